@@ -1,0 +1,98 @@
+package spool
+
+import (
+	"encoding/binary"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// ID names a message for ever: a ULID, so that ids sort by time of acceptance.
+type ID = ulid.ULID
+
+// The first octet of a key says what kind of record it is. Numbers in keys are
+// big endian, so that keys sort as the numbers do. Names in keys are lower case
+// and followed by a zero octet where another part comes behind.
+const (
+	kAccount   = 'a' // a<address> → Account
+	kBody      = 'b' // b<id><seq:4> → octets (the only large values)
+	kCounter   = 'c' // c<name> → varint
+	kDomain    = 'd' // d<name> → Domain
+	kExpiry    = 'e' // e<done ms:8><id> → varint history size: finished messages by age
+	kRefs      = 'f' // f<id> → Refs: what still needs the body
+	kHistory   = 'h' // h<id><index:8><n:2> → Event
+	kMember    = 'i' // i<node> → Member
+	kJoinToken = 'j' // j<hash> → JoinToken
+	kLock      = 'l' // l<mailbox> → Lock
+	kMessage   = 'm' // m<id> → Message
+	kAlias     = 'n' // n<address> → Alias
+	kOrphan    = 'o' // o<id> → created ms:8, of a body that no Accept has claimed yet
+	kRoute     = 'p' // p<domain> → Route
+	kRequest   = 'q' // q<request id> → Result: admin commands seen
+	kRecipient = 'r' // r<id><n:4> → Recipient
+	kSession   = 's' // s<node> → Session
+	kAudit     = 't' // t<index:8> → Audit
+	kBox       = 'u' // u<mailbox> → Mailbox
+	kShard     = 'w' // w<home:8><bucket:4> → Shard
+	kEntry     = 'x' // x<mailbox>\0<uid:8> → Entry
+	kMeta      = 'z' // z<name>: cluster, settings, clock
+)
+
+func key(prefix byte, s string) []byte {
+	k := make([]byte, 0, 1+len(s))
+	return append(append(k, prefix), s...)
+}
+
+func keyID(prefix byte, id ID) []byte {
+	k := make([]byte, 0, 17)
+	return append(append(k, prefix), id[:]...)
+}
+
+func keyIDSeq(prefix byte, id ID, seq uint32) []byte {
+	k := make([]byte, 0, 21)
+	k = append(append(k, prefix), id[:]...)
+	return binary.BigEndian.AppendUint32(k, seq)
+}
+
+func keyBody(id ID, seq uint32) []byte { return keyIDSeq(kBody, id, seq) }
+
+func keyRecipient(id ID, n uint32) []byte { return keyIDSeq(kRecipient, id, n) }
+
+func keyHistory(id ID, index uint64, n uint16) []byte {
+	k := make([]byte, 0, 27)
+	k = append(append(k, kHistory), id[:]...)
+	k = binary.BigEndian.AppendUint64(k, index)
+	return binary.BigEndian.AppendUint16(k, n)
+}
+
+func keyExpiry(done int64, id ID) []byte {
+	k := make([]byte, 0, 25)
+	k = binary.BigEndian.AppendUint64(append(k, kExpiry), uint64(done))
+	return append(k, id[:]...)
+}
+
+func keyAudit(index uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), kAudit), index)
+}
+
+func keyShard(home uint64, bucket uint32) []byte {
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 13), kShard), home)
+	return binary.BigEndian.AppendUint32(k, bucket)
+}
+
+func keyEntry(mailbox string, uid uint64) []byte {
+	k := make([]byte, 0, 10+len(mailbox))
+	k = append(append(append(k, kEntry), mailbox...), 0)
+	return binary.BigEndian.AppendUint64(k, uid)
+}
+
+// after returns the first key behind all keys that begin with prefix.
+func after(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] < 0xff {
+			end[i]++
+			return end[:i+1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package spool
+
+import (
+	"sync"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Machine applies commands to a store. One goroutine applies; views read the
+// store beside it. What Apply reads at every command (clock, sessions, shards,
+// counters) is cached here and is always rebuilt from the store by Load.
+type Machine struct {
+	mu sync.Mutex
+	st state
+}
+
+// Load reads the machine's caches from a store, empty or not.
+func Load(r Reader) (*Machine, error) {
+	m := &Machine{}
+	return m, m.st.load(r)
+}
+
+// Apply carries out one command. It is total: a refusal is a Result. An error
+// means that the store failed or that the frame is of an unknown version; the
+// caller must then stop the process, because this node can not go on.
+//
+// Writes go to b; the caller commits them together with the applied index,
+// after Flush. Several commands may share a batch; results and state do not
+// depend on where batches begin and end.
+func (m *Machine) Apply(b Batch, index uint64, f Frame) (*pb.Result, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.st.apply(b, index, f)
+}
+
+// Flush writes the counters that changed since the last Flush into b. The
+// caller calls it once for each batch, before it commits the batch.
+func (m *Machine) Flush(b Batch) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.st.flush(b)
+}
+
+// Changes returns what the commands since the last call have changed, for the
+// node's own components. The caller calls it after a commit.
+func (m *Machine) Changes() Changes {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.st.changes
+	m.st.changes = Changes{}
+	return c
+}
+
+// Changes tells the components of one node what a committed batch has
+// changed. It is a hint to look, never the only source of truth.
+type Changes struct {
+	Queued    []Queued // new or rescheduled queue entries, of any owner
+	Settled   []Queued // entries that left the queue
+	Sessions  bool     // sessions, shards or locks changed hands
+	Directory bool     // accounts, domains, aliases, routes or settings changed
+	Locks     []string // mailboxes whose lock was broken or voided
+	Boxes     []string // mailboxes that got mail
+}
+
+// Queued is one recipient in the queue.
+type Queued struct {
+	ID        ID
+	Recipient uint32
+	Owner     uint64 // epoch that owns it now; 0: nobody
+	Domain    string
+	Route     string
+	NextMs    int64
+	Attempts  uint32
+	State     pb.State
+	Priority  int32
+	Size      uint64
+}

@@ -1,0 +1,66 @@
+package spool
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// View reads records from a store. It holds nothing itself: it is as
+// consistent as its Reader, and may be used by one goroutine at a time.
+type View struct{ R Reader }
+
+func load[T proto.Message](r Reader, k []byte, into T) (T, bool, error) {
+	v, err := r.Get(k)
+	if err != nil || v == nil {
+		return into, false, err
+	}
+	return into, true, proto.Unmarshal(v, into)
+}
+
+func list[T proto.Message](r Reader, prefix []byte, make func() T) ([]T, error) {
+	var all []T
+	var bad error
+	err := r.Scan(prefix, after(prefix), func(_, v []byte) bool {
+		one := make()
+		if bad = proto.Unmarshal(v, one); bad != nil {
+			return false
+		}
+		all = append(all, one)
+		return true
+	})
+	if err == nil {
+		err = bad
+	}
+	return all, err
+}
+
+// Cluster returns the cluster's identity; false before init.
+func (v View) Cluster() (*pb.Cluster, bool, error) {
+	return load(v.R, key(kMeta, "cluster"), new(pb.Cluster))
+}
+
+// Members returns the nodes that were ever registered and not removed, by id.
+func (v View) Members() ([]*pb.Member, error) {
+	return list(v.R, []byte{kMember}, func() *pb.Member { return new(pb.Member) })
+}
+
+// Member returns one node.
+func (v View) Member(id string) (*pb.Member, bool, error) {
+	return load(v.R, key(kMember, id), new(pb.Member))
+}
+
+// Sessions returns the live node sessions, by node id.
+func (v View) Sessions() ([]*pb.Session, error) {
+	return list(v.R, []byte{kSession}, func() *pb.Session { return new(pb.Session) })
+}
+
+// Session returns the live session of a node; false where it has none.
+func (v View) Session(node string) (*pb.Session, bool, error) {
+	return load(v.R, key(kSession, node), new(pb.Session))
+}
+
+// JoinToken returns a join token by the SHA-256 of its secret.
+func (v View) JoinToken(hash []byte) (*pb.JoinToken, bool, error) {
+	return load(v.R, key(kJoinToken, string(hash)), new(pb.JoinToken))
+}

@@ -1,0 +1,142 @@
+package queue
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// ID names a message: the 16 octets of a ULID.
+type ID [16]byte
+
+// Ref names one recipient of one message.
+type Ref struct {
+	ID        ID
+	Recipient uint32
+}
+
+// Waiting is one recipient that this node owns and that is not settled.
+type Waiting struct {
+	Ref
+	Domain   string    // of the recipient's address, lower case
+	Route    string    // hop set by hand; empty: the agent's routes decide
+	Next     time.Time // when it is due
+	Attempts uint32
+	Priority int32
+	Size     uint64
+	Parked   bool // held or suspended: not due until a change says so
+}
+
+// Spool is the replicated queue as the manager sees it. The node implements it.
+// All methods may be called concurrently.
+type Spool interface {
+	// Scan calls add for every recipient that this node owns now. The manager
+	// calls it at the start and after Feed.Reset; entries may be reported more
+	// than once.
+	Scan(ctx context.Context, add func(Waiting)) error
+	// Load returns what an agent needs to try the given recipients of one
+	// message. Recipients that are settled, parked or owned by another node
+	// are left out. ErrGone: nothing is left to do.
+	Load(ctx context.Context, id ID, recipients []uint32) (*Job, error)
+	// Settle commits verdicts, and the notices that go with them, in one
+	// command. It returns one Taken for each verdict. An error that wraps
+	// ErrUnknown may have been applied: call again with the same verdicts.
+	Settle(ctx context.Context, verdicts []Verdict, notices []Notice) ([]Taken, error)
+	// Until returns the instant up to which this node may act on its entries;
+	// the zero time where it may not act at all. It is cheap.
+	Until() time.Time
+}
+
+// Job is one message with the recipients to try now, all of one destination.
+type Job struct {
+	ID         ID
+	Created    time.Time
+	Expires    time.Time // when the queue gives up
+	Sender     string    // reverse-path, empty for the null path
+	Size       int64
+	EightBit   bool
+	Binary     bool
+	UTF8       bool
+	RequireTLS bool
+	Ret, EnvID string
+	IsBounce   bool
+	Recipients []Recipient
+	// Open returns the message as it is to be sent, CRLF line ends, not
+	// dot-stuffed. It may be called several times.
+	Open func() (io.ReadCloser, error)
+}
+
+// Recipient is one recipient in a Job.
+type Recipient struct {
+	N         uint32 // number within the message
+	Address   string
+	Original  string // ORCPT
+	Notify    uint32 // bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: default
+	Attempts  uint32 // ended so far
+	DelayTold bool
+	LastReply string
+}
+
+// Outcome is what became of a recipient.
+type Outcome uint8
+
+// The outcomes of an attempt.
+const (
+	Delivered Outcome = iota + 1
+	Deferred
+	Failed  // for good, by the next hop's word
+	Expired // for good, because time ran out
+)
+
+// Verdict is the outcome for one recipient. Every recipient handed to an Agent
+// comes back exactly once.
+type Verdict struct {
+	Ref
+	Attempt   uint32 // the attempt this ends, from 1
+	Outcome   Outcome
+	Reply     string // "250 2.0.0 Ok", or our own words with a code
+	Host      string // "mx1.example.com [192.0.2.1]:25"
+	TLS       string // "TLS1.3 TLS_AES_128_GCM_SHA256", empty: clear
+	At        time.Time
+	Next      time.Time // set by the manager where Deferred
+	DelayTold bool
+	// NextHop says that the verdict speaks of the host, not of the recipient:
+	// others for the same destination are better not tried now.
+	NextHop bool
+}
+
+// Taken says what the spool did with a verdict.
+type Taken uint8
+
+// What a spool says to a verdict.
+const (
+	Applied Taken = iota + 1 // also where it had been applied before
+	Stale                    // this node no longer owns the entry
+	Gone                     // the entry was settled or deleted meanwhile
+)
+
+// Notice is a message that exists exactly if a verdict it reports on was
+// applied: a bounce, a delay warning, a success report.
+type Notice struct {
+	About ID     // the message it reports on
+	To    string // address; the node delivers locally or queues
+	Body  []byte // whole message, CRLF
+	UTF8  bool
+}
+
+// Agent tries a job. It never returns an error: every recipient gets a verdict.
+// ctx ends before the node's right to act does; an agent must not send the
+// final dot after that.
+type Agent interface {
+	Deliver(ctx context.Context, job *Job) []Verdict
+}
+
+// Errors of a Spool.
+var (
+	ErrGone    = errorString("queue: nothing left to do")
+	ErrUnknown = errorString("queue: it is not known whether the verdicts were applied")
+)
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }

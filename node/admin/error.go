@@ -1,0 +1,107 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Error is a refusal or failure that an operator reads: an RFC 9457 problem
+// document. Ports return it (possibly wrapped) for everything that is not the
+// server's own fault; any other error becomes a 500 whose text is logged and
+// not sent.
+type Error struct {
+	Status int    `json:"status" doc:"HTTP status"`
+	Title  string `json:"title" doc:"the kind of problem, the same for each occurrence"`
+	Detail string `json:"detail,omitempty" doc:"what is wrong, in one plain sentence"`
+	Next   string `json:"next,omitempty" doc:"what to do about it"`
+}
+
+func (e *Error) Error() string {
+	text := e.Detail
+	if text == "" {
+		text = e.Title
+	}
+	if e.Next != "" {
+		text += "; " + e.Next
+	}
+	return text
+}
+
+// GetStatus makes Error a huma.StatusError.
+func (e *Error) GetStatus() int { return e.Status }
+
+// ContentType makes huma send the error as a problem document.
+func (e *Error) ContentType(string) string { return "application/problem+json" }
+
+// Is reports whether two errors have the same status, so that
+// errors.Is(err, admin.ErrNotFound) works on any 404.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Status == e.Status
+}
+
+// Problem makes an Error. Detail is one plain sentence without a full stop;
+// next names what the operator can do and may be empty.
+func Problem(status int, detail, next string) *Error {
+	return &Error{Status: status, Title: http.StatusText(status), Detail: detail, Next: next}
+}
+
+// Problems by kind, for ports.
+
+// NotFound says that there is no such thing (404).
+func NotFound(what, name string) *Error {
+	return Problem(http.StatusNotFound, fmt.Sprintf("there is no %s %s", what, name), "")
+}
+
+// Exists says that the thing is there already (409).
+func Exists(what, name string) *Error {
+	return Problem(http.StatusConflict, fmt.Sprintf("the %s %s exists already", what, name), "")
+}
+
+// Invalid says that a value can not be taken (422).
+func Invalid(format string, args ...any) *Error {
+	return Problem(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...), "")
+}
+
+// Conflict says that the step is refused in the present state (409): it would
+// lose quorum, the node is the last one, the domain still has users.
+func Conflict(detail, next string) *Error {
+	return Problem(http.StatusConflict, detail, next)
+}
+
+// NoQuorum says that nothing was changed because no majority answers (503).
+func NoQuorum(detail string) *Error {
+	return Problem(http.StatusServiceUnavailable, detail,
+		"ask 'relayctl status' of each node which ones are down")
+}
+
+// Unknown says that it is not known whether a change was applied (504). The
+// same request with the same Request id may be sent again.
+func Unknown(detail string) *Error {
+	return Problem(http.StatusGatewayTimeout, detail,
+		"look whether the change is there before you repeat it")
+}
+
+// Unsupported says that this node does not offer the function (501).
+func Unsupported(what string) *Error {
+	return Problem(http.StatusNotImplemented, "this node does not offer "+what, "")
+}
+
+// Errors to compare with by errors.Is; only the status counts.
+var (
+	ErrNotFound    = &Error{Status: http.StatusNotFound}
+	ErrConflict    = &Error{Status: http.StatusConflict}
+	ErrInvalid     = &Error{Status: http.StatusUnprocessableEntity}
+	ErrNoQuorum    = &Error{Status: http.StatusServiceUnavailable}
+	ErrUnknown     = &Error{Status: http.StatusGatewayTimeout}
+	ErrForbidden   = &Error{Status: http.StatusUnauthorized}
+	ErrUnsupported = &Error{Status: http.StatusNotImplemented}
+)
+
+// asError returns the Error in err's chain.
+func asError(err error) (*Error, bool) {
+	var e *Error
+	ok := errors.As(err, &e)
+	return e, ok
+}

@@ -1,0 +1,464 @@
+package admin
+
+// By says who asks for a change and why. It goes into the audit log and, where
+// the change touches messages, into their history.
+type By struct {
+	Who string // name of the token
+	Why string // free text, may be empty
+	// Request is a ULID that the client chose. A change that arrives twice
+	// with the same Request is applied once and answered the same.
+	Request string
+}
+
+// ---------------------------------------------------------------- cluster
+
+// States of a node.
+const (
+	NodeAlive    = "alive"
+	NodeDead     = "dead"     // its session ended; others took over
+	NodeDraining = "draining" // takes no new work, still hands over
+	NodeDrained  = "drained"  // owns nothing: safe to stop
+	NodeJoining  = "joining"  // catching up, has no vote yet
+)
+
+// Roles of a node.
+const (
+	RoleLeader   = "leader"
+	RoleFollower = "follower"
+	RoleNonVoter = "non-voter"
+	RoleNone     = "none" // not known, or outside
+)
+
+// Status is the cluster on one screen, as the answering node sees it.
+type Status struct {
+	Cluster  string      `json:"cluster" doc:"name of the cluster"`
+	Healthy  bool        `json:"healthy" doc:"has a leader, all nodes alive and caught up"`
+	Leader   string      `json:"leader" doc:"id of the leader, empty if there is none"`
+	Term     uint64      `json:"term"`
+	Nodes    []Node      `json:"nodes"`
+	Queue    QueueTotals `json:"queue"`
+	Node     string      `json:"node" doc:"id of the node that answers"`
+	Problems []string    `json:"problems" doc:"what is wrong, in words; empty if healthy"`
+}
+
+// Node is one member.
+type Node struct {
+	ID            string `json:"id"`
+	State         string `json:"state" enum:"alive,dead,draining,drained,joining"`
+	Role          string `json:"role" enum:"leader,follower,non-voter,none"`
+	Applied       uint64 `json:"applied" doc:"index of the last applied log entry"`
+	Lag           uint64 `json:"lag" doc:"entries behind the leader's commit index"`
+	Owned         uint64 `json:"owned" doc:"queued recipients it is to deliver"`
+	POP3Sessions  int    `json:"pop3_sessions"`
+	SMTPSessions  int    `json:"smtp_sessions"`
+	Version       string `json:"version"`
+	Hostname      string `json:"hostname"`
+	Address       string `json:"address" doc:"cluster address"`
+	Admin         string `json:"admin" doc:"URL of its admin API"`
+	DiskFree      uint64 `json:"disk_free" doc:"octets free where its data is; 0 if not known"`
+	DiskTotal     uint64 `json:"disk_total"`
+	UptimeSeconds int64  `json:"uptime_seconds"`
+	LastSeen      Time   `json:"last_seen" doc:"when its session was last renewed"`
+}
+
+// QueueTotals count what waits for remote delivery.
+type QueueTotals struct {
+	Messages   uint64 `json:"messages"`
+	Recipients uint64 `json:"recipients"`
+	Bytes      uint64 `json:"bytes"`
+}
+
+// TokenRequest asks for a join token.
+type TokenRequest struct {
+	Uses       int   `json:"uses" minimum:"1" maximum:"100" default:"1" required:"false" doc:"how many nodes may join with it"`
+	TTLSeconds int64 `json:"ttl_seconds" minimum:"1" default:"3600" required:"false" doc:"how long it is valid"`
+}
+
+// Token is a join token; the secret is shown once.
+type Token struct {
+	Token   string `json:"token"`
+	Expires Time   `json:"expires"`
+	Uses    int    `json:"uses"`
+	Address string `json:"address" doc:"cluster address to join at"`
+}
+
+// NodeChange is what a step of membership does or would do.
+type NodeChange struct {
+	ID      string   `json:"id" doc:"the node concerned"`
+	DryRun  bool     `json:"dry_run"`
+	Effects []string `json:"effects" doc:"what it does, one sentence each"`
+}
+
+// RemoveOptions steer the removal of a node.
+type RemoveOptions struct {
+	DryRun bool // only say what would happen
+	Force  bool // even where quorum is lost
+}
+
+// Verification is the outcome of comparing all nodes at one index.
+type Verification struct {
+	OK       bool         `json:"ok"`
+	Index    uint64       `json:"index" doc:"log index at which all were compared"`
+	Nodes    []NodeHash   `json:"nodes"`
+	Findings []string     `json:"findings" doc:"what is wrong, empty if ok"`
+	Checked  VerifyCounts `json:"checked"`
+}
+
+// NodeHash is the state hash of one node.
+type NodeHash struct {
+	ID    string `json:"id"`
+	Hash  string `json:"hash"`
+	Error string `json:"error" doc:"why it gave none"`
+}
+
+// VerifyCounts say how much was compared.
+type VerifyCounts struct {
+	Messages   uint64 `json:"messages"`
+	Bodies     uint64 `json:"bodies"`
+	Recipients uint64 `json:"recipients"`
+	Mailboxes  uint64 `json:"mailboxes"`
+}
+
+// VerifyOptions steer a verification.
+type VerifyOptions struct {
+	Bodies bool // also read every body and compare it with its digest
+}
+
+// ---------------------------------------------------------------- directory
+
+// Domain is a local mail domain.
+type Domain struct {
+	Name     string `json:"name"`
+	CatchAll string `json:"catch_all" required:"false" doc:"address that gets mail to unknown local parts; empty: refused"`
+	Created  Time   `json:"created" readOnly:"true" required:"false"`
+	Users    uint64 `json:"users" readOnly:"true" required:"false"`
+}
+
+// User is an account with a mailbox. The password never leaves the cluster.
+type User struct {
+	Address       string   `json:"address"`
+	Name          string   `json:"name"`
+	Disabled      bool     `json:"disabled"`
+	Created       Time     `json:"created"`
+	QuotaBytes    uint64   `json:"quota_bytes" doc:"0: no limit"`
+	QuotaMessages uint64   `json:"quota_messages" doc:"0: no limit"`
+	Shared        bool     `json:"shared" doc:"several POP3 sessions at once"`
+	Senders       []string `json:"senders" doc:"further addresses it may send as"`
+	SendLimitDay  uint64   `json:"send_limit_day" doc:"0: no limit"`
+	Retention     int64    `json:"retention_seconds" doc:"0: for ever"`
+	LoginDelay    int64    `json:"login_delay_seconds" doc:"least time between POP3 logins"`
+	Messages      uint64   `json:"messages" doc:"in the mailbox"`
+	Bytes         uint64   `json:"bytes" doc:"in the mailbox"`
+	Aliases       []string `json:"aliases" doc:"aliases that lead here; only in the view of one user"`
+}
+
+// UserAdd makes an account.
+type UserAdd struct {
+	Address       string `json:"address"`
+	Password      string `json:"password,omitempty" doc:"in clear, hashed by the node; or leave empty and give password_hash"`
+	PasswordHash  string `json:"password_hash,omitempty" doc:"PHC string or crypt/bcrypt as imported"`
+	Name          string `json:"name,omitempty"`
+	QuotaBytes    uint64 `json:"quota_bytes,omitempty"`
+	QuotaMessages uint64 `json:"quota_messages,omitempty"`
+}
+
+// UserSet changes an account; what is null stays as it is.
+type UserSet struct {
+	Password      *string   `json:"password,omitempty"`
+	PasswordHash  *string   `json:"password_hash,omitempty"`
+	Name          *string   `json:"name,omitempty"`
+	Disabled      *bool     `json:"disabled,omitempty"`
+	QuotaBytes    *uint64   `json:"quota_bytes,omitempty"`
+	QuotaMessages *uint64   `json:"quota_messages,omitempty"`
+	Shared        *bool     `json:"shared,omitempty"`
+	Senders       *[]string `json:"senders,omitempty"`
+	SendLimitDay  *uint64   `json:"send_limit_day,omitempty"`
+	Retention     *int64    `json:"retention_seconds,omitempty"`
+	LoginDelay    *int64    `json:"login_delay_seconds,omitempty"`
+}
+
+// Removed says what went, or would go, with a removed user or domain.
+type Removed struct {
+	DryRun   bool     `json:"dry_run"`
+	Name     string   `json:"name"`
+	Messages uint64   `json:"messages" doc:"mailbox messages deleted with it"`
+	Bytes    uint64   `json:"bytes"`
+	Effects  []string `json:"effects" doc:"what it does, one sentence each"`
+}
+
+// DropOptions steer the removal of a user or a domain.
+type DropOptions struct {
+	DryRun bool
+}
+
+// Alias leads an address to others.
+type Alias struct {
+	Address string   `json:"address"`
+	Targets []string `json:"targets"`
+	Owner   string   `json:"owner" required:"false" doc:"reverse-path of list mail; empty: the sender's"`
+}
+
+// Route says where mail to a domain goes.
+type Route struct {
+	Domain string `json:"domain" doc:"or * for all remote mail"`
+	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard"`
+}
+
+// Settings are the replicated policies. Zero values mean the default.
+type Settings struct {
+	HistorySeconds    int64  `json:"history_seconds" required:"false" doc:"how long history outlives a message; 0: 3 days"`
+	HistoryBytes      uint64 `json:"history_bytes" required:"false" doc:"bound of all finished history; 0: 1 GiB"`
+	ExpireSeconds     int64  `json:"expire_seconds" required:"false" doc:"how long the queue tries; 0: 5 days"`
+	RetryFirstSeconds int64  `json:"retry_first_seconds" required:"false" doc:"wait after the first failure; 0: 5 minutes"`
+	RetryMaxSeconds   int64  `json:"retry_max_seconds" required:"false" doc:"longest wait; 0: 4 hours"`
+	DefaultDomain     string `json:"default_domain" required:"false" doc:"completes bare local parts of trusted senders"`
+}
+
+// ---------------------------------------------------------------- queue
+
+// States of a recipient. Delivered and below occur in Trace only.
+const (
+	StateQueued     = "queued"
+	StateActive     = "active"
+	StateDeferred   = "deferred"
+	StateHeld       = "held"
+	StateSuspended  = "suspended"
+	StateDelivered  = "delivered"
+	StateBounced    = "bounced"
+	StateExpired    = "expired"
+	StateDeleted    = "deleted"
+	StateRedirected = "redirected"
+)
+
+// QueueMessage is one waiting message.
+type QueueMessage struct {
+	ID         string           `json:"id"`
+	Created    Time             `json:"created"`
+	AgeSeconds int64            `json:"age_seconds"`
+	Size       uint64           `json:"size"`
+	Sender     string           `json:"sender" doc:"reverse-path, empty for the null path"`
+	Owner      string           `json:"owner" doc:"node that is to deliver it; empty while it changes hands"`
+	Recipients []QueueRecipient `json:"recipients"`
+}
+
+// QueueRecipient is one waiting recipient.
+type QueueRecipient struct {
+	Address     string `json:"address"`
+	Domain      string `json:"domain"`
+	State       string `json:"state" enum:"queued,active,deferred,held,suspended,delivered,bounced,expired,deleted,redirected"`
+	Attempts    uint32 `json:"attempts"`
+	NextAttempt Time   `json:"next_attempt"`
+	LastReply   string `json:"last_reply"`
+	LastAttempt Time   `json:"last_attempt"`
+}
+
+// QueueDetail is one message with everything an operator may ask about it.
+type QueueDetail struct {
+	QueueMessage
+	MessageID string   `json:"message_id"`
+	Client    Client   `json:"client"`
+	Expires   Time     `json:"expires" doc:"when the queue gives up"`
+	Route     []string `json:"routes" doc:"the hop of each recipient, in their order"`
+	LastHost  []string `json:"last_hosts" doc:"the host tried last for each recipient, in their order"`
+	Why       []string `json:"why" doc:"why it waits and what happens next, one sentence a line"`
+	Replicas  []string `json:"replicas" doc:"nodes that hold it"`
+}
+
+// Client says who handed a message in, and how.
+type Client struct {
+	Node     string `json:"node"`
+	Address  string `json:"address"`
+	Helo     string `json:"helo"`
+	TLS      string `json:"tls"`
+	User     string `json:"user"`
+	Protocol string `json:"protocol"`
+	Session  string `json:"session"`
+}
+
+// QueueStats is the destination × age matrix, busiest destination first.
+type QueueStats struct {
+	Total        QueueTotals       `json:"total"`
+	States       map[string]uint64 `json:"states" doc:"recipients by state"`
+	Ages         []int64           `json:"ages_seconds" doc:"upper bounds of the age columns; the last column has none"`
+	Destinations []Destination     `json:"destinations"`
+	Owners       map[string]uint64 `json:"owners" doc:"recipients by owning node"`
+}
+
+// QueueAges are the upper bounds of the columns of QueueStats, in seconds.
+func QueueAges() []int64 { return []int64{300, 900, 3600, 4 * 3600, 24 * 3600} }
+
+// Destination is one row of QueueStats.
+type Destination struct {
+	Domain    string   `json:"domain"`
+	Total     uint64   `json:"total"`
+	Bytes     uint64   `json:"bytes"`
+	Ages      []uint64 `json:"ages" doc:"recipients by age column: one more than ages_seconds"`
+	Deferred  uint64   `json:"deferred"`
+	Parked    uint64   `json:"parked" doc:"held or suspended"`
+	LastReply string   `json:"last_reply" doc:"the latest failure"`
+}
+
+// Actions on queued messages.
+const (
+	ActionRetry   = "retry"
+	ActionHold    = "hold"
+	ActionRelease = "release"
+	ActionRemove  = "rm"
+	ActionBounce  = "bounce"
+	ActionReroute = "reroute"
+)
+
+// QueueAction changes messages by ids, or by filter with All set.
+type QueueAction struct {
+	Action    string      `json:"action" enum:"retry,hold,release,rm,bounce,reroute"`
+	IDs       []string    `json:"ids,omitempty" required:"false"`
+	All       bool        `json:"all,omitempty" required:"false" doc:"act on all that filter matches; without a filter on the whole queue"`
+	Filter    QueueFilter `json:"filter,omitzero" required:"false"`
+	Recipient string      `json:"recipient,omitempty" required:"false" doc:"only this recipient of each message"`
+	Route     string      `json:"route,omitempty" required:"false" doc:"for reroute: as in routes"`
+	Reason    string      `json:"reason,omitempty" required:"false" doc:"for bounce: text for the sender"`
+	DryRun    bool        `json:"dry_run,omitempty" required:"false"`
+}
+
+// QueueActionResult says what an action touched or would touch.
+type QueueActionResult struct {
+	Action   string         `json:"action"`
+	DryRun   bool           `json:"dry_run"`
+	Matched  int            `json:"matched" doc:"messages that ids or filter name"`
+	Changed  int            `json:"changed" doc:"messages changed; with dry_run: that would be"`
+	Messages []QueueMessage `json:"messages" doc:"the messages concerned, at most 1000"`
+	Refused  []QueueRefusal `json:"refused"`
+}
+
+// QueueRefusal says why one message stayed as it was.
+type QueueRefusal struct {
+	ID  string `json:"id"`
+	Why string `json:"why"`
+}
+
+// ---------------------------------------------------------------- history
+
+// Trace is the timeline of one message, also after delivery.
+type Trace struct {
+	ID         string           `json:"id"`
+	MessageID  string           `json:"message_id"`
+	Created    Time             `json:"created"`
+	Sender     string           `json:"sender"`
+	Size       uint64           `json:"size"`
+	Client     Client           `json:"client"`
+	Owner      string           `json:"owner" doc:"empty if nothing waits any more"`
+	Recipients []QueueRecipient `json:"recipients"`
+	Events     []TraceEvent     `json:"events"`
+}
+
+// TraceEvent is one line of the timeline.
+type TraceEvent struct {
+	At             Time   `json:"at"`
+	What           string `json:"what" doc:"accepted, delivered, deferred, bounced, expired, held, released, retried, deleted, redirected, removed"`
+	Node           string `json:"node"`
+	Recipient      string `json:"recipient"`
+	Attempt        uint32 `json:"attempt"`
+	Host           string `json:"host"`
+	TLS            string `json:"tls"`
+	Reply          string `json:"reply"`
+	NextAttempt    Time   `json:"next_attempt"`
+	MaybeDuplicate bool   `json:"maybe_duplicate" doc:"a dead node may have delivered it already"`
+	Who            string `json:"who"`
+	Why            string `json:"why"`
+	Detail         string `json:"detail"`
+	Bounce         string `json:"bounce" doc:"id of the notice sent"`
+	Index          uint64 `json:"index" doc:"log index of the change"`
+}
+
+// TraceQuery finds messages by what the operator knows. Empty fields match all.
+type TraceQuery struct {
+	MessageID string // without <>
+	From      string // pattern, see MatchAddress
+	To        string // pattern, see MatchAddress
+	Since     Time   // accepted at or after
+	Limit     int    // the newest so many; 0: 100
+}
+
+// ---------------------------------------------------------------- mailboxes
+
+// Mailbox is one maildrop.
+type Mailbox struct {
+	User          string `json:"user"`
+	Messages      uint64 `json:"messages"`
+	Bytes         uint64 `json:"bytes"`
+	QuotaBytes    uint64 `json:"quota_bytes" doc:"0: no limit"`
+	QuotaMessages uint64 `json:"quota_messages" doc:"0: no limit"`
+	Lock          *Lock  `json:"lock" doc:"null if free"`
+}
+
+// Lock is the POP3 session that holds a maildrop.
+type Lock struct {
+	Node       string `json:"node"`
+	Session    string `json:"session"`
+	Remote     string `json:"remote"`
+	Since      Time   `json:"since"`
+	AgeSeconds int64  `json:"age_seconds"`
+	Token      uint64 `json:"token" doc:"fencing token"`
+}
+
+// MailboxDetail is one maildrop with its messages, oldest first.
+type MailboxDetail struct {
+	Mailbox
+	Content []MailboxMessage `json:"content"`
+}
+
+// MailboxMessage is one message in a maildrop.
+type MailboxMessage struct {
+	UID       uint64 `json:"uid"`
+	ID        string `json:"id"`
+	Size      uint64 `json:"size"`
+	Received  Time   `json:"received"`
+	Recipient string `json:"recipient" doc:"the address that led here"`
+	Sender    string `json:"sender"`
+}
+
+// Unlocked says whose lock was broken.
+type Unlocked struct {
+	User string `json:"user"`
+	Lock *Lock  `json:"lock" doc:"the lock that was broken; null if there was none"`
+}
+
+// ---------------------------------------------------------------- mail, audit
+
+// Envelope goes with a message that is handed in.
+type Envelope struct {
+	Sender     string   // reverse-path, empty for the null path
+	Recipients []string // at least one
+}
+
+// Receipt says what was accepted.
+type Receipt struct {
+	ID         string             `json:"id"`
+	Node       string             `json:"node" doc:"node that accepted it"`
+	Size       uint64             `json:"size" doc:"octets as stored"`
+	Recipients []ReceiptRecipient `json:"recipients"`
+	Dialogue   []string           `json:"dialogue" doc:"what was done, one line a step, with the reply an SMTP client would have seen"`
+}
+
+// ReceiptRecipient is the verdict on one recipient.
+type ReceiptRecipient struct {
+	Address  string `json:"address"`
+	Accepted bool   `json:"accepted"`
+	Reply    string `json:"reply" doc:"as in SMTP: code, enhanced code, text"`
+}
+
+// AuditEntry is one administrative change.
+type AuditEntry struct {
+	At    Time   `json:"at"`
+	Who   string `json:"who"`
+	Why   string `json:"why"`
+	What  string `json:"what"`
+	Node  string `json:"node" doc:"node that took the request"`
+	Index uint64 `json:"index"`
+}
+
+// AuditQuery selects entries.
+type AuditQuery struct {
+	Since Time
+	Limit int // the newest so many; 0: 100
+}

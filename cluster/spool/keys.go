@@ -19,21 +19,22 @@ const (
 	kDomain    = 'd' // d<name> → Domain
 	kExpiry    = 'e' // e<done ms:8><id> → varint history size: finished messages by age
 	kRefs      = 'f' // f<id> → Refs: what still needs the body
+	kGarbage   = 'g' // g<box:8> → empty: entries of a dropped account, to be swept
 	kHistory   = 'h' // h<id><index:8><n:2> → Event
 	kMember    = 'i' // i<node> → Member
 	kJoinToken = 'j' // j<hash> → JoinToken
 	kLock      = 'l' // l<mailbox> → Lock
 	kMessage   = 'm' // m<id> → Message
 	kAlias     = 'n' // n<address> → Alias
-	kOrphan    = 'o' // o<id> → created ms:8, of a body that no Accept has claimed yet
+	kOrphan    = 'o' // o<id> → Orphan: a body that no Accept has claimed yet
 	kRoute     = 'p' // p<domain> → Route
-	kRequest   = 'q' // q<request id> → Result: admin commands seen
+	kRequest   = 'q' // q<request id> → Seen: admin commands applied
 	kRecipient = 'r' // r<id><n:4> → Recipient
 	kSession   = 's' // s<node> → Session
 	kAudit     = 't' // t<index:8> → Audit
 	kBox       = 'u' // u<mailbox> → Mailbox
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
-	kEntry     = 'x' // x<mailbox>\0<uid:8> → Entry
+	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock
 )
 
@@ -79,10 +80,13 @@ func keyShard(home uint64, bucket uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, bucket)
 }
 
-func keyEntry(mailbox string, uid uint64) []byte {
-	k := make([]byte, 0, 10+len(mailbox))
-	k = append(append(append(k, kEntry), mailbox...), 0)
+func keyEntry(box, uid uint64) []byte {
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 17), kEntry), box)
 	return binary.BigEndian.AppendUint64(k, uid)
+}
+
+func keyBox(prefix byte, box uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), prefix), box)
 }
 
 // after returns the first key behind all keys that begin with prefix.

@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"encoding/binary"
+
 	"google.golang.org/protobuf/proto"
 
 	pb "relay/cluster/spool/spoolpb"
@@ -63,4 +65,23 @@ func (v View) Session(node string) (*pb.Session, bool, error) {
 // JoinToken returns a join token by the SHA-256 of its secret.
 func (v View) JoinToken(hash []byte) (*pb.JoinToken, bool, error) {
 	return load(v.R, key(kJoinToken, string(hash)), new(pb.JoinToken))
+}
+
+// Counters returns the counters whose name begins with prefix, by name.
+func (v View) Counters(prefix string) (map[string]int64, error) {
+	all := map[string]int64{}
+	k := key(kCounter, prefix)
+	err := v.R.Scan(k, after(k), func(k, val []byte) bool {
+		n, _ := binary.Varint(val)
+		all[string(k[1:])] = n
+		return true
+	})
+	return all, err
+}
+
+// Counter returns one counter; 0 where it was never counted.
+func (v View) Counter(name string) (int64, error) {
+	val, err := v.R.Get(key(kCounter, name))
+	n, _ := binary.Varint(val)
+	return n, err
 }

@@ -581,6 +581,8 @@ type Recipient struct {
 	Notify        uint32                 `protobuf:"varint,9,opt,name=notify,proto3" json:"notify,omitempty"`                         // bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: default
 	Route         string                 `protobuf:"bytes,10,opt,name=route,proto3" json:"route,omitempty"`                           // a hop set by hand (reroute); empty: the routes decide
 	DelayTold     bool                   `protobuf:"varint,11,opt,name=delay_told,json=delayTold,proto3" json:"delay_told,omitempty"` // a delay notice has been sent
+	Home          uint64                 `protobuf:"varint,12,opt,name=home,proto3" json:"home,omitempty"`                            // as in Message, so that a scan of the queue knows owners
+	Priority      int32                  `protobuf:"zigzag32,13,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +692,20 @@ func (x *Recipient) GetDelayTold() bool {
 		return x.DelayTold
 	}
 	return false
+}
+
+func (x *Recipient) GetHome() uint64 {
+	if x != nil {
+		return x.Home
+	}
+	return 0
+}
+
+func (x *Recipient) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // Drop is a message's place in one mailbox, as the Accept command names it.
@@ -1001,6 +1017,7 @@ type Refs struct {
 	Home          uint64                 `protobuf:"varint,4,opt,name=home,proto3" json:"home,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Chunks        uint32                 `protobuf:"varint,6,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	History       uint64                 `protobuf:"varint,7,opt,name=history,proto3" json:"history,omitempty"` // octets of events and message record
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1073,6 +1090,13 @@ func (x *Refs) GetBytes() uint64 {
 func (x *Refs) GetChunks() uint32 {
 	if x != nil {
 		return x.Chunks
+	}
+	return 0
+}
+
+func (x *Refs) GetHistory() uint64 {
+	if x != nil {
+		return x.History
 	}
 	return 0
 }
@@ -1745,6 +1769,112 @@ func (x *Cluster) GetCreatedMs() int64 {
 	return 0
 }
 
+// Orphan is a body whose Accept has not come yet.
+type Orphan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CreatedMs     int64                  `protobuf:"varint,1,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	Have          []byte                 `protobuf:"bytes,2,opt,name=have,proto3" json:"have,omitempty"` // bitmap of the chunks that are there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Orphan) Reset() {
+	*x = Orphan{}
+	mi := &file_spool_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Orphan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Orphan) ProtoMessage() {}
+
+func (x *Orphan) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
+func (*Orphan) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Orphan) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Orphan) GetHave() []byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+// Seen is an admin request that was applied, with its answer.
+type Seen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AtMs          int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	Result        *Result                `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seen) Reset() {
+	*x = Seen{}
+	mi := &file_spool_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seen) ProtoMessage() {}
+
+func (x *Seen) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seen.ProtoReflect.Descriptor instead.
+func (*Seen) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Seen) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Seen) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 type JoinToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the secret
@@ -1756,7 +1886,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_spool_proto_msgTypes[16]
+	mi := &file_spool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1898,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[16]
+	mi := &file_spool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1911,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{16}
+	return file_spool_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -1820,7 +1950,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_spool_proto_msgTypes[17]
+	mi := &file_spool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1962,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[17]
+	mi := &file_spool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1975,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{17}
+	return file_spool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Shard) GetHome() uint64 {
@@ -1907,7 +2037,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2049,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2062,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{18}
+	return file_spool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetAtMs() int64 {
@@ -2055,7 +2185,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2197,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2210,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{19}
+	return file_spool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Audit) GetAtMs() int64 {
@@ -2138,7 +2268,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2280,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2293,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{20}
+	return file_spool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Admin) GetWho() string {
@@ -2209,7 +2339,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2351,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2364,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{21}
+	return file_spool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Accept) GetMessage() *Message {
@@ -2289,7 +2419,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2431,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2444,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{22}
+	return file_spool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Chunk) GetId() []byte {
@@ -2340,7 +2470,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2482,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2495,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{23}
+	return file_spool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Abort) GetId() []byte {
@@ -2394,7 +2524,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2536,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2549,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{24}
+	return file_spool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -2505,7 +2635,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2647,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2660,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{25}
+	return file_spool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -2566,7 +2696,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2708,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2721,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{26}
+	return file_spool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -2632,7 +2762,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2774,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2787,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{27}
+	return file_spool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Register) GetNonce() string {
@@ -2684,7 +2814,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2826,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2839,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{28}
+	return file_spool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Renew) GetNode() string {
@@ -2737,7 +2867,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2879,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2892,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Expire) GetNode() string {
@@ -2798,7 +2928,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2810,7 +2940,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2823,7 +2953,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -2858,7 +2988,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3000,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3013,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -2920,7 +3050,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3062,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3075,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -2994,7 +3124,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3136,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3149,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -3053,7 +3183,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3195,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3208,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -3110,7 +3240,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3252,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3265,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -3192,7 +3322,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +3334,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3347,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -3258,7 +3388,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3400,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3413,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -3311,7 +3441,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3453,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3466,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -3370,7 +3500,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3512,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3525,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -3422,7 +3552,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3564,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3577,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -3474,7 +3604,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3616,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3629,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -3526,7 +3656,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3668,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3681,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -3578,7 +3708,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3590,7 +3720,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3603,7 +3733,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -3630,7 +3760,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3772,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3785,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -3685,7 +3815,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3827,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3840,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -3757,7 +3887,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3899,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3912,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -3802,7 +3932,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3944,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3957,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -3855,7 +3985,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +3997,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +4010,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -3914,7 +4044,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3926,7 +4056,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3939,7 +4069,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -3967,7 +4097,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3979,7 +4109,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3992,7 +4122,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -4019,7 +4149,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4161,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4174,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Mark) GetId() string {
@@ -4066,13 +4196,14 @@ type Result struct {
 	Codes         []Code                 `protobuf:"varint,7,rep,packed,name=codes,proto3,enum=relay.spool.v1.Code" json:"codes,omitempty"` // Settle: one a verdict
 	Lock          *Lock                  `protobuf:"bytes,8,opt,name=lock,proto3" json:"lock,omitempty"`
 	Id            []byte                 `protobuf:"bytes,9,opt,name=id,proto3" json:"id,omitempty"`
+	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"` // who holds the epoch or lock that was in the way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4084,7 +4215,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4097,7 +4228,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Result) GetCode() Code {
@@ -4163,6 +4294,13 @@ func (x *Result) GetId() []byte {
 	return nil
 }
 
+func (x *Result) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 var File_spool_proto protoreflect.FileDescriptor
 
 const file_spool_proto_rawDesc = "" +
@@ -4206,7 +4344,7 @@ const file_spool_proto_rawDesc = "" +
 	"\bpriority\x18\x14 \x01(\x11R\bpriority\x12\x1b\n" +
 	"\tbounce_of\x18\x15 \x01(\fR\bbounceOf\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\"\xc5\x02\n" +
+	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\"\xf5\x02\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -4221,7 +4359,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x05route\x18\n" +
 	" \x01(\tR\x05route\x12\x1d\n" +
 	"\n" +
-	"delay_told\x18\v \x01(\bR\tdelayTold\"V\n" +
+	"delay_told\x18\v \x01(\bR\tdelayTold\x12\x12\n" +
+	"\x04home\x18\f \x01(\x04R\x04home\x12\x1a\n" +
+	"\bpriority\x18\r \x01(\x11R\bpriority\"V\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +
@@ -4245,14 +4385,15 @@ const file_spool_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\asession\x18\x04 \x01(\tR\asession\x12\x16\n" +
 	"\x06remote\x18\x05 \x01(\tR\x06remote\x12\x19\n" +
-	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\"\x8a\x01\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\"\xa4\x01\n" +
 	"\x04Refs\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\rR\x04open\x12\x14\n" +
 	"\x05drops\x18\x02 \x01(\rR\x05drops\x12\x16\n" +
 	"\x06bucket\x18\x03 \x01(\rR\x06bucket\x12\x12\n" +
 	"\x04home\x18\x04 \x01(\x04R\x04home\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x16\n" +
-	"\x06chunks\x18\x06 \x01(\rR\x06chunks\"\xa3\x03\n" +
+	"\x06chunks\x18\x06 \x01(\rR\x06chunks\x12\x18\n" +
+	"\ahistory\x18\a \x01(\x04R\ahistory\"\xa3\x03\n" +
 	"\aAccount\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4317,7 +4458,14 @@ const file_spool_proto_rawDesc = "" +
 	"\x06ca_key\x18\x04 \x01(\fR\x05caKey\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12\x1d\n" +
 	"\n" +
-	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\"R\n" +
+	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\";\n" +
+	"\x06Orphan\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x01 \x01(\x03R\tcreatedMs\x12\x12\n" +
+	"\x04have\x18\x02 \x01(\fR\x04have\"K\n" +
+	"\x04Seen\x12\x13\n" +
+	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12.\n" +
+	"\x06result\x18\x02 \x01(\v2\x16.relay.spool.v1.ResultR\x06result\"R\n" +
 	"\tJoinToken\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x1d\n" +
 	"\n" +
@@ -4489,7 +4637,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12*\n" +
 	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x84\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x98\x02\n" +
 	"\x06Result\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.relay.spool.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -4499,7 +4647,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12*\n" +
 	"\x05codes\x18\a \x03(\x0e2\x14.relay.spool.v1.CodeR\x05codes\x12(\n" +
 	"\x04lock\x18\b \x01(\v2\x14.relay.spool.v1.LockR\x04lock\x12\x0e\n" +
-	"\x02id\x18\t \x01(\fR\x02id*=\n" +
+	"\x02id\x18\t \x01(\fR\x02id\x12\x12\n" +
+	"\x04node\x18\n" +
+	" \x01(\tR\x04node*=\n" +
 	"\x04Body\x12\r\n" +
 	"\tBODY_7BIT\x10\x00\x12\x11\n" +
 	"\rBODY_8BITMIME\x10\x01\x12\x13\n" +
@@ -4548,7 +4698,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -4570,87 +4720,90 @@ var file_spool_proto_goTypes = []any{
 	(*Session)(nil),     // 17: relay.spool.v1.Session
 	(*Member)(nil),      // 18: relay.spool.v1.Member
 	(*Cluster)(nil),     // 19: relay.spool.v1.Cluster
-	(*JoinToken)(nil),   // 20: relay.spool.v1.JoinToken
-	(*Shard)(nil),       // 21: relay.spool.v1.Shard
-	(*Event)(nil),       // 22: relay.spool.v1.Event
-	(*Audit)(nil),       // 23: relay.spool.v1.Audit
-	(*Admin)(nil),       // 24: relay.spool.v1.Admin
-	(*Accept)(nil),      // 25: relay.spool.v1.Accept
-	(*Chunk)(nil),       // 26: relay.spool.v1.Chunk
-	(*Abort)(nil),       // 27: relay.spool.v1.Abort
-	(*Verdict)(nil),     // 28: relay.spool.v1.Verdict
-	(*Notice)(nil),      // 29: relay.spool.v1.Notice
-	(*Settle)(nil),      // 30: relay.spool.v1.Settle
-	(*Register)(nil),    // 31: relay.spool.v1.Register
-	(*Renew)(nil),       // 32: relay.spool.v1.Renew
-	(*Expire)(nil),      // 33: relay.spool.v1.Expire
-	(*Adopt)(nil),       // 34: relay.spool.v1.Adopt
-	(*Drain)(nil),       // 35: relay.spool.v1.Drain
-	(*TakeLock)(nil),    // 36: relay.spool.v1.TakeLock
-	(*Unlock)(nil),      // 37: relay.spool.v1.Unlock
-	(*BreakLock)(nil),   // 38: relay.spool.v1.BreakLock
-	(*Remove)(nil),      // 39: relay.spool.v1.Remove
-	(*PutAccount)(nil),  // 40: relay.spool.v1.PutAccount
-	(*DropAccount)(nil), // 41: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),   // 42: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),  // 43: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),    // 44: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),   // 45: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),    // 46: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),   // 47: relay.spool.v1.DropRoute
-	(*PutSettings)(nil), // 48: relay.spool.v1.PutSettings
-	(*Manage)(nil),      // 49: relay.spool.v1.Manage
-	(*PutCluster)(nil),  // 50: relay.spool.v1.PutCluster
-	(*PutToken)(nil),    // 51: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 52: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 53: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 54: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 55: relay.spool.v1.Mark
-	(*Result)(nil),      // 56: relay.spool.v1.Result
+	(*Orphan)(nil),      // 20: relay.spool.v1.Orphan
+	(*Seen)(nil),        // 21: relay.spool.v1.Seen
+	(*JoinToken)(nil),   // 22: relay.spool.v1.JoinToken
+	(*Shard)(nil),       // 23: relay.spool.v1.Shard
+	(*Event)(nil),       // 24: relay.spool.v1.Event
+	(*Audit)(nil),       // 25: relay.spool.v1.Audit
+	(*Admin)(nil),       // 26: relay.spool.v1.Admin
+	(*Accept)(nil),      // 27: relay.spool.v1.Accept
+	(*Chunk)(nil),       // 28: relay.spool.v1.Chunk
+	(*Abort)(nil),       // 29: relay.spool.v1.Abort
+	(*Verdict)(nil),     // 30: relay.spool.v1.Verdict
+	(*Notice)(nil),      // 31: relay.spool.v1.Notice
+	(*Settle)(nil),      // 32: relay.spool.v1.Settle
+	(*Register)(nil),    // 33: relay.spool.v1.Register
+	(*Renew)(nil),       // 34: relay.spool.v1.Renew
+	(*Expire)(nil),      // 35: relay.spool.v1.Expire
+	(*Adopt)(nil),       // 36: relay.spool.v1.Adopt
+	(*Drain)(nil),       // 37: relay.spool.v1.Drain
+	(*TakeLock)(nil),    // 38: relay.spool.v1.TakeLock
+	(*Unlock)(nil),      // 39: relay.spool.v1.Unlock
+	(*BreakLock)(nil),   // 40: relay.spool.v1.BreakLock
+	(*Remove)(nil),      // 41: relay.spool.v1.Remove
+	(*PutAccount)(nil),  // 42: relay.spool.v1.PutAccount
+	(*DropAccount)(nil), // 43: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),   // 44: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),  // 45: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),    // 46: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),   // 47: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),    // 48: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),   // 49: relay.spool.v1.DropRoute
+	(*PutSettings)(nil), // 50: relay.spool.v1.PutSettings
+	(*Manage)(nil),      // 51: relay.spool.v1.Manage
+	(*PutCluster)(nil),  // 52: relay.spool.v1.PutCluster
+	(*PutToken)(nil),    // 53: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 54: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 55: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 56: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 57: relay.spool.v1.Mark
+	(*Result)(nil),      // 58: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
 	4,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	5,  // 3: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	6,  // 4: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	7,  // 5: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	1,  // 6: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	25, // 7: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	28, // 8: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	29, // 9: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	18, // 10: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	24, // 11: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	24, // 12: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	24, // 13: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	24, // 14: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	12, // 15: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	24, // 16: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	24, // 17: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	13, // 18: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	24, // 19: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	24, // 20: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	14, // 21: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	24, // 22: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	24, // 23: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	15, // 24: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	24, // 25: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	24, // 26: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	16, // 27: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	24, // 28: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	2,  // 29: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	19, // 30: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	24, // 31: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	20, // 32: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	24, // 33: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	3,  // 34: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	3,  // 35: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	10, // 36: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	58, // 3: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	5,  // 4: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	6,  // 5: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	7,  // 6: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	1,  // 7: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	27, // 8: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	30, // 9: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	31, // 10: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	18, // 11: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	26, // 12: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	26, // 13: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	26, // 14: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	26, // 15: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	12, // 16: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	26, // 17: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	26, // 18: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	13, // 19: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	26, // 20: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	26, // 21: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	14, // 22: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	26, // 23: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	26, // 24: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	15, // 25: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	26, // 26: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	26, // 27: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	16, // 28: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	26, // 29: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	2,  // 30: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	19, // 31: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	26, // 32: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	22, // 33: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	26, // 34: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	3,  // 35: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	3,  // 36: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	10, // 37: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -4664,7 +4817,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,393 @@
+package spool
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+func appendUvarint(n uint64) []byte { return binary.AppendUvarint(nil, n) }
+
+func (t *tx) unmarshal(k, v []byte, into proto.Message) bool {
+	if err := proto.Unmarshal(v, into); err != nil {
+		t.fail(fmt.Errorf("record %q is corrupt: %w", k, err))
+		return false
+	}
+	return true
+}
+
+func (t *tx) audit(adm *pb.Admin, what string) {
+	t.write(keyAudit(t.index), &pb.Audit{
+		AtMs: t.clock, Who: adm.GetWho(), Why: adm.GetWhy(), Node: adm.GetNode(), What: what, Index: t.index,
+	})
+}
+
+// describe says in a line what an admin command does. Secrets stay out of it.
+func describe(h proto.Message) string {
+	switch h := h.(type) {
+	case *pb.PutAccount:
+		return "user set " + h.GetAccount().GetAddress()
+	case *pb.DropAccount:
+		return "user rm " + h.Address
+	case *pb.PutDomain:
+		return "domain add " + h.GetDomain().GetName()
+	case *pb.DropDomain:
+		return "domain rm " + h.Name
+	case *pb.PutAlias:
+		return "alias set " + h.GetAlias().GetAddress() + " " + strings.Join(h.GetAlias().GetTargets(), " ")
+	case *pb.DropAlias:
+		return "alias rm " + h.Address
+	case *pb.PutRoute:
+		return "route set " + h.GetRoute().GetDomain() + " " + h.GetRoute().GetTarget()
+	case *pb.DropRoute:
+		return "route rm " + h.Domain
+	case *pb.PutSettings:
+		return "settings set"
+	case *pb.Manage:
+		return fmt.Sprintf("queue %s of %d messages", strings.ToLower(h.Action.String()), len(h.Ids))
+	case *pb.Adopt:
+		return fmt.Sprintf("queue of session %d moved", h.From)
+	case *pb.Drain:
+		if h.Off {
+			return "node undrain " + h.Node
+		}
+		return "node drain " + h.Node
+	case *pb.BreakLock:
+		return "mailbox unlock " + h.Mailbox
+	case *pb.PutToken:
+		return "node token"
+	case *pb.UseToken:
+		return "node join " + h.Node
+	case *pb.DropMember:
+		return "node rm " + h.Id
+	}
+	return string(h.ProtoReflect().Descriptor().Name())
+}
+
+func (t *tx) putAccount(h *pb.PutAccount) *pb.Result {
+	a := h.GetAccount()
+	if a.GetAddress() == "" {
+		return t.refuse(pb.Code_INVALID, "an account needs an address")
+	}
+	var old pb.Account
+	exists := t.read(key(kAccount, a.Address), &old)
+	switch {
+	case exists && h.Create:
+		return t.refuse(pb.Code_EXISTS, "user %s exists", a.Address)
+	case !exists && h.Update:
+		return t.refuse(pb.Code_MISSING, "there is no user %s", a.Address)
+	case !exists && t.get(key(kDomain, DomainOf(a.Address))) == nil:
+		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", DomainOf(a.Address), DomainOf(a.Address))
+	}
+	a.Changed = t.index
+	if exists {
+		a.Box, a.CreatedMs = old.Box, old.CreatedMs
+	} else {
+		a.Box, a.CreatedMs = t.index, t.clock
+		t.write(key(kBox, a.Address), &pb.Mailbox{Box: t.index, NextUid: 1})
+	}
+	t.write(key(kAccount, a.Address), a)
+	t.changes.Directory = true
+	return t.ok()
+}
+
+// dropAccount ends an account. Its mail is swept in steps afterwards; a new
+// account of the same name gets another box, so that no UID comes back.
+func (t *tx) dropAccount(h *pb.DropAccount) *pb.Result {
+	var box pb.Mailbox
+	if t.get(key(kAccount, h.Address)) == nil {
+		return t.refuse(pb.Code_MISSING, "there is no user %s", h.Address)
+	}
+	t.read(key(kBox, h.Address), &box)
+	t.del(key(kAccount, h.Address))
+	t.del(key(kBox, h.Address))
+	t.set(keyBox(kGarbage, box.Box), []byte{1})
+	if t.get(key(kLock, h.Address)) != nil {
+		t.del(key(kLock, h.Address))
+		t.changes.Locks = append(t.changes.Locks, h.Address)
+	}
+	t.changes.Directory = true
+	res := t.ok()
+	res.Count = uint32(box.Messages)
+	return res
+}
+
+func (t *tx) putDomain(h *pb.PutDomain) *pb.Result {
+	d := h.GetDomain()
+	if d.GetName() == "" {
+		return t.refuse(pb.Code_INVALID, "a domain needs a name")
+	}
+	var old pb.Domain
+	if t.read(key(kDomain, d.Name), &old) {
+		if h.Create {
+			return t.refuse(pb.Code_EXISTS, "domain %s exists", d.Name)
+		}
+		d.CreatedMs = old.CreatedMs
+	} else {
+		d.CreatedMs = t.clock
+	}
+	t.write(key(kDomain, d.Name), d)
+	if t.settings.DefaultDomain == "" {
+		t.settings.DefaultDomain = d.Name
+		t.write(key(kMeta, "settings"), t.settings)
+	}
+	t.changes.Directory = true
+	return t.ok()
+}
+
+// dropDomain refuses a domain that still has users: their mail would be
+// unreachable.
+func (t *tx) dropDomain(h *pb.DropDomain) *pb.Result {
+	if t.get(key(kDomain, h.Name)) == nil {
+		return t.refuse(pb.Code_MISSING, "there is no domain %s", h.Name)
+	}
+	var users []string
+	t.fail(t.b.Scan([]byte{kAccount}, after([]byte{kAccount}), func(k, _ []byte) bool {
+		if address := string(k[1:]); DomainOf(address) == h.Name {
+			users = append(users, address)
+		}
+		return len(users) < 3
+	}))
+	if len(users) > 0 {
+		return t.refuse(pb.Code_INVALID, "domain %s still has users (%s): remove them with 'relayctl user rm' first", h.Name, strings.Join(users, ", "))
+	}
+	t.del(key(kDomain, h.Name))
+	if t.settings.DefaultDomain == h.Name {
+		t.settings.DefaultDomain = ""
+		t.write(key(kMeta, "settings"), t.settings)
+	}
+	t.changes.Directory = true
+	return t.ok()
+}
+
+func (t *tx) putAlias(h *pb.PutAlias) *pb.Result {
+	a := h.GetAlias()
+	if a.GetAddress() == "" || len(a.Targets) == 0 {
+		return t.refuse(pb.Code_INVALID, "an alias needs an address and a target")
+	}
+	if t.get(key(kDomain, DomainOf(a.Address))) == nil {
+		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", DomainOf(a.Address), DomainOf(a.Address))
+	}
+	t.write(key(kAlias, a.Address), a)
+	t.changes.Directory = true
+	return t.ok()
+}
+
+func (t *tx) putRoute(h *pb.PutRoute) *pb.Result {
+	if h.GetRoute().GetDomain() == "" || h.GetRoute().GetTarget() == "" {
+		return t.refuse(pb.Code_INVALID, "a route needs a domain and a target")
+	}
+	t.write(key(kRoute, h.Route.Domain), h.Route)
+	t.changes.Directory = true
+	return t.ok()
+}
+
+func (t *tx) dropRecord(k []byte, what, name string) *pb.Result {
+	if t.get(k) == nil {
+		return t.refuse(pb.Code_MISSING, "there is no %s %s", what, name)
+	}
+	t.del(k)
+	t.changes.Directory = true
+	return t.ok()
+}
+
+func (t *tx) putSettings(h *pb.PutSettings) *pb.Result {
+	if h.GetSettings() == nil {
+		return t.refuse(pb.Code_INVALID, "no settings given")
+	}
+	t.settings = h.Settings
+	t.write(key(kMeta, "settings"), t.settings)
+	t.changes.Directory = true
+	return t.ok()
+}
+
+func (t *tx) putCluster(h *pb.PutCluster) *pb.Result {
+	if t.cluster.GetId() != "" && t.cluster.Id != h.GetCluster().GetId() {
+		return t.refuse(pb.Code_EXISTS, "this is cluster %s", t.cluster.Id)
+	}
+	if t.cluster.GetId() != "" && h.Cluster.Version <= t.cluster.Version {
+		return t.refuse(pb.Code_DUPLICATE, "done before")
+	}
+	h.Cluster.CreatedMs = t.clock
+	t.cluster = h.Cluster
+	t.write(key(kMeta, "cluster"), t.cluster)
+	return t.ok()
+}
+
+func (t *tx) useToken(h *pb.UseToken) *pb.Result {
+	var one pb.JoinToken
+	k := key(kJoinToken, string(h.GetHash()))
+	if !t.read(k, &one) {
+		return t.refuse(pb.Code_MISSING, "the join token is unknown or used up: make one with 'relayctl node token'")
+	}
+	if one.ExpiresMs <= t.clock {
+		t.del(k)
+		return t.refuse(pb.Code_STALE, "the join token has expired: make one with 'relayctl node token'")
+	}
+	if one.Uses--; one.Uses == 0 {
+		t.del(k)
+	} else {
+		t.write(k, &one)
+	}
+	return t.ok()
+}
+
+// manage changes queue entries by an operator's word.
+func (t *tx) manage(h *pb.Manage) *pb.Result {
+	res := t.ok()
+	for _, raw := range h.Ids {
+		id, ok := toID(raw)
+		if !ok {
+			continue
+		}
+		var m pb.Message
+		if !t.read(keyID(kMessage, id), &m) {
+			continue
+		}
+		for n := range m.Recipients {
+			var r pb.Recipient
+			if !t.read(keyRecipient(id, n), &r) || h.Recipient != "" && h.Recipient != r.Address {
+				continue
+			}
+			if t.manageOne(h, id, n, &r, m.Size) {
+				res.Count++
+			}
+		}
+	}
+	if res.Count == 0 {
+		res.Code, res.Text = pb.Code_MISSING, "no queue entry was changed: 'relayctl queue ls' shows what waits"
+	}
+	return res
+}
+
+func (t *tx) manageOne(h *pb.Manage, id ID, n uint32, r *pb.Recipient, size uint64) bool {
+	e := &pb.Event{Recipient: r.Address, Node: h.Admin.GetNode(), Who: h.Admin.GetWho(), Why: h.Admin.GetWhy()}
+	was := r.State
+	switch h.Action {
+	case pb.Action_DELETE:
+		e.What = "deleted"
+		t.settled(id, n, r, pb.State_DELETED, e)
+		return true
+	case pb.Action_HOLD:
+		if r.State == pb.State_HELD {
+			return false
+		}
+		e.What, r.State = "held", pb.State_HELD
+	case pb.Action_RELEASE:
+		if r.State != pb.State_HELD {
+			return false
+		}
+		e.What, r.NextMs = "released", t.clock
+		if r.State = pb.State_QUEUED; r.Attempts > 0 {
+			r.State = pb.State_DEFERRED
+		}
+	case pb.Action_RETRY:
+		if r.State == pb.State_HELD || r.State == pb.State_SUSPENDED {
+			return false
+		}
+		e.What, r.NextMs = "retried", t.clock
+	case pb.Action_REROUTE:
+		e.What, e.Detail = "rerouted", "to "+h.Route
+		r.Route, r.NextMs = h.Route, t.clock
+	default:
+		return false
+	}
+	domain := DomainOf(r.Address)
+	t.count(destinationCounter(domain, was), -1)
+	t.count(destinationCounter(domain, r.State), 1)
+	e.NextMs = r.NextMs
+	t.write(keyRecipient(id, n), r)
+	t.history(id, e)
+	t.changed(id, n, r, size, t.owner(r.Home, bucketOf(id)))
+	return true
+}
+
+// Defaults of settings that are zero.
+const (
+	DefaultHistoryMs    = 3 * 24 * 3600 * 1000
+	DefaultHistoryBytes = 1 << 30
+	minHistoryMs        = 10 * 60 * 1000 // a retried Accept must still meet its message
+	seenMs              = 3600 * 1000    // how long an admin request is remembered
+)
+
+// sweep deletes what is past its time, a bounded piece at once. Count is how
+// much was deleted: the proposer comes back while it is at the limit.
+func (t *tx) sweep(h *pb.Sweep) *pb.Result {
+	limit := int(min(max(h.GetLimit(), 1), 10000))
+	res := t.ok()
+	t.sweepHistory(limit, res)
+	t.scan([]byte{kOrphan}, limit, func(k, v []byte) {
+		var orphan pb.Orphan
+		if t.unmarshal(k, v, &orphan) && orphan.CreatedMs < h.OrphansBeforeMs {
+			id, _ := toID(k[1:])
+			t.dropOrphan(id, &orphan)
+			res.Count++
+		}
+	})
+	t.scan([]byte{kRequest}, limit, func(k, v []byte) {
+		var seen pb.Seen
+		if t.unmarshal(k, v, &seen) && seen.AtMs < t.clock-seenMs {
+			t.del(k)
+			res.Count++
+		}
+	})
+	t.scan([]byte{kGarbage}, 1, func(k, _ []byte) { t.sweepBox(k, limit, res) })
+	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {
+		var token pb.JoinToken
+		if t.unmarshal(k, v, &token) && token.ExpiresMs < t.clock {
+			t.del(k)
+			res.Count++
+		}
+	})
+	return res
+}
+
+func (t *tx) sweepHistory(limit int, res *pb.Result) {
+	keep := t.settings.HistoryMs
+	if keep == 0 {
+		keep = DefaultHistoryMs
+	}
+	keep = max(keep, minHistoryMs)
+	bound := int64(t.settings.HistoryBytes)
+	if bound == 0 {
+		bound = DefaultHistoryBytes
+	}
+	t.scan([]byte{kExpiry}, limit, func(k, v []byte) {
+		done := int64(binary.BigEndian.Uint64(k[1:]))
+		old := done < t.clock-keep
+		over := t.counters[CountHistoryBytes] > bound && done < t.clock-minHistoryMs
+		if !old && !over {
+			return
+		}
+		id, _ := toID(k[9:])
+		t.scan(keyID(kHistory, id), 0, func(h, _ []byte) { t.del(h) })
+		t.del(keyID(kMessage, id))
+		t.del(k)
+		size, _ := binary.Uvarint(v)
+		t.count(CountHistoryMessages, -1)
+		t.count(CountHistoryBytes, -int64(size))
+		res.Count++
+	})
+}
+
+// sweepBox deletes entries of a dropped account, and the mark when none is left.
+func (t *tx) sweepBox(mark []byte, limit int, res *pb.Result) {
+	box := binary.BigEndian.Uint64(mark[1:])
+	n := 0
+	t.scan(keyBox(kEntry, box), limit, func(k, v []byte) {
+		var entry pb.Entry
+		if t.unmarshal(k, v, &entry) {
+			t.del(k)
+			t.unreference(&entry, &pb.Event{What: "removed", Detail: "account dropped"})
+			n++
+		}
+	})
+	if n < limit {
+		t.del(mark)
+	}
+	res.Count += uint32(n)
+}

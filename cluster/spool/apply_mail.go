@@ -1,0 +1,385 @@
+package spool
+
+import (
+	"fmt"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+func toID(b []byte) (id ID, ok bool) {
+	if len(b) != len(id) {
+		return id, false
+	}
+	copy(id[:], b)
+	return id, true
+}
+
+// accept makes a message exist: its body, its place in mailboxes, its
+// recipients in the queue. All of it or nothing.
+func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
+	m := h.GetMessage()
+	id, ok := toID(m.GetId())
+	if !ok || len(h.Recipients)+len(h.Drops) == 0 {
+		return t.refuse(pb.Code_INVALID, "an Accept needs an id of 16 octets and a recipient")
+	}
+	if t.get(keyID(kMessage, id)) != nil {
+		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: id[:]}
+	}
+	boxes := make([]*pb.Mailbox, len(h.Drops))
+	for i, d := range h.Drops {
+		if box := sameBox(h.Drops[:i], boxes, d.Mailbox); box != nil {
+			boxes[i] = box
+			continue
+		}
+		boxes[i] = &pb.Mailbox{}
+		if !t.read(key(kBox, d.Mailbox), boxes[i]) {
+			return t.refuse(pb.Code_MISSING, "there is no mailbox %s", d.Mailbox)
+		}
+	}
+	if res := t.claim(h, m, id, body); res != nil {
+		return res
+	}
+	m.Home = h.Epoch
+	m.Recipients, m.Drops = uint32(len(h.Recipients)), uint32(len(h.Drops))
+	refs := &pb.Refs{
+		Open: m.Recipients, Drops: m.Drops, Bucket: bucketOf(id), Home: m.Home,
+		Bytes: m.Size, Chunks: m.Chunks,
+	}
+	refs.History = 17 + uint64(t.write(keyID(kMessage, id), m))
+	refs.History += t.event(id, &pb.Event{AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail, Bounce: m.BounceOf})
+	for i, d := range h.Drops {
+		t.drop(id, m, d, boxes[i])
+		refs.History += t.event(id, &pb.Event{What: "delivered", Node: m.Client.GetNode(), Recipient: d.Recipient, Host: "mailbox " + d.Mailbox})
+	}
+	t.enqueue(id, m, h.Recipients)
+	t.write(keyID(kRefs, id), refs)
+	t.count(CountSpoolMessages, 1)
+	t.count(CountSpoolBytes, int64(m.Size))
+	t.count(CountAccepted, 1)
+	return &pb.Result{Index: t.index, Id: id[:]}
+}
+
+func sameBox(before []*pb.Drop, boxes []*pb.Mailbox, name string) *pb.Mailbox {
+	for i, d := range before {
+		if d.Mailbox == name {
+			return boxes[i]
+		}
+	}
+	return nil
+}
+
+// claim stores an inline body, or takes the chunks that went ahead. A non-nil
+// result is a refusal.
+func (t *tx) claim(h *pb.Accept, m *pb.Message, id ID, body []byte) *pb.Result {
+	if h.Inline {
+		m.Chunks = 1
+		m.Size = uint64(len(body))
+		t.set(keyBody(id, 0), body)
+		return nil
+	}
+	var orphan pb.Orphan
+	t.read(keyID(kOrphan, id), &orphan)
+	for seq := range m.Chunks {
+		if !hasBit(orphan.Have, seq) {
+			return t.refuse(pb.Code_INVALID, "chunk %d of %d is not there", seq, m.Chunks)
+		}
+	}
+	t.del(keyID(kOrphan, id))
+	return nil
+}
+
+// drop puts a message into one mailbox.
+func (t *tx) drop(id ID, m *pb.Message, d *pb.Drop, box *pb.Mailbox) {
+	if box.NextUid == 0 {
+		box.NextUid = 1
+	}
+	uid := box.NextUid
+	size := m.Size + uint64(len(d.Header))
+	box.NextUid++
+	box.Messages++
+	box.Bytes += size
+	t.write(keyEntry(box.Box, uid), &pb.Entry{Id: id[:], Size: size, ReceivedMs: t.clock, Header: d.Header, Recipient: d.Recipient})
+	t.write(key(kBox, d.Mailbox), box)
+	t.count(CountMailboxMessages, 1)
+	t.count(CountMailboxBytes, int64(size))
+	t.count(CountDelivered, 1)
+	t.changes.Boxes = append(t.changes.Boxes, d.Mailbox)
+}
+
+// enqueue writes the queue entries of a new message.
+func (t *tx) enqueue(id ID, m *pb.Message, rcpts []*pb.Recipient) {
+	if len(rcpts) == 0 {
+		return
+	}
+	bucket := bucketOf(id)
+	owner := t.owner(m.Home, bucket)
+	if owner == 0 {
+		// Its node lost its session while the command was on the way: the
+		// message is as good as any other, somebody else takes it.
+		owner = t.assign(m.Home, bucket, "")
+	}
+	for n, r := range rcpts {
+		r.Home, r.Priority = m.Home, m.Priority
+		if r.NextMs == 0 {
+			r.NextMs = t.clock
+		}
+		t.write(keyRecipient(id, uint32(n)), r)
+		t.entered(id, uint32(n), r, m.Size, owner)
+	}
+	t.count(CountQueueMessages, 1)
+	t.count(CountQueueBytes, int64(m.Size))
+	t.count(shardCounter(m.Home, bucket), int64(len(rcpts)))
+}
+
+// entered counts a recipient in and tells the queue manager.
+func (t *tx) entered(id ID, n uint32, r *pb.Recipient, size, owner uint64) {
+	domain := DomainOf(r.Address)
+	t.count(destinationCounter(domain, r.State), 1)
+	t.count(CountQueueRecipients, 1)
+	t.changed(id, n, r, size, owner)
+}
+
+func (t *tx) changed(id ID, n uint32, r *pb.Recipient, size, owner uint64) {
+	t.changes.Queued = append(t.changes.Queued, Queued{
+		ID: id, Recipient: n, Owner: owner, Domain: DomainOf(r.Address), Route: r.Route, NextMs: r.NextMs,
+		Attempts: r.Attempts, State: r.State, Priority: r.Priority, Size: size,
+	})
+}
+
+// chunk stores a part of a body ahead of its Accept. Applied twice, it changes
+// nothing.
+func (t *tx) chunk(h *pb.Chunk, body []byte) *pb.Result {
+	id, ok := toID(h.GetId())
+	if !ok || h.Seq >= 1<<20 {
+		return t.refuse(pb.Code_INVALID, "a Chunk needs an id of 16 octets and a number below 1048576")
+	}
+	orphan := pb.Orphan{CreatedMs: t.clock}
+	if !t.read(keyID(kOrphan, id), &orphan) && t.get(keyID(kMessage, id)) != nil {
+		return t.refuse(pb.Code_DUPLICATE, "the message is complete")
+	}
+	if hasBit(orphan.Have, h.Seq) {
+		return t.refuse(pb.Code_DUPLICATE, "the chunk is there")
+	}
+	orphan.Have = setBit(orphan.Have, h.Seq)
+	t.write(keyID(kOrphan, id), &orphan)
+	t.set(keyBody(id, h.Seq), body)
+	return t.ok()
+}
+
+func hasBit(bits []byte, n uint32) bool {
+	return int(n/8) < len(bits) && bits[n/8]&(1<<(n%8)) != 0
+}
+
+func setBit(bits []byte, n uint32) []byte {
+	for int(n/8) >= len(bits) {
+		bits = append(bits, 0)
+	}
+	bits[n/8] |= 1 << (n % 8)
+	return bits
+}
+
+func (t *tx) abort(h *pb.Abort) *pb.Result {
+	id, ok := toID(h.GetId())
+	if !ok {
+		return t.refuse(pb.Code_INVALID, "an Abort needs an id of 16 octets")
+	}
+	var orphan pb.Orphan
+	if t.read(keyID(kOrphan, id), &orphan) {
+		t.dropOrphan(id, &orphan)
+	}
+	return t.ok()
+}
+
+func (t *tx) dropOrphan(id ID, orphan *pb.Orphan) {
+	for seq := range uint32(len(orphan.Have) * 8) {
+		if hasBit(orphan.Have, seq) {
+			t.dropBody(keyBody(id, seq), MaxInline)
+		}
+	}
+	t.del(keyID(kOrphan, id))
+}
+
+func (t *tx) dropBody(k []byte, size int) {
+	if t.err == nil {
+		t.fail(t.b.DeleteSized(k, size))
+	}
+}
+
+// settle takes the verdicts of a node on recipients it owns, and makes the
+// notices whose cause was taken.
+func (t *tx) settle(h *pb.Settle) *pb.Result {
+	res := &pb.Result{Index: t.index, Codes: make([]pb.Code, len(h.Verdicts))}
+	taken := map[ID]bool{}
+	for i, v := range h.Verdicts {
+		id, ok := toID(v.GetId())
+		if !ok {
+			res.Codes[i] = pb.Code_INVALID
+			continue
+		}
+		res.Codes[i] = t.verdict(h, id, v)
+		if res.Codes[i] == pb.Code_OK {
+			taken[id] = true
+			res.Count++
+		}
+	}
+	for _, n := range h.Notices {
+		about, ok := toID(n.GetAbout())
+		if !ok || !taken[about] || n.GetAccept().GetMessage() == nil {
+			continue
+		}
+		t.notice(about, h, n)
+	}
+	return res
+}
+
+// verdict settles or defers one recipient.
+func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
+	var r pb.Recipient
+	if !t.read(keyRecipient(id, v.Recipient), &r) {
+		return pb.Code_MISSING
+	}
+	bucket := bucketOf(id)
+	if h.Epoch == 0 || t.owner(r.Home, bucket) != h.Epoch {
+		return pb.Code_STALE
+	}
+	if v.Attempt <= r.Attempts {
+		return pb.Code_DUPLICATE
+	}
+	e := &pb.Event{
+		AtMs: v.AtMs, What: eventOf(v.State), Node: h.Node, Recipient: r.Address, Attempt: v.Attempt,
+		Host: v.Host, Tls: v.Tls, Reply: v.Reply, NextMs: v.NextMs,
+	}
+	if s := t.shards[shardKey{r.Home, bucket}]; s != nil && s.AdoptedMs >= r.NextMs && r.LastMs < s.AdoptedMs {
+		// The former owner died when this entry was due: it may have sent the
+		// final dot and not lived to tell (RFC 5321 §6.1).
+		e.MaybeDuplicate = true
+		e.Detail = "taken over from " + s.AdoptedFrom
+	}
+	if final(v.State) {
+		t.settled(id, v.Recipient, &r, v.State, e)
+		return pb.Code_OK
+	}
+	t.deferred(id, &r, v, e)
+	return pb.Code_OK
+}
+
+func eventOf(st pb.State) string {
+	switch st {
+	case pb.State_DELIVERED:
+		return "delivered"
+	case pb.State_BOUNCED:
+		return "bounced"
+	case pb.State_EXPIRED:
+		return "expired"
+	case pb.State_DELETED:
+		return "deleted"
+	case pb.State_REDIRECTED:
+		return "redirected"
+	}
+	return "deferred"
+}
+
+func final(st pb.State) bool { return st >= pb.State_DELIVERED }
+
+// deferred puts a recipient back with a new due time.
+func (t *tx) deferred(id ID, r *pb.Recipient, v *pb.Verdict, e *pb.Event) {
+	domain := DomainOf(r.Address)
+	t.count(destinationCounter(domain, r.State), -1)
+	if r.State == pb.State_QUEUED {
+		r.State = pb.State_DEFERRED
+	}
+	r.Attempts, r.NextMs, r.LastMs = v.Attempt, v.NextMs, v.AtMs
+	r.LastReply, r.LastHost = v.Reply, v.Host
+	r.DelayTold = r.DelayTold || v.DelayTold
+	t.count(destinationCounter(domain, r.State), 1)
+	t.count(CountDeferred, 1)
+	t.write(keyRecipient(id, v.Recipient), r)
+	t.history(id, e)
+	t.changed(id, v.Recipient, r, 0, t.owner(r.Home, bucketOf(id)))
+}
+
+// history adds an event to a message that is still referenced.
+func (t *tx) history(id ID, e *pb.Event) {
+	var refs pb.Refs
+	if !t.read(keyID(kRefs, id), &refs) {
+		return
+	}
+	refs.History += t.event(id, e)
+	t.write(keyID(kRefs, id), &refs)
+}
+
+// settled takes a recipient out of the queue for good.
+func (t *tx) settled(id ID, n uint32, r *pb.Recipient, st pb.State, e *pb.Event) {
+	t.del(keyRecipient(id, n))
+	t.count(destinationCounter(DomainOf(r.Address), r.State), -1)
+	t.count(CountQueueRecipients, -1)
+	switch st {
+	case pb.State_DELIVERED:
+		t.count(CountDelivered, 1)
+	case pb.State_BOUNCED, pb.State_EXPIRED:
+		t.count(CountBounced, 1)
+	}
+	t.changes.Settled = append(t.changes.Settled, Queued{ID: id, Recipient: n, Domain: DomainOf(r.Address), State: st})
+	var refs pb.Refs
+	if !t.read(keyID(kRefs, id), &refs) {
+		t.fail(fmt.Errorf("message %s has a recipient and no reference record", id))
+		return
+	}
+	refs.History += t.event(id, e)
+	refs.Open--
+	t.count(shardCounter(refs.Home, refs.Bucket), -1)
+	if refs.Open == 0 {
+		t.count(CountQueueMessages, -1)
+		t.count(CountQueueBytes, -int64(refs.Bytes))
+	}
+	t.tidyShard(refs.Home, refs.Bucket)
+	t.release(id, &refs)
+}
+
+// release writes back the references of a message, or ends it where none is
+// left: its body goes, its history stays for the configured time.
+func (t *tx) release(id ID, refs *pb.Refs) {
+	if refs.Open > 0 || refs.Drops > 0 {
+		t.write(keyID(kRefs, id), refs)
+		return
+	}
+	last := int(refs.Bytes)
+	for seq := range refs.Chunks {
+		t.dropBody(keyBody(id, seq), min(last, MaxInline))
+		last -= MaxInline
+	}
+	t.del(keyID(kRefs, id))
+	t.set(keyExpiry(t.clock, id), appendUvarint(refs.History))
+	t.count(CountSpoolMessages, -1)
+	t.count(CountSpoolBytes, -int64(refs.Bytes))
+	t.count(CountHistoryMessages, 1)
+	t.count(CountHistoryBytes, int64(refs.History))
+}
+
+// notice makes a report exist in the same step as what it reports on.
+func (t *tx) notice(about ID, h *pb.Settle, n *pb.Notice) {
+	n.Accept.Inline = true
+	n.Accept.Epoch = h.Epoch
+	n.Accept.Message.BounceOf = about[:]
+	res := t.accept(n.Accept, n.Body)
+	e := &pb.Event{What: "notified", Node: h.Node, Bounce: n.Accept.Message.Id}
+	switch res.Code {
+	case pb.Code_OK:
+	case pb.Code_DUPLICATE:
+		return
+	default:
+		e.What, e.Detail, e.Bounce = "notice undeliverable", res.Text, nil
+	}
+	t.afterEvent(about, e)
+}
+
+// afterEvent adds an event to a message whether or not it is finished.
+func (t *tx) afterEvent(id ID, e *pb.Event) {
+	if t.get(keyID(kRefs, id)) != nil {
+		t.history(id, e)
+		return
+	}
+	// A finished message's size in the expiry index is not worth a rewrite
+	// for one line more; Sweep deletes the line with the others.
+	t.event(id, e)
+}

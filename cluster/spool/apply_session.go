@@ -1,0 +1,335 @@
+package spool
+
+import (
+	"maps"
+	"slices"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// register gives a node a new session; everything of its former one is void.
+func (t *tx) register(h *pb.Register) *pb.Result {
+	node := h.GetMember().GetId()
+	if node == "" || h.Nonce == "" {
+		return t.refuse(pb.Code_INVALID, "a Register needs a node and a nonce")
+	}
+	if old := t.sessions[node]; old != nil {
+		if old.Nonce == h.Nonce {
+			return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Epoch: old.Epoch}
+		}
+		t.endSession(old, t.index)
+	}
+	one := &pb.Session{Node: node, Epoch: t.index, Renewed: t.index, RenewedMs: t.clock, Nonce: h.Nonce}
+	t.sessions[node], t.epochs[one.Epoch] = one, one
+	t.write(key(kSession, node), one)
+	t.write(key(kMember, node), h.Member)
+	t.adoptOrphans()
+	t.changes.Sessions = true
+	return &pb.Result{Index: t.index, Epoch: one.Epoch}
+}
+
+func (t *tx) renew(h *pb.Renew) *pb.Result {
+	one := t.sessions[h.GetNode()]
+	if one == nil || one.Epoch != h.Epoch {
+		return t.refuse(pb.Code_STALE, "the session has ended: register again")
+	}
+	one.Renewed, one.RenewedMs = t.index, t.clock
+	t.write(key(kSession, one.Node), one)
+	return &pb.Result{Index: t.index, Epoch: one.Epoch}
+}
+
+// expire ends a session if it has not been renewed since the proposer looked:
+// a stale leader's judgement is harmless.
+func (t *tx) expire(h *pb.Expire) *pb.Result {
+	one := t.sessions[h.GetNode()]
+	if one == nil || one.Epoch != h.Epoch {
+		return t.refuse(pb.Code_MISSING, "no such session")
+	}
+	if one.Renewed != h.Renewed {
+		return t.refuse(pb.Code_STALE, "the session was renewed at %d", one.Renewed)
+	}
+	t.endSession(one, 0)
+	return t.ok()
+}
+
+// endSession voids a session's locks and hands its queue to others; successor
+// is the epoch of the same node's next session, or 0.
+func (t *tx) endSession(one *pb.Session, successor uint64) {
+	delete(t.sessions, one.Node)
+	delete(t.epochs, one.Epoch)
+	t.del(key(kSession, one.Node))
+	t.scan([]byte{kLock}, 0, func(k, v []byte) {
+		var l pb.Lock
+		if t.unmarshal(k, v, &l) && l.Epoch == one.Epoch {
+			t.del(k)
+			t.changes.Locks = append(t.changes.Locks, string(k[1:]))
+		}
+	})
+	for _, k := range t.ownedBy(one.Epoch) {
+		if successor != 0 {
+			t.setShard(k, successor, one.Node)
+		} else {
+			t.assign(k.home, k.bucket, one.Node)
+		}
+	}
+	t.changes.Sessions = true
+}
+
+// ownedBy lists the shards with entries that an epoch owns, in order. The
+// session may be gone from the maps already.
+func (t *tx) ownedBy(epoch uint64) []shardKey {
+	var owned []shardKey
+	for k, s := range t.shards {
+		if s.Owner == epoch {
+			owned = append(owned, k)
+		}
+	}
+	for bucket := range uint32(buckets) {
+		k := shardKey{epoch, bucket}
+		if t.shards[k] == nil && t.counters[shardCounter(epoch, bucket)] > 0 {
+			owned = append(owned, k)
+		}
+	}
+	slices.SortFunc(owned, shardKey.compare)
+	return owned
+}
+
+func (k shardKey) compare(o shardKey) int {
+	switch {
+	case k.home != o.home:
+		return cmpUint(k.home, o.home)
+	default:
+		return cmpUint(uint64(k.bucket), uint64(o.bucket))
+	}
+}
+
+func cmpUint(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// assign gives a shard to a live session, spread by bucket; to nobody (0)
+// where none lives. It returns the owner.
+func (t *tx) assign(home uint64, bucket uint32, from string) uint64 {
+	live := t.live(0)
+	var owner uint64
+	if len(live) > 0 {
+		owner = live[(home+uint64(bucket))%uint64(len(live))]
+	}
+	t.setShard(shardKey{home, bucket}, owner, from)
+	return owner
+}
+
+// live lists the epochs that may be given work, by node name; draining ones
+// only where there is no other.
+func (t *tx) live(but uint64) []uint64 {
+	var ready, draining []uint64
+	for _, node := range slices.Sorted(maps.Keys(t.sessions)) {
+		switch one := t.sessions[node]; {
+		case one.Epoch == but:
+		case one.Draining:
+			draining = append(draining, one.Epoch)
+		default:
+			ready = append(ready, one.Epoch)
+		}
+	}
+	if len(ready) == 0 {
+		return draining
+	}
+	return ready
+}
+
+func (t *tx) setShard(k shardKey, owner uint64, from string) {
+	s := t.shards[k]
+	if s == nil {
+		s = &pb.Shard{Home: k.home, Bucket: k.bucket}
+		t.shards[k] = s
+	}
+	s.Owner, s.AdoptedMs = owner, t.clock
+	if from != "" {
+		s.AdoptedFrom = from
+	}
+	t.write(keyShard(k.home, k.bucket), s)
+	t.changes.Sessions = true
+}
+
+// tidyShard forgets an empty shard whose home session is over, or has come
+// back from a drain and may have it again.
+func (t *tx) tidyShard(home uint64, bucket uint32) {
+	k := shardKey{home, bucket}
+	if t.shards[k] == nil || t.counters[shardCounter(home, bucket)] != 0 {
+		return
+	}
+	if one := t.epochs[home]; one != nil && one.Draining {
+		return
+	}
+	delete(t.shards, k)
+	t.del(keyShard(home, bucket))
+	t.changes.Sessions = true
+}
+
+// adoptOrphans gives shards without an owner to whoever lives now.
+func (t *tx) adoptOrphans() {
+	for _, k := range t.ownedBy(0) {
+		t.assign(k.home, k.bucket, "")
+	}
+}
+
+// adopt moves all that one session owns to others.
+func (t *tx) adopt(h *pb.Adopt) *pb.Result {
+	to := h.GetTo()
+	for _, epoch := range to {
+		if t.epochs[epoch] == nil {
+			return t.refuse(pb.Code_STALE, "session %d has ended", epoch)
+		}
+	}
+	if len(to) == 0 {
+		to = t.live(h.From)
+	}
+	if len(to) == 0 {
+		return t.refuse(pb.Code_INVALID, "there is no other node to take the queue over")
+	}
+	from := ""
+	if one := t.epochs[h.From]; one != nil {
+		from = one.Node
+	}
+	owned := t.ownedBy(h.From)
+	for i, k := range owned {
+		t.setShard(k, to[i%len(to)], from)
+	}
+	res := t.ok()
+	res.Count = uint32(len(owned))
+	return res
+}
+
+// drain marks a node as one that gets no more work, or takes the mark off.
+// What it owns goes to the others.
+func (t *tx) drain(h *pb.Drain) *pb.Result {
+	one := t.sessions[h.GetNode()]
+	if one == nil {
+		return t.refuse(pb.Code_MISSING, "node %s has no session: it is not running", h.GetNode())
+	}
+	one.Draining = !h.Off
+	t.write(key(kSession, one.Node), one)
+	t.changes.Sessions = true
+	if h.Off || len(t.sessions) == 1 {
+		return t.ok()
+	}
+	return t.adopt(&pb.Adopt{From: one.Epoch})
+}
+
+func (t *tx) dropMember(h *pb.DropMember) *pb.Result {
+	if t.get(key(kMember, h.Id)) == nil {
+		return t.refuse(pb.Code_MISSING, "there is no member %s", h.Id)
+	}
+	if one := t.sessions[h.Id]; one != nil {
+		t.endSession(one, 0)
+	}
+	t.del(key(kMember, h.Id))
+	return t.ok()
+}
+
+// takeLock gives a mailbox to one POP3 session.
+func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
+	one := t.sessions[h.GetNode()]
+	if one == nil || one.Epoch != h.Epoch {
+		return t.refuse(pb.Code_STALE, "the node's session has ended")
+	}
+	if t.get(key(kBox, h.Mailbox)) == nil {
+		return t.refuse(pb.Code_MISSING, "there is no mailbox %s", h.Mailbox)
+	}
+	var held pb.Lock
+	if t.read(key(kLock, h.Mailbox), &held) {
+		if held.Epoch == h.Epoch && held.Session == h.Session {
+			return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: held.Token, Epoch: held.Epoch}
+		}
+		return &pb.Result{Index: t.index, Code: pb.Code_BUSY, Lock: &held, Node: held.Node}
+	}
+	t.write(key(kLock, h.Mailbox), &pb.Lock{
+		Token: t.index, Node: h.Node, Epoch: h.Epoch, Session: h.Session, Remote: h.Remote, SinceMs: t.clock,
+	})
+	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch}
+}
+
+// holds reports whether (epoch, token) holds the lock now.
+func (t *tx) holds(mailbox string, epoch, token uint64) bool {
+	var held pb.Lock
+	return t.read(key(kLock, mailbox), &held) && held.Token == token && held.Epoch == epoch
+}
+
+func (t *tx) unlock(h *pb.Unlock) *pb.Result {
+	if !t.holds(h.GetMailbox(), h.Epoch, h.Token) {
+		return t.refuse(pb.Code_STALE, "the lock is not held any more")
+	}
+	t.del(key(kLock, h.Mailbox))
+	return t.ok()
+}
+
+func (t *tx) breakLock(h *pb.BreakLock) *pb.Result {
+	var held pb.Lock
+	if !t.read(key(kLock, h.Mailbox), &held) {
+		return t.refuse(pb.Code_MISSING, "mailbox %s is not locked", h.Mailbox)
+	}
+	t.del(key(kLock, h.Mailbox))
+	t.changes.Locks = append(t.changes.Locks, h.Mailbox)
+	return &pb.Result{Index: t.index, Lock: &held}
+}
+
+// remove takes messages out of a mailbox under its lock.
+func (t *tx) remove(h *pb.Remove) *pb.Result {
+	var box pb.Mailbox
+	if !t.read(key(kBox, h.GetMailbox()), &box) {
+		return t.refuse(pb.Code_STALE, "there is no mailbox %s any more", h.GetMailbox())
+	}
+	if !t.holds(h.Mailbox, h.Epoch, h.Token) {
+		if h.Unlock && box.LastRemoved == h.Token {
+			return t.refuse(pb.Code_DUPLICATE, "done before")
+		}
+		return t.refuse(pb.Code_STALE, "the lock is not held any more; nothing was deleted")
+	}
+	res := t.ok()
+	for _, uid := range h.Uids {
+		if t.takeOut(&box, uid, &pb.Event{What: "removed", Node: h.Node, Detail: "mailbox " + h.Mailbox}) {
+			res.Count++
+		}
+	}
+	if h.Unlock {
+		t.del(key(kLock, h.Mailbox))
+		box.LastRemoved = h.Token
+	}
+	t.write(key(kBox, h.Mailbox), &box)
+	return res
+}
+
+// takeOut removes one entry; box is the caller's to write.
+func (t *tx) takeOut(box *pb.Mailbox, uid uint64, e *pb.Event) bool {
+	var entry pb.Entry
+	if !t.read(keyEntry(box.Box, uid), &entry) {
+		return false
+	}
+	t.del(keyEntry(box.Box, uid))
+	box.Messages--
+	box.Bytes -= entry.Size
+	t.unreference(&entry, e)
+	return true
+}
+
+// unreference takes one mailbox entry's claim off a message.
+func (t *tx) unreference(entry *pb.Entry, e *pb.Event) {
+	t.count(CountMailboxMessages, -1)
+	t.count(CountMailboxBytes, -int64(entry.Size))
+	id, _ := toID(entry.Id)
+	var refs pb.Refs
+	if !t.read(keyID(kRefs, id), &refs) {
+		return
+	}
+	e.Recipient = entry.Recipient
+	refs.History += t.event(id, e)
+	refs.Drops--
+	t.release(id, &refs)
+}

@@ -1,0 +1,273 @@
+package spool
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sort"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// buckets is how many shards the queue entries of one session fall into, so
+// that several nodes can share what a dead one leaves.
+const buckets = 16
+
+func bucketOf(id ID) uint32 { return uint32(id[15]) % buckets }
+
+type shardKey struct {
+	home   uint64
+	bucket uint32
+}
+
+// state is what Apply keeps in memory; every part of it is in the store too.
+type state struct {
+	clock    int64
+	cluster  *pb.Cluster
+	settings *pb.Settings
+	sessions map[string]*pb.Session // by node
+	epochs   map[uint64]*pb.Session // the same, by epoch
+	shards   map[shardKey]*pb.Shard // exceptions to "the home session owns it"
+	counters map[string]int64
+	dirty    map[string]struct{}
+	ticked   bool
+	changes  Changes
+}
+
+func (s *state) load(r Reader) error {
+	*s = state{
+		cluster:  &pb.Cluster{},
+		settings: &pb.Settings{},
+		sessions: map[string]*pb.Session{},
+		epochs:   map[uint64]*pb.Session{},
+		shards:   map[shardKey]*pb.Shard{},
+		counters: map[string]int64{},
+		dirty:    map[string]struct{}{},
+	}
+	v := View{r}
+	if _, _, err := load(r, key(kMeta, "cluster"), s.cluster); err != nil {
+		return fmt.Errorf("spool: load cluster: %w", err)
+	}
+	if _, _, err := load(r, key(kMeta, "settings"), s.settings); err != nil {
+		return fmt.Errorf("spool: load settings: %w", err)
+	}
+	clock, err := r.Get(key(kMeta, "clock"))
+	if err != nil {
+		return fmt.Errorf("spool: load clock: %w", err)
+	}
+	if len(clock) == 8 {
+		s.clock = int64(binary.BigEndian.Uint64(clock))
+	}
+	sessions, err := v.Sessions()
+	if err != nil {
+		return fmt.Errorf("spool: load sessions: %w", err)
+	}
+	for _, one := range sessions {
+		s.sessions[one.Node], s.epochs[one.Epoch] = one, one
+	}
+	shards, err := list(r, []byte{kShard}, func() *pb.Shard { return new(pb.Shard) })
+	if err != nil {
+		return fmt.Errorf("spool: load shards: %w", err)
+	}
+	for _, one := range shards {
+		s.shards[shardKey{one.Home, one.Bucket}] = one
+	}
+	s.counters, err = v.Counters("")
+	if err != nil {
+		return fmt.Errorf("spool: load counters: %w", err)
+	}
+	return nil
+}
+
+// flush writes the clock and the counters that changed.
+func (s *state) flush(b Batch) error {
+	if s.ticked {
+		if err := b.Set(key(kMeta, "clock"), binary.BigEndian.AppendUint64(nil, uint64(s.clock))); err != nil {
+			return err
+		}
+		s.ticked = false
+	}
+	names := make([]string, 0, len(s.dirty))
+	for name := range s.dirty {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		var err error
+		if n := s.counters[name]; n != 0 {
+			err = b.Set(key(kCounter, name), binary.AppendVarint(nil, n))
+		} else {
+			delete(s.counters, name)
+			err = b.Delete(key(kCounter, name))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	clear(s.dirty)
+	return nil
+}
+
+// tick moves the state's time; it never runs backwards.
+func (s *state) tick(at int64) {
+	if at > s.clock {
+		s.clock, s.ticked = at, true
+	}
+}
+
+func (s *state) count(name string, by int64) {
+	if by == 0 {
+		return
+	}
+	s.counters[name] += by
+	s.dirty[name] = struct{}{}
+}
+
+// Names of counters. Destinations and shards have one a piece.
+const (
+	CountQueueMessages   = "queue.messages"   // messages with an open recipient
+	CountQueueRecipients = "queue.recipients" // open recipients
+	CountQueueBytes      = "queue.bytes"      // bodies of such messages
+	CountSpoolMessages   = "spool.messages"   // messages whose body is kept
+	CountSpoolBytes      = "spool.bytes"
+	CountHistoryMessages = "history.messages" // finished messages
+	CountHistoryBytes    = "history.bytes"
+	CountAccepted        = "total.accepted" // totals since the cluster was made
+	CountDelivered       = "total.delivered"
+	CountDeferred        = "total.deferred"
+	CountBounced         = "total.bounced"
+	CountMailboxMessages = "mailbox.messages"
+	CountMailboxBytes    = "mailbox.bytes"
+
+	countDestination = "dest/"
+	countShard       = "shard/"
+)
+
+func destinationCounter(domain string, st pb.State) string {
+	return countDestination + domain + "/" + st.String()
+}
+
+func shardCounter(home uint64, bucket uint32) string {
+	return fmt.Sprintf("%s%d/%d", countShard, home, bucket)
+}
+
+// DomainOf returns the lower-case domain of an address, or "" without one.
+func DomainOf(address string) string {
+	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+}
+
+// owner returns the epoch of the live session that owns a shard, or 0.
+func (s *state) owner(home uint64, bucket uint32) uint64 {
+	if one, ok := s.shards[shardKey{home, bucket}]; ok {
+		return one.Owner
+	}
+	if _, live := s.epochs[home]; live {
+		return home
+	}
+	return 0
+}
+
+// tx is one command's access to a batch: the first store error sticks, and
+// Apply returns it, so that the steps in between stay readable.
+type tx struct {
+	*state
+	b     Batch
+	index uint64
+	seq   uint16 // history lines written by this command
+	err   error
+}
+
+func (t *tx) fail(err error) {
+	if t.err == nil && err != nil {
+		t.err = err
+	}
+}
+
+func (t *tx) get(k []byte) []byte {
+	if t.err != nil {
+		return nil
+	}
+	v, err := t.b.Get(k)
+	t.fail(err)
+	return v
+}
+
+// read fills into from a record; false where there is none.
+func (t *tx) read(k []byte, into proto.Message) bool {
+	v := t.get(k)
+	if v == nil {
+		return false
+	}
+	if err := proto.Unmarshal(v, into); err != nil {
+		t.fail(fmt.Errorf("spool: record %q is corrupt: %w", k, err))
+		return false
+	}
+	return t.err == nil
+}
+
+var marshal = proto.MarshalOptions{Deterministic: true}
+
+func (t *tx) write(k []byte, m proto.Message) int {
+	if t.err != nil {
+		return 0
+	}
+	v, err := marshal.Marshal(m)
+	t.fail(err)
+	t.set(k, v)
+	return len(v)
+}
+
+func (t *tx) set(k, v []byte) {
+	if t.err == nil {
+		t.fail(t.b.Set(k, v))
+	}
+}
+
+func (t *tx) del(k []byte) {
+	if t.err == nil {
+		t.fail(t.b.Delete(k))
+	}
+}
+
+// scan collects keys first, because a batch must not be written while it is
+// scanned. It stops after max keys; 0 means all.
+func (t *tx) scan(prefix []byte, max int, fn func(k, v []byte)) {
+	if t.err != nil {
+		return
+	}
+	type pair struct{ k, v []byte }
+	var found []pair
+	t.fail(t.b.Scan(prefix, after(prefix), func(k, v []byte) bool {
+		found = append(found, pair{append([]byte(nil), k...), append([]byte(nil), v...)})
+		return max == 0 || len(found) < max
+	}))
+	for _, p := range found {
+		if t.err == nil {
+			fn(p.k, p.v)
+		}
+	}
+}
+
+// event adds a line to a message's history and returns its octets.
+func (t *tx) event(id ID, e *pb.Event) uint64 {
+	e.Index = t.index
+	if e.AtMs == 0 {
+		e.AtMs = t.clock
+	}
+	n := t.write(keyHistory(id, t.index, t.seq), e)
+	t.seq++
+	return uint64(n) + 27
+}
+
+func (t *tx) ok() *pb.Result { return &pb.Result{Index: t.index} }
+
+func (t *tx) refuse(code pb.Code, format string, args ...any) *pb.Result {
+	return &pb.Result{Index: t.index, Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+func parseShardCounter(name string) (home uint64, bucket uint32, ok bool) {
+	n, err := fmt.Sscanf(name, countShard+"%d/%d", &home, &bucket)
+	return home, bucket, n == 2 && err == nil
+}

@@ -1,0 +1,310 @@
+package spool
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Message returns a message's record, also after it is finished, as long as
+// its history is kept.
+func (v View) Message(id ID) (*pb.Message, bool, error) {
+	return load(v.R, keyID(kMessage, id), new(pb.Message))
+}
+
+// Refs returns what still needs a message's body; false when it is finished.
+func (v View) Refs(id ID) (*pb.Refs, bool, error) {
+	return load(v.R, keyID(kRefs, id), new(pb.Refs))
+}
+
+// Recipient returns one open recipient.
+func (v View) Recipient(id ID, n uint32) (*pb.Recipient, bool, error) {
+	return load(v.R, keyRecipient(id, n), new(pb.Recipient))
+}
+
+// Recipients calls fn for each open recipient of a message.
+func (v View) Recipients(id ID, fn func(n uint32, r *pb.Recipient)) error {
+	return v.recipients(keyID(kRecipient, id), func(_ ID, n uint32, r *pb.Recipient) bool { fn(n, r); return true })
+}
+
+// Queue calls fn for each open recipient of the cluster, oldest message first,
+// beginning with the id from, until fn returns false. The record is reused:
+// fn must not keep it.
+func (v View) Queue(from ID, fn func(id ID, n uint32, r *pb.Recipient) bool) error {
+	return scanRecipients(v.R, keyID(kRecipient, from), []byte{kRecipient + 1}, fn)
+}
+
+func (v View) recipients(prefix []byte, fn func(id ID, n uint32, r *pb.Recipient) bool) error {
+	return scanRecipients(v.R, prefix, after(prefix), fn)
+}
+
+func scanRecipients(r Reader, lo, hi []byte, fn func(id ID, n uint32, r *pb.Recipient) bool) error {
+	var bad error
+	var rec pb.Recipient
+	err := r.Scan(lo, hi, func(k, val []byte) bool {
+		id, ok := toID(k[1:17])
+		if !ok {
+			return true
+		}
+		if bad = proto.Unmarshal(val, &rec); bad != nil {
+			return false
+		}
+		return fn(id, binary.BigEndian.Uint32(k[17:]), &rec)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
+}
+
+// Owned calls fn for each open recipient that a session owns.
+func (v View) Owned(epoch uint64, fn func(id ID, n uint32, r *pb.Recipient)) error {
+	owners, err := v.Owners()
+	if err != nil || epoch == 0 {
+		return err
+	}
+	return v.Queue(ID{}, func(id ID, n uint32, r *pb.Recipient) bool {
+		if owners.Of(r.Home, id) == epoch {
+			fn(id, n, r)
+		}
+		return true
+	})
+}
+
+// Owners knows who owns which queue entries at one point of time.
+type Owners struct {
+	live   map[uint64]string // epoch → node
+	shards map[shardKey]*pb.Shard
+}
+
+// Owners reads the sessions and shards.
+func (v View) Owners() (Owners, error) {
+	o := Owners{live: map[uint64]string{}, shards: map[shardKey]*pb.Shard{}}
+	sessions, err := v.Sessions()
+	if err != nil {
+		return o, err
+	}
+	for _, s := range sessions {
+		o.live[s.Epoch] = s.Node
+	}
+	shards, err := list(v.R, []byte{kShard}, func() *pb.Shard { return new(pb.Shard) })
+	for _, s := range shards {
+		o.shards[shardKey{s.Home, s.Bucket}] = s
+	}
+	return o, err
+}
+
+// Of returns the epoch that owns the entries of a message, or 0.
+func (o Owners) Of(home uint64, id ID) uint64 {
+	if s, ok := o.shards[shardKey{home, bucketOf(id)}]; ok {
+		return s.Owner
+	}
+	if _, ok := o.live[home]; ok {
+		return home
+	}
+	return 0
+}
+
+// Node names the node whose session an epoch is, or "".
+func (o Owners) Node(epoch uint64) string { return o.live[epoch] }
+
+// Adoption returns the takeover a message's entries went through last, if any.
+func (o Owners) Adoption(home uint64, id ID) *pb.Shard { return o.shards[shardKey{home, bucketOf(id)}] }
+
+// History returns the events of a message in order.
+func (v View) History(id ID) ([]*pb.Event, error) {
+	return list(v.R, keyID(kHistory, id), func() *pb.Event { return new(pb.Event) })
+}
+
+// Messages calls fn for each message with an id in [from, to), oldest first,
+// finished ones too, until fn returns false.
+func (v View) Messages(from, to ID, fn func(id ID, m *pb.Message) bool) error {
+	var bad error
+	err := v.R.Scan(keyID(kMessage, from), keyID(kMessage, to), func(k, val []byte) bool {
+		id, _ := toID(k[1:])
+		m := &pb.Message{}
+		if bad = proto.Unmarshal(val, m); bad != nil {
+			return false
+		}
+		return fn(id, m)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
+}
+
+// Mailbox returns the mailbox of an account.
+func (v View) Mailbox(address string) (*pb.Mailbox, bool, error) {
+	return load(v.R, key(kBox, address), new(pb.Mailbox))
+}
+
+// Entries calls fn for each message of a mailbox from a UID on, in order of
+// UID, until fn returns false. The record is reused: fn must not keep it.
+func (v View) Entries(box, from uint64, fn func(uid uint64, e *pb.Entry) bool) error {
+	var bad error
+	var e pb.Entry
+	prefix := keyBox(kEntry, box)
+	err := v.R.Scan(keyEntry(box, from), after(prefix), func(k, val []byte) bool {
+		if bad = proto.Unmarshal(val, &e); bad != nil {
+			return false
+		}
+		return fn(binary.BigEndian.Uint64(k[9:]), &e)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
+}
+
+// Entry returns one message of a mailbox.
+func (v View) Entry(box, uid uint64) (*pb.Entry, bool, error) {
+	return load(v.R, keyEntry(box, uid), new(pb.Entry))
+}
+
+// Lock returns the lock of a mailbox, if it is held.
+func (v View) Lock(address string) (*pb.Lock, bool, error) {
+	return load(v.R, key(kLock, address), new(pb.Lock))
+}
+
+// Locks returns all locks, by mailbox.
+func (v View) Locks() (map[string]*pb.Lock, error) {
+	all := map[string]*pb.Lock{}
+	var bad error
+	err := v.R.Scan([]byte{kLock}, []byte{kLock + 1}, func(k, val []byte) bool {
+		l := &pb.Lock{}
+		if bad = proto.Unmarshal(val, l); bad != nil {
+			return false
+		}
+		all[string(k[1:])] = l
+		return true
+	})
+	if err == nil {
+		err = bad
+	}
+	return all, err
+}
+
+// Account returns an account by its whole address, lower case.
+func (v View) Account(address string) (*pb.Account, bool, error) {
+	return load(v.R, key(kAccount, address), new(pb.Account))
+}
+
+// Accounts returns all accounts by address.
+func (v View) Accounts() ([]*pb.Account, error) {
+	return list(v.R, []byte{kAccount}, func() *pb.Account { return new(pb.Account) })
+}
+
+// Domain returns a local domain; false for a remote one.
+func (v View) Domain(name string) (*pb.Domain, bool, error) {
+	return load(v.R, key(kDomain, name), new(pb.Domain))
+}
+
+// Domains returns all local domains by name.
+func (v View) Domains() ([]*pb.Domain, error) {
+	return list(v.R, []byte{kDomain}, func() *pb.Domain { return new(pb.Domain) })
+}
+
+// Alias returns an alias by its whole address, lower case.
+func (v View) Alias(address string) (*pb.Alias, bool, error) {
+	return load(v.R, key(kAlias, address), new(pb.Alias))
+}
+
+// Aliases returns all aliases by address.
+func (v View) Aliases() ([]*pb.Alias, error) {
+	return list(v.R, []byte{kAlias}, func() *pb.Alias { return new(pb.Alias) })
+}
+
+// Route returns the most specific route for a domain: its own, that of a
+// parent domain (".example.com" in full labels), or "*". False where mail goes
+// by MX because nothing else is said.
+func (v View) Route(domain string) (*pb.Route, bool, error) {
+	for name := domain; name != ""; {
+		if r, ok, err := load(v.R, key(kRoute, name), new(pb.Route)); ok || err != nil {
+			return r, ok, err
+		}
+		_, parent, more := strings.Cut(name, ".")
+		if !more || !strings.Contains(parent, ".") {
+			break
+		}
+		name = parent
+	}
+	return load(v.R, key(kRoute, "*"), new(pb.Route))
+}
+
+// Routes returns all routes by domain.
+func (v View) Routes() ([]*pb.Route, error) {
+	return list(v.R, []byte{kRoute}, func() *pb.Route { return new(pb.Route) })
+}
+
+// Settings returns the replicated settings; zero values where never set.
+func (v View) Settings() (*pb.Settings, error) {
+	s, _, err := load(v.R, key(kMeta, "settings"), new(pb.Settings))
+	return s, err
+}
+
+// Audits calls fn for each audit line, newest first is the caller's to make:
+// they come oldest first, from an index on.
+func (v View) Audits(from uint64, fn func(*pb.Audit) bool) error {
+	var bad error
+	err := v.R.Scan(keyAudit(from), []byte{kAudit + 1}, func(_, val []byte) bool {
+		a := &pb.Audit{}
+		if bad = proto.Unmarshal(val, a); bad != nil {
+			return false
+		}
+		return fn(a)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
+}
+
+// Destination counts the open recipients of one domain in one state.
+type Destination struct {
+	Domain string
+	State  pb.State
+	Count  int64
+}
+
+// Destinations returns the queue's counters by destination and state. It reads
+// counters, never the queue.
+func (v View) Destinations() ([]Destination, error) {
+	all, err := v.Counters(countDestination)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Destination, 0, len(all))
+	for name, n := range all {
+		domain, st, _ := strings.Cut(name[len(countDestination):], "/")
+		list = append(list, Destination{domain, pb.State(pb.State_value[st]), n})
+	}
+	return list, nil
+}
+
+// OwnedCounts returns how many open recipients each live session owns. It
+// reads counters, never the queue.
+func (v View) OwnedCounts() (map[uint64]int64, error) {
+	owners, err := v.Owners()
+	if err != nil {
+		return nil, err
+	}
+	all, err := v.Counters(countShard)
+	if err != nil {
+		return nil, err
+	}
+	owned := map[uint64]int64{}
+	for name, n := range all {
+		home, bucket, ok := parseShardCounter(name)
+		if !ok {
+			continue
+		}
+		var probe ID
+		probe[15] = byte(bucket)
+		owned[owners.Of(home, probe)] += n
+	}
+	return owned, nil
+}

@@ -1,0 +1,308 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// derive fills in what follows from other keys.
+func (c *Config) derive() {
+	if c.Node.Hostname == "" {
+		c.Node.Hostname, _ = os.Hostname()
+	}
+	if c.Delivery.Helo == "" {
+		c.Delivery.Helo = c.Node.Hostname
+	}
+	if c.Cluster.Advertise == "" && !wildcard(c.Cluster.Listen) {
+		c.Cluster.Advertise = c.Cluster.Listen
+	}
+	if c.Admin.URL == "" && c.Admin.Listen != "" && !wildcard(c.Admin.Listen) {
+		scheme := "http://"
+		if c.Admin.TLS == TLSImplicit {
+			scheme = "https://"
+		}
+		c.Admin.URL = scheme + c.Admin.Listen
+	}
+}
+
+// check reports every value that can not work.
+func (c *Config) check(r *report) {
+	c.checkNode(r)
+	c.checkCluster(r)
+	c.checkListeners(r)
+	c.checkAdmin(r)
+	c.checkTLS(r)
+	c.checkNumbers(r)
+	c.checkDelivery(r)
+	oneOf(r, "log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf(r, "log.format", c.Log.Format, "json", "console")
+	c.checkTaken(r)
+}
+
+func (c *Config) checkNode(r *report) {
+	switch {
+	case c.Node.ID == "":
+		r.add("node.id", `must be set: a short name of this node that never changes, such as "n1"`)
+	case !validID(c.Node.ID):
+		r.add("node.id", "%q is not 1 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit", c.Node.ID)
+	}
+	if !validHost(c.Node.Hostname) {
+		r.add("node.hostname", "%q is not a host name", c.Node.Hostname)
+	}
+	if !filepath.IsAbs(c.Node.DataDir) {
+		r.add("node.data_dir", "%q must be a path from the root", c.Node.DataDir)
+	}
+}
+
+func (c *Config) checkCluster(r *report) {
+	checkListen(r, "cluster.listen", c.Cluster.Listen)
+	switch {
+	case c.Cluster.Advertise != "":
+		checkPeer(r, "cluster.advertise", c.Cluster.Advertise)
+	case wildcard(c.Cluster.Listen):
+		r.add("cluster.advertise", `must be set, because cluster.listen does not name one address: how other nodes reach this one, such as "10.0.0.1:7170"`)
+	}
+	for i, join := range c.Cluster.Join {
+		checkPeer(r, fmt.Sprintf("cluster.join[%d]", i), join)
+	}
+	if len(c.Cluster.Join) > 0 && c.Cluster.JoinTokenFile == "" {
+		r.add("cluster.join_token_file", "must be set, because cluster.join is: 'relayctl node token' makes a token")
+	}
+}
+
+func (c *Config) checkListeners(r *report) {
+	for i, l := range c.SMTP {
+		key := fmt.Sprintf("smtp[%d]", i)
+		checkListen(r, key+".listen", l.Listen)
+		oneOf(r, key+".role", string(l.Role), string(RoleMX), string(RoleSubmission))
+		c.checkListenerTLS(r, key+".tls", l.TLS)
+	}
+	for i, l := range c.POP3 {
+		key := fmt.Sprintf("pop3[%d]", i)
+		checkListen(r, key+".listen", l.Listen)
+		c.checkListenerTLS(r, key+".tls", l.TLS)
+	}
+}
+
+func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {
+	if oneOf(r, key, string(mode), string(TLSNone), string(TLSStart), string(TLSImplicit)) && mode != TLSNone && c.TLS.Cert == "" {
+		r.add(key, `%q needs a certificate: set tls.cert and tls.key, or set "none" here`, mode)
+	}
+}
+
+func (c *Config) checkAdmin(r *report) {
+	checkListen(r, "admin.listen", c.Admin.Listen)
+	valid := oneOf(r, "admin.tls", string(c.Admin.TLS), string(TLSNone), string(TLSImplicit))
+	if valid && c.Admin.TLS == TLSImplicit && c.TLS.Cert == "" {
+		r.add("admin.tls", `"implicit" needs a certificate: set tls.cert and tls.key`)
+	}
+	if c.Admin.Token != "" && c.Admin.TokenFile != "" {
+		r.add("admin.token", "is set beside admin.token_file; keep one")
+	}
+	if u, err := url.Parse(c.Admin.URL); c.Admin.URL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		r.add("admin.url", `%q is not a URL such as "https://10.0.0.1:7180"`, c.Admin.URL)
+	}
+	if loopback(c.Admin.Listen) {
+		return
+	}
+	if valid && c.Admin.TLS != TLSImplicit {
+		r.add("admin.tls", `must be "implicit", because admin.listen is not a loopback address`)
+	}
+	if c.Admin.Token == "" && c.Admin.TokenFile == "" {
+		r.add("admin.token_file", "must be set, because admin.listen is not a loopback address")
+	}
+}
+
+func (c *Config) checkTLS(r *report) {
+	if c.TLS.Cert != "" && c.TLS.Key == "" {
+		r.add("tls.key", "must be set, because tls.cert is")
+	}
+	if c.TLS.Key != "" && c.TLS.Cert == "" {
+		r.add("tls.cert", "must be set, because tls.key is")
+	}
+	oneOf(r, "tls.min_version", c.TLS.MinVersion, "1.2", "1.3")
+}
+
+func (c *Config) checkNumbers(r *report) {
+	between(r, "relay.max_message_size", c.Relay.MaxMessageSize, 64*KB, 2*GB)
+	between(r, "relay.max_hops", c.Relay.MaxHops, 5, 1000)
+	// RFC 5321 section 4.5.3.1.8: at least 100 recipients.
+	between(r, "limits.recipients", c.Limits.Recipients, 100, 100000)
+	between(r, "limits.errors", c.Limits.Errors, 1, 1000)
+	between(r, "limits.login_failures", c.Limits.LoginFailures, 1, 1000)
+	least(r, "limits.command_timeout", c.Limits.CommandTimeout, "1s")
+	least(r, "limits.data_timeout", c.Limits.DataTimeout, "1s")
+	least(r, "limits.pop3_idle", c.Limits.POP3Idle, "1s")
+	between(r, "storage.min_free_percent", c.Storage.MinFreePercent, 0, 90)
+	between(r, "storage.cache", c.Storage.Cache, 1*MB, 1*TB)
+}
+
+func (c *Config) checkDelivery(r *report) {
+	d := c.Delivery
+	between(r, "delivery.concurrency", d.Concurrency, 1, 100000)
+	between(r, "delivery.per_destination", d.PerDestination, 1, 100000)
+	between(r, "delivery.messages_per_connection", d.MessagesPerConnection, 1, 100000)
+	between(r, "delivery.port", d.Port, 1, 65535)
+	least(r, "delivery.connect_timeout", d.ConnectTimeout, "100ms")
+	oneOf(r, "delivery.tls", string(d.TLS), string(DeliveryTLSOff), string(DeliveryTLSOpportunistic), string(DeliveryTLSRequired))
+	if !validHost(d.Helo) && validHost(c.Node.Hostname) {
+		r.add("delivery.helo", "%q is not a host name", d.Helo)
+	}
+	for i, server := range d.DNSServers {
+		if _, err := netip.ParseAddr(server); err == nil {
+			continue
+		}
+		if _, err := netip.ParseAddrPort(server); err != nil {
+			r.add(fmt.Sprintf("delivery.dns_servers[%d]", i), `%q is not an address such as "192.0.2.53" or "192.0.2.53:53"`, server)
+		}
+	}
+}
+
+// checkTaken finds listeners that would get in each other's way.
+func (c *Config) checkTaken(r *report) {
+	type taken struct{ key, addr string }
+	all := []taken{{"cluster.listen", c.Cluster.Listen}, {"admin.listen", c.Admin.Listen}}
+	for i, l := range c.SMTP {
+		all = append(all, taken{fmt.Sprintf("smtp[%d].listen", i), l.Listen})
+	}
+	for i, l := range c.POP3 {
+		all = append(all, taken{fmt.Sprintf("pop3[%d].listen", i), l.Listen})
+	}
+	for i, a := range all {
+		for _, b := range all[:i] {
+			if overlap(a.addr, b.addr) {
+				r.add(a.key, "%s is taken by %s (%s)", a.addr, b.key, b.addr)
+				break
+			}
+		}
+	}
+}
+
+// overlap reports whether two listeners can not exist beside each other.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || wildcard(a) || wildcard(b)
+}
+
+func checkListen(r *report, key, addr string) {
+	if addr == "" {
+		r.add(key, `must be set: an address and port such as "0.0.0.0:25"`)
+		return
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		r.add(key, `%q is not an address and port such as "0.0.0.0:25" or "[::]:25"`, addr)
+		return
+	}
+	if _, err := netip.ParseAddr(host); host != "" && host != "localhost" && err != nil {
+		r.add(key, "%q is not an IP address of this machine", host)
+	}
+	checkPort(r, key, port, 0)
+}
+
+// checkPeer checks an address that others connect to.
+func checkPeer(r *report, key, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		r.add(key, `%q is not a host and port such as "10.0.0.1:7170"`, addr)
+		return
+	}
+	switch {
+	case wildcard(addr):
+		r.add(key, "%q is not an address that others can connect to", addr)
+	case !validHost(host) && net.ParseIP(host) == nil:
+		r.add(key, "%q is neither an IP address nor a host name", host)
+	}
+	checkPort(r, key, port, 0)
+}
+
+func checkPort(r *report, key, port string, least int) {
+	if n, err := strconv.Atoi(port); err != nil || n < least || n > 65535 {
+		r.add(key, "%q is not a port number", port)
+	}
+}
+
+func oneOf(r *report, key, value string, choices ...string) bool {
+	if slices.Contains(choices, value) {
+		return true
+	}
+	text := fmt.Sprintf("%q is not one of %s", value, strings.Join(choices, ", "))
+	if near := nearest(value, choices); near != "" {
+		text += "; did you mean " + near + "?"
+	}
+	r.add(key, "%s", text)
+	return false
+}
+
+func between[N int | Size](r *report, key string, n, least, most N) {
+	if n < least || n > most {
+		r.add(key, "%v is not between %v and %v", n, least, most)
+	}
+}
+
+func least(r *report, key string, d Duration, bound string) {
+	if limit, err := ParseDuration(bound); err == nil && d < limit {
+		r.add(key, "%v is less than %v", d, limit)
+	}
+}
+
+func validID(s string) bool {
+	for i, c := range []byte(s) {
+		plain := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !plain && (i == 0 || c != '.' && c != '-' && c != '_') {
+			return false
+		}
+	}
+	return len(s) <= 63
+}
+
+// validHost takes any name that may stand in EHLO: letters, digits, dashes
+// and dots, no empty label.
+func validHost(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for _, label := range strings.Split(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// wildcard reports whether an address stands for all of this machine's.
+func wildcard(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+// loopback reports whether an address is reached from this host only. What is
+// not an address counts as loopback: it has been reported already.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err != nil && host != "" || err == nil && ip.Unmap().IsLoopback()
+}

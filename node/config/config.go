@@ -1,0 +1,274 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the file of one node. What all nodes must agree on (domains,
+// accounts, routes, retry policy, …) is not here: it is replicated.
+type Config struct {
+	Node     Node     `toml:"node"`
+	Cluster  Cluster  `toml:"cluster"`
+	SMTP     []SMTP   `toml:"smtp"`
+	POP3     []POP3   `toml:"pop3"`
+	Admin    Admin    `toml:"admin"`
+	TLS      TLS      `toml:"tls"`
+	Relay    Relay    `toml:"relay"`
+	Limits   Limits   `toml:"limits"`
+	Delivery Delivery `toml:"delivery"`
+	Storage  Storage  `toml:"storage"`
+	Log      Log      `toml:"log"`
+}
+
+// Node says who this node is.
+type Node struct {
+	// ID names the node in the cluster and is fixed for life. Required: 1 to
+	// 63 of a-z, 0-9, dot, dash and underscore.
+	ID string `toml:"id"`
+	// Hostname stands in greetings, EHLO and Received. Default: what the
+	// operating system says.
+	Hostname string `toml:"hostname"`
+	// DataDir holds everything the node keeps. Default: /var/lib/relay.
+	DataDir string `toml:"data_dir"`
+}
+
+// Cluster is the port on which members talk to each other.
+type Cluster struct {
+	// Listen is the address of that port. Default: 0.0.0.0:7170.
+	Listen string `toml:"listen"`
+	// Advertise is the address by which others reach it, HOST:PORT. Default:
+	// Listen, if that names one address.
+	Advertise string `toml:"advertise"`
+	// Join are cluster addresses of members that a node without any state
+	// asks to be let in. Default: none, the node waits for init or join.
+	Join []string `toml:"join"`
+	// JoinTokenFile holds the token for Join. Default: none.
+	JoinTokenFile string `toml:"join_token_file"`
+}
+
+// Role says what an SMTP listener is for.
+type Role string
+
+// The roles.
+const (
+	// RoleMX takes mail to local domains from anyone; AUTH is offered on TLS
+	// or to trusted peers.
+	RoleMX Role = "mx"
+	// RoleSubmission wants AUTH before MAIL.
+	RoleSubmission Role = "submission"
+)
+
+// TLSMode says how a listener speaks TLS.
+type TLSMode string
+
+// The modes.
+const (
+	TLSNone     TLSMode = "none"
+	TLSStart    TLSMode = "starttls"
+	TLSImplicit TLSMode = "implicit"
+)
+
+// SMTP is one SMTP listener.
+type SMTP struct {
+	// Listen is its address. Required.
+	Listen string `toml:"listen"`
+	// Role is mx or submission. Default: mx.
+	Role Role `toml:"role"`
+	// TLS is none, starttls or implicit. Default: starttls.
+	TLS TLSMode `toml:"tls"`
+	// ProxyProtocol lists load balancers that may speak PROXY v1 and v2.
+	// Default: none.
+	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
+	// XClient lists peers that may use XCLIENT. Default: none.
+	XClient []netip.Prefix `toml:"xclient"`
+	// LenientSyntax takes "RCPT user@host" from trusted peers. Default: false.
+	LenientSyntax bool `toml:"lenient_syntax"`
+	// LegacyVerbs takes "MAIL_FROM:", "RCPT_TO:" and, on TLS or from trusted
+	// peers, "AUTHLOGIN user pass". Default: false.
+	LegacyVerbs bool `toml:"legacy_verbs"`
+	// VRFY answers VRFY and EXPN to trusted and authenticated peers.
+	// Default: false (252 and 502).
+	VRFY bool `toml:"vrfy"`
+	// BounceUnknown accepts unknown recipients from authenticated senders and
+	// bounces them, instead of refusing them. Default: false.
+	BounceUnknown bool `toml:"bounce_unknown"`
+}
+
+// POP3 is one POP3 listener.
+type POP3 struct {
+	// Listen is its address. Required.
+	Listen string `toml:"listen"`
+	// TLS is none, starttls or implicit. Default: starttls.
+	TLS TLSMode `toml:"tls"`
+	// ProxyProtocol lists load balancers that may speak PROXY v1 and v2.
+	// Default: none.
+	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
+}
+
+// Admin is the admin HTTP API.
+type Admin struct {
+	// Listen is its address. On anything but loopback TLS and a token are
+	// required. Default: 127.0.0.1:7180.
+	Listen string `toml:"listen"`
+	// TLS is none or implicit. Default: none.
+	TLS TLSMode `toml:"tls"`
+	// TokenFile holds the bearer token; it is read again on reload. Default:
+	// none; then the API is open to this host.
+	TokenFile string `toml:"token_file"`
+	// Token is the bearer token itself, for containers that set
+	// RELAY_ADMIN_TOKEN. Default: none.
+	Token string `toml:"token"`
+	// URL is where other nodes and relayctl reach this API. Default: made of
+	// Listen.
+	URL string `toml:"url"`
+}
+
+// TLS is the certificate of all listeners.
+type TLS struct {
+	// Cert is a PEM file with the certificate and its chain; it is read again
+	// when it changes. Required where a listener speaks TLS.
+	Cert string `toml:"cert"`
+	// Key is the PEM file of its private key.
+	Key string `toml:"key"`
+	// MinVersion is 1.2 or 1.3. Default: 1.2.
+	MinVersion string `toml:"min_version"`
+}
+
+// Relay says who may do what, and how much.
+type Relay struct {
+	// TrustedNetworks may relay and may log in without TLS. Default:
+	// 127.0.0.1/32 and ::1/128.
+	TrustedNetworks []netip.Prefix `toml:"trusted_networks"`
+	// MaxMessageSize is announced by SIZE and enforced. Default: 50MB.
+	MaxMessageSize Size `toml:"max_message_size"`
+	// MaxHops is how many Received fields a message may bring. Default: 50.
+	MaxHops int `toml:"max_hops"`
+}
+
+// Limits bound what clients may take, on this node. 0 is no limit.
+type Limits struct {
+	// SMTPConnections in all. Default: 20000.
+	SMTPConnections int `toml:"smtp_connections"`
+	// POP3Connections in all. Default: 20000.
+	POP3Connections int `toml:"pop3_connections"`
+	// ConnectionsPerClient, from one IPv4 address or one IPv6 /64, SMTP and
+	// POP3 apart; trusted networks are exempt. Default: 200.
+	ConnectionsPerClient int `toml:"connections_per_client"`
+	// MessagesPerMinute from one client; trusted networks are exempt.
+	// Default: 0.
+	MessagesPerMinute int `toml:"messages_per_minute"`
+	// Recipients of one message. Default: 1000.
+	Recipients int `toml:"recipients"`
+	// Errors in one session before it is ended with 421. Default: 10.
+	Errors int `toml:"errors"`
+	// LoginFailures from one client before logins are refused for a while;
+	// loopback is exempt. Default: 3.
+	LoginFailures int `toml:"login_failures"`
+	// CommandTimeout is how long a client may be silent between commands.
+	// Default: 5m.
+	CommandTimeout Duration `toml:"command_timeout"`
+	// DataTimeout is how long a client may be silent inside DATA. Default: 3m.
+	DataTimeout Duration `toml:"data_timeout"`
+	// POP3Idle is the autologout of POP3. Default: 10m, the least that RFC
+	// 1939 allows.
+	POP3Idle Duration `toml:"pop3_idle"`
+}
+
+// DeliveryTLS says how deliveries use STARTTLS.
+type DeliveryTLS string
+
+// The ways.
+const (
+	DeliveryTLSOff           DeliveryTLS = "none"
+	DeliveryTLSOpportunistic DeliveryTLS = "opportunistic"
+	DeliveryTLSRequired      DeliveryTLS = "required"
+)
+
+// Delivery says how this node hands mail on.
+type Delivery struct {
+	// Concurrency is how many deliveries may run at once. Default: 200.
+	Concurrency int `toml:"concurrency"`
+	// PerDestination is how many of them go to one destination. Default: 20.
+	PerDestination int `toml:"per_destination"`
+	// MessagesPerConnection is how many go over one connection. Default: 100.
+	MessagesPerConnection int `toml:"messages_per_connection"`
+	// TLS is none, opportunistic or required. Default: opportunistic.
+	TLS DeliveryTLS `toml:"tls"`
+	// Helo is the EHLO argument. Default: node.hostname.
+	Helo string `toml:"helo"`
+	// ConnectTimeout bounds the connection to one address. Default: 30s.
+	ConnectTimeout Duration `toml:"connect_timeout"`
+	// DNSServers are asked instead of the system's, ADDRESS or ADDRESS:PORT.
+	// Default: none.
+	DNSServers []string `toml:"dns_servers"`
+	// Port of the next hop where the route names none; for tests. Default: 25.
+	Port int `toml:"port"`
+	// SourceAddresses are used in turn. Default: the system's choice.
+	SourceAddresses []netip.Addr `toml:"source_addresses"`
+	// RetryFirst, RetryMax and Expire override the replicated retry policy on
+	// this node; for tests. Default: 0, the cluster's settings rule.
+	RetryFirst Duration `toml:"retry_first"`
+	RetryMax   Duration `toml:"retry_max"`
+	Expire     Duration `toml:"expire"`
+}
+
+// Storage says when the disk counts as full, and what the store may use.
+type Storage struct {
+	// MinFree and MinFreePercent: below either, new mail gets 452 while reads,
+	// deliveries and deletions go on. Defaults: 512MB and 3.
+	MinFree        Size `toml:"min_free"`
+	MinFreePercent int  `toml:"min_free_percent"`
+	// Cache is the memory of the store's block cache. Default: 64MB.
+	Cache Size `toml:"cache"`
+}
+
+// Log says what is logged, on standard error.
+type Log struct {
+	// Level is debug, info, warn or error. Default: info.
+	Level string `toml:"level"`
+	// Format is json or console. Default: json.
+	Format string `toml:"format"`
+}
+
+// New returns the defaults: no listeners and no node id.
+func New() *Config {
+	return &Config{
+		Node:    Node{DataDir: "/var/lib/relay"},
+		Cluster: Cluster{Listen: "0.0.0.0:7170"},
+		Admin:   Admin{Listen: "127.0.0.1:7180", TLS: TLSNone},
+		TLS:     TLS{MinVersion: "1.2"},
+		Relay: Relay{
+			TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")},
+			MaxMessageSize:  50 * MB,
+			MaxHops:         50,
+		},
+		Limits: Limits{
+			SMTPConnections:      20000,
+			POP3Connections:      20000,
+			ConnectionsPerClient: 200,
+			Recipients:           1000,
+			Errors:               10,
+			LoginFailures:        3,
+			CommandTimeout:       Duration(5 * time.Minute),
+			DataTimeout:          Duration(3 * time.Minute),
+			POP3Idle:             Duration(10 * time.Minute),
+		},
+		Delivery: Delivery{
+			Concurrency:           200,
+			PerDestination:        20,
+			MessagesPerConnection: 100,
+			TLS:                   DeliveryTLSOpportunistic,
+			ConnectTimeout:        Duration(30 * time.Second),
+			Port:                  25,
+		},
+		Storage: Storage{MinFree: 512 * MB, MinFreePercent: 3, Cache: 64 * MB},
+		Log:     Log{Level: "info", Format: "json"},
+	}
+}
+
+// NewSMTP returns the defaults of an SMTP listener.
+func NewSMTP() SMTP { return SMTP{Role: RoleMX, TLS: TLSStart} }
+
+// NewPOP3 returns the defaults of a POP3 listener.
+func NewPOP3() POP3 { return POP3{TLS: TLSStart} }

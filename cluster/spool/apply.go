@@ -110,6 +110,9 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 	case *pb.BreakLock:
 		return t.breakLock(h)
 	case *pb.PutToken:
+		if len(h.Token.GetHash()) == 0 || h.Token.GetUses() == 0 {
+			return t.refuse(pb.Code_INVALID, "a join token needs a hash and at least one use")
+		}
 		t.write(key(kJoinToken, string(h.Token.GetHash())), h.Token)
 		return t.ok()
 	case *pb.UseToken:

@@ -206,6 +206,9 @@ func (t *tx) putSettings(h *pb.PutSettings) *pb.Result {
 }
 
 func (t *tx) putCluster(h *pb.PutCluster) *pb.Result {
+	if h.GetCluster().GetId() == "" {
+		return t.refuse(pb.Code_INVALID, "a cluster needs an id")
+	}
 	if t.cluster.GetId() != "" && t.cluster.Id != h.GetCluster().GetId() {
 		return t.refuse(pb.Code_EXISTS, "this is cluster %s", t.cluster.Id)
 	}

@@ -153,10 +153,11 @@ func (t *tx) chunk(h *pb.Chunk, body []byte) *pb.Result {
 	if !ok || h.Seq >= 1<<20 {
 		return t.refuse(pb.Code_INVALID, "a Chunk needs an id of 16 octets and a number below 1048576")
 	}
-	orphan := pb.Orphan{CreatedMs: t.clock}
-	if !t.read(keyID(kOrphan, id), &orphan) && t.get(keyID(kMessage, id)) != nil {
+	if t.get(keyID(kMessage, id)) != nil {
 		return t.refuse(pb.Code_DUPLICATE, "the message is complete")
 	}
+	orphan := pb.Orphan{CreatedMs: t.clock}
+	t.read(keyID(kOrphan, id), &orphan)
 	if hasBit(orphan.Have, h.Seq) {
 		return t.refuse(pb.Code_DUPLICATE, "the chunk is there")
 	}
@@ -190,9 +191,13 @@ func (t *tx) abort(h *pb.Abort) *pb.Result {
 	return t.ok()
 }
 
+// dropOrphan deletes chunks that nothing claims. A message that was accepted
+// under the same id with its body inline keeps what is its own.
 func (t *tx) dropOrphan(id ID, orphan *pb.Orphan) {
+	var refs pb.Refs
+	t.read(keyID(kRefs, id), &refs)
 	for seq := range uint32(len(orphan.Have) * 8) {
-		if hasBit(orphan.Have, seq) {
+		if seq >= refs.Chunks && hasBit(orphan.Have, seq) {
 			t.dropBody(keyBody(id, seq), MaxInline)
 		}
 	}

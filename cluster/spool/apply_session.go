@@ -170,7 +170,6 @@ func (t *tx) tidyShard(home uint64, bucket uint32) {
 	}
 	delete(t.shards, k)
 	t.del(keyShard(home, bucket))
-	t.changes.Sessions = true
 }
 
 // adoptOrphans gives shards without an owner to whoever lives now.

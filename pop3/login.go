@@ -1,0 +1,331 @@
+package pop3
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strings"
+
+	"github.com/emersion/go-sasl"
+)
+
+// mayLogin refuses credentials in the clear, except from trusted networks. The
+// refusal bears no [AUTH]: the credentials are not at fault (RFC 3206 §4).
+func (c *conn) mayLogin() bool {
+	if c.peer.TLS == nil && !c.peer.Trusted {
+		c.err("", tNeedTLS)
+		return false
+	}
+	return true
+}
+
+// userName takes any name, so that nobody learns who is known here.
+func (c *conn) userName(arg []byte) {
+	if c.mayLogin() {
+		c.user = string(arg)
+		c.ok(tUser)
+	}
+}
+
+// pass takes the rest of the line, spaces included (RFC 1939 §7).
+func (c *conn) pass(secret []byte) {
+	user := c.user
+	c.user = ""
+	if user == "" {
+		c.err("", tUserFirst)
+		return
+	}
+	c.loginSecret("USER", user, string(secret))
+}
+
+func (c *conn) xlog(arg []byte) {
+	user, secret, ok := strings.Cut(string(arg), " ")
+	c.user = ""
+	switch {
+	case !c.mayLogin():
+	case !ok || user == "" || secret == "":
+		c.mistake(tSyntax)
+	default:
+		c.loginSecret("XLOG", user, secret)
+	}
+}
+
+func (c *conn) apop(arg []byte) {
+	user, digest, ok := strings.Cut(string(arg), " ")
+	switch {
+	case !c.mayLogin():
+	case !ok || len(digest) != 32:
+		c.mistake(tSyntax)
+	default:
+		back := c.srv.cfg.Backend.(Digester)
+		c.login("APOP", user, func(ctx context.Context) (Maildrop, error) {
+			return back.LoginDigest(ctx, &c.peer, user, c.stamp, strings.ToLower(digest))
+		})
+	}
+}
+
+func (c *conn) loginSecret(mechanism, user, secret string) {
+	c.login(mechanism, user, func(ctx context.Context) (Maildrop, error) {
+		return c.srv.cfg.Backend.Login(ctx, &c.peer, user, secret)
+	})
+}
+
+// login enters TRANSACTION with the maildrop that enter returns.
+func (c *conn) login(mechanism, user string, enter func(context.Context) (Maildrop, error)) {
+	if !c.admitUser(mechanism, user, enter) {
+		return
+	}
+	c.ok(tMaildrop, int64(c.left), c.leftSize)
+}
+
+func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Maildrop, error)) bool {
+	c.peer.Mechanism = mechanism
+	drop, err := enter(c.ctx)
+	if err == nil && c.srv.tooSoon(user) {
+		_ = drop.Close()
+		err = ErrLoginDelay
+	}
+	if err != nil {
+		c.loginFailed(user, err)
+		return false
+	}
+	c.enterMaildrop(user, drop)
+	c.srv.stats.Logins.Add(1)
+	c.log("login", "mechanism", mechanism, "messages", c.left, "octets", c.leftSize)
+	return true
+}
+
+func (c *conn) loginFailed(user string, err error) {
+	c.log("login failed", "name", user, "mechanism", c.peer.Mechanism, "error", err)
+	c.refuse(err, tTemporary)
+	if !errors.Is(err, ErrAuth) && !errors.Is(err, ErrDisabled) {
+		return
+	}
+	c.srv.stats.LoginFailures.Add(1)
+	if c.fails++; c.fails >= c.srv.cfg.Limits.Logins {
+		c.closing = true
+	}
+}
+
+// refuse answers an error of the backend with the code that belongs to it.
+// Whatever is unknown is temporary, and its cause not for the client to read.
+func (c *conn) refuse(err error, temporary text) {
+	var busy *InUseError
+	switch {
+	case errors.As(err, &busy):
+		c.inUse(busy)
+	case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
+		c.err("AUTH", tBadCredentials)
+	case errors.Is(err, ErrLoginDelay):
+		c.err("LOGIN-DELAY", tLoginDelay)
+	case errors.Is(err, ErrThrottled):
+		c.err("SYS/TEMP", tThrottled)
+	case errors.Is(err, ErrPermanent):
+		c.err("SYS/PERM", tPermanent)
+	case errors.Is(err, ErrReadOnly):
+		c.err("READ-ONLY", tReadOnly)
+	case errors.Is(err, ErrNoMessage):
+		c.err("", tDeletedBefore)
+	default:
+		c.srv.stats.Temporary.Add(1)
+		c.err("SYS/TEMP", temporary)
+	}
+}
+
+func (c *conn) inUse(e *InUseError) {
+	c.srv.stats.InUse.Add(1)
+	line := append(c.line(), "-ERR [IN-USE] "...)
+	if e.Since.IsZero() {
+		line = appendText(line, tInUse, c.lang, "")
+	} else {
+		line = appendText(line, tInUseSince, c.lang, e.since())
+	}
+	if e.Node != "" {
+		line = appendText(line, tOnNode, c.lang, oneLine(e.Node))
+	}
+	c.say(line)
+}
+
+// proof is what a mechanism has found out once it is done: how to log in.
+type proof struct {
+	user  string
+	enter func(context.Context) (Maildrop, error)
+}
+
+// auth is AUTH of RFC 5034.
+func (c *conn) auth(arg []byte) {
+	if !c.mayLogin() {
+		return
+	}
+	if len(arg) == 0 { // as old clients ask what there is
+		c.mechanismList()
+		return
+	}
+	name, initial, given := strings.Cut(string(arg), " ")
+	name = strings.ToUpper(name)
+	var p proof
+	server := c.mechanism(name, &p)
+	if server == nil {
+		c.mistake(tNoMechanism)
+		return
+	}
+	var first []byte
+	if given {
+		var err error
+		if first, err = decodeResponse([]byte(initial)); err != nil {
+			c.mistake(tBadBase64)
+			return
+		}
+	}
+	if c.exchange(server, first) {
+		c.login(name, p.user, p.enter)
+	}
+}
+
+// decodeResponse reads base64; "=" is an empty response (RFC 5034 §4). The
+// result is never nil where there is no error.
+func decodeResponse(text []byte) ([]byte, error) {
+	if string(text) == "=" {
+		return []byte{}, nil
+	}
+	out := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Strict().Decode(out, text)
+	return out[:n], err
+}
+
+// exchange plays the challenges and responses of a mechanism. It has answered
+// where it returns false.
+func (c *conn) exchange(server sasl.Server, response []byte) bool {
+	for {
+		challenge, done, err := server.Next(response)
+		switch {
+		case err != nil:
+			c.exchangeFailed(err)
+			return false
+		case done:
+			return true
+		}
+		line := append(c.line(), "+ "...)
+		c.say(base64.StdEncoding.AppendEncode(line, challenge))
+		text, err := c.readLine(maxResponse)
+		switch {
+		case err == errTooLong:
+			c.mistake(tTooLong)
+			return false
+		case err != nil:
+			c.hangUp(err)
+			c.outErr = err
+			return false
+		case string(text) == "*":
+			c.err("", tCancelled)
+			return false
+		}
+		if response, err = decodeResponse(text); err != nil {
+			c.mistake(tBadBase64)
+			return false
+		}
+	}
+}
+
+// errResponse says that a mechanism could not read what the client sent.
+var errResponse = errors.New("pop3: malformed response")
+
+func (c *conn) exchangeFailed(err error) {
+	var f *loginError
+	if errors.As(err, &f) {
+		c.loginFailed(f.user, f.cause)
+		return
+	}
+	c.mistake(tBadResponse)
+}
+
+// loginError is a mechanism's way to say that a login was refused, rather than
+// not understood.
+type loginError struct {
+	user  string
+	cause error
+}
+
+func (e *loginError) Error() string { return "pop3: login refused: " + e.cause.Error() }
+func (e *loginError) Unwrap() error { return e.cause }
+
+// mechanisms lists what AUTH can be used with here and now.
+func (c *conn) mechanisms() []string {
+	if c.peer.TLS == nil && !c.peer.Trusted {
+		return nil
+	}
+	list := []string{"PLAIN", "LOGIN"}
+	if _, ok := c.srv.cfg.Backend.(SCRAM); ok {
+		list = append(list, scramName)
+		if channel(c.peer.TLS) != nil {
+			list = append(list, scramName+"-PLUS")
+		}
+	}
+	return list
+}
+
+func (c *conn) mechanismList() {
+	c.ok(tMechanisms)
+	for _, name := range c.mechanisms() {
+		c.say(append(c.line(), name...))
+	}
+	c.dot()
+}
+
+// mechanism makes the server side of a SASL mechanism, nil where there is none
+// of that name. When it is done it has filled p.
+func (c *conn) mechanism(name string, p *proof) sasl.Server {
+	bySecret := func(user, secret string) {
+		p.user = user
+		p.enter = func(ctx context.Context) (Maildrop, error) {
+			return c.srv.cfg.Backend.Login(ctx, &c.peer, user, secret)
+		}
+	}
+	switch name {
+	case "PLAIN":
+		return sasl.NewPlainServer(func(identity, user, secret string) error {
+			switch {
+			case user == "" || secret == "":
+				return errResponse
+			case identity != "" && !strings.EqualFold(identity, user):
+				return &loginError{user, ErrAuth}
+			}
+			bySecret(user, secret)
+			return nil
+		})
+	case "LOGIN":
+		return &loginServer{done: bySecret}
+	case scramName, scramName + "-PLUS":
+		back, ok := c.srv.cfg.Backend.(SCRAM)
+		plus, binding := name != scramName, channel(c.peer.TLS)
+		if !ok || plus && binding == nil {
+			return nil
+		}
+		c.peer.Mechanism = name
+		return &scramServer{conn: c, back: back, proof: p, plus: plus, binding: binding}
+	}
+	return nil
+}
+
+// loginServer is the server side of LOGIN, which was never a standard: two
+// questions, two answers, the first of which may come unasked.
+type loginServer struct {
+	done  func(user, secret string)
+	asked bool
+	user  string
+}
+
+// Next takes the next answer.
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	switch {
+	case response == nil && !l.asked:
+		return []byte("Username:"), false, nil
+	case len(response) == 0:
+		return nil, false, errResponse
+	case !l.asked:
+		l.user, l.asked = string(response), true
+		return []byte("Password:"), false, nil
+	}
+	l.done(l.user, string(response))
+	return nil, true, nil
+}

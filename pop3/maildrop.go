@@ -1,0 +1,178 @@
+package pop3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Peer says who is at the other end of a connection. The server makes it; a
+// Backend reads it and keeps no pointer to it beyond the call.
+type Peer struct {
+	Session   string // names the connection in logs, unique in practice
+	Remote    netip.AddrPort
+	Local     netip.AddrPort
+	TLS       *tls.ConnectionState // nil: clear text
+	Trusted   bool                 // by ServerConfig.Trusted
+	Mechanism string               // how it logs in: USER, APOP, XLOG, POP2 or a SASL name
+}
+
+// Backend lets users in. Its methods are called by many sessions at once.
+type Backend interface {
+	// Login checks a user's secret and takes the maildrop's lock. user is what
+	// the client typed: a local part or a whole address. The errors that mean
+	// something to a client are ErrAuth, ErrDisabled, *InUseError,
+	// ErrLoginDelay, ErrThrottled and ErrPermanent; any other is answered
+	// [SYS/TEMP]. It must take as long for an unknown user as for a wrong
+	// secret. It may wait in order to slow a guesser down, until ctx ends.
+	Login(ctx context.Context, p *Peer, user, secret string) (Maildrop, error)
+}
+
+// SCRAM is what a Backend also implements in order to offer AUTH
+// SCRAM-SHA-256 (RFC 7677).
+type SCRAM interface {
+	// Verifier returns what is kept of a user's secret. ErrAuth: the user is
+	// unknown or has none; the exchange then goes on with an invented one.
+	Verifier(ctx context.Context, p *Peer, user string) (Verifier, error)
+	// Proven is Login for a user who has just proved to know the secret.
+	Proven(ctx context.Context, p *Peer, user string) (Maildrop, error)
+	// Disproven tells of a proof that was wrong, and may wait.
+	Disproven(ctx context.Context, p *Peer, user string)
+}
+
+// Digester is what a Backend also implements in order to offer APOP, where the
+// extension is switched on. digest is the MD5 in lower case hexadecimal of
+// timestamp followed by the secret.
+type Digester interface {
+	LoginDigest(ctx context.Context, p *Peer, user, timestamp, digest string) (Maildrop, error)
+}
+
+// List is a frozen list of messages, numbered from 0. It never changes, and
+// different messages have different UIDs. One goroutine uses it at a time.
+//
+// A List may also have AppendUID(dst []byte, i int) []byte, which saves a
+// string for every line of UIDL, and Find(uid string) (i int, ok bool).
+type List interface {
+	Len() int
+	// Size returns the octets of message i exactly as RETR sends it, line ends
+	// counted as two, before dots are stuffed.
+	Size(i int) int64
+	// UID returns the unique id of message i: 1 to 70 characters from 0x21 to
+	// 0x7E, never used for another message of the maildrop.
+	UID(i int) string
+}
+
+type uidAppender interface {
+	AppendUID(dst []byte, i int) []byte
+}
+
+type uidFinder interface {
+	Find(uid string) (i int, ok bool)
+}
+
+// Message is one message of a maildrop.
+type Message struct {
+	UID  string
+	Size int64
+	Key  uint64 // the backend's own
+}
+
+// Messages is the plain List.
+type Messages []Message
+
+// Len returns the number of messages.
+func (m Messages) Len() int { return len(m) }
+
+// Size returns the size of message i.
+func (m Messages) Size(i int) int64 { return m[i].Size }
+
+// UID returns the unique id of message i.
+func (m Messages) UID(i int) string { return m[i].UID }
+
+// Maildrop is one session's view of a user's mail, with the lock that goes
+// with it. One goroutine at a time uses it; only Lost and LostReason are called
+// beside other methods.
+type Maildrop interface {
+	// List returns the messages as they were when the lock was taken. It
+	// returns the same list at every call.
+	List() List
+	// Open returns the octets of message i as RETR sends them, before
+	// stuffing, with CRLF line ends, the last one included. The reader may
+	// implement io.WriterTo, which saves a copy. ErrNoMessage: somebody else
+	// has deleted it.
+	Open(ctx context.Context, i int) (io.ReadCloser, error)
+	// Commit deletes the messages, all or none, and where release is set gives
+	// up the lock in the same step. It returns nil only when that is durable.
+	// After an error nothing has changed and the lock is still held, except
+	// where Lost tells otherwise. The numbers ascend.
+	Commit(ctx context.Context, deleted []int, release bool) error
+	// Close gives up the lock where it is still held, and deletes nothing. It
+	// is the last call, except after a successful Wake, which replaces the
+	// maildrop by another.
+	Close() error
+	// Lost is closed when the lock, or this node's right to act on it, has been
+	// lost. The session is then cut at once. It may be nil.
+	Lost() <-chan struct{}
+	// LostReason says why, for the client to read: one line, no secrets. It is
+	// called after Lost was closed.
+	LostReason() string
+	// Wake takes the lock again after Commit released it, checks that the user
+	// may still come in, and returns the maildrop with a fresh list. Errors are
+	// those of Login. After an error it may be called again.
+	Wake(ctx context.Context) (Maildrop, error)
+}
+
+// Live is a Maildrop that also finds messages which arrived after the list was
+// frozen, for commands that name a message by UID.
+type Live interface {
+	// Late returns a number for Open and Commit that lies beyond the list and
+	// is the same whenever the UID is asked for. ErrNoMessage: there is none.
+	Late(ctx context.Context, uid string) (i int, size int64, err error)
+}
+
+// ReadOnly is a Maildrop from which a client may be barred to delete.
+type ReadOnly interface {
+	ReadOnly() bool
+}
+
+// Keeper is a Maildrop that has a retention of its own.
+type Keeper interface {
+	Retention() Retention
+}
+
+// Retention is what CAPA's EXPIRE promises (RFC 2449 §6.7). The zero value
+// promises nothing and is not announced.
+type Retention struct {
+	Announce bool
+	Never    bool // mail is never deleted by the server
+	Days     int  // 0: what a session has retrieved is deleted at its end
+	PerUser  bool // before login only: users may have other values
+}
+
+// Errors that a Backend or a Maildrop returns and that have an answer of their
+// own. They may be wrapped.
+var (
+	ErrAuth       = errors.New("pop3: wrong user or secret")          // [AUTH]
+	ErrDisabled   = errors.New("pop3: the account is disabled")       // [AUTH], not to be told from ErrAuth
+	ErrLoginDelay = errors.New("pop3: too soon after the last login") // [LOGIN-DELAY]
+	ErrThrottled  = errors.New("pop3: too many failed logins")        // [SYS/TEMP]
+	ErrPermanent  = errors.New("pop3: this needs a person")           // [SYS/PERM]
+	ErrReadOnly   = errors.New("pop3: the maildrop is read-only")     // [READ-ONLY]
+	ErrNoMessage  = errors.New("pop3: no such message")
+)
+
+// InUseError says that the secret was right, but another session holds the
+// maildrop: [IN-USE].
+type InUseError struct {
+	Since time.Time // zero: unknown
+	Node  string    // empty: unknown
+}
+
+func (e *InUseError) Error() string {
+	return "pop3: the maildrop is in use since " + e.since() + " on " + e.Node
+}
+
+func (e *InUseError) since() string { return e.Since.UTC().Format("2006-01-02T15:04:05Z") }

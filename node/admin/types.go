@@ -256,7 +256,7 @@ type QueueRecipient struct {
 type QueueDetail struct {
 	QueueMessage
 	MessageID string   `json:"message_id"`
-	Client    Client   `json:"client"`
+	Client    Origin   `json:"client"`
 	Expires   Time     `json:"expires" doc:"when the queue gives up"`
 	Route     []string `json:"routes" doc:"the hop of each recipient, in their order"`
 	LastHost  []string `json:"last_hosts" doc:"the host tried last for each recipient, in their order"`
@@ -264,8 +264,8 @@ type QueueDetail struct {
 	Replicas  []string `json:"replicas" doc:"nodes that hold it"`
 }
 
-// Client says who handed a message in, and how.
-type Client struct {
+// Origin says who handed a message in, and how.
+type Origin struct {
 	Node     string `json:"node"`
 	Address  string `json:"address"`
 	Helo     string `json:"helo"`
@@ -345,7 +345,7 @@ type Trace struct {
 	Created    Time             `json:"created"`
 	Sender     string           `json:"sender"`
 	Size       uint64           `json:"size"`
-	Client     Client           `json:"client"`
+	Client     Origin           `json:"client"`
 	Owner      string           `json:"owner" doc:"empty if nothing waits any more"`
 	Recipients []QueueRecipient `json:"recipients"`
 	Events     []TraceEvent     `json:"events"`

@@ -1,0 +1,63 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+)
+
+type nodeDrain struct {
+	dryChange
+	ID string `path:"id"`
+}
+
+type nodeRemove struct {
+	dryChange
+	ID    string `path:"id"`
+	Force bool   `query:"force" doc:"even where quorum is lost"`
+}
+
+type transferInput struct {
+	change
+	To string `query:"to" doc:"node id; empty: any other"`
+}
+
+type tokenInput struct {
+	change
+	Body TokenRequest
+}
+
+type verifyInput struct {
+	Bodies bool `query:"bodies" doc:"also read every body and compare it with its digest"`
+}
+
+func (s *server) registerCluster() {
+	c := s.Ports.Cluster
+	handle(s, http.MethodGet, "/v1/status", "The cluster on one screen", func(ctx context.Context, _ *none) (*body[*Status], error) {
+		return answer(c.Status(ctx))
+	})
+	handle(s, http.MethodGet, "/v1/nodes", "The members", func(ctx context.Context, _ *none) (*body[[]Node], error) {
+		status, err := c.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &body[[]Node]{status.Nodes}, nil
+	})
+	handle(s, http.MethodPost, "/v1/nodes/token", "Make a join token", func(ctx context.Context, in *tokenInput) (*body[*Token], error) {
+		return answer(c.Token(ctx, in.by(ctx), in.Body))
+	})
+	handle(s, http.MethodDelete, "/v1/nodes/{id}", "Remove a node for good", func(ctx context.Context, in *nodeRemove) (*body[*NodeChange], error) {
+		return answer(c.Remove(ctx, in.by(ctx), in.ID, RemoveOptions{DryRun: in.DryRun, Force: in.Force}))
+	})
+	handle(s, http.MethodPost, "/v1/nodes/{id}/drain", "Stop intake on a node and hand its work over", func(ctx context.Context, in *nodeDrain) (*body[*NodeChange], error) {
+		return answer(c.Drain(ctx, in.by(ctx), in.ID, false, in.DryRun))
+	})
+	handle(s, http.MethodPost, "/v1/nodes/{id}/undrain", "Let a drained node work again", func(ctx context.Context, in *nodeDrain) (*body[*NodeChange], error) {
+		return answer(c.Drain(ctx, in.by(ctx), in.ID, true, in.DryRun))
+	})
+	handle(s, http.MethodPost, "/v1/transfer", "Move leadership", func(ctx context.Context, in *transferInput) (*body[*NodeChange], error) {
+		return answer(c.Transfer(ctx, in.by(ctx), in.To))
+	})
+	handle(s, http.MethodPost, "/v1/verify", "Compare all nodes at one index", func(ctx context.Context, in *verifyInput) (*body[*Verification], error) {
+		return answer(c.Verify(ctx, VerifyOptions(*in)))
+	})
+}

@@ -1,0 +1,142 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+)
+
+type domainAdd struct {
+	change
+	Body Domain
+}
+
+type named struct {
+	dryChange
+	Name string `path:"name"`
+}
+
+type usersInput struct {
+	read
+	Domain string `query:"domain" doc:"only accounts of this domain"`
+}
+
+type userInput struct {
+	read
+	Address string `path:"address"`
+}
+
+type userAddInput struct {
+	change
+	Body UserAdd
+}
+
+type userSetInput struct {
+	change
+	Address string `path:"address"`
+	Body    UserSet
+}
+
+type addressed struct {
+	dryChange
+	Address string `path:"address"`
+}
+
+func (s *server) registerDomains() {
+	d := s.Ports.Domains
+	handle(s, http.MethodGet, "/v1/domains", "The local domains", func(ctx context.Context, _ *none) (*body[[]Domain], error) {
+		return answerList(d.Domains(ctx))
+	})
+	handle(s, http.MethodPost, "/v1/domains", "Add a local domain", func(ctx context.Context, in *domainAdd) (*nothing, error) {
+		return &nothing{}, d.AddDomain(ctx, in.by(ctx), in.Body)
+	})
+	handle(s, http.MethodDelete, "/v1/domains/{name}", "Remove a local domain", func(ctx context.Context, in *named) (*body[*Removed], error) {
+		return answer(d.RemoveDomain(ctx, in.by(ctx), in.Name, DropOptions{in.DryRun}))
+	})
+}
+
+func (s *server) registerUsers() {
+	u := s.Ports.Users
+	handle(s, http.MethodGet, "/v1/users", "The accounts", func(ctx context.Context, in *usersInput) (*body[[]User], error) {
+		return answerList(u.Users(ctx, in.Domain))
+	})
+	handle(s, http.MethodPost, "/v1/users", "Add an account", func(ctx context.Context, in *userAddInput) (*nothing, error) {
+		return &nothing{}, u.AddUser(ctx, in.by(ctx), in.Body)
+	})
+	handle(s, http.MethodGet, "/v1/users/{address}", "One account", func(ctx context.Context, in *userInput) (*body[*User], error) {
+		return answer(u.User(ctx, in.Address))
+	})
+	handle(s, http.MethodPatch, "/v1/users/{address}", "Change an account", func(ctx context.Context, in *userSetInput) (*nothing, error) {
+		return &nothing{}, u.SetUser(ctx, in.by(ctx), in.Address, in.Body)
+	})
+	handle(s, http.MethodDelete, "/v1/users/{address}", "Remove an account and its mailbox", func(ctx context.Context, in *addressed) (*body[*Removed], error) {
+		return answer(u.RemoveUser(ctx, in.by(ctx), in.Address, DropOptions{in.DryRun}))
+	})
+}
+
+type aliasInput struct {
+	change
+	Address string `path:"address"`
+	Body    struct {
+		Targets []string `json:"targets" minItems:"1"`
+		Owner   string   `json:"owner,omitempty" doc:"reverse-path of list mail; empty: the sender's"`
+	}
+}
+
+type aliasRemove struct {
+	change
+	Address string `path:"address"`
+}
+
+func (s *server) registerAliases() {
+	a := s.Ports.Aliases
+	handle(s, http.MethodGet, "/v1/aliases", "The aliases", func(ctx context.Context, _ *none) (*body[[]Alias], error) {
+		return answerList(a.Aliases(ctx))
+	})
+	handle(s, http.MethodPut, "/v1/aliases/{address}", "Set an alias", func(ctx context.Context, in *aliasInput) (*nothing, error) {
+		return &nothing{}, a.SetAlias(ctx, in.by(ctx), Alias{Address: in.Address, Targets: in.Body.Targets, Owner: in.Body.Owner})
+	})
+	handle(s, http.MethodDelete, "/v1/aliases/{address}", "Remove an alias", func(ctx context.Context, in *aliasRemove) (*nothing, error) {
+		return &nothing{}, a.RemoveAlias(ctx, in.by(ctx), in.Address)
+	})
+}
+
+type routeInput struct {
+	change
+	Domain string `path:"domain" doc:"or *"`
+	Body   struct {
+		Target string `json:"target" minLength:"1"`
+	}
+}
+
+type routeRemove struct {
+	change
+	Domain string `path:"domain"`
+}
+
+func (s *server) registerRoutes() {
+	r := s.Ports.Routes
+	handle(s, http.MethodGet, "/v1/routes", "The routes", func(ctx context.Context, _ *none) (*body[[]Route], error) {
+		return answerList(r.Routes(ctx))
+	})
+	handle(s, http.MethodPut, "/v1/routes/{domain}", "Set a route", func(ctx context.Context, in *routeInput) (*nothing, error) {
+		return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{Domain: in.Domain, Target: in.Body.Target})
+	})
+	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route", func(ctx context.Context, in *routeRemove) (*nothing, error) {
+		return &nothing{}, r.RemoveRoute(ctx, in.by(ctx), in.Domain)
+	})
+}
+
+type settingsInput struct {
+	change
+	Body Settings
+}
+
+func (s *server) registerPolicy() {
+	p := s.Ports.Policy
+	handle(s, http.MethodGet, "/v1/settings", "The replicated settings", func(ctx context.Context, _ *none) (*body[*Settings], error) {
+		return answer(p.Settings(ctx))
+	})
+	handle(s, http.MethodPut, "/v1/settings", "Replace the settings", func(ctx context.Context, in *settingsInput) (*nothing, error) {
+		return &nothing{}, p.SetSettings(ctx, in.by(ctx), in.Body)
+	})
+}

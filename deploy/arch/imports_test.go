@@ -1,0 +1,187 @@
+package arch
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "relay/"
+
+// layers says which packages of this module a package may import: an import
+// points only downwards. Whoever adds a package adds a line, and with it a
+// decision. "dir/..." stands for a folder with everything in it.
+func layers() map[string][]string {
+	state := []string{"cluster/spool", "cluster/spool/spoolpb"}
+	return map[string][]string{
+		"cmd/relayd":   {"node", "node/config", "node/admin", "cluster", "smtp"},
+		"cmd/relayctl": {"node/admin"},
+		"node": append([]string{"node/config", "node/admin", "queue", "queue/bounce", "queue/remote",
+			"cluster", "cluster/disk", "smtp", "pop3"}, state...),
+		"node/config":               {},
+		"node/admin":                {},
+		"queue":                     {"queue/bounce"},
+		"queue/bounce":              {},
+		"queue/remote":              {"queue", "smtp"},
+		"cluster":                   append([]string{"cluster/disk", "cluster/internal/..."}, state...),
+		"cluster/disk":              state,
+		"cluster/spool":             {"cluster/spool/spoolpb"},
+		"cluster/spool/spoolpb":     {},
+		"cluster/internal/protogen": {},
+		"cluster/internal/...":      {"cluster/internal/...", "cluster/spool/spoolpb"},
+		"smtp":                      {},
+		"pop3":                      {},
+		"deploy/...":                {"node/admin", "node/config", "smtp", "pop3"},
+	}
+}
+
+// leaves are the packages that stay usable anywhere: besides the standard
+// library they import go-sasl and nothing else.
+func leaves() []string { return []string{"smtp", "pop3"} }
+
+// isHelper recognises packages that exist for tests.
+func isHelper(pkg string) bool {
+	return strings.HasSuffix(path.Base(pkg), "test") || pkg == "cluster/spool/memory"
+}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath   string
+	Doc          string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+func (l listed) name() string { return strings.TrimPrefix(l.ImportPath, module) }
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Doc,Imports,TestImports,XTestImports", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var l listed
+		err := d.Decode(&l)
+		if err == io.EOF {
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, l)
+	}
+}
+
+func TestImportsPointDownwards(t *testing.T) {
+	for _, l := range list(t) {
+		if isHelper(l.name()) {
+			checkHelper(t, l)
+			continue
+		}
+		allowed, ok := lookup(l.name())
+		if !ok {
+			t.Errorf("%s has no place in the layers; give it one in deploy/arch/imports_test.go", l.name())
+			continue
+		}
+		for _, i := range ours(l.Imports) {
+			switch {
+			case isHelper(i):
+				t.Errorf("%s imports %s, which is for tests", l.name(), i)
+			case !matches(allowed, i):
+				t.Errorf("%s must not import %s", l.name(), i)
+			}
+		}
+		checkTests(t, l, allowed)
+	}
+}
+
+// checkTests lets tests import what their package may, the package itself, and
+// helpers.
+func checkTests(t *testing.T, l listed, allowed []string) {
+	for _, i := range ours(append(l.TestImports, l.XTestImports...)) {
+		if i != l.name() && !isHelper(i) && !matches(allowed, i) {
+			t.Errorf("the tests of %s must not import %s", l.name(), i)
+		}
+	}
+}
+
+// checkHelper lets a helper import the package it helps to test, what that one
+// may, and other helpers.
+func checkHelper(t *testing.T, l listed) {
+	parent := path.Dir(l.name())
+	allowed, _ := lookup(parent)
+	for _, i := range ours(append(append(l.Imports, l.TestImports...), l.XTestImports...)) {
+		if i != parent && i != l.name() && !isHelper(i) && !matches(allowed, i) {
+			t.Errorf("the test helper %s must not import %s", l.name(), i)
+		}
+	}
+}
+
+func TestLeavesImportOnlyTheStandardLibrary(t *testing.T) {
+	for _, l := range list(t) {
+		for _, leaf := range leaves() {
+			if l.name() != leaf {
+				continue
+			}
+			for _, i := range l.Imports {
+				if strings.Contains(strings.Split(i, "/")[0], ".") && i != "github.com/emersion/go-sasl" {
+					t.Errorf("%s must not import %s", leaf, i)
+				}
+			}
+		}
+	}
+}
+
+func TestTopLevelFolders(t *testing.T) {
+	allowed := []string{"cluster", "cmd", "deploy", "node", "pop3", "queue", "smtp"}
+	for _, l := range list(t) {
+		top, _, _ := strings.Cut(l.name(), "/")
+		require.Contains(t, allowed, top, "package %s: no new top-level folders", l.name())
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, l := range list(t) {
+		require.NotEmpty(t, l.Doc, "package %s has no doc comment", l.name())
+	}
+}
+
+// ours keeps the imports of this module, without its name.
+func ours(imports []string) []string {
+	var all []string
+	for _, i := range imports {
+		if rest, ok := strings.CutPrefix(i, module); ok {
+			all = append(all, rest)
+		}
+	}
+	return all
+}
+
+// lookup finds the line of a package: its own, or that of the nearest folder.
+func lookup(pkg string) ([]string, bool) {
+	all := layers()
+	if allowed, ok := all[pkg]; ok {
+		return allowed, true
+	}
+	for dir := path.Dir(pkg); dir != "."; dir = path.Dir(dir) {
+		if allowed, ok := all[dir+"/..."]; ok {
+			return allowed, true
+		}
+	}
+	return nil, false
+}
+
+func matches(allowed []string, pkg string) bool {
+	for _, a := range allowed {
+		if dir, ok := strings.CutSuffix(a, "/..."); ok && strings.HasPrefix(pkg, dir+"/") || a == pkg {
+			return true
+		}
+	}
+	return false
+}

@@ -6,23 +6,23 @@ import (
 )
 
 type nodeDrain struct {
-	dryChange
+	DryChanging
 	ID string `path:"id"`
 }
 
 type nodeRemove struct {
-	dryChange
+	DryChanging
 	ID    string `path:"id"`
 	Force bool   `query:"force" doc:"even where quorum is lost"`
 }
 
 type transferInput struct {
-	change
+	Changing
 	To string `query:"to" doc:"node id; empty: any other"`
 }
 
 type tokenInput struct {
-	change
+	Changing
 	Body TokenRequest
 }
 

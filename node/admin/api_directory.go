@@ -6,38 +6,38 @@ import (
 )
 
 type domainAdd struct {
-	change
+	Changing
 	Body Domain
 }
 
 type named struct {
-	dryChange
+	DryChanging
 	Name string `path:"name"`
 }
 
 type usersInput struct {
-	read
+	Reading
 	Domain string `query:"domain" doc:"only accounts of this domain"`
 }
 
 type userInput struct {
-	read
+	Reading
 	Address string `path:"address"`
 }
 
 type userAddInput struct {
-	change
+	Changing
 	Body UserAdd
 }
 
 type userSetInput struct {
-	change
+	Changing
 	Address string `path:"address"`
 	Body    UserSet
 }
 
 type addressed struct {
-	dryChange
+	DryChanging
 	Address string `path:"address"`
 }
 
@@ -74,7 +74,7 @@ func (s *server) registerUsers() {
 }
 
 type aliasInput struct {
-	change
+	Changing
 	Address string `path:"address"`
 	Body    struct {
 		Targets []string `json:"targets" minItems:"1"`
@@ -83,7 +83,7 @@ type aliasInput struct {
 }
 
 type aliasRemove struct {
-	change
+	Changing
 	Address string `path:"address"`
 }
 
@@ -101,7 +101,7 @@ func (s *server) registerAliases() {
 }
 
 type routeInput struct {
-	change
+	Changing
 	Domain string `path:"domain" doc:"or *"`
 	Body   struct {
 		Target string `json:"target" minLength:"1"`
@@ -109,7 +109,7 @@ type routeInput struct {
 }
 
 type routeRemove struct {
-	change
+	Changing
 	Domain string `path:"domain"`
 }
 
@@ -127,7 +127,7 @@ func (s *server) registerRoutes() {
 }
 
 type settingsInput struct {
-	change
+	Changing
 	Body Settings
 }
 

@@ -15,12 +15,12 @@ import (
 )
 
 type mailboxInput struct {
-	read
+	Reading
 	User string `path:"user"`
 }
 
 type unlockInput struct {
-	change
+	Changing
 	User string `path:"user"`
 }
 
@@ -38,14 +38,14 @@ func (s *server) registerMailboxes() {
 }
 
 type mailInput struct {
-	read
+	Reading
 	User string `path:"user"`
 	UID  uint64 `path:"uid"`
 }
 
 type mailPut struct {
-	change
-	upload
+	Changing
+	Upload
 	User     string `path:"user"`
 	Received string `query:"received" format:"date-time" doc:"when it arrived; default: now"`
 }
@@ -56,11 +56,11 @@ type stored struct {
 
 func (s *server) registerContent() {
 	c := s.Ports.Content
-	handleOp(s, raw(http.MethodGet, "/v1/mailboxes/{user}/messages/{uid}", "One message of a maildrop"), func(ctx context.Context, in *mailInput) (*huma.StreamResponse, error) {
+	handleOp(s, raw("/v1/mailboxes/{user}/messages/{uid}", "One message of a maildrop"), func(ctx context.Context, in *mailInput) (*huma.StreamResponse, error) {
 		return stream(c.OpenMail(ctx, in.User, in.UID))
 	})
-	op := raw(http.MethodPost, "/v1/mailboxes/{user}/messages", "Put a message into a maildrop as it is")
-	op.RequestBody = s.accepts("message/rfc822")
+	op := huma.Operation{Method: http.MethodPost, Path: "/v1/mailboxes/{user}/messages", Summary: "Put a message into a maildrop as it is"}
+	defer s.accepts(op.Path, "message/rfc822")
 	handleOp(s, op, func(ctx context.Context, in *mailPut) (*body[*stored], error) {
 		received, err := instant(in.Received)
 		if err != nil {
@@ -71,22 +71,23 @@ func (s *server) registerContent() {
 	})
 }
 
-// upload takes the request's content as a stream: a message of 50 MB must not
+// Upload takes the request's content as a stream: a message of 50 MB must not
 // stand in memory here.
-type upload struct {
+type Upload struct {
 	content io.Reader
 	kind    string // media type
 }
 
 // Resolve implements huma.Resolver.
-func (u *upload) Resolve(ctx huma.Context) []error {
+func (u *Upload) Resolve(ctx huma.Context) []error {
 	u.content = ctx.BodyReader()
 	u.kind, _, _ = mime.ParseMediaType(ctx.Header("Content-Type"))
 	return nil
 }
 
-// accepts describes a request body that upload reads.
-func (s *server) accepts(kinds ...string) *huma.RequestBody {
+// accepts describes the request body of a POST that Upload reads. It comes
+// after the registration, or else the library would read the body itself.
+func (s *server) accepts(path string, kinds ...string) {
 	content := map[string]*huma.MediaType{}
 	for _, kind := range kinds {
 		schema := &huma.Schema{Type: huma.TypeString, Format: "binary"}
@@ -95,19 +96,19 @@ func (s *server) accepts(kinds ...string) *huma.RequestBody {
 		}
 		content[kind] = &huma.MediaType{Schema: schema}
 	}
-	return &huma.RequestBody{Required: true, Content: content}
+	s.api.OpenAPI().Paths[path].Post.RequestBody = &huma.RequestBody{Required: true, Content: content}
 }
 
 type sendInput struct {
-	change
-	upload
+	Changing
+	Upload
 	From string   `query:"from" doc:"reverse-path, empty for the null path; with message/rfc822"`
 	To   []string `query:"to,explode" doc:"recipients; with message/rfc822"`
 }
 
 func (s *server) registerMail() {
-	op := raw(http.MethodPost, "/v1/messages", "Hand in a message, whole or in parts")
-	op.RequestBody = s.accepts("application/json", "message/rfc822")
+	op := huma.Operation{Method: http.MethodPost, Path: "/v1/messages", Summary: "Hand in a message, whole or in parts"}
+	defer s.accepts(op.Path, "application/json", "message/rfc822")
 	handleOp(s, op, func(ctx context.Context, in *sendInput) (*body[*Receipt], error) {
 		envelope, message, err := in.message()
 		if err != nil {
@@ -151,7 +152,7 @@ func strictJSON(r io.Reader, into any) error {
 }
 
 type auditInput struct {
-	read
+	Reading
 	Since string `query:"since" format:"date-time"`
 	Limit int    `query:"limit" minimum:"1" maximum:"10000" default:"100"`
 }

@@ -11,7 +11,7 @@ import (
 )
 
 type queueInput struct {
-	read
+	Reading
 	QueueFilter
 	Sort  string `query:"sort" enum:"created,-created,size,-size,attempts,-attempts,next_attempt,-next_attempt,sender,-sender,domain,-domain" default:"created"`
 	After string `query:"after" doc:"cursor: the Relay-Next header of the page before"`
@@ -24,12 +24,12 @@ type queueOutput struct {
 }
 
 type idInput struct {
-	read
+	Reading
 	ID string `path:"id"`
 }
 
 type actionInput struct {
-	change
+	Changing
 	Body QueueAction
 }
 
@@ -54,7 +54,7 @@ func (s *server) registerQueue() {
 	handle(s, http.MethodGet, "/v1/queue/{id}", "One waiting message", func(ctx context.Context, in *idInput) (*body[*QueueDetail], error) {
 		return answer(q.Message(ctx, in.ID))
 	})
-	handleOp(s, raw(http.MethodGet, "/v1/queue/{id}/message", "The message itself"), func(ctx context.Context, in *idInput) (*huma.StreamResponse, error) {
+	handleOp(s, raw("/v1/queue/{id}/message", "The message itself"), func(ctx context.Context, in *idInput) (*huma.StreamResponse, error) {
 		return stream(q.Open(ctx, in.ID))
 	})
 }
@@ -76,8 +76,13 @@ func (a QueueAction) check() error {
 }
 
 // raw describes an operation that answers with a message.
-func raw(method, path, summary string) huma.Operation {
-	return huma.Operation{Method: method, Path: path, Summary: summary}
+func raw(path, summary string) huma.Operation {
+	return huma.Operation{Method: http.MethodGet, Path: path, Summary: summary, Responses: map[string]*huma.Response{"200": {
+		Description: "the message as stored, CRLF line ends",
+		Content: map[string]*huma.MediaType{"message/rfc822": {
+			Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"},
+		}},
+	}}}
 }
 
 // stream sends a message as it is and closes it.
@@ -99,7 +104,7 @@ func stream(message io.ReadCloser, size int64, err error) (*huma.StreamResponse,
 }
 
 type traceInput struct {
-	read
+	Reading
 	MessageID string `query:"message_id"`
 	From      string `query:"from" doc:"address, @domain or part with *"`
 	To        string `query:"to" doc:"address, @domain or part with *"`

@@ -11,20 +11,21 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// read is part of every question.
-type read struct {
+// Reading is part of every question. Its like are exported only because the
+// library looks into exported parts of an input.
+type Reading struct {
 	Consistent bool `query:"consistent" doc:"wait until this node shows everything committed before the question"`
 }
 
-// change is part of every request that changes something.
-type change struct {
+// Changing is part of every request that changes something.
+type Changing struct {
 	Why       string `query:"why" doc:"for the audit log"`
 	WhyHeader string `header:"Relay-Why" doc:"the same, percent-encoded"`
 	Request   string `header:"Idempotency-Key" doc:"a change that arrives twice with the same key is made once"`
 }
 
 // by says who asks. A request without a key gets one.
-func (c change) by(ctx context.Context) By {
+func (c Changing) by(ctx context.Context) By {
 	who, _ := ctx.Value(whoKey{}).(string)
 	b := By{Who: who, Why: c.Why, Request: requestID(c.Request)}
 	if b.Why == "" {
@@ -49,9 +50,9 @@ func requestID(key string) string {
 	return ulid.ULID(sum[:16]).String()
 }
 
-// dryChange is a change that can be tried first.
-type dryChange struct {
-	change
+// DryChanging is a change that can be tried first.
+type DryChanging struct {
+	Changing
 	DryRun bool `query:"dry_run" doc:"only say what would happen"`
 }
 
@@ -62,7 +63,7 @@ type body[T any] struct{ Body T }
 type nothing struct{}
 
 // none is the absence of further input.
-type none struct{ read }
+type none struct{ Reading }
 
 // handle registers one operation. The port's errors become problems.
 func handle[I, O any](s *server, method, path, summary string, h func(context.Context, *I) (*O, error)) {
@@ -71,12 +72,15 @@ func handle[I, O any](s *server, method, path, summary string, h func(context.Co
 
 func handleOp[I, O any](s *server, op huma.Operation, h func(context.Context, *I) (*O, error)) {
 	op.OperationID = huma.GenerateOperationID(op.Method, op.Path, new(O))
-	op.Responses = map[string]*huma.Response{"default": {
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["default"] = &huma.Response{
 		Description: "Problem",
 		Content: map[string]*huma.MediaType{"application/problem+json": {
 			Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Error](), true, "Problem"),
 		}},
-	}}
+	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err != nil {

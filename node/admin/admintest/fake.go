@@ -1,0 +1,705 @@
+package admintest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"relay/node/admin"
+)
+
+// Change is one change that the fake was asked for.
+type Change struct {
+	By   admin.By
+	What string
+}
+
+// Fake holds everything in maps. Its clock stands still. It may be used
+// concurrently; set the exported fields before.
+type Fake struct {
+	Now time.Time
+	// Fail, where set, is asked before each call and its error returned.
+	Fail func(call string) error
+
+	mu        sync.Mutex
+	status    admin.Status
+	domains   map[string]admin.Domain
+	users     map[string]admin.User
+	passwords map[string]string
+	aliases   map[string]admin.Alias
+	routes    map[string]admin.Route
+	settings  admin.Settings
+	queue     []admin.QueueMessage
+	bodies    map[string]string
+	traces    []admin.Trace
+	mailboxes map[string]*admin.MailboxDetail
+	audit     []admin.AuditEntry
+	changes   []Change
+	seen      map[string]bool
+	sent      int
+}
+
+// New returns a fake of a healthy three-node cluster with the domain
+// example.test, the users alice and bob, and nothing in the queue.
+func New() *Fake {
+	f := &Fake{
+		Now:     time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
+		domains: map[string]admin.Domain{}, users: map[string]admin.User{}, passwords: map[string]string{},
+		aliases: map[string]admin.Alias{}, routes: map[string]admin.Route{}, bodies: map[string]string{},
+		mailboxes: map[string]*admin.MailboxDetail{}, seen: map[string]bool{},
+	}
+	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1"}
+	for i, role := range []string{admin.RoleLeader, admin.RoleFollower, admin.RoleFollower} {
+		f.status.Nodes = append(f.status.Nodes, admin.Node{
+			ID: fmt.Sprintf("n%d", i+1), State: admin.NodeAlive, Role: role, Applied: 4711, Version: "1.0.0",
+			Hostname: fmt.Sprintf("mx%d.example.test", i+1), Address: fmt.Sprintf("127.0.0.1:12%d70", i+1),
+			Admin: fmt.Sprintf("http://127.0.0.1:12%d80", i+1), DiskFree: 40 << 30, DiskTotal: 100 << 30,
+			UptimeSeconds: 3600, LastSeen: admin.At(f.Now),
+		})
+	}
+	f.domains["example.test"] = admin.Domain{Name: "example.test", Created: f.at(-time.Hour)}
+	for _, name := range []string{"alice", "bob"} {
+		address := name + "@example.test"
+		f.users[address] = admin.User{Address: address, Created: f.at(-time.Hour)}
+		f.mailboxes[address] = &admin.MailboxDetail{Mailbox: admin.Mailbox{User: address}}
+	}
+	f.aliases["postmaster@example.test"] = admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice@example.test"}}
+	return f
+}
+
+// Ports returns the fake as all ports.
+func (f *Fake) Ports() admin.Ports {
+	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Routes: f, Policy: f, Queue: f,
+		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f}
+}
+
+func (f *Fake) at(d time.Duration) admin.Time { return admin.At(f.Now.Add(d)) }
+
+// Cluster changes the status that the fake reports.
+func (f *Fake) Cluster(change func(*admin.Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.status)
+}
+
+// Enqueue adds a waiting message with a body.
+func (f *Fake) Enqueue(m admin.QueueMessage, body string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m.AgeSeconds == 0 {
+		m.AgeSeconds = int64(f.Now.Sub(m.Created.Time).Seconds())
+	}
+	f.queue = append(f.queue, m)
+	f.bodies[m.ID] = body
+}
+
+// AddTrace adds a timeline.
+func (f *Fake) AddTrace(t admin.Trace) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.traces = append(f.traces, t)
+}
+
+// Lock locks a maildrop.
+func (f *Fake) Lock(user string, l admin.Lock) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mailboxes[user].Lock = &l
+}
+
+// Changes returns what was asked for so far.
+func (f *Fake) Changes() []Change {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.changes)
+}
+
+// Password returns a user's password.
+func (f *Fake) Password(address string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.passwords[address]
+}
+
+// ask begins a read.
+func (f *Fake) ask(call string) (unlock func(), err error) {
+	if f.Fail != nil {
+		if err := f.Fail(call); err != nil {
+			return nil, err
+		}
+	}
+	f.mu.Lock()
+	return f.mu.Unlock, nil
+}
+
+// change begins a change; repeated says that the same request was seen.
+func (f *Fake) change(call string, by admin.By, format string, args ...any) (unlock func(), repeated bool, err error) {
+	unlock, err = f.ask(call)
+	if err != nil {
+		return nil, false, err
+	}
+	if f.seen[by.Request] {
+		return unlock, true, nil
+	}
+	f.seen[by.Request] = true
+	what := fmt.Sprintf(format, args...)
+	f.changes = append(f.changes, Change{by, what})
+	f.audit = append(f.audit, admin.AuditEntry{At: f.at(0), Who: by.Who, Why: by.Why, What: what, Node: "n1", Index: uint64(100 + len(f.audit))})
+	return unlock, false, nil
+}
+
+// Status implements admin.Cluster.
+func (f *Fake) Status(context.Context) (*admin.Status, error) {
+	unlock, err := f.ask("Status")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	s := f.status
+	s.Nodes = slices.Clone(s.Nodes)
+	s.Queue = f.totals()
+	return &s, nil
+}
+
+func (f *Fake) totals() (t admin.QueueTotals) {
+	for _, m := range f.queue {
+		t.Messages++
+		t.Recipients += uint64(len(m.Recipients))
+		t.Bytes += m.Size
+	}
+	return t
+}
+
+// Token implements admin.Cluster.
+func (f *Fake) Token(_ context.Context, by admin.By, r admin.TokenRequest) (*admin.Token, error) {
+	unlock, _, err := f.change("Token", by, "node token")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return &admin.Token{Token: "join-secret", Expires: f.at(time.Duration(r.TTLSeconds) * time.Second), Uses: r.Uses, Address: "127.0.0.1:12170"}, nil
+}
+
+func (f *Fake) node(id string) (*admin.Node, error) {
+	for i := range f.status.Nodes {
+		if f.status.Nodes[i].ID == id {
+			return &f.status.Nodes[i], nil
+		}
+	}
+	return nil, admin.NotFound("node", id)
+}
+
+// Remove implements admin.Cluster.
+func (f *Fake) Remove(_ context.Context, by admin.By, id string, o admin.RemoveOptions) (*admin.NodeChange, error) {
+	unlock, _, err := f.change("Remove", by, "node rm %s", id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	n, err := f.node(id)
+	if err != nil {
+		return nil, err
+	}
+	if n.Role == admin.RoleLeader && !o.Force {
+		return nil, admin.Conflict(id+" leads the cluster", "move leadership first: relayctl node transfer")
+	}
+	if !o.DryRun {
+		f.status.Nodes = slices.DeleteFunc(f.status.Nodes, func(n admin.Node) bool { return n.ID == id })
+	}
+	return &admin.NodeChange{ID: id, DryRun: o.DryRun, Effects: []string{id + " leaves the cluster for good"}}, nil
+}
+
+// Drain implements admin.Cluster.
+func (f *Fake) Drain(_ context.Context, by admin.By, id string, off, dryRun bool) (*admin.NodeChange, error) {
+	unlock, _, err := f.change("Drain", by, "node drain %s off=%v", id, off)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	n, err := f.node(id)
+	if err != nil {
+		return nil, err
+	}
+	effect := id + " takes no new work"
+	if off {
+		effect = id + " takes work again"
+	}
+	if !dryRun {
+		n.State = admin.NodeDrained
+		if off {
+			n.State = admin.NodeAlive
+		}
+	}
+	return &admin.NodeChange{ID: id, DryRun: dryRun, Effects: []string{effect}}, nil
+}
+
+// Transfer implements admin.Cluster.
+func (f *Fake) Transfer(_ context.Context, by admin.By, to string) (*admin.NodeChange, error) {
+	unlock, _, err := f.change("Transfer", by, "node transfer %s", to)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if to == "" {
+		to = "n2"
+	}
+	n, err := f.node(to)
+	if err != nil {
+		return nil, err
+	}
+	for i := range f.status.Nodes {
+		f.status.Nodes[i].Role = admin.RoleFollower
+	}
+	n.Role, f.status.Leader = admin.RoleLeader, to
+	return &admin.NodeChange{ID: to, Effects: []string{to + " leads the cluster"}}, nil
+}
+
+// Verify implements admin.Cluster.
+func (f *Fake) Verify(_ context.Context, o admin.VerifyOptions) (*admin.Verification, error) {
+	unlock, err := f.ask("Verify")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v := &admin.Verification{OK: f.status.Healthy, Index: 4711, Checked: admin.VerifyCounts{Messages: uint64(len(f.queue))}}
+	for _, n := range f.status.Nodes {
+		v.Nodes = append(v.Nodes, admin.NodeHash{ID: n.ID, Hash: "c0ffee"})
+	}
+	if o.Bodies {
+		v.Checked.Bodies = uint64(len(f.bodies))
+	}
+	if !v.OK {
+		v.Findings = []string{"n3 differs from n1 at index 4711"}
+	}
+	return v, nil
+}
+
+func values[V any](m map[string]V) []V {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	all := make([]V, 0, len(m))
+	for _, k := range keys {
+		all = append(all, m[k])
+	}
+	return all
+}
+
+// Domains implements admin.Domains.
+func (f *Fake) Domains(context.Context) ([]admin.Domain, error) {
+	unlock, err := f.ask("Domains")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all := values(f.domains)
+	for i := range all {
+		for address := range f.users {
+			if strings.HasSuffix(address, "@"+all[i].Name) {
+				all[i].Users++
+			}
+		}
+	}
+	return all, nil
+}
+
+// AddDomain implements admin.Domains.
+func (f *Fake) AddDomain(_ context.Context, by admin.By, d admin.Domain) error {
+	unlock, repeated, err := f.change("AddDomain", by, "domain add %s", d.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if repeated {
+		return nil
+	}
+	if _, ok := f.domains[d.Name]; ok {
+		return admin.Exists("domain", d.Name)
+	}
+	d.Created = f.at(0)
+	f.domains[d.Name] = d
+	return nil
+}
+
+// RemoveDomain implements admin.Domains.
+func (f *Fake) RemoveDomain(_ context.Context, by admin.By, name string, o admin.DropOptions) (*admin.Removed, error) {
+	unlock, _, err := f.change("RemoveDomain", by, "domain rm %s", name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, ok := f.domains[name]; !ok {
+		return nil, admin.NotFound("domain", name)
+	}
+	for address := range f.users {
+		if strings.HasSuffix(address, "@"+name) {
+			return nil, admin.Conflict("the domain "+name+" still has users", "remove them first: relayctl user ls --domain "+name)
+		}
+	}
+	if !o.DryRun {
+		delete(f.domains, name)
+	}
+	return &admin.Removed{DryRun: o.DryRun, Name: name, Effects: []string{"mail to " + name + " is remote from now on"}}, nil
+}
+
+// Users implements admin.Users.
+func (f *Fake) Users(_ context.Context, domain string) ([]admin.User, error) {
+	unlock, err := f.ask("Users")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return slices.DeleteFunc(values(f.users), func(u admin.User) bool {
+		return domain != "" && !strings.HasSuffix(u.Address, "@"+domain)
+	}), nil
+}
+
+// User implements admin.Users.
+func (f *Fake) User(_ context.Context, address string) (*admin.User, error) {
+	unlock, err := f.ask("User")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	u, ok := f.users[address]
+	if !ok {
+		return nil, admin.NotFound("user", address)
+	}
+	for _, a := range values(f.aliases) {
+		if slices.Contains(a.Targets, address) {
+			u.Aliases = append(u.Aliases, a.Address)
+		}
+	}
+	return &u, nil
+}
+
+// AddUser implements admin.Users.
+func (f *Fake) AddUser(_ context.Context, by admin.By, u admin.UserAdd) error {
+	unlock, repeated, err := f.change("AddUser", by, "user add %s", u.Address)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, domain, _ := strings.Cut(u.Address, "@")
+	switch _, ok := f.users[u.Address]; {
+	case repeated:
+		return nil
+	case ok:
+		return admin.Exists("user", u.Address)
+	case f.domains[domain].Name == "":
+		return admin.Invalid("the domain %s is not local", domain)
+	}
+	f.users[u.Address] = admin.User{Address: u.Address, Name: u.Name, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages, Created: f.at(0)}
+	f.passwords[u.Address] = u.Password
+	f.mailboxes[u.Address] = &admin.MailboxDetail{Mailbox: admin.Mailbox{User: u.Address, QuotaBytes: u.QuotaBytes}}
+	return nil
+}
+
+func apply[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// SetUser implements admin.Users.
+func (f *Fake) SetUser(_ context.Context, by admin.By, address string, s admin.UserSet) error {
+	unlock, _, err := f.change("SetUser", by, "user set %s", address)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	u, ok := f.users[address]
+	if !ok {
+		return admin.NotFound("user", address)
+	}
+	apply(&u.Name, s.Name)
+	apply(&u.Disabled, s.Disabled)
+	apply(&u.QuotaBytes, s.QuotaBytes)
+	apply(&u.QuotaMessages, s.QuotaMessages)
+	apply(&u.Shared, s.Shared)
+	apply(&u.Senders, s.Senders)
+	apply(&u.SendLimitDay, s.SendLimitDay)
+	apply(&u.Retention, s.Retention)
+	apply(&u.LoginDelay, s.LoginDelay)
+	f.users[address] = u
+	if s.Password != nil {
+		f.passwords[address] = *s.Password
+	}
+	return nil
+}
+
+// RemoveUser implements admin.Users.
+func (f *Fake) RemoveUser(_ context.Context, by admin.By, address string, o admin.DropOptions) (*admin.Removed, error) {
+	unlock, _, err := f.change("RemoveUser", by, "user rm %s", address)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, ok := f.users[address]; !ok {
+		return nil, admin.NotFound("user", address)
+	}
+	box := f.mailboxes[address]
+	out := &admin.Removed{DryRun: o.DryRun, Name: address, Messages: box.Messages, Bytes: box.Bytes,
+		Effects: []string{fmt.Sprintf("the mailbox with %d messages is deleted", box.Messages)}}
+	if !o.DryRun {
+		delete(f.users, address)
+		delete(f.mailboxes, address)
+	}
+	return out, nil
+}
+
+// Aliases implements admin.Aliases.
+func (f *Fake) Aliases(context.Context) ([]admin.Alias, error) {
+	unlock, err := f.ask("Aliases")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return values(f.aliases), nil
+}
+
+// SetAlias implements admin.Aliases.
+func (f *Fake) SetAlias(_ context.Context, by admin.By, a admin.Alias) error {
+	unlock, _, err := f.change("SetAlias", by, "alias set %s %s", a.Address, strings.Join(a.Targets, " "))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f.aliases[a.Address] = a
+	return nil
+}
+
+// RemoveAlias implements admin.Aliases.
+func (f *Fake) RemoveAlias(_ context.Context, by admin.By, address string) error {
+	unlock, _, err := f.change("RemoveAlias", by, "alias rm %s", address)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, ok := f.aliases[address]; !ok {
+		return admin.NotFound("alias", address)
+	}
+	delete(f.aliases, address)
+	return nil
+}
+
+// Routes implements admin.Routes.
+func (f *Fake) Routes(context.Context) ([]admin.Route, error) {
+	unlock, err := f.ask("Routes")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return values(f.routes), nil
+}
+
+// SetRoute implements admin.Routes.
+func (f *Fake) SetRoute(_ context.Context, by admin.By, r admin.Route) error {
+	unlock, _, err := f.change("SetRoute", by, "route set %s %s", r.Domain, r.Target)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f.routes[r.Domain] = r
+	return nil
+}
+
+// RemoveRoute implements admin.Routes.
+func (f *Fake) RemoveRoute(_ context.Context, by admin.By, domain string) error {
+	unlock, _, err := f.change("RemoveRoute", by, "route rm %s", domain)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, ok := f.routes[domain]; !ok {
+		return admin.NotFound("route", domain)
+	}
+	delete(f.routes, domain)
+	return nil
+}
+
+// Settings implements admin.Policy.
+func (f *Fake) Settings(context.Context) (*admin.Settings, error) {
+	unlock, err := f.ask("Settings")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	s := f.settings
+	return &s, nil
+}
+
+// SetSettings implements admin.Policy.
+func (f *Fake) SetSettings(_ context.Context, by admin.By, s admin.Settings) error {
+	unlock, _, err := f.change("SetSettings", by, "settings")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f.settings = s
+	return nil
+}
+
+// Mailboxes implements admin.Mailboxes.
+func (f *Fake) Mailboxes(context.Context) ([]admin.Mailbox, error) {
+	unlock, err := f.ask("Mailboxes")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var all []admin.Mailbox
+	for _, m := range values(f.mailboxes) {
+		all = append(all, m.Mailbox)
+	}
+	return all, nil
+}
+
+// Mailbox implements admin.Mailboxes.
+func (f *Fake) Mailbox(_ context.Context, user string) (*admin.MailboxDetail, error) {
+	unlock, err := f.ask("Mailbox")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	m, ok := f.mailboxes[user]
+	if !ok {
+		return nil, admin.NotFound("mailbox", user)
+	}
+	copied := *m
+	copied.Content = slices.Clone(m.Content)
+	return &copied, nil
+}
+
+// Unlock implements admin.Mailboxes.
+func (f *Fake) Unlock(_ context.Context, by admin.By, user string) (*admin.Unlocked, error) {
+	unlock, _, err := f.change("Unlock", by, "mailbox unlock %s", user)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	m, ok := f.mailboxes[user]
+	if !ok {
+		return nil, admin.NotFound("mailbox", user)
+	}
+	was := m.Lock
+	m.Lock = nil
+	return &admin.Unlocked{User: user, Lock: was}, nil
+}
+
+// OpenMail implements admin.Content.
+func (f *Fake) OpenMail(_ context.Context, user string, uid uint64) (io.ReadCloser, int64, error) {
+	unlock, err := f.ask("OpenMail")
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unlock()
+	if m, ok := f.mailboxes[user]; ok {
+		for _, one := range m.Content {
+			if one.UID == uid {
+				body := f.bodies[one.ID]
+				return io.NopCloser(strings.NewReader(body)), int64(len(body)), nil
+			}
+		}
+	}
+	return nil, 0, admin.NotFound("message", fmt.Sprintf("%d in %s", uid, user))
+}
+
+// PutMail implements admin.Content.
+func (f *Fake) PutMail(_ context.Context, by admin.By, user string, received admin.Time, message io.Reader) (string, error) {
+	data, err := io.ReadAll(message)
+	if err != nil {
+		return "", err
+	}
+	unlock, _, err := f.change("PutMail", by, "mailbox import %s", user)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	m, ok := f.mailboxes[user]
+	if !ok {
+		return "", admin.NotFound("mailbox", user)
+	}
+	id := f.nextID()
+	f.bodies[id] = string(data)
+	m.Messages++
+	m.Bytes += uint64(len(data))
+	m.Content = append(m.Content, admin.MailboxMessage{UID: m.Messages, ID: id, Size: uint64(len(data)), Received: received, Recipient: user})
+	return id, nil
+}
+
+func (f *Fake) nextID() string {
+	f.sent++
+	return fmt.Sprintf("01KFAKE%019d", f.sent)
+}
+
+// Send implements admin.Mail: local users get the message, others are queued.
+func (f *Fake) Send(_ context.Context, by admin.By, e admin.Envelope, message io.Reader) (*admin.Receipt, error) {
+	data, err := io.ReadAll(message)
+	if err != nil {
+		return nil, err
+	}
+	unlock, _, err := f.change("Send", by, "send from %s to %s", e.Sender, strings.Join(e.Recipients, " "))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	id := f.nextID()
+	f.bodies[id] = string(data)
+	out := &admin.Receipt{ID: id, Node: "n1", Size: uint64(len(data)), Dialogue: []string{"MAIL FROM:<" + e.Sender + "> → 250 2.1.0 Ok"}}
+	m := admin.QueueMessage{ID: id, Created: f.at(0), Size: uint64(len(data)), Sender: e.Sender, Owner: "n1"}
+	for _, to := range e.Recipients {
+		_, domain, _ := strings.Cut(to, "@")
+		box, local := f.mailboxes[to]
+		verdict := admin.ReceiptRecipient{Address: to, Accepted: true, Reply: "250 2.1.5 Ok"}
+		switch {
+		case local:
+			box.Messages++
+			box.Content = append(box.Content, admin.MailboxMessage{UID: box.Messages, ID: id, Size: out.Size, Received: f.at(0), Recipient: to, Sender: e.Sender})
+		case f.domains[domain].Name != "":
+			verdict = admin.ReceiptRecipient{Address: to, Reply: "550 5.1.1 no such user"}
+		default:
+			m.Recipients = append(m.Recipients, admin.QueueRecipient{Address: to, Domain: domain, State: admin.StateQueued, NextAttempt: f.at(0)})
+		}
+		out.Recipients = append(out.Recipients, verdict)
+		out.Dialogue = append(out.Dialogue, "RCPT TO:<"+to+"> → "+verdict.Reply)
+	}
+	if len(m.Recipients) > 0 {
+		f.queue = append(f.queue, m)
+	}
+	return out, nil
+}
+
+// Audit implements admin.Auditor.
+func (f *Fake) Audit(_ context.Context, q admin.AuditQuery) ([]admin.AuditEntry, error) {
+	unlock, err := f.ask("Audit")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all := slices.Clone(f.audit)
+	slices.Reverse(all)
+	all = slices.DeleteFunc(all, func(e admin.AuditEntry) bool { return e.At.Before(q.Since.Time) })
+	return all[:min(len(all), max(q.Limit, 1))], nil
+}
+
+// Open implements admin.Queue.
+func (f *Fake) Open(_ context.Context, id string) (io.ReadCloser, int64, error) {
+	unlock, err := f.ask("Open")
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unlock()
+	body, ok := f.bodies[id]
+	if !ok {
+		return nil, 0, admin.NotFound("message", id)
+	}
+	return io.NopCloser(bytes.NewReader([]byte(body))), int64(len(body)), nil
+}

@@ -1,0 +1,199 @@
+package admintest
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sort"
+	"strings"
+
+	"relay/node/admin"
+)
+
+// Queue implements admin.Queue.
+func (f *Fake) Queue(_ context.Context, p admin.QueuePage) ([]admin.QueueMessage, string, error) {
+	unlock, err := f.ask("Queue")
+	if err != nil {
+		return nil, "", err
+	}
+	defer unlock()
+	all := f.picked(p.Filter)
+	order(all, p.Sort)
+	from := 0
+	if p.After != "" {
+		from = 1 + slices.IndexFunc(all, func(m admin.QueueMessage) bool { return m.ID == p.After })
+	}
+	all = all[from:]
+	if len(all) <= p.Limit {
+		return all, "", nil
+	}
+	return all[:p.Limit], all[p.Limit-1].ID, nil
+}
+
+func (f *Fake) picked(filter admin.QueueFilter) []admin.QueueMessage {
+	var all []admin.QueueMessage
+	for _, m := range f.queue {
+		if m, ok := filter.Pick(m); ok {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+func order(all []admin.QueueMessage, by string) {
+	name, down := strings.CutPrefix(by, "-")
+	slices.SortStableFunc(all, func(a, b admin.QueueMessage) int {
+		if down {
+			a, b = b, a
+		}
+		switch name {
+		case "size":
+			return cmp.Compare(a.Size, b.Size)
+		case "sender":
+			return cmp.Compare(a.Sender, b.Sender)
+		case "attempts":
+			return cmp.Compare(a.Recipients[0].Attempts, b.Recipients[0].Attempts)
+		case "domain":
+			return cmp.Compare(a.Recipients[0].Domain, b.Recipients[0].Domain)
+		}
+		return cmp.Compare(a.ID, b.ID)
+	})
+}
+
+// Message implements admin.Queue.
+func (f *Fake) Message(_ context.Context, id string) (*admin.QueueDetail, error) {
+	unlock, err := f.ask("Message")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for _, m := range f.queue {
+		if m.ID != id {
+			continue
+		}
+		d := &admin.QueueDetail{QueueMessage: m, MessageID: "abc@example.test", Expires: admin.At(m.Created.AddDate(0, 0, 5)),
+			Client: admin.Origin{Node: "n1", Address: "127.0.0.1:4242", Helo: "client", Protocol: "ESMTP"}, Replicas: []string{"n1", "n2", "n3"}}
+		for _, r := range m.Recipients {
+			d.Route, d.LastHost = append(d.Route, "mx"), append(d.LastHost, "")
+			d.Why = append(d.Why, r.Address+" is "+r.State)
+		}
+		return d, nil
+	}
+	return nil, admin.NotFound("waiting message", id)
+}
+
+// Stats implements admin.Queue.
+func (f *Fake) Stats(context.Context) (*admin.QueueStats, error) {
+	unlock, err := f.ask("Stats")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	s := &admin.QueueStats{Total: f.totals(), States: map[string]uint64{}, Ages: admin.QueueAges(), Owners: map[string]uint64{}}
+	rows := map[string]*admin.Destination{}
+	for _, m := range f.queue {
+		column := sort.Search(len(s.Ages), func(i int) bool { return m.AgeSeconds <= s.Ages[i] })
+		for _, r := range m.Recipients {
+			row := rows[r.Domain]
+			if row == nil {
+				row = &admin.Destination{Domain: r.Domain, Ages: make([]uint64, len(s.Ages)+1)}
+				rows[r.Domain] = row
+			}
+			row.Total++
+			row.Bytes += m.Size
+			row.Ages[column]++
+			row.LastReply = cmp.Or(r.LastReply, row.LastReply)
+			switch r.State {
+			case admin.StateDeferred:
+				row.Deferred++
+			case admin.StateHeld, admin.StateSuspended:
+				row.Parked++
+			}
+			s.States[r.State]++
+			s.Owners[m.Owner]++
+		}
+	}
+	for _, row := range values(rows) {
+		s.Destinations = append(s.Destinations, *row)
+	}
+	slices.SortStableFunc(s.Destinations, func(a, b admin.Destination) int { return cmp.Compare(b.Total, a.Total) })
+	return s, nil
+}
+
+// Manage implements admin.Queue.
+func (f *Fake) Manage(_ context.Context, by admin.By, a admin.QueueAction) (*admin.QueueActionResult, error) {
+	out := &admin.QueueActionResult{Action: a.Action, DryRun: a.DryRun}
+	unlock, _, err := f.change("Manage", by, "queue %s dry=%v", a.Action, a.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	chosen := f.picked(a.Filter)
+	if !a.All {
+		chosen = slices.DeleteFunc(chosen, func(m admin.QueueMessage) bool { return !slices.Contains(a.IDs, m.ID) })
+		for _, id := range a.IDs {
+			if !slices.ContainsFunc(chosen, func(m admin.QueueMessage) bool { return m.ID == id }) {
+				out.Refused = append(out.Refused, admin.QueueRefusal{ID: id, Why: "it is not in the queue"})
+			}
+		}
+	}
+	out.Matched, out.Changed, out.Messages = len(chosen)+len(out.Refused), len(chosen), chosen
+	if a.DryRun {
+		return out, nil
+	}
+	for _, m := range chosen {
+		f.act(m.ID, a)
+	}
+	return out, nil
+}
+
+func (f *Fake) act(id string, a admin.QueueAction) {
+	at := slices.IndexFunc(f.queue, func(m admin.QueueMessage) bool { return m.ID == id })
+	if a.Action == admin.ActionRemove || a.Action == admin.ActionBounce {
+		f.queue = slices.Delete(f.queue, at, at+1)
+		return
+	}
+	recipients := slices.Clone(f.queue[at].Recipients)
+	for i := range recipients {
+		switch a.Action {
+		case admin.ActionHold:
+			recipients[i].State, recipients[i].NextAttempt = admin.StateHeld, admin.Time{}
+		case admin.ActionRelease, admin.ActionRetry, admin.ActionReroute:
+			recipients[i].State, recipients[i].NextAttempt = admin.StateQueued, f.at(0)
+		}
+	}
+	f.queue[at].Recipients = recipients
+}
+
+// Trace implements admin.History.
+func (f *Fake) Trace(_ context.Context, id string) (*admin.Trace, error) {
+	unlock, err := f.ask("Trace")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for _, t := range f.traces {
+		if t.ID == id {
+			return &t, nil
+		}
+	}
+	return nil, admin.NotFound("message", id)
+}
+
+// Find implements admin.History.
+func (f *Fake) Find(_ context.Context, q admin.TraceQuery) ([]admin.Trace, error) {
+	unlock, err := f.ask("Find")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var found []admin.Trace
+	for _, t := range slices.Backward(f.traces) {
+		to := q.To == "" || slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return admin.MatchAddress(q.To, r.Address) })
+		from := q.From == "" || admin.MatchAddress(q.From, t.Sender)
+		if to && from && (q.MessageID == "" || q.MessageID == t.MessageID) && !t.Created.Before(q.Since.Time) && len(found) < q.Limit {
+			found = append(found, t)
+		}
+	}
+	return found, nil
+}

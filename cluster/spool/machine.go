@@ -60,6 +60,7 @@ type Changes struct {
 	Directory bool     // accounts, domains, aliases, routes or settings changed
 	Locks     []string // mailboxes whose lock was broken or voided
 	Boxes     []string // mailboxes that got mail
+	Restored  bool     // a snapshot replaced everything: read it all again
 }
 
 // Queued is one recipient in the queue.

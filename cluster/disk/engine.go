@@ -1,0 +1,128 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"go.uber.org/zap"
+)
+
+// format is the version of the database's files. Checkpoints travel between
+// members as raw files, so it may rise only when every member can read it.
+const format = pebble.FormatValueSeparation
+
+// separate is the size from which values live in blob files of their own,
+// which compactions do not rewrite. Only bodies are that large.
+const separate = 4 << 10
+
+// rewriteAge is how old a blob file must be before its garbage is collected.
+const rewriteAge = 5 * time.Minute
+
+// engine returns the options of one database of the store.
+func (s *Store) engine(h *handle) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          s.o.FS,
+		Cache:                       s.cache,
+		DisableWAL:                  true,
+		FormatMajorVersion:          format,
+		MemTableSize:                uint64(s.o.MemTableSize),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		MaxManifestFileSize:         16 << 20,
+		BytesPerSync:                1 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		Logger:                      logger{s, h},
+		EventListener:               s.listener(h),
+	}
+	o.Experimental.ReadSamplingMultiplier = -1 // reads must not start compactions
+	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           separate,
+			MaxBlobReferenceDepth: 10,
+			RewriteMinimumAge:     rewriteAge,
+			TargetGarbageRatio:    0.3,
+		}
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = 16 << 10
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most lookups ask for ids not seen before
+		o.Levels[i].Compression = snappy
+	}
+	o.Levels[0].Compression = uncompressed // it is rewritten soon
+	return o
+}
+
+func snappy() *sstable.CompressionProfile       { return sstable.SnappyCompression }
+func uncompressed() *sstable.CompressionProfile { return sstable.NoCompression }
+
+// listener ends the process at errors that Pebble itself would retry for ever.
+func (s *Store) listener(h *handle) *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { s.broken(h, fmt.Errorf("disk: store: %w", err)) },
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			s.broken(h, fmt.Errorf("disk: store is damaged: %s: %w", i.Path, i.Details))
+		},
+		DiskSlow: func(i pebble.DiskSlowInfo) {
+			if i.Duration >= s.o.StallAfter {
+				s.broken(h, fmt.Errorf("disk: %s of %s hangs for %s", i.OpType, i.Path, i.Duration))
+				return
+			}
+			s.log.Warn("slow disk", zap.Stringer("operation", i.OpType), zap.String("path", i.Path),
+				zap.Duration("for", i.Duration))
+		},
+		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+			s.count.stalls.Add(1)
+			s.log.Warn("writes to the store are stalled", zap.String("reason", i.Reason))
+		},
+		FlushEnd: func(pebble.FlushInfo) { s.count.flushes.Add(1) },
+	}
+}
+
+// broken is fatal unless the database was replaced: what fails while it is
+// taken down touches nothing that is in use.
+func (s *Store) broken(h *handle, err error) {
+	if h != nil && h.retired.Load() {
+		s.log.Warn("replaced database", zap.Error(err))
+		return
+	}
+	s.fatal(err)
+}
+
+// checked passes an error of a read on. Damage found by a read is fatal: this
+// node must not go on serving from it.
+func (s *Store) checked(err error) error {
+	if err != nil && pebble.IsCorruptionError(err) {
+		err = fmt.Errorf("disk: store is damaged: %w", err)
+		s.fatal(err)
+	}
+	return err
+}
+
+// logger passes Pebble's messages to the store's log.
+type logger struct {
+	s *Store
+	h *handle
+}
+
+// Infof implements pebble.Logger.
+func (l logger) Infof(format string, args ...any) { l.s.log.Sugar().Debugf(format, args...) }
+
+// Errorf implements pebble.Logger.
+func (l logger) Errorf(format string, args ...any) { l.s.log.Sugar().Errorf(format, args...) }
+
+// Fatalf implements pebble.Logger. Pebble relies on it not to return: after a
+// failed write of its manifest it does not know what is on disk.
+func (l logger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("disk: store: "+format, args...)
+	l.s.fatal(err)
+	panic(err)
+}
+
+var errLeak = errors.New("disk: a reader outlived the store")

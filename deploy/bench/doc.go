@@ -1,0 +1,8 @@
+// Command bench runs the same load against a three-node cluster and against
+// the peers (Postfix, Dovecot) on the same machine in the same run, in turns,
+// and prints a table of ratios. It needs Debian's postfix (smtp-source,
+// smtp-sink) and dovecot-pop3d; rows whose programs are missing are left out
+// and said to be.
+//
+//	go run ./deploy/bench -n 3000 -rounds 3
+package main

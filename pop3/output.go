@@ -19,6 +19,10 @@ func (c *conn) free(n int) ([]byte, error) {
 	return c.out[len(c.out):cap(c.out)], nil
 }
 
+// directly is the most that is written in one call. Between two a session that
+// was cut can stop.
+const directly = 256 << 10
+
 // put appends p to the output. Runs that are larger than a block are written
 // from where they are.
 func (c *conn) put(p []byte) error {
@@ -28,7 +32,12 @@ func (c *conn) put(p []byte) error {
 			return err
 		}
 		if len(c.out) == 0 && len(p) >= blockSize {
-			return c.write(p)
+			n := min(len(p), directly)
+			if err := c.write(p[:n]); err != nil {
+				return err
+			}
+			p = p[n:]
+			continue
 		}
 		n := copy(room, p)
 		c.out = c.out[:len(c.out)+n]

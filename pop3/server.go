@@ -33,6 +33,17 @@ const (
 	defaults = APOP - 1
 )
 
+// ParseExtension finds an extension by its name in configurations: that of its
+// constant in lower case.
+func ParseExtension(name string) (Extension, bool) {
+	for i, n := range [...]string{"utf8", "lang", "uidparam", "lateuid", "sleep", "deli", "qaut", "last", "apop", "xlog"} {
+		if n == name {
+			return 1 << i, true
+		}
+	}
+	return 0, false
+}
+
 // ServerConfig says what a server does. Zero values take the default named.
 type ServerConfig struct {
 	// Hostname is named in the greeting. Empty: "localhost".

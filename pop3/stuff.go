@@ -165,6 +165,8 @@ func (s *stuffer) judge(c *conn, err error) error {
 		return nil
 	case c.outErr != nil:
 		return c.outErr
+	case errors.Is(err, errCut):
+		return errCut
 	}
 	return errShort{err}
 }

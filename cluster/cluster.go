@@ -1,0 +1,393 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/disk"
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Cluster is this node's membership in the cluster. All methods may be called
+// concurrently; after Run has returned only the identity is left.
+type Cluster struct {
+	o   Options
+	t   Tuning
+	log *zap.Logger
+	id  *identity
+
+	store *disk.Store
+	rlog  *disk.Log
+	port  *wire.Port
+	trans transport
+	raft  *raft.Raft
+	grpc  *grpc.Server
+
+	book     *book
+	beacon   *beacon
+	gate     *gate
+	peers    *peers
+	server   *server
+	session  *session
+	throne   atomic.Pointer[throne] // nil unless leading, with the barrier done
+	reads    *rounds                // read indexes for this node
+	verified *rounds                // read indexes as the leader gives them
+	reports  reports
+	inflight *inflight
+	joining  sync.Mutex // one membership change by a person at a time
+	kinds    [256]bool
+
+	controlBudget, bulkBudget *semaphore.Weighted
+
+	ctx     context.Context // ends when everything must stop
+	cancel  context.CancelFunc
+	acting  context.CancelFunc // ends the session's goroutine
+	acted   chan struct{}      // closed when it has ended
+	gateEnd context.CancelFunc
+	wg      sync.WaitGroup
+	gates   sync.WaitGroup
+	stop    sync.Once
+	stopErr error
+}
+
+// Open opens a node that Init or Join made, and starts it: when it returns,
+// the port accepts, the log runs, and the node looks for its leader. The
+// caller must call Run, which also ends it.
+func Open(o Options) (*Cluster, error) {
+	if o.Listener == nil {
+		l, err := net.Listen("tcp", o.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("cluster: %w", err)
+		}
+		o.Listener = l
+	}
+	c, err := open(o)
+	if err != nil {
+		return nil, errors.Join(err, o.Listener.Close())
+	}
+	return c, nil
+}
+
+func open(o Options) (*Cluster, error) {
+	id, err := loadIdentity(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.Advertise != "" {
+		id.Advertise = o.Advertise
+	}
+	if err := checkNode(id.Node, id.Advertise); err != nil {
+		return nil, err
+	}
+	me, err := id.wire()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		o: o, t: o.Tuning.withDefaults(), log: o.Log, id: id,
+		beacon: newBeacon(), inflight: newInflight(), kinds: knownKinds(),
+		server:  &server{how: map[string]Handler{}},
+		reports: reports{seen: map[string]report{}},
+	}
+	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.book = newBook(id.Node, 2*c.t.Heartbeat, id.Peers)
+	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.book.allow, Dial: o.Dial, Log: o.Log})
+	if err := c.openRaft(); err != nil {
+		c.cancel()
+		return nil, errors.Join(err, c.port.Close())
+	}
+	c.start()
+	return c, nil
+}
+
+// openRaft opens what is on disk and starts raft on it.
+func (c *Cluster) openRaft() error {
+	d, err := openDrawer(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed}, c.fatal)
+	if err != nil {
+		return err
+	}
+	c.store, c.rlog = d.store, d.log
+	c.trans = newTransport(c.port, c.book, c.log)
+	c.trans.TimeoutScale = timeoutScale
+	conf := c.t.raftConfig(c.id.Node, c.log)
+	err = c.id.settle(c.o.Dir, d.log, func() error { return c.bootstrap(conf, d) })
+	if err == nil {
+		err = d.store.View(c.book.learn)
+	}
+	if err == nil {
+		c.raft, err = raft.NewRaft(conf, d.store, d.log, d.log, d.store.Snapshots(), c.trans)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
+	}
+	c.book.raft.Store(c.raft)
+	return nil
+}
+
+// bootstrap writes the first entry of a new cluster's log: this node, alone.
+func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
+	had, err := raft.HasExistingState(d.log, d.log, d.store.Snapshots())
+	if err != nil || had {
+		return err
+	}
+	return raft.BootstrapCluster(conf, d.log, d.log, d.store.Snapshots(), c.trans, raft.Configuration{
+		Servers: []raft.Server{{ID: conf.LocalID, Address: raft.ServerAddress(c.id.Advertise)}},
+	})
+}
+
+// start starts every goroutine but raft's own.
+func (c *Cluster) start() {
+	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
+	c.gate = newGate(c.raft, c.t, c.valid)
+	c.server.gate = c.gate
+	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
+	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
+	c.server.handle(askReadIndex, c.answerReadIndex)
+	c.server.handle(askStatus, c.answerReport)
+	c.server.handle(askJoin, c.admit)
+	c.server.handle(askRemove, c.answerRemove)
+	c.server.handle(askTransfer, c.answerTransfer)
+	c.session = c.newSession()
+
+	gateCtx, gateEnd := context.WithCancel(context.Background())
+	c.gateEnd = gateEnd
+	for range c.t.GateDepth {
+		c.gates.Add(1)
+		go func() {
+			defer c.gates.Done()
+			c.gate.run(gateCtx)
+		}()
+	}
+	c.grpc = c.server.grpcServer()
+	for _, proto := range []string{wire.RPC, wire.Bulk} {
+		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
+	}
+	c.goRun(func() { c.doorkeeper(c.ctx) })
+	c.goRun(func() { c.watch(c.ctx) })
+	c.goRun(func() { c.housekeep(c.ctx) })
+	c.port.Start()
+	c.electSole()
+	acting, stop := context.WithCancel(c.ctx)
+	c.acting, c.acted = stop, make(chan struct{})
+	go func() {
+		defer close(c.acted)
+		c.session.run(acting)
+	}()
+}
+
+func (c *Cluster) goRun(fn func()) {
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		fn()
+	}()
+}
+
+func (c *Cluster) newSession() *session {
+	s := newSession()
+	m := proto.CloneOf(c.o.Member)
+	if m == nil {
+		m = &pb.Member{}
+	}
+	m.Id, m.Address = c.id.Node, c.id.Advertise
+	if m.MaxCommand == 0 {
+		m.MinCommand, m.MaxCommand = 1, spool.Version
+	}
+	s.member, s.log, s.now = m, c.log, bootNow
+	s.lease, s.renew = c.t.Lease-c.t.Margin, c.t.Renew
+	s.send = c.propose
+	s.probe = func() error { return probeDisk(c.o.Dir) }
+	s.behind = c.store.Applied
+	return s
+}
+
+// electSole spares a cluster of one the wait for a leader that can't be: it
+// tells its own raft to stand for election now, as a leader that hands over
+// would.
+func (c *Cluster) electSole() {
+	servers := c.book.servers()
+	if len(servers) != 1 || string(servers[0].ID) != c.id.Node || servers[0].Suffrage != raft.Voter {
+		return
+	}
+	c.goRun(func() {
+		me := raft.ServerID(c.id.Node)
+		addr, err := c.book.ServerAddr(me)
+		if err != nil {
+			return
+		}
+		req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+			ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(me), Addr: []byte(addr),
+		}}
+		if err := c.trans.TimeoutNow(me, addr, req, new(raft.TimeoutNowResponse)); err != nil {
+			c.log.Debug("cluster: no early election", zap.Error(err))
+		}
+	})
+}
+
+// changed runs on the applying goroutine.
+func (c *Cluster) changed(ch spool.Changes) {
+	if ch.Sessions {
+		// Registrations come with sessions, and may bring a new address.
+		if err := c.store.View(c.book.learn); err != nil {
+			c.log.Warn("cluster: members can't be read", zap.Error(err))
+		}
+	}
+	if c.o.OnChanges != nil {
+		c.o.OnChanges(ch)
+	}
+}
+
+// fatal ends this node's work as far as it can, and tells the owner.
+func (c *Cluster) fatal(err error) {
+	c.log.Error("cluster: this node can't go on", zap.Error(err))
+	if c.o.Fatal != nil {
+		c.o.Fatal(err)
+		return
+	}
+	panic(fmt.Sprintf("cluster: this node can't go on: %v", err))
+}
+
+// Run waits for ctx to end and then stops the node in order: no new
+// proposals, those under way answered, the session resigned, the leadership
+// handed over, the store flushed. It returns when every goroutine of the
+// Cluster has ended, with the first error of closing.
+func (c *Cluster) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return c.shutdown(true, nil)
+}
+
+// Crash stops the node as a power cut would, for tests: nobody is told,
+// nothing is flushed. image is called when the log has stopped and before the
+// store, in closing, can write: it may copy the directory.
+func (c *Cluster) Crash(image func()) error { return c.shutdown(false, image) }
+
+const stopTime = 5 * time.Second
+
+func (c *Cluster) shutdown(graceful bool, image func()) error {
+	c.stop.Do(func() { c.stopErr = c.end(graceful, image) })
+	return c.stopErr
+}
+
+func (c *Cluster) end(graceful bool, image func()) error {
+	if graceful {
+		c.retire()
+	} else {
+		c.inflight.close()
+	}
+	c.acting()
+	c.cancel()
+	<-c.acted
+	// The port goes first: raft waits for its calls to others, and a dead
+	// link would hold it.
+	err := c.trans.Close()
+	_ = c.port.Close()
+	err = errors.Join(err, c.raft.Shutdown().Error())
+	c.gateEnd()
+	c.gates.Wait()
+	c.peers.close()
+	c.grpc.Stop()
+	c.reads.drain()
+	c.verified.drain()
+	c.wg.Wait()
+	if image != nil {
+		image()
+	}
+	return errors.Join(err, c.store.Close(), c.rlog.Close())
+}
+
+// retire is the graceful part of stopping.
+func (c *Cluster) retire() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	empty := c.inflight.close()
+	c.acting()
+	<-c.acted
+	select {
+	case <-empty:
+	case <-ctx.Done():
+	}
+	short, cancelShort := context.WithTimeout(ctx, stopTime/3)
+	c.session.resign(short)
+	cancelShort()
+	if c.raft.State() != raft.Leader || len(c.book.servers()) < 2 {
+		return
+	}
+	if err := c.handOver(""); err != nil {
+		c.log.Warn("cluster: stops as the leader", zap.Error(err))
+	}
+}
+
+// ------------------------------------------------------- state and reading
+
+// ID is this node's id.
+func (c *Cluster) ID() string { return c.id.Node }
+
+// Addr is the address the cluster port listens on.
+func (c *Cluster) Addr() net.Addr { return c.port.Addr() }
+
+// View reads the latest local state; see disk.Store.View.
+func (c *Cluster) View(fn func(spool.View) error) error { return c.store.View(fn) }
+
+// Frozen reads the local state as of one index; see disk.Store.Frozen.
+func (c *Cluster) Frozen(fn func(v spool.View, index uint64) error) error { return c.store.Frozen(fn) }
+
+// OpenBody reads a message; see disk.Store.OpenBody.
+func (c *Cluster) OpenBody(id spool.ID, chunks uint32, prefix []byte) (io.ReadCloser, error) {
+	return c.store.OpenBody(id, chunks, prefix)
+}
+
+// Applied is the index up to which commands are applied here.
+func (c *Cluster) Applied() uint64 { return c.store.Applied() }
+
+// WaitApplied returns when a command's index, as in its Result, is applied here.
+func (c *Cluster) WaitApplied(ctx context.Context, index uint64) error {
+	return c.store.WaitApplied(ctx, index)
+}
+
+// MarkHash returns this node's hash of the state as of a Mark command.
+func (c *Cluster) MarkHash(ctx context.Context, id string) (index uint64, sum []byte, err error) {
+	return c.store.MarkHash(ctx, id)
+}
+
+// Epoch is the session under which this node may act now; 0: none.
+func (c *Cluster) Epoch() uint64 { return c.session.current() }
+
+// Until is the instant up to which this node may act on what it owns, counted
+// from before its last renewal was sent; the zero time where it may not act at
+// all. It is cheap. Whoever acts asks again before each step that can't be
+// taken back.
+func (c *Cluster) Until() time.Time { return c.session.Until() }
+
+// SessionLost returns a channel that is closed when the present session's
+// right to act ends; closed already where there is none.
+func (c *Cluster) SessionLost() <-chan struct{} { return c.session.Lost() }
+
+// Ready returns nil when the node can take traffic, else why not.
+func (c *Cluster) Ready() error {
+	switch {
+	case c.ctx.Err() != nil:
+		return errors.New("the node is stopping")
+	case c.beacon.look().leader == "":
+		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")
+	case c.Epoch() == 0 && c.session.registered():
+		return errors.New("the node is catching up with the others")
+	case c.Epoch() == 0:
+		return errors.New("the node has no session: it can't reach the leader, or its disk takes no writes")
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package cluster
+
+import "errors"
+
+// What can become of a proposal besides a Result.
+var (
+	// ErrUnavailable: the command was surely not applied. No leader took it in
+	// time, or this node is stopping.
+	ErrUnavailable = errors.New("cluster: the command was not applied")
+	// ErrUnknown: the command may have been applied, now or later. Proposing the
+	// same frame again is safe.
+	ErrUnknown = errors.New("cluster: it is not known whether the command was applied")
+	// ErrInvalid: the frame is not a command that this cluster may write.
+	ErrInvalid = errors.New("cluster: not a command of this cluster's version")
+)
+
+// Why a node can't be opened, initialised or joined.
+var (
+	ErrInUse   = errors.New("cluster: the data directory is in use")
+	ErrNoNode  = errors.New("cluster: the data directory belongs to no cluster: run 'relayd init' or 'relayd join' first")
+	ErrLogLost = errors.New("cluster: the raft log of this node is lost")
+	ErrToken   = errors.New("cluster: the join token is refused")
+	ErrMember  = errors.New("cluster: the node id is taken by a live member")
+	ErrQuorum  = errors.New("cluster: that would lose the quorum")
+)
+
+// How one attempt of a proposal can end without a result.
+var (
+	errNotLeader = errors.New("not the leader")                     // surely not applied
+	errUnsent    = errors.New("the leader can't be reached")        // surely not applied
+	errLost      = errors.New("the connection to the leader broke") // may be applied
+	errDeposed   = errors.New("leadership was lost")                // may be applied
+	errStopping  = errors.New("the node is stopping")               // surely not applied
+)
+
+// mayBeApplied tells the ends of an attempt apart.
+func mayBeApplied(err error) bool {
+	switch {
+	case err == nil, errors.Is(err, errNotLeader), errors.Is(err, errUnsent), errors.Is(err, errStopping), errors.Is(err, ErrInvalid):
+		return false
+	}
+	return true
+}
+
+// errNoLeader says that an election is under way, or that the quorum is gone.
+var errNoLeader = errors.New("the cluster has no leader at the moment")
+
+func isInvalid(err error) bool { return errors.Is(err, ErrInvalid) }

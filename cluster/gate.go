@@ -1,0 +1,271 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// applier is what the gate needs of raft.
+type applier interface {
+	Apply(cmd []byte, timeout time.Duration) raft.ApplyFuture
+	State() raft.RaftState
+}
+
+// sink is told what became of a proposal, exactly once and from the gate's
+// goroutine; it must not block.
+type sink interface {
+	settle(p *proposal, res *pb.Result, err error)
+}
+
+// proposal is one frame on its way into the log.
+type proposal struct {
+	frame spool.Frame
+	num   uint64 // the sink's own number for it
+	sink  sink
+	stage stage // guarded by the mutex of the gate or pipe that holds it
+}
+
+type stage uint8
+
+const (
+	queued    stage = iota
+	taken           // under way; what becomes of it is not ours any more
+	withdrawn       // the proposer gave up before it was taken
+)
+
+// fifo is a queue of proposals that reuses its memory.
+type fifo struct {
+	items []*proposal
+	head  int
+}
+
+func (q *fifo) len() int { return len(q.items) - q.head }
+
+func (q *fifo) push(p *proposal) {
+	if q.head > 0 && q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	q.items = append(q.items, p)
+}
+
+func (q *fifo) peek() *proposal { return q.items[q.head] }
+
+func (q *fifo) pop() *proposal {
+	p := q.items[q.head]
+	q.items[q.head] = nil
+	if q.head++; q.head > 1024 && q.head*2 > len(q.items) {
+		q.items = slices.Delete(q.items, 0, q.head)
+		q.head = 0
+	}
+	return p
+}
+
+// gate stands before raft on the leader. It lets a bounded number of groups
+// through at once and forms the next group from all that arrives meanwhile:
+// the busier the disk, the larger the groups, the fewer the syncs.
+type gate struct {
+	raft       applier
+	groupBytes int
+	bulkBytes  int
+	valid      func(spool.Frame) error
+	now        func() time.Time
+
+	turn sync.Mutex // held while a worker waits for, takes and submits a group
+
+	mu      sync.Mutex
+	control fifo
+	bulk    fifo
+	stamp   time.Time // the last one given: stamps never run backwards
+	wake    chan struct{}
+}
+
+func newGate(r applier, t Tuning, valid func(spool.Frame) error) *gate {
+	return &gate{
+		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
+		valid: valid, now: time.Now, wake: make(chan struct{}, 1),
+	}
+}
+
+// submit queues a proposal. The sink hears of it unless it is withdrawn first,
+// or the gate ends.
+func (g *gate) submit(ps ...*proposal) {
+	g.mu.Lock()
+	for _, p := range ps {
+		p.stage = queued
+		if p.frame.Bulk() {
+			g.bulk.push(p)
+		} else {
+			g.control.push(p)
+		}
+	}
+	g.mu.Unlock()
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// withdraw takes a proposal back. It reports whether that was in time: then it
+// is surely not applied, and its sink hears nothing.
+func (g *gate) withdraw(p *proposal) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p.stage == taken {
+		return false
+	}
+	p.stage = withdrawn
+	return true
+}
+
+// run works until ctx ends. As many goroutines run it as groups may be in
+// flight; it returns when its last group is answered.
+func (g *gate) run(ctx context.Context) {
+	group := make([]*proposal, 0, maxGroup)
+	futures := make([]raft.ApplyFuture, 0, maxGroup)
+	for {
+		g.turn.Lock()
+		group = g.wait(ctx, group[:0])
+		futures = g.send(group, futures[:0])
+		g.turn.Unlock()
+		if len(group) == 0 {
+			return
+		}
+		for i, f := range futures {
+			group[i].sink.settle(outcome(group[i], f))
+			group[i], futures[i] = nil, nil
+		}
+	}
+}
+
+// wait returns the next group; none means that ctx has ended.
+func (g *gate) wait(ctx context.Context, group []*proposal) []*proposal {
+	for {
+		if group = g.take(group); len(group) > 0 {
+			return group
+		}
+		select {
+		case <-g.wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// take forms a group: control first, so that a lock or a verdict never waits
+// for message bodies, but never so much of it that bulk would starve. The
+// frames are stamped here, under the mutex, and a frame that was stamped
+// before is copied first: the old one may still stand in the log's cache under
+// another index, and must not change there.
+func (g *gate) take(group []*proposal) []*proposal {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	entries, bytes := maxGroup, g.groupBytes
+	if g.bulk.len() > 0 {
+		entries, bytes = maxGroup*3/4, max(g.groupBytes-g.bulkBytes, 1)
+	}
+	group, used := pull(&g.control, group, entries, bytes)
+	bytes = g.groupBytes
+	if used > 0 {
+		bytes = g.bulkBytes
+	}
+	group, _ = pull(&g.bulk, group, maxGroup, bytes)
+	if now := g.now(); now.After(g.stamp) {
+		g.stamp = now
+	}
+	for _, p := range group {
+		if stamped(p.frame) {
+			p.frame = slices.Clone(p.frame)
+		}
+		p.frame.Stamp(g.stamp)
+	}
+	return group
+}
+
+// pull moves proposals to a group, within its limits but at least one.
+func pull(q *fifo, group []*proposal, entries, bytes int) ([]*proposal, int) {
+	used := 0
+	for q.len() > 0 && len(group) < entries {
+		p := q.peek()
+		if p.stage == withdrawn {
+			q.pop()
+			continue
+		}
+		if used > 0 && used+len(p.frame) > bytes {
+			break
+		}
+		used += len(p.frame)
+		p.stage = taken
+		group = append(group, q.pop())
+	}
+	return group, used
+}
+
+// stamped reports whether a frame has been through a gate.
+func stamped(f spool.Frame) bool {
+	return len(f) >= stampEnd && binary.BigEndian.Uint64(f[stampStart:stampEnd]) != 0
+}
+
+// Where the leader's time stands in a frame.
+const stampStart, stampEnd = 2, 10
+
+// send hands a group to raft in one go, so that its main loop finds it whole.
+func (g *gate) send(group []*proposal, futures []raft.ApplyFuture) []raft.ApplyFuture {
+	leads := g.raft.State() == raft.Leader
+	for _, p := range group {
+		futures = append(futures, g.apply(p, leads))
+	}
+	return futures
+}
+
+func (g *gate) apply(p *proposal, leads bool) raft.ApplyFuture {
+	if err := g.valid(p.frame); err != nil {
+		return refused{err}
+	}
+	if !leads {
+		return refused{errNotLeader}
+	}
+	return g.raft.Apply(p.frame, 0)
+}
+
+// refused is the future of an entry that never went to raft.
+type refused struct{ err error }
+
+func (f refused) Error() error          { return f.err }
+func (f refused) Response() interface{} { return nil }
+func (f refused) Index() uint64         { return 0 }
+
+// outcome waits for a future and reads it.
+func outcome(p *proposal, f raft.ApplyFuture) (*proposal, *pb.Result, error) {
+	if err := f.Error(); err != nil {
+		return p, nil, raftError(err)
+	}
+	switch r := f.Response().(type) {
+	case *pb.Result:
+		return p, r, nil
+	case error:
+		return p, nil, fmt.Errorf("cluster: apply: %w", r)
+	default:
+		return p, nil, fmt.Errorf("cluster: apply answered %T", r)
+	}
+}
+
+// raftError sorts raft's errors: which of them mean surely not applied.
+func raftError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", errNotLeader, err)
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, raft.ErrAbortedByRestore):
+		return fmt.Errorf("%w: %w", errDeposed, err)
+	}
+	return err
+}

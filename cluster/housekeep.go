@@ -1,0 +1,69 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+)
+
+// housekeep does what every node does for itself: it keeps the log short in
+// octets, cuts off those who are no longer members, and reads the member
+// records again, should a hint have been missed.
+func (c *Cluster) housekeep(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	trail := c.t.Trailing
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		_ = c.store.View(c.book.learn)
+		c.cutOff()
+		trail = c.trim(trail)
+	}
+}
+
+// cutOff ends the connections to nodes that were removed.
+func (c *Cluster) cutOff() {
+	gone := func(node string) bool { return node != "" && c.book.allow(node, "") != nil }
+	c.port.CutOff(gone)
+	c.peers.forget(gone)
+}
+
+// trim takes a snapshot when the log has grown too large. How many entries
+// stay behind it, for members that lag a little, depends on their size: raft
+// counts entries, disks count octets. It returns the number now set.
+func (c *Cluster) trim(trail uint64) uint64 {
+	size := c.rlog.Bytes()
+	if size <= c.t.LogBytes {
+		return trail
+	}
+	first, err := c.rlog.FirstIndex()
+	if err != nil {
+		return trail
+	}
+	last, err := c.rlog.LastIndex()
+	if err != nil || last < first {
+		return trail
+	}
+	average := max(size/int64(last-first+1), 1)
+	want := min(c.t.Trailing, uint64(c.t.LogBytes/2/average)+1)
+	if want != trail {
+		rc := c.raft.ReloadableConfig()
+		rc.TrailingLogs = want
+		if err := c.raft.ReloadConfig(rc); err != nil {
+			c.log.Warn("cluster: reload", zap.Error(err))
+			return trail
+		}
+	}
+	f := c.raft.Snapshot()
+	if err := f.Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
+		c.log.Warn("cluster: the log is too long, and the snapshot failed", zap.Int64("octets", size), zap.Error(err))
+	}
+	return want
+}

@@ -1,0 +1,193 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+)
+
+// What a data directory holds.
+const (
+	identityFile = "identity.json" // who the node is; the last thing Init and Join write
+	stateDir     = "state"         // the store
+	logDir       = "raft"          // raft's log, term and vote
+)
+
+// identity is who a node is, as its file says. The file is replaced as a
+// whole, so that it is there or not.
+type identity struct {
+	Cluster   string            `json:"cluster"`
+	Name      string            `json:"name,omitempty"`
+	Node      string            `json:"node"`
+	Advertise string            `json:"advertise"`
+	CA        string            `json:"ca"`               // PEM
+	CAKey     string            `json:"ca_key,omitempty"` // PEM; only until the replicated state has it
+	Cert      string            `json:"cert"`
+	Key       string            `json:"key"`
+	Log       string            `json:"log"`                 // names the raft log that belongs to this identity
+	Fresh     bool              `json:"fresh,omitempty"`     // the log has yet to be made
+	Bootstrap bool              `json:"bootstrap,omitempty"` // and begins the cluster
+	Peers     map[string]string `json:"peers,omitempty"`     // addresses known at the time of joining
+
+	mu sync.Mutex
+}
+
+// Initialised reports whether a directory holds a node's identity: whether
+// Open can open it.
+func Initialised(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, identityFile))
+	return err == nil
+}
+
+func loadIdentity(dir string) (*identity, error) {
+	b, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (%s)", ErrNoNode, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	id := &identity{}
+	if err := json.Unmarshal(b, id); err != nil {
+		return nil, fmt.Errorf("cluster: %s is damaged: %w", filepath.Join(dir, identityFile), err)
+	}
+	return id, nil
+}
+
+// save writes the identity so that after a crash there is the old one or the
+// new one.
+func (id *identity) save(dir string) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, identityFile), append(b, '\n'))
+}
+
+// forgetKey takes the CA's key out of the file: the replicated state has it.
+func (id *identity) forgetKey(dir string, log *zap.Logger) {
+	id.mu.Lock()
+	id.CAKey = ""
+	id.mu.Unlock()
+	if err := id.save(dir); err != nil {
+		log.Warn("cluster: the CA key stays in the identity file", zap.Error(err))
+	}
+}
+
+// wire makes the TLS side of an identity.
+func (id *identity) wire() (wire.Identity, error) {
+	ca, err := parseCert([]byte(id.CA))
+	if err != nil {
+		return wire.Identity{}, fmt.Errorf("cluster: the CA's certificate: %w", err)
+	}
+	cert, err := tls.X509KeyPair([]byte(id.Cert), []byte(id.Key))
+	if err != nil {
+		return wire.Identity{}, fmt.Errorf("cluster: the node's certificate: %w", err)
+	}
+	// Joining nodes, which know only its fingerprint, need to see the CA.
+	cert.Certificate = append(cert.Certificate, ca.Raw)
+	return wire.Identity{Cluster: id.Cluster, Node: id.Node, Cert: cert, CA: ca}, nil
+}
+
+// vacant checks that a directory can take a new node, and makes it.
+func vacant(dir string) error {
+	if Initialised(dir) {
+		id, err := loadIdentity(dir)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInUse, err)
+		}
+		return fmt.Errorf("%w: %s is node %s of cluster %s: start it with 'relayd run'", ErrInUse, dir, id.Node, id.Cluster)
+	}
+	for _, sub := range []string{stateDir, logDir} {
+		entries, err := os.ReadDir(filepath.Join(dir, sub))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cluster: %w", err)
+		}
+		if len(entries) > 0 {
+			return fmt.Errorf("%w: %s holds the data of a node whose %s is gone: restore that file, or choose an empty directory",
+				ErrInUse, filepath.Join(dir, sub), identityFile)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return probeDisk(dir)
+}
+
+// logName is where the log says whose it is.
+var logName = []byte("relay-log")
+
+// settle ties the raft log to the identity, and begins the cluster where that
+// is still to do. A node must never run with another log than it began with:
+// it would vote without knowing what it promised.
+func (id *identity) settle(dir string, stable raft.StableStore, bootstrap func() error) error {
+	have, err := stable.Get(logName)
+	if err != nil && err.Error() != "not found" {
+		return fmt.Errorf("cluster: read the log's name: %w", err)
+	}
+	switch {
+	case len(have) == 0 && !id.Fresh:
+		return fmt.Errorf("%w: move %s away and join again with 'relayd join' and a token of 'relayctl node token'", ErrLogLost, dir)
+	case len(have) > 0 && !bytes.Equal(have, []byte(id.Log)):
+		return fmt.Errorf("%w: %s belongs to another identity than %s", ErrLogLost, filepath.Join(dir, logDir), identityFile)
+	case !id.Fresh:
+		return nil
+	}
+	if id.Bootstrap {
+		if err := bootstrap(); err != nil {
+			return err
+		}
+	}
+	if len(have) == 0 {
+		if err := stable.Set(logName, []byte(id.Log)); err != nil {
+			return fmt.Errorf("cluster: name the log: %w", err)
+		}
+	}
+	id.Fresh, id.Bootstrap = false, false
+	return id.save(dir)
+}
+
+// writeFile replaces a file as a whole and makes that last.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails after the rename, as it should
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if bad := f.Close(); err == nil {
+		err = bad
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,371 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The services of the port, by ALPN name. The number is the version of what is
+// spoken inside.
+const (
+	Raft = "relay-raft/1" // the log's own traffic
+	RPC  = "relay-rpc/1"  // small proposals, questions and answers
+	Bulk = "relay-bulk/1" // proposals that carry large bodies
+	Join = "relay-join/1" // the one service open to nodes without a certificate
+)
+
+const (
+	handshakeTime  = 10 * time.Second
+	handshakeLimit = 256
+	userTimeout    = 15 * time.Second
+)
+
+// Options say how a Port listens and dials.
+type Options struct {
+	Listener net.Listener // the Port owns it from now on
+	Identity Identity
+	// Allow is asked about each peer that shows a good certificate, in both
+	// directions; nil allows all. It is called concurrently and must be quick.
+	Allow func(node, proto string) error
+	// Dial opens the TCP connection; nil is net.Dialer.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	Log  *zap.Logger
+}
+
+// Stats counts what a Port has seen.
+type Stats struct {
+	Accepted atomic.Uint64 // handshakes that succeeded
+	Refused  atomic.Uint64 // handshakes that failed, or peers not allowed
+	Dialled  atomic.Uint64
+}
+
+// Port is one listener shared by several protocols, and the way to the ports
+// of the other members. All methods may be called concurrently.
+type Port struct {
+	Stats Stats
+
+	o      Options
+	server *tls.Config
+	routes map[string]*listener
+	done   chan struct{}
+	once   sync.Once
+	wg     sync.WaitGroup
+	slots  chan struct{}
+
+	mu    sync.Mutex
+	conns map[net.Conn]string // every live connection and its peer
+}
+
+// New makes a port. Listeners of all protocols exist from here on; nothing is
+// accepted before Start.
+func New(o Options) *Port {
+	if o.Dial == nil {
+		d := &net.Dialer{Timeout: handshakeTime, KeepAliveConfig: keepAlive()}
+		o.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+	}
+	if o.Allow == nil {
+		o.Allow = func(string, string) error { return nil }
+	}
+	p := &Port{
+		o:      o,
+		routes: make(map[string]*listener),
+		done:   make(chan struct{}),
+		slots:  make(chan struct{}, handshakeLimit),
+		conns:  make(map[net.Conn]string),
+	}
+	for _, proto := range []string{Raft, RPC, Bulk, Join} {
+		p.routes[proto] = &listener{port: p, proto: proto, conns: make(chan *Conn), done: make(chan struct{})}
+	}
+	p.server = p.serverConfig()
+	return p
+}
+
+// Listen returns the listener of one protocol. Its connections are *Conn.
+func (p *Port) Listen(proto string) net.Listener { return p.routes[proto] }
+
+// Addr is the address listened on.
+func (p *Port) Addr() net.Addr { return p.o.Listener.Addr() }
+
+// Start accepts connections until Close.
+func (p *Port) Start() {
+	p.wg.Add(1)
+	go p.accept()
+}
+
+// Close stops accepting, closes every connection and waits for the handshakes
+// under way.
+func (p *Port) Close() error {
+	var err error
+	p.once.Do(func() {
+		close(p.done)
+		err = p.o.Listener.Close()
+		p.CutOff(func(string) bool { return true })
+	})
+	p.wg.Wait()
+	return err
+}
+
+// CutOff closes the live connections, of either direction, whose peer is
+// named by fn: a node that was removed must not go on talking.
+func (p *Port) CutOff(fn func(node string) bool) {
+	var doomed []net.Conn
+	p.mu.Lock()
+	for c, peer := range p.conns {
+		if fn(peer) {
+			doomed = append(doomed, c)
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range doomed {
+		_ = c.Close()
+	}
+}
+
+func (p *Port) accept() {
+	defer p.wg.Done()
+	wait := 5 * time.Millisecond
+	for {
+		raw, err := p.o.Listener.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || p.closed() {
+				return
+			}
+			// Out of file descriptors, or a peer gone before accept: the
+			// port must outlive it.
+			p.o.Log.Warn("cluster port: accept failed", zap.Error(err))
+			select {
+			case <-time.After(wait):
+			case <-p.done:
+				return
+			}
+			wait = min(2*wait, time.Second)
+			continue
+		}
+		wait = 5 * time.Millisecond
+		select {
+		case p.slots <- struct{}{}:
+			p.wg.Add(1)
+			go p.welcome(raw)
+		default:
+			p.Stats.Refused.Add(1)
+			_ = raw.Close()
+		}
+	}
+}
+
+func (p *Port) closed() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// welcome does the handshake of one inbound connection and routes it.
+func (p *Port) welcome(raw net.Conn) {
+	defer p.wg.Done()
+	c, err := p.greet(raw)
+	<-p.slots
+	if err != nil {
+		p.Stats.Refused.Add(1)
+		if !p.closed() {
+			p.o.Log.Warn("cluster port: connection refused", zap.Stringer("remote", raw.RemoteAddr()), zap.Error(err))
+		}
+		_ = raw.Close()
+		return
+	}
+	p.Stats.Accepted.Add(1)
+	p.routes[c.Proto].offer(c)
+}
+
+func (p *Port) greet(raw net.Conn) (*Conn, error) {
+	tune(raw)
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
+	defer cancel()
+	if !p.track(raw, "") {
+		return nil, net.ErrClosed
+	}
+	t := tls.Server(raw, p.server)
+	if err := t.HandshakeContext(ctx); err != nil {
+		p.forget(raw)
+		return nil, err
+	}
+	state := t.ConnectionState()
+	c := &Conn{Conn: t, Proto: state.NegotiatedProtocol, forget: func() { p.forget(raw) }}
+	if p.routes[c.Proto] == nil {
+		p.forget(raw)
+		return nil, fmt.Errorf("%w: it asked for no service of ours (%q)", ErrPeer, c.Proto)
+	}
+	if c.Proto != Join {
+		// VerifyConnection has checked the chain.
+		c.Peer, _ = NodeOf(state.PeerCertificates[0], p.o.Identity.Cluster)
+		p.track(raw, c.Peer)
+	}
+	return c, nil
+}
+
+// Dial connects to a member. The connection is to that node and no other, or
+// the call fails with ErrPeer.
+func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error) {
+	if p.closed() {
+		return nil, net.ErrClosed
+	}
+	if err := p.o.Allow(node, proto); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	raw, err := p.o.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	tune(raw)
+	if !p.track(raw, node) {
+		_ = raw.Close()
+		return nil, net.ErrClosed
+	}
+	t := tls.Client(raw, p.clientConfig(proto, node))
+	if err := t.HandshakeContext(ctx); err != nil {
+		p.forget(raw)
+		_ = raw.Close()
+		return nil, fmt.Errorf("wire: %s at %s: %w", node, addr, err)
+	}
+	p.Stats.Dialled.Add(1)
+	return &Conn{Conn: t, Peer: node, Proto: proto, forget: func() { p.forget(raw) }}, nil
+}
+
+// track remembers a connection, so that Close and CutOff find it.
+func (p *Port) track(raw net.Conn, peer string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed() {
+		return false
+	}
+	p.conns[raw] = peer
+	return true
+}
+
+func (p *Port) forget(raw net.Conn) {
+	p.mu.Lock()
+	delete(p.conns, raw)
+	p.mu.Unlock()
+}
+
+func (p *Port) serverConfig() *tls.Config {
+	member := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{p.o.Identity.Cert},
+		NextProtos:   []string{Raft, RPC, Bulk},
+		// The chain is checked in VerifyConnection, against our CA alone.
+		ClientAuth:                  tls.RequireAnyClientCert,
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			node, err := p.o.Identity.verify(s.PeerCertificates)
+			if err != nil {
+				return err
+			}
+			return p.o.Allow(node, s.NegotiatedProtocol)
+		},
+	}
+	stranger := &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{p.o.Identity.Cert},
+		NextProtos:             []string{Join},
+		SessionTicketsDisabled: true,
+	}
+	outer := member.Clone()
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == Join {
+			return stranger, nil
+		}
+		return member, nil
+	}
+	return outer
+}
+
+func (p *Port) clientConfig(proto, node string) *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		Certificates:                []tls.Certificate{p.o.Identity.Cert},
+		NextProtos:                  []string{proto},
+		DynamicRecordSizingDisabled: true,
+		// Names of hosts mean nothing here: VerifyConnection checks the chain
+		// against our CA and the node's own name.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			got, err := p.o.Identity.verify(s.PeerCertificates)
+			if err != nil {
+				return err
+			}
+			if got != node {
+				return fmt.Errorf("%w: %s answered, not %s", ErrPeer, got, node)
+			}
+			if s.NegotiatedProtocol != proto {
+				return fmt.Errorf("%w: it does not speak %s", ErrPeer, proto)
+			}
+			return nil
+		},
+	}
+}
+
+// DialJoin connects, without a certificate, to any member of a cluster whose
+// CA has the given fingerprint (SHA-256 of the certificate), and returns the
+// CA's certificate. Nothing is sent before the fingerprint was checked.
+func DialJoin(ctx context.Context, addr string, fingerprint [32]byte, dial func(context.Context, string) (net.Conn, error)) (*tls.Conn, *x509.Certificate, error) {
+	if dial == nil {
+		d := &net.Dialer{Timeout: handshakeTime}
+		dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+	}
+	raw, err := dial(ctx, addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	tune(raw)
+	var ca *x509.Certificate
+	t := tls.Client(raw, &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		NextProtos:         []string{Join},
+		InsecureSkipVerify: true, // checked against the fingerprint below
+		VerifyConnection: func(s tls.ConnectionState) error {
+			ca, err = pinned(s.PeerCertificates, fingerprint)
+			return err
+		},
+	})
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, nil, err
+	}
+	if t.ConnectionState().NegotiatedProtocol != Join {
+		_ = t.Close()
+		return nil, nil, fmt.Errorf("%w: %s is not a cluster port", ErrPeer, addr)
+	}
+	return t, ca, nil
+}
+
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3}
+}
+
+// tune sets what every connection between members has: dead peers are noticed
+// within seconds, idle or not.
+func tune(c net.Conn) {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	_ = t.SetKeepAliveConfig(keepAlive())
+	if raw, err := t.SyscallConn(); err == nil {
+		_ = setUserTimeout(raw, userTimeout)
+	}
+}

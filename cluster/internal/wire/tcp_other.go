@@ -1,0 +1,11 @@
+//go:build !linux
+
+package wire
+
+import (
+	"syscall"
+	"time"
+)
+
+// setUserTimeout has no equivalent here; keepalive alone finds dead peers.
+func setUserTimeout(syscall.RawConn, time.Duration) error { return nil }

@@ -1,0 +1,355 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// JoinOptions describe a node that wants to become a member.
+type JoinOptions struct {
+	ID        string // of the node, for life; or the one it had before its disk was lost
+	Dir       string
+	Advertise string // host:port at which others will reach the node
+	Token     string // as Token made it
+	Addr      string // cluster port of any member
+	Log       *zap.Logger
+	Dial      func(ctx context.Context, addr string) (net.Conn, error) // nil: the system's
+}
+
+// joinRequest and joinReply are the one exchange on a join connection; each is
+// JSON behind its length (4 octets, big endian).
+type joinRequest struct {
+	Secret    []byte `json:"secret"`
+	Node      string `json:"node"`
+	Advertise string `json:"advertise"`
+	CSR       []byte `json:"csr"`
+	Request   []byte `json:"request"` // one for all tries: a token is used once
+}
+
+type joinReply struct {
+	Refused string            `json:"refused,omitempty"` // in words; nothing else is set
+	Kind    string            `json:"kind,omitempty"`    // token, member, or empty: try again
+	Cluster string            `json:"cluster,omitempty"`
+	Name    string            `json:"name,omitempty"`
+	Cert    string            `json:"cert,omitempty"`
+	CA      string            `json:"ca,omitempty"`
+	Peers   map[string]string `json:"peers,omitempty"`
+}
+
+const (
+	joinLimit   = 64 << 10
+	joinTime    = 30 * time.Second
+	joinAtOnce  = 16
+	askJoin     = "cluster/join"
+	kindToken   = "token"
+	kindMember  = "member"
+	memberGrace = 8 * time.Second
+)
+
+// Join makes a node of an empty directory a member of a running cluster: it
+// checks the CA against the token's fingerprint before it sends the secret,
+// has its key certified, and is entered as a member without a vote; the vote
+// comes by itself when the node runs and has caught up. The identity file is
+// written last and as a whole. Errors: ErrInUse, ErrToken, ErrMember; anything
+// else may be tried again with the same token while it has uses left.
+func Join(ctx context.Context, o JoinOptions) error {
+	if err := checkNode(o.ID, o.Advertise); err != nil {
+		return err
+	}
+	token, err := parseToken(o.Token)
+	if err != nil {
+		return err
+	}
+	if err := vacant(o.Dir); err != nil {
+		return err
+	}
+	key, csr, err := newRequest(o.ID)
+	if err != nil {
+		return fmt.Errorf("cluster: make the node's key: %w", err)
+	}
+	req := joinRequest{Secret: token.secret[:], Node: o.ID, Advertise: o.Advertise, CSR: csr, Request: make([]byte, 16)}
+	_, _ = rand.Read(req.Request)
+	reply, err := knock(ctx, o, token, req)
+	if err != nil {
+		return err
+	}
+	id := &identity{
+		Cluster: reply.Cluster, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
+		CA: reply.CA, Cert: reply.Cert, Key: string(key), Log: newLogName(), Fresh: true, Peers: reply.Peers,
+	}
+	if _, err := id.wire(); err != nil {
+		return fmt.Errorf("cluster: the member's answer is unusable: %w", err)
+	}
+	if err := id.save(o.Dir); err != nil {
+		return fmt.Errorf("cluster: write the identity: %w", err)
+	}
+	o.Log.Info("cluster: joined", zap.String("cluster", id.Cluster), zap.String("node", id.Node))
+	return nil
+}
+
+// knock asks until it is let in or refused for good.
+func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (joinReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	began := time.Now()
+	for {
+		reply, err := knockOnce(ctx, o, token, req)
+		switch {
+		case err == nil && reply.Refused == "":
+			return reply, nil
+		case errors.Is(err, wire.ErrFingerprint):
+			return reply, fmt.Errorf("%w: %s belongs to another cluster than the token", ErrToken, o.Addr)
+		case err != nil:
+			err = fmt.Errorf("cluster: join by way of %s: %w", o.Addr, err)
+		case reply.Kind == kindToken:
+			return reply, fmt.Errorf("%w: %s", ErrToken, reply.Refused)
+		case reply.Kind == kindMember && time.Since(began) > memberGrace:
+			return reply, fmt.Errorf("%w: %s", ErrMember, reply.Refused)
+		default:
+			err = fmt.Errorf("cluster: %s refuses for now: %s", o.Addr, reply.Refused)
+		}
+		if errors.Is(err, wire.ErrPeer) {
+			return reply, err
+		}
+		o.Log.Info("cluster: trying again", zap.Error(err))
+		if sleep(ctx, 250*time.Millisecond); ctx.Err() != nil {
+			return reply, err
+		}
+	}
+}
+
+func knockOnce(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (reply joinReply, err error) {
+	c, ca, err := wire.DialJoin(ctx, o.Addr, token.fingerprint, o.Dial)
+	if err != nil {
+		return reply, err
+	}
+	defer c.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(deadline)
+	}
+	if err := writeJSON(c, req); err != nil {
+		return reply, err
+	}
+	if err := readJSON(c, &reply); err != nil {
+		return reply, err
+	}
+	// What we trust is the CA the token names, whatever the reply says.
+	reply.CA = string(certPEM(ca.Raw))
+	return reply, nil
+}
+
+func writeJSON(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
+	return err
+}
+
+func readJSON(r io.Reader, v any) error {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > joinLimit {
+		return errParcel
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+// doorkeeper serves the join connections until the port closes.
+func (c *Cluster) doorkeeper(ctx context.Context) {
+	l := c.port.Listen(wire.Join)
+	slots := make(chan struct{}, joinAtOnce)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			_ = conn.Close()
+			continue
+		}
+		c.wg.Add(1)
+		go func() {
+			defer c.wg.Done()
+			defer func() { <-slots }()
+			defer conn.Close()
+			c.door(ctx, conn)
+		}()
+	}
+}
+
+// door answers one stranger.
+func (c *Cluster) door(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	_ = conn.SetDeadline(time.Now().Add(joinTime))
+	var req joinRequest
+	if err := readJSON(conn, &req); err != nil {
+		return
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return
+	}
+	var reply joinReply
+	b, err := c.askLeader(ctx, askJoin, body)
+	if err == nil {
+		err = json.Unmarshal(b, &reply)
+	}
+	if err != nil {
+		reply = refusal(err)
+	}
+	log := c.log.With(zap.Stringer("remote", conn.RemoteAddr()), zap.String("node", req.Node))
+	if reply.Refused != "" {
+		log.Warn("cluster: a node was not let in", zap.String("why", reply.Refused))
+	} else {
+		log.Info("cluster: a node joined")
+	}
+	_ = writeJSON(conn, reply)
+}
+
+func refusal(err error) joinReply {
+	r := joinReply{Refused: err.Error()}
+	switch {
+	case errors.Is(err, ErrToken):
+		r.Kind = kindToken
+	case errors.Is(err, ErrMember):
+		r.Kind = kindMember
+	}
+	return r
+}
+
+// admit is the leader's part of a join.
+func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	if c.throne.Load() == nil {
+		return nil, errNotLeader
+	}
+	var req joinRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, err
+	}
+	if err := checkNode(req.Node, req.Advertise); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	token := joinToken{}
+	if copy(token.secret[:], req.Secret) != secretSize || len(req.Request) == 0 {
+		return nil, ErrToken
+	}
+	c.joining.Lock()
+	defer c.joining.Unlock()
+	record, err := c.unlessLive(req.Node)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := openAuthority(record.CaCert, record.CaKey)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := ca.sign(req.CSR, record.Id, req.Node)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the certificate request: %w", ErrToken, err)
+	}
+	if err := c.useToken(ctx, token, req); err != nil {
+		return nil, err
+	}
+	if err := c.enter(ctx, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(joinReply{Cluster: record.Id, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
+}
+
+// unlessLive returns the cluster's record, unless the node id belongs to a
+// member that lives.
+func (c *Cluster) unlessLive(node string) (record *pb.Cluster, err error) {
+	err = c.store.View(func(v spool.View) error {
+		var there bool
+		if record, there, err = v.Cluster(); err != nil {
+			return err
+		}
+		if !there {
+			return fmt.Errorf("%w: the cluster is just being made", ErrUnavailable)
+		}
+		_, live, err := v.Session(node)
+		if err == nil && live {
+			err = fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", ErrMember, node)
+		}
+		return err
+	})
+	return record, err
+}
+
+func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest) error {
+	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{Hash: token.hash(), Node: req.Node, Request: req.Request})
+	if err != nil {
+		return err
+	}
+	res, err := c.propose(ctx, f)
+	if err != nil {
+		return err
+	}
+	if res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
+		return fmt.Errorf("%w: %s", ErrToken, res.Text)
+	}
+	return nil
+}
+
+// enter makes a node a member without a vote. Where its id is known, the node
+// comes back without its log: its vote, which it could give against what it
+// promised, is taken away first.
+func (c *Cluster) enter(ctx context.Context, id raft.ServerID, addr raft.ServerAddress) error {
+	if c.book.member(string(id)) {
+		if err := c.change(c.raft.RemoveServer(id, 0, changeTime)); err != nil {
+			return err
+		}
+		c.log.Warn("cluster: a member comes back without its data", zap.String("node", string(id)))
+	}
+	c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node}})
+	return c.change(c.raft.AddNonvoter(id, addr, 0, changeTime))
+}
+
+// change waits for a membership change and sorts its error.
+func (c *Cluster) change(f raft.IndexFuture) error {
+	if err := f.Error(); err != nil {
+		err = raftError(err)
+		if mayBeApplied(err) {
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// addresses lists where the members are.
+func (c *Cluster) addresses() map[string]string {
+	all := map[string]string{}
+	for _, s := range c.book.servers() {
+		if addr, err := c.book.address(string(s.ID)); err == nil {
+			all[string(s.ID)] = addr
+		}
+	}
+	return all
+}

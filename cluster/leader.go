@@ -1,0 +1,375 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// watch keeps the beacon lit and the leader's work running exactly while this
+// node leads. It ends with ctx.
+func (c *Cluster) watch(ctx context.Context) {
+	seen := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
+	})
+	c.raft.RegisterObserver(observer)
+	defer c.raft.DeregisterObserver(observer)
+	// Observations are dropped when the channel is full, so look by the clock too.
+	tick := time.NewTicker(c.t.Tick)
+	defer tick.Stop()
+
+	var led uint64 // term in which we lead
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		term := c.raft.CurrentTerm()
+		leads := c.raft.State() == raft.Leader
+		_, leader := c.raft.LeaderWithID()
+		if c.beacon.show(string(leader), term) {
+			c.log.Info("cluster: leader", zap.String("leader", string(leader)), zap.Uint64("term", term))
+			if leader != "" && string(leader) != c.id.Node {
+				c.peers.prepare(string(leader))
+			}
+		}
+		if led != 0 && (!leads || term != led) {
+			stop()
+			led, stop = 0, func() {}
+		}
+		if leads && led == 0 {
+			led = term
+			stop = c.reign(ctx, term)
+		}
+		select {
+		case <-seen:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reign starts the work of a leader. The returned function ends it and waits.
+func (c *Cluster) reign(ctx context.Context, term uint64) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if c.ascend(ctx, term) {
+			c.govern(ctx)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		c.throne.Store(nil)
+	}
+}
+
+// ascend makes sure that all that former leaders committed is applied here.
+func (c *Cluster) ascend(ctx context.Context, term uint64) bool {
+	barrier := c.raft.Barrier(0)
+	ended := make(chan error, 1)
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		ended <- barrier.Error()
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return false
+		}
+	case <-ctx.Done():
+		return false
+	}
+	index := c.raft.CommitIndex()
+	if f, ok := barrier.(raft.IndexFuture); ok {
+		index = f.Index()
+	}
+	c.throne.Store(&throne{term: term, barrier: index, applied: c.store.Applied()})
+	return true
+}
+
+// govern does the leader's chores until ctx ends: whatever it decides is a
+// command that the state machine may refuse, so that a leader that was
+// deposed without knowing does no harm.
+func (c *Cluster) govern(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.steward(ctx)
+	}()
+	defer func() { <-done }()
+	watch := newDeathwatch(c.t.Lease + c.t.Margin)
+	tick := time.NewTicker(c.t.Tick)
+	defer tick.Stop()
+	for {
+		if sessions, err := c.sessions(); err == nil {
+			for _, dead := range watch.look(time.Now(), sessions) {
+				c.expire(ctx, dead)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Cluster) sessions() (all []*pb.Session, err error) {
+	err = c.store.View(func(v spool.View) error {
+		all, err = v.Sessions()
+		return err
+	})
+	return all, err
+}
+
+// deathwatch counts for each session how long it has not been renewed, on this
+// node's clock and from when this leader saw the renewal applied: for a new
+// leader, all clocks begin at full.
+type deathwatch struct {
+	grace time.Duration
+	seen  map[string]sighting
+}
+
+type sighting struct {
+	epoch, renewed uint64
+	at             time.Time
+}
+
+func newDeathwatch(grace time.Duration) *deathwatch {
+	return &deathwatch{grace: grace, seen: map[string]sighting{}}
+}
+
+// look returns the sessions to expire.
+func (w *deathwatch) look(now time.Time, sessions []*pb.Session) (dead []*pb.Session) {
+	live := make(map[string]bool, len(sessions))
+	for _, s := range sessions {
+		live[s.Node] = true
+		last, ok := w.seen[s.Node]
+		switch {
+		case !ok || last.epoch != s.Epoch || last.renewed != s.Renewed:
+			w.seen[s.Node] = sighting{s.Epoch, s.Renewed, now}
+		case now.Sub(last.at) > w.grace:
+			dead = append(dead, s)
+		}
+	}
+	for node := range w.seen {
+		if !live[node] {
+			delete(w.seen, node)
+		}
+	}
+	return dead
+}
+
+func (c *Cluster) expire(ctx context.Context, dead *pb.Session) {
+	c.log.Warn("cluster: a node's session ends", zap.String("node", dead.Node), zap.Uint64("epoch", dead.Epoch))
+	c.command(ctx, spool.KindExpire, &pb.Expire{Node: dead.Node, Epoch: dead.Epoch, Renewed: dead.Renewed})
+}
+
+// command proposes one of the leader's own commands and logs its failure: the
+// next round sees what is still to do.
+func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message) *pb.Result {
+	f, err := spool.Encode(kind, h)
+	if err != nil {
+		c.log.Error("cluster: encode", zap.Stringer("kind", kind), zap.Error(err))
+		return nil
+	}
+	res, err := c.propose(ctx, f)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.log.Warn("cluster: a command of the leader failed", zap.Stringer("kind", kind), zap.Error(err))
+		}
+		return nil
+	}
+	return res
+}
+
+// steward does the slow chores: the cluster record, promotions, addresses,
+// removed members, sweeping.
+func (c *Cluster) steward(ctx context.Context) {
+	tick := time.NewTicker(min(time.Second, c.t.Promote/2))
+	defer tick.Stop()
+	nextSweep := time.Now().Add(c.t.Sweep)
+	ripe := ripening{}
+	for {
+		c.found(ctx)
+		c.groom(ctx, ripe)
+		if now := time.Now(); now.After(nextSweep) {
+			c.sweep(ctx)
+			nextSweep = now.Add(c.t.Sweep)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// found writes the cluster's record once, and raises its version when every
+// member can follow.
+func (c *Cluster) found(ctx context.Context) {
+	var record *pb.Cluster
+	var there bool
+	var members []*pb.Member
+	err := c.store.View(func(v spool.View) (err error) {
+		if record, there, err = v.Cluster(); err != nil {
+			return err
+		}
+		members, err = v.Members()
+		return err
+	})
+	if err != nil {
+		return
+	}
+	if !there {
+		c.founded(ctx)
+		return
+	}
+	if c.id.CAKey != "" {
+		c.id.forgetKey(c.o.Dir, c.log)
+	}
+	if version := common(members); version > record.Version {
+		record.Version = version
+		if c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: record}) != nil {
+			c.log.Info("cluster: version raised", zap.Uint32("version", version))
+		}
+	}
+}
+
+// founded puts the cluster record, which only the node that made the cluster
+// has all of.
+func (c *Cluster) founded(ctx context.Context) {
+	if c.id.CAKey == "" {
+		return
+	}
+	c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{
+		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.CA), CaKey: []byte(c.id.CAKey), Version: 1,
+	}})
+}
+
+// common is the newest command version that every member applies; 0 where one
+// does not say.
+func common(members []*pb.Member) uint32 {
+	var least uint32
+	for i, m := range members {
+		if i == 0 || m.MaxCommand < least {
+			least = m.MaxCommand
+		}
+	}
+	return least
+}
+
+const sweepLimit = 1000
+
+// sweep deletes what is past its time, in bounded pieces.
+func (c *Cluster) sweep(ctx context.Context) {
+	for range 100 {
+		res := c.command(ctx, spool.KindSweep, &pb.Sweep{
+			Limit:           sweepLimit,
+			OrphansBeforeMs: time.Now().Add(-c.t.Orphans).UnixMilli(),
+		})
+		if res == nil || res.Count < sweepLimit || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// ripening counts since when each non-voter has been caught up.
+type ripening map[raft.ServerID]time.Time
+
+// groom brings raft's configuration in line with the members: nodes that have
+// caught up get a vote, addresses that moved are written down, records of
+// nodes that were removed are dropped.
+func (c *Cluster) groom(ctx context.Context, ripe ripening) {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return
+	}
+	servers, index := f.Configuration().Servers, f.Index()
+	sessions, err := c.sessions()
+	if err != nil {
+		return
+	}
+	live := map[string]bool{}
+	for _, s := range sessions {
+		live[s.Node] = true
+	}
+	c.dropStrangers(ctx, servers, live)
+	for _, s := range servers {
+		addr, err := c.book.address(string(s.ID))
+		if err != nil || !live[string(s.ID)] {
+			delete(ripe, s.ID)
+			continue
+		}
+		switch {
+		case s.Suffrage == raft.Nonvoter:
+			if !c.caughtUp(ctx, string(s.ID)) {
+				delete(ripe, s.ID)
+				continue
+			}
+			if since, ok := ripe[s.ID]; !ok {
+				ripe[s.ID] = time.Now()
+				continue
+			} else if time.Since(since) < c.t.Promote {
+				continue
+			}
+			delete(ripe, s.ID)
+			c.logChange("promoted", s.ID, c.raft.AddVoter(s.ID, raft.ServerAddress(addr), index, changeTime))
+			return // the configuration is another one now
+		case addr != string(s.Address):
+			c.logChange("moved", s.ID, c.raft.AddVoter(s.ID, raft.ServerAddress(addr), index, changeTime))
+			return
+		}
+	}
+}
+
+// changeTime is how long a configuration change may wait to be begun.
+const changeTime = 5 * time.Second
+
+func (c *Cluster) logChange(what string, id raft.ServerID, f raft.IndexFuture) {
+	if err := f.Error(); err != nil {
+		c.log.Warn("cluster: membership change failed", zap.String("change", what), zap.String("node", string(id)), zap.Error(err))
+		return
+	}
+	c.log.Info("cluster: member "+what, zap.String("node", string(id)))
+}
+
+// caughtUp asks a non-voter how far it is.
+func (c *Cluster) caughtUp(ctx context.Context, node string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	r, err := c.askReport(ctx, node)
+	return err == nil && r.Applied+promoteLag >= c.raft.CommitIndex()
+}
+
+// promoteLag is how far behind a node may be when it gets its vote: some
+// hundredths of a second under full load.
+const promoteLag = 1000
+
+// dropStrangers forgets members that raft no longer has: a removal that was
+// broken off half-way.
+func (c *Cluster) dropStrangers(ctx context.Context, servers []raft.Server, live map[string]bool) {
+	known := map[string]bool{}
+	for _, s := range servers {
+		known[string(s.ID)] = true
+	}
+	for _, id := range c.book.recorded() {
+		if !known[id] && !live[id] {
+			c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: id, Admin: &pb.Admin{Who: "cluster", Why: "no longer a member", Node: c.id.Node}})
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+const (
+	askRemove   = "cluster/remove"
+	askTransfer = "cluster/transfer"
+)
+
+// Handle registers the answer to a question that other nodes may ask. Names
+// that begin with "cluster/" are taken.
+func (c *Cluster) Handle(method string, h Handler) { c.server.handle(method, h) }
+
+// Ask puts a question to a node, which may be this one, and waits for the
+// answer. An error the other side answered with is a *RemoteError.
+func (c *Cluster) Ask(ctx context.Context, node, method string, req []byte) ([]byte, error) {
+	if node != c.id.Node {
+		return c.peers.ask(ctx, node, method, req)
+	}
+	h := c.server.handler(method)
+	if h == nil {
+		return nil, fmt.Errorf("cluster: nobody answers the question %q", method)
+	}
+	return h(ctx, node, req)
+}
+
+// askLeader puts a question to the leader; while there is none, or it is not
+// the one any more, it waits and asks again.
+func (c *Cluster) askLeader(ctx context.Context, method string, req []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
+	defer cancel()
+	for {
+		mark := c.beacon.look()
+		err := error(errNoLeader)
+		if mark.leader != "" {
+			var b []byte
+			if b, err = c.Ask(ctx, mark.leader, method, req); err == nil {
+				return b, nil
+			}
+			if !errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotLeader) {
+				return nil, err
+			}
+		}
+		t := time.NewTimer(lastWait)
+		select {
+		case <-mark.changed:
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		case <-c.ctx.Done():
+			t.Stop()
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
+		}
+		t.Stop()
+	}
+}
+
+type removeRequest struct {
+	ID    string `json:"id"`
+	Force bool   `json:"force"`
+	Admin []byte `json:"admin"`
+}
+
+// Remove takes a node out of the cluster. It refuses, with ErrQuorum, what
+// would leave too few live voters to go on; force removes nevertheless, as
+// long as the present majority can still decide it. A node that runs and is
+// removed keeps its data, but nobody talks to it any more.
+func (c *Cluster) Remove(ctx context.Context, id string, force bool, adm *pb.Admin) error {
+	b, err := proto.Marshal(adm)
+	if err != nil {
+		return err
+	}
+	req, err := json.Marshal(removeRequest{id, force, b})
+	if err != nil {
+		return err
+	}
+	_, err = c.askLeader(ctx, askRemove, req)
+	return err
+}
+
+// Leave takes this node out of the cluster, as Remove does; Run is to be ended
+// after it.
+func (c *Cluster) Leave(ctx context.Context, adm *pb.Admin) error {
+	return c.Remove(ctx, c.id.Node, false, adm)
+}
+
+// Transfer moves the leadership to a node, or, with an empty id, to whichever
+// is most up to date. It returns when the leader has given up its place.
+func (c *Cluster) Transfer(ctx context.Context, id string) error {
+	_, err := c.askLeader(ctx, askTransfer, []byte(id))
+	return err
+}
+
+func (c *Cluster) answerTransfer(_ context.Context, _ string, req []byte) ([]byte, error) {
+	id := string(req)
+	if c.raft.State() != raft.Leader {
+		return nil, errNotLeader
+	}
+	if id == c.id.Node {
+		return nil, nil
+	}
+	return nil, c.handOver(id)
+}
+
+// handOver moves the leadership away from here.
+func (c *Cluster) handOver(id string) error {
+	var f raft.Future
+	if id == "" {
+		f = c.raft.LeadershipTransfer()
+	} else {
+		voter := false
+		for _, s := range c.book.servers() {
+			voter = voter || string(s.ID) == id && s.Suffrage == raft.Voter
+		}
+		if !voter {
+			return fmt.Errorf("cluster: %s is no voting member", id)
+		}
+		addr, err := c.book.address(id)
+		if err != nil {
+			return err
+		}
+		f = c.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(addr))
+	}
+	if err := f.Error(); err != nil {
+		return fmt.Errorf("cluster: the leadership did not move: %w", err)
+	}
+	return nil
+}
+
+// answerRemove is the leader's part of Remove.
+func (c *Cluster) answerRemove(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	var req removeRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, err
+	}
+	adm := &pb.Admin{}
+	if err := proto.Unmarshal(req.Admin, adm); err != nil {
+		return nil, err
+	}
+	if c.throne.Load() == nil {
+		return nil, errNotLeader
+	}
+	c.joining.Lock()
+	defer c.joining.Unlock()
+	servers := c.book.servers()
+	if err := c.removable(servers, req); err != nil {
+		return nil, err
+	}
+	if c.book.member(req.ID) {
+		if req.ID == c.id.Node {
+			// A leader that removes itself would decide without itself; let
+			// another one do it.
+			if err := c.handOver(""); err != nil {
+				return nil, err
+			}
+			return nil, errNotLeader
+		}
+		if err := c.change(c.raft.RemoveServer(raft.ServerID(req.ID), 0, changeTime)); err != nil {
+			return nil, err
+		}
+	}
+	c.log.Warn("cluster: member removed", zap.String("node", req.ID), zap.String("who", adm.Who), zap.String("why", adm.Why))
+	f, err := spool.Encode(spool.KindDropMember, &pb.DropMember{Id: req.ID, Admin: adm})
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.propose(ctx, f)
+	return nil, err
+}
+
+// removable says whether the cluster can go on without a node.
+func (c *Cluster) removable(servers []raft.Server, req removeRequest) error {
+	sessions, err := c.sessions()
+	if err != nil {
+		return err
+	}
+	live := map[string]bool{}
+	for _, s := range sessions {
+		live[s.Node] = true
+	}
+	there, votes := false, false
+	voters, up := 0, 0
+	for _, s := range servers {
+		if string(s.ID) == req.ID {
+			there, votes = true, s.Suffrage == raft.Voter
+			continue
+		}
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if live[string(s.ID)] {
+			up++
+		}
+	}
+	if !there {
+		if _, err := c.book.address(req.ID); err != nil {
+			return fmt.Errorf("cluster: there is no member %s", req.ID)
+		}
+		return nil
+	}
+	if votes && voters == 0 {
+		return fmt.Errorf("%w: %s is the only voter", ErrQuorum, req.ID)
+	}
+	if votes && up < voters/2+1 && !req.Force {
+		return fmt.Errorf("%w: without %s only %d of %d voters would be up: bring the others back first, or use --force", ErrQuorum, req.ID, up, voters)
+	}
+	return nil
+}

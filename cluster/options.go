@@ -1,0 +1,133 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Options say which node to open and how.
+type Options struct {
+	Dir string // as Init or Join made it
+	// Listener is the cluster port; the Cluster owns it from Open on, whatever
+	// Open returns. Where nil, Listen is listened on.
+	Listener  net.Listener
+	Listen    string
+	Advertise string // where others reach the port; empty: as at Init or Join
+	// Member is what others learn of this node; id and address are filled in.
+	Member *pb.Member
+	Log    *zap.Logger
+	// OnChanges hears what a committed batch changed. It runs on the applying
+	// goroutine: it must return at once and must not call the Cluster.
+	OnChanges func(spool.Changes)
+	// Fatal hears, at most a few times, that this node can't go on: its disk
+	// failed, or an entry of the log can't be applied. The caller must end the
+	// process (tests: Abandon the node). It may run on any goroutine.
+	Fatal func(error)
+	// Dial opens TCP connections; nil is the system's. Tests cut links here.
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Tuning Tuning
+}
+
+// Tuning holds the numbers; zero means the default. All nodes of a cluster
+// must agree on Lease.
+type Tuning struct {
+	Heartbeat     time.Duration // 2 s: silence after which a follower stands for election
+	Election      time.Duration // 2 s
+	LeaderLease   time.Duration // 1 s: silence of a majority after which a leader steps down
+	CommitTimeout time.Duration // 10 ms: how late an idle follower learns what is committed
+
+	GateDepth  int   // 1: groups of entries in flight
+	GroupBytes int   // 4 MiB: octets in a group
+	BulkBytes  int   // 1 MiB: octets of bulk in a group that also has control
+	Budget     int64 // 16 MiB: octets of proposals under way from this node, of control and of bulk each
+
+	Lease    time.Duration // 4 s: how long a session outlives its last renewal
+	Margin   time.Duration // 1 s: how much before (owner) and after (leader) the lease's end each side acts
+	Renew    time.Duration // 1 s
+	Deadline time.Duration // 10 s: longest a proposal is tried
+
+	LogBytes   int64         // 256 MiB: size of the log that makes a snapshot due
+	GrowTo     int64         // 256 MiB: the log's file is grown once to this; negative: not at all
+	LogCache   int64         // 32 MiB: entries kept in memory
+	StallAfter time.Duration // 10 s: a write to the log that takes longer ends the process
+	MemTable   int64         // 64 MiB
+	BlockCache int64         // 64 MiB
+	Sweep      time.Duration // 10 s
+	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
+	Tick       time.Duration // 200 ms: how often the leader looks at sessions
+	Promote    time.Duration // 2 s: how long a new node must be caught up before it votes
+	Snapshots  uint64        // 8192: entries that make a snapshot due
+	Trailing   uint64        // 4096: entries kept behind a snapshot
+}
+
+func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+func (t Tuning) withDefaults() Tuning {
+	or(&t.Heartbeat, 2*time.Second)
+	or(&t.Election, 2*time.Second)
+	or(&t.LeaderLease, min(time.Second, t.Heartbeat))
+	or(&t.CommitTimeout, 10*time.Millisecond)
+	or(&t.GateDepth, 1)
+	or(&t.GroupBytes, 4<<20)
+	or(&t.BulkBytes, 1<<20)
+	or(&t.Budget, 16<<20)
+	or(&t.Lease, 4*time.Second)
+	or(&t.Margin, min(time.Second, t.Lease/4))
+	or(&t.Renew, min(time.Second, t.Lease/4))
+	or(&t.Deadline, 10*time.Second)
+	or(&t.LogBytes, 256<<20)
+	or(&t.GrowTo, 256<<20)
+	or(&t.LogCache, 32<<20)
+	or(&t.StallAfter, 10*time.Second)
+	or(&t.MemTable, 64<<20)
+	or(&t.BlockCache, 64<<20)
+	or(&t.Sweep, 10*time.Second)
+	or(&t.Orphans, time.Hour)
+	or(&t.Tick, 200*time.Millisecond)
+	or(&t.Promote, 2*time.Second)
+	or(&t.Snapshots, 8192)
+	or(&t.Trailing, 4096)
+	return t
+}
+
+// maxGroup is how many entries raft takes into one write and one message, and
+// so the largest group that is of use.
+const maxGroup = 128
+
+// raftConfig is the one place where raft is configured. Its reasons:
+//   - BatchApplyCh and MaxAppendEntries: group commit;
+//   - CommitTimeout: followers learn commits only with the next AppendEntries;
+//   - heartbeats share the main loop with disk writes (see transport), hence
+//     seconds, not milliseconds;
+//   - NoSnapshotRestoreOnStart: the store itself is the snapshot;
+//   - ShutdownOnRemove: the process decides when it ends.
+func (t Tuning) raftConfig(node string, log *zap.Logger) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(node)
+	c.ProtocolVersion = raft.ProtocolVersionMax
+	c.BatchApplyCh = true
+	c.MaxAppendEntries = maxGroup
+	c.CommitTimeout = t.CommitTimeout
+	c.HeartbeatTimeout = t.Heartbeat
+	c.ElectionTimeout = t.Election
+	c.LeaderLeaseTimeout = t.LeaderLease
+	c.NoSnapshotRestoreOnStart = true
+	c.SnapshotInterval = 30 * time.Second
+	c.SnapshotThreshold = t.Snapshots
+	c.TrailingLogs = t.Trailing
+	c.ShutdownOnRemove = false
+	c.NoLegacyTelemetry = true
+	c.Logger = newRaftLog(log)
+	return c
+}

@@ -1,0 +1,156 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// Consistent returns when local reads are at least as new as anything that was
+// acknowledged, or read anywhere, before the call. It asks the leader for its
+// read index, and waits until that is applied here.
+func (c *Cluster) Consistent(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
+	defer cancel()
+	for {
+		mark := c.beacon.look()
+		index, err := c.reads.do(ctx)
+		if err == nil {
+			return c.store.WaitApplied(ctx, index)
+		}
+		select {
+		case <-mark.changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: no read index: %w", ErrUnavailable, err)
+		case <-c.ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
+		default:
+			sleep(ctx, firstWait)
+		}
+	}
+}
+
+const askReadIndex = "cluster/read-index"
+
+// fetchReadIndex gets a read index from whoever leads.
+func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
+	leader := c.beacon.look().leader
+	switch leader {
+	case "":
+		return 0, errNoLeader
+	case c.id.Node:
+		return c.verified.do(ctx)
+	}
+	b, err := c.peers.ask(ctx, leader, askReadIndex, nil)
+	if err != nil {
+		return 0, err
+	}
+	if len(b) != 8 {
+		return 0, errParcel
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+func (c *Cluster) answerReadIndex(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	index, err := c.verified.do(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return binary.BigEndian.AppendUint64(nil, index), nil
+}
+
+// throne is what a leader knows about its own term, once its barrier is done.
+type throne struct {
+	term    uint64
+	barrier uint64 // index of the barrier
+	applied uint64 // what the store had applied when the barrier was done
+}
+
+// readIndex is one round on the leader: the commit index, and proof that at
+// some time after it was asked for nobody else led.
+func (c *Cluster) readIndex(context.Context) (uint64, error) {
+	t := c.throne.Load()
+	if t == nil || c.raft.State() != raft.Leader || c.raft.CurrentTerm() != t.term {
+		return 0, errNotLeader
+	}
+	commit := c.raft.CommitIndex()
+	if err := c.raft.VerifyLeader().Error(); err != nil {
+		return 0, fmt.Errorf("%w: %w", errNotLeader, err)
+	}
+	if c.raft.CurrentTerm() != t.term {
+		return 0, errNotLeader
+	}
+	if commit <= t.barrier {
+		// Raft's own entries, such as the barrier, are never shown to the
+		// store, so its applied index may never reach theirs.
+		return t.applied, nil
+	}
+	return commit, nil
+}
+
+// rounds lets any number of callers share the runs of fn: a caller gets the
+// result of a run that began after it came. At most one runs at a time.
+type rounds struct {
+	ctx context.Context
+	wg  *sync.WaitGroup
+	fn  func(context.Context) (uint64, error)
+
+	mu      sync.Mutex
+	running bool
+	next    *round
+}
+
+type round struct {
+	done  chan struct{}
+	index uint64
+	err   error
+}
+
+func (k *rounds) do(ctx context.Context) (uint64, error) {
+	k.mu.Lock()
+	if k.ctx.Err() != nil {
+		k.mu.Unlock()
+		return 0, errStopping
+	}
+	if k.next == nil {
+		k.next = &round{done: make(chan struct{})}
+	}
+	mine := k.next
+	if !k.running {
+		k.running = true
+		k.wg.Add(1)
+		go k.run()
+	}
+	k.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.index, mine.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (k *rounds) run() {
+	defer k.wg.Done()
+	for {
+		k.mu.Lock()
+		one := k.next
+		k.next = nil
+		k.running = one != nil
+		k.mu.Unlock()
+		if one == nil {
+			return
+		}
+		one.index, one.err = k.fn(k.ctx)
+		close(one.done)
+	}
+}
+
+// drain waits until no call can start a run any more; ctx has ended.
+func (k *rounds) drain() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+}

@@ -1,0 +1,272 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"relay/cluster/internal/wire"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+const (
+	serviceName   = "relay.cluster.v1.Members"
+	proposeMethod = "/" + serviceName + "/Propose"
+	askMethod     = "/" + serviceName + "/Ask"
+
+	maxMessage   = 64 << 20
+	streamWindow = 4 << 20
+	connWindow   = 8 << 20
+)
+
+// server answers the other members: proposals on long-lived streams, and
+// questions one by one.
+type server struct {
+	gate *gate
+	mu   sync.RWMutex
+	how  map[string]Handler
+}
+
+// Handler answers a question of another node. It runs on a goroutine of its
+// own; ctx ends with the asker's patience or the connection.
+type Handler func(ctx context.Context, from string, req []byte) ([]byte, error)
+
+func (s *server) handle(method string, h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.how[method] = h
+}
+
+func (s *server) handler(method string) Handler {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.how[method]
+}
+
+// grpcServer makes the gRPC server; the caller serves it on the port's
+// listeners.
+func (s *server) grpcServer() *grpc.Server {
+	g := grpc.NewServer(
+		grpc.Creds(portCreds{}),
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		grpc.SharedWriteBuffer(true),
+		grpc.WriteBufferSize(64<<10),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
+	g.RegisterService(&grpc.ServiceDesc{
+		ServiceName: serviceName,
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Ask",
+			Handler: func(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				return srv.(*server).ask(ctx, dec)
+			},
+		}},
+		Streams: []grpc.StreamDesc{{
+			StreamName:    "Propose",
+			Handler:       func(srv any, stream grpc.ServerStream) error { return srv.(*server).propose(stream) },
+			ServerStreams: true,
+			ClientStreams: true,
+		}},
+	}, s)
+	return g
+}
+
+// propose serves one stream of proposals. They go to the gate as they come,
+// without a goroutine each; one goroutine sends back what the gate settles.
+func (s *server) propose(stream grpc.ServerStream) error {
+	back := &backlog{wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(stream.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		back.send(ctx, stream)
+	}()
+	var in batch
+	for {
+		if err := stream.RecvMsg(&in); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		for _, p := range in.in {
+			p.sink = back
+		}
+		s.gate.submit(in.in...)
+	}
+}
+
+// backlog holds the answers that wait to be sent on one stream. What is
+// settled in one go travels in one message.
+type backlog struct {
+	mu   sync.Mutex
+	raw  answers
+	wake chan struct{}
+}
+
+func (b *backlog) settle(p *proposal, res *pb.Result, err error) {
+	b.mu.Lock()
+	b.raw.add(p.num, res, err)
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send sends until ctx ends or the stream breaks; the reader of the stream
+// finds that out too.
+func (b *backlog) send(ctx context.Context, stream grpc.ServerStream) {
+	for {
+		select {
+		case <-b.wake:
+		case <-ctx.Done():
+			return
+		}
+		b.mu.Lock()
+		out := answers{raw: b.raw.raw}
+		b.raw.raw = nil
+		b.mu.Unlock()
+		if len(out.raw) == 0 {
+			continue
+		}
+		if stream.SendMsg(&out) != nil {
+			return
+		}
+	}
+}
+
+func (s *server) ask(ctx context.Context, dec func(any) error) (any, error) {
+	var q question
+	if err := dec(&q); err != nil {
+		return nil, err
+	}
+	h := s.handler(q.method)
+	if h == nil {
+		return nil, status.Errorf(codes.Unimplemented, "this node does not know the question %q", q.method)
+	}
+	b, err := h(ctx, peerOf(ctx), q.body)
+	if err != nil {
+		return nil, status.Error(errorCode(err), err.Error())
+	}
+	return &plain{b}, nil
+}
+
+// Errors keep their kind on the way between nodes.
+func errorCode(err error) codes.Code {
+	switch {
+	case errors.Is(err, errNotLeader), errors.Is(err, ErrUnavailable):
+		return codes.Unavailable
+	case errors.Is(err, ErrUnknown):
+		return codes.Aborted
+	case errors.Is(err, ErrQuorum):
+		return codes.FailedPrecondition
+	case errors.Is(err, ErrMember):
+		return codes.AlreadyExists
+	case errors.Is(err, ErrToken):
+		return codes.PermissionDenied
+	case errors.Is(err, context.DeadlineExceeded):
+		return codes.DeadlineExceeded
+	}
+	return codes.Unknown
+}
+
+// RemoteError is an error that another node answered with.
+type RemoteError struct {
+	Node string
+	Text string
+	kind error
+}
+
+func (e *RemoteError) Error() string { return e.Node + ": " + e.Text }
+
+// Unwrap returns the kind of error it was at the other node, if it has one.
+func (e *RemoteError) Unwrap() error { return e.kind }
+
+func remoteError(node string, err error) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	e := &RemoteError{Node: node, Text: st.Message()}
+	switch st.Code() {
+	case codes.Unavailable:
+		e.kind = ErrUnavailable
+	case codes.Aborted:
+		e.kind = ErrUnknown
+	case codes.FailedPrecondition:
+		e.kind = ErrQuorum
+	case codes.AlreadyExists:
+		e.kind = ErrMember
+	case codes.PermissionDenied:
+		e.kind = ErrToken
+	case codes.DeadlineExceeded:
+		e.kind = context.DeadlineExceeded
+	case codes.Canceled:
+		e.kind = context.Canceled
+	}
+	return e
+}
+
+// portCreds tells gRPC who is at the other end of a connection of the port,
+// which did the handshake already.
+type portCreds struct{}
+
+type portAuth struct {
+	credentials.CommonAuthInfo
+	node string
+}
+
+func (portAuth) AuthType() string { return "relay" }
+
+func (portCreds) authenticate(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	w, ok := c.(*wire.Conn)
+	if !ok {
+		return nil, nil, fmt.Errorf("cluster: a %T did not come through the port", c)
+	}
+	return c, portAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, w.Peer}, nil
+}
+
+func (p portCreds) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return p.authenticate(c)
+}
+
+func (p portCreds) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return p.authenticate(c)
+}
+
+func (portCreds) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
+}
+func (p portCreds) Clone() credentials.TransportCredentials { return p }
+func (portCreds) OverrideServerName(string) error           { return nil }
+
+// peerOf names the node a call came from.
+func peerOf(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	auth, _ := p.AuthInfo.(portAuth)
+	return auth.node
+}

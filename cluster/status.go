@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Status is one node's picture of the cluster.
+type Status struct {
+	Cluster     string // id
+	Name        string
+	Node        string // whose picture it is
+	Leader      string // empty: none
+	Term        uint64
+	State       string // leader, follower, candidate, stopped
+	Applied     uint64
+	Commit      uint64
+	LastIndex   uint64
+	LastContact time.Duration // since the leader was heard; 0 on the leader
+	LogBytes    int64
+	Members     []MemberStatus // by id
+}
+
+// MemberStatus is one member as seen from here.
+type MemberStatus struct {
+	ID       string
+	Address  string
+	Admin    string
+	Hostname string
+	Version  string
+	Role     string // leader, voter, nonvoter, removed
+	Applied  uint64 // 0 where it did not answer
+	Lag      uint64 // entries behind the leader's commit index
+	Answers  bool   // it answered a question just now
+	Live     bool   // it has a session
+	Draining bool
+	Epoch    uint64
+	Ready    string // empty: ready; else why not, in its own words
+}
+
+const (
+	askStatus   = "cluster/report"
+	statusPause = 500 * time.Millisecond // an answer this young is used again
+	statusTime  = 500 * time.Millisecond // longest wait for one member
+)
+
+// report is what a member says of itself.
+type report struct {
+	Applied uint64    `json:"applied"`
+	Commit  uint64    `json:"commit"`
+	Term    uint64    `json:"term"`
+	Ready   string    `json:"ready,omitempty"`
+	at      time.Time // when it was had
+}
+
+// reports remembers what members said, so that many who look at the status do
+// not make many questions.
+type reports struct {
+	mu   sync.Mutex
+	seen map[string]report
+}
+
+func (c *Cluster) ownReport() report {
+	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm()}
+	if err := c.Ready(); err != nil {
+		r.Ready = err.Error()
+	}
+	return r
+}
+
+func (c *Cluster) answerReport(context.Context, string, []byte) ([]byte, error) {
+	return json.Marshal(c.ownReport())
+}
+
+func (c *Cluster) askReport(ctx context.Context, node string) (r report, err error) {
+	if node == c.id.Node {
+		return c.ownReport(), nil
+	}
+	b, err := c.peers.ask(ctx, node, askStatus, nil)
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	return r, err
+}
+
+// Status asks the members and describes the cluster as seen from here. It
+// takes half a second where one does not answer.
+func (c *Cluster) Status(ctx context.Context) (Status, error) {
+	_, leader := c.raft.LeaderWithID()
+	s := Status{
+		Cluster: c.id.Cluster, Name: c.id.Name, Node: c.id.Node, Leader: string(leader),
+		Term: c.raft.CurrentTerm(), State: c.state(), Applied: c.store.Applied(), Commit: c.raft.CommitIndex(),
+		LastIndex: c.raft.LastIndex(), LogBytes: c.rlog.Bytes(),
+	}
+	if s.State != "leader" {
+		s.LastContact = time.Since(c.raft.LastContact())
+	}
+	var err error
+	s.Members, err = c.roll(string(leader))
+	if err != nil {
+		return s, err
+	}
+	c.question(ctx, s.Members)
+	top := s.Commit
+	for i := range s.Members {
+		if s.Members[i].ID == s.Leader {
+			top = max(top, s.Members[i].Applied)
+		}
+	}
+	for i := range s.Members {
+		if m := &s.Members[i]; m.Answers && m.Applied < top {
+			m.Lag = top - m.Applied
+		}
+	}
+	return s, nil
+}
+
+func (c *Cluster) state() string {
+	switch c.raft.State() {
+	case raft.Leader:
+		return "leader"
+	case raft.Follower:
+		return "follower"
+	case raft.Candidate:
+		return "candidate"
+	}
+	return "stopped"
+}
+
+// roll lists the members of raft and of the records.
+func (c *Cluster) roll(leader string) ([]MemberStatus, error) {
+	all := map[string]*MemberStatus{}
+	for _, s := range c.book.servers() {
+		m := &MemberStatus{ID: string(s.ID), Address: string(s.Address), Role: "voter"}
+		switch {
+		case m.ID == leader:
+			m.Role = "leader"
+		case s.Suffrage != raft.Voter:
+			m.Role = "nonvoter"
+		}
+		all[m.ID] = m
+	}
+	err := c.store.View(func(v spool.View) error {
+		members, err := v.Members()
+		if err != nil {
+			return err
+		}
+		for _, r := range members {
+			m := all[r.Id]
+			if m == nil {
+				m = &MemberStatus{ID: r.Id, Role: "removed"}
+				all[r.Id] = m
+			}
+			m.Address, m.Admin, m.Hostname, m.Version = r.Address, r.Admin, r.Hostname, r.Version
+		}
+		sessions, err := v.Sessions()
+		for _, s := range sessions {
+			if m := all[s.Node]; m != nil {
+				m.Live, m.Draining, m.Epoch = true, s.Draining, s.Epoch
+			}
+		}
+		return err
+	})
+	list := make([]MemberStatus, 0, len(all))
+	for _, m := range all {
+		list = append(list, *m)
+	}
+	slices.SortFunc(list, func(a, b MemberStatus) int { return strings.Compare(a.ID, b.ID) })
+	return list, err
+}
+
+// question fills in what the members say of themselves.
+func (c *Cluster) question(ctx context.Context, members []MemberStatus) {
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range members {
+		m := &members[i]
+		wg.Go(func() {
+			r, err := c.remembered(ctx, m.ID)
+			if err != nil {
+				m.Ready = "does not answer"
+				return
+			}
+			m.Answers, m.Applied, m.Ready = true, r.Applied, r.Ready
+		})
+	}
+	wg.Wait()
+}
+
+func (c *Cluster) remembered(ctx context.Context, node string) (report, error) {
+	if node == c.id.Node {
+		return c.ownReport(), nil
+	}
+	c.reports.mu.Lock()
+	r, ok := c.reports.seen[node]
+	c.reports.mu.Unlock()
+	if ok && time.Since(r.at) < statusPause {
+		return r, nil
+	}
+	r, err := c.askReport(ctx, node)
+	if err != nil {
+		return r, err
+	}
+	r.at = time.Now()
+	c.reports.mu.Lock()
+	c.reports.seen[node] = r
+	c.reports.mu.Unlock()
+	return r, nil
+}
+
+// Members lists the member records as this node knows them.
+func (c *Cluster) Members() (all []*pb.Member, err error) {
+	err = c.store.View(func(v spool.View) error {
+		all, err = v.Members()
+		return err
+	})
+	return all, err
+}

@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+)
+
+// transport is raft's network with the heartbeat shortcut taken out. Raft
+// would answer heartbeats on the connection's own goroutine, beside its main
+// loop; such a heartbeat can change the term while a deposed leader is just
+// stamping entries, and the logs diverge (hashicorp/raft#695). Without the
+// shortcut heartbeats queue up with everything else.
+type transport struct{ *raft.NetworkTransport }
+
+// SetHeartbeatHandler deliberately does nothing.
+func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// newTransport makes raft's network on the shared port.
+func newTransport(port *wire.Port, book *book, log *zap.Logger) transport {
+	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: book,
+		Logger:                newRaftLog(log),
+		Stream:                &stream{Listener: port.Listen(wire.Raft), port: port},
+		MaxPool:               4,
+		Timeout:               10 * time.Second,
+		// Pipelining can wedge a follower for ever (hashicorp/raft#612).
+		MaxRPCsInFlight:         1,
+		MsgpackUseNewTimeFormat: true,
+	})}
+}
+
+// timeoutScale is the octets of a snapshot that may take one Timeout: the
+// deadline of a transfer must end within the day, whatever its size.
+const timeoutScale = 64 << 20
+
+// stream is raft's StreamLayer on the shared port.
+type stream struct {
+	net.Listener
+	port *wire.Port
+}
+
+// Dial connects to an address as book.ServerAddr made it.
+func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	node, addr, ok := strings.Cut(string(address), addressMark)
+	if !ok {
+		return nil, fmt.Errorf("cluster: the address %q names no node", address)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return s.port.Dial(ctx, wire.Raft, node, addr)
+}
+
+// addressMark stands between node id and host:port in the addresses raft
+// dials, because a dialler must know whom it has to find there.
+const addressMark = "@"

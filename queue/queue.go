@@ -24,7 +24,8 @@ type Waiting struct {
 	Attempts uint32
 	Priority int32
 	Size     uint64
-	Parked   bool // held or suspended: not due until a change says so
+	Parked   bool      // held or suspended: not due until a change says so
+	Expires  time.Time // when it is to be given up; zero: by the retry policy
 }
 
 // Spool is the replicated queue as the manager sees it. The node implements it.
@@ -60,6 +61,14 @@ type Job struct {
 	RequireTLS bool
 	Ret, EnvID string
 	IsBounce   bool
+	// Domain and Route say where to: the recipients' domain (empty where Route
+	// names a hop for several), and the hop set by hand or by Config.Route. The
+	// manager sets them, a Spool leaves them empty.
+	Domain, Route string
+	// Live returns an error once this node may no longer act. The manager sets
+	// it. An agent calls it last before the final dot: unlike ctx it reads the
+	// clock, so that it tells the truth also after the process was stopped.
+	Live       func() error
 	Recipients []Recipient
 	// Open returns the message as it is to be sent, CRLF line ends, not
 	// dot-stuffed. It may be called several times.
@@ -94,7 +103,7 @@ type Verdict struct {
 	Ref
 	Attempt   uint32 // the attempt this ends, from 1
 	Outcome   Outcome
-	Reply     string // "250 2.0.0 Ok", or our own words with a code
+	Reply     string // "250 2.0.0 Ok", or our own words: "4.4.1 connection refused"
 	Host      string // "mx1.example.com [192.0.2.1]:25"
 	TLS       string // "TLS1.3 TLS_AES_128_GCM_SHA256", empty: clear
 	At        time.Time
@@ -103,6 +112,12 @@ type Verdict struct {
 	// NextHop says that the verdict speaks of the host, not of the recipient:
 	// others for the same destination are better not tried now.
 	NextHop bool
+	// Untried says that the attempt was broken off before anything was decided,
+	// because ctx ended. It is not committed and counts as no attempt.
+	Untried bool
+	// Passed says, with Delivered, that the next hop took over the duty to
+	// report success (RFC 3461 §5.2.2); Final that it was the mailbox (LMTP).
+	Passed, Final bool
 }
 
 // Taken says what the spool did with a verdict.

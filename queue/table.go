@@ -1,0 +1,188 @@
+package queue
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// state is where an entry is.
+type state uint8
+
+const (
+	free    state = iota
+	parked        // held or suspended; only the index knows it
+	waiting       // in the due heap
+	ready         // in a list of its destination
+	active        // with a worker, or its verdict is on the way to the spool
+)
+
+// Flags of an entry.
+const (
+	flagTold    uint8 = 1 << iota // its delay notice need not be looked at again
+	flagTouched                   // Add spoke of it while it was active
+	flagParked                    // with flagTouched: it is to be parked
+	flagDropped                   // Drop spoke of it while it was active
+	flagOverdue                   // it is in the overdue list of its destination
+)
+
+const none = int32(-1)
+
+// entry is one recipient in memory: 56 octets without a pointer, so that a
+// million of them cost the collector nothing.
+type entry struct {
+	id       ID
+	n        uint32
+	attempts uint32
+	due      int64 // Unix nanoseconds
+	dest     int32
+	a, b     int32  // ready: next and previous in the list; waiting: a is the place in the heap; free: a is the next free one
+	expires  uint32 // Unix seconds; 0: by the policy
+	class    uint8  // of its priority
+	state    state
+	flags    uint8
+	mark     uint8 // the scan that saw it last
+}
+
+const (
+	chunkBits = 10
+	chunkSize = 1 << chunkBits
+)
+
+// table holds the entries, by slot number, and finds them by Ref.
+type table struct {
+	chunks []*[chunkSize]entry
+	top    int32 // slots ever used
+	empty  int32 // head of the list of free slots
+	index  map[Ref]int32
+}
+
+func newTable() table { return table{empty: none, index: make(map[Ref]int32)} }
+
+func (t *table) at(slot int32) *entry { return &t.chunks[slot>>chunkBits][slot&(chunkSize-1)] }
+
+func (t *table) add(r Ref) (int32, *entry) {
+	slot := t.empty
+	if slot != none {
+		t.empty = t.at(slot).a
+	} else {
+		slot = t.top
+		t.top++
+		if int(slot>>chunkBits) == len(t.chunks) {
+			t.chunks = append(t.chunks, new([chunkSize]entry))
+		}
+	}
+	t.index[r] = slot
+	e := t.at(slot)
+	*e = entry{id: r.ID, n: r.Recipient}
+	return slot, e
+}
+
+func (t *table) remove(slot int32) {
+	e := t.at(slot)
+	delete(t.index, Ref{ID: e.id, Recipient: e.n})
+	*e = entry{a: t.empty}
+	t.empty = slot
+	if len(t.index) == 0 && len(t.chunks) > 64 {
+		*t = newTable() // a flood is over: give its memory back
+	}
+}
+
+func (e *entry) list() uint8 {
+	if e.flags&flagOverdue != 0 {
+		return classOverdue
+	}
+	return e.class
+}
+
+// born is when the message was accepted: the time in its ULID.
+func (e *entry) born() int64 {
+	var ms [8]byte
+	copy(ms[2:], e.id[:6])
+	return int64(binary.BigEndian.Uint64(ms[:])) * int64(time.Millisecond)
+}
+
+// Tie-break in the heap: recipients of one message that are due at the same
+// instant come out next to each other and go into one job.
+func (e *entry) tie() uint32 { return binary.BigEndian.Uint32(e.id[12:]) }
+
+// due is one item of the due heap. A negative slot is the complement of a
+// destination whose back-off ends.
+type due struct {
+	at   int64
+	slot int32
+	tie  uint32
+}
+
+// heap is a 4-ary heap: flatter than a binary one, so that a million items cost
+// few cache misses. Entries know their place (entry.a) and can be taken out.
+type heap struct {
+	items []due
+	t     *table
+}
+
+func (x due) before(y due) bool { return x.at < y.at || x.at == y.at && x.tie < y.tie }
+
+func (h *heap) put(i int, x due) {
+	h.items[i] = x
+	if x.slot >= 0 {
+		h.t.at(x.slot).a = int32(i)
+	}
+}
+
+func (h *heap) push(x due) {
+	h.items = append(h.items, x)
+	h.up(len(h.items)-1, x)
+}
+
+func (h *heap) up(i int, x due) {
+	for i > 0 {
+		p := (i - 1) / 4
+		if !x.before(h.items[p]) {
+			break
+		}
+		h.put(i, h.items[p])
+		i = p
+	}
+	h.put(i, x)
+}
+
+func (h *heap) down(i int, x due) {
+	n := len(h.items)
+	for {
+		c := 4*i + 1
+		if c >= n {
+			break
+		}
+		best := c
+		for k := c + 1; k < min(c+4, n); k++ {
+			if h.items[k].before(h.items[best]) {
+				best = k
+			}
+		}
+		if !h.items[best].before(x) {
+			break
+		}
+		h.put(i, h.items[best])
+		i = best
+	}
+	h.put(i, x)
+}
+
+// remove takes out the item at place i.
+func (h *heap) remove(i int) due {
+	x := h.items[i]
+	last := len(h.items) - 1
+	y := h.items[last]
+	h.items = h.items[:last]
+	if i < last {
+		if y.before(x) {
+			h.up(i, y)
+		} else {
+			h.down(i, y)
+		}
+	}
+	if last == 0 && cap(h.items) > 1<<16 {
+		h.items = nil
+	}
+	return x
+}

@@ -1,0 +1,10 @@
+// Package e2e holds no code, only tests that build the programs, start a trial
+// cluster of real processes, and drive it with other people's mail programs.
+// They run where RELAY_E2E is set:
+//
+//	RELAY_E2E=1 go test ./deploy/e2e
+//
+// A case whose program is not installed is skipped and says so. To add one,
+// write a function that takes *testing.T and *Dev and name it in
+// TestCluster, or start a Dev of your own where you break it.
+package e2e

@@ -308,3 +308,21 @@ func (v View) OwnedCounts() (map[uint64]int64, error) {
 	}
 	return owned, nil
 }
+
+// AllEntries calls fn for each message of every mailbox, also of accounts that
+// were dropped and are not swept yet, until fn returns false. The record is
+// reused: fn must not keep it.
+func (v View) AllEntries(fn func(box, uid uint64, e *pb.Entry) bool) error {
+	var bad error
+	var e pb.Entry
+	err := v.R.Scan([]byte{kEntry}, []byte{kEntry + 1}, func(k, val []byte) bool {
+		if bad = proto.Unmarshal(val, &e); bad != nil {
+			return false
+		}
+		return fn(binary.BigEndian.Uint64(k[1:]), binary.BigEndian.Uint64(k[9:]), &e)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
+}

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"relay/node/admin"
+	"relay/smtp"
+)
+
+// maxName bounds the free texts and lists an operator may store.
+const (
+	maxName    = 255
+	maxTargets = 1000
+)
+
+// mailAddress brings an address of the directory into the form it is kept in:
+// lower case, whole. A bare local part gets the default domain.
+func mailAddress(text, defaultDomain string) (string, error) {
+	address := strings.ToLower(strings.TrimSpace(text))
+	if address == "" {
+		return "", admin.Invalid("an address is missing")
+	}
+	if !strings.Contains(address, "@") {
+		if defaultDomain == "" {
+			return "", admin.Invalid("%s has no domain and there is no default domain: give the whole address", clean(address, maxName))
+		}
+		address += "@" + defaultDomain
+	}
+	address, err := smtp.ParseAddress(address)
+	if err != nil {
+		return "", admin.Invalid("%s is not a mail address: %s", clean(text, maxName), err)
+	}
+	return address, nil
+}
+
+// domainName brings a domain's name into the form it is kept in.
+func domainName(text string) (string, error) {
+	name := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(text)), ".")
+	if name == "" {
+		return "", admin.Invalid("a domain is missing")
+	}
+	if _, err := smtp.ParseAddress("x@" + name); err != nil || strings.HasPrefix(name, "[") {
+		return "", admin.Invalid("%s is not the name of a domain", clean(text, maxName))
+	}
+	return name, nil
+}
+
+// routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…,
+// discard.
+func routeTarget(text string) (string, error) {
+	target := strings.TrimSpace(text)
+	scheme, rest, _ := strings.Cut(target, ":")
+	switch strings.ToLower(scheme) {
+	case "mx", "discard":
+		if rest == "" && !strings.Contains(target, ":") {
+			return strings.ToLower(target), nil
+		}
+	case "smtp":
+		if hostPort(rest, false) {
+			return "smtp:" + rest, nil
+		}
+		return "", admin.Invalid("%s is not smtp:HOST or smtp:HOST:PORT", clean(text, maxName))
+	case "lmtp":
+		if hostPort(rest, true) {
+			return "lmtp:" + rest, nil
+		}
+		return "", admin.Invalid("%s is not lmtp:HOST:PORT", clean(text, maxName))
+	case "https":
+		u, err := url.Parse(target)
+		if err == nil && u.Host != "" && u.User == nil && len(target) <= 2048 {
+			return target, nil
+		}
+		return "", admin.Invalid("%s is not an https URL of a host, without a password in it", clean(text, maxName))
+	}
+	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://… or discard", clean(text, maxName))
+}
+
+// hostPort reports whether s is a host name or address, with a port where one
+// must be. An IPv6 address stands in brackets.
+func hostPort(s string, must bool) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		if must {
+			return false
+		}
+		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "25"
+		if strings.Contains(host, ":") != strings.HasPrefix(s, "[") {
+			return false
+		}
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return false
+	}
+	if net.ParseIP(host) != nil {
+		return true
+	}
+	_, err = domainName(host)
+	return err == nil && !strings.ContainsAny(host, "/ ")
+}

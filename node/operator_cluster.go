@@ -1,0 +1,471 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+)
+
+// membership is what the operator needs of the cluster beside the replica;
+// *cluster.Cluster meets it.
+type membership interface {
+	Status(ctx context.Context) (cluster.Status, error)
+	Token(ctx context.Context, uses int, ttl time.Duration, adm *pb.Admin) (string, error)
+	Remove(ctx context.Context, id string, force bool, adm *pb.Admin) error
+	Transfer(ctx context.Context, id string) error
+	MarkHash(ctx context.Context, id string) (uint64, []byte, error)
+	Ask(ctx context.Context, node, method string, req []byte) ([]byte, error)
+}
+
+// Roles as package cluster names them.
+const (
+	memberLeader  = "leader"
+	memberVoter   = "voter"
+	memberLearner = "nonvoter"
+)
+
+func votes(m *cluster.MemberStatus) bool { return m.Role == memberLeader || m.Role == memberVoter }
+
+// lagging is how many entries behind the leader a node may be and still count
+// as caught up, and unheard how long a session may go without a renewal.
+const (
+	lagging = 1000
+	unheard = 3 * time.Second
+)
+
+// local is what the replicated state adds to the membership.
+type local struct {
+	total    admin.QueueTotals
+	owned    map[uint64]int64
+	sessions map[string]*pb.Session
+}
+
+func (o *operator) local() (l local, err error) {
+	l.sessions = map[string]*pb.Session{}
+	err = o.replica.Frozen(func(v spool.View, _ uint64) error {
+		if err := queueTotals(v, &l.total); err != nil {
+			return err
+		}
+		if l.owned, err = v.OwnedCounts(); err != nil {
+			return err
+		}
+		sessions, err := v.Sessions()
+		for _, s := range sessions {
+			l.sessions[s.Node] = s
+		}
+		return err
+	})
+	return l, err
+}
+
+// Status implements admin.Cluster.
+func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
+	raft, err := o.members.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	state, err := o.local()
+	if err != nil {
+		return nil, err
+	}
+	said := o.allVitals(ctx)
+	s := &admin.Status{
+		Cluster: raft.Name, Leader: raft.Leader, Term: raft.Term, Node: o.node, Queue: state.total,
+		Nodes: []admin.Node{}, Problems: []string{},
+	}
+	if s.Cluster == "" {
+		s.Cluster = raft.Cluster
+	}
+	for i := range raft.Members {
+		m := &raft.Members[i]
+		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID]))
+	}
+	s.Problems = append(s.Problems, o.problems(&raft, s, state)...)
+	s.Healthy = len(s.Problems) == 0
+	return s, nil
+}
+
+// memberNode is one member as the API shows it.
+func memberNode(m *cluster.MemberStatus, state local, said vitals) admin.Node {
+	owned := uint64(max(state.owned[m.Epoch], 0))
+	if m.Epoch == 0 {
+		owned = 0 // what nobody owns is no node's
+	}
+	n := admin.Node{
+		ID: m.ID, State: memberState(m, owned), Role: memberRole(m), Applied: m.Applied, Lag: m.Lag, Owned: owned,
+		POP3Sessions: said.POP3, SMTPSessions: said.SMTP, Version: m.Version, Hostname: m.Hostname,
+		Address: m.Address, Admin: m.Admin, DiskFree: said.DiskFree, DiskTotal: said.DiskTotal, UptimeSeconds: said.Uptime,
+	}
+	if session := state.sessions[m.ID]; session != nil {
+		n.LastSeen = admin.AtMs(session.RenewedMs)
+	}
+	return n
+}
+
+func memberState(m *cluster.MemberStatus, owned uint64) string {
+	switch {
+	case !m.Live && m.Role == memberLearner && m.Answers:
+		return admin.NodeJoining
+	case !m.Live:
+		return admin.NodeDead
+	case m.Draining && owned > 0:
+		return admin.NodeDraining
+	case m.Draining:
+		return admin.NodeDrained
+	case m.Role == memberLearner:
+		return admin.NodeJoining
+	}
+	return admin.NodeAlive
+}
+
+func memberRole(m *cluster.MemberStatus) string {
+	switch m.Role {
+	case memberLeader:
+		return admin.RoleLeader
+	case memberVoter:
+		return admin.RoleFollower
+	case memberLearner:
+		return admin.RoleNonVoter
+	}
+	return admin.RoleNone
+}
+
+// problems says in words what is wrong. A node that was drained on purpose is
+// none.
+func (o *operator) problems(raft *cluster.Status, s *admin.Status, state local) []string {
+	var all []string
+	if raft.Leader == "" {
+		all = append(all, "the cluster has no leader: too few nodes are up, or an election is under way; nothing can be changed and no mail is taken in")
+	}
+	voters, up := 0, 0
+	for i := range raft.Members {
+		m, n := &raft.Members[i], &s.Nodes[i]
+		if votes(m) {
+			voters++
+			if m.Answers {
+				up++
+			}
+		}
+		all = append(all, o.troubles(m, n)...)
+	}
+	if voters > 1 && up > 0 && up == voters/2+1 && up < voters {
+		all = append(all, fmt.Sprintf("%d of %d voting nodes are up: no other may fail now", up, voters))
+	}
+	if n := state.owned[0]; n > 0 {
+		all = append(all, fmt.Sprintf("%s wait without a node to deliver them", counted(uint64(n), "recipient")))
+	}
+	return all
+}
+
+// troubles says what is wrong with one node.
+func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
+	var all []string
+	switch {
+	case m.Role == "removed":
+		all = append(all, fmt.Sprintf("node %s is no member any more, but its record is still there: take it out with 'relayctl node rm %s'", m.ID, m.ID))
+	case !m.Live && !m.Answers:
+		all = append(all, fmt.Sprintf("node %s is down: start it, or take it out with 'relayctl node rm %s'", m.ID, m.ID))
+	case !m.Live:
+		all = append(all, fmt.Sprintf("node %s answers but has no session: %s", m.ID, reason(m.Ready, "it is starting")))
+	case !m.Answers:
+		all = append(all, fmt.Sprintf("node %s does not answer node %s", m.ID, o.node))
+	case m.Lag > lagging:
+		all = append(all, fmt.Sprintf("node %s is %d entries behind the leader", m.ID, m.Lag))
+	case m.Ready != "" && !m.Draining:
+		all = append(all, fmt.Sprintf("node %s is not ready: %s", m.ID, m.Ready))
+	}
+	if m.Live && !n.LastSeen.IsZero() && o.now().Sub(n.LastSeen.Time) > unheard {
+		all = append(all, fmt.Sprintf("node %s has not renewed its session for %s", m.ID, span(o.now().Sub(n.LastSeen.Time))))
+	}
+	if n.DiskTotal > 0 && n.DiskFree*20 < n.DiskTotal {
+		all = append(all, fmt.Sprintf("node %s has only %d%% of its disk free", m.ID, n.DiskFree*100/n.DiskTotal))
+	}
+	return all
+}
+
+func reason(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// holders lists the nodes that have applied an index.
+func (o *operator) holders(index uint64) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*askWithin)
+	defer cancel()
+	nodes := []string{}
+	raft, err := o.members.Status(ctx)
+	if err != nil {
+		return nodes
+	}
+	for i := range raft.Members {
+		if m := &raft.Members[i]; index > 0 && m.Applied >= index {
+			nodes = append(nodes, m.ID)
+		}
+	}
+	return nodes
+}
+
+// Token implements admin.Cluster.
+func (o *operator) Token(ctx context.Context, by admin.By, r admin.TokenRequest) (*admin.Token, error) {
+	if r.Uses == 0 {
+		r.Uses = 1
+	}
+	if r.TTLSeconds == 0 {
+		r.TTLSeconds = 3600
+	}
+	if r.Uses < 1 || r.Uses > 100 {
+		return nil, admin.Invalid("a join token can be used 1 to 100 times, not %d", r.Uses)
+	}
+	if r.TTLSeconds < 1 || r.TTLSeconds > 30*24*3600 {
+		return nil, admin.Invalid("a join token is valid for 1 second to 30 days, not %d seconds", r.TTLSeconds)
+	}
+	adm, err := o.admin(by)
+	if err != nil {
+		return nil, err
+	}
+	ttl := time.Duration(r.TTLSeconds) * time.Second
+	t := &admin.Token{Uses: r.Uses, Expires: admin.At(o.now().Add(ttl))}
+	if t.Token, err = o.members.Token(ctx, r.Uses, ttl, adm); err != nil {
+		return nil, proposalError(err)
+	}
+	err = o.replica.View(func(v spool.View) error {
+		m, _, err := v.Member(o.node)
+		t.Address = m.GetAddress()
+		return err
+	})
+	return t, err
+}
+
+// member finds a node, or says that there is none.
+func (o *operator) member(ctx context.Context, id string) (*cluster.Status, *cluster.MemberStatus, error) {
+	raft, err := o.members.Status(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	i := slices.IndexFunc(raft.Members, func(m cluster.MemberStatus) bool { return m.ID == id })
+	if i < 0 {
+		return nil, nil, admin.NotFound("node", clean(id, 64))
+	}
+	return &raft, &raft.Members[i], nil
+}
+
+// Remove implements admin.Cluster.
+func (o *operator) Remove(ctx context.Context, by admin.By, id string, opts admin.RemoveOptions) (*admin.NodeChange, error) {
+	raft, m, err := o.member(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	change := &admin.NodeChange{ID: id, DryRun: opts.DryRun, Effects: []string{}}
+	if err := o.removal(raft, m, opts.Force, change); err != nil {
+		return nil, err
+	}
+	if opts.DryRun {
+		return change, nil
+	}
+	adm, err := o.admin(by)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.members.Remove(ctx, id, opts.Force, adm); err != nil {
+		return nil, memberError(err)
+	}
+	return change, o.shown(ctx)
+}
+
+// shown waits until this node's reads show a change that is made.
+func (o *operator) shown(ctx context.Context) error {
+	if err := o.replica.Consistent(ctx); err != nil {
+		return o.caughtUp(ctx, 0)
+	}
+	return nil
+}
+
+// memberError maps what a change of membership can end with.
+func memberError(err error) error {
+	if errors.Is(err, cluster.ErrQuorum) {
+		detail, next, _ := strings.Cut(strings.TrimPrefix(plain(err), cluster.ErrQuorum.Error()+": "), ": ")
+		return admin.Conflict(detail, next)
+	}
+	var remote *cluster.RemoteError
+	if mapped := proposalError(err); mapped != err || !errors.As(err, &remote) {
+		return mapped
+	}
+	return admin.Conflict(plain(err), "")
+}
+
+// plain is the text of an error without the node that said it.
+func plain(err error) string {
+	var remote *cluster.RemoteError
+	if errors.As(err, &remote) {
+		return remote.Text
+	}
+	return err.Error()
+}
+
+// removal says what the removal of a node does, or why it must not be.
+func (o *operator) removal(raft *cluster.Status, m *cluster.MemberStatus, force bool, change *admin.NodeChange) error {
+	voters, up := 0, 0
+	for i := range raft.Members {
+		other := &raft.Members[i]
+		if other.ID != m.ID && votes(other) {
+			voters++
+			if other.Live {
+				up++
+			}
+		}
+	}
+	say := func(format string, args ...any) {
+		change.Effects = append(change.Effects, fmt.Sprintf(format, args...))
+	}
+	if votes(m) {
+		if voters == 0 {
+			return admin.Conflict(fmt.Sprintf("node %s is the only voting node: without it there is no cluster", m.ID), "add another one first")
+		}
+		if need := voters/2 + 1; up < need {
+			if !force {
+				return admin.Conflict(fmt.Sprintf("without %s only %d of %d voting nodes would be up, and %d are needed", m.ID, up, voters, need),
+					"bring the others back first, or use --force")
+			}
+			say("the cluster loses its quorum: %d of %d voting nodes are up then, and %d are needed", up, voters, need)
+		}
+	}
+	switch {
+	case m.Role == "removed":
+		say("the record of node %s is deleted", m.ID)
+	case votes(m):
+		say("node %s leaves the cluster for good; %s remain", m.ID, counted(uint64(voters), "voting node"))
+	default:
+		say("node %s, which has no vote, leaves the cluster for good", m.ID)
+	}
+	if m.ID == raft.Leader {
+		say("the leadership moves to another node first")
+	}
+	if voters > 0 && votes(m) {
+		say("the cluster can then lose %s without stopping", counted(uint64((voters-1)/2), "node"))
+	}
+	return o.inheritance(m, say)
+}
+
+// inheritance says what becomes of a node's work.
+func (o *operator) inheritance(m *cluster.MemberStatus, say func(string, ...any)) error {
+	state, err := o.local()
+	if err != nil {
+		return err
+	}
+	if n := state.owned[m.Epoch]; n > 0 && m.Epoch != 0 {
+		say("%s that it was to deliver go to the other nodes", counted(uint64(n), "recipient"))
+	}
+	if m.Live {
+		say("its client connections are cut; 'relayctl node drain %s' before it would let them end", m.ID)
+	}
+	return nil
+}
+
+// Drain implements admin.Cluster.
+func (o *operator) Drain(ctx context.Context, by admin.By, id string, off, dryRun bool) (*admin.NodeChange, error) {
+	raft, m, err := o.member(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	change := &admin.NodeChange{ID: id, DryRun: dryRun}
+	if change.Effects, err = o.drainage(raft, m, off); err != nil || dryRun {
+		return change, err
+	}
+	_, err = o.do(ctx, by, spool.KindDrain, func(adm *pb.Admin) proto.Message {
+		return &pb.Drain{Admin: adm, Node: id, Off: off}
+	})
+	return change, err
+}
+
+// drainage says what a drain, or its end, does.
+func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, off bool) ([]string, error) {
+	if !m.Live {
+		return nil, admin.Conflict(fmt.Sprintf("node %s is down: the others have its work already", m.ID),
+			fmt.Sprintf("start it, or take it out with 'relayctl node rm %s'", m.ID))
+	}
+	if off {
+		if !m.Draining {
+			return []string{fmt.Sprintf("node %s is not being drained: nothing changes", m.ID)}, nil
+		}
+		return []string{fmt.Sprintf("node %s takes new mail and work again", m.ID)}, nil
+	}
+	takers := 0
+	for i := range raft.Members {
+		if other := &raft.Members[i]; other.ID != m.ID && other.Live && !other.Draining {
+			takers++
+		}
+	}
+	if takers == 0 {
+		return nil, admin.Conflict(fmt.Sprintf("no other node is there to take over what %s does", m.ID),
+			"start or undrain another node first")
+	}
+	state, err := o.local()
+	if err != nil {
+		return nil, err
+	}
+	effects := []string{fmt.Sprintf("node %s takes no new mail and no new deliveries; it is not ready for load balancers any more", m.ID)}
+	if n := state.owned[m.Epoch]; n > 0 {
+		effects = append(effects, fmt.Sprintf("%s that it is to deliver go to %s", counted(uint64(n), "recipient"), counted(uint64(takers), "other node")))
+	}
+	if m.Draining {
+		effects = append(effects, "it is being drained already")
+	}
+	return effects, nil
+}
+
+// Transfer implements admin.Cluster. Leadership is not part of the replicated
+// state, so that the step has no line in the audit log, only in the log files.
+func (o *operator) Transfer(ctx context.Context, _ admin.By, to string) (*admin.NodeChange, error) {
+	raft, err := o.members.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if raft.Leader == "" {
+		return nil, admin.NoQuorum("there is no leader whose place could be taken")
+	}
+	change := &admin.NodeChange{ID: to}
+	if to == raft.Leader {
+		change.Effects = []string{fmt.Sprintf("node %s leads already: nothing changes", to)}
+		return change, nil
+	}
+	heir := ""
+	for i := range raft.Members {
+		m := &raft.Members[i]
+		if to == m.ID && (!votes(m) || !m.Live) {
+			return nil, admin.Conflict(fmt.Sprintf("node %s can not lead: it must be up and have a vote", to), "'relayctl node ls' shows which can")
+		}
+		if votes(m) && m.Live && m.ID != raft.Leader && (to == "" || to == m.ID) {
+			heir = m.ID
+		}
+	}
+	switch {
+	case heir == "" && to != "":
+		return nil, admin.NotFound("node", clean(to, 64))
+	case heir == "":
+		return nil, admin.Conflict("there is no other node that could lead", "")
+	}
+	if err := o.members.Transfer(ctx, to); err != nil {
+		return nil, memberError(err)
+	}
+	change.Effects = []string{fmt.Sprintf("node %s gave up the leadership%s", raft.Leader, toward(to))}
+	return change, nil
+}
+
+func toward(node string) string {
+	if node == "" {
+		return " to the node that is most up to date"
+	}
+	return " to node " + node
+}

@@ -1,0 +1,335 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+)
+
+// Domains implements admin.Domains.
+func (o *operator) Domains(context.Context) ([]admin.Domain, error) {
+	all := []admin.Domain{}
+	err := o.replica.View(func(v spool.View) error {
+		domains, err := v.Domains()
+		if err != nil {
+			return err
+		}
+		users, err := usersOf(v)
+		for _, d := range domains {
+			all = append(all, admin.Domain{
+				Name: d.Name, CatchAll: d.CatchAll, Created: admin.AtMs(d.CreatedMs), Users: uint64(len(users[d.Name])),
+			})
+		}
+		return err
+	})
+	return all, err
+}
+
+// usersOf lists the accounts of each domain.
+func usersOf(v spool.View) (map[string][]string, error) {
+	accounts, err := v.Accounts()
+	users := map[string][]string{}
+	for _, a := range accounts {
+		domain := spool.DomainOf(a.Address)
+		users[domain] = append(users[domain], a.Address)
+	}
+	return users, err
+}
+
+// AddDomain implements admin.Domains.
+func (o *operator) AddDomain(ctx context.Context, by admin.By, d admin.Domain) error {
+	name, err := domainName(d.Name)
+	if err != nil {
+		return err
+	}
+	catchAll := ""
+	if d.CatchAll != "" {
+		if catchAll, err = mailAddress(d.CatchAll, name); err != nil {
+			return err
+		}
+	}
+	_, err = o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
+		return &pb.PutDomain{Admin: adm, Create: true, Domain: &pb.Domain{Name: name, CatchAll: catchAll}}
+	})
+	return err
+}
+
+// RemoveDomain implements admin.Domains. Aliases of the domain stay, without
+// effect, so that a domain that was removed by mistake can be added again.
+func (o *operator) RemoveDomain(ctx context.Context, by admin.By, name string, opts admin.DropOptions) (*admin.Removed, error) {
+	name, err := domainName(name)
+	if err != nil {
+		return nil, err
+	}
+	removed := &admin.Removed{DryRun: opts.DryRun, Name: name}
+	if err := o.replica.View(func(v spool.View) error { return domainRemoval(v, name, removed) }); err != nil {
+		// A request that comes a second time finds the domain gone and is
+		// answered as the first time, by the spool.
+		if opts.DryRun || by.Request == "" || !errors.Is(err, admin.ErrNotFound) {
+			return nil, err
+		}
+	}
+	if opts.DryRun {
+		return removed, nil
+	}
+	_, err = o.do(ctx, by, spool.KindDropDomain, func(adm *pb.Admin) proto.Message {
+		return &pb.DropDomain{Admin: adm, Name: name}
+	})
+	if errors.Is(err, admin.ErrInvalid) { // a user was added meanwhile
+		p := &admin.Error{}
+		errors.As(err, &p)
+		err = admin.Conflict(p.Detail, p.Next)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return removed, nil
+}
+
+// domainRemoval says what the removal of a domain does, or why it can't be.
+func domainRemoval(v spool.View, name string, r *admin.Removed) error {
+	if _, ok, err := v.Domain(name); err != nil {
+		return err
+	} else if !ok {
+		return admin.NotFound("domain", name)
+	}
+	users, err := usersOf(v)
+	if err != nil {
+		return err
+	}
+	if n := len(users[name]); n > 0 {
+		return admin.Conflict(fmt.Sprintf("domain %s still has %s (%s)", name, counted(uint64(n), "user"), some(users[name], 3)),
+			"remove them with 'relayctl user rm' first")
+	}
+	aliases, err := v.Aliases()
+	if err != nil {
+		return err
+	}
+	idle := 0
+	for _, a := range aliases {
+		if spool.DomainOf(a.Address) == name {
+			idle++
+		}
+	}
+	r.Effects = append(r.Effects, fmt.Sprintf("mail to %s is no longer taken in from strangers, and leaves by its route", name))
+	if idle > 0 {
+		r.Effects = append(r.Effects, fmt.Sprintf("%s of the domain stay without effect", counted(uint64(idle), "alias")))
+	}
+	return nil
+}
+
+// Aliases implements admin.Aliases.
+func (o *operator) Aliases(context.Context) ([]admin.Alias, error) {
+	all := []admin.Alias{}
+	err := o.replica.View(func(v spool.View) error {
+		aliases, err := v.Aliases()
+		for _, a := range aliases {
+			all = append(all, admin.Alias{Address: a.Address, Targets: a.Targets, Owner: a.Owner})
+		}
+		return err
+	})
+	return all, err
+}
+
+// SetAlias implements admin.Aliases.
+func (o *operator) SetAlias(ctx context.Context, by admin.By, a admin.Alias) error {
+	fallback, err := o.defaultDomain()
+	if err != nil {
+		return err
+	}
+	rec := &pb.Alias{}
+	if rec.Address, err = mailAddress(a.Address, fallback); err != nil {
+		return err
+	}
+	if len(a.Targets) == 0 || len(a.Targets) > maxTargets {
+		return admin.Invalid("an alias needs 1 to %d targets", maxTargets)
+	}
+	if rec.Targets, err = mailAddresses(a.Targets, fallback); err != nil {
+		return err
+	}
+	if a.Owner != "" {
+		if rec.Owner, err = mailAddress(a.Owner, fallback); err != nil {
+			return err
+		}
+	}
+	_, err = o.do(ctx, by, spool.KindPutAlias, func(adm *pb.Admin) proto.Message {
+		return &pb.PutAlias{Admin: adm, Alias: rec}
+	})
+	return err
+}
+
+// mailAddresses is mailAddress for a list; what is there twice is taken once.
+func mailAddresses(list []string, fallback string) ([]string, error) {
+	var all []string
+	seen := map[string]bool{}
+	for _, text := range list {
+		address, err := mailAddress(text, fallback)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[address] {
+			seen[address] = true
+			all = append(all, address)
+		}
+	}
+	return all, nil
+}
+
+// RemoveAlias implements admin.Aliases.
+func (o *operator) RemoveAlias(ctx context.Context, by admin.By, address string) error {
+	address, err := o.address(address)
+	if err != nil {
+		return err
+	}
+	_, err = o.do(ctx, by, spool.KindDropAlias, func(adm *pb.Admin) proto.Message {
+		return &pb.DropAlias{Admin: adm, Address: address}
+	})
+	return err
+}
+
+// Routes implements admin.Routes.
+func (o *operator) Routes(context.Context) ([]admin.Route, error) {
+	all := []admin.Route{}
+	err := o.replica.View(func(v spool.View) error {
+		routes, err := v.Routes()
+		for _, r := range routes {
+			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target})
+		}
+		return err
+	})
+	return all, err
+}
+
+// SetRoute implements admin.Routes.
+func (o *operator) SetRoute(ctx context.Context, by admin.By, r admin.Route) error {
+	domain, err := routeDomain(r.Domain)
+	if err != nil {
+		return err
+	}
+	target, err := routeTarget(r.Target)
+	if err != nil {
+		return err
+	}
+	_, err = o.do(ctx, by, spool.KindPutRoute, func(adm *pb.Admin) proto.Message {
+		return &pb.PutRoute{Admin: adm, Route: &pb.Route{Domain: domain, Target: target}}
+	})
+	return err
+}
+
+func routeDomain(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "*" {
+		return text, nil
+	}
+	if under, ok := strings.CutPrefix(text, "*."); ok {
+		return "", admin.Invalid("a route holds for the domains below its own too: give %s", clean(under, maxName))
+	}
+	return domainName(text)
+}
+
+// RemoveRoute implements admin.Routes.
+func (o *operator) RemoveRoute(ctx context.Context, by admin.By, domain string) error {
+	domain, err := routeDomain(domain)
+	if err != nil {
+		return err
+	}
+	_, err = o.do(ctx, by, spool.KindDropRoute, func(adm *pb.Admin) proto.Message {
+		return &pb.DropRoute{Admin: adm, Domain: domain}
+	})
+	return err
+}
+
+// Settings implements admin.Policy.
+func (o *operator) Settings(context.Context) (*admin.Settings, error) {
+	var s *pb.Settings
+	err := o.replica.View(func(v spool.View) (err error) { s, err = v.Settings(); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &admin.Settings{
+		HistorySeconds: s.HistoryMs / 1000, HistoryBytes: s.HistoryBytes, ExpireSeconds: s.ExpireMs / 1000,
+		RetryFirstSeconds: s.RetryFirstMs / 1000, RetryMaxSeconds: s.RetryMaxMs / 1000, DefaultDomain: s.DefaultDomain,
+	}, nil
+}
+
+// SetSettings implements admin.Policy. It replaces all of them.
+func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
+	rec := &pb.Settings{HistoryBytes: s.HistoryBytes}
+	for _, one := range []struct {
+		name    string
+		seconds int64
+		into    *int64
+	}{
+		{"history_seconds", s.HistorySeconds, &rec.HistoryMs},
+		{"expire_seconds", s.ExpireSeconds, &rec.ExpireMs},
+		{"retry_first_seconds", s.RetryFirstSeconds, &rec.RetryFirstMs},
+		{"retry_max_seconds", s.RetryMaxSeconds, &rec.RetryMaxMs},
+	} {
+		ms, err := millis(one.name, one.seconds)
+		if err != nil {
+			return err
+		}
+		*one.into = ms
+	}
+	if rec.RetryFirstMs > 0 && rec.RetryMaxMs > 0 && rec.RetryFirstMs > rec.RetryMaxMs {
+		return admin.Invalid("the first wait (%d s) is longer than the longest (%d s)", s.RetryFirstSeconds, s.RetryMaxSeconds)
+	}
+	if s.DefaultDomain != "" {
+		name, err := domainName(s.DefaultDomain)
+		if err != nil {
+			return err
+		}
+		if err := o.localDomain(name); err != nil {
+			return err
+		}
+		rec.DefaultDomain = name
+	}
+	_, err := o.do(ctx, by, spool.KindPutSettings, func(adm *pb.Admin) proto.Message {
+		return &pb.PutSettings{Admin: adm, Settings: rec}
+	})
+	return err
+}
+
+// millis checks a duration of the API; ten years are for ever.
+func millis(name string, seconds int64) (int64, error) {
+	if seconds < 0 || seconds > 10*365*24*3600 {
+		return 0, admin.Invalid("%s is %d: give 0 to %d", name, seconds, 10*365*24*3600)
+	}
+	return seconds * 1000, nil
+}
+
+func (o *operator) localDomain(name string) error {
+	return o.replica.View(func(v spool.View) error {
+		_, ok, err := v.Domain(name)
+		if err == nil && !ok {
+			err = admin.Problem(http.StatusUnprocessableEntity, fmt.Sprintf("domain %s is not local", name),
+				fmt.Sprintf("add it with 'relayctl domain add %s' first", name))
+		}
+		return err
+	})
+}
+
+func (o *operator) defaultDomain() (string, error) {
+	s, err := o.Settings(context.Background())
+	if err != nil {
+		return "", err
+	}
+	return s.DefaultDomain, nil
+}
+
+// address is mailAddress with the cluster's default domain.
+func (o *operator) address(text string) (string, error) {
+	fallback, err := o.defaultDomain()
+	if err != nil {
+		return "", err
+	}
+	return mailAddress(text, fallback)
+}

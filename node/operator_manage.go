@@ -1,0 +1,350 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+)
+
+// Bounds of one Manage command, so that it stays far below a frame and its
+// Apply does not hold up mail.
+const (
+	manageIDs        = 2000
+	manageRecipients = 5000
+	manageInFlight   = 8
+	manageShown      = 1000
+)
+
+// managing is one QueueAction under way.
+type managing struct {
+	*operator
+	by     admin.By
+	what   admin.QueueAction
+	verb   pb.Action
+	sieve  *sieve
+	result *admin.QueueActionResult
+
+	mu      sync.Mutex
+	changed int
+}
+
+// Manage implements admin.Queue. Ids and filters pick recipients: where a
+// filter picks only some of a message's recipients, only those are changed.
+// With All, mail that is accepted after the start is left alone.
+func (o *operator) Manage(ctx context.Context, by admin.By, a admin.QueueAction) (*admin.QueueActionResult, error) {
+	m := &managing{operator: o, by: by, what: a, result: &admin.QueueActionResult{
+		Action: a.Action, DryRun: a.DryRun, Messages: []admin.QueueMessage{}, Refused: []admin.QueueRefusal{},
+	}}
+	if err := m.prepare(); err != nil {
+		return nil, err
+	}
+	if !a.DryRun {
+		if err := o.current(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if m.sieve, err = o.newSieve(ctx, m.what.Filter); err != nil {
+		return nil, err
+	}
+	if a.All {
+		err = m.all(ctx)
+	} else {
+		err = m.named(ctx)
+	}
+	m.result.Changed = m.changed
+	if err != nil {
+		return nil, m.partly(err)
+	}
+	return m.result, nil
+}
+
+// prepare checks what is asked for.
+func (m *managing) prepare() error {
+	a := &m.what
+	verbs := map[string]pb.Action{
+		admin.ActionRetry: pb.Action_RETRY, admin.ActionHold: pb.Action_HOLD, admin.ActionRelease: pb.Action_RELEASE,
+		admin.ActionRemove: pb.Action_DELETE, admin.ActionReroute: pb.Action_REROUTE,
+	}
+	verb, ok := verbs[a.Action]
+	switch {
+	case a.Action == admin.ActionBounce:
+		return admin.Problem(http.StatusNotImplemented, "queued mail can not be bounced by hand yet",
+			"remove it with 'relayctl queue rm' and write to the sender, or let it expire")
+	case !ok:
+		return admin.Invalid("there is no action %q: give retry, hold, release, rm or reroute", clean(a.Action, 64))
+	case a.All && len(a.IDs) > 0:
+		return admin.Invalid("give ids, or a filter with all, not both")
+	case !a.All && len(a.IDs) == 0:
+		return admin.Invalid("no message is named: give ids, or a filter with all")
+	case !a.All && !a.Filter.Empty():
+		return admin.Invalid("a filter goes with all, not with ids")
+	case a.Route != "" && verb != pb.Action_REROUTE:
+		return admin.Invalid("a route goes with reroute only")
+	}
+	m.verb = verb
+	if verb == pb.Action_REROUTE {
+		route, err := routeTarget(a.Route)
+		if err != nil {
+			return err
+		}
+		a.Route = route
+	}
+	return nil
+}
+
+// partly adds to an error what was done before it.
+func (m *managing) partly(err error) error {
+	var p *admin.Error
+	if m.changed == 0 || !errors.As(err, &p) {
+		return err
+	}
+	more := *p
+	more.Detail = fmt.Sprintf("%s were changed, then it stopped: %s", counted(uint64(m.changed), "message"), p.Detail)
+	return &more
+}
+
+// all acts on what the filter picks, a stretch of the queue at a time.
+func (m *managing) all(ctx context.Context) error {
+	none, err := m.matchesNone(m.sieve)
+	if err != nil || none {
+		return err
+	}
+	from := spool.ID{}
+	end := idAt(m.sieve.now.Add(1)) // what comes later is not meant
+	for more := true; more && from.Compare(end) < 0; {
+		if ctx.Err() != nil {
+			return admin.Unknown("the request ended before the whole queue was gone through")
+		}
+		var found []*waitingMail
+		budget := scanStep
+		if found, from, more, err = m.step(m.sieve, from, manageIDs, &budget); err != nil {
+			return err
+		}
+		if err := m.act(ctx, found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// named acts on ids.
+func (m *managing) named(ctx context.Context) error {
+	seen := map[spool.ID]bool{}
+	var found []*waitingMail
+	for _, text := range m.what.IDs {
+		id, err := messageID(text)
+		if err != nil {
+			m.refuse(clean(text, 64), "is not the id of a message")
+			continue
+		}
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		one, err := m.lookUp(id)
+		if err != nil {
+			return err
+		}
+		if one != nil {
+			found = append(found, one)
+		}
+	}
+	return m.act(ctx, found)
+}
+
+// lookUp reads a message by id, or refuses it.
+func (m *managing) lookUp(id spool.ID) (one *waitingMail, err error) {
+	err = m.replica.Frozen(func(v spool.View, _ uint64) error {
+		if one, err = m.sieve.pick(v, id); err != nil || one != nil {
+			return err
+		}
+		_, known, err := v.Message(id)
+		switch {
+		case err != nil:
+		case known:
+			m.refuse(id.String(), "nothing of it waits any more: 'relayctl trace' shows what became of it")
+		default:
+			m.refuse(id.String(), "there is no such message")
+		}
+		return err
+	})
+	return one, err
+}
+
+func (m *managing) refuse(id, why string) {
+	if len(m.result.Refused) < manageShown {
+		m.result.Refused = append(m.result.Refused, admin.QueueRefusal{ID: id, Why: why})
+	}
+}
+
+// act changes, or would change, the given messages.
+func (m *managing) act(ctx context.Context, found []*waitingMail) error {
+	var whole batch
+	parts := map[string]*batch{}
+	for _, one := range found {
+		picked := m.recipients(one)
+		if len(picked) == 0 {
+			m.refuse(one.mail.ID, fmt.Sprintf("no recipient %s of it waits", clean(m.what.Recipient, maxName)))
+			continue
+		}
+		m.result.Matched++
+		fit, why := m.fitting(picked)
+		if len(fit) == 0 {
+			m.refuse(one.mail.ID, why)
+			continue
+		}
+		if len(m.result.Messages) < manageShown {
+			shown := one.mail
+			shown.Recipients = picked
+			m.result.Messages = append(m.result.Messages, shown)
+		}
+		if len(picked) == one.open {
+			whole.add(one.id, one.open, true)
+			continue
+		}
+		for i, address := range fit {
+			if parts[address] == nil {
+				parts[address] = &batch{recipient: address}
+			}
+			parts[address].add(one.id, 1, i == 0)
+		}
+	}
+	if m.what.DryRun {
+		m.changed += whole.messages()
+		for _, b := range parts {
+			m.changed += b.messages()
+		}
+		return nil
+	}
+	return m.carryOut(ctx, &whole, parts)
+}
+
+// recipients are those of a message that are meant.
+func (m *managing) recipients(one *waitingMail) []admin.QueueRecipient {
+	if m.what.Recipient == "" {
+		return one.mail.Recipients
+	}
+	var picked []admin.QueueRecipient
+	for _, r := range one.mail.Recipients {
+		if strings.EqualFold(r.Address, strings.TrimSpace(m.what.Recipient)) {
+			picked = append(picked, r)
+		}
+	}
+	return picked
+}
+
+// fitting lists the addresses that the action can change, each once, or says
+// why there are none.
+func (m *managing) fitting(picked []admin.QueueRecipient) (fit []string, why string) {
+	seen := map[string]bool{}
+	for _, r := range picked {
+		if no := m.unfit(r.State); no != "" {
+			why = no
+		} else if !seen[r.Address] {
+			seen[r.Address] = true
+			fit = append(fit, r.Address)
+		}
+	}
+	return fit, why
+}
+
+// unfit says why a recipient in a state can not be changed.
+func (m *managing) unfit(state string) string {
+	switch {
+	case m.verb == pb.Action_HOLD && state == admin.StateHeld:
+		return "it is held already"
+	case m.verb == pb.Action_RELEASE && state != admin.StateHeld:
+		return "it is not held"
+	case m.verb == pb.Action_RETRY && state == admin.StateHeld:
+		return "it is held: release it"
+	case m.verb == pb.Action_RETRY && state == admin.StateSuspended:
+		return "it is suspended by a rule"
+	}
+	return ""
+}
+
+// batch is what goes into commands of one kind: whole messages, or one
+// recipient of each.
+type batch struct {
+	recipient string
+	parts     []part
+}
+
+// part is one command.
+type part struct {
+	ids        [][]byte
+	recipients int
+	messages   int // counted here and not in another part
+}
+
+func (b *batch) add(id spool.ID, recipients int, counts bool) {
+	last := len(b.parts) - 1
+	if last < 0 || len(b.parts[last].ids) >= manageIDs || b.parts[last].recipients+recipients > manageRecipients {
+		b.parts = append(b.parts, part{})
+		last++
+	}
+	p := &b.parts[last]
+	p.ids = append(p.ids, id[:])
+	p.recipients += recipients
+	if counts {
+		p.messages++
+	}
+}
+
+func (b *batch) messages() (n int) {
+	for i := range b.parts {
+		n += b.parts[i].messages
+	}
+	return n
+}
+
+// carryOut proposes all commands, a few at a time, and waits until this node
+// shows them.
+func (m *managing) carryOut(ctx context.Context, whole *batch, parts map[string]*batch) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manageInFlight)
+	run := func(b *batch) {
+		for i := range b.parts {
+			if gctx.Err() != nil {
+				return
+			}
+			g.Go(func() error { return m.command(ctx, b.recipient, &b.parts[i]) })
+		}
+	}
+	run(whole)
+	for _, b := range parts {
+		run(b)
+	}
+	return g.Wait()
+}
+
+func (m *managing) command(ctx context.Context, recipient string, p *part) error {
+	content := [][]byte{[]byte(m.what.Action), []byte(recipient), []byte(m.what.Route)}
+	adm, err := m.admin(m.by, append(content, p.ids...)...)
+	if err != nil {
+		return err
+	}
+	_, err = m.change(ctx, spool.KindManage, &pb.Manage{
+		Admin: adm, Action: m.verb, Ids: p.ids, Recipient: recipient, Route: m.what.Route,
+	})
+	if errors.Is(err, admin.ErrNotFound) {
+		return nil // delivered or changed by somebody else meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.changed += p.messages
+	m.mu.Unlock()
+	return nil
+}

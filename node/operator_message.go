@@ -1,0 +1,275 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+	"relay/queue"
+)
+
+// whyMost bounds the recipients of one message that are explained one by one.
+const whyMost = 20
+
+// dossier is what is read of one waiting message to show and explain it.
+type dossier struct {
+	*waitingMail
+	message    *pb.Message
+	recipients []*pb.Recipient // in the order of mail.Recipients
+	hops       []string
+	held       map[string]*pb.Event // the latest hold of each recipient
+	accepted   uint64               // log index
+	adopted    *pb.Shard
+	expires    time.Time
+	now        time.Time
+}
+
+// Message implements admin.Queue.
+func (o *operator) Message(ctx context.Context, text string) (*admin.QueueDetail, error) {
+	id, err := messageID(text)
+	if err != nil {
+		return nil, err
+	}
+	s, err := o.newSieve(ctx, admin.QueueFilter{})
+	if err != nil {
+		return nil, err
+	}
+	var d *dossier
+	err = o.replica.View(func(v spool.View) error { d, err = readDossier(v, s, id); return err })
+	if err != nil {
+		return nil, err
+	}
+	refs := make([]queue.Ref, min(len(d.n), whyMost))
+	for i := range refs {
+		refs[i] = queue.Ref{ID: queue.ID(id), Recipient: d.n[i]}
+	}
+	detail := &admin.QueueDetail{
+		QueueMessage: d.mail, MessageID: d.message.MessageId, Client: originOf(d.message.Client),
+		Expires: admin.At(d.expires), Route: d.hops, LastHost: make([]string, len(d.recipients)),
+		Why: d.explain(o.whyOf(ctx, d.mail.Owner, refs)), Replicas: o.holders(d.accepted),
+	}
+	for i, r := range d.recipients {
+		detail.LastHost[i] = r.LastHost
+	}
+	return detail, nil
+}
+
+func readDossier(v spool.View, s *sieve, id spool.ID) (*dossier, error) {
+	one, err := s.pick(v, id)
+	if err != nil {
+		return nil, err
+	}
+	d := &dossier{waitingMail: one, now: s.now, held: map[string]*pb.Event{}}
+	var ok bool
+	if d.message, ok, err = v.Message(id); err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, admin.NotFound("message", id.String())
+	}
+	if one == nil {
+		return nil, admin.Problem(404, fmt.Sprintf("nothing of message %s waits any more", id),
+			fmt.Sprintf("'relayctl trace %s' shows what became of it", id))
+	}
+	settings, err := v.Settings()
+	if err != nil {
+		return nil, err
+	}
+	d.expires = expiry(d.message, settings)
+	d.adopted = s.owners.Adoption(d.message.Home, id)
+	if err := d.readRecipients(v); err != nil {
+		return nil, err
+	}
+	events, err := v.History(id)
+	for _, e := range events {
+		switch e.What {
+		case "accepted":
+			d.accepted = e.Index
+		case "held":
+			d.held[e.Recipient] = e
+		}
+	}
+	return d, err
+}
+
+func (d *dossier) readRecipients(v spool.View) error {
+	hops := map[string]string{}
+	for i, n := range d.n {
+		r, ok, err := v.Recipient(d.id, n)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			r = &pb.Recipient{Address: d.mail.Recipients[i].Address}
+		}
+		d.recipients = append(d.recipients, r)
+		hop := r.Route
+		if hop == "" {
+			domain := spool.DomainOf(r.Address)
+			if hop, ok = hops[domain]; !ok {
+				if hop, err = hopOf(v, domain); err != nil {
+					return err
+				}
+				hops[domain] = hop
+			}
+		}
+		d.hops = append(d.hops, hop)
+	}
+	return nil
+}
+
+// hopOf is what the routes say about a domain.
+func hopOf(v spool.View, domain string) (string, error) {
+	route, ok, err := v.Route(domain)
+	if err != nil || !ok {
+		return "mx", err
+	}
+	return route.Target, nil
+}
+
+// expiry is when the queue gives a message up.
+func expiry(m *pb.Message, s *pb.Settings) time.Time {
+	if m.ExpiresMs > 0 {
+		return time.UnixMilli(m.ExpiresMs)
+	}
+	life := defaultExpire
+	if s.ExpireMs > 0 {
+		life = time.Duration(s.ExpireMs) * time.Millisecond
+	}
+	return time.UnixMilli(m.CreatedMs).Add(life)
+}
+
+func originOf(c *pb.Client) admin.Origin {
+	return admin.Origin{
+		Node: c.GetNode(), Address: c.GetAddress(), Helo: c.GetHelo(), TLS: c.GetTls(), User: c.GetUser(),
+		Protocol: c.GetProtocol(), Session: c.GetSession(),
+	}
+}
+
+// explain says why a message waits and what happens next. said is what the
+// owner's queue manager says of the first recipients.
+func (d *dossier) explain(said []string) []string {
+	var lines []string
+	switch owner := d.mail.Owner; {
+	case owner == "":
+		lines = append(lines, "No live node owns it at the moment; it is handed to one as soon as a node's session begins.")
+	case d.adopted.GetAdoptedFrom() != "" && d.adopted.AdoptedFrom != owner:
+		lines = append(lines, fmt.Sprintf("Node %s is to deliver it; it took it over from %s at %s.", owner, d.adopted.AdoptedFrom,
+			instant(time.UnixMilli(d.adopted.AdoptedMs), d.now)))
+	default:
+		lines = append(lines, fmt.Sprintf("Node %s is to deliver it.", owner))
+	}
+	trying := false
+	for i := range d.recipients {
+		if i == whyMost {
+			lines = append(lines, fmt.Sprintf("%s more wait as well.", counted(uint64(len(d.recipients)-i), "recipient")))
+			break
+		}
+		words := ""
+		if i < len(said) {
+			words = said[i]
+		}
+		lines = append(lines, d.recipient(i, words))
+		trying = trying || d.recipients[i].State == pb.State_QUEUED || d.recipients[i].State == pb.State_DEFERRED
+	}
+	if !trying && len(d.recipients) <= whyMost {
+		return lines
+	}
+	report := "the sender gets a report"
+	if d.mail.Sender == "" {
+		report = "nobody is told, because it has no sender"
+	}
+	return append(lines, fmt.Sprintf("The queue gives up at %s; then %s.", instant(d.expires, d.now), report))
+}
+
+// recipient says in sentences how one recipient stands.
+func (d *dossier) recipient(i int, said string) string {
+	seen, r := d.mail.Recipients[i], d.recipients[i]
+	text := seen.Address + ": "
+	switch seen.State {
+	case admin.StateActive:
+		return text + fmt.Sprintf("is being tried right now by node %s (attempt %d, by %s).", d.mail.Owner, r.Attempts+1, d.hops[i])
+	case admin.StateHeld:
+		text += "held" + d.holder(r) + fmt.Sprintf("; it waits until 'relayctl queue release %s'.", d.id)
+	case admin.StateSuspended:
+		text += "suspended: a rule stops its destination; it goes on when the rule ends."
+	case admin.StateQueued:
+		text += "not tried yet; " + d.due(r, i)
+	default:
+		text += d.failure(r) + " The next attempt " + d.due(r, i)
+	}
+	if said != "" && seen.State != admin.StateHeld && seen.State != admin.StateSuspended {
+		text += " The queue manager says: " + said
+	}
+	return text
+}
+
+func (d *dossier) holder(r *pb.Recipient) string {
+	e := d.held[r.Address]
+	if e == nil {
+		return ""
+	}
+	text := ""
+	if e.Who != "" {
+		text = " by " + e.Who
+	}
+	text += " at " + instant(time.UnixMilli(e.AtMs), d.now)
+	if e.Why != "" {
+		text += " (" + e.Why + ")"
+	}
+	return text
+}
+
+func (d *dossier) failure(r *pb.Recipient) string {
+	text := fmt.Sprintf("attempt %d failed", r.Attempts)
+	if r.LastMs > 0 {
+		text += " at " + instant(time.UnixMilli(r.LastMs), d.now)
+	}
+	switch {
+	case r.LastReply == "":
+		return text + "."
+	case r.LastHost == "":
+		return text + ": " + r.LastReply + "."
+	}
+	return text + ": " + r.LastHost + " said " + r.LastReply + "."
+}
+
+func (d *dossier) due(r *pb.Recipient, i int) string {
+	at := time.UnixMilli(r.NextMs)
+	if at.After(d.now) {
+		return fmt.Sprintf("is due at %s, by %s.", instant(at, d.now), d.hops[i])
+	}
+	return fmt.Sprintf("has been due since %s, by %s: it goes as soon as its turn comes.", instant(at, d.now), d.hops[i])
+}
+
+// Open implements admin.Queue.
+func (o *operator) Open(_ context.Context, text string) (io.ReadCloser, int64, error) {
+	id, err := messageID(text)
+	if err != nil {
+		return nil, 0, err
+	}
+	var refs *pb.Refs
+	err = o.replica.View(func(v spool.View) error {
+		var ok bool
+		if refs, ok, err = v.Refs(id); err != nil || ok {
+			return err
+		}
+		if _, ok, err = v.Message(id); err != nil {
+			return err
+		}
+		if !ok {
+			return admin.NotFound("message", id.String())
+		}
+		return admin.Problem(404, fmt.Sprintf("message %s is finished, and its content is deleted", id),
+			fmt.Sprintf("'relayctl trace %s' shows what became of it", id))
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	body, err := o.replica.OpenBody(id, refs.Chunks, nil)
+	return body, int64(refs.Bytes), err
+}

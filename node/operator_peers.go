@@ -1,0 +1,274 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	"relay/node/admin"
+	"relay/queue"
+)
+
+// Questions that nodes ask each other on behalf of operators.
+const (
+	askVitals = "status" // → vitals, JSON
+	askActive = "active" // → refs, 20 octets each
+	askHash   = "hash"   // id of a Mark → markHash, JSON
+	askWhy    = "why"    // refs, 20 octets each → sentences, JSON
+)
+
+// operatorMethods are the questions that answer serves.
+var operatorMethods = [...]string{askVitals, askActive, askHash, askWhy}
+
+// Bounds of such questions. A node that does not answer is left alone for a
+// while, so that only one page in so many seconds waits for it.
+const (
+	askWithin  = 300 * time.Millisecond
+	askFresh   = time.Second
+	askPenalty = 5 * time.Second
+	maxRefs    = 10000
+)
+
+// vitals is what a node tells of itself.
+type vitals struct {
+	Uptime    int64  `json:"uptime_seconds"`
+	DiskFree  uint64 `json:"disk_free"`
+	DiskTotal uint64 `json:"disk_total"`
+	POP3      int    `json:"pop3_sessions"`
+	SMTP      int    `json:"smtp_sessions"`
+	Version   string `json:"version"`
+}
+
+// markHash is a node's state hash as of a Mark.
+type markHash struct {
+	Index uint64 `json:"index"`
+	Hash  []byte `json:"hash"`
+}
+
+// answer serves the questions of other nodes' operators. It may be called
+// concurrently; an error goes back to the asking node as text.
+func (o *operator) answer(ctx context.Context, from, method string, req []byte) ([]byte, error) {
+	switch method {
+	case askVitals:
+		return json.Marshal(o.ownVitals())
+	case askActive:
+		return encodeRefs(o.ownActive()), nil
+	case askWhy:
+		refs, err := decodeRefs(req)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(o.ownWhy(refs))
+	case askHash:
+		index, hash, err := o.members.MarkHash(ctx, string(req))
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(markHash{index, hash})
+	}
+	return nil, fmt.Errorf("node %s asks %q, which this version does not know", from, method)
+}
+
+func (o *operator) ownVitals() vitals {
+	if o.vitals == nil {
+		return vitals{}
+	}
+	return o.vitals()
+}
+
+func (o *operator) ownActive() []queue.Ref {
+	if o.active == nil {
+		return nil
+	}
+	refs := o.active()
+	return refs[:min(len(refs), maxRefs)]
+}
+
+func (o *operator) ownWhy(refs []queue.Ref) []string {
+	all := make([]string, len(refs))
+	if o.why != nil {
+		for i, ref := range refs {
+			all[i] = o.why(ref)
+		}
+	}
+	return all
+}
+
+const refSize = 20
+
+func encodeRefs(refs []queue.Ref) []byte {
+	b := make([]byte, 0, refSize*len(refs))
+	for _, ref := range refs {
+		b = binary.BigEndian.AppendUint32(append(b, ref.ID[:]...), ref.Recipient)
+	}
+	return b
+}
+
+func decodeRefs(b []byte) ([]queue.Ref, error) {
+	if len(b)%refSize != 0 || len(b) > maxRefs*refSize {
+		return nil, fmt.Errorf("%d octets are no list of queue entries", len(b))
+	}
+	refs := make([]queue.Ref, 0, len(b)/refSize)
+	for part := range slices.Chunk(b, refSize) {
+		refs = append(refs, queue.Ref{ID: queue.ID(part), Recipient: binary.BigEndian.Uint32(part[16:])})
+	}
+	return refs, nil
+}
+
+// peerCache remembers for a moment what the nodes said.
+type peerCache struct {
+	mu       sync.Mutex // also held while the nodes are asked: one asks for all
+	active   map[queue.Ref]string
+	activeAt time.Time
+	vitals   map[string]vitals
+	vitalsAt time.Time
+	slow     map[string]time.Time // do not ask before
+}
+
+// fresh reports whether what was learnt at an instant may still be shown.
+func fresh(at, now time.Time) bool {
+	return !at.IsZero() && now.Sub(at) < askFresh && !now.Before(at)
+}
+
+// trying returns the recipients that are being tried now and by which node.
+// Nodes that do not answer at once are left out. The map must not be changed.
+func (o *operator) trying(ctx context.Context) map[queue.Ref]string {
+	p := &o.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := o.now()
+	if fresh(p.activeAt, now) {
+		return p.active
+	}
+	all := map[queue.Ref]string{}
+	for _, ref := range o.ownActive() {
+		all[ref] = o.node
+	}
+	for node, answer := range o.askAll(ctx, askActive, nil) {
+		refs, err := decodeRefs(answer)
+		if err != nil {
+			o.log.Warn("a node's list of active recipients is unreadable", zap.String("node", node), zap.Error(err))
+		}
+		for _, ref := range refs {
+			all[ref] = node
+		}
+	}
+	if ctx.Err() == nil {
+		p.active, p.activeAt = all, now
+	}
+	return all
+}
+
+// allVitals returns what the nodes tell of themselves, by id. Nodes that do
+// not answer at once are left out. The map must not be changed.
+func (o *operator) allVitals(ctx context.Context) map[string]vitals {
+	p := &o.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := o.now()
+	if fresh(p.vitalsAt, now) {
+		return p.vitals
+	}
+	all := map[string]vitals{o.node: o.ownVitals()}
+	for node, answer := range o.askAll(ctx, askVitals, nil) {
+		var one vitals
+		if err := json.Unmarshal(answer, &one); err != nil {
+			o.log.Warn("a node's answer is unreadable", zap.String("node", node), zap.Error(err))
+			continue
+		}
+		all[node] = one
+	}
+	if ctx.Err() == nil {
+		p.vitals, p.vitalsAt = all, now
+	}
+	return all
+}
+
+// askAll asks all other live nodes at once and returns the answers that came
+// in time. The caller holds peers.mu.
+func (o *operator) askAll(ctx context.Context, method string, req []byte) map[string][]byte {
+	nodes := o.others()
+	answers := make([][]byte, len(nodes))
+	errs := make([]error, len(nodes))
+	within, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	var all sync.WaitGroup
+	for i, node := range nodes {
+		if o.now().Before(o.peers.slow[node]) {
+			continue
+		}
+		all.Go(func() { answers[i], errs[i] = o.members.Ask(within, node, method, req) })
+	}
+	all.Wait()
+	said := make(map[string][]byte, len(nodes))
+	for i, node := range nodes {
+		switch {
+		case errs[i] == nil && answers[i] != nil:
+			said[node] = answers[i]
+		case errs[i] != nil && ctx.Err() == nil:
+			o.log.Debug("a node does not answer", zap.String("node", node), zap.String("question", method), zap.Error(errs[i]))
+			if o.peers.slow == nil {
+				o.peers.slow = map[string]time.Time{}
+			}
+			o.peers.slow[node] = o.now().Add(askPenalty)
+		}
+	}
+	return said
+}
+
+// others lists the other nodes with a live session.
+func (o *operator) others() []string {
+	var nodes []string
+	err := o.replica.View(func(v spool.View) error {
+		sessions, err := v.Sessions()
+		for _, s := range sessions {
+			if s.Node != o.node {
+				nodes = append(nodes, s.Node)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		o.log.Error("cannot read the sessions", zap.Error(err))
+	}
+	return nodes
+}
+
+// whyOf asks the owner's queue manager what it waits for with some entries of
+// one message; empty texts where it does not answer.
+func (o *operator) whyOf(ctx context.Context, owner string, refs []queue.Ref) []string {
+	if owner == o.node {
+		return o.ownWhy(refs)
+	}
+	none := make([]string, len(refs))
+	if owner == "" || len(refs) == 0 || len(refs) > maxRefs {
+		return none
+	}
+	within, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	answer, err := o.members.Ask(within, owner, askWhy, encodeRefs(refs))
+	var said []string
+	if err != nil || json.Unmarshal(answer, &said) != nil || len(said) != len(refs) {
+		return none
+	}
+	return said
+}
+
+// Send implements admin.Mail.
+func (o *operator) Send(ctx context.Context, by admin.By, e admin.Envelope, message io.Reader) (*admin.Receipt, error) {
+	if o.submit == nil {
+		return nil, admin.Unsupported("the sending of mail")
+	}
+	if len(e.Recipients) == 0 {
+		return nil, admin.Invalid("a recipient is missing")
+	}
+	return o.submit(ctx, e.Sender, e.Recipients, message, by)
+}

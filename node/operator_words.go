@@ -1,0 +1,50 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// counted says how many of a thing there are.
+func counted(n uint64, thing string) string {
+	switch {
+	case n == 1:
+		return "1 " + thing
+	case strings.HasSuffix(thing, "s"), strings.HasSuffix(thing, "x"):
+		return fmt.Sprintf("%d %ses", n, thing)
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// some lists at most max names.
+func some(names []string, max int) string {
+	if len(names) <= max {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:max], ", "), len(names)-max)
+}
+
+// span says how long a time is, to the precision a person wants.
+func span(d time.Duration) string {
+	switch d = d.Abs(); {
+	case d < time.Second:
+		return "less than a second"
+	case d < 2*time.Minute:
+		return counted(uint64(d/time.Second), "second")
+	case d < 2*time.Hour:
+		return counted(uint64(d/time.Minute), "minute")
+	case d < 48*time.Hour:
+		return counted(uint64(d/time.Hour), "hour")
+	}
+	return counted(uint64(d/(24*time.Hour)), "day")
+}
+
+// instant says when something is or was, absolutely and from now.
+func instant(at, now time.Time) string {
+	text := at.UTC().Format("2006-01-02 15:04:05Z")
+	if at.After(now) {
+		return fmt.Sprintf("%s (in %s)", text, span(at.Sub(now)))
+	}
+	return fmt.Sprintf("%s (%s ago)", text, span(now.Sub(at)))
+}

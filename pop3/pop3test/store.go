@@ -30,7 +30,6 @@ type Store struct {
 
 type account struct {
 	secret   string
-	verifier pop3.Verifier
 	disabled bool
 	readOnly bool
 	retain   pop3.Retention
@@ -57,13 +56,9 @@ func NewStore(domain string) *Store {
 
 // AddUser makes a user.
 func (s *Store) AddUser(user, secret string) {
-	v, err := pop3.MakeVerifier(secret, []byte("salt of "+user), 4096)
-	if err != nil {
-		panic(err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users[user] = &account{secret: secret, verifier: v, fail: map[string]error{}}
+	s.users[user] = &account{secret: secret, fail: map[string]error{}}
 }
 
 func (s *Store) change(user string, f func(a *account)) {
@@ -175,7 +170,7 @@ func (s *Store) Verifier(_ context.Context, _ *pop3.Peer, user string) (pop3.Ver
 	if a == nil {
 		return pop3.Verifier{}, pop3.ErrAuth
 	}
-	return a.verifier, nil
+	return pop3.MakeVerifier(a.secret, []byte("salt of "+user), 4096)
 }
 
 // Proven implements pop3.SCRAM.

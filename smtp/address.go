@@ -1,0 +1,349 @@
+package smtp
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+)
+
+// RFC 5321 section 4.5.3.1 asks for 64 and 255 octets at least; longer local
+// parts are in use (VERP), so only the whole is bounded.
+const (
+	maxAddress = 64 + 1 + 255
+	maxDomain  = 255
+	maxLabel   = 63
+)
+
+// Why an address was refused. errNeedUTF8 becomes 553 5.6.7 (RFC 6531 section
+// 3.5), the others a 501.
+const (
+	errAddress  = syntaxError("bad address syntax")
+	errTooLong  = syntaxError("address too long")
+	errNoDomain = syntaxError("the address needs a domain")
+	errNeedUTF8 = syntaxError("an address that is not ASCII needs SMTPUTF8")
+)
+
+// ParseAddress checks a mailbox of the form local-part@domain, without angle
+// brackets, and returns it in its plainest form: quotes that are not needed are
+// gone, nothing else changes. The local part may hold UTF-8 (RFC 6531).
+func ParseAddress(s string) (string, error) {
+	a := addressParser{in: []byte(s), utf8: true}
+	addr, err := a.mailbox()
+	if err == nil && a.pos != len(a.in) {
+		err = errAddress
+	}
+	if err == nil && strings.LastIndexByte(addr, '@') < 0 {
+		err = errNoDomain
+	}
+	return addr, err
+}
+
+// SplitAddress parts an address that a Session was given, or that ParseAddress
+// returned, into local part and domain. The domain is empty for a bare local
+// part.
+func SplitAddress(addr string) (local, domain string) {
+	i := strings.LastIndexByte(addr, '@') // a domain never holds one
+	if i < 0 {
+		return addr, ""
+	}
+	return addr[:i], addr[i+1:]
+}
+
+// RoutesOn reports whether a local part asks for more routing behind its
+// domain: the percent hack (user%host@relay), a bang path (host!user@relay) or
+// an @ that was quoted ("user@host"@relay). A relay must not let strangers do
+// that.
+func RoutesOn(local string) bool {
+	return strings.ContainsAny(local, "%!@")
+}
+
+// IsASCII reports whether s has no octet above 127.
+func IsASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// addressParser reads one address from the front of in.
+type addressParser struct {
+	in    []byte
+	pos   int
+	utf8  bool // SMTPUTF8 was asked for
+	route bool // a source route was seen, and dropped
+}
+
+// path reads "<" [source route] [mailbox] ">". The null path gives "". A source
+// route is dropped, as RFC 5321 appendix C tells servers to.
+func (a *addressParser) path() (string, error) {
+	if !a.eat('<') {
+		return "", errAddress
+	}
+	if a.eat('>') {
+		return "", nil
+	}
+	if a.peek() == '@' {
+		if err := a.sourceRoute(); err != nil {
+			return "", err
+		}
+	}
+	addr, err := a.mailbox()
+	if err != nil {
+		return "", err
+	}
+	if !a.eat('>') {
+		return "", errAddress
+	}
+	return addr, nil
+}
+
+// sourceRoute reads "@one,@two:".
+func (a *addressParser) sourceRoute() error {
+	for {
+		if !a.eat('@') {
+			return errAddress
+		}
+		if _, err := a.domain(); err != nil {
+			return err
+		}
+		if a.eat(':') {
+			a.route = true
+			return nil
+		}
+		if !a.eat(',') {
+			return errAddress
+		}
+	}
+}
+
+// mailbox reads local-part ["@" domain].
+func (a *addressParser) mailbox() (string, error) {
+	start := a.pos
+	local, err := a.local()
+	if err != nil {
+		return "", err
+	}
+	if !a.eat('@') {
+		if len(local) > maxAddress {
+			return "", errTooLong
+		}
+		return local, nil
+	}
+	domain, err := a.domain()
+	if err != nil {
+		return "", err
+	}
+	if a.pos-start > maxAddress {
+		return "", errTooLong
+	}
+	if raw := a.in[start:a.pos]; len(raw) == len(local)+1+len(domain) {
+		return string(raw), nil // one allocation in the common case
+	}
+	return local + "@" + domain, nil
+}
+
+func (a *addressParser) peek() byte {
+	if a.pos < len(a.in) {
+		return a.in[a.pos]
+	}
+	return 0
+}
+
+func (a *addressParser) eat(c byte) bool {
+	if a.peek() != c || c == 0 {
+		return false
+	}
+	a.pos++
+	return true
+}
+
+func (a *addressParser) local() (string, error) {
+	if a.peek() == '"' {
+		return a.quoted()
+	}
+	n := dotString(a.in[a.pos:])
+	if n == 0 {
+		return "", errAddress
+	}
+	local := a.in[a.pos : a.pos+n]
+	if err := a.checkUTF8(local); err != nil {
+		return "", err
+	}
+	a.pos += n
+	return string(local), nil
+}
+
+// dotString returns the length of the dot-string in front of b. It may end in
+// the middle of what is not one; the caller finds that by what follows.
+func dotString(b []byte) int {
+	n, atom := 0, 0
+	for n < len(b) {
+		switch c := b[n]; {
+		case isAtext(c):
+			atom++
+		case c == '.' && atom > 0:
+			atom = 0
+		default:
+			if atom == 0 && n > 0 {
+				return n - 1 // a dot at the end
+			}
+			return n
+		}
+		n++
+	}
+	if atom == 0 && n > 0 {
+		return n - 1
+	}
+	return n
+}
+
+func isAtext(c byte) bool {
+	switch {
+	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c >= utf8.RuneSelf:
+		return true
+	}
+	return strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+}
+
+// quoted reads a quoted local part and returns its plainest form.
+func (a *addressParser) quoted() (string, error) {
+	var text []byte
+	for a.pos++; ; a.pos++ {
+		c := a.peek()
+		switch {
+		case c == '"':
+			a.pos++
+			if err := a.checkUTF8(text); err != nil {
+				return "", err
+			}
+			return plainest(text), nil
+		case c == '\\':
+			a.pos++
+			if c = a.peek(); c < ' ' || c >= 0x7f {
+				return "", errAddress
+			}
+		case c < ' ' || c == 0x7f:
+			return "", errAddress
+		}
+		if len(text) > maxAddress {
+			return "", errTooLong
+		}
+		text = append(text, c)
+	}
+}
+
+// plainest quotes a local part only where it must be.
+func plainest(text []byte) string {
+	if len(text) > 0 && dotString(text) == len(text) {
+		return string(text)
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range text {
+		if c == '"' || c == '\\' {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+func (a *addressParser) checkUTF8(b []byte) error {
+	for i := 0; i < len(b); i++ {
+		if b[i] < utf8.RuneSelf {
+			continue
+		}
+		if !a.utf8 {
+			return errNeedUTF8
+		}
+		c, size := utf8.DecodeRune(b[i:])
+		if c == utf8.RuneError && size == 1 || c < 0xa0 { // C1 controls
+			return errAddress
+		}
+		i += size - 1
+	}
+	return nil
+}
+
+func (a *addressParser) domain() (string, error) {
+	if a.peek() == '[' {
+		return a.literal()
+	}
+	start, label := a.pos, 0
+	for ; a.pos < len(a.in); a.pos++ {
+		c := a.in[a.pos]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c >= utf8.RuneSelf:
+			label++
+		case (c == '-' || c == '_') && (label > 0 || c == '_'): // hosts with _ exist
+			label++
+		case c == '.' && label > 0 && a.in[a.pos-1] != '-':
+			label = 0
+		default:
+			return a.endDomain(start, label)
+		}
+		if label > maxLabel {
+			return "", errTooLong
+		}
+	}
+	return a.endDomain(start, label)
+}
+
+func (a *addressParser) endDomain(start, label int) (string, error) {
+	domain := a.in[start:a.pos]
+	switch {
+	case label == 0 || domain[len(domain)-1] == '-':
+		return "", errAddress
+	case len(domain) > maxDomain:
+		return "", errTooLong
+	}
+	if err := a.checkUTF8(domain); err != nil {
+		return "", err
+	}
+	return string(domain), nil
+}
+
+// literal reads an address literal (RFC 5321 section 4.1.3).
+func (a *addressParser) literal() (string, error) {
+	n := bytes.IndexByte(a.in[a.pos:], ']')
+	if n < 0 || n > maxDomain {
+		return "", errAddress
+	}
+	text := string(a.in[a.pos : a.pos+n+1])
+	if !validLiteral(text[1:n]) {
+		return "", errAddress
+	}
+	a.pos += n + 1
+	return text, nil
+}
+
+func validLiteral(in string) bool {
+	tag, content, tagged := strings.Cut(in, ":")
+	if !tagged {
+		ip, err := netip.ParseAddr(in)
+		return err == nil && ip.Is4()
+	}
+	if strings.EqualFold(tag, "IPv6") {
+		ip, err := netip.ParseAddr(content)
+		return err == nil && ip.Is6() && ip.Zone() == ""
+	}
+	for i := range len(content) {
+		if c := content[i]; c <= ' ' || c >= 0x7f || c == '[' || c == '\\' || c == '@' {
+			return false
+		}
+	}
+	for i := range len(tag) {
+		if c := tag[i]; !isAlnum(c) && c != '-' {
+			return false
+		}
+	}
+	return content != "" && tag != "" && tag[len(tag)-1] != '-'
+}
+
+func isAlnum(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}

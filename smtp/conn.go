@@ -1,0 +1,478 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// conn is one client. Everything but the fields under mu belongs to the
+// goroutine that runs it.
+type conn struct {
+	srv    *Server
+	cfg    *ServerConfig
+	cancel context.CancelFunc
+	ctx    context.Context
+	raw    net.Conn // as accepted
+	net    net.Conn // raw, or TLS on it
+	peer   Peer
+	direct netip.Addr // of the connection itself, whatever XCLIENT says
+	sess   Session
+	over   override // by XCLIENT
+
+	in       input
+	out      []byte    // replies not yet sent
+	outSince time.Time // when the first of them was made
+
+	lines    lineMode
+	state    state
+	rcpts    int // accepted in this transaction
+	refused  int // refused in this transaction
+	body     BodyType
+	count    int // transactions
+	errors   int
+	failures int    // of AUTH
+	quit     bool   // close after the pending replies
+	polite   bool   // the client knows that we close
+	held     []byte // the command that broke off a series of chunks, nil: none
+	data     message
+
+	mu     sync.Mutex // guards deadlines against Shutdown and cut
+	idle   bool       // waits for a command, outside a transaction
+	severe bool       // cut was called
+}
+
+// lineMode is how the client's command lines end; its first line decides.
+type lineMode uint8
+
+const (
+	linesUnknown lineMode = iota
+	linesCRLF
+	linesLF
+)
+
+// state is where the client is in the protocol.
+type state uint8
+
+const (
+	stateNew    state = 1 << iota // before HELO, also after STARTTLS
+	stateReady                    // between transactions
+	stateMail                     // after MAIL
+	stateRcpt                     // after MAIL and an accepted RCPT
+	stateChunks                   // inside a series of BDAT
+)
+
+const (
+	anyState      = stateNew | stateReady | stateMail | stateRcpt
+	inTransaction = stateMail | stateRcpt | stateChunks
+)
+
+// Why a connection ends without a word.
+var (
+	errShutdown = errors.New("smtp: the server stops")
+	errFlood    = errors.New("smtp: a line without end")
+)
+
+// errLongLine: the line was longer than allowed, and has been skipped.
+const errLongLine = constError("smtp: line too long")
+
+const (
+	maxLine     = 4096        // RFC 5321 has 512, extensions add some hundred
+	maxAuthLine = 12288 + 2   // RFC 4954 section 4
+	maxSkip     = 1 << 20     // of a longer line is skipped before we hang up
+	flushAfter  = time.Second // replies wait no longer for those behind them
+)
+
+func newConn(s *Server, raw net.Conn, cancel context.CancelFunc) *conn {
+	c := &conn{srv: s, cfg: &s.cfg, raw: raw, net: raw, cancel: cancel, state: stateNew}
+	c.in.init(&s.buffers)
+	c.out = make([]byte, 0, 512)
+	c.data.c = c
+	return c
+}
+
+// run serves the connection until its end.
+func (c *conn) run(ctx context.Context) {
+	c.ctx = ctx
+	defer func() { _ = c.net.Close() }()
+	defer c.in.release()
+	remote, local := addrPort(c.raw.RemoteAddr()), addrPort(c.raw.LocalAddr())
+	trusted := c.trusts(remote.Addr())
+	c.direct = remote.Addr()
+	c.peer = Peer{Session: c.srv.sessionName(), Remote: remote, Local: local, Trusted: trusted}
+	if !c.srv.meters.connect(remote.Addr(), trusted, time.Now()) {
+		c.srv.stats.Turned.Add(1)
+		c.turnAway(NewReply(421, "4.7.0", "Too many connections, try again later"))
+		return
+	}
+	defer c.srv.meters.disconnect(remote.Addr(), trusted)
+	if c.cfg.ImplicitTLS && !c.handshake() {
+		return
+	}
+	if !c.open() {
+		return
+	}
+	defer func() {
+		if c.sess != nil {
+			_ = c.sess.Close()
+		}
+	}()
+	c.loop()
+}
+
+func (c *conn) trusts(a netip.Addr) bool {
+	return c.cfg.Trusted != nil && c.cfg.Trusted(a)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap, _ := netip.ParseAddrPort(a.String()) // zero for what has no IP address
+	return ap
+}
+
+// open asks the backend for a session and greets.
+func (c *conn) open() bool {
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
+	defer cancel()
+	sess, err := c.cfg.Backend.NewSession(ctx, &c.peer)
+	if err != nil {
+		r, ok := errors.AsType[*Reply](err)
+		if !ok {
+			c.log("error", "in", "NewSession", "cause", err)
+			r = &Reply{421, "4.3.0", "Not now, try again later", err}
+		}
+		c.srv.stats.Turned.Add(1)
+		c.turnAway(r)
+		return false
+	}
+	c.sess = sess
+	c.put("220 ")
+	c.put(c.cfg.Hostname)
+	c.put(" ESMTP\r\n")
+	return true
+}
+
+// turnAway sends a reply in the greeting's place: no enhanced code there, for
+// none has been announced.
+func (c *conn) turnAway(r *Reply) {
+	if c.cfg.ImplicitTLS && c.peer.TLS == nil {
+		return
+	}
+	c.log("turned", "code", r.Code, "text", r.Text)
+	c.out = appendReplyText(c.out, r.Code, "", r.Text, false)
+	_ = c.flush()
+	c.linger()
+}
+
+// loop takes one command after the other.
+func (c *conn) loop() {
+	for !c.quit {
+		line := c.held
+		c.held = nil
+		if line == nil {
+			var err error
+			if line, err = c.command(); err != nil {
+				c.hangUp(err)
+				break
+			}
+			if line == nil {
+				continue
+			}
+		}
+		if c.srv.closing.Load() && c.state&inTransaction == 0 {
+			c.hangUp(errShutdown)
+			break
+		}
+		c.dispatch(line)
+		if err := c.flushLate(); err != nil {
+			return
+		}
+	}
+	if c.flush() == nil && !c.polite {
+		c.linger()
+	}
+}
+
+// linger lets the client read our last words: a close with input unread would
+// reset the connection and take them away.
+func (c *conn) linger() {
+	if half, ok := c.net.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	until := time.Now().Add(500 * time.Millisecond)
+	for read := 0; read < 256<<10; {
+		if c.await(until) != nil {
+			return
+		}
+		c.in.discard()
+		n, err := c.net.Read(c.in.room())
+		if err != nil {
+			return
+		}
+		read += n
+	}
+}
+
+// command reads the next command line and enforces the rules on line ends. A nil
+// line without an error has been answered.
+func (c *conn) command() ([]byte, error) {
+	line, crlf, err := c.line(maxLine, true)
+	if errors.Is(err, errLongLine) {
+		c.fail(500, "5.5.2", "Line too long")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.lines == linesUnknown {
+		c.lines = linesCRLF
+		if !crlf && c.peer.Trusted {
+			c.lines = linesLF
+		}
+	}
+	switch {
+	case c.lines == linesLF && (crlf || bytes.IndexByte(line, '\r') >= 0):
+		c.fail(500, "5.5.2", "A CR in a session of LF lines, closing connection")
+		c.quit = true
+		return nil, nil
+	case c.lines == linesCRLF && !crlf:
+		c.fail(500, "5.5.2", "Lines must end in CR LF")
+		return nil, nil
+	}
+	return line, nil
+}
+
+// line reads one line and returns it without its end, and whether that was CRLF.
+// It is valid until more is read.
+func (c *conn) line(most int, command bool) (line []byte, crlf bool, err error) {
+	seen := 0
+	for {
+		pending := c.in.pending()
+		n := bytes.IndexByte(pending[seen:], '\n')
+		switch {
+		case n >= 0 && seen+n < most:
+			line = pending[:seen+n]
+			c.in.r += seen + n + 1
+			if len(line) > 0 && line[len(line)-1] == '\r' {
+				return line[:len(line)-1], true, nil
+			}
+			return line, false, nil
+		case n >= 0 || len(pending) >= most:
+			return nil, false, c.skipLine()
+		}
+		seen = len(pending)
+		if seen == len(c.in.buf) {
+			c.in.grow()
+		}
+		if err := c.fill(command); err != nil {
+			return nil, false, err
+		}
+	}
+}
+
+// skipLine drops what is left of a line that is too long.
+func (c *conn) skipLine() error {
+	for skipped := 0; skipped < maxSkip; {
+		pending := c.in.pending()
+		if n := bytes.IndexByte(pending, '\n'); n >= 0 {
+			c.in.r += n + 1
+			return errLongLine
+		}
+		skipped += len(pending)
+		c.in.discard()
+		if err := c.fill(true); err != nil {
+			return err
+		}
+	}
+	return errFlood
+}
+
+// fill sends the pending replies, for the client may wait for them, and blocks
+// until more input has arrived. There must be room for it.
+func (c *conn) fill(command bool) error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	now := time.Now()
+	until := now.Add(c.cfg.CommandTimeout)
+	if command {
+		if c.in.r == c.in.w {
+			c.in.shrink()
+		}
+	} else {
+		until = now.Add(c.cfg.BlockTimeout)
+		if c.data.until.Before(until) {
+			until = c.data.until
+		}
+	}
+	if err := c.await(until); err != nil {
+		return err
+	}
+	room := c.in.room()
+	n, err := c.net.Read(room)
+	c.in.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	if c.srv.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 {
+		return errShutdown
+	}
+	return err
+}
+
+// await sets the deadline for a read, unless the connection is to end.
+func (c *conn) await(until time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = c.state&inTransaction == 0
+	if c.severe || c.idle && c.srv.closing.Load() {
+		return errShutdown
+	}
+	return c.net.SetReadDeadline(until)
+}
+
+// wake makes an idle connection see that the server stops.
+func (c *conn) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle {
+		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// cut makes the connection end at once, with a last word if the client takes it.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.severe = true
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	_ = c.raw.SetWriteDeadline(time.Now().Add(time.Second))
+}
+
+// flush sends the pending replies in one write.
+func (c *conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	c.mu.Lock()
+	if !c.severe {
+		_ = c.net.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout))
+	}
+	c.mu.Unlock()
+	_, err := c.net.Write(c.out)
+	c.out = c.out[:0]
+	if cap(c.out) > 4<<10 {
+		c.out = make([]byte, 0, 512)
+	}
+	return err
+}
+
+// flushLate sends replies that have waited for too long for a slow command
+// behind them.
+func (c *conn) flushLate() error {
+	if len(c.out) == 0 || c.in.r == c.in.w { // then fill does it
+		return nil
+	}
+	if now := time.Now(); c.outSince.IsZero() {
+		c.outSince = now
+	} else if now.Sub(c.outSince) > flushAfter {
+		c.outSince = time.Time{}
+		return c.flush()
+	}
+	return nil
+}
+
+// hangUp says why, where the client can still hear it.
+func (c *conn) hangUp(err error) {
+	switch {
+	case errors.Is(err, errShutdown), c.ctx.Err() != nil:
+		c.answer(421, "4.3.2", c.cfg.Hostname+" is shutting down, try again later")
+	case errors.Is(err, errFlood):
+		c.srv.stats.Flooded.Add(1)
+		c.answer(421, "4.7.0", "Line much too long, closing connection")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.answer(421, "4.4.2", "Timeout, closing connection")
+	}
+	c.quit = true
+}
+
+// handshake does TLS on the connection as it is.
+func (c *conn) handshake() bool {
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.HandshakeTimeout)
+	defer cancel()
+	c.mu.Lock()
+	if !c.severe {
+		_ = c.raw.SetDeadline(time.Time{})
+	}
+	c.mu.Unlock()
+	conn := tls.Server(c.net, c.cfg.TLS)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		c.srv.stats.TLSFailed.Add(1)
+		c.log("tls.failed", "cause", err)
+		return false
+	}
+	c.srv.stats.TLS.Add(1)
+	state := conn.ConnectionState()
+	c.net, c.peer.TLS = conn, &state
+	return true
+}
+
+func (c *conn) log(event string, kv ...any) {
+	if c.cfg.Log != nil {
+		c.cfg.Log(event, append([]any{"session", c.peer.Session, "remote", c.peer.Remote}, kv...)...)
+	}
+}
+
+// put adds text to the pending replies as it is.
+func (c *conn) put(s string) { c.out = append(c.out, s...) }
+
+// answer adds a reply.
+func (c *conn) answer(code int, enhanced, text string) {
+	r := Reply{Code: code, Enhanced: enhanced, Text: text}
+	c.out = appendReply(c.out, &r, c.peer.UTF8)
+}
+
+// fail adds a 5xx reply, and counts it.
+func (c *conn) fail(code int, enhanced, text string) {
+	c.answer(code, enhanced, text)
+	c.countError()
+}
+
+// say adds the reply that the error of a Session stands for.
+func (c *conn) say(err error, in string) *Reply {
+	r := replyOf(err)
+	if r.Cause != nil {
+		c.log("error", "in", in, "code", r.Code, "cause", r.Cause)
+	}
+	c.out = appendReply(c.out, r, c.peer.UTF8)
+	// A mailing list that has gone stale is no attack.
+	if !r.Temporary() && !c.peer.Trusted && c.peer.User == "" {
+		c.countError()
+	}
+	return r
+}
+
+func (c *conn) countError() {
+	c.errors++
+	c.srv.stats.Errors.Add(1)
+	flooded := !c.peer.Trusted && !c.srv.meters.add(c.peer.Remote.Addr(), countErrors, 1)
+	if (c.errors >= c.cfg.MaxErrors || flooded) && !c.quit {
+		c.srv.stats.Flooded.Add(1)
+		c.log("flooded", "errors", c.errors)
+		c.answer(421, "4.7.0", "Too many errors, closing connection")
+		c.quit = true
+	}
+}

@@ -1,0 +1,578 @@
+package smtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Envelope is what goes around a message.
+type Envelope struct {
+	From    string // empty: the null path
+	Options MailOptions
+	To      []Rcpt
+	Size    int64 // octets of the message; 0: not known
+}
+
+// Rcpt is one recipient of an Envelope.
+type Rcpt struct {
+	Address string
+	Options RcptOptions
+}
+
+// ErrMaybeSent is wrapped by the Cause of replies for recipients who may have
+// got the message: the connection failed after the end of the message went out
+// and before it was answered (RFC 5321 section 4.5.3.2.6, RFC 1047).
+const ErrMaybeSent = constError("smtp: no answer to the end of the message")
+
+// Send hands a message over. It returns one Reply for each recipient, in their
+// order, never nil. The error is not nil exactly if the connection is of no use
+// afterwards; recipients whose fate had not been told by then have a 4xx reply.
+//
+// What the server lacks for this message is found before anything is sent, and
+// gives 5xx replies of our own. body is read to its end; it needs no particular
+// line ends, except with BINARYMIME. If it fails, the connection is cut and the
+// message is not ended. beforeDot, if not nil, is called right before the end of
+// the message goes out, and only then; its error cuts the connection, too.
+func (c *Client) Send(ctx context.Context, e *Envelope, body io.Reader, beforeDot func() error) ([]*Reply, error) {
+	t := &transaction{Client: c, ctx: ctx, env: e, replies: make([]*Reply, len(e.To)), beforeDot: beforeDot}
+	if err := c.usable(); err != nil {
+		return t.end(err)
+	}
+	if r := c.lacking(e); r != nil {
+		t.all(r)
+		return t.replies, nil
+	}
+	t.screen()
+	if t.open() == 0 {
+		return t.replies, nil
+	}
+	defer c.watch(ctx)()
+	t.large = c.opt.Buffers.pool.get()
+	defer c.opt.Buffers.pool.put(t.large)
+	return t.end(t.run(body))
+}
+
+// lacking returns the refusal for a message that this server cannot take.
+func (c *Client) lacking(e *Envelope) *Reply {
+	o := &e.Options
+	_, utf8 := c.Has("SMTPUTF8")
+	_, requireTLS := c.Has("REQUIRETLS")
+	_, deliverBy := c.Has("DELIVERBY")
+	size, _ := c.Has("SIZE")
+	switch most, ok := digits(size, 20); {
+	case ok && most > 0 && e.Size > most:
+		return NewReply(552, "5.3.4", "message too large for the next hop, which takes "+size+" octets")
+	case !utf8 && !IsASCII(e.From):
+		return NewReply(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
+	case !utf8 && o.UTF8:
+		return NewReply(550, "5.6.9", "the next hop does not take header fields in UTF-8")
+	case o.RequireTLS && (c.tls == nil || !requireTLS): // RFC 8689 section 4.2.1
+		return NewReply(550, "5.7.30", "REQUIRETLS is needed, and the next hop does not offer it")
+	case o.DeliverBy != nil && o.DeliverBy.Return && !deliverBy: // RFC 2852 section 4.1.4.1
+		return NewReply(550, "5.3.3", "the next hop does not offer DELIVERBY")
+	}
+	return c.lackingBody(o.Body)
+}
+
+func (c *Client) lackingBody(b BodyType) *Reply {
+	_, eight := c.Has("8BITMIME")
+	_, binary := c.Has("BINARYMIME")
+	switch {
+	case b == Body8BitMIME && !eight && !binary:
+		return NewReply(554, "5.6.3", "the next hop does not take 8-bit text, and the message cannot be converted")
+	case b == BodyBinaryMIME && (!binary || !c.chunking()):
+		return NewReply(554, "5.6.3", "the next hop does not take binary messages, and this one cannot be converted")
+	}
+	return nil
+}
+
+func (c *Client) chunking() bool {
+	_, ok := c.Has("CHUNKING")
+	return ok
+}
+
+// transaction is one Send.
+type transaction struct {
+	*Client
+	ctx       context.Context
+	env       *Envelope
+	replies   []*Reply // nil: not decided
+	accepted  []int    // recipients whose RCPT went well
+	ended     bool     // the end of the message went out
+	beforeDot func() error
+	large     *[largeBuffer]byte
+}
+
+// open counts the recipients without a reply.
+func (t *transaction) open() int {
+	n := 0
+	for _, r := range t.replies {
+		if r == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// all gives r to every recipient without a reply.
+func (t *transaction) all(r *Reply) {
+	for i, have := range t.replies {
+		if have == nil {
+			t.replies[i] = r
+		}
+	}
+}
+
+// end makes the result of Send.
+func (t *transaction) end(err error) ([]*Reply, error) {
+	if err == nil {
+		err = t.usable()
+	}
+	switch r, last := errors.AsType[*Reply](t.err); {
+	case err == nil:
+	case last: // 421, what came after it does not matter
+		t.all(r)
+	case t.ended:
+		t.all(&Reply{451, "4.4.2", "no answer to the end of the message", fmt.Errorf("%w: %w", ErrMaybeSent, err)})
+	default:
+		t.all(&Reply{451, "4.4.2", "connection to the next hop failed: " + err.Error(), err})
+	}
+	t.all(&Reply{451, "4.5.0", "the next hop gave no verdict", ErrProtocol})
+	return t.replies, err
+}
+
+// screen refuses recipients that cannot be named to this server, or that are
+// more than it takes in one transaction.
+func (t *transaction) screen() {
+	most := t.MaxRecipients()
+	_, utf8 := t.Has("SMTPUTF8")
+	n := 0
+	for i, to := range t.env.To {
+		switch {
+		case strings.ContainsAny(to.Address, "\r\n\x00") || to.Address == "":
+			t.replies[i] = NewReply(553, "5.1.3", "not an address")
+		case !utf8 && !IsASCII(to.Address):
+			t.replies[i] = NewReply(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
+		case most > 0 && n >= most:
+			t.replies[i] = NewReply(452, "4.5.3", "more recipients than the next hop takes at once")
+		default:
+			n++
+		}
+	}
+}
+
+// run does the transaction. Its error is of the kind that ends a connection.
+func (t *transaction) run(body io.Reader) error {
+	if strings.ContainsAny(t.env.From, "\r\n\x00") {
+		t.all(NewReply(553, "5.1.7", "not an address"))
+		return nil
+	}
+	bdat := t.chunking() && (t.opt.Chunking || t.env.Options.Body == BodyBinaryMIME)
+	_, pipelining := t.Has("PIPELINING")
+	var err error
+	var ready bool // the server waits for the message
+	if pipelining {
+		ready, err = t.envelopePipelined(bdat)
+	} else {
+		ready, err = t.envelopeStepwise(bdat)
+	}
+	if err != nil || t.err != nil {
+		return err
+	}
+	if !ready {
+		return nil
+	}
+	if bdat {
+		return t.sendChunks(body, pipelining)
+	}
+	return t.sendDots(body)
+}
+
+// envelopePipelined sends the whole envelope in one go (RFC 2920). For DATA that
+// includes the command: a server that says 354 without a recipient gets an empty
+// message, which reaches nobody.
+func (t *transaction) envelopePipelined(bdat bool) (ready bool, err error) {
+	var asked []int
+	for i := range t.env.To {
+		if t.replies[i] == nil {
+			asked = append(asked, i)
+		}
+	}
+	var mail *Reply
+	for first := true; first || len(asked) > 0; first = false {
+		group := asked[:min(len(asked), maxGroup)]
+		asked = asked[len(group):]
+		if first {
+			t.out = t.mailCommand(t.out)
+		}
+		for _, i := range group {
+			t.out = t.rcptCommand(t.out, i)
+		}
+		if len(asked) == 0 && !bdat {
+			t.out = append(t.out, "DATA\r\n"...)
+		}
+		if err := t.flush(t.ctx, t.opt.MailTimeout); err != nil {
+			return false, err
+		}
+		if first {
+			if mail, err = t.read(t.ctx, t.opt.MailTimeout); err != nil {
+				return false, err
+			}
+		}
+		if err := t.rcptReplies(group, mail); err != nil || t.err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case !bdat:
+		return t.dataReply()
+	case len(t.accepted) == 0:
+		return false, t.abandon()
+	}
+	return true, nil
+}
+
+// maxGroup bounds what is sent before answers are read: two sides that both
+// write and do not read would wait for ever (RFC 2920 section 3.1).
+const maxGroup = 250
+
+func (t *transaction) rcptReplies(group []int, mail *Reply) error {
+	for _, i := range group {
+		if t.err != nil {
+			return nil
+		}
+		r, err := t.read(t.ctx, t.opt.RcptTimeout)
+		if err != nil {
+			return err
+		}
+		t.take(i, mail, r)
+	}
+	return nil
+}
+
+// take notes what became of a recipient's RCPT.
+func (t *transaction) take(i int, mail, rcpt *Reply) {
+	switch {
+	case !mail.Positive():
+		t.replies[i] = unexpected(mail)
+	case !rcpt.Positive():
+		t.replies[i] = unexpected(rcpt)
+	default:
+		t.accepted = append(t.accepted, i)
+	}
+}
+
+// dataReply reads the answer to DATA.
+func (t *transaction) dataReply() (ready bool, err error) {
+	r, err := t.read(t.ctx, t.opt.DataTimeout)
+	switch {
+	case err != nil:
+		return false, err
+	case r.Code == 354 && len(t.accepted) > 0:
+		return true, nil
+	case r.Code == 354: // RFC 2920 section 3.1
+		_, err := t.ask(t.ctx, t.opt.EndTimeout, ".")
+		return false, err
+	}
+	t.all(unexpected(r))
+	return false, t.abandon()
+}
+
+// envelopeStepwise waits for each answer, as a server without PIPELINING needs.
+func (t *transaction) envelopeStepwise(bdat bool) (ready bool, err error) {
+	t.out = t.mailCommand(t.out)
+	mail, err := t.step(t.opt.MailTimeout)
+	if err != nil {
+		return false, err
+	}
+	if !mail.Positive() {
+		t.all(unexpected(mail))
+		return false, nil
+	}
+	for i := range t.env.To {
+		if t.replies[i] != nil {
+			continue
+		}
+		t.out = t.rcptCommand(t.out, i)
+		r, err := t.step(t.opt.RcptTimeout)
+		if err != nil {
+			return false, err
+		}
+		t.take(i, mail, r)
+		if t.err != nil {
+			return false, nil
+		}
+	}
+	switch {
+	case len(t.accepted) == 0:
+		return false, t.abandon()
+	case bdat:
+		return true, nil
+	}
+	t.out = append(t.out, "DATA\r\n"...)
+	if err := t.flush(t.ctx, t.opt.DataTimeout); err != nil {
+		return false, err
+	}
+	return t.dataReply()
+}
+
+func (t *transaction) step(wait time.Duration) (*Reply, error) {
+	if err := t.flush(t.ctx, wait); err != nil {
+		return nil, err
+	}
+	return t.read(t.ctx, wait)
+}
+
+// abandon resets the server after a transaction that came to nothing.
+func (t *transaction) abandon() error {
+	if t.err != nil {
+		return nil
+	}
+	return t.reset(t.ctx)
+}
+
+func (t *transaction) mailCommand(b []byte) []byte {
+	b = append(b, "MAIL FROM:<"...)
+	b = append(b, t.env.From...)
+	b = append(b, '>')
+	o := &t.env.Options
+	if t.has("SIZE") && t.env.Size > 0 {
+		b = strconv.AppendInt(append(b, " SIZE="...), t.env.Size, 10)
+	}
+	if o.Body != Body7Bit {
+		b = append(append(b, " BODY="...), o.Body.String()...)
+	}
+	if t.has("SMTPUTF8") && (o.UTF8 || !t.ascii()) {
+		b = append(b, " SMTPUTF8"...)
+	}
+	if o.RequireTLS {
+		b = append(b, " REQUIRETLS"...)
+	}
+	if t.has("DSN") {
+		b = appendParam(b, "RET", o.Ret)
+		b = appendParam(b, "ENVID", encodeXtext(o.EnvID))
+	}
+	if t.has("AUTH") && t.user {
+		auth := o.Auth
+		if auth != "<>" {
+			auth = encodeXtext(auth)
+		}
+		b = appendParam(b, "AUTH", auth)
+	}
+	if t.has("DELIVERBY") && o.DeliverBy != nil {
+		b = append(b, formatBy(o.DeliverBy, time.Now())...)
+	}
+	if t.has("MT-PRIORITY") && o.Priority != nil {
+		b = strconv.AppendInt(append(b, " MT-PRIORITY="...), int64(*o.Priority), 10)
+	}
+	return append(b, '\r', '\n')
+}
+
+func (t *transaction) has(ext string) bool {
+	_, ok := t.ext[ext]
+	return ok
+}
+
+// ascii reports whether all addresses are.
+func (t *transaction) ascii() bool {
+	return IsASCII(t.env.From) && !slices.ContainsFunc(t.env.To, func(r Rcpt) bool { return !IsASCII(r.Address) })
+}
+
+func appendParam(b []byte, key, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = append(b, ' ')
+	b = append(b, key...)
+	b = append(b, '=')
+	return append(b, value...)
+}
+
+// formatBy: what is left of the time goes on (RFC 2852 section 4.1.4).
+func formatBy(by *DeliverBy, now time.Time) string {
+	mode := ";N"
+	if by.Return {
+		mode = ";R"
+	}
+	if by.Trace {
+		mode += "T"
+	}
+	seconds := int64(by.Until.Sub(now) / time.Second)
+	if by.Return {
+		seconds = max(seconds, 1) // 0 would be no mode R; the queue looks at the clock
+	}
+	return " BY=" + strconv.FormatInt(min(max(seconds, -999999999), 999999999), 10) + mode
+}
+
+func (t *transaction) rcptCommand(b []byte, i int) []byte {
+	to := &t.env.To[i]
+	b = append(b, "RCPT TO:<"...)
+	b = append(b, to.Address...)
+	b = append(b, '>')
+	if t.has("DSN") {
+		b = appendParam(b, "NOTIFY", formatNotify(to.Options.Notify))
+		if to.Options.ORCPT != "" {
+			b = appendParam(b, "ORCPT", encodeORCPT(to.Options.ORCPT))
+		}
+	}
+	return append(b, '\r', '\n')
+}
+
+// sendDots sends the message as DATA wants it.
+func (t *transaction) sendDots(body io.Reader) error {
+	var w dotWriter
+	out := t.opt.Buffers.pool.get()
+	defer t.opt.Buffers.pool.put(out)
+	block := t.large[:largeBuffer/2-8] // stuffing may double it
+	pending := out[:0]
+	for {
+		n, err := body.Read(block)
+		pending = w.append(pending, block[:n])
+		if err == io.EOF {
+			return t.finish(w.end(pending))
+		}
+		if err != nil {
+			return t.cut(err)
+		}
+		if len(pending) > largeBuffer/2-16 {
+			if err := t.write(pending); err != nil {
+				return t.early(err)
+			}
+			pending = out[:0]
+		}
+	}
+}
+
+// finish sends the last block with the end of the message in it.
+func (t *transaction) finish(block []byte) error {
+	if t.beforeDot != nil {
+		if err := t.beforeDot(); err != nil {
+			return t.cut(err)
+		}
+	}
+	if err := context.Cause(t.ctx); err != nil {
+		return t.cut(err) // a write may go through although the time is up
+	}
+	t.ended = true
+	if err := t.write(block); err != nil {
+		return t.early(err)
+	}
+	return t.verdict()
+}
+
+// cut ends the connection without ending the message.
+func (t *transaction) cut(cause error) error {
+	t.all(&Reply{451, "4.3.0", "the message could not be sent to its end", cause})
+	return t.broken(fmt.Errorf("smtp: message cut off: %w", cause))
+}
+
+func (t *transaction) write(block []byte) error {
+	if err := t.deadline(t.ctx, t.opt.BlockTimeout); err != nil {
+		return err
+	}
+	_, err := t.conn.Write(block)
+	return err
+}
+
+// early looks whether the server said why it no longer reads. A no may be
+// believed; a yes to a message that is not complete may not.
+func (t *transaction) early(cause error) error {
+	cause = t.cause(t.ctx, cause)
+	if t.ctx.Err() == nil && t.err == nil {
+		if r, err := t.read(t.ctx, 2*time.Second); err == nil && r.Code >= 400 {
+			t.all(r)
+		}
+	}
+	return t.broken(cause)
+}
+
+// verdict reads what became of the message.
+func (t *transaction) verdict() error {
+	for n, i := range t.accepted {
+		r, err := t.read(t.ctx, t.opt.EndTimeout)
+		if err != nil {
+			return err
+		}
+		if !r.Positive() {
+			r = unexpected(r)
+		}
+		t.replies[i] = r
+		if !t.opt.LMTP {
+			for _, i := range t.accepted[n:] {
+				t.replies[i] = r
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// sendChunks sends the message as BDAT chunks (RFC 3030). Where the server can
+// pipeline, one chunk is under way while the next is read.
+func (t *transaction) sendChunks(body io.Reader, pipelining bool) error {
+	const head = 32 // room for the command in front of its chunk
+	unanswered := 0
+	for {
+		n, err := io.ReadFull(body, t.large[head:])
+		last := err == io.EOF || err == io.ErrUnexpectedEOF
+		if err != nil && !last {
+			return t.cut(err)
+		}
+		chunk := t.chunk(head, n, last)
+		if last {
+			// Answers for chunks must be in before the point of no return.
+			if failed, err := t.chunkReplies(unanswered); failed || err != nil {
+				return err
+			}
+			return t.finish(chunk)
+		}
+		if err := t.write(chunk); err != nil {
+			return t.early(err)
+		}
+		unanswered++
+		if !pipelining || unanswered > 4 {
+			if failed, err := t.chunkReplies(1); failed || err != nil {
+				return err
+			}
+			unanswered--
+		}
+	}
+}
+
+// chunk puts the command right in front of the n octets behind head.
+func (t *transaction) chunk(head, n int, last bool) []byte {
+	var buf [32]byte
+	line := strconv.AppendInt(append(buf[:0], "BDAT "...), int64(n), 10)
+	if last {
+		line = append(line, " LAST"...)
+	}
+	line = append(line, '\r', '\n')
+	copy(t.large[head-len(line):], line)
+	return t.large[head-len(line) : head+n]
+}
+
+// chunkReplies reads answers to chunks. One that fails fails the message.
+func (t *transaction) chunkReplies(n int) (failed bool, err error) {
+	for range n {
+		r, err := t.read(t.ctx, t.opt.BlockTimeout)
+		if err != nil {
+			return true, err
+		}
+		if !r.Positive() {
+			t.all(unexpected(r))
+			failed = true
+		}
+	}
+	if failed {
+		// Other answers may be under way: a fresh connection is simpler than
+		// counting them.
+		return true, t.broken(fmt.Errorf("smtp: chunk refused: %w", ErrProtocol))
+	}
+	return false, nil
+}

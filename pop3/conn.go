@@ -125,6 +125,7 @@ func (c *conn) rescue() {
 func (c *conn) end() {
 	c.leaveMaildrop()
 	c.farewell()
+	c.linger()
 	_ = c.nc.Close()
 	c.release()
 	c.cancel()
@@ -157,6 +158,21 @@ func (c *conn) farewell() {
 	}
 	_, _ = c.nc.Write(c.out)
 	c.out = c.out[:0]
+}
+
+// linger lets a client read its last answer although it has sent more than was
+// read: closing a socket with unread input would throw the answer away.
+func (c *conn) linger() {
+	half, ok := c.raw.(interface{ CloseWrite() error })
+	if !ok || !c.closing || c.outErr != nil || c.r == c.w || half.CloseWrite() != nil {
+		return
+	}
+	_ = c.raw.SetReadDeadline(time.Now().Add(lastWords))
+	for end := time.Now().Add(lastWords); time.Now().Before(end); {
+		if _, err := c.raw.Read(c.in); err != nil {
+			return
+		}
+	}
 }
 
 func oneLine(s string) string {

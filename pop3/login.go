@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+	"unicode"
 
 	"github.com/emersion/go-sasl"
 )
@@ -80,6 +81,10 @@ func (c *conn) login(mechanism, user string, enter func(context.Context) (Maildr
 
 func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Maildrop, error)) bool {
 	c.peer.Mechanism = mechanism
+	if strings.ContainsFunc(user, unicode.IsControl) { // only SASL can carry one
+		c.loginFailed(user, ErrAuth)
+		return false
+	}
 	drop, err := enter(c.ctx)
 	if err == nil && c.srv.tooSoon(user) {
 		_ = drop.Close()

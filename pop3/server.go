@@ -293,12 +293,13 @@ func (g *group) start(ctx context.Context, nc net.Conn) {
 		c.cancel()
 		return
 	}
-	g.wg.Add(1)
-	go func() {
-		defer g.wg.Done()
+	g.wg.Go(func() {
 		defer g.srv.leave(c)
 		c.run()
-	}()
+	})
+	if ctx.Err() != nil { // cut may have looked before this one was there
+		c.cut(reason{text: tStopping})
+	}
 }
 
 // cut ends the group's connections at once.

@@ -109,7 +109,9 @@ func TestMechanisms(t *testing.T) {
 	makers := map[string]func(user, secret string, c *pop3.Client) sasl.Client{
 		"PLAIN": func(user, secret string, _ *pop3.Client) sasl.Client { return sasl.NewPlainClient("", user, secret) },
 		"LOGIN": func(user, secret string, _ *pop3.Client) sasl.Client { return sasl.NewLoginClient(user, secret) },
-		"SCRAM": func(user, secret string, c *pop3.Client) sasl.Client { return pop3.NewSCRAMClient(user, secret, c.TLS()) },
+		"SCRAM": func(user, secret string, c *pop3.Client) sasl.Client {
+			return pop3.NewSCRAMClient(user, secret, c.TLS())
+		},
 	}
 	for name, client := range makers {
 		for _, secure := range []bool{false, true} {
@@ -354,7 +356,6 @@ func TestTimers(t *testing.T) {
 		require.EqualValues(t, 2, srv.Stats().Autologouts.Load())
 		require.Zero(t, srv.Stats().Sleeping.Load())
 
-		start = time.Now()
 		c = ln.dial(t)
 		require.NoError(t, c.Login(ctx, "alice", "secret"))
 		require.NoError(t, c.Send("RETR 1"))

@@ -76,13 +76,12 @@ func read(t *testing.T, m pop3.Maildrop, i int) string {
 	defer r.Close()
 	got, err := io.ReadAll(r)
 	require.NoError(t, err)
-	if w, ok := r.(io.WriterTo); ok {
+	if _, ok := r.(io.WriterTo); ok {
 		again, err := m.Open(context.Background(), i)
 		require.NoError(t, err)
 		defer again.Close()
-		w = again.(io.WriterTo)
 		var b bytes.Buffer
-		_, err = w.WriteTo(&b)
+		_, err = again.(io.WriterTo).WriteTo(&b)
 		require.NoError(t, err)
 		require.Equal(t, string(got), b.String(), "WriteTo and Read differ")
 	}
@@ -184,8 +183,7 @@ func uids(t *testing.T, f Fixture) {
 // late: a Live maildrop finds what came later, under a number of its own.
 func late(t *testing.T, f Fixture) {
 	m := f.login(t)
-	live, ok := m.(pop3.Live)
-	if !ok {
+	if _, ok := m.(pop3.Live); !ok {
 		t.Skip("not a Live maildrop")
 	}
 	f.Deliver(t, "a: late\r\n\r\n")
@@ -194,7 +192,7 @@ func late(t *testing.T, f Fixture) {
 	uid := m.List().UID(0)
 	require.NoError(t, m.Commit(context.Background(), []int{0}, true))
 	m = f.login(t)
-	live = m.(pop3.Live)
+	live := m.(pop3.Live)
 	_, _, err := live.Late(context.Background(), uid)
 	require.True(t, errors.Is(err, pop3.ErrNoMessage), "deleted mail is not found")
 	_, _, err = live.Late(context.Background(), "no such uid")

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,7 +40,7 @@ type managing struct {
 
 // Manage implements admin.Queue. Ids and filters pick recipients: where a
 // filter picks only some of a message's recipients, only those are changed.
-// With All, mail that is accepted after the start is left alone.
+// With All, mail that is accepted meanwhile may be among it.
 func (o *operator) Manage(ctx context.Context, by admin.By, a admin.QueueAction) (*admin.QueueActionResult, error) {
 	m := &managing{operator: o, by: by, what: a, result: &admin.QueueActionResult{
 		Action: a.Action, DryRun: a.DryRun, Messages: []admin.QueueMessage{}, Refused: []admin.QueueRefusal{},
@@ -120,7 +121,7 @@ func (m *managing) all(ctx context.Context) error {
 		return err
 	}
 	from := spool.ID{}
-	end := idAt(m.sieve.now.Add(1)) // what comes later is not meant
+	end := idAt(m.sieve.now.Add(time.Minute)) // new mail must not keep it busy for ever
 	for more := true; more && from.Compare(end) < 0; {
 		if ctx.Err() != nil {
 			return admin.Unknown("the request ended before the whole queue was gone through")
@@ -193,6 +194,9 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 	parts := map[string]*batch{}
 	for _, one := range found {
 		picked := m.recipients(one)
+		if len(picked) == 0 && m.what.All {
+			continue
+		}
 		if len(picked) == 0 {
 			m.refuse(one.mail.ID, fmt.Sprintf("no recipient %s of it waits", clean(m.what.Recipient, maxName)))
 			continue

@@ -1,0 +1,167 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// maxExpansion bounds the addresses one recipient may expand to, and maxDepth
+// how deep aliases may nest.
+const (
+	maxExpansion = 10000
+	maxDepth     = 20
+)
+
+// Refusals of resolve.
+var (
+	errNoUser     = errors.New("no such user")
+	errAliasLoop  = errors.New("alias loops back to itself")
+	errAliasLarge = errors.New("alias expands to too many addresses")
+	errDisabled   = errors.New("account is disabled")
+	errNoDomain   = errors.New("address has no domain")
+)
+
+// target is where one address leads: a mailbox here, or a remote address.
+type target struct {
+	mailbox   string // account address; empty for a remote recipient
+	recipient string // the address as it was expanded to
+	owner     string // reverse-path that list mail gets; empty: the sender's
+	account   *pb.Account
+}
+
+// splitAddress cuts an address at its last @.
+func splitAddress(address string) (local, domain string) {
+	i := strings.LastIndexByte(address, '@')
+	if i < 0 {
+		return address, ""
+	}
+	return address[:i], strings.ToLower(address[i+1:])
+}
+
+// qualify completes a bare local part with the default domain.
+func qualify(v spool.View, address string) (string, error) {
+	if strings.IndexByte(address, '@') >= 0 {
+		return address, nil
+	}
+	s, err := v.Settings()
+	if err != nil {
+		return "", err
+	}
+	if s.DefaultDomain == "" {
+		return "", errNoDomain
+	}
+	return address + "@" + s.DefaultDomain, nil
+}
+
+// resolve follows an address through accounts, subaddresses, aliases and
+// catch-alls. A remote address resolves to itself; local is false then.
+func resolve(v spool.View, address string) (targets []target, local bool, err error) {
+	x := &expansion{view: v, seen: map[string]bool{}}
+	_, domain := splitAddress(address)
+	if domain == "" {
+		return nil, false, errNoDomain
+	}
+	if _, local, err = v.Domain(domain); err != nil {
+		return nil, false, err
+	}
+	if err = x.add(address, "", 0); err != nil {
+		return nil, local, err
+	}
+	return x.targets, local, nil
+}
+
+// expansion collects the targets of one address, each once.
+type expansion struct {
+	view    spool.View
+	seen    map[string]bool // addresses met, mailboxes with a leading 'm'
+	targets []target
+}
+
+func (x *expansion) put(key string, t target) error {
+	if x.seen[key] {
+		return nil
+	}
+	x.seen[key] = true
+	if len(x.targets) >= maxExpansion {
+		return errAliasLarge
+	}
+	x.targets = append(x.targets, t)
+	return nil
+}
+
+func (x *expansion) add(address, owner string, depth int) error {
+	if depth > maxDepth {
+		return errAliasLoop
+	}
+	local, domain := splitAddress(address)
+	d, ours, err := x.view.Domain(domain)
+	if err != nil {
+		return err
+	}
+	if !ours {
+		return x.put(local+"@"+domain, target{recipient: local + "@" + domain, owner: owner})
+	}
+	lower := strings.ToLower(local)
+	for _, name := range candidates(lower) {
+		done, err := x.lookup(name+"@"+domain, address, owner, depth)
+		if done || err != nil {
+			return err
+		}
+	}
+	if d.CatchAll != "" && !strings.EqualFold(d.CatchAll, address) {
+		return x.add(d.CatchAll, owner, depth+1)
+	}
+	return fmt.Errorf("%w: %s", errNoUser, address)
+}
+
+// candidates are the local parts to look for: the whole, then without the
+// subaddress (user+tag, RFC 5233).
+func candidates(local string) []string {
+	if user, _, tagged := strings.Cut(local, "+"); tagged && user != "" {
+		return []string{local, user}
+	}
+	return []string{local}
+}
+
+func (x *expansion) lookup(name, address, owner string, depth int) (bool, error) {
+	a, ok, err := x.view.Account(name)
+	if err != nil {
+		return true, err
+	}
+	if ok {
+		if a.Disabled && depth == 0 {
+			return true, errDisabled
+		}
+		return true, x.put("m"+name, target{mailbox: name, recipient: address, owner: owner, account: a})
+	}
+	al, ok, err := x.view.Alias(name)
+	if err != nil || !ok {
+		return err != nil, err
+	}
+	if x.seen[name] {
+		// Met before, on this branch or another: its members are in already.
+		return true, nil
+	}
+	x.seen[name] = true
+	if al.Owner != "" {
+		owner = al.Owner
+	}
+	for _, to := range al.Targets {
+		to, err := qualify(x.view, to)
+		if err != nil {
+			return true, err
+		}
+		err = x.add(to, owner, depth+1)
+		if err != nil && !errors.Is(err, errNoUser) {
+			return true, err
+		}
+	}
+	if depth == 0 && len(x.targets) == 0 {
+		return true, errAliasLoop
+	}
+	return true, nil
+}

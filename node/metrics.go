@@ -1,0 +1,116 @@
+package node
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"relay/cluster/spool"
+)
+
+// metrics publishes the counters of one node's parts under a registry of its
+// own: several nodes may run in one process. Nothing is counted twice: each
+// scrape reads the parts' own counters.
+type metrics struct{ registry *prometheus.Registry }
+
+func newMetrics(n *Node) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{n})
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// nodeCollector reads a node's counters at each scrape.
+type nodeCollector struct{ n *Node }
+
+// Describe implements prometheus.Collector: the collector is unchecked, since
+// the set of destinations changes.
+func (c *nodeCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
+	c.protocols(out)
+	c.queue(out)
+	c.spool(out)
+	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))
+	gauge(out, "relay_disk_free_bytes", "Free space where the data directory is.", float64(c.n.storage.free.Load()))
+}
+
+func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
+	for _, l := range c.n.listeners {
+		if l.smtp != nil {
+			s := l.smtp.Stats()
+			counterOf(out, "relay_smtp_connections_total", "SMTP connections accepted.", s.Connections.Load(), "listener", l.Addr().String())
+			gauge(out, "relay_smtp_connections", "SMTP connections open.", float64(s.Active.Load()), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_messages_total", "Messages answered 250.", s.Messages.Load(), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_messages_refused_total", "Messages refused at the end of their data.", s.MessagesRefused.Load(), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_bytes_total", "Octets of messages answered 250.", s.Bytes.Load(), "listener", l.Addr().String())
+		}
+		if l.pop3 != nil {
+			s := l.pop3.Stats()
+			counterOf(out, "relay_pop3_connections_total", "POP3 connections accepted.", int64(s.Connections.Load()), "listener", l.Addr().String())
+			gauge(out, "relay_pop3_sessions", "POP3 sessions that hold a maildrop.", float64(s.LoggedIn.Load()), "listener", l.Addr().String())
+			counterOf(out, "relay_pop3_logins_total", "POP3 logins.", int64(s.Logins.Load()), "listener", l.Addr().String())
+			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused by a lock.", int64(s.InUse.Load()), "listener", l.Addr().String())
+		}
+	}
+}
+
+func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
+	s := c.n.queue.Stats()
+	for state, n := range map[string]int{"waiting": s.Waiting, "ready": s.Ready, "active": s.Active, "parked": s.Parked} {
+		gauge(out, "relay_queue_owned", "Queue entries of this node by what they are doing.", float64(n), "state", state)
+	}
+	for outcome, n := range map[string]uint64{
+		"delivered": s.Totals.Delivered, "deferred": s.Totals.Deferred, "failed": s.Totals.Failed, "expired": s.Totals.Expired, "stale": s.Totals.Stale,
+	} {
+		counterOf(out, "relay_delivery_verdicts_total", "Verdicts of this node's deliveries.", int64(n), "outcome", outcome)
+	}
+}
+
+// spool reads the replicated counters: the same on every node.
+func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
+	_ = c.n.cluster.View(func(v spool.View) error {
+		for name, metric := range map[string]string{
+			spool.CountQueueMessages: "relay_cluster_queue_messages", spool.CountQueueRecipients: "relay_cluster_queue_recipients",
+			spool.CountQueueBytes: "relay_cluster_queue_bytes", spool.CountSpoolMessages: "relay_cluster_spool_messages",
+			spool.CountSpoolBytes: "relay_cluster_spool_bytes", spool.CountMailboxMessages: "relay_cluster_mailbox_messages",
+			spool.CountHistoryBytes: "relay_cluster_history_bytes",
+		} {
+			n, err := v.Counter(name)
+			if err != nil {
+				return err
+			}
+			gauge(out, metric, "Replicated counter "+name+".", float64(n))
+		}
+		return nil
+	})
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func gauge(out chan<- prometheus.Metric, name, help string, v float64, label ...string) {
+	emit(out, prometheus.GaugeValue, name, help, v, label)
+}
+
+func counterOf(out chan<- prometheus.Metric, name, help string, v int64, label ...string) {
+	emit(out, prometheus.CounterValue, name, help, float64(v), label)
+}
+
+func emit(out chan<- prometheus.Metric, t prometheus.ValueType, name, help string, v float64, label []string) {
+	var names, values []string
+	for i := 0; i+1 < len(label); i += 2 {
+		names, values = append(names, label[i]), append(values, label[i+1])
+	}
+	out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), t, v, values...)
+}

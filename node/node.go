@@ -1,0 +1,364 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"relay/cluster"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/config"
+	"relay/pop3"
+	"relay/queue"
+	"relay/queue/remote"
+	"relay/smtp"
+)
+
+// Options are what the main program gives to a node beside its configuration.
+type Options struct {
+	Log     *zap.Logger
+	Version string
+	// Fatal hears that this node can't go on: its disk failed, or an entry of
+	// the log can't be applied. The caller must end the process.
+	Fatal  func(error)
+	Tuning cluster.Tuning
+	// Dial opens the connections between members; nil: the system's. Tests cut
+	// links here.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Node is one relay. New opens it, Run serves.
+type Node struct {
+	conf      *config.Config
+	options   Options
+	log       *zap.Logger
+	started   time.Time
+	listeners []*listener
+	cluster   *cluster.Cluster
+	storage   *storage
+	certs     *certificates
+	token     atomic.Pointer[string]
+	mail      *mailer
+	drops     *maildrops
+	outbound  *outbound
+	queue     *queue.Manager
+	agent     *remote.Agent
+	operator  *operator
+	admin     *http.Server
+	metrics   *metrics
+	draining  atomic.Bool
+	stir      chan struct{} // sessions or settings changed: refresh
+}
+
+// listener is one open port and who serves it.
+type listener struct {
+	service string // smtp, submission, submissions, pop3, pop3s, admin
+	net.Listener
+	smtp *smtp.Server
+	pop3 *pop3.Server
+}
+
+// New builds a node from its parts and opens its ports and its store; nothing
+// is served before Run. The order is that of cheap failures first: a port that
+// is taken is told before a store is opened.
+func New(c *config.Config, o Options) (*Node, error) {
+	n := &Node{conf: c, options: o, log: o.Log, started: time.Now(), stir: make(chan struct{}, 1)}
+	if n.log == nil {
+		n.log = zap.NewNop()
+	}
+	if n.options.Fatal == nil {
+		n.options.Fatal = func(err error) { panic(err) }
+	}
+	if err := n.open(); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) open() error {
+	if !cluster.Initialised(n.conf.Node.DataDir) {
+		return fmt.Errorf("%s holds no node: run 'relayd init' for a new cluster or 'relayd join' for a running one", n.conf.Node.DataDir)
+	}
+	if err := n.loadSecrets(); err != nil {
+		return err
+	}
+	if err := n.listen(); err != nil {
+		return err
+	}
+	n.storage = &storage{dir: n.conf.Node.DataDir, minFree: uint64(n.conf.Storage.MinFree), percent: uint64(n.conf.Storage.MinFreePercent), log: n.log}
+	n.storage.look()
+	if err := n.openCluster(); err != nil {
+		return err
+	}
+	if err := n.build(); err != nil {
+		return err
+	}
+	return n.serveWith()
+}
+
+// loadSecrets reads the certificate and the admin token; Reload does it again.
+func (n *Node) loadSecrets() error {
+	if t := n.conf.TLS; t.Cert != "" && n.certs == nil {
+		certs, err := newCertificates(t.Cert, t.Key)
+		if err != nil {
+			return err
+		}
+		n.certs = certs
+	} else if n.certs != nil {
+		if err := n.certs.load(); err != nil {
+			return err
+		}
+	}
+	token := n.conf.Admin.Token
+	if f := n.conf.Admin.TokenFile; f != "" {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return fmt.Errorf("read [admin] token_file: %w", err)
+		}
+		token = strings.TrimSpace(string(b))
+	}
+	n.token.Store(&token)
+	return nil
+}
+
+// openCluster opens the replica. What it applies from here on reaches changed,
+// which waits for nothing.
+func (n *Node) openCluster() error {
+	url := n.conf.Admin.URL
+	if url == "" {
+		url = "http://" + n.Addr("admin").String()
+	}
+	var err error
+	n.cluster, err = cluster.Open(cluster.Options{
+		Dir: n.conf.Node.DataDir, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
+		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
+		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: n.options.Tuning,
+	})
+	return err
+}
+
+// build makes the parts that turn events into commands.
+func (n *Node) build() error {
+	passwords, err := newPasswords()
+	if err != nil {
+		return err
+	}
+	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
+	slow := newThrottle(n.conf.Limits.LoginFailures)
+	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
+	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, slow, n.log)
+	if err := n.buildQueue(id, hostname); err != nil {
+		return err
+	}
+	n.buildOperator()
+	return n.buildServers(passwords)
+}
+
+func (n *Node) buildQueue(id, hostname string) error {
+	d := n.conf.Delivery
+	n.outbound = &outbound{replica: n.cluster, node: id, hostname: hostname, log: n.log, retry: queue.RetryPolicy{
+		First: time.Duration(d.RetryFirst), Max: time.Duration(d.RetryMax), Lifetime: time.Duration(d.Expire),
+	}}
+	agent, err := newAgent(d, hostname, n.outbound, n.log)
+	if err != nil {
+		return err
+	}
+	n.agent = agent
+	n.queue = queue.New(queue.Config{
+		Spool: n.outbound, Agent: n.agent, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
+		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination},
+	})
+	return nil
+}
+
+// changed hears of each commit, on the apply goroutine.
+func (n *Node) changed(c spool.Changes) {
+	if n.queue == nil {
+		return // still opening; refresh reads it all
+	}
+	n.outbound.feed(n.queue, c)
+	n.drops.changed(c)
+	if c.Sessions || c.Directory || c.Restored {
+		n.stirUp()
+	}
+}
+
+func (n *Node) stirUp() {
+	select {
+	case n.stir <- struct{}{}:
+	default:
+	}
+}
+
+// refresher reads sessions, routes and settings again when they changed.
+func (n *Node) refresher(ctx context.Context) error {
+	for {
+		if err := n.outbound.refresh(n.queue); err != nil {
+			n.log.Error("cannot read sessions and routes", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.stir:
+		}
+	}
+}
+
+// Ready returns nil where this node may take traffic, else why not.
+func (n *Node) Ready() error {
+	if n.draining.Load() {
+		return errors.New("this node is being drained or stopped")
+	}
+	return n.cluster.Ready()
+}
+
+// Addr returns where a service listens: smtp, submission, submissions, pop3,
+// pop3s or admin; nil where it does not.
+func (n *Node) Addr(service string) net.Addr {
+	for _, l := range n.listeners {
+		if l.service == service {
+			return l.Addr()
+		}
+	}
+	return nil
+}
+
+// Cluster gives tests and the main program access to the replica.
+func (n *Node) Cluster() *cluster.Cluster { return n.cluster }
+
+// Reload reads certificates and the admin token again (SIGHUP).
+func (n *Node) Reload() error { return n.loadSecrets() }
+
+// stopGrace is how long transactions under way may take to end at a stop.
+const stopGrace = 15 * time.Second
+
+// Run serves until ctx ends, then stops in the reverse order of the start: no
+// new clients, transactions end, deliveries end, the admin port closes, and
+// last the replica moves leadership away and closes. It returns when all
+// goroutines have ended; an error means that something failed by itself.
+func (n *Node) Run(ctx context.Context) error {
+	var stages []func() // stop functions, in order of start
+	var wg sync.WaitGroup
+	failed := make(chan error, 16)
+	start := func(name string, run func(context.Context) error) {
+		stage, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		done := make(chan struct{})
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer close(done)
+			if err := run(stage); err != nil && stage.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		}()
+		stages = append(stages, func() { cancel(); <-done })
+	}
+	start("cluster", n.cluster.Run)
+	start("admin", n.serveAdmin)
+	start("storage", n.storage.watch)
+	start("refresh", n.refresher)
+	start("queue", n.queue.Run)
+	start("maildrops", n.drops.watch)
+	start("clients", n.serveClients)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	n.draining.Store(true)
+	for i := len(stages) - 1; i >= 0; i-- {
+		stages[i]()
+	}
+	wg.Wait()
+	n.close()
+	return err
+}
+
+// serveClients serves SMTP and POP3; at the end it lets transactions finish.
+func (n *Node) serveClients(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	for _, l := range n.listeners {
+		switch {
+		case l.smtp != nil:
+			g.Go(func() error { return l.smtp.Serve(serving, l) })
+		case l.pop3 != nil:
+			g.Go(func() error { return l.pop3.Serve(serving, l) })
+		}
+	}
+	g.Go(func() error {
+		<-gctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		defer cancel()
+		n.shutdownClients(grace)
+		stop()
+		return nil
+	})
+	return g.Wait()
+}
+
+func (n *Node) shutdownClients(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, l := range n.listeners {
+		if l.smtp != nil {
+			wg.Go(func() { _ = l.smtp.Shutdown(ctx) })
+		}
+		if l.pop3 != nil {
+			wg.Go(func() { _ = l.pop3.Shutdown(ctx) })
+		}
+	}
+	wg.Wait()
+}
+
+func (n *Node) serveAdmin(ctx context.Context) error {
+	done := make(chan error, 1)
+	for _, l := range n.listeners {
+		if l.service == "admin" {
+			go func() { done <- n.admin.Serve(l) }()
+		}
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := n.admin.Shutdown(grace); err != nil {
+		_ = n.admin.Close()
+	}
+	return nil
+}
+
+// close gives back what New opened; Run calls it at its end.
+func (n *Node) close() {
+	for _, l := range n.listeners {
+		_ = l.Close()
+	}
+}
+
+// trusted reports whether a client may relay and log in without TLS.
+func (n *Node) trusted(a netip.Addr) bool {
+	a = a.Unmap()
+	for _, p := range n.conf.Relay.TrustedNetworks {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,72 @@
+package nodetest
+
+import (
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/miekg/dns"
+	"github.com/stretchr/testify/require"
+)
+
+// DNS is a name server on loopback whose zone a test writes. It answers what
+// it knows, and NXDOMAIN to the rest.
+type DNS struct {
+	Addr string // 127.0.0.1:PORT, UDP and TCP
+
+	mu   sync.Mutex
+	zone map[string][]dns.RR // by lower-case name
+}
+
+// NewDNS starts a name server that lives as long as the test.
+func NewDNS(t testing.TB) *DNS {
+	t.Helper()
+	d := &DNS{zone: map[string][]dns.RR{}}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", pc.LocalAddr().String())
+	require.NoError(t, err)
+	d.Addr = pc.LocalAddr().String()
+	for _, s := range []*dns.Server{{PacketConn: pc, Handler: d}, {Listener: l, Handler: d}} {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		go func() { _ = s.ActivateAndServe() }()
+		<-started
+		t.Cleanup(func() { _ = s.Shutdown() })
+	}
+	return d
+}
+
+// Add puts records in zone-file form into the zone, for example
+// "example.com. MX 10 mx1.example.com.".
+func (d *DNS) Add(t testing.TB, records ...string) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
+		require.NoError(t, err)
+		name := strings.ToLower(rr.Header().Name)
+		d.zone[name] = append(d.zone[name], rr)
+	}
+}
+
+// ServeDNS implements dns.Handler.
+func (d *DNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := new(dns.Msg)
+	m.SetReply(q)
+	m.Authoritative = true
+	records, known := d.zone[strings.ToLower(q.Question[0].Name)]
+	if !known {
+		m.Rcode = dns.RcodeNameError
+	}
+	for _, rr := range records {
+		if t := rr.Header().Rrtype; t == q.Question[0].Qtype || t == dns.TypeCNAME {
+			m.Answer = append(m.Answer, rr)
+		}
+	}
+	_ = w.WriteMsg(m)
+}

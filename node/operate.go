@@ -1,0 +1,112 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+)
+
+// buildOperator connects the admin ports with the parts of this node.
+func (n *Node) buildOperator() {
+	n.metrics = newMetrics(n)
+	n.operator = &operator{
+		node: n.conf.Node.ID, replica: n.cluster, members: n.cluster, log: n.log, now: time.Now,
+		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, vitals: n.vitals,
+	}
+	for _, method := range operatorMethods {
+		n.cluster.Handle(method, func(ctx context.Context, from string, req []byte) ([]byte, error) {
+			return n.operator.answer(ctx, from, method, req)
+		})
+	}
+}
+
+// vitals is what only this node knows of itself.
+func (n *Node) vitals() vitals {
+	v := vitals{
+		Uptime: int64(time.Since(n.started).Seconds()), DiskFree: n.storage.free.Load(), DiskTotal: n.storage.total.Load(),
+		Version: n.options.Version,
+	}
+	for _, l := range n.listeners {
+		if l.smtp != nil {
+			v.SMTP += int(l.smtp.Stats().Active.Load())
+		}
+		if l.pop3 != nil {
+			v.POP3 += int(l.pop3.Stats().LoggedIn.Load())
+		}
+	}
+	return v
+}
+
+// submit takes a message in from the admin API, as a trusted client's.
+func (n *Node) submit(ctx context.Context, sender string, recipients []string, message io.Reader, by admin.By) (*admin.Receipt, error) {
+	if err := n.Ready(); err != nil {
+		return nil, admin.NoQuorum(err.Error())
+	}
+	env := &envelope{sender: sender, fixUp: true, detail: "sent by " + by.Who, client: &pb.Client{
+		Node: n.conf.Node.ID, Address: "local", Helo: "admin", User: by.Who, Protocol: "HTTP",
+	}}
+	receipt := &admin.Receipt{Node: n.conf.Node.ID, Dialogue: []string{fmt.Sprintf("MAIL FROM:<%s>: 250 2.1.0 Ok", sender)}}
+	for _, address := range recipients {
+		one := n.takeRecipient(env, address)
+		receipt.Recipients = append(receipt.Recipients, one)
+		receipt.Dialogue = append(receipt.Dialogue, fmt.Sprintf("RCPT TO:<%s>: %s", address, one.Reply))
+	}
+	if len(env.rcpts) == 0 {
+		return receipt, admin.Invalid("all recipients were refused: %s", receipt.Recipients[0].Reply)
+	}
+	counted := &counter{r: message}
+	id, err := n.mail.accept(ctx, env, counted)
+	if err != nil {
+		n.log.Warn("message from the admin API not accepted", zap.Error(err))
+		return nil, proposalError(err)
+	}
+	receipt.ID, receipt.Size = id, counted.n
+	_ = n.cluster.View(func(v spool.View) error {
+		if parsed, err := ulid.ParseStrict(id); err == nil {
+			if m, ok, err := v.Message(parsed); ok && err == nil {
+				receipt.Size = m.Size
+			}
+		}
+		return nil
+	})
+	receipt.Dialogue = append(receipt.Dialogue, "DATA: 250 2.0.0 Ok: queued as "+id)
+	return receipt, nil
+}
+
+// takeRecipient is RCPT for the admin API.
+func (n *Node) takeRecipient(env *envelope, address string) admin.ReceiptRecipient {
+	r := rcpt{address: strings.TrimSpace(address)}
+	err := n.cluster.View(func(v spool.View) (err error) {
+		if r.address, err = qualify(v, r.address); err != nil {
+			return err
+		}
+		r.targets, _, err = resolve(v, r.address)
+		return err
+	})
+	if err != nil {
+		return admin.ReceiptRecipient{Address: address, Reply: mapError(err).Error()}
+	}
+	env.rcpts = append(env.rcpts, r)
+	return admin.ReceiptRecipient{Address: address, Accepted: true, Reply: "250 2.1.5 Ok"}
+}
+
+// counter counts what it hands on.
+type counter struct {
+	r io.Reader
+	n uint64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += uint64(n)
+	return n, err
+}

@@ -1,0 +1,155 @@
+package node
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Parameters of new argon2id hashes (RFC 9106 §4, second recommended option,
+// with one lane because two cores serve everything).
+const (
+	argonTime    = 2
+	argonMemory  = 19 << 10 // KiB
+	argonThreads = 1
+	argonKey     = 32
+)
+
+// hashPassword makes a PHC string of a new password.
+func hashPassword(secret string) (string, error) {
+	salt := make([]byte, 16)
+	if _, err := rand.Read(salt); err != nil {
+		return "", err
+	}
+	sum := argon2.IDKey([]byte(secret), salt, argonTime, argonMemory, argonThreads, argonKey)
+	b64 := base64.RawStdEncoding
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
+		b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
+}
+
+// checkPassword compares a secret with a stored hash.
+func checkPassword(stored, secret string) (bool, error) {
+	switch {
+	case strings.HasPrefix(stored, "$argon2id$"):
+		return checkArgon(stored, secret)
+	case strings.HasPrefix(stored, "$2"):
+		err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(secret))
+		if errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	return false, errors.New("password hash of an unknown kind: set the password anew with 'relayctl user passwd'")
+}
+
+func checkArgon(stored, secret string) (bool, error) {
+	var version, memory, time, threads int
+	parts := strings.Split(stored, "$")
+	if len(parts) != 6 {
+		return false, errors.New("password hash is malformed")
+	}
+	if _, err := fmt.Sscanf(parts[2], "v=%d", &version); err != nil || version != argon2.Version {
+		return false, errors.New("password hash has an unknown argon2 version")
+	}
+	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &memory, &time, &threads); err != nil {
+		return false, errors.New("password hash has malformed parameters")
+	}
+	if memory < 8 || memory > 1<<20 || time < 1 || time > 64 || threads < 1 || threads > 64 {
+		return false, errors.New("password hash has parameters out of bounds")
+	}
+	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
+	want, err2 := base64.RawStdEncoding.DecodeString(parts[5])
+	if err1 != nil || err2 != nil || len(want) == 0 {
+		return false, errors.New("password hash is malformed")
+	}
+	got := argon2.IDKey([]byte(secret), salt, uint32(time), uint32(memory), uint8(threads), uint32(len(want)))
+	return subtle.ConstantTimeCompare(got, want) == 1, nil
+}
+
+// passwords verifies logins. A password that was right is remembered as a
+// keyed hash for some minutes, so that clients that poll burn no CPU; it is
+// forgotten when the account changes, because its change number is hashed too.
+type passwords struct {
+	key   [32]byte
+	slots chan struct{} // bounds the memory and CPU that hashing takes
+	decoy string        // hashed for unknown users, so that both take as long
+
+	mu    sync.Mutex
+	known map[[32]byte]time.Time
+}
+
+const (
+	rememberFor = 5 * time.Minute
+	rememberMax = 10000
+)
+
+func newPasswords() (*passwords, error) {
+	p := &passwords{slots: make(chan struct{}, 2), known: map[[32]byte]time.Time{}}
+	if _, err := rand.Read(p.key[:]); err != nil {
+		return nil, err
+	}
+	var err error
+	p.decoy, err = hashPassword("decoy")
+	return p, err
+}
+
+// verify reports whether secret opens the account; a nil account costs as much
+// time and is never right.
+func (p *passwords) verify(ctx context.Context, a *pb.Account, secret string) (bool, error) {
+	if a != nil && p.remembered(a, secret) {
+		return true, nil
+	}
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if a == nil || a.Password == "" {
+		_, _ = checkPassword(p.decoy, secret)
+		return false, nil
+	}
+	ok, err := checkPassword(a.Password, secret)
+	if ok && err == nil {
+		p.remember(a, secret)
+	}
+	return ok, err
+}
+
+func (p *passwords) digest(a *pb.Account, secret string) (d [32]byte) {
+	h := hmac.New(sha256.New, p.key[:])
+	fmt.Fprintf(h, "%s\x00%d\x00%s\x00%s", a.Address, a.Changed, a.Password, secret)
+	h.Sum(d[:0])
+	return d
+}
+
+func (p *passwords) remembered(a *pb.Account, secret string) bool {
+	d := p.digest(a, secret)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, ok := p.known[d]
+	return ok && time.Now().Before(until)
+}
+
+func (p *passwords) remember(a *pb.Account, secret string) {
+	d := p.digest(a, secret)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.known) >= rememberMax {
+		clear(p.known)
+	}
+	p.known[d] = time.Now().Add(rememberFor)
+}

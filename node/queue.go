@@ -1,0 +1,334 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+
+	"relay/cluster"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/queue"
+	"relay/queue/remote"
+)
+
+// fenced is a replica that knows until when this node may act.
+type fenced interface {
+	replica
+	Until() time.Time
+}
+
+// outbound is the replicated queue as this node's queue manager sees it. It
+// meets queue.Spool and remote.Router.
+type outbound struct {
+	replica  fenced
+	node     string
+	hostname string
+	log      *zap.Logger
+	retry    queue.RetryPolicy // overrides of this node; zero fields: none
+	epoch    atomic.Uint64     // this node's session as of the applied state
+	routes   atomic.Pointer[routeTable]
+}
+
+// waiting converts a queue entry.
+func waiting(id spool.ID, n uint32, r *pb.Recipient) queue.Waiting {
+	return queue.Waiting{
+		Ref: queue.Ref{ID: queue.ID(id), Recipient: n}, Domain: spool.DomainOf(r.Address), Route: r.Route,
+		Next: time.UnixMilli(r.NextMs), Attempts: r.Attempts, Priority: r.Priority,
+		Parked: r.State == pb.State_HELD || r.State == pb.State_SUSPENDED,
+	}
+}
+
+// Scan implements queue.Spool.
+func (o *outbound) Scan(ctx context.Context, add func(queue.Waiting)) error {
+	return o.replica.Frozen(func(v spool.View, _ uint64) error {
+		session, ok, err := v.Session(o.node)
+		if err != nil || !ok {
+			return err
+		}
+		err = v.Owned(session.Epoch, func(id spool.ID, n uint32, r *pb.Recipient) {
+			if ctx.Err() == nil {
+				add(waiting(id, n, r))
+			}
+		})
+		if err == nil {
+			err = ctx.Err()
+		}
+		return err
+	})
+}
+
+// Load implements queue.Spool.
+func (o *outbound) Load(_ context.Context, id queue.ID, recipients []uint32) (*queue.Job, error) {
+	var job *queue.Job
+	err := o.replica.View(func(v spool.View) error {
+		m, ok, err := v.Message(spool.ID(id))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return queue.ErrGone
+		}
+		settings, err := v.Settings()
+		if err != nil {
+			return err
+		}
+		job = o.job(id, m, settings)
+		return o.recipients(v, job, recipients)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(job.Recipients) == 0 {
+		return nil, queue.ErrGone
+	}
+	return job, nil
+}
+
+// defaultExpire is how long the queue tries (RFC 5321 §4.5.4.1: 4-5 days).
+const defaultExpire = 5 * 24 * time.Hour
+
+func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
+	life := defaultExpire
+	if s.ExpireMs > 0 {
+		life = time.Duration(s.ExpireMs) * time.Millisecond
+	}
+	if o.retry.Lifetime > 0 {
+		life = o.retry.Lifetime
+	}
+	created := time.UnixMilli(m.CreatedMs)
+	job := &queue.Job{
+		ID: id, Created: created, Expires: created.Add(life), Sender: m.Sender, Size: int64(m.Size),
+		EightBit: m.Body != pb.Body_BODY_7BIT, Binary: m.Body == pb.Body_BODY_BINARYMIME, UTF8: m.Smtputf8,
+		RequireTLS: m.Requiretls, Ret: m.Ret, EnvID: m.Envid, IsBounce: len(m.BounceOf) > 0,
+	}
+	chunks := m.Chunks
+	job.Open = func() (io.ReadCloser, error) { return o.replica.OpenBody(spool.ID(id), chunks, nil) }
+	return job
+}
+
+// recipients adds those that are open, not parked and ours.
+func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) error {
+	for _, n := range numbers {
+		r, ok, err := v.Recipient(spool.ID(job.ID), n)
+		if err != nil {
+			return err
+		}
+		if !ok || r.State == pb.State_HELD || r.State == pb.State_SUSPENDED {
+			continue
+		}
+		job.Recipients = append(job.Recipients, queue.Recipient{
+			N: n, Address: r.Address, Original: r.Original, Notify: r.Notify, Attempts: r.Attempts,
+			DelayTold: r.DelayTold, LastReply: r.LastReply,
+		})
+	}
+	return nil
+}
+
+// Settle implements queue.Spool.
+func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices []queue.Notice) ([]queue.Taken, error) {
+	h := &pb.Settle{Epoch: o.epoch.Load(), Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
+	for i := range verdicts {
+		h.Verdicts[i] = verdictRecord(&verdicts[i])
+	}
+	for i := range notices {
+		if n := o.notice(&notices[i]); n != nil {
+			h.Notices = append(h.Notices, n)
+		}
+	}
+	res, err := propose(ctx, o.replica, spool.KindSettle, h)
+	if err != nil {
+		if errors.Is(err, cluster.ErrUnknown) {
+			return nil, fmt.Errorf("%w: %w", queue.ErrUnknown, err)
+		}
+		return nil, err
+	}
+	taken := make([]queue.Taken, len(verdicts))
+	for i := range taken {
+		taken[i] = takenOf(res, i)
+	}
+	return taken, nil
+}
+
+func takenOf(res *pb.Result, i int) queue.Taken {
+	if i >= len(res.Codes) {
+		return queue.Gone
+	}
+	switch res.Codes[i] {
+	case pb.Code_OK, pb.Code_DUPLICATE:
+		return queue.Applied
+	case pb.Code_STALE:
+		return queue.Stale
+	}
+	return queue.Gone
+}
+
+func verdictRecord(v *queue.Verdict) *pb.Verdict {
+	rec := &pb.Verdict{
+		Id: v.ID[:], Recipient: v.Recipient, Attempt: v.Attempt, Reply: clean(v.Reply, 512), Host: clean(v.Host, 255), Tls: v.TLS,
+		AtMs: v.At.UnixMilli(), DelayTold: v.DelayTold,
+	}
+	switch v.Outcome {
+	case queue.Delivered:
+		rec.State = pb.State_DELIVERED
+	case queue.Failed:
+		rec.State = pb.State_BOUNCED
+	case queue.Expired:
+		rec.State = pb.State_EXPIRED
+	default:
+		rec.State, rec.NextMs = pb.State_DEFERRED, v.Next.UnixMilli()
+	}
+	return rec
+}
+
+// notice makes the Accept of a report: into the mailbox of a local sender, or
+// into the queue with the null reverse-path (RFC 5321 §4.5.5).
+func (o *outbound) notice(n *queue.Notice) *pb.Notice {
+	id := ulid.Make()
+	h := &pb.Accept{Message: &pb.Message{
+		Id: id[:], CreatedMs: time.Now().UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8,
+		Client: &pb.Client{Node: o.node, Address: "local", Protocol: "BOUNCE"},
+	}, Detail: "report on " + ulid.ULID(n.About).String()}
+	var targets []target
+	err := o.replica.View(func(v spool.View) error {
+		var err error
+		targets, _, err = resolve(v, n.To)
+		return err
+	})
+	if err != nil {
+		// A local sender that does not exist (any more) gets no report; the
+		// verdict's history says what it would have said.
+		o.log.Info("notice has no recipient", zap.Stringer("id", ulid.ULID(n.About)), zap.String("to", n.To), zap.Error(err))
+		return nil
+	}
+	in := &intake{env: &envelope{rcpts: []rcpt{{address: n.To, targets: targets, notify: 1}}}}
+	in.address(h)
+	if len(h.Drops)+len(h.Recipients) == 0 {
+		return nil
+	}
+	return &pb.Notice{About: n.About[:], Accept: h, Body: n.Body}
+}
+
+// Until implements queue.Spool.
+func (o *outbound) Until() time.Time { return o.replica.Until() }
+
+// Route implements remote.Router.
+func (o *outbound) Route(_ context.Context, domain string) (remote.Target, error) {
+	return remote.ParseTarget(o.routes.Load().hop(strings.ToLower(domain)))
+}
+
+// hop names the hop of a domain's mail for the manager; "" where it goes by
+// the domain's own MX.
+func (o *outbound) hop(domain string) string {
+	if to := o.routes.Load().hop(domain); to != "mx" {
+		return to
+	}
+	return ""
+}
+
+// routeTable is the replicated routes as they were read last.
+type routeTable map[string]string
+
+// hop returns the target of the most specific route, "mx" without one.
+func (t *routeTable) hop(domain string) string {
+	if t == nil {
+		return "mx"
+	}
+	for name := domain; name != ""; {
+		if to, ok := (*t)[name]; ok {
+			return to
+		}
+		_, parent, more := strings.Cut(name, ".")
+		if !more || !strings.Contains(parent, ".") {
+			break
+		}
+		name = parent
+	}
+	if to, ok := (*t)["*"]; ok {
+		return to
+	}
+	return "mx"
+}
+
+// feed tells the queue manager what a commit did to the queue. It runs on the
+// apply goroutine and does not block.
+func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
+	mine := o.epoch.Load()
+	if len(c.Queued) > 0 && mine != 0 {
+		add := make([]queue.Waiting, 0, len(c.Queued))
+		for i := range c.Queued {
+			if q := &c.Queued[i]; q.Owner == mine {
+				add = append(add, queue.Waiting{
+					Ref: queue.Ref{ID: queue.ID(q.ID), Recipient: q.Recipient}, Domain: q.Domain, Route: q.Route,
+					Next: time.UnixMilli(q.NextMs), Attempts: q.Attempts, Priority: q.Priority, Size: q.Size,
+					Parked: q.State == pb.State_HELD || q.State == pb.State_SUSPENDED,
+				})
+			}
+		}
+		if len(add) > 0 {
+			m.Add(add)
+		}
+	}
+	if len(c.Settled) > 0 && mine != 0 {
+		drop := make([]queue.Ref, len(c.Settled))
+		for i, q := range c.Settled {
+			drop[i] = queue.Ref{ID: queue.ID(q.ID), Recipient: q.Recipient}
+		}
+		m.Drop(drop)
+	}
+}
+
+// refresh reads what feed and Route go by: this node's session, the routes and
+// the retry policy. What arrives between the store of a new epoch and the
+// Reset is found by the scan that Reset makes.
+func (o *outbound) refresh(m *queue.Manager) error {
+	var settings *pb.Settings
+	routes := routeTable{}
+	var epoch uint64
+	err := o.replica.View(func(v spool.View) error {
+		s, ok, err := v.Session(o.node)
+		if err != nil {
+			return err
+		}
+		if ok {
+			epoch = s.Epoch
+		}
+		if settings, err = v.Settings(); err != nil {
+			return err
+		}
+		all, err := v.Routes()
+		for _, r := range all {
+			routes[r.Domain] = r.Target
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	o.epoch.Store(epoch)
+	o.routes.Store(&routes)
+	m.SetPolicy(o.retryPolicy(settings))
+	m.Reset()
+	return nil
+}
+
+// retryPolicy is the replicated policy, with this node's overrides.
+func (o *outbound) retryPolicy(s *pb.Settings) queue.RetryPolicy {
+	ms := func(own time.Duration, shared int64) time.Duration {
+		if own > 0 {
+			return own
+		}
+		return time.Duration(shared) * time.Millisecond
+	}
+	return queue.RetryPolicy{
+		First: ms(o.retry.First, s.GetRetryFirstMs()), Max: ms(o.retry.Max, s.GetRetryMaxMs()),
+		Lifetime: ms(o.retry.Lifetime, s.GetExpireMs()),
+	}
+}

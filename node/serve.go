@@ -1,0 +1,202 @@
+package node
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	"relay/node/admin"
+	"relay/node/config"
+	"relay/pop3"
+	"relay/queue/remote"
+	"relay/smtp"
+)
+
+// listen opens all client ports.
+func (n *Node) listen() error {
+	for i := range n.conf.SMTP {
+		l := &n.conf.SMTP[i]
+		service := "smtp"
+		if l.Role == config.RoleSubmission {
+			service = "submission"
+			if l.TLS == config.TLSImplicit {
+				service = "submissions"
+			}
+		}
+		if err := n.listenOn(service, l.Listen, l.ProxyProtocol); err != nil {
+			return fmt.Errorf("[[smtp]] listener: %w", err)
+		}
+	}
+	for i := range n.conf.POP3 {
+		l := &n.conf.POP3[i]
+		service := "pop3"
+		if l.TLS == config.TLSImplicit {
+			service = "pop3s"
+		}
+		if err := n.listenOn(service, l.Listen, l.ProxyProtocol); err != nil {
+			return fmt.Errorf("[[pop3]] listener: %w", err)
+		}
+	}
+	if err := n.listenOn("admin", n.conf.Admin.Listen, nil); err != nil {
+		return fmt.Errorf("[admin] listener: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) listenOn(service, address string, proxies []netip.Prefix) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	if len(proxies) > 0 {
+		l = proxied(l, proxies)
+	}
+	n.listeners = append(n.listeners, &listener{service: service, Listener: l})
+	return nil
+}
+
+// proxied wants a PROXY header from the configured load balancers and takes
+// none from anybody else.
+func proxied(l net.Listener, from []netip.Prefix) net.Listener {
+	return &proxyproto.Listener{Listener: l, ReadHeaderTimeout: 5 * time.Second, ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+		a, err := netip.ParseAddrPort(o.Upstream.String())
+		if err != nil {
+			return proxyproto.REJECT, err
+		}
+		for _, p := range from {
+			if p.Contains(a.Addr().Unmap()) {
+				return proxyproto.REQUIRE, nil
+			}
+		}
+		return proxyproto.SKIP, nil
+	}}
+}
+
+func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {
+	if n.certs == nil || mode == config.TLSNone {
+		return nil
+	}
+	return n.certs.config(n.conf.TLS.MinVersion)
+}
+
+// serveWith wraps the admin port.
+func (n *Node) serveWith() error {
+	n.admin = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(n.log)}
+	if n.conf.Admin.TLS == config.TLSImplicit {
+		for _, l := range n.listeners {
+			if l.service == "admin" {
+				l.Listener = tls.NewListener(l.Listener, n.tlsConfig(config.TLSImplicit))
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) adminHandler() http.Handler {
+	return admin.NewServer(admin.Options{
+		Ports: n.operator.ports(), Token: func() string { return *n.token.Load() }, Ready: n.Ready, Barrier: n.cluster.Consistent,
+		Metrics: n.metrics.handler(), Log: n.log, Version: n.options.Version,
+	})
+}
+
+// buildServers makes one protocol server for each listener, in the order in
+// which listen opened them.
+func (n *Node) buildServers(p *passwords) error {
+	smtps, pop3s := n.conf.SMTP, n.conf.POP3
+	var err error
+	for _, l := range n.listeners {
+		switch {
+		case l.service == "admin":
+		case len(smtps) > 0:
+			l.smtp, err = n.newSMTP(&smtps[0], p)
+			smtps = smtps[1:]
+		default:
+			l.pop3, err = n.newPOP3(&pop3s[0])
+			pop3s = pop3s[1:]
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// smtpWithout are the extensions whose promises the queue does not keep yet.
+const smtpWithout = smtp.ExtRequireTLS | smtp.ExtDeliverBy | smtp.ExtFutureRelease | smtp.ExtMTPriority
+
+func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
+	lim := n.conf.Limits
+	submission := c.Role == config.RoleSubmission
+	return smtp.NewServer(smtp.ServerConfig{
+		Hostname: n.conf.Node.Hostname,
+		Backend: &receiver{
+			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.Ready,
+			submission: submission, log: n.log,
+		},
+		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
+		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
+		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
+		Limits: smtp.Limits{
+			Connections: lim.SMTPConnections, NetConnections: lim.ConnectionsPerClient, NetMessages: lim.MessagesPerMinute,
+		},
+		Without:       smtpWithout,
+		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
+		CommandTimeout: time.Duration(lim.CommandTimeout), BlockTimeout: time.Duration(lim.DataTimeout),
+		Log: events(n.log.Named("smtp")),
+	})
+}
+
+func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
+	lim := n.conf.Limits
+	return pop3.NewServer(pop3.ServerConfig{
+		Hostname: n.conf.Node.Hostname, Backend: n.drops, TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit,
+		Trusted: n.trusted, AutoLogout: time.Duration(lim.POP3Idle),
+		Limits: pop3.Limits{Connections: lim.POP3Connections, PerHost: lim.ConnectionsPerClient},
+		Log:    events(n.log.Named("pop3")),
+	})
+}
+
+// events writes a protocol server's log lines.
+func events(log *zap.Logger) func(event string, kv ...any) {
+	sugared := log.Sugar()
+	return func(event string, kv ...any) { sugared.Debugw(event, kv...) }
+}
+
+// within makes a test of membership; nil for no networks.
+func within(nets []netip.Prefix) func(netip.Addr) bool {
+	if len(nets) == 0 {
+		return nil
+	}
+	return func(a netip.Addr) bool {
+		a = a.Unmap()
+		for _, p := range nets {
+			if p.Contains(a) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// defaultDomain completes bare local parts of trusted and authenticated peers.
+func (n *Node) defaultDomain() string {
+	var domain string
+	_ = n.cluster.View(func(v spool.View) error {
+		s, err := v.Settings()
+		domain = s.GetDefaultDomain()
+		return err
+	})
+	return domain
+}
+
+// newAgent makes the delivery agent of the configuration.
+func newAgent(d config.Delivery, hostname string, routes remote.Router, log *zap.Logger) (*remote.Agent, error) {
+	return nil, nil
+}

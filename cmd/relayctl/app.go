@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitFound  = 3 // a check found something wrong
+)
+
+// app is one run of the program.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	now            func() time.Time
+	getenv         func(string) string
+	tick           time.Duration // between looks while waiting
+
+	output  string // table, json or yaml
+	why     string
+	link    link
+	started bool // flags and arguments were understood
+}
+
+// usageError says that the command line can not be understood.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// errFound is the error of a check that found something wrong; it was printed.
+var errFound = errors.New("the check found something wrong")
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errFound):
+		return exitFound
+	}
+	var usage usageError
+	if !a.started || errors.As(err, &usage) {
+		fmt.Fprintf(a.stderr, "relayctl: %s; see '%s --help'\n", oneLine(err.Error()), cmd.CommandPath())
+		return exitUsage
+	}
+	fmt.Fprintf(a.stderr, "relayctl: %s\n", oneLine(explain(ctx, err)))
+	return exitFailed
+}
+
+// explain adds the next step where only relayctl knows it.
+func explain(ctx context.Context, err error) string {
+	var none *admin.Unreachable
+	switch {
+	case ctx.Err() != nil:
+		return "interrupted"
+	case errors.As(err, &none):
+		return err.Error() + "; start one with 'relayd dev', or name one with --addr or RELAY_ADDR"
+	}
+	return err.Error()
+}
+
+// oneLine keeps an error on one line, whatever a server put into it.
+func oneLine(s string) string { return clean(strings.Join(strings.Fields(s), " ")) }
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "relayctl",
+		Short: "Ask and steer a relay cluster",
+		Long: `Relayctl asks and steers a relay cluster. Any node answers for the whole
+cluster; when one is down the next one is asked.
+
+It finds a node by --addr or RELAY_ADDR, else on this machine: 127.0.0.1:7180,
+then a dev cluster at 12180, 12280 and 12380. The admin token comes from
+--token, --token-file or RELAY_TOKEN.
+
+Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.`,
+		Example: `  relayctl status
+  relayctl user add carol@example.test --password-stdin < password
+  relayctl queue ls --state deferred --domain example.com
+  relayctl queue hold --all --sender '@example.org' --dry-run
+  relayctl trace 01JABCDEFGHJKMNPQRSTVWXYZ0`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			switch a.output {
+			case "table", "json", "yaml":
+				a.started = true
+				return nil
+			}
+			return usagef("the output %q is not table, json or yaml", a.output)
+		},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
+	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
+	a.link.flags(root)
+	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
+		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.auditCmd(), a.verifyCmd(), a.versionCmd())
+	return root
+}
+
+// group is a command that only has others below it.
+func group(use, short string, below ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			text += ", did you mean " + near[0] + "?"
+		}
+		return usagef("%s", text)
+	}}
+	c.SuggestionsMinimumDistance = 2
+	c.AddCommand(below...)
+	return c
+}
+
+// by is the change as the audit log will show it.
+func (a *app) by() admin.By { return admin.By{Why: a.why} }
+
+// client connects as the flags say.
+func (a *app) client() (*admin.Client, error) { return a.link.client(a.getenv) }
+
+// do runs f with a client.
+func (a *app) do(c *cobra.Command, f func(ctx context.Context, client *admin.Client) error) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return f(c.Context(), client)
+}
+
+// say writes a sentence for people; with -o json or yaml stdout stays for data.
+func (a *app) say(format string, args ...any) {
+	if a.output == "table" {
+		fmt.Fprintf(a.stdout, format+"\n", args...)
+	}
+}
+
+// note writes a hint beside the output.
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// wait lets one tick pass.
+func (a *app) wait(ctx context.Context) error {
+	timer := time.NewTimer(a.tick)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

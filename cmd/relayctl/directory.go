@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+// done is what a change without a further answer says in JSON.
+type done struct {
+	OK   bool   `json:"ok"`
+	What string `json:"what"`
+}
+
+// change runs a change that answers nothing but success.
+func (a *app) change(c *cobra.Command, what string, f func(ctx context.Context, client *admin.Client) error) error {
+	return a.do(c, func(ctx context.Context, client *admin.Client) error {
+		if err := f(ctx, client); err != nil {
+			return err
+		}
+		return a.emit(done{OK: true, What: what}, func() { a.say("%s.", clean(what)) })
+	})
+}
+
+// removed says what went or would go.
+func (a *app) removed(r *admin.Removed, what string) error {
+	return a.emit(r, func() {
+		if r.DryRun {
+			a.say("Nothing was changed. Without --dry-run %s %s goes:", what, clean(r.Name))
+		} else {
+			a.say("%s %s is removed.", strings.ToUpper(what[:1])+what[1:], clean(r.Name))
+		}
+		for _, e := range r.Effects {
+			a.say("  %s", clean(e))
+		}
+	})
+}
+
+func (a *app) domainCmd() *cobra.Command {
+	return group("domain", "Local domains: list, add, remove", a.domainLs(), a.domainAdd(), a.domainRm())
+}
+
+func (a *app) domainLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the local domains", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Domains(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "CREATED")
+					for _, d := range all {
+						t.row(d.Name, d.Users, orDash(d.CatchAll), clock(d.Created))
+					}
+					t.flush()
+				})
+			})
+		},
+	}
+}
+
+func (a *app) domainAdd() *cobra.Command {
+	var d admin.Domain
+	c := &cobra.Command{
+		Use: "add NAME", Short: "Take mail for a domain", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			d.Name = args[0]
+			return a.change(c, "domain "+d.Name+" is local from now on", func(ctx context.Context, client *admin.Client) error {
+				return client.AddDomain(ctx, a.by(), d)
+			})
+		},
+	}
+	c.Flags().StringVar(&d.CatchAll, "catch-all", "", "`ADDRESS` that gets mail to unknown local parts")
+	return c
+}
+
+func (a *app) domainRm() *cobra.Command {
+	var o admin.DropOptions
+	c := &cobra.Command{
+		Use: "rm NAME", Short: "Take no more mail for a domain", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				r, err := client.RemoveDomain(ctx, a.by(), args[0], o)
+				if err != nil {
+					return err
+				}
+				return a.removed(r, "domain")
+			})
+		},
+	}
+	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "only say what would happen")
+	return c
+}
+
+func (a *app) aliasCmd() *cobra.Command {
+	return group("alias", "Aliases: list, set, remove", a.aliasLs(), a.aliasSet(), a.aliasRm())
+}
+
+func (a *app) aliasLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the aliases", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Aliases(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					t := a.table("ALIAS", "OWNER", "TARGETS")
+					for _, one := range all {
+						t.row(one.Address, orDash(one.Owner), strings.Join(one.Targets, " "))
+					}
+					t.flush()
+				})
+			})
+		},
+	}
+}
+
+func (a *app) aliasSet() *cobra.Command {
+	var owner string
+	c := &cobra.Command{
+		Use: "set ADDRESS TARGET…", Short: "Lead an address to others", Args: cobra.MinimumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			what := "mail to " + args[0] + " goes to " + strings.Join(args[1:], ", ")
+			return a.change(c, what, func(ctx context.Context, client *admin.Client) error {
+				return client.SetAlias(ctx, a.by(), admin.Alias{Address: args[0], Targets: args[1:], Owner: owner})
+			})
+		},
+	}
+	c.Flags().StringVar(&owner, "owner", "", "`ADDRESS` that gets the bounces of list mail")
+	return c
+}
+
+func (a *app) aliasRm() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm ADDRESS", Short: "Remove an alias", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.change(c, "alias "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
+				return client.RemoveAlias(ctx, a.by(), args[0])
+			})
+		},
+	}
+}
+
+func (a *app) routeCmd() *cobra.Command {
+	return group("route", "Routes of remote mail: list, set, remove", a.routeLs(), a.routeSet(), a.routeRm())
+}
+
+func (a *app) routeLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the routes", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Routes(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					t := a.table("DOMAIN", "TARGET")
+					for _, r := range all {
+						t.row(r.Domain, r.Target)
+					}
+					t.flush()
+				})
+			})
+		},
+	}
+}
+
+func (a *app) routeSet() *cobra.Command {
+	return &cobra.Command{
+		Use:   "set DOMAIN|'*' TARGET",
+		Short: "Say where mail to a domain goes",
+		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT,
+https://…, or discard. The most specific domain wins; '*' is all remote mail.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
+				return client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1]})
+			})
+		},
+	}
+}
+
+func (a *app) routeRm() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm DOMAIN|'*'", Short: "Remove a route", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.change(c, "route "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
+				return client.RemoveRoute(ctx, a.by(), args[0])
+			})
+		},
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+// link is how a node is found.
+type link struct {
+	addrs      []string
+	token      string
+	tokenFile  string
+	ca         string
+	consistent bool
+}
+
+func (l *link) flags(c *cobra.Command) {
+	f := c.PersistentFlags()
+	f.StringSliceVar(&l.addrs, "addr", nil, "URL of a node's admin API, several with commas (RELAY_ADDR)")
+	f.StringVar(&l.token, "token", "", "admin token (RELAY_TOKEN)")
+	f.StringVar(&l.tokenFile, "token-file", "", "file with the admin token (RELAY_TOKEN_FILE)")
+	f.StringVar(&l.ca, "ca", "", "PEM file of the authority that signed the nodes' certificates (RELAY_CA)")
+	f.BoolVar(&l.consistent, "consistent", false, "show everything committed before, at the cost of a round to a majority")
+}
+
+// client connects to the nodes named by flags, or the environment, or to
+// those that may run on this machine.
+func (l *link) client(getenv func(string) string) (*admin.Client, error) {
+	token, err := l.secret(getenv)
+	if err != nil {
+		return nil, err
+	}
+	addrs := l.addrs
+	if len(addrs) == 0 {
+		addrs = strings.FieldsFunc(getenv("RELAY_ADDR"), func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	if len(addrs) == 0 {
+		addrs = []string{"http://127.0.0.1:7180", "http://127.0.0.1:12180", "http://127.0.0.1:12280", "http://127.0.0.1:12380"}
+	}
+	o := admin.ClientOptions{Consistent: l.consistent}
+	for _, addr := range addrs {
+		o.Endpoints = append(o.Endpoints, admin.Endpoint{URL: addr, Token: tokenFor(addr, token)})
+	}
+	if ca := first(l.ca, getenv("RELAY_CA")); ca != "" {
+		if o.HTTP, err = trusting(ca); err != nil {
+			return nil, err
+		}
+	}
+	c, err := admin.NewClient(o)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// secret returns the token: the flags come before the environment.
+func (l *link) secret(getenv func(string) string) (string, error) {
+	switch {
+	case l.token != "" && l.tokenFile != "":
+		return "", usagef("--token and --token-file are both given")
+	case l.token != "":
+		return l.token, nil
+	case l.tokenFile != "":
+		return readToken(l.tokenFile)
+	case getenv("RELAY_TOKEN") != "":
+		return getenv("RELAY_TOKEN"), nil
+	case getenv("RELAY_TOKEN_FILE") != "":
+		return readToken(getenv("RELAY_TOKEN_FILE"))
+	}
+	return "", nil
+}
+
+// readToken takes the first token of a file as nodes use it: one on a line,
+// alone or behind a name.
+func readToken(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("the token file can not be read: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if words := strings.Fields(line); len(words) > 0 && !strings.HasPrefix(words[0], "#") {
+			return words[len(words)-1], nil
+		}
+	}
+	return "", fmt.Errorf("the token file %s is empty", path)
+}
+
+// tokenFor sends the dev cluster's token, which is no secret, to this machine
+// where no other was given; a node without a token ignores it.
+func tokenFor(addr, token string) string {
+	if token != "" {
+		return token
+	}
+	if !strings.Contains(addr, "://") {
+		addr = "http://" + addr
+	}
+	u, err := url.Parse(addr)
+	if err != nil {
+		return ""
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if u.Hostname() == "localhost" || err == nil && ip.Unmap().IsLoopback() {
+		return "dev"
+	}
+	return ""
+}
+
+// trusting makes an HTTP client for a private authority.
+func trusting(file string) (*http.Client, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("the CA file can not be read: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("there is no certificate in " + file)
+	}
+	return admin.DefaultHTTP(func(t *http.Transport) { t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12} }), nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// hostPort completes HOST with a port.
+func hostPort(addr, port string) string {
+	if _, _, err := net.SplitHostPort(addr); err == nil {
+		return addr
+	}
+	return net.JoinHostPort(strings.Trim(addr, "[]"), port)
+}

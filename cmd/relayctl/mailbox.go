@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+func (a *app) mailboxCmd() *cobra.Command {
+	return group("mailbox", "Maildrops: list, show, break a lock", a.mailboxLs(), a.mailboxShow(), a.mailboxUnlock())
+}
+
+func (a *app) mailboxLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the maildrops and who holds them", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Mailboxes(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK")
+					for _, m := range all {
+						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes), holder(m.Lock))
+					}
+					t.flush()
+				})
+			})
+		},
+	}
+}
+
+// holder says who holds a maildrop and for how long.
+func holder(l *admin.Lock) string {
+	if l == nil {
+		return "free"
+	}
+	return fmt.Sprintf("held for %s on %s by %s", seconds(l.AgeSeconds), l.Node, l.Remote)
+}
+
+func (a *app) mailboxShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show USER", Short: "Show a maildrop and its messages", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				m, err := client.Mailbox(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return a.emit(m, func() { a.showMailbox(m) })
+			})
+		},
+	}
+}
+
+func (a *app) showMailbox(m *admin.MailboxDetail) {
+	a.fields("user", m.User, "holds", count(m.Messages, "message")+", "+size(m.Bytes), "quota", quota(m.QuotaBytes), "lock", holder(m.Lock))
+	if len(m.Content) == 0 {
+		return
+	}
+	a.say("")
+	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT")
+	for _, one := range m.Content {
+		t.row(one.UID, one.ID, clock(one.Received), size(one.Size), path(one.Sender), one.Recipient)
+	}
+	t.flush()
+}
+
+func (a *app) mailboxUnlock() *cobra.Command {
+	return &cobra.Command{
+		Use: "unlock USER", Short: "Break the lock of a maildrop; the session that held it ends and deletes nothing", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				u, err := client.Unlock(ctx, a.by(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.emit(u, func() {
+					if u.Lock == nil {
+						a.say("The maildrop of %s was free.", clean(u.User))
+						return
+					}
+					a.say("The maildrop of %s is free; it was %s.", clean(u.User), clean(holder(u.Lock)))
+				})
+			})
+		},
+	}
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+func (a *app) queueCmd() *cobra.Command {
+	return group("queue", "Waiting mail: list, show, retry, hold, release, remove",
+		a.queueLs(), a.queueShow(), a.queueCat(), a.queueStats(),
+		a.queueAct(admin.ActionRetry, "Try waiting mail now"),
+		a.queueAct(admin.ActionHold, "Keep mail from being tried until it is released"),
+		a.queueAct(admin.ActionRelease, "Let held mail go again"),
+		a.queueAct(admin.ActionRemove, "Delete waiting mail without telling the sender"),
+		a.queueAct(admin.ActionBounce, "Give waiting mail back to its sender"),
+		a.queueAct(admin.ActionReroute, "Send waiting mail by another hop"))
+}
+
+// filterFlags are the filters that ls and the actions share.
+type filterFlags struct {
+	admin.QueueFilter
+	older string
+}
+
+func (f *filterFlags) flags(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.State, "state", "", "queued, active, deferred, held or suspended")
+	fl.StringVar(&f.Domain, "domain", "", "domain of a recipient, or *.example.com")
+	fl.StringVar(&f.Sender, "sender", "", "address, @domain, part with *, or <> for the null path")
+	fl.StringVar(&f.Recipient, "recipient", "", "address, @domain, or part with *")
+	fl.StringVar(&f.Owner, "owner", "", "node that is to deliver it")
+	fl.StringVar(&f.older, "older-than", "", "accepted so long ago, such as 2h or 1d")
+	fl.StringVar(&f.Error, "error", "", "text in the last reply")
+}
+
+func (f *filterFlags) filter() (admin.QueueFilter, error) {
+	if f.older != "" {
+		d, err := parseAge(f.older)
+		if err != nil {
+			return f.QueueFilter, usagef("--older-than: %w", err)
+		}
+		f.OlderThanSeconds = int64(d / time.Second)
+	}
+	return f.QueueFilter, nil
+}
+
+func (a *app) queueLs() *cobra.Command {
+	var f filterFlags
+	var limit int
+	var sort string
+	c := &cobra.Command{
+		Use: "ls", Short: "List the waiting mail of all nodes", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			filter, err := f.filter()
+			if err != nil {
+				return err
+			}
+			if limit < 0 {
+				return usagef("--limit %d is less than 0", limit)
+			}
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				return a.listQueue(ctx, client, admin.QueuePage{Filter: filter, Sort: sort}, limit)
+			})
+		},
+	}
+	f.flags(c)
+	c.Flags().IntVar(&limit, "limit", 0, "at most so many messages; 0: all")
+	c.Flags().StringVar(&sort, "sort", "", "created, size, attempts, next_attempt, sender or domain; - before it turns the order round")
+	return c
+}
+
+// listQueue writes page by page, so that a long queue neither waits nor has to
+// fit into memory.
+func (a *app) listQueue(ctx context.Context, client *admin.Client, p admin.QueuePage, limit int) error {
+	if a.output != "table" {
+		out := stream{a: a}
+		if err := client.EachQueued(ctx, p, limit, func(m admin.QueueMessage) error { return out.add(m) }); err != nil {
+			return err
+		}
+		return out.end()
+	}
+	t, n := a.queueTable(), 0
+	err := client.EachQueued(ctx, p, limit, func(m admin.QueueMessage) error {
+		n++
+		a.queueRows(t, m)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		what := "The queue is empty."
+		if !p.Filter.Empty() {
+			what = "Nothing in the queue matches."
+		}
+		a.say("%s", what)
+		return nil
+	}
+	t.flush()
+	return nil
+}
+
+func (a *app) queueTable() *table {
+	return a.table("ID", ">AGE", ">SIZE", "SENDER", "RECIPIENT", "STATE", ">TRIES", "NEXT", "OWNER", "LAST REPLY")
+}
+
+func (a *app) queueRows(t *table, m admin.QueueMessage) {
+	for _, r := range m.Recipients {
+		t.row(m.ID, seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.next(r.NextAttempt), orDash(m.Owner), orDash(r.LastReply))
+	}
+}
+
+func (a *app) queueShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show one message: why it waits and what happens next", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				m, err := client.Message(ctx, args[0])
+				if err != nil {
+					return gone(err, args[0])
+				}
+				return a.emit(m, func() { a.showMessage(m) })
+			})
+		},
+	}
+}
+
+// gone points to the history where the queue no longer knows a message.
+func gone(err error, id string) error {
+	if isNotFound(err) {
+		return fmt.Errorf("%w; if it was delivered or removed, 'relayctl trace %s' tells", err, id)
+	}
+	return err
+}
+
+func (a *app) showMessage(m *admin.QueueDetail) {
+	from := m.Client.Protocol + " from " + m.Client.Address
+	if m.Client.User != "" {
+		from += " as " + m.Client.User
+	}
+	a.fields(
+		"id", m.ID,
+		"accepted", fmt.Sprintf("%s (%s ago) by %s, %s", clock(m.Created), seconds(m.AgeSeconds), orDash(m.Client.Node), from),
+		"size", size(m.Size),
+		"sender", path(m.Sender),
+		"message-id", orDash(m.MessageID),
+		"owner", orDash(m.Owner),
+		"held by", orDash(strings.Join(m.Replicas, " ")),
+		"given up", a.next(m.Expires),
+	)
+	a.say("")
+	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "LAST REPLY")
+	for i, r := range m.Recipients {
+		t.row(r.Address, r.State, r.Attempts, a.next(r.NextAttempt), at(m.Route, i), at(m.LastHost, i), orDash(r.LastReply))
+	}
+	t.flush()
+	if len(m.Why) > 0 {
+		a.say("")
+	}
+	for _, line := range m.Why {
+		a.say("%s", clean(line))
+	}
+}
+
+func at(list []string, i int) string {
+	if i < len(list) {
+		return orDash(list[i])
+	}
+	return "-"
+}
+
+func (a *app) queueCat() *cobra.Command {
+	return &cobra.Command{
+		Use: "cat ID", Short: "Write the message itself, as stored", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				body, _, err := client.Open(ctx, args[0])
+				if err != nil {
+					return gone(err, args[0])
+				}
+				defer body.Close()
+				if _, err = io.Copy(a.stdout, body); err != nil {
+					return fmt.Errorf("the message broke off: %w; try again", err)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) queueStats() *cobra.Command {
+	return &cobra.Command{
+		Use: "stats", Short: "Show destinations by age", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				s, err := client.Stats(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(s, func() { a.showStats(s) })
+			})
+		},
+	}
+}
+
+func (a *app) showStats(s *admin.QueueStats) {
+	heads := []string{"DESTINATION", ">TOTAL"}
+	for _, bound := range s.Ages {
+		heads = append(heads, ">≤"+seconds(bound))
+	}
+	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "LAST FAILURE")...)
+	for _, d := range s.Destinations {
+		row := []any{d.Domain, d.Total}
+		for _, n := range d.Ages {
+			row = append(row, n)
+		}
+		t.row(append(row, d.Deferred, d.Parked, size(d.Bytes), orDash(d.LastReply))...)
+	}
+	if len(s.Destinations) > 0 {
+		t.flush()
+		a.say("")
+	}
+	a.say("%s to %s, %s%s%s.", count(s.Total.Messages, "message"), count(s.Total.Recipients, "recipient"), size(s.Total.Bytes),
+		counts("; ", s.States), counts("; owned by ", s.Owners))
+}
+
+func counts(lead string, m map[string]uint64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %d", clean(orDash(name)), m[name]))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return lead + strings.Join(parts, ", ")
+}

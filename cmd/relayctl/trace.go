@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+func (a *app) traceCmd() *cobra.Command {
+	var q admin.TraceQuery
+	var since string
+	c := &cobra.Command{
+		Use:   "trace [ID|MESSAGE-ID]",
+		Short: "Show the timeline of a message, also after delivery",
+		Example: `  relayctl trace 01JABCDEFGHJKMNPQRSTVWXYZ0
+  relayctl trace '<abc@example.com>'
+  relayctl trace --from @example.org --to alice@example.test --since 2h`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if q.Since, err = a.parseSince(since); err != nil {
+				return err
+			}
+			filtered := q.From != "" || q.To != "" || since != ""
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				switch {
+				case len(args) == 1 && strings.ContainsAny(args[0], "@<"):
+					q.MessageID = strings.Trim(args[0], "<>")
+					return a.traceFind(ctx, client, q)
+				case len(args) == 1 && filtered:
+					return usagef("give either an id or filters, not both")
+				case len(args) == 1:
+					return a.traceOne(ctx, client, args[0])
+				case !filtered:
+					return usagef("give an id, a Message-ID, or --from, --to or --since")
+				}
+				return a.traceFind(ctx, client, q)
+			})
+		},
+	}
+	c.Flags().StringVar(&q.From, "from", "", "sender: address, @domain, part with *, or <>")
+	c.Flags().StringVar(&q.To, "to", "", "recipient: address, @domain, or part with *")
+	c.Flags().StringVar(&since, "since", "", "accepted since: a span such as 2h, or a time")
+	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many messages")
+	return c
+}
+
+func (a *app) traceOne(ctx context.Context, client *admin.Client, id string) error {
+	t, err := client.Trace(ctx, id)
+	if isNotFound(err) {
+		return fmt.Errorf("%w; its history may have run out, or look by --from, --to and --since", err)
+	}
+	if err != nil {
+		return err
+	}
+	return a.emit(t, func() { a.showTrace(t) })
+}
+
+func (a *app) traceFind(ctx context.Context, client *admin.Client, q admin.TraceQuery) error {
+	found, err := client.Find(ctx, q)
+	if err != nil {
+		return err
+	}
+	return a.emit(found, func() {
+		switch len(found) {
+		case 0:
+			a.say("No message matches.")
+		case 1:
+			a.showTrace(&found[0])
+		default:
+			a.showTraces(found)
+		}
+	})
+}
+
+func (a *app) showTraces(found []admin.Trace) {
+	t := a.table("ID", "ACCEPTED", ">SIZE", "SENDER", "RECIPIENT", "STATE", "LAST REPLY")
+	for _, m := range found {
+		for _, r := range m.Recipients {
+			t.row(m.ID, clock(m.Created), size(m.Size), path(m.Sender), r.Address, r.State, orDash(r.LastReply))
+		}
+	}
+	t.flush()
+}
+
+func (a *app) showTrace(m *admin.Trace) {
+	a.fields(
+		"id", m.ID,
+		"sender", path(m.Sender),
+		"size", size(m.Size),
+		"message-id", orDash(m.MessageID),
+	)
+	a.say("")
+	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "LAST REPLY")
+	for _, r := range m.Recipients {
+		t.row(r.Address, r.State, r.Attempts, a.next(r.NextAttempt), orDash(r.LastReply))
+	}
+	t.flush()
+	a.say("")
+	t = a.table("WHEN", "WHAT", "NODE", "RECIPIENT", "DETAILS")
+	for _, e := range m.Events {
+		t.row(clock(e.At), e.What, orDash(e.Node), orDash(e.Recipient), details(e))
+	}
+	t.flush()
+}
+
+// details writes the rest of an event as one line.
+func details(e admin.TraceEvent) string {
+	var parts []string
+	add := func(format, value string) {
+		if value != "" {
+			parts = append(parts, fmt.Sprintf(format, value))
+		}
+	}
+	if e.Attempt > 0 {
+		parts = append(parts, fmt.Sprintf("try %d", e.Attempt))
+	}
+	add("%s", e.Host)
+	add("%s", e.TLS)
+	add("%s", e.Reply)
+	if !e.NextAttempt.IsZero() {
+		parts = append(parts, "next "+clock(e.NextAttempt))
+	}
+	add("by %s", e.Who)
+	add("because: %s", e.Why)
+	add("%s", e.Detail)
+	add("notice %s", e.Bounce)
+	if e.MaybeDuplicate {
+		parts = append(parts, "a node that died may have delivered it already")
+	}
+	return orDash(strings.Join(parts, ", "))
+}
+
+func (a *app) auditCmd() *cobra.Command {
+	var q admin.AuditQuery
+	var since string
+	c := &cobra.Command{
+		Use: "audit", Short: "Show who changed what, when and why; newest first", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if q.Since, err = a.parseSince(since); err != nil {
+				return err
+			}
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Audit(ctx, q)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					t := a.table("WHEN", "WHO", "NODE", "WHAT", "WHY")
+					for _, e := range all {
+						t.row(clock(e.At), e.Who, e.Node, e.What, orDash(e.Why))
+					}
+					t.flush()
+				})
+			})
+		},
+	}
+	c.Flags().StringVar(&since, "since", "", "only changes since: a span such as 2h, or a time")
+	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many entries")
+	return c
+}

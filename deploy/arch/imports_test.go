@@ -36,6 +36,7 @@ func layers() map[string][]string {
 		"cluster/internal/...":      {"cluster/internal/...", "cluster/spool/spoolpb"},
 		"smtp":                      {},
 		"pop3":                      {},
+		"deploy":                    {"node/config"},
 		"deploy/...":                {"node/admin", "node/config", "smtp", "pop3"},
 	}
 }
@@ -184,4 +185,28 @@ func matches(allowed []string, pkg string) bool {
 		}
 	}
 	return false
+}
+
+// A rule that lets everything through would go unnoticed.
+func TestRulesCatch(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		allowed  bool
+	}{
+		{"queue", "queue/bounce", true},
+		{"queue", "cluster", false},
+		{"queue/bounce", "queue", false},
+		{"cluster", "cluster/internal/wire", true},
+		{"cluster", "smtp", false},
+		{"cluster/disk", "cluster", false},
+		{"smtp", "pop3", false},
+		{"cmd/relayctl", "cluster", false},
+		{"deploy/bench", "smtp", true},
+	} {
+		allowed, ok := lookup(c.from)
+		require.True(t, ok)
+		require.Equal(t, c.allowed, matches(allowed, c.to), "%s imports %s", c.from, c.to)
+	}
+	_, ok := lookup("util")
+	require.False(t, ok)
 }

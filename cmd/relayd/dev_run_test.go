@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"net/smtp"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary be the relayd that relayd dev starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// trial is a relayd dev of one node within the test.
+type trial struct {
+	dir, ready string
+	base       int
+	stop       func()
+	code       chan int
+	out        *lockedBuffer
+}
+
+func startTrial(t *testing.T, args ...string) *trial {
+	t.Helper()
+	d := &trial{dir: t.TempDir(), base: freePorts(t), code: make(chan int, 1), out: new(lockedBuffer)}
+	d.again(t, args...)
+	return d
+}
+
+func (d *trial) again(t *testing.T, args ...string) {
+	t.Helper()
+	d.ready = filepath.Join(t.TempDir(), "ready")
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stop = func() {
+		cancel()
+		require.Equal(t, exitOK, <-d.code, d.out)
+		d.stop = func() {}
+	}
+	t.Cleanup(func() { d.stop() })
+	args = append([]string{"dev", "--nodes", "1", "--dir", d.dir, "--base-port", strconv.Itoa(d.base), "--ready-file", d.ready}, args...)
+	go func() { d.code <- run(ctx, args, strings.NewReader(""), d.out, d.out) }()
+	d.await(t, "ready", func() bool {
+		select {
+		case code := <-d.code:
+			d.code <- code
+			t.Fatalf("relayd dev ended with %d: %s", code, d.out)
+		default:
+		}
+		return exists(d.ready)
+	})
+}
+
+func (d *trial) await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	require.Eventually(t, done, 30*time.Second, 10*time.Millisecond, what)
+}
+
+func (d *trial) pid(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(d.dir, "n1", "relayd.pid"))
+	if err != nil {
+		return 0 // between two lives
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	require.NoError(t, err)
+	return pid
+}
+
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for base := 20000 + os.Getpid()%50*200; base < 32000; base += 200 {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(base+125)))
+		if err == nil {
+			_ = l.Close()
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func TestDevServesRestartsAndFindsItsStateAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	d := startTrial(t, "--restart-after", "10ms")
+	var info struct{ Nodes []struct{ PID, SMTP int } }
+	data, err := os.ReadFile(d.ready)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &info))
+	require.Equal(t, d.base+125, info.Nodes[0].SMTP)
+	require.Equal(t, d.pid(t), info.Nodes[0].PID)
+	require.Contains(t, d.out.String(), "Ctrl-C stops all.")
+
+	c, err := smtp.Dial(net.JoinHostPort("127.0.0.1", strconv.Itoa(info.Nodes[0].SMTP)))
+	require.NoError(t, err)
+	require.NoError(t, sendTo(c, "alice@example.test", "Subject: x\r\n\r\nhello\r\n", "x@example.net"))
+	_ = c.Close()
+	d.await(t, "the sink has it", func() bool {
+		files, _ := filepath.Glob(filepath.Join(d.dir, "sink", "*.eml"))
+		return len(files) == 1
+	})
+
+	require.NoError(t, syscall.Kill(info.Nodes[0].PID, syscall.SIGKILL))
+	d.await(t, "a new process", func() bool { p := d.pid(t); return p != 0 && p != info.Nodes[0].PID })
+	d.stop()
+	require.NoFileExists(t, filepath.Join(d.dir, "n1", "relayd.pid"))
+
+	d.again(t)
+	d.stop()
+}
+
+func TestDevTellsWhyANodeDoesNotStart(t *testing.T) {
+	dir := t.TempDir()
+	p := &plan{Dir: dir, Listen: "127.0.0.1", Nodes: 1, BasePort: freePorts(t)}
+	l, err := net.Listen("tcp", p.addr(1, portPOP3))
+	require.NoError(t, err)
+	defer l.Close()
+	code, _, stderr := relayd(t, "dev", "--nodes", "1", "--dir", dir, "--base-port", strconv.Itoa(p.BasePort))
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "--base-port chooses others")
+	require.Equal(t, 1, strings.Count(stderr, "\n"))
+}
+
+// lockedBuffer is written by a command while a test reads it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newLogger writes JSON or console lines to w. Lines below warn are buffered
+// for a tenth of a second at most: a busy relay logs thousands a second, and a
+// system call each would cost more than many of the events they tell of. From
+// warn on everything is written at once. flush writes what is left and may be
+// called more than once.
+func newLogger(level, format string, w io.Writer) (log *zap.Logger, flush func(), err error) {
+	least, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, nil, fmt.Errorf("log.level: %w", err)
+	}
+	out := &zapcore.BufferedWriteSyncer{
+		WS:            zapcore.AddSync(noSync{w}),
+		Size:          64 << 10,
+		FlushInterval: 100 * time.Millisecond,
+	}
+	core := urgentCore{zapcore.NewCore(newEncoder(format), out, least)}
+	return zap.New(core), func() { _ = out.Sync() }, nil
+}
+
+func newEncoder(format string) zapcore.Encoder {
+	if format == "console" {
+		c := zap.NewDevelopmentEncoderConfig()
+		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		return zapcore.NewConsoleEncoder(c)
+	}
+	c := zap.NewProductionEncoderConfig()
+	c.TimeKey = "time"
+	c.EncodeTime = func(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
+		enc.AppendString(t.UTC().Format("2006-01-02T15:04:05.000Z"))
+	}
+	c.EncodeDuration = zapcore.SecondsDurationEncoder
+	return zapcore.NewJSONEncoder(c)
+}
+
+// noSync hides the Sync of a file: a log line is not worth a disk flush.
+type noSync struct{ io.Writer }
+
+// urgentCore flushes behind every line from warn on.
+type urgentCore struct{ zapcore.Core }
+
+func (c urgentCore) With(f []zapcore.Field) zapcore.Core { return urgentCore{c.Core.With(f)} }
+
+func (c urgentCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c urgentCore) Write(e zapcore.Entry, f []zapcore.Field) error {
+	err := c.Core.Write(e, f)
+	if e.Level >= zapcore.WarnLevel {
+		_ = c.Core.Sync()
+	}
+	return err
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"relay/cluster"
+	"relay/node/config"
+)
+
+func newRecover() *cobra.Command {
+	var path string
+	var peers []string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "recover --config FILE --peers ID=HOST:PORT,…",
+		Short: "rebuild membership after a majority is gone for ever",
+		Long: `Rebuilds the membership of a cluster whose majority is gone for ever. It is the
+last resort: what only the lost nodes had on disk is lost with them, and a
+lost node that came back with its old data would be a second cluster.
+
+  1. Stop relayd on all survivors, and make sure the lost nodes stay off.
+  2. Run this on each survivor without --yes. It says how far its log goes.
+  3. Run it with --yes and the same --peers on each survivor, the one whose log
+     goes furthest first. --peers names all survivors with their cluster
+     addresses, this node among them.
+  4. Start them, and let new nodes join.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			want, err := parsePeers(peers)
+			if err != nil {
+				return err
+			}
+			return recoverNode(cmd.Context(), cmd.OutOrStdout(), path, want, yes)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringSliceVar(&peers, "peers", nil, "all survivors, ID=HOST:PORT of their cluster ports (required)")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it, instead of saying what would be done")
+	_ = cmd.MarkFlagRequired("peers")
+	return cmd
+}
+
+func parsePeers(texts []string) ([]cluster.Peer, error) {
+	var all []cluster.Peer
+	seen := map[string]bool{}
+	for _, text := range texts {
+		id, addr, ok := strings.Cut(strings.TrimSpace(text), "=")
+		if _, _, err := net.SplitHostPort(addr); !ok || id == "" || err != nil {
+			return nil, usage("--peers %s is not ID=HOST:PORT", text)
+		}
+		if seen[id] {
+			return nil, usage("--peers names %s twice", id)
+		}
+		seen[id] = true
+		all = append(all, cluster.Peer{ID: id, Address: addr})
+	}
+	return all, nil
+}
+
+func recoverNode(ctx context.Context, out io.Writer, path string, peers []cluster.Peer, yes bool) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	o := cluster.RecoverOptions{Dir: cfg.Node.DataDir, Peers: peers, Log: zap.NewNop()}
+	found, err := cluster.Inspect(ctx, o)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "This is node %s; its log goes to index %d.\nMembers now:   %s\nMembers then:  %s\n",
+		found.Node, found.Applied, peerList(found.Before), peerList(peers))
+	if !yes {
+		fmt.Fprint(out, `
+All mail in this node's log will count as accepted. What only the missing nodes
+have on disk is lost, and they must never start again with their old data. Do
+this on every survivor with the same --peers, the highest index first.
+`)
+		return fmt.Errorf("nothing was changed; say --yes to do it")
+	}
+	done, err := cluster.Recover(ctx, o)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nDone, at index %d. Do the same on the other survivors, then start them with 'relayd run'.\n", done.Applied)
+	return nil
+}
+
+func peerList(peers []cluster.Peer) string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.ID+"="+p.Address)
+	}
+	return strings.Join(all, ", ")
+}

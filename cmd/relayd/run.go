@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"relay/cluster"
+	"relay/node"
+	"relay/node/config"
+)
+
+func newRun() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "run the node until SIGTERM",
+		Long: `Runs the node that FILE describes. SIGTERM and SIGINT drain and stop it, a
+second one stops it at once; SIGHUP reads certificates, tokens and what else
+can change live again. The process id is in DATA_DIR/relayd.pid.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runNode(cmd.Context(), path, os.NewFile(2, "stderr"))
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", "", "configuration of the node (required)")
+	_ = cmd.MarkFlagRequired("config")
+	_ = cmd.MarkFlagFilename("config", "toml")
+}
+
+// runNode serves until ctx ends or a signal says so.
+func runNode(ctx context.Context, path string, stderr *os.File) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	log, flush, err := newLogger(cfg.Log.Level, cfg.Log.Format, stderr)
+	if err != nil {
+		return err
+	}
+	defer flush()
+	tuneMemory(log)
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	done := make(chan struct{})
+	defer close(done)
+	reload := make(chan struct{}, 1)
+	go watchSignals(done, signals, stop, reload, func() {
+		log.Warn("stopped at once by a second signal")
+		flush()
+		os.Exit(exitFailed)
+	})
+	if err := ensureMember(ctx, cfg, log); err != nil {
+		return err
+	}
+	n, err := node.New(cfg, node.Options{Log: log, Version: version(), Fatal: func(err error) {
+		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
+		flush()
+		os.Exit(exitFailed)
+	}})
+	if err != nil {
+		return err
+	}
+	pid := filepath.Join(cfg.Node.DataDir, "relayd.pid")
+	if err := writeFile(pid, []byte(fmt.Sprintln(os.Getpid())), 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(pid)
+	go reloadOn(ctx, reload, n, log)
+	go tellManager(ctx, n)
+	return n.Run(ctx)
+}
+
+// watchSignals turns signals into stop, reload and, the second time, kill. It
+// ends with done, not with the context that stop cancels: while the node
+// drains, a second signal must still be heard.
+func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(), reload chan<- struct{}, kill func()) {
+	stopping := false
+	for {
+		var s os.Signal
+		select {
+		case <-done:
+			return
+		case s = <-signals:
+		}
+		switch {
+		case s == syscall.SIGHUP:
+			select {
+			case reload <- struct{}{}:
+			default: // one is waiting already
+			}
+		case stopping:
+			kill()
+		default:
+			stopping = true
+			stop()
+		}
+	}
+}
+
+func reloadOn(ctx context.Context, reload <-chan struct{}, n *node.Node, log *zap.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+		}
+		if err := n.Reload(); err != nil {
+			log.Error("reload failed, the old settings stay", zap.Error(err))
+			continue
+		}
+		log.Info("reloaded")
+	}
+}
+
+// ensureMember lets a node without state in where its configuration names
+// members to ask; without such it refuses, because a new cluster must be
+// wanted, not happen.
+func ensureMember(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
+	dir := cfg.Node.DataDir
+	if cluster.Initialised(dir) {
+		return nil
+	}
+	if len(cfg.Cluster.Join) == 0 {
+		return fmt.Errorf("%s holds no node yet; make a cluster with 'relayd init' or join one with 'relayd join'", dir)
+	}
+	token, err := readToken(cfg.Cluster.JoinTokenFile)
+	if err != nil {
+		return err
+	}
+	for wait := time.Second; ; wait = min(2*wait, 15*time.Second) {
+		err := joinAny(ctx, cfg, token, log)
+		if err == nil {
+			return nil
+		}
+		log.Warn("could not join yet, trying again", zap.Duration("in", wait), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+func readToken(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("cluster.join is set but cluster.join_token_file is not; 'relayctl node token' makes a token")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("the join token: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func joinAny(ctx context.Context, cfg *config.Config, token string, log *zap.Logger) error {
+	var errs []error
+	for _, addr := range cfg.Cluster.Join {
+		err := cluster.Join(ctx, cluster.JoinOptions{
+			ID: cfg.Node.ID, Dir: cfg.Node.DataDir, Advertise: cfg.Cluster.Advertise,
+			Token: token, Addr: addr, Log: log,
+		})
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+func TestSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		done, signals, reload := make(chan struct{}), make(chan os.Signal), make(chan struct{}, 1)
+		var stopped, killed int
+		go watchSignals(done, signals, func() { stopped++ }, reload, func() { killed++ })
+		for range 3 {
+			signals <- syscall.SIGHUP // never blocks, however slow a reload is
+		}
+		signals <- syscall.SIGTERM
+		signals <- syscall.SIGHUP
+		synctest.Wait()
+		require.Equal(t, 1, stopped)
+		require.Zero(t, killed)
+		require.Len(t, reload, 1)
+		signals <- syscall.SIGINT
+		synctest.Wait()
+		require.Equal(t, 1, killed)
+		close(done)
+	})
+}
+
+func TestLoggerHoldsBackInfoAndNotWarnings(t *testing.T) {
+	var out bytes.Buffer
+	log, flush, err := newLogger("info", "json", &out)
+	require.NoError(t, err)
+	log.Debug("unseen")
+	log.With(zap.String("id", "X")).Info("first")
+	require.Empty(t, out.String())
+	log.Warn("second")
+	require.Contains(t, out.String(), `"msg":"first","id":"X"`)
+	require.Contains(t, out.String(), `"msg":"second"`)
+	require.NotContains(t, out.String(), "unseen")
+	log.Info("third")
+	flush()
+	require.Contains(t, out.String(), "third")
+	_, _, err = newLogger("loud", "json", &out)
+	require.ErrorContains(t, err, "log.level")
+}
+
+func TestNotify(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	defer l.Close()
+	notify(path, "READY=1")
+	require.NoError(t, l.SetReadDeadline(time.Now().Add(5*time.Second)))
+	b := make([]byte, 100)
+	n, err := l.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "READY=1", string(b[:n]))
+	notify(path+"-nobody", "READY=1")
+}
+
+func TestGroupLimit(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "memory.max")
+	for text, want := range map[string]int64{"max\n": 0, "1073741824\n": 1 << 30, "": 0} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		got, ok := groupLimit(file)
+		require.Equal(t, want, got)
+		require.Equal(t, want > 0, ok)
+	}
+	_, ok := groupLimit(file + "-absent")
+	require.False(t, ok)
+}
+
+func TestWriteFileLeavesNoHalves(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	require.NoError(t, writeFile(path, []byte("one"), 0o600))
+	require.NoError(t, writeFile(path, []byte("two"), 0o644))
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "two", string(data))
+	require.Error(t, writeFile(filepath.Join(dir, "no", "such"), nil, 0o600))
+	all, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+}

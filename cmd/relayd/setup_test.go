@@ -1,0 +1,90 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/node/config"
+)
+
+func TestSetKeyReplacesValuesOnly(t *testing.T) {
+	text := "# [node]\n[node] # who\nid = \"n1\"   # fixed for life\nx = 1\n[cluster]\nid = \"other\"\n[[smtp]]\nid = \"third\"\n"
+	require.Equal(t, "# [node]\n[node] # who\nid = \"n7\"   # fixed for life\nx = 1\n[cluster]\nid = \"other\"\n[[smtp]]\nid = \"third\"\n",
+		setKey(text, "node", "id", "n7"))
+	require.Equal(t, text, setKey(text, "node", "absent", "v"))
+}
+
+func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
+	dir := t.TempDir()
+	file, data := filepath.Join(dir, "etc", "relay.toml"), filepath.Join(dir, "data")
+	args := []string{"init", "--config", file, "--id", "a", "--hostname", "mx.example.test", "--data-dir", data, "--advertise", "127.0.0.1:7170"}
+	code, stdout, stderr := relayd(t, args...)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, stdout, "relayd run --config "+file)
+	require.True(t, cluster.Initialised(data))
+
+	c, err := config.Load(file)
+	require.NoError(t, err)
+	require.Equal(t, "a", c.Node.ID)
+	require.Equal(t, "mx.example.test", c.Node.Hostname)
+	require.Equal(t, "127.0.0.1:7170", c.Cluster.Advertise)
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Contains(t, string(written), "# fixed for life", "the annotations stay")
+
+	code, _, stderr = relayd(t, args...)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "holds a node already")
+	code, _, _ = relayd(t, append(args, "--once")...)
+	require.Equal(t, exitOK, code)
+	code, _, stderr = relayd(t, "init", "--config", file, "--id", "b")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "--id is b but")
+}
+
+func TestInitRefusesNonsenseBeforeItWrites(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "relay.toml")
+	code, _, stderr := relayd(t, "init", "--config", file, "--id", "not an id", "--data-dir", filepath.Join(dir, "d"))
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "node.id")
+	require.NoFileExists(t, file)
+	require.NoDirExists(t, filepath.Join(dir, "d"))
+}
+
+func TestRunWantsAMember(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "relay.toml")
+	require.NoError(t, os.WriteFile(file, []byte("[node]\nid = \"n1\"\nhostname = \"n1\"\ndata_dir = \""+dir+"/data\"\n[cluster]\nadvertise = \"n1:7170\"\n"), 0o600))
+	code, _, stderr := relayd(t, "run", "--config", file)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "holds no node yet")
+}
+
+func TestCertificate(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, ca := filepath.Join(dir, "crt"), filepath.Join(dir, "key"), filepath.Join(dir, "ca")
+	require.True(t, expired(cert))
+	require.NoError(t, writeCertificate(cert, key, ca, []string{"localhost", "127.0.0.1", "::1"}))
+	require.False(t, expired(cert))
+
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	require.NoError(t, err)
+	pem, err := os.ReadFile(ca)
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(pem))
+	for _, host := range []string{"localhost", "127.0.0.1", "::1"} {
+		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host})
+		require.NoError(t, err, host)
+	}
+	info, err := os.Stat(key)
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, info.Mode().Perm())
+}

@@ -1,16 +1,10 @@
 package pop3
 
 import (
-	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-func isNoMessage(err error) bool { return errors.Is(err, ErrNoMessage) }
-
-func sortInts(list []int) { slices.Sort(list) }
 
 // capa lists what the server can do in this state (RFC 2449 §5).
 func (c *conn) capa(_ []byte) {

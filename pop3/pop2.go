@@ -140,8 +140,7 @@ func (p *pop2) helo(user, secret string) {
 	drop, err := c.srv.cfg.Backend.Login(c.ctx, &c.peer, user, secret)
 	if err != nil {
 		c.log("login failed", "name", user, "mechanism", "POP2", "error", err)
-		c.srv.stats.LoginFailures.Add(1)
-		p.fail(pop2Refusal(err))
+		p.refuse(err)
 		return
 	}
 	c.enterMaildrop(user, drop)
@@ -150,11 +149,21 @@ func (p *pop2) helo(user, secret string) {
 	p.open(true)
 }
 
-func pop2Refusal(err error) string {
-	if _, ok := err.(*InUseError); ok {
-		return "maildrop is in use"
+// refuse ends a session whose login failed.
+func (p *pop2) refuse(err error) {
+	var busy *InUseError
+	stats := &p.srv.stats
+	switch {
+	case errors.As(err, &busy):
+		stats.InUse.Add(1)
+		p.fail("maildrop is in use")
+	case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
+		stats.LoginFailures.Add(1)
+		p.fail("login refused")
+	default:
+		stats.Temporary.Add(1)
+		p.fail("temporary failure, try again later")
 	}
-	return "login refused"
 }
 
 // open makes a folder the current one. There is one: the inbox.

@@ -2,6 +2,8 @@ package pop3
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 )
 
@@ -220,7 +222,7 @@ func (c *conn) byLateUID(uid string) (message, bool) {
 	s := c.session
 	i, size, err := s.live.Late(c.ctx, uid)
 	switch {
-	case isNoMessage(err):
+	case errors.Is(err, ErrNoMessage):
 		c.err("UID", tNoSuchUID)
 		return message{}, false
 	case err != nil:
@@ -326,7 +328,7 @@ func (c *conn) top(arg []byte) {
 func (c *conn) send(m message, cut *topper) bool {
 	body, err := c.drop.Open(c.ctx, m.i)
 	if err != nil {
-		if !isNoMessage(err) {
+		if !errors.Is(err, ErrNoMessage) {
 			c.log("opening a message failed", "message", m.num, "error", err)
 		}
 		c.refuse(err, tTemporary)
@@ -459,7 +461,7 @@ func (s *session) lateDeletions() []int {
 			list = append(list, l.i)
 		}
 	}
-	sortInts(list)
+	slices.Sort(list)
 	return list
 }
 

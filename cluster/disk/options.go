@@ -35,9 +35,10 @@ type Options struct {
 	// ApplyBatch or Close.
 	OnChanges func(spool.Changes)
 
-	// OnInstall is told index and term of an installed snapshot, when the
+	// OnInstall is told index and term of the state that the log goes on from:
+	// at Open what the disk holds, and later each installed snapshot, when the
 	// switch to it is on disk and before raft goes on. The log's Guard belongs
-	// here. An error ends the process.
+	// here. An error at Open fails Open; later it ends the process.
 	OnInstall func(index, term uint64) error
 
 	// OldestLog returns the index of the first entry the log still holds. Where

@@ -103,6 +103,10 @@ func (s *Store) open() error {
 		return errors.Join(err, h.db.Close())
 	}
 	m, machine, err := s.load(h)
+	if err == nil && m.index > 0 {
+		// A crash may have come between an installation and this.
+		err = s.o.OnInstall(m.index, m.term)
+	}
 	if err != nil {
 		return errors.Join(err, h.db.Close())
 	}

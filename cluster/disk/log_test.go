@@ -1,0 +1,570 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+	"pgregory.net/rapid"
+)
+
+func openLog(t testing.TB, dir string, change ...func(*LogOptions)) *Log {
+	o := LogOptions{
+		GrowTo: -1, MmapBytes: 64 << 20,
+		Fatal: func(err error) { t.Errorf("fatal: %v", err) },
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	l, err := OpenLog(dir, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// entries are entries lo..hi of a term.
+func entries(term, lo, hi uint64) []*raft.Log {
+	var all []*raft.Log
+	for i := lo; i <= hi; i++ {
+		all = append(all, &raft.Log{
+			Index: i, Term: term, Type: raft.LogCommand, Data: fmt.Appendf(nil, "data %d/%d", i, term),
+			AppendedAt: time.Unix(int64(i), 0).UTC(),
+		})
+	}
+	return all
+}
+
+func span(t testing.TB, l *Log) [2]uint64 {
+	first, err := l.FirstIndex()
+	require.NoError(t, err)
+	last, err := l.LastIndex()
+	require.NoError(t, err)
+	return [2]uint64{first, last}
+}
+
+func requireEntry(t testing.TB, l *Log, want *raft.Log) {
+	var got raft.Log
+	require.NoError(t, l.GetLog(want.Index, &got))
+	got.AppendedAt = got.AppendedAt.UTC()
+	require.Empty(t, cmp.Diff(*want, got))
+}
+
+func TestLogStoresAndReopens(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	require.Equal(t, [2]uint64{0, 0}, span(t, l))
+	require.ErrorIs(t, l.GetLog(1, &raft.Log{}), raft.ErrLogNotFound)
+	all := entries(3, 1, 20)
+	all[4].Extensions = []byte("ext")
+	all[5].Data = nil
+	all[5].Type = raft.LogNoop
+	require.NoError(t, l.StoreLogs(all[:10]))
+	require.NoError(t, l.StoreLog(all[10]))
+	require.NoError(t, l.StoreLogs(all[11:]))
+	require.Equal(t, []byte("ext"), all[4].Extensions, "the caller's entries are left alone")
+	for _, e := range all {
+		requireEntry(t, l, e)
+	}
+	bytes, average := l.Bytes(), l.Average()
+	require.Positive(t, bytes)
+	require.NoError(t, l.Close())
+	require.NoError(t, l.Close())
+	require.ErrorIs(t, l.GetLog(1, &raft.Log{}), ErrClosed)
+	require.ErrorIs(t, l.StoreLog(all[0]), ErrClosed)
+
+	l = openLog(t, dir)
+	require.Equal(t, [2]uint64{1, 20}, span(t, l))
+	for _, e := range all {
+		requireEntry(t, l, e)
+	}
+	require.InEpsilon(t, bytes, l.Bytes(), 0.3, "the estimate is close to what is in the file")
+	require.InEpsilon(t, average, l.Average(), 0.3)
+	m := l.Metrics()
+	require.EqualValues(t, 20, m.Entries)
+	require.EqualValues(t, 20, m.CacheMisses)
+	require.Positive(t, m.FileBytes)
+}
+
+func TestLogIsForOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	openLog(t, dir)
+	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	require.ErrorIs(t, err, bbolt.ErrTimeout)
+}
+
+func TestLogIsGrownOnce(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir, func(o *LogOptions) { o.GrowTo = 4<<20 + 100 })
+	require.EqualValues(t, 4<<20+100, l.Metrics().FileBytes)
+	for i := range uint64(30) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{{Index: i + 1, Term: 1, Data: make([]byte, 50000)}}))
+	}
+	require.EqualValues(t, 4<<20+100, l.Metrics().FileBytes, "appends do not grow the file")
+	require.NoError(t, l.Close())
+	l = openLog(t, dir, func(o *LogOptions) { o.GrowTo = 8 << 20 })
+	require.EqualValues(t, 4<<20+100, l.Metrics().FileBytes)
+	require.Equal(t, [2]uint64{1, 30}, span(t, l))
+}
+
+func TestCutOffCreationIsRepeated(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "raft.db.new"), []byte("half"), 0o600))
+	l := openLog(t, dir)
+	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
+}
+
+func TestBoltIsSetUpWell(t *testing.T) {
+	o := boltOptions("x", LogOptions{}.withDefaults())
+	require.False(t, o.NoSync)
+	require.True(t, o.BoltOptions.NoFreelistSync)
+	require.Equal(t, bbolt.FreelistMapType, o.BoltOptions.FreelistType)
+	require.EqualValues(t, 8<<30, o.BoltOptions.InitialMmapSize)
+}
+
+func TestOldEntriesGoInSteps(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	for i := uint64(1); i <= 3000; i += 500 {
+		require.NoError(t, l.StoreLogs(entries(1, i, i+499)))
+	}
+	spy := &spyBackend{backend: l.db}
+	l.db = spy
+	require.NoError(t, l.DeleteRange(1, 2100))
+	require.Equal(t, [][2]uint64{{1, 512}, {513, 1024}, {1025, 1536}, {1537, 2048}, {2049, 2100}}, spy.deleted)
+	require.Equal(t, [2]uint64{2101, 3000}, span(t, l))
+	require.ErrorIs(t, l.GetLog(2100, &raft.Log{}), raft.ErrLogNotFound)
+	requireEntry(t, l, entries(1, 2101, 2101)[0])
+
+	spy.deleted = nil
+	require.NoError(t, l.DeleteRange(2200, 3000))
+	require.Equal(t, [][2]uint64{{2200, 3000}}, spy.deleted, "a suffix goes at once")
+	require.Equal(t, [2]uint64{2101, 2199}, span(t, l))
+
+	spy.deleted = nil
+	require.NoError(t, l.DeleteRange(0, 50))
+	require.NoError(t, l.DeleteRange(2200, 2300))
+	require.Empty(t, spy.deleted)
+	require.NoError(t, l.DeleteRange(0, 9999))
+	require.Equal(t, [2]uint64{0, 0}, span(t, l))
+	require.Zero(t, l.Bytes())
+	require.NoError(t, l.Close())
+	require.Equal(t, [2]uint64{0, 0}, span(t, openLog(t, dir)))
+}
+
+// spyBackend sees and bends what reaches bbolt.
+type spyBackend struct {
+	backend
+	deleted [][2]uint64
+	store   func() error
+	sets    []string
+}
+
+func (s *spyBackend) DeleteRange(lo, hi uint64) error {
+	s.deleted = append(s.deleted, [2]uint64{lo, hi})
+	return s.backend.DeleteRange(lo, hi)
+}
+
+func (s *spyBackend) StoreLogs(logs []*raft.Log) error {
+	if s.store != nil {
+		if err := s.store(); err != nil {
+			return err
+		}
+	}
+	return s.backend.StoreLogs(logs)
+}
+
+func (s *spyBackend) Set(k, v []byte) error {
+	s.sets = append(s.sets, string(k))
+	return s.backend.Set(k, v)
+}
+
+// The log against a map, with restarts.
+func TestLogModel(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		require.NoError(t, err)
+		cacheSize := rapid.Int64Range(1, 3000).Draw(r, "cache")
+		open := func() *Log {
+			l, err := OpenLog(dir, LogOptions{GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize})
+			require.NoError(t, err)
+			return l
+		}
+		l := open()
+		defer func() { require.NoError(t, l.Close()) }()
+		have := map[uint64]*raft.Log{}
+		var first, last, term uint64
+		for range rapid.IntRange(1, 12).Draw(r, "steps") {
+			switch rapid.IntRange(0, 5).Draw(r, "step") {
+			case 0, 1, 2:
+				term++
+				from := last + 1
+				if rapid.IntRange(0, 9).Draw(r, "gap") == 0 {
+					from += 100
+				}
+				all := entries(term, from, from+uint64(rapid.IntRange(0, 30).Draw(r, "n")))
+				require.NoError(t, l.StoreLogs(all))
+				for _, e := range all {
+					have[e.Index] = e
+					last = e.Index
+				}
+				if first == 0 {
+					first = from
+				}
+			case 3: // the oldest
+				if first == 0 {
+					continue
+				}
+				hi := rapid.Uint64Range(first, last).Draw(r, "hi")
+				require.NoError(t, l.DeleteRange(first, hi))
+				drop(have, 0, hi)
+			case 4: // the newest
+				if first == 0 {
+					continue
+				}
+				lo := rapid.Uint64Range(first, last).Draw(r, "lo")
+				require.NoError(t, l.DeleteRange(lo, last))
+				drop(have, lo, last)
+			case 5:
+				require.NoError(t, l.Close())
+				l = open()
+			}
+			next := last
+			first, last = extent(have)
+			require.Equal(t, [2]uint64{first, last}, span(t, l))
+			require.Equal(t, len(have), l.Metrics().Entries)
+			require.LessOrEqual(t, l.cache.bytes, cacheSize)
+			for i := uint64(0); i <= next+2; i++ {
+				var e raft.Log
+				err := l.GetLog(i, &e)
+				if want := have[i]; want != nil {
+					require.NoError(t, err)
+					require.Equal(t, want.Term, e.Term)
+					require.Equal(t, want.Data, e.Data)
+				} else {
+					require.ErrorIs(t, err, raft.ErrLogNotFound)
+				}
+			}
+			last = max(last, 0)
+		}
+	})
+}
+
+func drop(m map[uint64]*raft.Log, lo, hi uint64) {
+	for i := range m {
+		if lo <= i && i <= hi {
+			delete(m, i)
+		}
+	}
+}
+
+func extent(m map[uint64]*raft.Log) (first, last uint64) {
+	for i := range m {
+		if first == 0 || i < first {
+			first = i
+		}
+		last = max(last, i)
+	}
+	return first, last
+}
+
+func TestCacheIsBoundedInOctets(t *testing.T) {
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.CacheBytes = 100000 })
+	for i := range uint64(50) {
+		require.NoError(t, l.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: make([]byte, 10000)}))
+		require.LessOrEqual(t, l.cache.bytes, int64(100000))
+	}
+	require.EqualValues(t, 9, l.cache.next-l.cache.first)
+	requireEntry(t, l, &raft.Log{Index: 50, Term: 1, Data: make([]byte, 10000)})
+	require.EqualValues(t, 1, l.Metrics().CacheHits)
+	requireEntry(t, l, &raft.Log{Index: 1, Term: 1, Data: make([]byte, 10000)})
+	require.EqualValues(t, 1, l.Metrics().CacheMisses)
+	require.NoError(t, l.DeleteRange(1, 45))
+	require.EqualValues(t, 5, l.cache.next-l.cache.first, "deleting the oldest keeps the newest")
+}
+
+func TestFirstErrorStopsTheLog(t *testing.T) {
+	var f failures
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
+	require.NoError(t, l.SetUint64([]byte("CurrentTerm"), 4))
+	broken := errors.New("input/output error")
+	spy := &spyBackend{backend: l.db, store: func() error { return broken }}
+	l.db = spy
+	require.ErrorIs(t, l.StoreLogs(entries(1, 4, 5)), broken)
+	spy.store = nil
+	require.ErrorIs(t, l.StoreLogs(entries(1, 4, 5)), broken, "even if it would work again")
+	require.ErrorIs(t, l.GetLog(1, &raft.Log{}), broken)
+	require.ErrorIs(t, l.DeleteRange(1, 2), broken)
+	require.ErrorIs(t, l.Set([]byte("LastVoteCand"), []byte("b")), broken, "it must not vote")
+	require.ErrorIs(t, l.SetUint64([]byte("LastVoteTerm"), 9), broken)
+	require.ErrorIs(t, l.SetUint64([]byte("CurrentTerm"), 4), broken)
+	_, err := l.GetUint64([]byte("CurrentTerm"))
+	require.ErrorIs(t, err, broken)
+	_, err = l.LastIndex()
+	require.ErrorIs(t, err, broken)
+	require.Len(t, f.get(), 1)
+}
+
+// A real write error: the file is open for reading only.
+func TestRealWriteErrorIsFatal(t *testing.T) {
+	var f failures
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
+	require.NoError(t, l.db.Close())
+	ro := boltOptions(l.path, l.o)
+	ro.BoltOptions.OpenFile = func(name string, _ int, _ os.FileMode) (*os.File, error) { return os.Open(name) }
+	conn, err := raftboltdb.New(ro)
+	if err == nil { // it writes its buckets anew at once
+		l.db = conn
+		err = l.StoreLogs(entries(1, 4, 5))
+		require.Len(t, f.get(), 1)
+	} else {
+		l.db = (*raftboltdb.BoltStore)(nil)
+		l.closed.Store(true)
+	}
+	require.Error(t, err)
+}
+
+// A write that hangs ends the process while it still hangs (raft#503, #614).
+func TestHangingWriteIsFatal(t *testing.T) {
+	dir := t.TempDir()
+	var f failures
+	l := openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
+	real := l.db
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		l.db = &spyBackend{backend: real, store: func() error { <-release; return nil }}
+		done := make(chan error, 1)
+		go func() { done <- l.StoreLogs(entries(1, 1, 3)) }()
+		time.Sleep(10*time.Second - 1) // of the bubble's clock
+		synctest.Wait()
+		require.Empty(t, f.get())
+		time.Sleep(1)
+		synctest.Wait()
+		require.Len(t, f.get(), 1)
+		require.ErrorContains(t, f.get()[0], "hangs for 10s")
+		require.Empty(t, done, "the write is not given up")
+		close(release)
+		require.Error(t, <-done)
+	})
+}
+
+func TestPanicsOfBoltAreFatal(t *testing.T) {
+	var f failures
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+	l.db = &spyBackend{backend: l.db, store: func() error { panic("page 7: invalid type") }}
+	require.ErrorContains(t, l.StoreLogs(entries(1, 1, 3)), "page 7")
+	require.Len(t, f.get(), 1)
+}
+
+func TestDefaultLogFatalPanics(t *testing.T) {
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = nil })
+	l.db = &spyBackend{backend: l.db, store: func() error { return errors.New("no") }}
+	require.Panics(t, func() { _ = l.StoreLogs(entries(1, 1, 3)) })
+}
+
+// bbolt has no checksums for its data: each entry carries its own.
+func TestDamagedEntryIsFatal(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	require.NoError(t, l.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: bytes.Repeat([]byte("precious"), 100)}}))
+	require.NoError(t, l.StoreLogs(entries(1, 2, 3)))
+	require.NoError(t, l.Close())
+	path := filepath.Join(dir, "raft.db")
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	n := bytes.Count(b, []byte("preciousprecious"))
+	require.Positive(t, n)
+	for at := 0; ; { // all copies, old pages too
+		i := bytes.Index(b[at:], []byte("preciousprecious"))
+		if i < 0 {
+			break
+		}
+		b[at+i] ^= 1
+		at += i + 1
+	}
+	require.NoError(t, os.WriteFile(path, b, 0o600))
+	var f failures
+	l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
+	require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
+	require.Len(t, f.get(), 1)
+}
+
+func TestDamagedFileIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	for i := range uint64(40) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{{Index: i + 1, Term: 1, Data: make([]byte, 5000)}}))
+	}
+	require.NoError(t, l.Close())
+	path := filepath.Join(dir, "raft.db")
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 30 {
+		bad := bytes.Clone(whole)
+		page := 4096 * r.IntN(len(bad)/4096)
+		for i := range 64 {
+			bad[page+i] = byte(r.Uint32())
+		}
+		require.NoError(t, os.WriteFile(path, bad, 0o600))
+		var f failures
+		l, err := OpenLog(dir, LogOptions{GrowTo: -1, MmapBytes: 1 << 20, Fatal: f.fatal})
+		if err != nil {
+			continue
+		}
+		for i := range uint64(40) { // what is read is right, or the node stops
+			var e raft.Log
+			if err := l.GetLog(i+1, &e); err == nil {
+				require.Equal(t, i+1, e.Index)
+				require.Len(t, e.Data, 5000)
+			}
+		}
+		_ = l.Close()
+	}
+}
+
+func TestStableValues(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	_, err := l.GetUint64([]byte("CurrentTerm"))
+	require.EqualError(t, err, "not found", "raft compares the text")
+	_, err = l.Get([]byte("LastVoteCand"))
+	require.EqualError(t, err, "not found")
+	_, err = l.GetUint64([]byte("LastVoteTerm"))
+	require.EqualError(t, err, "not found")
+	spy := &spyBackend{backend: l.db}
+	l.db = spy
+	require.NoError(t, l.SetUint64([]byte("CurrentTerm"), 7))
+	require.NoError(t, l.SetUint64([]byte("CurrentTerm"), 7))
+	require.Len(t, spy.sets, 1, "the same value is not synced again")
+	require.NoError(t, l.Set([]byte("other"), []byte("x")))
+	require.NoError(t, l.Close())
+	l = openLog(t, dir)
+	v, err := l.GetUint64([]byte("CurrentTerm"))
+	require.NoError(t, err)
+	require.EqualValues(t, 7, v)
+	b, err := l.Get([]byte("other"))
+	require.NoError(t, err)
+	require.Equal(t, "x", string(b))
+}
+
+// raft#661: the node dies between the two writes of a vote. What is left must
+// be one vote or the other, never the new term with the old candidate.
+func TestVoteIsOneValue(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		open func(dir string) raft.StableStore
+		mix  bool
+	}{
+		{"this log", func(dir string) raft.StableStore { return openLog(t, dir) }, false},
+		{"raft-boltdb alone", func(dir string) raft.StableStore {
+			s, err := raftboltdb.NewBoltStore(filepath.Join(dir, "raft.db"))
+			require.NoError(t, err)
+			return s
+		}, true}, // the reason for all this
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := c.open(dir)
+			shut := func() { require.NoError(t, s.(interface{ Close() error }).Close()) }
+			require.NoError(t, s.SetUint64([]byte("LastVoteTerm"), 5))
+			require.NoError(t, s.Set([]byte("LastVoteCand"), []byte("a")))
+			require.NoError(t, s.SetUint64([]byte("LastVoteTerm"), 6))
+			shut() // before the candidate is written
+			s = c.open(dir)
+			term, err := s.GetUint64([]byte("LastVoteTerm"))
+			require.NoError(t, err)
+			candidate, err := s.Get([]byte("LastVoteCand"))
+			require.NoError(t, err)
+			require.Equal(t, c.mix, term == 6 && string(candidate) == "a")
+			require.NoError(t, s.SetUint64([]byte("LastVoteTerm"), 8))
+			require.NoError(t, s.Set([]byte("LastVoteCand"), []byte("b")))
+			shut()
+			s = c.open(dir)
+			term, err = s.GetUint64([]byte("LastVoteTerm"))
+			require.NoError(t, err)
+			candidate, err = s.Get([]byte("LastVoteCand"))
+			require.NoError(t, err)
+			require.EqualValues(t, 8, term)
+			require.Equal(t, "b", string(candidate))
+			shut()
+		})
+	}
+}
+
+func TestVoteCostsOneSync(t *testing.T) {
+	l := openLog(t, t.TempDir())
+	spy := &spyBackend{backend: l.db}
+	l.db = spy
+	require.NoError(t, l.SetUint64([]byte("LastVoteTerm"), 5))
+	_, err := l.GetUint64([]byte("LastVoteTerm"))
+	require.EqualError(t, err, "not found", "half a vote is none")
+	require.NoError(t, l.Set([]byte("LastVoteCand"), []byte("a")))
+	require.Equal(t, []string{voteKey}, spy.sets)
+}
+
+func TestGuard(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		logs  [][]*raft.Log
+		guard [2]uint64 // index, term
+		left  [2]uint64
+		fake  bool
+	}{
+		{"empty log", nil, [2]uint64{9, 3}, [2]uint64{0, 0}, true},
+		{"the log agrees", [][]*raft.Log{entries(3, 1, 12)}, [2]uint64{9, 3}, [2]uint64{1, 12}, false},
+		{"the log ends before", [][]*raft.Log{entries(1, 1, 6)}, [2]uint64{9, 3}, [2]uint64{0, 0}, true},
+		{"another history", [][]*raft.Log{entries(1, 1, 4), entries(2, 5, 9)}, [2]uint64{9, 3}, [2]uint64{0, 0}, true},
+		{"another history, and more of it", [][]*raft.Log{entries(1, 1, 4), entries(2, 5, 12)}, [2]uint64{9, 3}, [2]uint64{10, 12}, true},
+		{"the log begins behind", [][]*raft.Log{entries(4, 10, 12)}, [2]uint64{9, 3}, [2]uint64{10, 12}, true},
+	} {
+		for _, reopen := range []bool{false, true} {
+			t.Run(fmt.Sprint(c.name, reopen), func(t *testing.T) {
+				dir := t.TempDir()
+				l := openLog(t, dir)
+				for _, all := range c.logs {
+					require.NoError(t, l.StoreLogs(all))
+				}
+				if reopen { // nothing in the cache
+					require.NoError(t, l.Close())
+					l = openLog(t, dir)
+				}
+				require.NoError(t, l.Guard(c.guard[0], c.guard[1]))
+				require.Equal(t, c.left, span(t, l))
+				var e raft.Log
+				require.NoError(t, l.GetLog(c.guard[0], &e))
+				require.Equal(t, c.guard, [2]uint64{e.Index, e.Term})
+				require.Equal(t, c.fake, e.Type == raft.LogNoop)
+				if c.fake {
+					require.ErrorIs(t, l.GetLog(c.guard[0]-1, &e), raft.ErrLogNotFound,
+						"nothing that contradicts the snapshot may be sent to anybody")
+				}
+			})
+		}
+	}
+}
+
+func FuzzUnseal(f *testing.F) {
+	f.Add([]byte("data"), []byte("12345678"), uint64(1))
+	f.Fuzz(func(t *testing.T, data, ext []byte, index uint64) {
+		e := raft.Log{Index: index, Data: data, Extensions: ext}
+		_ = unseal(&e, index)
+		l := &Log{}
+		e = raft.Log{Index: index, Data: data, Extensions: ext}
+		sealed := *l.seal([]*raft.Log{&e})[0]
+		require.NoError(t, unseal(&sealed, index))
+		require.Equal(t, len(ext), len(sealed.Extensions))
+	})
+}

@@ -35,11 +35,12 @@ var (
 
 // mayBeApplied tells the ends of an attempt apart.
 func mayBeApplied(err error) bool {
-	switch {
-	case err == nil, errors.Is(err, errNotLeader), errors.Is(err, errUnsent), errors.Is(err, errStopping), errors.Is(err, ErrInvalid):
-		return false
+	for _, sure := range []error{errNotLeader, errNoLeader, errUnsent, errStopping, ErrInvalid} {
+		if errors.Is(err, sure) {
+			return false
+		}
 	}
-	return true
+	return err != nil
 }
 
 // errNoLeader says that an election is under way, or that the quorum is gone.

@@ -51,13 +51,12 @@ type joinReply struct {
 }
 
 const (
-	joinLimit   = 64 << 10
-	joinTime    = 30 * time.Second
-	joinAtOnce  = 16
-	askJoin     = "cluster/join"
-	kindToken   = "token"
-	kindMember  = "member"
-	memberGrace = 8 * time.Second
+	joinLimit  = 64 << 10
+	joinTime   = 30 * time.Second
+	joinAtOnce = 16
+	askJoin    = "cluster/join"
+	kindToken  = "token"
+	kindMember = "member"
 )
 
 // Join makes a node of an empty directory a member of a running cluster: it
@@ -105,7 +104,6 @@ func Join(ctx context.Context, o JoinOptions) error {
 func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (joinReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	began := time.Now()
 	for {
 		reply, err := knockOnce(ctx, o, token, req)
 		switch {
@@ -117,7 +115,7 @@ func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest)
 			err = fmt.Errorf("cluster: join by way of %s: %w", o.Addr, err)
 		case reply.Kind == kindToken:
 			return reply, fmt.Errorf("%w: %s", ErrToken, reply.Refused)
-		case reply.Kind == kindMember && time.Since(began) > memberGrace:
+		case reply.Kind == kindMember:
 			return reply, fmt.Errorf("%w: %s", ErrMember, reply.Refused)
 		default:
 			err = fmt.Errorf("cluster: %s refuses for now: %s", o.Addr, reply.Refused)
@@ -259,6 +257,9 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 	if copy(token.secret[:], req.Secret) != secretSize || len(req.Request) == 0 {
 		return nil, ErrToken
 	}
+	if err := c.awaitDeath(ctx, req.Node); err != nil {
+		return nil, err
+	}
 	c.joining.Lock()
 	defer c.joining.Unlock()
 	record, err := c.unlessLive(req.Node)
@@ -280,6 +281,31 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 		return nil, err
 	}
 	return json.Marshal(joinReply{Cluster: record.Id, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
+}
+
+// awaitDeath waits for the end of the session of a node that has just died, so
+// that it can come back at once; a session that is renewed is alive.
+func (c *Cluster) awaitDeath(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.t.Lease+3*c.t.Margin)
+	defer cancel()
+	var seen uint64
+	for {
+		var s *pb.Session
+		var live bool
+		err := c.store.View(func(v spool.View) (err error) {
+			s, live, err = v.Session(node)
+			return err
+		})
+		switch {
+		case err != nil || !live:
+			return err
+		case seen == 0:
+			seen = s.Renewed
+		case seen != s.Renewed || ctx.Err() != nil:
+			return fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", ErrMember, node)
+		}
+		sleep(ctx, 20*time.Millisecond)
+	}
 }
 
 // unlessLive returns the cluster's record, unless the node id belongs to a

@@ -29,17 +29,19 @@ func (c *Cluster) watch(ctx context.Context) {
 	tick := time.NewTicker(c.t.Tick)
 	defer tick.Stop()
 
+	ear := hearsay{c: c}
 	var led uint64 // term in which we lead
 	stop := func() {}
 	defer func() { stop() }()
 	for {
 		term := c.raft.CurrentTerm()
 		leads := c.raft.State() == raft.Leader
-		_, leader := c.raft.LeaderWithID()
-		if c.beacon.show(string(leader), term) {
-			c.log.Info("cluster: leader", zap.String("leader", string(leader)), zap.Uint64("term", term))
-			if leader != "" && string(leader) != c.id.Node {
-				c.peers.prepare(string(leader))
+		_, id := c.raft.LeaderWithID()
+		leader := ear.leader(ctx, string(id))
+		if c.beacon.show(leader, term) {
+			c.log.Info("cluster: leader", zap.String("leader", leader), zap.Uint64("term", term))
+			if leader != "" && leader != c.id.Node {
+				c.peers.prepare(leader)
 			}
 		}
 		if led != 0 && (!leads || term != led) {

@@ -142,7 +142,7 @@ func (c *Cluster) handOver(id string) error {
 }
 
 // answerRemove is the leader's part of Remove.
-func (c *Cluster) answerRemove(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([]byte, error) {
 	var req removeRequest
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, err
@@ -171,6 +171,9 @@ func (c *Cluster) answerRemove(ctx context.Context, _ string, body []byte) ([]by
 		}
 		if err := c.change(c.raft.RemoveServer(raft.ServerID(req.ID), 0, changeTime)); err != nil {
 			return nil, err
+		}
+		if from != req.ID { // who leaves still waits for the answer
+			c.cutOff()
 		}
 	}
 	c.log.Warn("cluster: member removed", zap.String("node", req.ID), zap.String("who", adm.Who), zap.String("why", adm.Why))

@@ -24,6 +24,7 @@ type Status struct {
 	State       string // leader, follower, candidate, stopped
 	Applied     uint64
 	Commit      uint64
+	FirstIndex  uint64 // of the entries the log still holds
 	LastIndex   uint64
 	LastContact time.Duration // since the leader was heard; 0 on the leader
 	LogBytes    int64
@@ -58,6 +59,7 @@ type report struct {
 	Applied uint64    `json:"applied"`
 	Commit  uint64    `json:"commit"`
 	Term    uint64    `json:"term"`
+	Leader  string    `json:"leader,omitempty"` // by its own log, not by hearsay
 	Ready   string    `json:"ready,omitempty"`
 	at      time.Time // when it was had
 }
@@ -70,7 +72,8 @@ type reports struct {
 }
 
 func (c *Cluster) ownReport() report {
-	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm()}
+	_, leader := c.raft.LeaderWithID()
+	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader)}
 	if err := c.Ready(); err != nil {
 		r.Ready = err.Error()
 	}
@@ -101,10 +104,13 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 		Term: c.raft.CurrentTerm(), State: c.state(), Applied: c.store.Applied(), Commit: c.raft.CommitIndex(),
 		LastIndex: c.raft.LastIndex(), LogBytes: c.rlog.Bytes(),
 	}
+	var err error
+	if s.FirstIndex, err = c.rlog.FirstIndex(); err != nil {
+		return s, err
+	}
 	if s.State != "leader" {
 		s.LastContact = time.Since(c.raft.LastContact())
 	}
-	var err error
 	s.Members, err = c.roll(string(leader))
 	if err != nil {
 		return s, err

@@ -164,7 +164,7 @@ func (n *Node) join(ctx context.Context, by *Node) error {
 
 func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
-		Dir: n.Dir, Listener: l, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
+		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test"},
 		Fatal: func(err error) {
 			n.mu.Lock()

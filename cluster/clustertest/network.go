@@ -189,3 +189,13 @@ func (c *conn) Close() error {
 	c.once.Do(func() { close(c.gone) })
 	return c.Conn.Close()
 }
+
+// nap waits a moment, or for done.
+func nap(done <-chan struct{}) {
+	t := time.NewTimer(20 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-done:
+	}
+}

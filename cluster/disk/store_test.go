@@ -17,8 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"relay/cluster/spool"
-	"relay/cluster/spool/spooltest"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/spool/spooltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

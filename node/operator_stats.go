@@ -19,8 +19,9 @@ import (
 // sizes, statsRows the destinations shown.
 const (
 	statsExact = 50000
-	statsSlice = 500 // records read from each slice of a sampled queue
+	statsSlice = 250 // records read from each slice of a sampled queue
 	statsParts = 16  // slices of each column
+	statsDepth = 2   // how often the rest of a slice is cut again
 	statsSizes = 8000
 	statsRows  = 1000
 	statsLive  = 5000 // active recipients looked up for their state
@@ -175,14 +176,13 @@ type ageRow struct {
 func (m *ageMatrix) fill(ctx context.Context, v spool.View, recipients uint64) error {
 	m.every = 1 + int(min(recipients, uint64(statsExact))/statsSizes)
 	if recipients <= statsExact {
-		_, err := m.slice(ctx, v, spool.ID{}, lastID(), math.MaxInt)
-		return err
+		return m.slice(ctx, v, spool.ID{}, lastID(), math.MaxInt, 0)
 	}
-	return m.sample(ctx, v)
+	return m.sample(ctx, v, statsSlice)
 }
 
-// sample reads the beginnings of slices, statsParts to a column.
-func (m *ageMatrix) sample(ctx context.Context, v spool.View) error {
+// sample reads the first records of each slice, statsParts slices to a column.
+func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 	var oldest spool.ID
 	if err := v.Queue(spool.ID{}, func(id spool.ID, _ uint32, _ *pb.Recipient) bool { oldest = id; return false }); err != nil {
 		return err
@@ -204,7 +204,7 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View) error {
 			if lo.Compare(hi) >= 0 {
 				continue
 			}
-			if _, err := m.slice(ctx, v, lo, hi, statsSlice); err != nil {
+			if err := m.slice(ctx, v, lo, hi, most, statsDepth); err != nil {
 				return err
 			}
 		}
@@ -217,52 +217,58 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View) error {
 
 func ulidTime(id spool.ID) time.Time { return time.UnixMilli(int64(id.Time())) }
 
-// slice counts at most about most records of [lo, hi); where there are more,
-// those it read stand for the rest by the time they span.
-func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, most int) (seen int, err error) {
-	type cell struct {
-		domain string
-		column int
-	}
-	counts := map[cell]int{}
+// slice counts at most about most records of [lo, hi). Where there are more,
+// the rest is cut in two and each half read in the same way, depth times; at
+// last those it read stand for the rest by the time they span.
+func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, most, depth int) error {
+	counts := map[ageCell]int{}
 	var sizes []sizeWanted
-	last, cut := lo, false
-	err = v.Queue(lo, func(id spool.ID, _ uint32, r *pb.Recipient) bool {
-		if id.Compare(hi) >= 0 {
+	seen, last, cut := 0, lo, false
+	err := v.Queue(lo, func(id spool.ID, _ uint32, r *pb.Recipient) bool {
+		if id.Compare(hi) >= 0 || seen%4096 == 4095 && ctx.Err() != nil {
 			return false
 		}
-		if seen >= most && id != last || seen%4096 == 4095 && ctx.Err() != nil {
-			cut = true
+		if cut = seen >= most && id != last; cut {
 			last = id
 			return false
 		}
 		seen++
 		last = id
 		domain := spool.DomainOf(r.Address)
-		counts[cell{domain, m.column(id)}]++
+		counts[ageCell{domain, m.column(id)}]++
 		m.reply(domain, r)
 		if m.read++; m.read%m.every == 0 {
 			sizes = append(sizes, sizeWanted{domain, id})
 		}
 		return true
 	})
-	if err == nil {
-		err = ctx.Err()
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return err
 	}
-	if err != nil {
-		return seen, err
-	}
+	end := min(hi.Time(), max(lo.Time(), uint64(max(m.now.UnixMilli(), 0))))
+	deeper := cut && depth > 0 && end > last.Time()+1
 	weight := 1.0
-	if cut {
-		// The same clock on both sides: times of ids.
-		end := min(hi.Time(), max(lo.Time(), uint64(m.now.UnixMilli())))
+	if cut && !deeper {
 		weight = max(1, float64(end-lo.Time())/float64(last.Time()-lo.Time()+1))
 	}
 	for c, n := range counts {
 		m.row(c.domain).ages[c.column] += weight * float64(n)
 		m.all[c.column] += weight * float64(n)
 	}
-	return seen, m.readSizes(v, sizes)
+	if err := m.readSizes(v, sizes); err != nil || !deeper {
+		return err
+	}
+	var middle spool.ID
+	_ = middle.SetTime(last.Time() + (end-last.Time()+1)/2)
+	if err := m.slice(ctx, v, last, middle, most/2, depth-1); err != nil {
+		return err
+	}
+	return m.slice(ctx, v, middle, hi, most/2, depth-1)
+}
+
+type ageCell struct {
+	domain string
+	column int
 }
 
 type sizeWanted struct {

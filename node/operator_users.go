@@ -49,7 +49,7 @@ func userOf(v spool.View, a *pb.Account) (admin.User, error) {
 	return admin.User{
 		Address: a.Address, Name: a.Name, Disabled: a.Disabled, Created: admin.AtMs(a.CreatedMs),
 		QuotaBytes: a.QuotaBytes, QuotaMessages: a.QuotaMessages, Shared: a.Shared,
-		Senders: slices.Concat([]string{}, a.Senders), SendLimitDay: a.SendLimitDay,
+		Senders: append([]string{}, a.Senders...), SendLimitDay: a.SendLimitDay,
 		Retention: a.RetentionMs / 1000, LoginDelay: a.LoginDelayMs / 1000,
 		Messages: box.GetMessages(), Bytes: box.GetBytes(), Aliases: []string{},
 	}, err

@@ -1,0 +1,188 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+)
+
+// states lists the recipients of the queue with their states.
+func (w *world) states() map[string]string {
+	all := map[string]string{}
+	page, _, err := w.Queue(context.Background(), admin.QueuePage{Limit: admin.MaxPage})
+	require.NoError(w.t, err)
+	for _, m := range page {
+		for _, r := range m.Recipients {
+			all[r.Address] = r.State
+		}
+	}
+	return all
+}
+
+func (w *world) manage(a admin.QueueAction) *admin.QueueActionResult {
+	w.t.Helper()
+	res, err := w.Manage(context.Background(), theBy, a)
+	require.NoError(w.t, err)
+	return res
+}
+
+func TestManageByIDs(t *testing.T) {
+	w := newWorld(t)
+	a := w.accept("s@x.test", "a1@far.test", "a2@far.test")
+	b := w.accept("s@x.test", "b@far.test")
+	done := w.accept("s@x.test", "alice@example.test")
+	unknown := w.newID()
+	names := append(texts(a, b, done, unknown, a), "garbage")
+
+	dry := w.manage(admin.QueueAction{Action: admin.ActionHold, IDs: names, DryRun: true})
+	require.Equal(t, 2, dry.Matched)
+	require.Equal(t, 2, dry.Changed)
+	require.Len(t, dry.Messages, 2)
+	require.Len(t, dry.Refused, 3)
+	require.Equal(t, map[string]string{"a1@far.test": "queued", "a2@far.test": "queued", "b@far.test": "queued"}, w.states())
+
+	res := w.manage(admin.QueueAction{Action: admin.ActionHold, IDs: names})
+	dry.DryRun = false
+	require.Equal(t, dry, res, "a dry run says what is done")
+	require.Equal(t, map[string]string{"a1@far.test": "held", "a2@far.test": "held", "b@far.test": "held"}, w.states())
+
+	res = w.manage(admin.QueueAction{Action: admin.ActionRelease, IDs: texts(a), Recipient: "A2@far.test"})
+	require.Equal(t, 1, res.Changed)
+	require.Equal(t, map[string]string{"a1@far.test": "held", "a2@far.test": "queued", "b@far.test": "held"}, w.states())
+	res = w.manage(admin.QueueAction{Action: admin.ActionHold, IDs: texts(a)})
+	require.Equal(t, 1, res.Changed)
+	for action, why := range map[string]string{admin.ActionHold: "it is held already", admin.ActionRetry: "it is held: release it"} {
+		res = w.manage(admin.QueueAction{Action: action, IDs: texts(b)})
+		require.Equal(t, []admin.QueueRefusal{{ID: b.String(), Why: why}}, res.Refused)
+		require.Zero(t, res.Changed)
+		require.Equal(t, 1, res.Matched)
+	}
+	res = w.manage(admin.QueueAction{Action: admin.ActionRemove, IDs: texts(b), Recipient: "nobody@far.test"})
+	require.Len(t, res.Refused, 1)
+	res = w.manage(admin.QueueAction{Action: admin.ActionRemove, IDs: texts(b)})
+	require.Equal(t, 1, res.Changed)
+	res = w.manage(admin.QueueAction{Action: admin.ActionReroute, IDs: texts(a), Route: "SMTP:other.test"})
+	require.Equal(t, 1, res.Changed)
+	d, err := w.Message(context.Background(), a.String())
+	require.NoError(t, err)
+	require.Equal(t, []string{"smtp:other.test", "smtp:other.test"}, d.Route)
+}
+
+// A filter by recipients changes the recipients it picks and no others.
+func TestManageByFilter(t *testing.T) {
+	w := newWorld(t)
+	w.accept("s@x.test", "a@far.test", "a@near.test")
+	w.accept("s@x.test", "b@far.test")
+	w.accept("other@x.test", "c@far.test")
+	w.accept("s@x.test", "d@near.test")
+	act := admin.QueueAction{Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{Domain: "far.test", Sender: "s@x.test"}, DryRun: true}
+	dry := w.manage(act)
+	require.Equal(t, 2, dry.Matched)
+	require.Equal(t, 2, dry.Changed)
+	act.DryRun = false
+	res := w.manage(act)
+	require.Equal(t, 2, res.Changed)
+	require.Equal(t, map[string]string{
+		"a@far.test": "held", "a@near.test": "queued", "b@far.test": "held", "c@far.test": "queued", "d@near.test": "queued",
+	}, w.states())
+	res = w.manage(admin.QueueAction{Action: admin.ActionRemove, All: true, Recipient: "c@far.test"})
+	require.Equal(t, 1, res.Changed)
+	require.Empty(t, res.Refused)
+	res = w.manage(admin.QueueAction{Action: admin.ActionRemove, All: true})
+	require.Equal(t, 3, res.Changed)
+	require.Empty(t, w.states())
+	require.Zero(t, w.manage(admin.QueueAction{Action: admin.ActionRetry, All: true, Filter: admin.QueueFilter{State: admin.StateHeld}}).Matched)
+}
+
+func TestManageInBatches(t *testing.T) {
+	w := newWorld(t)
+	for i := range manageIDs + 500 {
+		w.accept("s@x.test", fmt.Sprintf("r%d@far.test", i))
+	}
+	before := len(w.rep.frames)
+	res := w.manage(admin.QueueAction{Action: admin.ActionHold, All: true})
+	require.Equal(t, manageIDs+500, res.Changed)
+	require.Equal(t, manageIDs+500, res.Matched)
+	require.Len(t, res.Messages, manageShown)
+	require.Len(t, w.rep.frames[before:], 2)
+	n, err := w.counter(spool.CountQueueRecipients)
+	require.NoError(t, err)
+	require.EqualValues(t, manageIDs+500, n)
+}
+
+func (w *world) counter(name string) (n int64, err error) {
+	err = w.rep.View(func(v spool.View) error { n, err = v.Counter(name); return err })
+	return n, err
+}
+
+func TestManageRefusesNonsense(t *testing.T) {
+	w := newWorld(t)
+	id := texts(w.accept("s@x.test", "a@far.test"))
+	for _, a := range []admin.QueueAction{
+		{Action: "explode", IDs: id},
+		{Action: admin.ActionHold},
+		{Action: admin.ActionHold, IDs: id, All: true},
+		{Action: admin.ActionHold, IDs: id, Filter: admin.QueueFilter{Domain: "x.test"}},
+		{Action: admin.ActionHold, IDs: id, Route: "mx"},
+		{Action: admin.ActionReroute, IDs: id},
+		{Action: admin.ActionReroute, IDs: id, Route: "nowhere"},
+	} {
+		_, err := w.Manage(context.Background(), theBy, a)
+		require.ErrorIs(t, err, admin.ErrInvalid, "%+v", a)
+	}
+	_, err := w.Manage(context.Background(), theBy, admin.QueueAction{Action: admin.ActionBounce, IDs: id})
+	require.ErrorIs(t, err, admin.ErrUnsupported)
+	w.rep.fail = cluster.ErrUnavailable
+	_, err = w.Manage(context.Background(), theBy, admin.QueueAction{Action: admin.ActionHold, IDs: id})
+	require.ErrorIs(t, err, admin.ErrNoQuorum)
+}
+
+// A request that is sent again changes nothing twice, and finishes what the
+// first left over.
+func TestManageAgain(t *testing.T) {
+	w := newWorld(t)
+	by := theBy
+	by.Request = ulid.Make().String()
+	a := admin.QueueAction{Action: admin.ActionRetry, All: true}
+	w.accept("s@x.test", "a@far.test")
+	_, err := w.Manage(context.Background(), by, a)
+	require.NoError(t, err)
+	_, err = w.Manage(context.Background(), by, a)
+	require.NoError(t, err)
+	b := w.accept("s@x.test", "b@far.test")
+	w.pass(time.Second)
+	_, err = w.Manage(context.Background(), by, a)
+	require.NoError(t, err)
+	trace, err := w.Trace(context.Background(), b.String())
+	require.NoError(t, err)
+	require.Equal(t, "retried", trace.Events[1].What)
+	require.Equal(t, "olga", trace.Events[1].Who)
+	lines, err := w.Audit(context.Background(), admin.AuditQuery{})
+	require.NoError(t, err)
+	n := 0
+	for _, l := range lines {
+		if l.Who == "olga" {
+			n++
+		}
+	}
+	require.Equal(t, 2, n)
+}
+
+// What was delivered between the look and the command is no error.
+func TestManageMeetsDelivery(t *testing.T) {
+	w := newWorld(t)
+	id := w.accept("s@x.test", "a@far.test")
+	m := &managing{operator: w.operator, by: theBy, what: admin.QueueAction{Action: admin.ActionHold}, verb: pb.Action_HOLD}
+	w.verdict("n1", id, 0, 1, pb.State_DELIVERED, "250 ok", 0)
+	require.NoError(t, m.command(context.Background(), "", &part{ids: [][]byte{id[:]}, messages: 1}))
+	require.Zero(t, m.changed)
+}

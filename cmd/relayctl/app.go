@@ -97,12 +97,13 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.
   relayctl queue ls --state deferred --domain example.com
   relayctl queue hold --all --sender '@example.org' --dry-run
   relayctl trace 01JABCDEFGHJKMNPQRSTVWXYZ0`,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          onlyBelow,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch a.output {
 			case "table", "json", "yaml":
-				a.started = true
 				return nil
 			}
 			return usagef("the output %q is not table, json or yaml", a.output)
@@ -114,24 +115,50 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.
 	a.link.flags(root)
 	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
 		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.auditCmd(), a.verifyCmd(), a.versionCmd())
+	a.marked(root)
 	return root
+}
+
+// marked notes when a command begins: whatever fails before that is the
+// library's word on flags and arguments.
+func (a *app) marked(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			a.started = true
+			return run(c, args)
+		}
+	}
+	for _, below := range c.Commands() {
+		a.marked(below)
+	}
+}
+
+// exclusive refuses two flags at once.
+func exclusive(c *cobra.Command, one, other string) error {
+	if c.Flags().Changed(one) && c.Flags().Changed(other) {
+		return usagef("--%s and --%s exclude each other", one, other)
+	}
+	return nil
 }
 
 // group is a command that only has others below it.
 func group(use, short string, below ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return c.Help()
-		}
-		text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
-		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			text += ", did you mean " + near[0] + "?"
-		}
-		return usagef("%s", text)
-	}}
-	c.SuggestionsMinimumDistance = 2
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: onlyBelow}
 	c.AddCommand(below...)
 	return c
+}
+
+// onlyBelow helps whoever names no command, or one that is not there.
+func onlyBelow(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	c.SuggestionsMinimumDistance = 2
+	text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		text += ", did you mean " + near[0] + "?"
+	}
+	return usagef("%s", text)
 }
 
 // by is the change as the audit log will show it.

@@ -21,7 +21,7 @@ func (a *app) change(c *cobra.Command, what string, f func(ctx context.Context, 
 		if err := f(ctx, client); err != nil {
 			return err
 		}
-		return a.emit(done{OK: true, What: what}, func() { a.say("%s.", clean(what)) })
+		return a.emit(done{OK: true, What: what}, func() { a.say("%s.", clean(strings.ToUpper(what[:1])+what[1:])) })
 	})
 }
 

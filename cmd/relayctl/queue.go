@@ -43,6 +43,9 @@ func (f *filterFlags) flags(c *cobra.Command) {
 }
 
 func (f *filterFlags) filter() (admin.QueueFilter, error) {
+	if states := []string{"queued", "active", "deferred", "held", "suspended"}; f.State != "" && !slices.Contains(states, f.State) {
+		return f.QueueFilter, usagef("--state %q is not one of %s", f.State, strings.Join(states, ", "))
+	}
 	if f.older != "" {
 		d, err := parseAge(f.older)
 		if err != nil {
@@ -66,6 +69,9 @@ func (a *app) queueLs() *cobra.Command {
 			}
 			if limit < 0 {
 				return usagef("--limit %d is less than 0", limit)
+			}
+			if orders := []string{"created", "size", "attempts", "next_attempt", "sender", "domain"}; sort != "" && !slices.Contains(orders, strings.TrimPrefix(sort, "-")) {
+				return usagef("--sort %q is not one of %s, each with or without a - before it", sort, strings.Join(orders, ", "))
 			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				return a.listQueue(ctx, client, admin.QueuePage{Filter: filter, Sort: sort}, limit)

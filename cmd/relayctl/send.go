@@ -19,6 +19,7 @@ import (
 // sendFlags say what is sent and how.
 type sendFlags struct {
 	letter   admin.Letter
+	to       []string
 	headers  []string
 	data     string
 	count    int
@@ -51,7 +52,7 @@ is shown on standard error. It exits 1 where any recipient was refused.`,
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.letter.From, "from", "", "sender's address; '' or <> for the null path")
-	fl.StringSliceVar(&f.letter.To, "to", nil, "recipients, several with commas or by repeating it")
+	fl.StringArrayVar(&f.to, "to", nil, "recipients, several with commas or by repeating it")
 	fl.StringVar(&f.letter.Subject, "subject", "Test message", "subject")
 	fl.StringVar(&f.letter.Text, "body", "Sent by relayctl.", "text; - reads standard input")
 	fl.StringArrayVar(&f.headers, "header", nil, "further header field, 'Name: value'")
@@ -63,16 +64,17 @@ is shown on standard error. It exits 1 where any recipient was refused.`,
 	_ = fl.MarkHidden("hashed")
 	_ = c.MarkFlagRequired("from")
 	_ = c.MarkFlagRequired("to")
-	c.MarkFlagsMutuallyExclusive("data", "body")
-	c.MarkFlagsMutuallyExclusive("data", "subject")
-	c.MarkFlagsMutuallyExclusive("data", "header")
 	return c
 }
 
 // prepare checks the flags and reads what they name.
 func (f *sendFlags) prepare(a *app, c *cobra.Command) error {
-	if f.letter.From == "<>" {
-		f.letter.From = ""
+	f.letter.To = addresses(f.to)
+	f.letter.From = strings.TrimSuffix(strings.TrimPrefix(f.letter.From, "<"), ">")
+	for _, part := range []string{"body", "subject", "header"} {
+		if err := exclusive(c, "data", part); err != nil {
+			return err
+		}
 	}
 	if f.count < 1 {
 		return usagef("--count %d is less than 1", f.count)
@@ -108,6 +110,24 @@ func (f *sendFlags) prepare(a *app, c *cobra.Command) error {
 		f.data = string(text)
 	}
 	return nil
+}
+
+// addresses cuts lists at commas outside quotes.
+func addresses(lists []string) (all []string) {
+	for _, list := range lists {
+		quoted := false
+		for _, one := range strings.FieldsFunc(list, func(r rune) bool {
+			if r == '"' {
+				quoted = !quoted
+			}
+			return r == ',' && !quoted
+		}) {
+			if one = strings.TrimSpace(one); one != "" {
+				all = append(all, strings.TrimSuffix(strings.TrimPrefix(one, "<"), ">"))
+			}
+		}
+	}
+	return all
 }
 
 // message returns the next message; composed ones each have a Message-ID.

@@ -124,7 +124,11 @@ func dialSMTP(ctx context.Context, f *sendFlags, config *tls.Config, heard func(
 		return nil, fmt.Errorf("no SMTP server can be reached at %s: %w; check the port and --tls", addr, err)
 	}
 	heard("* connected to " + addr)
-	return &dialogue{conn: conn, text: textproto.NewConn(conn), timeout: f.smtp.timeout, heard: heard}, nil
+	return newDialogue(conn, f.smtp.timeout, heard), nil
+}
+
+func newDialogue(conn net.Conn, timeout time.Duration, heard func(string)) *dialogue {
+	return &dialogue{conn: conn, text: textproto.NewConn(conn), timeout: timeout, heard: heard}
 }
 
 // open greets, encrypts and logs in as asked.
@@ -254,7 +258,11 @@ func queuedAs(reply string) string {
 	return ""
 }
 
-func (d *dialogue) deadline() { _ = d.conn.SetDeadline(time.Now().Add(d.timeout)) }
+func (d *dialogue) deadline() {
+	if d.timeout > 0 {
+		_ = d.conn.SetDeadline(time.Now().Add(d.timeout))
+	}
+}
 
 // command sends a line and wants a reply of the class first.
 func (d *dialogue) command(first int, line string) (string, error) {

@@ -245,17 +245,19 @@ func (a *app) userSet() *cobra.Command {
 	c.Flags().Uint64Var(&f.sendLimit, "send-limit", 0, "most recipients a day; 0: no limit")
 	c.Flags().StringVar(&f.retention, "retention", "0", "how long mail stays, such as 30d; 0: for ever")
 	c.Flags().StringVar(&f.loginDelay, "login-delay", "0", "least time between POP3 logins; 0: none")
-	c.Flags().StringSliceVar(&f.senders, "sender", nil, "further `ADDRESS` it may send as; all that are to stay must be given, '' for none")
+	c.Flags().StringArrayVar(&f.senders, "sender", nil, "further `ADDRESS` it may send as; all that are to stay must be given, '' for none")
 	c.Flags().BoolVar(&f.shared, "shared", false, "allow several POP3 sessions at once (--shared=false: one)")
 	c.Flags().BoolVar(&f.enable, "enable", false, "let it log in and get mail")
 	c.Flags().BoolVar(&f.disable, "disable", false, "refuse its logins and its mail")
-	c.MarkFlagsMutuallyExclusive("enable", "disable")
 	return c
 }
 
 // changes takes the flags that were given; the others leave the account as it is.
 func (f *userFlags) changes(c *cobra.Command) (s admin.UserSet, err error) {
 	given := c.Flags().Changed
+	if err := exclusive(c, "enable", "disable"); err != nil {
+		return s, err
+	}
 	if given("name") {
 		s.Name = &f.name
 	}
@@ -279,12 +281,7 @@ func (f *userFlags) changes(c *cobra.Command) (s admin.UserSet, err error) {
 		return s, err
 	}
 	if given("sender") {
-		senders := []string{}
-		for _, one := range f.senders {
-			if one != "" {
-				senders = append(senders, one)
-			}
-		}
+		senders := append([]string{}, addresses(f.senders)...)
 		s.Senders = &senders
 	}
 	if given("shared") {

@@ -106,7 +106,7 @@ func (a *addressParser) sourceRoute() error {
 		if !a.eat('@') {
 			return errAddress
 		}
-		if _, err := a.domain(); err != nil {
+		if err := a.domain(); err != nil {
 			return err
 		}
 		if a.eat(':') {
@@ -122,27 +122,23 @@ func (a *addressParser) sourceRoute() error {
 // mailbox reads local-part ["@" domain].
 func (a *addressParser) mailbox() (string, error) {
 	start := a.pos
-	local, err := a.local()
+	quoted, err := a.local()
 	if err != nil {
 		return "", err
 	}
-	if !a.eat('@') {
-		if len(local) > maxAddress {
-			return "", errTooLong
+	rest := a.pos
+	if a.eat('@') {
+		if err := a.domain(); err != nil {
+			return "", err
 		}
-		return local, nil
 	}
-	domain, err := a.domain()
-	if err != nil {
-		return "", err
-	}
-	if a.pos-start > maxAddress {
+	switch {
+	case a.pos-start > maxAddress:
 		return "", errTooLong
+	case quoted != "":
+		return quoted + string(a.in[rest:a.pos]), nil
 	}
-	if raw := a.in[start:a.pos]; len(raw) == len(local)+1+len(domain) {
-		return string(raw), nil // one allocation in the common case
-	}
-	return local + "@" + domain, nil
+	return string(a.in[start:a.pos]), nil
 }
 
 func (a *addressParser) peek() byte {
@@ -160,7 +156,8 @@ func (a *addressParser) eat(c byte) bool {
 	return true
 }
 
-func (a *addressParser) local() (string, error) {
+// local reads a local part. One that was quoted is returned in its plainest form.
+func (a *addressParser) local() (quoted string, err error) {
 	if a.peek() == '"' {
 		return a.quoted()
 	}
@@ -173,7 +170,7 @@ func (a *addressParser) local() (string, error) {
 		return "", err
 	}
 	a.pos += n
-	return string(local), nil
+	return "", nil
 }
 
 // dotString returns the length of the dot-string in front of b. It may end in
@@ -269,7 +266,7 @@ func (a *addressParser) checkUTF8(b []byte) error {
 	return nil
 }
 
-func (a *addressParser) domain() (string, error) {
+func (a *addressParser) domain() error {
 	if a.peek() == '[' {
 		return a.literal()
 	}
@@ -287,38 +284,31 @@ func (a *addressParser) domain() (string, error) {
 			return a.endDomain(start, label)
 		}
 		if label > maxLabel {
-			return "", errTooLong
+			return errTooLong
 		}
 	}
 	return a.endDomain(start, label)
 }
 
-func (a *addressParser) endDomain(start, label int) (string, error) {
+func (a *addressParser) endDomain(start, label int) error {
 	domain := a.in[start:a.pos]
 	switch {
 	case label == 0 || domain[len(domain)-1] == '-':
-		return "", errAddress
+		return errAddress
 	case len(domain) > maxDomain:
-		return "", errTooLong
+		return errTooLong
 	}
-	if err := a.checkUTF8(domain); err != nil {
-		return "", err
-	}
-	return string(domain), nil
+	return a.checkUTF8(domain)
 }
 
 // literal reads an address literal (RFC 5321 section 4.1.3).
-func (a *addressParser) literal() (string, error) {
+func (a *addressParser) literal() error {
 	n := bytes.IndexByte(a.in[a.pos:], ']')
-	if n < 0 || n > maxDomain {
-		return "", errAddress
-	}
-	text := string(a.in[a.pos : a.pos+n+1])
-	if !validLiteral(text[1:n]) {
-		return "", errAddress
+	if n < 0 || n > maxDomain || !validLiteral(string(a.in[a.pos+1:a.pos+n])) {
+		return errAddress
 	}
 	a.pos += n + 1
-	return text, nil
+	return nil
 }
 
 func validLiteral(in string) bool {

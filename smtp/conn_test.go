@@ -3,7 +3,6 @@ package smtp
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -304,6 +303,6 @@ func TestIdleConnectionIsCheap(t *testing.T) {
 	runtime.GC() // the pool forgets
 	runtime.ReadMemStats(&after)
 	each := (int64(after.HeapInuse+after.StackInuse) - int64(before.HeapInuse+before.StackInuse)) / n
-	t.Log(fmt.Sprintf("%d octets a connection, this test's own side included", each))
+	t.Logf("%d octets a connection, this test's own side included", each)
 	require.Less(t, each, int64(40<<10))
 }

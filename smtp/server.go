@@ -192,12 +192,6 @@ func (cfg *ServerConfig) fill() {
 // Stats returns the server's counters.
 func (s *Server) Stats() *Stats { return &s.stats }
 
-func (s *Server) log(event string, kv ...any) {
-	if s.cfg.Log != nil {
-		s.cfg.Log(event, kv...)
-	}
-}
-
 // Serve accepts connections, each on a goroutine of its own, and returns when
 // all of them have ended: ErrServerClosed after Shutdown, ctx's error after ctx
 // ended, which cuts every connection, else the listener's error. It closes l.

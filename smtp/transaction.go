@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -310,7 +311,9 @@ func endsChunks(name string) bool {
 // take hands the message to the Session and answers for it.
 func (c *conn) take() {
 	m := &c.data
-	id, err := c.sess.Data(c.ctx, m)
+	ctx, cancel := context.WithDeadline(c.ctx, m.until.Add(c.cfg.CallTimeout))
+	id, err := c.sess.Data(ctx, m)
+	cancel()
 	whole := m.drain()
 	m.span = nil
 	switch {

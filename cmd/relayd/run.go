@@ -21,6 +21,7 @@ import (
 
 func newRun() *cobra.Command {
 	var path string
+	var tuning cluster.Tuning
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "run the node until SIGTERM",
@@ -29,10 +30,12 @@ second one stops it at once; SIGHUP reads certificates, tokens and what else
 can change live again. The process id is in DATA_DIR/relayd.pid.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runNode(cmd.Context(), path, os.NewFile(2, "stderr"))
+			return runNode(cmd.Context(), path, tuning, os.NewFile(2, "stderr"))
 		},
 	}
 	configFlag(cmd, &path)
+	cmd.Flags().DurationVar(&tuning.Promote, "promote-after", 0, "how long a new node must have caught up before it votes (0: the default)")
+	_ = cmd.Flags().MarkHidden("promote-after")
 	return cmd
 }
 
@@ -43,7 +46,7 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // runNode serves until ctx ends or a signal says so.
-func runNode(ctx context.Context, path string, stderr *os.File) error {
+func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os.File) error {
 	cfg, err := config.Load(path)
 	if err != nil {
 		return err
@@ -72,7 +75,7 @@ func runNode(ctx context.Context, path string, stderr *os.File) error {
 	if err := ensureMember(ctx, cfg, log); err != nil {
 		return err
 	}
-	n, err := node.New(cfg, node.Options{Log: log, Version: version(), Fatal: func(err error) {
+	n, err := node.New(cfg, node.Options{Log: log, Version: version(), Tuning: tuning, Fatal: func(err error) {
 		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
 		flush()
 		os.Exit(exitFailed)

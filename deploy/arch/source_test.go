@@ -41,7 +41,7 @@ func eachFile(t *testing.T, visit func(fset *token.FileSet, path string, f *ast.
 // nothing may be shared between them.
 func TestNoInitAndNoMutablePackageState(t *testing.T) {
 	eachFile(t, func(fset *token.FileSet, path string, f *ast.File) {
-		vars := map[*ast.Object]bool{}
+		vars := map[any]bool{} // what names stand for
 		for _, decl := range f.Decls {
 			switch decl := decl.(type) {
 			case *ast.FuncDecl:

@@ -82,6 +82,7 @@ func (d *Dev) run(args ...string) {
 	cmd := exec.Command(filepath.Join(d.bin, "relayd"), args...)
 	out := new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = out, out
+	began := time.Now()
 	require.NoError(d.t, cmd.Start())
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
@@ -95,6 +96,7 @@ func (d *Dev) run(args ...string) {
 		_, err := os.Stat(ready)
 		return err == nil
 	})
+	d.t.Logf("relayd dev was ready after %.1f s", time.Since(began).Seconds())
 }
 
 // Stop ends the cluster; its state stays until the test's end.
@@ -103,9 +105,11 @@ func (d *Dev) Stop() {
 	if d.cmd == nil {
 		return
 	}
+	began := time.Now()
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.ended:
+		d.t.Logf("relayd dev stopped after %.1f s", time.Since(began).Seconds())
 	case <-time.After(40 * time.Second):
 		_ = d.cmd.Process.Kill()
 		<-d.ended

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ type Options struct {
 	// Dial opens the connections between members; nil: the system's. Tests cut
 	// links here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Grace is how long transactions and deliveries under way may take to end
+	// at a stop; 0: 15 s and 5 s.
+	Grace time.Duration
 }
 
 // Node is one relay. New opens it, Run serves.
@@ -60,6 +64,8 @@ type Node struct {
 	metrics   *metrics
 	draining  atomic.Bool
 	stir      chan struct{} // sessions or settings changed: refresh
+	crash     chan struct{} // closed by Crash
+	crashed   sync.Once
 }
 
 // listener is one open port and who serves it.
@@ -74,7 +80,7 @@ type listener struct {
 // is served before Run. The order is that of cheap failures first: a port that
 // is taken is told before a store is opened.
 func New(c *config.Config, o Options) (*Node, error) {
-	n := &Node{conf: c, options: o, log: o.Log, started: time.Now(), stir: make(chan struct{}, 1)}
+	n := &Node{conf: c, options: o, log: o.Log, started: time.Now(), stir: make(chan struct{}, 1), crash: make(chan struct{})}
 	if n.log == nil {
 		n.log = zap.NewNop()
 	}
@@ -179,7 +185,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
 		Spool: n.outbound, Agent: n.agent, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
-		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination},
+		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})
 	return nil
 }
@@ -270,7 +276,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("admin", n.serveAdmin)
 	start("storage", n.storage.watch)
 	start("refresh", n.refresher)
-	start("queue", n.queue.Run)
+	start("queue", n.deliver)
 	start("maildrops", n.drops.watch)
 	start("clients", n.serveClients)
 
@@ -278,6 +284,8 @@ func (n *Node) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case <-n.crash:
+		err = n.cluster.Crash(nil)
 	}
 	n.draining.Store(true)
 	for i := len(stages) - 1; i >= 0; i-- {
@@ -287,6 +295,11 @@ func (n *Node) Run(ctx context.Context) error {
 	n.close()
 	return err
 }
+
+// Crash ends a running node as kill -9 would, as far as that is possible inside
+// a process: raft and the store are dropped first and flush nothing, then the
+// rest goes down. For tests; Run returns.
+func (n *Node) Crash() { n.crashed.Do(func() { close(n.crash) }) }
 
 // serveClients serves SMTP and POP3; at the end it lets transactions finish.
 func (n *Node) serveClients(ctx context.Context) error {
@@ -303,7 +316,7 @@ func (n *Node) serveClients(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		<-gctx.Done()
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(n.options.Grace, stopGrace))
 		defer cancel()
 		n.shutdownClients(grace)
 		stop()
@@ -361,4 +374,10 @@ func (n *Node) trusted(a netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// deliver runs the queue manager and says goodbye to the next hops after it.
+func (n *Node) deliver(ctx context.Context) error {
+	err := n.queue.Run(ctx)
+	return errors.Join(err, n.agent.Close())
 }

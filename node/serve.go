@@ -198,5 +198,19 @@ func (n *Node) defaultDomain() string {
 
 // newAgent makes the delivery agent of the configuration.
 func newAgent(d config.Delivery, hostname string, routes remote.Router, log *zap.Logger) (*remote.Agent, error) {
-	return nil, nil
+	dns, err := remote.NewDNS(d.DNSServers)
+	if err != nil {
+		return nil, fmt.Errorf("[delivery] dns_servers: %w", err)
+	}
+	policy := remote.Opportunistic
+	switch d.TLS {
+	case config.DeliveryTLSOff:
+		policy = remote.Off
+	case config.DeliveryTLSRequired:
+		policy = remote.Required
+	}
+	return remote.New(remote.Config{
+		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
+		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection, Sources: d.SourceAddresses, Log: log.Named("remote"),
+	})
 }

@@ -21,7 +21,7 @@ func (a *app) change(c *cobra.Command, what string, f func(ctx context.Context, 
 		if err := f(ctx, client); err != nil {
 			return err
 		}
-		return a.emit(done{OK: true, What: what}, func() { a.say("%s.", clean(strings.ToUpper(what[:1])+what[1:])) })
+		return a.emit(done{OK: true, What: what}, func() { a.say("%s", sentence(what)) })
 	})
 }
 
@@ -34,7 +34,7 @@ func (a *app) removed(r *admin.Removed, what string) error {
 			a.say("%s %s is removed.", strings.ToUpper(what[:1])+what[1:], clean(r.Name))
 		}
 		for _, e := range r.Effects {
-			a.say("  %s", clean(e))
+			a.say("  %s", sentence(e))
 		}
 	})
 }

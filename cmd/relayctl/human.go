@@ -149,6 +149,18 @@ func clean(s string) string {
 	}, s)
 }
 
+// sentence makes a sentence of a clause. A first word that is a name, with a
+// digit or a sign in it, stays as it is.
+func sentence(s string) string {
+	s = strings.TrimSuffix(clean(s), ".") + "."
+	word, _, _ := strings.Cut(s, " ")
+	if r := []rune(s); !strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsLetter(r) }) {
+		r[0] = unicode.ToUpper(r[0])
+		return string(r)
+	}
+	return s
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"

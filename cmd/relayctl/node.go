@@ -66,7 +66,7 @@ func (a *app) showChange(n *admin.NodeChange) {
 		a.say("Nothing was changed. This would happen:")
 	}
 	for _, e := range n.Effects {
-		a.say("%s.", clean(e))
+		a.say("%s", sentence(e))
 	}
 }
 

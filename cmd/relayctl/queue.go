@@ -121,8 +121,17 @@ func (a *app) queueTable() *table {
 
 func (a *app) queueRows(t *table, m admin.QueueMessage) {
 	for _, r := range m.Recipients {
-		t.row(m.ID, seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.next(r.NextAttempt), orDash(m.Owner), orDash(r.LastReply))
+		t.row(m.ID, seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.due(r), orDash(m.Owner), orDash(r.LastReply))
 	}
+}
+
+// due says when a recipient is tried next; parked mail keeps its time but is
+// not tried.
+func (a *app) due(r admin.QueueRecipient) string {
+	if r.State == admin.StateHeld || r.State == admin.StateSuspended {
+		return "-"
+	}
+	return a.next(r.NextAttempt)
 }
 
 func (a *app) queueShow() *cobra.Command {
@@ -166,7 +175,7 @@ func (a *app) showMessage(m *admin.QueueDetail) {
 	a.say("")
 	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "LAST REPLY")
 	for i, r := range m.Recipients {
-		t.row(r.Address, r.State, r.Attempts, a.next(r.NextAttempt), at(m.Route, i), at(m.LastHost, i), orDash(r.LastReply))
+		t.row(r.Address, r.State, r.Attempts, a.due(r), at(m.Route, i), at(m.LastHost, i), orDash(r.LastReply))
 	}
 	t.flush()
 	if len(m.Why) > 0 {

@@ -96,7 +96,7 @@ func (a *app) showTrace(m *admin.Trace) {
 	a.say("")
 	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "LAST REPLY")
 	for _, r := range m.Recipients {
-		t.row(r.Address, r.State, r.Attempts, a.next(r.NextAttempt), orDash(r.LastReply))
+		t.row(r.Address, r.State, r.Attempts, a.due(r), orDash(r.LastReply))
 	}
 	t.flush()
 	a.say("")

@@ -1,0 +1,176 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"crypto/tls"
+	"crypto/x509"
+
+	"go.uber.org/zap"
+
+	"relay/queue"
+	"relay/smtp"
+)
+
+// TLSPolicy says when connections are encrypted.
+type TLSPolicy uint8
+
+// The policies.
+const (
+	Opportunistic TLSPolicy = iota // where the host offers it, with any certificate; in clear otherwise (RFC 7435)
+	Off                            // never
+	Required                       // always, with any certificate; mail waits otherwise
+)
+
+// Config is what an Agent needs. Hostname is required.
+type Config struct {
+	Hostname string   // of this relay: for EHLO, and to find itself among MX hosts
+	Helo     string   // for EHLO; empty: Hostname
+	Router   Router   // nil: all mail by MX
+	Resolver Resolver // nil: the system's name servers
+	Port     int      // of mail hosts; 25
+	TLS      TLSPolicy
+	Roots    *x509.CertPool // for REQUIRETLS; nil: the system's
+
+	ConnectTimeout time.Duration // to one address; 30 seconds
+	Client         smtp.ClientOptions
+	Idle           time.Duration // a connection stays open for the next message; 2 seconds
+	Messages       int           // over one connection; 100
+	IdleMax        int           // connections open without a message; 100
+	Patience       time.Duration // no further host is tried after it; 10 minutes
+
+	Sources []netip.Addr // to connect from, in turns
+	// Own are the addresses of this host. Nil: those of its interfaces, if Port
+	// is 25; on another port it can not meet itself.
+	Own []netip.Addr
+	// HardGreeting makes a 5xx greeting of all hosts final. By default the mail
+	// waits: it says more of the host's state than of the mail.
+	HardGreeting bool
+	Log          *zap.Logger
+}
+
+// Agent is a queue.Agent that speaks SMTP and LMTP. It is safe for concurrent
+// use. Close it after the last Deliver.
+type Agent struct {
+	conf   Config
+	log    *zap.Logger
+	own    []netip.Addr
+	source atomic.Uint32
+	pool   *pool
+	clear  *recent // hosts whose TLS does not work
+	resume tls.ClientSessionCache
+	stats  Stats
+}
+
+// Stats counts what an Agent did.
+type Stats struct {
+	Connections atomic.Uint64 // opened
+	Reused      atomic.Uint64 // messages over a connection that was open
+	Failures    atomic.Uint64 // connections that did not come about
+	TLS         atomic.Uint64 // connections that were encrypted
+}
+
+// New makes an Agent.
+func New(c Config) (*Agent, error) {
+	if c.Hostname == "" {
+		return nil, errors.New("remote: an agent needs a hostname")
+	}
+	if c.Resolver == nil {
+		r, err := NewDNS(nil)
+		if err != nil {
+			return nil, err
+		}
+		c.Resolver = r
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	c.Port = cmp.Or(c.Port, 25)
+	c.Helo = cmp.Or(c.Helo, c.Hostname)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 30*time.Second)
+	c.Idle = cmp.Or(c.Idle, 2*time.Second)
+	c.Messages = cmp.Or(c.Messages, 100)
+	c.IdleMax = cmp.Or(c.IdleMax, 100)
+	c.Patience = cmp.Or(c.Patience, 10*time.Minute)
+	c.Client.Hostname = c.Helo
+	if c.Client.Buffers == nil {
+		c.Client.Buffers = smtp.NewBuffers()
+	}
+	return &Agent{
+		conf: c, log: c.Log, own: ownAddresses(c),
+		pool:   newPool(c.Idle, c.IdleMax),
+		clear:  newRecent(time.Hour, 1000),
+		resume: tls.NewLRUClientSessionCache(256),
+	}, nil
+}
+
+func ownAddresses(c Config) []netip.Addr {
+	if c.Own != nil || c.Port != 25 {
+		return c.Own
+	}
+	var all []netip.Addr
+	addrs, _ := net.InterfaceAddrs() // none: the name alone must do
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				all = append(all, ip.Unmap())
+			}
+		}
+	}
+	return all
+}
+
+// Stats returns the agent's counters.
+func (a *Agent) Stats() *Stats { return &a.stats }
+
+// Close says goodbye on all idle connections and waits until that is done, a
+// few seconds at most.
+func (a *Agent) Close() error {
+	a.pool.close()
+	return nil
+}
+
+// Deliver implements queue.Agent.
+func (a *Agent) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
+	d := newDelivery(a, job)
+	hops, f := a.find(ctx, job, d)
+	if f == nil {
+		f = d.tryAll(ctx, hops)
+	}
+	d.rest(ctx, f)
+	return d.verdicts
+}
+
+// find says where the job goes. Neither hops nor a fault: it is done.
+func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *fault) {
+	t, err := a.target(ctx, job)
+	if err != nil {
+		return nil, deferred("4.3.5 no route: %v", err)
+	}
+	switch t.Kind {
+	case Discard:
+		d.all(queue.Verdict{Outcome: queue.Delivered, Reply: "2.0.0 discarded by route"})
+		return nil, nil
+	case HTTPS:
+		return nil, deferred("4.3.5 routes to web services are not supported by this version: %s", t.URL)
+	case MX:
+		return a.mxHops(ctx, job.Domain)
+	}
+	return a.routeHops(ctx, t)
+}
+
+func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {
+	if job.Route != "" {
+		return ParseTarget(job.Route)
+	}
+	if a.conf.Router == nil {
+		return Target{Kind: MX}, nil
+	}
+	return a.conf.Router.Route(ctx, job.Domain)
+}

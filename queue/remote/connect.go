@@ -1,0 +1,205 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/queue"
+	"relay/smtp"
+)
+
+// conn is one connection to a hop.
+type conn struct {
+	client *smtp.Client
+	hop    hop
+	key    key
+	tls    string
+	idle   bool // it came from the pool
+	sent   int  // transactions since it was taken or opened
+	total  int  // transactions in all
+	since  time.Time
+}
+
+// key says which connections can stand for each other.
+type key struct {
+	hop      hop
+	verified bool
+}
+
+// connect gives a connection to a hop: an idle one, unless a fresh one is
+// wanted, or a new one.
+func (a *Agent) connect(ctx context.Context, h hop, verified, fresh bool) (*conn, *fault) {
+	k := key{h, verified}
+	if !fresh {
+		if c := a.pool.get(k); c != nil {
+			c.idle, c.sent = true, 0
+			a.stats.Reused.Add(1)
+			return c, nil
+		}
+	}
+	c, f := a.dial(ctx, k, a.wantsTLS(k))
+	if f != nil {
+		a.stats.Failures.Add(1)
+	}
+	return c, f
+}
+
+func (a *Agent) wantsTLS(k key) bool {
+	switch {
+	case k.verified || a.conf.TLS == Required:
+		return true
+	case a.conf.TLS == Off:
+		return false
+	}
+	return !a.clear.has(k.hop)
+}
+
+// must: the connection is of no use in clear.
+func (a *Agent) must(k key) bool { return k.verified || a.conf.TLS == Required }
+
+func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
+	raw, err := a.open(ctx, k.hop.addr)
+	if err != nil {
+		return nil, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.4.1 " + dialText(err)}
+	}
+	o := a.conf.Client
+	o.LMTP = k.hop.lmtp
+	client, err := smtp.NewClient(ctx, raw, o)
+	if err != nil {
+		return nil, a.refusal(k, err)
+	}
+	a.stats.Connections.Add(1)
+	c := &conn{client: client, hop: k.hop, key: k}
+	if !secure {
+		return c, nil
+	}
+	retry, f := a.encrypt(ctx, c)
+	if retry {
+		return a.dial(ctx, k, false)
+	}
+	return c, f
+}
+
+func (a *Agent) open(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{Timeout: a.conf.ConnectTimeout, KeepAlive: 30 * time.Second}
+	if from, ok := a.from(to.Addr()); ok {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	return d.DialContext(ctx, "tcp", to.String())
+}
+
+// from chooses the source address: in turns among those of the right family.
+func (a *Agent) from(to netip.Addr) (netip.Addr, bool) {
+	n := len(a.conf.Sources)
+	if n == 0 {
+		return netip.Addr{}, false
+	}
+	start := int(a.source.Add(1))
+	for i := range n {
+		if s := a.conf.Sources[(start+i)%n]; s.Is4() == to.Is4() {
+			return s, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// dialText leaves the addresses out: they stand in the verdict's host.
+func dialText(err error) string {
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return "connection timed out"
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil {
+		return strings.TrimPrefix(plain(e.Err), "connect: ")
+	}
+	return plain(err)
+}
+
+// refusal is what became of a connection whose greeting or EHLO failed.
+func (a *Agent) refusal(k key, err error) *fault {
+	f := &fault{outcome: queue.Deferred, host: k.hop.String(), next: true}
+	r, ok := errors.AsType[*smtp.Reply](err)
+	switch {
+	case ok && r.Cause == nil:
+		f.text = text(r)
+		if r.Code >= 500 && a.conf.HardGreeting {
+			f.outcome = queue.Failed
+		}
+	case ok:
+		f.text = text(r)
+	case timedOut(err):
+		f.text = "4.4.2 timed out while waiting for the greeting"
+	default:
+		f.text = "4.4.2 no SMTP greeting: " + plain(err)
+	}
+	return f
+}
+
+func timedOut(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// encrypt does STARTTLS. retry: it failed, and a new connection in clear will do.
+func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
+	k := c.key
+	if _, ok := c.client.Has("STARTTLS"); !ok {
+		return false, a.inClear(c, "the host does not offer STARTTLS")
+	}
+	err := c.client.StartTLS(ctx, a.tlsConfig(k))
+	if err == nil {
+		state, _ := c.client.TLS()
+		c.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "") + " " + tls.CipherSuiteName(state.CipherSuite)
+		a.stats.TLS.Add(1)
+		return false, nil
+	}
+	if r, ok := errors.AsType[*smtp.Reply](err); ok && r.Code != 421 {
+		return false, a.inClear(c, "the host refused STARTTLS: "+text(r))
+	} else if ok {
+		_ = c.client.Close()
+		return false, a.refusal(k, err)
+	}
+	_ = c.client.Close()
+	if a.must(k) || ctx.Err() != nil {
+		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err)}
+	}
+	a.log.Info("delivery: TLS failed, going on in clear", zap.String("host", k.hop.String()), zap.Error(err))
+	a.clear.add(k.hop)
+	return true, nil
+}
+
+// inClear goes on without TLS, if that is allowed.
+func (a *Agent) inClear(c *conn, why string) *fault {
+	if !a.must(c.key) {
+		return nil
+	}
+	a.pool.quit(c)
+	f := &fault{outcome: queue.Deferred, host: c.hop.String(), next: true, text: "4.7.4 TLS is required, but " + why}
+	if c.key.verified {
+		// RFC 8689 §4.2.1: where no host will do, the message goes back.
+		f.outcome, f.next, f.text = queue.Failed, false, fmt.Sprintf("5.7.30 the message requires TLS, but %s", why)
+	}
+	return f
+}
+
+func (a *Agent) tlsConfig(k key) *tls.Config {
+	c := &tls.Config{ServerName: k.hop.name, ClientSessionCache: a.resume}
+	if k.hop.name == "" {
+		c.ServerName = k.hop.addr.Addr().String()
+	}
+	if k.verified {
+		c.MinVersion, c.RootCAs = tls.VersionTLS12, a.conf.Roots
+		c.ClientSessionCache = nil
+		return c
+	}
+	// RFC 7435: any encryption is better than what would follow, clear text.
+	c.InsecureSkipVerify, c.MinVersion = true, tls.VersionTLS10
+	return c
+}

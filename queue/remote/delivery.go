@@ -1,0 +1,366 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"relay/queue"
+	"relay/smtp"
+)
+
+const (
+	maxRecipients = 100             // in a transaction, RFC 5321 §4.5.3.1.8
+	afterDot      = 5 * time.Second // for the answer to the dot when the right to act ends
+)
+
+// delivery is one call of Deliver.
+type delivery struct {
+	a        *Agent
+	job      *queue.Job
+	verdicts []queue.Verdict
+	open     []int // recipients without a verdict, by their place in the job
+	start    time.Time
+	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
+}
+
+func newDelivery(a *Agent, job *queue.Job) *delivery {
+	d := &delivery{a: a, job: job, start: time.Now(), verdicts: make([]queue.Verdict, len(job.Recipients)), open: make([]int, len(job.Recipients))}
+	for i := range job.Recipients {
+		d.verdicts[i].Ref = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}
+		d.open[i] = i
+	}
+	return d
+}
+
+// set gives the i-th recipient its verdict.
+func (d *delivery) set(i int, v queue.Verdict) {
+	v.Ref, v.At = d.verdicts[i].Ref, time.Now()
+	d.verdicts[i] = v
+}
+
+// all gives every open recipient the same verdict.
+func (d *delivery) all(v queue.Verdict) {
+	for _, i := range d.open {
+		d.set(i, v)
+	}
+	d.open = nil
+}
+
+// rest settles what no hop has settled.
+func (d *delivery) rest(ctx context.Context, f *fault) {
+	if len(d.open) == 0 {
+		return
+	}
+	switch {
+	case ctx.Err() != nil:
+		d.all(queue.Verdict{Outcome: queue.Deferred, Untried: true, Reply: "4.3.2 broken off: this node may not act any more"})
+	case f == nil:
+		d.all(queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 no host could be tried"})
+	default:
+		d.all(queue.Verdict{Outcome: f.outcome, Reply: f.text, Host: f.host, NextHop: f.next, Untried: f.untried})
+	}
+}
+
+// tryAll tries the hops in their order until every recipient has a verdict. It
+// returns the last fault.
+func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
+	var last *fault
+	for i := range hops {
+		if len(d.open) == 0 || ctx.Err() != nil || i > 0 && time.Since(d.start) > d.a.conf.Patience {
+			break
+		}
+		// A no of one host is the last word only where no other host said
+		// later.
+		if f := d.try(ctx, hops[i]); f != nil && (last == nil || f.outcome != queue.Failed) {
+			last = f
+		}
+	}
+	return last
+}
+
+// try gives one hop everything that is open. A fault: the open rest is better
+// tried with the next.
+func (d *delivery) try(ctx context.Context, h hop) *fault {
+	fresh := false
+	for len(d.open) > 0 {
+		c, f := d.a.connect(ctx, h, d.job.RequireTLS, fresh)
+		if f != nil {
+			return f
+		}
+		again, f := d.converse(ctx, c)
+		if f != nil || !again {
+			return f
+		}
+		fresh = true // an idle connection had died
+	}
+	return nil
+}
+
+// converse sends one transaction after another on a connection and gives it
+// back. again: it was an idle one that turned out dead; try a fresh one.
+func (d *delivery) converse(ctx context.Context, c *conn) (again bool, f *fault) {
+	for len(d.open) > 0 {
+		before := len(d.open)
+		usable, f := d.transaction(ctx, c)
+		if !usable {
+			_ = c.client.Close()
+			idle := c.idle && c.sent == 0
+			if idle && f != nil && f.next && ctx.Err() == nil {
+				return true, nil
+			}
+			return false, f
+		}
+		c.sent++
+		c.total++
+		full := c.total >= d.a.conf.Messages
+		if most := c.client.MaxTransactions(); most > 0 && c.total >= most {
+			full = true
+		}
+		done := f != nil || len(d.open) == 0 || len(d.open) == before
+		if full {
+			d.a.pool.quit(c)
+			return len(d.open) > 0 && !done, f
+		}
+		if done {
+			d.a.pool.put(c)
+			return false, f
+		}
+	}
+	return false, nil
+}
+
+// transaction sends the message once, to as many of the open recipients as go
+// into one transaction.
+func (d *delivery) transaction(ctx context.Context, c *conn) (usable bool, f *fault) {
+	group := d.open
+	most := maxRecipients
+	if n := c.client.MaxRecipients(); n > 0 {
+		most = min(most, n)
+	}
+	group = group[:min(len(group), most)]
+	if d.job.RequireTLS {
+		if _, ok := c.client.Has("REQUIRETLS"); !ok {
+			// RFC 8689 §4.2.1: another host may offer it.
+			return true, &fault{outcome: queue.Failed, host: c.hop.String(), text: "5.7.30 the message requires TLS all the way, and the host does not offer REQUIRETLS"}
+		}
+	}
+	env := d.envelope(c, group)
+	body, err := d.job.Open()
+	if err != nil {
+		return true, unreadable(err)
+	}
+	defer body.Close()
+	in := &watched{Reader: body}
+	sendCtx, beforeDot, done := d.fence(ctx)
+	replies, err := c.client.Send(sendCtx, env, in, beforeDot)
+	done()
+	f = d.take(ctx, c, group, replies, err)
+	if f != nil && in.err != nil {
+		f = unreadable(in.err)
+	}
+	return err == nil, f
+}
+
+// watched remembers that the message could not be read: not the hop's fault.
+type watched struct {
+	io.Reader
+	err error
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
+}
+
+func unreadable(err error) *fault {
+	return &fault{outcome: queue.Deferred, text: "4.3.0 the message could not be read: " + plain(err)}
+}
+
+// fence makes the context for a Send. Before the final dot it ends with ctx;
+// after it there is nothing to save any more, and the answer is worth a wait.
+func (d *delivery) fence(ctx context.Context) (context.Context, func() error, func()) {
+	sendCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	var sent atomic.Bool
+	stop := context.AfterFunc(ctx, func() {
+		if !sent.Load() {
+			cancel(context.Cause(ctx))
+			return
+		}
+		time.AfterFunc(afterDot, func() { cancel(context.Cause(ctx)) })
+	})
+	beforeDot := func() error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if d.job.Live != nil {
+			if err := d.job.Live(); err != nil {
+				return &notLive{err}
+			}
+		}
+		sent.Store(true)
+		return nil
+	}
+	return sendCtx, beforeDot, func() { stop(); cancel(nil) }
+}
+
+// notLive says that the node had lost its right to act.
+type notLive struct{ error }
+
+func (e *notLive) Unwrap() error { return e.error }
+
+func (d *delivery) envelope(c *conn, group []int) *smtp.Envelope {
+	j := d.job
+	e := &smtp.Envelope{From: j.Sender, Size: j.Size, To: make([]smtp.Rcpt, len(group))}
+	e.Options.Ret, e.Options.EnvID, e.Options.RequireTLS = j.Ret, j.EnvID, j.RequireTLS
+	for k, i := range group {
+		r := &j.Recipients[i]
+		e.To[k] = smtp.Rcpt{Address: r.Address, Options: smtp.RcptOptions{Notify: r.Notify, ORCPT: r.Original}}
+	}
+	_, eight := c.client.Has("8BITMIME")
+	switch {
+	case j.Binary:
+		e.Options.Body = smtp.BodyBinaryMIME
+	case j.EightBit && eight:
+		// To a host without 8BITMIME the message goes as it is, as most relays
+		// do it: hosts that really cut the eighth bit are gone, and a bounce
+		// or a rewritten body would harm the mail for certain.
+		e.Options.Body = smtp.Body8BitMIME
+	}
+	_, utf8 := c.client.Has("SMTPUTF8")
+	// The message may have asked for SMTPUTF8 without a need.
+	e.Options.UTF8 = j.UTF8 && (utf8 || !d.plainHeader())
+	return e
+}
+
+// plainHeader reports whether the message's header is ASCII.
+func (d *delivery) plainHeader() bool {
+	if d.plain == 0 {
+		d.plain = -1
+		if d.readHeader() {
+			d.plain = 1
+		}
+	}
+	return d.plain > 0
+}
+
+func (d *delivery) readHeader() bool {
+	body, err := d.job.Open()
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	in := bufio.NewReader(io.LimitReader(body, 1<<20))
+	for {
+		line, err := in.ReadSlice('\n')
+		for _, c := range line {
+			if c >= 0x80 {
+				return false
+			}
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return err == io.EOF
+		}
+		if len(line) <= 2 && strings.Trim(string(line), "\r\n") == "" {
+			return true
+		}
+	}
+}
+
+// take turns replies into verdicts. Recipients that another host, or another
+// transaction, may still take stay open; then the fault says why.
+func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*smtp.Reply, err error) *fault {
+	var f *fault
+	later := append([]int(nil), d.open[len(group):]...)
+	progress := false
+	for _, r := range replies {
+		progress = progress || r.Positive()
+	}
+	same := shared(replies)
+	var left []int
+	for k, i := range group {
+		r := replies[k]
+		maybe := errors.Is(r, smtp.ErrMaybeSent)
+		switch {
+		case r.Positive():
+			d.set(i, d.verdict(c, r, queue.Delivered))
+		case maybe:
+			v := d.verdict(c, r, queue.Deferred)
+			v.Reply = "4.4.2 no answer to the end of the message: it may have been delivered"
+			d.set(i, v)
+		case progress && tooMany(r):
+			left = append(left, i) // goes into the next transaction
+		case !r.Temporary():
+			d.set(i, d.verdict(c, r, queue.Failed))
+		case ctx.Err() != nil || isNotLive(r):
+			f = &fault{outcome: queue.Deferred, untried: true, text: "4.3.2 broken off: this node may not act any more"}
+			left = append(left, i)
+		case same || r.Cause != nil || r.Code == 421:
+			// The host, or the sender at this host: another one may do better.
+			f = &fault{outcome: queue.Deferred, text: text(r), host: c.hop.String(), next: r.Cause != nil && err != nil || r.Code == 421}
+			left = append(left, i)
+		default:
+			d.set(i, d.verdict(c, r, queue.Deferred))
+		}
+	}
+	d.open = append(left, later...)
+	if f == nil && err != nil && len(d.open) > 0 {
+		f = &fault{outcome: queue.Deferred, text: "4.4.2 the connection failed: " + plain(err), host: c.hop.String(), next: true}
+	}
+	return f
+}
+
+// shared: all recipients got the very same reply, so that it was not about one
+// of them.
+func shared(replies []*smtp.Reply) bool {
+	for _, r := range replies[1:] {
+		if r != replies[0] {
+			return false
+		}
+	}
+	return true
+}
+
+// tooMany: RFC 5321 §4.5.3.1.10, where 552 is to be taken for 452.
+func tooMany(r *smtp.Reply) bool {
+	return r.Code == 452 && (r.Enhanced == "" || r.Enhanced == "4.5.3") || r.Code == 552 && r.Enhanced == "5.5.3"
+}
+
+func isNotLive(r *smtp.Reply) bool {
+	_, ok := errors.AsType[*notLive](error(r))
+	return ok
+}
+
+func (d *delivery) verdict(c *conn, r *smtp.Reply, o queue.Outcome) queue.Verdict {
+	v := queue.Verdict{Outcome: o, Reply: text(r), Host: c.hop.String(), TLS: c.tls, Final: c.hop.lmtp}
+	_, v.Passed = c.client.Has("DSN")
+	return v
+}
+
+// text is a reply as the queue keeps it: with its code where a host said it,
+// without where it is our own word.
+func text(r *smtp.Reply) string {
+	s := r.Error()
+	if r.Cause != nil && len(s) > 4 {
+		return s[4:]
+	}
+	return s
+}
+
+// plain is an error for people.
+func plain(err error) string {
+	s := strings.TrimPrefix(err.Error(), "smtp: ")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,238 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"relay/queue"
+)
+
+const (
+	maxPreferences = 5  // of MX records
+	maxAddresses   = 10 // tried in one attempt
+)
+
+// hop is one address to connect to.
+type hop struct {
+	name string // of the host; empty for an address literal
+	addr netip.AddrPort
+	lmtp bool
+}
+
+func (h hop) String() string {
+	if h.name == "" || h.name == h.addr.Addr().String() {
+		return fmt.Sprintf("[%s]:%d", h.addr.Addr(), h.addr.Port())
+	}
+	return fmt.Sprintf("%s [%s]:%d", h.name, h.addr.Addr(), h.addr.Port())
+}
+
+// fault is why no hop, or none of them, could be used.
+type fault struct {
+	outcome queue.Outcome
+	text    string // begins with an enhanced code or, from a host, with its reply
+	host    string
+	next    bool // it speaks of the destination, not of the recipients
+	untried bool
+}
+
+func failed(format string, args ...any) *fault {
+	return &fault{outcome: queue.Failed, text: fmt.Sprintf(format, args...)}
+}
+
+func deferred(format string, args ...any) *fault {
+	return &fault{outcome: queue.Deferred, text: fmt.Sprintf(format, args...), next: true}
+}
+
+// hosts finds the addresses of a route's host.
+func (a *Agent) routeHops(ctx context.Context, t Target) ([]hop, *fault) {
+	port := cmp.Or(t.Port, a.conf.Port)
+	addrs, err := a.host(ctx, t.Host)
+	if err != nil {
+		// A route is set by hand. Its mistakes are the operator's to mend, and
+		// no reason to return mail.
+		return nil, deferred("4.4.4 the route's host %s was not found: %v", t.Host, err)
+	}
+	return a.hops(nil, t.Host, interleave(addrs), port, t.Kind == LMTP), nil
+}
+
+func (a *Agent) host(ctx context.Context, name string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{addr.Unmap()}, nil
+	}
+	if r, ok := a.conf.Resolver.(interface {
+		Host(context.Context, string) ([]netip.Addr, error)
+	}); ok {
+		return r.Host(ctx, name)
+	}
+	return a.conf.Resolver.Addresses(ctx, strings.ToLower(name))
+}
+
+func (a *Agent) hops(to []hop, name string, addrs []netip.Addr, port int, lmtp bool) []hop {
+	for _, addr := range addrs {
+		if len(to) < maxAddresses {
+			to = append(to, hop{name, netip.AddrPortFrom(addr, uint16(port)), lmtp})
+		}
+	}
+	return to
+}
+
+// mxHops finds the mail hosts of a domain, RFC 5321 §5.1, best first.
+func (a *Agent) mxHops(ctx context.Context, domain string) ([]hop, *fault) {
+	if strings.HasPrefix(domain, "[") {
+		return a.literal(domain)
+	}
+	name, err := idna.Lookup.ToASCII(domain)
+	if err != nil {
+		// Names with an underscore or the like are no valid names, but DNS
+		// may know them.
+		if name = strings.ToLower(domain); !ascii(name) {
+			return nil, failed("5.1.2 %s is not a domain name", domain)
+		}
+	}
+	records, err := a.conf.Resolver.MX(ctx, name)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNoName):
+		return nil, failed("5.1.2 the domain %s does not exist", domain)
+	case errors.Is(err, ErrNoData):
+		records = nil
+	default:
+		return nil, deferred("4.4.3 the mail hosts of %s could not be looked up: %v", domain, err)
+	}
+	if len(records) == 0 { // the implicit MX
+		records = []Record{{Host: name}}
+	} else if records = slices.DeleteFunc(records, func(r Record) bool { return r.Host == "" }); len(records) == 0 {
+		return nil, failed("5.1.10 the domain %s accepts no mail (null MX)", domain) // RFC 7505 §4.2
+	}
+	return a.resolve(ctx, domain, order(records))
+}
+
+// order sorts by preference, equals at random, and cuts off what is too much.
+func order(records []Record) []Record {
+	records = slices.Clone(records)
+	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	slices.SortStableFunc(records, func(x, y Record) int { return cmp.Compare(x.Preference, y.Preference) })
+	preferences := 1
+	for i := 1; i < len(records); i++ {
+		if records[i].Preference != records[i-1].Preference {
+			if preferences++; preferences > maxPreferences {
+				return records[:i]
+			}
+		}
+	}
+	return records
+}
+
+// resolve turns mail hosts into addresses. Hosts from our own on are left out:
+// mail must get closer to its end with every hop (RFC 5321 §5.1).
+func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([]hop, *fault) {
+	var all []hop
+	var last error
+	for i := 0; i < len(records); {
+		// All of one preference, to find ourselves among any of them.
+		var same []hop
+		j := i
+		for ; j < len(records) && records[j].Preference == records[i].Preference; j++ {
+			addrs, err := a.conf.Resolver.Addresses(ctx, records[j].Host)
+			if err != nil {
+				last = cmp.Or(last, err)
+				if !settled(err) {
+					last = err
+				}
+				continue
+			}
+			if a.self(records[j].Host, addrs) {
+				if len(all) == 0 {
+					return nil, failed("5.4.6 mail for %s loops back to this host", domain)
+				}
+				return all, nil
+			}
+			same = a.hops(same, records[j].Host, interleave(addrs), a.conf.Port, false)
+		}
+		all = append(all, same...)
+		if len(all) >= maxAddresses {
+			return all[:maxAddresses], nil
+		}
+		i = j
+	}
+	switch {
+	case len(all) > 0:
+		return all, nil
+	case len(records) == 1 && records[0].Preference == 0 && last != nil && settled(last) && strings.EqualFold(records[0].Host, domain):
+		return nil, failed("5.4.4 the domain %s has no mail host: %v", domain, last)
+	case settled(last):
+		return nil, deferred("4.4.4 no mail host of %s has an address: %v", domain, last)
+	}
+	return nil, deferred("4.4.3 the mail hosts of %s could not be looked up: %v", domain, last)
+}
+
+// self: is this host us?
+func (a *Agent) self(name string, addrs []netip.Addr) bool {
+	if strings.EqualFold(name, a.conf.Hostname) {
+		return true
+	}
+	return slices.ContainsFunc(addrs, func(x netip.Addr) bool {
+		return x.IsUnspecified() || slices.Contains(a.own, x)
+	})
+}
+
+// literal reads a domain of the form [192.0.2.1] or [IPv6:2001:db8::1].
+func (a *Agent) literal(domain string) ([]hop, *fault) {
+	s, ok := strings.CutSuffix(domain[1:], "]")
+	if len(s) > 5 && strings.EqualFold(s[:5], "ipv6:") {
+		s = s[5:]
+	}
+	addr, err := netip.ParseAddr(s)
+	if !ok || err != nil || addr.Zone() != "" {
+		return nil, failed("5.1.2 %s is not an address literal", domain)
+	}
+	addr = addr.Unmap()
+	if a.self("", []netip.Addr{addr}) {
+		return nil, failed("5.4.6 mail for %s loops back to this host", domain)
+	}
+	return a.hops(nil, "", []netip.Addr{addr}, a.conf.Port, false), nil
+}
+
+// interleave orders addresses so that the two families take turns: one that
+// does not work must not use up all tries.
+func interleave(addrs []netip.Addr) []netip.Addr {
+	var six, four []netip.Addr
+	for _, a := range addrs {
+		if a.Is4() {
+			four = append(four, a)
+		} else {
+			six = append(six, a)
+		}
+	}
+	shuffle(six)
+	shuffle(four)
+	all := make([]netip.Addr, 0, len(addrs))
+	for i := range max(len(six), len(four)) {
+		if i < len(six) {
+			all = append(all, six[i])
+		}
+		if i < len(four) {
+			all = append(all, four[i])
+		}
+	}
+	return all
+}
+
+func shuffle(a []netip.Addr) { rand.Shuffle(len(a), func(i, j int) { a[i], a[j] = a[j], a[i] }) }
+
+func ascii(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}

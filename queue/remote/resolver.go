@@ -1,0 +1,426 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/singleflight"
+)
+
+// Record is one MX record.
+type Record struct {
+	Host       string // lower case, no dot at the end; empty: the null MX of RFC 7505
+	Preference uint16
+}
+
+// Resolver answers the questions that delivery has. Errors are of the three
+// kinds below; any other counts as ErrLookup.
+type Resolver interface {
+	// MX returns the mail hosts of a domain, in no order. ErrNoName: the domain
+	// does not exist; ErrNoData: it has no MX.
+	MX(ctx context.Context, domain string) ([]Record, error)
+	// Addresses returns the IPv4 and IPv6 addresses of a host.
+	Addresses(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// Errors of a Resolver.
+var (
+	ErrNoName = errors.New("no such domain")
+	ErrNoData = errors.New("no such record")
+	ErrLookup = errors.New("lookup failed")
+)
+
+const (
+	perTry     = 3 * time.Second
+	rounds     = 2
+	maxAliases = 8
+	maxCached  = 20_000
+	maxTTL     = time.Hour
+	maxNoTTL   = 5 * time.Minute // for what does not exist
+	udpSize    = 1232            // what passes everywhere unfragmented
+)
+
+// DNS is a Resolver that asks recursive name servers, with a small cache. It is
+// safe for concurrent use.
+type DNS struct {
+	servers func() []string
+	system  bool
+	group   singleflight.Group
+
+	mu    sync.Mutex
+	cache map[question]answer
+}
+
+type question struct {
+	name string // lower case, with the dot at the end
+	kind uint16
+}
+
+type answer struct {
+	rrs   []dns.RR // of the kind asked for, aliases followed
+	err   error    // ErrNoName or ErrNoData
+	until time.Time
+}
+
+// NewDNS makes a resolver. Servers are "ADDRESS" or "ADDRESS:PORT"; none: those
+// of /etc/resolv.conf, which is read again when it changes.
+func NewDNS(servers []string) (*DNS, error) {
+	r := &DNS{cache: make(map[question]answer)}
+	if len(servers) == 0 {
+		r.system = true
+		r.servers = (&resolvConf{path: "/etc/resolv.conf"}).servers
+		return r, nil
+	}
+	var all []string
+	for _, s := range servers {
+		a, err := serverAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	r.servers = func() []string { return all }
+	return r, nil
+}
+
+func serverAddress(s string) (string, error) {
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return netip.AddrPortFrom(a, 53).String(), nil
+	}
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		return a.String(), nil
+	}
+	return "", fmt.Errorf("remote: name server %q is not ADDRESS or ADDRESS:PORT", s)
+}
+
+// resolvConf reads the system's name servers.
+type resolvConf struct {
+	path   string
+	mu     sync.Mutex
+	looked time.Time
+	stamp  time.Time
+	found  []string
+}
+
+func (c *resolvConf) servers() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); c.found == nil || now.Sub(c.looked) > 5*time.Second {
+		c.looked = now
+		c.read()
+	}
+	return c.found
+}
+
+func (c *resolvConf) read() {
+	info, err := os.Stat(c.path)
+	if err == nil && c.found != nil && info.ModTime().Equal(c.stamp) {
+		return
+	}
+	var all []string
+	if err == nil {
+		c.stamp = info.ModTime()
+		if conf, err := dns.ClientConfigFromFile(c.path); err == nil {
+			for _, s := range conf.Servers {
+				all = append(all, net.JoinHostPort(s, conf.Port))
+			}
+		}
+	}
+	if len(all) == 0 {
+		all = []string{"127.0.0.1:53"} // as resolv.conf(5) says
+	}
+	c.found = all
+}
+
+// MX implements Resolver.
+func (r *DNS) MX(ctx context.Context, domain string) ([]Record, error) {
+	rrs, err := r.lookup(ctx, domain, dns.TypeMX)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Record, 0, len(rrs))
+	for _, rr := range rrs {
+		if mx, ok := rr.(*dns.MX); ok {
+			all = append(all, Record{Host: strings.ToLower(strings.TrimSuffix(mx.Mx, ".")), Preference: mx.Preference})
+		}
+	}
+	return all, nil
+}
+
+// Addresses implements Resolver. Both kinds are asked for at once; one that
+// fails does not matter where the other gives addresses.
+func (r *DNS) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 §6.3
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	}
+	var six []netip.Addr
+	var errSix error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		six, errSix = r.addresses(ctx, host, dns.TypeAAAA)
+	}()
+	four, errFour := r.addresses(ctx, host, dns.TypeA)
+	<-done
+	all := append(six, four...)
+	switch {
+	case len(all) > 0:
+		return all, nil
+	case errFour != nil && !settled(errFour):
+		return nil, errFour
+	case errSix != nil && !settled(errSix):
+		return nil, errSix
+	case errFour != nil:
+		return nil, errFour
+	}
+	return nil, errSix
+}
+
+// settled: the name servers have answered, and the answer is no.
+func settled(err error) bool { return errors.Is(err, ErrNoName) || errors.Is(err, ErrNoData) }
+
+func (r *DNS) addresses(ctx context.Context, host string, kind uint16) ([]netip.Addr, error) {
+	rrs, err := r.lookup(ctx, host, kind)
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for _, rr := range rrs {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			all = append(all, a.Unmap())
+		}
+	}
+	return all, nil
+}
+
+// Host returns the addresses of a host that an operator named. With the
+// system's name servers that is what the system says, the hosts file and its
+// search list included.
+func (r *DNS) Host(ctx context.Context, host string) ([]netip.Addr, error) {
+	if !r.system {
+		return r.Addresses(ctx, strings.ToLower(host))
+	}
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
+			return nil, fmt.Errorf("%w: %s", ErrNoName, host)
+		}
+		return nil, fmt.Errorf("%w: %s: %w", ErrLookup, host, err)
+	}
+	for i := range all {
+		all[i] = all[i].Unmap()
+	}
+	return all, nil
+}
+
+// lookup answers from the cache, or asks; many who ask the same share one
+// question.
+func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
+	q := question{strings.ToLower(dns.Fqdn(name)), kind}
+	if _, ok := dns.IsDomainName(q.name); !ok {
+		return nil, fmt.Errorf("%w: %q is not a domain name", ErrNoName, name)
+	}
+	if a, ok := r.cached(q); ok {
+		return a.rrs, a.err
+	}
+	ch := r.group.DoChan(q.name+dns.TypeToString[kind], func() (any, error) {
+		// One who gives up must not take the answer from the others.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		defer cancel()
+		a, err := r.ask(ctx, q)
+		if err == nil {
+			r.remember(q, a)
+		}
+		return a, err
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, ctx.Err())
+	case res := <-ch:
+		if res.Err != nil {
+			return nil, res.Err
+		}
+		a := res.Val.(answer)
+		return a.rrs, a.err
+	}
+}
+
+func (r *DNS) cached(q question) (answer, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a, ok := r.cache[q]
+	return a, ok && time.Now().Before(a.until)
+}
+
+func (r *DNS) remember(q question, a answer) {
+	if !time.Now().Before(a.until) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for old := range r.cache {
+		if len(r.cache) < maxCached {
+			break
+		}
+		delete(r.cache, old) // any one: the order of a map is as good as random
+	}
+	r.cache[q] = a
+}
+
+// ask follows aliases from answer to answer. A recursive server gives the whole
+// chain at once; where it stops halfway, the rest is asked for.
+func (r *DNS) ask(ctx context.Context, q question) (answer, error) {
+	seen := map[string]bool{}
+	least := maxTTL
+	for range maxAliases + 1 {
+		m, err := r.exchange(ctx, q)
+		if err != nil {
+			return answer{}, err
+		}
+		a, next := read(m, q, seen, &least)
+		if next == "" {
+			return a, nil
+		}
+		q.name = next
+	}
+	return answer{}, fmt.Errorf("%w: %s: too many aliases, or a loop of them", ErrLookup, q.name)
+}
+
+// read takes what was asked for out of a message, or says which name to ask for
+// next.
+func read(m *dns.Msg, q question, seen map[string]bool, least *time.Duration) (answer, string) {
+	name := q.name
+	for range maxAliases + 1 {
+		var rrs []dns.RR
+		alias := ""
+		for _, rr := range m.Answer {
+			h := rr.Header()
+			if !strings.EqualFold(h.Name, name) {
+				continue
+			}
+			if h.Rrtype == q.kind {
+				rrs = append(rrs, rr)
+				*least = min(*least, seconds(h.Ttl))
+			} else if c, ok := rr.(*dns.CNAME); ok {
+				alias = strings.ToLower(c.Target)
+				*least = min(*least, seconds(h.Ttl))
+			}
+		}
+		switch {
+		case len(rrs) > 0:
+			return answer{rrs: rrs, until: time.Now().Add(*least)}, ""
+		case alias == "":
+			return missing(m, q, name, *least)
+		case seen[alias]:
+			return answer{}, alias // a loop: the caller's bound ends it
+		}
+		seen[alias] = true
+		name = alias
+	}
+	return answer{}, name
+}
+
+// missing makes the answer for a name that has no records of the kind.
+func missing(m *dns.Msg, q question, name string, least time.Duration) (answer, string) {
+	if name != q.name && m.Rcode == dns.RcodeSuccess && !hasSOA(m) {
+		return answer{}, name // the chain was cut short
+	}
+	a := answer{until: time.Now().Add(min(least, noTTL(m)))}
+	what := fmt.Sprintf("%s %s", dns.TypeToString[q.kind], strings.TrimSuffix(name, "."))
+	if m.Rcode == dns.RcodeNameError {
+		a.err = fmt.Errorf("%w: %s", ErrNoName, what)
+	} else {
+		a.err = fmt.Errorf("%w: %s", ErrNoData, what)
+	}
+	return a, ""
+}
+
+func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
+
+func hasSOA(m *dns.Msg) bool {
+	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
+}
+
+// noTTL is how long a no holds (RFC 2308 §5); without an SOA, not at all.
+func noTTL(m *dns.Msg) time.Duration {
+	for _, rr := range m.Ns {
+		if soa, ok := rr.(*dns.SOA); ok {
+			return min(seconds(min(soa.Minttl, soa.Hdr.Ttl)), maxNoTTL)
+		}
+	}
+	return 0
+}
+
+// exchange asks the servers in their order, and again, until one gives an
+// answer that counts.
+func (r *DNS) exchange(ctx context.Context, q question) (*dns.Msg, error) {
+	servers := r.servers()
+	var last error
+	for range rounds {
+		for _, s := range servers {
+			if err := ctx.Err(); err != nil {
+				return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[q.kind], q.name, err)
+			}
+			m, err := one(ctx, s, q)
+			if err == nil {
+				return m, nil
+			}
+			last = err
+		}
+	}
+	return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[q.kind], strings.TrimSuffix(q.name, "."), last)
+}
+
+// one asks one server: by UDP, by TCP where the answer was cut, without EDNS
+// where the server does not know it.
+func one(ctx context.Context, server string, q question) (*dns.Msg, error) {
+	edns, network := true, "udp"
+	for range 4 {
+		m := new(dns.Msg)
+		m.Id = uint16(rand.Uint32())
+		m.RecursionDesired = true
+		m.Question = []dns.Question{{Name: q.name, Qtype: q.kind, Qclass: dns.ClassINET}}
+		if edns {
+			m.SetEdns0(udpSize, false)
+		}
+		tryCtx, cancel := context.WithTimeout(ctx, perTry)
+		client := dns.Client{Net: network, Timeout: perTry, UDPSize: udpSize}
+		in, _, err := client.ExchangeContext(tryCtx, m, server)
+		cancel()
+		switch {
+		case in != nil && in.Truncated && network == "udp":
+			network = "tcp"
+		case err != nil:
+			return nil, err
+		case !in.Response || len(in.Question) != 1 || !strings.EqualFold(in.Question[0].Name, q.name) || in.Question[0].Qtype != q.kind:
+			return nil, fmt.Errorf("%s answered something else", server)
+		case edns && (in.Rcode == dns.RcodeFormatError || in.Rcode == dns.RcodeNotImplemented || in.Rcode == dns.RcodeBadVers):
+			edns = false
+		case in.Rcode == dns.RcodeSuccess || in.Rcode == dns.RcodeNameError:
+			return in, nil
+		default:
+			return nil, fmt.Errorf("%s answered %s", server, dns.RcodeToString[in.Rcode])
+		}
+	}
+	return nil, fmt.Errorf("%s gave no answer that can be used", server)
+}

@@ -1,0 +1,108 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// Kind is the way in which a Target is reached.
+type Kind uint8
+
+// The kinds of Target.
+const (
+	MX      Kind = iota // the mail hosts of the domain, as DNS names them
+	SMTP                // one host, by its address records
+	LMTP                // one host, by its address records, spoken to in LMTP (RFC 2033)
+	Discard             // nowhere: everything counts as delivered
+	HTTPS               // a web service
+)
+
+// Target is where a route leads.
+type Target struct {
+	Kind Kind
+	Host string // SMTP and LMTP: a name or an IP address without brackets
+	Port int    // SMTP and LMTP; 0: the agent's port
+	URL  string // HTTPS
+}
+
+// Router says where mail for a domain goes. The node implements it. An error
+// defers the mail.
+type Router interface {
+	Route(ctx context.Context, domain string) (Target, error)
+}
+
+// ParseTarget reads a target as operators write it: mx, smtp:HOST[:PORT],
+// lmtp:HOST:PORT, https://…, or discard. Empty means mx. An IPv6 address stands
+// in brackets.
+func ParseTarget(s string) (Target, error) {
+	switch {
+	case s == "" || s == "mx":
+		return Target{Kind: MX}, nil
+	case s == "discard":
+		return Target{Kind: Discard}, nil
+	case strings.HasPrefix(s, "https://") && len(s) > len("https://"):
+		return Target{Kind: HTTPS, URL: s}, nil
+	}
+	scheme, rest, ok := strings.Cut(s, ":")
+	if !ok || scheme != "smtp" && scheme != "lmtp" {
+		return Target{}, fmt.Errorf("remote: %q is not mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://… or discard", s)
+	}
+	host, port, err := splitHost(rest)
+	if err != nil {
+		return Target{}, fmt.Errorf("remote: %q: %w", s, err)
+	}
+	t := Target{Kind: SMTP, Host: host, Port: port}
+	if scheme == "lmtp" {
+		t.Kind = LMTP
+		if port == 0 {
+			return Target{}, fmt.Errorf("remote: %q names no port, and LMTP has none of its own", s)
+		}
+	}
+	return t, nil
+}
+
+func splitHost(s string) (host string, port int, err error) {
+	host = s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		host = s[1 : len(s)-1]
+	} else if strings.Contains(s, ":") {
+		var digits string
+		if host, digits, err = net.SplitHostPort(s); err != nil {
+			return "", 0, fmt.Errorf("not HOST or HOST:PORT (an IPv6 address needs brackets)")
+		}
+		n, err := strconv.ParseUint(digits, 10, 16)
+		if err != nil || n == 0 {
+			return "", 0, fmt.Errorf("%q is not a port", digits)
+		}
+		port = int(n)
+	}
+	if host == "" || strings.ContainsAny(host, " \t\r\n/@<>[]\"") {
+		return "", 0, fmt.Errorf("%q is not a host", host)
+	}
+	return host, port, nil
+}
+
+// String writes a target as ParseTarget reads it.
+func (t Target) String() string {
+	scheme := "smtp:"
+	switch t.Kind {
+	case MX:
+		return "mx"
+	case Discard:
+		return "discard"
+	case HTTPS:
+		return t.URL
+	case LMTP:
+		scheme = "lmtp:"
+	}
+	if t.Port == 0 {
+		if strings.Contains(t.Host, ":") {
+			return scheme + "[" + t.Host + "]"
+		}
+		return scheme + t.Host
+	}
+	return scheme + net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
+}

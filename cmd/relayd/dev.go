@@ -121,6 +121,7 @@ type dev struct {
 	options devOptions
 	out     *lines
 	nodes   []*process
+	filled  bool // the directory or the route was made by this run
 }
 
 // serve brings everything up, says so, and keeps it up until ctx ends.

@@ -91,7 +91,7 @@ func (d *dev) join(ctx context.Context, api *admin.Client, member *process, fres
 	if len(fresh) == 0 {
 		return nil
 	}
-	token, err := api.Token(ctx, admin.By{Why: "relayd dev"}, admin.TokenRequest{Uses: len(fresh), TTLSeconds: 300})
+	token, err := api.Token(ctx, devBy(), admin.TokenRequest{Uses: len(fresh), TTLSeconds: 300})
 	if err != nil {
 		return fmt.Errorf("the join token: %w", err)
 	}
@@ -111,29 +111,47 @@ func (d *dev) join(ctx context.Context, api *admin.Client, member *process, fres
 	return g.Wait()
 }
 
-// fill makes the domain, the accounts and the route. What is there already,
-// from an earlier run, stays; only the route follows the flags.
+// fill makes the domain, the accounts and the route, the first time. Later what
+// was changed meanwhile stays; only another --relay makes the route anew.
 func (d *dev) fill(ctx context.Context, api *admin.Client) error {
-	by := admin.By{Why: "relayd dev"}
-	err := ignoreExists(api.AddDomain(ctx, by, admin.Domain{Name: devDomain}))
+	if d.plan.NextHop == d.nextHop() {
+		return nil
+	}
+	if d.plan.NextHop == "" {
+		if err := d.fillDirectory(ctx, api); err != nil {
+			return err
+		}
+	}
+	d.plan.NextHop = d.nextHop()
+	route := admin.Route{Domain: "*", Target: "smtp:" + d.plan.NextHop}
+	if err := api.SetRoute(ctx, devBy(), route); err != nil {
+		return fmt.Errorf("the route: %w", err)
+	}
+	d.filled = true
+	return d.plan.save()
+}
+
+// devBy is what the audit log says of changes made here.
+func devBy() admin.By { return admin.By{Why: "relayd dev"} }
+
+// fillDirectory can be done again after it was broken off.
+func (d *dev) fillDirectory(ctx context.Context, api *admin.Client) error {
+	err := ignoreExists(api.AddDomain(ctx, devBy(), admin.Domain{Name: devDomain}))
 	if err != nil {
 		return fmt.Errorf("domain %s: %w", devDomain, err)
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, user := range []string{"alice", "bob"} {
 		g.Go(func() error {
-			return ignoreExists(api.AddUser(gctx, by, admin.UserAdd{Address: user + "@" + devDomain, Password: devPassword}))
+			return ignoreExists(api.AddUser(gctx, devBy(), admin.UserAdd{Address: user + "@" + devDomain, Password: devPassword}))
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("the accounts: %w", err)
 	}
-	err = api.SetAlias(ctx, by, admin.Alias{Address: "postmaster@" + devDomain, Targets: []string{"alice@" + devDomain}})
-	if err != nil {
+	alias := admin.Alias{Address: "postmaster@" + devDomain, Targets: []string{"alice@" + devDomain}}
+	if err := api.SetAlias(ctx, devBy(), alias); err != nil {
 		return fmt.Errorf("alias postmaster: %w", err)
-	}
-	if err := api.SetRoute(ctx, by, admin.Route{Domain: "*", Target: "smtp:" + d.nextHop()}); err != nil {
-		return fmt.Errorf("the route: %w", err)
 	}
 	return nil
 }
@@ -217,7 +235,8 @@ func (d *dev) awaitAll(ctx context.Context) error {
 	return g.Wait()
 }
 
-// complete reports whether one node sees the whole cluster and the route.
+// complete reports whether one node sees the whole cluster, and the route if it
+// was just made.
 func (d *dev) complete(ctx context.Context, api *admin.Client) bool {
 	status, err := api.Status(ctx)
 	if err != nil || !status.Healthy || len(status.Nodes) != d.plan.Nodes {
@@ -227,6 +246,9 @@ func (d *dev) complete(ctx context.Context, api *admin.Client) bool {
 		if n.Role != admin.RoleLeader && n.Role != admin.RoleFollower {
 			return false
 		}
+	}
+	if !d.filled {
+		return true
 	}
 	routes, err := api.Routes(ctx)
 	if err != nil {

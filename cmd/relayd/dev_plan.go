@@ -28,6 +28,9 @@ type plan struct {
 	Listen   string `json:"-"`
 	Nodes    int    `json:"nodes"`
 	BasePort int    `json:"base_port"`
+	// NextHop is where the route led that was made last. Empty: the directory
+	// (domain, accounts, alias, route) was not filled yet.
+	NextHop string `json:"next_hop,omitempty"`
 }
 
 // loadPlan finds the plan of an earlier run, or makes one. Flags that were given

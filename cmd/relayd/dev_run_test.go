@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/node/admin"
 )
 
 // TestMain lets the test binary be the relayd that relayd dev starts.
@@ -153,4 +156,46 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// A trial cluster's only node plays the member that others join, and the
+// survivor that is recovered.
+func TestJoinAndRecover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	d := startTrial(t, "--relay", "127.0.0.1:9")
+	api, err := admin.NewClient(admin.ClientOptions{Addrs: []string{"127.0.0.1:" + strconv.Itoa(d.base+180)}, Token: "dev"})
+	require.NoError(t, err)
+	defer api.Close()
+	token, err := api.Token(t.Context(), admin.By{}, admin.TokenRequest{Uses: 1, TTLSeconds: 60})
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Join(d.dir, "sink"))
+
+	dir := t.TempDir()
+	join := []string{"join", "--config", filepath.Join(dir, "relay.toml"), "--id", "n2", "--hostname", "n2.example.test",
+		"--data-dir", filepath.Join(dir, "data"), "--advertise", "127.0.0.1:" + strconv.Itoa(d.base+171),
+		"--token", token.Token, "127.0.0.1:" + strconv.Itoa(d.base+170)}
+	code, stdout, stderr := relayd(t, join...)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, stdout, "relayd run --config")
+	require.True(t, cluster.Initialised(filepath.Join(dir, "data")))
+	code, _, stderr = relayd(t, join...)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "holds a node already")
+
+	config := filepath.Join(d.dir, "n1", "relay.toml")
+	peers := "n1=127.0.0.1:" + strconv.Itoa(d.base+170)
+	code, _, _ = relayd(t, "recover", "--config", config, "--peers", peers, "--yes")
+	require.Equal(t, exitFailed, code, "never under a running node")
+	d.stop()
+	code, stdout, stderr = relayd(t, "recover", "--config", config, "--peers", peers)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stdout, "Members now:   n1=")
+	require.Contains(t, stdout, "n2=")
+	require.Contains(t, stderr, "nothing was changed")
+	code, stdout, stderr = relayd(t, "recover", "--config", config, "--peers", peers, "--yes")
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, stdout, "Done")
+	d.again(t) // healthy again, as a cluster of one
 }

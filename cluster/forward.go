@@ -81,7 +81,7 @@ func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(portCreds{}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 300 * time.Millisecond},
 			MinConnectTimeout: 3 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
@@ -99,7 +99,6 @@ func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
 func (ps *peers) prepare(node string) {
 	for _, proto := range []string{wire.RPC, wire.Bulk} {
 		if l, err := ps.to(node, proto); err == nil {
-			l.cc.ResetConnectBackoff()
 			l.cc.Connect()
 		}
 	}

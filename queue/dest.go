@@ -41,7 +41,6 @@ type control struct {
 	until   int64   // backing off
 	step    time.Duration
 	reply   string // of the last host failure
-	idle    int64  // when the last job ended
 	overdue bool   // a worker has an overdue job
 }
 

@@ -30,6 +30,7 @@ type world struct {
 	settled []Verdict
 	notices []Notice
 	calls   int
+	waits   int
 	batches []int
 	running map[string]int // jobs at a time, by destination
 	most    map[string]int
@@ -47,7 +48,6 @@ type item struct {
 	gone            bool
 	foreign         bool // owned by another node
 	last            string
-	delivered       int // by the agent
 }
 
 func newWorld() *world {
@@ -233,7 +233,8 @@ func (w *world) run(t *testing.T, c Config, f func(m *Manager)) {
 // the manager does next, for the race detector.
 func (w *world) wait(d time.Duration) {
 	w.mu.Lock()
-	w.mu.Unlock() //nolint:staticcheck
+	w.waits++
+	w.mu.Unlock()
 	time.Sleep(d)
 	synctest.Wait()
 }

@@ -33,7 +33,8 @@ type Config struct {
 	Hostname string   // of this relay: for EHLO, and to find itself among MX hosts
 	Helo     string   // for EHLO; empty: Hostname
 	Router   Router   // nil: all mail by MX
-	Resolver Resolver // nil: the system's name servers
+	Resolver Resolver // nil: a DNS of its own, with
+	Servers  []string // these name servers; none: the system's
 	Port     int      // of mail hosts; 25
 	TLS      TLSPolicy
 	Roots    *x509.CertPool // for REQUIRETLS; nil: the system's
@@ -61,6 +62,7 @@ type Agent struct {
 	conf   Config
 	log    *zap.Logger
 	own    []netip.Addr
+	dns    *DNS // nil: not ours to close
 	source atomic.Uint32
 	pool   *pool
 	clear  *recent // hosts whose TLS does not work
@@ -81,12 +83,13 @@ func New(c Config) (*Agent, error) {
 	if c.Hostname == "" {
 		return nil, errors.New("remote: an agent needs a hostname")
 	}
+	var own *DNS
 	if c.Resolver == nil {
-		r, err := NewDNS(nil)
+		r, err := NewDNS(c.Servers)
 		if err != nil {
 			return nil, err
 		}
-		c.Resolver = r
+		c.Resolver, own = r, r
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
@@ -103,7 +106,7 @@ func New(c Config) (*Agent, error) {
 		c.Client.Buffers = smtp.NewBuffers()
 	}
 	return &Agent{
-		conf: c, log: c.Log, own: ownAddresses(c),
+		conf: c, log: c.Log, own: ownAddresses(c), dns: own,
 		pool:   newPool(c.Idle, c.IdleMax),
 		clear:  newRecent(time.Hour, 1000),
 		resume: tls.NewLRUClientSessionCache(256),
@@ -133,6 +136,9 @@ func (a *Agent) Stats() *Stats { return &a.stats }
 // few seconds at most.
 func (a *Agent) Close() error {
 	a.pool.close()
+	if a.dns != nil {
+		return a.dns.Close()
+	}
 	return nil
 }
 

@@ -285,8 +285,7 @@ func (n names) Addresses(_ context.Context, h string) ([]netip.Addr, error) {
 	return nil, ErrNoName
 }
 
-func quick() smtp.ClientOptions {
-	const d = 300 * time.Millisecond
+func patience(d time.Duration) smtp.ClientOptions {
 	return smtp.ClientOptions{GreetingTimeout: d, MailTimeout: d, RcptTimeout: d, DataTimeout: d, BlockTimeout: d, EndTimeout: d}
 }
 
@@ -299,9 +298,9 @@ func newAgent(t *testing.T, c Config) *Agent {
 		c.Resolver = names{}
 	}
 	if c.Client.MailTimeout == 0 {
-		c.Client = quick()
+		c.Client = patience(10 * time.Second)
 	}
-	c.ConnectTimeout = time.Second
+	c.ConnectTimeout = 5 * time.Second
 	a, err := New(c)
 	require.NoError(t, err)
 	t.Cleanup(func() { a.Close() })
@@ -371,7 +370,7 @@ func TestFaultsAtEveryStep(t *testing.T) {
 				if step == "EHLO" && what[0] == '5' {
 					h.script("HELO", what)
 				}
-				a := newAgent(t, Config{})
+				a := newAgent(t, Config{Client: patience(time.Second)})
 				v := deliver(t, a, job(h, "a@one.example"))[0]
 				switch {
 				case what[0] == '5' && step != "CONNECT" && step != "EHLO":

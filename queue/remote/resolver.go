@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sync/singleflight"
 )
 
 // Record is one MX record.
@@ -51,14 +50,24 @@ const (
 )
 
 // DNS is a Resolver that asks recursive name servers, with a small cache. It is
-// safe for concurrent use.
+// safe for concurrent use. Close it after the last question.
 type DNS struct {
 	servers func() []string
 	system  bool
-	group   singleflight.Group
+	base    context.Context // of the questions under way
+	end     context.CancelFunc
+	asking  sync.WaitGroup
 
 	mu    sync.Mutex
 	cache map[question]answer
+	calls map[question]*call
+}
+
+// call is a question under way; many who ask the same share it.
+type call struct {
+	done chan struct{}
+	a    answer
+	err  error
 }
 
 type question struct {
@@ -75,7 +84,8 @@ type answer struct {
 // NewDNS makes a resolver. Servers are "ADDRESS" or "ADDRESS:PORT"; none: those
 // of /etc/resolv.conf, which is read again when it changes.
 func NewDNS(servers []string) (*DNS, error) {
-	r := &DNS{cache: make(map[question]answer)}
+	r := &DNS{cache: make(map[question]answer), calls: make(map[question]*call)}
+	r.base, r.end = context.WithCancel(context.Background())
 	if len(servers) == 0 {
 		r.system = true
 		r.servers = (&resolvConf{path: "/etc/resolv.conf"}).servers
@@ -91,6 +101,13 @@ func NewDNS(servers []string) (*DNS, error) {
 	}
 	r.servers = func() []string { return all }
 	return r, nil
+}
+
+// Close ends the questions that are under way and waits for their goroutines.
+func (r *DNS) Close() error {
+	r.end()
+	r.asking.Wait()
+	return nil
 }
 
 func serverAddress(s string) (string, error) {
@@ -233,43 +250,55 @@ func (r *DNS) Host(ctx context.Context, host string) ([]netip.Addr, error) {
 	return all, nil
 }
 
-// lookup answers from the cache, or asks; many who ask the same share one
-// question.
+// lookup answers from the cache, or asks.
 func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
 	q := question{strings.ToLower(dns.Fqdn(name)), kind}
 	if _, ok := dns.IsDomainName(q.name); !ok {
 		return nil, fmt.Errorf("%w: %q is not a domain name", ErrNoName, name)
 	}
-	if a, ok := r.cached(q); ok {
+	a, c := r.begin(q)
+	if c == nil {
 		return a.rrs, a.err
 	}
-	ch := r.group.DoChan(q.name+dns.TypeToString[kind], func() (any, error) {
-		// One who gives up must not take the answer from the others.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-		defer cancel()
-		a, err := r.ask(ctx, q)
-		if err == nil {
-			r.remember(q, a)
-		}
-		return a, err
-	})
 	select {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, ctx.Err())
-	case res := <-ch:
-		if res.Err != nil {
-			return nil, res.Err
+	case <-c.done:
+		if c.err != nil {
+			return nil, c.err
 		}
-		a := res.Val.(answer)
-		return a.rrs, a.err
+		return c.a.rrs, c.a.err
 	}
 }
 
-func (r *DNS) cached(q question) (answer, bool) {
+// begin gives the answer from the cache, or the question under way.
+func (r *DNS) begin(q question) (answer, *call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a, ok := r.cache[q]
-	return a, ok && time.Now().Before(a.until)
+	if a, ok := r.cache[q]; ok && time.Now().Before(a.until) {
+		return a, nil
+	}
+	c := r.calls[q]
+	if c == nil {
+		c = &call{done: make(chan struct{})}
+		r.calls[q] = c
+		r.asking.Go(func() { r.carry(q, c) })
+	}
+	return answer{}, c
+}
+
+// carry asks a question. One who gives up must not take the answer from the
+// others, so it has a time of its own.
+func (r *DNS) carry(q question, c *call) {
+	ctx, cancel := context.WithTimeout(r.base, 20*time.Second)
+	defer cancel()
+	if c.a, c.err = r.ask(ctx, q); c.err == nil {
+		r.remember(q, c.a)
+	}
+	r.mu.Lock()
+	delete(r.calls, q)
+	r.mu.Unlock()
+	close(c.done)
 }
 
 func (r *DNS) remember(q question, a answer) {
@@ -404,8 +433,7 @@ func one(ctx context.Context, server string, q question) (*dns.Msg, error) {
 			m.SetEdns0(udpSize, false)
 		}
 		tryCtx, cancel := context.WithTimeout(ctx, perTry)
-		client := dns.Client{Net: network, Timeout: perTry, UDPSize: udpSize}
-		in, _, err := client.ExchangeContext(tryCtx, m, server)
+		in, err := round(tryCtx, network, server, m)
 		cancel()
 		switch {
 		case in != nil && in.Truncated && network == "udp":
@@ -423,4 +451,18 @@ func one(ctx context.Context, server string, q question) (*dns.Msg, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s gave no answer that can be used", server)
+}
+
+// round sends one question and reads its answer. The end of ctx cuts it short.
+func round(ctx context.Context, network, server string, m *dns.Msg) (*dns.Msg, error) {
+	client := dns.Client{Net: network, Timeout: perTry, UDPSize: udpSize}
+	conn, err := client.DialContext(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	in, _, err := client.ExchangeWithConnContext(ctx, m, conn)
+	return in, err
 }

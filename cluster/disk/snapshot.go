@@ -86,7 +86,6 @@ func (l snapshots) Create(v raft.SnapshotVersion, index, term uint64, c raft.Con
 type installs struct {
 	mu      sync.Mutex
 	waiting *received
-	sinks   map[*sink]struct{} // being written
 }
 
 // received is a whole snapshot in a directory of its own.

@@ -434,8 +434,7 @@ func TestCrashDuringInstall(t *testing.T) {
 	for _, percent := range []int{0, 50, 100} {
 		fs := vfs.NewCrashableMem()
 		steps = nil
-		var s *Store
-		s = openStore(t, fs, "s", func(o *Options) {
+		s := openStore(t, fs, "s", func(o *Options) {
 			o.step = func(name string) {
 				steps = append(steps, name)
 				r := rand.New(rand.NewPCG(uint64(percent), uint64(len(steps))))

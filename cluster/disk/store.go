@@ -79,7 +79,9 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("disk: %s is in use: %w", dir, err)
 	}
 	s.lock = lock
-	s.cache = pebble.NewCache(o.CacheSize)
+	// Pebble takes memtables out of the cache: the active one, and one that is
+	// being flushed or kept for use again. Without room for them nothing is left.
+	s.cache = pebble.NewCache(o.CacheSize + 2*o.MemTableSize)
 	if err := s.open(); err != nil {
 		s.cache.Unref()
 		return nil, errors.Join(err, lock.Close())

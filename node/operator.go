@@ -111,13 +111,14 @@ func (o *operator) change(ctx context.Context, kind spool.Kind, h proto.Message)
 // caughtUp waits until this node's reads show what was applied at an index.
 func (o *operator) caughtUp(ctx context.Context, index uint64) error {
 	if err := o.replica.WaitApplied(ctx, index); err != nil {
-		return &admin.Error{
-			Status: http.StatusGatewayTimeout, Title: http.StatusText(http.StatusGatewayTimeout),
-			Detail: "the change is made, but this node has not caught up with it yet",
-			Next:   "read it again in a moment, or ask another node",
-		}
+		return errBehind()
 	}
 	return nil
+}
+
+func errBehind() error {
+	return admin.Problem(http.StatusGatewayTimeout, "the change is made, but this node has not caught up with it yet",
+		"read it again in a moment, or ask another node")
 }
 
 // current brings this node's reads up to date before something is decided by

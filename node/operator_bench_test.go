@@ -48,7 +48,7 @@ func (r onDisk) fill(b *testing.B, messages int) {
 	epoch := index
 	var logs []*raft.Log
 	for i := range messages {
-		r.clock = start.Add(time.Duration(i) * 24 * time.Hour / time.Duration(messages))
+		r.clock = start.Add(time.Duration(i) * (24 * time.Hour / time.Duration(messages)))
 		id := idAt(r.clock)
 		binary.BigEndian.PutUint64(id[8:], uint64(i))
 		logs = append(logs, frame(spool.KindAccept, &pb.Accept{

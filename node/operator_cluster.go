@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster"
@@ -181,6 +182,8 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 		all = append(all, fmt.Sprintf("node %s does not answer node %s", m.ID, o.node))
 	case m.Lag > lagging:
 		all = append(all, fmt.Sprintf("node %s is %d entries behind the leader", m.ID, m.Lag))
+	case n.State == admin.NodeJoining:
+		all = append(all, fmt.Sprintf("node %s is joining: it has no vote yet", m.ID))
 	case m.Ready != "" && !m.Draining:
 		all = append(all, fmt.Sprintf("node %s is not ready: %s", m.ID, m.Ready))
 	}
@@ -201,9 +204,7 @@ func reason(text, otherwise string) string {
 }
 
 // holders lists the nodes that have applied an index.
-func (o *operator) holders(index uint64) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*askWithin)
-	defer cancel()
+func (o *operator) holders(ctx context.Context, index uint64) []string {
 	nodes := []string{}
 	raft, err := o.members.Status(ctx)
 	if err != nil {
@@ -287,7 +288,7 @@ func (o *operator) Remove(ctx context.Context, by admin.By, id string, opts admi
 // shown waits until this node's reads show a change that is made.
 func (o *operator) shown(ctx context.Context) error {
 	if err := o.replica.Consistent(ctx); err != nil {
-		return o.caughtUp(ctx, 0)
+		return errBehind()
 	}
 	return nil
 }
@@ -427,7 +428,7 @@ func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, off b
 
 // Transfer implements admin.Cluster. Leadership is not part of the replicated
 // state, so that the step has no line in the audit log, only in the log files.
-func (o *operator) Transfer(ctx context.Context, _ admin.By, to string) (*admin.NodeChange, error) {
+func (o *operator) Transfer(ctx context.Context, by admin.By, to string) (*admin.NodeChange, error) {
 	raft, err := o.members.Status(ctx)
 	if err != nil {
 		return nil, err
@@ -459,6 +460,7 @@ func (o *operator) Transfer(ctx context.Context, _ admin.By, to string) (*admin.
 	if err := o.members.Transfer(ctx, to); err != nil {
 		return nil, memberError(err)
 	}
+	o.log.Info("leadership moved by an operator", zap.String("from", raft.Leader), zap.String("to", to), zap.String("who", by.Who), zap.String("why", by.Why))
 	change.Effects = []string{fmt.Sprintf("node %s gave up the leadership%s", raft.Leader, toward(to))}
 	return change, nil
 }

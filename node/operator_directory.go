@@ -317,12 +317,13 @@ func (o *operator) localDomain(name string) error {
 	})
 }
 
-func (o *operator) defaultDomain() (string, error) {
-	s, err := o.Settings(context.Background())
-	if err != nil {
-		return "", err
-	}
-	return s.DefaultDomain, nil
+func (o *operator) defaultDomain() (name string, err error) {
+	err = o.replica.View(func(v spool.View) error {
+		s, err := v.Settings()
+		name = s.GetDefaultDomain()
+		return err
+	})
+	return name, err
 }
 
 // address is mailAddress with the cluster's default domain.

@@ -30,7 +30,7 @@ func (o *operator) Trace(ctx context.Context, text string) (*admin.Trace, error)
 		return nil, err
 	}
 	var t *admin.Trace
-	err = o.replica.View(func(v spool.View) error {
+	err = o.replica.Frozen(func(v spool.View, _ uint64) error {
 		m, ok, err := v.Message(id)
 		if err != nil {
 			return err

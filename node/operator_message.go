@@ -39,7 +39,7 @@ func (o *operator) Message(ctx context.Context, text string) (*admin.QueueDetail
 		return nil, err
 	}
 	var d *dossier
-	err = o.replica.View(func(v spool.View) error { d, err = readDossier(v, s, id); return err })
+	err = o.replica.Frozen(func(v spool.View, _ uint64) error { d, err = readDossier(v, s, id); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (o *operator) Message(ctx context.Context, text string) (*admin.QueueDetail
 	detail := &admin.QueueDetail{
 		QueueMessage: d.mail, MessageID: d.message.MessageId, Client: originOf(d.message.Client),
 		Expires: admin.At(d.expires), Route: d.hops, LastHost: make([]string, len(d.recipients)),
-		Why: d.explain(o.whyOf(ctx, d.mail.Owner, refs)), Replicas: o.holders(d.accepted),
+		Why: d.explain(o.whyOf(ctx, d.mail.Owner, refs)), Replicas: o.holders(ctx, d.accepted),
 	}
 	for i, r := range d.recipients {
 		detail.LastHost[i] = r.LastHost

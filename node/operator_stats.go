@@ -37,7 +37,7 @@ const (
 func (o *operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 	active := o.trying(ctx)
 	stats := &admin.QueueStats{States: map[string]uint64{}, Ages: admin.QueueAges(), Owners: map[string]uint64{}, Destinations: []admin.Destination{}}
-	err := o.replica.View(func(v spool.View) error {
+	err := o.replica.Frozen(func(v spool.View, _ uint64) error {
 		if err := queueTotals(v, &stats.Total); err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ type Tuning struct {
 	Sweep      time.Duration // 10 s
 	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
 	Tick       time.Duration // 200 ms: how often the leader looks at sessions
-	Promote    time.Duration // 2 s: how long a new node must be caught up before it votes
+	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
 	Snapshots  uint64        // 8192: entries that make a snapshot due
 	Trailing   uint64        // 4096: entries kept behind a snapshot
 }
@@ -95,7 +95,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Sweep, 10*time.Second)
 	or(&t.Orphans, time.Hour)
 	or(&t.Tick, 200*time.Millisecond)
-	or(&t.Promote, 2*time.Second)
+	or(&t.Promote, 500*time.Millisecond)
 	or(&t.Snapshots, 8192)
 	or(&t.Trailing, 4096)
 	return t

@@ -99,9 +99,7 @@ func New(t testing.TB, o Options) *Cluster {
 		m.WaitReady()
 	}
 	c.populate()
-	for _, m := range c.Nodes {
-		m.WaitReady()
-	}
+	c.WaitHealthy()
 	return c
 }
 
@@ -230,6 +228,26 @@ func (m *Member) WaitReady() {
 		return err == nil
 	}) {
 		require.NoError(m.c.t, err, "%s is not ready", m.ID)
+	}
+}
+
+// WaitHealthy returns once all nodes are up, caught up, and vote.
+func (c *Cluster) WaitHealthy() {
+	c.t.Helper()
+	var last *admin.Status
+	healthy := func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s, err := c.Up()[0].Client().Status(ctx)
+		if err == nil {
+			last = s
+		}
+		return err == nil && s.Healthy && len(s.Nodes) == len(c.Nodes)
+	}
+	if !poll(20*time.Second, healthy) {
+		require.NotNil(c.t, last, "no node answers")
+		require.Empty(c.t, last.Problems)
+		require.Len(c.t, last.Nodes, len(c.Nodes))
 	}
 }
 

@@ -139,6 +139,9 @@ func (d *maildrops) changed(c spool.Changes) {
 	for _, mailbox := range c.Locks {
 		d.cut(mailbox, "the lock was broken by the operator")
 	}
+	for _, mailbox := range c.Voided {
+		d.cut(mailbox, "the session of a node has ended, and its locks with it")
+	}
 	if c.Restored {
 		d.cutAll("this node's state was replaced by a newer one")
 	}

@@ -62,7 +62,7 @@ func (t *tx) endSession(one *pb.Session, successor uint64) {
 		var l pb.Lock
 		if t.unmarshal(k, v, &l) && l.Epoch == one.Epoch {
 			t.del(k)
-			t.changes.Locks = append(t.changes.Locks, string(k[1:]))
+			t.changes.Voided = append(t.changes.Voided, string(k[1:]))
 		}
 	})
 	for _, k := range t.ownedBy(one.Epoch) {

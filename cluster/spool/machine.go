@@ -58,7 +58,8 @@ type Changes struct {
 	Settled   []Queued // entries that left the queue
 	Sessions  bool     // sessions, shards or locks changed hands
 	Directory bool     // accounts, domains, aliases, routes or settings changed
-	Locks     []string // mailboxes whose lock was broken or voided
+	Locks     []string // mailboxes whose lock was broken by an operator
+	Voided    []string // mailboxes whose lock ended with a node's session
 	Boxes     []string // mailboxes that got mail
 	Restored  bool     // a snapshot replaced everything: read it all again
 }

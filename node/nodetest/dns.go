@@ -23,10 +23,7 @@ type DNS struct {
 func NewDNS(t testing.TB) *DNS {
 	t.Helper()
 	d := &DNS{zone: map[string][]dns.RR{}}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
-	require.NoError(t, err)
+	pc, l := listenBoth(t)
 	d.Addr = pc.LocalAddr().String()
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: d}, {Listener: l, Handler: d}} {
 		started := make(chan struct{})
@@ -36,6 +33,23 @@ func NewDNS(t testing.TB) *DNS {
 		t.Cleanup(func() { _ = s.Shutdown() })
 	}
 	return d
+}
+
+// listenBoth finds a port that is free for UDP and for TCP.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	var err error
+	for range 20 {
+		var pc net.PacketConn
+		pc, err = net.ListenPacket("udp", "127.0.0.1:0")
+		require.NoError(t, err)
+		var l net.Listener
+		if l, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, l
+		}
+		_ = pc.Close()
+	}
+	require.NoError(t, err)
+	return nil, nil
 }
 
 // Add puts records in zone-file form into the zone, for example

@@ -204,7 +204,9 @@ func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 		}
 		defer p.Close()
 		n, _, err := p.Stat(ctx)
-		require.NoError(t, err)
+		if err != nil {
+			return false // n2 may lose its own session while a leader is elected
+		}
 		require.Equal(t, 1, n, "what the dead session had marked is still there")
 		return p.Quit(ctx) == nil
 	})

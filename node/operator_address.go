@@ -71,7 +71,7 @@ func routeTarget(text string) (string, error) {
 	case "https":
 		u, err := url.Parse(target)
 		if err == nil && u.Host != "" && u.User == nil && len(target) <= 2048 {
-			return target, nil
+			return "https:" + rest, nil
 		}
 		return "", admin.Invalid("%s is not an https URL of a host, without a password in it", clean(text, maxName))
 	}

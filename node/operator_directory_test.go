@@ -10,6 +10,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/queue/remote"
 )
 
 func TestDomains(t *testing.T) {
@@ -159,7 +160,7 @@ func TestRouteTargets(t *testing.T) {
 }
 
 func FuzzRouteTarget(f *testing.F) {
-	for _, seed := range []string{"mx", "smtp:a:25", "lmtp:[::1]:24", "https://x/", "smtp:[", "discard"} {
+	for _, seed := range []string{"mx", "smtp:a:25", "lmtp:[::1]:24", "HTTPS://x/", "smtp:[", "discard"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -172,5 +173,7 @@ func FuzzRouteTarget(f *testing.F) {
 		again, err := routeTarget(got)
 		require.NoError(t, err, got)
 		require.Equal(t, got, again)
+		_, err = remote.ParseTarget(got)
+		require.NoError(t, err, "what is stored must be understood")
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"relay/cluster/spool"
@@ -202,8 +203,9 @@ func (d *dossier) recipient(i int, said string) string {
 	default:
 		text += d.failure(r) + " The next attempt " + d.due(r, i)
 	}
-	if said != "" && seen.State != admin.StateHeld && seen.State != admin.StateSuspended {
-		text += " The queue manager says: " + said
+	parked := seen.State == admin.StateHeld || seen.State == admin.StateSuspended
+	if said != "" && !parked && !strings.HasPrefix(said, "due at ") { // that is said already
+		text += " The queue manager says: " + said + "."
 	}
 	return text
 }

@@ -54,7 +54,7 @@ its state, its log and relayd.pid under DIR/nI. Admin token: dev.
 	f := cmd.Flags()
 	f.IntVar(&o.nodes, "nodes", 3, "how many nodes: 1, 3 or 5")
 	f.StringVar(&o.dir, "dir", "", "keep the state here and find it again (default: a temporary directory, removed at exit)")
-	f.IntVar(&o.basePort, "base-port", 12000, "lowest port; the others count from it")
+	f.IntVar(&o.basePort, "base-port", defaultBase, "lowest port; the others count from it")
 	f.StringVar(&o.listen, "listen", "127.0.0.1", "address of all ports; only loopback is taken")
 	f.StringVar(&o.readyFile, "ready-file", "", "write this file when the cluster serves")
 	f.StringVar(&o.relay, "relay", "", "HOST:PORT that gets all remote mail, instead of the sink")

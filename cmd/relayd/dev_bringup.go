@@ -313,24 +313,27 @@ func (d *dev) table(took time.Duration) string {
 	} else {
 		fmt.Fprintf(&b, "\nRemote mail goes to %s\n", d.options.relay)
 	}
-	last := d.plan.Nodes
-	fmt.Fprintf(&b, `Users: alice and bob of %s, password %s. CA of the TLS ports: %s
+	fmt.Fprintf(&b, "Users: alice and bob of %s, password %s. CA of the TLS ports: %s\n", devDomain, devPassword, d.plan.path("ca.pem"))
+	b.WriteString(d.suggestions())
+	return b.String()
+}
 
+// suggestions are commands to try.
+func (d *dev) suggestions() string {
+	last := d.plan.Nodes
+	ctl := "relayctl" // finds the usual ports by itself
+	if d.plan.BasePort != defaultBase {
+		ctl = fmt.Sprintf("relayctl --addr %s --token %s", d.plan.adminURL(last), devToken)
+	}
+	return fmt.Sprintf(`
 Try:
-  swaks -s %s -f bob@%s -t alice@%s
-  curl -u alice:%s pop3://%s/
-  swaks -s %s -f alice@%s -t someone@example.net; ls %s
-  relayctl --addr %s --token %s status
-  relayctl --addr %s --token %s queue ls
-  kill -9 $(cat %s)
+  swaks -s %[1]s -f bob@%[3]s -t alice@%[3]s
+  curl -u alice:%[4]s pop3://%[2]s/1
+  swaks -s %[1]s -f alice@%[3]s -t someone@example.net
+  %[5]s status
+  %[5]s trace --from alice@%[3]s
+  kill -9 $(cat %[6]s)
 
 Ctrl-C stops all.
-`, devDomain, devPassword, d.plan.path("ca.pem"),
-		d.plan.addr(1, portSMTP), devDomain, devDomain,
-		devPassword, d.plan.addr(last, portPOP3),
-		d.plan.addr(last, portSMTP), devDomain, d.plan.path("sink"),
-		d.plan.adminURL(1), devToken,
-		d.plan.adminURL(last), devToken,
-		d.plan.path("n1", "relayd.pid"))
-	return b.String()
+`, d.plan.addr(1, portSMTP), d.plan.addr(last, portPOP3), devDomain, devPassword, ctl, d.plan.path("n1", "relayd.pid"))
 }

@@ -18,6 +18,7 @@ const (
 	devToken    = "dev"
 	devDomain   = "example.test"
 	devPassword = "secret"
+	defaultBase = 12000
 )
 
 // plan says where everything of a trial cluster is. It is kept in its directory:

@@ -56,6 +56,8 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 		return err
 	}
 	defer flush()
+	log.Info("starting", zap.String("version", version()), zap.String("node", cfg.Node.ID),
+		zap.String("hostname", cfg.Node.Hostname), zap.String("config", path), zap.Int("pid", os.Getpid()))
 	tuneMemory(log)
 
 	ctx, stop := context.WithCancel(ctx)
@@ -90,7 +92,9 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 	defer os.Remove(pid)
 	go reloadOn(ctx, reload, n, log)
 	go tellManager(ctx, n)
-	return n.Run(ctx)
+	err = n.Run(ctx)
+	log.Info("stopped", zap.Error(err))
+	return err
 }
 
 // watchSignals turns signals into stop, reload and, the second time, kill. It

@@ -3,14 +3,14 @@ package remote
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
-
-	"crypto/tls"
-	"crypto/x509"
 
 	"go.uber.org/zap"
 
@@ -33,8 +33,7 @@ type Config struct {
 	Hostname string   // of this relay: for EHLO, and to find itself among MX hosts
 	Helo     string   // for EHLO; empty: Hostname
 	Router   Router   // nil: all mail by MX
-	Resolver Resolver // nil: a DNS of its own, with
-	Servers  []string // these name servers; none: the system's
+	Resolver Resolver // nil: the system's name servers. Closed with the agent if it is an io.Closer
 	Port     int      // of mail hosts; 25
 	TLS      TLSPolicy
 	Roots    *x509.CertPool // for REQUIRETLS; nil: the system's
@@ -62,7 +61,6 @@ type Agent struct {
 	conf   Config
 	log    *zap.Logger
 	own    []netip.Addr
-	dns    *DNS // nil: not ours to close
 	source atomic.Uint32
 	pool   *pool
 	clear  *recent // hosts whose TLS does not work
@@ -83,13 +81,12 @@ func New(c Config) (*Agent, error) {
 	if c.Hostname == "" {
 		return nil, errors.New("remote: an agent needs a hostname")
 	}
-	var own *DNS
 	if c.Resolver == nil {
-		r, err := NewDNS(c.Servers)
+		r, err := NewDNS(nil)
 		if err != nil {
 			return nil, err
 		}
-		c.Resolver, own = r, r
+		c.Resolver = r
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
@@ -106,7 +103,7 @@ func New(c Config) (*Agent, error) {
 		c.Client.Buffers = smtp.NewBuffers()
 	}
 	return &Agent{
-		conf: c, log: c.Log, own: ownAddresses(c), dns: own,
+		conf: c, log: c.Log, own: ownAddresses(c),
 		pool:   newPool(c.Idle, c.IdleMax),
 		clear:  newRecent(time.Hour, 1000),
 		resume: tls.NewLRUClientSessionCache(256),
@@ -136,8 +133,8 @@ func (a *Agent) Stats() *Stats { return &a.stats }
 // few seconds at most.
 func (a *Agent) Close() error {
 	a.pool.close()
-	if a.dns != nil {
-		return a.dns.Close()
+	if c, ok := a.conf.Resolver.(io.Closer); ok {
+		return c.Close()
 	}
 	return nil
 }

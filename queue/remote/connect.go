@@ -52,6 +52,20 @@ func (a *Agent) connect(ctx context.Context, h hop, verified, fresh bool) (*conn
 	return c, f
 }
 
+// prefer puts that address of the first host in front to which a connection is
+// open: which one comes first was left to chance anyway.
+func (a *Agent) prefer(hops []hop, verified bool) {
+	for i := range hops {
+		if hops[i].name != hops[0].name {
+			return
+		}
+		if a.pool.has(key{hops[i], verified}) {
+			hops[0], hops[i] = hops[i], hops[0]
+			return
+		}
+	}
+}
+
 func (a *Agent) wantsTLS(k key) bool {
 	switch {
 	case k.verified || a.conf.TLS == Required:

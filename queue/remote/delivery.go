@@ -70,6 +70,7 @@ func (d *delivery) rest(ctx context.Context, f *fault) {
 // returns the last fault.
 func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 	var last *fault
+	d.a.prefer(hops, d.job.RequireTLS)
 	for i := range hops {
 		if len(d.open) == 0 || ctx.Err() != nil || i > 0 && time.Since(d.start) > d.a.conf.Patience {
 			break

@@ -369,6 +369,16 @@ func TestNextHostIsTried(t *testing.T) {
 	require.Zero(t, conns)
 }
 
+func TestOpenConnectionIsPreferred(t *testing.T) {
+	one, two := newHop(t, nil), newHop(t, nil)
+	a := newAgent(t, Config{})
+	for _, order := range [][]hop{{hopOf(one), hopOf(two)}, {hopOf(two), hopOf(one)}} {
+		d := newDelivery(a, jobTo("", "a@x"))
+		d.rest(t.Context(), d.tryAll(t.Context(), order))
+		require.Equal(t, hopOf(one).String(), d.verdicts[0].Host)
+	}
+}
+
 func hopOf(h *nextHop) hop { return hop{"hop", netip.MustParseAddrPort(h.l.Addr().String()), false} }
 
 type router func(domain string) (Target, error)

@@ -42,6 +42,12 @@ func (p *pool) get(k key) *conn {
 	return c
 }
 
+func (p *pool) has(k key) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle[k]) > 0
+}
+
 func (p *pool) put(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,11 +20,10 @@ import (
 // sink is an SMTP server that takes everything, and a spool that has all there
 // is to send.
 type sink struct {
-	left  atomic.Int64
-	route string
-	body  string
-	done  chan struct{}
-	once  sync.Once
+	left atomic.Int64
+	body string
+	done chan struct{}
+	once sync.Once
 }
 
 func (s *sink) NewSession(context.Context, *smtp.Peer) (smtp.Session, error) {

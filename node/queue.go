@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type outbound struct {
 	retry    queue.RetryPolicy // overrides of this node; zero fields: none
 	epoch    atomic.Uint64     // this node's session as of the applied state
 	routes   atomic.Pointer[routeTable]
+	owners   atomic.Pointer[spool.Owners]
 }
 
 // waiting converts a queue entry.
@@ -114,6 +116,13 @@ func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 	return job
 }
 
+// owns reports whether an entry is this node's as of the last refresh; Settle
+// is what fences.
+func (o *outbound) owns(home uint64, id spool.ID) bool {
+	owners, epoch := o.owners.Load(), o.epoch.Load()
+	return owners != nil && epoch != 0 && owners.Of(home, id) == epoch
+}
+
 // recipients adds those that are open, not parked and ours.
 func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) error {
 	for _, n := range numbers {
@@ -121,7 +130,7 @@ func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) er
 		if err != nil {
 			return err
 		}
-		if !ok || r.State == pb.State_HELD || r.State == pb.State_SUSPENDED {
+		if !ok || r.State == pb.State_HELD || r.State == pb.State_SUSPENDED || !o.owns(r.Home, spool.ID(job.ID)) {
 			continue
 		}
 		job.Recipients = append(job.Recipients, queue.Recipient{
@@ -292,7 +301,11 @@ func (o *outbound) refresh(m *queue.Manager) error {
 	var settings *pb.Settings
 	routes := routeTable{}
 	var epoch uint64
-	err := o.replica.View(func(v spool.View) error {
+	var owners spool.Owners
+	err := o.replica.View(func(v spool.View) (err error) {
+		if owners, err = v.Owners(); err != nil {
+			return err
+		}
 		s, ok, err := v.Session(o.node)
 		if err != nil {
 			return err
@@ -312,10 +325,12 @@ func (o *outbound) refresh(m *queue.Manager) error {
 	if err != nil {
 		return err
 	}
-	o.epoch.Store(epoch)
-	o.routes.Store(&routes)
+	old, before := o.routes.Swap(&routes), o.owners.Swap(&owners)
+	moved := o.epoch.Swap(epoch) != epoch || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
-	m.Reset()
+	if moved || old == nil || !maps.Equal(*old, routes) {
+		m.Reset()
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"encoding/binary"
+	"maps"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -106,6 +107,11 @@ func (o Owners) Of(home uint64, id ID) uint64 {
 		return home
 	}
 	return 0
+}
+
+// Equal reports whether both say the same of every entry.
+func (o Owners) Equal(p Owners) bool {
+	return maps.Equal(o.live, p.live) && maps.EqualFunc(o.shards, p.shards, func(a, b *pb.Shard) bool { return proto.Equal(a, b) })
 }
 
 // Node names the node whose session an epoch is, or "".

@@ -66,6 +66,7 @@ func popLogin(ctx context.Context, addr, user string) (*popClient, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c := &popClient{conn, textproto.NewReader(bufio.NewReaderSize(conn, 64<<10)), bufio.NewWriter(conn)}
 	if err := c.ok(); err != nil {
 		return nil, err
@@ -280,8 +281,9 @@ func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
 	if err := os.WriteFile(d.conf, []byte(strings.ReplaceAll(strings.ReplaceAll(dovecotConf, "DIR", dir), "PORT", strconv.Itoa(dovecotPort))), 0o644); err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, "dovecot", "-c", d.conf).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
+	// The daemon keeps its standard output: a pipe would never end.
+	if err := exec.CommandContext(ctx, "dovecot", "-c", d.conf).Run(); err != nil {
+		return nil, fmt.Errorf("dovecot -c %s: %w", d.conf, err)
 	}
 	return d, waitFor(ctx, 10*time.Second, func() bool {
 		c, err := popLogin(ctx, d.addr(), "bench0")

@@ -87,7 +87,6 @@ func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connWindow),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithWriteBufferSize(64<<10),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

@@ -179,10 +179,16 @@ func (g *gate) take(group []*proposal) []*proposal {
 		bytes = g.bulkBytes
 	}
 	group, _ = pull(&g.bulk, group, maxGroup, bytes)
+	if len(group) == 0 {
+		return group
+	}
 	if now := g.now(); now.After(g.stamp) {
 		g.stamp = now
 	}
 	for _, p := range group {
+		if len(p.frame) < preamble {
+			continue // apply refuses it
+		}
 		if stamped(p.frame) {
 			p.frame = slices.Clone(p.frame)
 		}

@@ -1,0 +1,84 @@
+package cluster
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+func initOptions(dir string) InitOptions {
+	return InitOptions{ID: "n1", Name: "test", Dir: dir, Advertise: "127.0.0.1:7170", Log: zap.NewNop()}
+}
+
+func TestInit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	require.False(t, Initialised(dir))
+	require.NoError(t, Init(t.Context(), initOptions(dir)))
+	require.True(t, Initialised(dir))
+	info, err := os.Stat(filepath.Join(dir, identityFile))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds a key")
+
+	err = Init(t.Context(), initOptions(dir))
+	require.ErrorIs(t, err, ErrInUse)
+	require.ErrorContains(t, err, "relayd run")
+	require.ErrorIs(t, Join(t.Context(), JoinOptions{
+		ID: "n2", Dir: dir, Advertise: "127.0.0.1:7171", Token: joinToken{}.String(), Addr: "127.0.0.1:1", Log: zap.NewNop(),
+	}), ErrInUse)
+}
+
+func TestInitRefusesForgottenData(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, logDir), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, logDir, "raft.db"), []byte("x"), 0o600))
+	require.ErrorIs(t, Init(t.Context(), initOptions(dir)), ErrInUse)
+}
+
+func TestInitRefusesBadNames(t *testing.T) {
+	for _, id := range []string{"", "a b", "../x", "-n", "n/1"} {
+		o := initOptions(t.TempDir())
+		o.ID = id
+		require.Error(t, Init(t.Context(), o), "%q", id)
+	}
+	for _, addr := range []string{"", "host", "host:", "host:0"} {
+		o := initOptions(t.TempDir())
+		o.Advertise = addr
+		require.Error(t, Init(t.Context(), o), "%q", addr)
+	}
+}
+
+func TestOpenWithoutIdentity(t *testing.T) {
+	_, err := Open(Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: zap.NewNop()})
+	require.ErrorIs(t, err, ErrNoNode)
+}
+
+// A crash at any step of the first start leaves something that the next start
+// completes, and a log is never begun twice.
+func TestLogBelongsToIdentity(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, Init(t.Context(), initOptions(dir)))
+	stable := raft.NewInmemStore()
+	began := 0
+	settle := func() error {
+		id, err := loadIdentity(dir)
+		require.NoError(t, err)
+		return id.settle(dir, stable, func() error { began++; return nil })
+	}
+	fresh, err := loadIdentity(dir)
+	require.NoError(t, err)
+	require.True(t, fresh.Fresh)
+	require.NoError(t, settle())
+	require.NoError(t, fresh.save(dir)) // as if it had crashed before the identity was rewritten
+	require.NoError(t, settle())
+	require.NoError(t, settle())
+	require.Equal(t, 2, began, "the bootstrap itself checks for existing state")
+
+	stable = raft.NewInmemStore()
+	require.ErrorIs(t, settle(), ErrLogLost)
+	require.NoError(t, stable.Set(logName, []byte("another")))
+	require.ErrorIs(t, settle(), ErrLogLost)
+}

@@ -1,0 +1,204 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// fakeCluster answers a session's commands.
+type fakeCluster struct {
+	index atomic.Uint64
+	mute  atomic.Bool // no answer until the caller gives up
+	stale atomic.Bool // renewals are refused
+	bad   atomic.Bool // the disk takes no writes
+	delay atomic.Int64
+	ended atomic.Bool // the session was resigned
+}
+
+func (f *fakeCluster) send(ctx context.Context, frame spool.Frame) (*pb.Result, error) {
+	if frame.Kind() == spool.KindExpire {
+		f.ended.Store(true)
+	}
+	if f.mute.Load() {
+		<-ctx.Done()
+		return nil, ErrUnknown
+	}
+	time.Sleep(time.Duration(f.delay.Load())) // in a bubble: the fake clock
+	i := f.index.Add(1)
+	if frame.Kind() == spool.KindRenew && f.stale.Load() {
+		return &pb.Result{Code: pb.Code_STALE, Index: i}, nil
+	}
+	return &pb.Result{Index: i, Epoch: i}, nil
+}
+
+// inSession runs a session in a bubble of fake time: lease 4 s, margin 1 s.
+func inSession(t *testing.T, fn func(s *session, f *fakeCluster, applied *atomic.Uint64)) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		f := &fakeCluster{}
+		f.delay.Store(int64(10 * time.Millisecond))
+		var applied atomic.Uint64
+		applied.Store(1 << 40)
+		s := newSession()
+		s.lease, s.renew = 3*time.Second, time.Second
+		s.log, s.member = zap.NewNop(), &pb.Member{Id: "n1"}
+		s.now = func() time.Duration { return time.Since(began) + time.Hour }
+		s.send, s.behind = f.send, applied.Load
+		s.probe = func() error {
+			if f.bad.Load() {
+				return errors.New("no space")
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.run(ctx)
+		}()
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		fn(s, f, &applied)
+		cancel()
+		<-done
+	})
+}
+
+func lost(s *session) bool {
+	select {
+	case <-s.Lost():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestSessionIsRenewed(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		epoch := s.current()
+		require.Equal(t, uint64(1), epoch)
+		for range 20 {
+			time.Sleep(time.Second)
+			require.Equal(t, epoch, s.current())
+			left := time.Until(s.Until())
+			require.Greater(t, left, 1900*time.Millisecond)
+			require.LessOrEqual(t, left, 3*time.Second, "counted from before the renewal was sent")
+			require.False(t, lost(s))
+		}
+	})
+}
+
+func TestSessionEndsByItself(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		gone := s.Lost()
+		f.mute.Store(true)
+		until := s.Until()
+		<-gone
+		require.WithinDuration(t, until, time.Now(), time.Second+50*time.Millisecond)
+		require.False(t, time.Now().Before(until))
+		require.True(t, s.Until().IsZero())
+		require.Zero(t, s.current())
+		require.True(t, lost(s))
+	})
+}
+
+func TestSessionComesBackUnderANewEpoch(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		first, gone := s.current(), s.Lost()
+		f.stale.Store(true)
+		<-gone
+		f.stale.Store(false)
+		time.Sleep(time.Second)
+		require.Greater(t, s.current(), first)
+		require.False(t, lost(s), "a new channel for the new session")
+	})
+}
+
+func TestSessionIsNotKeptByASickDisk(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		gone := s.Lost()
+		f.bad.Store(true)
+		before := f.index.Load()
+		<-gone
+		require.LessOrEqual(t, f.index.Load(), before+1, "no renewal without a write")
+		time.Sleep(10 * time.Second)
+		require.True(t, lost(s))
+		f.bad.Store(false)
+		time.Sleep(2 * time.Second)
+		require.NotZero(t, s.current())
+	})
+}
+
+func TestSessionWaitsUntilItsRegistrationIsAppliedHere(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, applied *atomic.Uint64) {
+		gone := s.Lost()
+		applied.Store(0)
+		f.stale.Store(true)
+		<-gone
+		f.stale.Store(false)
+		time.Sleep(20 * time.Second) // renewed all the time, but behind
+		require.True(t, s.registered())
+		require.Zero(t, s.current())
+		require.True(t, s.Until().IsZero())
+		applied.Store(1 << 40)
+		time.Sleep(100 * time.Millisecond)
+		require.NotZero(t, s.current())
+		require.False(t, s.Until().IsZero())
+	})
+}
+
+func TestSlowAnswerMakesNoSession(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		gone := s.Lost()
+		f.delay.Store(int64(3500 * time.Millisecond)) // longer than the lease
+		<-gone
+		time.Sleep(30 * time.Second)
+		require.Zero(t, s.current())
+		f.delay.Store(0)
+		time.Sleep(5 * time.Second)
+		require.NotZero(t, s.current())
+	})
+}
+
+func TestResignTellsTheOthers(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		gone := s.Lost()
+		s.resign(t.Context())
+		<-gone
+		require.True(t, f.ended.Load())
+	})
+}
+
+func TestBootClockRuns(t *testing.T) {
+	a := bootNow()
+	b := bootNow()
+	require.Positive(t, a)
+	require.GreaterOrEqual(t, b, a)
+}
+
+func TestDeathwatch(t *testing.T) {
+	const grace = 5 * time.Second
+	w := newDeathwatch(grace)
+	now := time.Now()
+	one := &pb.Session{Node: "a", Epoch: 3, Renewed: 3}
+	require.Empty(t, w.look(now, []*pb.Session{one}), "a new leader gives everybody the whole time")
+	require.Empty(t, w.look(now.Add(grace), []*pb.Session{one}))
+	require.Len(t, w.look(now.Add(grace+1), []*pb.Session{one}), 1)
+	renewed := &pb.Session{Node: "a", Epoch: 3, Renewed: 9}
+	require.Empty(t, w.look(now.Add(grace+2), []*pb.Session{renewed}))
+	require.Empty(t, w.look(now.Add(2*grace), []*pb.Session{renewed}))
+	again := &pb.Session{Node: "a", Epoch: 12, Renewed: 12}
+	require.Empty(t, w.look(now.Add(3*grace), []*pb.Session{again}), "another session, another count")
+	require.Empty(t, w.look(now.Add(3*grace), nil))
+	require.Empty(t, w.look(now.Add(9*grace), []*pb.Session{again}), "forgotten in between")
+}

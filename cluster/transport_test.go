@@ -1,0 +1,94 @@
+package cluster
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+)
+
+// twoPorts makes the raft networks of two members.
+func twoPorts(t *testing.T) (a, b transport) {
+	ca, err := newAuthority("test")
+	require.NoError(t, err)
+	make := func(node string) (*wire.Port, *book) {
+		key, csr, err := newRequest(node)
+		require.NoError(t, err)
+		cert, err := ca.sign(csr, "c1", node)
+		require.NoError(t, err)
+		id := &identity{Cluster: "c1", Node: node, CA: string(ca.certPEM()), Cert: string(cert), Key: string(key)}
+		me, err := id.wire()
+		require.NoError(t, err)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
+		p.Start()
+		t.Cleanup(func() { _ = p.Close() })
+		return p, newBook(node, time.Second, map[string]string{})
+	}
+	pa, ba := make("a")
+	pb, bb := make("b")
+	ba.hints["b"], bb.hints["a"] = pb.Addr().String(), pa.Addr().String()
+	ba.hints["a"], bb.hints["b"] = pa.Addr().String(), pb.Addr().String()
+	a, b = newTransport(pa, ba, zap.NewNop()), newTransport(pb, bb, zap.NewNop())
+	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
+	return a, b
+}
+
+// Without the guard, a heartbeat is answered beside raft's main loop
+// (hashicorp/raft#695).
+func TestHeartbeatsGoThroughTheMainLoop(t *testing.T) {
+	a, b := twoPorts(t)
+	shortcut := false
+	var network raft.Transport = b
+	network.SetHeartbeatHandler(func(rpc raft.RPC) {
+		shortcut = true
+		rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+	})
+	go func() {
+		for {
+			select {
+			case rpc := <-b.Consumer():
+				rpc.Respond(&raft.AppendEntriesResponse{Term: 7}, nil)
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	req := &raft.AppendEntriesRequest{ // what raft takes for a heartbeat
+		RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("a"), ID: []byte("a")}, Term: 1,
+	}
+	var resp raft.AppendEntriesResponse
+	err := a.AppendEntries("b", "b", req, &resp)
+	require.NoError(t, err)
+	require.Equal(t, uint64(7), resp.Term)
+	require.False(t, shortcut, "the heartbeat took the shortcut")
+}
+
+// With pipelining, a follower can be wedged for ever (hashicorp/raft#612).
+func TestNoPipelining(t *testing.T) {
+	a, _ := twoPorts(t)
+	_, err := a.AppendEntriesPipeline("b", "b")
+	require.ErrorIs(t, err, raft.ErrPipelineReplicationNotSupported)
+}
+
+func TestRaftConfigurationIsAsDesigned(t *testing.T) {
+	c := Tuning{}.withDefaults().raftConfig("n", zap.NewNop())
+	require.NoError(t, raft.ValidateConfig(c))
+	require.True(t, c.NoSnapshotRestoreOnStart)
+	require.True(t, c.BatchApplyCh)
+	require.False(t, c.ShutdownOnRemove)
+	require.Equal(t, maxGroup, c.MaxAppendEntries)
+	require.Equal(t, 10*time.Millisecond, c.CommitTimeout)
+	require.Equal(t, 2*time.Second, c.HeartbeatTimeout)
+}
+
+func TestAddressMustNameItsNode(t *testing.T) {
+	_, err := new(stream).Dial("127.0.0.1:1", time.Second)
+	require.ErrorContains(t, err, "names no node")
+}

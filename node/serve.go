@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/netip"
 	"time"
 
@@ -102,8 +103,17 @@ func (n *Node) serveWith() error {
 func (n *Node) adminHandler() http.Handler {
 	return admin.NewServer(admin.Options{
 		Ports: n.operator.ports(), Token: func() string { return *n.token.Load() }, Ready: n.Ready, Barrier: n.cluster.Consistent,
-		Metrics: n.metrics.handler(), Log: n.log, Version: n.options.Version,
+		Metrics: n.metrics.handler(), Profile: profiles(), Log: n.log, Version: n.options.Version,
 	})
+}
+
+// profiles serves what `go tool pprof` asks for.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
 }
 
 // buildServers makes one protocol server for each listener, in the order in

@@ -34,6 +34,8 @@ type Options struct {
 	Barrier func(context.Context) error
 	// Metrics answers /metrics; nil: 404.
 	Metrics http.Handler
+	// Profile answers /debug/pprof/, with the token only; nil: 404.
+	Profile http.Handler
 	Log     *zap.Logger
 	Version string
 }
@@ -97,6 +99,9 @@ func (s *server) registerPlain() {
 	s.mux.HandleFunc("GET /{$}", page)
 	if s.Metrics != nil {
 		s.mux.Handle("GET /metrics", s.Metrics)
+	}
+	if s.Profile != nil {
+		s.mux.Handle("GET /debug/pprof/", s.Profile)
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, Problem(http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path, "/openapi.json lists what there is"))

@@ -323,15 +323,31 @@ func (c *Cluster) populate() {
 	require.NoError(c.t, api.SetRoute(ctx, by, admin.Route{Domain: "*", Target: "smtp:" + c.Sink.Addr}))
 }
 
-// Verify compares the state of all nodes that run at one index.
+// Verify compares the state of all nodes that run at one index. A node that
+// has just come back may take a moment to be reached by the others.
 func (c *Cluster) Verify() {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	v, err := c.Up()[0].Client().Verify(ctx, admin.VerifyOptions{Bodies: true})
+	var v *admin.Verification
+	var err error
+	poll(10*time.Second, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		v, err = c.Up()[0].Client().Verify(ctx, admin.VerifyOptions{Bodies: true})
+		return err == nil && (v.OK || !unreached(v))
+	})
 	require.NoError(c.t, err)
 	require.Empty(c.t, v.Findings)
 	require.True(c.t, v.OK)
+}
+
+// unreached reports whether all that is wrong is that a node did not answer.
+func unreached(v *admin.Verification) bool {
+	for _, n := range v.Nodes {
+		if n.Error != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Cluster) stopAll() {

@@ -54,6 +54,7 @@ type Cluster struct {
 	DNS   *DNS
 	Sink  *Sink
 	Nodes []*Member
+	links *links
 }
 
 // Member is one node of a Cluster. Its ports stay the same over restarts.
@@ -85,7 +86,7 @@ func New(t testing.TB, o Options) *Cluster {
 		o.Tuning = Quick()
 	}
 	base := t.TempDir()
-	c := &Cluster{t: t, o: o, DNS: NewDNS(t), Sink: NewSink(t, "127.0.0.1:0")}
+	c := &Cluster{t: t, o: o, DNS: NewDNS(t), Sink: NewSink(t, "127.0.0.1:0"), links: newLinks()}
 	t.Cleanup(c.stopAll)
 	for i := range o.Nodes {
 		m := c.member(i, filepath.Join(base, fmt.Sprintf("n%d", i+1)))
@@ -111,6 +112,7 @@ func (c *Cluster) member(i int, dir string) *Member {
 	conf.Node = config.Node{ID: m.ID, Hostname: m.ID + ".example.test", DataDir: filepath.Join(dir, "data")}
 	conf.Cluster.Listen = freeAddr(c.t)
 	conf.Cluster.Advertise = conf.Cluster.Listen
+	c.links.names[conf.Cluster.Listen] = m.ID
 	mx, pop := config.NewSMTP(), config.NewPOP3()
 	mx.Listen, pop.Listen = freeAddr(c.t), freeAddr(c.t)
 	conf.SMTP, conf.POP3 = []config.SMTP{mx}, []config.POP3{pop}
@@ -165,7 +167,7 @@ func (m *Member) join(via *Member) {
 func (m *Member) Start() {
 	m.c.t.Helper()
 	n, err := node.New(m.conf, node.Options{
-		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond,
+		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond, Dial: m.c.links.dial(m.ID),
 		Fatal: func(err error) { m.c.t.Errorf("%s can not go on: %v", m.ID, err); go m.Kill() },
 	})
 	require.NoError(m.c.t, err)

@@ -338,3 +338,36 @@ func TestLargeMessagePassesUnchanged(t *testing.T) {
 	require.True(t, strings.HasSuffix(body.String(), letter))
 	c.Verify()
 }
+
+// TestIsolatedLeaderAcceptsNothing cuts the leader off with clients on both
+// sides: what it takes nobody gets a 250 for, and when it comes back all agree.
+func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
+	c := New(t, Options{Tuning: impatient()})
+	old := c.Leader()
+	holder, err := old.Login(within(t, 30*time.Second), "alice")
+	require.NoError(t, err)
+	defer holder.Close()
+	c.Isolate(old)
+	_, err = old.Send(within(t, 20*time.Second), "bob@example.test", "alice@example.test", Letter("lost side"))
+	require.True(t, IsTemporary(err), "%v", err)
+	c.Eventually(10*time.Second, "a fenced node keeps its POP3 session", func() bool {
+		return holder.Noop(within(t, 5*time.Second)) != nil
+	})
+	var other *Member
+	for _, m := range c.Nodes {
+		if m != old {
+			other = m
+		}
+	}
+	c.Eventually(20*time.Second, "the majority does not serve", func() bool {
+		_, err := other.Send(within(t, 10*time.Second), "bob@example.test", "alice@example.test", Letter("right side"))
+		return err == nil
+	})
+	c.Eventually(10*time.Second, "the isolated node's lock is not freed", func() bool {
+		found, err := other.Subjects("alice")
+		return err == nil && found["right side"] > 0
+	})
+	c.Heal(old)
+	c.WaitHealthy()
+	c.Verify()
+}

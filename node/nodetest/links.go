@@ -1,0 +1,97 @@
+package nodetest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+)
+
+// links are the connections between the nodes of a Cluster, so that a test can
+// cut them.
+type links struct {
+	mu    sync.Mutex
+	names map[string]string  // cluster address → node
+	cut   map[[2]string]bool // from, to
+	open  map[*link]struct{}
+}
+
+type link struct {
+	net.Conn
+	all      *links
+	from, to string
+}
+
+func newLinks() *links {
+	return &links{names: map[string]string{}, cut: map[[2]string]bool{}, open: map[*link]struct{}{}}
+}
+
+var errCut = errors.New("nodetest: the link is cut")
+
+// dial is the node.Options.Dial of one node.
+func (l *links) dial(from string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		l.mu.Lock()
+		to := l.names[addr]
+		cut := l.cut[[2]string{from, to}]
+		l.mu.Unlock()
+		if cut {
+			return nil, errCut
+		}
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		c := &link{conn, l, from, to}
+		l.mu.Lock()
+		l.open[c] = struct{}{}
+		cut = l.cut[[2]string{from, to}]
+		l.mu.Unlock()
+		if cut {
+			_ = c.Close()
+			return nil, errCut
+		}
+		return c, nil
+	}
+}
+
+// Close implements net.Conn.
+func (c *link) Close() error {
+	c.all.mu.Lock()
+	delete(c.all.open, c)
+	c.all.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// set cuts or heals both directions between two nodes.
+func (l *links) set(a, b string, cut bool) {
+	l.mu.Lock()
+	var drop []*link
+	for _, way := range [][2]string{{a, b}, {b, a}} {
+		l.cut[way] = cut
+		for c := range l.open {
+			if cut && c.from == way[0] && c.to == way[1] {
+				drop = append(drop, c)
+			}
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range drop {
+		_ = c.Close()
+	}
+}
+
+// Isolate cuts a node off from all others; its clients still reach it.
+func (c *Cluster) Isolate(m *Member) { c.setLinks(m, true) }
+
+// Heal joins a node to all others again.
+func (c *Cluster) Heal(m *Member) { c.setLinks(m, false) }
+
+func (c *Cluster) setLinks(m *Member, cut bool) {
+	for _, other := range c.Nodes {
+		if other != m {
+			c.links.set(m.ID, other.ID, cut)
+		}
+	}
+}

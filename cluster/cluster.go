@@ -42,6 +42,7 @@ type Cluster struct {
 	gate     *gate
 	peers    *peers
 	server   *server
+	deaths   *deathwatch // since when sessions have not been renewed
 	session  *session
 	throne   atomic.Pointer[throne] // nil unless leading, with the barrier done
 	reads    *rounds                // read indexes for this node
@@ -178,6 +179,8 @@ func (c *Cluster) start() {
 		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
 	}
 	c.goRun(func() { c.doorkeeper(c.ctx) })
+	c.deaths = newDeathwatch(c.t.Lease + c.t.Margin)
+	c.goRun(func() { c.witness(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
 	c.port.Start()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -113,14 +114,44 @@ func (c *Cluster) govern(ctx context.Context) {
 		c.steward(ctx)
 	}()
 	defer func() { <-done }()
-	watch := newDeathwatch(c.t.Lease + c.t.Margin)
+	// While there was no leader nobody could renew: those who live get the time
+	// to do so now.
+	settled := time.Now().Add(c.t.Renew + c.t.Renew/2)
+	tick := time.NewTicker(c.t.Tick)
+	defer tick.Stop()
+	for {
+		if time.Now().After(settled) {
+			c.expireDead(ctx)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// expireDead ends the sessions that have not been renewed for too long.
+func (c *Cluster) expireDead(ctx context.Context) {
+	sessions, err := c.sessions()
+	if err != nil {
+		return
+	}
+	for _, dead := range c.deaths.look(time.Now(), sessions) {
+		c.expire(ctx, dead)
+	}
+}
+
+// witness keeps the deathwatch on every node, leader or not: a new leader then
+// knows since when the old one has not been heard of, instead of beginning to
+// count. What a node has seen applied was renewed before that, so a count that
+// began on a follower errs on the late side as a leader's own does.
+func (c *Cluster) witness(ctx context.Context) {
 	tick := time.NewTicker(c.t.Tick)
 	defer tick.Stop()
 	for {
 		if sessions, err := c.sessions(); err == nil {
-			for _, dead := range watch.look(time.Now(), sessions) {
-				c.expire(ctx, dead)
-			}
+			c.deaths.look(time.Now(), sessions)
 		}
 		select {
 		case <-tick.C:
@@ -139,10 +170,10 @@ func (c *Cluster) sessions() (all []*pb.Session, err error) {
 }
 
 // deathwatch counts for each session how long it has not been renewed, on this
-// node's clock and from when this leader saw the renewal applied: for a new
-// leader, all clocks begin at full.
+// node's clock and from when this node saw the renewal applied.
 type deathwatch struct {
 	grace time.Duration
+	mu    sync.Mutex
 	seen  map[string]sighting
 }
 
@@ -157,6 +188,8 @@ func newDeathwatch(grace time.Duration) *deathwatch {
 
 // look returns the sessions to expire.
 func (w *deathwatch) look(now time.Time, sessions []*pb.Session) (dead []*pb.Session) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	live := make(map[string]bool, len(sessions))
 	for _, s := range sessions {
 		live[s.Node] = true

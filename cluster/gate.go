@@ -86,6 +86,7 @@ type gate struct {
 	control fifo
 	bulk    fifo
 	stamp   time.Time // the last one given: stamps never run backwards
+	crowd   crowd
 	wake    chan struct{}
 }
 
@@ -93,6 +94,7 @@ func newGate(r applier, t Tuning, valid func(spool.Frame) error) *gate {
 	return &gate{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
 		valid: valid, now: time.Now, wake: make(chan struct{}, 1),
+		crowd: crowd{longest: t.Linger},
 	}
 }
 
@@ -135,6 +137,7 @@ func (g *gate) run(ctx context.Context) {
 	for {
 		g.turn.Lock()
 		group = g.wait(ctx, group[:0])
+		sent := time.Now()
 		futures = g.send(group, futures[:0])
 		g.turn.Unlock()
 		if len(group) == 0 {
@@ -144,19 +147,35 @@ func (g *gate) run(ctx context.Context) {
 			group[i].sink.settle(outcome(group[i], f))
 			group[i], futures[i] = nil, nil
 		}
+		g.mu.Lock()
+		g.crowd.answered(len(group), g.control.len()+g.bulk.len(), sent, time.Now())
+		g.mu.Unlock()
 	}
 }
 
 // wait returns the next group; none means that ctx has ended.
 func (g *gate) wait(ctx context.Context, group []*proposal) []*proposal {
 	for {
-		if group = g.take(group); len(group) > 0 {
-			return group
+		g.mu.Lock()
+		left := g.crowd.patience(g.control.len()+g.bulk.len(), time.Now())
+		g.mu.Unlock()
+		if left <= 0 {
+			if group = g.take(group); len(group) > 0 {
+				return group
+			}
+		}
+		var late <-chan time.Time
+		if left > 0 {
+			t := time.NewTimer(left)
+			defer t.Stop()
+			late = t.C
 		}
 		select {
 		case <-g.wake:
+		case <-late:
 		case <-ctx.Done():
-			return nil
+			// What is queued is answered, by raft that has stopped.
+			return g.take(group)
 		}
 	}
 }

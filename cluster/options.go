@@ -38,15 +38,16 @@ type Options struct {
 // Tuning holds the numbers; zero means the default. All nodes of a cluster
 // must agree on Lease.
 type Tuning struct {
-	Heartbeat     time.Duration // 2 s: silence after which a follower stands for election
-	Election      time.Duration // 2 s
+	Heartbeat     time.Duration // 1.2 s: silence after which a follower stands for election
+	Election      time.Duration // 1.2 s
 	LeaderLease   time.Duration // 1 s: silence of a majority after which a leader steps down
 	CommitTimeout time.Duration // 10 ms: how late an idle follower learns what is committed
 
-	GateDepth  int   // 1: groups of entries in flight
-	GroupBytes int   // 4 MiB: octets in a group
-	BulkBytes  int   // 1 MiB: octets of bulk in a group that also has control
-	Budget     int64 // 16 MiB: octets of proposals under way from this node, of control and of bulk each
+	GateDepth  int           // 1: groups of entries in flight
+	Linger     time.Duration // 1 ms: longest a group waits for those who were just answered; negative: not at all
+	GroupBytes int           // 4 MiB: octets in a group
+	BulkBytes  int           // 1 MiB: octets of bulk in a group that also has control
+	Budget     int64         // 16 MiB: octets of proposals under way from this node, of control and of bulk each
 
 	Lease    time.Duration // 4 s: how long a session outlives its last renewal
 	Margin   time.Duration // 1 s: how much before (owner) and after (leader) the lease's end each side acts
@@ -74,11 +75,12 @@ func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
 }
 
 func (t Tuning) withDefaults() Tuning {
-	or(&t.Heartbeat, 2*time.Second)
-	or(&t.Election, 2*time.Second)
+	or(&t.Heartbeat, 1200*time.Millisecond)
+	or(&t.Election, 1200*time.Millisecond)
 	or(&t.LeaderLease, min(time.Second, t.Heartbeat))
 	or(&t.CommitTimeout, 10*time.Millisecond)
 	or(&t.GateDepth, 1)
+	or(&t.Linger, time.Millisecond)
 	or(&t.GroupBytes, 4<<20)
 	or(&t.BulkBytes, 1<<20)
 	or(&t.Budget, 16<<20)

@@ -191,7 +191,7 @@ func TestDeathwatch(t *testing.T) {
 	w := newDeathwatch(grace)
 	now := time.Now()
 	one := &pb.Session{Node: "a", Epoch: 3, Renewed: 3}
-	require.Empty(t, w.look(now, []*pb.Session{one}), "a new leader gives everybody the whole time")
+	require.Empty(t, w.look(now, []*pb.Session{one}), "at first sight, everybody has the whole time")
 	require.Empty(t, w.look(now.Add(grace), []*pb.Session{one}))
 	require.Len(t, w.look(now.Add(grace+1), []*pb.Session{one}), 1)
 	renewed := &pb.Session{Node: "a", Epoch: 3, Renewed: 9}

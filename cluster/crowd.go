@@ -1,0 +1,55 @@
+package cluster
+
+import "time"
+
+// crowd judges whether a group should wait a moment for more. Those who were
+// just answered often propose again at once, but an answer and the next
+// proposal take a while to travel; if the gate closed a group at the first
+// arrival, the crowd would fall into two halves that take turns, each waiting
+// for the other's syncs. The wait is at most half of what the last group took,
+// and where it does not bring the crowd together it shrinks to nothing, and is
+// only tried now and then. Guarded by the gate's mutex.
+type crowd struct {
+	longest time.Duration
+	share   int       // how much of the allowed wait is used, in 1/shares
+	size    int       // how many were about when the last group was answered
+	until   time.Time // until when the next group waits at most
+	waited  bool      // the next group has waited
+	groups  int
+}
+
+const (
+	shares     = 16
+	probeEvery = 64 // groups from one trial of a wait that did not pay to the next
+	smallCrowd = 4  // fewer need no gathering
+)
+
+// answered notes the end of a group, and how many wait already.
+func (c *crowd) answered(group, queued int, sent, now time.Time) {
+	if c.groups++; c.groups%probeEvery == 1 {
+		c.share = max(c.share, shares/2)
+	}
+	c.size, c.waited = group+queued, false
+	c.until = now.Add(min(c.longest, now.Sub(sent)/2) * time.Duration(c.share) / shares)
+}
+
+// patience returns how long a group of so many should still wait.
+func (c *crowd) patience(queued int, now time.Time) time.Duration {
+	if queued == 0 || c.size < smallCrowd {
+		return 0
+	}
+	if queued >= min(c.size-c.size/8, maxGroup) {
+		if c.waited {
+			c.waited, c.share = false, min(2*c.share+1, shares)
+		}
+		return 0
+	}
+	if left := c.until.Sub(now); left > 0 {
+		c.waited = true
+		return left
+	}
+	if c.waited {
+		c.waited, c.share = false, c.share/2
+	}
+	return 0
+}

@@ -208,19 +208,21 @@ const (
 	Code_EXISTS     Code = 5
 	Code_INVALID    Code = 6
 	Code_OVER_QUOTA Code = 7
+	Code_TOO_SOON   Code = 60 // the account's login delay is not over: see until_ms
 )
 
 // Enum value maps for Code.
 var (
 	Code_name = map[int32]string{
-		0: "OK",
-		1: "DUPLICATE",
-		2: "BUSY",
-		3: "STALE",
-		4: "MISSING",
-		5: "EXISTS",
-		6: "INVALID",
-		7: "OVER_QUOTA",
+		0:  "OK",
+		1:  "DUPLICATE",
+		2:  "BUSY",
+		3:  "STALE",
+		4:  "MISSING",
+		5:  "EXISTS",
+		6:  "INVALID",
+		7:  "OVER_QUOTA",
+		60: "TOO_SOON",
 	}
 	Code_value = map[string]int32{
 		"OK":         0,
@@ -231,6 +233,7 @@ var (
 		"EXISTS":     5,
 		"INVALID":    6,
 		"OVER_QUOTA": 7,
+		"TOO_SOON":   60,
 	}
 )
 
@@ -853,7 +856,9 @@ type Mailbox struct {
 	NextUid       uint64                 `protobuf:"varint,2,opt,name=next_uid,json=nextUid,proto3" json:"next_uid,omitempty"`
 	Messages      uint64                 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	LastRemoved   uint64                 `protobuf:"varint,5,opt,name=last_removed,json=lastRemoved,proto3" json:"last_removed,omitempty"` // token of the last Remove that gave up the lock
+	LastRemoved   uint64                 `protobuf:"varint,5,opt,name=last_removed,json=lastRemoved,proto3" json:"last_removed,omitempty"`    // token of the last Remove that gave up the lock
+	LastLoginMs   int64                  `protobuf:"varint,60,opt,name=last_login_ms,json=lastLoginMs,proto3" json:"last_login_ms,omitempty"` // kept where the account has a login delay
+	Left          []uint64               `protobuf:"varint,61,rep,packed,name=left,proto3" json:"left,omitempty"`                             // tokens that gave up a shared lock last, as last_removed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -923,6 +928,20 @@ func (x *Mailbox) GetLastRemoved() uint64 {
 	return 0
 }
 
+func (x *Mailbox) GetLastLoginMs() int64 {
+	if x != nil {
+		return x.LastLoginMs
+	}
+	return 0
+}
+
+func (x *Mailbox) GetLeft() []uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
 // Lock is the holder of a mailbox.
 type Lock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -932,6 +951,10 @@ type Lock struct {
 	Session       string                 `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"` // unique among the sessions of that node
 	Remote        string                 `protobuf:"bytes,5,opt,name=remote,proto3" json:"remote,omitempty"`   // the client's address
 	SinceMs       int64                  `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	Shared        bool                   `protobuf:"varint,60,opt,name=shared,proto3" json:"shared,omitempty"`                             // others may hold it, too
+	Others        []*Lock                `protobuf:"bytes,61,rep,name=others,proto3" json:"others,omitempty"`                              // the other holders of a shared lock, in order of arrival
+	LastSeq       uint64                 `protobuf:"varint,62,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`            // Remove.seq of this holder's last Remove
+	LastMissing   []byte                 `protobuf:"bytes,63,opt,name=last_missing,json=lastMissing,proto3" json:"last_missing,omitempty"` // what it answered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1006,6 +1029,34 @@ func (x *Lock) GetSinceMs() int64 {
 		return x.SinceMs
 	}
 	return 0
+}
+
+func (x *Lock) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *Lock) GetOthers() []*Lock {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *Lock) GetLastSeq() uint64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
+}
+
+func (x *Lock) GetLastMissing() []byte {
+	if x != nil {
+		return x.LastMissing
+	}
+	return nil
 }
 
 // Body reference count and queue total of one message.
@@ -1117,6 +1168,7 @@ type Account struct {
 	RetentionMs   int64                  `protobuf:"varint,12,opt,name=retention_ms,json=retentionMs,proto3" json:"retention_ms,omitempty"`
 	Changed       uint64                 `protobuf:"varint,13,opt,name=changed,proto3" json:"changed,omitempty"` // raft index of the last change; set by Apply
 	LoginDelayMs  int64                  `protobuf:"varint,14,opt,name=login_delay_ms,json=loginDelayMs,proto3" json:"login_delay_ms,omitempty"`
+	Scram         *ScramKeys             `protobuf:"bytes,60,opt,name=scram,proto3" json:"scram,omitempty"` // of the same password; none where only its hash was ever known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1249,6 +1301,144 @@ func (x *Account) GetLoginDelayMs() int64 {
 	return 0
 }
 
+func (x *Account) GetScram() *ScramKeys {
+	if x != nil {
+		return x.Scram
+	}
+	return nil
+}
+
+// ScramKeys is what RFC 5802 has a server keep of a password, for SHA-256.
+type ScramKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Salt          []byte                 `protobuf:"bytes,1,opt,name=salt,proto3" json:"salt,omitempty"`
+	Iterations    uint32                 `protobuf:"varint,2,opt,name=iterations,proto3" json:"iterations,omitempty"`
+	StoredKey     []byte                 `protobuf:"bytes,3,opt,name=stored_key,json=storedKey,proto3" json:"stored_key,omitempty"`
+	ServerKey     []byte                 `protobuf:"bytes,4,opt,name=server_key,json=serverKey,proto3" json:"server_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScramKeys) Reset() {
+	*x = ScramKeys{}
+	mi := &file_spool_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScramKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScramKeys) ProtoMessage() {}
+
+func (x *ScramKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScramKeys.ProtoReflect.Descriptor instead.
+func (*ScramKeys) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ScramKeys) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *ScramKeys) GetIterations() uint32 {
+	if x != nil {
+		return x.Iterations
+	}
+	return 0
+}
+
+func (x *ScramKeys) GetStoredKey() []byte {
+	if x != nil {
+		return x.StoredKey
+	}
+	return nil
+}
+
+func (x *ScramKeys) GetServerKey() []byte {
+	if x != nil {
+		return x.ServerKey
+	}
+	return nil
+}
+
+// Failures counts the logins that failed from one network, or under "\0node"
+// holds the seq of that node's last Tally.
+type Failures struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	LastMs        int64                  `protobuf:"varint,2,opt,name=last_ms,json=lastMs,proto3" json:"last_ms,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failures) Reset() {
+	*x = Failures{}
+	mi := &file_spool_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failures) ProtoMessage() {}
+
+func (x *Failures) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failures.ProtoReflect.Descriptor instead.
+func (*Failures) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Failures) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Failures) GetLastMs() int64 {
+	if x != nil {
+		return x.LastMs
+	}
+	return 0
+}
+
+func (x *Failures) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 type Domain struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1260,7 +1450,7 @@ type Domain struct {
 
 func (x *Domain) Reset() {
 	*x = Domain{}
-	mi := &file_spool_proto_msgTypes[9]
+	mi := &file_spool_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1462,7 @@ func (x *Domain) String() string {
 func (*Domain) ProtoMessage() {}
 
 func (x *Domain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[9]
+	mi := &file_spool_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1475,7 @@ func (x *Domain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Domain.ProtoReflect.Descriptor instead.
 func (*Domain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{9}
+	return file_spool_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Domain) GetName() string {
@@ -1320,7 +1510,7 @@ type Alias struct {
 
 func (x *Alias) Reset() {
 	*x = Alias{}
-	mi := &file_spool_proto_msgTypes[10]
+	mi := &file_spool_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1522,7 @@ func (x *Alias) String() string {
 func (*Alias) ProtoMessage() {}
 
 func (x *Alias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[10]
+	mi := &file_spool_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1535,7 @@ func (x *Alias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alias.ProtoReflect.Descriptor instead.
 func (*Alias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{10}
+	return file_spool_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Alias) GetAddress() string {
@@ -1379,7 +1569,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_spool_proto_msgTypes[11]
+	mi := &file_spool_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1581,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[11]
+	mi := &file_spool_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1594,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{11}
+	return file_spool_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Route) GetDomain() string {
@@ -1436,7 +1626,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_spool_proto_msgTypes[12]
+	mi := &file_spool_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1638,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[12]
+	mi := &file_spool_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1651,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{12}
+	return file_spool_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Settings) GetHistoryMs() int64 {
@@ -1521,7 +1711,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_spool_proto_msgTypes[13]
+	mi := &file_spool_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1723,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[13]
+	mi := &file_spool_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1736,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{13}
+	return file_spool_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Session) GetNode() string {
@@ -1607,7 +1797,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_spool_proto_msgTypes[14]
+	mi := &file_spool_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1809,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[14]
+	mi := &file_spool_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1822,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{14}
+	return file_spool_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Member) GetId() string {
@@ -1699,7 +1889,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_spool_proto_msgTypes[15]
+	mi := &file_spool_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1901,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[15]
+	mi := &file_spool_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1914,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{15}
+	return file_spool_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Cluster) GetId() string {
@@ -1780,7 +1970,7 @@ type Orphan struct {
 
 func (x *Orphan) Reset() {
 	*x = Orphan{}
-	mi := &file_spool_proto_msgTypes[16]
+	mi := &file_spool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1982,7 @@ func (x *Orphan) String() string {
 func (*Orphan) ProtoMessage() {}
 
 func (x *Orphan) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[16]
+	mi := &file_spool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1995,7 @@ func (x *Orphan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
 func (*Orphan) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{16}
+	return file_spool_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Orphan) GetCreatedMs() int64 {
@@ -1833,7 +2023,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_spool_proto_msgTypes[17]
+	mi := &file_spool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2035,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[17]
+	mi := &file_spool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2048,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{17}
+	return file_spool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Seen) GetAtMs() int64 {
@@ -1886,7 +2076,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2088,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2101,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{18}
+	return file_spool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -1950,7 +2140,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2152,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2165,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{19}
+	return file_spool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Shard) GetHome() uint64 {
@@ -2037,7 +2227,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2239,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2252,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{20}
+	return file_spool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetAtMs() int64 {
@@ -2185,7 +2375,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2387,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2400,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{21}
+	return file_spool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Audit) GetAtMs() int64 {
@@ -2268,7 +2458,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2470,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2483,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{22}
+	return file_spool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Admin) GetWho() string {
@@ -2339,7 +2529,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2541,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2554,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{23}
+	return file_spool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Accept) GetMessage() *Message {
@@ -2419,7 +2609,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2621,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2634,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{24}
+	return file_spool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Chunk) GetId() []byte {
@@ -2470,7 +2660,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2672,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2685,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{25}
+	return file_spool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Abort) GetId() []byte {
@@ -2524,7 +2714,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2726,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2739,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{26}
+	return file_spool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -2635,7 +2825,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2837,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2850,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{27}
+	return file_spool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -2696,7 +2886,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2898,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2911,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{28}
+	return file_spool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -2762,7 +2952,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2964,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +2977,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Register) GetNonce() string {
@@ -2814,7 +3004,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2826,7 +3016,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2839,7 +3029,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Renew) GetNode() string {
@@ -2867,7 +3057,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3069,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3082,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Expire) GetNode() string {
@@ -2928,7 +3118,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3130,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3143,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -2988,7 +3178,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3190,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3203,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -3044,13 +3234,14 @@ type TakeLock struct {
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Session       string                 `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
 	Remote        string                 `protobuf:"bytes,5,opt,name=remote,proto3" json:"remote,omitempty"`
+	Wake          bool                   `protobuf:"varint,60,opt,name=wake,proto3" json:"wake,omitempty"` // no login: the login delay does not count
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3253,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3266,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -3113,6 +3304,13 @@ func (x *TakeLock) GetRemote() string {
 	return ""
 }
 
+func (x *TakeLock) GetWake() bool {
+	if x != nil {
+		return x.Wake
+	}
+	return false
+}
+
 type Unlock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mailbox       string                 `protobuf:"bytes,1,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
@@ -3124,7 +3322,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3334,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3347,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -3183,7 +3381,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3393,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3406,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -3234,13 +3432,15 @@ type Remove struct {
 	Uids          []uint64               `protobuf:"varint,4,rep,packed,name=uids,proto3" json:"uids,omitempty"`
 	Unlock        bool                   `protobuf:"varint,5,opt,name=unlock,proto3" json:"unlock,omitempty"`
 	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	Ranges        []byte                 `protobuf:"bytes,60,opt,name=ranges,proto3" json:"ranges,omitempty"` // more uids, ascending: see Ranges in package spool
+	Seq           uint64                 `protobuf:"varint,61,opt,name=seq,proto3" json:"seq,omitempty"`      // tells the holder's Removes apart, so that one applied twice answers as the first time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3452,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3465,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -3310,19 +3510,34 @@ func (x *Remove) GetNode() string {
 	return ""
 }
 
+func (x *Remove) GetRanges() []byte {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Remove) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 type PutAccount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Account       *Account               `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
 	Create        bool                   `protobuf:"varint,3,opt,name=create,proto3" json:"create,omitempty"`
 	Update        bool                   `protobuf:"varint,4,opt,name=update,proto3" json:"update,omitempty"`
+	ExpectChanged uint64                 `protobuf:"varint,60,opt,name=expect_changed,json=expectChanged,proto3" json:"expect_changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3334,7 +3549,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3347,7 +3562,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -3378,6 +3593,13 @@ func (x *PutAccount) GetUpdate() bool {
 	return false
 }
 
+func (x *PutAccount) GetExpectChanged() uint64 {
+	if x != nil {
+		return x.ExpectChanged
+	}
+	return 0
+}
+
 type DropAccount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
@@ -3388,7 +3610,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3622,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3635,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -3441,7 +3663,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3675,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3688,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -3500,7 +3722,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +3734,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +3747,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -3552,7 +3774,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3564,7 +3786,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3577,7 +3799,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -3604,7 +3826,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3616,7 +3838,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3629,7 +3851,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -3656,7 +3878,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3668,7 +3890,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3681,7 +3903,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -3708,7 +3930,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3720,7 +3942,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3733,7 +3955,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -3760,7 +3982,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3994,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +4007,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -3815,7 +4037,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +4049,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +4062,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -3887,7 +4109,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +4121,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4134,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -3920,6 +4142,127 @@ func (x *PutCluster) GetCluster() *Cluster {
 		return x.Cluster
 	}
 	return nil
+}
+
+// Tally tells all nodes of logins that failed at one of them.
+type Tally struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"` // differs from that of the node's Tally before
+	Tried         []*Tried               `protobuf:"bytes,3,rep,name=tried,proto3" json:"tried,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tally) Reset() {
+	*x = Tally{}
+	mi := &file_spool_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tally) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tally) ProtoMessage() {}
+
+func (x *Tally) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tally.ProtoReflect.Descriptor instead.
+func (*Tally) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Tally) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Tally) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Tally) GetTried() []*Tried {
+	if x != nil {
+		return x.Tried
+	}
+	return nil
+}
+
+type Tried struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"` // 192.0.2.1/32 or 2001:db8::/64
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Clear         bool                   `protobuf:"varint,3,opt,name=clear,proto3" json:"clear,omitempty"` // a login succeeded: forget what was before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tried) Reset() {
+	*x = Tried{}
+	mi := &file_spool_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tried) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tried) ProtoMessage() {}
+
+func (x *Tried) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tried.ProtoReflect.Descriptor instead.
+func (*Tried) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Tried) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Tried) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Tried) GetClear() bool {
+	if x != nil {
+		return x.Clear
+	}
+	return false
 }
 
 type PutToken struct {
@@ -3932,7 +4275,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3944,7 +4287,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3957,7 +4300,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -3985,7 +4328,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3997,7 +4340,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4010,7 +4353,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -4044,7 +4387,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4056,7 +4399,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4069,7 +4412,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -4097,7 +4440,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4109,7 +4452,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4122,7 +4465,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -4149,7 +4492,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4504,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4517,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Mark) GetId() string {
@@ -4196,14 +4539,16 @@ type Result struct {
 	Codes         []Code                 `protobuf:"varint,7,rep,packed,name=codes,proto3,enum=relay.spool.v1.Code" json:"codes,omitempty"` // Settle: one a verdict
 	Lock          *Lock                  `protobuf:"bytes,8,opt,name=lock,proto3" json:"lock,omitempty"`
 	Id            []byte                 `protobuf:"bytes,9,opt,name=id,proto3" json:"id,omitempty"`
-	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"` // who holds the epoch or lock that was in the way
+	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"`       // who holds the epoch or lock that was in the way
+	Missing       []byte                 `protobuf:"bytes,60,opt,name=missing,proto3" json:"missing,omitempty"` // of a Remove: uids that were gone already, as ranges
+	UntilMs       int64                  `protobuf:"varint,61,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4215,7 +4560,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4228,7 +4573,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Result) GetCode() Code {
@@ -4299,6 +4644,20 @@ func (x *Result) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Result) GetMissing() []byte {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *Result) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
 }
 
 var File_spool_proto protoreflect.FileDescriptor
@@ -4372,20 +4731,26 @@ const file_spool_proto_rawDesc = "" +
 	"\vreceived_ms\x18\x03 \x01(\x03R\n" +
 	"receivedMs\x12\x16\n" +
 	"\x06header\x18\x04 \x01(\fR\x06header\x12\x1c\n" +
-	"\trecipient\x18\x05 \x01(\tR\trecipient\"\x8b\x01\n" +
+	"\trecipient\x18\x05 \x01(\tR\trecipient\"\xc3\x01\n" +
 	"\aMailbox\x12\x10\n" +
 	"\x03box\x18\x01 \x01(\x04R\x03box\x12\x19\n" +
 	"\bnext_uid\x18\x02 \x01(\x04R\anextUid\x12\x1a\n" +
 	"\bmessages\x18\x03 \x01(\x04R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12!\n" +
-	"\flast_removed\x18\x05 \x01(\x04R\vlastRemoved\"\x93\x01\n" +
+	"\flast_removed\x18\x05 \x01(\x04R\vlastRemoved\x12\"\n" +
+	"\rlast_login_ms\x18< \x01(\x03R\vlastLoginMs\x12\x12\n" +
+	"\x04left\x18= \x03(\x04R\x04left\"\x97\x02\n" +
 	"\x04Lock\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\asession\x18\x04 \x01(\tR\asession\x12\x16\n" +
 	"\x06remote\x18\x05 \x01(\tR\x06remote\x12\x19\n" +
-	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\"\xa4\x01\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x12\x16\n" +
+	"\x06shared\x18< \x01(\bR\x06shared\x12,\n" +
+	"\x06others\x18= \x03(\v2\x14.relay.spool.v1.LockR\x06others\x12\x19\n" +
+	"\blast_seq\x18> \x01(\x04R\alastSeq\x12!\n" +
+	"\flast_missing\x18? \x01(\fR\vlastMissing\"\xa4\x01\n" +
 	"\x04Refs\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\rR\x04open\x12\x14\n" +
 	"\x05drops\x18\x02 \x01(\rR\x05drops\x12\x16\n" +
@@ -4393,7 +4758,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x04home\x18\x04 \x01(\x04R\x04home\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x16\n" +
 	"\x06chunks\x18\x06 \x01(\rR\x06chunks\x12\x18\n" +
-	"\ahistory\x18\a \x01(\x04R\ahistory\"\xa3\x03\n" +
+	"\ahistory\x18\a \x01(\x04R\ahistory\"\xd4\x03\n" +
 	"\aAccount\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4411,7 +4776,21 @@ const file_spool_proto_rawDesc = "" +
 	"\x0esend_limit_day\x18\v \x01(\x04R\fsendLimitDay\x12!\n" +
 	"\fretention_ms\x18\f \x01(\x03R\vretentionMs\x12\x18\n" +
 	"\achanged\x18\r \x01(\x04R\achanged\x12$\n" +
-	"\x0elogin_delay_ms\x18\x0e \x01(\x03R\floginDelayMs\"X\n" +
+	"\x0elogin_delay_ms\x18\x0e \x01(\x03R\floginDelayMs\x12/\n" +
+	"\x05scram\x18< \x01(\v2\x19.relay.spool.v1.ScramKeysR\x05scram\"}\n" +
+	"\tScramKeys\x12\x12\n" +
+	"\x04salt\x18\x01 \x01(\fR\x04salt\x12\x1e\n" +
+	"\n" +
+	"iterations\x18\x02 \x01(\rR\n" +
+	"iterations\x12\x1d\n" +
+	"\n" +
+	"stored_key\x18\x03 \x01(\fR\tstoredKey\x12\x1d\n" +
+	"\n" +
+	"server_key\x18\x04 \x01(\fR\tserverKey\"K\n" +
+	"\bFailures\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12\x17\n" +
+	"\alast_ms\x18\x02 \x01(\x03R\x06lastMs\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"X\n" +
 	"\x06Domain\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -4560,33 +4939,37 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Drain\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
-	"\x03off\x18\x03 \x01(\bR\x03off\"\x80\x01\n" +
+	"\x03off\x18\x03 \x01(\bR\x03off\"\x94\x01\n" +
 	"\bTakeLock\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\asession\x18\x04 \x01(\tR\asession\x12\x16\n" +
-	"\x06remote\x18\x05 \x01(\tR\x06remote\"N\n" +
+	"\x06remote\x18\x05 \x01(\tR\x06remote\x12\x12\n" +
+	"\x04wake\x18< \x01(\bR\x04wake\"N\n" +
 	"\x06Unlock\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\x04R\x05token\"R\n" +
 	"\tBreakLock\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x18\n" +
-	"\amailbox\x18\x02 \x01(\tR\amailbox\"\x8e\x01\n" +
+	"\amailbox\x18\x02 \x01(\tR\amailbox\"\xb8\x01\n" +
 	"\x06Remove\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\x04R\x05token\x12\x12\n" +
 	"\x04uids\x18\x04 \x03(\x04R\x04uids\x12\x16\n" +
 	"\x06unlock\x18\x05 \x01(\bR\x06unlock\x12\x12\n" +
-	"\x04node\x18\x06 \x01(\tR\x04node\"\x9c\x01\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12\x16\n" +
+	"\x06ranges\x18< \x01(\fR\x06ranges\x12\x10\n" +
+	"\x03seq\x18= \x01(\x04R\x03seq\"\xc3\x01\n" +
 	"\n" +
 	"PutAccount\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x121\n" +
 	"\aaccount\x18\x02 \x01(\v2\x17.relay.spool.v1.AccountR\aaccount\x12\x16\n" +
 	"\x06create\x18\x03 \x01(\bR\x06create\x12\x16\n" +
-	"\x06update\x18\x04 \x01(\bR\x06update\"T\n" +
+	"\x06update\x18\x04 \x01(\bR\x06update\x12%\n" +
+	"\x0eexpect_changed\x18< \x01(\x04R\rexpectChanged\"T\n" +
 	"\vDropAccount\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x80\x01\n" +
@@ -4621,7 +5004,15 @@ const file_spool_proto_rawDesc = "" +
 	"\x05route\x18\x05 \x01(\tR\x05route\"?\n" +
 	"\n" +
 	"PutCluster\x121\n" +
-	"\acluster\x18\x01 \x01(\v2\x17.relay.spool.v1.ClusterR\acluster\"h\n" +
+	"\acluster\x18\x01 \x01(\v2\x17.relay.spool.v1.ClusterR\acluster\"Z\n" +
+	"\x05Tally\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12+\n" +
+	"\x05tried\x18\x03 \x03(\v2\x15.relay.spool.v1.TriedR\x05tried\"M\n" +
+	"\x05Tried\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
+	"\x05clear\x18\x03 \x01(\bR\x05clear\"h\n" +
 	"\bPutToken\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12/\n" +
 	"\x05token\x18\x02 \x01(\v2\x19.relay.spool.v1.JoinTokenR\x05token\"L\n" +
@@ -4637,7 +5028,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12*\n" +
 	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x98\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xcd\x02\n" +
 	"\x06Result\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.relay.spool.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -4649,7 +5040,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x04lock\x18\b \x01(\v2\x14.relay.spool.v1.LockR\x04lock\x12\x0e\n" +
 	"\x02id\x18\t \x01(\fR\x02id\x12\x12\n" +
 	"\x04node\x18\n" +
-	" \x01(\tR\x04node*=\n" +
+	" \x01(\tR\x04node\x12\x18\n" +
+	"\amissing\x18< \x01(\fR\amissing\x12\x19\n" +
+	"\buntil_ms\x18= \x01(\x03R\auntilMs*=\n" +
 	"\x04Body\x12\r\n" +
 	"\tBODY_7BIT\x10\x00\x12\x11\n" +
 	"\rBODY_8BITMIME\x10\x01\x12\x13\n" +
@@ -4672,7 +5065,7 @@ const file_spool_proto_rawDesc = "" +
 	"\aRELEASE\x10\x02\x12\n" +
 	"\n" +
 	"\x06DELETE\x10\x03\x12\v\n" +
-	"\aREROUTE\x10\x04*h\n" +
+	"\aREROUTE\x10\x04*v\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\r\n" +
 	"\tDUPLICATE\x10\x01\x12\b\n" +
@@ -4683,7 +5076,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x06EXISTS\x10\x05\x12\v\n" +
 	"\aINVALID\x10\x06\x12\x0e\n" +
 	"\n" +
-	"OVER_QUOTA\x10\aB\x1dZ\x1brelay/cluster/spool/spoolpbb\x06proto3"
+	"OVER_QUOTA\x10\a\x12\f\n" +
+	"\bTOO_SOON\x10<B\x1dZ\x1brelay/cluster/spool/spoolpbb\x06proto3"
 
 var (
 	file_spool_proto_rawDescOnce sync.Once
@@ -4698,7 +5092,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -4713,97 +5107,104 @@ var file_spool_proto_goTypes = []any{
 	(*Lock)(nil),        // 10: relay.spool.v1.Lock
 	(*Refs)(nil),        // 11: relay.spool.v1.Refs
 	(*Account)(nil),     // 12: relay.spool.v1.Account
-	(*Domain)(nil),      // 13: relay.spool.v1.Domain
-	(*Alias)(nil),       // 14: relay.spool.v1.Alias
-	(*Route)(nil),       // 15: relay.spool.v1.Route
-	(*Settings)(nil),    // 16: relay.spool.v1.Settings
-	(*Session)(nil),     // 17: relay.spool.v1.Session
-	(*Member)(nil),      // 18: relay.spool.v1.Member
-	(*Cluster)(nil),     // 19: relay.spool.v1.Cluster
-	(*Orphan)(nil),      // 20: relay.spool.v1.Orphan
-	(*Seen)(nil),        // 21: relay.spool.v1.Seen
-	(*JoinToken)(nil),   // 22: relay.spool.v1.JoinToken
-	(*Shard)(nil),       // 23: relay.spool.v1.Shard
-	(*Event)(nil),       // 24: relay.spool.v1.Event
-	(*Audit)(nil),       // 25: relay.spool.v1.Audit
-	(*Admin)(nil),       // 26: relay.spool.v1.Admin
-	(*Accept)(nil),      // 27: relay.spool.v1.Accept
-	(*Chunk)(nil),       // 28: relay.spool.v1.Chunk
-	(*Abort)(nil),       // 29: relay.spool.v1.Abort
-	(*Verdict)(nil),     // 30: relay.spool.v1.Verdict
-	(*Notice)(nil),      // 31: relay.spool.v1.Notice
-	(*Settle)(nil),      // 32: relay.spool.v1.Settle
-	(*Register)(nil),    // 33: relay.spool.v1.Register
-	(*Renew)(nil),       // 34: relay.spool.v1.Renew
-	(*Expire)(nil),      // 35: relay.spool.v1.Expire
-	(*Adopt)(nil),       // 36: relay.spool.v1.Adopt
-	(*Drain)(nil),       // 37: relay.spool.v1.Drain
-	(*TakeLock)(nil),    // 38: relay.spool.v1.TakeLock
-	(*Unlock)(nil),      // 39: relay.spool.v1.Unlock
-	(*BreakLock)(nil),   // 40: relay.spool.v1.BreakLock
-	(*Remove)(nil),      // 41: relay.spool.v1.Remove
-	(*PutAccount)(nil),  // 42: relay.spool.v1.PutAccount
-	(*DropAccount)(nil), // 43: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),   // 44: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),  // 45: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),    // 46: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),   // 47: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),    // 48: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),   // 49: relay.spool.v1.DropRoute
-	(*PutSettings)(nil), // 50: relay.spool.v1.PutSettings
-	(*Manage)(nil),      // 51: relay.spool.v1.Manage
-	(*PutCluster)(nil),  // 52: relay.spool.v1.PutCluster
-	(*PutToken)(nil),    // 53: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 54: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 55: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 56: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 57: relay.spool.v1.Mark
-	(*Result)(nil),      // 58: relay.spool.v1.Result
+	(*ScramKeys)(nil),   // 13: relay.spool.v1.ScramKeys
+	(*Failures)(nil),    // 14: relay.spool.v1.Failures
+	(*Domain)(nil),      // 15: relay.spool.v1.Domain
+	(*Alias)(nil),       // 16: relay.spool.v1.Alias
+	(*Route)(nil),       // 17: relay.spool.v1.Route
+	(*Settings)(nil),    // 18: relay.spool.v1.Settings
+	(*Session)(nil),     // 19: relay.spool.v1.Session
+	(*Member)(nil),      // 20: relay.spool.v1.Member
+	(*Cluster)(nil),     // 21: relay.spool.v1.Cluster
+	(*Orphan)(nil),      // 22: relay.spool.v1.Orphan
+	(*Seen)(nil),        // 23: relay.spool.v1.Seen
+	(*JoinToken)(nil),   // 24: relay.spool.v1.JoinToken
+	(*Shard)(nil),       // 25: relay.spool.v1.Shard
+	(*Event)(nil),       // 26: relay.spool.v1.Event
+	(*Audit)(nil),       // 27: relay.spool.v1.Audit
+	(*Admin)(nil),       // 28: relay.spool.v1.Admin
+	(*Accept)(nil),      // 29: relay.spool.v1.Accept
+	(*Chunk)(nil),       // 30: relay.spool.v1.Chunk
+	(*Abort)(nil),       // 31: relay.spool.v1.Abort
+	(*Verdict)(nil),     // 32: relay.spool.v1.Verdict
+	(*Notice)(nil),      // 33: relay.spool.v1.Notice
+	(*Settle)(nil),      // 34: relay.spool.v1.Settle
+	(*Register)(nil),    // 35: relay.spool.v1.Register
+	(*Renew)(nil),       // 36: relay.spool.v1.Renew
+	(*Expire)(nil),      // 37: relay.spool.v1.Expire
+	(*Adopt)(nil),       // 38: relay.spool.v1.Adopt
+	(*Drain)(nil),       // 39: relay.spool.v1.Drain
+	(*TakeLock)(nil),    // 40: relay.spool.v1.TakeLock
+	(*Unlock)(nil),      // 41: relay.spool.v1.Unlock
+	(*BreakLock)(nil),   // 42: relay.spool.v1.BreakLock
+	(*Remove)(nil),      // 43: relay.spool.v1.Remove
+	(*PutAccount)(nil),  // 44: relay.spool.v1.PutAccount
+	(*DropAccount)(nil), // 45: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),   // 46: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),  // 47: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),    // 48: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),   // 49: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),    // 50: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),   // 51: relay.spool.v1.DropRoute
+	(*PutSettings)(nil), // 52: relay.spool.v1.PutSettings
+	(*Manage)(nil),      // 53: relay.spool.v1.Manage
+	(*PutCluster)(nil),  // 54: relay.spool.v1.PutCluster
+	(*Tally)(nil),       // 55: relay.spool.v1.Tally
+	(*Tried)(nil),       // 56: relay.spool.v1.Tried
+	(*PutToken)(nil),    // 57: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 58: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 59: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 60: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 61: relay.spool.v1.Mark
+	(*Result)(nil),      // 62: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
 	4,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	58, // 3: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	5,  // 4: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	6,  // 5: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	7,  // 6: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	1,  // 7: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	27, // 8: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	30, // 9: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	31, // 10: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	18, // 11: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	26, // 12: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	26, // 13: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	26, // 14: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	26, // 15: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	12, // 16: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	26, // 17: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	26, // 18: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	13, // 19: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	26, // 20: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	26, // 21: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	14, // 22: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	26, // 23: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	26, // 24: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	15, // 25: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	26, // 26: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	26, // 27: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	16, // 28: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	26, // 29: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	2,  // 30: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	19, // 31: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	26, // 32: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	22, // 33: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	26, // 34: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	3,  // 35: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	3,  // 36: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	10, // 37: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	10, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
+	13, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
+	62, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	5,  // 6: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	6,  // 7: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	7,  // 8: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	1,  // 9: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	29, // 10: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	32, // 11: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	33, // 12: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	20, // 13: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	28, // 14: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	28, // 15: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	28, // 16: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	28, // 17: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	12, // 18: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	28, // 19: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	28, // 20: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	15, // 21: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	28, // 22: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	28, // 23: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	16, // 24: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	28, // 25: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	28, // 26: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	17, // 27: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	28, // 28: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	28, // 29: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	18, // 30: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	28, // 31: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	2,  // 32: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	21, // 33: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	56, // 34: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	28, // 35: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	24, // 36: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	28, // 37: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	3,  // 38: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	3,  // 39: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	10, // 40: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -4817,7 +5218,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   55,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -63,6 +63,7 @@ type Node struct {
 	admin     *http.Server
 	metrics   *metrics
 	draining  atomic.Bool
+	wired     atomic.Bool   // all parts are there: changed may use them
 	stir      chan struct{} // sessions or settings changed: refresh
 	crash     chan struct{} // closed by Crash
 	crashed   sync.Once
@@ -112,6 +113,7 @@ func (n *Node) open() error {
 	if err := n.build(); err != nil {
 		return err
 	}
+	n.wired.Store(true)
 	return n.serveWith()
 }
 
@@ -192,7 +194,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 
 // changed hears of each commit, on the apply goroutine.
 func (n *Node) changed(c spool.Changes) {
-	if n.queue == nil {
+	if !n.wired.Load() {
 		return // still opening; refresh reads it all
 	}
 	n.outbound.feed(n.queue, c)

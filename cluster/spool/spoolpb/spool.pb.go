@@ -208,6 +208,7 @@ const (
 	Code_EXISTS     Code = 5
 	Code_INVALID    Code = 6
 	Code_OVER_QUOTA Code = 7
+	Code_OVER_LIMIT Code = 40 // the account has sent what it may for today
 	Code_TOO_SOON   Code = 60 // the account's login delay is not over: see until_ms
 )
 
@@ -222,6 +223,7 @@ var (
 		5:  "EXISTS",
 		6:  "INVALID",
 		7:  "OVER_QUOTA",
+		40: "OVER_LIMIT",
 		60: "TOO_SOON",
 	}
 	Code_value = map[string]int32{
@@ -233,6 +235,7 @@ var (
 		"EXISTS":     5,
 		"INVALID":    6,
 		"OVER_QUOTA": 7,
+		"OVER_LIMIT": 40,
 		"TOO_SOON":   60,
 	}
 )
@@ -380,8 +383,9 @@ type Message struct {
 	DeliverByReturn bool                   `protobuf:"varint,18,opt,name=deliver_by_return,json=deliverByReturn,proto3" json:"deliver_by_return,omitempty"`
 	HoldUntilMs     int64                  `protobuf:"varint,19,opt,name=hold_until_ms,json=holdUntilMs,proto3" json:"hold_until_ms,omitempty"`
 	Priority        int32                  `protobuf:"zigzag32,20,opt,name=priority,proto3" json:"priority,omitempty"`
-	BounceOf        []byte                 `protobuf:"bytes,21,opt,name=bounce_of,json=bounceOf,proto3" json:"bounce_of,omitempty"`     // the id of the message this one reports on
-	ExpiresMs       int64                  `protobuf:"varint,22,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // when the queue gives up; 0: by the retry policy
+	BounceOf        []byte                 `protobuf:"bytes,21,opt,name=bounce_of,json=bounceOf,proto3" json:"bounce_of,omitempty"`                      // the id of the message this one reports on
+	ExpiresMs       int64                  `protobuf:"varint,22,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`                  // when the queue gives up; 0: by the retry policy
+	DeliverByTrace  bool                   `protobuf:"varint,40,opt,name=deliver_by_trace,json=deliverByTrace,proto3" json:"deliver_by_trace,omitempty"` // report each relaying
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -570,6 +574,13 @@ func (x *Message) GetExpiresMs() int64 {
 	return 0
 }
 
+func (x *Message) GetDeliverByTrace() bool {
+	if x != nil {
+		return x.DeliverByTrace
+	}
+	return false
+}
+
 // Recipient is one remote recipient that is not settled yet.
 type Recipient struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -586,6 +597,7 @@ type Recipient struct {
 	DelayTold     bool                   `protobuf:"varint,11,opt,name=delay_told,json=delayTold,proto3" json:"delay_told,omitempty"` // a delay notice has been sent
 	Home          uint64                 `protobuf:"varint,12,opt,name=home,proto3" json:"home,omitempty"`                            // as in Message, so that a scan of the queue knows owners
 	Priority      int32                  `protobuf:"zigzag32,13,opt,name=priority,proto3" json:"priority,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,40,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // when it is given up (DELIVERBY); 0: by the retry policy
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -711,12 +723,21 @@ func (x *Recipient) GetPriority() int32 {
 	return 0
 }
 
+func (x *Recipient) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
 // Drop is a message's place in one mailbox, as the Accept command names it.
 type Drop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mailbox       string                 `protobuf:"bytes,1,opt,name=mailbox,proto3" json:"mailbox,omitempty"`     // account address
-	Recipient     string                 `protobuf:"bytes,2,opt,name=recipient,proto3" json:"recipient,omitempty"` // the address that led here
-	Header        []byte                 `protobuf:"bytes,3,opt,name=header,proto3" json:"header,omitempty"`       // Return-Path and Delivered-To lines, CRLF-ended
+	Mailbox       string                 `protobuf:"bytes,1,opt,name=mailbox,proto3" json:"mailbox,omitempty"`                           // account address
+	Recipient     string                 `protobuf:"bytes,2,opt,name=recipient,proto3" json:"recipient,omitempty"`                       // the address that led here
+	Header        []byte                 `protobuf:"bytes,3,opt,name=header,proto3" json:"header,omitempty"`                             // Return-Path and Delivered-To lines, CRLF-ended
+	QuotaBytes    uint64                 `protobuf:"varint,40,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"` // of the account, as the accepting node saw it; 0: none
+	QuotaMessages uint64                 `protobuf:"varint,41,opt,name=quota_messages,json=quotaMessages,proto3" json:"quota_messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +791,20 @@ func (x *Drop) GetHeader() []byte {
 		return x.Header
 	}
 	return nil
+}
+
+func (x *Drop) GetQuotaBytes() uint64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *Drop) GetQuotaMessages() uint64 {
+	if x != nil {
+		return x.QuotaMessages
+	}
+	return 0
 }
 
 // Entry is one message in a mailbox.
@@ -2521,8 +2556,14 @@ type Accept struct {
 	Recipients    []*Recipient           `protobuf:"bytes,2,rep,name=recipients,proto3" json:"recipients,omitempty"`
 	Drops         []*Drop                `protobuf:"bytes,3,rep,name=drops,proto3" json:"drops,omitempty"`
 	Inline        bool                   `protobuf:"varint,4,opt,name=inline,proto3" json:"inline,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`  // of the accepting node's session
-	Detail        string                 `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"` // for the history line
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`     // of the accepting node's session
+	Detail        string                 `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`    // for the history line
+	Copies        []*Accept              `protobuf:"bytes,40,rep,name=copies,proto3" json:"copies,omitempty"`   // the same body under other ids and reverse-paths (lists); recipients only
+	Notices       []*Notice              `protobuf:"bytes,41,rep,name=notices,proto3" json:"notices,omitempty"` // reports that exist exactly if this message does
+	Twin          []byte                 `protobuf:"bytes,42,opt,name=twin,proto3" json:"twin,omitempty"`       // what makes the same message sent again the same; empty: nothing
+	Spender       string                 `protobuf:"bytes,43,opt,name=spender,proto3" json:"spender,omitempty"` // account whose daily send limit counts
+	Spends        uint32                 `protobuf:"varint,44,opt,name=spends,proto3" json:"spends,omitempty"`  // recipients that count
+	SpendLimit    uint64                 `protobuf:"varint,45,opt,name=spend_limit,json=spendLimit,proto3" json:"spend_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2597,6 +2638,48 @@ func (x *Accept) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Accept) GetCopies() []*Accept {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+func (x *Accept) GetNotices() []*Notice {
+	if x != nil {
+		return x.Notices
+	}
+	return nil
+}
+
+func (x *Accept) GetTwin() []byte {
+	if x != nil {
+		return x.Twin
+	}
+	return nil
+}
+
+func (x *Accept) GetSpender() string {
+	if x != nil {
+		return x.Spender
+	}
+	return ""
+}
+
+func (x *Accept) GetSpends() uint32 {
+	if x != nil {
+		return x.Spends
+	}
+	return 0
+}
+
+func (x *Accept) GetSpendLimit() uint64 {
+	if x != nil {
+		return x.SpendLimit
+	}
+	return 0
 }
 
 type Chunk struct {
@@ -4031,6 +4114,7 @@ type Manage struct {
 	Ids           [][]byte               `protobuf:"bytes,3,rep,name=ids,proto3" json:"ids,omitempty"`
 	Recipient     string                 `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"` // only this one; empty: all of each message
 	Route         string                 `protobuf:"bytes,5,opt,name=route,proto3" json:"route,omitempty"`         // with REROUTE
+	Domain        string                 `protobuf:"bytes,40,opt,name=domain,proto3" json:"domain,omitempty"`      // only deferred recipients of this domain
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4100,6 +4184,324 @@ func (x *Manage) GetRoute() string {
 	return ""
 }
 
+func (x *Manage) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+// Twin remembers a message for a client that lost our answer (RFC 1047).
+type Twin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	AtMs          int64                  `protobuf:"varint,2,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Twin) Reset() {
+	*x = Twin{}
+	mi := &file_spool_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Twin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Twin) ProtoMessage() {}
+
+func (x *Twin) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Twin.ProtoReflect.Descriptor instead.
+func (*Twin) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Twin) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Twin) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+// Spent counts what an account sent on one day.
+type Spent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Day           int64                  `protobuf:"varint,1,opt,name=day,proto3" json:"day,omitempty"` // days since 1970, UTC
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spent) Reset() {
+	*x = Spent{}
+	mi := &file_spool_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spent) ProtoMessage() {}
+
+func (x *Spent) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spent.ProtoReflect.Descriptor instead.
+func (*Spent) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Spent) GetDay() int64 {
+	if x != nil {
+		return x.Day
+	}
+	return 0
+}
+
+func (x *Spent) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// DkimKey signs the mail of one domain.
+type DkimKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	Selector      string                 `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	Algorithm     string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"` // rsa or ed25519
+	Private       []byte                 `protobuf:"bytes,4,opt,name=private,proto3" json:"private,omitempty"`     // PKCS #8, DER
+	CreatedMs     int64                  `protobuf:"varint,5,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	Retired       bool                   `protobuf:"varint,6,opt,name=retired,proto3" json:"retired,omitempty"` // no longer signs; its DNS record may still be needed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DkimKey) Reset() {
+	*x = DkimKey{}
+	mi := &file_spool_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DkimKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DkimKey) ProtoMessage() {}
+
+func (x *DkimKey) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
+func (*DkimKey) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DkimKey) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DkimKey) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+func (x *DkimKey) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *DkimKey) GetPrivate() []byte {
+	if x != nil {
+		return x.Private
+	}
+	return nil
+}
+
+func (x *DkimKey) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *DkimKey) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
+type PutDkim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Key           *DkimKey               `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	RetireOthers  bool                   `protobuf:"varint,3,opt,name=retire_others,json=retireOthers,proto3" json:"retire_others,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutDkim) Reset() {
+	*x = PutDkim{}
+	mi := &file_spool_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutDkim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutDkim) ProtoMessage() {}
+
+func (x *PutDkim) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
+func (*PutDkim) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *PutDkim) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *PutDkim) GetKey() *DkimKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PutDkim) GetRetireOthers() bool {
+	if x != nil {
+		return x.RetireOthers
+	}
+	return false
+}
+
+type DropDkim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	Selector      string                 `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDkim) Reset() {
+	*x = DropDkim{}
+	mi := &file_spool_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDkim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDkim) ProtoMessage() {}
+
+func (x *DropDkim) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
+func (*DropDkim) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *DropDkim) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *DropDkim) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DropDkim) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
 type PutCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -4109,7 +4511,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4523,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4536,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -4156,7 +4558,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4168,7 +4570,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4181,7 +4583,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Tally) GetNode() string {
@@ -4216,7 +4618,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4630,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4643,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -4275,7 +4677,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4689,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4702,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -4328,7 +4730,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4742,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4755,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -4387,7 +4789,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4399,7 +4801,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4412,7 +4814,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -4440,7 +4842,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4452,7 +4854,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4465,7 +4867,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -4492,7 +4894,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4504,7 +4906,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4517,7 +4919,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Mark) GetId() string {
@@ -4539,8 +4941,9 @@ type Result struct {
 	Codes         []Code                 `protobuf:"varint,7,rep,packed,name=codes,proto3,enum=relay.spool.v1.Code" json:"codes,omitempty"` // Settle: one a verdict
 	Lock          *Lock                  `protobuf:"bytes,8,opt,name=lock,proto3" json:"lock,omitempty"`
 	Id            []byte                 `protobuf:"bytes,9,opt,name=id,proto3" json:"id,omitempty"`
-	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"`       // who holds the epoch or lock that was in the way
-	Missing       []byte                 `protobuf:"bytes,60,opt,name=missing,proto3" json:"missing,omitempty"` // of a Remove: uids that were gone already, as ranges
+	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"`           // who holds the epoch or lock that was in the way
+	Drops         []uint32               `protobuf:"varint,40,rep,packed,name=drops,proto3" json:"drops,omitempty"` // Accept, OVER_QUOTA: the drops that do not fit
+	Missing       []byte                 `protobuf:"bytes,60,opt,name=missing,proto3" json:"missing,omitempty"`     // of a Remove: uids that were gone already, as ranges
 	UntilMs       int64                  `protobuf:"varint,61,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4548,7 +4951,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4560,7 +4963,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4573,7 +4976,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Result) GetCode() Code {
@@ -4646,6 +5049,13 @@ func (x *Result) GetNode() string {
 	return ""
 }
 
+func (x *Result) GetDrops() []uint32 {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
 func (x *Result) GetMissing() []byte {
 	if x != nil {
 		return x.Missing
@@ -4672,7 +5082,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x03tls\x18\x04 \x01(\tR\x03tls\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\x87\x05\n" +
+	"\asession\x18\a \x01(\tR\asession\"\xb1\x05\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1d\n" +
 	"\n" +
@@ -4703,7 +5113,8 @@ const file_spool_proto_rawDesc = "" +
 	"\bpriority\x18\x14 \x01(\x11R\bpriority\x12\x1b\n" +
 	"\tbounce_of\x18\x15 \x01(\fR\bbounceOf\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\"\xf5\x02\n" +
+	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\x12(\n" +
+	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\"\x94\x03\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -4720,11 +5131,16 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"delay_told\x18\v \x01(\bR\tdelayTold\x12\x12\n" +
 	"\x04home\x18\f \x01(\x04R\x04home\x12\x1a\n" +
-	"\bpriority\x18\r \x01(\x11R\bpriority\"V\n" +
+	"\bpriority\x18\r \x01(\x11R\bpriority\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18( \x01(\x03R\texpiresMs\"\x9e\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +
-	"\x06header\x18\x03 \x01(\fR\x06header\"\x82\x01\n" +
+	"\x06header\x18\x03 \x01(\fR\x06header\x12\x1f\n" +
+	"\vquota_bytes\x18( \x01(\x04R\n" +
+	"quotaBytes\x12%\n" +
+	"\x0equota_messages\x18) \x01(\x04R\rquotaMessages\"\x82\x01\n" +
 	"\x05Entry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1f\n" +
@@ -4885,7 +5301,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x03who\x18\x01 \x01(\tR\x03who\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
-	"\arequest\x18\x04 \x01(\fR\arequest\"\xe8\x01\n" +
+	"\arequest\x18\x04 \x01(\fR\arequest\"\xb1\x03\n" +
 	"\x06Accept\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.relay.spool.v1.MessageR\amessage\x129\n" +
 	"\n" +
@@ -4894,7 +5310,14 @@ const file_spool_proto_rawDesc = "" +
 	"\x05drops\x18\x03 \x03(\v2\x14.relay.spool.v1.DropR\x05drops\x12\x16\n" +
 	"\x06inline\x18\x04 \x01(\bR\x06inline\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail\")\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x12.\n" +
+	"\x06copies\x18( \x03(\v2\x16.relay.spool.v1.AcceptR\x06copies\x120\n" +
+	"\anotices\x18) \x03(\v2\x16.relay.spool.v1.NoticeR\anotices\x12\x12\n" +
+	"\x04twin\x18* \x01(\fR\x04twin\x12\x18\n" +
+	"\aspender\x18+ \x01(\tR\aspender\x12\x16\n" +
+	"\x06spends\x18, \x01(\rR\x06spends\x12\x1f\n" +
+	"\vspend_limit\x18- \x01(\x04R\n" +
+	"spendLimit\")\n" +
 	"\x05Chunk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\rR\x03seq\"\x17\n" +
@@ -4995,13 +5418,36 @@ const file_spool_proto_rawDesc = "" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\"p\n" +
 	"\vPutSettings\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x124\n" +
-	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"\xab\x01\n" +
+	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"\xc3\x01\n" +
 	"\x06Manage\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12.\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x16.relay.spool.v1.ActionR\x06action\x12\x10\n" +
 	"\x03ids\x18\x03 \x03(\fR\x03ids\x12\x1c\n" +
 	"\trecipient\x18\x04 \x01(\tR\trecipient\x12\x14\n" +
-	"\x05route\x18\x05 \x01(\tR\x05route\"?\n" +
+	"\x05route\x18\x05 \x01(\tR\x05route\x12\x16\n" +
+	"\x06domain\x18( \x01(\tR\x06domain\"+\n" +
+	"\x04Twin\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x13\n" +
+	"\x05at_ms\x18\x02 \x01(\x03R\x04atMs\"/\n" +
+	"\x05Spent\x12\x10\n" +
+	"\x03day\x18\x01 \x01(\x03R\x03day\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\xae\x01\n" +
+	"\aDkimKey\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x1a\n" +
+	"\bselector\x18\x02 \x01(\tR\bselector\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x18\n" +
+	"\aprivate\x18\x04 \x01(\fR\aprivate\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x05 \x01(\x03R\tcreatedMs\x12\x18\n" +
+	"\aretired\x18\x06 \x01(\bR\aretired\"\x86\x01\n" +
+	"\aPutDkim\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12)\n" +
+	"\x03key\x18\x02 \x01(\v2\x17.relay.spool.v1.DkimKeyR\x03key\x12#\n" +
+	"\rretire_others\x18\x03 \x01(\bR\fretireOthers\"k\n" +
+	"\bDropDkim\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x1a\n" +
+	"\bselector\x18\x03 \x01(\tR\bselector\"?\n" +
 	"\n" +
 	"PutCluster\x121\n" +
 	"\acluster\x18\x01 \x01(\v2\x17.relay.spool.v1.ClusterR\acluster\"Z\n" +
@@ -5028,7 +5474,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12*\n" +
 	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xcd\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xe3\x02\n" +
 	"\x06Result\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.relay.spool.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -5040,7 +5486,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x04lock\x18\b \x01(\v2\x14.relay.spool.v1.LockR\x04lock\x12\x0e\n" +
 	"\x02id\x18\t \x01(\fR\x02id\x12\x12\n" +
 	"\x04node\x18\n" +
-	" \x01(\tR\x04node\x12\x18\n" +
+	" \x01(\tR\x04node\x12\x14\n" +
+	"\x05drops\x18( \x03(\rR\x05drops\x12\x18\n" +
 	"\amissing\x18< \x01(\fR\amissing\x12\x19\n" +
 	"\buntil_ms\x18= \x01(\x03R\auntilMs*=\n" +
 	"\x04Body\x12\r\n" +
@@ -5065,7 +5512,7 @@ const file_spool_proto_rawDesc = "" +
 	"\aRELEASE\x10\x02\x12\n" +
 	"\n" +
 	"\x06DELETE\x10\x03\x12\v\n" +
-	"\aREROUTE\x10\x04*v\n" +
+	"\aREROUTE\x10\x04*\x86\x01\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\r\n" +
 	"\tDUPLICATE\x10\x01\x12\b\n" +
@@ -5076,7 +5523,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x06EXISTS\x10\x05\x12\v\n" +
 	"\aINVALID\x10\x06\x12\x0e\n" +
 	"\n" +
-	"OVER_QUOTA\x10\a\x12\f\n" +
+	"OVER_QUOTA\x10\a\x12\x0e\n" +
+	"\n" +
+	"OVER_LIMIT\x10(\x12\f\n" +
 	"\bTOO_SOON\x10<B\x1dZ\x1brelay/cluster/spool/spoolpbb\x06proto3"
 
 var (
@@ -5092,7 +5541,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -5148,15 +5597,20 @@ var file_spool_proto_goTypes = []any{
 	(*DropRoute)(nil),   // 51: relay.spool.v1.DropRoute
 	(*PutSettings)(nil), // 52: relay.spool.v1.PutSettings
 	(*Manage)(nil),      // 53: relay.spool.v1.Manage
-	(*PutCluster)(nil),  // 54: relay.spool.v1.PutCluster
-	(*Tally)(nil),       // 55: relay.spool.v1.Tally
-	(*Tried)(nil),       // 56: relay.spool.v1.Tried
-	(*PutToken)(nil),    // 57: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 58: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 59: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 60: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 61: relay.spool.v1.Mark
-	(*Result)(nil),      // 62: relay.spool.v1.Result
+	(*Twin)(nil),        // 54: relay.spool.v1.Twin
+	(*Spent)(nil),       // 55: relay.spool.v1.Spent
+	(*DkimKey)(nil),     // 56: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),     // 57: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),    // 58: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),  // 59: relay.spool.v1.PutCluster
+	(*Tally)(nil),       // 60: relay.spool.v1.Tally
+	(*Tried)(nil),       // 61: relay.spool.v1.Tried
+	(*PutToken)(nil),    // 62: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 63: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 64: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 65: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 66: relay.spool.v1.Mark
+	(*Result)(nil),      // 67: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
 	4,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
@@ -5164,47 +5618,52 @@ var file_spool_proto_depIdxs = []int32{
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	13, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
-	62, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	67, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	5,  // 6: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	6,  // 7: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	7,  // 8: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	1,  // 9: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	29, // 10: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	32, // 11: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	33, // 12: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	20, // 13: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	28, // 14: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	28, // 15: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	28, // 16: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	28, // 17: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	12, // 18: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	28, // 19: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	28, // 20: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	15, // 21: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	28, // 22: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	28, // 23: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	16, // 24: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	28, // 25: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	28, // 26: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	17, // 27: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	28, // 28: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	28, // 29: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	18, // 30: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	28, // 31: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	2,  // 32: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	21, // 33: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	56, // 34: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	28, // 35: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	24, // 36: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	28, // 37: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	3,  // 38: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	3,  // 39: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	10, // 40: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	29, // 9: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	33, // 10: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	1,  // 11: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	29, // 12: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	32, // 13: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	33, // 14: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	20, // 15: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	28, // 16: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	28, // 17: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	28, // 18: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	28, // 19: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	12, // 20: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	28, // 21: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	28, // 22: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	15, // 23: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	28, // 24: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	28, // 25: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	16, // 26: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	28, // 27: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	28, // 28: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	17, // 29: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	28, // 30: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	28, // 31: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	18, // 32: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	28, // 33: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	2,  // 34: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	28, // 35: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	56, // 36: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	28, // 37: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	21, // 38: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	61, // 39: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	28, // 40: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	24, // 41: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	28, // 42: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	3,  // 43: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	3,  // 44: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	10, // 45: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -5218,7 +5677,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   59,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

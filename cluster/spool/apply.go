@@ -119,6 +119,10 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 		return t.useToken(h)
 	case *pb.DropMember:
 		return t.dropMember(h)
+	case *pb.PutDkim:
+		return t.putDkim(h)
+	case *pb.DropDkim:
+		return t.dropDkim(h)
 	}
 	// Decode knows the kind, so this is a kind without an Apply: a fault of
 	// this build, and skipping it would let nodes differ.

@@ -64,6 +64,10 @@ func describe(h proto.Message) string {
 		return "node join " + h.Node
 	case *pb.DropMember:
 		return "node rm " + h.Id
+	case *pb.PutDkim:
+		return "dkim set " + h.GetKey().GetDomain() + " " + h.GetKey().GetSelector()
+	case *pb.DropDkim:
+		return "dkim rm " + h.Domain + " " + h.Selector
 	}
 	return string(h.ProtoReflect().Descriptor().Name())
 }
@@ -106,9 +110,9 @@ func (t *tx) dropAccount(h *pb.DropAccount) *pb.Result {
 	t.del(key(kAccount, h.Address))
 	t.del(key(kBox, h.Address))
 	t.set(keyBox(kGarbage, box.Box), []byte{1})
-	if t.get(key(kLock, h.Address)) != nil {
-		t.del(key(kLock, h.Address))
-		t.changes.Locks = append(t.changes.Locks, h.Address)
+	var held pb.Lock
+	if t.read(key(kLock, h.Address), &held) {
+		t.dropLock(h.Address, &held)
 	}
 	t.changes.Directory = true
 	res := t.ok()
@@ -256,6 +260,9 @@ func (t *tx) manage(h *pb.Manage) *pb.Result {
 			if !t.read(keyRecipient(id, n), &r) || h.Recipient != "" && h.Recipient != r.Address {
 				continue
 			}
+			if h.Domain != "" && (h.Domain != DomainOf(r.Address) || r.State != pb.State_DEFERRED) {
+				continue
+			}
 			if t.manageOne(h, id, n, &r, m.Size) {
 				res.Count++
 			}
@@ -339,6 +346,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		}
 	})
 	t.scan([]byte{kGarbage}, 1, func(k, _ []byte) { t.sweepBox(k, limit, res) })
+	t.sweepTwins(limit, res)
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {
 		var token pb.JoinToken
 		if t.unmarshal(k, v, &token) && token.ExpiresMs < t.clock {

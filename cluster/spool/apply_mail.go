@@ -25,6 +25,10 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	if t.get(keyID(kMessage, id)) != nil {
 		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: id[:]}
 	}
+	if first := t.twinOf(h.Twin); first != nil {
+		t.forgetBodies(h, id)
+		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: first}
+	}
 	boxes := make([]*pb.Mailbox, len(h.Drops))
 	for i, d := range h.Drops {
 		if box := sameBox(h.Drops[:i], boxes, d.Mailbox); box != nil {
@@ -36,9 +40,19 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 			return t.refuse(pb.Code_MISSING, "there is no mailbox %s", d.Mailbox)
 		}
 	}
+	if res := t.over(h, boxes, uint64(len(body))); res != nil {
+		return res
+	}
+	if res := t.mayCopy(h); res != nil {
+		return res
+	}
+	if res := t.spend(h); res != nil {
+		return res
+	}
 	if res := t.claim(h, m, id, body); res != nil {
 		return res
 	}
+	t.rememberTwin(h.Twin, id)
 	m.Home = h.Epoch
 	m.Recipients, m.Drops = uint32(len(h.Recipients)), uint32(len(h.Drops))
 	refs := &pb.Refs{
@@ -56,6 +70,7 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	t.count(CountSpoolMessages, 1)
 	t.count(CountSpoolBytes, int64(m.Size))
 	t.count(CountAccepted, 1)
+	t.companions(h, id, body)
 	return &pb.Result{Index: t.index, Id: id[:]}
 }
 
@@ -120,6 +135,9 @@ func (t *tx) enqueue(id ID, m *pb.Message, rcpts []*pb.Recipient) {
 	}
 	for n, r := range rcpts {
 		r.Home, r.Priority = m.Home, m.Priority
+		if m.DeliverByReturn && m.DeliverByMs > 0 {
+			r.ExpiresMs = m.DeliverByMs
+		}
 		if r.NextMs == 0 {
 			r.NextMs = t.clock
 		}
@@ -142,7 +160,7 @@ func (t *tx) entered(id ID, n uint32, r *pb.Recipient, size, owner uint64) {
 func (t *tx) changed(id ID, n uint32, r *pb.Recipient, size, owner uint64) {
 	t.changes.Queued = append(t.changes.Queued, Queued{
 		ID: id, Recipient: n, Owner: owner, Domain: DomainOf(r.Address), Route: r.Route, NextMs: r.NextMs,
-		Attempts: r.Attempts, State: r.State, Priority: r.Priority, Size: size,
+		Attempts: r.Attempts, State: r.State, Priority: r.Priority, Size: size, ExpiresMs: r.ExpiresMs,
 	})
 }
 

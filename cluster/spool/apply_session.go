@@ -58,13 +58,7 @@ func (t *tx) endSession(one *pb.Session, successor uint64) {
 	delete(t.sessions, one.Node)
 	delete(t.epochs, one.Epoch)
 	t.del(key(kSession, one.Node))
-	t.scan([]byte{kLock}, 0, func(k, v []byte) {
-		var l pb.Lock
-		if t.unmarshal(k, v, &l) && l.Epoch == one.Epoch {
-			t.del(k)
-			t.changes.Voided = append(t.changes.Voided, string(k[1:]))
-		}
-	})
+	t.voidLocks(one.Epoch)
 	for _, k := range t.ownedBy(one.Epoch) {
 		if successor != 0 {
 			t.setShard(k, successor, one.Node)
@@ -231,78 +225,6 @@ func (t *tx) dropMember(h *pb.DropMember) *pb.Result {
 	}
 	t.del(key(kMember, h.Id))
 	return t.ok()
-}
-
-// takeLock gives a mailbox to one POP3 session.
-func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
-	one := t.sessions[h.GetNode()]
-	if one == nil || one.Epoch != h.Epoch {
-		return t.refuse(pb.Code_STALE, "the node's session has ended")
-	}
-	if t.get(key(kBox, h.Mailbox)) == nil {
-		return t.refuse(pb.Code_MISSING, "there is no mailbox %s", h.Mailbox)
-	}
-	var held pb.Lock
-	if t.read(key(kLock, h.Mailbox), &held) {
-		if held.Epoch == h.Epoch && held.Session == h.Session {
-			return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: held.Token, Epoch: held.Epoch}
-		}
-		return &pb.Result{Index: t.index, Code: pb.Code_BUSY, Lock: &held, Node: held.Node}
-	}
-	t.write(key(kLock, h.Mailbox), &pb.Lock{
-		Token: t.index, Node: h.Node, Epoch: h.Epoch, Session: h.Session, Remote: h.Remote, SinceMs: t.clock,
-	})
-	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch}
-}
-
-// holds reports whether (epoch, token) holds the lock now.
-func (t *tx) holds(mailbox string, epoch, token uint64) bool {
-	var held pb.Lock
-	return t.read(key(kLock, mailbox), &held) && held.Token == token && held.Epoch == epoch
-}
-
-func (t *tx) unlock(h *pb.Unlock) *pb.Result {
-	if !t.holds(h.GetMailbox(), h.Epoch, h.Token) {
-		return t.refuse(pb.Code_STALE, "the lock is not held any more")
-	}
-	t.del(key(kLock, h.Mailbox))
-	return t.ok()
-}
-
-func (t *tx) breakLock(h *pb.BreakLock) *pb.Result {
-	var held pb.Lock
-	if !t.read(key(kLock, h.Mailbox), &held) {
-		return t.refuse(pb.Code_MISSING, "mailbox %s is not locked", h.Mailbox)
-	}
-	t.del(key(kLock, h.Mailbox))
-	t.changes.Locks = append(t.changes.Locks, h.Mailbox)
-	return &pb.Result{Index: t.index, Lock: &held}
-}
-
-// remove takes messages out of a mailbox under its lock.
-func (t *tx) remove(h *pb.Remove) *pb.Result {
-	var box pb.Mailbox
-	if !t.read(key(kBox, h.GetMailbox()), &box) {
-		return t.refuse(pb.Code_STALE, "there is no mailbox %s any more", h.GetMailbox())
-	}
-	if !t.holds(h.Mailbox, h.Epoch, h.Token) {
-		if h.Unlock && box.LastRemoved == h.Token {
-			return t.refuse(pb.Code_DUPLICATE, "done before")
-		}
-		return t.refuse(pb.Code_STALE, "the lock is not held any more; nothing was deleted")
-	}
-	res := t.ok()
-	for _, uid := range h.Uids {
-		if t.takeOut(&box, uid, &pb.Event{What: "removed", Node: h.Node, Detail: "mailbox " + h.Mailbox}) {
-			res.Count++
-		}
-	}
-	if h.Unlock {
-		t.del(key(kLock, h.Mailbox))
-		box.LastRemoved = h.Token
-	}
-	t.write(key(kBox, h.Mailbox), &box)
-	return res
 }
 
 // takeOut removes one entry; box is the caller's to write.

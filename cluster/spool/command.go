@@ -56,6 +56,8 @@ const (
 	KindDropMember  Kind = 53
 	KindSweep       Kind = 60
 	KindMark        Kind = 61
+	KindPutDkim     Kind = 80
+	KindDropDkim    Kind = 81
 )
 
 // headers makes an empty header message of each kind.
@@ -89,6 +91,8 @@ var headers = map[Kind]func() proto.Message{
 	KindDropMember:  func() proto.Message { return new(pb.DropMember) },
 	KindSweep:       func() proto.Message { return new(pb.Sweep) },
 	KindMark:        func() proto.Message { return new(pb.Mark) },
+	KindPutDkim:     func() proto.Message { return new(pb.PutDkim) },
+	KindDropDkim:    func() proto.Message { return new(pb.DropDkim) },
 }
 
 func (k Kind) String() string {

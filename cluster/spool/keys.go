@@ -36,6 +36,9 @@ const (
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock
+	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
+	kSpent     = 'S' // S<account> → Spent
+	kTwin      = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 
 func key(prefix byte, s string) []byte {

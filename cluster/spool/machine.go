@@ -59,7 +59,8 @@ type Changes struct {
 	Sessions  bool     // sessions, shards or locks changed hands
 	Directory bool     // accounts, domains, aliases, routes or settings changed
 	Locks     []string // mailboxes whose lock was broken by an operator
-	Voided    []string // mailboxes whose lock ended with a node's session
+	Broken    []uint64 // their tokens
+	Voided    []uint64 // tokens of locks that ended with a node's session
 	Boxes     []string // mailboxes that got mail
 	Restored  bool     // a snapshot replaced everything: read it all again
 }
@@ -76,4 +77,5 @@ type Queued struct {
 	State     pb.State
 	Priority  int32
 	Size      uint64
+	ExpiresMs int64 // its own end; 0: by the retry policy
 }

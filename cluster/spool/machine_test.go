@@ -388,14 +388,18 @@ func randomLog(t *rapid.T) []entry {
 		case 11:
 			add(spool.KindLock, &pb.TakeLock{Mailbox: user(), Node: node(), Epoch: epoch(), Session: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "session")})
 		case 12:
-			add(spool.KindRemove, &pb.Remove{Mailbox: user(), Epoch: epoch(), Token: epoch(), Uids: []uint64{1, 2}, Unlock: rapid.Bool().Draw(t, "unlock")})
+			h := &pb.Remove{Mailbox: user(), Epoch: epoch(), Token: epoch(), Uids: []uint64{1, 2}, Unlock: rapid.Bool().Draw(t, "unlock")}
+			if rapid.Bool().Draw(t, "ranges") {
+				h.Uids, h.Ranges, h.Seq = nil, spool.AppendRanges(nil, []uint64{1, 2, 4}), uint64(rapid.IntRange(0, 2).Draw(t, "number"))
+			}
+			add(spool.KindRemove, h)
 		case 13:
 			add(spool.KindManage, &pb.Manage{Action: pb.Action(rapid.IntRange(0, 4).Draw(t, "action")), Ids: [][]byte{id(), id()}, Admin: &pb.Admin{Who: "x"}})
 		case 14:
 			add(spool.KindSweep, &pb.Sweep{Limit: 3, OrphansBeforeMs: now.UnixMilli()})
 		case 15:
 			add(spool.KindDropAccount, &pb.DropAccount{Address: user()})
-			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user()}})
+			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared")}})
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})
 		}

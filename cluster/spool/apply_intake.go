@@ -1,0 +1,166 @@
+package spool
+
+import (
+	"encoding/binary"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// TwinMs is for how long a message sent again is taken for the first one.
+const TwinMs = 10 * 60 * 1000
+
+// A twin's key begins with its generation, so that a look-up needs no more than
+// two keys and a sweep finds the old ones in one piece.
+func keyTwin(generation int64, digest []byte) []byte {
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(digest)), kTwin), uint64(generation))
+	return append(k, digest...)
+}
+
+// twinOf returns the id of the message that is the same as this one and came
+// not long ago; nil for none. A client that never got its answer sends again,
+// to whatever node (RFC 1047).
+func (t *tx) twinOf(digest []byte) []byte {
+	if len(digest) == 0 {
+		return nil
+	}
+	now := t.clock / TwinMs
+	for _, generation := range [...]int64{now, now - 1} {
+		var one pb.Twin
+		if t.read(keyTwin(generation, digest), &one) && t.clock-one.AtMs < TwinMs {
+			return one.Id
+		}
+	}
+	return nil
+}
+
+func (t *tx) rememberTwin(digest []byte, id ID) {
+	if len(digest) > 0 {
+		t.write(keyTwin(t.clock/TwinMs, digest), &pb.Twin{Id: id[:], AtMs: t.clock})
+	}
+}
+
+// forgetBodies drops the chunks that went ahead of an Accept that is not needed.
+func (t *tx) forgetBodies(h *pb.Accept, id ID) {
+	if h.Inline {
+		return
+	}
+	ids := []ID{id}
+	for _, c := range h.Copies {
+		if one, ok := toID(c.GetMessage().GetId()); ok {
+			ids = append(ids, one)
+		}
+	}
+	for _, one := range ids {
+		var orphan pb.Orphan
+		if t.read(keyID(kOrphan, one), &orphan) {
+			t.dropOrphan(one, &orphan)
+		}
+	}
+}
+
+func (t *tx) sweepTwins(limit int, res *pb.Result) {
+	end := keyTwin(t.clock/TwinMs-1, nil)
+	var old [][]byte
+	if t.err != nil {
+		return
+	}
+	t.fail(t.b.Scan([]byte{kTwin}, end, func(k, _ []byte) bool {
+		old = append(old, append([]byte(nil), k...))
+		return len(old) < limit
+	}))
+	for _, k := range old {
+		t.del(k)
+		res.Count++
+	}
+}
+
+// over refuses a message that mailboxes have no room for, and names the drops.
+func (t *tx) over(h *pb.Accept, boxes []*pb.Mailbox, inline uint64) *pb.Result {
+	size := h.Message.Size
+	if h.Inline {
+		size = inline
+	}
+	var full []uint32
+	for i, d := range h.Drops {
+		box := boxes[i]
+		if d.QuotaMessages > 0 && box.Messages >= d.QuotaMessages ||
+			d.QuotaBytes > 0 && box.Bytes+size+uint64(len(d.Header)) > d.QuotaBytes {
+			full = append(full, uint32(i))
+		}
+	}
+	if full == nil {
+		return nil
+	}
+	res := t.refuse(pb.Code_OVER_QUOTA, "%d of %d mailboxes have no room for the message", len(full), len(h.Drops))
+	res.Drops = full
+	return res
+}
+
+// mayCopy looks before anything is written whether all copies can be made.
+func (t *tx) mayCopy(h *pb.Accept) *pb.Result {
+	for _, c := range h.Copies {
+		id, ok := toID(c.GetMessage().GetId())
+		if !ok || len(c.Recipients) == 0 || len(c.Drops)+len(c.Copies) > 0 || t.get(keyID(kMessage, id)) != nil {
+			return t.refuse(pb.Code_INVALID, "a copy needs an id of its own, and recipients")
+		}
+		if h.Inline {
+			continue
+		}
+		var orphan pb.Orphan
+		t.read(keyID(kOrphan, id), &orphan)
+		for seq := range c.Message.Chunks {
+			if !hasBit(orphan.Have, seq) {
+				return t.refuse(pb.Code_INVALID, "chunk %d of a copy is not there", seq)
+			}
+		}
+	}
+	return nil
+}
+
+// companions makes what exists exactly if the message does: copies of it with
+// another reverse-path, and reports.
+func (t *tx) companions(h *pb.Accept, id ID, body []byte) {
+	for _, c := range h.Copies {
+		c.Inline, c.Epoch, c.Twin, c.Spender = h.Inline, h.Epoch, nil, ""
+		if res := t.accept(c, body); res.Code != pb.Code_OK {
+			t.afterEvent(id, &pb.Event{What: "copy not made", Detail: res.Text})
+		}
+	}
+	for _, n := range h.Notices {
+		if n.GetAccept().GetMessage() != nil {
+			t.notice(id, &pb.Settle{Epoch: h.Epoch, Node: h.Message.Client.GetNode()}, n)
+		}
+	}
+}
+
+const dayMs = 24 * 3600 * 1000
+
+// spend counts a message's recipients against what its account may send in a
+// day (UTC).
+func (t *tx) spend(h *pb.Accept) *pb.Result {
+	if h.Spender == "" || h.SpendLimit == 0 {
+		return nil
+	}
+	var s pb.Spent
+	k := key(kSpent, h.Spender)
+	t.read(k, &s)
+	if day := t.clock / dayMs; s.Day != day {
+		s.Day, s.Count = day, 0
+	}
+	if s.Count+uint64(h.Spends) > h.SpendLimit {
+		return t.refuse(pb.Code_OVER_LIMIT, "%s has sent to %d of %d recipients today", h.Spender, s.Count, h.SpendLimit)
+	}
+	s.Count += uint64(h.Spends)
+	t.write(k, &s)
+	return nil
+}
+
+// Spent returns how many recipients an account has sent to on the day that a
+// time in Unix milliseconds falls on.
+func (v View) Spent(address string, at int64) (uint64, error) {
+	s, _, err := load(v.R, key(kSpent, address), new(pb.Spent))
+	if err != nil || s.Day != at/dayMs {
+		return 0, err
+	}
+	return s.Count, nil
+}

@@ -1,0 +1,249 @@
+package spool
+
+import (
+	"slices"
+
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// Bounds of shared locks.
+const (
+	maxHolders = 1000
+	maxLeft    = 64 // how many Removes of holders that have left can be repeated
+)
+
+// Holders lists who holds a lock: one session, or several where it is shared.
+func Holders(l *pb.Lock) []*pb.Lock {
+	if l == nil {
+		return nil
+	}
+	return append([]*pb.Lock{l}, l.Others...)
+}
+
+// grip is one holder's place in a lock.
+type grip struct {
+	mailbox string
+	lock    *pb.Lock
+	at      int // 0: the record itself, else an index in Others, plus one
+}
+
+func (g grip) holder() *pb.Lock {
+	if g.at == 0 {
+		return g.lock
+	}
+	return g.lock.Others[g.at-1]
+}
+
+// grip finds the place of (epoch, token) in a mailbox's lock.
+func (t *tx) grip(mailbox string, epoch, token uint64) (grip, bool) {
+	g := grip{mailbox: mailbox, lock: &pb.Lock{}}
+	if !t.read(key(kLock, mailbox), g.lock) {
+		return g, false
+	}
+	for i, h := range Holders(g.lock) {
+		if h.Token == token && h.Epoch == epoch {
+			g.at = i
+			return g, true
+		}
+	}
+	return g, false
+}
+
+// without returns a lock without the holders that go is true of; nil where
+// none stays.
+func without(l *pb.Lock, gone func(*pb.Lock) bool) *pb.Lock {
+	stay := slices.DeleteFunc(Holders(l), gone)
+	if len(stay) == 0 {
+		return nil
+	}
+	first, shared := stay[0], l.Shared
+	first.Shared, first.Others = shared, stay[1:]
+	return first
+}
+
+// putLock writes what is left of a lock.
+func (t *tx) putLock(mailbox string, l *pb.Lock) {
+	if l == nil {
+		t.del(key(kLock, mailbox))
+	} else {
+		t.write(key(kLock, mailbox), l)
+	}
+}
+
+func (t *tx) letGo(g grip) {
+	me := g.holder()
+	t.putLock(g.mailbox, without(g.lock, func(h *pb.Lock) bool { return h == me }))
+}
+
+// takeLock gives a mailbox to one POP3 session; where the account is shared,
+// beside others.
+func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
+	one := t.sessions[h.GetNode()]
+	if one == nil || one.Epoch != h.Epoch {
+		return t.refuse(pb.Code_STALE, "the node's session has ended")
+	}
+	var account pb.Account
+	if !t.read(key(kAccount, h.Mailbox), &account) {
+		return t.refuse(pb.Code_MISSING, "there is no mailbox %s", h.Mailbox)
+	}
+	var held pb.Lock
+	locked := t.read(key(kLock, h.Mailbox), &held)
+	if locked {
+		for _, o := range Holders(&held) {
+			if o.Epoch == h.Epoch && o.Session == h.Session {
+				return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: o.Token, Epoch: o.Epoch}
+			}
+		}
+		if !account.Shared || !held.Shared || len(held.Others)+1 >= maxHolders {
+			held.Others = nil
+			return &pb.Result{Index: t.index, Code: pb.Code_BUSY, Lock: &held, Node: held.Node}
+		}
+	}
+	if res := t.tooSoon(h, account.LoginDelayMs); res != nil {
+		return res
+	}
+	mine := &pb.Lock{
+		Token: t.index, Node: h.Node, Epoch: h.Epoch, Session: h.Session, Remote: h.Remote, SinceMs: t.clock, Shared: account.Shared,
+	}
+	if locked {
+		held.Others = append(held.Others, mine)
+		mine = &held
+	}
+	t.write(key(kLock, h.Mailbox), mine)
+	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch}
+}
+
+// tooSoon enforces an account's login delay (RFC 2449 §6.5) for logins at any
+// node, and notes this one.
+func (t *tx) tooSoon(h *pb.TakeLock, delay int64) *pb.Result {
+	var box pb.Mailbox
+	if delay <= 0 || h.Wake || !t.read(key(kBox, h.Mailbox), &box) {
+		return nil
+	}
+	if until := box.LastLoginMs + delay; box.LastLoginMs != 0 && t.clock < until {
+		res := t.refuse(pb.Code_TOO_SOON, "the account's login delay is not over")
+		res.UntilMs = until
+		return res
+	}
+	box.LastLoginMs = t.clock
+	t.write(key(kBox, h.Mailbox), &box)
+	return nil
+}
+
+func (t *tx) unlock(h *pb.Unlock) *pb.Result {
+	g, ok := t.grip(h.GetMailbox(), h.Epoch, h.Token)
+	if !ok {
+		return t.refuse(pb.Code_STALE, "the lock is not held any more")
+	}
+	t.letGo(g)
+	return t.ok()
+}
+
+// breakLock takes a mailbox from all who hold it.
+func (t *tx) breakLock(h *pb.BreakLock) *pb.Result {
+	var held pb.Lock
+	if !t.read(key(kLock, h.Mailbox), &held) {
+		return t.refuse(pb.Code_MISSING, "mailbox %s is not locked", h.Mailbox)
+	}
+	t.dropLock(h.Mailbox, &held)
+	return &pb.Result{Index: t.index, Lock: &held}
+}
+
+// dropLock ends a lock by an operator's word.
+func (t *tx) dropLock(mailbox string, held *pb.Lock) {
+	t.del(key(kLock, mailbox))
+	t.changes.Locks = append(t.changes.Locks, mailbox)
+	for _, o := range Holders(held) {
+		t.changes.Broken = append(t.changes.Broken, o.Token)
+	}
+}
+
+// voidLocks ends the locks of a session.
+func (t *tx) voidLocks(epoch uint64) {
+	t.scan([]byte{kLock}, 0, func(k, v []byte) {
+		var l pb.Lock
+		if !t.unmarshal(k, v, &l) {
+			return
+		}
+		gone := 0
+		rest := without(&l, func(h *pb.Lock) bool {
+			if h.Epoch != epoch {
+				return false
+			}
+			t.changes.Voided = append(t.changes.Voided, h.Token)
+			gone++
+			return true
+		})
+		if gone > 0 {
+			t.putLock(string(k[1:]), rest)
+		}
+	})
+}
+
+// remove takes messages out of a mailbox under its lock, all or none. Of a
+// shared mailbox some may be gone already: the answer names them.
+func (t *tx) remove(h *pb.Remove) *pb.Result {
+	var box pb.Mailbox
+	if !t.read(key(kBox, h.GetMailbox()), &box) {
+		return t.refuse(pb.Code_STALE, "there is no mailbox %s any more", h.GetMailbox())
+	}
+	g, ok := t.grip(h.Mailbox, h.Epoch, h.Token)
+	if !ok {
+		if h.Unlock && (box.LastRemoved == h.Token || slices.Contains(box.Left, h.Token)) {
+			return t.refuse(pb.Code_DUPLICATE, "done before")
+		}
+		return t.refuse(pb.Code_STALE, "the lock is not held any more; nothing was deleted")
+	}
+	me := g.holder()
+	if h.Seq != 0 && h.Seq == me.LastSeq {
+		res := t.refuse(pb.Code_DUPLICATE, "done before")
+		res.Missing = me.LastMissing
+		return res
+	}
+	if err := Ranges(h.Ranges, box.NextUid, func(_, _ uint64) {}); err != nil {
+		return t.refuse(pb.Code_INVALID, "the uids can not be read; nothing was deleted")
+	}
+	res := t.takeOutAll(h, &box)
+	switch {
+	case h.Unlock:
+		t.letGo(g)
+		box.LastRemoved = h.Token
+		if g.lock.Shared || me.Shared {
+			box.Left = append(box.Left, h.Token)
+			box.Left = box.Left[max(0, len(box.Left)-maxLeft):]
+		}
+	case h.Seq != 0:
+		me.LastSeq, me.LastMissing = h.Seq, res.Missing
+		t.putLock(h.Mailbox, g.lock)
+	}
+	t.write(key(kBox, h.Mailbox), &box)
+	return res
+}
+
+// takeOutAll removes the named entries; box is the caller's to write.
+func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
+	res := t.ok()
+	var missing []uint64
+	detail := "mailbox " + h.Mailbox
+	one := func(uid uint64) {
+		if uid == 0 {
+			return // never given out
+		}
+		if t.takeOut(box, uid, &pb.Event{What: "removed", Node: h.Node, Detail: detail}) {
+			res.Count++
+		} else {
+			missing = append(missing, uid)
+		}
+	}
+	for _, uid := range h.Uids {
+		one(uid)
+	}
+	t.fail(Ranges(h.Ranges, box.NextUid, func(first, last uint64) {
+		for uid := first; uid <= last; uid++ {
+			one(uid)
+		}
+	}))
+	slices.Sort(missing)
+	res.Missing = AppendRanges(nil, slices.Compact(missing))
+	return res
+}

@@ -1,0 +1,150 @@
+package spool_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+func decodeRanges(t require.TestingT, b []byte) (got []uint64) {
+	require.NoError(t, spool.Ranges(b, 1<<62, func(first, last uint64) {
+		for uid := first; uid <= last; uid++ {
+			got = append(got, uid)
+		}
+	}))
+	return got
+}
+
+func TestRanges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		uids := rapid.SliceOfDistinct(rapid.Uint64Range(1, 300), rapid.ID).Draw(t, "uids")
+		slices.Sort(uids)
+		require.Equal(t, append([]uint64(nil), uids...), decodeRanges(t, spool.AppendRanges(nil, uids)))
+	})
+	var sparse []uint64
+	for uid := uint64(1); len(sparse) < 100_000; uid += 1 + uid%97 {
+		sparse = append(sparse, uid)
+	}
+	require.Less(t, len(spool.AppendRanges(nil, sparse)), spool.MaxInline)
+	require.Error(t, spool.Ranges(spool.AppendRanges(nil, []uint64{5}), 4, func(_, _ uint64) {}))
+}
+
+func FuzzRanges(f *testing.F) {
+	f.Add(spool.AppendRanges(nil, []uint64{1, 2, 3, 7, 100}))
+	f.Add([]byte{0})
+	f.Add([]byte{3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		end := uint64(0)
+		_ = spool.Ranges(b, 1000, func(first, last uint64) {
+			require.Greater(t, first, end)
+			require.GreaterOrEqual(t, last, first)
+			require.LessOrEqual(t, last, uint64(1000))
+			end = last
+		})
+	})
+}
+
+// boxes of mail for alice, who may be shared.
+func mailbox(t *testing.T, shared bool, n int) (r *replica, one, two uint64) {
+	r = newReplica(t)
+	one, two = r.register("n1", "a"), r.register("n2", "a")
+	r.user(alice)
+	if shared {
+		require.Equal(t, pb.Code_OK, r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, Shared: true}}).Code)
+	}
+	for i := range n {
+		r.do(spool.KindAccept, acceptOf(newID(byte(i)), one, nil, alice), []byte("body"))
+	}
+	return r, one, two
+}
+
+const alice = "alice@here.example"
+
+func (r *replica) lock(node string, epoch uint64, session string) *pb.Result {
+	return r.do(spool.KindLock, &pb.TakeLock{Mailbox: alice, Node: node, Epoch: epoch, Session: session})
+}
+
+func (r *replica) remove(epoch, token, seq uint64, unlock bool, uids ...uint64) *pb.Result {
+	return r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: token, Seq: seq, Unlock: unlock, Ranges: spool.AppendRanges(nil, uids)})
+}
+
+func TestRemoveByRanges(t *testing.T) {
+	r, one, _ := mailbox(t, false, 5)
+	token := r.lock("n1", one, "s").Token
+	require.Equal(t, pb.Code_INVALID, r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Ranges: []byte{0}}).Code)
+	res := r.remove(one, token, 1, false, 1, 2, 3, 5)
+	require.Equal(t, pb.Code_OK, res.Code)
+	require.EqualValues(t, 4, res.Count)
+	res = r.remove(one, token, 1, false, 1, 2, 3, 5)
+	require.Equal(t, pb.Code_DUPLICATE, res.Code)
+	require.Empty(t, res.Missing, "answered as the first time")
+	require.Equal(t, pb.Code_OK, r.remove(one, token, 2, true).Code)
+	require.EqualValues(t, 1, r.counter(spool.CountMailboxMessages))
+	require.Equal(t, pb.Code_DUPLICATE, r.remove(one, token, 2, true).Code)
+}
+
+func TestSharedLock(t *testing.T) {
+	r, one, two := mailbox(t, true, 4)
+	a, b, c := r.lock("n1", one, "a"), r.lock("n2", two, "b"), r.lock("n1", one, "c")
+	for _, res := range []*pb.Result{a, b, c} {
+		require.Equal(t, pb.Code_OK, res.Code)
+	}
+	require.Equal(t, pb.Code_DUPLICATE, r.lock("n2", two, "b").Code)
+	require.EqualValues(t, 1, r.remove(one, a.Token, 1, false, 1).Count)
+	res := r.remove(two, b.Token, 1, false, 1, 2)
+	require.EqualValues(t, 1, res.Count)
+	require.Equal(t, []uint64{1}, decodeRanges(t, res.Missing))
+	require.Equal(t, res.Missing, r.remove(two, b.Token, 1, false, 1, 2).Missing, "the same answer again")
+
+	// Two leave, and each may ask again whether it was done.
+	require.Equal(t, pb.Code_OK, r.remove(one, a.Token, 2, true).Code)
+	require.Equal(t, pb.Code_OK, r.remove(two, b.Token, 2, true, 3).Code)
+	require.Equal(t, pb.Code_DUPLICATE, r.remove(one, a.Token, 2, true).Code)
+	require.Equal(t, pb.Code_STALE, r.remove(one, a.Token, 3, false, 4).Code, "fenced by its own token")
+	require.Equal(t, pb.Code_OK, r.remove(one, c.Token, 1, false, 4).Code)
+
+	// Not shared any more: who is in stays, nobody else comes in.
+	r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice}})
+	require.Equal(t, pb.Code_BUSY, r.lock("n2", two, "d").Code)
+	r.do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: one, Token: c.Token})
+	d := r.lock("n2", two, "d")
+	require.Equal(t, pb.Code_OK, d.Code)
+	r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, Shared: true}})
+	require.Equal(t, pb.Code_BUSY, r.lock("n1", one, "e").Code, "an exclusive lock stays one")
+}
+
+func TestSharedLocksEndWithTheirSession(t *testing.T) {
+	r, one, two := mailbox(t, true, 1)
+	a, b := r.lock("n1", one, "a"), r.lock("n2", two, "b")
+	r.m.Changes()
+	r.register("n1", "again")
+	require.Equal(t, []uint64{a.Token}, r.m.Changes().Voided)
+	require.Equal(t, pb.Code_STALE, r.remove(one, a.Token, 1, true, 1).Code)
+	require.Equal(t, pb.Code_OK, r.remove(two, b.Token, 1, false, 1).Code)
+	r.do(spool.KindBreakLock, &pb.BreakLock{Mailbox: alice})
+	require.Equal(t, []uint64{b.Token}, r.m.Changes().Broken)
+	_, held, err := r.view().Lock(alice)
+	require.NoError(t, err)
+	require.False(t, held)
+}
+
+func TestLoginDelay(t *testing.T) {
+	r, one, two := mailbox(t, false, 0)
+	r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, LoginDelayMs: 60_000}})
+	token := r.lock("n1", one, "a").Token
+	require.Equal(t, pb.Code_OK, r.remove(one, token, 1, true).Code)
+	res := r.lock("n2", two, "b")
+	require.Equal(t, pb.Code_TOO_SOON, res.Code)
+	require.NotZero(t, res.UntilMs)
+	res = r.do(spool.KindLock, &pb.TakeLock{Mailbox: alice, Node: "n2", Epoch: two, Session: "w", Wake: true})
+	require.Equal(t, pb.Code_OK, res.Code, "WAKE is no login")
+	r.do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: two, Token: res.Token})
+	r.now = r.now.Add(time.Minute)
+	require.Equal(t, pb.Code_OK, r.lock("n2", two, "b").Code)
+}

@@ -1,0 +1,62 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// Ranges are ascending uids in little space, so that all deletions of a session
+// fit one frame: for each run, a varint of twice the distance from the end of
+// the run before, plus one where the run is longer than 1; then a varint of its
+// length less two follows.
+
+// AppendRanges appends uids, which must ascend and be above 0.
+func AppendRanges(dst []byte, uids []uint64) []byte {
+	end := uint64(0) // the last uid written
+	for i := 0; i < len(uids); {
+		n := 1
+		for i+n < len(uids) && uids[i+n] == uids[i]+uint64(n) {
+			n++
+		}
+		gap := (uids[i] - end) << 1
+		if n == 1 {
+			dst = binary.AppendUvarint(dst, gap)
+		} else {
+			dst = binary.AppendUvarint(dst, gap|1)
+			dst = binary.AppendUvarint(dst, uint64(n-2))
+		}
+		end = uids[i] + uint64(n) - 1
+		i += n
+	}
+	return dst
+}
+
+var errRanges = errors.New("spool: malformed ranges")
+
+// Ranges calls fn for each run of uids from first to last. Nothing above most
+// is taken: what is malformed is an error before or after some calls of fn.
+func Ranges(b []byte, most uint64, fn func(first, last uint64)) error {
+	end := uint64(0)
+	for len(b) > 0 {
+		gap, n := binary.Uvarint(b)
+		if n <= 0 {
+			return errRanges
+		}
+		b = b[n:]
+		more := uint64(0)
+		if gap&1 != 0 {
+			if more, n = binary.Uvarint(b); n <= 0 || more >= most {
+				return errRanges
+			}
+			b = b[n:]
+			more++
+		}
+		gap >>= 1
+		if gap == 0 || gap > most || end+gap+more > most {
+			return errRanges
+		}
+		fn(end+gap, end+gap+more)
+		end += gap + more
+	}
+	return nil
+}

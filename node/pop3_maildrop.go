@@ -1,0 +1,259 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/pop3"
+)
+
+// slot is one message in a frozen list: 16 octets.
+type slot struct {
+	uid  uint64
+	size uint64
+}
+
+// maildrop is one mailbox under the lock of one POP3 session. It meets
+// pop3.Maildrop, Live and Keeper.
+type maildrop struct {
+	drops   *maildrops
+	account *pb.Account
+	peer    pop3.Peer
+	epoch   uint64
+	token   uint64
+	box     uint64
+	list    []slot
+	late    []uint64 // uids that came after the list and were asked for
+	prefix  string   // of UIDs: the box, so that a UID is never given twice
+	removes uint64   // numbers the Removes under this lock
+
+	once     sync.Once
+	lost     chan struct{}
+	reason   string
+	mu       sync.Mutex
+	released bool
+}
+
+// errLockGone says that the lock ended before its session began.
+var errLockGone = errors.New("the lock was taken away again")
+
+// freeze waits until this node has applied the lock and reads the list. A lock
+// that was broken before the session was registered is noticed here, one that
+// is broken later by changed.
+func (m *maildrop) freeze(ctx context.Context, index uint64) error {
+	if err := m.drops.replica.WaitApplied(ctx, index); err != nil {
+		return err
+	}
+	return m.drops.replica.View(func(v spool.View) error {
+		lock, _, err := v.Lock(m.account.Address)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(spool.Holders(lock), func(h *pb.Lock) bool { return h.Token == m.token }) {
+			return errLockGone
+		}
+		box, ok, err := v.Mailbox(m.account.Address)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("mailbox %s is gone", m.account.Address)
+		}
+		m.box, m.prefix = box.Box, strconv.FormatUint(box.Box, 36)+"."
+		m.list = make([]slot, 0, box.Messages)
+		return v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
+			m.list = append(m.list, slot{uid, e.Size})
+			return true
+		})
+	})
+}
+
+// List implements pop3.Maildrop.
+func (m *maildrop) List() pop3.List { return frozenList{m} }
+
+// frozenList shows a maildrop's slots. UIDs are made on demand.
+type frozenList struct{ m *maildrop }
+
+func (l frozenList) Len() int         { return len(l.m.list) }
+func (l frozenList) Size(i int) int64 { return int64(l.m.list[i].size) }
+func (l frozenList) UID(i int) string {
+	return l.m.prefix + strconv.FormatUint(l.m.list[i].uid, 36)
+}
+func (l frozenList) AppendUID(b []byte, i int) []byte {
+	return strconv.AppendUint(append(b, l.m.prefix...), l.m.list[i].uid, 36)
+}
+
+// Find is the search that the order of UIDs allows; without it a session would
+// build a table.
+func (l frozenList) Find(text string) (int, bool) {
+	uid, ok := l.m.uid(text)
+	if !ok {
+		return 0, false
+	}
+	return slices.BinarySearchFunc(l.m.list, uid, func(s slot, uid uint64) int {
+		switch {
+		case s.uid < uid:
+			return -1
+		case s.uid > uid:
+			return 1
+		}
+		return 0
+	})
+}
+
+// uid reads a UID of this mailbox in the one form in which it is shown.
+func (m *maildrop) uid(text string) (uint64, bool) {
+	digits, ok := strings.CutPrefix(text, m.prefix)
+	if !ok {
+		return 0, false
+	}
+	uid, err := strconv.ParseUint(digits, 36, 64)
+	var buf [13]byte
+	return uid, err == nil && string(strconv.AppendUint(buf[:0], uid, 36)) == digits
+}
+
+// number is the uid of message i of the list, or of a late one behind it.
+func (m *maildrop) number(i int) uint64 {
+	if i < len(m.list) {
+		return m.list[i].uid
+	}
+	return m.late[i-len(m.list)]
+}
+
+// Late implements pop3.Live.
+func (m *maildrop) Late(_ context.Context, text string) (int, int64, error) {
+	uid, ok := m.uid(text)
+	if !ok {
+		return 0, 0, pop3.ErrNoMessage
+	}
+	var entry *pb.Entry
+	err := m.drops.replica.View(func(v spool.View) (err error) {
+		entry, ok, err = v.Entry(m.box, uid)
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	if !ok {
+		return 0, 0, pop3.ErrNoMessage
+	}
+	at := slices.Index(m.late, uid)
+	if at < 0 {
+		at, m.late = len(m.late), append(m.late, uid)
+	}
+	return len(m.list) + at, int64(entry.Size), nil
+}
+
+// Open implements pop3.Maildrop.
+func (m *maildrop) Open(_ context.Context, i int) (io.ReadCloser, error) {
+	uid := m.number(i)
+	var id spool.ID
+	var header []byte
+	var chunks uint32
+	err := m.drops.replica.View(func(v spool.View) error {
+		e, ok, err := v.Entry(m.box, uid)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("message %d of %s: %w", uid, m.account.Address, pop3.ErrNoMessage)
+		}
+		copy(id[:], e.Id)
+		header = e.Header
+		refs, ok, err := v.Refs(id)
+		if err == nil && !ok {
+			err = fmt.Errorf("message %s has no body", id)
+		}
+		chunks = refs.GetChunks()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m.drops.replica.OpenBody(id, chunks, header)
+}
+
+// Commit implements pop3.Maildrop: one command removes all, or none. Where a
+// single message was wanted, and another session of a shared mailbox has taken
+// it, it is ErrNoMessage: of all who delete a message at once one is told so.
+func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) error {
+	uids := make([]uint64, len(deleted))
+	for n, i := range deleted {
+		uids[n] = m.number(i)
+	}
+	slices.Sort(uids) // late messages may have been asked for in any order
+	m.removes++
+	remove := &pb.Remove{
+		Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token, Unlock: release, Node: m.drops.node, Seq: m.removes,
+	}
+	if remove.Ranges = spool.AppendRanges(nil, uids); len(remove.Ranges) > spool.MaxInline {
+		return fmt.Errorf("%d deletions do not fit one step, delete fewer in a session: %w", len(uids), pop3.ErrPermanent)
+	}
+	res, err := propose(ctx, m.drops.replica, spool.KindRemove, remove)
+	if err != nil {
+		return err
+	}
+	if res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
+		return fmt.Errorf("remove refused: %s %s", res.Code, res.Text)
+	}
+	if release {
+		m.mu.Lock()
+		m.released = true
+		m.mu.Unlock()
+		m.drops.forget(m)
+	} else if len(uids) == 1 && len(res.Missing) > 0 {
+		return pop3.ErrNoMessage
+	}
+	return nil
+}
+
+// Close implements pop3.Maildrop. The lock goes through the log like any
+// other change; where that fails it ends with the node's session.
+func (m *maildrop) Close() error {
+	m.mu.Lock()
+	done := m.released
+	m.released = true
+	m.mu.Unlock()
+	m.drops.forget(m)
+	if done {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err := propose(ctx, m.drops.replica, spool.KindUnlock, &pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})
+	return err
+}
+
+func (m *maildrop) lose(why string) {
+	m.once.Do(func() {
+		m.reason = why
+		close(m.lost)
+	})
+}
+
+// Lost implements pop3.Maildrop.
+func (m *maildrop) Lost() <-chan struct{} { return m.lost }
+
+// LostReason implements pop3.Maildrop; valid once Lost is closed.
+func (m *maildrop) LostReason() string { return m.reason }
+
+// Wake implements pop3.Maildrop.
+func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
+	account, err := lookupAccount(m.drops.replica, m.account.Address)
+	if err != nil {
+		return nil, err
+	}
+	if account == nil || account.Disabled || account.Password != m.account.Password {
+		return nil, pop3.ErrAuth
+	}
+	return m.drops.take(ctx, account, &m.peer, true)
+}

@@ -1,0 +1,176 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	protobuf "google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/pop3"
+	"relay/pop3/pop3test"
+)
+
+// dropWorld is a node's POP3 side on a replica of its own.
+type dropWorld struct {
+	*fakeReplica
+	t     testing.TB
+	drops *maildrops
+	ids   byte
+}
+
+// Until implements fenced.
+func (w *dropWorld) Until() time.Time { return time.Now().Add(time.Hour) }
+
+// Propose tells the maildrops what changed, as a node's store does.
+func (w *dropWorld) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
+	res, err := w.fakeReplica.Propose(ctx, f)
+	w.drops.changed(w.machine.Changes())
+	return res, err
+}
+
+func newDropWorld(t testing.TB) *dropWorld {
+	w := &dropWorld{fakeReplica: newFakeReplica(t), t: t}
+	p, err := newPasswords()
+	require.NoError(t, err)
+	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p, newThrottle(3), zap.NewNop())
+	res, err := propose(t.Context(), w, spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1"}})
+	require.NoError(t, err)
+	w.epoch = res.Epoch
+	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
+	hash, err := hashPassword("secret")
+	require.NoError(t, err)
+	w.must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true})
+	return w
+}
+
+func (w *dropWorld) must(kind spool.Kind, h protobuf.Message) *pb.Result {
+	w.t.Helper()
+	res, err := propose(context.Background(), w, kind, h)
+	require.NoError(w.t, err)
+	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
+	return res
+}
+
+// deliver puts a message into alice's mailbox.
+func (w *dropWorld) deliver(body string) {
+	w.t.Helper()
+	w.ids++
+	id := spool.ID{1, 2, w.ids}
+	f, err := spool.Encode(spool.KindAccept, &pb.Accept{
+		Message: &pb.Message{Id: id[:]}, Inline: true, Drops: []*pb.Drop{{Mailbox: "alice@example.test", Header: []byte("Delivered-To: a\r\n")}},
+	}, []byte(body))
+	require.NoError(w.t, err)
+	_, err = w.Propose(context.Background(), f)
+	require.NoError(w.t, err)
+}
+
+func (w *dropWorld) change(f func(*pb.Account)) {
+	var a *pb.Account
+	require.NoError(w.t, w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
+	f(a)
+	w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Update: true})
+}
+
+func (w *dropWorld) login() (pop3.Maildrop, error) {
+	return w.drops.Login(context.Background(), &pop3.Peer{Session: "s"}, "alice", "secret")
+}
+
+func (w *dropWorld) mustLogin() pop3.Maildrop {
+	w.t.Helper()
+	m, err := w.login()
+	require.NoError(w.t, err)
+	return m
+}
+
+func TestMaildropsConform(t *testing.T) {
+	pop3test.Conform(t, func(t *testing.T) pop3test.Fixture {
+		w := newDropWorld(t)
+		return pop3test.Fixture{Backend: w.drops, User: "alice", Secret: "secret", Deliver: func(_ *testing.T, body string) { w.deliver(body) }}
+	})
+}
+
+func TestLateMessages(t *testing.T) {
+	w := newDropWorld(t)
+	w.deliver("a: 1\r\n\r\n")
+	m := w.mustLogin().(*maildrop)
+	w.deliver("a: 2\r\n\r\n")
+	w.deliver("a: 3\r\n\r\n")
+	uid := func(n int) string { return fmt.Sprintf("%s%d", m.prefix, n) }
+	i3, size, err := m.Late(t.Context(), uid(3))
+	require.NoError(t, err)
+	i2, _, err := m.Late(t.Context(), uid(2))
+	require.NoError(t, err)
+	again, _, err := m.Late(t.Context(), uid(3))
+	require.NoError(t, err)
+	require.Equal(t, i3, again)
+	require.NotEqual(t, i2, i3)
+	require.Equal(t, 1, m.List().Len())
+	r, err := m.Open(t.Context(), i3)
+	require.NoError(t, err)
+	text, _ := io.ReadAll(r)
+	require.Contains(t, string(text), "a: 3")
+	require.EqualValues(t, len(text), size)
+	for _, bad := range []string{"", m.prefix, m.prefix + "0", m.prefix + "02", m.prefix + "+2", "x.2", m.prefix + "99"} {
+		_, _, err := m.Late(t.Context(), bad)
+		require.ErrorIs(t, err, pop3.ErrNoMessage, bad)
+	}
+	require.NoError(t, m.Commit(t.Context(), []int{0, i3, i2}, true))
+	require.Zero(t, w.mustLogin().List().Len())
+}
+
+func TestMaildropFind(t *testing.T) {
+	w := newDropWorld(t)
+	for range 40 {
+		w.deliver("a: b\r\n\r\n")
+	}
+	l := w.mustLogin().List().(frozenList)
+	for i := range l.Len() {
+		got, ok := l.Find(l.UID(i))
+		require.True(t, ok)
+		require.Equal(t, i, got)
+	}
+	for _, bad := range []string{"", l.m.prefix + "Z", l.m.prefix + "zz", "1.1.1"} {
+		_, ok := l.Find(bad)
+		require.False(t, ok, bad)
+	}
+}
+
+func TestUnlockCutsTheSession(t *testing.T) {
+	w := newDropWorld(t)
+	w.deliver("a: 1\r\n\r\n")
+	m := w.mustLogin()
+	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	<-m.Lost()
+	require.Contains(t, m.LostReason(), "operator")
+	next := w.mustLogin()
+	require.Error(t, m.Commit(t.Context(), []int{0}, true))
+	require.Equal(t, 1, next.List().Len())
+	select {
+	case <-next.Lost():
+		t.Fatal("the next session was cut, too")
+	default:
+	}
+}
+
+func TestSharedMaildrop(t *testing.T) {
+	w := newDropWorld(t)
+	w.change(func(a *pb.Account) { a.Shared = true })
+	for range 3 {
+		w.deliver("a: 1\r\n\r\n")
+	}
+	one, two := w.mustLogin(), w.mustLogin()
+	require.NoError(t, one.Commit(t.Context(), []int{0}, false))
+	require.ErrorIs(t, two.Commit(t.Context(), []int{0}, false), pop3.ErrNoMessage)
+	_, err := two.Open(t.Context(), 0)
+	require.ErrorIs(t, err, pop3.ErrNoMessage)
+	require.NoError(t, two.Commit(t.Context(), []int{0, 1}, true), "gone is gone")
+	require.NoError(t, one.Commit(t.Context(), []int{1}, true))
+	require.Equal(t, 1, w.mustLogin().List().Len())
+}

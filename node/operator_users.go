@@ -107,7 +107,7 @@ func (o *operator) AddUser(ctx context.Context, by admin.By, u admin.UserAdd) er
 	case u.PasswordHash != "":
 		a.Password, err = importedHash(u.PasswordHash)
 	default:
-		a.Password, err = o.newHash(u.Password)
+		a.Password, a.Scram, err = o.newHash(u.Password)
 	}
 	if err != nil {
 		return err
@@ -122,18 +122,24 @@ func errTwoSecrets() error {
 	return admin.Invalid("give the password or its hash, not both")
 }
 
-// newHash hashes a new password. Passwords are in no error and no log line.
-func (o *operator) newHash(password string) (string, error) {
+// newHash makes the stored forms of a new password. Passwords are in no error
+// and no log line.
+func (o *operator) newHash(password string) (string, *pb.ScramKeys, error) {
 	switch {
 	case password == "":
-		return "", admin.Invalid("the password is empty")
+		return "", nil, admin.Invalid("the password is empty")
 	case len(password) > 512:
-		return "", admin.Invalid("the password has %d octets, at most 512 are taken", len(password))
+		return "", nil, admin.Invalid("the password has %d octets, at most 512 are taken", len(password))
 	case strings.ContainsAny(password, "\x00\r\n"):
 		// POP3 and SASL PLAIN could never carry it.
-		return "", admin.Invalid("the password has a line end or a NUL in it")
+		return "", nil, admin.Invalid("the password has a line end or a NUL in it")
 	}
-	return o.hashPassword(password)
+	keys, err := newScramKeys(password)
+	if err != nil {
+		return "", nil, err
+	}
+	hash, err := o.hashPassword(password)
+	return hash, keys, err
 }
 
 // importedHash takes the hashes that logins can be checked against.
@@ -147,9 +153,12 @@ func importedHash(hash string) (string, error) {
 	return hash, nil
 }
 
+// editTries is how often a change is made anew on a record that somebody else
+// has changed meanwhile.
+const editTries = 5
+
 // SetUser implements admin.Users. The record is read, changed and written back
-// whole; edit and the read of a current state keep two changes by one node
-// apart.
+// whole, unless somebody else has written it in between: then once more.
 func (o *operator) SetUser(ctx context.Context, by admin.By, address string, u admin.UserSet) error {
 	address, err := o.address(address)
 	if err != nil {
@@ -161,31 +170,41 @@ func (o *operator) SetUser(ctx context.Context, by admin.By, address string, u a
 	}
 	o.edit.Lock()
 	defer o.edit.Unlock()
+	for try := 1; ; try++ {
+		res, err := o.editUser(ctx, by, address, change)
+		if res.GetCode() != pb.Code_STALE || try == editTries {
+			return err
+		}
+	}
+}
+
+func (o *operator) editUser(ctx context.Context, by admin.By, address string, change func(*pb.Account)) (*pb.Result, error) {
 	if err := o.current(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	var a *pb.Account
-	err = o.replica.View(func(v spool.View) error {
-		var ok bool
-		if a, ok, err = v.Account(address); err == nil && !ok {
+	err := o.replica.View(func(v spool.View) error {
+		one, ok, err := v.Account(address)
+		if err == nil && !ok {
 			err = admin.NotFound("user", address)
 		}
+		a = one
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	before := a.Changed
 	change(a)
-	_, err = o.do(ctx, by, spool.KindPutAccount, func(adm *pb.Admin) proto.Message {
-		return &pb.PutAccount{Admin: adm, Account: a, Update: true}
+	return o.do(ctx, by, spool.KindPutAccount, func(adm *pb.Admin) proto.Message {
+		return &pb.PutAccount{Admin: adm, Account: a, Update: true, ExpectChanged: before}
 	})
-	return err
 }
 
 // userChange checks a UserSet and returns what it does to an account. The
 // costly hash is made here, before anything is locked.
 func (o *operator) userChange(u admin.UserSet) (func(*pb.Account), error) {
-	hash, err := o.setHash(u)
+	hash, keys, err := o.setHash(u)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +230,7 @@ func (o *operator) userChange(u admin.UserSet) (func(*pb.Account), error) {
 	}
 	return func(a *pb.Account) {
 		if hash != "" {
-			a.Password = hash
+			a.Password, a.Scram = hash, keys
 		}
 		if u.Name != nil {
 			a.Name = clean(*u.Name, maxName)
@@ -239,16 +258,17 @@ func put[T any](into *T, value *T) {
 	}
 }
 
-func (o *operator) setHash(u admin.UserSet) (string, error) {
+func (o *operator) setHash(u admin.UserSet) (string, *pb.ScramKeys, error) {
 	switch {
 	case u.Password != nil && u.PasswordHash != nil:
-		return "", errTwoSecrets()
+		return "", nil, errTwoSecrets()
 	case u.Password != nil:
 		return o.newHash(*u.Password)
 	case u.PasswordHash != nil:
-		return importedHash(*u.PasswordHash)
+		hash, err := importedHash(*u.PasswordHash)
+		return hash, nil, err
 	}
-	return "", nil
+	return "", nil, nil
 }
 
 // senderAddresses takes whole addresses, @domain for all of a domain, and * for

@@ -13,9 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
+	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -152,4 +155,52 @@ func (p *passwords) remember(a *pb.Account, secret string) {
 		clear(p.known)
 	}
 	p.known[d] = time.Now().Add(rememberFor)
+}
+
+// improve brings an account up to date after its password was proved in the
+// clear: hashes of older kinds become argon2id, and SCRAM gets its keys. It
+// returns the account as it is now. That is no reason to refuse a login: what
+// fails is tried again at the next one.
+func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.Account, secret string, log *zap.Logger) *pb.Account {
+	if a.Scram != nil && strings.HasPrefix(a.Password, "$argon2id$") {
+		return a
+	}
+	better := proto.CloneOf(a)
+	err := func() (err error) {
+		if better.Scram, err = newScramKeys(secret); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(a.Password, "$argon2id$") {
+			if better.Password, err = p.hash(ctx, secret); err != nil {
+				return err
+			}
+		}
+		res, err := propose(ctx, r, spool.KindPutAccount, &pb.PutAccount{
+			Admin:   &pb.Admin{Who: "relayd", Why: "the stored password got a better form at a login", Node: node},
+			Account: better, Update: true, ExpectChanged: a.Changed,
+		})
+		if err == nil && res.Code != pb.Code_OK {
+			err = errors.New(res.Text)
+		}
+		if err == nil {
+			better.Changed = res.Index
+		}
+		return err
+	}()
+	if err != nil {
+		log.Info("the stored password stays in its old form", zap.String("user", a.Address), zap.Error(err))
+		return a
+	}
+	return better
+}
+
+// hash is hashPassword in one of the slots.
+func (p *passwords) hash(ctx context.Context, secret string) (string, error) {
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	return hashPassword(secret)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // maildrops is the POP3 side of a node: it opens mailboxes under the
-// cluster-wide lock. It meets pop3.Backend.
+// cluster-wide lock. It meets pop3.Backend and pop3.SCRAM.
 type maildrops struct {
 	replica     fenced
 	sessionLost func() <-chan struct{}
@@ -57,7 +57,38 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 		return nil, pop3.ErrAuth
 	}
 	d.throttle.succeeded(p.Remote.Addr())
+	account = d.passwords.improve(ctx, d.replica, d.node, account, secret, d.log)
 	return d.take(ctx, account, p, false)
+}
+
+// Verifier implements pop3.SCRAM.
+func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (pop3.Verifier, error) {
+	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
+		return pop3.Verifier{}, err
+	}
+	keys, err := scramKeysOf(d.replica, user)
+	if err != nil {
+		return pop3.Verifier{}, err
+	}
+	return pop3Keys(keys), nil
+}
+
+// Proven implements pop3.SCRAM.
+func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3.Maildrop, error) {
+	account, err := lookupAccount(d.replica, user)
+	if err != nil {
+		return nil, err
+	}
+	if account == nil || account.Disabled {
+		return nil, pop3.ErrAuth
+	}
+	d.throttle.succeeded(p.Remote.Addr())
+	return d.take(ctx, account, p, false)
+}
+
+// Disproven implements pop3.SCRAM.
+func (d *maildrops) Disproven(_ context.Context, p *pop3.Peer, _ string) {
+	d.throttle.failed(p.Remote.Addr())
 }
 
 // lookupAccount finds an account by its whole address or, in the default

@@ -84,6 +84,8 @@ func (t *tx) putAccount(h *pb.PutAccount) *pb.Result {
 		return t.refuse(pb.Code_EXISTS, "user %s exists", a.Address)
 	case !exists && h.Update:
 		return t.refuse(pb.Code_MISSING, "there is no user %s", a.Address)
+	case h.ExpectChanged != 0 && old.Changed != h.ExpectChanged:
+		return t.refuse(pb.Code_STALE, "user %s was changed by somebody else meanwhile: look at it and try again", a.Address)
 	case !exists && t.get(key(kDomain, DomainOf(a.Address))) == nil:
 		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", DomainOf(a.Address), DomainOf(a.Address))
 	}

@@ -357,6 +357,17 @@ func randomLog(t *rapid.T) []entry {
 			if len(h.Recipients) == 0 || rapid.Bool().Draw(t, "local") {
 				h.Drops = append(h.Drops, &pb.Drop{Mailbox: user(), Recipient: "x", Header: []byte("H: 1\r\n")})
 			}
+			h.Twin = []byte(rapid.SampledFrom([]string{"", "", "one", "other"}).Draw(t, "twin"))
+			if rapid.Bool().Draw(t, "copied") {
+				one, _ := toID(id())
+				h.Copies = []*pb.Accept{acceptOf(one, 0, []string{"m@list.example"})}
+			}
+			if rapid.Bool().Draw(t, "limited") {
+				h.Spender, h.Spends, h.SpendLimit = user(), 1, 2
+			}
+			for _, d := range h.Drops {
+				d.QuotaMessages = uint64(rapid.IntRange(0, 2).Draw(t, "quota"))
+			}
 			if rapid.Bool().Draw(t, "chunked") {
 				h.Inline, h.Message.Chunks, h.Message.Size = false, 2, 8
 				add(spool.KindAccept, h)

@@ -56,6 +56,7 @@ type Node struct {
 	token     atomic.Pointer[string]
 	mail      *mailer
 	drops     *maildrops
+	throttle  *throttle
 	outbound  *outbound
 	queue     *queue.Manager
 	agent     *remote.Agent
@@ -165,9 +166,9 @@ func (n *Node) build() error {
 		return err
 	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
-	slow := newThrottle(n.conf.Limits.LoginFailures)
+	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
-	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, slow, n.log)
+	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
 	}
@@ -280,6 +281,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("refresh", n.refresher)
 	start("queue", n.deliver)
 	start("maildrops", n.drops.watch)
+	start("throttle", n.throttle.run)
 	start("clients", n.serveClients)
 
 	var err error

@@ -47,6 +47,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.remove(h)
 	case *pb.PutCluster:
 		return t.putCluster(h)
+	case *pb.Tally:
+		return t.tally(h)
 	case *pb.Sweep:
 		return t.sweep(h)
 	case *pb.Mark:

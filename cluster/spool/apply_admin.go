@@ -347,6 +347,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 			res.Count++
 		}
 	})
+	t.sweepFailures(limit, res)
 	t.scan([]byte{kGarbage}, 1, func(k, _ []byte) { t.sweepBox(k, limit, res) })
 	t.sweepTwins(limit, res)
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {

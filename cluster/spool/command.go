@@ -56,6 +56,7 @@ const (
 	KindDropMember  Kind = 53
 	KindSweep       Kind = 60
 	KindMark        Kind = 61
+	KindTally       Kind = 70
 	KindPutDkim     Kind = 80
 	KindDropDkim    Kind = 81
 )
@@ -91,6 +92,7 @@ var headers = map[Kind]func() proto.Message{
 	KindDropMember:  func() proto.Message { return new(pb.DropMember) },
 	KindSweep:       func() proto.Message { return new(pb.Sweep) },
 	KindMark:        func() proto.Message { return new(pb.Mark) },
+	KindTally:       func() proto.Message { return new(pb.Tally) },
 	KindPutDkim:     func() proto.Message { return new(pb.PutDkim) },
 	KindDropDkim:    func() proto.Message { return new(pb.DropDkim) },
 }

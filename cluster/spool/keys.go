@@ -33,6 +33,8 @@ const (
 	kSession   = 's' // s<node> → Session
 	kAudit     = 't' // t<index:8> → Audit
 	kBox       = 'u' // u<mailbox> → Mailbox
+	kKeep      = 'k' // k<mailbox> → empty: an account that has a retention
+	kFailures  = 'y' // y<network> → Failures; y\0<node>: that node's last Tally
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock

@@ -148,3 +148,32 @@ func TestLoginDelay(t *testing.T) {
 	r.now = r.now.Add(time.Minute)
 	require.Equal(t, pb.Code_OK, r.lock("n2", two, "b").Code)
 }
+
+func TestTally(t *testing.T) {
+	r := newReplica(t)
+	tally := func(seq uint64, network string, count uint32, clear bool) pb.Code {
+		return r.do(spool.KindTally, &pb.Tally{Node: "n1", Seq: seq, Tried: []*pb.Tried{{Network: network, Count: count, Clear: clear}}}).Code
+	}
+	count := func(network string) uint32 {
+		f, _, err := r.view().Failures(network)
+		require.NoError(t, err)
+		return f.Count
+	}
+	tally(1, "192.0.2.1/32", 2, false)
+	require.Equal(t, pb.Code_DUPLICATE, tally(1, "192.0.2.1/32", 2, false))
+	tally(2, "192.0.2.1/32", 3, false)
+	tally(3, "192.0.2.2/32", 1, false)
+	tally(4, "\x00n1", 1, false)
+	require.EqualValues(t, 5, count("192.0.2.1/32"))
+	require.EqualValues(t, 2, r.counter("logins.networks"))
+	tally(5, "192.0.2.1/32", 0, true)
+	require.Zero(t, count("192.0.2.1/32"))
+	require.EqualValues(t, 1, r.counter("logins.networks"))
+	r.now = r.now.Add(11 * time.Minute)
+	tally(6, "192.0.2.2/32", 1, false)
+	require.EqualValues(t, 1, count("192.0.2.2/32"), "old failures do not count")
+	r.now = r.now.Add(11 * time.Minute)
+	r.do(spool.KindSweep, &pb.Sweep{Limit: 10})
+	require.Zero(t, countKeys(r, 'y'))
+	require.Zero(t, r.counter("logins.networks"))
+}

@@ -408,6 +408,9 @@ func randomLog(t *rapid.T) []entry {
 			add(spool.KindManage, &pb.Manage{Action: pb.Action(rapid.IntRange(0, 4).Draw(t, "action")), Ids: [][]byte{id(), id()}, Admin: &pb.Admin{Who: "x"}})
 		case 14:
 			add(spool.KindSweep, &pb.Sweep{Limit: 3, OrphansBeforeMs: now.UnixMilli()})
+			add(spool.KindTally, &pb.Tally{Node: node(), Seq: epoch(), Tried: []*pb.Tried{
+				{Network: node(), Count: uint32(epoch()), Clear: rapid.Bool().Draw(t, "clear")},
+			}})
 		case 15:
 			add(spool.KindDropAccount, &pb.DropAccount{Address: user()})
 			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared")}})

@@ -85,3 +85,9 @@ func (v View) Counter(name string) (int64, error) {
 	n, _ := binary.Varint(val)
 	return n, err
 }
+
+// Failures returns how many logins from a network have failed lately, at any
+// node, and when the last one did, in Unix milliseconds.
+func (v View) Failures(network string) (*pb.Failures, bool, error) {
+	return load(v.R, key(kFailures, network), new(pb.Failures))
+}

@@ -97,6 +97,7 @@ func (t *tx) putAccount(h *pb.PutAccount) *pb.Result {
 		t.write(key(kBox, a.Address), &pb.Mailbox{Box: t.index, NextUid: 1})
 	}
 	t.write(key(kAccount, a.Address), a)
+	t.keeps(a.Address, old.RetentionMs, a.RetentionMs)
 	t.changes.Directory = true
 	return t.ok()
 }
@@ -110,6 +111,7 @@ func (t *tx) dropAccount(h *pb.DropAccount) *pb.Result {
 	}
 	t.read(key(kBox, h.Address), &box)
 	t.del(key(kAccount, h.Address))
+	t.keeps(h.Address, 1, 0)
 	t.del(key(kBox, h.Address))
 	t.set(keyBox(kGarbage, box.Box), []byte{1})
 	var held pb.Lock
@@ -348,6 +350,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		}
 	})
 	t.sweepFailures(limit, res)
+	t.sweepRetention(limit, res)
 	t.scan([]byte{kGarbage}, 1, func(k, _ []byte) { t.sweepBox(k, limit, res) })
 	t.sweepTwins(limit, res)
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {

@@ -90,6 +90,9 @@ func keyEntry(box, uid uint64) []byte {
 	return binary.BigEndian.AppendUint64(k, uid)
 }
 
+// uidOf reads the uid of an entry's key.
+func uidOf(k []byte) uint64 { return binary.BigEndian.Uint64(k[9:]) }
+
 func keyBox(prefix byte, box uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), prefix), box)
 }

@@ -1,6 +1,7 @@
 package spool_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -176,4 +177,43 @@ func TestTally(t *testing.T) {
 	r.do(spool.KindSweep, &pb.Sweep{Limit: 10})
 	require.Zero(t, countKeys(r, 'y'))
 	require.Zero(t, r.counter("logins.networks"))
+}
+
+func TestRetention(t *testing.T) {
+	r, one, _ := mailbox(t, false, 3)
+	keep := func(d time.Duration) {
+		require.Equal(t, pb.Code_OK, r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, RetentionMs: d.Milliseconds()}}).Code)
+	}
+	sweep := func() uint32 { return r.do(spool.KindSweep, &pb.Sweep{Limit: 2}).Count }
+	r.now = r.now.Add(48 * time.Hour)
+	r.do(spool.KindAccept, acceptOf(newID(9), one, nil, alice), []byte("new"))
+	require.Zero(t, sweep())
+	keep(24 * time.Hour)
+	token := r.lock("n1", one, "s").Token
+	require.Zero(t, sweep(), "a session finds what it listed")
+	r.do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: one, Token: token})
+	require.EqualValues(t, 2, sweep(), "in bounded steps")
+	require.EqualValues(t, 1, sweep())
+	require.Zero(t, sweep())
+	require.EqualValues(t, 1, r.counter(spool.CountMailboxMessages))
+	keep(0)
+	require.Zero(t, countKeys(r, 'k'))
+	keep(time.Hour)
+	r.do(spool.KindDropAccount, &pb.DropAccount{Address: alice})
+	require.Zero(t, countKeys(r, 'k'))
+}
+
+func TestRetentionGoesRound(t *testing.T) {
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	for i := range 450 {
+		a := fmt.Sprintf("u%03d@here.example", i)
+		r.user(a)
+		r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: a, RetentionMs: 1000}})
+	}
+	r.do(spool.KindAccept, acceptOf(newID(1), one, nil, "u001@here.example", "u300@here.example", "u449@here.example"), []byte("old"))
+	r.now = r.now.Add(time.Minute)
+	for _, want := range []uint32{1, 1, 1, 0, 0} {
+		require.Equal(t, want, r.do(spool.KindSweep, &pb.Sweep{Limit: 100}).Count)
+	}
 }

@@ -413,7 +413,7 @@ func randomLog(t *rapid.T) []entry {
 			}})
 		case 15:
 			add(spool.KindDropAccount, &pb.DropAccount{Address: user()})
-			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared")}})
+			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared"), RetentionMs: int64(rapid.IntRange(0, 2000).Draw(t, "retention"))}})
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})
 		}

@@ -280,7 +280,9 @@ func (m *Manager) put(w *Waiting, now int64, scan bool) {
 	e := m.table.at(slot)
 	e.mark = m.mark
 	if e.state == active {
-		if !scan {
+		if scan {
+			e.flags |= flagScanned
+		} else {
 			m.touch(e, w)
 		}
 		return

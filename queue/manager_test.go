@@ -722,6 +722,54 @@ func TestStaleIsDropped(t *testing.T) {
 	})
 }
 
+// This node lost its right to act during an attempt and got it again, with the
+// entry: the scan that followed passed over it, and its verdict is stale.
+func TestStaleButOursAgain(t *testing.T) {
+	w := newWorld()
+	w.feed = false
+	w.run(t, Config{}, func(m *Manager) {
+		x := w.message("a@one.example")
+		foreign := func(is bool) {
+			w.mu.Lock()
+			w.items[x[0].Ref].foreign = is
+			w.mu.Unlock()
+		}
+		w.deliver = func(ctx context.Context, j *Job) []Verdict {
+			if len(w.batches) == 0 {
+				m.Reset()
+				time.Sleep(time.Millisecond) // until the scan is over
+				foreign(true)
+			}
+			return all(j, Verdict{Outcome: Delivered, Reply: "250 Ok"})
+		}
+		w.after = func(int) error { foreign(false); return nil }
+		m.Add(x)
+		w.wait(time.Second)
+		require.Len(t, w.settled, 1)
+		require.EqualValues(t, 1, m.Stats().Totals.Stale)
+		require.Zero(t, m.Stats().Active)
+	})
+}
+
+// The same, with the attempt not even begun.
+func TestGoneButOursAgain(t *testing.T) {
+	w := newWorld()
+	w.run(t, Config{}, func(m *Manager) {
+		loads := 0
+		w.load = func() error {
+			if loads++; loads > 1 {
+				return nil
+			}
+			m.Reset()
+			time.Sleep(time.Millisecond) // until the scan is over
+			return ErrGone
+		}
+		m.Add(w.message("a@one.example"))
+		w.wait(time.Second)
+		require.Len(t, w.settled, 1)
+	})
+}
+
 func TestHeldDuringAttempt(t *testing.T) {
 	w := newWorld()
 	w.feed = false

@@ -161,6 +161,9 @@ func (m *Manager) taken(units []*unit, taken []Taken) {
 			if v.DelayTold {
 				m.table.at(u.at[i]).flags |= flagTold
 			}
+			if taken[k] == Stale {
+				m.refused(u.at[i])
+			}
 			m.finish(u.at[i], keep, nanos(v.Next), v.Attempt, now)
 			k++
 		}

@@ -23,6 +23,7 @@ const (
 	flagParked                    // with flagTouched: it is to be parked
 	flagDropped                   // Drop spoke of it while it was active
 	flagOverdue                   // it is in the overdue list of its destination
+	flagScanned                   // a scan has met it while it was active
 )
 
 const none = int32(-1)

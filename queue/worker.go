@@ -166,6 +166,9 @@ func (m *Manager) unloaded(u *unit, err error) {
 	defer m.unlock()
 	now := time.Now().UnixNano()
 	for _, slot := range u.slots {
+		if !keep {
+			m.refused(slot)
+		}
 		m.finish(slot, keep, now+int64(wait), m.table.at(slot).attempts, now)
 	}
 	m.release(u, nothing, "", now)
@@ -320,6 +323,7 @@ func (m *Manager) putBack(u *unit, now int64) {
 	if len(u.verdicts) < len(u.slots) {
 		for _, slot := range u.slots {
 			if !slices.Contains(u.at, slot) {
+				m.refused(slot)
 				m.finish(slot, false, 0, 0, now)
 			}
 		}
@@ -373,13 +377,24 @@ func (m *Manager) release(u *unit, w word, reply string, now int64) {
 	m.retire(u.n)
 }
 
+// refused prepares to forget an active entry because the spool would not load
+// it or take its verdict. Where a scan has reported the entry meanwhile, and it
+// was passed over because it was active, it may be ours by now, as after this
+// node has lost its right to act and got it again: only another scan can tell.
+// It needs m.mu.
+func (m *Manager) refused(slot int32) {
+	if m.table.at(slot).flags&flagScanned != 0 {
+		m.Reset()
+	}
+}
+
 // finish ends the active state of an entry: back to waiting until due, or, with
 // keep false, away. What Add and Drop said meanwhile has precedence where it is
 // newer, which the number of attempts tells. It needs m.mu.
 func (m *Manager) finish(slot int32, keep bool, at int64, attempts uint32, now int64) {
 	e := m.table.at(slot)
 	touched, park, dropped := e.flags&flagTouched != 0, e.flags&flagParked != 0, e.flags&flagDropped != 0
-	e.flags &^= flagTouched | flagParked | flagDropped
+	e.flags &^= flagTouched | flagParked | flagDropped | flagScanned
 	newer := touched && e.attempts >= attempts
 	switch {
 	case dropped, !keep && !newer:

@@ -72,7 +72,7 @@ type Node struct {
 
 // listener is one open port and who serves it.
 type listener struct {
-	service string // smtp, submission, submissions, pop3, pop3s, admin
+	service string // smtp, submission, submissions, pop3, pop3s, pop2, admin
 	net.Listener
 	smtp *smtp.Server
 	pop3 *pop3.Server
@@ -235,7 +235,7 @@ func (n *Node) Ready() error {
 }
 
 // Addr returns where a service listens: smtp, submission, submissions, pop3,
-// pop3s or admin; nil where it does not.
+// pop3s, pop2 or admin; nil where it does not.
 func (n *Node) Addr(service string) net.Addr {
 	for _, l := range n.listeners {
 		if l.service == service {
@@ -315,7 +315,12 @@ func (n *Node) serveClients(ctx context.Context) error {
 		case l.smtp != nil:
 			g.Go(func() error { return l.smtp.Serve(serving, l) })
 		case l.pop3 != nil:
-			g.Go(func() error { return l.pop3.Serve(serving, l) })
+			g.Go(func() error {
+				if l.service == "pop2" {
+					return l.pop3.ServePOP2(serving, l)
+				}
+				return l.pop3.Serve(serving, l)
+			})
 		}
 	}
 	g.Go(func() error {

@@ -23,7 +23,7 @@ type slot struct {
 }
 
 // maildrop is one mailbox under the lock of one POP3 session. It meets
-// pop3.Maildrop, Live and Keeper.
+// pop3.Maildrop, Live, Keeper and Delayer.
 type maildrop struct {
 	drops   *maildrops
 	account *pb.Account
@@ -256,4 +256,16 @@ func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
 		return nil, pop3.ErrAuth
 	}
 	return m.drops.take(ctx, account, &m.peer, true)
+}
+
+// Retention implements pop3.Keeper. Less than a day can not be told in days,
+// and 0 days has a meaning of its own (RFC 2449 §6.7).
+func (m *maildrop) Retention() pop3.Retention {
+	days := m.account.RetentionMs / (24 * time.Hour).Milliseconds()
+	return pop3.Retention{Announce: days > 0, Days: int(min(days, 1<<20))}
+}
+
+// LoginDelay implements pop3.Delayer.
+func (m *maildrop) LoginDelay() time.Duration {
+	return time.Duration(m.account.LoginDelayMs) * time.Millisecond
 }

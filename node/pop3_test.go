@@ -174,3 +174,21 @@ func TestSharedMaildrop(t *testing.T) {
 	require.NoError(t, one.Commit(t.Context(), []int{1}, true))
 	require.Equal(t, 1, w.mustLogin().List().Len())
 }
+
+func TestRetentionAndLoginDelayAreTold(t *testing.T) {
+	w := newDropWorld(t)
+	m := w.mustLogin().(*maildrop)
+	require.Zero(t, m.Retention())
+	require.Zero(t, m.LoginDelay())
+	require.NoError(t, m.Close())
+	w.change(func(a *pb.Account) { a.RetentionMs, a.LoginDelayMs = (36 * time.Hour).Milliseconds(), 60_000 })
+	m = w.mustLogin().(*maildrop)
+	require.Equal(t, pop3.Retention{Announce: true, Days: 1}, m.Retention())
+	require.Equal(t, time.Minute, m.LoginDelay())
+	require.NoError(t, m.Commit(t.Context(), nil, true))
+	_, err := w.login()
+	require.ErrorIs(t, err, pop3.ErrLoginDelay)
+	again, err := m.Wake(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, again.Close())
+}

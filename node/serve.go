@@ -45,6 +45,12 @@ func (n *Node) listen() error {
 			return fmt.Errorf("[[pop3]] listener: %w", err)
 		}
 	}
+	for i := range n.conf.POP2 {
+		l := &n.conf.POP2[i]
+		if err := n.listenOn("pop2", l.Listen, l.ProxyProtocol); err != nil {
+			return fmt.Errorf("[[pop2]] listener: %w", err)
+		}
+	}
 	if err := n.listenOn("admin", n.conf.Admin.Listen, nil); err != nil {
 		return fmt.Errorf("[admin] listener: %w", err)
 	}
@@ -124,6 +130,8 @@ func (n *Node) buildServers(p *passwords) error {
 	for _, l := range n.listeners {
 		switch {
 		case l.service == "admin":
+		case l.service == "pop2":
+			l.pop3, err = n.newPOP3(&config.POP3{TLS: config.TLSNone})
 		case len(smtps) > 0:
 			l.smtp, err = n.newSMTP(&smtps[0], p)
 			smtps = smtps[1:]
@@ -168,8 +176,12 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 	return pop3.NewServer(pop3.ServerConfig{
 		Hostname: n.conf.Node.Hostname, Backend: n.drops, TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit,
 		Trusted: n.trusted, AutoLogout: time.Duration(lim.POP3Idle),
-		Limits: pop3.Limits{Connections: lim.POP3Connections, PerHost: lim.ConnectionsPerClient},
-		Log:    events(n.log.Named("pop3")),
+		SleepLogout: time.Duration(lim.POP3SleepIdle),
+		Limits: pop3.Limits{
+			Connections: lim.POP3Connections, PerHost: lim.ConnectionsPerClient,
+			SleepingPerUser: lim.POP3SleepingPerUser, SleepingPerHost: lim.POP3SleepingPerClient,
+		},
+		Log: events(n.log.Named("pop3")),
 	})
 }
 

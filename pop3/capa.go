@@ -30,7 +30,11 @@ func (c *conn) capabilities() []string {
 		add(mechanisms != nil, "USER", "SASL "+strings.Join(mechanisms, " "))
 		add(cfg.TLS != nil && c.peer.TLS == nil && !c.utf8, "STLS")
 	}
-	add(cfg.LoginDelay > 0, "LOGIN-DELAY "+strconv.FormatInt(int64((cfg.LoginDelay+time.Second-1)/time.Second), 10))
+	delay := cfg.LoginDelay
+	if c.state == transaction {
+		delay = max(delay, c.delay)
+	}
+	add(delay > 0, "LOGIN-DELAY "+strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10))
 	if c.state == authorization {
 		add(cfg.Retention.Announce, cfg.Retention.tag())
 	} else {

@@ -143,6 +143,12 @@ type Keeper interface {
 	Retention() Retention
 }
 
+// Delayer is a Maildrop whose user has to wait between logins. The Backend
+// enforces it; CAPA tells of it in TRANSACTION.
+type Delayer interface {
+	LoginDelay() time.Duration
+}
+
 // Retention is what CAPA's EXPIRE promises (RFC 2449 §6.7). The zero value
 // promises nothing and is not announced.
 type Retention struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // session is what a connection knows while it is logged in, asleep or not. The
@@ -26,6 +27,7 @@ type session struct {
 	live     Live // nil: UIDs beyond the list are not served
 	readOnly bool
 	keeps    Retention
+	delay    time.Duration
 	asleep   bool // counted as a sleeper
 }
 
@@ -57,6 +59,9 @@ func (c *conn) enterMaildrop(user string, drop Maildrop) {
 	}
 	if k, ok := drop.(Keeper); ok {
 		s.keeps = k.Retention()
+	}
+	if d, ok := drop.(Delayer); ok {
+		s.delay = d.LoginDelay()
 	}
 	if l, ok := drop.(Live); ok && c.srv.on&LateUID != 0 {
 		s.live = l

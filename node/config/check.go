@@ -89,6 +89,9 @@ func (c *Config) checkListeners(r *report) {
 		checkListen(r, key+".listen", l.Listen)
 		c.checkListenerTLS(r, key+".tls", l.TLS)
 	}
+	for i, l := range c.POP2 {
+		checkListen(r, fmt.Sprintf("pop2[%d].listen", i), l.Listen)
+	}
 }
 
 func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {
@@ -140,6 +143,7 @@ func (c *Config) checkNumbers(r *report) {
 	least(r, "limits.command_timeout", c.Limits.CommandTimeout, "1s")
 	least(r, "limits.data_timeout", c.Limits.DataTimeout, "1s")
 	least(r, "limits.pop3_idle", c.Limits.POP3Idle, "1s")
+	least(r, "limits.pop3_sleep_idle", c.Limits.POP3SleepIdle, "1s")
 	between(r, "storage.min_free_percent", c.Storage.MinFreePercent, 0, 90)
 	between(r, "storage.cache", c.Storage.Cache, 1*MB, 1*TB)
 }
@@ -174,6 +178,9 @@ func (c *Config) checkTaken(r *report) {
 	}
 	for i, l := range c.POP3 {
 		all = append(all, taken{fmt.Sprintf("pop3[%d].listen", i), l.Listen})
+	}
+	for i, l := range c.POP2 {
+		all = append(all, taken{fmt.Sprintf("pop2[%d].listen", i), l.Listen})
 	}
 	for i, a := range all {
 		for _, b := range all[:i] {

@@ -12,6 +12,7 @@ type Config struct {
 	Cluster  Cluster  `toml:"cluster"`
 	SMTP     []SMTP   `toml:"smtp"`
 	POP3     []POP3   `toml:"pop3"`
+	POP2     []POP2   `toml:"pop2"`
 	Admin    Admin    `toml:"admin"`
 	TLS      TLS      `toml:"tls"`
 	Relay    Relay    `toml:"relay"`
@@ -106,6 +107,16 @@ type POP3 struct {
 	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
 }
 
+// POP2 is one POP2 listener (RFC 937). That protocol knows no TLS: only trusted
+// networks can log in.
+type POP2 struct {
+	// Listen is its address. Required.
+	Listen string `toml:"listen"`
+	// ProxyProtocol lists load balancers that may speak PROXY v1 and v2.
+	// Default: none.
+	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
+}
+
 // Admin is the admin HTTP API.
 type Admin struct {
 	// Listen is its address. On anything but loopback TLS and a token are
@@ -173,6 +184,13 @@ type Limits struct {
 	// POP3Idle is the autologout of POP3. Default: 10m, the least that RFC
 	// 1939 allows.
 	POP3Idle Duration `toml:"pop3_idle"`
+	// POP3SleepIdle is the autologout of sessions that sleep (SLEE). Default: 1h.
+	POP3SleepIdle Duration `toml:"pop3_sleep_idle"`
+	// POP3SleepingPerUser is how many sessions of one user may sleep at once.
+	// Default: 5.
+	POP3SleepingPerUser int `toml:"pop3_sleeping_per_user"`
+	// POP3SleepingPerClient, from one IPv4 address or one IPv6 /64. Default: 50.
+	POP3SleepingPerClient int `toml:"pop3_sleeping_per_client"`
 }
 
 // DeliveryTLS says how deliveries use STARTTLS.
@@ -253,6 +271,10 @@ func New() *Config {
 			CommandTimeout:       Duration(5 * time.Minute),
 			DataTimeout:          Duration(3 * time.Minute),
 			POP3Idle:             Duration(10 * time.Minute),
+			POP3SleepIdle:        Duration(time.Hour),
+
+			POP3SleepingPerUser:   5,
+			POP3SleepingPerClient: 50,
 		},
 		Delivery: Delivery{
 			Concurrency:           200,

@@ -164,6 +164,9 @@ func (t *tx) tidyShard(home uint64, bucket uint32) {
 	}
 	delete(t.shards, k)
 	t.del(keyShard(home, bucket))
+	// The next entry is the home session's again, which must know before it
+	// is asked to deliver it.
+	t.changes.Sessions = true
 }
 
 // adoptOrphans gives shards without an owner to whoever lives now.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -141,9 +142,13 @@ func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) er
 	return nil
 }
 
-// Settle implements queue.Spool.
+// Settle implements queue.Spool. When it returns, this node has applied what
+// the leader answered: a scan or a load that begins later can not bring back
+// what was settled. What was stale only because this node has begun another
+// session since the attempt is proposed again in its name: the entry stayed
+// active here all the time, so nobody tried it beside.
 func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices []queue.Notice) ([]queue.Taken, error) {
-	h := &pb.Settle{Epoch: o.epoch.Load(), Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
+	h := &pb.Settle{Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
 	for i := range verdicts {
 		h.Verdicts[i] = verdictRecord(&verdicts[i])
 	}
@@ -152,27 +157,83 @@ func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices
 			h.Notices = append(h.Notices, n)
 		}
 	}
+	h.Epoch = o.epoch.Load()
+	taken, err := o.settle(ctx, h)
+	if err != nil || !slices.Contains(taken, queue.Stale) {
+		return taken, err
+	}
+	epoch, err := o.session()
+	if err != nil || epoch == h.Epoch || epoch == 0 {
+		return taken, err
+	}
+	h.Epoch = epoch
+	return o.settleAgain(ctx, h, taken)
+}
+
+// settle proposes verdicts and waits until the answer is true here too. The
+// wait is not what decides: a node that stops keeps the answer.
+func (o *outbound) settle(ctx context.Context, h *pb.Settle) ([]queue.Taken, error) {
 	res, err := propose(ctx, o.replica, spool.KindSettle, h)
 	if err != nil {
 		if errors.Is(err, cluster.ErrUnknown) {
-			return nil, fmt.Errorf("%w: %w", queue.ErrUnknown, err)
+			err = fmt.Errorf("%w: %w", queue.ErrUnknown, err)
 		}
 		return nil, err
 	}
-	taken := make([]queue.Taken, len(verdicts))
+	if err := o.replica.WaitApplied(ctx, res.Index); err != nil {
+		o.log.Debug("settled, but not applied here", zap.Uint64("index", res.Index), zap.Error(err))
+	}
+	taken := make([]queue.Taken, len(h.Verdicts))
 	for i := range taken {
-		taken[i] = takenOf(res, i)
+		taken[i] = takenOf(res, i, h.Verdicts[i])
 	}
 	return taken, nil
 }
 
-func takenOf(res *pb.Result, i int) queue.Taken {
+// settleAgain proposes what was stale, with all notices: the spool makes those
+// whose cause it takes.
+func (o *outbound) settleAgain(ctx context.Context, h *pb.Settle, taken []queue.Taken) ([]queue.Taken, error) {
+	all, stale := h.Verdicts, []int(nil)
+	h.Verdicts = nil
+	for i, t := range taken {
+		if t == queue.Stale {
+			stale, h.Verdicts = append(stale, i), append(h.Verdicts, all[i])
+		}
+	}
+	again, err := o.settle(ctx, h)
+	if err != nil {
+		return nil, err // all of it comes again; what was taken is known by then
+	}
+	for k, i := range stale {
+		taken[i] = again[k]
+	}
+	return taken, nil
+}
+
+// session returns the epoch of this node's session as applied here, 0 without.
+func (o *outbound) session() (epoch uint64, err error) {
+	err = o.replica.View(func(v spool.View) error {
+		s, ok, err := v.Session(o.node)
+		if ok {
+			epoch = s.Epoch
+		}
+		return err
+	})
+	return epoch, err
+}
+
+func takenOf(res *pb.Result, i int, v *pb.Verdict) queue.Taken {
 	if i >= len(res.Codes) {
 		return queue.Gone
 	}
 	switch res.Codes[i] {
-	case pb.Code_OK, pb.Code_DUPLICATE:
+	case pb.Code_OK:
 		return queue.Applied
+	case pb.Code_DUPLICATE:
+		if v.State == pb.State_DEFERRED {
+			return queue.Applied
+		}
+		return queue.Stale // an end that was taken leaves no entry: somebody else tried it since
 	case pb.Code_STALE:
 		return queue.Stale
 	}

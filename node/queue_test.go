@@ -1,0 +1,114 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/queue"
+)
+
+// waited is a replica that notes what is waited for.
+type waited struct {
+	*fakeReplica
+	indexes []uint64
+}
+
+func (w *waited) WaitApplied(_ context.Context, index uint64) error {
+	w.indexes = append(w.indexes, index)
+	return nil
+}
+
+func (w *waited) Until() time.Time { return time.Now().Add(time.Hour) }
+
+// outboundWorld is a queue of one node with one message in it.
+type outboundWorld struct {
+	*outbound
+	replica *waited
+	id      queue.ID
+}
+
+func newOutboundWorld(t *testing.T) *outboundWorld {
+	w := &outboundWorld{replica: &waited{fakeReplica: newFakeReplica(t)}, id: queue.ID(ulid.Make())}
+	w.outbound = &outbound{replica: w.replica, node: "n1", log: zap.NewNop()}
+	w.register(t, "n1", "first")
+	epoch, err := w.session()
+	require.NoError(t, err)
+	w.epoch.Store(epoch)
+	h := &pb.Accept{
+		Message: &pb.Message{Id: w.id[:], CreatedMs: start.UnixMilli(), Sender: "s@example.net", Client: &pb.Client{Node: "n1"}},
+		Epoch:   epoch, Inline: true, Recipients: []*pb.Recipient{{Address: "r@example.org", NextMs: start.UnixMilli()}},
+	}
+	res, err := propose(t.Context(), w.replica, spool.KindAccept, h, []byte("Subject: x\r\n\r\n"))
+	require.NoError(t, err)
+	require.Equal(t, pb.Code_OK, res.Code, res.Text)
+	return w
+}
+
+func (w *outboundWorld) register(t *testing.T, node, nonce string) {
+	res, err := propose(t.Context(), w.replica, spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node}})
+	require.NoError(t, err)
+	require.Equal(t, pb.Code_OK, res.Code, res.Text)
+}
+
+func (w *outboundWorld) delivered(attempt uint32) []queue.Verdict {
+	return []queue.Verdict{{Ref: queue.Ref{ID: w.id}, Outcome: queue.Delivered, Attempt: attempt, Reply: "250 Ok", At: start}}
+}
+
+// A scan that begins after Settle has returned must not find what was settled.
+func TestSettleIsAppliedHere(t *testing.T) {
+	w := newOutboundWorld(t)
+	taken, err := w.Settle(t.Context(), w.delivered(1), nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Applied}, taken)
+	require.Equal(t, []uint64{w.replica.index}, w.replica.indexes)
+}
+
+// A delivery that ended after this node had lost its session and begun another
+// is settled all the same, instead of being made twice.
+func TestSettleInNewSession(t *testing.T) {
+	w := newOutboundWorld(t)
+	w.register(t, "n1", "second") // the refresh of o.epoch has not come yet
+	taken, err := w.Settle(t.Context(), w.delivered(1), nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Applied}, taken)
+	taken, err = w.Settle(t.Context(), w.delivered(1), nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Gone}, taken)
+}
+
+// What another node owns stays its own.
+func TestSettleOfForeignEntry(t *testing.T) {
+	w := newOutboundWorld(t)
+	w.register(t, "n2", "other")
+	var one *pb.Session
+	require.NoError(t, w.replica.View(func(v spool.View) (err error) { one, _, err = v.Session("n1"); return err }))
+	_, err := propose(t.Context(), w.replica, spool.KindExpire, &pb.Expire{Node: "n1", Epoch: one.Epoch, Renewed: one.Renewed})
+	require.NoError(t, err)
+	w.register(t, "n1", "second")
+	taken, err := w.Settle(t.Context(), w.delivered(1), nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Stale}, taken)
+}
+
+// An end that finds more attempts than its own was overtaken by another node's.
+func TestSettleOvertaken(t *testing.T) {
+	w := newOutboundWorld(t)
+	later := w.delivered(2)
+	later[0].Outcome, later[0].Next = queue.Deferred, start.Add(time.Hour)
+	taken, err := w.Settle(t.Context(), later, nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Applied}, taken)
+	taken, err = w.Settle(t.Context(), later, nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Applied}, taken, "the same again")
+	taken, err = w.Settle(t.Context(), w.delivered(1), nil)
+	require.NoError(t, err)
+	require.Equal(t, []queue.Taken{queue.Stale}, taken)
+}

@@ -154,12 +154,12 @@ func (d *Dev) lead(node int) {
 	}
 }
 
-// healthy waits until every node says that all is well.
+// healthy waits until every node says that all is well and takes traffic.
 func (d *Dev) healthy(within time.Duration) {
 	d.t.Helper()
 	d.Await(within, "all nodes say that the cluster is healthy", func() bool {
 		for n := 1; n <= 3; n++ {
-			if s, err := d.status(n); err != nil || !s.Healthy {
+			if s, err := d.status(n); err != nil || !s.Healthy || d.call(n, http.MethodGet, "/readyz", nil, nil) != nil {
 				return false
 			}
 		}

@@ -209,6 +209,7 @@ func (d *Dev) adminURLs() string {
 
 // Sunk is a message in the sink.
 type Sunk struct {
+	Name     string // its file, which begins with the nanosecond of its arrival
 	Envelope string // its X-Sink fields
 	Message  string // as it came
 }
@@ -222,7 +223,9 @@ func (d *Dev) Sink() []Sunk {
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		require.NoError(d.t, err)
-		all = append(all, splitSunk(string(data)))
+		m := splitSunk(string(data))
+		m.Name = filepath.Base(f)
+		all = append(all, m)
 	}
 	return all
 }
@@ -232,7 +235,7 @@ func splitSunk(text string) Sunk {
 	for strings.HasPrefix(text[end:], "X-Sink-") {
 		end += strings.Index(text[end:], "\n") + 1
 	}
-	return Sunk{text[:end], text[end:]}
+	return Sunk{Envelope: text[:end], Message: text[end:]}
 }
 
 // AwaitSink returns the first message in the sink that holds a text.

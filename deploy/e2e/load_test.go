@@ -222,8 +222,7 @@ func (l *ledger) check(all []*parcel, accounts []string, run int) {
 		acked[p.ids[0]] = true
 		for _, to := range p.to {
 			if l.copies[copyOf{p.ids[0], to}] == 0 {
-				out, err := l.d.Try("", l.d.bin+"/relayctl", "trace", p.ids[0])
-				l.t.Errorf("LOST: %s (%s) got a 250 and is not there for %s; its history: %v\n%s", p.ids[0], p.name, to, err, out)
+				l.t.Errorf("LOST: %s (%s) got a 250 and is not there for %s\n%s", p.ids[0], p.name, to, l.evidence(p.ids[0]))
 			}
 		}
 	}
@@ -238,13 +237,34 @@ func (l *ledger) check(all []*parcel, accounts []string, run int) {
 		history := l.d.trace(c.id)
 		switch {
 		case n > 2 || strings.HasSuffix(c.to, "@example.test"):
-			l.t.Errorf("DOUBLED: %s is there %d times for %s: %+v", c.id, n, c.to, history)
+			l.t.Errorf("DOUBLED: %s is there %d times for %s\n%s", c.id, n, c.to, l.evidence(c.id))
 		case !history.maybeDuplicate(c.to):
-			l.t.Errorf("DOUBLED: %s was delivered twice to %s and its history does not say so: %+v", c.id, c.to, history)
+			l.t.Errorf("DOUBLED: %s was delivered twice to %s and its history does not say so\n%s", c.id, c.to, l.evidence(c.id))
 		}
 	}
 	l.t.Logf("%d messages acknowledged, %d copies found; %d copies of messages whose 250 was lost; %d delivered twice, as their history says",
 		len(all), len(l.copies), l.unasked, l.doubled)
+}
+
+// evidence is all that is known of a message: its history, what the sink saw,
+// and what the nodes logged.
+func (l *ledger) evidence(id string) string {
+	var b strings.Builder
+	history, err := l.d.Try("", l.d.bin+"/relayctl", "trace", id)
+	fmt.Fprintln(&b, history, err)
+	for _, m := range l.d.Sink() {
+		if idOf(m.Message) == id {
+			fmt.Fprintf(&b, "sink: %s %s\n", m.Name, strings.ReplaceAll(m.Envelope, "\r\n", "; "))
+		}
+	}
+	for node := 1; node <= 3; node++ {
+		for _, line := range l.d.logged(node, id, "leader", "session") {
+			if !strings.Contains(line, `"session"`) || strings.Contains(line, id) {
+				fmt.Fprintf(&b, "n%d: %s\n", node, line)
+			}
+		}
+	}
+	return b.String()
 }
 
 // found notes one copy and that it is what was sent.
@@ -281,7 +301,7 @@ func field(message, name string) string {
 // readMailbox reads and then deletes everything in one mailbox.
 func (l *ledger) readMailbox(byName map[string]*parcel, account string, node int) {
 	m, err := open(l.d.Addr(node, POP3), account, "secret")
-	require.NoError(l.t, err)
+	require.NoError(l.t, err, "n%d: %s", node, strings.Join(tailOf(l.d.logged(node, "login failed", "session"), 5), "\n"))
 	defer m.close()
 	n, err := m.count()
 	require.NoError(l.t, err)

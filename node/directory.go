@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
+
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/smtp"
 )
 
 // maxExpansion bounds the addresses one recipient may expand to, and maxDepth
@@ -33,13 +37,42 @@ type target struct {
 	account   *pb.Account
 }
 
-// splitAddress cuts an address at its last @.
+// splitAddress cuts an address at its last @, and brings both parts into the
+// form in which they are compared: the local part composed (RFC 6532 §3.1), the
+// domain as DNS has it (RFC 6531 §3.2: mail to a U-label is mail to its A-label).
 func splitAddress(address string) (local, domain string) {
 	i := strings.LastIndexByte(address, '@')
 	if i < 0 {
-		return address, ""
+		return composed(address), ""
 	}
-	return address[:i], strings.ToLower(address[i+1:])
+	return composed(address[:i]), asciiDomain(address[i+1:])
+}
+
+func composed(s string) string {
+	if smtp.IsASCII(s) {
+		return s
+	}
+	return norm.NFC.String(s)
+}
+
+// asciiDomain is a domain in lower case and A-labels. What IDNA does not know
+// stays as it is, and is found nowhere.
+func asciiDomain(domain string) string {
+	if !smtp.IsASCII(domain) {
+		if a, err := idna.Lookup.ToASCII(norm.NFC.String(domain)); err == nil {
+			return a
+		}
+	}
+	return strings.ToLower(domain)
+}
+
+// canonical is an address as the directory keeps it.
+func canonical(address string) string {
+	local, domain := splitAddress(address)
+	if domain == "" {
+		return strings.ToLower(local)
+	}
+	return strings.ToLower(local) + "@" + domain
 }
 
 // qualify completes a bare local part with the default domain.
@@ -112,10 +145,27 @@ func (x *expansion) add(address, owner string, depth int) error {
 			return err
 		}
 	}
+	if lower == "postmaster" {
+		// RFC 5321 §4.5.1: it must be there; whoever has the default domain's
+		// has that of all domains.
+		if done, err := x.postmaster(domain, owner, depth); done || err != nil {
+			return err
+		}
+	}
 	if d.CatchAll != "" && !strings.EqualFold(d.CatchAll, address) {
 		return x.add(d.CatchAll, owner, depth+1)
 	}
 	return fmt.Errorf("%w: %s", errNoUser, address)
+}
+
+// postmaster looks for that of the default domain.
+func (x *expansion) postmaster(not, owner string, depth int) (bool, error) {
+	s, err := x.view.Settings()
+	if err != nil || s.DefaultDomain == "" || s.DefaultDomain == not {
+		return err != nil, err
+	}
+	name := "postmaster@" + s.DefaultDomain
+	return x.lookup(name, name, owner, depth+1)
 }
 
 // candidates are the local parts to look for: the whole, then without the
@@ -133,8 +183,11 @@ func (x *expansion) lookup(name, address, owner string, depth int) (bool, error)
 		return true, err
 	}
 	if ok {
-		if a.Disabled && depth == 0 {
-			return true, errDisabled
+		if a.Disabled {
+			if depth == 0 {
+				return true, errDisabled
+			}
+			return true, nil // a list goes on without a member who is gone
 		}
 		return true, x.put("m"+name, target{mailbox: name, recipient: address, owner: owner, account: a})
 	}

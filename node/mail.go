@@ -15,6 +15,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -29,6 +30,9 @@ var (
 	errHops    = errors.New("too many hops")
 	errLooping = errors.New("mail loops back to a mailbox it has been in")
 	errGone    = errors.New("a mailbox was removed meanwhile")
+	errFull    = errors.New("mailbox full")
+	errSpent   = errors.New("the account has sent what it may for today")
+	errWide    = errors.New("too many recipients behind one message")
 )
 
 // envelope is a message on its way in, apart from its octets.
@@ -36,10 +40,12 @@ type envelope struct {
 	sender  string
 	rcpts   []rcpt
 	client  *pb.Client
-	options pb.Message // only the fields that MAIL parameters set
-	fixUp   bool       // submission: add From, Date and Message-ID where missing
-	domain  string     // for a Message-ID that is made here
-	detail  string     // for the history line
+	options pb.Message  // only the fields that MAIL parameters set
+	fixUp   bool        // submission: add From, Date and Message-ID where missing
+	domain  string      // for a Message-ID that is made here
+	detail  string      // for the history line
+	account *pb.Account // whose daily send limit counts; nil: nobody's
+	origin  string      // who may send it again and mean the same (RFC 1047); empty: nobody
 }
 
 // rcpt is one recipient as RCPT took it, with where it leads.
@@ -48,6 +54,7 @@ type rcpt struct {
 	original string
 	notify   uint32
 	targets  []target
+	unknown  bool // there is no such user, and the sender is to be told by a report
 }
 
 // mailer turns messages into Accept commands. Its methods may be called
@@ -85,7 +92,7 @@ func (m *mailer) accept(ctx context.Context, env *envelope, body io.Reader) (str
 		in.abort()
 		return "", err
 	}
-	return id.String(), nil
+	return in.id.String(), nil
 }
 
 // intake is one message being taken in.
@@ -99,6 +106,9 @@ type intake struct {
 	size   uint64
 	chunks uint32 // sent ahead
 	head   header
+	plan   *pb.Accept // without what only the whole body tells
+	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
+	sample []byte     // the beginning of a large message, for reports
 }
 
 func (in *intake) take(ctx context.Context, body io.Reader) error {
@@ -112,7 +122,12 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 	if err := in.check(); err != nil {
 		return err
 	}
+	in.beginTwin(in.buf[trace:])
 	in.mend(trace)
+	in.address()
+	if !done {
+		in.sample = slices.Clone(in.buf[:min(len(in.buf), sampleSize)])
+	}
 	if !done {
 		if err := in.sendAhead(ctx, body); err != nil {
 			return err
@@ -204,6 +219,9 @@ func (in *intake) sendAhead(ctx context.Context, body io.Reader) error {
 			_ = g.Wait()
 			return err
 		}
+		if in.twin != nil {
+			in.twin.Write(in.buf)
+		}
 		if done && len(in.buf) == 0 {
 			return g.Wait()
 		}
@@ -215,106 +233,123 @@ func (in *intake) sendAhead(ctx context.Context, body io.Reader) error {
 func (in *intake) sendChunk(ctx context.Context, g *errgroup.Group) error {
 	for len(in.buf) > 0 {
 		part := in.buf[:min(len(in.buf), spool.MaxInline)]
-		f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: in.id[:], Seq: in.chunks}, part)
-		if err != nil {
-			return err
+		for _, id := range in.ids() {
+			f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: id, Seq: in.chunks}, part)
+			if err != nil {
+				return err
+			}
+			g.Go(func() error {
+				_, err := in.replica.Propose(ctx, f)
+				return err
+			})
 		}
 		in.chunks++
 		in.digest.Write(part)
 		in.size += uint64(len(part))
 		in.buf = append(in.buf[:0], in.buf[len(part):]...)
-		g.Go(func() error {
-			_, err := in.replica.Propose(ctx, f)
-			return err
-		})
 	}
 	return ctx.Err()
 }
 
 // commit proposes the Accept: the instant at which the message exists.
 func (in *intake) commit(ctx context.Context) error {
-	h := &pb.Accept{Message: in.message(), Epoch: in.replica.Epoch(), Detail: in.env.detail, Inline: in.chunks == 0}
-	in.address(h)
-	if h.Inline && len(in.buf)+len(h.Recipients)*64 > spool.MaxInline-4096 {
-		// Body and envelope together may be over the limit of a frame.
-		g, gctx := errgroup.WithContext(ctx)
-		if err := in.sendChunk(gctx, g); err != nil {
-			return err
-		}
-		if err := g.Wait(); err != nil {
-			return err
-		}
-		h.Inline, h.Message = false, in.message()
+	h := in.plan
+	h.Detail, h.Inline = in.detail(), in.chunks == 0
+	in.report(h)
+	if err := in.fit(ctx, h); err != nil {
+		return err
 	}
 	if h.Inline {
 		in.digest.Write(in.buf)
-		h.Message.Digest, h.Message.Size, h.Message.Chunks = in.digest.Sum(nil), uint64(len(in.buf)), 1
+		in.size = uint64(len(in.buf))
 	}
-	var body []byte
+	in.sign(h)
+	for {
+		res, err := in.propose(ctx, h)
+		if err != nil {
+			return err
+		}
+		switch res.Code {
+		case pb.Code_OK:
+			in.logAccepted(h.Message)
+			return nil
+		case pb.Code_DUPLICATE:
+			in.repeated(res.Id)
+			return nil
+		case pb.Code_MISSING:
+			return fmt.Errorf("%w: %s", errGone, res.Text)
+		case pb.Code_OVER_LIMIT:
+			return fmt.Errorf("%w: %s", errSpent, res.Text)
+		case pb.Code_OVER_QUOTA:
+			if !in.withoutFull(h, res.Drops) {
+				return errFull
+			}
+		default:
+			return fmt.Errorf("accept refused: %s %s", res.Code, res.Text)
+		}
+	}
+}
+
+func (in *intake) propose(ctx context.Context, h *pb.Accept) (*pb.Result, error) {
+	if len(h.Recipients)+len(h.Drops) == 0 && len(h.Notices) > 0 {
+		return in.proposeReport(ctx, h)
+	}
+	h.Epoch = in.replica.Epoch()
 	if h.Inline {
-		body = in.buf
+		return propose(ctx, in.replica, spool.KindAccept, h, in.buf)
 	}
-	res, err := propose(ctx, in.replica, spool.KindAccept, h, body)
-	if err != nil {
+	return propose(ctx, in.replica, spool.KindAccept, h)
+}
+
+// fit puts the body into chunks where it and the envelope together may be over
+// the limit of a frame, and refuses an envelope that is over it alone.
+func (in *intake) fit(ctx context.Context, h *pb.Accept) error {
+	const slack = 4096 // what sign fills in
+	envelope := proto.Size(h) + slack
+	if envelope > spool.MaxFrame {
+		return errWide
+	}
+	if !h.Inline || envelope+len(in.buf) <= spool.MaxFrame {
+		return nil
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	if err := in.sendChunk(gctx, g); err != nil {
+		_ = g.Wait()
 		return err
 	}
-	switch res.Code {
-	case pb.Code_OK, pb.Code_DUPLICATE:
-		in.logAccepted(h.Message)
-		return nil
-	case pb.Code_MISSING:
-		return fmt.Errorf("%w: %s", errGone, res.Text)
+	h.Inline = false
+	return g.Wait()
+}
+
+// sign fills in what is known of the body when all of it was read.
+func (in *intake) sign(h *pb.Accept) {
+	digest := in.digest.Sum(nil)
+	chunks := in.chunks
+	if h.Inline {
+		chunks = 1
 	}
-	return fmt.Errorf("accept refused: %s %s", res.Code, res.Text)
+	for _, one := range append([]*pb.Accept{h}, h.Copies...) {
+		m := in.message()
+		m.Id, m.Sender = one.Message.Id, one.Message.Sender
+		m.Size, m.Digest, m.Chunks = in.size, digest, chunks
+		if one != h {
+			m.Envid, m.Ret = "", "" // RFC 3461 §5.2.7.3: a list's mail begins anew
+		}
+		one.Message = m
+	}
+	h.Twin = in.twinKey()
+	if a := in.env.account; a != nil && a.SendLimitDay > 0 {
+		h.Spender, h.Spends, h.SpendLimit = a.Address, uint32(len(in.env.rcpts)), a.SendLimitDay
+	}
 }
 
 func (in *intake) message() *pb.Message {
 	o := &in.env.options
 	return &pb.Message{
 		Id: in.id[:], CreatedMs: in.now.UnixMilli(), Sender: in.env.sender,
-		Size: in.size, Chunks: in.chunks, Digest: in.digest.Sum(nil), MessageId: in.head.messageID, Client: in.env.client,
+		MessageId: in.head.messageID, Client: in.env.client,
 		Smtputf8: o.Smtputf8, Body: o.Body, Ret: o.Ret, Envid: o.Envid, Requiretls: o.Requiretls,
-		DeliverByMs: o.DeliverByMs, DeliverByReturn: o.DeliverByReturn, HoldUntilMs: o.HoldUntilMs, Priority: o.Priority,
-	}
-}
-
-// address splits the recipients into mailboxes here and the queue, each
-// address once (RFC 5321 §4.5.5 leaves that to us).
-func (in *intake) address(h *pb.Accept) {
-	seen := map[string]bool{}
-	for _, r := range in.env.rcpts {
-		for _, t := range r.targets {
-			if t.owner != "" && in.env.sender != "" {
-				h.Message.Sender = t.owner
-			}
-		}
-	}
-	for _, r := range in.env.rcpts {
-		for _, t := range r.targets {
-			if t.mailbox != "" {
-				if !seen["m"+t.mailbox] {
-					seen["m"+t.mailbox] = true
-					h.Drops = append(h.Drops, newDrop(h.Message.Sender, t))
-				}
-				continue
-			}
-			if seen[t.recipient] {
-				continue
-			}
-			seen[t.recipient] = true
-			h.Recipients = append(h.Recipients, &pb.Recipient{
-				Address: t.recipient, Original: r.original, Notify: r.notify, NextMs: max(in.env.options.HoldUntilMs, 0),
-			})
-		}
-	}
-}
-
-// newDrop makes a mailbox place with the fields final delivery adds
-// (RFC 5321 §4.4).
-func newDrop(sender string, t target) *pb.Drop {
-	return &pb.Drop{
-		Mailbox: t.mailbox, Recipient: t.recipient,
-		Header: []byte("Return-Path: <" + sender + ">\r\nDelivered-To: " + t.mailbox + "\r\n"),
+		DeliverByMs: o.DeliverByMs, DeliverByReturn: o.DeliverByReturn, DeliverByTrace: o.DeliverByTrace, HoldUntilMs: o.HoldUntilMs, Priority: o.Priority,
 	}
 }
 
@@ -335,8 +370,10 @@ func (in *intake) abort() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if _, err := propose(ctx, in.replica, spool.KindAbort, &pb.Abort{Id: in.id[:]}); err != nil {
-		in.log.Debug("abort not applied", zap.Stringer("id", in.id), zap.Error(err))
+	for _, id := range in.ids() {
+		if _, err := propose(ctx, in.replica, spool.KindAbort, &pb.Abort{Id: id}); err != nil {
+			in.log.Debug("abort not applied", zap.Stringer("id", in.id), zap.Error(err))
+		}
 	}
 }
 

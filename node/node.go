@@ -55,6 +55,7 @@ type Node struct {
 	certs     *certificates
 	token     atomic.Pointer[string]
 	mail      *mailer
+	starts    *starts
 	drops     *maildrops
 	throttle  *throttle
 	outbound  *outbound
@@ -167,6 +168,7 @@ func (n *Node) build() error {
 	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
+	n.starts = newStarts()
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)
 	if err := n.buildQueue(id, hostname); err != nil {

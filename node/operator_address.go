@@ -33,7 +33,7 @@ func mailAddress(text, defaultDomain string) (string, error) {
 	if err != nil {
 		return "", admin.Invalid("%s is not a mail address: %s", clean(text, maxName), err)
 	}
-	return address, nil
+	return canonical(address), nil
 }
 
 // domainName brings a domain's name into the form it is kept in.
@@ -45,7 +45,7 @@ func domainName(text string) (string, error) {
 	if _, err := smtp.ParseAddress("x@" + name); err != nil || strings.HasPrefix(name, "[") {
 		return "", admin.Invalid("%s is not the name of a domain", clean(text, maxName))
 	}
-	return name, nil
+	return asciiDomain(name), nil
 }
 
 // routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…,

@@ -134,14 +134,7 @@ func hopOf(v spool.View, domain string) (string, error) {
 
 // expiry is when the queue gives a message up.
 func expiry(m *pb.Message, s *pb.Settings) time.Time {
-	if m.ExpiresMs > 0 {
-		return time.UnixMilli(m.ExpiresMs)
-	}
-	life := defaultExpire
-	if s.ExpireMs > 0 {
-		life = time.Duration(s.ExpireMs) * time.Millisecond
-	}
-	return time.UnixMilli(m.CreatedMs).Add(life)
+	return expiryOf(m, s, 0)
 }
 
 func originOf(c *pb.Client) admin.Origin {

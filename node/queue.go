@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 
 	"relay/cluster"
@@ -44,9 +43,17 @@ type outbound struct {
 func waiting(id spool.ID, n uint32, r *pb.Recipient) queue.Waiting {
 	return queue.Waiting{
 		Ref: queue.Ref{ID: queue.ID(id), Recipient: n}, Domain: spool.DomainOf(r.Address), Route: r.Route,
-		Next: time.UnixMilli(r.NextMs), Attempts: r.Attempts, Priority: r.Priority,
+		Next: time.UnixMilli(r.NextMs), Attempts: r.Attempts, Priority: r.Priority, Expires: moment(r.ExpiresMs),
 		Parked: r.State == pb.State_HELD || r.State == pb.State_SUSPENDED,
 	}
+}
+
+// moment is the zero time for 0.
+func moment(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
 }
 
 // Scan implements queue.Spool.
@@ -99,22 +106,40 @@ func (o *outbound) Load(_ context.Context, id queue.ID, recipients []uint32) (*q
 const defaultExpire = 5 * 24 * time.Hour
 
 func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
-	life := defaultExpire
-	if s.ExpireMs > 0 {
-		life = time.Duration(s.ExpireMs) * time.Millisecond
-	}
-	if o.retry.Lifetime > 0 {
-		life = o.retry.Lifetime
-	}
 	created := time.UnixMilli(m.CreatedMs)
 	job := &queue.Job{
-		ID: id, Created: created, Expires: created.Add(life), Sender: m.Sender, Size: int64(m.Size),
+		ID: id, Created: created, Expires: expiryOf(m, s, o.retry.Lifetime), Sender: m.Sender, Size: int64(m.Size),
 		EightBit: m.Body != pb.Body_BODY_7BIT, Binary: m.Body == pb.Body_BODY_BINARYMIME, UTF8: m.Smtputf8,
 		RequireTLS: m.Requiretls, Ret: m.Ret, EnvID: m.Envid, IsBounce: len(m.BounceOf) > 0,
+		Released: moment(m.HoldUntilMs), Priority: m.Priority,
+	}
+	if m.DeliverByMs != 0 {
+		job.DeliverBy = &queue.DeliverBy{Until: time.UnixMilli(m.DeliverByMs), Return: m.DeliverByReturn, Trace: m.DeliverByTrace}
 	}
 	chunks := m.Chunks
 	job.Open = func() (io.ReadCloser, error) { return o.replica.OpenBody(spool.ID(id), chunks, nil) }
 	return job
+}
+
+// expiryOf is when the queue gives a message up: after its time in the queue,
+// which begins when it is released, or when its sender said. own is this
+// node's life time of messages, or 0.
+func expiryOf(m *pb.Message, s *pb.Settings, own time.Duration) time.Time {
+	if m.ExpiresMs > 0 {
+		return time.UnixMilli(m.ExpiresMs)
+	}
+	life := defaultExpire
+	if s.ExpireMs > 0 {
+		life = time.Duration(s.ExpireMs) * time.Millisecond
+	}
+	if own > 0 {
+		life = own
+	}
+	end := max(m.CreatedMs, m.HoldUntilMs) + life.Milliseconds()
+	if m.DeliverByReturn && m.DeliverByMs > 0 {
+		end = min(end, m.DeliverByMs)
+	}
+	return time.UnixMilli(end)
 }
 
 // owns reports whether an entry is this node's as of the last refresh; Settle
@@ -258,32 +283,16 @@ func verdictRecord(v *queue.Verdict) *pb.Verdict {
 	return rec
 }
 
-// notice makes the Accept of a report: into the mailbox of a local sender, or
-// into the queue with the null reverse-path (RFC 5321 §4.5.5).
+// notice makes the Accept of a report. One on a message that must not travel in
+// clear does not either (RFC 8689 §5).
 func (o *outbound) notice(n *queue.Notice) *pb.Notice {
-	id := ulid.Make()
-	h := &pb.Accept{Message: &pb.Message{
-		Id: id[:], CreatedMs: time.Now().UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8,
-		Client: &pb.Client{Node: o.node, Address: "local", Protocol: "BOUNCE"},
-	}, Detail: "report on " + ulid.ULID(n.About).String()}
-	var targets []target
-	err := o.replica.View(func(v spool.View) error {
-		var err error
-		targets, _, err = resolve(v, n.To)
+	secret := false
+	_ = o.replica.View(func(v spool.View) error {
+		m, _, err := v.Message(spool.ID(n.About))
+		secret = m.GetRequiretls()
 		return err
 	})
-	if err != nil {
-		// A local sender that does not exist (any more) gets no report; the
-		// verdict's history says what it would have said.
-		o.log.Info("notice has no recipient", zap.Stringer("id", ulid.ULID(n.About)), zap.String("to", n.To), zap.Error(err))
-		return nil
-	}
-	in := &intake{env: &envelope{rcpts: []rcpt{{address: n.To, targets: targets, notify: 1}}}}
-	in.address(h)
-	if len(h.Drops)+len(h.Recipients) == 0 {
-		return nil
-	}
-	return &pb.Notice{About: n.About[:], Accept: h, Body: n.Body}
+	return newNotice(o.replica, o.node, n, secret, o.log)
 }
 
 // Until implements queue.Spool.
@@ -338,7 +347,7 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 				add = append(add, queue.Waiting{
 					Ref: queue.Ref{ID: queue.ID(q.ID), Recipient: q.Recipient}, Domain: q.Domain, Route: q.Route,
 					Next: time.UnixMilli(q.NextMs), Attempts: q.Attempts, Priority: q.Priority, Size: q.Size,
-					Parked: q.State == pb.State_HELD || q.State == pb.State_SUSPENDED,
+					Expires: moment(q.ExpiresMs), Parked: q.State == pb.State_HELD || q.State == pb.State_SUSPENDED,
 				})
 			}
 		}

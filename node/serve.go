@@ -146,9 +146,6 @@ func (n *Node) buildServers(p *passwords) error {
 	return nil
 }
 
-// smtpWithout are the extensions whose promises the queue does not keep yet.
-const smtpWithout = smtp.ExtRequireTLS | smtp.ExtDeliverBy | smtp.ExtFutureRelease | smtp.ExtMTPriority
-
 func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 	lim := n.conf.Limits
 	submission := c.Role == config.RoleSubmission
@@ -156,7 +153,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
 			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.Ready,
-			submission: submission, log: n.log,
+			starts: n.starts, throttle: n.throttle, submission: submission, bounce: c.BounceUnknown, log: n.log,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
@@ -164,7 +161,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Limits: smtp.Limits{
 			Connections: lim.SMTPConnections, NetConnections: lim.ConnectionsPerClient, NetMessages: lim.MessagesPerMinute,
 		},
-		Without:       smtpWithout,
+		AuthDelay:     n.wrongPassword,
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
 		CommandTimeout: time.Duration(lim.CommandTimeout), BlockTimeout: time.Duration(lim.DataTimeout),
 		Log: events(n.log.Named("smtp")),
@@ -183,6 +180,16 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 		},
 		Log: events(n.log.Named("pop3")),
 	})
+}
+
+// wrongPassword counts a failed login at the SMTP side for all nodes. The next
+// ones are held back, before the password is looked at.
+func (n *Node) wrongPassword(a netip.Addr) time.Duration {
+	n.throttle.failed(a)
+	if a.IsLoopback() {
+		return 0
+	}
+	return 250 * time.Millisecond
 }
 
 // events writes a protocol server's log lines.

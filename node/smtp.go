@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/pop3"
 	"relay/smtp"
 )
 
@@ -22,19 +24,25 @@ type receiver struct {
 	passwords  *passwords
 	storage    *storage
 	ready      func() error
+	starts     *starts
+	throttle   *throttle
 	submission bool
+	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
 }
 
 // Replies of policy.
 var (
-	replyNotReady = &smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service not available: no majority of the cluster in reach, try another node or later"}
-	replyFull     = &smtp.Reply{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try later"}
-	replyNoUser   = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user here"}
-	replyNoRelay  = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied"}
-	replyDisabled = &smtp.Reply{Code: 550, Enhanced: "5.2.1", Text: "Mailbox disabled"}
-	replyQuota    = &smtp.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full"}
-	replyLoop     = &smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Mail loop detected"}
+	replyNotReady  = &smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service not available: no majority of the cluster in reach, try another node or later"}
+	replyFull      = &smtp.Reply{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try later"}
+	replyNoUser    = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user here"}
+	replyNoRelay   = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied"}
+	replyDisabled  = &smtp.Reply{Code: 550, Enhanced: "5.2.1", Text: "Mailbox disabled"}
+	replyThrottled = &smtp.Reply{Code: 454, Enhanced: "4.7.0", Text: "Too many failed logins from your network, try again later"}
+	replySpent     = &smtp.Reply{Code: 450, Enhanced: "4.7.1", Text: "You have sent to as many recipients as you may in a day"}
+	replyWide      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients behind one message, send it to fewer at a time"}
+	replyQuota     = &smtp.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full"}
+	replyLoop      = &smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Mail loop detected"}
 )
 
 // NewSession implements smtp.Backend. A node that could not keep what it takes
@@ -52,13 +60,17 @@ func (b *receiver) NewSession(_ context.Context, p *smtp.Peer) (smtp.Session, er
 type session struct {
 	*receiver
 	peer    *smtp.Peer
-	account *pb.Account // authenticated
+	account *pb.Account // whose password was right
+	scram   *pb.Account // who is being authenticated by SCRAM
 	env     *envelope
 }
 
 // Authenticate implements smtp.Authenticator.
 func (s *session) Authenticate(ctx context.Context, user, secret string) error {
-	account, err := lookupAccount(s.replica, user)
+	if err := s.unhurried(ctx); err != nil {
+		return err
+	}
+	account, err := lookupAccount(s.replica, canonical(user))
 	if err != nil {
 		return err
 	}
@@ -69,12 +81,35 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 	if !ok || account.Disabled {
 		return smtp.ErrCredentials
 	}
-	s.account = account
+	s.throttle.succeeded(s.peer.Remote.Addr())
+	s.account = s.passwords.improve(ctx, s.replica, s.mail.node, account, secret, s.log)
+	s.peer.User = account.Address
 	return nil
 }
 
+// unhurried holds a login back that comes from where many have failed, at any
+// node.
+func (s *session) unhurried(ctx context.Context) error {
+	err := s.throttle.wait(ctx, s.peer.Remote.Addr())
+	if errors.Is(err, pop3.ErrThrottled) {
+		return replyThrottled
+	}
+	return err
+}
+
+// who is logged in; nil for nobody. STARTTLS and XCLIENT take a login back.
+func (s *session) who() *pb.Account {
+	switch {
+	case s.peer.User == "":
+		return nil
+	case s.account == nil:
+		return s.scram
+	}
+	return s.account
+}
+
 // privileged clients may relay and use bare local parts.
-func (s *session) privileged() bool { return s.peer.Trusted || s.account != nil }
+func (s *session) privileged() bool { return s.peer.Trusted || s.who() != nil }
 
 // Mail implements smtp.Session.
 func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) error {
@@ -96,9 +131,11 @@ func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) erro
 	if err := s.mayUse(from); err != nil {
 		return err
 	}
-	env := &envelope{sender: from, fixUp: s.submission || s.account != nil}
-	if s.account != nil {
-		_, env.domain = splitAddress(s.account.Address)
+	account := s.who()
+	env := &envelope{sender: from, fixUp: s.submission || account != nil, account: account, origin: network(s.peer.Remote.Addr()).String()}
+	if account != nil {
+		_, env.domain = splitAddress(account.Address)
+		env.origin = account.Address
 	}
 	if o != nil {
 		setOptions(&env.options, o)
@@ -110,32 +147,33 @@ func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) erro
 // mayUse refuses a sender address that belongs to somebody else: a stolen
 // password must not speak for the whole domain.
 func (s *session) mayUse(from string) error {
-	if s.account == nil || from == "" {
+	account := s.who()
+	if account == nil || from == "" {
 		return nil
 	}
-	lower := strings.ToLower(from)
+	lower := canonical(from)
 	local, domain := splitAddress(lower)
 	user, _, _ := strings.Cut(local, "+")
-	if lower == s.account.Address || user+"@"+domain == s.account.Address {
+	if lower == account.Address || user+"@"+domain == account.Address {
 		return nil
 	}
-	for _, allowed := range s.account.Senders {
+	for _, allowed := range account.Senders {
 		if allowed == lower || allowed == "*" || strings.HasPrefix(allowed, "@") && "@"+domain == allowed {
 			return nil
 		}
 	}
-	if s.leadsHome(lower) {
+	if s.leadsHome(lower, account.Address) {
 		return nil
 	}
-	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: fmt.Sprintf("%s may not send as this address", s.account.Address)}
+	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: fmt.Sprintf("%s may not send as this address", account.Address)}
 }
 
 // leadsHome reports whether an alias leads to the session's own mailbox.
-func (s *session) leadsHome(address string) bool {
+func (s *session) leadsHome(address, mailbox string) bool {
 	home := false
 	_ = s.replica.View(func(v spool.View) error {
 		targets, _, err := resolve(v, address)
-		home = err == nil && len(targets) == 1 && targets[0].mailbox == s.account.Address
+		home = err == nil && len(targets) == 1 && targets[0].mailbox == mailbox
 		return nil
 	})
 	return home
@@ -149,6 +187,15 @@ func setOptions(m *pb.Message, o *smtp.MailOptions) {
 		m.Body = pb.Body_BODY_8BITMIME
 	case smtp.BodyBinaryMIME:
 		m.Body = pb.Body_BODY_BINARYMIME
+	}
+	if !o.HoldUntil.IsZero() {
+		m.HoldUntilMs = o.HoldUntil.UnixMilli()
+	}
+	if o.Priority != nil {
+		m.Priority = int32(*o.Priority)
+	}
+	if by := o.DeliverBy; by != nil {
+		m.DeliverByMs, m.DeliverByReturn, m.DeliverByTrace = by.Until.UnixMilli(), by.Return, by.Trace
 	}
 }
 
@@ -169,6 +216,10 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 			}
 		}
 		targets, local, err := resolve(v, r.address)
+		if errors.Is(err, errNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
+			r.unknown = true
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -176,6 +227,9 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 			return replyNoRelay
 		}
 		r.targets = targets
+		if err := s.mayStillSend(v); err != nil {
+			return err
+		}
 		return s.room(v, targets)
 	})
 	if err != nil {
@@ -186,6 +240,19 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
 	return nil
+}
+
+// mayStillSend is an early look at the daily limit; Accept is what counts.
+func (s *session) mayStillSend(v spool.View) error {
+	a := s.who()
+	if a == nil || a.SendLimitDay == 0 {
+		return nil
+	}
+	spent, err := v.Spent(a.Address, time.Now().UnixMilli())
+	if err == nil && spent+uint64(len(s.env.rcpts)) >= a.SendLimitDay {
+		return replySpent
+	}
+	return err
 }
 
 // smuggles finds routing hidden in a local part: percent hack, bang path or a
@@ -253,6 +320,12 @@ func mapError(err error) error {
 		return replyDisabled
 	case errors.Is(err, errNoDomain):
 		return &smtp.Reply{Code: 550, Enhanced: "5.1.2", Text: "Recipient address needs a domain"}
+	case errors.Is(err, errFull):
+		return replyQuota
+	case errors.Is(err, errSpent):
+		return replySpent
+	case errors.Is(err, errWide):
+		return replyWide
 	case errors.Is(err, errHops), errors.Is(err, errLooping):
 		return replyLoop
 	case errors.Is(err, errAliasLoop), errors.Is(err, errAliasLarge):

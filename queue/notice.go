@@ -38,7 +38,17 @@ func (j *Job) silent() bool { return j.Sender == "" || j.IsBounce }
 func tellFailure(r *Recipient) bool { return r.Notify == 0 || r.Notify&NotifyFailure != 0 }
 
 func (m *Manager) tellDelay(j *Job, r *Recipient, p *policy, now time.Time) bool {
-	if j.silent() || r.DelayTold || p.DelayNotice < 0 || now.Sub(j.Created) < p.DelayNotice {
+	if j.silent() || r.DelayTold {
+		return false
+	}
+	if by := j.DeliverBy; by != nil && !by.Return && !now.Before(by.Until) {
+		return r.Notify == 0 || r.Notify&NotifyDelay != 0 // RFC 2852 §4.1.4
+	}
+	since := j.Created
+	if j.Released.After(since) {
+		since = j.Released
+	}
+	if p.DelayNotice < 0 || now.Sub(since) < p.DelayNotice {
 		return false
 	}
 	if r.Notify == 0 {
@@ -47,8 +57,12 @@ func (m *Manager) tellDelay(j *Job, r *Recipient, p *policy, now time.Time) bool
 	return r.Notify&NotifyDelay != 0
 }
 
-// tellSuccess: only where it was asked for, and nobody after us will do it.
-func tellSuccess(v *Verdict, r *Recipient) bool {
+// tellSuccess: only where it was asked for, and nobody after us will do it;
+// and for each relaying that is to be traced (RFC 2852 §4.1.5).
+func tellSuccess(j *Job, v *Verdict, r *Recipient) bool {
+	if by := j.DeliverBy; by != nil && by.Trace && r.Notify&NotifyNever == 0 {
+		return true
+	}
 	return r.Notify&NotifySuccess != 0 && !v.Passed
 }
 
@@ -76,7 +90,7 @@ func (m *Manager) report(u *unit, p *policy, now time.Time) {
 				add(&kinds[bounce.Delay], v, r, bounce.Delayed)
 			}
 		case Delivered:
-			if tellSuccess(v, r) {
+			if tellSuccess(u.job, v, r) {
 				action := bounce.Relayed
 				if v.Final {
 					action = bounce.Delivered
@@ -102,10 +116,14 @@ func add(to *[]bounce.Recipient, v *Verdict, r *Recipient, action bounce.Action)
 }
 
 func (m *Manager) notice(j *Job, kind bounce.Kind, recipients []bounce.Recipient, p *policy, now time.Time) Notice {
+	ret := j.Ret
+	if j.RequireTLS {
+		ret = "HDRS" // RFC 8689 §5: what must not go in clear does not go back whole
+	}
 	body, utf8 := bounce.Write(&bounce.Report{
 		Kind: kind, Hostname: m.conf.Hostname, ID: j.ID.String(), To: j.Sender, EnvID: j.EnvID,
 		Arrived: j.Created, Now: now, Until: j.expires(p), Recipients: recipients,
-		Ret: j.Ret, UTF8: j.UTF8, Binary: j.Binary, Size: j.Size, Open: j.Open,
+		Ret: ret, UTF8: j.UTF8, Binary: j.Binary, Size: j.Size, Open: j.Open,
 		Limit: m.limits.Bytes * 3 / 4, // the verdicts go beside it
 	})
 	return Notice{About: j.ID, To: j.Sender, Body: body, UTF8: utf8}

@@ -61,6 +61,9 @@ type Job struct {
 	RequireTLS bool
 	Ret, EnvID string
 	IsBounce   bool
+	Released   time.Time  // FUTURERELEASE: before it nothing was to happen; else zero
+	DeliverBy  *DeliverBy // nil: not asked for
+	Priority   int32      // MT-PRIORITY, for the next hop
 	// Domain and Route say where to: the recipients' domain (empty where Route
 	// names a hop for several), and the hop set by hand or by Config.Route. The
 	// manager sets them, a Spool leaves them empty.
@@ -74,6 +77,16 @@ type Job struct {
 	// dot-stuffed. It may be called several times.
 	Open func() (io.ReadCloser, error)
 }
+
+// DeliverBy is what a sender asked for by RFC 2852.
+type DeliverBy struct {
+	Until  time.Time
+	Return bool // give up then; else only tell the sender
+	Trace  bool // report each relaying
+}
+
+// late reports whether the message must not be delivered any more.
+func (b *DeliverBy) late(now time.Time) bool { return b != nil && b.Return && !now.Before(b.Until) }
 
 // Recipient is one recipient in a Job.
 type Recipient struct {

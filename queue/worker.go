@@ -142,7 +142,11 @@ func (m *Manager) attempt(u *unit) {
 	u.job = job
 	job.Domain, job.Route = u.d.place()
 	job.Live = m.live
-	if u.check {
+	switch {
+	case job.DeliverBy.late(time.Now()):
+		m.giveUp(u)
+		return
+	case u.check:
 		m.look(u)
 		return
 	}
@@ -262,7 +266,32 @@ func (m *Manager) again(v *Verdict, job *Job, p *policy, now time.Time, rnd floa
 	if next.After(end) {
 		next = end // one last try
 	}
+	if by := job.DeliverBy; by != nil && !by.Return && now.Before(by.Until) && next.After(by.Until) {
+		next = by.Until // to tell the sender in time
+	}
 	v.Next = time.UnixMilli(next.UnixMilli() + 1) // the spool counts milliseconds
+}
+
+// giveUp ends a unit whose message must not be delivered after its time
+// (RFC 2852 §4.1.4), without an attempt.
+func (m *Manager) giveUp(u *unit) {
+	now := time.Now()
+	for i := range u.job.Recipients {
+		r := &u.job.Recipients[i]
+		k := slices.Index(u.ns, r.N)
+		if k < 0 {
+			continue
+		}
+		reply := "5.4.7 it could not be delivered in the time that its sender set"
+		if r.LastReply != "" {
+			reply += "; last: " + r.LastReply
+		}
+		v := Verdict{Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold, Outcome: Expired, Reply: bound(reply)}
+		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.slots[k])
+	}
+	u.check = true // it says nothing of the host
+	m.report(u, m.policy.Load(), now)
+	m.done(u)
 }
 
 // look settles what must not wait in silence while its destination is down,

@@ -135,6 +135,8 @@ func (w *writer) person(out *bytes.Buffer, p *Recipient) {
 	switch {
 	case p.Action == Delivered:
 		text += "delivered"
+	case p.Action == Expanded:
+		text += "passed on to the members behind this address, which will not report any further"
 	case p.Action == Relayed:
 		text += "handed to " + w.via(p) + ", which will not report any further"
 	case smtpReply(reply):
@@ -225,7 +227,7 @@ func status(p *Recipient) string {
 	}
 	code := Enhanced(p.Reply)
 	switch p.Action {
-	case Delivered, Relayed:
+	case Delivered, Relayed, Expanded:
 		if strings.HasPrefix(code, "2") {
 			return code
 		}

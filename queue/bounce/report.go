@@ -24,6 +24,7 @@ const (
 	Delayed   Action = "delayed"
 	Delivered Action = "delivered" // put into a mailbox
 	Relayed   Action = "relayed"   // given to a host that will report no further
+	Expanded  Action = "expanded"  // given to several, who are reported on no further
 )
 
 // DefaultFull is the size up to which a message is returned whole where the

@@ -221,6 +221,14 @@ func (d *delivery) envelope(c *conn, group []int) *smtp.Envelope {
 	j := d.job
 	e := &smtp.Envelope{From: j.Sender, Size: j.Size, To: make([]smtp.Rcpt, len(group))}
 	e.Options.Ret, e.Options.EnvID, e.Options.RequireTLS = j.Ret, j.EnvID, j.RequireTLS
+	// The final delivery of LMTP is at once; it needs no promise for later.
+	if by := j.DeliverBy; by != nil && !c.hop.lmtp {
+		e.Options.DeliverBy = &smtp.DeliverBy{Until: by.Until, Return: by.Return, Trace: by.Trace}
+	}
+	if j.Priority != 0 {
+		priority := int(j.Priority)
+		e.Options.Priority = &priority
+	}
 	for k, i := range group {
 		r := &j.Recipients[i]
 		e.To[k] = smtp.Rcpt{Address: r.Address, Options: smtp.RcptOptions{Notify: r.Notify, ORCPT: r.Original}}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	pb "relay/cluster/spool/spoolpb"
+	"relay/queue"
+)
+
+// address plans where the message goes: into mailboxes here and into the queue,
+// each address once (RFC 5321 §4.5.5 leaves that to us). What lists send on
+// bears their owner's address, so it travels as a message of its own.
+func (in *intake) address() {
+	in.plan = &pb.Accept{Message: &pb.Message{Id: in.id[:], Sender: in.env.sender}}
+	groups := map[string]*pb.Accept{in.env.sender: in.plan}
+	seen := map[string]bool{}
+	for i := range in.env.rcpts {
+		r := &in.env.rcpts[i]
+		for _, t := range r.targets {
+			sender := in.env.sender
+			if t.owner != "" && sender != "" {
+				sender = t.owner
+			}
+			switch {
+			case t.mailbox != "" && !seen["m"+t.mailbox]:
+				seen["m"+t.mailbox] = true
+				in.plan.Drops = append(in.plan.Drops, newDrop(sender, t))
+			case t.mailbox == "" && !seen[t.recipient]:
+				seen[t.recipient] = true
+				h := groups[sender]
+				if h == nil {
+					id := ulid.Make()
+					h = &pb.Accept{Message: &pb.Message{Id: id[:], Sender: sender}}
+					groups[sender] = h
+					in.plan.Copies = append(in.plan.Copies, h)
+				}
+				h.Recipients = append(h.Recipients, in.queued(r, t))
+			}
+		}
+	}
+	if h := in.plan; len(h.Recipients)+len(h.Drops) == 0 && len(h.Copies) > 0 {
+		first := h.Copies[0]
+		h.Message.Sender, h.Recipients, h.Copies = first.Message.Sender, first.Recipients, h.Copies[1:]
+	}
+}
+
+// queued makes a queue entry. What the sender wants to hear of it goes along
+// with RFC 3461 §5.2.7: to the one address behind an alias all of it, to several
+// all but success, and to members of a list nothing.
+func (in *intake) queued(r *rcpt, t target) *pb.Recipient {
+	q := &pb.Recipient{Address: t.recipient, NextMs: max(in.env.options.HoldUntilMs, 0)}
+	if t.owner != "" && in.env.sender != "" {
+		return q
+	}
+	q.Original, q.Notify = r.original, r.notify
+	if q.Original == "" && !strings.EqualFold(t.recipient, r.address) {
+		q.Original = originalOf(r.address)
+	}
+	if len(r.targets) > 1 && q.Notify&queue.NotifySuccess != 0 {
+		if q.Notify &^= queue.NotifySuccess; q.Notify == 0 {
+			q.Notify = queue.NotifyNever
+		}
+	}
+	return q
+}
+
+// originalOf makes an ORCPT of an address (RFC 3461 §4.2, RFC 6533 §3).
+func originalOf(address string) string {
+	for i := range len(address) {
+		if address[i] >= 0x80 {
+			return "utf-8;" + address
+		}
+	}
+	return "rfc822;" + address
+}
+
+// newDrop makes a mailbox place with the fields final delivery adds
+// (RFC 5321 §4.4).
+func newDrop(sender string, t target) *pb.Drop {
+	d := &pb.Drop{
+		Mailbox: t.mailbox, Recipient: t.recipient,
+		Header: []byte("Return-Path: <" + sender + ">\r\nDelivered-To: " + t.mailbox + "\r\n"),
+	}
+	if t.account != nil {
+		d.QuotaBytes, d.QuotaMessages = t.account.QuotaBytes, t.account.QuotaMessages
+	}
+	return d
+}
+
+// ids are those of the message and of its copies.
+func (in *intake) ids() [][]byte {
+	ids := [][]byte{in.id[:]}
+	if in.plan != nil {
+		for _, c := range in.plan.Copies {
+			ids = append(ids, c.Message.Id)
+		}
+	}
+	return ids
+}
+
+// detail says in the history what was asked for besides delivery.
+func (in *intake) detail() string {
+	o := &in.env.options
+	var words []string
+	add := func(on bool, format string, args ...any) {
+		if on {
+			words = append(words, fmt.Sprintf(format, args...))
+		}
+	}
+	at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+	add(in.env.detail != "", "%s", in.env.detail)
+	add(o.HoldUntilMs > 0, "held until %s as its sender wished", at(o.HoldUntilMs))
+	add(o.Priority != 0, "priority %d", o.Priority)
+	add(o.DeliverByMs != 0 && o.DeliverByReturn, "to be delivered by %s or returned", at(o.DeliverByMs))
+	add(o.DeliverByMs != 0 && !o.DeliverByReturn, "to be delivered by %s", at(o.DeliverByMs))
+	add(o.Requiretls, "TLS required")
+	return strings.Join(words, ", ")
+}

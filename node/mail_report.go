@@ -1,0 +1,156 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/queue"
+	"relay/queue/bounce"
+)
+
+const (
+	sampleSize  = 16 << 10 // of a large message, kept for its reports
+	reportLimit = 64 << 10
+)
+
+// report adds what the sender is to be told right away: success at mailboxes
+// and lists, where asked for (RFC 3461 §5.2), and recipients that do not exist.
+func (in *intake) report(h *pb.Accept) {
+	if in.env.sender == "" {
+		return
+	}
+	var reached, failed []bounce.Recipient
+	for i := range in.env.rcpts {
+		r := &in.env.rcpts[i]
+		one := bounce.Recipient{Address: r.address, Original: r.original, Last: in.now}
+		switch {
+		case r.unknown && r.notify&queue.NotifyNever == 0 && (r.notify == 0 || r.notify&queue.NotifyFailure != 0):
+			one.Action, one.Status, one.Reply = bounce.Failed, "5.1.1", "there is no such user here"
+			failed = append(failed, one)
+		case r.notify&queue.NotifySuccess != 0 && in.final(r, &one):
+			reached = append(reached, one)
+		}
+	}
+	in.addReport(h, bounce.Success, reached, "")
+	in.addReport(h, bounce.Failure, failed, unknownSubject)
+}
+
+// unknownSubject is what senders know from relays that accept first.
+const unknownSubject = "ERROR - Your email was not sent"
+
+// final reports whether this recipient goes no further under its sender's eyes.
+func (in *intake) final(r *rcpt, one *bounce.Recipient) bool {
+	switch {
+	case len(r.targets) == 1 && r.targets[0].mailbox != "":
+		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox "+r.targets[0].mailbox
+	case len(r.targets) == 1 && r.targets[0].owner == "":
+		return false // forwarded; who gets it reports
+	case slices.ContainsFunc(r.targets, func(t target) bool { return t.owner != "" }):
+		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "given to the list"
+	default:
+		one.Action, one.Status, one.Reply = bounce.Expanded, "2.1.5", "passed on to several"
+	}
+	return true
+}
+
+func (in *intake) addReport(h *pb.Accept, kind bounce.Kind, about []bounce.Recipient, subject string) {
+	if len(about) == 0 || in.env.sender == "" {
+		return
+	}
+	o := &in.env.options
+	ret := o.Ret
+	if kind == bounce.Success || o.Requiretls {
+		ret = "HDRS" // RFC 3461 §4.3, RFC 8689 §5
+	}
+	sample := in.sample
+	if in.chunks == 0 {
+		sample = in.buf
+	}
+	body, utf8 := bounce.Write(&bounce.Report{
+		Kind: kind, Hostname: in.hostname, ID: in.id.String(), To: in.env.sender, Subject: subject, EnvID: o.Envid,
+		Arrived: in.now, Now: in.now, Recipients: about, Ret: ret, UTF8: o.Smtputf8, Binary: o.Body == pb.Body_BODY_BINARYMIME,
+		Size: int64(in.size) + int64(len(in.buf)), Limit: reportLimit,
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(sample)), nil },
+	})
+	n := &queue.Notice{About: queue.ID(in.id), To: in.env.sender, Body: body, UTF8: utf8}
+	if one := newNotice(in.replica, in.node, n, o.Requiretls, in.log); one != nil {
+		h.Notices = append(h.Notices, one)
+	}
+}
+
+// withoutFull takes out the mailboxes that have no room and tells the sender.
+// False: nothing would be left, or nobody could be told.
+func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
+	if in.env.sender == "" || len(full) == 0 || len(full) == len(h.Drops) && len(h.Recipients) == 0 {
+		return false
+	}
+	var failed []bounce.Recipient
+	var left []*pb.Drop
+	for i, d := range h.Drops {
+		if !slices.Contains(full, uint32(i)) {
+			left = append(left, d)
+			continue
+		}
+		failed = append(failed, bounce.Recipient{Address: d.Recipient, Action: bounce.Failed, Status: "5.2.2", Reply: "the mailbox is full", Last: in.now})
+	}
+	before := len(h.Notices)
+	in.addReport(h, bounce.Failure, failed, "")
+	if len(h.Notices) == before {
+		return false
+	}
+	h.Drops = left
+	return true
+}
+
+// proposeReport stands for a message of which nothing is left but its report.
+func (in *intake) proposeReport(ctx context.Context, h *pb.Accept) (*pb.Result, error) {
+	n := h.Notices[0]
+	n.Accept.Inline, n.Accept.Epoch, n.Accept.Twin = true, in.replica.Epoch(), h.Twin
+	n.Accept.Detail = "report on a message to nobody here, " + in.id.String()
+	n.Accept.Message.BounceOf = in.id[:]
+	res, err := propose(ctx, in.replica, spool.KindAccept, n.Accept, n.Body)
+	if err == nil && res.Code == pb.Code_OK {
+		in.abort()
+		copy(in.id[:], n.Accept.Message.Id)
+	}
+	return res, err
+}
+
+// newNotice makes the Accept of a report: into the mailbox of a local sender, or
+// into the queue with the null reverse-path (RFC 5321 §4.5.5). Nil: a local
+// sender does not exist (any more), nobody is told; the history says what the
+// report would have said.
+func newNotice(r replica, node string, n *queue.Notice, requireTLS bool, log *zap.Logger) *pb.Notice {
+	id := ulid.Make()
+	h := &pb.Accept{Message: &pb.Message{
+		Id: id[:], CreatedMs: time.Now().UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8, Requiretls: requireTLS,
+		Client: &pb.Client{Node: node, Address: "local", Protocol: "BOUNCE"},
+	}, Detail: "report on " + ulid.ULID(n.About).String()}
+	var targets []target
+	err := r.View(func(v spool.View) (err error) {
+		targets, _, err = resolve(v, n.To)
+		return err
+	})
+	if err != nil {
+		log.Info("notice has no recipient", zap.Stringer("id", ulid.ULID(n.About)), zap.String("to", n.To), zap.Error(err))
+		return nil
+	}
+	in := &intake{env: &envelope{rcpts: []rcpt{{address: n.To, targets: targets, notify: queue.NotifyNever}}}}
+	in.address()
+	h.Recipients, h.Drops = in.plan.Recipients, in.plan.Drops
+	for _, d := range h.Drops {
+		d.QuotaBytes, d.QuotaMessages = 0, 0 // a report is small, and lost is worse
+	}
+	if len(h.Drops)+len(h.Recipients) == 0 {
+		return nil
+	}
+	return &pb.Notice{About: n.About[:], Accept: h, Body: n.Body}
+}

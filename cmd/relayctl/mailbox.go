@@ -10,7 +10,8 @@ import (
 )
 
 func (a *app) mailboxCmd() *cobra.Command {
-	return group("mailbox", "Maildrops: list, show, break a lock", a.mailboxLs(), a.mailboxShow(), a.mailboxUnlock())
+	return group("mailbox", "Maildrops: list, show, break a lock, import, export",
+		a.mailboxLs(), a.mailboxShow(), a.mailboxUnlock(), a.mailboxImport(), a.mailboxExport())
 }
 
 func (a *app) mailboxLs() *cobra.Command {

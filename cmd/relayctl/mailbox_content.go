@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+	"relay/node/admin/mailfile"
+)
+
+// imported is the result of an import.
+type imported struct {
+	User     string   `json:"user"`
+	Messages int      `json:"messages"`
+	Skipped  int      `json:"skipped"`
+	IDs      []string `json:"ids"`
+}
+
+func (a *app) mailboxImport() *cobra.Command {
+	var skip int
+	c := &cobra.Command{
+		Use: "import USER PATH...", Args: cobra.MinimumNArgs(2),
+		Short: "Put messages into a maildrop: .eml files and folders, Maildirs, mbox files, my_mailbox.txt",
+		Long: `Put messages into a maildrop as they are, with their times of receipt.
+
+PATH is an .eml file, a folder of them, a Maildir, an mbox file, or a
+my_mailbox.txt (or the folder it is in). Messages come in an order that is the
+same each time; where an import ends early it says with which --skip to go on.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				done := imported{User: args[0], IDs: []string{}}
+				for _, path := range args[1:] {
+					if err := a.importPath(ctx, client, path, skip, &done); err != nil {
+						if done.Messages+done.Skipped == 0 {
+							return err
+						}
+						return fmt.Errorf("%w\n%s went in before; go on with --skip %d", err, count(done.Messages, "message"), done.Messages+done.Skipped)
+					}
+				}
+				return a.emit(done, func() { a.say("%s went into the maildrop of %s.", count(done.Messages, "message"), clean(done.User)) })
+			})
+		},
+	}
+	c.Flags().IntVar(&skip, "skip", 0, "leave out that many messages at the beginning")
+	return c
+}
+
+func (a *app) importPath(ctx context.Context, client *admin.Client, path string, skip int, done *imported) error {
+	return mailfile.Read(path, func(m mailfile.Message) error {
+		if done.Skipped < skip {
+			done.Skipped++
+			return nil
+		}
+		id, err := client.PutMail(ctx, a.by(), done.User, admin.At(m.Received), bytes.NewReader(m.Content))
+		if err != nil {
+			return fmt.Errorf("%s: %w", clean(m.Name), err)
+		}
+		done.Messages++
+		done.IDs = append(done.IDs, id)
+		return ctx.Err()
+	})
+}
+
+// exported is the result of an export.
+type exported struct {
+	User  string   `json:"user"`
+	Files []string `json:"files"`
+}
+
+func (a *app) mailboxExport() *cobra.Command {
+	return &cobra.Command{
+		Use: "export USER DIR", Args: cobra.ExactArgs(2),
+		Short: "Write a maildrop's messages to a folder of .eml files, named by UID; nothing is deleted",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				m, err := client.Mailbox(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if err := os.MkdirAll(args[1], 0o700); err != nil {
+					return err
+				}
+				done := exported{User: m.User, Files: []string{}}
+				for _, one := range m.Content {
+					path, err := exportOne(ctx, client, m.User, one, args[1])
+					if err != nil {
+						return err
+					}
+					done.Files = append(done.Files, path)
+				}
+				return a.emit(done, func() { a.say("%s of %s are in %s.", count(len(done.Files), "message"), clean(m.User), clean(args[1])) })
+			})
+		},
+	}
+}
+
+func exportOne(ctx context.Context, client *admin.Client, user string, one admin.MailboxMessage, dir string) (string, error) {
+	body, _, err := client.OpenMail(ctx, user, one.UID)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	return mailfile.Write(dir, one.UID, one.Received.Time, body)
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestMailboxImportAndExport(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	mbox := file("inbox", "From a@b Thu Jan  1 00:00:01 1970\nA: 1\n\none\n\nFrom a@b Thu Jan  1 00:00:01 1970\nA: 2\n\ntwo\n\n")
+	single := file("x.eml", "A: 3\n\nthree\n")
+	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", mbox, single)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "3 messages")
+	out, _, code = w.ctl(t, "", "mailbox", "import", "--skip", "2", "bob@example.test", mbox, single)
+	require.Zero(t, code)
+	require.Contains(t, out, "1 message went")
+
+	file("my_mailbox.txt", "From: a\nhello\n.\nFrom: b\n.\n")
+	_, stderr, code = w.ctl(t, "", "mailbox", "import", "alice@example.test", filepath.Join(dir, "my_mailbox.txt"), filepath.Join(dir, "none"))
+	require.NotZero(t, code)
+	require.Contains(t, stderr, "--skip 2")
+
+	to := filepath.Join(dir, "out")
+	out, stderr, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "5 messages")
+	first, err := os.ReadFile(filepath.Join(to, "00000001.eml"))
+	require.NoError(t, err)
+	require.Equal(t, "A: 1\n\none\n", string(first))
+	_, _, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
+	require.NotZero(t, code, "nothing is written over")
+}

@@ -574,21 +574,26 @@ func TestRequireTLS(t *testing.T) {
 
 func TestParameters(t *testing.T) {
 	h := newHop(t, nil)
-	h.ehlo = append(h.ehlo, "DSN", "SMTPUTF8")
+	h.ehlo = append(h.ehlo, "DSN", "SMTPUTF8", "MT-PRIORITY", "DELIVERBY")
 	j := mxJob("ä@x")
 	j.EightBit, j.UTF8, j.Ret, j.EnvID = true, true, "HDRS", "a b"
+	j.Priority, j.DeliverBy = -2, &queue.DeliverBy{Until: time.Now().Add(1000*time.Second + 500*time.Millisecond), Return: true}
 	j.Recipients[0].Notify, j.Recipients[0].Original = queue.NotifySuccess|queue.NotifyFailure, "rfc822;orig@x"
 	v := deliver(t, mxAgent(t, Config{}, h), j)[0]
 	require.Equal(t, queue.Delivered, v.Outcome)
 	require.True(t, v.Passed)
 	said := h.said()
-	for _, want := range []string{"BODY=8BITMIME", "SMTPUTF8", "RET=HDRS", "ENVID=a+20b", "NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;orig@x", fmt.Sprintf("SIZE=%d", len(message))} {
+	for _, want := range []string{"BODY=8BITMIME", "SMTPUTF8", "RET=HDRS", "ENVID=a+20b", "NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;orig@x", "MT-PRIORITY=-2", "BY=1000;R", fmt.Sprintf("SIZE=%d", len(message))} {
 		require.Contains(t, said, want)
 	}
 
 	// A plain host.
 	p := newHop(t, nil)
 	p.ehlo = nil
+	v = deliver(t, mxAgent(t, Config{}, p), j)[0]
+	require.Equal(t, queue.Failed, v.Outcome, "it promises no time")
+	require.Contains(t, v.Reply, "DELIVERBY")
+	j.DeliverBy.Return = false
 	require.Equal(t, queue.Failed, deliver(t, mxAgent(t, Config{}, p), j)[0].Outcome, "an address that it can not take")
 	j.Recipients[0].Address = "a@x"
 	require.Equal(t, queue.Delivered, deliver(t, mxAgent(t, Config{}, p), j)[0].Outcome, "the header needs no SMTPUTF8, and 8 bits go as they are")

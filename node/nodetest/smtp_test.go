@@ -1,0 +1,340 @@
+package nodetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/textproto"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/stretchr/testify/require"
+
+	"relay/node/admin"
+	"relay/node/config"
+	"relay/smtp"
+)
+
+// talk is a dialogue with a node's SMTP port: lines that begin with "C: " are
+// said, those with "S: " must be the beginning of what comes back. Lines behind
+// "C: DATA" that begin with "M: " are the message.
+type talk struct {
+	t    *testing.T
+	conn net.Conn
+	tp   *textproto.Conn
+}
+
+func talkTo(t *testing.T, addr string) *talk {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	d := &talk{t, conn, textproto.NewConn(conn)}
+	d.play("S: 220", "C: EHLO client.test", "S: 250")
+	return d
+}
+
+// play plays lines and returns the last reply.
+func (d *talk) play(lines ...string) string {
+	d.t.Helper()
+	last := ""
+	for _, line := range lines {
+		text := line[3:]
+		if line[:3] != "S: " {
+			require.NoError(d.t, d.tp.PrintfLine("%s", text))
+			continue
+		}
+		code, reply, err := d.tp.ReadResponse(0)
+		require.NoError(d.t, err, "waiting for %q", text)
+		last = fmt.Sprintf("%d %s", code, reply)
+		require.True(d.t, strings.HasPrefix(last, text), "want %q, got %q", text, last)
+	}
+	return last
+}
+
+func (d *talk) startTLS() {
+	d.t.Helper()
+	d.play("C: STARTTLS", "S: 220")
+	conn := tls.Client(d.conn, &tls.Config{InsecureSkipVerify: true})
+	require.NoError(d.t, conn.Handshake())
+	d.conn, d.tp = conn, textproto.NewConn(conn)
+	d.play("C: EHLO client.test", "S: 250")
+}
+
+const loginAlice = "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABzZWNyZXQ=" // alice@example.test, secret
+
+// letter is a message for play.
+func letter(subject string) []string {
+	return []string{"C: DATA", "S: 354", "M: From: alice@example.test", "M: Subject: " + subject, "M: Message-ID: <" + subject + "@test>", "M: ", "M: text", "M: .", "S: 250"}
+}
+
+func idOf(reply string) string {
+	_, id, _ := strings.Cut(reply, "queued as ")
+	return id
+}
+
+// relay starts one node with a submission port beside the other.
+func relay(t *testing.T, more func(*config.Config)) (*Cluster, string) {
+	submission := freeAddr(t)
+	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
+		conf.SMTP[0].VRFY = true
+		s := config.NewSMTP()
+		s.Listen, s.Role, s.BounceUnknown = submission, config.RoleSubmission, true
+		conf.SMTP = append(conf.SMTP, s)
+		if more != nil {
+			more(conf)
+		}
+	}})
+	return c, submission
+}
+
+func (c *Cluster) inbox(user string) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	p, err := c.Nodes[0].Login(ctx, user)
+	require.NoError(c.t, err)
+	defer func() { _ = p.Quit(ctx) }()
+	var list []int
+	require.NoError(c.t, p.List(ctx, func(n int, _ int64) { list = append(list, n) }))
+	var all []string
+	for _, n := range list {
+		var b bytes.Buffer
+		_, err := p.Retr(ctx, n, &b)
+		require.NoError(c.t, err)
+		all = append(all, b.String())
+	}
+	return all
+}
+
+func TestSubmissionExtensions(t *testing.T) {
+	c, port := relay(t, nil)
+	ctx := within(t, 60*time.Second)
+	api := c.Nodes[0].Client()
+	by := admin.By{Why: "test"}
+
+	d := talkTo(t, port)
+	d.play("C: MAIL FROM:<alice@example.test>", "S: 530 5.7.0", loginAlice, "S: 235")
+
+	t.Run("a message for later waits, and says until when", func(t *testing.T) {
+		id := idOf(d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=3600 MT-PRIORITY=3", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250"}, letter("later")...)...))
+		m, err := api.Message(ctx, id)
+		require.NoError(t, err)
+		require.EqualValues(t, "queued", m.Recipients[0].State)
+		next := m.Recipients[0].NextAttempt
+		require.WithinDuration(t, time.Now().Add(time.Hour), next.Time, time.Minute)
+		require.WithinDuration(t, time.Now().Add(time.Hour+5*24*time.Hour), m.Expires.Time, time.Minute)
+		trace, err := api.Trace(ctx, id)
+		require.NoError(t, err)
+		require.Contains(t, trace.Events[0].Detail, "held until ")
+		require.Contains(t, trace.Events[0].Detail, "priority 3")
+		require.Empty(t, c.Sink.Got())
+	})
+	t.Run("a bound of time ends in a bounce", func(t *testing.T) {
+		c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
+		defer c.Sink.Answer(nil)
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test> BY=1;R", "S: 250", "C: RCPT TO:<y@far.example>", "S: 250"}, letter("soon")...)...)
+		c.Eventually(10*time.Second, "no bounce", func() bool {
+			return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
+				return strings.Contains(s, "<y@far.example>") && strings.Contains(s, "Action: failed")
+			})
+		})
+	})
+	t.Run("success at a mailbox is reported where asked for", func(t *testing.T) {
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test> RET=HDRS ENVID=QQ314", "S: 250",
+			"C: RCPT TO:<bob@example.test> NOTIFY=SUCCESS ORCPT=rfc822;Bob@example.test", "S: 250"}, letter("success")...)...)
+		all := c.inbox("alice@example.test")
+		report := all[len(all)-1]
+		require.Contains(t, report, "Action: delivered")
+		require.Contains(t, report, "Original-Envelope-Id: QQ314")
+		require.Contains(t, report, "Original-Recipient: rfc822; Bob@example.test")
+		require.Contains(t, report, "Return-Path: <>")
+	})
+	t.Run("unknown users are accepted and bounced", func(t *testing.T) {
+		id := idOf(d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 250"}, letter("unknown")...)...))
+		require.NotEmpty(t, id)
+		all := c.inbox("alice@example.test")
+		require.Contains(t, all[len(all)-1], "Subject: ERROR - Your email was not sent")
+		require.Contains(t, all[len(all)-1], "Status: 5.1.1")
+		d.play("C: MAIL FROM:<>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 550 5.1.1", "C: RSET", "S: 250")
+	})
+	t.Run("headers are added where they are missing", func(t *testing.T) {
+		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250",
+			"C: DATA", "S: 354", "M: Subject: bare", "M: ", "M: text", "M: .", "S: 250")
+		all := c.inbox("bob@example.test")
+		for _, field := range []string{"\r\nDate: ", "\r\nMessage-ID: <", "\r\nFrom: <alice@example.test>"} {
+			require.Contains(t, all[len(all)-1], field)
+		}
+	})
+	t.Run("a sender is one's own", func(t *testing.T) {
+		d.play("C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<Alice+tag@Example.TEST>", "S: 250", "C: RSET", "S: 250")
+	})
+	t.Run("a day's limit", func(t *testing.T) {
+		two := uint64(2)
+		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: "carol@example.test", Password: "secret"}))
+		require.NoError(t, api.SetUser(ctx, by, "carol@example.test", admin.UserSet{SendLimitDay: &two}))
+		d := talkTo(t, port)
+		d.play("C: AUTH PLAIN AGNhcm9sQGV4YW1wbGUudGVzdABzZWNyZXQ=", "S: 235", "C: MAIL FROM:<carol@example.test>", "S: 250",
+			"C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RCPT TO:<x@far.example>", "S: 450 4.7.1")
+		d.play(letter("spent")...)
+		d.play("C: MAIL FROM:<carol@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 450 4.7.1")
+	})
+	t.Run("SCRAM", func(t *testing.T) {
+		for _, secure := range []bool{false, true} {
+			conn, err := net.Dial("tcp", port)
+			require.NoError(t, err)
+			cl, err := smtp.NewClient(ctx, conn, smtp.ClientOptions{Hostname: "client.test"})
+			require.NoError(t, err)
+			var state *tls.ConnectionState
+			if secure {
+				require.NoError(t, cl.StartTLS(ctx, &tls.Config{InsecureSkipVerify: true}))
+				s, _ := cl.TLS()
+				state = &s
+			}
+			var mech sasl.Client = smtp.NewScramClient("alice@example.test", "wrong", state)
+			require.Error(t, cl.Auth(ctx, mech))
+			require.NoError(t, cl.Auth(ctx, smtp.NewScramClient("alice@example.test", "secret", state)))
+			replies, err := cl.Send(ctx, &smtp.Envelope{From: "bob@example.test", To: []smtp.Rcpt{{Address: "bob@example.test"}}}, strings.NewReader("Subject: x\r\n\r\n"), nil)
+			require.NoError(t, err)
+			require.Equal(t, 550, replies[0].Code, "the session knows who it is")
+			_ = cl.Close()
+		}
+	})
+}
+
+func TestRequireTLSIsKept(t *testing.T) {
+	c, port := relay(t, nil)
+	d := talkTo(t, port)
+	d.play(loginAlice, "S: 235", "C: MAIL FROM:<alice@example.test> REQUIRETLS", "S: 555")
+	d = talkTo(t, port)
+	d.startTLS()
+	d.play(loginAlice, "S: 235")
+	d.play(append([]string{"C: MAIL FROM:<alice@example.test> REQUIRETLS", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250"}, letter("secret")...)...)
+	c.Eventually(10*time.Second, "no bounce", func() bool {
+		return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
+			return strings.Contains(s, "5.7.30") && !strings.Contains(s, "\r\ntext\r\n")
+		})
+	})
+	require.Empty(t, c.Sink.Got())
+}
+
+func TestSentAgainToAnotherNodeIsTheFirst(t *testing.T) {
+	c := New(t, Options{Nodes: 2})
+	to := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<x@near.example>", "S: 250"}
+	first := idOf(talkTo(t, c.Nodes[0].SMTP).play(append(to, letter("once")...)...))
+	again := idOf(talkTo(t, c.Nodes[1].SMTP).play(append(to, letter("once")...)...))
+	require.Equal(t, first, again)
+	require.NotEqual(t, first, idOf(talkTo(t, c.Nodes[1].SMTP).play(append(to[:4:4], letter("once")...)...)), "another envelope")
+	bare := append(to[:4:4], "C: DATA", "S: 354", "M: Subject: bare", "M: ", "M: .", "S: 250")
+	require.NotEqual(t, idOf(talkTo(t, c.Nodes[0].SMTP).play(bare...)), idOf(talkTo(t, c.Nodes[1].SMTP).play(bare...)), "without a Message-ID")
+
+	large := append(to[:4:4], "C: DATA", "S: 354", "M: Subject: large", "M: Message-ID: <large@test>", "M: ")
+	for range 6000 {
+		large = append(large, "M: "+strings.Repeat("x", 90))
+	}
+	large = append(large, "M: .", "S: 250")
+	require.Equal(t, idOf(talkTo(t, c.Nodes[0].SMTP).play(large...)), idOf(talkTo(t, c.Nodes[1].SMTP).play(large...)))
+	require.Len(t, c.inbox("alice@example.test"), 5)
+	c.Verify()
+}
+
+func TestListsAliasesAndQuotas(t *testing.T) {
+	c, port := relay(t, nil)
+	ctx := within(t, 60*time.Second)
+	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
+	for _, a := range []admin.Alias{
+		{Address: "news@example.test", Targets: []string{"bob", "n1@far.example", "inner@example.test"}, Owner: "news-owner@example.test"},
+		{Address: "inner@example.test", Targets: []string{"n2@far.example", "n1@far.example", "news@example.test", "gone@example.test"}},
+		{Address: "other@example.test", Targets: []string{"o1@far.example", "bob"}, Owner: "other-owner@example.test"},
+		{Address: "forward@example.test", Targets: []string{"f@far.example"}},
+		{Address: "loop@example.test", Targets: []string{"loop2@example.test"}},
+		{Address: "loop2@example.test", Targets: []string{"loop@example.test"}},
+	} {
+		require.NoError(t, api.SetAlias(ctx, by, a))
+	}
+	d := talkTo(t, c.Nodes[0].SMTP)
+	t.Run("owners of several lists in one transaction", func(t *testing.T) {
+		d.play(append([]string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<News@Example.Test>", "S: 250", "C: RCPT TO:<other@example.test>", "S: 250",
+			"C: RCPT TO:<Forward+tag@example.test>", "S: 250", "C: RCPT TO:<loop@example.test>", "S: 550 5.4.6"}, letter("lists")...)...)
+		require.NoError(t, c.Sink.Wait(ctx, 4))
+		from := map[string]string{}
+		for _, g := range c.Sink.Got() {
+			require.NotContains(t, from, g.To, "each once")
+			from[g.To] = g.From
+		}
+		require.Equal(t, map[string]string{"n1@far.example": "news-owner@example.test", "n2@far.example": "news-owner@example.test",
+			"o1@far.example": "other-owner@example.test", "f@far.example": "s@else.example"}, from)
+		box := c.inbox("bob@example.test")
+		require.Len(t, box, 1)
+		require.Contains(t, box[0], "Return-Path: <news-owner@example.test>")
+		c.Verify()
+	})
+	t.Run("VRFY and EXPN", func(t *testing.T) {
+		d.play("C: VRFY BOB", "S: 250 2.1.5 <bob@example.test>", "C: VRFY news@example.test", "S: 250 2.1.5 <news@example.test>",
+			"C: VRFY nobody", "S: 550 5.1.1", "C: VRFY x@far.example", "S: 252", "C: EXPN nobody", "S: 550")
+		require.Equal(t, 3, strings.Count(d.play("C: EXPN news", "S: 250"), "<"))
+	})
+	t.Run("quotas at RCPT and at DATA", func(t *testing.T) {
+		quota := uint64(2000)
+		require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{QuotaBytes: &quota}))
+		big := []string{"C: DATA", "S: 354", "M: Subject: big", "M: ", "M: " + strings.Repeat("x", 900), "M: " + strings.Repeat("x", 900), "M: ."}
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250"}, append(big, "S: 452 4.2.2")...)...)
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250"}, append(big, "S: 250")...)...)
+		all := c.inbox("alice@example.test")
+		require.Len(t, all, 2, "the message, and the report on bob")
+		require.True(t, strings.Contains(all[0]+all[1], "5.2.2"))
+		one := uint64(1)
+		require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{QuotaMessages: &one}))
+		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 452 4.2.2", "C: RSET", "S: 250")
+		off := true
+		require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{Disabled: &off}))
+		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 550 5.2.1", "C: RSET", "S: 250")
+	})
+	t.Run("addresses beyond ASCII", func(t *testing.T) {
+		require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: "bücher.test"}))
+		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: "jörg@bücher.test", Password: "secret"}))
+		d.play("C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<jörg@bücher.test>", "S: 553 5.6.7", "C: RSET", "S: 250")
+		for _, to := range []string{"jörg@bücher.test", "JO\u0308RG@xn--bcher-kva.TEST"} {
+			d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<" + to + ">", "S: 250"}, letter("utf8"+to[:2])...)...)
+		}
+		list, err := api.Mailbox(ctx, "jörg@bücher.test")
+		require.NoError(t, err)
+		require.EqualValues(t, 2, list.Messages)
+	})
+	t.Run("loops", func(t *testing.T) {
+		hops := []string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354"}
+		for range 51 {
+			hops = append(hops, "M: Received: from a by b; date")
+		}
+		d.play(append(hops, "M: ", "M: .", "S: 554 5.4.6")...)
+		d.play("C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354",
+			"M: Delivered-To: Alice@example.test", "M: ", "M: .", "S: 554 5.4.6")
+	})
+	_ = port
+}
+
+func TestETRNStartsWhatWaits(t *testing.T) {
+	c, _ := relay(t, nil)
+	ctx := within(t, 30*time.Second)
+	require.NoError(t, c.Nodes[0].Client().SetRoute(ctx, admin.By{Why: "test"}, admin.Route{Domain: "dialup.example", Target: "smtp:" + c.Sink.Addr}))
+	c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
+	d := talkTo(t, c.Nodes[0].SMTP)
+	id := idOf(d.play(append([]string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<x@dialup.example>", "S: 250"}, letter("waits")...)...))
+	c.Eventually(10*time.Second, "not tried", func() bool {
+		m, err := c.Nodes[0].Client().Message(ctx, id)
+		return err == nil && m.Recipients[0].Attempts > 0
+	})
+	c.Sink.Answer(nil)
+	d.play("C: ETRN other.example", "S: 459", "C: ETRN #q", "S: 459", "C: ETRN", "S: 501", "C: ETRN dialup.example", "S: 253")
+	require.NoError(t, c.Sink.Wait(ctx, 1))
+	c.Eventually(10*time.Second, "still waits", func() bool {
+		_, err := c.Nodes[0].Client().Message(ctx, id)
+		return err != nil
+	})
+	d.play("C: ETRN dialup.example", "S: 251")
+}

@@ -2,13 +2,19 @@ package nodetest_test
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/textproto"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"relay/node/admin"
+	"relay/node/config"
 	"relay/node/nodetest"
 	"relay/pop3"
 )
@@ -91,4 +97,100 @@ func TestInUseNamesTheNode(t *testing.T) {
 	found, err := c.Nodes[2].Subjects("alice")
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"one": 1}, found, "nothing was deleted")
+}
+
+// TestPOP2 reads and deletes a message by RFC 937, and finds the lock of POP3.
+func TestPOP2(t *testing.T) {
+	var addr string
+	c := nodetest.New(t, nodetest.Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
+		addr = "127.0.0.1:0"
+		conf.POP2 = []config.POP2{{Listen: addr}}
+	}})
+	m := c.Nodes[0]
+	m.MustSend("a@far.example", "alice@example.test", nodetest.Letter("one"))
+	open := func() *textproto.Conn {
+		conn, err := net.Dial("tcp", m.Node().Addr("pop2").String())
+		require.NoError(t, err)
+		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		p := textproto.NewConn(conn)
+		t.Cleanup(func() { _ = p.Close() })
+		return p
+	}
+	say := func(p *textproto.Conn, line, want string) string {
+		t.Helper()
+		if line != "" {
+			require.NoError(t, p.PrintfLine("%s", line))
+		}
+		got, err := p.ReadLine()
+		require.NoError(t, err)
+		require.Regexp(t, "^"+want, got)
+		return got
+	}
+	p := open()
+	say(p, "", `\+ POP2`)
+	say(p, "HELO alice secret", "#1")
+	other := open()
+	say(other, "", `\+ POP2`)
+	say(other, "HELO alice secret", "-")
+	size, err := strconv.Atoi(say(p, "READ", "=[0-9]+")[1:])
+	require.NoError(t, err)
+	require.NoError(t, p.PrintfLine("RETR"))
+	body := make([]byte, size)
+	_, err = io.ReadFull(p.R, body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "Subject: one")
+	say(p, "ACKD", "=0")
+	say(p, "QUIT", `\+`)
+	found, err := m.Subjects("alice")
+	require.NoError(t, err)
+	require.Empty(t, found)
+}
+
+// TestManyDrainOneSharedMailbox: of all who delete a message at once one is
+// told so, on whatever nodes they are.
+func TestManyDrainOneSharedMailbox(t *testing.T) {
+	const mails, clients = 60, 12
+	c := nodetest.New(t, nodetest.Options{Nodes: 3})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	shared := true
+	require.NoError(t, c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "alice@example.test", admin.UserSet{Shared: &shared}))
+	for i := range mails {
+		c.Nodes[i%3].MustSend("a@far.example", "alice@example.test", nodetest.Letter(strconv.Itoa(i)))
+	}
+	c.Verify()
+	var mu sync.Mutex
+	deleted := map[string]int{} // by UID: numbers differ with the time of the login
+	g, gctx := errgroup.WithContext(ctx)
+	for n := range clients {
+		g.Go(func() error {
+			one, err := c.Nodes[n%3].Login(gctx, "alice")
+			if err != nil {
+				return err
+			}
+			defer one.Close()
+			var uids []string
+			if err := one.UIDL(gctx, func(_ int, uid []byte) { uids = append(uids, string(uid)) }); err != nil {
+				return err
+			}
+			for i := range uids {
+				i = (i + n*mails/clients) % len(uids)
+				if one.Deli(gctx, i+1) == nil {
+					mu.Lock()
+					deleted[uids[i]]++
+					mu.Unlock()
+				}
+			}
+			return one.Quit(gctx)
+		})
+	}
+	require.NoError(t, g.Wait())
+	require.Len(t, deleted, mails)
+	for uid, n := range deleted {
+		require.Equal(t, 1, n, "message %s", uid)
+	}
+	found, err := c.Nodes[1].Subjects("alice")
+	require.NoError(t, err)
+	require.Empty(t, found)
+	c.Verify()
 }

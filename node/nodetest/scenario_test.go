@@ -26,8 +26,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func TestMailIsReadFromAnyNode(t *testing.T) {
 	c := New(t, Options{})
-	letter := Letter("hello") + "..dots\r\n.\tline\r\n8-bit \xc3\xa9\xff\r\n"
 	for i, m := range c.Nodes {
+		letter := Letter(fmt.Sprint("hello", i)) + "..dots\r\n.\tline\r\n8-bit \xc3\xa9\xff\r\n"
 		ctx := within(t, 20*time.Second)
 		s, err := m.Dial(ctx)
 		require.NoError(t, err)

@@ -1,69 +1,154 @@
 package node
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"relay/node/config"
 )
 
-// certificates serves a certificate from files and reads it again when they
-// change.
+// certificates serves certificates from files and reads them again when they
+// change. The name that a client asks for (SNI) chooses among them.
 type certificates struct {
-	cert, key string
-	current   atomic.Pointer[tls.Certificate]
-	stamp     atomic.Int64 // newest modification time seen, Unix nanoseconds
-	looked    atomic.Int64
+	files   []certFiles // the first is for clients that ask for none of the names
+	current atomic.Pointer[[]*tls.Certificate]
+	stamp   atomic.Int64 // newest modification time seen, Unix nanoseconds
+	looked  atomic.Int64
 }
+
+// certFiles is one certificate: two files, or one with both parts.
+type certFiles struct{ cert, key string }
 
 // recheck is how often a handshake looks at the files' times.
 const recheck = 5 * time.Second
 
-func newCertificates(cert, key string) (*certificates, error) {
-	c := &certificates{cert: cert, key: key}
+func newCertificates(t config.TLS) (*certificates, error) {
+	c := &certificates{files: []certFiles{{t.Cert, t.Key}}}
+	for _, f := range t.Certificates {
+		c.files = append(c.files, certFiles{f, f})
+	}
 	return c, c.load()
 }
 
 // load reads the files whatever their times; SIGHUP calls it.
 func (c *certificates) load() error {
 	stamp := c.modified()
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-	if err != nil {
-		return fmt.Errorf("read the certificate named in [tls]: %w", err)
+	pairs := make([]*tls.Certificate, len(c.files))
+	for i, f := range c.files {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return fmt.Errorf("read the certificate %s named in [tls]: %w", f.cert, err)
+		}
+		pairs[i] = &pair
 	}
-	c.current.Store(&pair)
+	c.current.Store(&pairs)
 	c.stamp.Store(stamp)
 	return nil
 }
 
 func (c *certificates) modified() int64 {
 	var newest int64
-	for _, f := range []string{c.cert, c.key} {
-		if st, err := os.Stat(f); err == nil {
-			newest = max(newest, st.ModTime().UnixNano())
+	for _, f := range c.files {
+		for _, name := range []string{f.cert, f.key} {
+			if st, err := os.Stat(name); err == nil {
+				newest = max(newest, st.ModTime().UnixNano())
+			}
 		}
 	}
 	return newest
 }
 
-// get is a tls.Config.GetCertificate. A pair that can not be read leaves the
-// old one in use: half-written files are common while they are being replaced.
-func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// get is a tls.Config.GetCertificate. Files that can not be read leave the old
+// ones in use: half-written files are common while they are being replaced.
+func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := time.Now().UnixNano()
 	if last := c.looked.Load(); now-last > int64(recheck) && c.looked.CompareAndSwap(last, now) && c.modified() != c.stamp.Load() {
 		_ = c.load()
 	}
-	return c.current.Load(), nil
+	pairs := *c.current.Load()
+	if len(pairs) > 1 && hello.ServerName != "" {
+		for _, pair := range pairs {
+			if pair.Leaf.VerifyHostname(hello.ServerName) == nil && hello.SupportsCertificate(pair) == nil {
+				return pair, nil
+			}
+		}
+	}
+	return pairs[0], nil
 }
 
-// config makes the server side's TLS settings.
-func (c *certificates) config(min string) *tls.Config {
-	version := uint16(tls.VersionTLS12)
+// config makes the server side's TLS settings. With ask, clients may show a
+// certificate of their own; what it is worth the session decides.
+func (c *certificates) config(min string, ask bool) *tls.Config {
+	t := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	if min == "1.3" {
-		version = tls.VersionTLS13
+		t.MinVersion = tls.VersionTLS13
 	}
-	return &tls.Config{MinVersion: version, GetCertificate: c.get}
+	if ask {
+		t.ClientAuth = tls.RequestClientCert
+	}
+	return t
+}
+
+// relayers knows the certificates whose owners may relay.
+type relayers struct {
+	prints map[[sha256.Size]byte]bool
+	roots  *x509.CertPool // nil: none
+}
+
+// newRelayers reads the configuration; nil where no certificate is worth
+// anything.
+func newRelayers(c config.Relay) (*relayers, error) {
+	if len(c.ClientCertificates) == 0 && c.ClientCA == "" {
+		return nil, nil
+	}
+	r := &relayers{prints: map[[sha256.Size]byte]bool{}}
+	for _, text := range c.ClientCertificates {
+		b, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+		if err != nil || len(b) != sha256.Size {
+			return nil, fmt.Errorf("[relay] client_certificates: %q is not a SHA-256 fingerprint", text)
+		}
+		r.prints[[sha256.Size]byte(b)] = true
+	}
+	if c.ClientCA != "" {
+		data, err := os.ReadFile(c.ClientCA)
+		if err != nil {
+			return nil, fmt.Errorf("read [relay] client_ca: %w", err)
+		}
+		r.roots = x509.NewCertPool()
+		if !r.roots.AppendCertsFromPEM(data) {
+			return nil, errors.New("[relay] client_ca holds no certificate")
+		}
+	}
+	return r, nil
+}
+
+// may reports whether the client of a connection may relay. The handshake has
+// proved that it has the certificate's key.
+func (r *relayers) may(s *tls.ConnectionState) bool {
+	if r == nil || s == nil || len(s.PeerCertificates) == 0 {
+		return false
+	}
+	leaf := s.PeerCertificates[0]
+	if r.prints[sha256.Sum256(leaf.Raw)] {
+		return true
+	}
+	if r.roots == nil {
+		return false
+	}
+	between := x509.NewCertPool()
+	for _, c := range s.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: r.roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil
 }
 
 // tlsText describes a connection's TLS for Received, history and logs.

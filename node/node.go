@@ -53,6 +53,7 @@ type Node struct {
 	cluster   *cluster.Cluster
 	storage   *storage
 	certs     *certificates
+	relayers  *relayers
 	token     atomic.Pointer[string]
 	mail      *mailer
 	starts    *starts
@@ -104,6 +105,10 @@ func (n *Node) open() error {
 	if err := n.loadSecrets(); err != nil {
 		return err
 	}
+	var err error
+	if n.relayers, err = newRelayers(n.conf.Relay); err != nil {
+		return err
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
@@ -122,7 +127,7 @@ func (n *Node) open() error {
 // loadSecrets reads the certificate and the admin token; Reload does it again.
 func (n *Node) loadSecrets() error {
 	if t := n.conf.TLS; t.Cert != "" && n.certs == nil {
-		certs, err := newCertificates(t.Cert, t.Key)
+		certs, err := newCertificates(t)
 		if err != nil {
 			return err
 		}

@@ -90,7 +90,7 @@ func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {
 	if n.certs == nil || mode == config.TLSNone {
 		return nil
 	}
-	return n.certs.config(n.conf.TLS.MinVersion)
+	return n.certs.config(n.conf.TLS.MinVersion, n.relayers != nil)
 }
 
 // serveWith wraps the admin port.
@@ -153,13 +153,14 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
 			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.Ready,
-			starts: n.starts, throttle: n.throttle, submission: submission, bounce: c.BounceUnknown, log: n.log,
+			starts: n.starts, throttle: n.throttle, relayers: n.relayers, submission: submission, bounce: c.BounceUnknown, log: n.log,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
 		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
 		Limits: smtp.Limits{
 			Connections: lim.SMTPConnections, NetConnections: lim.ConnectionsPerClient, NetMessages: lim.MessagesPerMinute,
+			NetRecipients: lim.RecipientsPerMinute, NetErrors: lim.ErrorsPerMinute, NetBytes: int64(lim.BytesPerMinute),
 		},
 		AuthDelay:     n.wrongPassword,
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
@@ -192,10 +193,20 @@ func (n *Node) wrongPassword(a netip.Addr) time.Duration {
 	return 250 * time.Millisecond
 }
 
-// events writes a protocol server's log lines.
+// events writes a protocol server's log lines: what an operator should hear of
+// without having asked, and the rest for who looks closely.
 func events(log *zap.Logger) func(event string, kv ...any) {
 	sugared := log.Sugar()
-	return func(event string, kv ...any) { sugared.Debugw(event, kv...) }
+	return func(event string, kv ...any) {
+		switch event {
+		case "error", "flooded":
+			sugared.Warnw(event, kv...)
+		case "auth.failed", "tls.failed", "turned":
+			sugared.Infow(event, kv...)
+		default:
+			sugared.Debugw(event, kv...)
+		}
+	}
 }
 
 // within makes a test of membership; nil for no networks.

@@ -26,6 +26,7 @@ type receiver struct {
 	ready      func() error
 	starts     *starts
 	throttle   *throttle
+	relayers   *relayers
 	submission bool
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
@@ -109,7 +110,9 @@ func (s *session) who() *pb.Account {
 }
 
 // privileged clients may relay and use bare local parts.
-func (s *session) privileged() bool { return s.peer.Trusted || s.who() != nil }
+func (s *session) privileged() bool {
+	return s.peer.Trusted || s.who() != nil || s.relayers.may(s.peer.TLS)
+}
 
 // Mail implements smtp.Session.
 func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) error {

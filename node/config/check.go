@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -129,6 +130,14 @@ func (c *Config) checkTLS(r *report) {
 	}
 	if c.TLS.Key != "" && c.TLS.Cert == "" {
 		r.add("tls.cert", "must be set, because tls.key is")
+	}
+	if len(c.TLS.Certificates) > 0 && c.TLS.Cert == "" {
+		r.add("tls.cert", "must be set, because tls.certificates is: it is for clients that ask for no name")
+	}
+	for i, print := range c.Relay.ClientCertificates {
+		if b, err := hex.DecodeString(strings.ReplaceAll(print, ":", "")); err != nil || len(b) != 32 {
+			r.add(fmt.Sprintf("relay.client_certificates[%d]", i), "%q is not a SHA-256 fingerprint of 64 hex digits", print)
+		}
 	}
 	oneOf(r, "tls.min_version", c.TLS.MinVersion, "1.2", "1.3")
 }

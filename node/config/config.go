@@ -142,6 +142,9 @@ type TLS struct {
 	Cert string `toml:"cert"`
 	// Key is the PEM file of its private key.
 	Key string `toml:"key"`
+	// Certificates are further PEM files, each with a certificate, its chain
+	// and its key; the name that a client asks for chooses. Default: none.
+	Certificates []string `toml:"certificates"`
 	// MinVersion is 1.2 or 1.3. Default: 1.2.
 	MinVersion string `toml:"min_version"`
 }
@@ -153,6 +156,12 @@ type Relay struct {
 	TrustedNetworks []netip.Prefix `toml:"trusted_networks"`
 	// MaxMessageSize is announced by SIZE and enforced. Default: 50MB.
 	MaxMessageSize Size `toml:"max_message_size"`
+	// ClientCertificates may relay: SHA-256 fingerprints in hex, with or
+	// without colons. Default: none.
+	ClientCertificates []string `toml:"client_certificates"`
+	// ClientCA is a PEM file; who shows a certificate that it signed may relay.
+	// Default: none.
+	ClientCA string `toml:"client_ca"`
 	// MaxHops is how many Received fields a message may bring. Default: 50.
 	MaxHops int `toml:"max_hops"`
 }
@@ -169,6 +178,11 @@ type Limits struct {
 	// MessagesPerMinute from one client; trusted networks are exempt.
 	// Default: 0.
 	MessagesPerMinute int `toml:"messages_per_minute"`
+	// RecipientsPerMinute, BytesPerMinute and ErrorsPerMinute likewise; a
+	// client with too many errors is answered 421. Default: 0.
+	RecipientsPerMinute int  `toml:"recipients_per_minute"`
+	BytesPerMinute      Size `toml:"bytes_per_minute"`
+	ErrorsPerMinute     int  `toml:"errors_per_minute"`
 	// Recipients of one message. Default: 1000.
 	Recipients int `toml:"recipients"`
 	// Errors in one session before it is ended with 421. Default: 10.

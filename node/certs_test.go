@@ -1,0 +1,103 @@
+package node
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/node/config"
+)
+
+// makeCert writes a certificate with its key into one file. issuer nil: it is a
+// CA that signs itself.
+func makeCert(t *testing.T, name string, issuer *tls.Certificate) (file string, pair *tls.Certificate) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	parent, signer := template, any(key)
+	if issuer == nil {
+		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature
+	} else {
+		parent, signer = issuer.Leaf, issuer.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	require.NoError(t, err)
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	data := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})...)
+	file = filepath.Join(t.TempDir(), name+".pem")
+	require.NoError(t, os.WriteFile(file, data, 0o600))
+	one, err := tls.LoadX509KeyPair(file, file)
+	require.NoError(t, err)
+	return file, &one
+}
+
+// shake makes a handshake and returns what both sides saw.
+func shake(t *testing.T, server, client *tls.Config) (s, c tls.ConnectionState) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	srv, cl := tls.Server(a, server), tls.Client(b, client)
+	done := make(chan error, 1)
+	go func() { done <- srv.Handshake() }()
+	require.NoError(t, cl.Handshake())
+	require.NoError(t, <-done)
+	return srv.ConnectionState(), cl.ConnectionState()
+}
+
+func TestTheNameAskedForChoosesTheCertificate(t *testing.T) {
+	first, _ := makeCert(t, "one.test", nil)
+	second, _ := makeCert(t, "two.test", nil)
+	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}})
+	require.NoError(t, err)
+	for asked, want := range map[string]string{"one.test": "one.test", "two.test": "two.test", "other.test": "one.test", "": "one.test"} {
+		_, got := shake(t, c.config("1.2", false), &tls.Config{ServerName: asked, InsecureSkipVerify: true})
+		require.Equal(t, want, got.PeerCertificates[0].Subject.CommonName, "asked for %q", asked)
+	}
+}
+
+func TestClientCertificatesMayRelay(t *testing.T) {
+	ca, caPair := makeCert(t, "ca.test", nil)
+	_, signed := makeCert(t, "signed.test", caPair)
+	_, known := makeCert(t, "known.test", nil)
+	_, stranger := makeCert(t, "stranger.test", nil)
+	sum := sha256.Sum256(known.Leaf.Raw)
+	r, err := newRelayers(config.Relay{ClientCA: ca, ClientCertificates: []string{hex.EncodeToString(sum[:])}})
+	require.NoError(t, err)
+	c, err := newCertificates(config.TLS{Cert: ca, Key: ca})
+	require.NoError(t, err)
+	for _, one := range []struct {
+		pair *tls.Certificate
+		may  bool
+	}{{signed, true}, {known, true}, {stranger, false}, {nil, false}} {
+		conf := &tls.Config{InsecureSkipVerify: true}
+		if one.pair != nil {
+			conf.Certificates = []tls.Certificate{*one.pair}
+		}
+		state, _ := shake(t, c.config("1.3", true), conf)
+		require.Equal(t, one.may, r.may(&state))
+	}
+	none, err := newRelayers(config.Relay{})
+	require.NoError(t, err)
+	require.False(t, none.may(nil))
+	_, err = newRelayers(config.Relay{ClientCA: filepath.Join(t.TempDir(), "missing")})
+	require.Error(t, err)
+}

@@ -287,6 +287,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("storage", n.storage.watch)
 	start("refresh", n.refresher)
 	start("queue", n.deliver)
+	start("handover", func(ctx context.Context) error { return n.outbound.handOver(ctx, n.queue) })
 	start("maildrops", n.drops.watch)
 	start("throttle", n.throttle.run)
 	start("clients", n.serveClients)

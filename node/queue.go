@@ -37,6 +37,7 @@ type outbound struct {
 	epoch    atomic.Uint64     // this node's session as of the applied state
 	routes   atomic.Pointer[routeTable]
 	owners   atomic.Pointer[spool.Owners]
+	leaving  atomic.Bool // this node is drained: others will have its entries
 }
 
 // waiting converts a queue entry.
@@ -60,7 +61,7 @@ func moment(ms int64) time.Time {
 func (o *outbound) Scan(ctx context.Context, add func(queue.Waiting)) error {
 	return o.replica.Frozen(func(v spool.View, _ uint64) error {
 		session, ok, err := v.Session(o.node)
-		if err != nil || !ok {
+		if err != nil || !ok || o.leaving.Load() {
 			return err
 		}
 		err = v.Owned(session.Epoch, func(id spool.ID, n uint32, r *pb.Recipient) {
@@ -146,7 +147,7 @@ func expiryOf(m *pb.Message, s *pb.Settings, own time.Duration) time.Time {
 // is what fences.
 func (o *outbound) owns(home uint64, id spool.ID) bool {
 	owners, epoch := o.owners.Load(), o.epoch.Load()
-	return owners != nil && epoch != 0 && owners.Of(home, id) == epoch
+	return !o.leaving.Load() && owners != nil && epoch != 0 && owners.Of(home, id) == epoch
 }
 
 // recipients adds those that are open, not parked and ours.
@@ -340,7 +341,7 @@ func (t *routeTable) hop(domain string) string {
 // apply goroutine and does not block.
 func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 	mine := o.epoch.Load()
-	if len(c.Queued) > 0 && mine != 0 {
+	if len(c.Queued) > 0 && mine != 0 && !o.leaving.Load() {
 		add := make([]queue.Waiting, 0, len(c.Queued))
 		for i := range c.Queued {
 			if q := &c.Queued[i]; q.Owner == mine {
@@ -372,7 +373,11 @@ func (o *outbound) refresh(m *queue.Manager) error {
 	routes := routeTable{}
 	var epoch uint64
 	var owners spool.Owners
+	var leaving bool
 	err := o.replica.View(func(v spool.View) (err error) {
+		if leaving, err = leaves(v, o.node); err != nil {
+			return err
+		}
 		if owners, err = v.Owners(); err != nil {
 			return err
 		}
@@ -396,7 +401,8 @@ func (o *outbound) refresh(m *queue.Manager) error {
 		return err
 	}
 	old, before := o.routes.Swap(&routes), o.owners.Swap(&owners)
-	moved := o.epoch.Swap(epoch) != epoch || before == nil || !owners.Equal(*before)
+	left := o.leaving.Swap(leaving) != leaving
+	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
 	if moved || old == nil || !maps.Equal(*old, routes) {
 		m.Reset()

@@ -176,7 +176,8 @@ func (t *tx) adoptOrphans() {
 	}
 }
 
-// adopt moves all that one session owns to others.
+// adopt moves all that one session owns to others. A session that lives must be
+// draining: it asks for this itself when its last attempt is settled.
 func (t *tx) adopt(h *pb.Adopt) *pb.Result {
 	to := h.GetTo()
 	for _, epoch := range to {
@@ -184,15 +185,17 @@ func (t *tx) adopt(h *pb.Adopt) *pb.Result {
 			return t.refuse(pb.Code_STALE, "session %d has ended", epoch)
 		}
 	}
+	from := ""
+	if one := t.epochs[h.From]; one != nil {
+		if from = one.Node; !one.Draining {
+			return t.refuse(pb.Code_STALE, "node %s is not being drained any more", from)
+		}
+	}
 	if len(to) == 0 {
 		to = t.live(h.From)
 	}
 	if len(to) == 0 {
 		return t.refuse(pb.Code_INVALID, "there is no other node to take the queue over")
-	}
-	from := ""
-	if one := t.epochs[h.From]; one != nil {
-		from = one.Node
 	}
 	owned := t.ownedBy(h.From)
 	for i, k := range owned {
@@ -203,8 +206,9 @@ func (t *tx) adopt(h *pb.Adopt) *pb.Result {
 	return res
 }
 
-// drain marks a node as one that gets no more work, or takes the mark off.
-// What it owns goes to the others.
+// drain marks a node as one that gets no more work, or takes the mark off. The
+// node itself hands over what it owns (Adopt) when none of it is under way any
+// more: an entry that moved during an attempt would be delivered twice.
 func (t *tx) drain(h *pb.Drain) *pb.Result {
 	one := t.sessions[h.GetNode()]
 	if one == nil {
@@ -213,10 +217,7 @@ func (t *tx) drain(h *pb.Drain) *pb.Result {
 	one.Draining = !h.Off
 	t.write(key(kSession, one.Node), one)
 	t.changes.Sessions = true
-	if h.Off || len(t.sessions) == 1 {
-		return t.ok()
-	}
-	return t.adopt(&pb.Adopt{From: one.Epoch})
+	return t.ok()
 }
 
 func (t *tx) dropMember(h *pb.DropMember) *pb.Result {

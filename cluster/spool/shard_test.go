@@ -18,6 +18,7 @@ func TestOwnershipThatComesHomeIsAChange(t *testing.T) {
 	first, second := newID(1), newID(17) // of one shard
 	r.do(spool.KindAccept, acceptOf(first, n1, []string{"x@remote.test"}), []byte("body"))
 	r.do(spool.KindDrain, &pb.Drain{Node: "n1"})
+	require.Equal(t, pb.Code_OK, r.do(spool.KindAdopt, &pb.Adopt{From: n1}).Code)
 	r.do(spool.KindDrain, &pb.Drain{Node: "n1", Off: true})
 	r.m.Changes()
 
@@ -30,4 +31,20 @@ func TestOwnershipThatComesHomeIsAChange(t *testing.T) {
 	owners, err := r.view().Owners()
 	require.NoError(t, err)
 	require.Equal(t, n1, owners.Of(n1, second))
+}
+
+// A drain moves nothing by itself: the node may be sending the final dot.
+func TestDrainWaitsForAttempts(t *testing.T) {
+	r := newReplica(t)
+	n1, n2 := r.register("n1", "a"), r.register("n2", "b")
+	under, waits := newID(1), newID(17)
+	for _, id := range []spool.ID{under, waits} {
+		r.do(spool.KindAccept, acceptOf(id, n1, []string{"x@remote.test"}), []byte("body"))
+	}
+	require.Equal(t, pb.Code_STALE, r.do(spool.KindAdopt, &pb.Adopt{From: n1}).Code, "it is not draining")
+	r.do(spool.KindDrain, &pb.Drain{Node: "n1"})
+	require.Equal(t, pb.Code_OK, r.settle(n1, under, 0, 1, pb.State_DELIVERED))
+	require.Equal(t, pb.Code_STALE, r.settle(n2, waits, 0, 1, pb.State_DELIVERED))
+	require.EqualValues(t, 1, r.do(spool.KindAdopt, &pb.Adopt{From: n1}).Count)
+	require.Equal(t, pb.Code_OK, r.settle(n2, waits, 0, 1, pb.State_DELIVERED))
 }

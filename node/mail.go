@@ -39,6 +39,7 @@ var (
 type envelope struct {
 	sender  string
 	rcpts   []rcpt
+	weight  int // of rcpts
 	client  *pb.Client
 	options pb.Message  // only the fields that MAIL parameters set
 	fixUp   bool        // submission: add From, Date and Message-ID where missing

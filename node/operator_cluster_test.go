@@ -14,6 +14,7 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 )
 
@@ -101,6 +102,8 @@ func TestDrain(t *testing.T) {
 	require.Equal(t, "n2", w.owner())
 	_, err = w.Drain(ctx, theBy, "n2", false, false)
 	require.NoError(t, err)
+	require.Equal(t, "n2", w.owner(), "it hands over itself, when no attempt is under way")
+	w.do(spool.KindAdopt, &pb.Adopt{From: w.epochs["n2"]})
 	require.NotEqual(t, "n2", w.owner())
 	w.member("n2").Draining = true
 	s, err := w.Status(ctx)

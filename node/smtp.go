@@ -230,6 +230,9 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 			return replyNoRelay
 		}
 		r.targets = targets
+		if len(s.env.rcpts) > 0 && s.env.weight+r.weight(s.env.sender) > maxWeight {
+			return replyWide
+		}
 		if err := s.mayStillSend(v); err != nil {
 			return err
 		}
@@ -242,6 +245,7 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 		return replyNoRelay
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
+	s.env.weight += r.weight(s.env.sender)
 	return nil
 }
 

@@ -51,7 +51,7 @@ func (n *Node) submit(ctx context.Context, sender string, recipients []string, m
 	if err := n.Ready(); err != nil {
 		return nil, admin.NoQuorum(err.Error())
 	}
-	env := &envelope{sender: sender, fixUp: true, detail: "sent by " + by.Who, client: &pb.Client{
+	env := &envelope{sender: sender, fixUp: true, options: pb.Message{Ours: true}, detail: "sent by " + by.Who, client: &pb.Client{
 		Node: n.conf.Node.ID, Address: "local", Helo: "admin", User: by.Who, Protocol: "HTTP",
 	}}
 	receipt := &admin.Receipt{Node: n.conf.Node.ID, Dialogue: []string{fmt.Sprintf("MAIL FROM:<%s>: 250 2.1.0 Ok", sender)}}

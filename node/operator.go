@@ -67,7 +67,7 @@ var (
 // ports hands the operator to the admin server.
 func (o *operator) ports() admin.Ports {
 	return admin.Ports{
-		Cluster: o, Domains: o, Users: o, Aliases: o, Routes: o, Policy: o, Queue: o,
+		Cluster: o, Domains: o, Users: o, Aliases: o, Signers: o, Routes: o, Policy: o, Queue: o,
 		History: o, Mailboxes: o, Content: o, Mail: o, Audit: o,
 	}
 }

@@ -119,6 +119,9 @@ func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 	}
 	chunks := m.Chunks
 	job.Open = func() (io.ReadCloser, error) { return o.replica.OpenBody(spool.ID(id), chunks, nil) }
+	if m.Ours {
+		job.Open = func() (io.ReadCloser, error) { return o.openSigned(spool.ID(id), m) }
+	}
 	return job
 }
 

@@ -143,6 +143,7 @@ func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) erro
 	if o != nil {
 		setOptions(&env.options, o)
 	}
+	env.options.Ours = s.privileged()
 	s.env = env
 	return nil
 }

@@ -132,6 +132,7 @@ type Ports struct {
 	Domains   Domains
 	Users     Users
 	Aliases   Aliases
+	Signers   Signers
 	Routes    Routes
 	Policy    Policy
 	Queue     Queue

@@ -124,6 +124,7 @@ func (s *server) registerAll() {
 	s.offer(p.Domains != nil, "domains", s.registerDomains, "/v1/domains", "/v1/domains/")
 	s.offer(p.Users != nil, "users", s.registerUsers, "/v1/users", "/v1/users/")
 	s.offer(p.Aliases != nil, "aliases", s.registerAliases, "/v1/aliases", "/v1/aliases/")
+	s.offer(p.Signers != nil, "signing keys", s.registerSigners, "/v1/dkim", "/v1/dkim/")
 	s.offer(p.Routes != nil, "routes", s.registerRoutes, "/v1/routes", "/v1/routes/")
 	s.offer(p.Policy != nil, "settings", s.registerPolicy, "/v1/settings")
 	s.offer(p.Queue != nil, "the queue", s.registerQueue, "/v1/queue", "/v1/queue/")

@@ -386,6 +386,7 @@ type Message struct {
 	BounceOf        []byte                 `protobuf:"bytes,21,opt,name=bounce_of,json=bounceOf,proto3" json:"bounce_of,omitempty"`                      // the id of the message this one reports on
 	ExpiresMs       int64                  `protobuf:"varint,22,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`                  // when the queue gives up; 0: by the retry policy
 	DeliverByTrace  bool                   `protobuf:"varint,40,opt,name=deliver_by_trace,json=deliverByTrace,proto3" json:"deliver_by_trace,omitempty"` // report each relaying
+	Ours            bool                   `protobuf:"varint,41,opt,name=ours,proto3" json:"ours,omitempty"`                                             // handed in by somebody we know: signed when it leaves
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -577,6 +578,13 @@ func (x *Message) GetExpiresMs() int64 {
 func (x *Message) GetDeliverByTrace() bool {
 	if x != nil {
 		return x.DeliverByTrace
+	}
+	return false
+}
+
+func (x *Message) GetOurs() bool {
+	if x != nil {
+		return x.Ours
 	}
 	return false
 }
@@ -5082,7 +5090,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x03tls\x18\x04 \x01(\tR\x03tls\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\xb1\x05\n" +
+	"\asession\x18\a \x01(\tR\asession\"\xc5\x05\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1d\n" +
 	"\n" +
@@ -5114,7 +5122,8 @@ const file_spool_proto_rawDesc = "" +
 	"\tbounce_of\x18\x15 \x01(\fR\bbounceOf\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\x12(\n" +
-	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\"\x94\x03\n" +
+	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
+	"\x04ours\x18) \x01(\bR\x04ours\"\x94\x03\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +

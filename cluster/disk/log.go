@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 )
 
@@ -112,7 +113,9 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	}
 	l = &Log{o: o, path: path}
 	l.cache.limit = o.CacheBytes
-	if err := l.ledger.read(path); err != nil {
+	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("disk: %s is in use: does another relayd run on this data directory? (%w)", path, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("disk: read %s: %w", path, err)
 	}
 	db, err := raftboltdb.New(boltOptions(path, o))

@@ -102,6 +102,7 @@ func TestLogIsForOneProcess(t *testing.T) {
 	openLog(t, dir)
 	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
 	require.ErrorIs(t, err, berrors.ErrTimeout)
+	require.ErrorContains(t, err, "another relayd")
 }
 
 func TestLogIsGrownOnce(t *testing.T) {

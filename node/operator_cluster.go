@@ -92,6 +92,11 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID]))
 	}
 	s.Problems = append(s.Problems, o.problems(&raft, s, state)...)
+	for _, n := range s.Nodes {
+		if said[n.ID].Full {
+			s.Problems = append(s.Problems, fmt.Sprintf("node %s refuses new mail: the disk of its data directory is past the watermark of [storage]; make room or lower it", n.ID))
+		}
+	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
 }

@@ -183,6 +183,28 @@ func messageID(text string) (spool.ID, error) {
 	return id, nil
 }
 
+// message reads an id that an operator gave. Where this node does not know it,
+// it catches up first, if it can: the id may have been told to a client by
+// another node a moment ago.
+func (o *operator) message(ctx context.Context, text string) (spool.ID, error) {
+	id, err := messageID(text)
+	if err != nil {
+		return id, err
+	}
+	known := false
+	err = o.replica.View(func(v spool.View) error { _, known, err = v.Message(id); return err })
+	if err != nil || known {
+		return id, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+	defer cancel()
+	_ = o.replica.Consistent(ctx) // without a majority this node tells what it knows
+	return id, nil
+}
+
+// catchUpWithin bounds the wait for a message that may not exist.
+const catchUpWithin = time.Second
+
 // toID reads the 16 octets of an id in a record.
 func toID(b []byte) (id spool.ID, ok bool) {
 	if len(b) != len(id) {

@@ -21,7 +21,7 @@ const (
 
 // Trace implements admin.History.
 func (o *operator) Trace(ctx context.Context, text string) (*admin.Trace, error) {
-	id, err := messageID(text)
+	id, err := o.message(ctx, text)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -63,6 +64,22 @@ func TestTrace(t *testing.T) {
 	}
 	_, err = w.Trace(ctx, w.newID().String())
 	require.ErrorIs(t, err, admin.ErrNotFound)
+}
+
+// An id that a client was told by another node a moment ago is no stranger.
+func TestTraceCatchesUp(t *testing.T) {
+	w := newWorld(t)
+	id := w.newID()
+	w.made-- // the next message gets it
+	_, err := w.Trace(t.Context(), id.String())
+	require.ErrorContains(t, err, "there is no message")
+	w.rep.arrive = func() { w.accept("s@x.test", "r@y.test") }
+	got, err := w.Trace(t.Context(), id.String())
+	require.NoError(t, err)
+	require.Equal(t, id.String(), got.ID)
+	w.rep.arrive, w.rep.fail = nil, errors.New("no majority")
+	_, err = w.Trace(t.Context(), id.String())
+	require.NoError(t, err, "what is known is told without a majority")
 }
 
 func TestFind(t *testing.T) {

@@ -31,7 +31,7 @@ type dossier struct {
 
 // Message implements admin.Queue.
 func (o *operator) Message(ctx context.Context, text string) (*admin.QueueDetail, error) {
-	id, err := messageID(text)
+	id, err := o.message(ctx, text)
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +242,8 @@ func (d *dossier) due(r *pb.Recipient, i int) string {
 }
 
 // Open implements admin.Queue.
-func (o *operator) Open(_ context.Context, text string) (io.ReadCloser, int64, error) {
-	id, err := messageID(text)
+func (o *operator) Open(ctx context.Context, text string) (io.ReadCloser, int64, error) {
+	id, err := o.message(ctx, text)
 	if err != nil {
 		return nil, 0, err
 	}

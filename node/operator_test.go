@@ -36,7 +36,8 @@ type fakeReplica struct {
 	index   uint64
 	clock   time.Time
 	epoch   uint64
-	fail    error // of the next proposals
+	fail    error  // of the next proposals
+	arrive  func() // what comes with a Consistent
 	frames  []spool.Frame
 }
 
@@ -92,8 +93,13 @@ func (r *fakeReplica) OpenBody(id spool.ID, chunks uint32, prefix []byte) (io.Re
 }
 
 func (r *fakeReplica) WaitApplied(context.Context, uint64) error { return nil }
-func (r *fakeReplica) Consistent(context.Context) error          { return r.fail }
-func (r *fakeReplica) Epoch() uint64                             { return r.epoch }
+func (r *fakeReplica) Consistent(context.Context) error {
+	if r.arrive != nil {
+		r.arrive()
+	}
+	return r.fail
+}
+func (r *fakeReplica) Epoch() uint64 { return r.epoch }
 
 // fakeMembers is the membership of a cluster whose other nodes are functions.
 type fakeMembers struct {

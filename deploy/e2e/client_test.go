@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -81,14 +82,16 @@ func (c *client) begin(from string, to []string) error {
 	return err
 }
 
-// finish sends the message, whose lines end in CRLF and do not begin with a dot,
-// and returns the id in the 250.
+// finish sends the message, whose lines end in CRLF, and returns the id in the
+// 250.
 func (c *client) finish(message io.Reader) (string, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(max(c.patience, time.Minute)))
-	if _, err := io.Copy(c.out, message); err != nil {
+	w := textproto.NewWriter(c.out).DotWriter()
+	_, err := io.Copy(w, message)
+	if err = errors.Join(err, w.Close()); err != nil {
 		return "", err
 	}
-	text, err := c.say(250, ".")
+	text, err := c.reply(250)
 	if err != nil {
 		return "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -37,11 +38,10 @@ type state struct {
 	Leader   string
 	Problems []string
 	Nodes    []struct {
-		ID, State, Role   string
-		Applied, Lag      uint64
-		Owned             uint64
-		POP3Sessions      int `json:"pop3_sessions"`
-		Installs, Version any
+		ID, State, Role string
+		Applied, Lag    uint64
+		Owned           uint64
+		POP3Sessions    int `json:"pop3_sessions"`
 	}
 	Queue struct{ Messages, Recipients uint64 }
 }
@@ -88,10 +88,13 @@ func (d *Dev) status(node int) (s state, err error) {
 	return s, err
 }
 
-// settings sets the replicated settings.
-func (d *Dev) settings(values map[string]any) {
+// settings changes replicated settings and leaves the others.
+func (d *Dev) settings(change map[string]any) {
 	d.t.Helper()
-	require.NoError(d.t, d.call(1, http.MethodPut, "/v1/settings", values, nil))
+	all := map[string]any{}
+	require.NoError(d.t, d.call(1, http.MethodGet, "/v1/settings", nil, &all))
+	maps.Copy(all, change)
+	require.NoError(d.t, d.call(1, http.MethodPut, "/v1/settings", all, nil))
 }
 
 // timeline is what trace tells.

@@ -42,7 +42,6 @@ type parcel struct {
 	name string
 	to   []string
 	text string
-	mu   sync.Mutex
 	ids  []string // of each 250; the senders stop after the first
 }
 
@@ -75,11 +74,10 @@ func parcels(accounts []string, run int) []*parcel {
 
 // load is what a run of the senders tells.
 type load struct {
-	acked   atomic.Int64
-	mu      sync.Mutex
-	errors  map[string]int
-	stalls  []time.Duration // from the first try of a message to its 250
-	aliased int
+	acked  atomic.Int64
+	mu     sync.Mutex
+	errors map[string]int
+	stalls []time.Duration // from the first try of a message to its 250
 }
 
 func (l *load) failed(err error) {

@@ -121,7 +121,9 @@ func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) erro
 		return replyFull
 	}
 	if err := s.ready(); err != nil {
-		return mapError(err)
+		r := *replyNotReady
+		r.Code, r.Cause = 451, err // the session may outlive what is wrong
+		return &r
 	}
 	if from != "" && !strings.Contains(from, "@") {
 		if !s.privileged() {

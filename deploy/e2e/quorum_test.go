@@ -61,6 +61,7 @@ func majorityDies(t *testing.T, led bool) {
 	asked = time.Now()
 	_, err = idle.send("bob@example.test", []string{"alice@example.test"}, message("refused"))
 	turnedAway(t, "a transaction on an open connection", err, asked)
+	require.ErrorContains(t, err, "4.3.2")
 	line, err := held.say("QUIT")
 	require.Error(t, err, "a deletion was promised: %s", line)
 	t.Logf("QUIT with a deletion: %v", err)

@@ -91,11 +91,16 @@ func TestThrottleRuns(t *testing.T) {
 		w.clock = time.Now()
 		one := newTestThrottle(w, "n1")
 		go func() { _ = one.run(t.Context()) }()
-		frames := len(w.frames)
+		proposed := func() int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return len(w.frames)
+		}
+		frames := proposed()
 		for range 50 {
 			one.failed(netip.MustParseAddr("192.0.2.7"))
 			time.Sleep(100 * time.Millisecond)
 		}
-		require.InDelta(t, 5, len(w.frames)-frames, 1, "about one a second")
+		require.InDelta(t, 5, proposed()-frames, 1, "about one a second")
 	})
 }

@@ -112,7 +112,7 @@ func (c *Cluster) member(i int, dir string) *Member {
 	conf.Node = config.Node{ID: m.ID, Hostname: m.ID + ".example.test", DataDir: filepath.Join(dir, "data")}
 	conf.Cluster.Listen = freeAddr(c.t)
 	conf.Cluster.Advertise = conf.Cluster.Listen
-	c.links.names[conf.Cluster.Listen] = m.ID
+	c.links.name(conf.Cluster.Listen, m.ID)
 	mx, pop := config.NewSMTP(), config.NewPOP3()
 	mx.Listen, pop.Listen = freeAddr(c.t), freeAddr(c.t)
 	conf.SMTP, conf.POP3 = []config.SMTP{mx}, []config.POP3{pop}

@@ -28,6 +28,13 @@ func newLinks() *links {
 
 var errCut = errors.New("nodetest: the link is cut")
 
+// name says which node listens at an address.
+func (l *links) name(addr, node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names[addr] = node
+}
+
 // dial is the node.Options.Dial of one node.
 func (l *links) dial(from string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {

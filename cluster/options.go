@@ -56,9 +56,9 @@ type Tuning struct {
 
 	LogBytes   int64         // 256 MiB: size of the log that makes a snapshot due
 	GrowTo     int64         // 256 MiB: the log's file is grown once to this; negative: not at all
-	LogCache   int64         // 32 MiB: entries kept in memory
+	LogCache   int64         // 8 MiB: entries kept in memory
 	StallAfter time.Duration // 10 s: a write to the log that takes longer ends the process
-	MemTable   int64         // 64 MiB
+	MemTable   int64         // 16 MiB
 	BlockCache int64         // 64 MiB
 	Sweep      time.Duration // 10 s
 	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
@@ -90,9 +90,9 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Deadline, 10*time.Second)
 	or(&t.LogBytes, 256<<20)
 	or(&t.GrowTo, 256<<20)
-	or(&t.LogCache, 32<<20)
+	or(&t.LogCache, 8<<20)
 	or(&t.StallAfter, 10*time.Second)
-	or(&t.MemTable, 64<<20)
+	or(&t.MemTable, 16<<20)
 	or(&t.BlockCache, 64<<20)
 	or(&t.Sweep, 10*time.Second)
 	or(&t.Orphans, time.Hour)

@@ -30,18 +30,9 @@ func (c *conn) capabilities() []string {
 		add(mechanisms != nil, "USER", "SASL "+strings.Join(mechanisms, " "))
 		add(cfg.TLS != nil && c.peer.TLS == nil && !c.utf8, "STLS")
 	}
-	delay := cfg.LoginDelay
-	if c.state == transaction {
-		delay = max(delay, c.delay)
-	}
-	add(delay > 0, "LOGIN-DELAY "+strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10))
-	if c.state == authorization {
-		add(cfg.Retention.Announce, cfg.Retention.tag())
-	} else {
-		r := c.keeps
-		r.PerUser = false
-		add(r.Announce, r.tag())
-	}
+	keeps, delay, differs := c.policies()
+	add(delay > 0, "LOGIN-DELAY "+strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10)+differs)
+	add(keeps.Announce, keeps.tag())
 	add(on&UTF8 != 0, "UTF8 USER")
 	add(on&Lang != 0, "LANG")
 	add(on&UIDParam != 0, "UID-PARAM")
@@ -50,6 +41,26 @@ func (c *conn) capabilities() []string {
 	add(on&Qaut != 0, "QAUT")
 	add(cfg.Implementation != "-", "IMPLEMENTATION "+cfg.Implementation)
 	return list
+}
+
+// policies are what holds for this user, or before login for the strictest of
+// all; differs is the mark of the latter.
+func (c *conn) policies() (keeps Retention, delay time.Duration, differs string) {
+	cfg := &c.srv.cfg
+	switch {
+	case c.state != authorization:
+		keeps, delay = c.keeps, max(cfg.LoginDelay, c.delay)
+		keeps.PerUser = false
+	case cfg.Policies == nil:
+		keeps, delay = cfg.Retention, cfg.LoginDelay
+	default:
+		keeps, delay = cfg.Policies()
+		if delay > cfg.LoginDelay {
+			differs = " USER"
+		}
+		delay = max(delay, cfg.LoginDelay)
+	}
+	return keeps, delay, differs
 }
 
 func (r Retention) tag() string {

@@ -99,7 +99,7 @@ func (c *conn) run() {
 	ip := c.peer.Remote.Addr()
 	c.peer.Trusted = c.srv.cfg.Trusted != nil && c.srv.cfg.Trusted(ip)
 	c.host = network(ip)
-	if !c.srv.admit(c.host) {
+	if !c.srv.admit(c.host, c.exempt()) {
 		if !c.srv.cfg.ImplicitTLS {
 			c.err("SYS/TEMP", tTooMany)
 			_ = c.flush()
@@ -111,6 +111,12 @@ func (c *conn) run() {
 		return
 	}
 	c.group.speak(c)
+}
+
+// exempt reports whether the limits per host do not hold for the peer.
+func (c *conn) exempt() bool {
+	exempt := c.srv.cfg.Limits.Exempt
+	return exempt != nil && exempt(c.peer.Remote.Addr())
 }
 
 // rescue keeps one broken session from taking the others with it.

@@ -85,8 +85,10 @@ func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Ma
 		c.loginFailed(user, ErrAuth)
 		return false
 	}
-	drop, err := enter(c.ctx)
-	if err == nil && c.srv.tooSoon(user) {
+	ctx, cancel := c.loginTime()
+	drop, err := enter(ctx)
+	cancel()
+	if err == nil && c.srv.tooSoon(owner(user, drop)) {
 		_ = drop.Close()
 		err = ErrLoginDelay
 	}
@@ -98,6 +100,12 @@ func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Ma
 	c.srv.stats.Logins.Add(1)
 	c.log("login", "mechanism", mechanism, "messages", c.left, "octets", c.leftSize)
 	return true
+}
+
+// loginTime bounds a login: who waits for longer than a client does has no one to
+// answer to.
+func (c *conn) loginTime() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.ctx, c.srv.cfg.LoginWithin)
 }
 
 func (c *conn) loginFailed(user string, err error) {

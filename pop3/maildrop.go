@@ -107,7 +107,9 @@ type Maildrop interface {
 	// Commit deletes the messages, all or none, and where release is set gives
 	// up the lock in the same step. It returns nil only when that is durable.
 	// After an error nothing has changed and the lock is still held, except
-	// where Lost tells otherwise. The numbers ascend.
+	// where Lost tells otherwise, and except after ErrUncertain: then only Close
+	// may follow, and what it leaves behind is seen at the next login. The
+	// numbers ascend.
 	Commit(ctx context.Context, deleted []int, release bool) error
 	// Close gives up the lock where it is still held, and deletes nothing. It
 	// is the last call, except after a successful Wake, which replaces the
@@ -116,8 +118,9 @@ type Maildrop interface {
 	// Lost is closed when the lock, or this node's right to act on it, has been
 	// lost. The session is then cut at once. It may be nil.
 	Lost() <-chan struct{}
-	// LostReason says why, for the client to read: one line, no secrets. It is
-	// called after Lost was closed.
+	// LostReason says why, for the client to read: one line, no secrets. One of
+	// the Lost… constants is told in the client's language. It is called after
+	// Lost was closed.
 	LostReason() string
 	// Wake takes the lock again after Commit released it, checks that the user
 	// may still come in, and returns the maildrop with a fresh list. Errors are
@@ -132,6 +135,20 @@ type Live interface {
 	// is the same whenever the UID is asked for. ErrNoMessage: there is none.
 	Late(ctx context.Context, uid string) (i int, size int64, err error)
 }
+
+// Owner is a Maildrop that knows its user by one name, whatever the client typed
+// at login. What is counted or timed per user goes by it.
+type Owner interface {
+	Owner() string
+}
+
+// Reasons to lose a maildrop.
+const (
+	LostToOperator = "the lock was broken by the operator, marked messages are kept"
+	LostMajority   = "this node has lost contact with the majority, marked messages are kept"
+	LostSession    = "the session of this node has ended, and its locks with it; marked messages are kept"
+	LostState      = "this node's state was replaced by a newer one, marked messages are kept"
+)
 
 // ReadOnly is a Maildrop from which a client may be barred to delete.
 type ReadOnly interface {
@@ -168,6 +185,7 @@ var (
 	ErrPermanent  = errors.New("pop3: this needs a person")           // [SYS/PERM]
 	ErrReadOnly   = errors.New("pop3: the maildrop is read-only")     // [READ-ONLY]
 	ErrNoMessage  = errors.New("pop3: no such message")
+	ErrUncertain  = errors.New("pop3: whether it was done is not known") // [SYS/TEMP], and the session ends
 )
 
 // InUseError says that the secret was right, but another session holds the

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // POP2 is RFC 937: one letter or sign decides what a reply means, and anything
@@ -52,17 +54,50 @@ func (p *pop2) run() {
 		case err == errTooLong:
 			p.fail("command line too long")
 		case err != nil:
-			c.hangUp(err)
-			c.partial = true // nothing to say in terms of POP3
+			p.hangUp(err)
 			return
 		default:
 			p.dispatch(string(line))
 		}
 	}
-	c.partial = true
-	if !c.isCut() {
+	p.hangUp(nil)
+}
+
+// hangUp ends the session. Whoever is still there to read it is told why: a
+// session that timed out or was cut ends in an error like any other.
+func (p *pop2) hangUp(err error) {
+	c := p.conn
+	silent := c.partial // inside a message only the end of the connection can be seen
+	c.partial = true    // and nothing more is to be said in terms of POP3
+	if err != nil {
+		c.hangUp(err)
+	}
+	switch {
+	case c.isCut():
+		p.cutWords(silent)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		p.fail("silent for too long, nothing was deleted")
+	default:
 		_ = c.flush()
 	}
+}
+
+// cutWords is farewell in the terms of POP2.
+func (p *pop2) cutWords(silent bool) {
+	c := p.conn
+	c.mu.Lock()
+	why := *c.dead
+	c.mu.Unlock()
+	if silent || c.closing || c.outErr != nil {
+		return
+	}
+	if why.words == "" {
+		why.words = texts[why.text][english]
+	}
+	c.say(append(p.line(), "- "+oneLine(why.words)...))
+	_ = c.raw.SetWriteDeadline(time.Now().Add(lastWords))
+	_, _ = c.nc.Write(c.out)
+	c.out = c.out[:0]
 }
 
 // fail says why and ends the session; nothing is deleted.

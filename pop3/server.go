@@ -62,9 +62,15 @@ type ServerConfig struct {
 	SleepLogout  time.Duration // the same after SLEE. 0: 1h
 	WriteTimeout time.Duration // for a client that takes no octet. 0: 2m
 	CommitWithin time.Duration // before an answer to QUIT has to be given. 0: 15s
+	LoginWithin  time.Duration // before one to a login or WAKE has. 0: 15s
 	// LoginDelay is announced, and enforced for the logins that this server has
 	// seen; the Backend knows of those elsewhere. 0: none.
 	LoginDelay time.Duration
+	// Policies says before login what holds for the strictest of the users, where
+	// they differ: the longest login delay and the shortest retention (RFC 2449
+	// §6.5, §6.7). It is asked for each CAPA, by many goroutines. Nil: LoginDelay
+	// and Retention hold for all.
+	Policies func() (Retention, time.Duration)
 	// Retention is what EXPIRE says before login, and after it where the
 	// maildrop is no Keeper.
 	Retention Retention
@@ -87,8 +93,11 @@ type Limits struct {
 	PerHost         int // connections of one client address (IPv6: /64)
 	SleepingPerUser int
 	SleepingPerHost int
-	Errors          int // bad commands before login. 0: 25
-	Logins          int // failed logins on one connection. 0: 10
+	// Exempt names the addresses that the limits per host do not hold for. Nil:
+	// none.
+	Exempt func(netip.Addr) bool
+	Errors int // bad commands before login. 0: 25
+	Logins int // failed logins on one connection. 0: 10
 }
 
 // Stats counts since the server was made.
@@ -172,6 +181,7 @@ func (c *ServerConfig) fill() {
 	set(&c.SleepLogout, time.Hour)
 	set(&c.WriteTimeout, 2*time.Minute)
 	set(&c.CommitWithin, 15*time.Second)
+	set(&c.LoginWithin, 15*time.Second)
 	if c.Hostname == "" {
 		c.Hostname = "localhost"
 	}
@@ -345,12 +355,13 @@ func (s *Server) all(g *group) []*conn {
 	return list
 }
 
-// admit counts a connection in for its host, or refuses it.
-func (s *Server) admit(host netip.Addr) bool {
+// admit counts a connection in for its host, or refuses it. A free host may have
+// as many as there are.
+func (s *Server) admit(host netip.Addr, free bool) bool {
 	l := s.cfg.Limits
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.Connections > 0 && len(s.conns) > l.Connections || l.PerHost > 0 && s.hosts[host] >= l.PerHost {
+	if l.Connections > 0 && len(s.conns) > l.Connections || l.PerHost > 0 && !free && s.hosts[host] >= l.PerHost {
 		return false
 	}
 	s.hosts[host]++
@@ -366,12 +377,12 @@ func (s *Server) discharge(host netip.Addr) {
 }
 
 // lieDown counts a sleeping session in, or refuses it.
-func (s *Server) lieDown(user string, host netip.Addr) bool {
+func (s *Server) lieDown(user string, host netip.Addr, free bool) bool {
 	l, h := s.cfg.Limits, "\x00"+host.String()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l.SleepingPerUser > 0 && s.sleepers[user] >= l.SleepingPerUser ||
-		l.SleepingPerHost > 0 && s.sleepers[h] >= l.SleepingPerHost {
+		l.SleepingPerHost > 0 && !free && s.sleepers[h] >= l.SleepingPerHost {
 		return false
 	}
 	s.sleepers[user]++

@@ -14,10 +14,11 @@ import (
 type session struct {
 	drop     Maildrop
 	msgs     List
-	user     string
-	marked   bits // by DELE
-	gone     bits // by DELI
-	fetched  bits // by RETR, where EXPIRE is 0
+	user     string // as typed
+	owner    string // the same user by one name
+	marked   bits   // by DELE
+	gone     bits   // by DELI
+	fetched  bits   // by RETR, where EXPIRE is 0
 	nMarked  int
 	left     int // neither marked nor gone
 	leftSize int64
@@ -51,7 +52,7 @@ type message struct {
 
 // enterMaildrop makes the connection's session a new view of a maildrop.
 func (c *conn) enterMaildrop(user string, drop Maildrop) {
-	s := &session{drop: drop, msgs: drop.List(), user: user, keeps: c.srv.cfg.Retention}
+	s := &session{drop: drop, msgs: drop.List(), user: user, owner: owner(user, drop), keeps: c.srv.cfg.Retention}
 	s.index.list = s.msgs
 	s.count()
 	if r, ok := drop.(ReadOnly); ok {
@@ -70,6 +71,14 @@ func (c *conn) enterMaildrop(user string, drop Maildrop) {
 	c.bad, c.fails = 0, 0
 	c.srv.stats.LoggedIn.Add(1)
 	c.watch(drop)
+}
+
+// owner is the one name that a maildrop's user goes by.
+func owner(user string, drop Maildrop) string {
+	if o, ok := drop.(Owner); ok {
+		return o.Owner()
+	}
+	return user
 }
 
 // count sets left and leftSize by the sets.
@@ -106,11 +115,15 @@ func (c *conn) watch(drop Maildrop) {
 // cutLost cuts the connection unless the watch has ended meanwhile.
 func (c *conn) cutLost(watch chan struct{}, drop Maildrop) {
 	words := drop.LostReason()
+	why := reason{text: tTemporary, words: words}
+	if t, ok := losses[words]; ok {
+		why = reason{text: t}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.holding == watch && c.dead == nil {
 		c.srv.stats.Lost.Add(1)
-		c.cutLocked(reason{text: tTemporary, words: words})
+		c.cutLocked(why)
 	}
 }
 
@@ -157,7 +170,7 @@ func (c *conn) leaveMaildrop() {
 func (c *conn) wakeUp() {
 	if c.session.asleep {
 		c.session.asleep = false
-		c.srv.getUp(c.session.user, c.host)
+		c.srv.getUp(c.session.owner, c.host)
 	}
 }
 
@@ -413,7 +426,7 @@ func (c *conn) deli(arg []byte) {
 	}
 	s := c.session
 	if err := c.commit([]int{m.i}, false); err != nil {
-		c.refuse(err, tUnsaved)
+		c.uncommitted(err)
 		return
 	}
 	if m.late != nil {
@@ -488,6 +501,18 @@ func (c *conn) commit(list []int, release bool) error {
 	return nil
 }
 
+// uncommitted answers a commit that failed. Where it is not known what became of
+// it the session has no ground to stand on any more, neither its marks nor its
+// lock, and ends.
+func (c *conn) uncommitted(err error) {
+	if errors.Is(err, ErrUncertain) {
+		c.closing = true
+		c.err("SYS/TEMP", tUncertain)
+		return
+	}
+	c.refuse(err, tUnsaved)
+}
+
 // update commits the session's deletions and gives up the lock, in one step. It
 // has answered where ok is false; the session then goes on unless it is ending.
 func (c *conn) update() (deleted int, ok bool) {
@@ -495,7 +520,7 @@ func (c *conn) update() (deleted int, ok bool) {
 	list := s.deletions()
 	c.unwatch()
 	if err := c.commit(list, true); err != nil {
-		c.refuse(err, tUnsaved)
+		c.uncommitted(err)
 		if !c.closing {
 			c.watch(s.drop)
 		}
@@ -524,7 +549,7 @@ func (c *conn) quit(_ []byte) {
 // slee commits and releases, but keeps the connection and the user.
 func (c *conn) slee(_ []byte) {
 	s := c.session
-	if !c.srv.lieDown(s.user, c.host) {
+	if !c.srv.lieDown(s.owner, c.host, c.exempt()) {
 		c.err("", tSleepers)
 		return
 	}
@@ -544,7 +569,9 @@ func (c *conn) slee(_ []byte) {
 // session which SLEE ended.
 func (c *conn) wake(_ []byte) {
 	old := c.session
-	drop, err := old.drop.Wake(c.ctx)
+	ctx, cancel := c.loginTime()
+	drop, err := old.drop.Wake(ctx)
+	cancel()
 	if err != nil {
 		c.log("wake failed", "error", err)
 		c.refuse(err, tTemporary)

@@ -32,6 +32,11 @@ const (
 	tPermanent
 	tTemporary
 	tUnsaved
+	tUncertain
+	tLostToOperator
+	tLostMajority
+	tLostSession
+	tLostState
 	tReadOnly
 	tMechanisms
 	tNoMechanism
@@ -113,6 +118,11 @@ var texts = [numTexts][numLangs]string{
 	tPermanent:      {"the maildrop needs the administrator's attention", "das Postfach braucht den Verwalter", "la boîte requiert l'administrateur", "el buzón requiere al administrador", "邮箱需要管理员处理"},
 	tTemporary:      {"temporary failure, try again later", "vorübergehende Störung, später wieder versuchen", "panne temporaire, réessayez plus tard", "fallo temporal, inténtelo más tarde", "暂时故障，请稍后再试"},
 	tUnsaved:        {"deletions could not be saved, nothing was deleted", "Löschen nicht gespeichert, nichts wurde gelöscht", "suppressions non enregistrées, rien n'a été effacé", "no se guardó el borrado, no se borró nada", "删除未能保存，未删除任何邮件"},
+	tUncertain:      {"it is not known whether the deletions were saved, log in again to see", "unbekannt, ob das Löschen gespeichert wurde; neu anmelden und nachsehen", "impossible de savoir si les suppressions ont été enregistrées, reconnectez-vous pour vérifier", "no se sabe si se guardó el borrado, entre de nuevo para comprobarlo", "无法确定删除是否已保存，请重新登录查看"},
+	tLostToOperator: {LostToOperator, "der Verwalter hat die Sperre aufgehoben, vorgemerkte Nachrichten bleiben", "l'administrateur a levé le verrou, les messages marqués sont conservés", "el administrador ha roto el bloqueo, los mensajes marcados se conservan", "管理员已解除锁定，已标记的邮件予以保留"},
+	tLostMajority:   {LostMajority, "dieser Knoten hat die Mehrheit verloren, vorgemerkte Nachrichten bleiben", "ce nœud a perdu le contact avec la majorité, les messages marqués sont conservés", "este nodo ha perdido el contacto con la mayoría, los mensajes marcados se conservan", "此节点已与多数节点失去联系，已标记的邮件予以保留"},
+	tLostSession:    {LostSession, "die Sitzung dieses Knotens ist zu Ende, und damit seine Sperren; vorgemerkte Nachrichten bleiben", "la session de ce nœud est terminée, et ses verrous avec elle ; les messages marqués sont conservés", "la sesión de este nodo ha terminado, y con ella sus bloqueos; los mensajes marcados se conservan", "此节点的会话已结束，其锁定随之失效；已标记的邮件予以保留"},
+	tLostState:      {LostState, "der Zustand dieses Knotens wurde durch einen neueren ersetzt, vorgemerkte Nachrichten bleiben", "l'état de ce nœud a été remplacé par un plus récent, les messages marqués sont conservés", "el estado de este nodo fue sustituido por otro más nuevo, los mensajes marcados se conservan", "此节点的状态已被较新的状态取代，已标记的邮件予以保留"},
 	tReadOnly:       {"the maildrop is read-only", "das Postfach ist schreibgeschützt", "la boîte est en lecture seule", "el buzón es de solo lectura", "邮箱为只读"},
 	tMechanisms:     {"mechanisms follow", "Verfahren folgen", "liste des mécanismes", "lista de mecanismos", "认证机制如下"},
 	tNoMechanism:    {"unknown mechanism", "unbekanntes Verfahren", "mécanisme inconnu", "mecanismo desconocido", "未知认证机制"},
@@ -142,6 +152,11 @@ var texts = [numTexts][numLangs]string{
 	tTooMany:        {"too many connections, try again later", "zu viele Verbindungen, später wieder versuchen", "trop de connexions, réessayez plus tard", "demasiadas conexiones, inténtelo más tarde", "连接过多，请稍后再试"},
 	tTooManyErrors:  {"too many errors, goodbye", "zu viele Fehler, auf Wiedersehen", "trop d'erreurs, au revoir", "demasiados errores, adiós", "错误过多，再见"},
 	tStopping:       {"server is stopping, nothing was deleted", "Server hält an, nichts wurde gelöscht", "le serveur s'arrête, rien n'a été effacé", "el servidor se detiene, no se borró nada", "服务器正在停止，未删除任何邮件"},
+}
+
+// losses are the reasons to lose a maildrop that have words in every language.
+var losses = map[string]text{
+	LostToOperator: tLostToOperator, LostMajority: tLostMajority, LostSession: tLostSession, LostState: tLostState,
 }
 
 // appendText appends a text with its numbers and its string put in.

@@ -153,7 +153,18 @@ var options = map[string]func(t *testing.T, cfg *pop3.ServerConfig, store *pop3t
 			t.Fatalf("no limit %q", name)
 		}
 	},
-	"pop2": func(*testing.T, *pop3.ServerConfig, *pop3test.Store, string) {},
+	"policies": func(t *testing.T, cfg *pop3.ServerConfig, _ *pop3test.Store, v string) {
+		days, delay, _ := strings.Cut(v, " ")
+		n, err := strconv.Atoi(days)
+		require.NoError(t, err)
+		d, err := time.ParseDuration(delay)
+		require.NoError(t, err)
+		cfg.Policies = func() (pop3.Retention, time.Duration) {
+			return pop3.Retention{Announce: true, Days: n, PerUser: true}, d
+		}
+	},
+	"exempt": func(_ *testing.T, cfg *pop3.ServerConfig, _ *pop3test.Store, _ string) { cfg.Limits.Exempt = everybody },
+	"pop2":   func(*testing.T, *pop3.ServerConfig, *pop3test.Store, string) {},
 }
 
 func extensions(t *testing.T, names string) (set pop3.Extension) {
@@ -166,11 +177,12 @@ func extensions(t *testing.T, names string) (set pop3.Extension) {
 }
 
 // calls are what transcripts can do to the store.
-func calls(store *pop3test.Store) map[string]func(string) error {
+func calls(store *pop3test.Store, s *serving) map[string]func(string) error {
 	failures := map[string]error{
 		"broken": pop3test.ErrBroken, "permanent": fmt.Errorf("wrapped: %w", pop3.ErrPermanent),
 		"throttled": pop3.ErrThrottled, "delay": pop3.ErrLoginDelay, "mend": nil,
 		"inuse": &pop3.InUseError{}, "auth": pop3.ErrAuth, "readonly": pop3.ErrReadOnly, "unknown": pop3.ErrNoMessage,
+		"uncertain": fmt.Errorf("wrapped: %w", pop3.ErrUncertain),
 	}
 	return map[string]func(string) error{
 		"deliver": func(user string) error { store.Deliver(user, "Subject: new\r\n\r\nnews\r\n"); return nil },
@@ -180,6 +192,7 @@ func calls(store *pop3test.Store) map[string]func(string) error {
 			return nil
 		},
 		"lose":    func(user string) error { store.Lose(user, "node n1 left\r\nthe cluster"); return nil },
+		"unlock":  func(user string) error { store.Lose(user, pop3.LostToOperator); return nil },
 		"disable": func(user string) error { store.Disable(user); return nil },
 		"passwd":  func(user string) error { store.SetSecret(user, "changed"); return nil },
 		"fail": func(args string) error {
@@ -202,6 +215,15 @@ func calls(store *pop3test.Store) map[string]func(string) error {
 			}
 			return nil
 		},
+		"awake": func(count string) error {
+			n, err := strconv.ParseInt(count, 10, 64)
+			for end := time.Now().Add(5 * time.Second); err == nil && s.Stats().Sleeping.Load() != n; {
+				if time.Now().After(end) {
+					return fmt.Errorf("%d sessions sleep", s.Stats().Sleeping.Load())
+				}
+			}
+			return err
+		},
 		"held": func(user string) error {
 			if !store.Held(user) {
 				return fmt.Errorf("%s's maildrop is free", user)
@@ -221,6 +243,7 @@ func TestTranscripts(t *testing.T) {
 			set(t, &cfg, store, value)
 		}
 		_, pop2 := s.Options["pop2"]
-		return &wiretest.Player{Dial: serve(t, cfg, pop2).dial, Calls: calls(store)}
+		serving := serve(t, cfg, pop2)
+		return &wiretest.Player{Dial: serving.dial, Calls: calls(store, serving)}
 	})
 }

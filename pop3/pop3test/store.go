@@ -29,6 +29,7 @@ type Store struct {
 }
 
 type account struct {
+	name     string
 	secret   string
 	disabled bool
 	readOnly bool
@@ -58,7 +59,7 @@ func NewStore(domain string) *Store {
 func (s *Store) AddUser(user, secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users[user] = &account{secret: secret, fail: map[string]error{}}
+	s.users[user] = &account{name: user, secret: secret, fail: map[string]error{}}
 }
 
 func (s *Store) change(user string, f func(a *account)) {
@@ -228,6 +229,7 @@ type drop struct {
 func (d *drop) List() pop3.List           { return d.list }
 func (d *drop) Lost() <-chan struct{}     { return d.lost }
 func (d *drop) LostReason() string        { return d.reason }
+func (d *drop) Owner() string             { return d.acc.name }
 func (d *drop) ReadOnly() bool            { return d.acc.readOnly }
 func (d *drop) Retention() pop3.Retention { return d.acc.retain }
 

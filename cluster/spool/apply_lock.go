@@ -9,7 +9,10 @@ import (
 // Bounds of shared locks.
 const (
 	maxHolders = 1000
-	maxLeft    = 64 // how many Removes of holders that have left can be repeated
+	// How many sessions that left can still ask whether their Remove was done:
+	// while the first answer got lost others may have come and gone.
+	maxLeft       = 8
+	maxLeftShared = 64
 )
 
 // Holders lists who holds a lock: one session, or several where it is shared.
@@ -110,6 +113,7 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 		mine = &held
 	}
 	t.write(key(kLock, h.Mailbox), mine)
+	t.changes.Taken = append(t.changes.Taken, Taken{h.Mailbox, h.Node, h.Epoch, t.index, h.Session})
 	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch}
 }
 
@@ -207,11 +211,13 @@ func (t *tx) remove(h *pb.Remove) *pb.Result {
 	switch {
 	case h.Unlock:
 		t.letGo(g)
-		box.LastRemoved = h.Token
+		most := maxLeft
 		if g.lock.Shared || me.Shared {
-			box.Left = append(box.Left, h.Token)
-			box.Left = box.Left[max(0, len(box.Left)-maxLeft):]
+			most = maxLeftShared
 		}
+		box.LastRemoved = h.Token
+		box.Left = append(box.Left, h.Token)
+		box.Left = box.Left[max(0, len(box.Left)-most):]
 	case h.Seq != 0:
 		me.LastSeq, me.LastMissing = h.Seq, res.Missing
 		t.putLock(h.Mailbox, g.lock)

@@ -217,3 +217,20 @@ func TestRetentionGoesRound(t *testing.T) {
 		require.Equal(t, want, r.do(spool.KindSweep, &pb.Sweep{Limit: 100}).Count)
 	}
 }
+
+// TestDoneBefore: who asks again whether its Remove was done is told so, though
+// others have come and gone meanwhile.
+func TestDoneBefore(t *testing.T) {
+	r, one, two := mailbox(t, false, 2)
+	first := r.lock("n1", one, "a")
+	require.Equal(t, pb.Code_OK, r.remove(one, first.Token, 1, true, 1).Code)
+	for i := range 5 {
+		next := r.lock("n2", two, fmt.Sprint(i))
+		require.Equal(t, pb.Code_OK, r.remove(two, next.Token, 1, true).Code)
+	}
+	require.Equal(t, pb.Code_DUPLICATE, r.remove(one, first.Token, 1, true, 1).Code)
+	require.EqualValues(t, 1, r.counter(spool.CountMailboxMessages))
+	r.m.Changes()
+	next := r.lock("n2", two, "last")
+	require.Equal(t, []spool.Taken{{Mailbox: alice, Node: "n2", Epoch: two, Token: next.Token, Session: "last"}}, r.m.Changes().Taken)
+}

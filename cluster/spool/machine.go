@@ -61,8 +61,18 @@ type Changes struct {
 	Locks     []string // mailboxes whose lock was broken by an operator
 	Broken    []uint64 // their tokens
 	Voided    []uint64 // tokens of locks that ended with a node's session
+	Taken     []Taken  // locks that sessions took
 	Boxes     []string // mailboxes that got mail
 	Restored  bool     // a snapshot replaced everything: read it all again
+}
+
+// Taken is a mailbox's lock in the hands of a session.
+type Taken struct {
+	Mailbox string
+	Node    string
+	Epoch   uint64
+	Token   uint64
+	Session string
 }
 
 // Queued is one recipient in the queue.

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"encoding/binary"
+	"errors"
 	"maps"
 	"strings"
 
@@ -202,6 +203,19 @@ func (v View) Account(address string) (*pb.Account, bool, error) {
 // Accounts returns all accounts by address.
 func (v View) Accounts() ([]*pb.Account, error) {
 	return list(v.R, []byte{kAccount}, func() *pb.Account { return new(pb.Account) })
+}
+
+// EachAccount calls each with every account, by address, until it returns false.
+// The account is valid during the call only.
+func (v View) EachAccount(each func(*pb.Account) bool) error {
+	var bad error
+	one := new(pb.Account)
+	err := v.R.Scan([]byte{kAccount}, after([]byte{kAccount}), func(_, b []byte) bool {
+		proto.Reset(one)
+		bad = proto.Unmarshal(b, one)
+		return bad == nil && each(one)
+	})
+	return errors.Join(err, bad)
 }
 
 // Domain returns a local domain; false for a remote one.

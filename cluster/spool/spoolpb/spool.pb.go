@@ -901,7 +901,7 @@ type Mailbox struct {
 	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	LastRemoved   uint64                 `protobuf:"varint,5,opt,name=last_removed,json=lastRemoved,proto3" json:"last_removed,omitempty"`    // token of the last Remove that gave up the lock
 	LastLoginMs   int64                  `protobuf:"varint,60,opt,name=last_login_ms,json=lastLoginMs,proto3" json:"last_login_ms,omitempty"` // kept where the account has a login delay
-	Left          []uint64               `protobuf:"varint,61,rep,packed,name=left,proto3" json:"left,omitempty"`                             // tokens that gave up a shared lock last, as last_removed
+	Left          []uint64               `protobuf:"varint,61,rep,packed,name=left,proto3" json:"left,omitempty"`                             // tokens that gave up the lock last, as last_removed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

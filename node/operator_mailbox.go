@@ -38,10 +38,14 @@ func (o *operator) Mailboxes(context.Context) ([]admin.Mailbox, error) {
 }
 
 func (o *operator) mailbox(a *pb.Account, box *pb.Mailbox, lock *pb.Lock) admin.Mailbox {
-	return admin.Mailbox{
+	m := admin.Mailbox{
 		User: a.Address, Messages: box.GetMessages(), Bytes: box.GetBytes(), QuotaBytes: a.QuotaBytes,
 		QuotaMessages: a.QuotaMessages, Lock: o.lock(lock),
 	}
+	for _, other := range lock.GetOthers() {
+		m.Others = append(m.Others, *o.lock(other))
+	}
+	return m
 }
 
 func (o *operator) lock(l *pb.Lock) *admin.Lock {

@@ -26,7 +26,7 @@ func (a *app) mailboxLs() *cobra.Command {
 				return a.emit(all, func() {
 					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK")
 					for _, m := range all {
-						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes), holder(m.Lock))
+						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes), holders(m))
 					}
 					t.flush()
 				})
@@ -41,6 +41,14 @@ func holder(l *admin.Lock) string {
 		return "free"
 	}
 	return fmt.Sprintf("held for %s on %s by %s", seconds(l.AgeSeconds), l.Node, l.Remote)
+}
+
+// holders is holder with the number of further sessions.
+func holders(m admin.Mailbox) string {
+	if n := len(m.Others); n > 0 {
+		return holder(m.Lock) + fmt.Sprintf(", and %d more", n)
+	}
+	return holder(m.Lock)
 }
 
 func (a *app) mailboxShow() *cobra.Command {
@@ -60,6 +68,9 @@ func (a *app) mailboxShow() *cobra.Command {
 
 func (a *app) showMailbox(m *admin.MailboxDetail) {
 	a.fields("user", m.User, "holds", count(m.Messages, "message")+", "+size(m.Bytes), "quota", quota(m.QuotaBytes), "lock", holder(m.Lock))
+	for i := range m.Others {
+		a.fields("shared", holder(&m.Others[i]))
+	}
 	if len(m.Content) == 0 {
 		return
 	}

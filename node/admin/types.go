@@ -389,6 +389,7 @@ type Mailbox struct {
 	QuotaBytes    uint64 `json:"quota_bytes" doc:"0: no limit"`
 	QuotaMessages uint64 `json:"quota_messages" doc:"0: no limit"`
 	Lock          *Lock  `json:"lock" doc:"null if free"`
+	Others        []Lock `json:"others,omitempty" doc:"further sessions, where the maildrop is shared"`
 }
 
 // Lock is the POP3 session that holds a maildrop.

@@ -289,6 +289,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.handOver(ctx, n.queue) })
 	start("maildrops", n.drops.watch)
+	start("locks", n.drops.keep)
 	start("throttle", n.throttle.run)
 	start("clients", n.serveClients)
 

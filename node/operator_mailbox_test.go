@@ -162,3 +162,17 @@ func extraEnd(in []byte) int {
 	}
 	return 1
 }
+
+// TestMailboxShowsAllHolders: of a shared maildrop every session is told.
+func TestMailboxShowsAllHolders(t *testing.T) {
+	w := newDropWorld(t)
+	w.change(func(a *pb.Account) { a.Shared = true })
+	w.mustLogin()
+	w.mustLogin()
+	o := &operator{replica: w, now: time.Now}
+	d, err := o.Mailbox(t.Context(), "alice@example.test")
+	require.NoError(t, err)
+	require.Equal(t, "n1", d.Lock.Node)
+	require.Len(t, d.Others, 1)
+	require.NotEqual(t, d.Lock.Session, d.Others[0].Session)
+}

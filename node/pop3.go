@@ -28,13 +28,21 @@ type maildrops struct {
 	log         *zap.Logger
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
+	terms terms
+	stir  chan struct{} // there are locks to give back
 
-	mu   sync.Mutex
-	open map[uint64]*maildrop // by token
+	mu     sync.Mutex
+	open   map[uint64]*maildrop // by token
+	taking map[string]uint64    // attempts under way, by name: the token once it is known
+	strays map[uint64]stray     // by token: locks to give back
+	search bool                 // look through the replica for more of them
 }
 
 func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, log *zap.Logger) *maildrops {
-	return &maildrops{replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, log: log, open: map[uint64]*maildrop{}}
+	return &maildrops{
+		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, log: log, stir: make(chan struct{}, 1),
+		open: map[uint64]*maildrop{}, taking: map[string]uint64{}, strays: map[uint64]stray{},
+	}
 }
 
 var errNoSession = errors.New("this node has no right to act: it has lost contact with the majority")
@@ -122,54 +130,60 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 	if epoch == 0 || !time.Now().Before(d.replica.Until()) {
 		return nil, errNoSession
 	}
+	name := p.Session + "/" + strconv.FormatUint(d.takes.Add(1), 36)
+	d.begin(name)
 	res, err := propose(ctx, d.replica, spool.KindLock, &pb.TakeLock{
-		Mailbox: a.Address, Node: d.node, Epoch: epoch, Wake: wake, Remote: p.Remote.String(),
-		Session: p.Session + "/" + strconv.FormatUint(d.takes.Add(1), 36),
+		Mailbox: a.Address, Node: d.node, Epoch: epoch, Wake: wake, Remote: p.Remote.String(), Session: name,
 	})
-	if err != nil {
-		return nil, err
-	}
-	switch res.Code {
-	case pb.Code_OK, pb.Code_DUPLICATE:
-	case pb.Code_BUSY:
-		return nil, &pop3.InUseError{Since: time.UnixMilli(res.Lock.GetSinceMs()), Node: res.Lock.GetNode()}
-	case pb.Code_MISSING:
-		return nil, pop3.ErrAuth
-	case pb.Code_TOO_SOON:
-		return nil, pop3.ErrLoginDelay
-	default:
-		return nil, fmt.Errorf("lock refused: %s %s", res.Code, res.Text)
+	if err != nil || res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
+		d.abandon(name)
+		return nil, notTaken(res, err)
 	}
 	m := &maildrop{drops: d, account: a, peer: *p, epoch: epoch, token: res.Token, lost: make(chan struct{})}
-	d.register(m)
-	if err := m.freeze(ctx, res.Index); err != nil {
+	d.register(name, m)
+	if d.replica.Epoch() != epoch { // the watch may have looked before
+		err = errNoSession
+	} else {
+		err = m.freeze(ctx, res.Index)
+	}
+	if err != nil {
 		_ = m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (d *maildrops) register(m *maildrop) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.open[m.token] = m
+// notTaken says in the words of package pop3 why there is no lock.
+func notTaken(res *pb.Result, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case res.Code == pb.Code_BUSY:
+		return &pop3.InUseError{Since: time.UnixMilli(res.Lock.GetSinceMs()), Node: res.Lock.GetNode()}
+	case res.Code == pb.Code_MISSING:
+		return pop3.ErrAuth
+	case res.Code == pb.Code_TOO_SOON:
+		return pop3.ErrLoginDelay
+	}
+	return fmt.Errorf("lock refused: %s %s", res.Code, res.Text)
 }
 
-func (d *maildrops) forget(m *maildrop) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.open, m.token)
-}
-
-// changed cuts sessions whose lock has ended. It runs on the apply goroutine
-// and does not block.
+// changed cuts sessions whose lock has ended, and looks for locks that no session
+// here knows of. It runs on the apply goroutine and does not block.
 func (d *maildrops) changed(c spool.Changes) {
 	if len(c.Broken)+len(c.Voided) > 0 {
-		d.cut(c.Broken, "the lock was broken by the operator")
-		d.cut(c.Voided, "the session of this node has ended, and its locks with it")
+		d.cut(c.Broken, pop3.LostToOperator)
+		d.cut(c.Voided, pop3.LostSession)
+	}
+	if len(c.Taken) > 0 {
+		d.taken(c.Taken)
 	}
 	if c.Restored {
-		d.cutAll("this node's state was replaced by a newer one")
+		d.cutAll(pop3.LostState, func(*maildrop) bool { return true })
+		d.lookForStrays()
+	}
+	if c.Directory || c.Restored {
+		d.terms.stale.Store(true)
 	}
 }
 
@@ -183,11 +197,13 @@ func (d *maildrops) cut(tokens []uint64, why string) {
 	}
 }
 
-func (d *maildrops) cutAll(why string) {
+func (d *maildrops) cutAll(why string, which func(*maildrop) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, m := range d.open {
-		m.lose(why)
+		if which(m) {
+			m.lose(why)
+		}
 	}
 }
 
@@ -199,7 +215,8 @@ func (d *maildrops) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-lost:
-			d.cutAll("this node has lost contact with the majority")
+			now := d.replica.Epoch() // the next session may be there already
+			d.cutAll(pop3.LostMajority, func(m *maildrop) bool { return m.epoch != now })
 		}
 		// The next session brings a new channel.
 		select {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/pop3"
@@ -199,6 +200,9 @@ func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) erro
 		return fmt.Errorf("%d deletions do not fit one step, delete fewer in a session: %w", len(uids), pop3.ErrPermanent)
 	}
 	res, err := propose(ctx, m.drops.replica, spool.KindRemove, remove)
+	if errors.Is(err, cluster.ErrUnknown) {
+		return fmt.Errorf("%w: %w", pop3.ErrUncertain, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -217,7 +221,7 @@ func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) erro
 }
 
 // Close implements pop3.Maildrop. The lock goes through the log like any
-// other change; where that fails it ends with the node's session.
+// other change; where that fails it is tried until it is gone.
 func (m *maildrop) Close() error {
 	m.mu.Lock()
 	done := m.released
@@ -230,6 +234,9 @@ func (m *maildrop) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_, err := propose(ctx, m.drops.replica, spool.KindUnlock, &pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})
+	if err != nil {
+		m.drops.giveBack(m)
+	}
 	return err
 }
 
@@ -258,11 +265,13 @@ func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
 	return m.drops.take(ctx, account, &m.peer, true)
 }
 
-// Retention implements pop3.Keeper. Less than a day can not be told in days,
-// and 0 days has a meaning of its own (RFC 2449 §6.7).
+// Owner implements pop3.Owner.
+func (m *maildrop) Owner() string { return m.account.Address }
+
+// Retention implements pop3.Keeper.
 func (m *maildrop) Retention() pop3.Retention {
-	days := m.account.RetentionMs / (24 * time.Hour).Milliseconds()
-	return pop3.Retention{Announce: days > 0, Days: int(min(days, 1<<20))}
+	days := retentionDays(m.account)
+	return pop3.Retention{Announce: days > 0, Days: int(days)}
 }
 
 // LoginDelay implements pop3.Delayer.

@@ -171,16 +171,33 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 
 func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 	lim := n.conf.Limits
+	with, without := extensions(c)
 	return pop3.NewServer(pop3.ServerConfig{
 		Hostname: n.conf.Node.Hostname, Backend: n.drops, TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit,
 		Trusted: n.trusted, AutoLogout: time.Duration(lim.POP3Idle),
 		SleepLogout: time.Duration(lim.POP3SleepIdle),
 		Limits: pop3.Limits{
 			Connections: lim.POP3Connections, PerHost: lim.ConnectionsPerClient,
-			SleepingPerUser: lim.POP3SleepingPerUser, SleepingPerHost: lim.POP3SleepingPerClient,
+			SleepingPerUser: lim.POP3SleepingPerUser, SleepingPerHost: lim.POP3SleepingPerClient, Exempt: n.trusted,
 		},
+		With: with, Without: without, Policies: n.drops.policies,
 		Log: events(n.log.Named("pop3")),
 	})
+}
+
+// extensions are what a listener offers beyond the usual, and what not.
+func extensions(c *config.POP3) (with, without pop3.Extension) {
+	if c.XLOG {
+		with |= pop3.Xlog
+	}
+	if !c.UIDBeyondSnapshot {
+		without |= pop3.LateUID
+	}
+	for _, name := range c.Without {
+		e, _ := pop3.ParseExtension(name) // config has checked them
+		without |= e
+	}
+	return with, without
 }
 
 // wrongPassword counts a failed login at the SMTP side for all nodes. The next

@@ -89,6 +89,9 @@ func (c *Config) checkListeners(r *report) {
 		key := fmt.Sprintf("pop3[%d]", i)
 		checkListen(r, key+".listen", l.Listen)
 		c.checkListenerTLS(r, key+".tls", l.TLS)
+		for j, name := range l.Without {
+			oneOf(r, fmt.Sprintf("%s.without[%d]", key, j), name, POP3Extensions()...)
+		}
 	}
 	for i, l := range c.POP2 {
 		checkListen(r, fmt.Sprintf("pop2[%d].listen", i), l.Listen)

@@ -105,6 +105,18 @@ type POP3 struct {
 	// ProxyProtocol lists load balancers that may speak PROXY v1 and v2.
 	// Default: none.
 	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
+	// UIDBeyondSnapshot serves UID:… also for mail that came after the login.
+	// Default: true.
+	UIDBeyondSnapshot bool `toml:"uid_beyond_snapshot"`
+	// XLOG takes "XLOG user password", a login in one command. Default: false.
+	XLOG bool `toml:"xlog"`
+	// Without switches extensions off: of POP3Extensions. Default: none.
+	Without []string `toml:"without"`
+}
+
+// POP3Extensions names what Without may switch off.
+func POP3Extensions() []string {
+	return []string{"utf8", "lang", "uidparam", "sleep", "deli", "qaut", "last"}
 }
 
 // POP2 is one POP2 listener (RFC 937). That protocol knows no TLS: only trusted
@@ -307,4 +319,4 @@ func New() *Config {
 func NewSMTP() SMTP { return SMTP{Role: RoleMX, TLS: TLSStart} }
 
 // NewPOP3 returns the defaults of a POP3 listener.
-func NewPOP3() POP3 { return POP3{TLS: TLSStart} }
+func NewPOP3() POP3 { return POP3{TLS: TLSStart, UIDBeyondSnapshot: true} }

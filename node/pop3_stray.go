@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// stray is a lock of this node that no session holds any more, or ever held. It
+// comes about where the answer to a TakeLock, or an Unlock, got lost on the way,
+// or where a frame that had been given up reached a leader late. The node lives
+// on and renews its session, so nobody but itself would ever free the mailbox.
+type stray struct {
+	mailbox string
+	epoch   uint64
+	token   uint64
+}
+
+// begin notes that an attempt to lock is under way.
+func (d *maildrops) begin(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.taking[name] = 0
+}
+
+// abandon ends an attempt without a session. What it may have locked before is
+// given back now, what it locks later when that is seen.
+func (d *maildrops) abandon(name string) {
+	d.mu.Lock()
+	token := d.taking[name]
+	delete(d.taking, name)
+	d.search = d.search || token != 0
+	d.mu.Unlock()
+	if token != 0 {
+		d.wakeKeeper()
+	}
+}
+
+// register makes the attempt a session.
+func (d *maildrops) register(name string, m *maildrop) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.taking, name)
+	d.open[m.token] = m
+}
+
+func (d *maildrops) forget(m *maildrop) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, m.token)
+}
+
+// giveBack has the lock of a session that ended freed in time.
+func (d *maildrops) giveBack(m *maildrop) {
+	d.mu.Lock()
+	d.strays[m.token] = stray{m.account.Address, m.epoch, m.token}
+	d.mu.Unlock()
+	d.wakeKeeper()
+}
+
+// taken looks at locks that were taken just now.
+func (d *maildrops) taken(locks []spool.Taken) {
+	epoch, found := d.replica.Epoch(), false
+	d.mu.Lock()
+	for _, l := range locks {
+		if l.Node != d.node || l.Epoch != epoch {
+			continue
+		}
+		if _, ok := d.taking[l.Session]; ok {
+			d.taking[l.Session] = l.Token
+		} else if d.open[l.Token] == nil {
+			d.strays[l.Token] = stray{l.Mailbox, l.Epoch, l.Token}
+			found = true
+		}
+	}
+	d.mu.Unlock()
+	if found {
+		d.wakeKeeper()
+	}
+}
+
+// lookForStrays has the whole replica searched.
+func (d *maildrops) lookForStrays() {
+	d.mu.Lock()
+	d.search = true
+	d.mu.Unlock()
+	d.wakeKeeper()
+}
+
+func (d *maildrops) wakeKeeper() {
+	select {
+	case d.stir <- struct{}{}:
+	default:
+	}
+}
+
+// strayAgain is when a lock that could not be given back is tried again.
+const strayAgain = time.Second
+
+// keep gives stray locks back and keeps the terms up to date, until ctx ends.
+func (d *maildrops) keep(ctx context.Context) error {
+	tick := time.NewTicker(strayAgain)
+	defer tick.Stop()
+	for {
+		if err := d.terms.refresh(d.replica); err != nil {
+			d.log.Warn("what CAPA says before login is out of date", zap.Error(err))
+		}
+		if err := d.freeStrays(ctx); err != nil && ctx.Err() == nil {
+			d.log.Info("a lock that no session holds is not given back yet", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.stir:
+		case <-tick.C:
+		}
+	}
+}
+
+// freeStrays gives back what it knows of, and returns the last error.
+func (d *maildrops) freeStrays(ctx context.Context) error {
+	list, err := d.listStrays()
+	for _, s := range list {
+		if one := d.free(ctx, s); one != nil {
+			err = one
+			continue
+		}
+		d.mu.Lock()
+		delete(d.strays, s.token)
+		d.mu.Unlock()
+	}
+	return err
+}
+
+// listStrays copies the table, and fills it from the replica first where it may
+// lack something.
+func (d *maildrops) listStrays() ([]stray, error) {
+	d.mu.Lock()
+	search := d.search
+	d.search = false
+	d.mu.Unlock()
+	var err error
+	if search {
+		if err = d.searchStrays(); err != nil {
+			d.mu.Lock()
+			d.search = true // again at the next tick
+			d.mu.Unlock()
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]stray, 0, len(d.strays))
+	for _, s := range d.strays {
+		list = append(list, s)
+	}
+	return list, err
+}
+
+func (d *maildrops) searchStrays() error {
+	epoch := d.replica.Epoch()
+	return d.replica.View(func(v spool.View) error {
+		locks, err := v.Locks()
+		if err != nil {
+			return err
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for mailbox, l := range locks {
+			for _, h := range spool.Holders(l) {
+				_, taking := d.taking[h.Session]
+				if h.Node == d.node && h.Epoch == epoch && !taking && d.open[h.Token] == nil {
+					d.strays[h.Token] = stray{mailbox, epoch, h.Token}
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// free gives one lock back, unless it is gone already.
+func (d *maildrops) free(ctx context.Context, s stray) error {
+	held := false
+	err := d.replica.View(func(v spool.View) error {
+		l, _, err := v.Lock(s.mailbox)
+		for _, h := range spool.Holders(l) {
+			held = held || h.Token == s.token
+		}
+		return err
+	})
+	if err != nil || !held {
+		return err
+	}
+	_, err = propose(ctx, d.replica, spool.KindUnlock, &pb.Unlock{Mailbox: s.mailbox, Epoch: s.epoch, Token: s.token})
+	return err
+}

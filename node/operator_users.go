@@ -147,8 +147,14 @@ func importedHash(hash string) (string, error) {
 	known := slices.ContainsFunc([]string{"$argon2id$", "$2a$", "$2b$", "$2y$"}, func(p string) bool {
 		return strings.HasPrefix(hash, p)
 	})
+	if isCrypt(hash) {
+		if _, err := parseCrypt(hash); err != nil {
+			return "", admin.Invalid("%s", err)
+		}
+		known = true
+	}
 	if !known || len(hash) > 512 || hash != clean(hash, 512) {
-		return "", admin.Invalid("the password hash is of an unknown kind: give argon2id ($argon2id$…) or bcrypt ($2b$…)")
+		return "", admin.Invalid("the password hash is of an unknown kind: give argon2id ($argon2id$…), bcrypt ($2b$…) or crypt ($6$…, $5$…, $1$…)")
 	}
 	return hash, nil
 }

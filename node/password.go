@@ -54,6 +54,8 @@ func checkPassword(stored, secret string) (bool, error) {
 			return false, nil
 		}
 		return err == nil, err
+	case isCrypt(stored):
+		return checkCrypt(stored, secret)
 	}
 	return false, errors.New("password hash of an unknown kind: set the password anew with 'relayctl user passwd'")
 }

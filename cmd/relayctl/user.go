@@ -122,7 +122,7 @@ type password struct{ stdin, hashed bool }
 
 func (p *password) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&p.stdin, "password-stdin", false, "read the password from standard input")
-	c.Flags().BoolVar(&p.hashed, "hashed", false, "what is read is a hash: a PHC string, bcrypt or crypt")
+	c.Flags().BoolVar(&p.hashed, "hashed", false, "what is read is a hash: argon2id ($argon2id$), bcrypt ($2b$) or crypt ($6$, $5$, $1$)")
 }
 
 // read asks for the password, twice on a terminal.

@@ -134,12 +134,15 @@ func (c *conn) exchange(mech sasl.Server, response []byte) error {
 		c.put("334 ")
 		c.out = base64.StdEncoding.AppendEncode(c.out, challenge)
 		c.put("\r\n")
-		line, _, err := c.line(maxAuthLine, true)
+		line, crlf, err := c.line(maxAuthLine, true)
 		if errors.Is(err, errLongLine) {
 			return &Reply{500, "5.5.6", "Authentication exchange line is too long", nil}
 		}
 		if err != nil {
 			return &connError{err}
+		}
+		if r := c.misframed(line, crlf); r != nil {
+			return r
 		}
 		if response, err = decodeResponse(line, false); err != nil {
 			return err

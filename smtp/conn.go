@@ -240,16 +240,24 @@ func (c *conn) command() ([]byte, error) {
 			c.lines = linesLF
 		}
 	}
-	switch {
-	case c.lines == linesLF && (crlf || bytes.IndexByte(line, '\r') >= 0):
-		c.fail(500, "5.5.2", "A CR in a session of LF lines, closing connection")
-		c.quit = true
-		return nil, nil
-	case c.lines == linesCRLF && !crlf:
-		c.fail(500, "5.5.2", "Lines must end in CR LF")
+	if r := c.misframed(line, crlf); r != nil {
+		c.fail(r.Code, r.Enhanced, r.Text)
 		return nil, nil
 	}
 	return line, nil
+}
+
+// misframed holds the end of a line against what the session's first line has
+// set. A CR among LF lines ends the session.
+func (c *conn) misframed(line []byte, crlf bool) *Reply {
+	switch {
+	case c.lines == linesLF && (crlf || bytes.IndexByte(line, '\r') >= 0):
+		c.quit = true
+		return NewReply(500, "5.5.2", "A CR in a session of LF lines, closing connection")
+	case c.lines == linesCRLF && !crlf:
+		return NewReply(500, "5.5.2", "Lines must end in CR LF")
+	}
+	return nil
 }
 
 // line reads one line and returns it without its end, and whether that was CRLF.

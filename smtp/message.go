@@ -13,8 +13,9 @@ type message struct {
 	c     *conn
 	dot   dotReader
 	kind  messageKind
-	span  []byte    // decoded, not yet read; points into the input buffer
-	until time.Time // all of the message must have come by then
+	span  []byte      // decoded, not yet read; points into the input buffer
+	until time.Time   // all of the message must have come by then
+	clock *time.Timer // ends the call of Session.Data; nil: none is under way
 
 	chunk int64 // octets still to come in the current BDAT
 	last  bool  // it is the last one
@@ -120,7 +121,9 @@ func (m *message) advance() {
 		out, used, end := m.dot.next(in.pending())
 		in.r += used
 		m.accept(out)
-		m.ended = end
+		if end {
+			m.end()
+		}
 		if m.dot.broken {
 			m.lost = errBrokenOff
 		}
@@ -168,11 +171,19 @@ func (m *message) endChunk() {
 		if out := m.dot.flush(); out != nil {
 			m.accept(out)
 		}
-		m.ended = true
+		m.end()
 		return
 	}
 	if err := m.c.nextChunk(); err != nil {
 		m.lose(err)
+	}
+}
+
+// end notes that the true end was seen. From now on the client waits.
+func (m *message) end() {
+	m.ended = true
+	if m.clock != nil {
+		m.clock.Reset(m.c.cfg.CallTimeout)
 	}
 }
 

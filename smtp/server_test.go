@@ -115,6 +115,10 @@ func (s *testSession) Data(ctx context.Context, r io.Reader) (string, error) {
 	if bytes.Contains(body, []byte("BREAK")) {
 		return "", errors.New("disk on fire")
 	}
+	if bytes.Contains(body, []byte("HANG")) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
 	if s.b.block != nil {
 		s.b.note("data")
 		select {

@@ -53,7 +53,8 @@ type Backend interface {
 
 // Session takes what one client says. All calls come from one goroutine, one
 // after the other. Each ctx ends with ServerConfig.CallTimeout, so that a client
-// is answered in time; that of Data ends that much after ServerConfig.DataTimeout.
+// is answered in time; that of Data ends that much after the end of the message
+// was read, in any case after ServerConfig.DataTimeout and CallTimeout.
 // Errors: see Reply.
 //
 // The order is that of the protocol: Mail, then Rcpt at least once, then Data

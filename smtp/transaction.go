@@ -311,9 +311,15 @@ func endsChunks(name string) bool {
 // take hands the message to the Session and answers for it.
 func (c *conn) take() {
 	m := &c.data
-	ctx, cancel := context.WithDeadline(c.ctx, m.until.Add(c.cfg.CallTimeout))
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	m.clock = time.AfterFunc(time.Until(m.until)+c.cfg.CallTimeout, func() { cancel(context.DeadlineExceeded) })
 	id, err := c.sess.Data(ctx, m)
-	cancel()
+	m.clock.Stop()
+	m.clock = nil
+	if err != nil && errors.Is(err, ctx.Err()) {
+		err = context.Cause(ctx)
+	}
+	cancel(nil)
 	whole := m.drain()
 	m.span = nil
 	switch {

@@ -112,6 +112,7 @@ type expansion struct {
 	view    spool.View
 	seen    map[string]bool // addresses met, mailboxes with a leading 'm'
 	targets []target
+	refusal error // why a member was left out; counts where nobody else is left
 }
 
 func (x *expansion) put(key string, t target) error {
@@ -187,6 +188,7 @@ func (x *expansion) lookup(name, address, owner string, depth int) (bool, error)
 			if depth == 0 {
 				return true, errDisabled
 			}
+			x.refusal = errDisabled
 			return true, nil // a list goes on without a member who is gone
 		}
 		return true, x.put("m"+name, target{mailbox: name, recipient: address, owner: owner, account: a})
@@ -209,11 +211,17 @@ func (x *expansion) lookup(name, address, owner string, depth int) (bool, error)
 			return true, err
 		}
 		err = x.add(to, owner, depth+1)
-		if err != nil && !errors.Is(err, errNoUser) {
+		switch {
+		case errors.Is(err, errNoUser):
+			x.refusal = err
+		case err != nil:
 			return true, err
 		}
 	}
 	if depth == 0 && len(x.targets) == 0 {
+		if x.refusal != nil {
+			return true, x.refusal
+		}
 		return true, errAliasLoop
 	}
 	return true, nil

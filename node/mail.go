@@ -37,16 +37,17 @@ var (
 
 // envelope is a message on its way in, apart from its octets.
 type envelope struct {
-	sender  string
-	rcpts   []rcpt
-	weight  int // of rcpts
-	client  *pb.Client
-	options pb.Message  // only the fields that MAIL parameters set
-	fixUp   bool        // submission: add From, Date and Message-ID where missing
-	domain  string      // for a Message-ID that is made here
-	detail  string      // for the history line
-	account *pb.Account // whose daily send limit counts; nil: nobody's
-	origin  string      // who may send it again and mean the same (RFC 1047); empty: nobody
+	sender    string
+	rcpts     []rcpt
+	weight    int // of rcpts
+	client    *pb.Client
+	options   pb.Message  // only the fields that MAIL parameters set
+	announced uint64      // octets, by MAIL; 0: not
+	fixUp     bool        // submission: add From, Date and Message-ID where missing
+	domain    string      // for a Message-ID that is made here
+	detail    string      // for the history line
+	account   *pb.Account // whose daily send limit counts; nil: nobody's
+	origin    string      // who may send it again and mean the same (RFC 1047); empty: nobody
 }
 
 // rcpt is one recipient as RCPT took it, with where it leads.

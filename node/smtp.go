@@ -143,6 +143,7 @@ func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) erro
 		env.origin = account.Address
 	}
 	if o != nil {
+		env.announced = uint64(max(o.Size, 0))
 		setOptions(&env.options, o)
 	}
 	env.options.Ours = s.privileged()
@@ -221,6 +222,9 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 				return err
 			}
 		}
+		if smuggles(r.address) && !s.privileged() {
+			return replyNoRelay
+		}
 		targets, local, err := resolve(v, r.address)
 		if errors.Is(err, errNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
 			r.unknown = true
@@ -243,9 +247,6 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 	})
 	if err != nil {
 		return mapError(err)
-	}
-	if smuggles(r.address) && !s.privileged() {
-		return replyNoRelay
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += r.weight(s.env.sender)
@@ -272,7 +273,8 @@ func smuggles(address string) bool {
 	return strings.ContainsAny(local, "%!@")
 }
 
-// room checks quotas.
+// room checks quotas, with the size that MAIL announced (RFC 1870 §6.1) where it
+// did. What comes in meanwhile, or is larger than announced, Apply sees to.
 func (s *session) room(v spool.View, targets []target) error {
 	for _, t := range targets {
 		a := t.account
@@ -283,7 +285,7 @@ func (s *session) room(v spool.View, targets []target) error {
 		if err != nil {
 			return err
 		}
-		if a.QuotaMessages > 0 && box.Messages >= a.QuotaMessages || a.QuotaBytes > 0 && box.Bytes >= a.QuotaBytes {
+		if a.QuotaMessages > 0 && box.Messages >= a.QuotaMessages || a.QuotaBytes > 0 && (box.Bytes >= a.QuotaBytes || box.Bytes+s.env.announced > a.QuotaBytes) {
 			return replyQuota
 		}
 	}

@@ -268,6 +268,7 @@ func newAgent(d config.Delivery, hostname string, routes remote.Router, log *zap
 	}
 	return remote.New(remote.Config{
 		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
-		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection, Sources: d.SourceAddresses, Log: log.Named("remote"),
+		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
+		Client: smtp.ClientOptions{Chunking: d.Chunking}, Sources: d.SourceAddresses, Log: log.Named("remote"),
 	})
 }

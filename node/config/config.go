@@ -83,7 +83,7 @@ type SMTP struct {
 	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
 	// XClient lists peers that may use XCLIENT. Default: none.
 	XClient []netip.Prefix `toml:"xclient"`
-	// LenientSyntax takes "RCPT user@host" from trusted peers. Default: false.
+	// LenientSyntax takes "RCPT user@host" from anyone. Default: false.
 	LenientSyntax bool `toml:"lenient_syntax"`
 	// LegacyVerbs takes "MAIL_FROM:", "RCPT_TO:" and, on TLS or from trusted
 	// peers, "AUTHLOGIN user pass". Default: false.
@@ -237,6 +237,10 @@ type Delivery struct {
 	PerDestination int `toml:"per_destination"`
 	// MessagesPerConnection is how many go over one connection. Default: 100.
 	MessagesPerConnection int `toml:"messages_per_connection"`
+	// Chunking sends by BDAT where the next hop offers CHUNKING, so that the
+	// message arrives octet for octet, an unended last line included. Without
+	// it only binary mail goes that way. Default: true.
+	Chunking bool `toml:"chunking"`
 	// TLS is none, opportunistic or required. Default: opportunistic.
 	TLS DeliveryTLS `toml:"tls"`
 	// Helo is the EHLO argument. Default: node.hostname.
@@ -306,6 +310,7 @@ func New() *Config {
 			Concurrency:           200,
 			PerDestination:        20,
 			MessagesPerConnection: 100,
+			Chunking:              true,
 			TLS:                   DeliveryTLSOpportunistic,
 			ConnectTimeout:        Duration(30 * time.Second),
 			Port:                  25,

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,7 @@ type nextHop struct {
 	say    map[string][]string
 	lines  []string
 	bodies []string
+	chunk  string // of a BDAT message so far
 	conns  int
 	open   map[net.Conn]bool
 	wait   sync.WaitGroup
@@ -202,6 +204,18 @@ func (h *nextHop) session(c net.Conn) {
 			for range n {
 				ok = ok && h.answer(c, "DOT", "250 2.0.0 Ok: queued")
 			}
+		case "BDAT":
+			body, last, err := chunk(in, line)
+			if err != nil {
+				return
+			}
+			h.mu.Lock()
+			h.chunk += body
+			if last {
+				h.bodies, h.chunk = append(h.bodies, h.chunk), ""
+			}
+			h.mu.Unlock()
+			ok = h.answer(c, map[bool]string{true: "DOT", false: verb}[last], "250 2.0.0 Ok")
 		case "QUIT":
 			h.answer(c, verb, "221 bye")
 			return
@@ -212,6 +226,18 @@ func (h *nextHop) session(c net.Conn) {
 			return
 		}
 	}
+}
+
+// chunk reads what follows a BDAT command.
+func chunk(in io.Reader, line string) (body string, last bool, err error) {
+	fields := strings.Fields(line)
+	n, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return "", false, err
+	}
+	b := make([]byte, n)
+	_, err = io.ReadFull(in, b)
+	return string(b), len(fields) > 2, err
 }
 
 func (h *nextHop) refuses(verb string) bool {
@@ -669,4 +695,69 @@ func TestDotSentBeforeTheEndIsWaitedFor(t *testing.T) {
 	close(h.gate)
 	v := (<-done)[0]
 	require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
+}
+
+// What is sent by BDAT arrives octet for octet, and needs no stuffing; DATA has to
+// end the last line. Binary mail goes by BDAT or not at all (RFC 3030 §3, §4).
+func TestChunking(t *testing.T) {
+	large := "Subject: large\r\n\r\n" + strings.Repeat(".0123456789abcdef\r\n", 20000) + "no end of line"
+	binary := "Content-Transfer-Encoding: binary\r\n\r\n\x00\r\n.\r\n\n\r." + strings.Repeat("\xff\n", 40000)
+	for _, c := range []struct {
+		name, body     string
+		binary, prefer bool
+		ehlo           []string
+		by, end        string // the verb, and what it adds
+		refused        bool
+	}{
+		{"by BDAT", message, false, true, []string{"PIPELINING", "CHUNKING"}, "BDAT", "", false},
+		{"without pipelining", large, false, true, []string{"CHUNKING"}, "BDAT", "", false},
+		{"in several chunks", large, false, true, []string{"PIPELINING", "CHUNKING"}, "BDAT", "", false},
+		{"not offered", large, false, true, []string{"PIPELINING"}, "DATA", "\r\n", false},
+		{"not preferred", large, false, false, []string{"PIPELINING", "CHUNKING"}, "DATA", "\r\n", false},
+		{"an empty one", "", false, true, []string{"PIPELINING", "CHUNKING"}, "BDAT", "", false},
+		{"binary", binary, true, false, []string{"PIPELINING", "CHUNKING", "8BITMIME", "BINARYMIME"}, "BDAT", "", false},
+		{"binary to one who has only CHUNKING", binary, true, true, []string{"CHUNKING", "8BITMIME"}, "", "", true},
+		{"binary to one who has neither", binary, true, true, []string{"8BITMIME"}, "", "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHop(t, nil)
+			h.ehlo = c.ehlo
+			conf := Config{Client: patience(10 * time.Second)}
+			conf.Client.Chunking = c.prefer
+			a := newAgent(t, conf)
+			j := job(h, "a@example.org")
+			j.Binary, j.Size = c.binary, int64(len(c.body))
+			j.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(c.body)), nil }
+			v := deliver(t, a, j)
+			if c.refused {
+				require.Equal(t, queue.Failed, v[0].Outcome)
+				require.Contains(t, v[0].Reply, "5.6.3")
+				require.NotContains(t, h.said(), "MAIL", "nothing is begun")
+				return
+			}
+			require.Equal(t, queue.Delivered, v[0].Outcome, v[0].Reply)
+			require.Contains(t, h.said(), "\n"+c.by)
+			require.Len(t, h.bodies, 1)
+			got := h.bodies[0]
+			if c.by == "DATA" {
+				got = strings.ReplaceAll("\r\n"+got, "\r\n.", "\r\n")[2:]
+			}
+			require.True(t, got == c.body+c.end, "%d octets came, of %d", len(got), len(c.body))
+		})
+	}
+}
+
+// A chunk that is refused fails the message, and the connection is not used again.
+func TestChunkRefused(t *testing.T) {
+	h := newHop(t, map[string]string{"BDAT": "250 2.0.0 Ok|552 5.3.4 too large"})
+	h.ehlo = []string{"PIPELINING", "CHUNKING"}
+	conf := Config{Client: patience(10 * time.Second)}
+	conf.Client.Chunking = true
+	j := job(h, "a@example.org")
+	body := strings.Repeat(".0123456789abcdef\r\n", 20000)
+	j.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+	v := deliver(t, newAgent(t, conf), j)
+	require.Equal(t, queue.Failed, v[0].Outcome)
+	require.Contains(t, v[0].Reply, "552 5.3.4 too large")
+	require.Empty(t, h.bodies)
 }

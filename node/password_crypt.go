@@ -32,6 +32,11 @@ func isCrypt(stored string) bool {
 
 // parseCrypt reads a hash that isCrypt knows.
 func parseCrypt(stored string) (algorithm.Digest, error) {
+	for i := range len(stored) {
+		if c := stored[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(":;*!\\", c) >= 0 { // crypt(5)
+			return nil, errCryptHash
+		}
+	}
 	if strings.HasPrefix(stored, "$1$") {
 		d, err := md5crypt.Decode(stored)
 		if err != nil || len(d.Key()) != 22 || len(d.Salt()) > 8 {

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/smtp"
+)
+
+// directoryWorld has two domains that catch all into each other, one that
+// catches into an account, and aliases of every shape.
+func directoryWorld(t *testing.T) *dropWorld {
+	w := newDropWorld(t)
+	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+	for name, all := range map[string]string{"all.test": "alice@example.test", "ping.test": "x@pong.test", "pong.test": "x@ping.test", "bare.test": ""} {
+		w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: name, CatchAll: all}})
+	}
+	for _, a := range []*pb.Account{
+		{Address: "bob@example.test"}, {Address: "bob+own@example.test"}, {Address: "gone@example.test", Disabled: true}, {Address: "jörg@example.test"},
+	} {
+		w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: true})
+	}
+	deep := []*pb.Alias{{Address: fmt.Sprintf("deep%d@example.test", maxDepth+1), Targets: []string{"alice"}}}
+	for i := range maxDepth + 1 {
+		deep = append(deep, &pb.Alias{Address: fmt.Sprintf("deep%d@example.test", i), Targets: []string{fmt.Sprintf("deep%d@example.test", i+1)}})
+	}
+	for _, a := range append(deep,
+		&pb.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}},
+		&pb.Alias{Address: "team@example.test", Targets: []string{"alice", "Bob@Example.TEST", "inner@example.test", "x@far.test", "X@far.test"}},
+		&pb.Alias{Address: "inner@example.test", Targets: []string{"bob+tag", "x@FAR.test", "team@example.test", "gone", "nobody"}, Owner: "inner-owner@example.test"},
+		&pb.Alias{Address: "list@example.test", Targets: []string{"y@far.test", "team@example.test"}, Owner: "owner@example.test"},
+		&pb.Alias{Address: "self@example.test", Targets: []string{"self@example.test"}},
+		&pb.Alias{Address: "ring@example.test", Targets: []string{"ring2@example.test"}},
+		&pb.Alias{Address: "ring2@example.test", Targets: []string{"ring@example.test"}},
+		&pb.Alias{Address: "left@example.test", Targets: []string{"gone"}},
+		&pb.Alias{Address: "void@example.test", Targets: []string{"nobody"}},
+	) {
+		w.must(spool.KindPutAlias, &pb.PutAlias{Alias: a})
+	}
+	return w
+}
+
+func TestResolve(t *testing.T) {
+	w := directoryWorld(t)
+	for _, c := range []struct {
+		address string
+		want    []string // mailbox, or address "owner" for remote
+		err     error
+	}{
+		{"alice@example.test", []string{"alice@example.test"}, nil},
+		{"ALICE@EXAMPLE.TEST", []string{"alice@example.test"}, nil},
+		{"alice+a+b@example.test", []string{"alice@example.test"}, nil},
+		{"bob+own@example.test", []string{"bob+own@example.test"}, nil},
+		{"bob+other@example.test", []string{"bob@example.test"}, nil},
+		{"+tag@example.test", nil, errNoUser},
+		{"JO\u0308RG@example.test", []string{"jörg@example.test"}, nil},
+		{"nobody@example.test", nil, errNoUser},
+		{"gone@example.test", nil, errDisabled},
+		{"gone+tag@example.test", nil, errDisabled},
+		{"who@far.test", []string{">who@far.test"}, nil},
+		{"Who@FAR.test", []string{">Who@far.test"}, nil},
+		// lists: each member once, with the owner nearest to it
+		{"team@example.test", []string{"alice@example.test", "bob@example.test", ">x@far.test inner-owner@example.test", ">X@far.test"}, nil},
+		{"list+tag@example.test", []string{">y@far.test owner@example.test", "alice@example.test owner@example.test", "bob@example.test owner@example.test", ">x@far.test inner-owner@example.test", ">X@far.test owner@example.test"}, nil},
+		{"self@example.test", nil, errAliasLoop},
+		{"ring@example.test", nil, errAliasLoop},
+		{"deep0@example.test", nil, errAliasLoop},
+		{"deep2@example.test", []string{"alice@example.test"}, nil},
+		{"left@example.test", nil, errDisabled},
+		{"void@example.test", nil, errNoUser},
+		// catch-alls
+		{"anyone@all.test", []string{"alice@example.test"}, nil},
+		{"anyone@ping.test", nil, errAliasLoop},
+		{"anyone@bare.test", nil, errNoUser},
+		// RFC 5321 §4.5.1
+		{"PostMaster@example.test", []string{"alice@example.test"}, nil},
+		{"postmaster@bare.test", []string{"alice@example.test"}, nil},
+		{"postmaster@ping.test", []string{"alice@example.test"}, nil},
+		{"alice", nil, errNoDomain},
+	} {
+		t.Run(c.address, func(t *testing.T) {
+			require.NoError(t, w.View(func(v spool.View) error {
+				targets, local, err := resolve(v, c.address)
+				if c.err != nil {
+					require.ErrorIs(t, err, c.err)
+					return nil
+				}
+				require.NoError(t, err)
+				require.Equal(t, c.want[0][0] != '>' || len(targets) > 1, local)
+				var got []string
+				for _, one := range targets {
+					s := one.mailbox
+					if s == "" {
+						s = ">" + one.recipient
+					}
+					if one.owner != "" {
+						s += " " + one.owner
+					}
+					got = append(got, s)
+				}
+				require.Equal(t, c.want, got)
+				return nil
+			}))
+		})
+	}
+}
+
+// TestMayUse: the addresses a session may send as.
+func TestMayUse(t *testing.T) {
+	w := directoryWorld(t)
+	w.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test", "@all.test"} })
+	s := &session{receiver: &receiver{replica: w}, peer: &smtp.Peer{User: "alice@example.test"}, account: w.account()}
+	for from, may := range map[string]bool{
+		"": true, "alice@example.test": true, "Alice+x@Example.TEST": true, "postmaster@example.test": true, "sales@far.test": true, "SALES@FAR.test": true,
+		"any@all.test": true, "bob@example.test": false, "team@example.test": false, "alice@far.test": false, "x@sub.all.test": false, "alice": false,
+	} {
+		err := s.mayUse(from)
+		require.Equal(t, may, err == nil, "%s: %v", from, err)
+	}
+	s.account.Senders = []string{"*"}
+	require.NoError(t, s.mayUse("bob@example.test"))
+	s.account, s.peer.User = nil, ""
+	require.NoError(t, s.mayUse("bob@example.test"), "who is not logged in is bound by nothing here")
+}

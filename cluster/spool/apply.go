@@ -49,6 +49,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.putCluster(h)
 	case *pb.Tally:
 		return t.tally(h)
+	case *pb.Greet:
+		return t.greet(h)
 	case *pb.Sweep:
 		return t.sweep(h)
 	case *pb.Mark:

@@ -34,6 +34,9 @@ func describe(h proto.Message) string {
 	case *pb.DropAccount:
 		return "user rm " + h.Address
 	case *pb.PutDomain:
+		if h.Update {
+			return "domain set " + h.GetDomain().GetName()
+		}
 		return "domain add " + h.GetDomain().GetName()
 	case *pb.DropDomain:
 		return "domain rm " + h.Name
@@ -135,6 +138,8 @@ func (t *tx) putDomain(h *pb.PutDomain) *pb.Result {
 			return t.refuse(pb.Code_EXISTS, "domain %s exists", d.Name)
 		}
 		d.CreatedMs = old.CreatedMs
+	} else if h.Update {
+		return t.refuse(pb.Code_MISSING, "there is no domain %s", d.Name)
 	} else {
 		d.CreatedMs = t.clock
 	}
@@ -353,6 +358,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	t.sweepRetention(limit, res)
 	t.scan([]byte{kGarbage}, 1, func(k, _ []byte) { t.sweepBox(k, limit, res) })
 	t.sweepTwins(limit, res)
+	t.sweepGrey(limit, res)
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {
 		var token pb.JoinToken
 		if t.unmarshal(k, v, &token) && token.ExpiresMs < t.clock {

@@ -59,6 +59,7 @@ const (
 	KindTally       Kind = 70
 	KindPutDkim     Kind = 80
 	KindDropDkim    Kind = 81
+	KindGreet       Kind = 90
 )
 
 // headers makes an empty header message of each kind.
@@ -95,6 +96,7 @@ var headers = map[Kind]func() proto.Message{
 	KindTally:       func() proto.Message { return new(pb.Tally) },
 	KindPutDkim:     func() proto.Message { return new(pb.PutDkim) },
 	KindDropDkim:    func() proto.Message { return new(pb.DropDkim) },
+	KindGreet:       func() proto.Message { return new(pb.Greet) },
 }
 
 func (k Kind) String() string {

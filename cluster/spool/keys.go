@@ -39,6 +39,7 @@ const (
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
+	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time
 	kSpent     = 'S' // S<account> → Spent
 	kTwin      = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )

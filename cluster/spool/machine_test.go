@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"testing"
 	"time"
@@ -411,6 +412,10 @@ func randomLog(t *rapid.T) []entry {
 			add(spool.KindTally, &pb.Tally{Node: node(), Seq: epoch(), Tried: []*pb.Tried{
 				{Network: node(), Count: uint32(epoch()), Clear: rapid.Bool().Draw(t, "clear")},
 			}})
+			add(spool.KindGreet, &pb.Greet{Attempts: []*pb.Attempt{
+				{Triplet: spool.Triplet(node(), user(), ""), Network: node(), DelayMs: int64(rapid.IntRange(0, 3000).Draw(t, "delay"))},
+				{Triplet: spool.Triplet(node(), user(), ""), Network: node()},
+			}})
 		case 15:
 			add(spool.KindDropAccount, &pb.DropAccount{Address: user()})
 			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared"), RetentionMs: int64(rapid.IntRange(0, 2000).Draw(t, "retention"))}})
@@ -552,6 +557,18 @@ func invariants(t require.TestingT, s *memory.Store) {
 		sum += n
 	}
 	require.Equal(t, recipients, sum)
+	var grey int64
+	_ = s.Scan([]byte("Gn"), []byte("H"), func(k, val []byte) bool {
+		var one pb.Grey
+		require.NoError(t, proto.Unmarshal(val, &one))
+		at, _ := s.Get(append(binary.BigEndian.AppendUint64([]byte("Ge"), uint64(one.ExpiresMs)), k[1:]...))
+		require.NotNil(t, at, "the index entry of %q", k)
+		grey++
+		return true
+	})
+	require.Equal(t, grey, counter(spool.CountGrey))
+	_ = s.Scan([]byte("Ge"), []byte("Gf"), func(_, _ []byte) bool { grey--; return true })
+	require.Zero(t, grey, "as many index entries as records")
 	for name, n := range must(v.Counters("")) {
 		require.Positive(t, n, name)
 	}

@@ -1487,6 +1487,7 @@ type Domain struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	CreatedMs     int64                  `protobuf:"varint,2,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	CatchAll      string                 `protobuf:"bytes,3,opt,name=catch_all,json=catchAll,proto3" json:"catch_all,omitempty"`
+	GreylistMs    *int64                 `protobuf:"varint,80,opt,name=greylist_ms,json=greylistMs,proto3,oneof" json:"greylist_ms,omitempty"` // delay of greylisting; 0: none; absent: by the settings
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1540,6 +1541,13 @@ func (x *Domain) GetCatchAll() string {
 		return x.CatchAll
 	}
 	return ""
+}
+
+func (x *Domain) GetGreylistMs() int64 {
+	if x != nil && x.GreylistMs != nil {
+		return *x.GreylistMs
+	}
+	return 0
 }
 
 type Alias struct {
@@ -1656,15 +1664,21 @@ func (x *Route) GetTarget() string {
 
 // Settings are the replicated policies without a record of their own.
 type Settings struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	HistoryMs     int64                  `protobuf:"varint,1,opt,name=history_ms,json=historyMs,proto3" json:"history_ms,omitempty"`            // how long history outlives a message; 0: 3 days
-	HistoryBytes  uint64                 `protobuf:"varint,2,opt,name=history_bytes,json=historyBytes,proto3" json:"history_bytes,omitempty"`   // bound of all finished history; 0: 1 GiB
-	ExpireMs      int64                  `protobuf:"varint,3,opt,name=expire_ms,json=expireMs,proto3" json:"expire_ms,omitempty"`               // queue lifetime; 0: 5 days
-	RetryFirstMs  int64                  `protobuf:"varint,4,opt,name=retry_first_ms,json=retryFirstMs,proto3" json:"retry_first_ms,omitempty"` // 0: 5 minutes
-	RetryMaxMs    int64                  `protobuf:"varint,5,opt,name=retry_max_ms,json=retryMaxMs,proto3" json:"retry_max_ms,omitempty"`       // 0: 4 hours
-	DefaultDomain string                 `protobuf:"bytes,6,opt,name=default_domain,json=defaultDomain,proto3" json:"default_domain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	HistoryMs        int64                  `protobuf:"varint,1,opt,name=history_ms,json=historyMs,proto3" json:"history_ms,omitempty"`            // how long history outlives a message; 0: 3 days
+	HistoryBytes     uint64                 `protobuf:"varint,2,opt,name=history_bytes,json=historyBytes,proto3" json:"history_bytes,omitempty"`   // bound of all finished history; 0: 1 GiB
+	ExpireMs         int64                  `protobuf:"varint,3,opt,name=expire_ms,json=expireMs,proto3" json:"expire_ms,omitempty"`               // queue lifetime; 0: 5 days
+	RetryFirstMs     int64                  `protobuf:"varint,4,opt,name=retry_first_ms,json=retryFirstMs,proto3" json:"retry_first_ms,omitempty"` // 0: 5 minutes
+	RetryMaxMs       int64                  `protobuf:"varint,5,opt,name=retry_max_ms,json=retryMaxMs,proto3" json:"retry_max_ms,omitempty"`       // 0: 4 hours
+	DefaultDomain    string                 `protobuf:"bytes,6,opt,name=default_domain,json=defaultDomain,proto3" json:"default_domain,omitempty"`
+	GreylistMs       int64                  `protobuf:"varint,80,opt,name=greylist_ms,json=greylistMs,proto3" json:"greylist_ms,omitempty"`                     // delay of greylisting; 0: off
+	GreylistWindowMs int64                  `protobuf:"varint,81,opt,name=greylist_window_ms,json=greylistWindowMs,proto3" json:"greylist_window_ms,omitempty"` // for how long a retry is waited for; 0: 8 hours
+	GreylistLifeMs   int64                  `protobuf:"varint,82,opt,name=greylist_life_ms,json=greylistLifeMs,proto3" json:"greylist_life_ms,omitempty"`       // how long a triplet that passed is known, from its last use; 0: 36 days
+	GreylistTrust    int32                  `protobuf:"zigzag32,83,opt,name=greylist_trust,json=greylistTrust,proto3" json:"greylist_trust,omitempty"`          // triplets of a network that passed before all of its mail does; 0: 5; negative: never
+	GreylistExempt   []string               `protobuf:"bytes,84,rep,name=greylist_exempt,json=greylistExempt,proto3" json:"greylist_exempt,omitempty"`          // networks that are not greylisted
+	GreylistRecords  uint32                 `protobuf:"varint,85,opt,name=greylist_records,json=greylistRecords,proto3" json:"greylist_records,omitempty"`      // bound of what is remembered; 0: 200000
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -1737,6 +1751,48 @@ func (x *Settings) GetDefaultDomain() string {
 		return x.DefaultDomain
 	}
 	return ""
+}
+
+func (x *Settings) GetGreylistMs() int64 {
+	if x != nil {
+		return x.GreylistMs
+	}
+	return 0
+}
+
+func (x *Settings) GetGreylistWindowMs() int64 {
+	if x != nil {
+		return x.GreylistWindowMs
+	}
+	return 0
+}
+
+func (x *Settings) GetGreylistLifeMs() int64 {
+	if x != nil {
+		return x.GreylistLifeMs
+	}
+	return 0
+}
+
+func (x *Settings) GetGreylistTrust() int32 {
+	if x != nil {
+		return x.GreylistTrust
+	}
+	return 0
+}
+
+func (x *Settings) GetGreylistExempt() []string {
+	if x != nil {
+		return x.GreylistExempt
+	}
+	return nil
+}
+
+func (x *Settings) GetGreylistRecords() uint32 {
+	if x != nil {
+		return x.GreylistRecords
+	}
+	return 0
 }
 
 // Session is a node's right to act: lock owner and queue owner.
@@ -3748,6 +3804,7 @@ type PutDomain struct {
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Domain        *Domain                `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
 	Create        bool                   `protobuf:"varint,3,opt,name=create,proto3" json:"create,omitempty"`
+	Update        bool                   `protobuf:"varint,80,opt,name=update,proto3" json:"update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3799,6 +3856,13 @@ func (x *PutDomain) GetDomain() *Domain {
 func (x *PutDomain) GetCreate() bool {
 	if x != nil {
 		return x.Create
+	}
+	return false
+}
+
+func (x *PutDomain) GetUpdate() bool {
+	if x != nil {
+		return x.Update
 	}
 	return false
 }
@@ -4675,6 +4739,182 @@ func (x *Tried) GetClear() bool {
 	return false
 }
 
+// Grey is what greylisting knows of a triplet (client network, sender, domain of
+// the recipient), or of a client network.
+type Grey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FirstMs       int64                  `protobuf:"varint,1,opt,name=first_ms,json=firstMs,proto3" json:"first_ms,omitempty"`
+	LastMs        int64                  `protobuf:"varint,2,opt,name=last_ms,json=lastMs,proto3" json:"last_ms,omitempty"`          // of a use that was written down
+	ExpiresMs     int64                  `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // when it is forgotten; its index entry says the same
+	Passed        uint32                 `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`                        // of a triplet: 1 once a retry passed; of a network: how many of its triplets did
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grey) Reset() {
+	*x = Grey{}
+	mi := &file_spool_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grey) ProtoMessage() {}
+
+func (x *Grey) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grey.ProtoReflect.Descriptor instead.
+func (*Grey) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Grey) GetFirstMs() int64 {
+	if x != nil {
+		return x.FirstMs
+	}
+	return 0
+}
+
+func (x *Grey) GetLastMs() int64 {
+	if x != nil {
+		return x.LastMs
+	}
+	return 0
+}
+
+func (x *Grey) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Grey) GetPassed() uint32 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+// Greet brings first attempts and retries of strangers before the greylist. The
+// answer has a code for each: OK, or TOO_SOON with a wait.
+type Greet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempts      []*Attempt             `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Greet) Reset() {
+	*x = Greet{}
+	mi := &file_spool_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Greet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Greet) ProtoMessage() {}
+
+func (x *Greet) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Greet.ProtoReflect.Descriptor instead.
+func (*Greet) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Greet) GetAttempts() []*Attempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+type Attempt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Triplet       []byte                 `protobuf:"bytes,1,opt,name=triplet,proto3" json:"triplet,omitempty"` // 16 octets, see Triplet in package spool
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // 192.0.2.0/24 or 2001:db8::/64
+	DelayMs       int64                  `protobuf:"varint,3,opt,name=delay_ms,json=delayMs,proto3" json:"delay_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attempt) Reset() {
+	*x = Attempt{}
+	mi := &file_spool_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attempt) ProtoMessage() {}
+
+func (x *Attempt) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
+func (*Attempt) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Attempt) GetTriplet() []byte {
+	if x != nil {
+		return x.Triplet
+	}
+	return nil
+}
+
+func (x *Attempt) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Attempt) GetDelayMs() int64 {
+	if x != nil {
+		return x.DelayMs
+	}
+	return 0
+}
+
 type PutToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
@@ -4685,7 +4925,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4697,7 +4937,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4710,7 +4950,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -4738,7 +4978,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4750,7 +4990,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4763,7 +5003,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -4797,7 +5037,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4809,7 +5049,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4822,7 +5062,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -4850,7 +5090,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +5102,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +5115,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -4902,7 +5142,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +5154,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +5167,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Mark) GetId() string {
@@ -4953,13 +5193,14 @@ type Result struct {
 	Drops         []uint32               `protobuf:"varint,40,rep,packed,name=drops,proto3" json:"drops,omitempty"` // Accept, OVER_QUOTA: the drops that do not fit
 	Missing       []byte                 `protobuf:"bytes,60,opt,name=missing,proto3" json:"missing,omitempty"`     // of a Remove: uids that were gone already, as ranges
 	UntilMs       int64                  `protobuf:"varint,61,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	WaitsMs       []int64                `protobuf:"varint,80,rep,packed,name=waits_ms,json=waitsMs,proto3" json:"waits_ms,omitempty"` // Greet: one an attempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5212,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5225,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Result) GetCode() Code {
@@ -5076,6 +5317,13 @@ func (x *Result) GetUntilMs() int64 {
 		return x.UntilMs
 	}
 	return 0
+}
+
+func (x *Result) GetWaitsMs() []int64 {
+	if x != nil {
+		return x.WaitsMs
+	}
+	return nil
 }
 
 var File_spool_proto protoreflect.FileDescriptor
@@ -5215,19 +5463,22 @@ const file_spool_proto_rawDesc = "" +
 	"\bFailures\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12\x17\n" +
 	"\alast_ms\x18\x02 \x01(\x03R\x06lastMs\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"X\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\x8e\x01\n" +
 	"\x06Domain\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"created_ms\x18\x02 \x01(\x03R\tcreatedMs\x12\x1b\n" +
-	"\tcatch_all\x18\x03 \x01(\tR\bcatchAll\"Q\n" +
+	"\tcatch_all\x18\x03 \x01(\tR\bcatchAll\x12$\n" +
+	"\vgreylist_ms\x18P \x01(\x03H\x00R\n" +
+	"greylistMs\x88\x01\x01B\x0e\n" +
+	"\f_greylist_ms\"Q\n" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\"7\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\"\xda\x01\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\"\xce\x03\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -5236,7 +5487,14 @@ const file_spool_proto_rawDesc = "" +
 	"\x0eretry_first_ms\x18\x04 \x01(\x03R\fretryFirstMs\x12 \n" +
 	"\fretry_max_ms\x18\x05 \x01(\x03R\n" +
 	"retryMaxMs\x12%\n" +
-	"\x0edefault_domain\x18\x06 \x01(\tR\rdefaultDomain\"\x9e\x01\n" +
+	"\x0edefault_domain\x18\x06 \x01(\tR\rdefaultDomain\x12\x1f\n" +
+	"\vgreylist_ms\x18P \x01(\x03R\n" +
+	"greylistMs\x12,\n" +
+	"\x12greylist_window_ms\x18Q \x01(\x03R\x10greylistWindowMs\x12(\n" +
+	"\x10greylist_life_ms\x18R \x01(\x03R\x0egreylistLifeMs\x12%\n" +
+	"\x0egreylist_trust\x18S \x01(\x11R\rgreylistTrust\x12'\n" +
+	"\x0fgreylist_exempt\x18T \x03(\tR\x0egreylistExempt\x12)\n" +
+	"\x10greylist_records\x18U \x01(\rR\x0fgreylistRecords\"\x9e\x01\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -5404,11 +5662,12 @@ const file_spool_proto_rawDesc = "" +
 	"\x0eexpect_changed\x18< \x01(\x04R\rexpectChanged\"T\n" +
 	"\vDropAccount\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x80\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x98\x01\n" +
 	"\tPutDomain\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12.\n" +
 	"\x06domain\x18\x02 \x01(\v2\x16.relay.spool.v1.DomainR\x06domain\x12\x16\n" +
-	"\x06create\x18\x03 \x01(\bR\x06create\"M\n" +
+	"\x06create\x18\x03 \x01(\bR\x06create\x12\x16\n" +
+	"\x06update\x18P \x01(\bR\x06update\"M\n" +
 	"\n" +
 	"DropDomain\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x12\n" +
@@ -5467,7 +5726,19 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Tried\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
-	"\x05clear\x18\x03 \x01(\bR\x05clear\"h\n" +
+	"\x05clear\x18\x03 \x01(\bR\x05clear\"q\n" +
+	"\x04Grey\x12\x19\n" +
+	"\bfirst_ms\x18\x01 \x01(\x03R\afirstMs\x12\x17\n" +
+	"\alast_ms\x18\x02 \x01(\x03R\x06lastMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\x12\x16\n" +
+	"\x06passed\x18\x04 \x01(\rR\x06passed\"<\n" +
+	"\x05Greet\x123\n" +
+	"\battempts\x18\x01 \x03(\v2\x17.relay.spool.v1.AttemptR\battempts\"X\n" +
+	"\aAttempt\x12\x18\n" +
+	"\atriplet\x18\x01 \x01(\fR\atriplet\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x19\n" +
+	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\"h\n" +
 	"\bPutToken\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12/\n" +
 	"\x05token\x18\x02 \x01(\v2\x19.relay.spool.v1.JoinTokenR\x05token\"L\n" +
@@ -5483,7 +5754,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12*\n" +
 	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xe3\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xfe\x02\n" +
 	"\x06Result\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.relay.spool.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -5498,7 +5769,8 @@ const file_spool_proto_rawDesc = "" +
 	" \x01(\tR\x04node\x12\x14\n" +
 	"\x05drops\x18( \x03(\rR\x05drops\x12\x18\n" +
 	"\amissing\x18< \x01(\fR\amissing\x12\x19\n" +
-	"\buntil_ms\x18= \x01(\x03R\auntilMs*=\n" +
+	"\buntil_ms\x18= \x01(\x03R\auntilMs\x12\x19\n" +
+	"\bwaits_ms\x18P \x03(\x03R\awaitsMs*=\n" +
 	"\x04Body\x12\r\n" +
 	"\tBODY_7BIT\x10\x00\x12\x11\n" +
 	"\rBODY_8BITMIME\x10\x01\x12\x13\n" +
@@ -5550,7 +5822,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -5614,12 +5886,15 @@ var file_spool_proto_goTypes = []any{
 	(*PutCluster)(nil),  // 59: relay.spool.v1.PutCluster
 	(*Tally)(nil),       // 60: relay.spool.v1.Tally
 	(*Tried)(nil),       // 61: relay.spool.v1.Tried
-	(*PutToken)(nil),    // 62: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 63: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 64: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 65: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 66: relay.spool.v1.Mark
-	(*Result)(nil),      // 67: relay.spool.v1.Result
+	(*Grey)(nil),        // 62: relay.spool.v1.Grey
+	(*Greet)(nil),       // 63: relay.spool.v1.Greet
+	(*Attempt)(nil),     // 64: relay.spool.v1.Attempt
+	(*PutToken)(nil),    // 65: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 66: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 67: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 68: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 69: relay.spool.v1.Mark
+	(*Result)(nil),      // 70: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
 	4,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
@@ -5627,7 +5902,7 @@ var file_spool_proto_depIdxs = []int32{
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	13, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
-	67, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	70, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	5,  // 6: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	6,  // 7: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	7,  // 8: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
@@ -5662,17 +5937,18 @@ var file_spool_proto_depIdxs = []int32{
 	28, // 37: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
 	21, // 38: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
 	61, // 39: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	28, // 40: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	24, // 41: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	28, // 42: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	3,  // 43: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	3,  // 44: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	10, // 45: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	64, // 40: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	28, // 41: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	24, // 42: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	28, // 43: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	3,  // 44: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	3,  // 45: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	10, // 46: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -5680,13 +5956,14 @@ func file_spool_proto_init() {
 	if File_spool_proto != nil {
 		return
 	}
+	file_spool_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   64,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -48,6 +48,7 @@ type envelope struct {
 	detail    string      // for the history line
 	account   *pb.Account // whose daily send limit counts; nil: nobody's
 	origin    string      // who may send it again and mean the same (RFC 1047); empty: nobody
+	greyed
 }
 
 // rcpt is one recipient as RCPT took it, with where it leads.

@@ -113,6 +113,7 @@ func (in *intake) detail() string {
 	}
 	at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 	add(in.env.detail != "", "%s", in.env.detail)
+	add(in.env.waited > 0, "greylisted for %s", span(in.env.waited))
 	add(o.HoldUntilMs > 0, "held until %s as its sender wished", at(o.HoldUntilMs))
 	add(o.Priority != 0, "priority %d", o.Priority)
 	add(o.DeliverByMs != 0 && o.DeliverByReturn, "to be delivered by %s or returned", at(o.DeliverByMs))

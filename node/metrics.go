@@ -35,6 +35,8 @@ func (c *nodeCollector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.protocols(out)
+	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
+	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
 	c.queue(out)
 	c.spool(out)
 	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))

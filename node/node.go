@@ -59,6 +59,7 @@ type Node struct {
 	starts    *starts
 	drops     *maildrops
 	throttle  *throttle
+	grey      *greylist
 	outbound  *outbound
 	queue     *queue.Manager
 	agent     *remote.Agent
@@ -173,6 +174,7 @@ func (n *Node) build() error {
 	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
+	n.grey = newGreylist(n.cluster, n.log)
 	n.starts = newStarts()
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)
@@ -291,6 +293,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("maildrops", n.drops.watch)
 	start("locks", n.drops.keep)
 	start("throttle", n.throttle.run)
+	start("greylist", n.grey.run)
 	start("clients", n.serveClients)
 
 	var err error

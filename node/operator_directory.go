@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -24,9 +25,11 @@ func (o *operator) Domains(context.Context) ([]admin.Domain, error) {
 		}
 		users, err := usersOf(v)
 		for _, d := range domains {
-			all = append(all, admin.Domain{
-				Name: d.Name, CatchAll: d.CatchAll, Created: admin.AtMs(d.CreatedMs), Users: uint64(len(users[d.Name])),
-			})
+			one := admin.Domain{Name: d.Name, CatchAll: d.CatchAll, Created: admin.AtMs(d.CreatedMs), Users: uint64(len(users[d.Name]))}
+			if d.GreylistMs != nil {
+				one.Greylist = new(*d.GreylistMs / 1000)
+			}
+			all = append(all, one)
 		}
 		return err
 	})
@@ -56,8 +59,71 @@ func (o *operator) AddDomain(ctx context.Context, by admin.By, d admin.Domain) e
 			return err
 		}
 	}
+	rec := &pb.Domain{Name: name, CatchAll: catchAll}
+	if err := setGreylist(rec, d.Greylist); err != nil {
+		return err
+	}
 	_, err = o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
-		return &pb.PutDomain{Admin: adm, Create: true, Domain: &pb.Domain{Name: name, CatchAll: catchAll}}
+		return &pb.PutDomain{Admin: adm, Create: true, Domain: rec}
+	})
+	return err
+}
+
+// setGreylist changes a domain's delay; less than 0 takes it away.
+func setGreylist(d *pb.Domain, seconds *int64) error {
+	if seconds == nil {
+		return nil
+	}
+	if *seconds < 0 {
+		d.GreylistMs = nil
+		return nil
+	}
+	ms, err := greyMillis(*seconds)
+	d.GreylistMs = &ms
+	return err
+}
+
+// greyMillis checks a delay: senders wait half an hour and more before they come
+// again, but after a day none does.
+func greyMillis(seconds int64) (int64, error) {
+	if seconds < 0 || seconds > 24*3600 {
+		return 0, admin.Invalid("greylist_seconds is %d: give 0 to %d", seconds, 24*3600)
+	}
+	return seconds * 1000, nil
+}
+
+// SetDomain implements admin.Domains.
+func (o *operator) SetDomain(ctx context.Context, by admin.By, name string, s admin.DomainSet) error {
+	name, err := domainName(name)
+	if err != nil {
+		return err
+	}
+	o.edit.Lock()
+	defer o.edit.Unlock()
+	var d *pb.Domain
+	err = o.replica.View(func(v spool.View) error {
+		one, ok, err := v.Domain(name)
+		if err == nil && !ok {
+			err = admin.NotFound("domain", name)
+		}
+		d = one
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := setGreylist(d, s.Greylist); err != nil {
+		return err
+	}
+	if s.CatchAll != nil {
+		if d.CatchAll = ""; *s.CatchAll != "" {
+			if d.CatchAll, err = mailAddress(*s.CatchAll, name); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
+		return &pb.PutDomain{Admin: adm, Update: true, Domain: d}
 	})
 	return err
 }
@@ -257,12 +323,14 @@ func (o *operator) Settings(context.Context) (*admin.Settings, error) {
 	return &admin.Settings{
 		HistorySeconds: s.HistoryMs / 1000, HistoryBytes: s.HistoryBytes, ExpireSeconds: s.ExpireMs / 1000,
 		RetryFirstSeconds: s.RetryFirstMs / 1000, RetryMaxSeconds: s.RetryMaxMs / 1000, DefaultDomain: s.DefaultDomain,
+		Greylist: s.GreylistMs / 1000, GreylistWindow: s.GreylistWindowMs / 1000, GreylistLife: s.GreylistLifeMs / 1000,
+		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
 	}, nil
 }
 
 // SetSettings implements admin.Policy. It replaces all of them.
 func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
-	rec := &pb.Settings{HistoryBytes: s.HistoryBytes}
+	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, GreylistTrust: s.GreylistTrust, GreylistRecords: s.GreylistRecords}
 	for _, one := range []struct {
 		name    string
 		seconds int64
@@ -272,12 +340,21 @@ func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 		{"expire_seconds", s.ExpireSeconds, &rec.ExpireMs},
 		{"retry_first_seconds", s.RetryFirstSeconds, &rec.RetryFirstMs},
 		{"retry_max_seconds", s.RetryMaxSeconds, &rec.RetryMaxMs},
+		{"greylist_window_seconds", s.GreylistWindow, &rec.GreylistWindowMs},
+		{"greylist_life_seconds", s.GreylistLife, &rec.GreylistLifeMs},
 	} {
 		ms, err := millis(one.name, one.seconds)
 		if err != nil {
 			return err
 		}
 		*one.into = ms
+	}
+	var err error
+	if rec.GreylistMs, err = greyMillis(s.Greylist); err != nil {
+		return err
+	}
+	if rec.GreylistExempt, err = networks(s.GreylistExempt); err != nil {
+		return err
 	}
 	if rec.RetryFirstMs > 0 && rec.RetryMaxMs > 0 && rec.RetryFirstMs > rec.RetryMaxMs {
 		return admin.Invalid("the first wait (%d s) is longer than the longest (%d s)", s.RetryFirstSeconds, s.RetryMaxSeconds)
@@ -292,10 +369,32 @@ func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 		}
 		rec.DefaultDomain = name
 	}
-	_, err := o.do(ctx, by, spool.KindPutSettings, func(adm *pb.Admin) proto.Message {
+	_, err = o.do(ctx, by, spool.KindPutSettings, func(adm *pb.Admin) proto.Message {
 		return &pb.PutSettings{Admin: adm, Settings: rec}
 	})
 	return err
+}
+
+const maxNetworkList = 1000
+
+// networks checks a list of addresses and networks, and brings it in one form.
+func networks(list []string) ([]string, error) {
+	if len(list) > maxNetworkList {
+		return nil, admin.Invalid("at most %d networks can be named", maxNetworkList)
+	}
+	var all []string
+	for _, text := range list {
+		text = strings.TrimSpace(text)
+		p, err := netip.ParsePrefix(text)
+		if a, e := netip.ParseAddr(text); e == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return nil, admin.Invalid("%s is not a network such as 192.0.2.0/24", clean(text, 64))
+		}
+		all = append(all, p.Masked().String())
+	}
+	return all, nil
 }
 
 // millis checks a duration of the API; ten years are for ever.

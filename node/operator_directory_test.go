@@ -27,6 +27,24 @@ func TestDomains(t *testing.T) {
 		require.ErrorIs(t, w.AddDomain(ctx, theBy, admin.Domain{Name: bad}), admin.ErrInvalid, bad)
 	}
 
+	greylisting := func(seconds int64) *int64 {
+		require.NoError(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Greylist: &seconds}))
+		all, err := w.Domains(ctx)
+		require.NoError(t, err)
+		return all[0].Greylist
+	}
+	require.EqualValues(t, 60, *greylisting(60))
+	require.Zero(t, *greylisting(0))
+	require.Nil(t, greylisting(-1))
+	long := int64(1e9)
+	require.ErrorIs(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Greylist: &long}), admin.ErrInvalid)
+	require.ErrorIs(t, w.SetDomain(ctx, theBy, "nowhere.test", admin.DomainSet{}), admin.ErrNotFound)
+	require.ErrorIs(t, w.SetSettings(ctx, theBy, admin.Settings{GreylistExempt: []string{"here"}}), admin.ErrInvalid)
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.9/24", "::1"}}))
+	settings, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.0/24", "::1/128"}}, settings)
+
 	_, err = w.RemoveDomain(ctx, theBy, "example.test", admin.DropOptions{DryRun: true})
 	require.ErrorIs(t, err, admin.ErrConflict)
 	require.ErrorContains(t, err, "alice@example.test")

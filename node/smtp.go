@@ -27,6 +27,7 @@ type receiver struct {
 	starts     *starts
 	throttle   *throttle
 	relayers   *relayers
+	grey       *greylist // nil: none
 	submission bool
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
@@ -207,7 +208,7 @@ func setOptions(m *pb.Message, o *smtp.MailOptions) {
 }
 
 // Rcpt implements smtp.Session.
-func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error {
+func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) error {
 	r := rcpt{address: to}
 	if o != nil {
 		r.notify, r.original = o.Notify, o.ORCPT
@@ -246,6 +247,9 @@ func (s *session) Rcpt(_ context.Context, to string, o *smtp.RcptOptions) error 
 		return s.room(v, targets)
 	})
 	if err != nil {
+		return mapError(err)
+	}
+	if err := s.greylisted(ctx, r.address); err != nil {
 		return mapError(err)
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
@@ -296,6 +300,9 @@ func (s *session) room(v spool.View, targets []target) error {
 func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 	env := s.env
 	s.env = nil
+	if env.later > 0 {
+		return "", replyGreylisted(env.later)
+	}
 	env.client = s.client()
 	id, err := s.mail.accept(ctx, env, r)
 	if err != nil {

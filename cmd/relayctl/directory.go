@@ -40,7 +40,7 @@ func (a *app) removed(r *admin.Removed, what string) error {
 }
 
 func (a *app) domainCmd() *cobra.Command {
-	return group("domain", "Local domains: list, add, remove", a.domainLs(), a.domainAdd(), a.domainRm())
+	return group("domain", "Local domains: list, add, change, remove", a.domainLs(), a.domainAdd(), a.domainSet(), a.domainRm())
 }
 
 func (a *app) domainLs() *cobra.Command {
@@ -53,9 +53,9 @@ func (a *app) domainLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "CREATED")
+					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "GREYLIST", "CREATED")
 					for _, d := range all {
-						t.row(d.Name, d.Users, orDash(d.CatchAll), clock(d.Created))
+						t.row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), clock(d.Created))
 					}
 					t.flush()
 				})
@@ -77,6 +77,53 @@ func (a *app) domainAdd() *cobra.Command {
 	}
 	c.Flags().StringVar(&d.CatchAll, "catch-all", "", "`ADDRESS` that gets mail to unknown local parts")
 	return c
+}
+
+// greylistWords says how a domain greylists.
+func greylistWords(seconds *int64) string {
+	if seconds == nil {
+		return "-"
+	}
+	return span(*seconds, "off")
+}
+
+func (a *app) domainSet() *cobra.Command {
+	var catchAll, greylist string
+	c := &cobra.Command{
+		Use: "set NAME", Short: "Change a local domain", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var s admin.DomainSet
+			if c.Flags().Changed("catch-all") {
+				s.CatchAll = &catchAll
+			}
+			var err error
+			if s.Greylist, err = delayFlag(c, "greylist", greylist); err != nil {
+				return err
+			}
+			if s == (admin.DomainSet{}) {
+				return usagef("nothing is to be changed")
+			}
+			return a.change(c, "domain "+args[0]+" is changed", func(ctx context.Context, client *admin.Client) error {
+				return client.SetDomain(ctx, a.by(), args[0], s)
+			})
+		},
+	}
+	c.Flags().StringVar(&catchAll, "catch-all", "", "`ADDRESS` that gets mail to unknown local parts; empty: none")
+	c.Flags().StringVar(&greylist, "greylist", "", "put strangers' first mail off for a `TIME` such as 1m; off; or default: as the settings say")
+	return c
+}
+
+// delayFlag reads a span, "off", or "default", which is -1.
+func delayFlag(c *cobra.Command, name, text string) (*int64, error) {
+	switch {
+	case !c.Flags().Changed(name):
+		return nil, nil
+	case text == "off":
+		return new(int64(0)), nil
+	case text == "default":
+		return new(int64(-1)), nil
+	}
+	return spanFlag(true, name, text)
 }
 
 func (a *app) domainRm() *cobra.Command {

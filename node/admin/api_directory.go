@@ -15,6 +15,12 @@ type named struct {
 	Name string `path:"name"`
 }
 
+type domainSetInput struct {
+	Changing
+	Name string `path:"name"`
+	Body DomainSet
+}
+
 type usersInput struct {
 	Reading
 	Domain string `query:"domain" doc:"only accounts of this domain"`
@@ -48,6 +54,9 @@ func (s *server) registerDomains() {
 	})
 	handle(s, http.MethodPost, "/v1/domains", "Add a local domain", func(ctx context.Context, in *domainAdd) (*nothing, error) {
 		return &nothing{}, d.AddDomain(ctx, in.by(ctx), in.Body)
+	})
+	handle(s, http.MethodPatch, "/v1/domains/{name}", "Change a local domain", func(ctx context.Context, in *domainSetInput) (*nothing, error) {
+		return &nothing{}, d.SetDomain(ctx, in.by(ctx), in.Name, in.Body)
 	})
 	handle(s, http.MethodDelete, "/v1/domains/{name}", "Remove a local domain", func(ctx context.Context, in *named) (*body[*Removed], error) {
 		return answer(d.RemoveDomain(ctx, in.by(ctx), in.Name, DropOptions{in.DryRun}))

@@ -70,6 +70,13 @@ func TestDirectoryThroughTheWire(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, domains, 2)
 	require.EqualValues(t, 2, domains[0].Users)
+	minute, none := int64(60), int64(-1)
+	require.NoError(t, w.Client.SetDomain(ctx, by, "other.test", admin.DomainSet{Greylist: &minute}))
+	domains, err = w.Client.Domains(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &minute, domains[1].Greylist)
+	require.NoError(t, w.Client.SetDomain(ctx, by, "other.test", admin.DomainSet{Greylist: &none}))
+	require.ErrorIs(t, w.Client.SetDomain(ctx, by, "nowhere.test", admin.DomainSet{}), admin.ErrNotFound)
 
 	require.NoError(t, w.Client.AddUser(ctx, by, admin.UserAdd{Address: "carol@other.test", Password: "pw", QuotaBytes: 1 << 30}))
 	require.Equal(t, "pw", w.Password("carol@other.test"))

@@ -86,6 +86,11 @@ func (c *Client) AddDomain(ctx context.Context, by By, d Domain) error {
 	return c.change(ctx, http.MethodPost, "/v1/domains", by, in, nil)
 }
 
+// SetDomain implements Domains.
+func (c *Client) SetDomain(ctx context.Context, by By, name string, d DomainSet) error {
+	return c.change(ctx, http.MethodPatch, "/v1/domains/"+url.PathEscape(name), by, d, nil)
+}
+
 // RemoveDomain implements Domains.
 func (c *Client) RemoveDomain(ctx context.Context, by By, name string, o DropOptions) (*Removed, error) {
 	out := new(Removed)

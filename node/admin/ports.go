@@ -33,6 +33,8 @@ type Domains interface {
 	Domains(ctx context.Context) ([]Domain, error)
 	// AddDomain: Exists, Invalid.
 	AddDomain(ctx context.Context, by By, d Domain) error
+	// SetDomain: NotFound, Invalid.
+	SetDomain(ctx context.Context, by By, name string, d DomainSet) error
 	// RemoveDomain: NotFound; Conflict while it has users.
 	RemoveDomain(ctx context.Context, by By, name string, opts DropOptions) (*Removed, error)
 }

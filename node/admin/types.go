@@ -130,8 +130,15 @@ type VerifyOptions struct {
 type Domain struct {
 	Name     string `json:"name"`
 	CatchAll string `json:"catch_all" required:"false" doc:"address that gets mail to unknown local parts; empty: refused"`
+	Greylist *int64 `json:"greylist_seconds,omitempty" doc:"how long strangers' first mail is put off; 0: not; absent: as the settings say"`
 	Created  Time   `json:"created" readOnly:"true" required:"false"`
 	Users    uint64 `json:"users" readOnly:"true" required:"false"`
+}
+
+// DomainSet changes a local domain; what is nil stays as it is.
+type DomainSet struct {
+	CatchAll *string `json:"catch_all,omitempty" doc:"empty: none"`
+	Greylist *int64  `json:"greylist_seconds,omitempty" doc:"0: no greylisting; less than 0: as the settings say"`
 }
 
 // User is an account with a mailbox. The password never leaves the cluster.
@@ -212,6 +219,13 @@ type Settings struct {
 	RetryFirstSeconds int64  `json:"retry_first_seconds" required:"false" doc:"wait after the first failure; 0: 5 minutes"`
 	RetryMaxSeconds   int64  `json:"retry_max_seconds" required:"false" doc:"longest wait; 0: 4 hours"`
 	DefaultDomain     string `json:"default_domain" required:"false" doc:"completes bare local parts of trusted senders"`
+
+	Greylist        int64    `json:"greylist_seconds" required:"false" doc:"how long strangers' first mail is put off; 0: greylisting is off"`
+	GreylistWindow  int64    `json:"greylist_window_seconds" required:"false" doc:"for how long a retry is waited for; 0: 8 hours"`
+	GreylistLife    int64    `json:"greylist_life_seconds" required:"false" doc:"how long a sender that came again is known after its last mail; 0: 36 days"`
+	GreylistTrust   int32    `json:"greylist_trust" required:"false" doc:"senders of one network that must have come again before all of its mail passes; 0: 5; less: never"`
+	GreylistExempt  []string `json:"greylist_exempt,omitempty" doc:"networks that are not greylisted"`
+	GreylistRecords uint32   `json:"greylist_records" required:"false" doc:"bound of what is remembered; 0: 200000"`
 }
 
 // ---------------------------------------------------------------- queue

@@ -329,6 +329,27 @@ func (f *Fake) AddDomain(_ context.Context, by admin.By, d admin.Domain) error {
 	return nil
 }
 
+// SetDomain implements admin.Domains.
+func (f *Fake) SetDomain(_ context.Context, by admin.By, name string, s admin.DomainSet) error {
+	unlock, _, err := f.change("SetDomain", by, "domain set %s", name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	d, ok := f.domains[name]
+	if !ok {
+		return admin.NotFound("domain", name)
+	}
+	apply(&d.CatchAll, s.CatchAll)
+	if s.Greylist != nil {
+		if d.Greylist = s.Greylist; *s.Greylist < 0 {
+			d.Greylist = nil
+		}
+	}
+	f.domains[name] = d
+	return nil
+}
+
 // RemoveDomain implements admin.Domains.
 func (f *Fake) RemoveDomain(_ context.Context, by admin.By, name string, o admin.DropOptions) (*admin.Removed, error) {
 	unlock, _, err := f.change("RemoveDomain", by, "domain rm %s", name)

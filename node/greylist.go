@@ -1,0 +1,320 @@
+package node
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/smtp"
+)
+
+// greylist puts strangers' first mail off (RFC 6647). What it knows is
+// replicated, so that a retry is known at every node.
+//
+// What the replica tells costs no command: that a triplet passes, and that it
+// still has to wait. Only a first attempt must be told to the log before it is
+// answered, for the retry may come to another node while this one is down. All
+// first attempts that arrive within a moment travel in one command, and so do
+// the passes that are to be remembered, for which nobody waits.
+type greylist struct {
+	replica replica
+	log     *zap.Logger
+	every   time.Duration // between two commands
+	stir    chan struct{} // there is something to tell
+	stats   greyStats
+
+	mu    sync.Mutex
+	first []*greyCall              // somebody waits for each
+	used  map[[16]byte]*pb.Attempt // nobody does
+}
+
+type greyStats struct{ deferred, passed atomic.Int64 }
+
+// greyCall is one attempt whose client waits.
+type greyCall struct {
+	attempt *pb.Attempt
+	done    chan struct{}
+	wait    time.Duration
+	err     error
+}
+
+func newGreylist(r replica, log *zap.Logger) *greylist {
+	return &greylist{replica: r, log: log, every: 50 * time.Millisecond, stir: make(chan struct{}, 1), used: map[[16]byte]*pb.Attempt{}}
+}
+
+// greyNetwork is what counts as one client: large senders retry from a
+// neighbour (RFC 6647 §2.3).
+func greyNetwork(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := 24
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+// greySender is the part of a reverse-path that is the same in a sender's
+// letters: without a subaddress, and without the numbers that mailing software
+// puts in, a new one each time.
+func greySender(address string) string {
+	local, domain, _ := strings.Cut(canonical(address), "@")
+	if rest, ok := strings.CutPrefix(local, "prvs="); ok { // BATV: prvs=TAG=user
+		if _, user, tagged := strings.Cut(rest, "="); tagged {
+			local = user
+		}
+	}
+	local, _, _ = strings.Cut(local, "+")
+	var b strings.Builder
+	digit := false
+	for _, c := range local {
+		isDigit := c >= '0' && c <= '9'
+		switch {
+		case !isDigit:
+			b.WriteRune(c)
+		case !digit:
+			b.WriteByte('#')
+		}
+		digit = isDigit
+	}
+	return b.String() + "@" + domain
+}
+
+// look says how long a client still has to wait with mail from a sender to a
+// local domain; zero: it need not. waited is for how long it has been known.
+func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain string) (wait, waited time.Duration, err error) {
+	var known *pb.Grey
+	var call *pb.Attempt
+	decided := false
+	err = g.replica.View(func(v spool.View) error {
+		s, err := v.Settings()
+		if err != nil {
+			return err
+		}
+		delay, err := greyDelay(v, s, domain)
+		if err != nil || delay <= 0 || exempt(s.GreylistExempt, client) {
+			decided = true
+			return err
+		}
+		network := greyNetwork(client).String()
+		call = &pb.Attempt{Triplet: spool.Triplet(network, sender, domain), Network: network, DelayMs: delay}
+		one, net, err := v.Grey(call.Triplet, network)
+		if err != nil {
+			return err
+		}
+		now := time.Now().UnixMilli()
+		if trust := spool.GreyTrust(s); trust > 0 && net != nil && net.ExpiresMs > now && net.Passed >= trust {
+			decided = true
+			g.use(call, net, now)
+			return nil
+		}
+		if one == nil || one.ExpiresMs <= now {
+			return nil
+		}
+		decided, known = true, one
+		if one.Passed == 0 && now < one.FirstMs+delay {
+			wait = time.Duration(one.FirstMs+delay-now) * time.Millisecond
+			return nil
+		}
+		g.use(call, one, now)
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	if !decided {
+		if wait, err = g.meet(ctx, call); err != nil {
+			return 0, 0, err
+		}
+	}
+	switch {
+	case wait > 0:
+		g.stats.deferred.Add(1)
+	case known != nil && known.Passed == 0:
+		g.stats.passed.Add(1)
+		waited = time.Duration(time.Now().UnixMilli()-known.FirstMs) * time.Millisecond
+	}
+	return wait, waited, nil
+}
+
+// greyDelay is that of a domain, or of the cluster.
+func greyDelay(v spool.View, s *pb.Settings, domain string) (int64, error) {
+	d, ok, err := v.Domain(domain)
+	if ok && d.GreylistMs != nil {
+		return *d.GreylistMs, err
+	}
+	return s.GreylistMs, err
+}
+
+// exempt reports whether one of the networks holds a client. They were checked
+// when they were set.
+func exempt(networks []string, client netip.Addr) bool {
+	client = client.Unmap().WithZone("")
+	for _, text := range networks {
+		if p, err := netip.ParsePrefix(text); err == nil && p.Contains(client) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxUsed bounds what waits to be told without anybody waiting for it. What is
+// dropped is told at the next use.
+const maxUsed = 10000
+
+// use has a use of what passes written down, where the last one is a while ago.
+func (g *greylist) use(a *pb.Attempt, last *pb.Grey, now int64) {
+	if last.Passed > 0 && now-last.LastMs < spool.GreyRefreshMs {
+		return
+	}
+	g.mu.Lock()
+	if len(g.used) < maxUsed {
+		g.used[[16]byte(a.Triplet)] = a
+	}
+	g.mu.Unlock()
+	g.wake()
+}
+
+// meet tells of a first attempt, and returns what the cluster says of it.
+func (g *greylist) meet(ctx context.Context, a *pb.Attempt) (time.Duration, error) {
+	call := &greyCall{attempt: a, done: make(chan struct{})}
+	g.mu.Lock()
+	g.first = append(g.first, call)
+	g.mu.Unlock()
+	g.wake()
+	select {
+	case <-call.done:
+		return call.wait, call.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (g *greylist) wake() {
+	select {
+	case g.stir <- struct{}{}:
+	default:
+	}
+}
+
+// run tells the log what there is to tell, until ctx ends.
+func (g *greylist) run(ctx context.Context) error {
+	tick := time.NewTicker(g.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.stir:
+		case <-ctx.Done():
+			g.tell(ctx) // which lets those go who wait
+			return nil
+		}
+		g.tell(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// maxGreet keeps a command well inside a frame.
+const maxGreet = 1000
+
+// take cuts off what goes into one command.
+func (g *greylist) take() (calls []*greyCall, h *pb.Greet) {
+	h = &pb.Greet{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(len(g.first), maxGreet)
+	calls, g.first = g.first[:n:n], g.first[n:]
+	for _, c := range calls {
+		h.Attempts = append(h.Attempts, c.attempt)
+	}
+	for k, a := range g.used {
+		if len(h.Attempts) == maxGreet {
+			break
+		}
+		h.Attempts = append(h.Attempts, a)
+		delete(g.used, k)
+	}
+	if len(g.first)+len(g.used) > 0 {
+		g.wake()
+	}
+	return calls, h
+}
+
+// tell proposes one command. Where that fails nobody is let through, and what
+// was not remembered is told at the next attempt.
+func (g *greylist) tell(ctx context.Context) {
+	calls, h := g.take()
+	if len(h.Attempts) == 0 {
+		return
+	}
+	res, err := propose(ctx, g.replica, spool.KindGreet, h)
+	if err != nil && ctx.Err() == nil {
+		g.log.Debug("attempts are not greylisted yet", zap.Int("attempts", len(h.Attempts)), zap.Error(err))
+	}
+	for i, c := range calls {
+		switch {
+		case err != nil:
+			c.err = err
+		case i < len(res.Codes) && i < len(res.WaitsMs) && res.Codes[i] == pb.Code_TOO_SOON:
+			c.wait = time.Duration(res.WaitsMs[i]) * time.Millisecond
+		}
+		close(c.done)
+	}
+}
+
+// greyed is what greylisting said in a transaction.
+type greyed struct {
+	grey   map[string]time.Duration // by recipients' domain: how long the client still has to wait
+	later  time.Duration            // the same, where the end of the message is to say so
+	waited time.Duration            // how long it has waited
+}
+
+// greylisted answers for a recipient of a local domain: nil where mail to it may
+// come now. The null sender is asked to wait at the end of its message instead:
+// who only asks whether an address exists sends none (RFC 6647 §2.4).
+func (s *session) greylisted(ctx context.Context, address string) error {
+	if s.grey == nil || s.privileged() {
+		return nil
+	}
+	local, domain := splitAddress(address)
+	if local = strings.ToLower(local); local == "postmaster" || local == "abuse" {
+		return nil // they must be reached by who is kept out (RFC 5321 §4.5.1, RFC 2142)
+	}
+	wait, asked := s.env.grey[domain]
+	if !asked {
+		var err error
+		var waited time.Duration
+		if wait, waited, err = s.grey.look(ctx, s.peer.Remote.Addr(), greySender(s.env.sender), domain); err != nil {
+			return err
+		}
+		if s.env.grey == nil {
+			s.env.grey = map[string]time.Duration{}
+		}
+		s.env.grey[domain] = wait
+		if s.env.waited = max(s.env.waited, waited); wait > 0 {
+			s.log.Info("greylisted", zap.String("session", s.peer.Session), zap.Stringer("remote", s.peer.Remote),
+				zap.String("sender", s.env.sender), zap.String("domain", domain), zap.Duration("wait", wait))
+		}
+	}
+	switch {
+	case wait <= 0:
+		return nil
+	case s.env.sender == "":
+		s.env.later = max(s.env.later, wait)
+		return nil
+	}
+	return replyGreylisted(wait)
+}
+
+func replyGreylisted(wait time.Duration) *smtp.Reply {
+	return smtp.NewReply(450, "4.7.1", "Greylisted, try again in "+counted(uint64((wait+time.Second-1)/time.Second), "second"))
+}

@@ -1,3 +1,5 @@
 // Package clustertest runs whole clusters in one process, on real disks and
-// real connections, breaks them, and compares what is left.
+// real connections, breaks them, and compares what is left. RELAY_LOCK_HISTORY
+// (a duration) makes the fight for mailbox locks longer whose history is checked
+// for linearizability.
 package clustertest

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,8 +17,11 @@ import (
 type Fixture struct {
 	Backend      pop3.Backend
 	User, Secret string
-	// Deliver puts a message into the user's maildrop.
+	// Deliver puts a message into the user's maildrop, behind those that are
+	// there.
 	Deliver func(t *testing.T, body string)
+	// ReadOnly says that nothing can be deleted.
+	ReadOnly bool
 }
 
 // Conform checks that a backend keeps the contract of pop3.Backend and
@@ -25,10 +29,77 @@ type Fixture struct {
 func Conform(t *testing.T, make func(t *testing.T) Fixture) {
 	for name, check := range map[string]func(*testing.T, Fixture){
 		"credentials": credentials, "lock": lock, "list": list, "commit": commit,
-		"release": release, "close": closing, "uids": uids, "late": late,
+		"release": release, "close": closing, "uids": uids, "late": late, "wake": wake, "frozen": frozen,
 	} {
-		t.Run(name, func(t *testing.T) { check(t, make(t)) })
+		t.Run(name, func(t *testing.T) {
+			f := make(t)
+			if f.ReadOnly && slices.Contains([]string{"commit", "release", "uids", "late"}, name) {
+				check = readOnly
+			}
+			check(t, f)
+		})
 	}
+}
+
+// readOnly: deletions are refused and change nothing, all else is as usual.
+func readOnly(t *testing.T, f Fixture) {
+	f.Deliver(t, "a: same\r\n\r\n")
+	f.Deliver(t, "a: same\r\n\r\n")
+	m := f.login(t)
+	ro, ok := m.(pop3.ReadOnly)
+	require.True(t, ok && ro.ReadOnly())
+	require.Equal(t, 2, m.List().Len())
+	require.NotEqual(t, m.List().UID(0), m.List().UID(1), "identical mail has different UIDs")
+	uid := m.List().UID(0)
+	for _, release := range []bool{false, true} {
+		require.ErrorIs(t, m.Commit(context.Background(), []int{0}, release), pop3.ErrReadOnly)
+	}
+	_, err := f.try(f.User, f.Secret)
+	var busy *pop3.InUseError
+	require.ErrorAs(t, err, &busy, "a refused commit keeps the lock")
+	require.Contains(t, read(t, m, 0), "a: same")
+	require.NoError(t, m.Commit(context.Background(), nil, true))
+	require.NoError(t, m.Close())
+	m = f.login(t)
+	require.Equal(t, 2, m.List().Len())
+	require.Equal(t, uid, m.List().UID(0))
+}
+
+// wake: the lock can be given up without deletions and taken again, with a fresh
+// list in which what was there has kept its UID.
+func wake(t *testing.T, f Fixture) {
+	f.Deliver(t, "a: 1\r\n\r\n")
+	m := f.login(t)
+	uid := m.List().UID(0)
+	require.NoError(t, m.Commit(context.Background(), nil, true))
+	other := f.login(t)
+	_, err := m.Wake(context.Background())
+	var busy *pop3.InUseError
+	require.ErrorAs(t, err, &busy)
+	require.NoError(t, other.Close())
+	f.Deliver(t, "a: 2\r\n\r\n")
+	m, err = m.Wake(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close() })
+	require.Equal(t, 2, m.List().Len())
+	require.Equal(t, uid, m.List().UID(0))
+	require.NotEqual(t, uid, m.List().UID(1))
+}
+
+// frozen: sizes and UIDs do not change, whatever arrives, and every message is
+// read more than once with the same octets.
+func frozen(t *testing.T, f Fixture) {
+	f.Deliver(t, "a: 1\r\n\r\n.\r\n\r\n..\r\n")
+	m := f.login(t)
+	l := m.List()
+	uid, size, text := l.UID(0), l.Size(0), read(t, m, 0)
+	f.Deliver(t, "a: 2\r\n\r\n")
+	require.Equal(t, 1, m.List().Len())
+	require.Equal(t, uid, m.List().UID(0))
+	require.Equal(t, size, m.List().Size(0))
+	require.Equal(t, text, read(t, m, 0))
+	require.EqualValues(t, len(text), size)
+	require.Contains(t, text, "a: 1\r\n\r\n.\r\n\r\n..\r\n")
 }
 
 func (f Fixture) try(user, secret string) (pop3.Maildrop, error) {

@@ -178,6 +178,7 @@ func (n *Node) build() error {
 	n.starts = newStarts()
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)
+	n.drops.folders = folders(n.conf.Folders)
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/folder"
 	"relay/pop3"
 )
 
@@ -26,6 +27,7 @@ type maildrops struct {
 	passwords   *passwords
 	throttle    *throttle
 	log         *zap.Logger
+	folders     map[string]*folder.Folder // by account; set before the first login
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
 	terms terms
@@ -66,7 +68,7 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 	}
 	d.throttle.succeeded(p.Remote.Addr())
 	account = d.passwords.improve(ctx, d.replica, d.node, account, secret, d.log)
-	return d.take(ctx, account, p, false)
+	return d.enter(ctx, account, p, false)
 }
 
 // Verifier implements pop3.SCRAM.
@@ -91,7 +93,7 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3
 		return nil, pop3.ErrAuth
 	}
 	d.throttle.succeeded(p.Remote.Addr())
-	return d.take(ctx, account, p, false)
+	return d.enter(ctx, account, p, false)
 }
 
 // Disproven implements pop3.SCRAM.

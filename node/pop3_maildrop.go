@@ -206,7 +206,13 @@ func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) erro
 	if err != nil {
 		return err
 	}
-	if res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
+	switch res.Code {
+	case pb.Code_OK, pb.Code_DUPLICATE:
+	case pb.Code_STALE:
+		// The lock is gone. That may also be the answer to a repetition, whose
+		// first attempt was done before.
+		return fmt.Errorf("%w: %s", pop3.ErrUncertain, res.Text)
+	default:
 		return fmt.Errorf("remove refused: %s %s", res.Code, res.Text)
 	}
 	if release {
@@ -262,7 +268,7 @@ func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
 	if account == nil || account.Disabled || account.Password != m.account.Password {
 		return nil, pop3.ErrAuth
 	}
-	return m.drops.take(ctx, account, &m.peer, true)
+	return m.drops.enter(ctx, account, &m.peer, true)
 }
 
 // Owner implements pop3.Owner.

@@ -96,6 +96,25 @@ func (c *Config) checkListeners(r *report) {
 	for i, l := range c.POP2 {
 		checkListen(r, fmt.Sprintf("pop2[%d].listen", i), l.Listen)
 	}
+	c.checkFolders(r)
+}
+
+func (c *Config) checkFolders(r *report) {
+	seen := map[string]bool{}
+	for i, f := range c.Folders {
+		key := fmt.Sprintf("folder[%d]", i)
+		local, domain, ok := strings.Cut(f.User, "@")
+		switch {
+		case !ok || local == "" || domain == "" || strings.ToLower(f.User) != f.User:
+			r.add(key+".user", `%q is not a whole address in lower case such as "news@example.com"`, f.User)
+		case seen[f.User]:
+			r.add(key+".user", "%s has a folder already", f.User)
+		}
+		seen[f.User] = true
+		if !filepath.IsAbs(f.Dir) {
+			r.add(key+".dir", `%q is not an absolute path such as "/srv/mail/news"`, f.Dir)
+		}
+	}
 }
 
 func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {

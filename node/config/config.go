@@ -13,6 +13,7 @@ type Config struct {
 	SMTP     []SMTP   `toml:"smtp"`
 	POP3     []POP3   `toml:"pop3"`
 	POP2     []POP2   `toml:"pop2"`
+	Folders  []Folder `toml:"folder"`
 	Admin    Admin    `toml:"admin"`
 	TLS      TLS      `toml:"tls"`
 	Relay    Relay    `toml:"relay"`
@@ -127,6 +128,16 @@ type POP2 struct {
 	// ProxyProtocol lists load balancers that may speak PROXY v1 and v2.
 	// Default: none.
 	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
+}
+
+// Folder shows a folder of .eml files as a user's maildrop, for reading only. It
+// should be named on every node, with the same files.
+type Folder struct {
+	// User is the account in whose place it is shown: its password, its lock. The
+	// account's own mailbox keeps what it gets, out of sight. Required.
+	User string `toml:"user"`
+	// Dir is the folder's absolute path. Required.
+	Dir string `toml:"dir"`
 }
 
 // Admin is the admin HTTP API.

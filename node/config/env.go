@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,7 +25,7 @@ func override(r *report, path string, into reflect.Value, lookup func(string) (s
 			continue
 		}
 		text, ok := lookup(Variable(key))
-		if !ok || text == "" || key == "smtp" || key == "pop3" {
+		if !ok || text == "" || slices.Contains([]string{"smtp", "pop3", "pop2", "folder"}, key) {
 			continue
 		}
 		r.env[key] = Variable(key)

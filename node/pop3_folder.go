@@ -1,0 +1,84 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/config"
+	"relay/node/folder"
+	"relay/pop3"
+)
+
+// folders are the folders of this node's configuration, by the account in whose
+// place they are shown.
+func folders(list []config.Folder) map[string]*folder.Folder {
+	all := map[string]*folder.Folder{}
+	for _, one := range list {
+		all[one.User] = folder.Open(one.Dir)
+	}
+	return all
+}
+
+// enter is take for a user whose maildrop may be a folder.
+func (d *maildrops) enter(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (pop3.Maildrop, error) {
+	m, err := d.take(ctx, a, p, wake)
+	if err != nil {
+		return nil, err
+	}
+	f := d.folders[a.Address]
+	if f == nil {
+		return m, nil
+	}
+	list, err := f.List(ctx)
+	if err != nil {
+		_ = m.Close()
+		return nil, fmt.Errorf("the folder of %s: %w", a.Address, err)
+	}
+	return &folderDrop{m, list}, nil
+}
+
+// folderDrop shows a folder under the lock of an account. It has no name for the
+// lock's other powers: what came later is in the next list.
+type folderDrop struct {
+	lock *maildrop
+	list *folder.List
+}
+
+// List implements pop3.Maildrop.
+func (f *folderDrop) List() pop3.List { return f.list }
+
+// Open implements pop3.Maildrop.
+func (f *folderDrop) Open(_ context.Context, i int) (io.ReadCloser, error) { return f.list.Open(i) }
+
+// Commit implements pop3.Maildrop. Nothing can be deleted.
+func (f *folderDrop) Commit(ctx context.Context, deleted []int, release bool) error {
+	if len(deleted) > 0 {
+		return pop3.ErrReadOnly
+	}
+	return f.lock.Commit(ctx, nil, release)
+}
+
+// Close implements pop3.Maildrop.
+func (f *folderDrop) Close() error { return f.lock.Close() }
+
+// Lost implements pop3.Maildrop.
+func (f *folderDrop) Lost() <-chan struct{} { return f.lock.Lost() }
+
+// LostReason implements pop3.Maildrop.
+func (f *folderDrop) LostReason() string { return f.lock.LostReason() }
+
+// Wake implements pop3.Maildrop.
+func (f *folderDrop) Wake(ctx context.Context) (pop3.Maildrop, error) { return f.lock.Wake(ctx) }
+
+// ReadOnly implements pop3.ReadOnly.
+func (f *folderDrop) ReadOnly() bool { return true }
+
+// Retention implements pop3.Keeper: the server deletes nothing here.
+func (f *folderDrop) Retention() pop3.Retention {
+	return pop3.Retention{Announce: true, Never: true}
+}
+
+// Owner implements pop3.Owner.
+func (f *folderDrop) Owner() string { return f.lock.Owner() }

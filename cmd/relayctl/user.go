@@ -17,8 +17,8 @@ import (
 )
 
 func (a *app) userCmd() *cobra.Command {
-	return group("user", "Accounts: list, add, change, remove",
-		a.userLs(), a.userAdd(), a.userPasswd(), a.userSet(), a.userShow(), a.userRm())
+	return group("user", "Accounts: list, add, import, change, remove",
+		a.userLs(), a.userAdd(), a.userImport(), a.userPasswd(), a.userSet(), a.userShow(), a.userRm())
 }
 
 func (a *app) userLs() *cobra.Command {

@@ -7,8 +7,9 @@
 // Beside them stand the scenarios in which nodes die: a leader under load, the
 // holder of a mailbox, the owner of a queue, a majority, a disk. They print
 // what they measure (-v), and RELAY_E2E_RUNS says how often in a row the load
-// and the lock are played. RELAY_E2E_PROFILE names a directory for heap
-// profiles of the nodes while a big message passes.
+// and the lock are played. RELAY_E2E_FIGHT says how long fifty clients fight for
+// one mailbox while a node dies every ten seconds (25s). RELAY_E2E_PROFILE names
+// a directory for heap profiles of the nodes while a big message passes.
 //
 // A case whose program is not installed is skipped and says so. To add one,
 // write a function that takes *testing.T and *Dev and name it in

@@ -49,6 +49,8 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			s := l.smtp.Stats()
 			counterOf(out, "relay_smtp_connections_total", "SMTP connections accepted.", s.Connections.Load(), "listener", l.Addr().String())
 			gauge(out, "relay_smtp_connections", "SMTP connections open.", float64(s.Active.Load()), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_turned_total", "SMTP clients turned away before the greeting.", s.Turned.Load(), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_talked_total", "Of them: clients that talked before it.", s.Talked.Load(), "listener", l.Addr().String())
 			counterOf(out, "relay_smtp_messages_total", "Messages answered 250.", s.Messages.Load(), "listener", l.Addr().String())
 			counterOf(out, "relay_smtp_messages_refused_total", "Messages refused at the end of their data.", s.MessagesRefused.Load(), "listener", l.Addr().String())
 			counterOf(out, "relay_smtp_bytes_total", "Octets of messages answered 250.", s.Bytes.Load(), "listener", l.Addr().String())

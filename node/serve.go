@@ -162,6 +162,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 			Connections: lim.SMTPConnections, NetConnections: lim.ConnectionsPerClient, NetMessages: lim.MessagesPerMinute,
 			NetRecipients: lim.RecipientsPerMinute, NetErrors: lim.ErrorsPerMinute, NetBytes: int64(lim.BytesPerMinute),
 		},
+		GreetPause:    time.Duration(c.GreetPause),
 		AuthDelay:     n.wrongPassword,
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
 		CommandTimeout: time.Duration(lim.CommandTimeout), BlockTimeout: time.Duration(lim.DataTimeout),

@@ -156,10 +156,39 @@ func (c *conn) open() bool {
 		return false
 	}
 	c.sess = sess
+	if !c.silent() {
+		return false
+	}
 	c.put("220 ")
 	c.put(c.cfg.Hostname)
 	c.put(" ESMTP\r\n")
 	return true
+}
+
+// silent waits for the greeting's pause to end without a word from the client.
+// Who talks first speaks no SMTP (RFC 5321 section 3.1): it writes its lines
+// without reading what they are answered.
+func (c *conn) silent() bool {
+	if c.cfg.GreetPause <= 0 || c.peer.Trusted || c.cfg.XClient != nil && c.cfg.XClient(c.direct) {
+		return true
+	}
+	err := c.await(time.Now().Add(c.cfg.GreetPause))
+	if err == nil {
+		var n int
+		if n, err = c.net.Read(c.in.room()); n > 0 {
+			c.srv.stats.Talked.Add(1)
+			c.srv.stats.Turned.Add(1)
+			c.turnAway(NewReply(554, "5.5.1", c.cfg.Hostname+" You talk before you are greeted"))
+			return false
+		}
+	}
+	switch {
+	case c.ctx.Err() != nil || c.srv.closing.Load():
+		c.turnAway(NewReply(421, "4.3.2", c.cfg.Hostname+" is shutting down, try again later"))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return true
+	}
+	return false
 }
 
 // turnAway sends a reply in the greeting's place: no enhanced code there, for

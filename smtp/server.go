@@ -67,6 +67,11 @@ type ServerConfig struct {
 	MinDeliverBy  time.Duration // RFC 2852 section 3; 0: none
 	MaxHold       time.Duration // RFC 4865; 0: seven days
 
+	// GreetPause is how long a stranger has to be silent before it is greeted;
+	// who talks first is turned away with 554. Trusted peers and those that may
+	// say XCLIENT are greeted at once. 0: everybody is.
+	GreetPause time.Duration
+
 	CommandTimeout   time.Duration // silence between commands; 0: 5 minutes
 	BlockTimeout     time.Duration // silence inside a message; 0: 3 minutes
 	DataTimeout      time.Duration // one message from DATA to its reply; 0: 1 hour
@@ -93,6 +98,7 @@ type Stats struct {
 	Connections       atomic.Int64 // accepted
 	Active            atomic.Int64 // open now
 	Turned            atomic.Int64 // refused at the greeting
+	Talked            atomic.Int64 // of them: before it
 	TLS, TLSFailed    atomic.Int64 // handshakes
 	Auth, AuthFailed  atomic.Int64
 	Messages          atomic.Int64 // answered 250

@@ -275,6 +275,7 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 	if on("calltimeout") {
 		cfg.CallTimeout = time.Duration(number("calltimeout")) * time.Millisecond
 	}
+	cfg.GreetPause = time.Duration(number("pause")) * time.Millisecond
 	if code := number("refuse"); code > 0 {
 		backend.refuse = NewReply(code, "4.3.2", "Not now")
 	}

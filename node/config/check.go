@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // derive fills in what follows from other keys.
@@ -84,6 +85,9 @@ func (c *Config) checkListeners(r *report) {
 		checkListen(r, key+".listen", l.Listen)
 		oneOf(r, key+".role", string(l.Role), string(RoleMX), string(RoleSubmission))
 		c.checkListenerTLS(r, key+".tls", l.TLS)
+		if l.GreetPause < 0 || l.GreetPause > Duration(maxGreetPause) {
+			r.add(key+".greet_pause", "%v is not between 0s and %v", l.GreetPause, maxGreetPause)
+		}
 	}
 	for i, l := range c.POP3 {
 		key := fmt.Sprintf("pop3[%d]", i)
@@ -116,6 +120,9 @@ func (c *Config) checkFolders(r *report) {
 		}
 	}
 }
+
+// maxGreetPause: old clients hang up when they hear nothing for 15 seconds.
+const maxGreetPause = 10 * time.Second
 
 func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {
 	if oneOf(r, key, string(mode), string(TLSNone), string(TLSStart), string(TLSImplicit)) && mode != TLSNone && c.TLS.Cert == "" {

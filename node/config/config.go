@@ -92,6 +92,9 @@ type SMTP struct {
 	// VRFY answers VRFY and EXPN to trusted and authenticated peers.
 	// Default: false (252 and 502).
 	VRFY bool `toml:"vrfy"`
+	// GreetPause is how long strangers must be silent before they are greeted;
+	// who talks first is turned away. At most 10s. Default: 0s, none.
+	GreetPause Duration `toml:"greet_pause"`
 	// BounceUnknown accepts unknown recipients from authenticated senders and
 	// bounces them, instead of refusing them. Default: false.
 	BounceUnknown bool `toml:"bounce_unknown"`

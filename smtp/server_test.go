@@ -175,6 +175,9 @@ func (s fullSession) Verify(_ context.Context, what string) (Member, error) {
 }
 
 func (s fullSession) Expand(_ context.Context, list string) ([]Member, error) {
+	if list == "empty" {
+		return nil, nil
+	}
 	if list == "staff" {
 		return []Member{{"Ann Example", "ann@example.test"}, {"", "bob@example.test"}}, nil
 	}
@@ -256,7 +259,7 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 		MaxErrors:       number("maxerrors"),
 		DefaultDomain:   func() string { return s.Options["domain"] },
 		Without:         Extension(number("without")),
-		Limits:          Limits{NetMessages: number("netmessages"), NetRecipients: number("netrecipients"), NetErrors: number("neterrors")},
+		Limits:          Limits{NetMessages: number("netmessages"), NetRecipients: number("netrecipients"), NetErrors: number("neterrors"), NetBytes: int64(number("netbytes"))},
 		MinDeliverBy:    time.Duration(number("minby")) * time.Second,
 	}
 	if on("plain") {
@@ -267,6 +270,9 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 	}
 	if on("xclient") {
 		cfg.XClient = all
+	}
+	if on("xclient-others") {
+		cfg.XClient = func(netip.Addr) bool { return false }
 	}
 	if on("timeout") {
 		cfg.CommandTimeout = time.Duration(number("timeout")) * time.Millisecond

@@ -5,4 +5,9 @@
 // and said to be.
 //
 //	go run ./deploy/bench -n 3000 -rounds 3
+//
+// With -idle it shows instead what many idle connections to one node cost, in
+// memory and to the busy ones beside them:
+//
+//	go run ./deploy/bench -idle 5000 -busy 200 -n 6000
 package main

@@ -34,15 +34,21 @@ func run(args []string, out, errs io.Writer) int {
 	rounds := flags.Int("rounds", 3, "rounds; the median counts")
 	only := flags.String("rows", "", "rows to run, by a part of their name, comma-separated")
 	keep := flags.String("dir", "", "keep logs in this directory")
+	idle := flags.Int("idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
+	busy := flags.Int("busy", 200, "busy connections, with -idle")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b, err := setUp(ctx, *n, *keep, errs)
+	b, err := setUp(ctx, *n, *keep, *idle == 0, errs)
 	if err == nil {
 		defer b.tearDown()
-		err = b.table(ctx, out, *rounds, *only)
+		if *idle > 0 {
+			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
+		} else {
+			err = b.table(ctx, out, *rounds, *only)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(errs, "bench:", err)
@@ -66,7 +72,7 @@ type bench struct {
 // sinkPort is where both sides relay to.
 const sinkPort = 14025
 
-func setUp(ctx context.Context, n int, dir string, errs io.Writer) (*bench, error) {
+func setUp(ctx context.Context, n int, dir string, peers bool, errs io.Writer) (*bench, error) {
 	b := &bench{n: n, dir: dir, errs: errs}
 	if dir == "" {
 		b.temp = true
@@ -92,6 +98,9 @@ func setUp(ctx context.Context, n int, dir string, errs io.Writer) (*bench, erro
 	if b.cluster, err = startCluster(ctx, filepath.Join(b.dir, "cluster")); err != nil {
 		b.tearDown()
 		return nil, err
+	}
+	if !peers {
+		return b, nil
 	}
 	if b.postfix, err = startPostfix(ctx, filepath.Join(b.dir, "postfix")); err != nil {
 		fmt.Fprintln(errs, "bench: no Postfix:", err)

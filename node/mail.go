@@ -19,6 +19,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/smtp"
 )
 
 // chunksInFlight is how many parts of one large body travel through the log
@@ -403,7 +404,9 @@ func (in *intake) received(b []byte) []byte {
 	if c.GetTls() != "" {
 		b = append(append(append(b, "\r\n\t("...), c.GetTls()...), ')')
 	}
-	if len(in.env.rcpts) == 1 {
+	// An address in UTF-8 would keep a message with a plain header from hops
+	// without SMTPUTF8, where an alias may send it.
+	if len(in.env.rcpts) == 1 && smtp.IsASCII(in.env.rcpts[0].address) {
 		b = append(append(append(b, "\r\n\tfor <"...), in.env.rcpts[0].address...), '>')
 	}
 	b = append(b, ";\r\n\t"...)

@@ -447,3 +447,22 @@ func TestStopLetsTransactionsEnd(t *testing.T) {
 	c.Nodes[0].WaitReady()
 	require.Contains(t, c.inbox("alice@example.test")[0], id)
 }
+
+// TestAliasLeadsOutOfSMTPUTF8: a message that needed SMTPUTF8 for its recipient's
+// address only goes on to an address that does not, by a hop without it.
+func TestAliasLeadsOutOfSMTPUTF8(t *testing.T) {
+	c := New(t, Options{Nodes: 1})
+	ctx := within(t, 30*time.Second)
+	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
+	h := newHop(t, smtp.ExtSMTPUTF8)
+	require.NoError(t, api.SetRoute(ctx, by, admin.Route{Domain: "plain.example", Target: "smtp:" + h.addr}))
+	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "jürgen@example.test", Targets: []string{"j@plain.example"}}))
+	d := talkTo(t, c.Nodes[0].SMTP)
+	d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@example.test>", "S: 250"}, letter("out")...)...)
+	c.Eventually(10*time.Second, "it did not arrive", func() bool { _, ok := h.message("j@plain.example"); return ok })
+	id := idOf(d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@plain.example>", "S: 250"}, letter("in")...)...))
+	c.Eventually(10*time.Second, "it was not refused", func() bool {
+		trace, err := api.Trace(ctx, id)
+		return err == nil && strings.Contains(fmt.Sprint(trace.Events), "5.6.7")
+	})
+}

@@ -11,6 +11,9 @@
 // one mailbox while a node dies every ten seconds (25s). RELAY_E2E_PROFILE names
 // a directory for heap profiles of the nodes while a big message passes.
 //
+// Exim and OpenSMTPD are not installed for it: they are downloaded once, and run
+// in a namespace of their own beside Postfix (debian_test.go).
+//
 // A case whose program is not installed is skipped and says so. To add one,
 // write a function that takes *testing.T and *Dev and name it in
 // TestCluster, or start a Dev of your own where you break it.

@@ -22,7 +22,8 @@ import (
 )
 
 // postfix is an instance with its own configuration, queue and mail, which
-// takes all mail for dest.example.com but what its access map says.
+// takes all mail for dest.example.com but what its access map says. More settings
+// take the place of its own.
 type postfix struct {
 	t    *testing.T
 	dir  string
@@ -31,7 +32,7 @@ type postfix struct {
 
 const postfixHost = "127.0.0.30"
 
-func startPostfix(t *testing.T) *postfix {
+func startPostfix(t *testing.T, more ...string) *postfix {
 	need(t, "postfix")
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start Postfix")
@@ -50,7 +51,8 @@ func startPostfix(t *testing.T) *postfix {
 		out, err := exec.Command("chown", owner.Uid+":"+owner.Gid, filepath.Join(dir, sub)).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
-	p.write("main.cf", strings.NewReplacer("DIR", dir, "UID", owner.Uid, "GID", owner.Gid).Replace(postfixMain))
+	main := postfixMain + strings.Join(more, "\n") + "\n"
+	p.write("main.cf", strings.NewReplacer("DIR", dir, "UID", owner.Uid, "GID", owner.Gid).Replace(main))
 	p.write("master.cf", strings.ReplaceAll(postfixMaster, "ADDR", p.addr))
 	p.write("access", "")
 	p.command("start")
@@ -78,14 +80,8 @@ func (p *postfix) rules(text string) {
 }
 
 // delivered returns the messages in its one mailbox that hold a text.
-func (p *postfix) delivered(text string) (found []string) {
-	files, _ := filepath.Glob(filepath.Join(p.dir, "mail", "box", "new", "*"))
-	for _, f := range files {
-		if data, err := os.ReadFile(f); err == nil && strings.Contains(string(data), text) {
-			found = append(found, string(data))
-		}
-	}
-	return found
+func (p *postfix) delivered(text string) []string {
+	return maildir(filepath.Join(p.dir, "mail", "box", "new"), text)
 }
 
 const postfixMain = `compatibility_level = 3.6

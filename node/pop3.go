@@ -132,6 +132,9 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 	if epoch == 0 || !time.Now().Before(d.replica.Until()) {
 		return nil, errNoSession
 	}
+	if err := d.inUse(ctx, a); err != nil {
+		return nil, err
+	}
 	name := p.Session + "/" + strconv.FormatUint(d.takes.Add(1), 36)
 	d.begin(name)
 	res, err := propose(ctx, d.replica, spool.KindLock, &pb.TakeLock{
@@ -153,6 +156,39 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 		return nil, err
 	}
 	return m, nil
+}
+
+// inUse refuses a login where somebody else holds the mailbox, without a command:
+// clients that fight for a mailbox write nothing to anybody's disk. What the
+// replica shows may be old, so that is asked for once more when the replica is up
+// to date: a client never meets the lock of its own last session.
+func (d *maildrops) inUse(ctx context.Context, a *pb.Account) error {
+	if a.Shared {
+		return nil
+	}
+	if held, err := d.holder(a.Address); err != nil || held == nil {
+		return err
+	}
+	if err := d.replica.Consistent(ctx); err != nil {
+		return nil // the command itself will tell
+	}
+	held, err := d.holder(a.Address)
+	if err != nil || held == nil {
+		return err
+	}
+	return &pop3.InUseError{Since: time.UnixMilli(held.SinceMs), Node: held.Node}
+}
+
+func (d *maildrops) holder(mailbox string) (*pb.Lock, error) {
+	var held *pb.Lock
+	err := d.replica.View(func(v spool.View) error {
+		l, ok, err := v.Lock(mailbox)
+		if ok {
+			held = l
+		}
+		return err
+	})
+	return held, err
 }
 
 // notTaken says in the words of package pop3 why there is no lock.

@@ -192,3 +192,20 @@ func TestRetentionAndLoginDelayAreTold(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, again.Close())
 }
+
+// TestInUseCostsNoCommand: who is refused by a lock writes to no log, and an old
+// replica is not believed.
+func TestInUseCostsNoCommand(t *testing.T) {
+	w := newDropWorld(t)
+	m := w.mustLogin()
+	before := len(w.frames)
+	_, err := w.login()
+	var busy *pop3.InUseError
+	require.ErrorAs(t, err, &busy)
+	require.Equal(t, "n1", busy.Node)
+	require.Len(t, w.frames, before)
+	// The holder leaves while this replica does not know yet.
+	w.arrive = func() { w.arrive = nil; require.NoError(t, m.Close()) }
+	_, err = w.login()
+	require.NoError(t, err)
+}

@@ -356,7 +356,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	})
 	t.sweepFailures(limit, res)
 	t.sweepRetention(limit, res)
-	t.scan([]byte{kGarbage}, 1, func(k, _ []byte) { t.sweepBox(k, limit, res) })
+	t.scan([]byte{kGarbage}, 1, func(k, v []byte) { t.sweepBox(k, v, limit, res) })
 	t.sweepTwins(limit, res)
 	t.sweepGrey(limit, res)
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {
@@ -397,15 +397,16 @@ func (t *tx) sweepHistory(limit int, res *pb.Result) {
 	})
 }
 
-// sweepBox deletes entries of a dropped account, and the mark when none is left.
-func (t *tx) sweepBox(mark []byte, limit int, res *pb.Result) {
+// sweepBox deletes entries of a dropped account or of a large Remove, and the
+// mark when none is left.
+func (t *tx) sweepBox(mark, why []byte, limit int, res *pb.Result) {
 	box := binary.BigEndian.Uint64(mark[1:])
 	n := 0
 	t.scan(keyBox(kEntry, box), limit, func(k, v []byte) {
 		var entry pb.Entry
 		if t.unmarshal(k, v, &entry) {
 			t.del(k)
-			t.unreference(&entry, &pb.Event{What: "removed", Detail: "account dropped"})
+			t.unreference(&entry, epitaph(why))
 			n++
 		}
 	})

@@ -244,11 +244,20 @@ func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
 	for _, uid := range h.Uids {
 		one(uid)
 	}
+	g := grave{box: t.index, why: []byte(h.Node + "\x00" + detail)}
+	large := sizeOf(h.Ranges, box.NextUid) > maxTakeOut
 	t.fail(Ranges(h.Ranges, box.NextUid, func(first, last uint64) {
+		if large {
+			missing = append(missing, t.bury(&g, box, first, last)...)
+			return
+		}
 		for uid := first; uid <= last; uid++ {
 			one(uid)
 		}
 	}))
+	if res.Count += g.count; g.count > 0 {
+		t.set(keyBox(kGarbage, g.box), g.why)
+	}
 	slices.Sort(missing)
 	res.Missing = AppendRanges(nil, slices.Compact(missing))
 	return res

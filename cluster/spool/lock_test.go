@@ -234,3 +234,57 @@ func TestDoneBefore(t *testing.T) {
 	next := r.lock("n2", two, "last")
 	require.Equal(t, []spool.Taken{{Mailbox: alice, Node: "n2", Epoch: two, Token: next.Token, Session: "last"}}, r.m.Changes().Taken)
 }
+
+// TestLargeRemove: what is too much to be taken out at once is gone at once all
+// the same, and Sweep lets go of the messages in steps.
+func TestLargeRemove(t *testing.T) {
+	const n = 1300
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	r.user(alice)
+	for i := range n {
+		id := spool.ID{9, byte(i >> 8), byte(i)}
+		r.do(spool.KindAccept, acceptOf(id, one, nil, alice), []byte("body"))
+	}
+	token := r.lock("n1", one, "s").Token
+	// Some are gone before, one of them at the end of a run.
+	require.EqualValues(t, 3, r.remove(one, token, 1, false, 1, 700, 1200).Count)
+	uids := make([]uint64, 0, n)
+	for uid := uint64(1); uid <= 1200; uid++ {
+		uids = append(uids, uid)
+	}
+	uids = append(uids, 1250)
+	res := r.remove(one, token, 2, false, uids...)
+	require.Equal(t, pb.Code_OK, res.Code)
+	require.EqualValues(t, 1198, res.Count)
+	require.Equal(t, []uint64{1, 700, 1200}, decodeRanges(t, res.Missing))
+	require.Equal(t, res.Missing, r.remove(one, token, 2, false, uids...).Missing, "the same answer again")
+
+	box, _, err := r.view().Mailbox(alice)
+	require.NoError(t, err)
+	require.EqualValues(t, n-1201, box.Messages)
+	left := 0
+	require.NoError(t, r.view().Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
+		require.Greater(t, uid, uint64(1200))
+		left++
+		return true
+	}))
+	require.Equal(t, n-1201, left)
+	require.EqualValues(t, n-3, r.counter(spool.CountMailboxMessages), "what is not swept yet takes its space")
+
+	for r.do(spool.KindSweep, &pb.Sweep{Limit: 500}).Count > 0 {
+	}
+	require.EqualValues(t, n-1201, r.counter(spool.CountMailboxMessages))
+	require.Equal(t, n-1201, countKeys(r, 'x'))
+	require.Zero(t, countKeys(r, 'g'))
+	id := spool.ID{9, 0, 4}
+	_, ok, err := r.view().Refs(id)
+	require.NoError(t, err)
+	require.False(t, ok, "the body is let go")
+	events, err := r.view().History(id)
+	require.NoError(t, err)
+	last := events[len(events)-1]
+	require.Equal(t, "removed", last.What)
+	require.Equal(t, "mailbox "+alice, last.Detail)
+	require.Equal(t, pb.Code_OK, r.remove(one, token, 3, true).Code)
+}

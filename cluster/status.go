@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/disk"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -231,4 +232,10 @@ func (c *Cluster) Members() (all []*pb.Member, err error) {
 		return err
 	})
 	return all, err
+}
+
+// Metrics returns the numbers of this node's log and store. It may be called at
+// any time and by any goroutine.
+func (c *Cluster) Metrics() (disk.LogMetrics, disk.Metrics) {
+	return c.rlog.Metrics(), c.store.Metrics()
 }

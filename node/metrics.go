@@ -39,6 +39,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
 	c.queue(out)
 	c.spool(out)
+	c.storage(out)
 	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))
 	gauge(out, "relay_disk_free_bytes", "Free space where the data directory is.", float64(c.n.storage.free.Load()))
 }
@@ -94,6 +95,28 @@ func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
 		}
 		return nil
 	})
+}
+
+// storage reads the numbers of this node's log and store. Entries by appends is
+// the mean size of a group: how many commands shared one write.
+func (c *nodeCollector) storage(out chan<- prometheus.Metric) {
+	l, s := c.n.cluster.Metrics()
+	emit(out, prometheus.CounterValue, "relay_log_append_seconds_total", "Time that writes to the raft log took, syncs included.", l.WriteTime.Seconds(), nil)
+	for name, n := range map[string]uint64{
+		"relay_log_appends_total": l.Appends, "relay_log_entries_total": l.Appended, "relay_log_bytes_total": l.AppendedBytes,
+		"relay_log_cache_hits_total": l.CacheHits, "relay_log_cache_misses_total": l.CacheMisses,
+		"relay_store_commands_total": s.Commands, "relay_store_batches_total": s.Batches, "relay_store_bytes_total": s.Bytes,
+		"relay_store_flushes_total": s.Flushes, "relay_store_stalls_total": s.WriteStalls, "relay_store_installs_total": s.Installs,
+	} {
+		counterOf(out, name, "Counter of this node's log or store.", int64(n))
+	}
+	for name, n := range map[string]int64{
+		"relay_log_held_bytes": l.Bytes, "relay_log_file_bytes": l.FileBytes, "relay_store_disk_bytes": s.DiskBytes, "relay_store_body_bytes": s.BodyBytes,
+		"relay_store_body_live_bytes": s.BodyLiveBytes, "relay_store_memtable_bytes": s.MemTableBytes, "relay_store_compaction_debt_bytes": s.CompactionDebt,
+	} {
+		gauge(out, name, "Size in this node's log or store.", float64(n))
+	}
+	gauge(out, "relay_applied_index", "Index of the last command that this node has applied.", float64(s.Applied))
 }
 
 func truth(b bool) float64 {

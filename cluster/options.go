@@ -55,7 +55,7 @@ type Tuning struct {
 	Deadline time.Duration // 10 s: longest a proposal is tried
 
 	LogBytes   int64         // 256 MiB: size of the log that makes a snapshot due
-	GrowTo     int64         // 256 MiB: the log's file is grown once to this; negative: not at all
+	GrowTo     int64         // 128 MiB: disk that a new log gets at once; negative: none
 	LogCache   int64         // 8 MiB: entries kept in memory
 	StallAfter time.Duration // 10 s: a write to the log that takes longer ends the process
 	MemTable   int64         // 16 MiB
@@ -89,7 +89,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Renew, min(time.Second, t.Lease/4))
 	or(&t.Deadline, 10*time.Second)
 	or(&t.LogBytes, 256<<20)
-	or(&t.GrowTo, 256<<20)
+	or(&t.GrowTo, 128<<20)
 	or(&t.LogCache, 8<<20)
 	or(&t.StallAfter, 10*time.Second)
 	or(&t.MemTable, 16<<20)

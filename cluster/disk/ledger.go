@@ -23,8 +23,7 @@ type line struct {
 	size  uint32
 }
 
-// read fills the ledger from the file. It looks at the heads of the leaf pages
-// only, so it is quick for a large log.
+// read fills the ledger from raft.db, with the sizes of what is there.
 func (g *ledger) read(path string) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
@@ -68,6 +67,11 @@ func (g *ledger) last() uint64 {
 func (g *ledger) find(index uint64) int {
 	l := g.lines()
 	return g.head + sort.Search(len(l), func(i int) bool { return l[i].index >= index })
+}
+
+func (g *ledger) has(index uint64) bool {
+	at := g.find(index)
+	return at < len(g.all) && g.all[at].index == index
 }
 
 func (g *ledger) put(index uint64, size uint32) {

@@ -28,10 +28,13 @@ type LogOptions struct {
 	// default panics.
 	Fatal func(error)
 
-	GrowTo     int64         // a new file is made this large at once; default 256 MiB, negative: not at all
+	GrowTo     int64         // a new log is given so much disk at once; default 128 MiB, negative: none
 	StallAfter time.Duration // a write that takes longer is fatal while it still hangs; default 10 s
 	CacheBytes int64         // newest entries kept in memory, default 32 MiB
-	MmapBytes  int64         // address space set aside for the file, default 8 GiB
+	MmapBytes  int64         // address space set aside for raft.db, default 8 GiB
+
+	segmentBytes int64 // of a file with data; default 16 MiB
+	openSegment  func(path string) (segmentFile, error)
 }
 
 func (o LogOptions) withDefaults() LogOptions {
@@ -41,27 +44,38 @@ func (o LogOptions) withDefaults() LogOptions {
 	if o.Fatal == nil {
 		o.Fatal = func(err error) { panic(fmt.Sprintf("disk: this node can not go on: %v", err)) }
 	}
-	setDefault(&o.GrowTo, 256<<20)
+	setDefault(&o.GrowTo, 128<<20)
 	setDefault(&o.StallAfter, 10*time.Second)
 	setDefault(&o.CacheBytes, 32<<20)
 	setDefault(&o.MmapBytes, 8<<30)
+	setDefault(&o.segmentBytes, segmentSize)
+	if o.openSegment == nil {
+		o.openSegment = openSegment
+	}
 	return o
 }
 
 // Log is raft's log and stable store. It keeps them in bbolt by way of
-// raft-boltdb, and adds what those do not do: it stops the node at the first
+// raft-boltdb, but for the data of larger entries, which goes to segments. And
+// it adds what those do not do: it stops the node at the first
 // error, checks entries when it reads them, keeps the newest in memory,
 // deletes in small steps, writes a vote as one value, and lets a member go on
 // after a snapshot that its log contradicts. Raft calls it from several
 // goroutines; all methods are safe for that.
 type Log struct {
-	o  LogOptions
-	db backend
+	o    LogOptions
+	db   backend
+	data segments
 
-	storing sync.Mutex // StoreLogs; guards scratch
+	storing sync.Mutex // StoreLogs; guards the scratch
 	scratch []raft.Log
 	ptrs    []*raft.Log
 	sums    []byte
+	spilled struct {
+		data  [][]byte
+		index []uint64
+		at    []int // in scratch
+	}
 
 	mu     sync.RWMutex // guards all below
 	ledger ledger
@@ -113,6 +127,7 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	}
 	l = &Log{o: o, path: path}
 	l.cache.limit = o.CacheBytes
+	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, zeros: o.GrowTo >= 0, open: o.openSegment}
 	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("disk: %s is in use: does another relayd run on this data directory? (%w)", path, err)
 	} else if err != nil {
@@ -123,10 +138,42 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 		return nil, fmt.Errorf("disk: open %s: %w", path, err)
 	}
 	l.db = db
-	if err := l.stable.load(db); err != nil {
-		return nil, errors.Join(err, db.Close())
+	err = l.stable.load(db)
+	if err == nil {
+		err = l.openSegments()
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close(), l.data.close())
 	}
 	return l, nil
+}
+
+// spareSegments is how many files are kept for reuse.
+const spareSegments = 8
+
+// openSegments opens the files with the entries' data and finds out which
+// entries have theirs where.
+func (l *Log) openSegments() error {
+	if err := l.data.load(); err != nil {
+		return err
+	}
+	for i := range l.ledger.lines() {
+		one := &l.ledger.lines()[i]
+		var e raft.Log
+		if err := l.db.GetLog(one.index, &e); err != nil {
+			return fmt.Errorf("disk: read entry %d of the log: %w", one.index, err)
+		}
+		p, spilled, err := placeOf(&e)
+		if err == nil && spilled {
+			err = l.data.seen(p, one.index)
+		}
+		if err != nil {
+			return fmt.Errorf("disk: the log in %s is damaged: entry %d: %w", l.data.dir, one.index, err)
+		}
+		one.size += p.size
+		l.ledger.bytes += int64(p.size)
+	}
+	return l.data.tidy()
 }
 
 func boltOptions(path string, o LogOptions) raftboltdb.Options {
@@ -142,7 +189,10 @@ func boltOptions(path string, o LogOptions) raftboltdb.Options {
 	}
 }
 
-// createLog makes an empty file of its final size. Otherwise the first hundreds
+// boltShare is what raft.db gets of LogOptions.GrowTo, the segments the rest.
+const boltShare = 8
+
+// createLog makes empty files of their final size. Otherwise the first hundreds
 // of megabytes cost an additional sync and the allocation of blocks with every
 // few commits.
 func createLog(path string, o LogOptions) error {
@@ -159,18 +209,19 @@ func createLog(path string, o LogOptions) error {
 	if err := db.Close(); err != nil {
 		return err
 	}
-	if err := grow(tmp, o.GrowTo); err != nil {
+	err = grow(tmp, o.GrowTo/boltShare)
+	if n := o.GrowTo * (boltShare - 1) / boltShare / o.segmentBytes; err == nil && n > 0 {
+		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, zeros: true, open: o.openSegment}
+		err = errors.Join(ahead.load(), ahead.fill(max(0, int(n)-len(ahead.spare))))
+	}
+	if err != nil {
 		// It is only slower without.
-		o.Log.Warn("the log's file was not grown", zap.String("path", path), zap.Error(err))
+		o.Log.Warn("the log's files were not made ahead of time", zap.String("path", path), zap.Error(err))
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncPath(filepath.Dir(path))
 }
 
 // grow writes zeros behind the end; a hole would have to be allocated later.
@@ -251,6 +302,9 @@ func (l *Log) GetLog(index uint64, to *raft.Log) error {
 func (l *Log) read(index uint64, to *raft.Log) (err error) {
 	*to = raft.Log{}
 	err = guarded(func() error { return l.db.GetLog(index, to) })
+	if err == nil {
+		err = l.fetchData(to)
+	}
 	if errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
@@ -263,6 +317,24 @@ func (l *Log) read(index uint64, to *raft.Log) (err error) {
 	return nil
 }
 
+// fetchData brings the data of an entry that has it in a segment. An entry that
+// is deleted meanwhile is not found.
+func (l *Log) fetchData(e *raft.Log) error {
+	p, spilled, err := placeOf(e)
+	if err != nil || !spilled {
+		return err
+	}
+	if e.Data, err = l.data.read(p); !errors.Is(err, errReused) {
+		return err
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.ledger.has(e.Index) {
+		return err
+	}
+	return raft.ErrLogNotFound
+}
+
 // StoreLog implements raft.LogStore.
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
@@ -272,9 +344,15 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
 	sealed := l.seal(logs)
-	defer clear(l.scratch)
+	defer l.forgetScratch()
 	var n int64
-	err := l.write("append to the log", func() error { return l.db.StoreLogs(sealed) })
+	err := l.write("append to the log", func() error {
+		// The data first: an entry that is there has its data.
+		if err := l.spill(); err != nil {
+			return err
+		}
+		return l.db.StoreLogs(sealed)
+	})
 	if err != nil {
 		return err
 	}
@@ -300,14 +378,25 @@ const entryRoom = 64
 
 const sealSize = 8
 
+// spilledType marks the type of an entry whose data is in a segment, at the
+// place that stands between its extensions and its checksum.
+const spilledType raft.LogType = 0x80
+
 // seal copies the entries, with a checksum behind the extensions: bbolt has
-// none for its data, and a flipped bit must neither be applied nor spread.
+// none for its data, and a flipped bit must neither be applied nor spread. It
+// notes whose data goes to a segment; spill fills in the places.
 func (l *Log) seal(logs []*raft.Log) []*raft.Log {
-	l.scratch, l.ptrs, l.sums = l.scratch[:0], l.ptrs[:0], l.sums[:0]
-	for _, e := range logs {
+	sp := &l.spilled
+	for i, e := range logs {
 		c := *e
 		from := len(l.sums)
 		l.sums = append(l.sums, e.Extensions...)
+		if l.data.fits(e.Data) {
+			sp.data, sp.index, sp.at = append(sp.data, e.Data), append(sp.index, e.Index), append(sp.at, i)
+			c.Data = nil
+			c.Type |= spilledType
+			l.sums = append(l.sums, make([]byte, placeSize)...)
+		}
 		l.sums = binary.BigEndian.AppendUint64(l.sums, checksum(e))
 		c.Extensions = l.sums[from:len(l.sums):len(l.sums)]
 		l.scratch = append(l.scratch, c)
@@ -318,15 +407,52 @@ func (l *Log) seal(logs []*raft.Log) []*raft.Log {
 	return l.ptrs
 }
 
+// spill writes the data that seal has noted.
+func (l *Log) spill() error {
+	sp := &l.spilled
+	return l.data.write(sp.data, sp.index, func(i int, p place) {
+		ext := l.scratch[sp.at[i]].Extensions
+		p.append(ext[:len(ext)-sealSize-placeSize])
+	})
+}
+
+func (l *Log) forgetScratch() {
+	sp := &l.spilled
+	clear(l.scratch)
+	clear(l.ptrs)
+	clear(sp.data)
+	l.scratch, l.ptrs, l.sums = l.scratch[:0], l.ptrs[:0], l.sums[:0]
+	sp.data, sp.index, sp.at = sp.data[:0], sp.index[:0], sp.at[:0]
+}
+
 var errSeal = errors.New("damaged entry")
 
-// unseal checks an entry and takes the checksum off.
+// placeOf says where the data of an entry is that comes from bbolt; unseal
+// takes the place off.
+func placeOf(e *raft.Log) (p place, spilled bool, err error) {
+	if e.Type&spilledType == 0 {
+		return p, false, nil
+	}
+	n := len(e.Extensions) - sealSize - placeSize
+	if n < 0 || len(e.Data) > 0 {
+		return p, false, errSeal
+	}
+	return parsePlace(e.Extensions[n:]), true, nil
+}
+
+// unseal checks an entry that has its data and takes checksum and place off.
 func unseal(e *raft.Log, index uint64) error {
 	n := len(e.Extensions) - sealSize
 	if n < 0 || e.Index != index {
 		return errSeal
 	}
 	sum := binary.BigEndian.Uint64(e.Extensions[n:])
+	if e.Type&spilledType != 0 {
+		if n -= placeSize; n < 0 {
+			return errSeal
+		}
+		e.Type &^= spilledType
+	}
 	if e.Extensions = e.Extensions[:n:n]; n == 0 {
 		e.Extensions = nil
 	}
@@ -392,9 +518,17 @@ func (l *Log) deleteOnce(lo, hi uint64) error {
 		return err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.ledger.remove(lo, hi)
 	l.cache.remove(lo, hi)
+	first := l.ledger.first()
+	l.mu.Unlock()
+	gone := hi
+	if first > 0 {
+		gone = first - 1
+	}
+	if err := l.data.release(gone); err != nil {
+		return l.fail(fmt.Errorf("disk: give back segments of the log: %w", err))
+	}
 	return nil
 }
 
@@ -452,7 +586,7 @@ func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return nil
 	}
-	return l.db.Close()
+	return errors.Join(l.db.Close(), l.data.close())
 }
 
 // write runs a write under a watchdog. A write that hangs is not given up: it
@@ -532,6 +666,7 @@ func (l *Log) Metrics() LogMetrics {
 	if st, err := os.Stat(l.path); err == nil {
 		m.FileBytes = st.Size()
 	}
+	m.FileBytes += l.data.bytes()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	m.First, m.Last, m.Entries = l.ledger.first(), l.ledger.last(), l.ledger.len()

@@ -107,16 +107,19 @@ func TestLogIsForOneProcess(t *testing.T) {
 
 func TestLogIsGrownOnce(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, dir, func(o *LogOptions) { o.GrowTo = 4<<20 + 100 })
-	require.EqualValues(t, 4<<20+100, l.Metrics().FileBytes)
-	for i := range uint64(30) {
+	open := func(grow int64) *Log {
+		return openLog(t, dir, func(o *LogOptions) { o.GrowTo, o.segmentBytes = grow, 512<<10 })
+	}
+	l := open(8 << 20)
+	require.EqualValues(t, 8<<20, l.Metrics().FileBytes)
+	for i := range uint64(100) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{{Index: i + 1, Term: 1, Data: make([]byte, 50000)}}))
 	}
-	require.EqualValues(t, 4<<20+100, l.Metrics().FileBytes, "appends do not grow the file")
+	require.EqualValues(t, 8<<20, l.Metrics().FileBytes, "appends do not grow the files")
 	require.NoError(t, l.Close())
-	l = openLog(t, dir, func(o *LogOptions) { o.GrowTo = 8 << 20 })
-	require.EqualValues(t, 4<<20+100, l.Metrics().FileBytes)
-	require.Equal(t, [2]uint64{1, 30}, span(t, l))
+	l = open(16 << 20)
+	require.EqualValues(t, 8<<20, l.Metrics().FileBytes)
+	require.Equal(t, [2]uint64{1, 100}, span(t, l))
 }
 
 func TestCutOffCreationIsRepeated(t *testing.T) {
@@ -197,8 +200,9 @@ func TestLogModel(t *testing.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")
 		require.NoError(t, err)
 		cacheSize := rapid.Int64Range(1, 3000).Draw(r, "cache")
+		disk := &forgetful{}
 		open := func() *Log {
-			l, err := OpenLog(dir, LogOptions{GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize})
+			l, err := OpenLog(dir, LogOptions{GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize, segmentBytes: 16 << 10, openSegment: disk.open})
 			require.NoError(t, err)
 			return l
 		}
@@ -207,7 +211,7 @@ func TestLogModel(t *testing.T) {
 		have := map[uint64]*raft.Log{}
 		var first, last, term uint64
 		for range rapid.IntRange(1, 12).Draw(r, "steps") {
-			switch rapid.IntRange(0, 5).Draw(r, "step") {
+			switch rapid.IntRange(0, 6).Draw(r, "step") {
 			case 0, 1, 2:
 				term++
 				from := last + 1
@@ -215,6 +219,12 @@ func TestLogModel(t *testing.T) {
 					from += 100
 				}
 				all := entries(term, from, from+uint64(rapid.IntRange(0, 30).Draw(r, "n")))
+				large := rapid.IntRange(0, 5000).Draw(r, "large")
+				for i, e := range all {
+					if i%3 == 0 {
+						e.Data = append(e.Data, bytes.Repeat([]byte{byte(e.Index)}, large)...)
+					}
+				}
 				require.NoError(t, l.StoreLogs(all))
 				for _, e := range all {
 					have[e.Index] = e
@@ -238,6 +248,10 @@ func TestLogModel(t *testing.T) {
 				require.NoError(t, l.DeleteRange(lo, last))
 				drop(have, lo, last)
 			case 5:
+				require.NoError(t, l.Close())
+				l = open()
+			case 6: // power loss: what was not synced is gone
+				disk.forget()
 				require.NoError(t, l.Close())
 				l = open()
 			}
@@ -374,18 +388,32 @@ func TestDefaultLogFatalPanics(t *testing.T) {
 
 // bbolt has no checksums for its data: each entry carries its own.
 func TestDamagedEntryIsFatal(t *testing.T) {
-	dir := t.TempDir()
-	l := openLog(t, dir)
-	require.NoError(t, l.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: bytes.Repeat([]byte("precious"), 100)}}))
-	require.NoError(t, l.StoreLogs(entries(1, 2, 3)))
-	require.NoError(t, l.Close())
-	path := filepath.Join(dir, "raft.db")
+	for name, c := range map[string]struct {
+		file   string
+		repeat int
+	}{"in raft.db": {"raft.db", 100}, "in a segment": {"data-0000000000000001", 1000}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := openLog(t, dir)
+			require.NoError(t, l.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: bytes.Repeat([]byte("precious"), c.repeat)}}))
+			require.NoError(t, l.StoreLogs(entries(1, 2, 3)))
+			require.NoError(t, l.Close())
+			flipAll(t, filepath.Join(dir, c.file), []byte("preciousprecious"))
+			var f failures
+			l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
+			require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
+			require.Len(t, f.get(), 1)
+		})
+	}
+}
+
+// flipAll flips a bit in each place where a text stands, in old pages too.
+func flipAll(t *testing.T, path string, text []byte) {
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
-	n := bytes.Count(b, []byte("preciousprecious"))
-	require.Positive(t, n)
-	for at := 0; ; { // all copies, old pages too
-		i := bytes.Index(b[at:], []byte("preciousprecious"))
+	require.Positive(t, bytes.Count(b, text))
+	for at := 0; ; {
+		i := bytes.Index(b[at:], text)
 		if i < 0 {
 			break
 		}
@@ -393,10 +421,6 @@ func TestDamagedEntryIsFatal(t *testing.T) {
 		at += i + 1
 	}
 	require.NoError(t, os.WriteFile(path, b, 0o600))
-	var f failures
-	l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
-	require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
-	require.Len(t, f.get(), 1)
 }
 
 func TestDamagedFileIsRefused(t *testing.T) {

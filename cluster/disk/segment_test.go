@@ -1,0 +1,222 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+// forgetful makes segment files that lose, when forget is called, what was
+// written and not synced.
+type forgetful struct {
+	mu    sync.Mutex
+	files []*forgetfulFile
+	syncs int
+	fail  error // of the next syncs
+}
+
+type forgetfulFile struct {
+	d       *forgetful
+	f       *os.File
+	pending []pendingWrite
+}
+
+type pendingWrite struct {
+	data []byte
+	at   int64
+}
+
+func (d *forgetful) open(path string) (segmentFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	one := &forgetfulFile{d: d, f: f}
+	d.files = append(d.files, one)
+	return one, nil
+}
+
+func (d *forgetful) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.files {
+		f.pending = nil
+	}
+}
+
+func (f *forgetfulFile) WriteAt(b []byte, at int64) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.pending = append(f.pending, pendingWrite{bytes.Clone(b), at})
+	return len(b), nil
+}
+
+// ReadAt sees what was synced only: the log must not need more.
+func (f *forgetfulFile) ReadAt(b []byte, at int64) (int, error) { return f.f.ReadAt(b, at) }
+
+func (f *forgetfulFile) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.d.fail != nil {
+		return f.d.fail
+	}
+	f.d.syncs++
+	for _, w := range f.pending {
+		if _, err := f.f.WriteAt(w.data, w.at); err != nil {
+			return err
+		}
+	}
+	f.pending = nil
+	return nil
+}
+
+func (f *forgetfulFile) Close() error { return f.f.Close() }
+
+func large(index uint64, size int) *raft.Log {
+	return &raft.Log{Index: index, Term: 1, Data: bytes.Repeat([]byte{byte(index)}, size)}
+}
+
+func names(t *testing.T, dir, pattern string) []string {
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	require.NoError(t, err)
+	for i := range found {
+		found[i] = filepath.Base(found[i])
+	}
+	slices.Sort(found)
+	return found
+}
+
+func TestDataIsSyncedBeforeItsEntries(t *testing.T) {
+	disk := &forgetful{}
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.openSegment = disk.open })
+	synced := -1
+	l.db = &spyBackend{backend: l.db, store: func() error { synced = disk.syncs; return nil }}
+	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000), large(2, 100), large(3, 2000)}))
+	require.Equal(t, 1, synced)
+	require.NoError(t, l.StoreLogs([]*raft.Log{large(4, 100)}))
+	require.Equal(t, 1, disk.syncs, "small entries need no segment")
+}
+
+func TestFailedSyncOfDataIsFatal(t *testing.T) {
+	disk := &forgetful{}
+	var f failures
+	dir := t.TempDir()
+	l := openLog(t, dir, func(o *LogOptions) { o.openSegment, o.Fatal = disk.open, f.fatal })
+	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000)}))
+	disk.fail = errors.New("EIO")
+	require.Error(t, l.StoreLogs([]*raft.Log{large(2, 2000)}))
+	require.Len(t, f.get(), 1)
+	require.Error(t, l.StoreLogs([]*raft.Log{large(2, 10)}))
+	require.NoError(t, l.Close())
+	disk.forget()
+	require.Equal(t, [2]uint64{1, 1}, span(t, openLog(t, dir)), "what was not promised is not there")
+}
+
+func TestSegmentsAreReused(t *testing.T) {
+	dir := t.TempDir()
+	change := func(o *LogOptions) { o.segmentBytes = 64 << 10 }
+	l := openLog(t, dir, change)
+	for i := range uint64(100) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(i+1, 10000)}))
+		if i >= 20 {
+			require.NoError(t, l.DeleteRange(1, i-19))
+		}
+	}
+	require.LessOrEqual(t, len(names(t, dir, "data-*"))+len(names(t, dir, "spare-*")), 9)
+	require.NoError(t, l.DeleteRange(1, 100))
+	require.Len(t, names(t, dir, "data-*"), 1, "the current one stays")
+	require.NoError(t, l.Close())
+	l = openLog(t, dir, change)
+	require.Empty(t, names(t, dir, "data-*"))
+	for i := range uint64(100) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(200+i, 10000)}))
+	}
+	require.Greater(t, len(names(t, dir, "data-*")), spareSegments)
+	require.NoError(t, l.DeleteRange(1, 290))
+	require.LessOrEqual(t, len(names(t, dir, "spare-*")), spareSegments)
+	require.NoError(t, l.Close())
+	l = openLog(t, dir, change)
+	for i := range uint64(9) {
+		requireEntry(t, l, large(291+i, 10000))
+	}
+}
+
+// A suffix that is replaced leaves garbage behind, never what is read for the
+// new entries, and never keeps older entries from their data.
+func TestReplacedSuffix(t *testing.T) {
+	dir := t.TempDir()
+	change := func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 }
+	l := openLog(t, dir, change)
+	for i := range uint64(10) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(i+1, 20000)}))
+	}
+	require.NoError(t, l.DeleteRange(4, 10))
+	other := large(4, 20000)
+	other.Term, other.Data[0] = 2, 'x'
+	require.NoError(t, l.StoreLogs([]*raft.Log{other}))
+	check := func() {
+		requireEntry(t, l, large(1, 20000))
+		requireEntry(t, l, large(3, 20000))
+		requireEntry(t, l, other)
+	}
+	check()
+	require.NoError(t, l.Close())
+	l = openLog(t, dir, change)
+	check()
+}
+
+func TestLostSegmentIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000)}))
+	require.NoError(t, l.Close())
+	path := filepath.Join(dir, "data-0000000000000001")
+
+	require.NoError(t, os.Truncate(path, 1000))
+	var f failures
+	l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
+	require.Error(t, l.GetLog(1, &raft.Log{}))
+	require.Len(t, f.get(), 1)
+	require.NoError(t, l.Close())
+
+	require.NoError(t, os.Remove(path))
+	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	require.ErrorIs(t, err, errSeal)
+	require.ErrorContains(t, err, "entry 1")
+}
+
+// Raft deletes on another goroutine than it reads on.
+func TestReadsWhileSegmentsGo(t *testing.T) {
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
+	const n = 300
+	var wg sync.WaitGroup
+	for i := range uint64(n) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(i+1, 5000)}))
+		if i%10 == 9 {
+			wg.Go(func() { _ = l.DeleteRange(1, i-5) })
+			wg.Go(func() {
+				for k := i - 8; k <= i; k++ {
+					var e raft.Log
+					if err := l.GetLog(k, &e); err == nil {
+						if !bytes.Equal(e.Data, large(k, 5000).Data) {
+							t.Errorf("entry %d has another's data", k)
+						}
+					} else if !errors.Is(err, raft.ErrLogNotFound) {
+						t.Errorf("entry %d: %v", k, err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	requireEntry(t, l, large(n, 5000))
+}

@@ -156,5 +156,10 @@ func tlsText(s *tls.ConnectionState) string {
 	if s == nil {
 		return ""
 	}
-	return tls.VersionName(s.Version) + " " + tls.CipherSuiteName(s.CipherSuite)
+	version, cipher := tlsNames(s)
+	return version + " " + cipher
+}
+
+func tlsNames(s *tls.ConnectionState) (version, cipher string) {
+	return tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite)
 }

@@ -19,6 +19,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/milter"
 	"relay/smtp"
 )
 
@@ -50,6 +51,7 @@ type envelope struct {
 	account   *pb.Account // whose daily send limit counts; nil: nobody's
 	origin    string      // who may send it again and mean the same (RFC 1047); empty: nobody
 	greyed
+	filter *milter.Transaction // content filters; nil: none
 }
 
 // rcpt is one recipient as RCPT took it, with where it leads.
@@ -94,6 +96,10 @@ func (m *mailer) accept(ctx context.Context, env *envelope, body io.Reader) (str
 	}()
 	if err := in.take(ctx, body); err != nil {
 		in.abort()
+		if errors.Is(err, errDiscarded) {
+			in.log.Info("discarded by a content filter", zap.String("id", in.id.String()), zap.String("sender", env.sender), zap.String("session", env.client.GetSession()))
+			return in.id.String(), err
+		}
 		return "", err
 	}
 	return in.id.String(), nil
@@ -129,6 +135,9 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 	in.beginTwin(in.buf[trace:])
 	in.mend(trace)
 	in.address()
+	if err := in.beginFilter(ctx, trace, done); err != nil {
+		return err
+	}
 	if !done {
 		in.sample = slices.Clone(in.buf[:min(len(in.buf), sampleSize)])
 	}
@@ -136,6 +145,9 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 		if err := in.sendAhead(ctx, body); err != nil {
 			return err
 		}
+	}
+	if err := in.endFilter(ctx, trace); err != nil {
+		return err
 	}
 	return in.commit(ctx)
 }
@@ -226,6 +238,7 @@ func (in *intake) sendAhead(ctx context.Context, body io.Reader) error {
 		if in.twin != nil {
 			in.twin.Write(in.buf)
 		}
+		in.env.filter.Body(ctx, in.buf)
 		if done && len(in.buf) == 0 {
 			return g.Wait()
 		}

@@ -35,6 +35,11 @@ func (c *nodeCollector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.protocols(out)
+	for _, f := range c.n.filters {
+		for name, n := range map[string]int64{"filtered": f.Stats.Messages.Load(), "refused": f.Stats.Refused.Load(), "discarded": f.Stats.Discards.Load(), "failed": f.Stats.Failed.Load()} {
+			counterOf(out, "relay_milter_total", "Messages by what a content filter said.", n, "filter", f.Address(), "result", name)
+		}
+	}
 	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
 	c.queue(out)

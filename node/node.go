@@ -60,6 +60,7 @@ type Node struct {
 	drops     *maildrops
 	throttle  *throttle
 	grey      *greylist
+	filters   []filter
 	outbound  *outbound
 	queue     *queue.Manager
 	agent     *remote.Agent
@@ -175,6 +176,9 @@ func (n *Node) build() error {
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
 	n.grey = newGreylist(n.cluster, n.log)
+	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
+		return err
+	}
 	n.starts = newStarts()
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)

@@ -13,6 +13,8 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/config"
+	"relay/node/milter"
 	"relay/pop3"
 	"relay/smtp"
 )
@@ -28,6 +30,8 @@ type receiver struct {
 	throttle   *throttle
 	relayers   *relayers
 	grey       *greylist // nil: none
+	filters    milter.Chain
+	role       config.Role
 	submission bool
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
@@ -116,8 +120,8 @@ func (s *session) privileged() bool {
 }
 
 // Mail implements smtp.Session.
-func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) error {
-	s.env = nil
+func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) error {
+	s.endTransaction()
 	if s.storage.full.Load() {
 		return replyFull
 	}
@@ -149,7 +153,7 @@ func (s *session) Mail(_ context.Context, from string, o *smtp.MailOptions) erro
 	}
 	env.options.Ours = s.privileged()
 	s.env = env
-	return nil
+	return s.filtered(ctx, o)
 }
 
 // mayUse refuses a sender address that belongs to somebody else: a stolen
@@ -252,6 +256,9 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if err := s.greylisted(ctx, r.address); err != nil {
 		return mapError(err)
 	}
+	if err := s.env.filter.Rcpt(ctx, r.address, nil); err != nil {
+		return mapError(err)
+	}
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += r.weight(s.env.sender)
 	return nil
@@ -299,12 +306,15 @@ func (s *session) room(v spool.View, targets []target) error {
 // Data implements smtp.Session.
 func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 	env := s.env
-	s.env = nil
+	defer s.endTransaction()
 	if env.later > 0 {
 		return "", replyGreylisted(env.later)
 	}
 	env.client = s.client()
 	id, err := s.mail.accept(ctx, env, r)
+	if errors.Is(err, errDiscarded) {
+		return id, nil
+	}
 	if err != nil {
 		return "", mapError(err)
 	}
@@ -319,10 +329,13 @@ func (s *session) client() *pb.Client {
 }
 
 // Reset implements smtp.Session.
-func (s *session) Reset() { s.env = nil }
+func (s *session) Reset() { s.endTransaction() }
 
 // Close implements smtp.Session.
-func (s *session) Close() error { return nil }
+func (s *session) Close() error {
+	s.endTransaction()
+	return nil
+}
 
 // mapError turns the causes of a refusal into a reply, once for all of SMTP.
 // What is our own fault is never permanent.

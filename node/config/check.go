@@ -41,6 +41,7 @@ func (c *Config) check(r *report) {
 	c.checkListeners(r)
 	c.checkAdmin(r)
 	c.checkTLS(r)
+	c.checkMilters(r)
 	c.checkNumbers(r)
 	c.checkDelivery(r)
 	oneOf(r, "log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -171,6 +172,23 @@ func (c *Config) checkTLS(r *report) {
 	oneOf(r, "tls.min_version", c.TLS.MinVersion, "1.2", "1.3")
 }
 
+func (c *Config) checkMilters(r *report) {
+	for i, m := range c.Milter {
+		key := fmt.Sprintf("milter[%d]", i)
+		kind, rest, _ := strings.Cut(m.Address, ":")
+		if host, port, err := net.SplitHostPort(rest); kind == "inet" && err == nil && host != "" {
+			checkPort(r, key+".address", port, 1)
+		} else if kind != "unix" || !filepath.IsAbs(rest) {
+			r.add(key+".address", `%q is neither "inet:HOST:PORT" nor "unix:/PATH"`, m.Address)
+		}
+		oneOf(r, key+".on_failure", string(m.OnFailure), string(FailAccept), string(FailTempfail))
+		between(r, key+".timeout", m.Timeout, Duration(100*time.Millisecond), Duration(12*time.Second))
+		for j, role := range m.Roles {
+			oneOf(r, fmt.Sprintf("%s.roles[%d]", key, j), string(role), string(RoleMX), string(RoleSubmission))
+		}
+	}
+}
+
 func (c *Config) checkNumbers(r *report) {
 	between(r, "relay.max_message_size", c.Relay.MaxMessageSize, 64*KB, 2*GB)
 	between(r, "relay.max_hops", c.Relay.MaxHops, 5, 1000)
@@ -290,7 +308,7 @@ func oneOf(r *report, key, value string, choices ...string) bool {
 	return false
 }
 
-func between[N int | Size](r *report, key string, n, least, most N) {
+func between[N int | Size | Duration](r *report, key string, n, least, most N) {
 	if n < least || n > most {
 		r.add(key, "%v is not between %v and %v", n, least, most)
 	}

@@ -17,6 +17,7 @@ type Config struct {
 	Admin    Admin    `toml:"admin"`
 	TLS      TLS      `toml:"tls"`
 	Relay    Relay    `toml:"relay"`
+	Milter   []Milter `toml:"milter"`
 	Limits   Limits   `toml:"limits"`
 	Delivery Delivery `toml:"delivery"`
 	Storage  Storage  `toml:"storage"`
@@ -192,6 +193,28 @@ type Relay struct {
 	MaxHops int `toml:"max_hops"`
 }
 
+// Failure says what happens to mail that a content filter can not be asked about.
+type Failure string
+
+// The choices.
+const (
+	FailAccept   Failure = "accept"
+	FailTempfail Failure = "tempfail"
+)
+
+// Milter is one content filter, asked about mail while it comes in.
+type Milter struct {
+	// Address is inet:HOST:PORT or unix:/PATH. Required.
+	Address string `toml:"address"`
+	// Timeout is how long each of its answers may take. Default: 10s.
+	Timeout Duration `toml:"timeout"`
+	// OnFailure is what becomes of mail when it does not answer: tempfail puts
+	// it off with 451, accept lets it pass unfiltered. Default: tempfail.
+	OnFailure Failure `toml:"on_failure"`
+	// Roles are the listeners whose mail it sees: mx, submission. Default: all.
+	Roles []Role `toml:"roles"`
+}
+
 // Limits bound what clients may take, on this node. 0 is no limit.
 type Limits struct {
 	// SMTPConnections in all. Default: 20000.
@@ -336,6 +359,11 @@ func New() *Config {
 
 // NewSMTP returns the defaults of an SMTP listener.
 func NewSMTP() SMTP { return SMTP{Role: RoleMX, TLS: TLSStart} }
+
+// NewMilter returns the defaults of a content filter.
+func NewMilter() Milter {
+	return Milter{Timeout: Duration(10 * time.Second), OnFailure: FailTempfail}
+}
 
 // NewPOP3 returns the defaults of a POP3 listener.
 func NewPOP3() POP3 { return POP3{TLS: TLSStart, UIDBeyondSnapshot: true} }

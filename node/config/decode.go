@@ -77,6 +77,8 @@ func setDefaults(v reflect.Value) {
 	switch into := v.Addr().Interface().(type) {
 	case *SMTP:
 		*into = NewSMTP()
+	case *Milter:
+		*into = NewMilter()
 	case *POP3:
 		*into = NewPOP3()
 	}

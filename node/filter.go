@@ -1,0 +1,220 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	"relay/node/config"
+	"relay/node/milter"
+	"relay/smtp"
+)
+
+// errDiscarded: a content filter wants the message taken and thrown away.
+var errDiscarded = errors.New("discarded by a content filter")
+
+var (
+	replyFilterHeader = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
+	replyFilterLarge  = &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message is too large for what a filter wants changed, try again later"}
+)
+
+// filter is one content filter and the listeners whose mail it sees.
+type filter struct {
+	*milter.Filter
+	roles []config.Role // empty: all
+}
+
+// newFilters makes the filters of a node. None is asked before there is mail.
+func newFilters(list []config.Milter, hostname, version string, log *zap.Logger) ([]filter, error) {
+	var all []filter
+	for _, c := range list {
+		f, err := milter.New(milter.Options{
+			Address: c.Address, Timeout: time.Duration(c.Timeout), Accept: c.OnFailure == config.FailAccept,
+			Host: hostname, Version: version, Log: log.Named("milter"),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("[[milter]] address: %w", err)
+		}
+		all = append(all, filter{f, c.Roles})
+	}
+	return all, nil
+}
+
+// chain is what mail at a listener of a role goes through.
+func chain(all []filter, role config.Role) (c milter.Chain) {
+	for _, f := range all {
+		if len(f.roles) == 0 || slices.Contains(f.roles, role) {
+			c = append(c, f.Filter)
+		}
+	}
+	return c
+}
+
+// filtered begins a transaction with the content filters.
+func (s *session) filtered(ctx context.Context, o *smtp.MailOptions) (err error) {
+	if len(s.filters) == 0 {
+		return nil
+	}
+	c := &milter.Client{Session: s.peer.Session, Remote: s.peer.Remote, Name: s.peer.Name, Helo: s.peer.Helo, User: s.peer.User, Listener: string(s.role)}
+	if t := s.peer.TLS; t != nil {
+		c.TLS, c.Cipher = tlsNames(t)
+	}
+	s.env.filter, err = s.filters.Begin(ctx, c, s.env.sender, mailArguments(o))
+	return err
+}
+
+// mailArguments are the parameters of MAIL that filters care for.
+func mailArguments(o *smtp.MailOptions) (args []string) {
+	if o == nil {
+		return nil
+	}
+	if o.Size > 0 {
+		args = append(args, "SIZE="+strconv.FormatInt(o.Size, 10))
+	}
+	if o.Body != smtp.Body7Bit {
+		args = append(args, "BODY="+o.Body.String())
+	}
+	if o.UTF8 {
+		args = append(args, "SMTPUTF8")
+	}
+	return args
+}
+
+// endTransaction gives up what a transaction holds.
+func (s *session) endTransaction() {
+	if s.env != nil {
+		s.env.filter.Close()
+		s.env = nil
+	}
+}
+
+// beginFilter shows the filters the header section and as much of the body as
+// is at hand. Our own trace field they do not see.
+func (in *intake) beginFilter(ctx context.Context, trace int, done bool) error {
+	f := in.env.filter
+	if f == nil {
+		return nil
+	}
+	fields, body := in.sections(in.buf[trace:])
+	if !done && body == len(in.buf)-trace {
+		return replyFilterHeader // its end is out of sight
+	}
+	f.Header(ctx, in.id.String(), in.buf[trace:trace+fields])
+	f.Body(ctx, in.buf[trace+body:])
+	return nil
+}
+
+// sections says where the fields of a message end and where its body begins.
+func (in *intake) sections(b []byte) (fields, body int) {
+	for _, f := range milter.Fields(b) {
+		fields += len(f)
+	}
+	if body = fields; len(b) >= fields+2 && b[fields] == '\r' && b[fields+1] == '\n' {
+		body += 2
+	}
+	return fields, body
+}
+
+// endFilter asks the filters for their verdict and carries it out.
+func (in *intake) endFilter(ctx context.Context, trace int) error {
+	f := in.env.filter
+	if f == nil {
+		return nil
+	}
+	most := 0
+	if in.chunks == 0 {
+		most = spool.MaxInline
+	}
+	v, err := f.End(ctx, in.id.String(), most)
+	switch {
+	case err != nil:
+		return err
+	case v.Discard:
+		return errDiscarded
+	case len(v.Add)+len(v.Drop) > 0:
+		if err := in.readdress(v); err != nil {
+			return err
+		}
+	}
+	return in.edit(v, trace)
+}
+
+// edit changes the message as the filters wish. What a large one has sent ahead
+// can not be changed any more: it passes without the fields, for a filter that
+// marks everything must not keep large mail out for ever.
+func (in *intake) edit(v *milter.Verdict, trace int) error {
+	if !v.Changes() && v.Body == nil {
+		return nil
+	}
+	if in.chunks > 0 {
+		in.log.Warn("message is too large for the fields of a content filter", zap.String("id", in.id.String()), zap.Uint64("size", in.size))
+		return nil
+	}
+	fields, body := in.sections(in.buf[trace:])
+	gap, rest := in.buf[trace+fields:trace+body], in.buf[trace+body:]
+	if v.Body != nil {
+		rest = withCRLF(v.Body)
+	}
+	in.buf = slices.Concat(v.Edit(in.buf[:trace], in.buf[trace:trace+fields]), gap, rest)
+	return nil
+}
+
+// withCRLF brings the line ends of a new body into the form in which messages are kept.
+func withCRLF(b []byte) []byte {
+	out := make([]byte, 0, len(b)+2)
+	for i, c := range b {
+		switch {
+		case c == '\n' && (i == 0 || b[i-1] != '\r'):
+			out = append(out, '\r', '\n')
+		case c == '\r' && (i+1 == len(b) || b[i+1] != '\n'):
+			out = append(out, '\r', '\n')
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// readdress adds and takes away recipients. It is the filter's word, so nothing
+// is asked of them but that they exist. What lists send on of a large message has
+// gone ahead under the names planned before, which therefore must stay.
+func (in *intake) readdress(v *milter.Verdict) error {
+	env := in.env
+	for _, address := range v.Drop {
+		env.rcpts = slices.DeleteFunc(env.rcpts, func(r rcpt) bool { return canonical(r.address) == canonical(address) })
+	}
+	err := in.replica.View(func(view spool.View) error {
+		for _, address := range v.Add {
+			r := rcpt{address: address}
+			var err error
+			if r.address, err = qualify(view, address); err != nil {
+				return err
+			}
+			if r.targets, _, err = resolve(view, r.address); err != nil {
+				return fmt.Errorf("a content filter adds the recipient %s: %w", clean(address, 255), err)
+			}
+			env.rcpts = append(env.rcpts, r)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Local error in processing, try again", Cause: err}
+	case len(env.rcpts) == 0:
+		return errDiscarded
+	}
+	copies := len(in.plan.Copies)
+	if in.chunks > 0 && copies > 0 {
+		return replyFilterLarge
+	}
+	if in.address(); in.chunks > 0 && len(in.plan.Copies) > 0 {
+		return replyFilterLarge
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package nodetest
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	wire "github.com/emersion/go-milter"
+	"github.com/stretchr/testify/require"
+
+	"relay/node/config"
+)
+
+// censor is a content filter that does what the subject of a message says.
+type censor struct {
+	wire.NoOpMilter
+	subject string
+}
+
+func (c *censor) RcptTo(to string, _ *wire.Modifier) (wire.Response, error) {
+	if strings.HasPrefix(to, "postmaster@") {
+		return wire.NewResponseStr('y', "550 5.7.9 Not to him"), nil
+	}
+	return wire.RespContinue, nil
+}
+
+func (c *censor) Header(name, value string, _ *wire.Modifier) (wire.Response, error) {
+	if name == "Subject" {
+		c.subject = value
+	}
+	return wire.RespContinue, nil
+}
+
+func (c *censor) Body(m *wire.Modifier) (wire.Response, error) {
+	switch c.subject {
+	case "reject":
+		return wire.RespReject, nil
+	case "later":
+		return wire.RespTempFail, nil
+	case "discard":
+		return wire.RespDiscard, nil
+	case "other":
+		return wire.RespContinue, m.ReplaceBody([]byte("another\ntext\n"))
+	case "move":
+		return wire.RespContinue, errors.Join(m.DeleteRecipient("<alice@example.test>"), m.AddRecipient("<bob@example.test>"))
+	}
+	return wire.RespContinue, errors.Join(m.AddHeader("X-Seen", "by the censor"), m.ChangeHeader(1, "Subject", "["+c.subject+"]"), m.InsertHeader(1, "X-First", "yes"))
+}
+
+// startCensor returns the address of a filter, and a function that ends it.
+func startCensor(t *testing.T) (string, func()) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := &wire.Server{
+		NewMilter: func() wire.Milter { return &censor{} },
+		Actions:   wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader | wire.OptQuarantine,
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	stop := func() { _ = server.Close(); _ = l.Close(); <-done }
+	t.Cleanup(stop)
+	return "inet:" + l.Addr().String(), stop
+}
+
+func TestContentFilter(t *testing.T) {
+	address, stop := startCensor(t)
+	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
+		m := config.NewMilter()
+		m.Address = address
+		conf.Milter = []config.Milter{m}
+	}})
+	d := talkTo(t, c.Nodes[0].SMTP)
+	send := func(subject string, size int, want string) {
+		t.Helper()
+		lines := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354",
+			"M: From: s@far.example", "M: Subject: " + subject, "M: "}
+		for range size / 100 {
+			lines = append(lines, "M: "+strings.Repeat("x", 98))
+		}
+		d.play(append(lines, "M: text", "M: .", "S: "+want)...)
+	}
+	newest := func(user string) string {
+		all := c.inbox(user)
+		require.NotEmpty(t, all)
+		return all[len(all)-1]
+	}
+	send("hello", 0, "250 2.0.0")
+	got := newest("alice@example.test")
+	require.Contains(t, got, "\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [hello]\r\nX-Seen: by the censor\r\n\r\ntext\r\n")
+	require.Contains(t, got[:strings.Index(got, "X-First")], "Received: ", "our trace stays above")
+	d.play("C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<postmaster@example.test>", "S: 550", "C: RSET", "S: 250")
+
+	send("reject", 0, "550 5.7.1 Message rejected")
+	send("later", 0, "451 4.7.1")
+	send("discard", 0, "250 2.0.0")
+	send("large", 600_000, "250 2.0.0")
+	require.Contains(t, newest("alice@example.test"), "Subject: large\r\n")
+	send("other", 600_000, "451 4.7.1")
+	send("reject", 600_000, "550 5.7.1 Message rejected")
+	require.Len(t, c.inbox("alice@example.test"), 2)
+	send("other", 0, "250")
+	require.Contains(t, newest("alice@example.test"), "Subject: other\r\n\r\nanother\r\ntext\r\n")
+	send("move", 0, "250")
+	require.Contains(t, newest("bob@example.test"), "Subject: move")
+	require.Len(t, c.inbox("alice@example.test"), 3)
+
+	stop()
+	d.play("C: MAIL FROM:<s@far.example>", "S: 451 4.7.1")
+	c.Verify()
+}

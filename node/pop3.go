@@ -49,8 +49,21 @@ func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwor
 
 var errNoSession = errors.New("this node has no right to act: it has lost contact with the majority")
 
+// mayAct returns nil while this node has a session. Without one nothing is said
+// about credentials: a node that has just started may not have heard of the
+// account yet, and "wrong password" is never the answer to a fault of ours.
+func (d *maildrops) mayAct() error {
+	if d.replica.Epoch() == 0 || !time.Now().Before(d.replica.Until()) {
+		return errNoSession
+	}
+	return nil
+}
+
 // Login implements pop3.Backend.
 func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string) (pop3.Maildrop, error) {
+	if err := d.mayAct(); err != nil {
+		return nil, err
+	}
 	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
 		return nil, err
 	}
@@ -73,6 +86,9 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 
 // Verifier implements pop3.SCRAM.
 func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (pop3.Verifier, error) {
+	if err := d.mayAct(); err != nil {
+		return pop3.Verifier{}, err
+	}
 	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
 		return pop3.Verifier{}, err
 	}
@@ -85,6 +101,9 @@ func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (po
 
 // Proven implements pop3.SCRAM.
 func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3.Maildrop, error) {
+	if err := d.mayAct(); err != nil {
+		return nil, err
+	}
 	account, err := lookupAccount(d.replica, user)
 	if err != nil {
 		return nil, err
@@ -128,10 +147,10 @@ func ignoreNoDomain(err error) error {
 
 // take locks the mailbox for one session and freezes its list.
 func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
-	epoch := d.replica.Epoch()
-	if epoch == 0 || !time.Now().Before(d.replica.Until()) {
-		return nil, errNoSession
+	if err := d.mayAct(); err != nil {
+		return nil, err
 	}
+	epoch := d.replica.Epoch()
 	if err := d.inUse(ctx, a); err != nil {
 		return nil, err
 	}

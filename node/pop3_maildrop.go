@@ -261,6 +261,9 @@ func (m *maildrop) LostReason() string { return m.reason }
 
 // Wake implements pop3.Maildrop.
 func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
+	if err := m.drops.mayAct(); err != nil {
+		return nil, err
+	}
 	account, err := lookupAccount(m.drops.replica, m.account.Address)
 	if err != nil {
 		return nil, err

@@ -209,3 +209,26 @@ func TestInUseCostsNoCommand(t *testing.T) {
 	_, err = w.login()
 	require.NoError(t, err)
 }
+
+// TestNoSessionIsNoWrongPassword: a node without a session may not know the
+// account yet, and says nothing about credentials.
+func TestNoSessionIsNoWrongPassword(t *testing.T) {
+	w := newDropWorld(t)
+	m := w.mustLogin()
+	require.NoError(t, m.Commit(t.Context(), nil, true))
+	epoch := w.epoch
+	w.epoch = 0
+	peer := &pop3.Peer{Session: "s"}
+	for _, try := range []func() error{
+		func() error { _, err := w.drops.Login(t.Context(), peer, "nobody", "x"); return err },
+		func() error { _, err := w.drops.Verifier(t.Context(), peer, "nobody"); return err },
+		func() error { _, err := w.drops.Proven(t.Context(), peer, "nobody"); return err },
+		func() error { _, err := m.Wake(t.Context()); return err },
+	} {
+		err := try()
+		require.ErrorIs(t, err, errNoSession)
+		require.NotErrorIs(t, err, pop3.ErrAuth)
+	}
+	w.epoch = epoch
+	require.NoError(t, w.mustLogin().Close())
+}

@@ -255,6 +255,7 @@ func (r *ring) check(t *testing.T) {
 		require.Equal(t, 1, n, "message %s was deleted more than once", uid)
 	}
 	require.NotZero(t, r.quits)
+	require.NotContains(t, r.answers, "-ERR [AUTH", "a fault of ours is no wrong password")
 }
 
 // lockOf returns the node of the session that holds a mailbox, empty for none.

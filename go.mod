@@ -94,3 +94,5 @@ tool (
 	google.golang.org/protobuf/cmd/protoc-gen-go
 	honnef.co/go/tools/cmd/staticcheck
 )
+
+replace github.com/DataDog/zstd => ./cluster/internal/zstd

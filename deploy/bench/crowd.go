@@ -2,17 +2,16 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/textproto"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,14 +42,14 @@ func (b *bench) crowded(ctx context.Context, out io.Writer, rounds int, c crowd)
 		return err
 	}
 	var alone, beside []pace
-	var each []float64
+	var each, live []float64
 	for range rounds {
 		p, err := b.busy(ctx, c)
 		if err != nil {
 			return err
 		}
 		alone = append(alone, p)
-		before, err := b.resident()
+		before, err := b.memory()
 		if err != nil {
 			return err
 		}
@@ -58,9 +57,10 @@ func (b *bench) crowded(ctx context.Context, out io.Writer, rounds int, c crowd)
 		if err != nil {
 			return err
 		}
-		after, err := b.resident()
+		after, err := b.memory()
 		if err == nil {
-			each = append(each, float64(after-before)/float64(c.idle)/1024)
+			live = append(live, float64(after.live-before.live)/float64(c.idle)/1024)
+			each = append(each, float64(after.resident-before.resident)/float64(c.idle)/1024)
 			p, err = b.busy(ctx, c)
 		}
 		err = errors.Join(err, hangUp(ctx, idle))
@@ -81,8 +81,9 @@ func (b *bench) crowded(ctx context.Context, out io.Writer, rounds int, c crowd)
 	} {
 		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\t\n", line.name, middle(alone, line.of), middle(beside, line.of), line.unit)
 	}
-	fmt.Fprintf(w, "resident memory of an idle connection\t–\t%.1f\tKiB\t\n", median(each))
-	fmt.Fprintf(b.errs, "alone %.1f, beside %.1f, memory %.1f KiB\n", alone, beside, each)
+	fmt.Fprintf(w, "an idle connection, live heap and stack\t–\t%.1f\tKiB\t\n", median(live))
+	fmt.Fprintf(w, "an idle connection, resident memory\t–\t%.1f\tKiB\t\n", median(each))
+	fmt.Fprintf(b.errs, "alone %.1f, beside %.1f, live %.1f, resident %.1f KiB\n", alone, beside, live, each)
 	return w.Flush()
 }
 
@@ -94,23 +95,63 @@ func middle(all []pace, of func(pace) float64) float64 {
 	return median(v)
 }
 
-// resident is what node 1 holds of the machine's memory, once it has come to rest.
-func (b *bench) resident() (int64, error) {
+// memory is what node 1 holds.
+type memory struct {
+	resident int64 // of the machine's, what the heap keeps free for later included
+	live     int64 // heap in use after a collection, and stacks
+}
+
+func (b *bench) memory() (m memory, err error) {
+	for range 2 { // pools let go of what they lend in the second one
+		if m.live, err = b.live(); err != nil {
+			return m, err
+		}
+	}
 	pid, err := os.ReadFile(filepath.Join(b.dir, "cluster", "state", "n1", "relayd.pid"))
 	if err != nil {
-		return 0, err
+		return m, err
 	}
 	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/status")
 	if err != nil {
+		return m, err
+	}
+	var kb int64
+	if _, err = scanAfter(string(status), "VmRSS:", "%d", &kb); err != nil {
+		return m, fmt.Errorf("no VmRSS in /proc, this needs Linux: %w", err)
+	}
+	m.resident = kb << 10
+	return m, nil
+}
+
+// live has node 1 collect its garbage, and reads what is left.
+func (b *bench) live() (int64, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+b.cluster.port(1, 80)+"/debug/pprof/heap?gc=1&debug=1", nil)
+	if err != nil {
 		return 0, err
 	}
-	for line := range bytes.Lines(status) {
-		if value, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
-			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(value)), " kB"), 10, 64)
-			return kb << 10, err
-		}
+	req.Header.Set("Authorization", "Bearer dev")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
 	}
-	return 0, errors.New("no VmRSS in /proc: this needs Linux")
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err
+	}
+	var heap, stack int64
+	_, err1 := scanAfter(string(text), "# HeapAlloc = ", "%d", &heap)
+	_, err2 := scanAfter(string(text), "# Stack = ", "%d", &stack)
+	return heap + stack, errors.Join(err1, err2)
+}
+
+// scanAfter scans what stands behind a mark.
+func scanAfter(text, mark, format string, into ...any) (int, error) {
+	_, rest, ok := strings.Cut(text, mark)
+	if !ok {
+		return 0, fmt.Errorf("no %q", mark)
+	}
+	return fmt.Sscanf(rest, format, into...)
 }
 
 // open opens the idle connections.

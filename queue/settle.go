@@ -191,6 +191,8 @@ func (m *Manager) line(u *unit, v *Verdict, t Taken) {
 		level, text = zapcore.WarnLevel, "delivered, but another node owns it now: it may be delivered twice"
 	case t == Stale:
 		text = "result refused: another node owns it now"
+	case t == Gone && v.Outcome == Delivered:
+		level, text = zapcore.WarnLevel, "delivered, but settled or deleted meanwhile"
 	case t == Gone:
 		text = "result refused: settled or deleted meanwhile"
 	}

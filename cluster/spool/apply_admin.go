@@ -288,7 +288,7 @@ func (t *tx) manageOne(h *pb.Manage, id ID, n uint32, r *pb.Recipient, size uint
 	was := r.State
 	switch h.Action {
 	case pb.Action_DELETE:
-		e.What = "deleted"
+		e.What, e.Number = "deleted", n+1
 		t.settled(id, n, r, pb.State_DELETED, e)
 		return true
 	case pb.Action_HOLD:

@@ -233,6 +233,7 @@ func (t *tx) dropBody(k []byte, size int) {
 func (t *tx) settle(h *pb.Settle) *pb.Result {
 	res := &pb.Result{Index: t.index, Codes: make([]pb.Code, len(h.Verdicts))}
 	taken := map[ID]bool{}
+	late := afterthoughts{}
 	for i, v := range h.Verdicts {
 		id, ok := toID(v.GetId())
 		if !ok {
@@ -240,9 +241,12 @@ func (t *tx) settle(h *pb.Settle) *pb.Result {
 			continue
 		}
 		res.Codes[i] = t.verdict(h, id, v)
-		if res.Codes[i] == pb.Code_OK {
+		switch res.Codes[i] {
+		case pb.Code_OK:
 			taken[id] = true
 			res.Count++
+		case pb.Code_MISSING:
+			t.late(late, h, id, v)
 		}
 	}
 	for _, n := range h.Notices {

@@ -150,16 +150,18 @@ const (
 	Action_RELEASE Action = 2
 	Action_DELETE  Action = 3
 	Action_REROUTE Action = 4
+	Action_BOUNCE  Action = 100
 )
 
 // Enum value maps for Action.
 var (
 	Action_name = map[int32]string{
-		0: "RETRY",
-		1: "HOLD",
-		2: "RELEASE",
-		3: "DELETE",
-		4: "REROUTE",
+		0:   "RETRY",
+		1:   "HOLD",
+		2:   "RELEASE",
+		3:   "DELETE",
+		4:   "REROUTE",
+		100: "BOUNCE",
 	}
 	Action_value = map[string]int32{
 		"RETRY":   0,
@@ -167,6 +169,7 @@ var (
 		"RELEASE": 2,
 		"DELETE":  3,
 		"REROUTE": 4,
+		"BOUNCE":  100,
 	}
 )
 
@@ -1677,6 +1680,8 @@ type Settings struct {
 	GreylistTrust    int32                  `protobuf:"zigzag32,83,opt,name=greylist_trust,json=greylistTrust,proto3" json:"greylist_trust,omitempty"`          // triplets of a network that passed before all of its mail does; 0: 5; negative: never
 	GreylistExempt   []string               `protobuf:"bytes,84,rep,name=greylist_exempt,json=greylistExempt,proto3" json:"greylist_exempt,omitempty"`          // networks that are not greylisted
 	GreylistRecords  uint32                 `protobuf:"varint,85,opt,name=greylist_records,json=greylistRecords,proto3" json:"greylist_records,omitempty"`      // bound of what is remembered; 0: 200000
+	AuditMs          int64                  `protobuf:"varint,100,opt,name=audit_ms,json=auditMs,proto3" json:"audit_ms,omitempty"`                             // how long the audit log is kept; 0: 400 days
+	AuditBytes       uint64                 `protobuf:"varint,101,opt,name=audit_bytes,json=auditBytes,proto3" json:"audit_bytes,omitempty"`                    // and how large it may be; 0: 64 MiB
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1791,6 +1796,20 @@ func (x *Settings) GetGreylistExempt() []string {
 func (x *Settings) GetGreylistRecords() uint32 {
 	if x != nil {
 		return x.GreylistRecords
+	}
+	return 0
+}
+
+func (x *Settings) GetAuditMs() int64 {
+	if x != nil {
+		return x.AuditMs
+	}
+	return 0
+}
+
+func (x *Settings) GetAuditBytes() uint64 {
+	if x != nil {
+		return x.AuditBytes
 	}
 	return 0
 }
@@ -2320,6 +2339,7 @@ type Event struct {
 	Detail         string                 `protobuf:"bytes,13,opt,name=detail,proto3" json:"detail,omitempty"`
 	Bounce         []byte                 `protobuf:"bytes,14,opt,name=bounce,proto3" json:"bounce,omitempty"` // id of the notice sent
 	Index          uint64                 `protobuf:"varint,15,opt,name=index,proto3" json:"index,omitempty"`
+	Number         uint32                 `protobuf:"varint,100,opt,name=number,proto3" json:"number,omitempty"` // of an open recipient that an operator's word ended, plus one
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2455,6 +2475,13 @@ func (x *Event) GetBounce() []byte {
 func (x *Event) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
+	}
+	return 0
+}
+
+func (x *Event) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
 	}
 	return 0
 }
@@ -4187,6 +4214,8 @@ type Manage struct {
 	Recipient     string                 `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"` // only this one; empty: all of each message
 	Route         string                 `protobuf:"bytes,5,opt,name=route,proto3" json:"route,omitempty"`         // with REROUTE
 	Domain        string                 `protobuf:"bytes,40,opt,name=domain,proto3" json:"domain,omitempty"`      // only deferred recipients of this domain
+	Bouncing      []*Bouncing            `protobuf:"bytes,100,rep,name=bouncing,proto3" json:"bouncing,omitempty"` // with BOUNCE, in place of ids
+	Reply         string                 `protobuf:"bytes,101,opt,name=reply,proto3" json:"reply,omitempty"`       // with BOUNCE: what the history says in place of a host's reply
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4263,6 +4292,90 @@ func (x *Manage) GetDomain() string {
 	return ""
 }
 
+func (x *Manage) GetBouncing() []*Bouncing {
+	if x != nil {
+		return x.Bouncing
+	}
+	return nil
+}
+
+func (x *Manage) GetReply() string {
+	if x != nil {
+		return x.Reply
+	}
+	return ""
+}
+
+// Bouncing ends some recipients of one message, together with the report that
+// names them: all, or none where one of them is not as it was.
+type Bouncing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Recipients    []uint32               `protobuf:"varint,2,rep,packed,name=recipients,proto3" json:"recipients,omitempty"` // numbers within the message
+	Attempts      []uint32               `protobuf:"varint,3,rep,packed,name=attempts,proto3" json:"attempts,omitempty"`     // that each had
+	Notice        *Notice                `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`                 // none: nobody is to be told
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bouncing) Reset() {
+	*x = Bouncing{}
+	mi := &file_spool_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bouncing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bouncing) ProtoMessage() {}
+
+func (x *Bouncing) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
+func (*Bouncing) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Bouncing) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Bouncing) GetRecipients() []uint32 {
+	if x != nil {
+		return x.Recipients
+	}
+	return nil
+}
+
+func (x *Bouncing) GetAttempts() []uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+func (x *Bouncing) GetNotice() *Notice {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
 // Twin remembers a message for a client that lost our answer (RFC 1047).
 type Twin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4274,7 +4387,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4286,7 +4399,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4299,7 +4412,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Twin) GetId() []byte {
@@ -4327,7 +4440,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4452,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4465,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -4384,7 +4497,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4396,7 +4509,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4409,7 +4522,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -4465,7 +4578,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +4590,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +4603,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -4525,7 +4638,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4537,7 +4650,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4550,7 +4663,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -4583,7 +4696,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4595,7 +4708,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4608,7 +4721,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -4630,7 +4743,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4642,7 +4755,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4655,7 +4768,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Tally) GetNode() string {
@@ -4690,7 +4803,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4702,7 +4815,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4715,7 +4828,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -4753,7 +4866,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4765,7 +4878,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4778,7 +4891,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -4820,7 +4933,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4832,7 +4945,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4845,7 +4958,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -4866,7 +4979,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4878,7 +4991,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4891,7 +5004,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -4925,7 +5038,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4937,7 +5050,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4950,7 +5063,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -4978,7 +5091,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4990,7 +5103,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5003,7 +5116,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -5037,7 +5150,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5049,7 +5162,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5062,7 +5175,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -5090,7 +5203,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5102,7 +5215,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5115,7 +5228,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -5142,7 +5255,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5154,7 +5267,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5167,7 +5280,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Mark) GetId() string {
@@ -5200,7 +5313,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5212,7 +5325,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5225,7 +5338,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Result) GetCode() Code {
@@ -5478,7 +5591,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\"7\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\"\xce\x03\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\"\x8a\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -5494,7 +5607,10 @@ const file_spool_proto_rawDesc = "" +
 	"\x10greylist_life_ms\x18R \x01(\x03R\x0egreylistLifeMs\x12%\n" +
 	"\x0egreylist_trust\x18S \x01(\x11R\rgreylistTrust\x12'\n" +
 	"\x0fgreylist_exempt\x18T \x03(\tR\x0egreylistExempt\x12)\n" +
-	"\x10greylist_records\x18U \x01(\rR\x0fgreylistRecords\"\x9e\x01\n" +
+	"\x10greylist_records\x18U \x01(\rR\x0fgreylistRecords\x12\x19\n" +
+	"\baudit_ms\x18d \x01(\x03R\aauditMs\x12\x1f\n" +
+	"\vaudit_bytes\x18e \x01(\x04R\n" +
+	"auditBytes\"\x9e\x01\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -5539,7 +5655,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05owner\x18\x03 \x01(\x04R\x05owner\x12\x1d\n" +
 	"\n" +
 	"adopted_ms\x18\x04 \x01(\x03R\tadoptedMs\x12!\n" +
-	"\fadopted_from\x18\x05 \x01(\tR\vadoptedFrom\"\xe4\x02\n" +
+	"\fadopted_from\x18\x05 \x01(\tR\vadoptedFrom\"\xfc\x02\n" +
 	"\x05Event\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x12\n" +
@@ -5556,7 +5672,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x03why\x18\f \x01(\tR\x03why\x12\x16\n" +
 	"\x06detail\x18\r \x01(\tR\x06detail\x12\x16\n" +
 	"\x06bounce\x18\x0e \x01(\fR\x06bounce\x12\x14\n" +
-	"\x05index\x18\x0f \x01(\x04R\x05index\"~\n" +
+	"\x05index\x18\x0f \x01(\x04R\x05index\x12\x16\n" +
+	"\x06number\x18d \x01(\rR\x06number\"~\n" +
 	"\x05Audit\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x10\n" +
 	"\x03who\x18\x02 \x01(\tR\x03who\x12\x10\n" +
@@ -5686,14 +5803,23 @@ const file_spool_proto_rawDesc = "" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\"p\n" +
 	"\vPutSettings\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x124\n" +
-	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"\xc3\x01\n" +
+	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"\x8f\x02\n" +
 	"\x06Manage\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12.\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x16.relay.spool.v1.ActionR\x06action\x12\x10\n" +
 	"\x03ids\x18\x03 \x03(\fR\x03ids\x12\x1c\n" +
 	"\trecipient\x18\x04 \x01(\tR\trecipient\x12\x14\n" +
 	"\x05route\x18\x05 \x01(\tR\x05route\x12\x16\n" +
-	"\x06domain\x18( \x01(\tR\x06domain\"+\n" +
+	"\x06domain\x18( \x01(\tR\x06domain\x124\n" +
+	"\bbouncing\x18d \x03(\v2\x18.relay.spool.v1.BouncingR\bbouncing\x12\x14\n" +
+	"\x05reply\x18e \x01(\tR\x05reply\"\x86\x01\n" +
+	"\bBouncing\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x02 \x03(\rR\n" +
+	"recipients\x12\x1a\n" +
+	"\battempts\x18\x03 \x03(\rR\battempts\x12.\n" +
+	"\x06notice\x18\x04 \x01(\v2\x16.relay.spool.v1.NoticeR\x06notice\"+\n" +
 	"\x04Twin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x13\n" +
 	"\x05at_ms\x18\x02 \x01(\x03R\x04atMs\"/\n" +
@@ -5786,14 +5912,16 @@ const file_spool_proto_rawDesc = "" +
 	"\aEXPIRED\x10\x06\x12\v\n" +
 	"\aDELETED\x10\a\x12\x0e\n" +
 	"\n" +
-	"REDIRECTED\x10\b*C\n" +
+	"REDIRECTED\x10\b*O\n" +
 	"\x06Action\x12\t\n" +
 	"\x05RETRY\x10\x00\x12\b\n" +
 	"\x04HOLD\x10\x01\x12\v\n" +
 	"\aRELEASE\x10\x02\x12\n" +
 	"\n" +
 	"\x06DELETE\x10\x03\x12\v\n" +
-	"\aREROUTE\x10\x04*\x86\x01\n" +
+	"\aREROUTE\x10\x04\x12\n" +
+	"\n" +
+	"\x06BOUNCE\x10d*\x86\x01\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\r\n" +
 	"\tDUPLICATE\x10\x01\x12\b\n" +
@@ -5822,7 +5950,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -5878,23 +6006,24 @@ var file_spool_proto_goTypes = []any{
 	(*DropRoute)(nil),   // 51: relay.spool.v1.DropRoute
 	(*PutSettings)(nil), // 52: relay.spool.v1.PutSettings
 	(*Manage)(nil),      // 53: relay.spool.v1.Manage
-	(*Twin)(nil),        // 54: relay.spool.v1.Twin
-	(*Spent)(nil),       // 55: relay.spool.v1.Spent
-	(*DkimKey)(nil),     // 56: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),     // 57: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),    // 58: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),  // 59: relay.spool.v1.PutCluster
-	(*Tally)(nil),       // 60: relay.spool.v1.Tally
-	(*Tried)(nil),       // 61: relay.spool.v1.Tried
-	(*Grey)(nil),        // 62: relay.spool.v1.Grey
-	(*Greet)(nil),       // 63: relay.spool.v1.Greet
-	(*Attempt)(nil),     // 64: relay.spool.v1.Attempt
-	(*PutToken)(nil),    // 65: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 66: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 67: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 68: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 69: relay.spool.v1.Mark
-	(*Result)(nil),      // 70: relay.spool.v1.Result
+	(*Bouncing)(nil),    // 54: relay.spool.v1.Bouncing
+	(*Twin)(nil),        // 55: relay.spool.v1.Twin
+	(*Spent)(nil),       // 56: relay.spool.v1.Spent
+	(*DkimKey)(nil),     // 57: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),     // 58: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),    // 59: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),  // 60: relay.spool.v1.PutCluster
+	(*Tally)(nil),       // 61: relay.spool.v1.Tally
+	(*Tried)(nil),       // 62: relay.spool.v1.Tried
+	(*Grey)(nil),        // 63: relay.spool.v1.Grey
+	(*Greet)(nil),       // 64: relay.spool.v1.Greet
+	(*Attempt)(nil),     // 65: relay.spool.v1.Attempt
+	(*PutToken)(nil),    // 66: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 67: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 68: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 69: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 70: relay.spool.v1.Mark
+	(*Result)(nil),      // 71: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
 	4,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
@@ -5902,7 +6031,7 @@ var file_spool_proto_depIdxs = []int32{
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	13, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
-	70, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	71, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	5,  // 6: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	6,  // 7: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	7,  // 8: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
@@ -5932,23 +6061,25 @@ var file_spool_proto_depIdxs = []int32{
 	18, // 32: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
 	28, // 33: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
 	2,  // 34: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	28, // 35: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	56, // 36: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	28, // 37: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	21, // 38: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	61, // 39: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	64, // 40: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	28, // 41: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	24, // 42: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	28, // 43: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	3,  // 44: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	3,  // 45: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	10, // 46: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	54, // 35: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	33, // 36: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	28, // 37: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	57, // 38: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	28, // 39: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	21, // 40: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	62, // 41: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	65, // 42: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	28, // 43: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	24, // 44: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	28, // 45: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	3,  // 46: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	3,  // 47: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	10, // 48: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -5963,7 +6094,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2,7 +2,6 @@ package node
 
 import (
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -48,8 +47,8 @@ func domainName(text string) (string, error) {
 	return asciiDomain(name), nil
 }
 
-// routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…,
-// discard.
+// routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard.
+// What the agent can not do is refused here, not deferred later.
 func routeTarget(text string) (string, error) {
 	target := strings.TrimSpace(text)
 	scheme, rest, _ := strings.Cut(target, ":")
@@ -69,13 +68,9 @@ func routeTarget(text string) (string, error) {
 		}
 		return "", admin.Invalid("%s is not lmtp:HOST:PORT", clean(text, maxName))
 	case "https":
-		u, err := url.Parse(target)
-		if err == nil && u.Host != "" && u.User == nil && len(target) <= 2048 {
-			return "https:" + rest, nil
-		}
-		return "", admin.Invalid("%s is not an https URL of a host, without a password in it", clean(text, maxName))
+		return "", admin.Invalid("this version can not hand mail over by https: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard")
 	}
-	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://… or discard", clean(text, maxName))
+	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard", clean(text, maxName))
 }
 
 // hostPort reports whether s is a host name or address, with a port where one

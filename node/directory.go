@@ -93,7 +93,7 @@ func qualify(v spool.View, address string) (string, error) {
 // resolve follows an address through accounts, subaddresses, aliases and
 // catch-alls. A remote address resolves to itself; local is false then.
 func resolve(v spool.View, address string) (targets []target, local bool, err error) {
-	x := &expansion{view: v, seen: map[string]bool{}}
+	x := &expansion{view: v, seen: map[string]bool{}, open: map[string]bool{}}
 	_, domain := splitAddress(address)
 	if domain == "" {
 		return nil, false, errNoDomain
@@ -111,6 +111,7 @@ func resolve(v spool.View, address string) (targets []target, local bool, err er
 type expansion struct {
 	view    spool.View
 	seen    map[string]bool // addresses met, mailboxes with a leading 'm'
+	open    map[string]bool // aliases that are just being followed
 	targets []target
 	refusal error // why a member was left out; counts where nobody else is left
 }
@@ -178,51 +179,64 @@ func candidates(local string) []string {
 	return []string{local}
 }
 
+// lookup puts in what a local name leads to; false where there is no such name.
+// An alias goes before the account of its name, whose mailbox it reaches by
+// naming itself.
 func (x *expansion) lookup(name, address, owner string, depth int) (bool, error) {
-	a, ok, err := x.view.Account(name)
+	al, aliased, err := x.view.Alias(name)
 	if err != nil {
 		return true, err
 	}
-	if ok {
-		if a.Disabled {
-			if depth == 0 {
-				return true, errDisabled
-			}
-			x.refusal = errDisabled
-			return true, nil // a list goes on without a member who is gone
-		}
-		return true, x.put("m"+name, target{mailbox: name, recipient: address, owner: owner, account: a})
+	if aliased && !x.seen[name] {
+		return true, x.follow(al, name, owner, depth)
 	}
-	al, ok, err := x.view.Alias(name)
-	if err != nil || !ok {
+	if aliased && !x.open[name] {
+		return true, nil // met on another branch: its members are in already
+	}
+	done, err := x.mailbox(name, address, owner, depth)
+	return done || aliased, err
+}
+
+// mailbox puts in the mailbox of an account.
+func (x *expansion) mailbox(name, address, owner string, depth int) (bool, error) {
+	a, ok, err := x.view.Account(name)
+	switch {
+	case err != nil || !ok:
 		return err != nil, err
+	case !a.Disabled:
+		return true, x.put("m"+name, target{mailbox: name, recipient: address, owner: owner, account: a})
+	case depth == 0:
+		return true, errDisabled
 	}
-	if x.seen[name] {
-		// Met before, on this branch or another: its members are in already.
-		return true, nil
-	}
-	x.seen[name] = true
+	x.refusal = errDisabled
+	return true, nil // a list goes on without a member who is gone
+}
+
+// follow puts in what an alias leads to.
+func (x *expansion) follow(al *pb.Alias, name, owner string, depth int) error {
+	x.seen[name], x.open[name] = true, true
+	defer delete(x.open, name)
 	if al.Owner != "" {
 		owner = al.Owner
 	}
 	for _, to := range al.Targets {
 		to, err := qualify(x.view, to)
 		if err != nil {
-			return true, err
+			return err
 		}
 		err = x.add(to, owner, depth+1)
 		switch {
 		case errors.Is(err, errNoUser):
 			x.refusal = err
 		case err != nil:
-			return true, err
+			return err
 		}
 	}
 	if depth == 0 && len(x.targets) == 0 {
 		if x.refusal != nil {
-			return true, x.refusal
+			return x.refusal
 		}
-		return true, errAliasLoop
+		return errAliasLoop
 	}
-	return true, nil
+	return nil
 }

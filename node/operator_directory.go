@@ -227,7 +227,7 @@ func (o *operator) SetAlias(ctx context.Context, by admin.By, a admin.Alias) err
 		}
 	}
 	_, err = o.do(ctx, by, spool.KindPutAlias, func(adm *pb.Admin) proto.Message {
-		return &pb.PutAlias{Admin: adm, Alias: rec}
+		return &pb.PutAlias{Admin: adm, Alias: rec, Replace: a.Replace}
 	})
 	return err
 }

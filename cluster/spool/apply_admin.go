@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -87,6 +88,8 @@ func (t *tx) putAccount(h *pb.PutAccount) *pb.Result {
 		return t.refuse(pb.Code_EXISTS, "user %s exists", a.Address)
 	case !exists && h.Update:
 		return t.refuse(pb.Code_MISSING, "there is no user %s", a.Address)
+	case !exists && h.Create && t.hides(a.Address):
+		return t.refuse(pb.Code_INVALID, "%s is an alias, and its mail would not reach the new mailbox: remove it with 'relayctl alias rm %s' first, or name %s among its targets, too", a.Address, a.Address, a.Address)
 	case h.ExpectChanged != 0 && old.Changed != h.ExpectChanged:
 		return t.refuse(pb.Code_STALE, "user %s was changed by somebody else meanwhile: look at it and try again", a.Address)
 	case !exists && t.get(key(kDomain, DomainOf(a.Address))) == nil:
@@ -185,9 +188,18 @@ func (t *tx) putAlias(h *pb.PutAlias) *pb.Result {
 	if t.get(key(kDomain, DomainOf(a.Address))) == nil {
 		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", DomainOf(a.Address), DomainOf(a.Address))
 	}
+	if !h.Replace && !slices.Contains(a.Targets, a.Address) && t.get(key(kAccount, a.Address)) != nil {
+		return t.refuse(pb.Code_INVALID, "%s is an account, and its mail would no longer reach its mailbox: name %s among the targets, too, to keep a copy there, or say --replace", a.Address, a.Address)
+	}
 	t.write(key(kAlias, a.Address), a)
 	t.changes.Directory = true
 	return t.ok()
+}
+
+// hides reports whether an alias keeps mail from a mailbox of its name.
+func (t *tx) hides(address string) bool {
+	var a pb.Alias
+	return t.read(key(kAlias, address), &a) && !slices.Contains(a.Targets, address)
 }
 
 func (t *tx) putRoute(h *pb.PutRoute) *pb.Result {

@@ -171,16 +171,19 @@ func (a *app) aliasLs() *cobra.Command {
 
 func (a *app) aliasSet() *cobra.Command {
 	var owner string
+	var replace bool
 	c := &cobra.Command{
 		Use: "set ADDRESS TARGET…", Short: "Lead an address to others", Args: cobra.MinimumNArgs(2),
+		Long: "Lead an address to others. An alias goes before an account of the same address: name the address itself\namong the targets to keep a copy in its mailbox, or give --replace if all its mail is to go elsewhere.",
 		RunE: func(c *cobra.Command, args []string) error {
 			what := "mail to " + args[0] + " goes to " + strings.Join(args[1:], ", ")
 			return a.change(c, what, func(ctx context.Context, client *admin.Client) error {
-				return client.SetAlias(ctx, a.by(), admin.Alias{Address: args[0], Targets: args[1:], Owner: owner})
+				return client.SetAlias(ctx, a.by(), admin.Alias{Address: args[0], Targets: args[1:], Owner: owner, Replace: replace})
 			})
 		},
 	}
 	c.Flags().StringVar(&owner, "owner", "", "`ADDRESS` that gets the bounces of list mail")
+	c.Flags().BoolVar(&replace, "replace", false, "also where the address is an account, whose mailbox then gets no mail")
 	return c
 }
 
@@ -224,8 +227,8 @@ func (a *app) routeSet() *cobra.Command {
 	return &cobra.Command{
 		Use:   "set DOMAIN|'*' TARGET",
 		Short: "Say where mail to a domain goes",
-		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT,
-https://…, or discard. The most specific domain wins; '*' is all remote mail.`,
+		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT
+or discard. The most specific domain wins; '*' is all remote mail.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {

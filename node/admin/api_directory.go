@@ -88,6 +88,7 @@ type aliasInput struct {
 	Body    struct {
 		Targets []string `json:"targets" minItems:"1"`
 		Owner   string   `json:"owner,omitempty" doc:"reverse-path of list mail; empty: the sender's"`
+		Replace bool     `json:"replace,omitempty" doc:"allow that an account of this address gets no mail any more; without it, name the address among its own targets to keep a copy"`
 	}
 }
 
@@ -102,7 +103,7 @@ func (s *server) registerAliases() {
 		return answerList(a.Aliases(ctx))
 	})
 	handle(s, http.MethodPut, "/v1/aliases/{address}", "Set an alias", func(ctx context.Context, in *aliasInput) (*nothing, error) {
-		return &nothing{}, a.SetAlias(ctx, in.by(ctx), Alias{Address: in.Address, Targets: in.Body.Targets, Owner: in.Body.Owner})
+		return &nothing{}, a.SetAlias(ctx, in.by(ctx), Alias{Address: in.Address, Targets: in.Body.Targets, Owner: in.Body.Owner, Replace: in.Body.Replace})
 	})
 	handle(s, http.MethodDelete, "/v1/aliases/{address}", "Remove an alias", func(ctx context.Context, in *aliasRemove) (*nothing, error) {
 		return &nothing{}, a.RemoveAlias(ctx, in.by(ctx), in.Address)

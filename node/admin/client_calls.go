@@ -136,7 +136,8 @@ func (c *Client) SetAlias(ctx context.Context, by By, a Alias) error {
 	in := struct {
 		Targets []string `json:"targets"`
 		Owner   string   `json:"owner,omitempty"`
-	}{a.Targets, a.Owner}
+		Replace bool     `json:"replace,omitempty"`
+	}{a.Targets, a.Owner, a.Replace}
 	return c.change(ctx, http.MethodPut, "/v1/aliases/"+url.PathEscape(a.Address), by, in, nil)
 }
 

@@ -203,12 +203,14 @@ type Alias struct {
 	Address string   `json:"address"`
 	Targets []string `json:"targets"`
 	Owner   string   `json:"owner" required:"false" doc:"reverse-path of list mail; empty: the sender's"`
+	// Replace allows SetAlias to take all mail away from an account of that address.
+	Replace bool `json:"-"`
 }
 
 // Route says where mail to a domain goes.
 type Route struct {
 	Domain string `json:"domain" doc:"or * for all remote mail"`
-	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard"`
+	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard"`
 }
 
 // Settings are the replicated policies. Zero values mean the default.

@@ -3950,6 +3950,7 @@ type PutAlias struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Alias         *Alias                 `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
+	Replace       bool                   `protobuf:"varint,100,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3996,6 +3997,13 @@ func (x *PutAlias) GetAlias() *Alias {
 		return x.Alias
 	}
 	return nil
+}
+
+func (x *PutAlias) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
 }
 
 type DropAlias struct {
@@ -5788,10 +5796,11 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"DropDomain\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"d\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"~\n" +
 	"\bPutAlias\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12+\n" +
-	"\x05alias\x18\x02 \x01(\v2\x15.relay.spool.v1.AliasR\x05alias\"R\n" +
+	"\x05alias\x18\x02 \x01(\v2\x15.relay.spool.v1.AliasR\x05alias\x12\x18\n" +
+	"\areplace\x18d \x01(\bR\areplace\"R\n" +
 	"\tDropAlias\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"d\n" +

@@ -182,6 +182,7 @@ func (c *Cluster) start() {
 	c.deaths = newDeathwatch(c.t.Lease + c.t.Margin)
 	c.goRun(func() { c.witness(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })
+	c.goRun(func() { c.watchLeader(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
 	c.port.Start()
 	c.electSole()
@@ -213,7 +214,7 @@ func (c *Cluster) newSession() *session {
 	}
 	s.member, s.log, s.now = m, c.log, bootNow
 	s.lease, s.renew = c.t.Lease-c.t.Margin, c.t.Renew
-	s.send = c.propose
+	s.send = c.proposeTimed
 	s.probe = func() error { return probeDisk(c.o.Dir) }
 	s.behind = c.store.Applied
 	return s
@@ -228,15 +229,7 @@ func (c *Cluster) electSole() {
 		return
 	}
 	c.goRun(func() {
-		me := raft.ServerID(c.id.Node)
-		addr, err := c.book.ServerAddr(me)
-		if err != nil {
-			return
-		}
-		req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
-			ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(me), Addr: []byte(addr),
-		}}
-		if err := c.trans.TimeoutNow(me, addr, req, new(raft.TimeoutNowResponse)); err != nil {
+		if err := c.stand(); err != nil {
 			c.log.Debug("cluster: no early election", zap.Error(err))
 		}
 	})

@@ -36,20 +36,28 @@ func (c *Cluster) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error
 // propose is Propose for the Cluster's own commands too, which go on while it
 // stops.
 func (c *Cluster) propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
+	res, _, err := c.proposeTimed(ctx, f)
+	return res, err
+}
+
+// proposeTimed is propose that also tells when the attempt that was answered
+// began: what the answer says was true at some time after that.
+func (c *Cluster) proposeTimed(ctx context.Context, f spool.Frame) (*pb.Result, time.Duration, error) {
 	if err := c.valid(f); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
 	bulk := f.Bulk()
 	budget := c.budget(bulk)
 	if err := budget.Acquire(ctx, int64(len(f))); err != nil {
-		return nil, fmt.Errorf("%w: too much is under way: %w", ErrUnavailable, err)
+		return nil, 0, fmt.Errorf("%w: too much is under way: %w", ErrUnavailable, err)
 	}
 	defer budget.Release(int64(len(f)))
 
 	try := attempts{c: c, frame: f, bulk: bulk, wait: firstWait}
-	return try.run(ctx)
+	res, err := try.run(ctx)
+	return res, try.began, err
 }
 
 func (c *Cluster) budget(bulk bool) *semaphore.Weighted {
@@ -97,7 +105,8 @@ type attempts struct {
 	frame spool.Frame
 	bulk  bool
 	wait  time.Duration
-	maybe error // the last attempt that may have been applied
+	began time.Duration // the last attempt, on bootNow's clock
+	maybe error         // the last attempt that may have been applied
 	last  error
 }
 
@@ -111,6 +120,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 			}
 			continue
 		}
+		a.began = bootNow()
 		res, err := a.once(ctx, mark)
 		if err == nil {
 			return res, nil

@@ -20,13 +20,17 @@ import (
 // session is this node's right to act. It is had by registering, kept by
 // renewing through the log, and counted from before each renewal was sent, on
 // a clock that also counts suspends: whatever happens to this node, it stops
-// by itself before the leader may give its work to others.
+// by itself before the leader may give its work to others. What counts is the
+// attempt that was answered: a renewal that waited for an election counts from
+// when it was sent to the new leader.
 type session struct {
-	lease  time.Duration // how long a renewal holds for this side: Lease − Margin
-	renew  time.Duration
-	log    *zap.Logger
-	now    func() time.Duration // a clock that counts suspends
-	send   func(context.Context, spool.Frame) (*pb.Result, error)
+	lease time.Duration // how long a renewal holds for this side: Lease − Margin
+	renew time.Duration
+	log   *zap.Logger
+	now   func() time.Duration // a clock that counts suspends
+	// send proposes a command; it also tells when the attempt that was answered
+	// was sent, on now's clock.
+	send   func(context.Context, spool.Frame) (*pb.Result, time.Duration, error)
 	probe  func() error  // proves that our own disk still takes writes
 	behind func() uint64 // index applied here
 	member *pb.Member
@@ -68,20 +72,26 @@ func (s *session) register(ctx context.Context) bool {
 		sleep(ctx, time.Second)
 		return false
 	}
+	var first time.Duration // when this nonce was sent first
 	for ctx.Err() == nil {
 		if err := s.probe(); err != nil {
 			s.log.Error("cluster: the data directory takes no writes; no session without it", zap.Error(err))
 			sleep(ctx, s.renew)
 			continue
 		}
-		sent := s.now()
-		res, err := s.send(ctx, f)
+		if first == 0 {
+			first = s.now()
+		}
+		res, sent, err := s.send(ctx, f)
 		switch {
 		case err != nil:
 			s.log.Debug("cluster: no session yet", zap.Error(err))
 			sleep(ctx, s.renew/4)
-		case res.Code == pb.Code_OK || res.Code == pb.Code_DUPLICATE:
+		case res.Code == pb.Code_OK:
 			return s.begin(res.Epoch, res.Index, sent)
+		case res.Code == pb.Code_DUPLICATE:
+			// An earlier attempt made the session, and the others count from then.
+			return s.begin(res.Epoch, res.Epoch, first)
 		default:
 			s.log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
 			sleep(ctx, s.renew)
@@ -134,8 +144,9 @@ func (s *session) renewal(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	sent := s.now()
-	res, err := s.send(ctx, f)
+	// An answer that had to wait for another leader counts from when that one
+	// was asked: the session must not end because an election took its time.
+	res, sent, err := s.send(ctx, f)
 	switch {
 	case err != nil:
 		s.log.Warn("cluster: the session could not be renewed", zap.Uint64("epoch", epoch), zap.Error(err))
@@ -232,7 +243,7 @@ func (s *session) resign(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	if _, err := s.send(ctx, f); err != nil {
+	if _, _, err := s.send(ctx, f); err != nil {
 		s.log.Info("cluster: could not resign the session; others wait for the lease", zap.Error(err))
 	}
 }

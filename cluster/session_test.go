@@ -17,28 +17,41 @@ import (
 
 // fakeCluster answers a session's commands.
 type fakeCluster struct {
-	index atomic.Uint64
-	mute  atomic.Bool // no answer until the caller gives up
-	stale atomic.Bool // renewals are refused
-	bad   atomic.Bool // the disk takes no writes
-	delay atomic.Int64
-	ended atomic.Bool // the session was resigned
+	index      atomic.Uint64
+	mute       atomic.Bool // no answer until the caller gives up
+	stale      atomic.Bool // renewals are refused
+	bad        atomic.Bool // the disk takes no writes
+	delay      atomic.Int64
+	leaderless atomic.Int64 // the next command waits so long for a leader
+	lossy      atomic.Bool  // the answer to the next Register is lost
+	made       uint64       // the session that Register made
+	now        func() time.Duration
+	ended      atomic.Bool // the session was resigned
 }
 
-func (f *fakeCluster) send(ctx context.Context, frame spool.Frame) (*pb.Result, error) {
+func (f *fakeCluster) send(ctx context.Context, frame spool.Frame) (*pb.Result, time.Duration, error) {
 	if frame.Kind() == spool.KindExpire {
 		f.ended.Store(true)
 	}
 	if f.mute.Load() {
 		<-ctx.Done()
-		return nil, ErrUnknown
+		return nil, 0, ErrUnknown
 	}
+	time.Sleep(time.Duration(f.leaderless.Swap(0)))
+	sent := f.now()
 	time.Sleep(time.Duration(f.delay.Load())) // in a bubble: the fake clock
 	i := f.index.Add(1)
 	if frame.Kind() == spool.KindRenew && f.stale.Load() {
-		return &pb.Result{Code: pb.Code_STALE, Index: i}, nil
+		return &pb.Result{Code: pb.Code_STALE, Index: i}, sent, nil
 	}
-	return &pb.Result{Index: i, Epoch: i}, nil
+	if frame.Kind() == spool.KindRegister && f.lossy.Swap(false) {
+		f.made = i
+		return nil, 0, ErrUnknown
+	}
+	if f.made != 0 && frame.Kind() == spool.KindRegister {
+		return &pb.Result{Code: pb.Code_DUPLICATE, Index: i, Epoch: f.made}, sent, nil
+	}
+	return &pb.Result{Index: i, Epoch: i}, sent, nil
 }
 
 // inSession runs a session in a bubble of fake time: lease 4 s, margin 1 s.
@@ -53,6 +66,7 @@ func inSession(t *testing.T, fn func(s *session, f *fakeCluster, applied *atomic
 		s.lease, s.renew = 3*time.Second, time.Second
 		s.log, s.member = zap.NewNop(), &pb.Member{Id: "n1"}
 		s.now = func() time.Duration { return time.Since(began) + time.Hour }
+		f.now = s.now
 		s.send, s.behind = f.send, applied.Load
 		s.probe = func() error {
 			if f.bad.Load() {
@@ -95,6 +109,38 @@ func TestSessionIsRenewed(t *testing.T) {
 			require.LessOrEqual(t, left, 3*time.Second, "counted from before the renewal was sent")
 			require.False(t, lost(s))
 		}
+	})
+}
+
+// TestRenewalThatWaitedForALeader: what counts is when the leader that answered
+// was asked, not when the renewal began to wait for one.
+func TestRenewalThatWaitedForALeader(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		f.leaderless.Store(int64(1900 * time.Millisecond))
+		epoch := s.current()
+		time.Sleep(900*time.Millisecond + 1900*time.Millisecond + 50*time.Millisecond)
+		require.Equal(t, epoch, s.current())
+		require.Greater(t, time.Until(s.Until()), 2900*time.Millisecond)
+		f.leaderless.Store(int64(1900 * time.Millisecond))
+		time.Sleep(2900 * time.Millisecond)
+		require.Equal(t, epoch, s.current(), "two elections in a row")
+		require.False(t, lost(s))
+	})
+}
+
+// TestRegistrationWithALostAnswer: the others count the lease from when the
+// first attempt was applied, so this side must count from before it, too.
+func TestRegistrationWithALostAnswer(t *testing.T) {
+	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+		f.stale.Store(true)
+		<-s.Lost()
+		f.stale.Store(false)
+		f.lossy.Store(true)
+		first := time.Now()
+		f.leaderless.Store(int64(time.Second))
+		time.Sleep(1500 * time.Millisecond)
+		require.NotZero(t, s.current())
+		require.WithinDuration(t, first.Add(s.lease), s.Until(), 50*time.Millisecond)
 	})
 }
 

@@ -63,6 +63,10 @@ type report struct {
 	Leader  string    `json:"leader,omitempty"` // by its own log, not by hearsay
 	Ready   string    `json:"ready,omitempty"`
 	at      time.Time // when it was had
+
+	Silent    int64  `json:"silent_ms,omitempty"` // how long it has heard no leader
+	LastTerm  uint64 `json:"last_term,omitempty"` // of the newest entry in its log
+	LastIndex uint64 `json:"last_index,omitempty"`
 }
 
 // reports remembers what members said, so that many who look at the status do
@@ -75,6 +79,8 @@ type reports struct {
 func (c *Cluster) ownReport() report {
 	_, leader := c.raft.LeaderWithID()
 	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader)}
+	r.Silent = c.silence().Milliseconds()
+	r.LastTerm, r.LastIndex = c.lastEntry()
 	if err := c.Ready(); err != nil {
 		r.Ready = err.Error()
 	}

@@ -214,6 +214,16 @@ func (p *Port) greet(raw net.Conn) (*Conn, error) {
 	return c, nil
 }
 
+// Knock opens a TCP connection to an address and closes it again. It tells
+// whether anything listens there, not what.
+func (p *Port) Knock(ctx context.Context, addr string) error {
+	raw, err := p.o.Dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	return raw.Close()
+}
+
 // Dial connects to a member. The connection is to that node and no other, or
 // the call fails with ErrPeer.
 func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error) {

@@ -1,0 +1,88 @@
+package clustertest_test
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/cluster/clustertest"
+)
+
+// production is the tuning a relay runs with, but for what only costs a test
+// disk space.
+func production() cluster.Tuning {
+	return cluster.Tuning{GrowTo: -1, MemTable: 8 << 20, BlockCache: 8 << 20}
+}
+
+// kills is how many leaders TestSurvivorsKeepTheirSessions kills; RELAY_KILLS
+// sets another number.
+func kills(t *testing.T) int {
+	if text := os.Getenv("RELAY_KILLS"); text != "" {
+		n, err := strconv.Atoi(text)
+		require.NoError(t, err, "RELAY_KILLS")
+		return n
+	}
+	return 2
+}
+
+// TestSurvivorsKeepTheirSessions kills one leader after the other, with the
+// timing of production. Nothing is wrong with the nodes that live: they keep
+// their right to act, so that their POP3 sessions go on and senders hear no
+// 421. What the dead leader held is free within six seconds all the same.
+func TestSurvivorsKeepTheirSessions(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Tuning: production()})
+	survive(t, g, (*clustertest.Node).Kill, (*clustertest.Node).Start)
+}
+
+// TestMajorityKeepsItsSessions cuts leaders off in place of killing them: their
+// ports can't be seen to be closed.
+func TestMajorityKeepsItsSessions(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Tuning: production()})
+	survive(t, g, g.Isolate, func(*clustertest.Node) { g.HealAll() })
+}
+
+// survive takes leaders away and counts the sessions that the others lose.
+func survive(t *testing.T, g *clustertest.Group, take, giveBack func(*clustertest.Node)) {
+	if testing.Short() {
+		t.Skip("takes seconds for each leader")
+	}
+	lapses, longest, slowest := 0, time.Duration(0), time.Duration(0)
+	n := kills(t)
+	for range n {
+		g.WaitReady(g.Nodes()...)
+		g.WaitVoters(3)
+		leader := g.Leader()
+		<-time.After(rand.N(time.Second)) // any phase of renewals and heartbeats
+		var rest []*clustertest.Node
+		var lost []<-chan struct{}
+		for _, m := range g.Nodes() {
+			if m != leader {
+				rest, lost = append(rest, m), append(lost, m.C().SessionLost())
+			}
+		}
+		died := time.Now()
+		take(leader)
+		g.Leader(rest...)
+		elected := time.Since(died)
+		g.Eventually("the lost leader's session lives", func() bool { return session(t, rest[0], leader.ID) == nil })
+		freed := time.Since(died)
+		for i, gone := range lost {
+			select {
+			case <-gone:
+				t.Logf("%s lost its session though it lives; a leader was there after %v", rest[i].ID, elected)
+				lapses++
+			default:
+			}
+		}
+		longest, slowest = max(longest, elected), max(slowest, freed)
+		giveBack(leader)
+	}
+	t.Logf("%d leaders lost: %d sessions of survivors lapsed; longest election %v, the lost one's session ended after at most %v", n, lapses, longest, slowest)
+	require.Zero(t, lapses)
+	require.Less(t, slowest, 6*time.Second)
+}

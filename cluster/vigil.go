@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+)
+
+// vigil shortens the time without a leader. Raft's followers look for a sign
+// of life of their leader at random times, one to two heartbeats apart, and
+// none votes while it still counts on one: from a leader's death to the next
+// leader it takes one to three heartbeats, more where votes split. That is
+// longer than the sessions of those who live may last.
+//
+// So each follower looks twelve times a heartbeat. When its leader is silent, it
+// asks the other voters. Where a majority, itself included, has heard nothing
+// either, that leader could not commit anything any more and would have
+// stepped down by itself; then the one among them whose log is longest stands
+// for election at once, in the way in which a leader that hands over lets its
+// successor stand. Terms and logs decide as ever: this changes when somebody
+// stands, not who wins. Where nobody can be asked, raft's own timers remain.
+//
+// How long silence must be: longer than the leader's lease, after which it has
+// stepped down. Where nothing listens any more at its address, though, its
+// process is gone, and a third of a heartbeat will do.
+type vigil struct {
+	c       *Cluster
+	stood   uint64 // term in which we stood: once is enough
+	knocked time.Time
+	gone    string // leader that nothing listens for
+	goneIn  uint64 // in that term
+}
+
+// watchLeader runs the vigil until ctx ends.
+func (c *Cluster) watchLeader(ctx context.Context) {
+	v := &vigil{c: c}
+	tick := time.NewTicker(max(c.t.Heartbeat/12, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if v.due(ctx) {
+			v.stood = c.raft.CurrentTerm()
+			c.log.Warn("cluster: the leader is silent; this node stands for election")
+			if err := c.stand(); err != nil {
+				c.log.Debug("cluster: no early election", zap.Error(err))
+			}
+		}
+	}
+}
+
+// due reports whether this node should stand now.
+func (v *vigil) due(ctx context.Context) bool {
+	r := v.c.raft
+	term, silent := r.CurrentTerm(), v.c.silence()
+	_, leader := r.LeaderWithID()
+	if r.State() != raft.Follower || leader == "" || string(leader) == v.c.id.Node || term == v.stood || silent < v.c.t.Heartbeat/3 {
+		return false
+	}
+	// Just before raft's own timers can run out: who stands by those waits for
+	// votes that it can't get yet.
+	enough := v.c.t.LeaderLease + (v.c.t.Heartbeat-v.c.t.LeaderLease)/4
+	if silent < enough {
+		if !v.dead(ctx, string(leader), term) {
+			return false
+		}
+		enough = v.c.t.Heartbeat / 3
+	}
+	return v.agreed(ctx, string(leader), term, enough)
+}
+
+// dead reports whether nothing listens at the leader's address: whoever led
+// there does not any more, even if it is started again. It knocks now and
+// then only, because a leader that is merely slow hears it.
+func (v *vigil) dead(ctx context.Context, leader string, term uint64) bool {
+	if v.gone == leader && v.goneIn == term {
+		return true
+	}
+	if time.Since(v.knocked) < v.c.t.Heartbeat/4 {
+		return false
+	}
+	v.knocked = time.Now()
+	addr, err := v.c.book.address(leader)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/12)
+	defer cancel()
+	if err := v.c.port.Knock(ctx, addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		return false
+	}
+	v.gone, v.goneIn = leader, term
+	return true
+}
+
+// agreed asks the other voters: a majority must miss the leader, and none of
+// those have a longer log than this node.
+func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/4)
+	defer cancel()
+	me := v.c.ownReport()
+	type answer struct {
+		node string
+		report
+	}
+	answers := make(chan answer)
+	voters, asked, votes := 0, 0, false
+	for _, s := range v.c.book.servers() {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		node := string(s.ID)
+		if node == v.c.id.Node {
+			votes = true
+			continue
+		}
+		if node == leader {
+			continue
+		}
+		asked++
+		v.c.goRun(func() {
+			r, err := v.c.askReport(ctx, node)
+			if err != nil {
+				r = report{}
+			}
+			answers <- answer{node, r}
+		})
+	}
+	miss, first := 1, true
+	for range asked {
+		a := <-answers
+		if a.Term == 0 || a.Term < term || a.Silent < enough.Milliseconds() || a.Leader != "" && a.Leader != leader {
+			continue // no answer, or it hears a leader
+		}
+		miss++
+		if a.Term > term || a.ahead(me) || a.Leader != "" && a.node < v.c.id.Node && !me.ahead(a.report) {
+			first = false
+		}
+	}
+	return votes && first && miss > voters/2
+}
+
+// ahead reports whether the log behind r is longer than the one behind o.
+// Between equals the name decides who stands, unless one has given its leader
+// up already: that one waits for votes, and may give its own.
+func (r report) ahead(o report) bool {
+	return r.LastTerm > o.LastTerm || r.LastTerm == o.LastTerm && r.LastIndex > o.LastIndex
+}
+
+// silence is how long no leader has been heard.
+func (c *Cluster) silence() time.Duration {
+	if c.raft.State() == raft.Leader {
+		return 0
+	}
+	return time.Since(c.raft.LastContact())
+}
+
+// lastEntry is the term and index of the newest entry in the log; zero where
+// the log can't tell.
+func (c *Cluster) lastEntry() (term, index uint64) {
+	var l raft.Log
+	if c.rlog.GetLog(c.raft.LastIndex(), &l) != nil {
+		return 0, 0
+	}
+	return l.Term, l.Index
+}
+
+// stand tells this node's own raft to stand for election now, as a leader that
+// hands over would.
+func (c *Cluster) stand() error {
+	me := raft.ServerID(c.id.Node)
+	addr, err := c.book.ServerAddr(me)
+	if err != nil {
+		return err
+	}
+	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(me), Addr: []byte(addr),
+	}}
+	return c.trans.TimeoutNow(me, addr, req, new(raft.TimeoutNowResponse))
+}

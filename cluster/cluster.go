@@ -161,6 +161,7 @@ func (c *Cluster) start() {
 	c.server.handle(askReadIndex, c.answerReadIndex)
 	c.server.handle(askStatus, c.answerReport)
 	c.server.handle(askJoin, c.admit)
+	c.server.handle(askMember, c.answerMember)
 	c.server.handle(askRemove, c.answerRemove)
 	c.server.handle(askTransfer, c.answerTransfer)
 	c.session = c.newSession()

@@ -18,6 +18,7 @@ type hearsay struct {
 	asking  bool
 	said    string
 	learned time.Time
+	denied  int // how often in a row the others said that this node is no member
 }
 
 // leader returns the leader as raft knows it, or else by hearsay.
@@ -26,7 +27,7 @@ func (h *hearsay) leader(ctx context.Context, known string) string {
 	defer h.mu.Unlock()
 	now := time.Now()
 	if known != "" {
-		h.silent, h.said = time.Time{}, ""
+		h.silent, h.said, h.denied = time.Time{}, "", 0
 		return known
 	}
 	if h.silent.IsZero() {
@@ -42,7 +43,25 @@ func (h *hearsay) leader(ctx context.Context, known string) string {
 	return h.said
 }
 
+// inquire asks the others. Where none of them follows anybody, or none talks to
+// us, they may have removed this node.
 func (h *hearsay) inquire(ctx context.Context) {
+	said := h.ask(ctx)
+	denied := said == "" && h.c.disowned(ctx)
+	h.mu.Lock()
+	h.asking, h.said, h.learned = false, said, time.Now()
+	if h.denied++; !denied {
+		h.denied = 0
+	}
+	leave := h.denied == disownRounds
+	h.mu.Unlock()
+	if leave {
+		h.c.leave()
+	}
+}
+
+// ask collects whom the others follow; empty: nobody that we know of.
+func (h *hearsay) ask(ctx context.Context) (said string) {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
 	votes := make(chan string)
@@ -60,13 +79,10 @@ func (h *hearsay) inquire(ctx context.Context) {
 			votes <- r.Leader
 		}()
 	}
-	said := ""
 	for range others {
 		if v := <-votes; v != "" {
 			said = v
 		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.asking, h.said, h.learned = false, said, time.Now()
+	return said
 }

@@ -37,12 +37,13 @@ type joinRequest struct {
 	Node      string `json:"node"`
 	Advertise string `json:"advertise"`
 	CSR       []byte `json:"csr"`
-	Request   []byte `json:"request"` // one for all tries: a token is used once
+	Request   []byte `json:"request"`        // one for all tries: a token is used once
+	Asks      string `json:"asks,omitempty"` // member: nothing but whether Node is one
 }
 
 type joinReply struct {
 	Refused string            `json:"refused,omitempty"` // in words; nothing else is set
-	Kind    string            `json:"kind,omitempty"`    // token, member, or empty: try again
+	Kind    string            `json:"kind,omitempty"`    // token, member, or empty: try again; removed or known to who asks
 	Cluster string            `json:"cluster,omitempty"`
 	Name    string            `json:"name,omitempty"`
 	Cert    string            `json:"cert,omitempty"`
@@ -207,6 +208,10 @@ func (c *Cluster) door(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(joinTime))
 	var req joinRequest
 	if err := readJSON(conn, &req); err != nil {
+		return
+	}
+	if req.Asks == asksMember {
+		_ = writeJSON(conn, c.membership(ctx, req.Node))
 		return
 	}
 	body, err := json.Marshal(req)

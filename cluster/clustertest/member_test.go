@@ -98,6 +98,50 @@ func TestRemoveKeepsTheQuorum(t *testing.T) {
 	})
 }
 
+// TestRemovedNodeIsTold: a node that was removed while it was down learns so
+// when it is started again, says what to do next, and disturbs nobody.
+func TestRemovedNodeIsTold(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	leader, gone := g.Leader(), g.Followers()[0]
+	gone.Kill()
+	g.Eventually("the dead node's session lives", func() bool { return session(t, leader, gone.ID) == nil })
+	require.NoError(t, leader.C().Remove(t.Context(), gone.ID, false, operator))
+	g.WaitVoters(2)
+	before, err := leader.C().Status(t.Context())
+	require.NoError(t, err)
+
+	gone.Start()
+	g.Eventually("the removed node is not told", func() bool { return gone.Fatal() != nil })
+	require.ErrorIs(t, gone.Fatal(), cluster.ErrRemoved)
+	require.ErrorContains(t, gone.Fatal(), "relayd join")
+	after, err := leader.C().Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before.Term, after.Term, "it disturbed the others")
+	require.Equal(t, leader.ID, after.Leader)
+	gone.Stop()
+	gone.Wipe()
+	gone.Rejoin(leader)
+	g.WaitVoters(3)
+	g.WaitReady(gone)
+}
+
+// TestIsolatedNodeIsNotDisowned: who hears nobody is not told anything, and who
+// hears of a cluster without a leader is not removed either.
+func TestIsolatedNodeIsNotDisowned(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	leader, alone := g.Leader(), g.Followers()[0]
+	alone.Stop()
+	leader.Kill()
+	alone.Start()
+	g.Leader(g.Up()...)
+	other := g.Followers()[0]
+	other.Kill()
+	<-time.After(3 * time.Second)
+	for _, n := range g.Up() {
+		require.NoError(t, n.Fatal(), "%s", n.ID)
+	}
+}
+
 func TestAddressChange(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]

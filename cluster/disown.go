@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+)
+
+// A node that was removed and is started again, or did not hear of its removal,
+// knows itself a member for ever: nobody talks to those who are none. So a node
+// that hears no leader asks at the door, where strangers are heard, too.
+
+const (
+	askMember    = "cluster/member"
+	asksMember   = "member" // joinRequest.Asks
+	kindRemoved  = "removed"
+	kindKnown    = "known"
+	disownTime   = 2 * time.Second
+	disownRounds = 2 // answers in a row that count
+)
+
+// answerMember is the leader's word on whether a node is a member.
+func (c *Cluster) answerMember(_ context.Context, _ string, node []byte) ([]byte, error) {
+	if c.throne.Load() == nil {
+		return nil, errNotLeader
+	}
+	reply := joinReply{Kind: kindKnown}
+	if !c.book.member(string(node)) {
+		reply.Kind = kindRemoved
+	}
+	return json.Marshal(reply)
+}
+
+// membership answers at the door whether a node is a member. What no leader
+// vouches for is no answer.
+func (c *Cluster) membership(ctx context.Context, node string) joinReply {
+	ctx, cancel := context.WithTimeout(ctx, disownTime)
+	defer cancel()
+	var reply joinReply
+	b, err := c.askLeader(ctx, askMember, []byte(node))
+	if err == nil {
+		err = json.Unmarshal(b, &reply)
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return reply
+}
+
+// disowned asks all members that this node knew whether it still is one. It is
+// true where at least one cluster leader says no and none says yes. The door is
+// believed because its certificate is of our own CA.
+func (c *Cluster) disowned(ctx context.Context) bool {
+	ca, err := parseCert([]byte(c.id.CA))
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, disownTime)
+	defer cancel()
+	answers := make(chan string)
+	others := 0
+	for node, addr := range c.addresses() {
+		if node == c.id.Node {
+			continue
+		}
+		others++
+		c.goRun(func() { answers <- c.askDoor(ctx, addr, sha256.Sum256(ca.Raw)) })
+	}
+	removed, known := false, false
+	for range others {
+		switch <-answers {
+		case kindRemoved:
+			removed = true
+		case kindKnown:
+			known = true
+		}
+	}
+	return removed && !known
+}
+
+// askDoor returns the kind of answer, empty where there is none.
+func (c *Cluster) askDoor(ctx context.Context, addr string, fingerprint [32]byte) string {
+	conn, _, err := wire.DialJoin(ctx, addr, fingerprint, c.o.Dial)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(disownTime))
+	var reply joinReply
+	if writeJSON(conn, joinRequest{Asks: asksMember, Node: c.id.Node}) != nil || readJSON(conn, &reply) != nil {
+		return ""
+	}
+	return reply.Kind
+}
+
+// leave tells the owner that this node is no member any more.
+func (c *Cluster) leave() {
+	err := fmt.Errorf("%w: to bring it back, move the data directory %s away and join it anew with 'relayd join' and a token of 'relayctl node token'",
+		ErrRemoved, c.o.Dir)
+	c.log.Error("cluster: this node was removed", zap.String("node", c.id.Node))
+	c.fatal(err)
+}

@@ -90,7 +90,7 @@ func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
 			spool.CountQueueMessages: "relay_cluster_queue_messages", spool.CountQueueRecipients: "relay_cluster_queue_recipients",
 			spool.CountQueueBytes: "relay_cluster_queue_bytes", spool.CountSpoolMessages: "relay_cluster_spool_messages",
 			spool.CountSpoolBytes: "relay_cluster_spool_bytes", spool.CountMailboxMessages: "relay_cluster_mailbox_messages",
-			spool.CountHistoryBytes: "relay_cluster_history_bytes",
+			spool.CountHistoryBytes: "relay_cluster_history_bytes", spool.CountAuditBytes: "relay_cluster_audit_bytes",
 		} {
 			n, err := v.Counter(name)
 			if err != nil {

@@ -325,18 +325,20 @@ func (o *operator) Settings(context.Context) (*admin.Settings, error) {
 		RetryFirstSeconds: s.RetryFirstMs / 1000, RetryMaxSeconds: s.RetryMaxMs / 1000, DefaultDomain: s.DefaultDomain,
 		Greylist: s.GreylistMs / 1000, GreylistWindow: s.GreylistWindowMs / 1000, GreylistLife: s.GreylistLifeMs / 1000,
 		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
+		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes,
 	}, nil
 }
 
 // SetSettings implements admin.Policy. It replaces all of them.
 func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
-	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, GreylistTrust: s.GreylistTrust, GreylistRecords: s.GreylistRecords}
+	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, AuditBytes: s.AuditBytes, GreylistTrust: s.GreylistTrust, GreylistRecords: s.GreylistRecords}
 	for _, one := range []struct {
 		name    string
 		seconds int64
 		into    *int64
 	}{
 		{"history_seconds", s.HistorySeconds, &rec.HistoryMs},
+		{"audit_seconds", s.AuditSeconds, &rec.AuditMs},
 		{"expire_seconds", s.ExpireSeconds, &rec.ExpireMs},
 		{"retry_first_seconds", s.RetryFirstSeconds, &rec.RetryFirstMs},
 		{"retry_max_seconds", s.RetryMaxSeconds, &rec.RetryMaxMs},

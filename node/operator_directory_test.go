@@ -148,7 +148,7 @@ func TestRoutesAndSettings(t *testing.T) {
 	s, err := w.Settings(ctx)
 	require.NoError(t, err)
 	require.Equal(t, &admin.Settings{DefaultDomain: "example.test"}, s)
-	want := admin.Settings{HistorySeconds: 60, HistoryBytes: 5, ExpireSeconds: 70, RetryFirstSeconds: 8, RetryMaxSeconds: 9, DefaultDomain: "example.test"}
+	want := admin.Settings{HistorySeconds: 60, HistoryBytes: 5, AuditSeconds: 86400, AuditBytes: 1000, ExpireSeconds: 70, RetryFirstSeconds: 8, RetryMaxSeconds: 9, DefaultDomain: "example.test"}
 	require.NoError(t, w.SetSettings(ctx, theBy, want))
 	s, err = w.Settings(ctx)
 	require.NoError(t, err)

@@ -22,9 +22,10 @@ func (t *tx) unmarshal(k, v []byte, into proto.Message) bool {
 }
 
 func (t *tx) audit(adm *pb.Admin, what string) {
-	t.write(keyAudit(t.index), &pb.Audit{
+	n := t.write(keyAudit(t.index), &pb.Audit{
 		AtMs: t.clock, Who: adm.GetWho(), Why: adm.GetWhy(), Node: adm.GetNode(), What: what, Index: t.index,
 	})
+	t.count(CountAuditBytes, int64(n))
 }
 
 // describe says in a line what an admin command does. Secrets stay out of it.
@@ -341,6 +342,8 @@ func (t *tx) manageOne(h *pb.Manage, id ID, n uint32, r *pb.Recipient, size uint
 const (
 	DefaultHistoryMs    = 3 * 24 * 3600 * 1000
 	DefaultHistoryBytes = 1 << 30
+	DefaultAuditMs      = 400 * 24 * 3600 * 1000 // a year, and what it takes to look back at it
+	DefaultAuditBytes   = 64 << 20
 	minHistoryMs        = 10 * 60 * 1000 // a retried Accept must still meet its message
 	seenMs              = 3600 * 1000    // how long an admin request is remembered
 )
@@ -366,6 +369,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 			res.Count++
 		}
 	})
+	t.sweepAudit(limit, res)
 	t.sweepFailures(limit, res)
 	t.sweepRetention(limit, res)
 	t.scan([]byte{kGarbage}, 1, func(k, v []byte) { t.sweepBox(k, v, limit, res) })
@@ -407,6 +411,34 @@ func (t *tx) sweepHistory(limit int, res *pb.Result) {
 		t.count(CountHistoryBytes, -int64(size))
 		res.Count++
 	})
+}
+
+// sweepAudit forgets the oldest lines of the audit log: what is past its time,
+// or more than its bound in octets.
+func (t *tx) sweepAudit(limit int, res *pb.Result) {
+	keep, bound := t.settings.AuditMs, int64(min(t.settings.AuditBytes, 1<<62))
+	if keep <= 0 {
+		keep = DefaultAuditMs
+	}
+	if bound == 0 {
+		bound = DefaultAuditBytes
+	}
+	var old [][]byte
+	size := t.counters[CountAuditBytes]
+	t.fail(t.b.Scan([]byte{kAudit}, after([]byte{kAudit}), func(k, v []byte) bool {
+		var line pb.Audit
+		if !t.unmarshal(k, v, &line) || line.AtMs >= t.clock-keep && size <= bound || len(old) == limit {
+			return false // lines stand in the order of time
+		}
+		old = append(old, slices.Clone(k))
+		size -= int64(len(v))
+		return true
+	}))
+	for _, k := range old {
+		t.del(k)
+		res.Count++
+	}
+	t.count(CountAuditBytes, max(size, 0)-t.counters[CountAuditBytes])
 }
 
 // sweepBox deletes entries of a dropped account or of a large Remove, and the

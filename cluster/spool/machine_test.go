@@ -539,6 +539,12 @@ func invariants(t require.TestingT, s *memory.Store) {
 		require.NoError(t, err)
 		return n
 	}
+	var audited int64
+	require.NoError(t, s.Scan([]byte{'t'}, []byte{'u'}, func(_, val []byte) bool {
+		audited += int64(len(val))
+		return true
+	}))
+	require.Equal(t, audited, counter(spool.CountAuditBytes))
 	require.Equal(t, messages, counter(spool.CountSpoolMessages))
 	require.Equal(t, recipients, counter(spool.CountQueueRecipients))
 	list, err := v.Destinations()

@@ -134,6 +134,7 @@ const (
 	CountSpoolBytes      = "spool.bytes"
 	CountHistoryMessages = "history.messages" // finished messages
 	CountHistoryBytes    = "history.bytes"
+	CountAuditBytes      = "audit.bytes"
 	CountAccepted        = "total.accepted" // totals since the cluster was made
 	CountDelivered       = "total.delivered"
 	CountDeferred        = "total.deferred"

@@ -217,6 +217,8 @@ type Route struct {
 type Settings struct {
 	HistorySeconds    int64  `json:"history_seconds" required:"false" doc:"how long history outlives a message; 0: 3 days"`
 	HistoryBytes      uint64 `json:"history_bytes" required:"false" doc:"bound of all finished history; 0: 1 GiB"`
+	AuditSeconds      int64  `json:"audit_seconds" required:"false" doc:"how long the audit log is kept; 0: 400 days"`
+	AuditBytes        uint64 `json:"audit_bytes" required:"false" doc:"bound of the audit log; 0: 64 MiB"`
 	ExpireSeconds     int64  `json:"expire_seconds" required:"false" doc:"how long the queue tries; 0: 5 days"`
 	RetryFirstSeconds int64  `json:"retry_first_seconds" required:"false" doc:"wait after the first failure; 0: 5 minutes"`
 	RetryMaxSeconds   int64  `json:"retry_max_seconds" required:"false" doc:"longest wait; 0: 4 hours"`

@@ -19,7 +19,7 @@ import (
 func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = &operator{
-		node: n.conf.Node.ID, replica: n.cluster, members: n.cluster, log: n.log, now: time.Now,
+		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log, now: time.Now,
 		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, vitals: n.vitals,
 	}
 	for _, method := range operatorMethods {

@@ -28,11 +28,12 @@ import (
 // for. Its methods may be called concurrently. The fields are set before the
 // first call and never change.
 type operator struct {
-	node    string // this node's id
-	replica replica
-	members membership
-	log     *zap.Logger
-	now     func() time.Time
+	node     string // this node's id
+	hostname string // in the reports that it writes
+	replica  replica
+	members  membership
+	log      *zap.Logger
+	now      func() time.Time
 	// hashPassword makes the stored form of a new password.
 	hashPassword func(password string) (string, error)
 	// active lists the recipients that this node is trying now, and why says

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -74,21 +73,20 @@ func (m *managing) prepare() error {
 	a := &m.what
 	verbs := map[string]pb.Action{
 		admin.ActionRetry: pb.Action_RETRY, admin.ActionHold: pb.Action_HOLD, admin.ActionRelease: pb.Action_RELEASE,
-		admin.ActionRemove: pb.Action_DELETE, admin.ActionReroute: pb.Action_REROUTE,
+		admin.ActionRemove: pb.Action_DELETE, admin.ActionReroute: pb.Action_REROUTE, admin.ActionBounce: pb.Action_BOUNCE,
 	}
 	verb, ok := verbs[a.Action]
 	switch {
-	case a.Action == admin.ActionBounce:
-		return admin.Problem(http.StatusNotImplemented, "queued mail can not be bounced by hand yet",
-			"remove it with 'relayctl queue rm' and write to the sender, or let it expire")
 	case !ok:
-		return admin.Invalid("there is no action %q: give retry, hold, release, rm or reroute", clean(a.Action, 64))
+		return admin.Invalid("there is no action %q: give retry, hold, release, rm, bounce or reroute", clean(a.Action, 64))
 	case a.All && len(a.IDs) > 0:
 		return admin.Invalid("give ids, or a filter with all, not both")
 	case !a.All && len(a.IDs) == 0:
 		return admin.Invalid("no message is named: give ids, or a filter with all")
 	case !a.All && !a.Filter.Empty():
 		return admin.Invalid("a filter goes with all, not with ids")
+	case a.Reason != "" && verb != pb.Action_BOUNCE:
+		return admin.Invalid("a reason goes with bounce only")
 	case a.Route != "" && verb != pb.Action_REROUTE:
 		return admin.Invalid("a route goes with reroute only")
 	}
@@ -191,6 +189,7 @@ func (m *managing) refuse(id, why string) {
 // act changes, or would change, the given messages.
 func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 	var whole batch
+	var back []*returning
 	parts := map[string]*batch{}
 	for _, one := range found {
 		picked := m.recipients(one)
@@ -212,6 +211,10 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 			shown.Recipients = picked
 			m.result.Messages = append(m.result.Messages, shown)
 		}
+		if m.verb == pb.Action_BOUNCE {
+			back = append(back, m.returning(one)...)
+			continue
+		}
 		if len(picked) == one.open {
 			whole.add(one.id, one.open, true)
 			continue
@@ -222,6 +225,9 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 			}
 			parts[address].add(one.id, 1, i == 0)
 		}
+	}
+	if m.verb == pb.Action_BOUNCE {
+		return m.giveBack(ctx, back)
 	}
 	if m.what.DryRun {
 		m.changed += whole.messages()
@@ -240,11 +246,17 @@ func (m *managing) recipients(one *waitingMail) []admin.QueueRecipient {
 	}
 	var picked []admin.QueueRecipient
 	for _, r := range one.mail.Recipients {
-		if strings.EqualFold(r.Address, strings.TrimSpace(m.what.Recipient)) {
+		if m.meant(r.Address) {
 			picked = append(picked, r)
 		}
 	}
 	return picked
+}
+
+// meant reports whether an address is the one recipient asked for, if there is
+// such.
+func (m *managing) meant(address string) bool {
+	return m.what.Recipient == "" || strings.EqualFold(address, strings.TrimSpace(m.what.Recipient))
 }
 
 // fitting lists the addresses that the action can change, each once, or says

@@ -161,7 +161,7 @@ func newWorld(t testing.TB) *world {
 	r := newFakeReplica(t)
 	w := &world{t: t, rep: r, members: &fakeMembers{answers: map[string]func(context.Context, string, []byte) ([]byte, error){}}, epochs: map[string]uint64{}}
 	w.operator = &operator{
-		node: "n1", replica: r, members: w.members, log: zap.NewNop(),
+		node: "n1", hostname: "n1.example.test", replica: r, members: w.members, log: zap.NewNop(),
 		now:          func() time.Time { return r.clock },
 		hashPassword: func(p string) (string, error) { return "$argon2id$hash-of-" + p, nil },
 		active:       func() []queue.Ref { return w.trial },

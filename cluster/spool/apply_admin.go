@@ -53,7 +53,7 @@ func describe(h proto.Message) string {
 	case *pb.PutSettings:
 		return "settings set"
 	case *pb.Manage:
-		return fmt.Sprintf("queue %s of %d messages", strings.ToLower(h.Action.String()), len(h.Ids))
+		return fmt.Sprintf("queue %s of %d messages", strings.ToLower(h.Action.String()), len(h.Ids)+len(h.Bouncing))
 	case *pb.Adopt:
 		return fmt.Sprintf("queue of session %d moved", h.From)
 	case *pb.Drain:
@@ -267,6 +267,9 @@ func (t *tx) useToken(h *pb.UseToken) *pb.Result {
 
 // manage changes queue entries by an operator's word.
 func (t *tx) manage(h *pb.Manage) *pb.Result {
+	if h.Action == pb.Action_BOUNCE {
+		return t.bounceAll(h)
+	}
 	res := t.ok()
 	for _, raw := range h.Ids {
 		id, ok := toID(raw)

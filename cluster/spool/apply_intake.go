@@ -128,7 +128,8 @@ func (t *tx) companions(h *pb.Accept, id ID, body []byte) {
 	}
 	for _, n := range h.Notices {
 		if n.GetAccept().GetMessage() != nil {
-			t.notice(id, &pb.Settle{Epoch: h.Epoch, Node: h.Message.Client.GetNode()}, n)
+			n.Accept.Epoch = h.Epoch
+			t.notice(id, h.Message.Client.GetNode(), n)
 		}
 	}
 }

@@ -254,7 +254,8 @@ func (t *tx) settle(h *pb.Settle) *pb.Result {
 		if !ok || !taken[about] || n.GetAccept().GetMessage() == nil {
 			continue
 		}
-		t.notice(about, h, n)
+		n.Accept.Epoch = h.Epoch
+		t.notice(about, h.Node, n)
 	}
 	return res
 }
@@ -384,12 +385,11 @@ func (t *tx) release(id ID, refs *pb.Refs) {
 }
 
 // notice makes a report exist in the same step as what it reports on.
-func (t *tx) notice(about ID, h *pb.Settle, n *pb.Notice) {
+func (t *tx) notice(about ID, node string, n *pb.Notice) {
 	n.Accept.Inline = true
-	n.Accept.Epoch = h.Epoch
 	n.Accept.Message.BounceOf = about[:]
 	res := t.accept(n.Accept, n.Body)
-	e := &pb.Event{What: "notified", Node: h.Node, Bounce: n.Accept.Message.Id}
+	e := &pb.Event{What: "notified", Node: node, Bounce: n.Accept.Message.Id}
 	switch res.Code {
 	case pb.Code_OK:
 	case pb.Code_DUPLICATE:

@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+	"relay/queue"
+	"relay/queue/bounce"
+)
+
+// Bounds of giving mail back.
+const (
+	returnRecipients = 200       // in one report
+	returnOctets     = 128 << 10 // of reports in one command
+)
+
+// returning is what one message gives back: some of its recipients, which one
+// report names.
+type returning struct {
+	id     spool.ID
+	record *pb.Bouncing
+	counts bool // counted here and not in another returning of the same message
+}
+
+// returning lists what of a message is given back, in pieces that one report
+// can name.
+func (m *managing) returning(one *waitingMail) (all []*returning) {
+	var r *returning
+	for i, to := range one.mail.Recipients {
+		if !m.meant(to.Address) {
+			continue
+		}
+		if r == nil || len(r.record.Recipients) == returnRecipients {
+			r = &returning{id: one.id, record: &pb.Bouncing{Id: one.id[:]}, counts: r == nil}
+			all = append(all, r)
+		}
+		r.record.Recipients = append(r.record.Recipients, one.n[i])
+		r.record.Attempts = append(r.record.Attempts, to.Attempts)
+	}
+	return all
+}
+
+// giveBack ends what is to be given back and tells the senders. Reports are
+// committed with the ends they tell of.
+func (m *managing) giveBack(ctx context.Context, back []*returning) error {
+	if m.what.DryRun {
+		for _, r := range back {
+			if r.counts {
+				m.changed++
+			}
+		}
+		return nil
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manageInFlight)
+	var group []*returning
+	size := 0
+	send := func() {
+		some := group
+		group, size = nil, 0
+		if len(some) > 0 {
+			g.Go(func() error { return m.bounce(ctx, some) })
+		}
+	}
+	for _, r := range back {
+		if gctx.Err() != nil {
+			break
+		}
+		if err := m.write(r); err != nil {
+			send()
+			return errors.Join(err, g.Wait())
+		}
+		if n := proto.Size(r.record); size > 0 && size+n > returnOctets {
+			send()
+			size = n
+		} else {
+			size += n
+		}
+		group = append(group, r)
+	}
+	send()
+	return g.Wait()
+}
+
+// write makes the report on what a message gives back. There is none where
+// nobody may be told (RFC 5321 §4.5.5, RFC 3461 §4.1).
+func (m *managing) write(r *returning) error {
+	var about *pb.Message
+	var failed []bounce.Recipient
+	err := m.replica.View(func(v spool.View) error {
+		var ok bool
+		var err error
+		if about, ok, err = v.Message(r.id); err != nil || !ok {
+			about = nil
+			return err
+		}
+		for _, n := range r.record.Recipients {
+			to, ok, err := v.Recipient(r.id, n)
+			if err != nil {
+				return err
+			}
+			if ok && (to.Notify == 0 || to.Notify&queue.NotifyFailure != 0) {
+				failed = append(failed, bounce.Recipient{
+					Address: to.Address, Original: to.Original, Action: bounce.Failed, Status: "5.7.1", Reply: m.word(), Last: m.now(),
+				})
+			}
+		}
+		return nil
+	})
+	if err != nil || about.GetSender() == "" || len(about.GetBounceOf()) > 0 || len(failed) == 0 {
+		return err
+	}
+	ret := about.Ret
+	if about.Requiretls {
+		ret = "HDRS" // RFC 8689 §5
+	}
+	body, utf8 := bounce.Write(&bounce.Report{
+		Kind: bounce.Failure, Hostname: m.hostname, ID: r.id.String(), To: about.Sender, EnvID: about.Envid,
+		Arrived: time.UnixMilli(about.CreatedMs), Now: m.now(), Recipients: failed, Ret: ret,
+		UTF8: about.Smtputf8, Binary: about.Body == pb.Body_BODY_BINARYMIME, Size: int64(about.Size), Limit: reportLimit,
+		Open: func() (io.ReadCloser, error) { return m.replica.OpenBody(r.id, about.Chunks, nil) },
+	})
+	n := &queue.Notice{About: queue.ID(r.id), To: about.Sender, Body: body, UTF8: utf8}
+	if r.record.Notice = newNotice(m.replica, m.node, n, about.Requiretls, m.log); r.record.Notice != nil {
+		r.record.Notice.Accept.Epoch = m.replica.Epoch()
+	}
+	return nil
+}
+
+// word is what stands in the history and in the report.
+func (m *managing) word() string {
+	if reason := clean(m.what.Reason, 512); reason != "" {
+		return reason
+	}
+	return "given back by the operator of the mail system"
+}
+
+// bounce proposes one command. What changed while its report was written is
+// left alone and named as refused.
+func (m *managing) bounce(ctx context.Context, group []*returning) error {
+	h := &pb.Manage{Action: pb.Action_BOUNCE, Reply: m.word()}
+	content := [][]byte{[]byte(m.what.Action), []byte(h.Reply)}
+	for _, r := range group {
+		h.Bouncing = append(h.Bouncing, r.record)
+		content = append(content, r.id[:])
+		for i, n := range r.record.Recipients {
+			content = append(content, binary.BigEndian.AppendUint64(nil, uint64(n)<<32|uint64(r.record.Attempts[i])))
+		}
+	}
+	var err error
+	if h.Admin, err = m.admin(m.by, content...); err != nil {
+		return err
+	}
+	res, err := m.change(ctx, spool.KindManage, h)
+	if err != nil && !errors.Is(err, admin.ErrNotFound) {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, r := range group {
+		switch {
+		case i < len(res.GetCodes()) && res.Codes[i] != pb.Code_OK:
+			m.refuse(r.id.String(), "it was tried or changed just now: look at it, and give the command again")
+		case r.counts:
+			m.changed++
+		}
+	}
+	return nil
+}

@@ -374,6 +374,10 @@ func (c *Cluster) Until() time.Time { return c.session.Until() }
 // right to act ends; closed already where there is none.
 func (c *Cluster) SessionLost() <-chan struct{} { return c.session.Lost() }
 
+// Leader is the member that this node takes for the leader, itself perhaps;
+// empty: none is known. It is cheap.
+func (c *Cluster) Leader() string { return c.beacon.look().leader }
+
 // Ready returns nil when the node can take traffic, else why not.
 func (c *Cluster) Ready() error {
 	switch {

@@ -100,6 +100,7 @@ func (c *Cluster) ascend(ctx context.Context, term uint64) bool {
 	if f, ok := barrier.(raft.IndexFuture); ok {
 		index = f.Index()
 	}
+	c.recall(term)
 	c.throne.Store(&throne{term: term, barrier: index, applied: c.store.Applied()})
 	return true
 }
@@ -161,6 +162,25 @@ func (c *Cluster) witness(ctx context.Context) {
 	}
 }
 
+// recall corrects the deathwatch of a new leader. A renewal that a former leader
+// committed in its last moments was applied here only by the barrier, as if its
+// owner had just been alive; but it was in this node's log when that leader was
+// heard last, and so was sent before.
+func (c *Cluster) recall(term uint64) {
+	heard := c.raft.LastContact()
+	sessions, err := c.sessions()
+	if err != nil || heard.IsZero() {
+		return
+	}
+	c.deaths.look(time.Now(), sessions)
+	for _, s := range sessions {
+		var l raft.Log
+		if c.rlog.GetLog(s.Renewed, &l) == nil && l.Term < term {
+			c.deaths.backdate(s, heard)
+		}
+	}
+}
+
 func (c *Cluster) sessions() (all []*pb.Session, err error) {
 	err = c.store.View(func(v spool.View) error {
 		all, err = v.Sessions()
@@ -207,6 +227,17 @@ func (w *deathwatch) look(now time.Time, sessions []*pb.Session) (dead []*pb.Ses
 		}
 	}
 	return dead
+}
+
+// backdate notes that a session's last renewal was not sent after an instant.
+func (w *deathwatch) backdate(s *pb.Session, to time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last, ok := w.seen[s.Node]
+	if ok && last.epoch == s.Epoch && last.renewed == s.Renewed && to.Before(last.at) {
+		last.at = to
+		w.seen[s.Node] = last
+	}
 }
 
 func (c *Cluster) expire(ctx context.Context, dead *pb.Session) {

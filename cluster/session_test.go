@@ -248,3 +248,19 @@ func TestDeathwatch(t *testing.T) {
 	require.Empty(t, w.look(now.Add(3*grace), nil))
 	require.Empty(t, w.look(now.Add(9*grace), []*pb.Session{again}), "forgotten in between")
 }
+
+// TestRenewalsOfTheLastMomentsAreNotYoung: what a new leader's barrier applies
+// was sent before the old leader was heard last.
+func TestRenewalsOfTheLastMomentsAreNotYoung(t *testing.T) {
+	w := newDeathwatch(5 * time.Second)
+	now := time.Now()
+	dead, alive := &pb.Session{Node: "n1", Epoch: 3, Renewed: 20}, &pb.Session{Node: "n2", Epoch: 4, Renewed: 30}
+	both := []*pb.Session{dead, alive}
+	require.Empty(t, w.look(now, both))
+	w.backdate(dead, now.Add(-time.Second))
+	w.backdate(alive, now.Add(time.Second))
+	w.backdate(&pb.Session{Node: "n2", Epoch: 4, Renewed: 29}, now.Add(-time.Hour))
+	require.Empty(t, w.look(now.Add(3900*time.Millisecond), both))
+	require.Equal(t, []*pb.Session{dead}, w.look(now.Add(4100*time.Millisecond), both))
+	require.Equal(t, both, w.look(now.Add(5100*time.Millisecond), both), "never later than without")
+}

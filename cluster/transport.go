@@ -26,16 +26,19 @@ func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
 // newTransport makes raft's network on the shared port.
 func newTransport(port *wire.Port, book *book, log *zap.Logger) transport {
 	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: book,
-		Logger:                newRaftLog(log),
-		Stream:                &stream{Listener: port.Listen(wire.Raft), port: port},
-		MaxPool:               4,
-		Timeout:               10 * time.Second,
-		// Pipelining can wedge a follower for ever (hashicorp/raft#612).
-		MaxRPCsInFlight:         1,
+		ServerAddressProvider:   book,
+		Logger:                  newRaftLog(log),
+		Stream:                  &stream{Listener: port.Listen(wire.Raft), port: port},
+		MaxPool:                 4,
+		Timeout:                 10 * time.Second,
+		MaxRPCsInFlight:         maxInFlight,
 		MsgpackUseNewTimeFormat: true,
 	})}
 }
+
+// maxInFlight keeps replication unpipelined: with more, a follower can be wedged
+// for ever (hashicorp/raft#612; TestPipelineWedgesAFollower).
+const maxInFlight = 1
 
 // timeoutScale is the octets of a snapshot that may take one Timeout: the
 // deadline of a transfer must end within the day, whatever its size.

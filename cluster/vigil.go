@@ -31,8 +31,10 @@ type vigil struct {
 	c       *Cluster
 	stood   uint64 // term in which we stood: once is enough
 	knocked time.Time
-	gone    string // leader that nothing listens for
-	goneIn  uint64 // in that term
+	gone    string    // leader that nothing listens for
+	goneIn  uint64    // in that term
+	yield   time.Time // since when another voter has had no leader in the term yieldIn
+	yieldIn uint64
 }
 
 // watchLeader runs the vigil until ctx ends.
@@ -134,18 +136,32 @@ func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough t
 			answers <- answer{node, r}
 		})
 	}
-	miss, first := 1, true
+	miss, first, standing := 1, true, false
 	for range asked {
 		a := <-answers
 		if a.Term == 0 || a.Term < term || a.Silent < enough.Milliseconds() || a.Leader != "" && a.Leader != leader {
 			continue // no answer, or it hears a leader
 		}
 		miss++
+		standing = standing || a.Leader == ""
 		if a.Term > term || a.ahead(me) || a.Leader != "" && a.node < v.c.id.Node && !me.ahead(a.report) {
 			first = false
 		}
 	}
-	return votes && first && miss > voters/2
+	return votes && first && miss > voters/2 && v.patient(standing, term)
+}
+
+// patient waits a moment for one who has given its leader up: it stands just
+// now, and two who stand at once split the votes, or it stood by raft's own
+// timers, before others would vote.
+func (v *vigil) patient(standing bool, term uint64) bool {
+	if !standing {
+		return true
+	}
+	if v.yieldIn != term {
+		v.yield, v.yieldIn = time.Now(), term
+	}
+	return time.Since(v.yield) > v.c.t.Heartbeat/6
 }
 
 // ahead reports whether the log behind r is longer than the one behind o.

@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/semaphore"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// lonely is a cluster without a leader: what is proposed waits.
+func lonely(budget int64, deadline time.Duration) *Cluster {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Cluster{
+		t: Tuning{Deadline: deadline}, beacon: newBeacon(), kinds: knownKinds(), ctx: ctx, cancel: cancel,
+		controlBudget: semaphore.NewWeighted(budget), bulkBudget: semaphore.NewWeighted(budget),
+	}
+}
+
+// TestBudgetsAreApart: message bodies that wait for a leader keep other bodies
+// out, so that memory is bounded, but not a lock.
+func TestBudgetsAreApart(t *testing.T) {
+	c := lonely(300<<10, time.Minute)
+	chunk, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: make([]byte, 16)}, make([]byte, spool.MaxInline))
+	require.NoError(t, err)
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := c.propose(c.ctx, chunk)
+		waiting <- err
+	}()
+	require.Eventually(t, func() bool {
+		free := c.bulkBudget.TryAcquire(100 << 10)
+		if free {
+			c.bulkBudget.Release(100 << 10)
+		}
+		return !free
+	}, 5*time.Second, time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = c.propose(ctx, chunk)
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorContains(t, err, "too much is under way")
+
+	lock, err := spool.Encode(spool.KindLock, &pb.TakeLock{Mailbox: "a@b"})
+	require.NoError(t, err)
+	soon, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	_, err = c.propose(soon, lock)
+	require.ErrorIs(t, err, errNoLeader, "control is not held up by bodies")
+	c.cancel()
+	require.ErrorIs(t, <-waiting, ErrUnavailable)
+	require.True(t, c.bulkBudget.TryAcquire(300<<10), "the octets come back")
+}
+
+func TestFramesAreBounded(t *testing.T) {
+	c := lonely(1<<20, time.Second)
+	_, err := c.propose(t.Context(), make(spool.Frame, spool.MaxFrame+1))
+	require.ErrorIs(t, err, ErrInvalid)
+	_, err = spool.Encode(spool.KindChunk, &pb.Chunk{Id: make([]byte, 16)}, make([]byte, spool.MaxFrame))
+	require.ErrorContains(t, err, "over the limit")
+}

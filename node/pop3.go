@@ -38,12 +38,14 @@ type maildrops struct {
 	taking map[string]uint64    // attempts under way, by name: the token once it is known
 	strays map[uint64]stray     // by token: locks to give back
 	search bool                 // look through the replica for more of them
+
+	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
 }
 
 func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, log *zap.Logger) *maildrops {
 	return &maildrops{
 		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, log: log, stir: make(chan struct{}, 1),
-		open: map[uint64]*maildrop{}, taking: map[string]uint64{}, strays: map[uint64]stray{},
+		open: map[uint64]*maildrop{}, taking: map[string]uint64{}, strays: map[uint64]stray{}, contested: map[string]time.Time{},
 	}
 }
 
@@ -161,6 +163,9 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 	})
 	if err != nil || res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
 		d.abandon(name)
+		if res.GetCode() == pb.Code_BUSY {
+			d.contest(a.Address)
+		}
 		return nil, notTaken(res, err)
 	}
 	m := &maildrop{drops: d, account: a, peer: *p, epoch: epoch, token: res.Token, lost: make(chan struct{})}
@@ -177,12 +182,29 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 	return m, nil
 }
 
-// inUse refuses a login where somebody else holds the mailbox, without a command:
-// clients that fight for a mailbox write nothing to anybody's disk. What the
-// replica shows may be old, so that is asked for once more when the replica is up
-// to date: a client never meets the lock of its own last session.
+// contestedFor is how long a mailbox counts as contested after a refusal.
+const contestedFor = 2 * time.Second
+
+// contest notes that a login was refused by a lock.
+func (d *maildrops) contest(mailbox string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.contested) >= 10_000 {
+		clear(d.contested)
+	}
+	d.contested[mailbox] = time.Now()
+}
+
+// inUse refuses a login where somebody else holds the mailbox, without a command,
+// if a command was refused shortly before: clients that fight for a mailbox write
+// nothing to anybody's disk, and all others pay nothing for them. What the replica
+// shows may be old, so it is asked once more when it is up to date: a client never
+// meets the lock of its own last session.
 func (d *maildrops) inUse(ctx context.Context, a *pb.Account) error {
-	if a.Shared {
+	d.mu.Lock()
+	since, ok := d.contested[a.Address]
+	d.mu.Unlock()
+	if !ok || a.Shared || time.Since(since) > contestedFor {
 		return nil
 	}
 	if held, err := d.holder(a.Address); err != nil || held == nil {

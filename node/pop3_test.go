@@ -198,11 +198,14 @@ func TestRetentionAndLoginDelayAreTold(t *testing.T) {
 func TestInUseCostsNoCommand(t *testing.T) {
 	w := newDropWorld(t)
 	m := w.mustLogin()
-	before := len(w.frames)
 	_, err := w.login()
 	var busy *pop3.InUseError
 	require.ErrorAs(t, err, &busy)
+	before := len(w.frames)
+	_, err = w.login()
+	require.ErrorAs(t, err, &busy)
 	require.Equal(t, "n1", busy.Node)
+	require.False(t, busy.Since.IsZero())
 	require.Len(t, w.frames, before)
 	// The holder leaves while this replica does not know yet.
 	w.arrive = func() { w.arrive = nil; require.NoError(t, m.Close()) }

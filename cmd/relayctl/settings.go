@@ -40,6 +40,11 @@ func settingsWords(s *admin.Settings) []string {
 		"first retry", span(s.RetryFirstSeconds, "5m"), "longest wait", span(s.RetryMaxSeconds, "4h"),
 		"history", span(s.HistorySeconds, "3d"), "history bound", bytes, "greylist", span(s.Greylist, "off"),
 	}
+	audit := "64 MB"
+	if s.AuditBytes > 0 {
+		audit = size(s.AuditBytes)
+	}
+	words = append(words, "audit log", span(s.AuditSeconds, "400d"), "audit bound", audit)
 	trust := strconv.Itoa(int(s.GreylistTrust))
 	switch {
 	case s.GreylistTrust == 0:
@@ -59,6 +64,7 @@ func settingsWords(s *admin.Settings) []string {
 type settingsFlags struct {
 	spans  map[string]*string
 	bytes  string
+	audit  string
 	domain string
 	trust  int32
 	exempt []string
@@ -90,12 +96,13 @@ func (a *app) settingsSet() *cobra.Command {
 	}
 	for _, one := range [...][2]string{
 		{"expire", "how long the queue tries"}, {"retry-first", "wait after the first failure"}, {"retry-max", "longest wait"},
-		{"history", "how long history outlives a message"}, {"greylist", "how long strangers' first mail is put off; off: not"},
+		{"history", "how long history outlives a message"}, {"audit", "how long the audit log is kept"}, {"greylist", "how long strangers' first mail is put off; off: not"},
 		{"greylist-window", "for how long a retry is waited for"}, {"greylist-life", "how long who came again is known after its last mail"},
 	} {
 		f.spans[one[0]] = c.Flags().String(one[0], "", "`TIME`: "+one[1])
 	}
 	c.Flags().StringVar(&f.bytes, "history-bytes", "", "`SIZE` of all finished history")
+	c.Flags().StringVar(&f.audit, "audit-bytes", "", "`SIZE` of the audit log")
 	c.Flags().StringVar(&f.domain, "default-domain", "", "`DOMAIN` that completes bare local parts")
 	c.Flags().Int32Var(&f.trust, "greylist-trust", 0, "`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
 	c.Flags().StringSliceVar(&f.exempt, "greylist-exempt", nil, "`NETWORK`s that are not greylisted; empty: none")
@@ -107,6 +114,7 @@ func (a *app) settingsSet() *cobra.Command {
 func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 	into := map[string]*int64{
 		"expire": &s.ExpireSeconds, "retry-first": &s.RetryFirstSeconds, "retry-max": &s.RetryMaxSeconds, "history": &s.HistorySeconds,
+		"audit":    &s.AuditSeconds,
 		"greylist": &s.Greylist, "greylist-window": &s.GreylistWindow, "greylist-life": &s.GreylistLife,
 	}
 	for name, text := range f.spans {
@@ -119,12 +127,18 @@ func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 		}
 	}
 	given := c.Flags().Changed
-	if given("history-bytes") {
-		n, err := parseSize(f.bytes)
-		if err != nil {
-			return usagef("--history-bytes: %w", err)
+	for name, one := range map[string]struct {
+		text string
+		into *uint64
+	}{"history-bytes": {f.bytes, &s.HistoryBytes}, "audit-bytes": {f.audit, &s.AuditBytes}} {
+		if !given(name) {
+			continue
 		}
-		s.HistoryBytes = n
+		n, err := parseSize(one.text)
+		if err != nil {
+			return usagef("--%s: %w", name, err)
+		}
+		*one.into = n
 	}
 	if given("default-domain") {
 		s.DefaultDomain = f.domain

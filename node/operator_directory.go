@@ -25,7 +25,7 @@ func (o *operator) Domains(context.Context) ([]admin.Domain, error) {
 		}
 		users, err := usersOf(v)
 		for _, d := range domains {
-			one := admin.Domain{Name: d.Name, CatchAll: d.CatchAll, Created: admin.AtMs(d.CreatedMs), Users: uint64(len(users[d.Name]))}
+			one := admin.Domain{Name: d.Name, CatchAll: d.CatchAll, AuthPolicy: authPolicyName(d.AuthPolicy), Created: admin.AtMs(d.CreatedMs), Users: uint64(len(users[d.Name]))}
 			if d.GreylistMs != nil {
 				one.Greylist = new(*d.GreylistMs / 1000)
 			}
@@ -53,14 +53,8 @@ func (o *operator) AddDomain(ctx context.Context, by admin.By, d admin.Domain) e
 	if err != nil {
 		return err
 	}
-	catchAll := ""
-	if d.CatchAll != "" {
-		if catchAll, err = mailAddress(d.CatchAll, name); err != nil {
-			return err
-		}
-	}
-	rec := &pb.Domain{Name: name, CatchAll: catchAll}
-	if err := setGreylist(rec, d.Greylist); err != nil {
+	rec := &pb.Domain{Name: name}
+	if err := changeDomain(rec, admin.DomainSet{CatchAll: &d.CatchAll, AuthPolicy: &d.AuthPolicy, Greylist: d.Greylist}); err != nil {
 		return err
 	}
 	_, err = o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
@@ -92,7 +86,47 @@ func greyMillis(seconds int64) (int64, error) {
 	return seconds * 1000, nil
 }
 
-// SetDomain implements admin.Domains.
+// changeDomain makes the changes to a record.
+func changeDomain(d *pb.Domain, s admin.DomainSet) (err error) {
+	if s.CatchAll != nil {
+		if d.CatchAll = ""; *s.CatchAll != "" {
+			if d.CatchAll, err = mailAddress(*s.CatchAll, d.Name); err != nil {
+				return err
+			}
+		}
+	}
+	if s.AuthPolicy != nil {
+		if d.AuthPolicy, err = authPolicyOf(*s.AuthPolicy); err != nil {
+			return err
+		}
+	}
+	return setGreylist(d, s.Greylist)
+}
+
+func authPolicyOf(name string) (pb.AuthPolicy, error) {
+	switch name {
+	case "", admin.AuthTag:
+		return pb.AuthPolicy_AUTH_TAG, nil
+	case admin.AuthRefuse:
+		return pb.AuthPolicy_AUTH_REFUSE, nil
+	case admin.AuthNone:
+		return pb.AuthPolicy_AUTH_NONE, nil
+	}
+	return 0, admin.Invalid("the policy %s is none of tag, refuse and none", clean(name, maxName))
+}
+
+func authPolicyName(p pb.AuthPolicy) string {
+	switch p {
+	case pb.AuthPolicy_AUTH_REFUSE:
+		return admin.AuthRefuse
+	case pb.AuthPolicy_AUTH_NONE:
+		return admin.AuthNone
+	}
+	return admin.AuthTag
+}
+
+// SetDomain implements admin.Domains. The record is read, changed and written
+// back whole, unless somebody else has written it in between: then once more.
 func (o *operator) SetDomain(ctx context.Context, by admin.By, name string, s admin.DomainSet) error {
 	name, err := domainName(name)
 	if err != nil {
@@ -100,8 +134,20 @@ func (o *operator) SetDomain(ctx context.Context, by admin.By, name string, s ad
 	}
 	o.edit.Lock()
 	defer o.edit.Unlock()
+	for try := 1; ; try++ {
+		res, err := o.editDomain(ctx, by, name, s)
+		if res.GetCode() != pb.Code_STALE || try == editTries {
+			return err
+		}
+	}
+}
+
+func (o *operator) editDomain(ctx context.Context, by admin.By, name string, s admin.DomainSet) (*pb.Result, error) {
+	if err := o.current(ctx); err != nil {
+		return nil, err
+	}
 	var d *pb.Domain
-	err = o.replica.View(func(v spool.View) error {
+	err := o.replica.View(func(v spool.View) error {
 		one, ok, err := v.Domain(name)
 		if err == nil && !ok {
 			err = admin.NotFound("domain", name)
@@ -110,22 +156,14 @@ func (o *operator) SetDomain(ctx context.Context, by admin.By, name string, s ad
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := setGreylist(d, s.Greylist); err != nil {
-		return err
+	if err := changeDomain(d, s); err != nil {
+		return nil, err
 	}
-	if s.CatchAll != nil {
-		if d.CatchAll = ""; *s.CatchAll != "" {
-			if d.CatchAll, err = mailAddress(*s.CatchAll, name); err != nil {
-				return err
-			}
-		}
-	}
-	_, err = o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
-		return &pb.PutDomain{Admin: adm, Update: true, Domain: d}
+	return o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
+		return &pb.PutDomain{Admin: adm, Update: true, Domain: d, ExpectChanged: d.Changed}
 	})
-	return err
 }
 
 // RemoveDomain implements admin.Domains. Aliases of the domain stay, without

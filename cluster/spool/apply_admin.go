@@ -137,15 +137,18 @@ func (t *tx) putDomain(h *pb.PutDomain) *pb.Result {
 		return t.refuse(pb.Code_INVALID, "a domain needs a name")
 	}
 	var old pb.Domain
-	if t.read(key(kDomain, d.Name), &old) {
-		if h.Create {
-			return t.refuse(pb.Code_EXISTS, "domain %s exists", d.Name)
-		}
-		d.CreatedMs = old.CreatedMs
-	} else if h.Update {
+	exists := t.read(key(kDomain, d.Name), &old)
+	switch {
+	case exists && h.Create:
+		return t.refuse(pb.Code_EXISTS, "domain %s exists", d.Name)
+	case !exists && h.Update:
 		return t.refuse(pb.Code_MISSING, "there is no domain %s", d.Name)
-	} else {
-		d.CreatedMs = t.clock
+	case h.Update && old.Changed != h.ExpectChanged:
+		return t.refuse(pb.Code_STALE, "domain %s was changed by somebody else meanwhile: look at it and try again", d.Name)
+	}
+	d.CreatedMs, d.Changed = t.clock, t.index
+	if exists {
+		d.CreatedMs = old.CreatedMs
 	}
 	t.write(key(kDomain, d.Name), d)
 	if t.settings.DefaultDomain == "" {

@@ -53,9 +53,9 @@ func (a *app) domainLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "GREYLIST", "CREATED")
+					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "GREYLIST", "AUTH", "CREATED")
 					for _, d := range all {
-						t.row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), clock(d.Created))
+						t.row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), orDash(d.AuthPolicy), clock(d.Created))
 					}
 					t.flush()
 				})
@@ -76,8 +76,11 @@ func (a *app) domainAdd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&d.CatchAll, "catch-all", "", "`ADDRESS` that gets mail to unknown local parts")
+	c.Flags().StringVar(&d.AuthPolicy, "auth-policy", "", authPolicyUsage)
 	return c
 }
+
+const authPolicyUsage = "what SPF, DKIM and DMARC do to mail from strangers: tag (default), refuse or none"
 
 // greylistWords says how a domain greylists.
 func greylistWords(seconds *int64) string {
@@ -88,13 +91,23 @@ func greylistWords(seconds *int64) string {
 }
 
 func (a *app) domainSet() *cobra.Command {
-	var catchAll, greylist string
+	var catchAll, greylist, auth string
 	c := &cobra.Command{
 		Use: "set NAME", Short: "Change a local domain", Args: cobra.ExactArgs(1),
+		Long: `Set changes what the flags name; the rest stays as it is.
+
+--auth-policy says what becomes of mail that strangers send to the domain:
+  tag     its Authentication-Results say what SPF, DKIM and DMARC found
+  refuse  and it is refused where its author's domain wants that (DMARC p=reject;
+          without a DMARC record, SPF -all)
+  none    nothing is looked up`,
 		RunE: func(c *cobra.Command, args []string) error {
 			var s admin.DomainSet
 			if c.Flags().Changed("catch-all") {
 				s.CatchAll = &catchAll
+			}
+			if c.Flags().Changed("auth-policy") {
+				s.AuthPolicy = &auth
 			}
 			var err error
 			if s.Greylist, err = delayFlag(c, "greylist", greylist); err != nil {
@@ -109,6 +122,7 @@ func (a *app) domainSet() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&catchAll, "catch-all", "", "`ADDRESS` that gets mail to unknown local parts; empty: none")
+	c.Flags().StringVar(&auth, "auth-policy", "", authPolicyUsage)
 	c.Flags().StringVar(&greylist, "greylist", "", "put strangers' first mail off for a `TIME` such as 1m; off; or default: as the settings say")
 	return c
 }

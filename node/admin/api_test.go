@@ -76,6 +76,11 @@ func TestDirectoryThroughTheWire(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &minute, domains[1].Greylist)
 	require.NoError(t, w.Client.SetDomain(ctx, by, "other.test", admin.DomainSet{Greylist: &none}))
+	refuse := admin.AuthRefuse
+	require.NoError(t, w.Client.SetDomain(ctx, by, "other.test", admin.DomainSet{AuthPolicy: &refuse}))
+	domains, err = w.Client.Domains(ctx)
+	require.NoError(t, err)
+	require.Equal(t, refuse, domains[1].AuthPolicy)
 	require.ErrorIs(t, w.Client.SetDomain(ctx, by, "nowhere.test", admin.DomainSet{}), admin.ErrNotFound)
 
 	require.NoError(t, w.Client.AddUser(ctx, by, admin.UserAdd{Address: "carol@other.test", Password: "pw", QuotaBytes: 1 << 30}))

@@ -80,9 +80,11 @@ func (c *Client) Domains(ctx context.Context) (out []Domain, err error) {
 // AddDomain implements Domains.
 func (c *Client) AddDomain(ctx context.Context, by By, d Domain) error {
 	in := struct {
-		Name     string `json:"name"`
-		CatchAll string `json:"catch_all,omitempty"`
-	}{d.Name, d.CatchAll}
+		Name       string `json:"name"`
+		CatchAll   string `json:"catch_all,omitempty"`
+		Greylist   *int64 `json:"greylist_seconds,omitempty"`
+		AuthPolicy string `json:"auth_policy,omitempty"`
+	}{d.Name, d.CatchAll, d.Greylist, d.AuthPolicy}
 	return c.change(ctx, http.MethodPost, "/v1/domains", by, in, nil)
 }
 

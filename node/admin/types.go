@@ -133,10 +133,20 @@ type Domain struct {
 	Greylist *int64 `json:"greylist_seconds,omitempty" doc:"how long strangers' first mail is put off; 0: not; absent: as the settings say"`
 	Created  Time   `json:"created" readOnly:"true" required:"false"`
 	Users    uint64 `json:"users" readOnly:"true" required:"false"`
+	// AuthPolicy is one of the AuthPolicies; empty in AddDomain: tag.
+	AuthPolicy string `json:"auth_policy" required:"false" enum:"tag,refuse,none" doc:"what SPF, DKIM and DMARC do to mail from strangers: tag it, refuse what its author's domain wants refused, or none of it"`
 }
+
+// AuthPolicies of a domain.
+const (
+	AuthTag    = "tag"
+	AuthRefuse = "refuse"
+	AuthNone   = "none"
+)
 
 // DomainSet changes a local domain; what is nil stays as it is.
 type DomainSet struct {
+	AuthPolicy *string `json:"auth_policy,omitempty" enum:"tag,refuse,none"`
 	CatchAll *string `json:"catch_all,omitempty" doc:"empty: none"`
 	Greylist *int64  `json:"greylist_seconds,omitempty" doc:"0: no greylisting; less than 0: as the settings say"`
 }

@@ -142,6 +142,56 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_spool_proto_rawDescGZIP(), []int{1}
 }
 
+// AuthPolicy says what SPF, DKIM and DMARC do to strangers' mail for a domain.
+type AuthPolicy int32
+
+const (
+	AuthPolicy_AUTH_TAG    AuthPolicy = 0 // the results stand in the message
+	AuthPolicy_AUTH_REFUSE AuthPolicy = 1 // and what its author's domain wants refused is
+	AuthPolicy_AUTH_NONE   AuthPolicy = 2 // nothing is looked up
+)
+
+// Enum value maps for AuthPolicy.
+var (
+	AuthPolicy_name = map[int32]string{
+		0: "AUTH_TAG",
+		1: "AUTH_REFUSE",
+		2: "AUTH_NONE",
+	}
+	AuthPolicy_value = map[string]int32{
+		"AUTH_TAG":    0,
+		"AUTH_REFUSE": 1,
+		"AUTH_NONE":   2,
+	}
+)
+
+func (x AuthPolicy) Enum() *AuthPolicy {
+	p := new(AuthPolicy)
+	*p = x
+	return p
+}
+
+func (x AuthPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuthPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_spool_proto_enumTypes[2].Descriptor()
+}
+
+func (AuthPolicy) Type() protoreflect.EnumType {
+	return &file_spool_proto_enumTypes[2]
+}
+
+func (x AuthPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuthPolicy.Descriptor instead.
+func (AuthPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{2}
+}
+
 type Action int32
 
 const (
@@ -184,11 +234,11 @@ func (x Action) String() string {
 }
 
 func (Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[2].Descriptor()
+	return file_spool_proto_enumTypes[3].Descriptor()
 }
 
 func (Action) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[2]
+	return &file_spool_proto_enumTypes[3]
 }
 
 func (x Action) Number() protoreflect.EnumNumber {
@@ -197,7 +247,7 @@ func (x Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{2}
+	return file_spool_proto_rawDescGZIP(), []int{3}
 }
 
 type Code int32
@@ -254,11 +304,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[3].Descriptor()
+	return file_spool_proto_enumTypes[4].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[3]
+	return &file_spool_proto_enumTypes[4]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -267,7 +317,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{3}
+	return file_spool_proto_rawDescGZIP(), []int{4}
 }
 
 // Client says who handed a message in, and how.
@@ -390,6 +440,7 @@ type Message struct {
 	ExpiresMs       int64                  `protobuf:"varint,22,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`                  // when the queue gives up; 0: by the retry policy
 	DeliverByTrace  bool                   `protobuf:"varint,40,opt,name=deliver_by_trace,json=deliverByTrace,proto3" json:"deliver_by_trace,omitempty"` // report each relaying
 	Ours            bool                   `protobuf:"varint,41,opt,name=ours,proto3" json:"ours,omitempty"`                                             // handed in by somebody we know: signed when it leaves
+	DigestTop       uint64                 `protobuf:"varint,70,opt,name=digest_top,json=digestTop,proto3" json:"digest_top,omitempty"`                  // so many octets at the beginning of the body go into digest last
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -590,6 +641,13 @@ func (x *Message) GetOurs() bool {
 		return x.Ours
 	}
 	return false
+}
+
+func (x *Message) GetDigestTop() uint64 {
+	if x != nil {
+		return x.DigestTop
+	}
+	return 0
 }
 
 // Recipient is one remote recipient that is not settled yet.
@@ -1490,6 +1548,8 @@ type Domain struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	CreatedMs     int64                  `protobuf:"varint,2,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	CatchAll      string                 `protobuf:"bytes,3,opt,name=catch_all,json=catchAll,proto3" json:"catch_all,omitempty"`
+	AuthPolicy    AuthPolicy             `protobuf:"varint,70,opt,name=auth_policy,json=authPolicy,proto3,enum=relay.spool.v1.AuthPolicy" json:"auth_policy,omitempty"`
+	Changed       uint64                 `protobuf:"varint,71,opt,name=changed,proto3" json:"changed,omitempty"`                               // raft index of the last change; set by Apply
 	GreylistMs    *int64                 `protobuf:"varint,80,opt,name=greylist_ms,json=greylistMs,proto3,oneof" json:"greylist_ms,omitempty"` // delay of greylisting; 0: none; absent: by the settings
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1544,6 +1604,20 @@ func (x *Domain) GetCatchAll() string {
 		return x.CatchAll
 	}
 	return ""
+}
+
+func (x *Domain) GetAuthPolicy() AuthPolicy {
+	if x != nil {
+		return x.AuthPolicy
+	}
+	return AuthPolicy_AUTH_TAG
+}
+
+func (x *Domain) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
 }
 
 func (x *Domain) GetGreylistMs() int64 {
@@ -3831,6 +3905,7 @@ type PutDomain struct {
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Domain        *Domain                `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
 	Create        bool                   `protobuf:"varint,3,opt,name=create,proto3" json:"create,omitempty"`
+	ExpectChanged uint64                 `protobuf:"varint,71,opt,name=expect_changed,json=expectChanged,proto3" json:"expect_changed,omitempty"`
 	Update        bool                   `protobuf:"varint,80,opt,name=update,proto3" json:"update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3885,6 +3960,13 @@ func (x *PutDomain) GetCreate() bool {
 		return x.Create
 	}
 	return false
+}
+
+func (x *PutDomain) GetExpectChanged() uint64 {
+	if x != nil {
+		return x.ExpectChanged
+	}
+	return 0
 }
 
 func (x *PutDomain) GetUpdate() bool {
@@ -5459,7 +5541,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x03tls\x18\x04 \x01(\tR\x03tls\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\xc5\x05\n" +
+	"\asession\x18\a \x01(\tR\asession\"\xe4\x05\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1d\n" +
 	"\n" +
@@ -5492,7 +5574,9 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\x12(\n" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
-	"\x04ours\x18) \x01(\bR\x04ours\"\x94\x03\n" +
+	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
+	"\n" +
+	"digest_top\x18F \x01(\x04R\tdigestTop\"\x94\x03\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -5584,12 +5668,15 @@ const file_spool_proto_rawDesc = "" +
 	"\bFailures\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12\x17\n" +
 	"\alast_ms\x18\x02 \x01(\x03R\x06lastMs\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\x8e\x01\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\xe5\x01\n" +
 	"\x06Domain\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"created_ms\x18\x02 \x01(\x03R\tcreatedMs\x12\x1b\n" +
-	"\tcatch_all\x18\x03 \x01(\tR\bcatchAll\x12$\n" +
+	"\tcatch_all\x18\x03 \x01(\tR\bcatchAll\x12;\n" +
+	"\vauth_policy\x18F \x01(\x0e2\x1a.relay.spool.v1.AuthPolicyR\n" +
+	"authPolicy\x12\x18\n" +
+	"\achanged\x18G \x01(\x04R\achanged\x12$\n" +
 	"\vgreylist_ms\x18P \x01(\x03H\x00R\n" +
 	"greylistMs\x88\x01\x01B\x0e\n" +
 	"\f_greylist_ms\"Q\n" +
@@ -5787,11 +5874,12 @@ const file_spool_proto_rawDesc = "" +
 	"\x0eexpect_changed\x18< \x01(\x04R\rexpectChanged\"T\n" +
 	"\vDropAccount\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x98\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbf\x01\n" +
 	"\tPutDomain\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12.\n" +
 	"\x06domain\x18\x02 \x01(\v2\x16.relay.spool.v1.DomainR\x06domain\x12\x16\n" +
-	"\x06create\x18\x03 \x01(\bR\x06create\x12\x16\n" +
+	"\x06create\x18\x03 \x01(\bR\x06create\x12%\n" +
+	"\x0eexpect_changed\x18G \x01(\x04R\rexpectChanged\x12\x16\n" +
 	"\x06update\x18P \x01(\bR\x06update\"M\n" +
 	"\n" +
 	"DropDomain\x12+\n" +
@@ -5921,7 +6009,12 @@ const file_spool_proto_rawDesc = "" +
 	"\aEXPIRED\x10\x06\x12\v\n" +
 	"\aDELETED\x10\a\x12\x0e\n" +
 	"\n" +
-	"REDIRECTED\x10\b*O\n" +
+	"REDIRECTED\x10\b*:\n" +
+	"\n" +
+	"AuthPolicy\x12\f\n" +
+	"\bAUTH_TAG\x10\x00\x12\x0f\n" +
+	"\vAUTH_REFUSE\x10\x01\x12\r\n" +
+	"\tAUTH_NONE\x10\x02*O\n" +
 	"\x06Action\x12\t\n" +
 	"\x05RETRY\x10\x00\x12\b\n" +
 	"\x04HOLD\x10\x01\x12\v\n" +
@@ -5958,137 +6051,139 @@ func file_spool_proto_rawDescGZIP() []byte {
 	return file_spool_proto_rawDescData
 }
 
-var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
-	(Action)(0),         // 2: relay.spool.v1.Action
-	(Code)(0),           // 3: relay.spool.v1.Code
-	(*Client)(nil),      // 4: relay.spool.v1.Client
-	(*Message)(nil),     // 5: relay.spool.v1.Message
-	(*Recipient)(nil),   // 6: relay.spool.v1.Recipient
-	(*Drop)(nil),        // 7: relay.spool.v1.Drop
-	(*Entry)(nil),       // 8: relay.spool.v1.Entry
-	(*Mailbox)(nil),     // 9: relay.spool.v1.Mailbox
-	(*Lock)(nil),        // 10: relay.spool.v1.Lock
-	(*Refs)(nil),        // 11: relay.spool.v1.Refs
-	(*Account)(nil),     // 12: relay.spool.v1.Account
-	(*ScramKeys)(nil),   // 13: relay.spool.v1.ScramKeys
-	(*Failures)(nil),    // 14: relay.spool.v1.Failures
-	(*Domain)(nil),      // 15: relay.spool.v1.Domain
-	(*Alias)(nil),       // 16: relay.spool.v1.Alias
-	(*Route)(nil),       // 17: relay.spool.v1.Route
-	(*Settings)(nil),    // 18: relay.spool.v1.Settings
-	(*Session)(nil),     // 19: relay.spool.v1.Session
-	(*Member)(nil),      // 20: relay.spool.v1.Member
-	(*Cluster)(nil),     // 21: relay.spool.v1.Cluster
-	(*Orphan)(nil),      // 22: relay.spool.v1.Orphan
-	(*Seen)(nil),        // 23: relay.spool.v1.Seen
-	(*JoinToken)(nil),   // 24: relay.spool.v1.JoinToken
-	(*Shard)(nil),       // 25: relay.spool.v1.Shard
-	(*Event)(nil),       // 26: relay.spool.v1.Event
-	(*Audit)(nil),       // 27: relay.spool.v1.Audit
-	(*Admin)(nil),       // 28: relay.spool.v1.Admin
-	(*Accept)(nil),      // 29: relay.spool.v1.Accept
-	(*Chunk)(nil),       // 30: relay.spool.v1.Chunk
-	(*Abort)(nil),       // 31: relay.spool.v1.Abort
-	(*Verdict)(nil),     // 32: relay.spool.v1.Verdict
-	(*Notice)(nil),      // 33: relay.spool.v1.Notice
-	(*Settle)(nil),      // 34: relay.spool.v1.Settle
-	(*Register)(nil),    // 35: relay.spool.v1.Register
-	(*Renew)(nil),       // 36: relay.spool.v1.Renew
-	(*Expire)(nil),      // 37: relay.spool.v1.Expire
-	(*Adopt)(nil),       // 38: relay.spool.v1.Adopt
-	(*Drain)(nil),       // 39: relay.spool.v1.Drain
-	(*TakeLock)(nil),    // 40: relay.spool.v1.TakeLock
-	(*Unlock)(nil),      // 41: relay.spool.v1.Unlock
-	(*BreakLock)(nil),   // 42: relay.spool.v1.BreakLock
-	(*Remove)(nil),      // 43: relay.spool.v1.Remove
-	(*PutAccount)(nil),  // 44: relay.spool.v1.PutAccount
-	(*DropAccount)(nil), // 45: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),   // 46: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),  // 47: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),    // 48: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),   // 49: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),    // 50: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),   // 51: relay.spool.v1.DropRoute
-	(*PutSettings)(nil), // 52: relay.spool.v1.PutSettings
-	(*Manage)(nil),      // 53: relay.spool.v1.Manage
-	(*Bouncing)(nil),    // 54: relay.spool.v1.Bouncing
-	(*Twin)(nil),        // 55: relay.spool.v1.Twin
-	(*Spent)(nil),       // 56: relay.spool.v1.Spent
-	(*DkimKey)(nil),     // 57: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),     // 58: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),    // 59: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),  // 60: relay.spool.v1.PutCluster
-	(*Tally)(nil),       // 61: relay.spool.v1.Tally
-	(*Tried)(nil),       // 62: relay.spool.v1.Tried
-	(*Grey)(nil),        // 63: relay.spool.v1.Grey
-	(*Greet)(nil),       // 64: relay.spool.v1.Greet
-	(*Attempt)(nil),     // 65: relay.spool.v1.Attempt
-	(*PutToken)(nil),    // 66: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 67: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 68: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 69: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 70: relay.spool.v1.Mark
-	(*Result)(nil),      // 71: relay.spool.v1.Result
+	(AuthPolicy)(0),     // 2: relay.spool.v1.AuthPolicy
+	(Action)(0),         // 3: relay.spool.v1.Action
+	(Code)(0),           // 4: relay.spool.v1.Code
+	(*Client)(nil),      // 5: relay.spool.v1.Client
+	(*Message)(nil),     // 6: relay.spool.v1.Message
+	(*Recipient)(nil),   // 7: relay.spool.v1.Recipient
+	(*Drop)(nil),        // 8: relay.spool.v1.Drop
+	(*Entry)(nil),       // 9: relay.spool.v1.Entry
+	(*Mailbox)(nil),     // 10: relay.spool.v1.Mailbox
+	(*Lock)(nil),        // 11: relay.spool.v1.Lock
+	(*Refs)(nil),        // 12: relay.spool.v1.Refs
+	(*Account)(nil),     // 13: relay.spool.v1.Account
+	(*ScramKeys)(nil),   // 14: relay.spool.v1.ScramKeys
+	(*Failures)(nil),    // 15: relay.spool.v1.Failures
+	(*Domain)(nil),      // 16: relay.spool.v1.Domain
+	(*Alias)(nil),       // 17: relay.spool.v1.Alias
+	(*Route)(nil),       // 18: relay.spool.v1.Route
+	(*Settings)(nil),    // 19: relay.spool.v1.Settings
+	(*Session)(nil),     // 20: relay.spool.v1.Session
+	(*Member)(nil),      // 21: relay.spool.v1.Member
+	(*Cluster)(nil),     // 22: relay.spool.v1.Cluster
+	(*Orphan)(nil),      // 23: relay.spool.v1.Orphan
+	(*Seen)(nil),        // 24: relay.spool.v1.Seen
+	(*JoinToken)(nil),   // 25: relay.spool.v1.JoinToken
+	(*Shard)(nil),       // 26: relay.spool.v1.Shard
+	(*Event)(nil),       // 27: relay.spool.v1.Event
+	(*Audit)(nil),       // 28: relay.spool.v1.Audit
+	(*Admin)(nil),       // 29: relay.spool.v1.Admin
+	(*Accept)(nil),      // 30: relay.spool.v1.Accept
+	(*Chunk)(nil),       // 31: relay.spool.v1.Chunk
+	(*Abort)(nil),       // 32: relay.spool.v1.Abort
+	(*Verdict)(nil),     // 33: relay.spool.v1.Verdict
+	(*Notice)(nil),      // 34: relay.spool.v1.Notice
+	(*Settle)(nil),      // 35: relay.spool.v1.Settle
+	(*Register)(nil),    // 36: relay.spool.v1.Register
+	(*Renew)(nil),       // 37: relay.spool.v1.Renew
+	(*Expire)(nil),      // 38: relay.spool.v1.Expire
+	(*Adopt)(nil),       // 39: relay.spool.v1.Adopt
+	(*Drain)(nil),       // 40: relay.spool.v1.Drain
+	(*TakeLock)(nil),    // 41: relay.spool.v1.TakeLock
+	(*Unlock)(nil),      // 42: relay.spool.v1.Unlock
+	(*BreakLock)(nil),   // 43: relay.spool.v1.BreakLock
+	(*Remove)(nil),      // 44: relay.spool.v1.Remove
+	(*PutAccount)(nil),  // 45: relay.spool.v1.PutAccount
+	(*DropAccount)(nil), // 46: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),   // 47: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),  // 48: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),    // 49: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),   // 50: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),    // 51: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),   // 52: relay.spool.v1.DropRoute
+	(*PutSettings)(nil), // 53: relay.spool.v1.PutSettings
+	(*Manage)(nil),      // 54: relay.spool.v1.Manage
+	(*Bouncing)(nil),    // 55: relay.spool.v1.Bouncing
+	(*Twin)(nil),        // 56: relay.spool.v1.Twin
+	(*Spent)(nil),       // 57: relay.spool.v1.Spent
+	(*DkimKey)(nil),     // 58: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),     // 59: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),    // 60: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),  // 61: relay.spool.v1.PutCluster
+	(*Tally)(nil),       // 62: relay.spool.v1.Tally
+	(*Tried)(nil),       // 63: relay.spool.v1.Tried
+	(*Grey)(nil),        // 64: relay.spool.v1.Grey
+	(*Greet)(nil),       // 65: relay.spool.v1.Greet
+	(*Attempt)(nil),     // 66: relay.spool.v1.Attempt
+	(*PutToken)(nil),    // 67: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 68: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 69: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 70: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 71: relay.spool.v1.Mark
+	(*Result)(nil),      // 72: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
-	4,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
+	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	10, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
-	13, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
-	71, // 5: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	5,  // 6: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	6,  // 7: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	7,  // 8: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	29, // 9: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	33, // 10: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	1,  // 11: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	29, // 12: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	32, // 13: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	33, // 14: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	20, // 15: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	28, // 16: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	28, // 17: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	28, // 18: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	28, // 19: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	12, // 20: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	28, // 21: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	28, // 22: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	15, // 23: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	28, // 24: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	28, // 25: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	16, // 26: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	28, // 27: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	28, // 28: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	17, // 29: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	28, // 30: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	28, // 31: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	18, // 32: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	28, // 33: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	2,  // 34: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	54, // 35: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	33, // 36: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	28, // 37: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	57, // 38: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	28, // 39: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	21, // 40: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	62, // 41: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	65, // 42: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	28, // 43: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	24, // 44: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	28, // 45: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	3,  // 46: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	3,  // 47: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	10, // 48: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	11, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
+	14, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
+	2,  // 5: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
+	72, // 6: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	6,  // 7: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	7,  // 8: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	8,  // 9: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	30, // 10: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	34, // 11: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	1,  // 12: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	30, // 13: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	33, // 14: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	34, // 15: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	21, // 16: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	29, // 17: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	29, // 18: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	29, // 19: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	29, // 20: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	13, // 21: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	29, // 22: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	29, // 23: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	16, // 24: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	29, // 25: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	29, // 26: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	17, // 27: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	29, // 28: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	29, // 29: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	18, // 30: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	29, // 31: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	29, // 32: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	19, // 33: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	29, // 34: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	3,  // 35: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	55, // 36: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	34, // 37: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	29, // 38: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	58, // 39: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	29, // 40: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	22, // 41: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	63, // 42: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	66, // 43: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	29, // 44: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	25, // 45: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	29, // 46: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	4,  // 47: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	4,  // 48: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	11, // 49: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -6102,7 +6197,7 @@ func file_spool_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,

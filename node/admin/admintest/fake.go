@@ -2,6 +2,7 @@ package admintest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ func New() *Fake {
 			UptimeSeconds: 3600, LastSeen: admin.At(f.Now),
 		})
 	}
-	f.domains["example.test"] = admin.Domain{Name: "example.test", Created: f.at(-time.Hour)}
+	f.domains["example.test"] = admin.Domain{Name: "example.test", Created: f.at(-time.Hour), AuthPolicy: admin.AuthTag}
 	for _, name := range []string{"alice", "bob"} {
 		address := name + "@example.test"
 		f.users[address] = admin.User{Address: address, Created: f.at(-time.Hour)}
@@ -325,6 +326,7 @@ func (f *Fake) AddDomain(_ context.Context, by admin.By, d admin.Domain) error {
 		return admin.Exists("domain", d.Name)
 	}
 	d.Created = f.at(0)
+	d.AuthPolicy = cmp.Or(d.AuthPolicy, admin.AuthTag)
 	f.domains[d.Name] = d
 	return nil
 }
@@ -341,6 +343,7 @@ func (f *Fake) SetDomain(_ context.Context, by admin.By, name string, s admin.Do
 		return admin.NotFound("domain", name)
 	}
 	apply(&d.CatchAll, s.CatchAll)
+	apply(&d.AuthPolicy, s.AuthPolicy)
 	if s.Greylist != nil {
 		if d.Greylist = s.Greylist; *s.Greylist < 0 {
 			d.Greylist = nil

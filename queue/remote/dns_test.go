@@ -454,3 +454,37 @@ func FuzzAnswers(f *testing.F) {
 		}
 	})
 }
+
+func TestWhoSends(t *testing.T) {
+	s := newNameServer(t, map[string][]string{
+		"two.example. TXT":                  {`two.example. 60 IN TXT "v=spf1 ip4:192.0.2.1" " -all"`, `two.example. 60 IN TXT "caf\195\169 \"q\" \\ ;"`},
+		"1.2.0.192.in-addr.arpa. PTR":       {"1.2.0.192.in-addr.arpa. 60 IN PTR Mail.Example."},
+		"2.0.0.127.list.example. A":         {"2.0.0.127.list.example. 60 IN A 127.0.0.4"},
+		reverse6(t, "2001:db8::1") + " PTR": {reverse6(t, "2001:db8::1") + " 60 IN PTR six.example."},
+	})
+	r := resolver(t, s.addr)
+	ctx := context.Background()
+	texts, err := r.TXT(ctx, "two.example")
+	require.NoError(t, err)
+	require.Equal(t, []string{"v=spf1 ip4:192.0.2.1 -all", "café \"q\" \\ ;"}, texts)
+	names, err := r.Names(ctx, netip.MustParseAddr("::ffff:192.0.2.1"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"mail.example"}, names)
+	names, err = r.Names(ctx, netip.MustParseAddr("2001:db8::1"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"six.example"}, names)
+	listed, err := r.IPv4(ctx, "2.0.0.127.list.example")
+	require.NoError(t, err)
+	require.Equal(t, []netip.Addr{netip.MustParseAddr("127.0.0.4")}, listed)
+	require.Zero(t, s.count("udp 2.0.0.127.list.example. AAAA"))
+	_, err = r.TXT(ctx, "none.example")
+	require.ErrorIs(t, err, ErrNoName)
+	_, err = r.TXT(ctx, "2.0.0.127.list.example")
+	require.ErrorIs(t, err, ErrNoData)
+}
+
+func reverse6(t *testing.T, a string) string {
+	name, err := dns.ReverseAddr(a)
+	require.NoError(t, err)
+	return name
+}

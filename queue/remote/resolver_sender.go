@@ -1,0 +1,90 @@
+package remote
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// The questions below are not delivery's: they are for those who want to know
+// who sends. Their errors are of the same three kinds.
+
+// TXT returns the text records of a name, the strings of each put together
+// (RFC 7208 §3.3).
+func (r *DNS) TXT(ctx context.Context, name string) ([]string, error) {
+	rrs, err := r.lookup(ctx, name, dns.TypeTXT)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, rr := range rrs {
+		if txt, ok := rr.(*dns.TXT); ok {
+			all = append(all, unescaped(strings.Join(txt.Txt, "")))
+		}
+	}
+	return all, nil
+}
+
+// unescaped undoes the form in which the library keeps octets that are special
+// in a zone file: \DDD, and \X for X itself.
+func unescaped(s string) string {
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			b = append(b, s[i])
+			continue
+		}
+		if n, ok := decimal(s[i+1:]); ok {
+			b = append(b, n)
+			i += 3
+			continue
+		}
+		i++
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+func decimal(s string) (byte, bool) {
+	if len(s) < 3 {
+		return 0, false
+	}
+	n := 0
+	for _, c := range []byte(s[:3]) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int(c-'0')
+	}
+	return byte(n), n <= 255
+}
+
+// IPv4 returns the A records of a name.
+func (r *DNS) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
+	return r.addresses(ctx, name, dns.TypeA)
+}
+
+// Names returns the names that the PTR records of an address give, lower case,
+// with no dot at the end. Nobody has checked that they are true.
+func (r *DNS) Names(ctx context.Context, a netip.Addr) ([]string, error) {
+	reverse, err := dns.ReverseAddr(a.Unmap().WithZone("").String())
+	if err != nil {
+		return nil, err
+	}
+	rrs, err := r.lookup(ctx, reverse, dns.TypePTR)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, rr := range rrs {
+		if ptr, ok := rr.(*dns.PTR); ok {
+			all = append(all, strings.ToLower(strings.TrimSuffix(ptr.Ptr, ".")))
+		}
+	}
+	return all, nil
+}

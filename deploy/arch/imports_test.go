@@ -21,11 +21,12 @@ func layers() map[string][]string {
 	return map[string][]string{
 		"cmd/relayd":   {"node", "node/config", "node/admin", "cluster", "smtp"},
 		"cmd/relayctl": {"node/admin", "node/admin/mailfile"},
-		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "queue", "queue/bounce", "queue/remote",
+		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue", "queue/bounce", "queue/remote",
 			"cluster", "cluster/disk", "smtp", "pop3"}, state...),
 		"node/config":               {},
 		"node/admin":                {},
 		"node/milter":               {"smtp"},
+		"node/verify":               {},
 		"node/admin/mailfile":       {},
 		"node/folder":               {"pop3"},
 		"queue":                     {"queue/bounce"},

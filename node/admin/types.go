@@ -147,8 +147,8 @@ const (
 // DomainSet changes a local domain; what is nil stays as it is.
 type DomainSet struct {
 	AuthPolicy *string `json:"auth_policy,omitempty" enum:"tag,refuse,none"`
-	CatchAll *string `json:"catch_all,omitempty" doc:"empty: none"`
-	Greylist *int64  `json:"greylist_seconds,omitempty" doc:"0: no greylisting; less than 0: as the settings say"`
+	CatchAll   *string `json:"catch_all,omitempty" doc:"empty: none"`
+	Greylist   *int64  `json:"greylist_seconds,omitempty" doc:"0: no greylisting; less than 0: as the settings say"`
 }
 
 // User is an account with a mailbox. The password never leaves the cluster.

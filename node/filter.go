@@ -90,6 +90,7 @@ func mailArguments(o *smtp.MailOptions) (args []string) {
 func (s *session) endTransaction() {
 	if s.env != nil {
 		s.env.filter.Close()
+		s.env.screen.close()
 		s.env = nil
 	}
 }

@@ -13,6 +13,8 @@ type header struct {
 	from      bool     // there is a From field
 	date      bool
 	end       int  // offset of the first octet after the header's empty line, or of the body
+	fields    int  // offset of the first octet after the last field
+	whole     bool // the end of the header section was found
 	noGap     bool // the header runs straight into text: an empty line is missing at end
 }
 
@@ -23,23 +25,23 @@ func parseHeader(b []byte) header {
 	for pos := 0; ; {
 		i := bytes.IndexByte(b[pos:], '\n')
 		if i < 0 {
-			h.end = len(b)
+			h.end, h.fields = len(b), len(b)
 			return h
 		}
 		line := bytes.TrimSuffix(b[pos:pos+i], []byte("\r"))
 		switch {
 		case len(line) == 0:
-			h.end = pos + i + 1
+			h.end, h.fields, h.whole = pos+i+1, pos, true
 			return h
 		case line[0] == ' ' || line[0] == '\t':
 			if pos == 0 {
-				h.noGap = true
+				h.noGap, h.whole = true, true
 				return h
 			}
 		default:
 			name, value, ok := bytes.Cut(line, []byte(":"))
 			if !ok || !fieldName(name) {
-				h.end, h.noGap = pos, true
+				h.end, h.fields, h.noGap, h.whole = pos, pos, true, true
 				return h
 			}
 			h.field(name, value)

@@ -50,6 +50,7 @@ type envelope struct {
 	detail    string      // for the history line
 	account   *pb.Account // whose daily send limit counts; nil: nobody's
 	origin    string      // who may send it again and mean the same (RFC 1047); empty: nobody
+	screen    *screening  // what strangers' mail goes through; nil: nothing
 	greyed
 	filter *milter.Transaction // content filters; nil: none
 }
@@ -119,6 +120,8 @@ type intake struct {
 	plan   *pb.Accept // without what only the whole body tells
 	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
 	sample []byte     // the beginning of a large message, for reports
+	top    []byte     // the beginning of a large message, held back until its end is known
+	found  string     // what screening found, for the history
 }
 
 func (in *intake) take(ctx context.Context, body io.Reader) error {
@@ -133,6 +136,9 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 		return err
 	}
 	in.beginTwin(in.buf[trace:])
+	if err := in.beginScreen(trace, done); err != nil {
+		return err
+	}
 	in.mend(trace)
 	in.address()
 	if err := in.beginFilter(ctx, trace, done); err != nil {
@@ -140,13 +146,15 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 	}
 	if !done {
 		in.sample = slices.Clone(in.buf[:min(len(in.buf), sampleSize)])
-	}
-	if !done {
+		in.hold(trace)
 		if err := in.sendAhead(ctx, body); err != nil {
 			return err
 		}
 	}
 	if err := in.endFilter(ctx, trace); err != nil {
+		return err
+	}
+	if err := in.endScreen(ctx); err != nil {
 		return err
 	}
 	return in.commit(ctx)
@@ -192,6 +200,7 @@ func (in *intake) check() error {
 func (in *intake) mend(trace int) {
 	if in.head.noGap {
 		in.buf = slices.Insert(in.buf, trace+in.head.end, '\r', '\n')
+		in.head.end += 2
 	}
 	if !in.env.fixUp {
 		return
@@ -208,6 +217,7 @@ func (in *intake) mend(trace int) {
 		add = fmt.Appendf(add, "From: <%s>\r\n", in.env.sender)
 	}
 	in.buf = slices.Insert(in.buf, trace, add...)
+	in.head.end += len(add)
 }
 
 func (in *intake) domainOr() string {
@@ -239,6 +249,7 @@ func (in *intake) sendAhead(ctx context.Context, body io.Reader) error {
 			in.twin.Write(in.buf)
 		}
 		in.env.filter.Body(ctx, in.buf)
+		in.env.screen.body(in.buf)
 		if done && len(in.buf) == 0 {
 			return g.Wait()
 		}
@@ -250,22 +261,29 @@ func (in *intake) sendAhead(ctx context.Context, body io.Reader) error {
 func (in *intake) sendChunk(ctx context.Context, g *errgroup.Group) error {
 	for len(in.buf) > 0 {
 		part := in.buf[:min(len(in.buf), spool.MaxInline)]
-		for _, id := range in.ids() {
-			f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: id, Seq: in.chunks}, part)
-			if err != nil {
-				return err
-			}
-			g.Go(func() error {
-				_, err := in.replica.Propose(ctx, f)
-				return err
-			})
+		if err := in.proposeChunk(ctx, g, in.chunks, part); err != nil {
+			return err
 		}
 		in.chunks++
-		in.digest.Write(part)
-		in.size += uint64(len(part))
 		in.buf = append(in.buf[:0], in.buf[len(part):]...)
 	}
 	return ctx.Err()
+}
+
+func (in *intake) proposeChunk(ctx context.Context, g *errgroup.Group, seq uint32, part []byte) error {
+	for _, id := range in.ids() {
+		f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: id, Seq: seq}, part)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			_, err := in.replica.Propose(ctx, f)
+			return err
+		})
+	}
+	in.digest.Write(part)
+	in.size += uint64(len(part))
+	return nil
 }
 
 // commit proposes the Accept: the instant at which the message exists.
@@ -348,7 +366,7 @@ func (in *intake) sign(h *pb.Accept) {
 	for _, one := range append([]*pb.Accept{h}, h.Copies...) {
 		m := in.message()
 		m.Id, m.Sender = one.Message.Id, one.Message.Sender
-		m.Size, m.Digest, m.Chunks = in.size, digest, chunks
+		m.Size, m.Digest, m.DigestTop, m.Chunks = in.size, digest, uint64(len(in.top)), chunks
 		if one != h {
 			m.Envid, m.Ret = "", "" // RFC 3461 §5.2.7.3: a list's mail begins anew
 		}

@@ -119,5 +119,6 @@ func (in *intake) detail() string {
 	add(o.DeliverByMs != 0 && o.DeliverByReturn, "to be delivered by %s or returned", at(o.DeliverByMs))
 	add(o.DeliverByMs != 0 && !o.DeliverByReturn, "to be delivered by %s", at(o.DeliverByMs))
 	add(o.Requiretls, "TLS required")
+	add(in.found != "", "%s", in.found)
 	return strings.Join(words, ", ")
 }

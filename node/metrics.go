@@ -42,6 +42,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
+	c.screen(out)
 	c.queue(out)
 	c.spool(out)
 	c.storage(out)
@@ -69,6 +70,14 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused by a lock.", int64(s.InUse.Load()), "listener", l.Addr().String())
 		}
 	}
+}
+
+func (c *nodeCollector) screen(out chan<- prometheus.Metric) {
+	s := &c.n.screen.stats
+	counterOf(out, "relay_verified_messages_total", "Messages from strangers whose SPF, DKIM and DMARC were looked up.", s.Verified.Load())
+	counterOf(out, "relay_verify_refused_total", "Of these, refused for their author's or sender's domain.", s.Refused.Load())
+	counterOf(out, "relay_verify_deferred_total", "Of these, deferred because DNS did not answer.", s.Deferred.Load())
+	counterOf(out, "relay_dnsbl_refused_total", "Recipients refused to clients on a list in DNS.", s.Listed.Load())
 }
 
 func (c *nodeCollector) queue(out chan<- prometheus.Metric) {

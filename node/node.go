@@ -64,6 +64,8 @@ type Node struct {
 	outbound  *outbound
 	queue     *queue.Manager
 	agent     *remote.Agent
+	screen    *screen
+	senderDNS *remote.DNS
 	operator  *operator
 	admin     *http.Server
 	metrics   *metrics
@@ -184,6 +186,9 @@ func (n *Node) build() error {
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)
 	n.drops.folders = folders(n.conf.Folders)
 	if err := n.buildQueue(id, hostname); err != nil {
+		return err
+	}
+	if n.screen, err = n.newScreen(); err != nil {
 		return err
 	}
 	n.buildOperator()
@@ -386,6 +391,9 @@ func (n *Node) serveAdmin(ctx context.Context) error {
 
 // close gives back what New opened; Run calls it at its end.
 func (n *Node) close() {
+	if n.senderDNS != nil {
+		_ = n.senderDNS.Close()
+	}
 	for _, l := range n.listeners {
 		_ = l.Close()
 	}

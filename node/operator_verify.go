@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"slices"
 	"sync"
@@ -397,7 +398,7 @@ func (o *operator) readBody(id spool.ID, m *pb.Message) string {
 	}
 	defer body.Close()
 	sum := sha256.New()
-	n, err := io.Copy(sum, body)
+	n, err := digestBody(sum, body, m.DigestTop)
 	switch {
 	case err != nil:
 		return "can not be read: " + err.Error()
@@ -407,4 +408,16 @@ func (o *operator) readBody(id spool.ID, m *pb.Message) string {
 		return "differs from its digest"
 	}
 	return ""
+}
+
+// digestBody hashes a body, its first octets last: what is put on top of a
+// large message is known when the rest has gone by (Message.digest_top).
+func digestBody(sum hash.Hash, body io.Reader, last uint64) (int64, error) {
+	top, err := io.ReadAll(io.LimitReader(body, int64(min(last, spool.MaxInline))))
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(sum, body)
+	sum.Write(top)
+	return n + int64(len(top)), err
 }

@@ -15,6 +15,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
 	"relay/node/milter"
+	"relay/node/verify"
 	"relay/pop3"
 	"relay/smtp"
 )
@@ -32,6 +33,7 @@ type receiver struct {
 	grey       *greylist // nil: none
 	filters    milter.Chain
 	role       config.Role
+	screen     *screen
 	submission bool
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
@@ -59,7 +61,11 @@ func (b *receiver) NewSession(_ context.Context, p *smtp.Peer) (smtp.Session, er
 		r.Cause = err
 		return nil, &r
 	}
-	return &session{receiver: b, peer: p}, nil
+	s := &session{receiver: b, peer: p}
+	if !b.submission { // there nobody gets anywhere without a login
+		s.listed = b.screen.asks(p)
+	}
+	return s, nil
 }
 
 // session is one SMTP connection.
@@ -69,6 +75,7 @@ type session struct {
 	account *pb.Account // whose password was right
 	scram   *pb.Account // who is being authenticated by SCRAM
 	env     *envelope
+	listed  *verify.Lookup // lists with the client on; nil: not asked
 }
 
 // Authenticate implements smtp.Authenticator.
@@ -253,6 +260,9 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if err != nil {
 		return mapError(err)
 	}
+	if err := s.admit(ctx, r.address); err != nil {
+		return mapError(err)
+	}
 	if err := s.greylisted(ctx, r.address); err != nil {
 		return mapError(err)
 	}
@@ -311,6 +321,7 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 		return "", replyGreylisted(env.later)
 	}
 	env.client = s.client()
+	s.screened(ctx, env)
 	id, err := s.mail.accept(ctx, env, r)
 	if errors.Is(err, errDiscarded) {
 		return id, nil
@@ -334,6 +345,7 @@ func (s *session) Reset() { s.endTransaction() }
 // Close implements smtp.Session.
 func (s *session) Close() error {
 	s.endTransaction()
+	s.listed.Close()
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -18,6 +19,13 @@ import (
 func (c *Config) derive() {
 	if c.Node.Hostname == "" {
 		c.Node.Hostname, _ = os.Hostname()
+	}
+	if c.Verify.AuthservID == "" {
+		c.Verify.AuthservID = c.Node.Hostname
+	}
+	for i := range c.DNSBL {
+		c.DNSBL[i].Zone = strings.TrimSuffix(c.DNSBL[i].Zone, ".")
+		c.DNSBL[i].Name = cmp.Or(c.DNSBL[i].Name, c.DNSBL[i].Zone)
 	}
 	if c.Delivery.Helo == "" {
 		c.Delivery.Helo = c.Node.Hostname
@@ -44,6 +52,7 @@ func (c *Config) check(r *report) {
 	c.checkMilters(r)
 	c.checkNumbers(r)
 	c.checkDelivery(r)
+	c.checkVerify(r)
 	oneOf(r, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(r, "log.format", c.Log.Format, "json", "console")
 	c.checkTaken(r)
@@ -225,6 +234,48 @@ func (c *Config) checkDelivery(r *report) {
 	}
 }
 
+func (c *Config) checkVerify(r *report) {
+	if !validHost(c.Verify.AuthservID) && validHost(c.Node.Hostname) {
+		r.add("verify.authserv_id", "%q is not a host name", c.Verify.AuthservID)
+	}
+	// A client is answered within 15 seconds of the end of its message.
+	within(r, "verify.timeout", c.Verify.Timeout, "100ms", "10s")
+	within(r, "verify.dnsbl_timeout", c.Verify.DNSBLTimeout, "100ms", "10s")
+	for i, l := range c.DNSBL {
+		key := fmt.Sprintf("dnsbl[%d]", i)
+		if !validHost(l.Zone) || !strings.Contains(l.Zone, ".") {
+			r.add(key+".zone", `%q is not a zone such as "zen.spamhaus.org"`, l.Zone)
+		}
+		if strings.ContainsFunc(l.Name, func(c rune) bool { return c < ' ' || c >= 0x7f }) || len(l.Name) > 100 {
+			r.add(key+".name", "%q is not a name of at most 100 ASCII characters", l.Name)
+		}
+		oneOf(r, key+".action", string(l.Action), string(DNSBLRefuse), string(DNSBLTag), string(DNSBLExempt))
+		for n, text := range l.Codes {
+			if !validCodes(text) {
+				r.add(fmt.Sprintf("%s.codes[%d]", key, n), `%q is neither an answer such as "127.0.0.2" nor a range such as "127.0.0.2-11"`, text)
+			}
+		}
+	}
+}
+
+// validCodes takes 127.x.y.z, and ranges of which the end may be its last
+// number alone.
+func validCodes(s string) bool {
+	from, to, isRange := strings.Cut(s, "-")
+	first, err := netip.ParseAddr(strings.TrimSpace(from))
+	if err != nil || !first.Is4() || first.As4()[0] != 127 {
+		return false
+	}
+	if !isRange {
+		return true
+	}
+	if to = strings.TrimSpace(to); !strings.Contains(to, ".") {
+		to = from[:strings.LastIndexByte(from, '.')+1] + to
+	}
+	last, err := netip.ParseAddr(strings.TrimSpace(to))
+	return err == nil && last.Is4() && last.As4()[0] == 127 && !last.Less(first)
+}
+
 // checkTaken finds listeners that would get in each other's way.
 func (c *Config) checkTaken(r *report) {
 	type taken struct{ key, addr string }
@@ -317,6 +368,13 @@ func between[N int | Size | Duration](r *report, key string, n, least, most N) {
 func least(r *report, key string, d Duration, bound string) {
 	if limit, err := ParseDuration(bound); err == nil && d < limit {
 		r.add(key, "%v is less than %v", d, limit)
+	}
+}
+
+func within(r *report, key string, d Duration, low, high string) {
+	least(r, key, d, low)
+	if limit, err := ParseDuration(high); err == nil && d > limit {
+		r.add(key, "%v is more than %v", d, limit)
 	}
 }
 

@@ -18,6 +18,8 @@ type Config struct {
 	TLS      TLS      `toml:"tls"`
 	Relay    Relay    `toml:"relay"`
 	Milter   []Milter `toml:"milter"`
+	Verify   Verify   `toml:"verify"`
+	DNSBL    []DNSBL  `toml:"dnsbl"`
 	Limits   Limits   `toml:"limits"`
 	Delivery Delivery `toml:"delivery"`
 	Storage  Storage  `toml:"storage"`
@@ -215,6 +217,47 @@ type Milter struct {
 	Roles []Role `toml:"roles"`
 }
 
+// Verify says how this node finds out who sends what strangers hand in. What
+// becomes of the results is set for each local domain, for the whole cluster.
+type Verify struct {
+	// AuthservID is the name in Authentication-Results fields. Best the same on
+	// all nodes. Default: node.hostname.
+	AuthservID string `toml:"authserv_id"`
+	// Timeout bounds how long look-ups may hold a message up; what is not known
+	// then counts as a temporary error. Default: 5s.
+	Timeout Duration `toml:"timeout"`
+	// DNSBLTimeout is how long lists have to answer, from the connection on; a
+	// list that does not counts as a no. Default: 5s.
+	DNSBLTimeout Duration `toml:"dnsbl_timeout"`
+	// DNSBLExempt are networks that lists are not asked about, beside the
+	// trusted ones and addresses that are not public. Default: none.
+	DNSBLExempt []netip.Prefix `toml:"dnsbl_exempt"`
+}
+
+// DNSBLAction is what it means for a client to be on a list.
+type DNSBLAction string
+
+// The actions.
+const (
+	DNSBLRefuse DNSBLAction = "refuse" // its mail is refused at RCPT, but for postmaster and abuse
+	DNSBLTag    DNSBLAction = "tag"    // Authentication-Results say so
+	DNSBLExempt DNSBLAction = "exempt" // a list of good ones: the other lists do not count
+)
+
+// DNSBL is a list of clients in DNS (RFC 5782).
+type DNSBL struct {
+	// Zone is the list. Required.
+	Zone string `toml:"zone"`
+	// Name is what refused clients are told; a zone may have a key in it that is
+	// nobody's business. Default: zone.
+	Name string `toml:"name"`
+	// Action is refuse, tag or exempt. Default: refuse.
+	Action DNSBLAction `toml:"action"`
+	// Codes are the answers that count, such as "127.0.0.2" or "127.0.0.2-11".
+	// Default: all from 127.0.0.2 to 127.255.254.255.
+	Codes []string `toml:"codes"`
+}
+
 // Limits bound what clients may take, on this node. 0 is no limit.
 type Limits struct {
 	// SMTPConnections in all. Default: 20000.
@@ -328,6 +371,7 @@ func New() *Config {
 			MaxMessageSize:  50 * MB,
 			MaxHops:         50,
 		},
+		Verify: Verify{Timeout: Duration(5 * time.Second), DNSBLTimeout: Duration(5 * time.Second)},
 		Limits: Limits{
 			SMTPConnections:      20000,
 			POP3Connections:      20000,
@@ -364,6 +408,9 @@ func NewSMTP() SMTP { return SMTP{Role: RoleMX, TLS: TLSStart} }
 func NewMilter() Milter {
 	return Milter{Timeout: Duration(10 * time.Second), OnFailure: FailTempfail}
 }
+
+// NewDNSBL returns the defaults of a list.
+func NewDNSBL() DNSBL { return DNSBL{Action: DNSBLRefuse} }
 
 // NewPOP3 returns the defaults of a POP3 listener.
 func NewPOP3() POP3 { return POP3{TLS: TLSStart, UIDBeyondSnapshot: true} }

@@ -81,6 +81,8 @@ func setDefaults(v reflect.Value) {
 		*into = NewMilter()
 	case *POP3:
 		*into = NewPOP3()
+	case *DNSBL:
+		*into = NewDNSBL()
 	}
 }
 

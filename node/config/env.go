@@ -25,7 +25,7 @@ func override(r *report, path string, into reflect.Value, lookup func(string) (s
 			continue
 		}
 		text, ok := lookup(Variable(key))
-		if !ok || text == "" || slices.Contains([]string{"smtp", "pop3", "pop2", "milter", "folder"}, key) {
+		if !ok || text == "" || slices.Contains([]string{"smtp", "pop3", "pop2", "milter", "folder", "dnsbl"}, key) {
 			continue
 		}
 		r.env[key] = Variable(key)

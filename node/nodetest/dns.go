@@ -17,12 +17,13 @@ type DNS struct {
 
 	mu   sync.Mutex
 	zone map[string][]dns.RR // by lower-case name
+	odd  map[string]bool     // names without an answer: true fails, false is silent
 }
 
 // NewDNS starts a name server that lives as long as the test.
 func NewDNS(t testing.TB) *DNS {
 	t.Helper()
-	d := &DNS{zone: map[string][]dns.RR{}}
+	d := &DNS{zone: map[string][]dns.RR{}, odd: map[string]bool{}}
 	pc, l := listenBoth(t)
 	d.Addr = pc.LocalAddr().String()
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: d}, {Listener: l, Handler: d}} {
@@ -66,6 +67,19 @@ func (d *DNS) Add(t testing.TB, records ...string) {
 	}
 }
 
+// Fail makes the server answer SERVFAIL about a name, given in lower case with
+// the dot at its end.
+func (d *DNS) Fail(name string) { d.setOdd(name, true) }
+
+// Hang makes the server silent about a name.
+func (d *DNS) Hang(name string) { d.setOdd(name, false) }
+
+func (d *DNS) setOdd(name string, fails bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.odd[name] = fails
+}
+
 // ServeDNS implements dns.Handler.
 func (d *DNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	d.mu.Lock()
@@ -73,6 +87,14 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	m.Authoritative = true
+	switch fails, odd := d.odd[strings.ToLower(q.Question[0].Name)]; {
+	case fails:
+		m.Rcode = dns.RcodeServerFailure
+		_ = w.WriteMsg(m)
+		return
+	case odd:
+		return
+	}
 	records, known := d.zone[strings.ToLower(q.Question[0].Name)]
 	if !known {
 		m.Rcode = dns.RcodeNameError

@@ -374,7 +374,9 @@ func TestStrangers(t *testing.T) {
 		all := c.inbox("alice@example.test")
 		got := all[len(all)-1]
 		require.True(t, strings.HasSuffix(got, "\r\nSubject: gap\r\n\r\nthis is text\r\n"), got)
-		require.True(t, strings.HasPrefix(got, "Return-Path: <>\r\nDelivered-To: alice@example.test\r\nReceived: from "), got)
+		require.True(t, strings.HasPrefix(got, "Return-Path: <>\r\nDelivered-To: alice@example.test\r\n"+
+			"Authentication-Results: n1.example.test;\r\n\tspf=none smtp.helo=\"[192.0.2.1]??evil?\";\r\n\tdkim=none;\r\n\tdmarc=permerror reason=\"no author's domain\"\r\n"+
+			"Received: from "), got)
 		require.Contains(t, got, "([127.0.0.9])\r\n\tby n1.example.test with ESMTPS id "+id+"\r\n\t(TLS 1.3 ")
 		require.NotContains(t, got, "(evil)")
 		for _, field := range []string{"\r\nDate: ", "\r\nMessage-ID: ", "\r\nFrom: "} {

@@ -1,0 +1,362 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/verify"
+	"relay/queue/remote"
+	"relay/smtp"
+)
+
+// maxTop bounds what is held back of a large message; a header section that is
+// larger goes ahead.
+const maxTop = 128 << 10
+
+var (
+	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
+	replyApart      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own"}
+)
+
+// screen looks at who sends what strangers hand in. Its methods may be called
+// concurrently; a nil screen does nothing.
+type screen struct {
+	replica  fenced
+	id       string // in Authentication-Results
+	verifier *verify.Verifier
+	lists    *verify.Lists
+	exempt   func(netip.Addr) bool // from lists; nil: nobody
+	log      *zap.Logger
+	stats    screenStats
+}
+
+// screenStats count what screening came to.
+type screenStats struct {
+	Verified atomic.Int64 // messages
+	Refused  atomic.Int64 // of these, for their author's or sender's domain
+	Deferred atomic.Int64 // of these, because that could not be told
+	Listed   atomic.Int64 // recipients refused to clients on a list
+}
+
+// asks begins to ask about a client that has connected; nil: nobody is asked.
+func (s *screen) asks(p *smtp.Peer) *verify.Lookup {
+	if s == nil || p.Trusted || s.exempt != nil && s.exempt(p.Remote.Addr()) {
+		return nil
+	}
+	return s.lists.Begin(p.Remote.Addr())
+}
+
+// ids are the names that nobody but this cluster may bear in a field.
+func (s *screen) ids() []string {
+	all := []string{s.id}
+	_ = s.replica.View(func(v spool.View) error {
+		members, err := v.Members()
+		for _, m := range members {
+			if m.Hostname != "" {
+				all = append(all, m.Hostname)
+			}
+		}
+		return err
+	})
+	return all
+}
+
+// screening is what one message from a stranger goes through. A nil screening
+// lets everything pass as it is.
+type screening struct {
+	*screen
+	check  *verify.Check // nil: no recipient's domain wants to know
+	refuse bool          // what the author's domain wants refused
+	lists  []string      // results of lists
+	client *pb.Client
+}
+
+// authPolicy is what the domain of a recipient wants done, and whether the
+// recipient is one who gets everything (RFC 5321 §4.5.1, RFC 2142).
+func authPolicy(v spool.View, address string) (policy pb.AuthPolicy, open bool, err error) {
+	local, domain := splitAddress(address)
+	d, _, err := v.Domain(domain)
+	policy = d.GetAuthPolicy()
+	open = strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
+	if open && policy == pb.AuthPolicy_AUTH_REFUSE {
+		policy = pb.AuthPolicy_AUTH_TAG
+	}
+	return policy, open, err
+}
+
+// admit decides on one more recipient of a stranger's message. One answer at
+// the end of the data is for all recipients, so they must all be of domains
+// that refuse or all of domains that do not.
+func (s *session) admit(ctx context.Context, address string) error {
+	if s.screen == nil || s.privileged() {
+		return nil
+	}
+	var policy pb.AuthPolicy
+	var open bool
+	err := s.replica.View(func(v spool.View) (err error) { policy, open, err = authPolicy(v, address); return err })
+	if err != nil {
+		return err
+	}
+	if !open {
+		if err := s.unlisted(ctx); err != nil {
+			return err
+		}
+	}
+	refuse := policy == pb.AuthPolicy_AUTH_REFUSE
+	if s.env.screen != nil && len(s.env.rcpts) > 0 && refuse != s.env.screen.refuse {
+		return replyApart
+	}
+	if s.env.screen == nil {
+		s.env.screen = &screening{screen: s.screen}
+	}
+	s.env.screen.refuse = refuse
+	if s.env.screen.check == nil && policy != pb.AuthPolicy_AUTH_NONE {
+		s.env.screen.check = s.screen.verifier.Begin(ctx, verify.Client{Address: s.peer.Remote.Addr(), Helo: s.peer.Helo, Sender: s.env.sender})
+	}
+	return nil
+}
+
+// unlisted refuses a client that is on a list. The lists were asked when it
+// connected.
+func (s *session) unlisted(ctx context.Context) error {
+	refuse, _ := s.listed.Wait(ctx)
+	if refuse == nil {
+		return nil
+	}
+	s.screen.stats.Listed.Add(1)
+	s.log.Info("client is on a list", zap.String("session", s.peer.Session), zap.String("remote", s.peer.Remote.String()),
+		zap.String("list", refuse.List.Name), zap.String("code", refuse.Code.String()))
+	text := fmt.Sprintf("Client [%s] is on %s", s.peer.Remote.Addr(), refuse.List.Name)
+	if refuse.Text != "" {
+		text += ": " + refuse.Text
+	}
+	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: text}
+}
+
+// screened completes what a message goes through: also that of who may relay
+// but has only logged in, whose fields are no more ours than a stranger's.
+func (s *session) screened(ctx context.Context, env *envelope) {
+	switch {
+	case s.screen == nil || s.peer.Trusted || s.relayers.may(s.peer.TLS):
+		return
+	case env.screen == nil:
+		env.screen = &screening{screen: s.screen}
+	}
+	env.screen.client = env.client
+	if s.who() != nil {
+		return
+	}
+	refuse, tags := s.listed.Wait(ctx)
+	if refuse != nil { // it is for a postmaster
+		tags = append(tags, refuse)
+	}
+	for _, t := range tags {
+		env.screen.lists = append(env.screen.lists, t.String())
+	}
+}
+
+func (s *screening) header(fields []byte) {
+	if s != nil && s.check != nil {
+		s.check.Header(fields)
+	}
+}
+
+func (s *screening) body(p []byte) {
+	if s != nil && s.check != nil {
+		_, _ = s.check.Write(p) // it never fails
+	}
+}
+
+// tells reports whether there will be a field to put on top.
+func (s *screening) tells() bool { return s != nil && (s.check != nil || len(s.lists) > 0) }
+
+func (s *screening) close() {
+	if s != nil && s.check != nil {
+		s.check.Close()
+	}
+}
+
+// end returns the field to put on top and a line for the history, or the
+// refusal of the message.
+func (s *screening) end(ctx context.Context) (field []byte, found string, err error) {
+	var results []string
+	if s.check != nil {
+		r := s.check.End(ctx)
+		s.stats.Verified.Add(1)
+		if err := s.decide(r); err != nil {
+			return nil, "", err
+		}
+		results, found = r.Results(), r.Summary()
+	}
+	for _, one := range s.lists {
+		found = strings.TrimPrefix(found+" "+one, " ")
+	}
+	return verify.Field(s.id, append(results, s.lists...)), found, nil
+}
+
+func (s *screening) decide(r *verify.Result) error {
+	if !s.refuse {
+		return nil
+	}
+	wish, domain := r.Wish()
+	var reply *smtp.Reply
+	switch wish {
+	case verify.RefuseDMARC: // RFC 7372 §3.3
+		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.26", Text: fmt.Sprintf("Neither SPF nor DKIM says that this is from %s, which wants such mail refused (DMARC)", domain)}
+	case verify.RefuseSPF: // RFC 7372 §3.2
+		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.23", Text: fmt.Sprintf("%s does not send from your address (SPF)", domain)}
+	case verify.Unknown:
+		reply = &smtp.Reply{Code: 451, Enhanced: "4.4.3", Text: fmt.Sprintf("DNS does not say just now whether this is from %s, try again later", domain)}
+	default:
+		return nil
+	}
+	count := &s.stats.Refused
+	if reply.Temporary() {
+		count = &s.stats.Deferred
+	}
+	count.Add(1)
+	s.log.Info("message refused for its author's domain", zap.String("session", s.client.GetSession()), zap.String("remote", s.client.GetAddress()),
+		zap.Int("code", reply.Code), zap.String("found", r.Summary()))
+	return reply
+}
+
+// beginScreen shows the beginning of the message to the screening, and takes
+// out what claims to be ours. trace is where the client's octets begin.
+func (in *intake) beginScreen(trace int, done bool) error {
+	s := in.env.screen
+	if s == nil {
+		return nil
+	}
+	if !done && !in.head.whole {
+		return replyHeaderSize // what is behind our sight could claim anything
+	}
+	last := trace + in.head.fields
+	s.header(in.buf[trace:last])
+	s.body(in.buf[trace+in.head.end:])
+	kept := verify.Strip(in.buf[trace:last], s.ids)
+	if gone := in.head.fields - len(kept); gone > 0 {
+		in.buf = slices.Delete(in.buf, last-gone, last)
+		in.head.end, in.head.fields = in.head.end-gone, in.head.fields-gone
+	}
+	return nil
+}
+
+// hold keeps the top of a large message back where something is to be put onto
+// it: chunks are known by their numbers, so the first one may be sent last.
+func (in *intake) hold(trace int) {
+	if !in.env.screen.tells() {
+		return
+	}
+	n := trace + in.head.end
+	if n > maxTop {
+		n = trace
+	}
+	in.top = slices.Clone(in.buf[:n])
+	in.buf = append(in.buf[:0], in.buf[n:]...)
+	in.chunks = 1
+}
+
+// endScreen puts what was found on top of the message.
+func (in *intake) endScreen(ctx context.Context) error {
+	if !in.env.screen.tells() {
+		return nil
+	}
+	field, found, err := in.env.screen.end(ctx)
+	if err != nil {
+		return err
+	}
+	in.found = found
+	if in.chunks == 0 {
+		in.buf = slices.Insert(in.buf, 0, field...)
+		return nil
+	}
+	in.top = slices.Concat(field, in.top)
+	g, gctx := errgroup.WithContext(ctx)
+	err = in.proposeChunk(gctx, g, 0, in.top)
+	return errors.Join(err, g.Wait())
+}
+
+// senderDNS is the resolver that screening asks. It is not that of deliveries:
+// what strangers make us ask must not drive the answers for our own mail out of
+// the cache.
+type senderDNS struct{ *remote.DNS }
+
+// answered marks the answers that are a no.
+func answered[T any](all T, err error) (T, error) {
+	if errors.Is(err, remote.ErrNoName) || errors.Is(err, remote.ErrNoData) {
+		err = fmt.Errorf("%w: %w", verify.ErrNotFound, err)
+	}
+	return all, err
+}
+
+// TXT implements verify.Resolver.
+func (d senderDNS) TXT(ctx context.Context, name string) ([]string, error) {
+	return answered(d.DNS.TXT(ctx, name))
+}
+
+// IPv4 implements verify.Resolver.
+func (d senderDNS) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
+	return answered(d.DNS.IPv4(ctx, name))
+}
+
+// Addresses implements verify.Resolver.
+func (d senderDNS) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	return answered(d.DNS.Addresses(ctx, strings.ToLower(host)))
+}
+
+// Names implements verify.Resolver.
+func (d senderDNS) Names(ctx context.Context, a netip.Addr) ([]string, error) {
+	return answered(d.DNS.Names(ctx, a))
+}
+
+// Hosts implements verify.Resolver.
+func (d senderDNS) Hosts(ctx context.Context, domain string) ([]string, error) {
+	records, err := answered(d.MX(ctx, domain))
+	slices.SortStableFunc(records, func(a, b remote.Record) int { return int(a.Preference) - int(b.Preference) })
+	hosts := make([]string, 0, len(records))
+	for _, r := range records {
+		hosts = append(hosts, r.Host)
+	}
+	return hosts, err
+}
+
+// newScreen makes the screen of a node and its resolver.
+func (n *Node) newScreen() (*screen, error) {
+	c := n.conf.Verify
+	dns, err := remote.NewDNS(n.conf.Delivery.DNSServers)
+	if err != nil {
+		return nil, fmt.Errorf("[delivery] dns_servers: %w", err)
+	}
+	n.senderDNS = dns
+	lists := make([]verify.List, 0, len(n.conf.DNSBL))
+	for _, one := range n.conf.DNSBL {
+		l := verify.List{Zone: one.Zone, Name: cmp.Or(one.Name, one.Zone), Action: verify.Action(one.Action)}
+		for _, text := range one.Codes {
+			codes, err := verify.ParseCodes(text)
+			if err != nil {
+				return nil, fmt.Errorf("[[dnsbl]] %s: codes: %w", one.Zone, err)
+			}
+			l.Codes = append(l.Codes, codes)
+		}
+		lists = append(lists, l)
+	}
+	r := senderDNS{dns}
+	return &screen{
+		replica: n.cluster, id: cmp.Or(c.AuthservID, n.conf.Node.Hostname), log: n.log,
+		verifier: &verify.Verifier{Resolver: r, Timeout: time.Duration(c.Timeout), Draw: rand.IntN},
+		lists:    verify.NewLists(r, lists, time.Duration(c.DNSBLTimeout)), exempt: within(c.DNSBLExempt),
+	}, nil
+}

@@ -245,3 +245,6 @@ func (c *Cluster) Members() (all []*pb.Member, err error) {
 func (c *Cluster) Metrics() (disk.LogMetrics, disk.Metrics) {
 	return c.rlog.Metrics(), c.store.Metrics()
 }
+
+// Leads reports whether this node is the leader, as far as it knows.
+func (c *Cluster) Leads() bool { return c.raft.State() == raft.Leader }

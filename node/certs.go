@@ -19,6 +19,7 @@ import (
 // change. The name that a client asks for (SNI) chooses among them.
 type certificates struct {
 	files   []certFiles // the first is for clients that ask for none of the names
+	acme    *authority  // nil: none. Set before anybody is served
 	current atomic.Pointer[[]*tls.Certificate]
 	stamp   atomic.Int64 // newest modification time seen, Unix nanoseconds
 	looked  atomic.Int64
@@ -31,7 +32,10 @@ type certFiles struct{ cert, key string }
 const recheck = 5 * time.Second
 
 func newCertificates(t config.TLS) (*certificates, error) {
-	c := &certificates{files: []certFiles{{t.Cert, t.Key}}}
+	c := &certificates{}
+	if t.Cert != "" {
+		c.files = append(c.files, certFiles{t.Cert, t.Key})
+	}
 	for _, f := range t.Certificates {
 		c.files = append(c.files, certFiles{f, f})
 	}
@@ -74,12 +78,18 @@ func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		_ = c.load()
 	}
 	pairs := *c.current.Load()
-	if len(pairs) > 1 && hello.ServerName != "" {
+	if len(pairs)+c.acme.count() > 1 && hello.ServerName != "" {
 		for _, pair := range pairs {
 			if pair.Leaf.VerifyHostname(hello.ServerName) == nil && hello.SupportsCertificate(pair) == nil {
 				return pair, nil
 			}
 		}
+	}
+	if pair := c.acme.find(hello.ServerName, len(pairs) == 0); pair != nil {
+		return pair, nil
+	}
+	if len(pairs) == 0 {
+		return nil, errors.New("there is no certificate yet")
 	}
 	return pairs[0], nil
 }

@@ -53,6 +53,9 @@ type Node struct {
 	cluster   *cluster.Cluster
 	storage   *storage
 	certs     *certificates
+	acme      *authority
+	acmeTLS   net.Listener // for challenges; nil: none
+	acmeHTTP  net.Listener
 	relayers  *relayers
 	token     atomic.Pointer[string]
 	mail      *mailer
@@ -130,7 +133,7 @@ func (n *Node) open() error {
 
 // loadSecrets reads the certificate and the admin token; Reload does it again.
 func (n *Node) loadSecrets() error {
-	if t := n.conf.TLS; t.Cert != "" && n.certs == nil {
+	if t := n.conf.TLS; n.certs == nil && (t.Cert != "" || len(n.conf.ACME.Hosts) > 0) {
 		certs, err := newCertificates(t)
 		if err != nil {
 			return err
@@ -180,6 +183,12 @@ func (n *Node) build() error {
 	n.grey = newGreylist(n.cluster, n.log)
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
 		return err
+	}
+	if n.acme, err = newAuthority(n.conf.ACME, n.cluster, n.cluster.Leads, n.log.Named("acme")); err != nil {
+		return err
+	}
+	if n.acme != nil {
+		n.certs.acme = n.acme
 	}
 	n.starts = newStarts()
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
@@ -304,6 +313,9 @@ func (n *Node) Run(ctx context.Context) error {
 	start("locks", n.drops.keep)
 	start("throttle", n.throttle.run)
 	start("greylist", n.grey.run)
+	if n.acme != nil {
+		start("acme", n.serveACME)
+	}
 	start("clients", n.serveClients)
 
 	var err error
@@ -396,6 +408,11 @@ func (n *Node) close() {
 	}
 	for _, l := range n.listeners {
 		_ = l.Close()
+	}
+	for _, l := range []net.Listener{n.acmeTLS, n.acmeHTTP} {
+		if l != nil {
+			_ = l.Close()
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"relay/cluster/spool"
 	"relay/node/admin"
@@ -51,6 +53,9 @@ func (n *Node) listen() error {
 			return fmt.Errorf("[[pop2]] listener: %w", err)
 		}
 	}
+	if err := n.listenACME(); err != nil {
+		return fmt.Errorf("[acme] listener: %w", err)
+	}
 	if err := n.listenOn("admin", n.conf.Admin.Listen, nil); err != nil {
 		return fmt.Errorf("[admin] listener: %w", err)
 	}
@@ -67,6 +72,36 @@ func (n *Node) listenOn(service, address string, proxies []netip.Prefix) error {
 	}
 	n.listeners = append(n.listeners, &listener{service: service, Listener: l})
 	return nil
+}
+
+// listenACME opens the ports where a CA asks.
+func (n *Node) listenACME() (err error) {
+	c := n.conf.ACME
+	if len(c.Hosts) == 0 {
+		return nil
+	}
+	if c.TLSListen != "" {
+		if n.acmeTLS, err = net.Listen("tcp", c.TLSListen); err != nil {
+			return err
+		}
+	}
+	if c.HTTPListen != "" {
+		n.acmeHTTP, err = net.Listen("tcp", c.HTTPListen)
+	}
+	return err
+}
+
+// serveACME orders certificates where this node leads, and answers challenges.
+func (n *Node) serveACME(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.acme.run(ctx) })
+	if n.acmeTLS != nil {
+		g.Go(func() error { return n.acme.answerTLS(ctx, n.acmeTLS) })
+	}
+	if n.acmeHTTP != nil {
+		g.Go(func() error { return n.acme.answerHTTP(ctx, n.acmeHTTP) })
+	}
+	return g.Wait()
 }
 
 // proxied wants a PROXY header from the configured load balancers and takes

@@ -51,6 +51,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.tally(h)
 	case *pb.Greet:
 		return t.greet(h)
+	case *pb.PutCert:
+		return t.putCert(h)
 	case *pb.Sweep:
 		return t.sweep(h)
 	case *pb.Mark:

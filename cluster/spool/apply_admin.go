@@ -381,6 +381,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	t.scan([]byte{kGarbage}, 1, func(k, v []byte) { t.sweepBox(k, v, limit, res) })
 	t.sweepTwins(limit, res)
 	t.sweepGrey(limit, res)
+	t.sweepCerts(limit, res)
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {
 		var token pb.JoinToken
 		if t.unmarshal(k, v, &token) && token.ExpiresMs < t.clock {

@@ -60,6 +60,7 @@ const (
 	KindPutDkim     Kind = 80
 	KindDropDkim    Kind = 81
 	KindGreet       Kind = 90
+	KindPutCert     Kind = 91
 )
 
 // headers makes an empty header message of each kind.
@@ -97,6 +98,7 @@ var headers = map[Kind]func() proto.Message{
 	KindPutDkim:     func() proto.Message { return new(pb.PutDkim) },
 	KindDropDkim:    func() proto.Message { return new(pb.DropDkim) },
 	KindGreet:       func() proto.Message { return new(pb.Greet) },
+	KindPutCert:     func() proto.Message { return new(pb.PutCert) },
 }
 
 func (k Kind) String() string {

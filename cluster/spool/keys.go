@@ -38,6 +38,7 @@ const (
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock
+	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time
 	kSpent     = 'S' // S<account> → Spent

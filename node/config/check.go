@@ -49,6 +49,7 @@ func (c *Config) check(r *report) {
 	c.checkListeners(r)
 	c.checkAdmin(r)
 	c.checkTLS(r)
+	c.checkACME(r)
 	c.checkMilters(r)
 	c.checkNumbers(r)
 	c.checkDelivery(r)
@@ -135,7 +136,7 @@ func (c *Config) checkFolders(r *report) {
 const maxGreetPause = 10 * time.Second
 
 func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {
-	if oneOf(r, key, string(mode), string(TLSNone), string(TLSStart), string(TLSImplicit)) && mode != TLSNone && c.TLS.Cert == "" {
+	if oneOf(r, key, string(mode), string(TLSNone), string(TLSStart), string(TLSImplicit)) && mode != TLSNone && !c.certified() {
 		r.add(key, `%q needs a certificate: set tls.cert and tls.key, or set "none" here`, mode)
 	}
 }
@@ -143,7 +144,7 @@ func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {
 func (c *Config) checkAdmin(r *report) {
 	checkListen(r, "admin.listen", c.Admin.Listen)
 	valid := oneOf(r, "admin.tls", string(c.Admin.TLS), string(TLSNone), string(TLSImplicit))
-	if valid && c.Admin.TLS == TLSImplicit && c.TLS.Cert == "" {
+	if valid && c.Admin.TLS == TLSImplicit && !c.certified() {
 		r.add("admin.tls", `"implicit" needs a certificate: set tls.cert and tls.key`)
 	}
 	if c.Admin.Token != "" && c.Admin.TokenFile != "" {
@@ -160,6 +161,33 @@ func (c *Config) checkAdmin(r *report) {
 	}
 	if c.Admin.Token == "" && c.Admin.TokenFile == "" {
 		r.add("admin.token_file", "must be set, because admin.listen is not a loopback address")
+	}
+}
+
+// certified reports whether there is, or will be, a certificate.
+func (c *Config) certified() bool { return c.TLS.Cert != "" || len(c.ACME.Hosts) > 0 }
+
+func (c *Config) checkACME(r *report) {
+	a := c.ACME
+	if len(a.Hosts) == 0 {
+		return
+	}
+	for i, h := range a.Hosts {
+		if !validHost(h) || !strings.Contains(h, ".") {
+			r.add(fmt.Sprintf("acme.hosts[%d]", i), "%q is not a whole host name", h)
+		}
+	}
+	if u, err := url.Parse(a.Directory); err != nil || u.Host == "" || u.Scheme != "https" {
+		r.add("acme.directory", "%q is not an https URL", a.Directory)
+	}
+	if a.TLSListen == "" && a.HTTPListen == "" {
+		r.add("acme.tls_listen", "must be set, or acme.http_listen: the CA asks there who the host belongs to")
+	}
+	if a.TLSListen != "" {
+		checkListen(r, "acme.tls_listen", a.TLSListen)
+	}
+	if a.HTTPListen != "" {
+		checkListen(r, "acme.http_listen", a.HTTPListen)
 	}
 }
 
@@ -288,6 +316,9 @@ func (c *Config) checkTaken(r *report) {
 	}
 	for i, l := range c.POP2 {
 		all = append(all, taken{fmt.Sprintf("pop2[%d].listen", i), l.Listen})
+	}
+	if len(c.ACME.Hosts) > 0 {
+		all = append(all, taken{"acme.tls_listen", c.ACME.TLSListen}, taken{"acme.http_listen", c.ACME.HTTPListen})
 	}
 	for i, a := range all {
 		for _, b := range all[:i] {

@@ -16,6 +16,7 @@ type Config struct {
 	Folders  []Folder `toml:"folder"`
 	Admin    Admin    `toml:"admin"`
 	TLS      TLS      `toml:"tls"`
+	ACME     ACME     `toml:"acme"`
 	Relay    Relay    `toml:"relay"`
 	Milter   []Milter `toml:"milter"`
 	Verify   Verify   `toml:"verify"`
@@ -176,6 +177,27 @@ type TLS struct {
 	Certificates []string `toml:"certificates"`
 	// MinVersion is 1.2 or 1.3. Default: 1.2.
 	MinVersion string `toml:"min_version"`
+}
+
+// ACME has the cluster get certificates by itself (RFC 8555). All nodes share
+// them; the leader orders and renews.
+type ACME struct {
+	// Hosts get a certificate each. Naming one accepts the terms of the CA.
+	// Default: none, ACME is off.
+	Hosts []string `toml:"hosts"`
+	// Directory is the URL of the CA. Default: that of Let's Encrypt.
+	Directory string `toml:"directory"`
+	// Email is where the CA writes to. Default: none.
+	Email string `toml:"email"`
+	// TLSListen answers challenges TLS-ALPN-01, which come to port 443.
+	// Default: 0.0.0.0:443; empty: not.
+	TLSListen string `toml:"tls_listen"`
+	// HTTPListen answers challenges HTTP-01, which come to port 80. Default:
+	// empty, not.
+	HTTPListen string `toml:"http_listen"`
+	// CA is a PEM file with the roots of the directory's certificate. Default:
+	// the system's.
+	CA string `toml:"ca"`
 }
 
 // Relay says who may do what, and how much.
@@ -366,6 +388,7 @@ func New() *Config {
 		Cluster: Cluster{Listen: "0.0.0.0:7170"},
 		Admin:   Admin{Listen: "127.0.0.1:7180", TLS: TLSNone},
 		TLS:     TLS{MinVersion: "1.2"},
+		ACME:    ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory", TLSListen: "0.0.0.0:443"},
 		Relay: Relay{
 			TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")},
 			MaxMessageSize:  50 * MB,

@@ -5118,6 +5118,137 @@ func (x *Attempt) GetDelayMs() int64 {
 	return 0
 }
 
+// Cert is what ACME keeps for all nodes: a certificate with its key, the key of
+// the account, or the answer to a challenge.
+type Cert struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`    // PEM
+	Token         bool                   `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"` // the answer to a challenge: swept after a day
+	ChangedMs     int64                  `protobuf:"varint,4,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cert) Reset() {
+	*x = Cert{}
+	mi := &file_spool_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cert) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cert) ProtoMessage() {}
+
+func (x *Cert) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cert.ProtoReflect.Descriptor instead.
+func (*Cert) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *Cert) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Cert) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Cert) GetToken() bool {
+	if x != nil {
+		return x.Token
+	}
+	return false
+}
+
+func (x *Cert) GetChangedMs() int64 {
+	if x != nil {
+		return x.ChangedMs
+	}
+	return 0
+}
+
+// PutCert keeps one, or takes it away where there is no data.
+type PutCert struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Token         bool                   `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutCert) Reset() {
+	*x = PutCert{}
+	mi := &file_spool_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutCert) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutCert) ProtoMessage() {}
+
+func (x *PutCert) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
+func (*PutCert) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *PutCert) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutCert) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *PutCert) GetToken() bool {
+	if x != nil {
+		return x.Token
+	}
+	return false
+}
+
 type PutToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
@@ -5128,7 +5259,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5140,7 +5271,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5153,7 +5284,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -5181,7 +5312,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5193,7 +5324,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5206,7 +5337,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -5240,7 +5371,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5252,7 +5383,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5265,7 +5396,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -5293,7 +5424,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5305,7 +5436,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5318,7 +5449,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -5345,7 +5476,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5357,7 +5488,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5370,7 +5501,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Mark) GetId() string {
@@ -5403,7 +5534,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5415,7 +5546,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5428,7 +5559,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Result) GetCode() Code {
@@ -5961,7 +6092,17 @@ const file_spool_proto_rawDesc = "" +
 	"\aAttempt\x12\x18\n" +
 	"\atriplet\x18\x01 \x01(\fR\atriplet\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x19\n" +
-	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\"h\n" +
+	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\"c\n" +
+	"\x04Cert\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\bR\x05token\x12\x1d\n" +
+	"\n" +
+	"changed_ms\x18\x04 \x01(\x03R\tchangedMs\"G\n" +
+	"\aPutCert\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\bR\x05token\"h\n" +
 	"\bPutToken\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12/\n" +
 	"\x05token\x18\x02 \x01(\v2\x19.relay.spool.v1.JoinTokenR\x05token\"L\n" +
@@ -6052,7 +6193,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -6121,12 +6262,14 @@ var file_spool_proto_goTypes = []any{
 	(*Grey)(nil),        // 64: relay.spool.v1.Grey
 	(*Greet)(nil),       // 65: relay.spool.v1.Greet
 	(*Attempt)(nil),     // 66: relay.spool.v1.Attempt
-	(*PutToken)(nil),    // 67: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 68: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 69: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 70: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 71: relay.spool.v1.Mark
-	(*Result)(nil),      // 72: relay.spool.v1.Result
+	(*Cert)(nil),        // 67: relay.spool.v1.Cert
+	(*PutCert)(nil),     // 68: relay.spool.v1.PutCert
+	(*PutToken)(nil),    // 69: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 70: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 71: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 72: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 73: relay.spool.v1.Mark
+	(*Result)(nil),      // 74: relay.spool.v1.Result
 }
 var file_spool_proto_depIdxs = []int32{
 	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
@@ -6135,7 +6278,7 @@ var file_spool_proto_depIdxs = []int32{
 	11, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	14, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 5: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	72, // 6: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	74, // 6: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	6,  // 7: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	7,  // 8: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	8,  // 9: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
@@ -6198,7 +6341,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   68,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

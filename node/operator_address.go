@@ -82,7 +82,8 @@ func hostPort(s string, must bool) bool {
 			return false
 		}
 		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "25"
-		if strings.Contains(host, ":") != strings.HasPrefix(s, "[") {
+		bracketed := strings.HasPrefix(s, "[")
+		if bracketed != strings.HasSuffix(s, "]") || bracketed != strings.Contains(host, ":") {
 			return false
 		}
 	}

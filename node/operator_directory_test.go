@@ -185,6 +185,7 @@ func TestRouteTargets(t *testing.T) {
 	for _, bad := range []string{
 		"", "mx:", "discard:x", "smtp:", "smtp:host:0", "smtp:host:99999", "smtp:a b", "smtp:2001:db8::1", "lmtp:host", "lmtp:/run/x",
 		"http://hook.test", "https://hook.test/in?x=1", "https://", "https://u:p@hook.test/", "uucp:host", "smtp:host:25:26", "smtp:ho/st",
+		"smtp:0]", "smtp:[0", "smtp:[::1", "smtp:::1]",
 	} {
 		_, err := routeTarget(bad)
 		require.ErrorIs(t, err, admin.ErrInvalid, bad)

@@ -270,14 +270,22 @@ func (f *fighter) round(ctx context.Context, c *cluster.Cluster, session string)
 // and returns until when it could think that it was alone.
 func (f *fighter) use(ctx context.Context, c *cluster.Cluster, box string, epoch, token uint64, lost <-chan struct{}) int64 {
 	var seq uint64
+	may := int64(math.MaxInt64) // until when it may act, as it last looked
 	for {
 		seq++
+		until := c.Until()
+		now := f.h.now()
 		select {
 		case <-lost:
-			return f.h.now()
+			return min(now, may)
 		default:
 		}
-		now := f.h.now()
+		// The clock ends a session, not the goroutine that tells of it: that one
+		// may be late on a busy machine.
+		if until.IsZero() || !time.Now().Before(until) {
+			return min(now, may)
+		}
+		may = now + int64(time.Until(until))
 		if rand.IntN(3) > 0 {
 			in := lockOp{what: "remove", mailbox: box, token: token, uids: []uint64{1 + rand.Uint64N(f.mail)}, release: rand.IntN(3) > 0}
 			ok := f.act(ctx, c, in, &pb.Remove{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -141,15 +142,27 @@ func (n *Node) log() *zap.Logger {
 }
 
 func (n *Node) listen() net.Listener {
-	addr := n.Addr
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	l, err := net.Listen("tcp", addr)
-	require.NoError(n.g.t, err)
+	l := n.bind()
 	n.Addr = l.Addr().String()
 	n.g.wires.register(n.ID, n.Addr)
 	return l
+}
+
+// bind opens the node's port: at first one below those that the system gives to
+// connections going out, which could take it while the node is down.
+func (n *Node) bind() net.Listener {
+	if n.Addr != "" {
+		l, err := net.Listen("tcp", n.Addr)
+		require.NoError(n.g.t, err)
+		return l
+	}
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 16000+rand.IntN(16000))); err == nil {
+			return l
+		}
+	}
+	require.Fail(n.g.t, "no free port")
+	return nil
 }
 
 func (n *Node) join(ctx context.Context, by *Node) error {

@@ -129,14 +129,6 @@ func (c *Cluster) member(i int, dir string) *Member {
 	return m
 }
 
-// freeAddr finds a loopback port that nobody listens on.
-func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func (m *Member) log() *zap.Logger {
 	if m.c.o.Verbose || os.Getenv("RELAY_TEST_LOG") != "" {
 		return zaptest.NewLogger(m.c.t).Named(m.ID)

@@ -295,7 +295,9 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	_ = c.port.Close()
 	err = errors.Join(err, c.raft.Shutdown().Error())
 	c.gateEnd()
-	c.gates.Wait()
+	if !endsIn(&c.gates, leaveGates) {
+		c.log.Debug("cluster: raft stopped without an answer to all it was given")
+	}
 	c.peers.close()
 	c.grpc.Stop()
 	c.reads.drain()
@@ -305,6 +307,29 @@ func (c *Cluster) end(graceful bool, image func()) error {
 		image()
 	}
 	return errors.Join(err, c.store.Close(), c.rlog.Close())
+}
+
+// leaveGates is how long the gate's workers are waited for when raft has
+// stopped. It answers all it has taken; what was still in its channel it never
+// does, and the worker that waits for that is left behind. Those who proposed
+// it were told by the Cluster's end.
+const leaveGates = time.Second
+
+// endsIn waits for a group, and reports whether it ended in time.
+func endsIn(g *sync.WaitGroup, d time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		g.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // retire is the graceful part of stopping.

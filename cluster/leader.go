@@ -83,11 +83,9 @@ func (c *Cluster) reign(ctx context.Context, term uint64) (stop func()) {
 func (c *Cluster) ascend(ctx context.Context, term uint64) bool {
 	barrier := c.raft.Barrier(0)
 	ended := make(chan error, 1)
-	c.wg.Add(1)
-	go func() {
-		defer c.wg.Done()
-		ended <- barrier.Error()
-	}()
+	// Nobody waits for this goroutine: raft leaves what it had not taken out of
+	// its channel unanswered for ever when it stops.
+	go func() { ended <- barrier.Error() }()
 	select {
 	case err := <-ended:
 		if err != nil {

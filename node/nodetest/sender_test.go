@@ -311,7 +311,7 @@ func TestAuthPolicySurvives(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	m := c.Up()[0]
-	c.Leader()
+	c.Eventually(20*time.Second, "nobody leads", func() bool { return m.Node().Cluster().Consistent(ctx) == nil })
 	m.WaitReady()
 	d := strangerTo(t, m.SMTP)
 	d.play("S: 220", "C: EHLO mail.good.example", "S: 250")

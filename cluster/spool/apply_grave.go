@@ -29,12 +29,28 @@ func sizeOf(ranges []byte, most uint64) (n uint64) {
 	return n
 }
 
-// buryAtOnce bounds the memory that a burial takes.
-const buryAtOnce = 4096
+const (
+	// buryAtOnce bounds the memory that a burial takes.
+	buryAtOnce = 4096
+	// longRun is how many uids in a row are worth a scan. A scan goes through all
+	// that the batch has written so far, so that many of them, for the short runs
+	// of a mailbox with holes, would take time by the square of what they move.
+	longRun = 256
+)
 
 // bury moves the entries from first to last, and returns the uids that are not
 // there.
 func (t *tx) bury(g *grave, box *pb.Mailbox, first, last uint64) (missing []uint64) {
+	if last-first < longRun {
+		for ; first <= last && t.err == nil; first++ {
+			if value := t.get(keyEntry(box.Box, first)); value != nil {
+				t.buryOne(g, box, first, bytes.Clone(value))
+			} else {
+				missing = append(missing, first)
+			}
+		}
+		return missing
+	}
 	type pair struct {
 		uid   uint64
 		value []byte

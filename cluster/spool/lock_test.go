@@ -288,3 +288,52 @@ func TestLargeRemove(t *testing.T) {
 	require.Equal(t, "mailbox "+alice, last.Detail)
 	require.Equal(t, pb.Code_OK, r.remove(one, token, 3, true).Code)
 }
+
+// scans counts the Scans of a batch.
+type scans struct {
+	spool.Batch
+	n int
+}
+
+func (s *scans) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	s.n++
+	return s.Batch.Scan(lo, hi, fn)
+}
+
+// TestLargeRemoveOfAMailboxWithHoles: each Scan goes through what the batch has
+// written, so a Remove of every other message must not need one for each.
+func TestLargeRemoveOfAMailboxWithHoles(t *testing.T) {
+	const n = 1300
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	r.user(alice)
+	var uids []uint64
+	for i := range n {
+		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, one, nil, alice), []byte("body"))
+		if i%2 == 0 {
+			uids = append(uids, uint64(i+1))
+		}
+	}
+	token := r.lock("n1", one, "s").Token
+	require.EqualValues(t, 1, r.remove(one, token, 1, false, 3).Count)
+	f, err := spool.Encode(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Seq: 2, Ranges: spool.AppendRanges(nil, uids)})
+	require.NoError(t, err)
+	f.Stamp(r.now)
+	b := r.store.Batch()
+	counted := &scans{Batch: b}
+	r.index++
+	res, err := r.m.Apply(counted, r.index, f)
+	require.NoError(t, err)
+	require.NoError(t, r.m.Flush(b))
+	b.Commit()
+	require.EqualValues(t, len(uids)-1, res.Count)
+	require.Equal(t, []uint64{3}, decodeRanges(t, res.Missing))
+	require.Less(t, counted.n, 10)
+	box, _, err := r.view().Mailbox(alice)
+	require.NoError(t, err)
+	require.EqualValues(t, n-len(uids), box.Messages)
+	require.NoError(t, r.view().Entries(box.Box, 0, func(uid uint64, _ *pb.Entry) bool {
+		require.Zero(t, uid%2)
+		return true
+	}))
+}

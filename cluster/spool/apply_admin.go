@@ -378,7 +378,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	t.sweepAudit(limit, res)
 	t.sweepFailures(limit, res)
 	t.sweepRetention(limit, res)
-	t.scan([]byte{kGarbage}, 1, func(k, v []byte) { t.sweepBox(k, v, limit, res) })
+	t.sweepBoxes(limit, res)
 	t.sweepTwins(limit, res)
 	t.sweepGrey(limit, res)
 	t.sweepCerts(limit, res)
@@ -448,9 +448,23 @@ func (t *tx) sweepAudit(limit int, res *pb.Result) {
 	t.count(CountAuditBytes, max(size, 0)-t.counters[CountAuditBytes])
 }
 
+// boxesPerSweep is how many boxes without an account one Sweep looks at.
+const boxesPerSweep = 100
+
+// sweepBoxes empties boxes without an account, at most limit entries in all.
+func (t *tx) sweepBoxes(limit int, res *pb.Result) {
+	t.scan([]byte{kGarbage}, boxesPerSweep, func(k, v []byte) {
+		if limit > 0 {
+			n := t.sweepBox(k, v, limit)
+			limit -= n
+			res.Count += uint32(n)
+		}
+	})
+}
+
 // sweepBox deletes entries of a dropped account or of a large Remove, and the
-// mark when none is left.
-func (t *tx) sweepBox(mark, why []byte, limit int, res *pb.Result) {
+// mark when none is left. It returns how many entries it deleted.
+func (t *tx) sweepBox(mark, why []byte, limit int) int {
 	box := binary.BigEndian.Uint64(mark[1:])
 	n := 0
 	t.scan(keyBox(kEntry, box), limit, func(k, v []byte) {
@@ -464,5 +478,5 @@ func (t *tx) sweepBox(mark, why []byte, limit int, res *pb.Result) {
 	if n < limit {
 		t.del(mark)
 	}
-	res.Count += uint32(n)
+	return n
 }

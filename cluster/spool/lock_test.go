@@ -337,3 +337,23 @@ func TestLargeRemoveOfAMailboxWithHoles(t *testing.T) {
 		return true
 	}))
 }
+
+// TestManyGravesAreSweptAtOnce: one Sweep does not stop at the first box that is
+// to be emptied, or what is deleted faster than it comes would fill the disk.
+func TestManyGravesAreSweptAtOnce(t *testing.T) {
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	for i := range 5 {
+		address := fmt.Sprintf("u%d@here.example", i)
+		r.user(address)
+		for k := range 10 {
+			r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i), byte(k)}, one, nil, address), []byte("body"))
+		}
+		require.Equal(t, pb.Code_OK, r.do(spool.KindDropAccount, &pb.DropAccount{Address: address}).Code)
+	}
+	require.EqualValues(t, 25, r.do(spool.KindSweep, &pb.Sweep{Limit: 25}).Count, "bounded all the same")
+	require.EqualValues(t, 25, r.counter(spool.CountMailboxMessages))
+	require.EqualValues(t, 25, r.do(spool.KindSweep, &pb.Sweep{Limit: 26}).Count)
+	require.Zero(t, r.counter(spool.CountMailboxMessages))
+	require.Zero(t, countKeys(r, 'x')+countKeys(r, 'g'))
+}

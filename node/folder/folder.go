@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,9 +73,15 @@ func (f *Folder) List(ctx context.Context) (*List, error) {
 	}
 	l := &List{dir: f.dir}
 	seen := make(map[string]known, len(entries))
+	stop := func(err error) (*List, error) {
+		// The next one to come goes on from here, or a folder that takes longer
+		// to read than a login may last would never be read.
+		maps.Copy(f.known, seen)
+		return nil, err
+	}
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return stop(err)
 		}
 		if !e.Type().IsRegular() || !strings.EqualFold(filepath.Ext(e.Name()), ".eml") {
 			continue
@@ -84,7 +91,7 @@ func (f *Folder) List(ctx context.Context) (*List, error) {
 			continue // it has gone just now
 		}
 		if err != nil {
-			return nil, err
+			return stop(err)
 		}
 		seen[e.Name()] = one
 		l.files = append(l.files, file{e.Name(), one})

@@ -2,6 +2,8 @@ package folder
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -125,11 +127,41 @@ func TestKnown(t *testing.T) {
 	require.NotEqual(t, uid, list(t, f).UID(0), "a file that is just being written is")
 }
 
+// brief is a context that ends after a number of looks at it.
+type brief struct {
+	context.Context
+	left int
+}
+
+func (b *brief) Err() error {
+	if b.left--; b.left < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// TestALargeFolderIsReadInTheEnd: a login lasts only so long, and the next one
+// goes on where it stopped.
+func TestALargeFolderIsReadInTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	f := Open(dir)
+	old := time.Now().Add(-time.Hour)
+	for i := range 5 {
+		name := fmt.Sprintf("%d.eml", i)
+		write(t, dir, name, "A: 1\n")
+		require.NoError(t, os.Chtimes(filepath.Join(dir, name), old, old))
+	}
+	_, err := f.List(&brief{t.Context(), 3})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Len(t, f.known, 3)
+	require.Equal(t, 5, list(t, f).Len())
+}
+
 func TestLines(t *testing.T) {
 	long := strings.Repeat("x", 40<<10)
 	for in, want := range map[string]string{
 		"": "", "a": "a\r\n", "a\n": "a\r\n", "a\r\n": "a\r\n", "a\r": "a\r\n", "\n": "\r\n", "\r\n": "\r\n", "\n\n": "\r\n\r\n",
-		"a\rb\n": "a\rb\r\n", "\r\r\n": "\r\r\n", "a\n\r\nb": "a\r\n\r\nb\r\n", long: long + "\r\n", long + "\r\n": long + "\r\n",
+		"a\rb\n": "a\rb\r\n", "\r\r\n": "\r\r\n", "a\x00": "a\x00\r\n", "a\n\x00": "a\r\n\x00\r\n", "\x00": "\x00\r\n", "a\n\r\nb": "a\r\n\r\nb\r\n", long: long + "\r\n", long + "\r\n": long + "\r\n",
 		strings.Repeat("y", 32<<10-1) + "\r\nz\n": strings.Repeat("y", 32<<10-1) + "\r\nz\r\n",
 	} {
 		var out bytes.Buffer

@@ -12,11 +12,13 @@ type lines struct {
 	in   *bufio.Reader
 	rest []byte // of the last piece, for Read
 	next []byte // follows rest
-	last byte   // handed out; 0: nothing yet
+	last byte   // handed out; a line end before anything was
 	end  bool
 }
 
-func newLines(r io.Reader) *lines { return &lines{in: bufio.NewReaderSize(r, 32<<10)} }
+func newLines(r io.Reader) *lines {
+	return &lines{in: bufio.NewReaderSize(r, 32<<10), last: '\n'}
+}
 
 var crlf = []byte("\r\n")
 
@@ -56,7 +58,7 @@ func (l *lines) finish(text []byte) (last, end []byte, err error) {
 		l.last = text[len(text)-1]
 	}
 	switch l.last {
-	case 0, '\n':
+	case '\n':
 		return nil, nil, io.EOF
 	case '\r':
 		return text, crlf[1:], nil

@@ -21,6 +21,7 @@ import (
 const (
 	returnRecipients = 200       // in one report
 	returnOctets     = 128 << 10 // of reports in one command
+	returnMost       = 240 << 10 // of one report, which must fit a command
 )
 
 // returning is what one message gives back: some of its recipients, which one
@@ -75,20 +76,42 @@ func (m *managing) giveBack(ctx context.Context, back []*returning) error {
 		if gctx.Err() != nil {
 			break
 		}
-		if err := m.write(r); err != nil {
+		written, err := m.written(r)
+		if err != nil {
 			send()
 			return errors.Join(err, g.Wait())
 		}
-		if n := proto.Size(r.record); size > 0 && size+n > returnOctets {
-			send()
-			size = n
-		} else {
-			size += n
+		for _, r := range written {
+			n := proto.Size(r.record)
+			if size > 0 && size+n > returnOctets {
+				send()
+			}
+			group, size = append(group, r), size+n
 		}
-		group = append(group, r)
 	}
 	send()
 	return g.Wait()
+}
+
+// written is write in as many pieces as it takes for each report to fit a command:
+// addresses and what the sender called them can be long.
+func (m *managing) written(r *returning) ([]*returning, error) {
+	err := m.write(r)
+	n := len(r.record.Recipients)
+	if err != nil || n == 1 || proto.Size(r.record) <= returnMost {
+		return []*returning{r}, err
+	}
+	half := func(from, to int, counts bool) ([]*returning, error) {
+		return m.written(&returning{id: r.id, counts: counts, record: &pb.Bouncing{
+			Id: r.id[:], Recipients: r.record.Recipients[from:to], Attempts: r.record.Attempts[from:to],
+		}})
+	}
+	first, err := half(0, n/2, r.counts)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := half(n/2, n, false)
+	return append(first, rest...), err
 }
 
 // write makes the report on what a message gives back. There is none where

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +85,28 @@ func TestBounceToARemoteSenderIsQueued(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, page[0].Sender, "with the null reverse-path")
 	require.Equal(t, "n1", page[0].Owner)
+}
+
+// TestBounceOfLongNames: what does not fit one report goes into several.
+func TestBounceOfLongNames(t *testing.T) {
+	w := newWorld(t)
+	id := w.newID()
+	var to []*pb.Recipient
+	for i := range 200 {
+		to = append(to, &pb.Recipient{Address: fmt.Sprintf("x%d@%sfar.test", i, strings.Repeat("y.", 110)), Original: "rfc822;" + strings.Repeat("o", 490)})
+	}
+	w.do(spool.KindAccept, &pb.Accept{
+		Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: id[:], Sender: "alice@example.test"}, Recipients: to,
+	}, []byte("Subject: z\r\n\r\n"))
+	res := w.manage(admin.QueueAction{Action: admin.ActionBounce, IDs: texts(id), Reason: strings.Repeat("r", 512)})
+	require.Equal(t, 1, res.Changed)
+	require.Empty(t, res.Refused)
+	require.Empty(t, w.states())
+	all := w.inbox()
+	require.Greater(t, len(all), 1)
+	for i := range 200 {
+		require.Equal(t, 1, strings.Count(strings.Join(all, ""), fmt.Sprintf("Final-Recipient: rfc822; x%d@", i)))
+	}
 }
 
 // TestBounceIsFenced: what was tried since the operator looked is not reported

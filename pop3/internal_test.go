@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -275,4 +276,18 @@ func TestLangTags(t *testing.T) {
 		_, ok := findLang(tag)
 		require.False(t, ok, tag)
 	}
+}
+
+// TestPOP2AnswersBeforeItIsCut: what was answered to QUIT goes out although the
+// server stops at that moment; the deletions are done.
+func TestPOP2AnswersBeforeItIsCut(t *testing.T) {
+	here, there := net.Pipe()
+	p := &pop2{conn: &conn{raw: here, nc: here, out: []byte("+ bye\r\n"), closing: true, dead: &reason{text: tStopping}}}
+	go func() {
+		p.hangUp(nil)
+		_ = here.Close()
+	}()
+	said, err := io.ReadAll(there)
+	require.NoError(t, err)
+	require.Equal(t, "+ bye\r\n", string(said))
 }

@@ -88,13 +88,15 @@ func (p *pop2) cutWords(silent bool) {
 	c.mu.Lock()
 	why := *c.dead
 	c.mu.Unlock()
-	if silent || c.closing || c.outErr != nil {
+	if silent || c.outErr != nil {
 		return
 	}
 	if why.words == "" {
 		why.words = texts[why.text][english]
 	}
-	c.say(append(p.line(), "- "+oneLine(why.words)...))
+	if !c.closing { // else the last words are said, but perhaps not sent
+		c.say(append(p.line(), "- "+oneLine(why.words)...))
+	}
 	_ = c.raw.SetWriteDeadline(time.Now().Add(lastWords))
 	_, _ = c.nc.Write(c.out)
 	c.out = c.out[:0]
@@ -238,7 +240,11 @@ func (p *pop2) release(ending bool) bool {
 		return true
 	}
 	if err := c.commit(list, ending || len(list) > 0); err != nil {
-		p.fail("deletions could not be saved")
+		if errors.Is(err, ErrUncertain) {
+			p.fail("it is not known whether the deletions were saved")
+		} else {
+			p.fail("deletions could not be saved")
+		}
 		return false
 	}
 	if ending {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
@@ -79,6 +80,9 @@ func (f *folderDrop) ReadOnly() bool { return true }
 func (f *folderDrop) Retention() pop3.Retention {
 	return pop3.Retention{Announce: true, Never: true}
 }
+
+// LoginDelay implements pop3.Delayer.
+func (f *folderDrop) LoginDelay() time.Duration { return f.lock.LoginDelay() }
 
 // Owner implements pop3.Owner.
 func (f *folderDrop) Owner() string { return f.lock.Owner() }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -53,6 +54,11 @@ func TestFolderInPlaceOfAMailbox(t *testing.T) {
 	require.Equal(t, pop3.Retention{Announce: true, Never: true}, m.(pop3.Keeper).Retention())
 	require.Equal(t, "alice@example.test", m.(pop3.Owner).Owner())
 	require.NoError(t, m.Commit(t.Context(), nil, true))
+	w.change(func(a *pb.Account) { a.LoginDelayMs = 1 })
+	m = w.mustLogin()
+	require.Equal(t, time.Millisecond, m.(pop3.Delayer).LoginDelay())
+	require.NoError(t, m.Close())
+	w.change(func(a *pb.Account) { a.LoginDelayMs = 0 })
 
 	require.NoError(t, os.RemoveAll(dir))
 	_, err = w.login()

@@ -86,6 +86,13 @@ func (im *userImporting) one(ctx context.Context, u mailfile.User) error {
 	if im.domain != "" && !strings.Contains(address, "@") {
 		address += "@" + im.domain
 	}
+	path := ""
+	if im.mail != "" { // before the user is there, so that the same command finds what it could not
+		var err error
+		if path, err = mailfile.MailboxOf(im.mail, u.Login); err != nil {
+			return err
+		}
+	}
 	fresh, err := im.add(ctx, address, u.Password)
 	if err != nil {
 		return err
@@ -95,12 +102,8 @@ func (im *userImporting) one(ctx context.Context, u mailfile.User) error {
 		return nil
 	}
 	im.done.Added = append(im.done.Added, address)
-	if im.mail == "" {
+	if path == "" {
 		return nil
-	}
-	path, err := mailfile.MailboxOf(im.mail, u.Login)
-	if err != nil || path == "" {
-		return err
 	}
 	return im.letters(ctx, path, address)
 }
@@ -129,8 +132,8 @@ func (im *userImporting) letters(ctx context.Context, path, address string) erro
 	into := imported{User: address}
 	err := im.importPath(ctx, im.client, path, 0, &into)
 	im.done.Messages += into.Messages
-	if err != nil && into.Messages > 0 {
+	if err != nil { // the user is there, so this command leaves the mail alone next time
 		return fmt.Errorf("%w\n'relayctl mailbox import --skip %d %s %s' goes on with its mail", err, into.Messages, clean(address), clean(path))
 	}
-	return err
+	return nil
 }

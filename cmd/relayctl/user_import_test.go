@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/node/admin"
 )
 
 func TestUserImport(t *testing.T) {
@@ -36,4 +38,24 @@ func TestUserImport(t *testing.T) {
 	_, stderr, code = w.ctl(t, "", args...)
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "line 1")
+}
+
+// TestUserImportThatFails: who was added is left alone the next time, so the mail
+// that did not come along is named, were it all of it.
+func TestUserImportThatFails(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	users, folder := filepath.Join(dir, "userinfo.txt"), filepath.Join(dir, "dora")
+	require.NoError(t, os.WriteFile(users, []byte("dora secret1\n"), 0o600))
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "my_mailbox.txt"), []byte("From: a\nTo: b\n.\n"), 0o600))
+	w.Fail = func(call string) error {
+		if call == "PutMail" {
+			return admin.Invalid("not this one")
+		}
+		return nil
+	}
+	_, stderr, code := w.ctl(t, "", "user", "import", users, "--domain", "example.test", "--mail", dir)
+	require.NotZero(t, code)
+	require.Contains(t, stderr, "'relayctl mailbox import --skip 0 dora@example.test "+filepath.Join(folder, "my_mailbox.txt")+"' goes on")
 }

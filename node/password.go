@@ -168,6 +168,7 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 		return a
 	}
 	better := proto.CloneOf(a)
+	var index uint64 // of the refusal
 	err := func() (err error) {
 		if better.Scram, err = newScramKeys(secret); err != nil {
 			return err
@@ -182,7 +183,7 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 			Account: better, Update: true, ExpectChanged: a.Changed,
 		})
 		if err == nil && res.Code != pb.Code_OK {
-			err = errors.New(res.Text)
+			index, err = res.Index, errors.New(res.Text)
 		}
 		if err == nil {
 			better.Changed = res.Index
@@ -190,10 +191,30 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 		return err
 	}()
 	if err != nil {
+		if now := p.improved(ctx, r, a, secret, index); now != nil {
+			return now
+		}
 		log.Info("the stored password stays in its old form", zap.String("user", a.Address), zap.Error(err))
 		return a
 	}
 	return better
+}
+
+// improved returns an account that somebody else, or an attempt whose answer got
+// lost, has brought up to date meanwhile; nil where that is not so. Who holds on
+// to the old hash is taken for somebody whose password was changed.
+func (p *passwords) improved(ctx context.Context, r replica, a *pb.Account, secret string, index uint64) *pb.Account {
+	if r.WaitApplied(ctx, index) != nil {
+		return nil
+	}
+	now, err := lookupAccount(r, a.Address)
+	if err != nil || now == nil || now.Disabled || now.Password == a.Password {
+		return nil
+	}
+	if ok, err := p.verify(ctx, now, secret); err != nil || !ok {
+		return nil
+	}
+	return now
 }
 
 // hash is hashPassword in one of the slots.

@@ -48,6 +48,25 @@ func TestImproveLosesAgainstAChange(t *testing.T) {
 	require.Equal(t, "$argon2id$other", w.account().Password)
 }
 
+// TestImproveMeetsAnImprovement: of two first logins at once, or where the answer
+// got lost, none is left with a hash by which its session can not be woken.
+func TestImproveMeetsAnImprovement(t *testing.T) {
+	l := newLossy(t)
+	old, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	require.NoError(t, err)
+	l.change(func(a *pb.Account) { a.Password, a.Scram = string(old), nil })
+	stale := l.account()
+	l.lose[spool.KindPutAccount] = true
+	m := l.mustLogin()
+	require.NoError(t, m.Commit(t.Context(), nil, true))
+	m, err = m.Wake(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+	l.lose[spool.KindPutAccount] = false
+	got := l.drops.passwords.improve(t.Context(), l, "n1", stale, "secret", l.drops.log)
+	require.Equal(t, l.account().Password, got.Password)
+}
+
 func TestScramKeysOfNobody(t *testing.T) {
 	w := newDropWorld(t)
 	w.must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", CaKey: []byte("secret")}})

@@ -29,6 +29,7 @@ import (
 // process is gone, and a third of a heartbeat will do.
 type vigil struct {
 	c       *Cluster
+	ask     func(ctx context.Context, node string) (report, error)
 	stood   uint64 // term in which we stood: once is enough
 	knocked time.Time
 	gone    string    // leader that nothing listens for
@@ -37,9 +38,11 @@ type vigil struct {
 	yieldIn uint64
 }
 
+func newVigil(c *Cluster) *vigil { return &vigil{c: c, ask: c.askReport} }
+
 // watchLeader runs the vigil until ctx ends.
 func (c *Cluster) watchLeader(ctx context.Context) {
-	v := &vigil{c: c}
+	v := newVigil(c)
 	tick := time.NewTicker(max(c.t.Heartbeat/12, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -60,22 +63,36 @@ func (c *Cluster) watchLeader(ctx context.Context) {
 
 // due reports whether this node should stand now.
 func (v *vigil) due(ctx context.Context) bool {
-	r := v.c.raft
-	term, silent := r.CurrentTerm(), v.c.silence()
-	_, leader := r.LeaderWithID()
-	if r.State() != raft.Follower || leader == "" || string(leader) == v.c.id.Node || term == v.stood || silent < v.c.t.Heartbeat/3 {
+	term, silent := v.c.raft.CurrentTerm(), v.c.silence()
+	leader := v.follows()
+	if leader == "" || leader == v.c.id.Node || term == v.stood || silent < v.c.t.Heartbeat/3 {
 		return false
 	}
 	// Just before raft's own timers can run out: who stands by those waits for
 	// votes that it can't get yet.
 	enough := v.c.t.LeaderLease + (v.c.t.Heartbeat-v.c.t.LeaderLease)/4
 	if silent < enough {
-		if !v.dead(ctx, string(leader), term) {
+		if !v.dead(ctx, leader, term) {
 			return false
 		}
 		enough = v.c.t.Heartbeat / 3
 	}
-	return v.agreed(ctx, string(leader), term, enough)
+	if !v.agreed(ctx, leader, term, enough) {
+		return false
+	}
+	// Asking takes its time. Who stands although it has heard a leader
+	// meanwhile, or leads itself by now, brings that leader down: the others vote
+	// whether they have one or not.
+	return v.follows() == leader && v.c.raft.CurrentTerm() == term && v.c.silence() >= silent
+}
+
+// follows returns the leader that this node follows, empty where it follows none.
+func (v *vigil) follows() string {
+	_, leader := v.c.raft.LeaderWithID()
+	if v.c.raft.State() != raft.Follower {
+		return ""
+	}
+	return string(leader)
 }
 
 // dead reports whether nothing listens at the leader's address: whoever led
@@ -129,7 +146,7 @@ func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough t
 		}
 		asked++
 		v.c.goRun(func() {
-			r, err := v.c.askReport(ctx, node)
+			r, err := v.ask(ctx, node)
 			if err != nil {
 				r = report{}
 			}

@@ -1,0 +1,144 @@
+package disk
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+// outage runs a log whose power may fail at each step of a write to segments,
+// and looks at what would be found then. Of what was not synced, any part may
+// have reached the disk.
+type outage struct {
+	t           *testing.T
+	r           *rand.Rand
+	dir         string
+	grow        int64
+	disk        forgetful
+	log         *Log
+	first, last uint64               // promised
+	want        map[uint64]*raft.Log // of those
+}
+
+// unsafeFile tells the outage of its steps.
+type unsafeFile struct {
+	*forgetfulFile
+	o *outage
+}
+
+func (f unsafeFile) WriteAt(b []byte, at int64) (int, error) {
+	defer f.o.step()
+	return f.forgetfulFile.WriteAt(b, at)
+}
+
+func (f unsafeFile) Sync() error {
+	defer f.o.step()
+	return f.forgetfulFile.Sync()
+}
+
+func (o *outage) openSegment(path string) (segmentFile, error) {
+	f, err := o.disk.open(path)
+	if err != nil {
+		return nil, err
+	}
+	o.step()
+	return unsafeFile{f.(*forgetfulFile), o}, nil
+}
+
+func (o *outage) open(dir string, change ...func(*LogOptions)) *Log {
+	return openLog(o.t, dir, append(change, func(lo *LogOptions) {
+		lo.segmentBytes, lo.CacheBytes, lo.GrowTo, lo.StallAfter = 64<<10, 1, o.grow, time.Hour
+	})...)
+}
+
+func (o *outage) reopen() {
+	o.log = o.open(o.dir, func(lo *LogOptions) { lo.openSegment = o.openSegment })
+}
+
+// step now and then looks at what a power cut would leave.
+func (o *outage) step() {
+	if o.last == 0 || o.r.IntN(12) != 0 {
+		return
+	}
+	dir := o.t.TempDir()
+	require.NoError(o.t, os.CopyFS(dir, os.DirFS(o.dir)))
+	for _, f := range o.disk.files {
+		for _, w := range f.pending {
+			// A file that was renamed has been synced.
+			half, err := os.OpenFile(filepath.Join(dir, filepath.Base(f.f.Name())), os.O_WRONLY, 0)
+			require.NoError(o.t, err)
+			from := o.r.IntN(len(w.data) + 1)
+			_, err = half.WriteAt(w.data[from:], w.at+int64(from))
+			require.NoError(o.t, err)
+			require.NoError(o.t, half.Close())
+		}
+	}
+	l := o.open(dir)
+	defer func() { require.NoError(o.t, l.Close()) }()
+	require.Equal(o.t, [2]uint64{o.first, o.last}, span(o.t, l))
+	more := large(o.last+1, 1+o.r.IntN(30000))
+	require.NoError(o.t, l.StoreLog(more))
+	o.check(l)
+	requireEntry(o.t, l, more)
+}
+
+func (o *outage) check(l *Log) {
+	for i := o.first; i <= o.last; i++ {
+		requireEntry(o.t, l, o.want[i])
+	}
+}
+
+func (o *outage) store(n int, term uint64) {
+	var all []*raft.Log
+	for i := range uint64(n) {
+		data := bytes.Repeat([]byte{byte(o.r.Uint32())}, []int{10, 1024 + o.r.IntN(40000)}[o.r.IntN(2)])
+		all = append(all, &raft.Log{Index: o.last + 1 + i, Term: term, Data: data})
+	}
+	require.NoError(o.t, o.log.StoreLogs(all))
+	for _, e := range all {
+		o.want[e.Index], o.last = e, e.Index
+	}
+}
+
+// TestPowerFailsAtAnyStep: whatever of a write was done, what was promised is
+// there, nothing else is, and the log goes on.
+func TestPowerFailsAtAnyStep(t *testing.T) {
+	seeds := uint64(4)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 3))
+			o := &outage{
+				t: t, r: r, dir: t.TempDir(), grow: []int64{-1, 512 << 10}[seed%2], first: 1, want: map[uint64]*raft.Log{},
+			}
+			o.reopen()
+			o.store(1, 1)
+			for term := range uint64(40) {
+				some := o.first + r.Uint64N(o.last-o.first+1) // stays
+				switch r.IntN(8) {
+				case 0:
+					require.NoError(t, o.log.DeleteRange(some+1, o.last))
+					o.last = some
+				case 1, 2:
+					require.NoError(t, o.log.DeleteRange(0, some-1))
+					o.first = some
+				case 3:
+					require.NoError(t, o.log.Close())
+					o.reopen()
+				default:
+					o.store(1+r.IntN(6), term+1)
+				}
+			}
+			o.check(o.log)
+		})
+	}
+}

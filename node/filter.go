@@ -146,15 +146,15 @@ func (in *intake) endFilter(ctx context.Context, trace int) error {
 	return in.edit(v, trace)
 }
 
-// edit changes the message as the filters wish. What a large one has sent ahead
-// can not be changed any more: it passes without the fields, for a filter that
-// marks everything must not keep large mail out for ever.
+// edit changes the message as the filters wish.
 func (in *intake) edit(v *milter.Verdict, trace int) error {
-	if !v.Changes() && v.Body == nil {
+	switch {
+	case !v.Changes() && v.Body == nil:
 		return nil
-	}
-	if in.chunks > 0 {
-		in.log.Warn("message is too large for the fields of a content filter", zap.String("id", in.id.String()), zap.Uint64("size", in.size))
+	case in.chunks > 0 && v.Body != nil:
+		return replyFilterLarge
+	case in.chunks > 0:
+		in.editTop(v, trace)
 		return nil
 	}
 	fields, body := in.sections(in.buf[trace:])
@@ -164,6 +164,24 @@ func (in *intake) edit(v *milter.Verdict, trace int) error {
 	}
 	in.buf = slices.Concat(v.Edit(in.buf[:trace], in.buf[trace:trace+fields]), gap, rest)
 	return nil
+}
+
+// maxEdited leaves room in a chunk for what screening puts on top.
+const maxEdited = 192 << 10
+
+// editTop changes what was held back of a large message. Where that is not its
+// whole header section, or would be too large, it passes without the fields: a
+// filter that marks everything must not keep such mail out for ever.
+func (in *intake) editTop(v *milter.Verdict, trace int) {
+	if len(in.top) > trace {
+		fields, _ := in.sections(in.top[trace:])
+		top := slices.Concat(v.Edit(in.top[:trace], in.top[trace:trace+fields]), in.top[trace+fields:])
+		if len(top) <= maxEdited {
+			in.top = top
+			return
+		}
+	}
+	in.log.Warn("header section is too large for the fields of a content filter", zap.String("id", in.id.String()), zap.Int("fields", in.head.fields))
 }
 
 // withCRLF brings the line ends of a new body into the form in which messages are kept.

@@ -254,10 +254,10 @@ func (in *intake) beginScreen(trace int, done bool) error {
 	return nil
 }
 
-// hold keeps the top of a large message back where something is to be put onto
+// hold keeps the top of a large message back where something may be put onto
 // it: chunks are known by their numbers, so the first one may be sent last.
 func (in *intake) hold(trace int) {
-	if !in.env.screen.tells() {
+	if !in.env.screen.tells() && in.env.filter == nil {
 		return
 	}
 	n := trace + in.head.end
@@ -271,21 +271,20 @@ func (in *intake) hold(trace int) {
 
 // endScreen puts what was found on top of the message.
 func (in *intake) endScreen(ctx context.Context) error {
-	if !in.env.screen.tells() {
-		return nil
+	var field []byte
+	if in.env.screen.tells() {
+		var err error
+		if field, in.found, err = in.env.screen.end(ctx); err != nil {
+			return err
+		}
 	}
-	field, found, err := in.env.screen.end(ctx)
-	if err != nil {
-		return err
-	}
-	in.found = found
-	if in.chunks == 0 {
+	if in.top == nil {
 		in.buf = slices.Insert(in.buf, 0, field...)
 		return nil
 	}
 	in.top = slices.Concat(field, in.top)
 	g, gctx := errgroup.WithContext(ctx)
-	err = in.proposeChunk(gctx, g, 0, in.top)
+	err := in.proposeChunk(gctx, g, 0, in.top)
 	return errors.Join(err, g.Wait())
 }
 

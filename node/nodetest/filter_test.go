@@ -42,6 +42,8 @@ func (c *censor) Body(m *wire.Modifier) (wire.Response, error) {
 		return wire.RespDiscard, nil
 	case "other":
 		return wire.RespContinue, m.ReplaceBody([]byte("another\ntext\n"))
+	case "empty":
+		return wire.RespContinue, m.ReplaceBody(nil)
 	case "move":
 		return wire.RespContinue, errors.Join(m.DeleteRecipient("<alice@example.test>"), m.AddRecipient("<bob@example.test>"))
 	}
@@ -95,8 +97,12 @@ func TestContentFilter(t *testing.T) {
 	send("later", 0, "451 4.7.1")
 	send("discard", 0, "250 2.0.0")
 	send("large", 600_000, "250 2.0.0")
-	require.Contains(t, newest("alice@example.test"), "Subject: large\r\n")
+	got = newest("alice@example.test")
+	require.Contains(t, got, "\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [large]\r\nX-Seen: by the censor\r\n\r\nxxx")
+	require.Contains(t, got[:strings.Index(got, "X-First")], "Received: ", "our trace stays above")
+	require.Len(t, got[strings.Index(got, "\r\n\r\n")+4:], 600_000+len("text\r\n"))
 	send("other", 600_000, "451 4.7.1")
+	send("empty", 600_000, "451 4.7.1")
 	send("reject", 600_000, "550 5.7.1 Message rejected")
 	require.Len(t, c.inbox("alice@example.test"), 2)
 	send("other", 0, "250")

@@ -218,6 +218,8 @@ func (s *screening) decide(r *verify.Result) error {
 		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.26", Text: fmt.Sprintf("Neither SPF nor DKIM says that this is from %s, which wants such mail refused (DMARC)", domain)}
 	case verify.RefuseSPF: // RFC 7372 §3.2
 		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.23", Text: fmt.Sprintf("%s does not send from your address (SPF)", domain)}
+	case verify.RefuseCrowd:
+		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "The From field names more domains than can be asked about"}
 	case verify.Unknown:
 		reply = &smtp.Reply{Code: 451, Enhanced: "4.4.3", Text: fmt.Sprintf("DNS does not say just now whether this is from %s, try again later", domain)}
 	default:

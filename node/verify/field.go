@@ -33,6 +33,9 @@ func (r *Result) Results() []string {
 	for i := range r.DMARC {
 		all = append(all, r.DMARC[i].String())
 	}
+	if r.Crowd {
+		all = append(all, "dmarc=permerror "+pair("reason", "too many authors"))
+	}
 	return all
 }
 
@@ -51,6 +54,9 @@ func (r *Result) Summary() string {
 			policy = " p=" + string(d.Policy)
 		}
 		words = append(words, fmt.Sprintf("dmarc=%s (%s%s)", d.Outcome, d.Domain, policy))
+	}
+	if r.Crowd {
+		words = append(words, "dmarc=permerror (too many authors)")
 	}
 	return strings.Join(words, " ")
 }

@@ -49,7 +49,8 @@ const maxAuthors = 8
 // authorDomains are the domains that the message claims to come from: most
 // often one. RFC 7489 §6.6.1 leaves it open what a message with several From
 // fields or authors deserves; each counts here, so that nobody hides behind
-// another. A field that can not be read counts with every domain in it.
+// another. A field that can not be read counts with every domain in it. One more
+// than maxAuthors says that there are too many.
 func authorDomains(section []byte) []string {
 	var all []string
 	for name, field := range fields(section) {
@@ -57,7 +58,7 @@ func authorDomains(section []byte) []string {
 			continue
 		}
 		for _, d := range addressDomains(value(field)) {
-			if d = asciiDomain(d); d != "" && !slices.Contains(all, d) && len(all) < maxAuthors {
+			if d = asciiDomain(d); d != "" && !slices.Contains(all, d) && len(all) <= maxAuthors {
 				all = append(all, d)
 			}
 		}
@@ -74,9 +75,14 @@ func addressDomains(text string) []string {
 		}
 		return all
 	}
+	seen := map[string]bool{}
 	for i, c := range []byte(text) {
-		if c == '@' && len(all) < maxAuthors {
-			all = append(all, domainAt(text[i+1:]))
+		if c != '@' {
+			continue
+		}
+		if d := domainAt(text[i+1:]); strings.Contains(d, ".") && !seen[d] {
+			seen[d] = true
+			all = append(all, d)
 		}
 	}
 	return all

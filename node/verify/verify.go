@@ -68,6 +68,8 @@ type Result struct {
 	SPF   SPF
 	DKIM  []Signature // in the order of the message; none: it is not signed
 	DMARC []DMARC     // of each domain in its From field; most often one
+	// Crowd: there are more domains in its From field than are asked about.
+	Crowd bool
 }
 
 // Check is the verification of one message. Its methods are called by one
@@ -82,6 +84,7 @@ type Check struct {
 	spf     SPF
 	dkim    *dkimCheck
 	authors []*author
+	crowd   bool // more of them than are asked about
 }
 
 // Begin starts to ask about a client and its sender. It does not wait. What was
@@ -101,7 +104,11 @@ func (v *Verifier) Begin(ctx context.Context, c Client) *Check {
 // and begins to ask about the message's author and signatures. The section is
 // not modified, and not used after Header returns.
 func (c *Check) Header(section []byte) {
-	for _, domain := range authorDomains(section) {
+	domains := authorDomains(section)
+	if c.crowd = len(domains) > maxAuthors; c.crowd {
+		domains = domains[:maxAuthors]
+	}
+	for _, domain := range domains {
 		a := &author{domain: domain}
 		c.authors = append(c.authors, a)
 		c.running.Go(func() {
@@ -132,7 +139,7 @@ func (c *Check) End(ctx context.Context) *Result {
 	defer late.Stop()
 	defer context.AfterFunc(ctx, c.cancel)()
 	c.running.Wait()
-	r := &Result{SPF: c.spf}
+	r := &Result{SPF: c.spf, Crowd: c.crowd}
 	if c.dkim != nil {
 		r.DKIM = c.dkim.results()
 	}

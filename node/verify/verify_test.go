@@ -220,7 +220,7 @@ func playCase(t *testing.T, parts map[string]string) string {
 	for i := range r.DKIM { // it depends on the time of signing
 		out = strings.ReplaceAll(out, r.DKIM[i].Tag, "TAG")
 	}
-	return out + strings.TrimSpace(fmt.Sprintf("%s %s", [...]string{"whatever", "refuse: dmarc", "refuse: spf", "unknown"}[wish], domain)) + "\n"
+	return out + strings.TrimSpace(fmt.Sprintf("%s %s", [...]string{"whatever", "refuse: dmarc", "refuse: spf", "unknown", "refuse: crowd"}[wish], domain)) + "\n"
 }
 
 // A body of any size goes by without being held.

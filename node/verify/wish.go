@@ -9,6 +9,7 @@ const (
 	RefuseDMARC             // the author's domain wants it refused
 	RefuseSPF               // that domain says nothing, but the sender's does not know the client
 	Unknown                 // it may be one of these: ask again later
+	RefuseCrowd             // more authors than are asked about: one of them may want it refused
 )
 
 // Wish returns what the domains want, and which of them. Where the author's
@@ -30,6 +31,8 @@ func (r *Result) Wish() (Wish, string) {
 		published = published || d.Outcome != None
 	}
 	switch {
+	case r.Crowd: // RFC 7489 §6.6.1
+		return RefuseCrowd, ""
 	case unknown != nil:
 		return Unknown, unknown.Domain
 	case published || r.SPF.Outcome != Fail && r.SPF.Outcome != TempError:

@@ -102,10 +102,10 @@ func (in *intake) beginFilter(ctx context.Context, trace int, done bool) error {
 	if f == nil {
 		return nil
 	}
-	fields, body := in.sections(in.buf[trace:])
-	if !done && body == len(in.buf)-trace {
+	if !done && !in.head.whole {
 		return replyFilterHeader // its end is out of sight
 	}
+	fields, body := in.sections(in.buf[trace:])
 	f.Header(ctx, in.id.String(), in.buf[trace:trace+fields])
 	f.Body(ctx, in.buf[trace+body:])
 	return nil

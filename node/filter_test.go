@@ -1,0 +1,29 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/node/milter"
+)
+
+// A header section whose end is not at hand, cut inside a field's name: the rest
+// of it must not pass for the body.
+func TestFilterSeesWholeHeader(t *testing.T) {
+	for text, want := range map[string]error{
+		"Subject: s\r\nX-Hid":        replyFilterHeader,
+		"Subject: s\r\nX-Hid: x":     replyFilterHeader,
+		"Subject: s\r\n\r":           replyFilterHeader,
+		"Subject: s\r\n\r\n":         nil,
+		"Subject: s\r\n\r\nX-Hid: x": nil,
+	} {
+		in := &intake{env: &envelope{filter: new(milter.Transaction)}, buf: []byte(text), head: parseHeader([]byte(text))}
+		got := in.beginFilter(t.Context(), 0, false)
+		if want == nil {
+			require.NoError(t, got, "%q", text)
+			continue
+		}
+		require.ErrorIs(t, got, want, "%q", text)
+	}
+}

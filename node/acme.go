@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -36,6 +37,8 @@ type authority struct {
 	leads   func() bool
 	every   time.Duration // between two looks; what failed is not tried again for a minute
 	log     *zap.Logger
+	over    context.Context // when run has ended
+	end     context.CancelFunc
 
 	mu    sync.Mutex
 	certs map[string]servedCert // by host
@@ -55,6 +58,7 @@ func newAuthority(c config.ACME, r replica, leads func() bool, log *zap.Logger) 
 		return nil, nil
 	}
 	a := &authority{replica: r, leads: leads, every: 2 * time.Minute, log: log, certs: map[string]servedCert{}}
+	a.over, a.end = context.WithCancel(context.Background())
 	for _, h := range c.Hosts {
 		a.hosts = append(a.hosts, asciiDomain(h))
 	}
@@ -72,27 +76,50 @@ func newAuthority(c config.ACME, r replica, leads func() bool, log *zap.Logger) 
 	}
 	a.manager = &autocert.Manager{
 		Prompt: autocert.AcceptTOS, Cache: certCache{r}, HostPolicy: autocert.HostWhitelist(a.hosts...), Email: c.Email,
-		Client: &acme.Client{DirectoryURL: c.Directory, HTTPClient: &http.Client{Transport: leaderOnly{leads, transport}, Timeout: time.Minute}},
+		Client: &acme.Client{DirectoryURL: c.Directory, HTTPClient: &http.Client{Transport: leaderOnly{leads, a.over, transport}, Timeout: time.Minute}},
 	}
 	return a, nil
 }
 
 // leaderOnly lets nobody but the leader talk to the CA: timers of a node that
-// led before may still run out.
+// led before may still run out. The manager knows no context, so what is under
+// way when the node stops is cut off here.
 type leaderOnly struct {
 	leads func() bool
+	over  context.Context
 	http.RoundTripper
 }
 
 func (l leaderOnly) RoundTrip(r *http.Request) (*http.Response, error) {
-	if !l.leads() {
+	if l.over.Err() != nil || !l.leads() {
 		return nil, errNotLeader
 	}
-	return l.RoundTripper.RoundTrip(r)
+	ctx, cancel := context.WithCancel(r.Context())
+	stop := context.AfterFunc(l.over, cancel)
+	release := func() { stop(); cancel() }
+	res, err := l.RoundTripper.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		release()
+		return nil, err
+	}
+	res.Body = &cutBody{res.Body, release}
+	return res, nil
+}
+
+// cutBody is the body of an answer that ends with the node.
+type cutBody struct {
+	io.ReadCloser
+	release func()
+}
+
+func (b *cutBody) Close() error {
+	defer b.release()
+	return b.ReadCloser.Close()
 }
 
 // run sees to it that there is a certificate for each host, while this node
-// leads, until ctx ends.
+// leads, until ctx ends. It does not wait for an order then: a CA may tell us to
+// ask again in minutes, and a node that stops must not hang by that.
 func (a *authority) run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -102,18 +129,32 @@ func (a *authority) run(ctx context.Context) error {
 			next = time.Time{} // whoever comes to lead looks at once
 		} else if now.After(next) {
 			next = now.Add(a.every)
-			for _, host := range a.hosts {
-				if ctx.Err() == nil {
-					a.order(host)
-				}
+			select {
+			case <-a.orderAll(ctx):
+			case <-ctx.Done():
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			a.end()
 			return nil
 		}
 	}
+}
+
+// orderAll closes what it returns when it has looked at all hosts.
+func (a *authority) orderAll(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, host := range a.hosts {
+			if ctx.Err() == nil {
+				a.order(host)
+			}
+		}
+	}()
+	return done
 }
 
 // order asks for a host's certificate as a client would; the manager orders it

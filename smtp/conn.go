@@ -116,14 +116,14 @@ func (c *conn) run(ctx context.Context) {
 	if c.cfg.ImplicitTLS && !c.handshake() {
 		return
 	}
-	if !c.open() {
-		return
-	}
 	defer func() {
 		if c.sess != nil {
 			_ = c.sess.Close()
 		}
 	}()
+	if !c.open() {
+		return
+	}
 	c.loop()
 }
 

@@ -38,7 +38,8 @@ func TestGreetPauseIsAsLongAsItIs(t *testing.T) {
 
 // A client that hangs up in the pause, and a server that stops in it.
 func TestGreetPauseEndsEarly(t *testing.T) {
-	s, addr := start(t, ServerConfig{Backend: &testBackend{}, GreetPause: time.Hour})
+	backend := &testBackend{}
+	s, addr := start(t, ServerConfig{Backend: backend, GreetPause: time.Hour})
 	gone, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	require.NoError(t, gone.Close())
@@ -51,6 +52,7 @@ func TestGreetPauseEndsEarly(t *testing.T) {
 	said, err := io.ReadAll(conn)
 	require.NoError(t, err)
 	require.Equal(t, "421 mx.example.test is shutting down, try again later\r\n", string(said))
+	require.Equal(t, []string{"close", "close"}, backend.log, "sessions end, greeted or not")
 }
 
 // Who is over a limit costs no handshake.

@@ -348,6 +348,7 @@ func (in *intake) fit(ctx context.Context, h *pb.Accept) error {
 		return nil
 	}
 	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(chunksInFlight)
 	if err := in.sendChunk(gctx, g); err != nil {
 		_ = g.Wait()
 		return err

@@ -286,6 +286,7 @@ func (in *intake) endScreen(ctx context.Context) error {
 	}
 	in.top = slices.Concat(field, in.top)
 	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(chunksInFlight)
 	err := in.proposeChunk(gctx, g, 0, in.top)
 	return errors.Join(err, g.Wait())
 }

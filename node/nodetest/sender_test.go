@@ -145,6 +145,13 @@ func TestWhoSends(t *testing.T) {
 		require.NotEmpty(t, idOf(d.mail("a@careful.example", "carol@strict.test", "From: a@careful.example\r\n\r\nx\r\n")))
 		require.Contains(t, results(c.last("carol@strict.test"))[0], "dmarc=fail (p=quarantine dis=quarantine)")
 	})
+	t.Run("more authors than are asked about", func(t *testing.T) {
+		d := c.stranger()
+		crowd := "From: s@a.example, s@b.example, s@c.example, s@d.example, s@e.example, s@f.example, s@g.example, s@h.example\r\nFrom: a@bank.example\r\n\r\nx\r\n"
+		require.Contains(t, d.mail("a@good.example", "carol@strict.test", crowd), "550 5.7.1 The From field")
+		require.NotEmpty(t, idOf(d.mail("a@good.example", "alice@example.test", crowd)))
+		require.Contains(t, results(c.last("alice@example.test"))[0], `dmarc=permerror reason="too many authors"`)
+	})
 	t.Run("SPF alone counts where the author's domain says nothing", func(t *testing.T) {
 		d := c.stranger()
 		require.Contains(t, d.mail("a@old.example", "carol@strict.test", "From: a@old.example\r\n\r\nx\r\n"), "550 5.7.23 ")

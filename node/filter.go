@@ -151,8 +151,6 @@ func (in *intake) edit(v *milter.Verdict, trace int) error {
 	switch {
 	case !v.Changes() && v.Body == nil:
 		return nil
-	case in.chunks > 0 && v.Body != nil:
-		return replyFilterLarge
 	case in.chunks > 0:
 		in.editTop(v, trace)
 		return nil

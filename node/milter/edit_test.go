@@ -46,6 +46,7 @@ func TestEdit(t *testing.T) {
 	require.Equal(t, trace+section+"X-B: a\r\n\tb: c\r\n\t\r\n d\r\n", run(header(wire.ActAddHeader, 0, "X-B", "a\nb: c\r\n\n d\n")), "lines never begin a field")
 	require.Equal(t, trace+"X-Quarantine: virus found\r\n"+section, strings.Replace(run(wire.ModifyAction{Code: wire.ActQuarantine, Reason: "virus\nfound"}), "X-Quarantine: virus found\r\n"+trace, trace+"X-Quarantine: virus found\r\n", 1))
 	require.ErrorIs(t, (&Verdict{}).take([]wire.ModifyAction{{Code: wire.ActReplBody, Body: make([]byte, 60)}, {Code: wire.ActReplBody, Body: make([]byte, 60)}}, 100), errBody)
+	require.ErrorIs(t, (&Verdict{}).take([]wire.ModifyAction{{Code: wire.ActReplBody}}, 0), errBody, "an empty body is another body, too")
 }
 
 func TestReplies(t *testing.T) {

@@ -220,7 +220,7 @@ func (v *Verdict) take(wishes []wire.ModifyAction, most int) error {
 	var body []byte
 	for _, w := range wishes {
 		if w.Code == wire.ActReplBody {
-			if body = append(body, w.Body...); len(body) > most {
+			if body = append(body, w.Body...); len(body) > most || most == 0 {
 				return errBody
 			}
 			if body == nil {

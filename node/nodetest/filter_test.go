@@ -5,10 +5,12 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	wire "github.com/emersion/go-milter"
 	"github.com/stretchr/testify/require"
 
+	"relay/node/admin"
 	"relay/node/config"
 )
 
@@ -110,6 +112,18 @@ func TestContentFilter(t *testing.T) {
 	send("move", 0, "250")
 	require.Contains(t, newest("bob@example.test"), "Subject: move")
 	require.Len(t, c.inbox("alice@example.test"), 3)
+
+	// What a list sends on of a large message is changed with it.
+	ctx := within(t, 30*time.Second)
+	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{}, admin.Alias{
+		Address: "list@example.test", Targets: []string{"bob@example.test", "x@far.example"}, Owner: "owner@example.test",
+	}))
+	body := strings.Repeat(strings.Repeat("y", 98)+"\r\n", 6000)
+	require.Contains(t, d.mail("s@far.example", "list@example.test", "From: s@far.example\r\nSubject: all\r\n\r\n"+body), "250 2.0.0")
+	require.NoError(t, c.Sink.Wait(ctx, 1))
+	for _, got := range []string{newest("bob@example.test"), c.Sink.Got()[0].Body} {
+		require.True(t, strings.HasSuffix(got, "\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [all]\r\nX-Seen: by the censor\r\n\r\n"+body))
+	}
 
 	stop()
 	d.play("C: MAIL FROM:<s@far.example>", "S: 451 4.7.1")

@@ -62,7 +62,7 @@ func startCensor(t *testing.T) (string, func()) {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
-	stop := func() { _ = server.Close(); _ = l.Close(); <-done }
+	stop := func() { _ = l.Close(); <-done }
 	t.Cleanup(stop)
 	return "inet:" + l.Addr().String(), stop
 }

@@ -37,7 +37,6 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- a.run(ctx) }()
 			<-asked
-			time.Sleep(10 * time.Millisecond) // so that the answer is there, or is waited for
 			stop()
 			select {
 			case err := <-done:

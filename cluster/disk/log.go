@@ -212,7 +212,11 @@ func createLog(path string, o LogOptions) error {
 	err = grow(tmp, o.GrowTo/boltShare)
 	if n := o.GrowTo * (boltShare - 1) / boltShare / o.segmentBytes; err == nil && n > 0 {
 		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, zeros: true, open: o.openSegment}
-		err = errors.Join(ahead.load(), ahead.fill(max(0, int(n)-len(ahead.spare))))
+		err = ahead.load()
+		if err == nil {
+			err = ahead.fill(max(0, int(n)-len(ahead.spare)))
+		}
+		err = errors.Join(err, ahead.close())
 	}
 	if err != nil {
 		// It is only slower without.

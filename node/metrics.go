@@ -60,6 +60,7 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_smtp_talked_total", "Of them: clients that talked before it.", s.Talked.Load(), "listener", l.Addr().String())
 			counterOf(out, "relay_smtp_messages_total", "Messages answered 250.", s.Messages.Load(), "listener", l.Addr().String())
 			counterOf(out, "relay_smtp_messages_refused_total", "Messages refused at the end of their data.", s.MessagesRefused.Load(), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_panics_total", "SMTP connections that ended by a fault of the server.", s.Panics.Load(), "listener", l.Addr().String())
 			counterOf(out, "relay_smtp_bytes_total", "Octets of messages answered 250.", s.Bytes.Load(), "listener", l.Addr().String())
 		}
 		if l.pop3 != nil {

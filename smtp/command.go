@@ -313,20 +313,24 @@ func (c *conn) expander() Expander {
 	return e
 }
 
-// query strips what VRFY and EXPN may have besides their argument.
-func query(arg []byte) string {
+// query strips what VRFY and EXPN may have besides their argument. utf8 says that
+// the answer may hold UTF-8 (RFC 6531 section 3.7.4).
+func query(arg []byte) (what string, utf8 bool) {
+	const param = " SMTPUTF8"
 	s := string(arg)
-	if cut, found := strings.CutSuffix(strings.ToUpper(s), " SMTPUTF8"); found { // RFC 6531 section 3.7.4
-		s = strings.TrimRight(s[:len(cut)], " ")
+	// Nothing of s but what has the parameter's length is put into another case:
+	// that changes the length of some letters.
+	if cut := len(s) - len(param); cut >= 0 && strings.EqualFold(s[cut:], param) && IsASCII(s[cut:]) {
+		s, utf8 = strings.TrimRight(s[:cut], " "), true
 	}
-	if strings.HasPrefix(s, "<") && strings.HasSuffix(s, ">") {
+	if len(s) >= 2 && s[0] == '<' && s[len(s)-1] == '>' {
 		s = s[1 : len(s)-1]
 	}
-	return s
+	return s, utf8
 }
 
 func (c *conn) vrfy(arg []byte) {
-	what := query(arg)
+	what, utf8 := query(arg)
 	v := c.verifier()
 	switch {
 	case what == "":
@@ -343,7 +347,22 @@ func (c *conn) vrfy(arg []byte) {
 		c.say(err, "Verify")
 		return
 	}
-	c.answer(250, "2.1.5", m.String())
+	c.tell(utf8, m)
+}
+
+// tell answers VRFY and EXPN, unless an address is not ASCII and the client did
+// not say that it takes that (RFC 6531 section 3.7.4.2). A name is worth less:
+// it gets its marks.
+func (c *conn) tell(utf8 bool, members ...Member) {
+	lines := make([]string, len(members))
+	for i, m := range members {
+		if !utf8 && !IsASCII(m.Address) {
+			c.answer(252, "2.6.8", "The address is not ASCII, ask with SMTPUTF8")
+			return
+		}
+		lines[i] = m.String()
+	}
+	c.out = appendReply(c.out, &Reply{Code: 250, Enhanced: "2.1.5", Text: strings.Join(lines, "\n")}, utf8)
 }
 
 // String returns the member as VRFY and EXPN show it.
@@ -355,7 +374,7 @@ func (m Member) String() string {
 }
 
 func (c *conn) expn(arg []byte) {
-	what := query(arg)
+	what, utf8 := query(arg)
 	e := c.expander()
 	switch {
 	case e == nil:
@@ -376,11 +395,7 @@ func (c *conn) expn(arg []byte) {
 		c.answer(252, "2.1.5", "The list has no members")
 		return
 	}
-	lines := make([]string, len(members))
-	for i, m := range members {
-		lines[i] = m.String()
-	}
-	c.answer(250, "2.1.5", strings.Join(lines, "\n"))
+	c.tell(utf8, members...)
 }
 
 // etrn: RFC 1985.

@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -125,6 +127,15 @@ func (c *conn) run(ctx context.Context) {
 		return
 	}
 	c.loop()
+}
+
+// rescue keeps one client from taking all others with it. The connection has been
+// cut by then, without a last word after who knows what.
+func (c *conn) rescue() {
+	if p := recover(); p != nil {
+		c.srv.stats.Panics.Add(1)
+		c.log("error", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
 }
 
 func (c *conn) trusts(a netip.Addr) bool {

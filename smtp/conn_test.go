@@ -306,3 +306,35 @@ func TestIdleConnectionIsCheap(t *testing.T) {
 	t.Logf("%d octets a connection, this test's own side included", each)
 	require.Less(t, each, int64(40<<10))
 }
+
+// panicking has a bug in RCPT.
+type panicking struct{ *testSession }
+
+func (s panicking) Rcpt(context.Context, string, *RcptOptions) error { panic("a bug") }
+
+type panickingBackend struct{ *testBackend }
+
+func (b panickingBackend) NewSession(ctx context.Context, p *Peer) (Session, error) {
+	s, err := b.testBackend.NewSession(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return panicking{s.(*testSession)}, nil
+}
+
+func TestPanicEndsOneConnectionOnly(t *testing.T) {
+	b := panickingBackend{&testBackend{}}
+	s, addr := start(t, ServerConfig{Backend: b, Limits: Limits{Connections: 2}})
+	other := call(t, addr)
+	for range 3 {
+		p := call(t, addr)
+		p.say(envelope)
+		p.gone()
+	}
+	other.say("NOOP\r\n")
+	other.hear("250")
+	require.EqualValues(t, 3, s.Stats().Panics.Load())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	require.Contains(t, b.log, "close")
+}

@@ -109,6 +109,7 @@ type Stats struct {
 	Bytes             atomic.Int64 // of messages answered 250
 	Errors            atomic.Int64 // 5xx replies
 	Flooded           atomic.Int64 // 421 for too many errors or a limit
+	Panics            atomic.Int64 // connections that ended by a fault of ours
 }
 
 // Server serves any number of listeners. All methods may be called at any time.
@@ -270,6 +271,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 	s.enter(c)
 	defer s.leave(c)
 	defer context.AfterFunc(ctx, c.cut)()
+	defer c.rescue()
 	c.run(ctx)
 }
 

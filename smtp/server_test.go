@@ -168,8 +168,13 @@ func (s fullSession) ScramKeys(_ context.Context, user string) (*ScramKeys, erro
 }
 
 func (s fullSession) Verify(_ context.Context, what string) (Member, error) {
-	if what == "ann" {
+	switch what {
+	case "ann":
 		return Member{"Ann Example", "ann@example.test"}, nil
+	case "jürgen":
+		return Member{"Jürgen", "jürgen@example.test"}, nil
+	case "eva":
+		return Member{"Évá", "eva@example.test"}, nil
 	}
 	return Member{}, NewReply(550, "5.1.1", "No such user here")
 }
@@ -177,6 +182,9 @@ func (s fullSession) Verify(_ context.Context, what string) (Member, error) {
 func (s fullSession) Expand(_ context.Context, list string) ([]Member, error) {
 	if list == "empty" {
 		return nil, nil
+	}
+	if list == "choir" {
+		return []Member{{"Ann Example", "ann@example.test"}, {"", "jürgen@example.test"}}, nil
 	}
 	if list == "staff" {
 		return []Member{{"Ann Example", "ann@example.test"}, {"", "bob@example.test"}}, nil

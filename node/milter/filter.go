@@ -22,7 +22,7 @@ type Options struct {
 	Address string        // inet:HOST:PORT or unix:PATH
 	Timeout time.Duration // of each of its answers
 	Accept  bool          // what can not be filtered passes; else it is answered 451
-	Host    string        // of this node: macro j
+	Host    string        // of this node: macros j and {daemon_name}
 	Version string        // macro v
 	Log     *zap.Logger
 }
@@ -169,22 +169,6 @@ func (d *dialogue) do(ctx context.Context, ask func() (*wire.Action, error)) (*w
 	return a, err
 }
 
-// failure is the reply where a filter could not be asked; nil where the message
-// passes unfiltered.
-func (d *dialogue) failure(err error) error {
-	d.silent = true
-	return d.fail(err)
-}
-
-func (f *Filter) fail(err error) error {
-	f.Stats.Failed.Add(1)
-	f.o.Log.Warn("content filter does not answer", zap.String("filter", f.o.Address), zap.Error(err))
-	if f.o.Accept {
-		return nil
-	}
-	return &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message can not be checked now, try again later", Cause: err}
-}
-
 // stage is where in a message an answer is given.
 type stage string
 
@@ -214,7 +198,6 @@ func (d *dialogue) judge(a *wire.Action, at stage) (discard bool, err error) {
 	if r == nil {
 		return false, nil
 	}
-	d.Stats.Refused.Add(1)
 	return false, r
 }
 

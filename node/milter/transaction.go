@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	wire "github.com/emersion/go-milter"
+	"go.uber.org/zap"
+
+	"relay/smtp"
 )
 
 // Chain are filters in the order in which they are asked.
@@ -20,7 +23,8 @@ type Transaction struct {
 	client  *Client
 	talks   []*dialogue
 	discard bool
-	refusal error // found while the message flows, told at its end
+	refusal error    // found while the message flows, told at its end
+	unasked []string // filters that did not answer, and need not
 }
 
 // Begin tells the filters of a client and of the sender of its message. On an
@@ -33,7 +37,7 @@ func (c Chain) Begin(ctx context.Context, client *Client, from string, args []st
 	for _, f := range c {
 		d, err := f.open(ctx)
 		if err != nil {
-			if err = f.fail(err); err != nil {
+			if err = t.failed(f, err); err != nil {
 				t.Close()
 				return nil, err
 			}
@@ -84,7 +88,9 @@ func (d *dialogue) connect(c *Client) (*wire.Action, error) {
 	case address.Is6():
 		family = wire.FamilyInet6
 	}
-	err := d.wire.Macros(wire.CodeConn, "j", d.o.Host, "{daemon_name}", c.Listener, "{if_name}", c.Listener, "v", "relay "+d.o.Version,
+	// Filters take {daemon_name} for the name of the host, which it is at Postfix,
+	// and write it into Authentication-Results.
+	err := d.wire.Macros(wire.CodeConn, "j", d.o.Host, "{daemon_name}", d.o.Host, "{if_name}", c.Listener, "v", "relay "+d.o.Version,
 		"{client_addr}", address.String(), "{client_port}", port, "{client_name}", name, "{client_ptr}", name, "_", name)
 	if err != nil {
 		return nil, err
@@ -108,15 +114,45 @@ func (t *Transaction) each(ctx context.Context, at stage, ask func(*dialogue) (*
 		}
 		a, err := d.do(ctx, func() (*wire.Action, error) { return ask(d) })
 		if err != nil {
-			err = d.failure(err)
-		} else {
-			t.discard, err = d.judge(a, at)
+			d.silent = true
+			if err = t.failed(d.Filter, err); err != nil {
+				return err
+			}
+			continue
 		}
-		if err != nil {
+		if t.discard, err = d.judge(a, at); err != nil {
+			d.Stats.Refused.Add(1)
+			d.o.Log.Info("refused by a content filter", append(t.fields(d.Filter), zap.String("stage", string(at)), zap.String("reply", err.Error()))...)
 			return err
 		}
 	}
 	return nil
+}
+
+// failed is the reply where a filter could not be asked; nil where the message
+// passes without it.
+func (t *Transaction) failed(f *Filter, err error) error {
+	f.Stats.Failed.Add(1)
+	f.o.Log.Warn("content filter does not answer", append(t.fields(f), zap.Bool("passes", f.o.Accept), zap.Error(err))...)
+	if f.o.Accept {
+		t.unasked = append(t.unasked, f.o.Address)
+		return nil
+	}
+	return &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message can not be checked now, try again later", Cause: err}
+}
+
+// fields say in the log whose message and which filter it is about.
+func (t *Transaction) fields(f *Filter) []zap.Field {
+	return []zap.Field{zap.String("filter", f.o.Address), zap.String("session", t.client.Session), zap.String("remote", t.client.Remote.String())}
+}
+
+// Unasked are the addresses of the filters that could not be asked, or not to
+// the end, about a message that passes all the same.
+func (t *Transaction) Unasked() []string {
+	if t == nil {
+		return nil
+	}
+	return t.unasked
 }
 
 // Rcpt asks about one recipient; a refusal is of this one only.

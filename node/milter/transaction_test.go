@@ -125,7 +125,7 @@ func TestFilterHearsAll(t *testing.T) {
 		"header From=a@far.example", "header Subject=one\n two", "header X-A=1", "header x-a=2", "headers ", "body body text", "end ",
 	}, s.heard)
 	for name, want := range map[string]string{
-		"j": "mx.example.test", "{daemon_name}": "mx", "{client_addr}": "192.0.2.1", "{client_port}": "4711", "{auth_authen}": "ann@example.test",
+		"j": "mx.example.test", "{daemon_name}": "mx.example.test", "{if_name}": "mx", "{client_addr}": "192.0.2.1", "{client_port}": "4711", "{auth_authen}": "ann@example.test",
 		"{tls_version}": "TLSv1.3", "i": "ID1", "{rcpt_addr}": "y@example.test", "{mail_addr}": "a@far.example",
 	} {
 		require.Equal(t, want, s.macros[name], name)
@@ -206,13 +206,17 @@ func TestFilterThatIsDown(t *testing.T) {
 	require.NoError(t, err, "it may be passed by")
 	require.NotEmpty(t, s.heard)
 	require.EqualValues(t, 1, gone.Stats.Failed.Load())
+	tx, err := Chain{gone}.Begin(t.Context(), aClient, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{gone.Address()}, tx.Unasked())
+	tx.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = Chain{s.play(t, Options{})}.Begin(ctx, aClient, "", nil)
 	require.Error(t, err)
 	var none Chain
-	tx, err := none.Begin(t.Context(), aClient, "", nil)
+	tx, err = none.Begin(t.Context(), aClient, "", nil)
 	require.NoError(t, err)
 	require.NoError(t, tx.Rcpt(t.Context(), "x", nil))
 	tx.Header(t.Context(), "", nil)
@@ -220,5 +224,6 @@ func TestFilterThatIsDown(t *testing.T) {
 	v, err := tx.End(t.Context(), "", 0)
 	require.NoError(t, err)
 	require.False(t, v.Changes() || v.Discard)
+	require.Empty(t, tx.Unasked())
 	tx.Close()
 }

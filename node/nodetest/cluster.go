@@ -34,6 +34,7 @@ type Options struct {
 	Tuning    cluster.Tuning                // default Quick
 	Configure func(i int, c *config.Config) // changes a node's configuration
 	Verbose   bool                          // the nodes' logs go to the test's
+	Log       *zap.Logger                   // or here
 }
 
 // Quick is a tuning for tests: a second where production has five.
@@ -130,6 +131,9 @@ func (c *Cluster) member(i int, dir string) *Member {
 }
 
 func (m *Member) log() *zap.Logger {
+	if m.c.o.Log != nil {
+		return m.c.o.Log.Named(m.ID)
+	}
 	if m.c.o.Verbose || os.Getenv("RELAY_TEST_LOG") != "" {
 		return zaptest.NewLogger(m.c.t).Named(m.ID)
 	}

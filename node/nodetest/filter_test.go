@@ -129,3 +129,18 @@ func TestContentFilter(t *testing.T) {
 	d.play("C: MAIL FROM:<s@far.example>", "S: 451 4.7.1")
 	c.Verify()
 }
+
+// Where mail may pass a filter that does not answer by, its history says that it
+// did.
+func TestContentFilterIsPassedBy(t *testing.T) {
+	gone := "inet:" + freeAddr(t)
+	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
+		m := config.NewMilter()
+		m.Address, m.OnFailure = gone, config.FailAccept
+		conf.Milter = []config.Milter{m}
+	}})
+	id := c.Nodes[0].MustSend("s@far.example", "alice@example.test", Letter("passed"))
+	trace, err := c.Nodes[0].Client().Trace(within(t, 10*time.Second), id)
+	require.NoError(t, err)
+	require.Equal(t, "not seen by the content filter "+gone+", which did not answer", trace.Events[0].Detail)
+}

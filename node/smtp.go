@@ -50,6 +50,7 @@ var (
 	replySpent     = &smtp.Reply{Code: 450, Enhanced: "4.7.1", Text: "You have sent to as many recipients as you may in a day"}
 	replyWide      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients behind one message, send it to fewer at a time"}
 	replyQuota     = &smtp.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full"}
+	replyChanged   = &smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Your account was changed, log in again"}
 	replyLoop      = &smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Mail loop detected"}
 )
 
@@ -62,6 +63,9 @@ func (b *receiver) NewSession(_ context.Context, p *smtp.Peer) (smtp.Session, er
 		return nil, &r
 	}
 	s := &session{receiver: b, peer: p}
+	if err := s.vouched(); err != nil {
+		return nil, mapError(err)
+	}
 	if !b.submission { // there nobody gets anywhere without a login
 		s.listed = b.screen.asks(p)
 	}
@@ -76,6 +80,23 @@ type session struct {
 	scram   *pb.Account // who is being authenticated by SCRAM
 	env     *envelope
 	listed  *verify.Lookup // lists with the client on; nil: not asked
+}
+
+// vouched takes over a login that a front end has seen to (XCLIENT). Who has no
+// account here, or a disabled one, is nobody.
+func (s *session) vouched() error {
+	if s.peer.User == "" {
+		return nil
+	}
+	account, err := lookupAccount(s.replica, canonical(s.peer.User))
+	if err != nil {
+		return err
+	}
+	s.peer.User = ""
+	if account != nil && !account.Disabled {
+		s.account, s.peer.User = account, account.Address
+	}
+	return nil
 }
 
 // Authenticate implements smtp.Authenticator.
@@ -145,6 +166,9 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 			return mapError(err)
 		}
 	}
+	if err := s.stillIn(); err != nil {
+		return mapError(err)
+	}
 	if err := s.mayUse(from); err != nil {
 		return err
 	}
@@ -161,6 +185,30 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	env.options.Ours = s.privileged()
 	s.env = env
 	return s.filtered(ctx, o)
+}
+
+// stillIn brings the account that is logged in up to date, its limits and sender
+// addresses with it. Who was disabled or got another password since the login is
+// sent away: a stolen password must not work for as long as a thief keeps his
+// connection.
+func (s *session) stillIn() error {
+	login := s.who()
+	if login == nil {
+		return nil
+	}
+	var now *pb.Account
+	var there bool
+	err := s.replica.View(func(v spool.View) (err error) { now, there, err = v.Account(login.Address); return err })
+	switch {
+	case err != nil:
+		return err
+	case there && now.Changed <= login.Changed: // less where the login itself has changed it
+		return nil
+	case !there || now.Disabled || now.Password != login.Password:
+		return replyChanged
+	}
+	s.account = now
+	return nil
 }
 
 // mayUse refuses a sender address that belongs to somebody else: a stolen
@@ -334,9 +382,17 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 
 func (s *session) client() *pb.Client {
 	return &pb.Client{
-		Node: s.mail.node, Address: s.peer.Remote.String(), Helo: clean(s.peer.Helo, 255), Tls: tlsText(s.peer.TLS),
+		Node: s.mail.node, Address: s.address(), Helo: clean(s.peer.Helo, 255), Tls: tlsText(s.peer.TLS),
 		User: s.peer.User, Protocol: s.peer.Protocol(), Session: s.peer.Session,
 	}
+}
+
+// address is the client's, as it is known.
+func (s *session) address() string {
+	if !s.peer.Remote.Addr().IsValid() { // XCLIENT ADDR=[UNAVAILABLE]
+		return "unknown"
+	}
+	return s.peer.Remote.String()
 }
 
 // Reset implements smtp.Session.

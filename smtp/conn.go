@@ -499,13 +499,15 @@ func (c *conn) fail(code int, enhanced, text string) {
 	c.countError()
 }
 
-// say adds the reply that the error of a Session stands for.
+// say adds the reply that the error of a Session stands for. A 421 is the last one
+// (RFC 5321 section 3.8).
 func (c *conn) say(err error, in string) *Reply {
 	r := replyOf(err)
 	if r.Cause != nil {
 		c.log("error", "in", in, "code", r.Code, "cause", r.Cause)
 	}
 	c.out = appendReply(c.out, r, c.peer.UTF8)
+	c.quit = c.quit || r.Code == 421
 	// A mailing list that has gone stale is no attack.
 	if !r.Temporary() && !c.peer.Trusted && c.peer.User == "" {
 		c.countError()

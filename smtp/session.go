@@ -19,7 +19,7 @@ type Peer struct {
 	Helo    string               // the argument of HELO or EHLO, cleaned: fit for a header field
 	ESMTP   bool                 // it said EHLO
 	TLS     *tls.ConnectionState // nil: in clear
-	User    string               // set by AUTH; an Authenticator may set its own form of the name
+	User    string               // set by AUTH, or XCLIENT before NewSession; a Session may set its own form of the name then
 	Trusted bool                 // by ServerConfig.Trusted
 	UTF8    bool                 // the current transaction asked for SMTPUTF8
 }

@@ -103,4 +103,5 @@ func (c *conn) startOver(peer Peer, over override) {
 	c.peer, c.over = peer, over
 	c.state = stateNew
 	c.quit = !c.open()
+	c.over.user = c.peer.User // as the backend has it
 }

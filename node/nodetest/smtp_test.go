@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -337,4 +339,91 @@ func TestETRNStartsWhatWaits(t *testing.T) {
 		return err != nil
 	})
 	d.play("C: ETRN dialup.example", "S: 251")
+}
+
+// TestLoginEndsWithItsAccount: a session does not outlive what its login was
+// worth, and follows what else is changed about the account.
+func TestLoginEndsWithItsAccount(t *testing.T) {
+	c, port := relay(t, nil)
+	ctx := within(t, 60*time.Second)
+	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
+	login := func(user, secret string) *talk {
+		d := talkTo(t, port)
+		d.play("C: AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+secret)), "S: 235")
+		return d
+	}
+	scram := func(user, secret string) *smtp.Client {
+		conn, err := net.Dial("tcp", port)
+		require.NoError(t, err)
+		cl, err := smtp.NewClient(ctx, conn, smtp.ClientOptions{Hostname: "client.test"})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = cl.Close() })
+		require.NoError(t, cl.Auth(ctx, smtp.NewScramClient(user, secret, nil)))
+		return cl
+	}
+	refused := func(cl *smtp.Client, from string) {
+		t.Helper()
+		replies, err := cl.Send(ctx, &smtp.Envelope{From: from, To: []smtp.Rcpt{{Address: "x@far.example"}}}, strings.NewReader("Subject: x\r\n\r\n"), nil)
+		require.Error(t, err, "the connection ends")
+		require.Equal(t, 421, replies[0].Code)
+	}
+	add := func(user string) {
+		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: user, Password: "secret"}))
+	}
+	for _, user := range []string{"carol@example.test", "dora@example.test", "emil@example.test"} {
+		add(user)
+	}
+
+	d := login("carol@example.test", "secret")
+	d.play("C: MAIL FROM:<carol.c@example.test>", "S: 550 5.7.1")
+	senders := []string{"carol.c@example.test"}
+	require.NoError(t, api.SetUser(ctx, by, "carol@example.test", admin.UserSet{Senders: &senders}))
+	d.play("C: MAIL FROM:<carol.c@example.test>", "S: 250", "C: RSET", "S: 250")
+
+	byScram := scram("carol@example.test", "secret")
+	off := true
+	require.NoError(t, api.SetUser(ctx, by, "carol@example.test", admin.UserSet{Disabled: &off}))
+	d.play("C: MAIL FROM:<carol@example.test>", "S: 421 4.7.0")
+	d.closed()
+	refused(byScram, "carol@example.test")
+
+	d, byScram = login("dora@example.test", "secret"), scram("dora@example.test", "secret")
+	another := "another"
+	require.NoError(t, api.SetUser(ctx, by, "dora@example.test", admin.UserSet{Password: &another}))
+	d.play("C: MAIL FROM:<dora@example.test>", "S: 421 4.7.0")
+	d.closed()
+	refused(byScram, "dora@example.test")
+	login("dora@example.test", "another").play("C: MAIL FROM:<dora@example.test>", "S: 250")
+
+	d = login("emil@example.test", "secret")
+	_, err := api.RemoveUser(ctx, by, "emil@example.test", admin.DropOptions{})
+	require.NoError(t, err)
+	d.play("C: MAIL FROM:<emil@example.test>", "S: 421 4.7.0")
+	d.closed()
+}
+
+// TestXClientSpeaksForALogin: LOGIN is worth what AUTH would be.
+func TestXClientSpeaksForALogin(t *testing.T) {
+	c, port := relay(t, func(conf *config.Config) {
+		for i := range conf.SMTP {
+			conf.SMTP[i].XClient = []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}
+		}
+	})
+	for _, addr := range []string{c.Nodes[0].SMTP, port} {
+		d := strangerTo(t, addr)
+		d.play("S: 220", "C: EHLO front", "S: 250", "C: XCLIENT ADDR=192.0.2.7 LOGIN=alice", "S: 220", "C: EHLO front", "S: 250",
+			"C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250")
+		id := idOf(d.play(letter("front")...))
+		m, err := c.Nodes[0].Client().Trace(within(t, 10*time.Second), id)
+		require.NoError(t, err)
+		require.Equal(t, "alice@example.test", m.Client.User)
+		d.play("C: XCLIENT ADDR=192.0.2.8 LOGIN=nobody", "S: 220", "C: EHLO front", "S: 250")
+		if addr == port {
+			d.play("C: MAIL FROM:<x@y.example>", "S: 530 5.7.0")
+		} else {
+			d.play("C: MAIL FROM:<x@y.example>", "S: 250", "C: RCPT TO:<x@far.example>", "S: 550 5.7.1")
+		}
+	}
+	d := talkTo(t, port)
+	d.play("C: XCLIENT LOGIN=alice", "S: 550 5.7.1")
 }

@@ -6,18 +6,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/crypto/acme"
-	"golang.org/x/crypto/acme/autocert"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -29,19 +28,23 @@ import (
 // Everything it keeps is replicated: the account's key, certificates with their
 // keys, and the answers to challenges, so that the CA may ask any node. Only the
 // leader orders and renews; the others serve what they read. Nothing of it is
-// ever logged or shown.
+// ever logged or shown. Its methods may be called concurrently.
 type authority struct {
-	replica replica
-	hosts   []string
-	manager *autocert.Manager
-	leads   func() bool
-	every   time.Duration // between two looks; what failed is not tried again for a minute
-	log     *zap.Logger
-	over    context.Context // when run has ended
-	end     context.CancelFunc
+	shelf     shelf
+	hosts     []string
+	ways      []string // kinds of challenge that there is a listener for, the first is tried first
+	email     string
+	directory string
+	http      *http.Client // it talks to the CA while this node leads
+	leads     func() bool
+	get       func(ctx context.Context, host string) error // orders one certificate; obtain, but for tests
+	log       *zap.Logger
+	orders    atomic.Int64 // that brought a certificate
+	failures  atomic.Int64
 
 	mu    sync.Mutex
 	certs map[string]servedCert // by host
+	plans map[string]*plan      // by host
 }
 
 // servedCert is a certificate as it was read.
@@ -57,12 +60,22 @@ func newAuthority(c config.ACME, r replica, leads func() bool, log *zap.Logger) 
 	if len(c.Hosts) == 0 {
 		return nil, nil
 	}
-	a := &authority{replica: r, leads: leads, every: 2 * time.Minute, log: log, certs: map[string]servedCert{}}
-	a.over, a.end = context.WithCancel(context.Background())
+	a := &authority{
+		shelf: shelf{r}, email: c.Email, directory: c.Directory, leads: leads, log: log,
+		certs: map[string]servedCert{}, plans: map[string]*plan{},
+	}
+	a.get = a.obtain
+	if c.TLSListen != "" {
+		a.ways = append(a.ways, wayTLS)
+	}
+	if c.HTTPListen != "" {
+		a.ways = append(a.ways, wayHTTP)
+	}
 	for _, h := range c.Hosts {
 		a.hosts = append(a.hosts, asciiDomain(h))
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true // the next order may be months away
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {
@@ -74,98 +87,22 @@ func newAuthority(c config.ACME, r replica, leads func() bool, log *zap.Logger) 
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
-	a.manager = &autocert.Manager{
-		Prompt: autocert.AcceptTOS, Cache: certCache{r}, HostPolicy: autocert.HostWhitelist(a.hosts...), Email: c.Email,
-		Client: &acme.Client{DirectoryURL: c.Directory, HTTPClient: &http.Client{Transport: leaderOnly{leads, a.over, transport}, Timeout: time.Minute}},
-	}
+	a.http = &http.Client{Transport: leaderOnly{leads, transport}, Timeout: time.Minute}
 	return a, nil
 }
 
-// leaderOnly lets nobody but the leader talk to the CA: timers of a node that
-// led before may still run out. The manager knows no context, so what is under
-// way when the node stops is cut off here.
+// leaderOnly lets nobody but the leader talk to the CA: an order outlives a
+// leadership.
 type leaderOnly struct {
 	leads func() bool
-	over  context.Context
 	http.RoundTripper
 }
 
 func (l leaderOnly) RoundTrip(r *http.Request) (*http.Response, error) {
-	if l.over.Err() != nil || !l.leads() {
+	if !l.leads() {
 		return nil, errNotLeader
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	stop := context.AfterFunc(l.over, cancel)
-	release := func() { stop(); cancel() }
-	res, err := l.RoundTripper.RoundTrip(r.WithContext(ctx))
-	if err != nil {
-		release()
-		return nil, err
-	}
-	res.Body = &cutBody{res.Body, release}
-	return res, nil
-}
-
-// cutBody is the body of an answer that ends with the node.
-type cutBody struct {
-	io.ReadCloser
-	release func()
-}
-
-func (b *cutBody) Close() error {
-	defer b.release()
-	return b.ReadCloser.Close()
-}
-
-// run sees to it that there is a certificate for each host, while this node
-// leads, until ctx ends. It does not wait for an order then: a CA may tell us to
-// ask again in minutes, and a node that stops must not hang by that.
-func (a *authority) run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	var next time.Time
-	for {
-		if leads, now := a.leads(), time.Now(); !leads {
-			next = time.Time{} // whoever comes to lead looks at once
-		} else if now.After(next) {
-			next = now.Add(a.every)
-			select {
-			case <-a.orderAll(ctx):
-			case <-ctx.Done():
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			a.end()
-			return nil
-		}
-	}
-}
-
-// orderAll closes what it returns when it has looked at all hosts.
-func (a *authority) orderAll(ctx context.Context) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for _, host := range a.hosts {
-			if ctx.Err() == nil {
-				a.order(host)
-			}
-		}
-	}()
-	return done
-}
-
-// order asks for a host's certificate as a client would; the manager orders it
-// where it is missing, and from then on renews it thirty days before its end.
-func (a *authority) order(host string) {
-	_, err := a.manager.GetCertificate(&tls.ClientHelloInfo{
-		ServerName: host, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
-	})
-	if err != nil {
-		a.log.Warn("no certificate by ACME yet", zap.String("host", host), zap.Error(err))
-	}
+	return l.RoundTripper.RoundTrip(r)
 }
 
 func (a *authority) count() int {
@@ -197,9 +134,7 @@ func (a *authority) find(name string, fallback bool) *tls.Certificate {
 
 // read returns the certificate of a host, parsed once.
 func (a *authority) read(host string) (*tls.Certificate, error) {
-	var c *pb.Cert
-	var ok bool
-	err := a.replica.View(func(v spool.View) (err error) { c, ok, err = v.Cert(host); return err })
+	c, ok, err := a.shelf.look(host)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -229,18 +164,32 @@ func (a *authority) answerTLS(ctx context.Context, l net.Listener) error {
 	return serveHTTP(ctx, server, tls.NewListener(l, server.TLSConfig))
 }
 
-// challenged answers the CA and nobody else: an order must not begin because
-// somebody connects.
+// challenged answers the CA and nobody else.
 func (a *authority) challenged(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if !slices.Equal(hello.SupportedProtos, []string{acme.ALPNProto}) {
 		return nil, errors.New("this port answers ACME challenges only")
 	}
-	return a.manager.GetCertificate(hello)
+	data, err := a.shelf.answer(hello.Context(), tokenTLS(hello.ServerName))
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(data, data)
+	return &pair, err
 }
 
 func (a *authority) answerHTTP(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/acme-challenge/{token}", func(w http.ResponseWriter, r *http.Request) {
+		data, err := a.shelf.answer(r.Context(), tokenHTTP(r.PathValue("token")))
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write(data)
+	})
 	return serveHTTP(ctx, &http.Server{
-		Handler: a.manager.HTTPHandler(http.NotFoundHandler()), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(zap.NewNop()),
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(zap.NewNop()),
 	}, l)
 }
 
@@ -258,58 +207,52 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	return err
 }
 
-// certCache keeps what the manager has to keep. It meets autocert.Cache.
-type certCache struct{ replica replica }
+// shelf keeps what ACME needs, in the replica.
+type shelf struct{ replica replica }
 
-// token reports whether a name is that of an answer to a challenge.
-func (certCache) token(name string) bool {
-	return strings.HasSuffix(name, "+token") || strings.HasSuffix(name, "+http-01")
+var errNoAnswer = errors.New("there is no such challenge")
+
+// Names under which things are kept beside a host's certificate. (autocert of
+// golang.org/x/crypto has the same.)
+const accountKey = "acme_account+key"
+
+func tokenTLS(host string) string   { return strings.ToLower(host) + "+token" }
+func tokenHTTP(token string) string { return token + "+http-01" }
+
+func (s shelf) look(name string) (c *pb.Cert, ok bool, err error) {
+	err = s.replica.View(func(v spool.View) error { c, ok, err = v.Cert(name); return err })
+	return c, ok, err
 }
 
-// Get implements autocert.Cache. The answer to a challenge may be so new that
-// this node has not seen it yet.
-func (c certCache) Get(ctx context.Context, name string) ([]byte, error) {
-	data, err := c.look(name)
-	if !errors.Is(err, autocert.ErrCacheMiss) || !c.token(name) {
-		return data, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	if err := c.replica.Consistent(ctx); err != nil {
-		return nil, err
-	}
-	return c.look(name)
-}
-
-func (c certCache) look(name string) (data []byte, err error) {
-	err = c.replica.View(func(v spool.View) error {
-		one, ok, err := v.Cert(name)
-		if err == nil && !ok {
-			err = autocert.ErrCacheMiss
+// answer is that to a challenge. It may be so new that this node has not seen it
+// yet.
+func (s shelf) answer(ctx context.Context, name string) ([]byte, error) {
+	c, ok, err := s.look(name)
+	if err == nil && !ok {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		if err = s.replica.Consistent(ctx); err == nil {
+			c, ok, err = s.look(name)
 		}
-		data = one.GetData()
-		return err
-	})
-	return data, err
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, errNoAnswer
+	}
+	return c.Data, nil
 }
 
-// Put implements autocert.Cache.
-func (c certCache) Put(ctx context.Context, name string, data []byte) error {
-	return c.put(ctx, &pb.PutCert{Name: name, Data: data, Token: c.token(name)})
-}
-
-// Delete implements autocert.Cache.
-func (c certCache) Delete(ctx context.Context, name string) error {
-	return c.put(ctx, &pb.PutCert{Name: name})
-}
-
-func (c certCache) put(ctx context.Context, h *pb.PutCert) error {
-	res, err := propose(ctx, c.replica, spool.KindPutCert, h)
+// put keeps something, or takes it away where there is no data. It returns when
+// this node has applied it.
+func (s shelf) put(ctx context.Context, h *pb.PutCert) error {
+	res, err := propose(ctx, s.replica, spool.KindPutCert, h)
 	switch {
 	case err != nil:
 		return err
 	case res.Code != pb.Code_OK && res.Code != pb.Code_MISSING:
 		return fmt.Errorf("certificate not kept: %s", res.Text)
 	}
-	return c.replica.WaitApplied(ctx, res.Index)
+	return s.replica.WaitApplied(ctx, res.Index)
 }

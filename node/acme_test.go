@@ -2,14 +2,22 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"golang.org/x/crypto/acme"
 
+	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
 )
 
@@ -30,7 +38,7 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 				answer(w, r)
 			}))
 			defer server.Close() // waits for the request that hangs
-			a, err := newAuthority(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}}, newFakeReplica(t), func() bool { return true }, zap.NewNop())
+			a, err := newAuthority(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}, TLSListen: ":443"}, newFakeReplica(t), func() bool { return true }, zap.NewNop())
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
@@ -46,4 +54,136 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// desk is a CA that signs for itself, or says what is wrong.
+type desk struct {
+	*authority
+	rep   *fakeReplica
+	leads atomic.Bool
+	life  time.Duration
+	err   error
+	asked []time.Duration // when, from the beginning
+	began time.Time
+}
+
+func newDesk(t *testing.T) *desk {
+	d := &desk{rep: newFakeReplica(t), life: 90 * time.Hour, began: time.Now()}
+	d.leads.Store(true)
+	a, err := newAuthority(config.ACME{Directory: "https://ca.test", Hosts: []string{"mx.example.test"}, HTTPListen: ":80"}, d.rep, d.leads.Load, zap.NewNop())
+	require.NoError(t, err)
+	d.authority, a.get = a, d.sign
+	return d
+}
+
+func (d *desk) sign(ctx context.Context, host string) error {
+	d.asked = append(d.asked, time.Since(d.began))
+	if d.err != nil {
+		return d.err
+	}
+	key, text, err := newKey()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	d.rep.clock = now
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(int64(len(d.asked))), DNSNames: []string{host}, NotBefore: now, NotAfter: now.Add(d.life)}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	return d.shelf.put(ctx, &pb.PutCert{Name: host, Data: append(text, chain2pem([][]byte{der})...)})
+}
+
+// asks returns when the CA was asked since the last look.
+func (d *desk) asks() []time.Duration {
+	asked := d.asked
+	d.asked = nil
+	return asked
+}
+
+func (d *desk) serial() int64 {
+	if pair := d.find("mx.example.test", false); pair != nil {
+		return pair.Leaf.SerialNumber.Int64()
+	}
+	return 0
+}
+
+// When the leader asks the CA: at once, again after waits that grow, and when a
+// third of a certificate's life is left; what is in use stays until there is
+// another.
+func TestOrdersAndRenewals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		defer func() { stop(); require.NoError(t, <-done) }()
+		d.err = errors.New("nobody answers")
+		go func() { done <- d.run(ctx) }()
+		until := func(at time.Duration) { time.Sleep(at - time.Since(d.began)); synctest.Wait() }
+
+		until(4*time.Hour - time.Second)
+		require.Equal(t, []time.Duration{0, 1 * time.Minute, 3 * time.Minute, 7 * time.Minute, 15 * time.Minute, 31 * time.Minute, 63 * time.Minute, 123 * time.Minute, 183 * time.Minute}, d.asks())
+		require.Zero(t, d.serial())
+		require.Equal(t, []string{"there is no certificate for mx.example.test: nobody answers; see [acme]"}, d.troubles(time.Now()))
+		require.EqualValues(t, 9, d.failures.Load())
+		d.err = nil
+		until(10 * time.Hour)
+		require.Equal(t, []time.Duration{243 * time.Minute}, d.asks())
+		require.EqualValues(t, 1, d.serial())
+		require.Empty(t, d.troubles(time.Now()))
+		require.EqualValues(t, 1, d.orders.Load())
+
+		d.err = errors.New("nobody answers") // when it is due, sixty hours after
+		due := 243*time.Minute + 60*time.Hour
+		until(due + 2*time.Hour)
+		require.Equal(t, []time.Duration{due, due + 1*time.Minute, due + 3*time.Minute, due + 7*time.Minute, due + 15*time.Minute, due + 31*time.Minute, due + 63*time.Minute}, d.asks())
+		require.EqualValues(t, 1, d.serial(), "what is there stays in use")
+		require.Empty(t, d.troubles(time.Now()), "there is time")
+		until(due + 16*time.Hour)
+		require.Equal(t, []string{"the certificate for mx.example.test expires in 14 hours and could not be renewed: nobody answers; see [acme]"}, d.troubles(time.Now()))
+		until(due + 31*time.Hour)
+		require.EqualValues(t, 1, d.serial(), "better than none")
+		require.Equal(t, []string{"the certificate for mx.example.test has expired and could not be renewed: nobody answers; see [acme]"}, d.troubles(time.Now()))
+		d.asks()
+
+		// Too much is too much.
+		d.err = &acme.Error{ProblemType: "urn:ietf:params:acme:error:rateLimited", Header: http.Header{"Retry-After": {"7200"}}}
+		until(due + 31*time.Hour + 5*time.Hour)
+		asked := d.asks()
+		require.Len(t, asked, 3)
+		require.Equal(t, 2*time.Hour, asked[2]-asked[1])
+
+		// Another node leads; when this one does again, it looks at once.
+		d.leads.Store(false)
+		until(due + 40*time.Hour)
+		require.Empty(t, d.asks())
+		d.err = nil
+		d.leads.Store(true)
+		until(due + 40*time.Hour + 2*time.Second)
+		require.Len(t, d.asks(), 1)
+		require.Empty(t, d.troubles(time.Now()))
+		require.NotEqual(t, 1, d.serial())
+	})
+}
+
+// A certificate that lives for days is tried for as often as its rest asks for;
+// one that is due as soon as it is made does not become a flood.
+func TestRenewalOfShortLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		defer func() { stop(); require.NoError(t, <-done) }()
+		d.life = 3 * time.Hour
+		go func() { done <- d.run(ctx) }()
+		time.Sleep(time.Hour)
+		require.Len(t, d.asks(), 1)
+		d.err = errors.New("nobody answers")
+		time.Sleep(118 * time.Minute)
+		require.Greater(t, len(d.asks()), 10)
+		d.err, d.life = nil, time.Second
+		time.Sleep(time.Minute)
+		require.LessOrEqual(t, len(d.asks()), 60)
+	})
 }

@@ -40,6 +40,15 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_milter_total", "Messages by what a content filter said.", n, "filter", f.Address(), "result", name)
 		}
 	}
+	if a := c.n.acme; a != nil {
+		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.orders.Load(), "result", "ordered")
+		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.failures.Load(), "result", "failed")
+		for _, host := range a.hosts {
+			if leaf := a.leaf(host); leaf != nil {
+				gauge(out, "relay_certificate_expires_timestamp_seconds", "When the certificate by ACME that is in use ends.", float64(leaf.NotAfter.Unix()), "host", host)
+			}
+		}
+	}
 	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
 	c.screen(out)

@@ -34,7 +34,7 @@ func (n *Node) vitals() vitals {
 	v := vitals{
 		Uptime: int64(time.Since(n.started).Seconds()), DiskFree: n.storage.free.Load(), DiskTotal: n.storage.total.Load(),
 		Full:    n.storage.full.Load(),
-		Version: n.options.Version,
+		Version: n.options.Version, Troubles: n.acme.troubles(time.Now()),
 	}
 	for _, l := range n.listeners {
 		if l.smtp != nil {

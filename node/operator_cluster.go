@@ -96,6 +96,7 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 		if said[n.ID].Full {
 			s.Problems = append(s.Problems, fmt.Sprintf("node %s refuses new mail: the disk of its data directory is past the watermark of [storage]; make room or lower it", n.ID))
 		}
+		s.Problems = append(s.Problems, said[n.ID].Troubles...)
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil

@@ -39,13 +39,14 @@ const (
 
 // vitals is what a node tells of itself.
 type vitals struct {
-	Uptime    int64  `json:"uptime_seconds"`
-	DiskFree  uint64 `json:"disk_free"`
-	DiskTotal uint64 `json:"disk_total"`
-	Full      bool   `json:"full,omitempty"` // past the watermark: it refuses new mail
-	POP3      int    `json:"pop3_sessions"`
-	SMTP      int    `json:"smtp_sessions"`
-	Version   string `json:"version"`
+	Uptime    int64    `json:"uptime_seconds"`
+	DiskFree  uint64   `json:"disk_free"`
+	DiskTotal uint64   `json:"disk_total"`
+	Full      bool     `json:"full,omitempty"` // past the watermark: it refuses new mail
+	POP3      int      `json:"pop3_sessions"`
+	SMTP      int      `json:"smtp_sessions"`
+	Version   string   `json:"version"`
+	Troubles  []string `json:"troubles,omitempty"` // in words, for the operator
 }
 
 // markHash is a node's state hash as of a Mark.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/queue"
 )
@@ -25,12 +26,18 @@ func (in *intake) address() {
 			if t.owner != "" && sender != "" {
 				sender = t.owner
 			}
+			key := t.recipient
+			if t.mailbox != "" {
+				key = "m" + t.mailbox
+			}
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
 			switch {
-			case t.mailbox != "" && !seen["m"+t.mailbox]:
-				seen["m"+t.mailbox] = true
+			case t.mailbox != "" && !in.later():
 				in.plan.Drops = append(in.plan.Drops, newDrop(sender, t))
-			case t.mailbox == "" && !seen[t.recipient]:
-				seen[t.recipient] = true
+			default:
 				h := groups[sender]
 				if h == nil {
 					id := ulid.Make()
@@ -38,7 +45,11 @@ func (in *intake) address() {
 					groups[sender] = h
 					in.plan.Copies = append(in.plan.Copies, h)
 				}
-				h.Recipients = append(h.Recipients, in.queued(r, t))
+				q := in.queued(r, t)
+				if t.mailbox != "" {
+					q.Route, q.Drop = spool.MailboxRoute, newDrop(sender, t)
+				}
+				h.Recipients = append(h.Recipients, q)
 			}
 		}
 	}
@@ -46,6 +57,12 @@ func (in *intake) address() {
 		first := h.Copies[0]
 		h.Message.Sender, h.Recipients, h.Copies = first.Message.Sender, first.Recipients, h.Copies[1:]
 	}
+}
+
+// later reports whether nothing of the message may arrive anywhere yet (RFC 4865).
+func (in *intake) later() bool {
+	until := in.env.options.HoldUntilMs
+	return until > 0 && until > in.now.UnixMilli()
 }
 
 // queued makes a queue entry. What the sender wants to hear of it goes along

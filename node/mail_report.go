@@ -49,6 +49,8 @@ const unknownSubject = "ERROR - Your email was not sent"
 // final reports whether this recipient goes no further under its sender's eyes.
 func (in *intake) final(r *rcpt, one *bounce.Recipient) bool {
 	switch {
+	case len(r.targets) == 1 && r.targets[0].owner == "" && in.later():
+		return false // the queue reports when it is there
 	case len(r.targets) == 1 && r.targets[0].mailbox != "":
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox "+r.targets[0].mailbox
 	case len(r.targets) == 1 && r.targets[0].owner == "":

@@ -215,7 +215,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	}
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
-		Spool: n.outbound, Agent: n.agent, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
+		Spool: n.outbound, Agent: &boxes{n.agent, n.cluster}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})
 	return nil

@@ -234,11 +234,14 @@ func (d *dossier) failure(r *pb.Recipient) string {
 }
 
 func (d *dossier) due(r *pb.Recipient, i int) string {
-	at := time.UnixMilli(r.NextMs)
-	if at.After(d.now) {
-		return fmt.Sprintf("is due at %s, by %s.", instant(at, d.now), d.hops[i])
+	at, way := time.UnixMilli(r.NextMs), "by "+d.hops[i]
+	if r.Route == spool.MailboxRoute {
+		way = "for the mailbox " + r.Drop.GetMailbox()
 	}
-	return fmt.Sprintf("has been due since %s, by %s: it goes as soon as its turn comes.", instant(at, d.now), d.hops[i])
+	if at.After(d.now) {
+		return fmt.Sprintf("is due at %s, %s.", instant(at, d.now), way)
+	}
+	return fmt.Sprintf("has been due since %s, %s: it goes as soon as its turn comes.", instant(at, d.now), way)
 }
 
 // Open implements admin.Queue.

@@ -297,7 +297,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 			return replyNoRelay
 		}
 		r.targets = targets
-		if len(s.env.rcpts) > 0 && s.env.weight+r.weight(s.env.sender) > maxWeight {
+		if len(s.env.rcpts) > 0 && s.env.weight+s.weigh(&r) > maxWeight {
 			return replyWide
 		}
 		if err := s.mayStillSend(v); err != nil {
@@ -318,9 +318,11 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		return mapError(err)
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
-	s.env.weight += r.weight(s.env.sender)
+	s.env.weight += s.weigh(&r)
 	return nil
 }
+
+func (s *session) weigh(r *rcpt) int { return r.weight(s.env.sender, s.env.options.HoldUntilMs > 0) }
 
 // mayStillSend is an early look at the daily limit; Accept is what counts.
 func (s *session) mayStillSend(v spool.View) error {

@@ -8,15 +8,17 @@ import "relay/cluster/spool"
 // could only try the same again.
 const maxWeight = spool.MaxFrame / 8 * 7
 
-// weight estimates, on the high side, what a recipient adds to an Accept.
-func (r *rcpt) weight(sender string) int {
+// weight estimates, on the high side, what a recipient adds to an Accept. later:
+// it is for a mailbox that must not have it yet, so that both records are needed.
+func (r *rcpt) weight(sender string, later bool) int {
 	w := 0
 	for i := range r.targets {
 		t := &r.targets[i]
-		if w += 32 + len(t.recipient); t.mailbox == "" {
-			w += len(r.original)
-		} else {
-			w += 64 + 2*len(t.mailbox) + len(sender)
+		if t.mailbox == "" || later {
+			w += 48 + len(t.recipient) + len(r.original)
+		}
+		if t.mailbox != "" {
+			w += 96 + len(t.recipient) + 2*len(t.mailbox) + len(sender)
 		}
 	}
 	return w

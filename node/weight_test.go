@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -20,7 +21,9 @@ func TestWeightIsNotLessThanTheRecord(t *testing.T) {
 		drop, entry := &pb.Accept{Drops: []*pb.Drop{newDrop(address, local.targets[0])}}, &pb.Accept{Recipients: []*pb.Recipient{
 			{Address: address, Original: address, Notify: 4, NextMs: time.Now().UnixMilli()},
 		}}
-		require.GreaterOrEqual(t, local.weight(address), proto.Size(drop))
-		require.GreaterOrEqual(t, remote.weight(address), proto.Size(entry))
+		require.GreaterOrEqual(t, local.weight(address, false), proto.Size(drop))
+		require.GreaterOrEqual(t, remote.weight(address, false), proto.Size(entry))
+		entry.Recipients[0].Route, entry.Recipients[0].Drop = spool.MailboxRoute, drop.Drops[0]
+		require.GreaterOrEqual(t, local.weight(address, true), proto.Size(entry))
 	}
 }

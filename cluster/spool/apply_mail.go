@@ -63,6 +63,7 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	refs.History += t.event(id, &pb.Event{AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail, Bounce: m.BounceOf})
 	for i, d := range h.Drops {
 		t.drop(id, m, d, boxes[i])
+		t.count(CountDelivered, 1)
 		refs.History += t.event(id, &pb.Event{What: "delivered", Node: m.Client.GetNode(), Recipient: d.Recipient, Host: "mailbox " + d.Mailbox})
 	}
 	t.enqueue(id, m, h.Recipients)
@@ -117,8 +118,26 @@ func (t *tx) drop(id ID, m *pb.Message, d *pb.Drop, box *pb.Mailbox) {
 	t.write(key(kBox, d.Mailbox), box)
 	t.count(CountMailboxMessages, 1)
 	t.count(CountMailboxBytes, int64(size))
-	t.count(CountDelivered, 1)
 	t.changes.Boxes = append(t.changes.Boxes, d.Mailbox)
+}
+
+// MailboxRoute is the route of a recipient that is a mailbox here, and whose mail
+// is not to be in it before it is due.
+const MailboxRoute = "mailbox"
+
+// arrive puts a message that has waited in the queue into its mailbox. False: the
+// mailbox is not there any more.
+func (t *tx) arrive(id ID, r *pb.Recipient) bool {
+	var m pb.Message
+	var refs pb.Refs
+	box := &pb.Mailbox{}
+	if r.Drop == nil || !t.read(key(kBox, r.Drop.Mailbox), box) || !t.read(keyID(kMessage, id), &m) || !t.read(keyID(kRefs, id), &refs) {
+		return false
+	}
+	t.drop(id, &m, r.Drop, box)
+	refs.Drops++
+	t.write(keyID(kRefs, id), &refs)
+	return true
 }
 
 // enqueue writes the queue entries of a new message.
@@ -277,11 +296,19 @@ func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
 		AtMs: v.AtMs, What: eventOf(v.State), Node: h.Node, Recipient: r.Address, Attempt: v.Attempt,
 		Host: v.Host, Tls: v.Tls, Reply: v.Reply, NextMs: v.NextMs,
 	}
-	if s := t.shards[shardKey{r.Home, bucket}]; s != nil && s.AdoptedMs >= r.NextMs && r.LastMs < s.AdoptedMs {
+	if s := t.shards[shardKey{r.Home, bucket}]; s != nil && r.Route != MailboxRoute && s.AdoptedMs >= r.NextMs && r.LastMs < s.AdoptedMs {
 		// The former owner died when this entry was due: it may have sent the
 		// final dot and not lived to tell (RFC 5321 §6.1).
 		e.MaybeDuplicate = true
 		e.Detail = "taken over from " + s.AdoptedFrom
+	}
+	if v.State == pb.State_DELIVERED && r.Route == MailboxRoute && !t.arrive(id, &r) {
+		// The mailbox was removed while the verdict was on its way: whoever tries
+		// it next finds that out, and tells the sender.
+		v = &pb.Verdict{Recipient: v.Recipient, Attempt: v.Attempt, AtMs: v.AtMs, NextMs: t.clock, Reply: "4.2.1 the mailbox was removed just now"}
+		e.What, e.Reply, e.Host, e.NextMs = "deferred", v.Reply, "", v.NextMs
+		t.deferred(id, &r, v, e)
+		return pb.Code_STALE
 	}
 	if final(v.State) {
 		t.settled(id, v.Recipient, &r, v.State, e)

@@ -354,6 +354,9 @@ func randomLog(t *rapid.T) []entry {
 			h := acceptOf(x, epoch(), nil)
 			for n := range rapid.IntRange(0, 3).Draw(t, "rcpts") {
 				h.Recipients = append(h.Recipients, &pb.Recipient{Address: fmt.Sprintf("r%d@far%d.example", n, n%2)})
+				if rapid.IntRange(0, 2).Draw(t, "later") == 0 {
+					h.Recipients[n].Route, h.Recipients[n].Drop = spool.MailboxRoute, &pb.Drop{Mailbox: user(), Recipient: "y"}
+				}
 			}
 			if len(h.Recipients) == 0 || rapid.Bool().Draw(t, "local") {
 				h.Drops = append(h.Drops, &pb.Drop{Mailbox: user(), Recipient: "x", Header: []byte("H: 1\r\n")})
@@ -607,4 +610,67 @@ func FuzzDecode(f *testing.F) {
 		_, err = r.m.Apply(r.store.Batch(), 1, b)
 		require.NoError(t, err, "Apply is total")
 	})
+}
+
+// A mailbox whose mail has to wait is in the queue until its time has come, and
+// has the message by the command that settles it.
+func TestMailboxInTheQueue(t *testing.T) {
+	r := newReplica(t)
+	epoch := r.register("n1", "a")
+	r.user("alice@here.example")
+	r.user("bob@here.example")
+	id := newID(9)
+	h := acceptOf(id, epoch, []string{"alice@here.example", "bob@here.example", "x@far.example"})
+	for i, box := range []string{"alice@here.example", "bob@here.example"} {
+		h.Recipients[i].NextMs, h.Recipients[i].Route = r.now.UnixMilli()+60_000, spool.MailboxRoute
+		h.Recipients[i].Drop = &pb.Drop{Mailbox: box, Recipient: box, Header: []byte("Delivered-To: " + box + "\r\n")}
+	}
+	require.Equal(t, pb.Code_OK, r.do(spool.KindAccept, h, []byte("body")).Code)
+	require.Zero(t, r.counter(spool.CountMailboxMessages))
+	require.EqualValues(t, 3, r.counter(spool.CountQueueRecipients))
+
+	require.Equal(t, pb.Code_STALE, r.settle(epoch+1, id, 0, 1, pb.State_DELIVERED))
+	require.Zero(t, r.counter(spool.CountMailboxMessages))
+	require.Equal(t, pb.Code_OK, r.settle(epoch, id, 0, 1, pb.State_DELIVERED))
+	require.Equal(t, pb.Code_MISSING, r.settle(epoch, id, 0, 1, pb.State_DELIVERED), "sent twice")
+	require.EqualValues(t, 1, r.counter(spool.CountMailboxMessages))
+	require.EqualValues(t, 1, r.counter(spool.CountDelivered))
+	box, _, err := r.view().Mailbox("alice@here.example")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, box.Messages)
+	require.EqualValues(t, len("Delivered-To: alice@here.example\r\nbody"), box.Bytes)
+
+	// The mailbox goes while the verdict is on its way: nothing is said to have
+	// been delivered, and it is tried again.
+	require.Equal(t, pb.Code_OK, r.do(spool.KindDropAccount, &pb.DropAccount{Address: "bob@here.example"}).Code)
+	notice := &pb.Notice{About: id[:], Accept: acceptOf(newID(10), 0, []string{"s@a.example"}), Body: []byte("delivered")}
+	require.Equal(t, pb.Code_STALE, r.settle(epoch, id, 1, 1, pb.State_DELIVERED, notice))
+	require.EqualValues(t, 2, r.counter(spool.CountQueueRecipients))
+	require.EqualValues(t, 1, r.counter(spool.CountSpoolMessages))
+	one, ok, err := r.view().Recipient(id, 1)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, pb.State_DEFERRED, one.State)
+	require.Contains(t, one.LastReply, "4.2.1")
+	require.Equal(t, pb.Code_OK, r.settle(epoch, id, 1, 2, pb.State_BOUNCED))
+	require.Equal(t, pb.Code_OK, r.settle(epoch, id, 2, 1, pb.State_DELIVERED))
+	require.Zero(t, r.counter(spool.CountQueueMessages))
+	refs, ok, err := r.view().Refs(id)
+	require.NoError(t, err)
+	require.True(t, ok, "alice has it")
+	require.EqualValues(t, 1, refs.Drops)
+}
+
+// Who sends such a message elsewhere by hand has it sent there.
+func TestMailboxInTheQueueIsRerouted(t *testing.T) {
+	r := newReplica(t)
+	epoch := r.register("n1", "a")
+	r.user("alice@here.example")
+	id := newID(11)
+	h := acceptOf(id, epoch, []string{"alice@here.example"})
+	h.Recipients[0].Route, h.Recipients[0].Drop = spool.MailboxRoute, &pb.Drop{Mailbox: "alice@here.example"}
+	require.Equal(t, pb.Code_OK, r.do(spool.KindAccept, h, []byte("body")).Code)
+	require.Equal(t, pb.Code_OK, r.do(spool.KindManage, &pb.Manage{Action: pb.Action_REROUTE, Ids: [][]byte{id[:]}, Route: "smtp:other.example"}).Code)
+	require.Equal(t, pb.Code_OK, r.settle(epoch, id, 0, 1, pb.State_DELIVERED))
+	require.Zero(t, r.counter(spool.CountMailboxMessages))
 }

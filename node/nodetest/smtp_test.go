@@ -427,3 +427,68 @@ func TestXClientSpeaksForALogin(t *testing.T) {
 	d := talkTo(t, port)
 	d.play("C: XCLIENT LOGIN=alice", "S: 550 5.7.1")
 }
+
+// TestMailForLaterWaitsForMailboxesToo: FUTURERELEASE holds for local recipients
+// as for remote ones, whatever becomes of the node that took the message.
+func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
+	submission := freeAddr(t)
+	c := New(t, Options{Nodes: 3, Configure: func(i int, conf *config.Config) {
+		if i == 2 {
+			s := config.NewSMTP()
+			s.Listen, s.Role = submission, config.RoleSubmission
+			conf.SMTP = append(conf.SMTP, s)
+		}
+	}})
+	ctx := within(t, 60*time.Second)
+	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
+	for _, user := range []string{"carol@example.test", "dora@example.test"} {
+		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: user, Password: "secret"}))
+	}
+	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "list@example.test", Targets: []string{"bob", "dora", "x@far.example"}, Owner: "alice@example.test"}))
+	c.WaitHealthy()
+	count := func(user string) uint64 {
+		box, err := api.Mailbox(ctx, user)
+		require.NoError(t, err)
+		return box.Messages
+	}
+
+	d := talkTo(t, submission)
+	d.play(loginAlice, "S: 235")
+	d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=4 ENVID=later1", "S: 250", "C: RCPT TO:<bob+tag@example.test> NOTIFY=SUCCESS", "S: 250",
+		"C: RCPT TO:<carol@example.test>", "S: 250", "C: RCPT TO:<list@example.test>", "S: 250"}, letter("later")...)...)
+	due := time.Now().Add(4 * time.Second)
+	list, _, err := api.Queue(ctx, admin.QueuePage{})
+	require.NoError(t, err)
+	waiting := 0
+	for _, m := range list {
+		for _, r := range m.Recipients {
+			require.EqualValues(t, "queued", r.State)
+			require.WithinDuration(t, due, r.NextAttempt.Time, 2*time.Second)
+			waiting++
+		}
+	}
+	require.Equal(t, 4, waiting, "bob once, carol, dora, x")
+	for _, user := range []string{"alice@example.test", "bob@example.test", "carol@example.test", "dora@example.test"} {
+		require.Zero(t, count(user), user)
+	}
+	require.Less(t, time.Now(), due, "too slow a machine to tell")
+
+	c.Nodes[2].Kill()
+	_, err = api.RemoveUser(ctx, by, "carol@example.test", admin.DropOptions{})
+	require.NoError(t, err)
+	c.Eventually(30*time.Second, "it never arrives", func() bool {
+		return count("bob@example.test") == 1 && count("dora@example.test") == 1 && len(c.Sink.Got()) == 1 && count("alice@example.test") == 2
+	})
+	require.GreaterOrEqual(t, time.Now(), due.Add(-time.Second))
+	bob := c.inbox("bob@example.test")[0]
+	require.True(t, strings.HasPrefix(bob, "Return-Path: <alice@example.test>\r\nDelivered-To: bob@example.test\r\nReceived: "), bob)
+	reports := strings.Join(c.inbox("alice@example.test"), "\x00")
+	require.Contains(t, reports, "Action: delivered")
+	require.Contains(t, reports, "Final-Recipient: rfc822; bob+tag@example.test")
+	require.Contains(t, reports, "Original-Envelope-Id: later1")
+	require.Contains(t, reports, "Final-Recipient: rfc822; carol@example.test")
+	require.Contains(t, reports, "Status: 5.1.1")
+	c.Nodes[2].Start()
+	c.WaitHealthy()
+	c.Verify()
+}

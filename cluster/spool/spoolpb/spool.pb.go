@@ -425,8 +425,8 @@ type Message struct {
 	MessageId       string                 `protobuf:"bytes,7,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"` // the Message-ID field, without <>
 	Client          *Client                `protobuf:"bytes,8,opt,name=client,proto3" json:"client,omitempty"`
 	Home            uint64                 `protobuf:"varint,9,opt,name=home,proto3" json:"home,omitempty"`              // epoch of the session that accepted it
-	Recipients      uint32                 `protobuf:"varint,10,opt,name=recipients,proto3" json:"recipients,omitempty"` // how many remote recipients it began with
-	Drops           uint32                 `protobuf:"varint,11,opt,name=drops,proto3" json:"drops,omitempty"`           // how many mailboxes it was put into
+	Recipients      uint32                 `protobuf:"varint,10,opt,name=recipients,proto3" json:"recipients,omitempty"` // how many recipients in the queue it began with
+	Drops           uint32                 `protobuf:"varint,11,opt,name=drops,proto3" json:"drops,omitempty"`           // how many mailboxes it was put into at once
 	Smtputf8        bool                   `protobuf:"varint,12,opt,name=smtputf8,proto3" json:"smtputf8,omitempty"`
 	Body            Body                   `protobuf:"varint,13,opt,name=body,proto3,enum=relay.spool.v1.Body" json:"body,omitempty"`
 	Ret             string                 `protobuf:"bytes,14,opt,name=ret,proto3" json:"ret,omitempty"` // RET=FULL or HDRS, RFC 3461
@@ -650,7 +650,8 @@ func (x *Message) GetDigestTop() uint64 {
 	return 0
 }
 
-// Recipient is one remote recipient that is not settled yet.
+// Recipient is one recipient in the queue that is not settled yet: a remote one,
+// or a mailbox whose mail was not to be delivered at once.
 type Recipient struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -662,11 +663,12 @@ type Recipient struct {
 	LastReply     string                 `protobuf:"bytes,7,opt,name=last_reply,json=lastReply,proto3" json:"last_reply,omitempty"`
 	LastHost      string                 `protobuf:"bytes,8,opt,name=last_host,json=lastHost,proto3" json:"last_host,omitempty"`
 	Notify        uint32                 `protobuf:"varint,9,opt,name=notify,proto3" json:"notify,omitempty"`                         // bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: default
-	Route         string                 `protobuf:"bytes,10,opt,name=route,proto3" json:"route,omitempty"`                           // a hop set by hand (reroute); empty: the routes decide
+	Route         string                 `protobuf:"bytes,10,opt,name=route,proto3" json:"route,omitempty"`                           // a hop set by hand (reroute), or "mailbox"; empty: the routes decide
 	DelayTold     bool                   `protobuf:"varint,11,opt,name=delay_told,json=delayTold,proto3" json:"delay_told,omitempty"` // a delay notice has been sent
 	Home          uint64                 `protobuf:"varint,12,opt,name=home,proto3" json:"home,omitempty"`                            // as in Message, so that a scan of the queue knows owners
 	Priority      int32                  `protobuf:"zigzag32,13,opt,name=priority,proto3" json:"priority,omitempty"`
 	ExpiresMs     int64                  `protobuf:"varint,40,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // when it is given up (DELIVERBY); 0: by the retry policy
+	Drop          *Drop                  `protobuf:"bytes,41,opt,name=drop,proto3" json:"drop,omitempty"`                             // where the route is "mailbox": the place that the message takes when it is delivered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -797,6 +799,13 @@ func (x *Recipient) GetExpiresMs() int64 {
 		return x.ExpiresMs
 	}
 	return 0
+}
+
+func (x *Recipient) GetDrop() *Drop {
+	if x != nil {
+		return x.Drop
+	}
+	return nil
 }
 
 // Drop is a message's place in one mailbox, as the Accept command names it.
@@ -1166,7 +1175,7 @@ func (x *Lock) GetLastMissing() []byte {
 // Body reference count and queue total of one message.
 type Refs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`     // remote recipients not yet settled
+	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`     // recipients in the queue not yet settled
 	Drops         uint32                 `protobuf:"varint,2,opt,name=drops,proto3" json:"drops,omitempty"`   // mailbox entries
 	Bucket        uint32                 `protobuf:"varint,3,opt,name=bucket,proto3" json:"bucket,omitempty"` // shard of its queue entries, with Message.home
 	Home          uint64                 `protobuf:"varint,4,opt,name=home,proto3" json:"home,omitempty"`
@@ -5707,7 +5716,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +
-	"digest_top\x18F \x01(\x04R\tdigestTop\"\x94\x03\n" +
+	"digest_top\x18F \x01(\x04R\tdigestTop\"\xbe\x03\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -5726,7 +5735,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x04home\x18\f \x01(\x04R\x04home\x12\x1a\n" +
 	"\bpriority\x18\r \x01(\x11R\bpriority\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18( \x01(\x03R\texpiresMs\"\x9e\x01\n" +
+	"expires_ms\x18( \x01(\x03R\texpiresMs\x12(\n" +
+	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\"\x9e\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +
@@ -6275,58 +6285,59 @@ var file_spool_proto_depIdxs = []int32{
 	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	11, // 3: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
-	14, // 4: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
-	2,  // 5: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	74, // 6: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	6,  // 7: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	7,  // 8: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	8,  // 9: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	30, // 10: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	34, // 11: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	1,  // 12: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	30, // 13: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	33, // 14: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	34, // 15: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	21, // 16: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	29, // 17: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	29, // 18: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	29, // 19: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	29, // 20: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	13, // 21: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	29, // 22: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	29, // 23: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	16, // 24: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	29, // 25: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	29, // 26: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	17, // 27: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	29, // 28: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	29, // 29: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	18, // 30: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	29, // 31: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	29, // 32: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	19, // 33: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	29, // 34: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	3,  // 35: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	55, // 36: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	34, // 37: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	29, // 38: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	58, // 39: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	29, // 40: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	22, // 41: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	63, // 42: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	66, // 43: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	29, // 44: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	25, // 45: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	29, // 46: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	4,  // 47: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	4,  // 48: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	11, // 49: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	8,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
+	11, // 4: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
+	14, // 5: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
+	2,  // 6: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
+	74, // 7: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	6,  // 8: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	7,  // 9: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	8,  // 10: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	30, // 11: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	34, // 12: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	1,  // 13: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	30, // 14: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	33, // 15: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	34, // 16: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	21, // 17: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	29, // 18: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	29, // 19: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	29, // 20: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	29, // 21: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	13, // 22: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	29, // 23: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	29, // 24: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	16, // 25: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	29, // 26: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	29, // 27: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	17, // 28: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	29, // 29: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	29, // 30: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	18, // 31: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	29, // 32: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	29, // 33: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	19, // 34: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	29, // 35: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	3,  // 36: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	55, // 37: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	34, // 38: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	29, // 39: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	58, // 40: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	29, // 41: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	22, // 42: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	63, // 43: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	66, // 44: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	29, // 45: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	25, // 46: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	29, // 47: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	4,  // 48: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	4,  // 49: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	11, // 50: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }

@@ -14,6 +14,14 @@
 // Exim and OpenSMTPD are not installed for it: they are downloaded once, and run
 // in a namespace of their own beside Postfix (debian_test.go).
 //
+// Thunderbird is too large to be installed for a test. Where it is (apt-get
+// install --no-install-recommends thunderbird) it runs without a screen, steered
+// by its own remote control, and a proxy writes down what it says. The
+// transcripts in pop3/testdata and smtp/testdata that bear its name come from
+// there, and TestThunderbirdHabits compares them with what it says today;
+// RELAY_E2E_RECORD names a directory in which it leaves both sides of all
+// dialogues.
+//
 // A case whose program is not installed is skipped and says so. To add one,
 // write a function that takes *testing.T and *Dev and name it in
 // TestCluster, or start a Dev of your own where you break it.

@@ -107,7 +107,7 @@ func (b *bench) memory() (m memory, err error) {
 			return m, err
 		}
 	}
-	pid, err := os.ReadFile(filepath.Join(b.dir, "cluster", "state", "n1", "relayd.pid"))
+	pid, err := os.ReadFile(filepath.Join(b.cluster.dir, "state", "n1", "relayd.pid"))
 	if err != nil {
 		return m, err
 	}

@@ -36,17 +36,21 @@ func run(args []string, out, errs io.Writer) int {
 	keep := flags.String("dir", "", "keep logs in this directory")
 	idle := flags.Int("idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
 	busy := flags.Int("busy", 200, "busy connections, with -idle")
+	idlePOP3 := flags.Int("idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b, err := setUp(ctx, *n, *keep, *idle == 0, errs)
+	b, err := setUp(ctx, *n, *keep, *idle == 0 && *idlePOP3 == 0, errs)
 	if err == nil {
 		defer b.tearDown()
-		if *idle > 0 {
+		switch {
+		case *idle > 0:
 			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
-		} else {
+		case *idlePOP3 > 0:
+			err = b.idlePOP3(ctx, out, *idlePOP3)
+		default:
 			err = b.table(ctx, out, *rounds, *only)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -201,7 +202,7 @@ func (c *cluster) fill(ctx context.Context) error {
 	c.filled = true
 	for i := range mailboxes {
 		body := fmt.Sprintf(`{"address":"bench%d@example.test","password":"secret"}`, i)
-		if err := c.post("/v1/users", body); err != nil {
+		if err := c.call(http.MethodPost, "/v1/users", body); err != nil {
 			return err
 		}
 	}

@@ -96,6 +96,7 @@ func latency(ctx context.Context, addr string, n int) (float64, error) {
 // cluster is relayd dev, as a process of its own.
 type cluster struct {
 	cmd    *exec.Cmd
+	dir    string
 	base   int
 	filled bool
 }
@@ -110,7 +111,7 @@ func startCluster(ctx context.Context, dir string) (*cluster, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build relayd: %w: %s", err, out)
 	}
-	c := &cluster{base: 13000}
+	c := &cluster{base: 13000, dir: dir}
 	ready := filepath.Join(dir, "ready")
 	log, err := os.Create(filepath.Join(dir, "dev.log"))
 	if err != nil {
@@ -173,8 +174,8 @@ func (c *cluster) empty() bool {
 	return json.NewDecoder(res.Body).Decode(&status) == nil && status.Queue.Messages == 0
 }
 
-func (c *cluster) post(path, body string) error {
-	req, _ := http.NewRequest(http.MethodPost, "http://"+c.port(1, 80)+path, strings.NewReader(body))
+func (c *cluster) call(method, path, body string) error {
+	req, _ := http.NewRequest(method, "http://"+c.port(1, 80)+path, strings.NewReader(body))
 	req.Header.Set("Authorization", "Bearer dev")
 	req.Header.Set("Content-Type", "application/json")
 	res, err := http.DefaultClient.Do(req)
@@ -184,7 +185,7 @@ func (c *cluster) post(path, body string) error {
 	defer res.Body.Close()
 	if res.StatusCode/100 != 2 {
 		b, _ := io.ReadAll(res.Body)
-		return fmt.Errorf("POST %s: %s: %s", path, res.Status, b)
+		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, b)
 	}
 	return nil
 }

@@ -16,4 +16,9 @@
 // each of them (ulimit -n):
 //
 //	go run ./deploy/bench -idle-pop3 10000
+//
+// With -large it fills one mailbox, reads and empties it in one session, and says
+// how long other users of all nodes waited meanwhile:
+//
+//	go run ./deploy/bench -large 100000
 package main

@@ -36,13 +36,14 @@ func run(args []string, out, errs io.Writer) int {
 	keep := flags.String("dir", "", "keep logs in this directory")
 	idle := flags.Int("idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
 	busy := flags.Int("busy", 200, "busy connections, with -idle")
+	large := flags.Int("large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
 	idlePOP3 := flags.Int("idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b, err := setUp(ctx, *n, *keep, *idle == 0 && *idlePOP3 == 0, errs)
+	b, err := setUp(ctx, *n, *keep, *idle+*idlePOP3+*large == 0, errs)
 	if err == nil {
 		defer b.tearDown()
 		switch {
@@ -50,6 +51,8 @@ func run(args []string, out, errs io.Writer) int {
 			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
 		case *idlePOP3 > 0:
 			err = b.idlePOP3(ctx, out, *idlePOP3)
+		case *large > 0:
+			err = b.large(ctx, out, *large)
 		default:
 			err = b.table(ctx, out, *rounds, *only)
 		}

@@ -156,7 +156,7 @@ func largeSession(ctx context.Context, c *cluster, n int) (m largeTimes, err err
 	return m, err
 }
 
-// look views the mailbox over and over at all nodes until it is told to stop.
+// look views the mailbox again and again at all nodes until it is told to stop.
 func (c *cluster) look(ctx context.Context, n int) (stop func() (looks, partly int)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -165,16 +165,18 @@ func (c *cluster) look(ctx context.Context, n int) (stop func() (looks, partly i
 	for node := 1; node <= 3; node++ {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				got, err := c.messages(ctx, node, largeUser)
-				if err != nil {
-					continue
+				if got, err := c.messages(ctx, node, largeUser); err == nil {
+					mu.Lock()
+					looks++
+					if got != 0 && got != n {
+						partly++
+					}
+					mu.Unlock()
 				}
-				mu.Lock()
-				looks++
-				if got != 0 && got != n {
-					partly++
+				select {
+				case <-ctx.Done():
+				case <-time.After(2 * time.Millisecond):
 				}
-				mu.Unlock()
 			}
 		})
 	}

@@ -178,15 +178,17 @@ func (in *inspection) references(ctx context.Context, v spool.View) error {
 func (in *inspection) mailboxes(ctx context.Context, v spool.View) error {
 	type sums struct{ messages, bytes uint64 }
 	boxes := map[uint64]*sums{}
-	err := v.AllEntries(func(box, _ uint64, e *pb.Entry) bool {
+	err := v.AllEntries(func(box, _ uint64, gone bool, e *pb.Entry) bool {
 		if id, ok := toID(e.Id); ok {
 			in.drops[id]++
 		}
 		if boxes[box] == nil {
 			boxes[box] = &sums{}
 		}
-		boxes[box].messages++
-		boxes[box].bytes += e.Size
+		if !gone {
+			boxes[box].messages++
+			boxes[box].bytes += e.Size
+		}
 		in.tally[spool.CountMailboxMessages]++
 		in.tally[spool.CountMailboxBytes] += int64(e.Size)
 		return ctx.Err() == nil

@@ -379,6 +379,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	t.sweepFailures(limit, res)
 	t.sweepRetention(limit, res)
 	t.sweepBoxes(limit, res)
+	t.sweepBurials(limit, res)
 	t.sweepTwins(limit, res)
 	t.sweepGrey(limit, res)
 	t.sweepCerts(limit, res)
@@ -453,25 +454,25 @@ const boxesPerSweep = 100
 
 // sweepBoxes empties boxes without an account, at most limit entries in all.
 func (t *tx) sweepBoxes(limit int, res *pb.Result) {
-	t.scan([]byte{kGarbage}, boxesPerSweep, func(k, v []byte) {
+	t.scan([]byte{kGarbage}, boxesPerSweep, func(k, _ []byte) {
 		if limit > 0 {
-			n := t.sweepBox(k, v, limit)
+			n := t.sweepBox(k, limit)
 			limit -= n
 			res.Count += uint32(n)
 		}
 	})
 }
 
-// sweepBox deletes entries of a dropped account or of a large Remove, and the
-// mark when none is left. It returns how many entries it deleted.
-func (t *tx) sweepBox(mark, why []byte, limit int) int {
+// sweepBox deletes entries of a dropped account, and the mark when none is left.
+// It returns how many entries it deleted.
+func (t *tx) sweepBox(mark []byte, limit int) int {
 	box := binary.BigEndian.Uint64(mark[1:])
 	n := 0
 	t.scan(keyBox(kEntry, box), limit, func(k, v []byte) {
 		var entry pb.Entry
 		if t.unmarshal(k, v, &entry) {
 			t.del(k)
-			t.unreference(&entry, epitaph(why))
+			t.unreference(&entry, &pb.Event{What: "removed", Detail: "account dropped"})
 			n++
 		}
 	})

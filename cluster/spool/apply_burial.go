@@ -2,7 +2,11 @@ package spool
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	pb "relay/cluster/spool/spoolpb"
@@ -11,91 +15,259 @@ import (
 // maxTakeOut is how many messages a Remove takes out one by one. That costs a
 // look at each message's references and a line in its history, so that a hundred
 // thousand would hold up every other command for seconds, and the node with them.
-// More than that are buried.
+// More than that are buried: the Remove counts them and writes down their uids,
+// and from then on nobody sees them. Sweep lets go of them in bounded steps.
 const maxTakeOut = 500
 
-// grave is a box of no account into which a large Remove moves entries: they are
-// gone from the mailbox at once, all or none. Sweep finds them as it finds the
-// entries of a dropped account, and lets go of their messages in bounded steps.
-type grave struct {
-	box   uint64 // the index of the command, so no mailbox has that number
-	why   []byte // node, a zero octet, and the detail of the event to come
-	count uint32
+// buried is what a mailbox's burial says, ready to be asked.
+type buried [][]run
+
+// has reports whether an entry is out of the mailbox though its record is there.
+func (b buried) has(uid uint64) bool {
+	for _, runs := range b {
+		if _, ok := runOf(runs, uid); ok {
+			return true
+		}
+	}
+	return false
 }
 
-// sizeOf is how many uids ranges name.
-func sizeOf(ranges []byte, most uint64) (n uint64) {
-	_ = Ranges(ranges, most, func(first, last uint64) { n += last - first + 1 })
-	return n
+// past returns the uid behind the buried ones that begin with uid, where they are
+// enough to be worth a jump; else uid itself.
+func (b buried) past(uid uint64) uint64 {
+	for _, runs := range b {
+		if r, ok := runOf(runs, uid); ok && r.last-uid >= longRun {
+			return r.last + 1
+		}
+	}
+	return uid
+}
+
+// readBurial reads what large Removes took out of a box.
+func readBurial(r Reader, box uint64) (*pb.Burial, buried, error) {
+	burial, ok, err := load(r, keyBox(kBurial, box), new(pb.Burial))
+	if err != nil || !ok {
+		return burial, nil, err
+	}
+	b, err := disinter(burial)
+	return burial, b, err
+}
+
+// disinter reads a burial's ranges.
+func disinter(burial *pb.Burial) (b buried, err error) {
+	for _, part := range burial.Parts {
+		runs, err := parseRuns(part.Ranges, math.MaxUint64>>1)
+		if err != nil {
+			return nil, fmt.Errorf("spool: a burial is corrupt: %w", err)
+		}
+		b = append(b, runs)
+	}
+	return b, nil
 }
 
 const (
-	// buryAtOnce bounds the memory that a burial takes.
-	buryAtOnce = 4096
-	// longRun is how many uids in a row are worth a scan. A scan goes through all
-	// that the batch has written so far, so that many of them, for the short runs
-	// of a mailbox with holes, would take time by the square of what they move.
+	// longRun is how many uids in a row are worth a scan that begins behind them.
 	longRun = 256
+	// nearby is the gap between two runs that a scan walks across: to skip an
+	// entry costs much less than to look for one.
+	nearby = 8
 )
 
-// bury moves the entries from first to last, and returns the uids that are not
-// there.
-func (t *tx) bury(g *grave, box *pb.Mailbox, first, last uint64) (missing []uint64) {
-	if last-first < longRun {
-		for ; first <= last && t.err == nil; first++ {
-			if value := t.get(keyEntry(box.Box, first)); value != nil {
-				t.buryOne(g, box, first, bytes.Clone(value))
-			} else {
-				missing = append(missing, first)
-			}
+// walk calls fn for each record there is of the runs' uids, in their order, until
+// it returns false. fn must not write.
+func (t *tx) walk(box uint64, runs []run, fn func(uid uint64, value []byte) bool) {
+	for more := true; len(runs) > 0 && more && t.err == nil; {
+		n := 1
+		for n < len(runs) && runs[n].first-runs[n-1].last <= nearby {
+			n++
 		}
-		return missing
+		group := runs[:n]
+		runs = runs[n:]
+		if n == 1 && group[0].size() == 1 {
+			if value := t.get(keyEntry(box, group[0].first)); value != nil {
+				more = fn(group[0].first, value)
+			}
+			continue
+		}
+		at := 0
+		t.fail(t.b.Scan(keyEntry(box, group[0].first), keyEntry(box, group[n-1].last+1), func(k, v []byte) bool {
+			uid := uidOf(k)
+			for group[at].last < uid {
+				at++
+			}
+			if uid >= group[at].first {
+				more = fn(uid, v)
+			}
+			return more
+		}))
 	}
+}
+
+// bury takes out all of the runs that is in the mailbox, in one short step, and
+// returns what is not.
+func (t *tx) bury(h *pb.Remove, detail string, box *pb.Mailbox, runs []run) (count uint32, missing []run) {
+	burial, before, err := readBurial(t.b, box.Box)
+	t.fail(err)
+	gone := gaps{runs: runs}
+	var size uint64
+	t.walk(box.Box, runs, func(uid uint64, value []byte) bool {
+		if before.has(uid) {
+			return true
+		}
+		n, err := entrySize(value)
+		if err != nil {
+			t.fail(err)
+			return false
+		}
+		gone.met(uid)
+		count++
+		size += n
+		return true
+	})
+	if t.err != nil || count == 0 {
+		return 0, runs
+	}
+	box.Messages -= uint64(count)
+	box.Bytes -= size
+	burial.Parts = append(burial.Parts, &pb.Burial_Part{Node: h.Node, Detail: detail, Ranges: encodeRuns(runs)})
+	t.write(keyBox(kBurial, box.Box), burial)
+	return count, gone.rest()
+}
+
+// gaps finds what of some runs was not met.
+type gaps struct {
+	runs    []run
+	next    uint64 // in runs[0]: all before was met or is missing
+	missing []run
+}
+
+// met notes a uid of the runs; they ascend.
+func (g *gaps) met(uid uint64) {
+	for g.runs[0].last < uid {
+		g.close()
+	}
+	if from := max(g.next, g.runs[0].first); from < uid {
+		g.missing = appendRun(g.missing, from, uid-1)
+	}
+	g.next = uid + 1
+}
+
+// close ends the first run.
+func (g *gaps) close() {
+	if from := max(g.next, g.runs[0].first); from <= g.runs[0].last {
+		g.missing = appendRun(g.missing, from, g.runs[0].last)
+	}
+	g.runs = g.runs[1:]
+}
+
+func (g *gaps) rest() []run {
+	for len(g.runs) > 0 {
+		g.close()
+	}
+	return g.missing
+}
+
+const entrySizeField = 2
+
+// entrySize reads Entry.size and nothing else.
+func entrySize(value []byte) (uint64, error) {
+	for len(value) > 0 {
+		num, typ, n := protowire.ConsumeTag(value)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		value = value[n:]
+		if num == entrySizeField && typ == protowire.VarintType {
+			size, n := protowire.ConsumeVarint(value)
+			return size, protowire.ParseError(min(n, 0))
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, value); n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		value = value[n:]
+	}
+	return 0, nil
+}
+
+// sweepBurials lets go of entries that were buried, at most limit of them.
+func (t *tx) sweepBurials(limit int, res *pb.Result) {
+	for range boxesPerSweep {
+		found := false
+		t.scan([]byte{kBurial}, 1, func(k, v []byte) {
+			found = true
+			n := t.sweepBurial(k, v, limit)
+			limit -= n
+			res.Count += uint32(n)
+		})
+		if !found || limit <= 0 || t.err != nil {
+			return
+		}
+	}
+}
+
+// sweepBurial lets go of entries of one box, and forgets the burial when none is
+// left. It returns how many entries it deleted.
+func (t *tx) sweepBurial(mark, value []byte, limit int) int {
+	var burial pb.Burial
+	if !t.unmarshal(mark, value, &burial) {
+		return 0
+	}
+	box, done := binary.BigEndian.Uint64(mark[1:]), 0
+	for len(burial.Parts) > 0 && done < limit && t.err == nil {
+		part := burial.Parts[0]
+		runs, err := parseRuns(part.Ranges, math.MaxUint64>>1)
+		if err != nil {
+			t.fail(fmt.Errorf("spool: a burial is corrupt: %w", err))
+			return done
+		}
+		n, rest := t.letGoOf(box, part, runs, limit-done)
+		done += n
+		if part.Ranges = encodeRuns(rest); len(rest) == 0 {
+			burial.Parts = burial.Parts[1:]
+		}
+	}
+	if len(burial.Parts) == 0 {
+		t.del(mark)
+	} else {
+		t.write(mark, &burial)
+	}
+	return done
+}
+
+// letGoOf deletes entries of the runs, and returns how many and what is left.
+func (t *tx) letGoOf(box uint64, part *pb.Burial_Part, runs []run, limit int) (n int, rest []run) {
 	type pair struct {
 		uid   uint64
 		value []byte
 	}
-	for first <= last && t.err == nil {
-		found := make([]pair, 0, min(last-first+1, buryAtOnce))
-		t.fail(t.b.Scan(keyEntry(box.Box, first), keyEntry(box.Box, last+1), func(k, v []byte) bool {
-			found = append(found, pair{uidOf(k), bytes.Clone(v)})
-			return len(found) < buryAtOnce
-		}))
-		for _, p := range found {
-			for ; first < p.uid; first++ {
-				missing = append(missing, first)
-			}
-			first++
-			t.buryOne(g, box, p.uid, p.value)
+	var found []pair
+	t.walk(box, runs, func(uid uint64, value []byte) bool {
+		found = append(found, pair{uid, bytes.Clone(value)})
+		return len(found) < limit
+	})
+	for _, p := range found {
+		var entry pb.Entry
+		if err := proto.Unmarshal(p.value, &entry); err != nil {
+			t.fail(err)
+			return n, nil
 		}
-		if len(found) < buryAtOnce {
-			break
-		}
+		t.del(keyEntry(box, p.uid))
+		t.unreference(&entry, &pb.Event{What: "removed", Node: part.Node, Detail: part.Detail})
+		n++
 	}
-	for ; first <= last; first++ {
-		missing = append(missing, first)
+	if n < limit {
+		return n, nil
 	}
-	return missing
+	return n, behind(runs, found[n-1].uid)
 }
 
-func (t *tx) buryOne(g *grave, box *pb.Mailbox, uid uint64, value []byte) {
-	var entry pb.Entry
-	if err := proto.Unmarshal(value, &entry); err != nil {
-		t.fail(err)
-		return
+// behind is what of the runs comes after a uid.
+func behind(runs []run, uid uint64) []run {
+	for len(runs) > 0 && runs[0].last <= uid {
+		runs = runs[1:]
 	}
-	t.del(keyEntry(box.Box, uid))
-	t.set(keyEntry(g.box, uid), value)
-	box.Messages--
-	box.Bytes -= entry.Size
-	g.count++
-}
-
-// epitaph is the event of an entry that Sweep finds under a mark.
-func epitaph(mark []byte) *pb.Event {
-	node, detail, ok := bytes.Cut(mark, []byte{0})
-	if !ok {
-		return &pb.Event{What: "removed", Detail: "account dropped"}
+	if len(runs) > 0 && runs[0].first <= uid {
+		runs[0].first = uid + 1
 	}
-	return &pb.Event{What: "removed", Node: string(node), Detail: string(detail)}
+	return runs
 }

@@ -229,13 +229,20 @@ func (t *tx) remove(h *pb.Remove) *pb.Result {
 // takeOutAll removes the named entries; box is the caller's to write.
 func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
 	res := t.ok()
-	var missing []uint64
 	detail := "mailbox " + h.Mailbox
+	runs, err := parseRuns(h.Ranges, box.NextUid)
+	t.fail(err)
+	if t.err != nil || len(runs)+len(h.Uids) == 0 {
+		return res
+	}
+	_, before, err := readBurial(t.b, box.Box)
+	t.fail(err)
+	var missing []uint64
 	one := func(uid uint64) {
 		if uid == 0 {
 			return // never given out
 		}
-		if t.takeOut(box, uid, &pb.Event{What: "removed", Node: h.Node, Detail: detail}) {
+		if !before.has(uid) && t.takeOut(box, uid, &pb.Event{What: "removed", Node: h.Node, Detail: detail}) {
 			res.Count++
 		} else {
 			missing = append(missing, uid)
@@ -244,19 +251,26 @@ func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
 	for _, uid := range h.Uids {
 		one(uid)
 	}
-	g := grave{box: t.index, why: []byte(h.Node + "\x00" + detail)}
-	large := sizeOf(h.Ranges, box.NextUid) > maxTakeOut
-	t.fail(Ranges(h.Ranges, box.NextUid, func(first, last uint64) {
-		if large {
-			missing = append(missing, t.bury(&g, box, first, last)...)
-			return
+	var gone []run
+	if sizeOf(runs) > maxTakeOut {
+		var n uint32
+		n, gone = t.bury(h, detail, box, runs)
+		res.Count += n
+	} else {
+		for _, r := range runs {
+			for uid := r.first; uid <= r.last; uid++ {
+				one(uid)
+			}
 		}
-		for uid := first; uid <= last; uid++ {
-			one(uid)
+	}
+	if len(missing) == 0 {
+		res.Missing = encodeRuns(gone)
+		return res
+	}
+	for _, r := range gone {
+		for uid := r.first; uid <= r.last; uid++ {
+			missing = append(missing, uid)
 		}
-	}))
-	if res.Count += g.count; g.count > 0 {
-		t.set(keyBox(kGarbage, g.box), g.why)
 	}
 	slices.Sort(missing)
 	res.Missing = AppendRanges(nil, slices.Compact(missing))

@@ -57,6 +57,10 @@ func (t *tx) sweepMailbox(address string, limit int) int {
 		t.read(key(kLock, address), &held) && !held.Shared {
 		return 0
 	}
+	// What is buried goes first; it would stand in the way of every look.
+	if t.get(keyBox(kBurial, box.Box)) != nil {
+		return 0
+	}
 	old := t.older(box.Box, t.clock-account.RetentionMs, limit)
 	for _, uid := range old {
 		t.takeOut(&box, uid, &pb.Event{What: "removed", Detail: "mailbox " + address + ", past its retention"})

@@ -19,7 +19,7 @@ const (
 	kDomain    = 'd' // d<name> → Domain
 	kExpiry    = 'e' // e<done ms:8><id> → varint history size: finished messages by age
 	kRefs      = 'f' // f<id> → Refs: what still needs the body
-	kGarbage   = 'g' // g<box:8> → why: entries of a dropped account or a large Remove, to be swept
+	kGarbage   = 'g' // g<box:8> → mark: entries of a dropped account, to be swept
 	kHistory   = 'h' // h<id><index:8><n:2> → Event
 	kMember    = 'i' // i<node> → Member
 	kJoinToken = 'j' // j<hash> → JoinToken
@@ -38,6 +38,7 @@ const (
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock
+	kBurial    = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time

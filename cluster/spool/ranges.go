@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 // Ranges are ascending uids in little space, so that all deletions of a session
@@ -29,6 +30,66 @@ func AppendRanges(dst []byte, uids []uint64) []byte {
 		i += n
 	}
 	return dst
+}
+
+// run is uids from first to last.
+type run struct{ first, last uint64 }
+
+func (r run) size() uint64 { return r.last - r.first + 1 }
+
+// appendRun adds a run to others that end before it.
+func appendRun(runs []run, first, last uint64) []run {
+	if n := len(runs); n > 0 && runs[n-1].last+1 == first {
+		runs[n-1].last = last
+		return runs
+	}
+	return append(runs, run{first, last})
+}
+
+// parseRuns reads ranges.
+func parseRuns(b []byte, most uint64) (runs []run, err error) {
+	err = Ranges(b, most, func(first, last uint64) { runs = append(runs, run{first, last}) })
+	return runs, err
+}
+
+// encodeRuns writes runs as ranges.
+func encodeRuns(runs []run) (b []byte) {
+	end := uint64(0)
+	for _, r := range runs {
+		gap := (r.first - end) << 1
+		if r.first == r.last {
+			b = binary.AppendUvarint(b, gap)
+		} else {
+			b = binary.AppendUvarint(binary.AppendUvarint(b, gap|1), r.last-r.first-1)
+		}
+		end = r.last
+	}
+	return b
+}
+
+// sizeOf is how many uids there are in runs.
+func sizeOf(runs []run) (n uint64) {
+	for _, r := range runs {
+		n += r.size()
+	}
+	return n
+}
+
+// runOf finds the run that a uid is in; runs ascend.
+func runOf(runs []run, uid uint64) (run, bool) {
+	i, found := slices.BinarySearchFunc(runs, uid, func(r run, uid uint64) int {
+		switch {
+		case r.last < uid:
+			return -1
+		case r.first > uid:
+			return 1
+		}
+		return 0
+	})
+	if !found {
+		return run{}, false
+	}
+	return runs[i], true
 }
 
 var errRanges = errors.New("spool: malformed ranges")

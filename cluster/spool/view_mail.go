@@ -152,15 +152,25 @@ func (v View) Mailbox(address string) (*pb.Mailbox, bool, error) {
 // Entries calls fn for each message of a mailbox from a UID on, in order of
 // UID, until fn returns false. The record is reused: fn must not keep it.
 func (v View) Entries(box, from uint64, fn func(uid uint64, e *pb.Entry) bool) error {
+	_, gone, err := readBurial(v.R, box)
 	var bad error
 	var e pb.Entry
-	prefix := keyBox(kEntry, box)
-	err := v.R.Scan(keyEntry(box, from), after(prefix), func(k, val []byte) bool {
-		if bad = proto.Unmarshal(val, &e); bad != nil {
-			return false
-		}
-		return fn(binary.BigEndian.Uint64(k[9:]), &e)
-	})
+	end := after(keyBox(kEntry, box))
+	for again := true; again && err == nil && bad == nil; {
+		again = false
+		err = v.R.Scan(keyEntry(box, from), end, func(k, val []byte) bool {
+			uid := uidOf(k)
+			if gone.has(uid) {
+				from = gone.past(uid)
+				again = from != uid
+				return !again
+			}
+			if bad = proto.Unmarshal(val, &e); bad != nil {
+				return false
+			}
+			return fn(uid, &e)
+		})
+	}
 	if err == nil {
 		err = bad
 	}
@@ -169,7 +179,12 @@ func (v View) Entries(box, from uint64, fn func(uid uint64, e *pb.Entry) bool) e
 
 // Entry returns one message of a mailbox.
 func (v View) Entry(box, uid uint64) (*pb.Entry, bool, error) {
-	return load(v.R, keyEntry(box, uid), new(pb.Entry))
+	e, ok, err := load(v.R, keyEntry(box, uid), new(pb.Entry))
+	if !ok || err != nil {
+		return e, false, err
+	}
+	_, gone, err := readBurial(v.R, box)
+	return e, err == nil && !gone.has(uid), err
 }
 
 // Lock returns the lock of a mailbox, if it is held.
@@ -329,17 +344,30 @@ func (v View) OwnedCounts() (map[uint64]int64, error) {
 	return owned, nil
 }
 
-// AllEntries calls fn for each message of every mailbox, also of accounts that
-// were dropped and are not swept yet, until fn returns false. The record is
+// AllEntries calls fn for each record of a message in a mailbox, until fn returns
+// false. Also there are those that are not swept yet: of accounts that were
+// dropped, and with gone set, of messages that were taken out. The record is
 // reused: fn must not keep it.
-func (v View) AllEntries(fn func(box, uid uint64, e *pb.Entry) bool) error {
+func (v View) AllEntries(fn func(box, uid uint64, gone bool, e *pb.Entry) bool) error {
+	all := map[uint64]buried{}
 	var bad error
+	err := v.R.Scan([]byte{kBurial}, []byte{kBurial + 1}, func(k, val []byte) bool {
+		var burial pb.Burial
+		if bad = proto.Unmarshal(val, &burial); bad == nil {
+			all[binary.BigEndian.Uint64(k[1:])], bad = disinter(&burial)
+		}
+		return bad == nil
+	})
+	if err = errors.Join(err, bad); err != nil {
+		return err
+	}
 	var e pb.Entry
-	err := v.R.Scan([]byte{kEntry}, []byte{kEntry + 1}, func(k, val []byte) bool {
+	err = v.R.Scan([]byte{kEntry}, []byte{kEntry + 1}, func(k, val []byte) bool {
 		if bad = proto.Unmarshal(val, &e); bad != nil {
 			return false
 		}
-		return fn(binary.BigEndian.Uint64(k[1:]), binary.BigEndian.Uint64(k[9:]), &e)
+		box, uid := binary.BigEndian.Uint64(k[1:]), uidOf(k)
+		return fn(box, uid, all[box].has(uid), &e)
 	})
 	if err == nil {
 		err = bad

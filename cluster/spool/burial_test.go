@@ -1,0 +1,203 @@
+package spool_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// TestBurialAgainstAModel: large and small Removes, mail that comes, and Sweeps
+// in between leave what a set of uids would, for all who look.
+func TestBurialAgainstAModel(t *testing.T) {
+	const n = 800
+	base := newReplica(t)
+	one := base.register("n1", "a")
+	base.user(alice)
+	deliver := func(r *replica, uid uint64) {
+		res := r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(uid >> 8), byte(uid)}, one, nil, alice), []byte("body"))
+		require.Equal(r.t, pb.Code_OK, res.Code)
+	}
+	for uid := range uint64(n) {
+		deliver(base, uid+1)
+	}
+	token := base.lock("n1", one, "s").Token
+	rapid.Check(t, func(t *rapid.T) {
+		store := base.store.Clone()
+		m, err := spool.Load(store)
+		require.NoError(t, err)
+		r := &replica{t: t, store: store, m: m, index: base.index, now: base.now}
+		there, last := map[uint64]bool{}, uint64(n)
+		for uid := range uint64(n) {
+			there[uid+1] = true
+		}
+		seq := uint64(0)
+		for range rapid.IntRange(1, 8).Draw(t, "steps") {
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0:
+				last++
+				deliver(r, last)
+				there[last] = true
+			case 1:
+				r.do(spool.KindSweep, &pb.Sweep{Limit: rapid.SampledFrom([]uint32{1, 100, 700, 5000}).Draw(t, "limit")})
+			default:
+				seq++
+				uids, gone := someUIDs(t, last), []uint64(nil)
+				left := maps.Clone(there)
+				for _, uid := range uids {
+					if !there[uid] {
+						gone = append(gone, uid)
+					}
+					delete(left, uid)
+				}
+				res := r.remove(one, token, seq, false, uids...)
+				require.Equal(t, pb.Code_OK, res.Code)
+				require.EqualValues(t, len(there)-len(left), res.Count)
+				require.Equal(t, gone, decodeRanges(t, res.Missing))
+				there = left
+			}
+			sameMailbox(t, r, there, last)
+		}
+		invariants(t, store)
+		for r.do(spool.KindSweep, &pb.Sweep{Limit: 400}).Count > 0 {
+		}
+		sameMailbox(t, r, there, last)
+		invariants(t, store)
+		require.Equal(t, len(there), countKeys(r, 'x'))
+		require.Equal(t, len(there), countKeys(r, 'b'), "the bodies of the others are let go")
+		require.Zero(t, countKeys(r, 'B'))
+	})
+}
+
+// someUIDs are runs, far or near, long or short.
+func someUIDs(t *rapid.T, last uint64) (uids []uint64) {
+	from := rapid.Uint64Range(1, last).Draw(t, "from")
+	to := rapid.Uint64Range(from, last).Draw(t, "to")
+	if rapid.Bool().Draw(t, "all") {
+		from, to = 1, last
+	}
+	run := rapid.SampledFrom([]uint64{1, 1, 2, 50, 300, 1000}).Draw(t, "run")
+	gap := rapid.SampledFrom([]uint64{0, 1, 7, 8, 9, 40, 300}).Draw(t, "gap")
+	for uid := from; uid <= to; uid++ {
+		if (uid-from)%(run+gap) < run {
+			uids = append(uids, uid)
+		}
+	}
+	return uids
+}
+
+// sameMailbox compares what is seen of alice's mailbox with what is there.
+func sameMailbox(t *rapid.T, r *replica, there map[uint64]bool, last uint64) {
+	v := r.view()
+	box, _, err := v.Mailbox(alice)
+	require.NoError(t, err)
+	require.EqualValues(t, len(there), box.Messages)
+	want := slices.Sorted(maps.Keys(there))
+	var seen []uint64
+	var size uint64
+	require.NoError(t, v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
+		seen = append(seen, uid)
+		size += e.Size
+		return true
+	}))
+	require.Equal(t, want, seen)
+	require.Equal(t, box.Bytes, size)
+	from := rapid.Uint64Range(1, last).Draw(t, "look from")
+	first := uint64(0)
+	require.NoError(t, v.Entries(box.Box, from, func(uid uint64, _ *pb.Entry) bool { first = uid; return false }))
+	at, _ := slices.BinarySearch(want, from)
+	if at < len(want) {
+		require.Equal(t, want[at], first)
+	} else {
+		require.Zero(t, first)
+	}
+	_, ok, err := v.Entry(box.Box, from)
+	require.NoError(t, err)
+	require.Equal(t, there[from], ok)
+	counted := 0
+	require.NoError(t, v.AllEntries(func(b, uid uint64, gone bool, _ *pb.Entry) bool {
+		require.Equal(t, box.Box, b)
+		require.Equal(t, !there[uid], gone)
+		if !gone {
+			counted++
+		}
+		return true
+	}))
+	require.Equal(t, len(there), counted)
+}
+
+// TestLargeRemoveReadsOnce: what a Remove of a hundred thousand messages costs all
+// others is one look at each, and one record.
+func TestLargeRemoveReadsOnce(t *testing.T) {
+	const n = 1300
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	r.user(alice)
+	uids := make([]uint64, 0, n)
+	for i := range n {
+		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, one, nil, alice), []byte("body"))
+		uids = append(uids, uint64(i+1))
+	}
+	token := r.lock("n1", one, "s").Token
+	f, err := spool.Encode(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Unlock: true, Ranges: spool.AppendRanges(nil, uids)})
+	require.NoError(t, err)
+	f.Stamp(r.now)
+	b := r.store.Batch()
+	counted := &work{Batch: b}
+	r.index++
+	res, err := r.m.Apply(counted, r.index, f)
+	require.NoError(t, err)
+	require.EqualValues(t, n, res.Count)
+	require.LessOrEqual(t, counted.writes, 3, "the burial, the mailbox, the lock")
+	require.LessOrEqual(t, counted.reads, 10)
+}
+
+// work counts what is asked of a batch.
+type work struct {
+	spool.Batch
+	reads, writes int
+}
+
+func (w *work) Get(k []byte) ([]byte, error) {
+	w.reads++
+	return w.Batch.Get(k)
+}
+
+func (w *work) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	w.reads++
+	return w.Batch.Scan(lo, hi, fn)
+}
+
+func (w *work) Set(k, v []byte) error {
+	w.writes++
+	return w.Batch.Set(k, v)
+}
+
+func (w *work) Delete(k []byte) error {
+	w.writes++
+	return w.Batch.Delete(k)
+}
+
+// TestBurialOfADroppedAccount: both ways to empty a box end, whichever is first.
+func TestBurialOfADroppedAccount(t *testing.T) {
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	r.user(alice)
+	var uids []uint64
+	for i := range 700 {
+		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, one, nil, alice), []byte("body"))
+		uids = append(uids, uint64(i+1))
+	}
+	token := r.lock("n1", one, "s").Token
+	require.EqualValues(t, 600, r.remove(one, token, 1, true, uids[:600]...).Count)
+	require.Equal(t, pb.Code_OK, r.do(spool.KindDropAccount, &pb.DropAccount{Address: alice}).Code)
+	for r.do(spool.KindSweep, &pb.Sweep{Limit: 150}).Count > 0 {
+	}
+	require.Zero(t, countKeys(r, 'x')+countKeys(r, 'b')+countKeys(r, 'g')+countKeys(r, 'B'))
+	invariants(t, r.store)
+}

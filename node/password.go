@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/smtp"
 )
 
 // Parameters of new argon2id hashes (RFC 9106 §4, second recommended option,
@@ -87,28 +89,91 @@ func checkArgon(stored, secret string) (bool, error) {
 // passwords verifies logins. A password that was right is remembered as a
 // keyed hash for some minutes, so that clients that poll burn no CPU; it is
 // forgotten when the account changes, because its change number is hashed too.
+// So is one that was wrong, with the network that it came from: a mail program
+// tries it by every mechanism it has, and again with each poll.
 type passwords struct {
 	key   [32]byte
 	slots chan struct{} // bounds the memory and CPU that hashing takes
 	decoy string        // hashed for unknown users, so that both take as long
 
 	mu    sync.Mutex
-	known map[[32]byte]time.Time
+	known map[[32]byte]time.Time // right ones, until when
+	wrong map[[32]byte]time.Time
 }
 
 const (
 	rememberFor = 5 * time.Minute
+	wrongFor    = time.Hour // since it was last tried; longer than failures count
 	rememberMax = 10000
 )
 
 func newPasswords() (*passwords, error) {
-	p := &passwords{slots: make(chan struct{}, 2), known: map[[32]byte]time.Time{}}
+	p := &passwords{slots: make(chan struct{}, 2), known: map[[32]byte]time.Time{}, wrong: map[[32]byte]time.Time{}}
 	if _, err := rand.Read(p.key[:]); err != nil {
 		return nil, err
 	}
 	var err error
 	p.decoy, err = hashPassword("decoy")
 	return p, err
+}
+
+// verdict is what became of a password.
+type verdict int
+
+const (
+	wrong verdict = iota
+	wrongAgain
+	right
+)
+
+// errWrongAgain is a wrong password that need not be counted once more.
+var errWrongAgain = fmt.Errorf("%w, as before", smtp.ErrCredentials)
+
+// login verifies the password that somebody at from gives for user, whose
+// account is a, nil where there is none; that of a disabled account is wrong. One
+// that the same network has tried in the last hour is wrongAgain, which tells
+// nobody anything and costs no hashing.
+func (p *passwords) login(ctx context.Context, from netip.Addr, user string, a *pb.Account, secret string) (verdict, error) {
+	guess := p.guess(from, user, a, secret)
+	if p.wrongBefore(guess) {
+		return wrongAgain, nil
+	}
+	ok, err := p.verify(ctx, a, secret)
+	switch {
+	case err != nil:
+		return wrong, err
+	case ok && !a.Disabled:
+		return right, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.wrong) >= rememberMax {
+		clear(p.wrong)
+	}
+	p.wrong[guess] = time.Now().Add(wrongFor)
+	return wrong, nil
+}
+
+func (p *passwords) guess(from netip.Addr, user string, a *pb.Account, secret string) (d [32]byte) {
+	h := hmac.New(sha256.New, p.key[:])
+	if a == nil {
+		a = &pb.Account{Address: canonical(user)}
+	}
+	account := p.digest(a, secret)
+	fmt.Fprintf(h, "wrong\x00%s\x00%s", network(from), account[:])
+	h.Sum(d[:0])
+	return d
+}
+
+func (p *passwords) wrongBefore(guess [32]byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, ok := p.wrong[guess]
+	if !ok || time.Now().After(until) {
+		return false
+	}
+	p.wrong[guess] = time.Now().Add(wrongFor)
+	return true
 }
 
 // verify reports whether secret opens the account; a nil account costs as much

@@ -73,12 +73,13 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 	if err != nil {
 		return nil, err
 	}
-	ok, err := d.passwords.verify(ctx, account, secret)
-	if err != nil {
+	switch v, err := d.passwords.login(ctx, p.Remote.Addr(), user, account, secret); {
+	case err != nil:
 		return nil, err
-	}
-	if !ok || account.Disabled {
+	case v == wrong:
 		d.throttle.failed(p.Remote.Addr())
+		return nil, pop3.ErrAuth
+	case v == wrongAgain:
 		return nil, pop3.ErrAuth
 	}
 	d.throttle.succeeded(p.Remote.Addr())

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -236,10 +237,13 @@ func extensions(c *config.POP3) (with, without pop3.Extension) {
 	return with, without
 }
 
-// wrongPassword counts a failed login at the SMTP side for all nodes. The next
-// ones are held back, before the password is looked at.
-func (n *Node) wrongPassword(a netip.Addr) time.Duration {
-	n.throttle.failed(a)
+// wrongPassword counts a failed login at the SMTP side for all nodes, but for one
+// that has been counted already. The next ones are held back, before the password
+// is looked at.
+func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
+	if !errors.Is(err, errWrongAgain) {
+		n.throttle.failed(a)
+	}
 	if a.IsLoopback() {
 		return 0
 	}

@@ -108,12 +108,13 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 	if err != nil {
 		return err
 	}
-	ok, err := s.passwords.verify(ctx, account, secret)
-	if err != nil {
+	switch v, err := s.passwords.login(ctx, s.peer.Remote.Addr(), user, account, secret); {
+	case err != nil:
 		return err
-	}
-	if !ok || account.Disabled {
+	case v == wrong:
 		return smtp.ErrCredentials
+	case v == wrongAgain:
+		return errWrongAgain
 	}
 	s.throttle.succeeded(s.peer.Remote.Addr())
 	s.account = s.passwords.improve(ctx, s.replica, s.mail.node, account, secret, s.log)

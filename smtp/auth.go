@@ -201,7 +201,7 @@ func (c *conn) finishAuth(err error, user string) {
 	}
 	c.peer.User = ""
 	if r.Code == 535 {
-		c.failedAuth(user)
+		c.failedAuth(user, err)
 	}
 	c.say(r, "Authenticate")
 	if c.failures >= maxAuthErrors && !c.quit {
@@ -214,13 +214,13 @@ func (c *conn) finishAuth(err error, user string) {
 type connError struct{ error }
 
 // failedAuth counts a wrong password and holds the answer back.
-func (c *conn) failedAuth(user string) {
+func (c *conn) failedAuth(user string, why error) {
 	c.failures++
 	c.srv.stats.AuthFailed.Add(1)
 	c.log("auth.failed", "user", user)
 	var delay time.Duration
 	if c.cfg.AuthDelay != nil {
-		delay = c.cfg.AuthDelay(c.peer.Remote.Addr())
+		delay = c.cfg.AuthDelay(c.peer.Remote.Addr(), why)
 	} else {
 		delay = c.srv.meters.authDelay(c.peer.Remote.Addr())
 	}

@@ -195,7 +195,7 @@ func FuzzServer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s, err := NewServer(ServerConfig{
 			Hostname: "mx", Backend: fullBackend{&testBackend{}}, Trusted: all, XClient: all, LegacyVerbs: true, LenientSyntax: true,
-			Verify: true, Expand: true, MaxSize: 1 << 16, AuthDelay: func(netip.Addr) time.Duration { return 0 },
+			Verify: true, Expand: true, MaxSize: 1 << 16, AuthDelay: func(netip.Addr, error) time.Duration { return 0 },
 			CallTimeout: 10 * time.Millisecond,
 		})
 		require.NoError(t, err)

@@ -79,11 +79,12 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration // 0: 30 seconds
 	WriteTimeout     time.Duration // 0: 1 minute
 
-	// AuthDelay is called after a wrong password and says how long to hold the
-	// answer back; at most 12 seconds are. Nil: it doubles with each failure
+	// AuthDelay is called after a wrong password, with the error that said so
+	// (an ErrCredentials, or a *Reply with code 535), and says how long to hold
+	// the answer back; at most 12 seconds are. Nil: it doubles with each failure
 	// from the client's network, from half a second to eight, and halves with
 	// each quiet minute; loopback addresses are exempt.
-	AuthDelay func(netip.Addr) time.Duration
+	AuthDelay func(from netip.Addr, why error) time.Duration
 	// ScramIterations is the count told to users that do not exist; it should
 	// be the one of those that do. 0: 4096.
 	ScramIterations int

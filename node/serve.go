@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/pires/go-proxyproto"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -103,23 +102,6 @@ func (n *Node) serveACME(ctx context.Context) error {
 		g.Go(func() error { return n.acme.answerHTTP(ctx, n.acmeHTTP) })
 	}
 	return g.Wait()
-}
-
-// proxied wants a PROXY header from the configured load balancers and takes
-// none from anybody else.
-func proxied(l net.Listener, from []netip.Prefix) net.Listener {
-	return &proxyproto.Listener{Listener: l, ReadHeaderTimeout: 5 * time.Second, ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
-		a, err := netip.ParseAddrPort(o.Upstream.String())
-		if err != nil {
-			return proxyproto.REJECT, err
-		}
-		for _, p := range from {
-			if p.Contains(a.Addr().Unmap()) {
-				return proxyproto.REQUIRE, nil
-			}
-		}
-		return proxyproto.SKIP, nil
-	}}
 }
 
 func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {

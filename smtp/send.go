@@ -58,6 +58,12 @@ func (c *Client) Send(ctx context.Context, e *Envelope, body io.Reader, beforeDo
 	return t.end(t.run(body))
 }
 
+// ErrLacking is wrapped by the Cause of replies that we gave in the next hop's
+// place: it has not said that it can do what the message needs.
+const ErrLacking = constError("smtp: the next hop lacks what the message needs")
+
+func lacks(code int, enhanced, text string) *Reply { return &Reply{code, enhanced, text, ErrLacking} }
+
 // lacking returns the refusal for a message that this server cannot take.
 func (c *Client) lacking(e *Envelope) *Reply {
 	o := &e.Options
@@ -67,15 +73,15 @@ func (c *Client) lacking(e *Envelope) *Reply {
 	size, _ := c.Has("SIZE")
 	switch most, ok := digits(size, 20); {
 	case ok && most > 0 && e.Size > most:
-		return NewReply(552, "5.3.4", "message too large for the next hop, which takes "+size+" octets")
+		return lacks(552, "5.3.4", "message too large for the next hop, which takes "+size+" octets")
 	case !utf8 && !IsASCII(e.From):
-		return NewReply(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
+		return lacks(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
 	case !utf8 && o.UTF8:
-		return NewReply(550, "5.6.9", "the next hop does not take header fields in UTF-8")
+		return lacks(550, "5.6.9", "the next hop does not take header fields in UTF-8")
 	case o.RequireTLS && (c.tls == nil || !requireTLS): // RFC 8689 section 4.2.1
-		return NewReply(550, "5.7.30", "REQUIRETLS is needed, and the next hop does not offer it")
+		return lacks(550, "5.7.30", "REQUIRETLS is needed, and the next hop does not offer it")
 	case o.DeliverBy != nil && o.DeliverBy.Return && !deliverBy: // RFC 2852 section 4.1.4.1
-		return NewReply(550, "5.3.3", "the next hop does not offer DELIVERBY")
+		return lacks(550, "5.3.3", "the next hop does not offer DELIVERBY")
 	}
 	return c.lackingBody(o.Body)
 }
@@ -85,9 +91,9 @@ func (c *Client) lackingBody(b BodyType) *Reply {
 	_, binary := c.Has("BINARYMIME")
 	switch {
 	case b == Body8BitMIME && !eight && !binary:
-		return NewReply(554, "5.6.3", "the next hop does not take 8-bit text, and the message cannot be converted")
+		return lacks(554, "5.6.3", "the next hop does not take 8-bit text, and the message cannot be converted")
 	case b == BodyBinaryMIME && (!binary || !c.chunking()):
-		return NewReply(554, "5.6.3", "the next hop does not take binary messages, and this one cannot be converted")
+		return lacks(554, "5.6.3", "the next hop does not take binary messages, and this one cannot be converted")
 	}
 	return nil
 }
@@ -158,7 +164,7 @@ func (t *transaction) screen() {
 		case strings.ContainsAny(to.Address, "\r\n\x00") || to.Address == "":
 			t.replies[i] = NewReply(553, "5.1.3", "not an address")
 		case !utf8 && !IsASCII(to.Address):
-			t.replies[i] = NewReply(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
+			t.replies[i] = lacks(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
 		case most > 0 && n >= most:
 			t.replies[i] = NewReply(452, "4.5.3", "more recipients than the next hop takes at once")
 		default:

@@ -119,7 +119,11 @@ func (n *Node) open() error {
 	if err := n.listen(); err != nil {
 		return err
 	}
-	n.storage = &storage{dir: n.conf.Node.DataDir, minFree: uint64(n.conf.Storage.MinFree), percent: uint64(n.conf.Storage.MinFreePercent), log: n.log}
+	limits := n.conf.Storage
+	n.storage = &storage{
+		dir: n.conf.Node.DataDir, minFree: uint64(limits.MinFree), percent: uint64(limits.MinFreePercent),
+		messages: uint64(limits.MaxMessages), bytes: uint64(limits.MaxBytes), log: n.log,
+	}
 	n.storage.look()
 	if err := n.openCluster(); err != nil {
 		return err

@@ -33,7 +33,7 @@ func (n *Node) buildOperator() {
 func (n *Node) vitals() vitals {
 	v := vitals{
 		Uptime: int64(time.Since(n.started).Seconds()), DiskFree: n.storage.free.Load(), DiskTotal: n.storage.total.Load(),
-		Full:    n.storage.full.Load(),
+		Full:    n.storage.full.Load() || n.storage.laden.Load(),
 		Version: n.options.Version, Troubles: n.acme.troubles(time.Now()),
 	}
 	for _, l := range n.listeners {

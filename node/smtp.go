@@ -159,6 +159,15 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 		r.Code, r.Cause = 451, err // the session may outlive what is wrong
 		return &r
 	}
+	var announced uint64
+	if o != nil {
+		announced = uint64(max(o.Size, 0))
+	}
+	if over, err := s.storage.over(s.replica, announced); err != nil {
+		return mapError(err)
+	} else if over {
+		return replyFull
+	}
 	if from != "" && !strings.Contains(from, "@") {
 		if !s.privileged() {
 			return &smtp.Reply{Code: 550, Enhanced: "5.1.7", Text: "Sender address needs a domain"}
@@ -174,13 +183,12 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 		return err
 	}
 	account := s.who()
-	env := &envelope{sender: from, fixUp: s.submission || account != nil, account: account, origin: network(s.peer.Remote.Addr()).String()}
+	env := &envelope{sender: from, announced: announced, fixUp: s.submission || account != nil, account: account, origin: network(s.peer.Remote.Addr()).String()}
 	if account != nil {
 		_, env.domain = splitAddress(account.Address)
 		env.origin = account.Address
 	}
 	if o != nil {
-		env.announced = uint64(max(o.Size, 0))
 		setOptions(&env.options, o)
 	}
 	env.options.Ours = s.privileged()

@@ -7,18 +7,46 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"relay/cluster/spool"
 )
 
-// storage watches the free space of the data directory, so that new mail is
-// refused (452 4.3.1) before anything breaks.
+// storage watches the free space of the data directory and the size of the spool,
+// so that new mail is refused (452 4.3.1) before anything breaks.
 type storage struct {
-	dir     string
-	minFree uint64
-	percent uint64
-	log     *zap.Logger
-	full    atomic.Bool
-	free    atomic.Uint64
-	total   atomic.Uint64
+	dir      string
+	minFree  uint64
+	percent  uint64
+	messages uint64 // most in the spool, queue and mailboxes together; 0: no limit
+	bytes    uint64
+	log      *zap.Logger
+	full     atomic.Bool // the disk is
+	laden    atomic.Bool // the spool was, when it was looked at last
+	free     atomic.Uint64
+	total    atomic.Uint64
+}
+
+// over reports whether the spool has no room for one more message of a size (0:
+// not known). Mail on its way in may exceed the limit by what is under way.
+func (s *storage) over(r replica, size uint64) (bool, error) {
+	if s.messages == 0 && s.bytes == 0 {
+		return false, nil
+	}
+	var messages, bytes int64
+	err := r.View(func(v spool.View) (err error) {
+		if messages, err = v.Counter(spool.CountSpoolMessages); err == nil {
+			bytes, err = v.Counter(spool.CountSpoolBytes)
+		}
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	laden := s.messages > 0 && uint64(messages) >= s.messages || s.bytes > 0 && uint64(bytes) >= s.bytes
+	if was := s.laden.Swap(laden); was != laden {
+		s.log.Warn("spool watermark crossed", zap.Bool("full", laden), zap.Int64("messages", messages), zap.Int64("bytes", bytes))
+	}
+	return laden || s.bytes > 0 && uint64(bytes)+size > s.bytes, nil
 }
 
 // look measures once.

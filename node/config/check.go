@@ -238,6 +238,8 @@ func (c *Config) checkNumbers(r *report) {
 	least(r, "limits.pop3_idle", c.Limits.POP3Idle, "1s")
 	least(r, "limits.pop3_sleep_idle", c.Limits.POP3SleepIdle, "1s")
 	between(r, "storage.min_free_percent", c.Storage.MinFreePercent, 0, 90)
+	between(r, "storage.max_messages", c.Storage.MaxMessages, 0, 2_000_000_000)
+	between(r, "storage.max_bytes", c.Storage.MaxBytes, 0, 1<<60)
 	between(r, "storage.cache", c.Storage.Cache, 1*MB, 1*TB)
 }
 

@@ -370,6 +370,11 @@ type Storage struct {
 	// deliveries and deletions go on. Defaults: 512MB and 3.
 	MinFree        Size `toml:"min_free"`
 	MinFreePercent int  `toml:"min_free_percent"`
+	// MaxMessages and MaxBytes bound the spool of the cluster, queue and
+	// mailboxes together: above either, new mail gets 452 here. Default: 0, no
+	// bound.
+	MaxMessages int  `toml:"max_messages"`
+	MaxBytes    Size `toml:"max_bytes"`
 	// Cache is the memory of the store's block cache. Default: 64MB.
 	Cache Size `toml:"cache"`
 }

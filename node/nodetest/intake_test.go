@@ -430,6 +430,25 @@ func TestFullDiskIsNotFilled(t *testing.T) {
 	require.Len(t, c.inbox("alice@example.test"), 1)
 }
 
+// TestFullSpoolIsNotFilled: the same for bounds on messages and octets.
+func TestFullSpoolIsNotFilled(t *testing.T) {
+	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
+		conf.Storage.MaxMessages, conf.Storage.MaxBytes = 2, 100*config.KB
+	}})
+	d := talkTo(t, c.Nodes[0].SMTP)
+	from := []string{"C: MAIL FROM:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250"}
+	d.play(append(from, letter("one")...)...)
+	d.play("C: MAIL FROM:<bob@example.test> SIZE=102400", "S: 452 4.3.1")
+	d.play(append(from, letter("two")...)...)
+	d.play("C: MAIL FROM:<bob@example.test>", "S: 452 4.3.1")
+	ctx := within(t, 10*time.Second)
+	p, err := c.Nodes[0].Login(ctx, "alice@example.test")
+	require.NoError(t, err)
+	require.NoError(t, p.Dele(ctx, 1))
+	require.NoError(t, p.Quit(ctx))
+	d.play("C: MAIL FROM:<bob@example.test>", "S: 250", "C: RSET", "S: 250")
+}
+
 // TestStopLetsTransactionsEnd: a node that is told to stop answers for the message
 // under way, and says 421 to the rest.
 func TestStopLetsTransactionsEnd(t *testing.T) {

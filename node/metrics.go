@@ -128,6 +128,7 @@ func (c *nodeCollector) storage(out chan<- prometheus.Metric) {
 	emit(out, prometheus.CounterValue, "relay_log_append_seconds_total", "Time that writes to the raft log took, syncs included.", l.WriteTime.Seconds(), nil)
 	for name, n := range map[string]uint64{
 		"relay_log_appends_total": l.Appends, "relay_log_entries_total": l.Appended, "relay_log_bytes_total": l.AppendedBytes,
+		"relay_log_moves_total":      l.Moves,
 		"relay_log_cache_hits_total": l.CacheHits, "relay_log_cache_misses_total": l.CacheMisses,
 		"relay_store_commands_total": s.Commands, "relay_store_batches_total": s.Batches, "relay_store_bytes_total": s.Bytes,
 		"relay_store_flushes_total": s.Flushes, "relay_store_stalls_total": s.WriteStalls, "relay_store_installs_total": s.Installs,

@@ -33,7 +33,8 @@ type LogOptions struct {
 	CacheBytes int64         // newest entries kept in memory, default 32 MiB
 	MmapBytes  int64         // address space set aside for raft.db, default 8 GiB
 
-	segmentBytes int64 // of a file with data; default 16 MiB
+	segmentBytes int64 // of a file of entries; default 16 MiB
+	tailEntries  int   // bbolt gets that many at a time; default 256
 	openSegment  func(path string) (segmentFile, error)
 }
 
@@ -49,15 +50,16 @@ func (o LogOptions) withDefaults() LogOptions {
 	setDefault(&o.CacheBytes, 32<<20)
 	setDefault(&o.MmapBytes, 8<<30)
 	setDefault(&o.segmentBytes, segmentSize)
+	setDefault(&o.tailEntries, tailEntries)
 	if o.openSegment == nil {
 		o.openSegment = openSegment
 	}
 	return o
 }
 
-// Log is raft's log and stable store. It keeps them in bbolt by way of
-// raft-boltdb, but for the data of larger entries, which goes to segments. And
-// it adds what those do not do: it stops the node at the first
+// Log is raft's log and stable store. An entry is promised when it is in a
+// segment; bbolt gets it by way of raft-boltdb a little later, many at a time.
+// And Log adds what neither does: it stops the node at the first
 // error, checks entries when it reads them, keeps the newest in memory,
 // deletes in small steps, writes a vote as one value, and lets a member go on
 // after a snapshot that its log contradicts. Raft calls it from several
@@ -67,20 +69,16 @@ type Log struct {
 	db   backend
 	data segments
 
-	storing sync.Mutex // StoreLogs; guards the scratch
+	storing sync.Mutex // what writes entries; guards the scratch
 	scratch []raft.Log
 	ptrs    []*raft.Log
 	sums    []byte
-	spilled struct {
-		data  [][]byte
-		index []uint64
-		at    []int // in scratch
-	}
 
 	mu     sync.RWMutex // guards all below
 	ledger ledger
 	cache  entryCache
 	guard  struct{ index, term uint64 }
+	tail   tail // written with storing held too
 
 	stable stable
 
@@ -151,8 +149,8 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 // spareSegments is how many files are kept for reuse.
 const spareSegments = 8
 
-// openSegments opens the files with the entries' data and finds out which
-// entries have theirs where.
+// openSegments opens the files with the entries' data, finds out which entries
+// have theirs where, and gives bbolt the entries it has not got yet.
 func (l *Log) openSegments() error {
 	if err := l.data.load(); err != nil {
 		return err
@@ -172,6 +170,9 @@ func (l *Log) openSegments() error {
 		}
 		one.size += p.size
 		l.ledger.bytes += int64(p.size)
+	}
+	if err := l.replay(); err != nil {
+		return fmt.Errorf("disk: the log in %s is damaged: %w", l.data.dir, err)
 	}
 	return l.data.tidy()
 }
@@ -302,18 +303,25 @@ func (l *Log) GetLog(index uint64, to *raft.Log) error {
 	return err
 }
 
-// read gets an entry from the file and checks it.
+// read gets an entry from the files and checks it.
 func (l *Log) read(index uint64, to *raft.Log) (err error) {
+	l.mu.RLock()
+	waiting, ok := l.tail.get(index)
+	l.mu.RUnlock()
 	*to = raft.Log{}
-	err = guarded(func() error { return l.db.GetLog(index, to) })
-	if err == nil {
-		err = l.fetchData(to)
+	if ok {
+		err = l.fetchWaiting(&waiting, to)
+	} else {
+		err = guarded(func() error { return l.db.GetLog(index, to) })
+		if err == nil {
+			err = l.fetchData(to)
+		}
+		if err == nil {
+			err = unseal(to, index)
+		}
 	}
 	if errors.Is(err, raft.ErrLogNotFound) {
 		return err
-	}
-	if err == nil {
-		err = unseal(to, index)
 	}
 	if err != nil {
 		return l.fail(fmt.Errorf("disk: read entry %d of the log: %w", index, err))
@@ -328,15 +336,21 @@ func (l *Log) fetchData(e *raft.Log) error {
 	if err != nil || !spilled {
 		return err
 	}
-	if e.Data, err = l.data.read(p); !errors.Is(err, errReused) {
-		return err
+	e.Data, err = l.dataAt(p, e.Index)
+	return err
+}
+
+func (l *Log) dataAt(p place, index uint64) ([]byte, error) {
+	data, err := l.data.read(p)
+	if !errors.Is(err, errReused) {
+		return data, err
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if l.ledger.has(e.Index) {
-		return err
+	if l.ledger.has(index) {
+		return nil, err
 	}
-	return raft.ErrLogNotFound
+	return nil, raft.ErrLogNotFound
 }
 
 // StoreLog implements raft.LogStore.
@@ -347,31 +361,26 @@ func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 func (l *Log) StoreLogs(logs []*raft.Log) error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
-	sealed := l.seal(logs)
-	defer l.forgetScratch()
-	var n int64
-	err := l.write("append to the log", func() error {
-		// The data first: an entry that is there has its data.
-		if err := l.spill(); err != nil {
-			return err
-		}
-		return l.db.StoreLogs(sealed)
-	})
+	err := l.write("append to the log", func() error { return l.store(logs) })
 	if err != nil {
 		return err
 	}
+	var n int64
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, e := range logs {
 		size := entrySize(e)
 		l.ledger.put(e.Index, size)
 		l.cache.add(e, size)
 		n += int64(size)
 	}
+	l.mu.Unlock()
 	l.count.appends.Add(1)
 	l.count.entries.Add(uint64(len(logs)))
 	l.count.bytes.Add(uint64(n))
-	return nil
+	if !l.tail.due(l.o.tailEntries) {
+		return nil
+	}
+	return l.write("move entries of the log", l.move)
 }
 
 // entrySize is about what an entry takes in the file.
@@ -386,47 +395,35 @@ const sealSize = 8
 // place that stands between its extensions and its checksum.
 const spilledType raft.LogType = 0x80
 
-// seal copies the entries, with a checksum behind the extensions: bbolt has
-// none for its data, and a flipped bit must neither be applied nor spread. It
-// notes whose data goes to a segment; spill fills in the places.
-func (l *Log) seal(logs []*raft.Log) []*raft.Log {
-	sp := &l.spilled
-	for i, e := range logs {
-		c := *e
-		from := len(l.sums)
-		l.sums = append(l.sums, e.Extensions...)
-		if l.data.fits(e.Data) {
-			sp.data, sp.index, sp.at = append(sp.data, e.Data), append(sp.index, e.Index), append(sp.at, i)
-			c.Data = nil
-			c.Type |= spilledType
-			l.sums = append(l.sums, make([]byte, placeSize)...)
-		}
-		l.sums = binary.BigEndian.AppendUint64(l.sums, checksum(e))
-		c.Extensions = l.sums[from:len(l.sums):len(l.sums)]
-		l.scratch = append(l.scratch, c)
+// seal copies an entry into the scratch, with a checksum behind the extensions:
+// bbolt has none for its data, and a flipped bit must neither be applied nor
+// spread. Data that has a place is left out.
+func (l *Log) seal(e *raft.Log, p place, sum uint64) {
+	c := *e
+	from := len(l.sums)
+	l.sums = append(l.sums, e.Extensions...)
+	if p.segment > 0 {
+		c.Data = nil
+		c.Type |= spilledType
+		l.sums = p.append(l.sums)
 	}
+	l.sums = binary.BigEndian.AppendUint64(l.sums, sum)
+	c.Extensions = l.sums[from:len(l.sums):len(l.sums)]
+	l.scratch = append(l.scratch, c)
+}
+
+// sealed returns what seal has copied.
+func (l *Log) sealed() []*raft.Log {
 	for i := range l.scratch {
 		l.ptrs = append(l.ptrs, &l.scratch[i])
 	}
 	return l.ptrs
 }
 
-// spill writes the data that seal has noted.
-func (l *Log) spill() error {
-	sp := &l.spilled
-	return l.data.write(sp.data, sp.index, func(i int, p place) {
-		ext := l.scratch[sp.at[i]].Extensions
-		p.append(ext[:len(ext)-sealSize-placeSize])
-	})
-}
-
 func (l *Log) forgetScratch() {
-	sp := &l.spilled
 	clear(l.scratch)
 	clear(l.ptrs)
-	clear(sp.data)
 	l.scratch, l.ptrs, l.sums = l.scratch[:0], l.ptrs[:0], l.sums[:0]
-	sp.data, sp.index, sp.at = sp.data[:0], sp.index[:0], sp.at[:0]
 }
 
 var errSeal = errors.New("damaged entry")
@@ -512,6 +509,15 @@ func (l *Log) deleteOld(hi uint64) error {
 }
 
 func (l *Log) deleteOnce(lo, hi uint64) error {
+	if l.storing.Lock(); l.tail.overlaps(lo, hi) {
+		// Or they would be back at the next start.
+		defer l.storing.Unlock()
+		if err := l.write("move entries of the log", l.move); err != nil {
+			return err
+		}
+	} else {
+		l.storing.Unlock()
+	}
 	err := l.write("delete from the log", func() error {
 		if err := l.db.DeleteRange(lo, hi); err != nil {
 			return err
@@ -530,7 +536,12 @@ func (l *Log) deleteOnce(lo, hi uint64) error {
 	if first > 0 {
 		gone = first - 1
 	}
-	if err := l.data.release(gone); err != nil {
+	return l.release(gone)
+}
+
+// release gives back the segments that only entries up to an index need.
+func (l *Log) release(index uint64) error {
+	if err := l.data.release(index); err != nil {
 		return l.fail(fmt.Errorf("disk: give back segments of the log: %w", err))
 	}
 	return nil
@@ -587,10 +598,17 @@ func (l *Log) Guard(index, term uint64) error {
 
 // Close closes the log. Raft must have been shut down before.
 func (l *Log) Close() error {
-	if l.closed.Swap(true) {
+	l.storing.Lock()
+	defer l.storing.Unlock()
+	if l.closed.Load() {
 		return nil
 	}
-	return errors.Join(l.db.Close(), l.data.close())
+	var err error
+	if l.failure.Load() == nil {
+		err = l.write("move entries of the log", l.move)
+	}
+	l.closed.Store(true)
+	return errors.Join(err, l.db.Close(), l.data.close())
 }
 
 // write runs a write under a watchdog. A write that hangs is not given up: it
@@ -643,7 +661,7 @@ func (l *Log) usable() error {
 }
 
 type logCounters struct {
-	appends, entries, bytes, writes, writeNanos, hits, misses atomic.Uint64
+	appends, entries, bytes, moves, writes, writeNanos, hits, misses atomic.Uint64
 }
 
 // LogMetrics is what an operator may want to know of a log.
@@ -655,6 +673,7 @@ type LogMetrics struct {
 	CacheBytes  int64
 
 	Appends, Appended, AppendedBytes uint64 // calls, entries, octets
+	Moves                            uint64 // of the tail to bbolt
 	Writes                           uint64 // transactions, with deletions and votes
 	WriteTime                        time.Duration
 	CacheHits, CacheMisses           uint64
@@ -665,6 +684,7 @@ func (l *Log) Metrics() LogMetrics {
 	m := LogMetrics{
 		Appends: l.count.appends.Load(), Appended: l.count.entries.Load(), AppendedBytes: l.count.bytes.Load(),
 		Writes: l.count.writes.Load(), WriteTime: time.Duration(l.count.writeNanos.Load()),
+		Moves:     l.count.moves.Load(),
 		CacheHits: l.count.hits.Load(), CacheMisses: l.count.misses.Load(),
 	}
 	if st, err := os.Stat(l.path); err == nil {

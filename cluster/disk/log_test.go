@@ -311,14 +311,14 @@ func TestCacheIsBoundedInOctets(t *testing.T) {
 
 func TestFirstErrorStopsTheLog(t *testing.T) {
 	var f failures
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+	disk := &forgetful{}
+	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal, o.openSegment = f.fatal, disk.open })
 	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
 	require.NoError(t, l.SetUint64([]byte("CurrentTerm"), 4))
 	broken := errors.New("input/output error")
-	spy := &spyBackend{backend: l.db, store: func() error { return broken }}
-	l.db = spy
+	disk.fail = broken
 	require.ErrorIs(t, l.StoreLogs(entries(1, 4, 5)), broken)
-	spy.store = nil
+	disk.fail = nil
 	require.ErrorIs(t, l.StoreLogs(entries(1, 4, 5)), broken, "even if it would work again")
 	require.ErrorIs(t, l.GetLog(1, &raft.Log{}), broken)
 	require.ErrorIs(t, l.DeleteRange(1, 2), broken)
@@ -344,7 +344,7 @@ func TestRealWriteErrorIsFatal(t *testing.T) {
 	require.NoError(t, err)
 	l.db = db
 	requireEntry(t, l, entries(1, 2, 2)[0])
-	require.ErrorIs(t, l.StoreLogs(entries(1, 4, 5)), berrors.ErrDatabaseReadOnly)
+	require.ErrorIs(t, l.StoreLogs(entries(1, 4, tailEntries)), berrors.ErrDatabaseReadOnly)
 	require.Len(t, f.get(), 1)
 }
 
@@ -352,11 +352,11 @@ func TestRealWriteErrorIsFatal(t *testing.T) {
 func TestHangingWriteIsFatal(t *testing.T) {
 	dir := t.TempDir()
 	var f failures
-	l := openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
-	real := l.db
+	disk := &forgetful{}
+	l := openLog(t, dir, func(o *LogOptions) { o.Fatal, o.openSegment = f.fatal, disk.open })
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		l.db = &spyBackend{backend: real, store: func() error { <-release; return nil }}
+		disk.hang = func() { <-release }
 		done := make(chan error, 1)
 		go func() { done <- l.StoreLogs(entries(1, 1, 3)) }()
 		time.Sleep(10*time.Second - time.Nanosecond) // of the bubble's clock
@@ -376,14 +376,14 @@ func TestPanicsOfBoltAreFatal(t *testing.T) {
 	var f failures
 	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
 	l.db = &spyBackend{backend: l.db, store: func() error { panic("page 7: invalid type") }}
-	require.ErrorContains(t, l.StoreLogs(entries(1, 1, 3)), "page 7")
+	require.ErrorContains(t, l.StoreLogs(entries(1, 1, tailEntries)), "page 7")
 	require.Len(t, f.get(), 1)
 }
 
 func TestDefaultLogFatalPanics(t *testing.T) {
 	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = nil })
 	l.db = &spyBackend{backend: l.db, store: func() error { return errors.New("no") }}
-	require.Panics(t, func() { _ = l.StoreLogs(entries(1, 1, 3)) })
+	require.Panics(t, func() { _ = l.StoreLogs(entries(1, 1, tailEntries)) })
 }
 
 // bbolt has no checksums for its data: each entry carries its own.
@@ -585,7 +585,8 @@ func FuzzUnseal(f *testing.F) {
 		_ = unseal(&e, index)
 		l := &Log{}
 		e = raft.Log{Index: index, Data: data, Extensions: ext}
-		sealed := *l.seal([]*raft.Log{&e})[0]
+		l.seal(&e, place{}, checksum(&e))
+		sealed := *l.sealed()[0]
 		require.NoError(t, unseal(&sealed, index))
 		require.Equal(t, len(ext), len(sealed.Extensions))
 	})

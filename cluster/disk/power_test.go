@@ -25,6 +25,7 @@ type outage struct {
 	log         *Log
 	first, last uint64               // promised
 	want        map[uint64]*raft.Log // of those
+	writing     []*raft.Log          // not promised yet
 }
 
 // unsafeFile tells the outage of its steps.
@@ -43,6 +44,28 @@ func (f unsafeFile) Sync() error {
 	return f.forgetfulFile.Sync()
 }
 
+// unsafeBackend tells of the steps in bbolt, each of which is there or not.
+type unsafeBackend struct {
+	backend
+	o *outage
+}
+
+func (b unsafeBackend) StoreLogs(logs []*raft.Log) error {
+	defer b.o.stepOneIn(6)
+	return b.backend.StoreLogs(logs)
+}
+
+func (b unsafeBackend) Set(k, v []byte) error {
+	b.o.stepOneIn(6)
+	defer b.o.stepOneIn(6)
+	return b.backend.Set(k, v)
+}
+
+func (b unsafeBackend) DeleteRange(lo, hi uint64) error {
+	b.o.stepOneIn(6)
+	return b.backend.DeleteRange(lo, hi)
+}
+
 func (o *outage) openSegment(path string) (segmentFile, error) {
 	f, err := o.disk.open(path)
 	if err != nil {
@@ -54,17 +77,21 @@ func (o *outage) openSegment(path string) (segmentFile, error) {
 
 func (o *outage) open(dir string, change ...func(*LogOptions)) *Log {
 	return openLog(o.t, dir, append(change, func(lo *LogOptions) {
-		lo.segmentBytes, lo.CacheBytes, lo.GrowTo, lo.StallAfter = 64<<10, 1, o.grow, time.Hour
+		lo.segmentBytes, lo.CacheBytes, lo.GrowTo, lo.StallAfter, lo.tailEntries = 64<<10, 1, o.grow, time.Hour, 8
 	})...)
 }
 
 func (o *outage) reopen() {
 	o.log = o.open(o.dir, func(lo *LogOptions) { lo.openSegment = o.openSegment })
+	o.log.db = unsafeBackend{o.log.db, o}
 }
 
-// step now and then looks at what a power cut would leave.
-func (o *outage) step() {
-	if o.last == 0 || o.r.IntN(12) != 0 {
+// step now and then looks at what a power cut would leave: of each write that
+// was not synced, any pages.
+func (o *outage) step() { o.stepOneIn(40) }
+
+func (o *outage) stepOneIn(n int) {
+	if o.last == 0 || o.r.IntN(n) != 0 {
 		return
 	}
 	dir := o.t.TempDir()
@@ -74,19 +101,47 @@ func (o *outage) step() {
 			// A file that was renamed has been synced.
 			half, err := os.OpenFile(filepath.Join(dir, filepath.Base(f.f.Name())), os.O_WRONLY, 0)
 			require.NoError(o.t, err)
-			from := o.r.IntN(len(w.data) + 1)
-			_, err = half.WriteAt(w.data[from:], w.at+int64(from))
-			require.NoError(o.t, err)
+			all := o.r.IntN(4)
+			for from := 0; from < len(w.data); from += 4096 {
+				if all > 0 && (all == 1 || o.r.IntN(3) == 0) {
+					continue
+				}
+				_, err = half.WriteAt(w.data[from:min(from+4096, len(w.data))], w.at+int64(from))
+				require.NoError(o.t, err)
+			}
 			require.NoError(o.t, half.Close())
 		}
 	}
+	o.look(dir, o.last)
+}
+
+// look opens what the power cut left in dir. The log goes up to last at least.
+func (o *outage) look(dir string, last uint64) {
 	l := o.open(dir)
-	defer func() { require.NoError(o.t, l.Close()) }()
-	require.Equal(o.t, [2]uint64{o.first, o.last}, span(o.t, l))
-	more := large(o.last+1, 1+o.r.IntN(30000))
+	found := span(o.t, l)
+	require.Equal(o.t, o.first, found[0])
+	require.GreaterOrEqual(o.t, found[1], last)
+	require.LessOrEqual(o.t, found[1], last+uint64(len(o.writing)), "what was not promised may be there, but nothing else")
+	o.check(l)
+	for _, e := range o.writing {
+		if e.Index <= found[1] {
+			requireEntry(o.t, l, e)
+		}
+	}
+	more := large(found[1]+1, 1+o.r.IntN(30000))
 	require.NoError(o.t, l.StoreLog(more))
 	o.check(l)
 	requireEntry(o.t, l, more)
+
+	// And once more, behind what was cut off.
+	again := o.t.TempDir()
+	require.NoError(o.t, os.CopyFS(again, os.DirFS(dir)))
+	require.NoError(o.t, l.Close())
+	l = o.open(again)
+	require.Equal(o.t, [2]uint64{o.first, more.Index}, span(o.t, l))
+	o.check(l)
+	requireEntry(o.t, l, more)
+	require.NoError(o.t, l.Close())
 }
 
 func (o *outage) check(l *Log) {
@@ -101,7 +156,9 @@ func (o *outage) store(n int, term uint64) {
 		data := bytes.Repeat([]byte{byte(o.r.Uint32())}, []int{10, 1024 + o.r.IntN(40000)}[o.r.IntN(2)])
 		all = append(all, &raft.Log{Index: o.last + 1 + i, Term: term, Data: data})
 	}
+	o.writing = all
 	require.NoError(o.t, o.log.StoreLogs(all))
+	o.writing = nil
 	for _, e := range all {
 		o.want[e.Index], o.last = e, e.Index
 	}

@@ -12,15 +12,19 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/hashicorp/raft"
 )
 
-// segments keeps the data of the log's larger entries in files of a fixed size
-// beside bbolt, which holds the entries themselves and says where their data
-// is. A B+tree rewrites its neighbours with every large value; here data is
-// written once, in order, and a file that nothing refers to any more is written
-// over by a later one, so that in the long run no block is ever allocated.
+// segments are files of a fixed size beside bbolt. Every write to the log goes
+// to the current one first, as a frame (see frame.go) and with one sync; bbolt
+// gets the entries later, many at a time, but not the data of larger ones: that
+// stays where it is. A B+tree rewrites its neighbours with every large value and
+// syncs twice with every commit; here data is written once, in order, and a file
+// that nothing refers to any more is written over by a later one, so that in the
+// long run no block is ever allocated.
 //
-// write is called by one goroutine at a time; the other methods by any.
+// append is called by one goroutine at a time; the other methods by any.
 type segments struct {
 	dir    string
 	size   int64 // of a file
@@ -28,13 +32,15 @@ type segments struct {
 	zeros  bool  // new files are filled, so that no later write allocates
 	open   func(path string) (segmentFile, error)
 
-	buf []byte // of write
+	buf []byte // of append
+	seq uint64 // of the newest frame
 
 	mu    sync.RWMutex // held for reading while data is read: no file is reused under a reader
 	files map[uint64]*segment
-	cur   *segment // what write goes on with; also in files
+	cur   *segment // what append goes on with; also in files
 	spare []string // paths
 	last  uint64   // the highest id ever used
+	moved uint64   // frames up to it are in bbolt
 }
 
 // segmentFile is what segments need of an *os.File.
@@ -49,9 +55,11 @@ type segment struct {
 	id    uint64
 	f     segmentFile
 	path  string
-	end   int64  // where the next write begins
-	dirty bool   // written since the last sync
-	top   uint64 // highest index of an entry whose data was ever put here
+	key   frameKey // of its frames; known for those that may be written to
+	end   int64    // where the next frame begins
+	dirty bool     // written since the last sync
+	top   uint64   // highest index of an entry that has its data here for bbolt
+	seq   uint64   // of its newest frame
 }
 
 // place is where an entry's data lies.
@@ -64,10 +72,10 @@ type place struct {
 const (
 	placeSize   = 20
 	segmentSize = 16 << 20
-	spillFrom   = 1 << 10 // data this large goes to a segment
+	spillFrom   = 1 << 10 // data this large stays in its segment
 	writeStep   = 1 << 20 // octets collected for one write
-	// A write begins on a page of its own: one that is cut off must not be able
-	// to damage what an earlier one has put on the disk.
+	// A frame takes whole pages: one that is cut off must not be able to damage
+	// what an earlier one has put on the disk, and no page has to be read first.
 	segmentAlign = 4 << 10
 
 	livePrefix, sparePrefix = "data-", "spare-"
@@ -157,29 +165,19 @@ func (s *segments) seen(p place, index uint64) error {
 	return nil
 }
 
-// tidy makes spare files of those that hold nothing, and goes on with the
-// newest of the others.
+// tidy makes spare files of those that hold nothing. All frames are in bbolt.
 func (s *segments) tidy() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var newest *segment
-	for _, one := range s.files {
-		if one.top > 0 && (newest == nil || one.id > newest.id) {
-			newest = one
-		}
-	}
-	if s.cur = newest; newest != nil {
-		newest.end = aligned(newest.end)
-	}
-	return s.recycle(func(one *segment) bool { return one.top == 0 })
+	return s.recycle(func(one *segment) bool { return one != s.cur && one.top == 0 })
 }
 
-// release gives back the files whose data belongs to entries up to index only,
-// which the log has deleted.
+// release gives back the files whose frames are in bbolt, as far as their data
+// belongs to entries up to index only, which the log has deleted.
 func (s *segments) release(index uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.recycle(func(one *segment) bool { return one != s.cur && one.top <= index })
+	return s.recycle(func(one *segment) bool { return one != s.cur && one.top <= index && one.seq <= s.moved })
 }
 
 // recycle needs mu.
@@ -238,21 +236,26 @@ func (s *segments) make(path string) error {
 }
 
 // next makes a fresh segment the current one. What the former one got is synced
-// first. It is called by write.
+// first. It is called by append.
 func (s *segments) next() error {
 	if s.cur != nil {
 		if err := s.cur.sync(); err != nil {
 			return err
 		}
 	}
+	from := ""
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.last++
-	path := s.name(livePrefix, s.last)
-	var err error
+	id := s.last
 	if n := len(s.spare); n > 0 {
-		err = os.Rename(s.spare[n-1], path)
+		from = s.spare[n-1]
 		s.spare = s.spare[:n-1]
+	}
+	s.mu.Unlock()
+	path := s.name(livePrefix, id)
+	var err error
+	if from != "" {
+		err = os.Rename(from, path)
 	} else {
 		err = s.make(path)
 	}
@@ -266,9 +269,14 @@ func (s *segments) next() error {
 	if err != nil {
 		return err
 	}
-	s.cur = &segment{id: s.last, f: f, path: path}
-	s.files[s.last] = s.cur
-	return nil
+	one := &segment{id: id, f: f, path: path, key: newFrameKey(), end: segmentAlign, dirty: true}
+	s.mu.Lock()
+	s.files[id] = one
+	s.cur = one
+	s.mu.Unlock()
+	// The first frame's sync covers it. Without it there is no frame to find.
+	_, err = f.WriteAt(one.key.page(id), 0)
+	return err
 }
 
 func (one *segment) sync() error {
@@ -279,60 +287,79 @@ func (one *segment) sync() error {
 	return one.f.Sync()
 }
 
-// fits reports whether data goes to a segment at all.
-func (s *segments) fits(data []byte) bool {
-	return len(data) >= spillFrom && int64(len(data)) <= s.size
-}
+// room is how large a frame can be.
+func (s *segments) room() int { return int(s.size) - segmentAlign }
 
-// write puts the data of entries on the disk and tells where it lies, by add,
-// in order. When it returns nil the data is synced.
-func (s *segments) write(data [][]byte, indexes []uint64, add func(i int, p place)) error {
-	if len(data) == 0 {
-		return nil
-	}
-	from := int64(-1) // where buf goes
-	flush := func() error {
-		if len(s.buf) == 0 {
-			return nil
+// append writes entries as frames, as few as it can, and tells where the data
+// of each lies, by add, in order. When it returns nil they are synced. Each of
+// them fits into a frame.
+func (s *segments) append(logs []*raft.Log, add func(i int, p place)) error {
+	for from := 0; from < len(logs); {
+		size, to := frameHead+frameTail, from
+		for to < len(logs) && size+entryLen(logs[to]) <= s.room() {
+			size += entryLen(logs[to])
+			to++
 		}
-		_, err := s.cur.f.WriteAt(s.buf, from)
-		s.cur.dirty = true
-		s.buf, from = s.buf[:0], -1
-		return err
-	}
-	for i, d := range data {
-		if s.cur == nil || s.cur.end+int64(len(d)) > s.size {
-			if err := flush(); err != nil {
-				return err
-			}
+		if s.cur == nil || s.cur.end+int64(size) > s.size {
 			if err := s.next(); err != nil {
 				return err
 			}
 		}
-		one := s.cur
-		if from < 0 {
-			from = one.end
+		if err := s.frame(logs[from:to], size, func(i int, p place) { add(from+i, p) }); err != nil {
+			return err
 		}
-		add(i, place{one.id, uint64(one.end), uint32(len(d))})
-		s.buf = append(s.buf, d...)
-		s.mu.Lock()
-		one.end += int64(len(d))
-		one.top = max(one.top, indexes[i])
-		s.mu.Unlock()
-		if len(s.buf) >= writeStep {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		from = to
 	}
-	if err := flush(); err != nil {
-		return err
-	}
-	s.cur.end = aligned(s.cur.end)
 	if cap(s.buf) > 4*writeStep {
 		s.buf = nil
 	}
 	return s.cur.sync()
+}
+
+// frame writes one frame of the given size to the current segment, in which
+// there is room for it.
+func (s *segments) frame(logs []*raft.Log, size int, add func(i int, p place)) error {
+	one := s.cur
+	start := one.end
+	at := start // where buf goes
+	w := one.key.begin(s.buf[:0], s.seq+1, len(logs), size)
+	top := one.top
+	for i, e := range logs {
+		w.entry(e)
+		add(i, place{one.id, uint64(at) + uint64(len(w.buf)-len(e.Data)), uint32(len(e.Data))})
+		if len(e.Data) >= spillFrom {
+			top = max(top, e.Index)
+		}
+		if len(w.buf) >= writeStep {
+			n := len(w.buf) &^ (segmentAlign - 1)
+			if _, err := one.f.WriteAt(w.buf[:n], at); err != nil {
+				return err
+			}
+			at += int64(n)
+			w.cut(n)
+		}
+	}
+	w.end()
+	end := aligned(start + int64(size))
+	w.pad(int(min(end, s.size) - at))
+	one.dirty = true
+	s.buf = w.buf
+	if _, err := one.f.WriteAt(w.buf, at); err != nil {
+		return err
+	}
+	s.seq++
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one.end, one.top, one.seq = end, top, s.seq
+	return nil
+}
+
+// at is the place behind the newest frame.
+func (s *segments) at() position {
+	if s.cur == nil {
+		return position{seq: s.seq}
+	}
+	return position{segment: s.cur.id, offset: uint64(s.cur.end), seq: s.seq}
 }
 
 func aligned(n int64) int64 { return (n + segmentAlign - 1) &^ (segmentAlign - 1) }
@@ -356,6 +383,13 @@ func (s *segments) read(p place) ([]byte, error) {
 		return nil, fmt.Errorf("segment %d at %d: %w", p.segment, p.offset, err)
 	}
 	return data, nil
+}
+
+// isMoved says that bbolt has the frames up to one.
+func (s *segments) isMoved(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved = max(s.moved, seq)
 }
 
 // bytes is what the files take, spare ones too.

@@ -19,7 +19,8 @@ type forgetful struct {
 	mu    sync.Mutex
 	files []*forgetfulFile
 	syncs int
-	fail  error // of the next syncs
+	fail  error  // of the next syncs
+	hang  func() // before each sync
 }
 
 type forgetfulFile struct {
@@ -64,6 +65,9 @@ func (f *forgetfulFile) WriteAt(b []byte, at int64) (int, error) {
 func (f *forgetfulFile) ReadAt(b []byte, at int64) (int, error) { return f.f.ReadAt(b, at) }
 
 func (f *forgetfulFile) Sync() error {
+	if f.d.hang != nil {
+		f.d.hang()
+	}
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	if f.d.fail != nil {
@@ -95,15 +99,26 @@ func names(t *testing.T, dir, pattern string) []string {
 	return found
 }
 
-func TestDataIsSyncedBeforeItsEntries(t *testing.T) {
+// A write costs one sync, whatever its entries are; bbolt gets them later, all
+// at once.
+func TestWriteCostsOneSync(t *testing.T) {
 	disk := &forgetful{}
 	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.openSegment = disk.open })
-	synced := -1
-	l.db = &spyBackend{backend: l.db, store: func() error { synced = disk.syncs; return nil }}
+	moves := 0
+	l.db = &spyBackend{backend: l.db, store: func() error { moves++; return nil }}
 	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000), large(2, 100), large(3, 2000)}))
-	require.Equal(t, 1, synced)
-	require.NoError(t, l.StoreLogs([]*raft.Log{large(4, 100)}))
-	require.Equal(t, 1, disk.syncs, "small entries need no segment")
+	require.Equal(t, 1, disk.syncs)
+	for i := uint64(4); i < tailEntries; i++ {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(i, 100)}))
+	}
+	require.Equal(t, tailEntries-3, disk.syncs)
+	require.Zero(t, moves)
+	require.NoError(t, l.StoreLogs([]*raft.Log{large(tailEntries, 100)}))
+	require.Equal(t, 1, moves)
+	for i := range uint64(8) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(tailEntries+1+i, 1<<20)}))
+	}
+	require.Equal(t, 2, moves, "what waits is bounded in octets")
 }
 
 func TestFailedSyncOfDataIsFatal(t *testing.T) {
@@ -136,7 +151,7 @@ func TestSegmentsAreReused(t *testing.T) {
 	require.Len(t, names(t, dir, "data-*"), 1, "the current one stays")
 	require.NoError(t, l.Close())
 	l = openLog(t, dir, change)
-	require.Empty(t, names(t, dir, "data-*"))
+	require.Len(t, names(t, dir, "data-*"), 1)
 	for i := range uint64(100) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(200+i, 10000)}))
 	}
@@ -148,6 +163,20 @@ func TestSegmentsAreReused(t *testing.T) {
 	for i := range uint64(9) {
 		requireEntry(t, l, large(291+i, 10000))
 	}
+}
+
+// A segment whose entries bbolt has not got yet stays, whatever is deleted.
+func TestSegmentsOfTheTailStay(t *testing.T) {
+	dir := t.TempDir()
+	change := func(o *LogOptions) { o.segmentBytes, o.tailEntries = 16<<10, 20 }
+	l := openLog(t, dir, change)
+	for i := range uint64(32) { // each takes a page
+		require.NoError(t, l.StoreLog(large(i+1, 100)))
+	}
+	require.NoError(t, l.DeleteRange(1, 15))
+	l = openLog(t, crash(t, dir), change)
+	require.Equal(t, [2]uint64{16, 32}, span(t, l))
+	require.Less(t, len(names(t, dir, "data-*")), 32/3, "those before are given back")
 }
 
 // A suffix that is replaced leaves garbage behind, never what is read for the
@@ -181,15 +210,19 @@ func TestLostSegmentIsRefused(t *testing.T) {
 	require.NoError(t, l.Close())
 	path := filepath.Join(dir, "data-0000000000000001")
 
-	require.NoError(t, os.Truncate(path, 1000))
+	require.NoError(t, os.Truncate(path, 5000))
 	var f failures
 	l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
 	require.Error(t, l.GetLog(1, &raft.Log{}))
 	require.Len(t, f.get(), 1)
 	require.NoError(t, l.Close())
 
-	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Truncate(path, 1000))
 	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	require.ErrorIs(t, err, errSeal)
+
+	require.NoError(t, os.Remove(path))
+	_, err = OpenLog(dir, LogOptions{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 	require.ErrorContains(t, err, "entry 1")
 }

@@ -1,0 +1,164 @@
+package disk
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+// crash copies the log's files as they are, entries that bbolt has not got
+// included.
+func crash(t *testing.T, from string) string {
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(from)))
+	return dir
+}
+
+// spoil flips a bit in a file.
+func spoil(t *testing.T, path string, at int) {
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	b[at] ^= 1
+	require.NoError(t, os.WriteFile(path, b, 0o600))
+}
+
+const firstSegment = "data-0000000000000001"
+
+// A broken frame is damage, unless nothing is behind it: then its write was cut
+// off, as far as anybody can tell.
+func TestBrokenFrames(t *testing.T) {
+	from := t.TempDir()
+	l := openLog(t, from, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+	for i := range uint64(12) {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(2*i+1, 100), large(2*i+2, 4000)})) // two pages
+	}
+	const second = "data-0000000000000002"
+	require.Equal(t, []string{firstSegment, second}, names(t, from, "data-*"))
+	frame := func(n int) int { return segmentAlign * (1 + 2*n) } // of a file
+	for _, c := range []struct {
+		name, file string
+		at         int
+		last       uint64 // 0: refused
+	}{
+		{"nothing", "raft.db", 1 << 20, 24},
+		{"the first", firstSegment, frame(0) + 50, 0},
+		{"data in the middle", firstSegment, frame(3) + 4100, 0},
+		{"a head in the middle", firstSegment, frame(3) + 1, 0},
+		{"the last of the first file", firstSegment, frame(6) + 4100, 0},
+		{"the last", second, frame(4) + 4100, 22},
+		{"the last head", second, frame(4) + 9, 22},
+		{"the last checksum", second, frame(4) + frameHead + 2*entryHead + 4100, 22},
+		{"padding", second, frame(4) + 8100, 24},
+		{"the first page", firstSegment, 20, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := crash(t, from)
+			if c.at < 1<<20 {
+				spoil(t, filepath.Join(dir, c.file), c.at)
+			}
+			if c.last == 0 {
+				_, err := OpenLog(dir, LogOptions{GrowTo: -1, segmentBytes: 64 << 10})
+				require.ErrorIs(t, err, errSeal)
+				require.ErrorContains(t, err, "damaged")
+				return
+			}
+			l := openLog(t, dir, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+			require.Equal(t, [2]uint64{1, c.last}, span(t, l))
+			for i := range c.last {
+				requireEntry(t, l, large(i+1, map[bool]int{true: 100, false: 4000}[i%2 == 0]))
+			}
+			require.NoError(t, l.StoreLog(large(c.last+1, 10)))
+			l = openLog(t, crash(t, dir), func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+			require.Equal(t, [2]uint64{1, c.last + 1}, span(t, l))
+		})
+	}
+}
+
+// Frames of a file's former use, and frames that a mail has for a body, are not
+// this log's frames.
+func TestForeignFrames(t *testing.T) {
+	other := t.TempDir()
+	l := openLog(t, other)
+	for i := range uint64(20) {
+		require.NoError(t, l.StoreLog(large(i+1, 100)))
+	}
+	b, err := os.ReadFile(filepath.Join(other, firstSegment))
+	require.NoError(t, err)
+	body := append(make([]byte, segmentAlign-frameHead-entryHead), b...) // as if they lay on pages
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "spare-0000000000000001"), b, 0o600))
+	l = openLog(t, dir)
+	require.NoError(t, l.StoreLog(&raft.Log{Index: 1, Term: 1, Data: body}))
+	require.NoError(t, l.DeleteRange(1, 1))
+	require.NoError(t, l.StoreLog(large(1, 10)))
+	l = openLog(t, crash(t, dir))
+	require.Equal(t, [2]uint64{1, 1}, span(t, l))
+
+	// Nor is a file whose first page was not written before the power failed.
+	dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "data-0000000000000002"), b, 0o600))
+	l = openLog(t, dir)
+	require.Equal(t, [2]uint64{0, 0}, span(t, l))
+	require.NoError(t, l.StoreLog(large(1, 10)))
+}
+
+// An identifier is never used twice, or a position could mean another file.
+func TestSegmentIDsRise(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
+	require.NoError(t, l.StoreLogs(entries(1, 1, tailEntries)))
+	require.NoError(t, l.Close())
+	require.NoError(t, os.Remove(filepath.Join(dir, firstSegment)))
+	l = openLog(t, dir)
+	require.NoError(t, l.StoreLogs(entries(1, tailEntries+1, tailEntries+2)))
+	require.Equal(t, []string{"data-0000000000000002"}, names(t, dir, "data-*"))
+	l = openLog(t, crash(t, dir))
+	require.Equal(t, [2]uint64{1, tailEntries + 2}, span(t, l))
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add([]byte("some data"), []byte("ext"), uint64(7), uint16(3), []byte{1})
+	f.Fuzz(func(t *testing.T, data, ext []byte, seq uint64, at uint16, junk []byte) {
+		key := newFrameKey()
+		want := []raft.Log{
+			{Index: 5, Term: 2, Type: raft.LogCommand, Data: data, Extensions: ext},
+			{Index: 6, Term: 3, Type: raft.LogNoop},
+		}
+		size := frameHead + frameTail
+		for i := range want {
+			size += entryLen(&want[i])
+			if len(want[i].Data) == 0 {
+				want[i].Data = nil
+			}
+			if len(want[i].Extensions) == 0 {
+				want[i].Extensions = nil
+			}
+		}
+		w := key.begin(nil, seq, len(want), size)
+		for i := range want {
+			w.entry(&want[i])
+		}
+		w.end()
+		require.Len(t, w.buf, size)
+		got, err := key.frameAt(bytes.NewReader(w.buf), 0, int64(size))
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(want, got.logs))
+		require.Equal(t, seq, got.seq)
+		for i, e := range got.logs {
+			require.Equal(t, string(e.Data), string(w.buf[got.at[i]:got.at[i]+uint64(len(e.Data))]))
+		}
+		if len(junk) == 0 {
+			return
+		}
+		bad := bytes.Clone(w.buf)
+		n := copy(bad[int(at)%len(bad):], junk)
+		got, err = key.frameAt(bytes.NewReader(bad), 0, int64(size))
+		require.NoError(t, err)
+		require.Equal(t, n > 0 && !bytes.Equal(bad, w.buf), got == nil)
+	})
+}

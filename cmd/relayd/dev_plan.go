@@ -125,13 +125,19 @@ func (p *plan) nodeConfig(node int) *config.Config {
 	c.Cluster = config.Cluster{Listen: p.addr(node, portCluster), Advertise: p.addr(node, portCluster)}
 	for _, host := range p.hosts() {
 		at := func(s service) string { return net.JoinHostPort(host, strconv.Itoa(p.port(node, s))) }
-		c.SMTP = append(c.SMTP,
-			config.SMTP{Listen: at(portSMTP), Role: config.RoleMX, TLS: config.TLSStart},
-			config.SMTP{Listen: at(portSubmission), Role: config.RoleSubmission, TLS: config.TLSStart},
-			config.SMTP{Listen: at(portSubmissions), Role: config.RoleSubmission, TLS: config.TLSImplicit})
-		c.POP3 = append(c.POP3,
-			config.POP3{Listen: at(portPOP3), TLS: config.TLSStart},
-			config.POP3{Listen: at(portPOP3S), TLS: config.TLSImplicit})
+		smtp := func(s service, role config.Role, mode config.TLSMode) config.SMTP {
+			l := config.NewSMTP()
+			l.Listen, l.Role, l.TLS = at(s), role, mode
+			return l
+		}
+		pop3 := func(s service, mode config.TLSMode) config.POP3 {
+			l := config.NewPOP3()
+			l.Listen, l.TLS = at(s), mode
+			return l
+		}
+		c.SMTP = append(c.SMTP, smtp(portSMTP, config.RoleMX, config.TLSStart),
+			smtp(portSubmission, config.RoleSubmission, config.TLSStart), smtp(portSubmissions, config.RoleSubmission, config.TLSImplicit))
+		c.POP3 = append(c.POP3, pop3(portPOP3, config.TLSStart), pop3(portPOP3S, config.TLSImplicit))
 	}
 	c.Admin.Listen, c.Admin.Token, c.Admin.URL = p.addr(node, portAdmin), devToken, p.adminURL(node)
 	c.TLS.Cert, c.TLS.Key = p.path("tls.crt"), p.path("tls.key")

@@ -81,17 +81,7 @@ func (c *conn) login(mechanism, user string, enter func(context.Context) (Maildr
 
 func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Maildrop, error)) bool {
 	c.peer.Mechanism = mechanism
-	if strings.ContainsFunc(user, unicode.IsControl) { // only SASL can carry one
-		c.loginFailed(user, ErrAuth)
-		return false
-	}
-	ctx, cancel := c.loginTime()
-	drop, err := enter(ctx)
-	cancel()
-	if err == nil && c.srv.tooSoon(owner(user, drop)) {
-		_ = drop.Close()
-		err = ErrLoginDelay
-	}
+	drop, err := c.let(user, enter)
 	if err != nil {
 		c.loginFailed(user, err)
 		return false
@@ -100,6 +90,21 @@ func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Ma
 	c.srv.stats.Logins.Add(1)
 	c.log("login", "mechanism", mechanism, "messages", c.left, "octets", c.leftSize)
 	return true
+}
+
+// let is how every login, whatever its protocol, gets a maildrop.
+func (c *conn) let(user string, enter func(context.Context) (Maildrop, error)) (Maildrop, error) {
+	if strings.ContainsFunc(user, unicode.IsControl) {
+		return nil, ErrAuth
+	}
+	ctx, cancel := c.loginTime()
+	defer cancel()
+	drop, err := enter(ctx)
+	if err == nil && c.srv.tooSoon(owner(user, drop)) {
+		_ = drop.Close()
+		return nil, ErrLoginDelay
+	}
+	return drop, err
 }
 
 // loginTime bounds a login: who waits for longer than a client does has no one to

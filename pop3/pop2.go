@@ -174,7 +174,9 @@ func pop2Words(s string) (words []string, ok bool) {
 func (p *pop2) helo(user, secret string) {
 	c := p.conn
 	c.peer.Mechanism = "POP2"
-	drop, err := c.srv.cfg.Backend.Login(c.ctx, &c.peer, user, secret)
+	drop, err := c.let(user, func(ctx context.Context) (Maildrop, error) {
+		return c.srv.cfg.Backend.Login(ctx, &c.peer, user, secret)
+	})
 	if err != nil {
 		c.log("login failed", "name", user, "mechanism", "POP2", "error", err)
 		p.refuse(err)
@@ -197,6 +199,8 @@ func (p *pop2) refuse(err error) {
 	case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
 		stats.LoginFailures.Add(1)
 		p.fail("login refused")
+	case errors.Is(err, ErrLoginDelay):
+		p.fail("logged in too recently")
 	default:
 		stats.Temporary.Add(1)
 		p.fail("temporary failure, try again later")
@@ -257,7 +261,9 @@ func (p *pop2) release(ending bool) bool {
 func (p *pop2) reopen() bool {
 	c, old := p.conn, p.session
 	c.unwatch()
-	drop, err := old.drop.Wake(c.ctx)
+	ctx, cancel := c.loginTime()
+	drop, err := old.drop.Wake(ctx)
+	cancel()
 	if err != nil {
 		p.fail("maildrop could not be opened again")
 		return false

@@ -1,6 +1,7 @@
 package pop3_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -476,4 +477,47 @@ func inUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse)
+}
+
+// deaf is a Backend that does not answer before it is given up.
+type deaf struct{}
+
+func (deaf) Login(ctx context.Context, _ *pop3.Peer, _, _ string) (pop3.Maildrop, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestLoginIsBounded: a login that leads nowhere is answered, in either protocol.
+func TestLoginIsBounded(t *testing.T) {
+	for _, row := range []struct {
+		serve func(*pop3.Server, context.Context, net.Listener) error
+		login string
+		want  []string
+	}{
+		{(*pop3.Server).Serve, "USER alice\r\nPASS secret\r\n", []string{"+OK", "+OK", "-ERR [SYS/TEMP]"}},
+		{(*pop3.Server).ServePOP2, "HELO alice secret\r\n", []string{"+ POP2", "- temporary failure"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			srv, err := pop3.NewServer(config(deaf{}))
+			require.NoError(t, err)
+			ctx, stop := context.WithCancel(context.Background())
+			ln, done := newPipe(), make(chan error)
+			go func() { done <- row.serve(srv, ctx, ln) }()
+			near, far := net.Pipe()
+			ln.conns <- far
+			begin := time.Now()
+			go func() { _, _ = io.WriteString(near, row.login) }()
+			in := bufio.NewReader(near)
+			for _, want := range row.want {
+				require.NoError(t, near.SetReadDeadline(begin.Add(time.Hour)))
+				line, err := in.ReadString('\n')
+				require.NoError(t, err)
+				require.Contains(t, line, want)
+			}
+			require.LessOrEqual(t, time.Since(begin), 15*time.Second)
+			_ = near.Close()
+			stop()
+			require.NoError(t, <-done)
+		})
+	}
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +19,7 @@ type imported struct {
 	User     string   `json:"user"`
 	Messages int      `json:"messages"`
 	Skipped  int      `json:"skipped"`
+	Empty    int      `json:"empty"`
 	IDs      []string `json:"ids"`
 }
 
@@ -29,17 +32,22 @@ func (a *app) mailboxImport() *cobra.Command {
 
 PATH is an .eml file, a folder of them, a Maildir, an mbox file, or a
 my_mailbox.txt (or the folder it is in). Messages come in an order that is the
-same each time; where an import ends early it says with which --skip to go on.`,
+same each time; where an import ends early it says with which --skip to go on.
+What holds nothing at all is left out.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				done := imported{User: args[0], IDs: []string{}}
 				for _, path := range args[1:] {
 					if err := a.importPath(ctx, client, path, skip, &done); err != nil {
-						if done.Messages+done.Skipped == 0 {
+						seen := done.Messages + done.Empty + done.Skipped
+						if seen == 0 {
 							return err
 						}
-						return fmt.Errorf("%w\n%s went in before; go on with --skip %d", err, count(done.Messages, "message"), done.Messages+done.Skipped)
+						return fmt.Errorf("%w\n%s went in before; go on with --skip %d", err, count(done.Messages, "message"), seen)
 					}
+				}
+				if done.Empty > 0 {
+					a.note("left out, as nothing is in it: %s", count(done.Empty, "message"))
 				}
 				return a.emit(done, func() { a.say("%s went into the maildrop of %s.", count(done.Messages, "message"), clean(done.User)) })
 			})
@@ -53,6 +61,10 @@ func (a *app) importPath(ctx context.Context, client *admin.Client, path string,
 	return mailfile.Read(path, func(m mailfile.Message) error {
 		if done.Skipped < skip {
 			done.Skipped++
+			return nil
+		}
+		if len(m.Content) == 0 {
+			done.Empty++
 			return nil
 		}
 		id, err := client.PutMail(ctx, a.by(), done.User, admin.At(m.Received), bytes.NewReader(m.Content))
@@ -69,6 +81,7 @@ func (a *app) importPath(ctx context.Context, client *admin.Client, path string,
 type exported struct {
 	User  string   `json:"user"`
 	Files []string `json:"files"`
+	Gone  int      `json:"gone"` // deleted meanwhile
 }
 
 func (a *app) mailboxExport() *cobra.Command {
@@ -87,15 +100,29 @@ func (a *app) mailboxExport() *cobra.Command {
 				done := exported{User: m.User, Files: []string{}}
 				for _, one := range m.Content {
 					path, err := exportOne(ctx, client, m.User, one, args[1])
-					if err != nil {
+					switch {
+					case errors.Is(err, admin.ErrNotFound) && isGone(ctx, client, m.User, one.UID):
+						done.Gone++
+					case err != nil:
 						return err
+					default:
+						done.Files = append(done.Files, path)
 					}
-					done.Files = append(done.Files, path)
+				}
+				if done.Gone > 0 {
+					a.note("deleted by its user meanwhile: %s", count(done.Gone, "message"))
 				}
 				return a.emit(done, func() { a.say("%s of %s are in %s.", count(len(done.Files), "message"), clean(m.User), clean(args[1])) })
 			})
 		},
 	}
+}
+
+// isGone reports whether a message that was listed is in the maildrop no more.
+// A node that lags behind may not have it yet.
+func isGone(ctx context.Context, client *admin.Client, user string, uid uint64) bool {
+	m, err := client.Mailbox(ctx, user)
+	return err == nil && !slices.ContainsFunc(m.Content, func(one admin.MailboxMessage) bool { return one.UID == uid })
 }
 
 func exportOne(ctx context.Context, client *admin.Client, user string, one admin.MailboxMessage, dir string) (string, error) {

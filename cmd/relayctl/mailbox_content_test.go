@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/node/admin"
 )
 
 func TestMailboxImportAndExport(t *testing.T) {
@@ -39,4 +41,48 @@ func TestMailboxImportAndExport(t *testing.T) {
 	require.Equal(t, "A: 1\n\none\n", string(first))
 	_, _, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
 	require.NotZero(t, code, "nothing is written over")
+}
+
+// TestMailboxImportLeavesOutWhatIsEmpty: one file of no octets does not end an
+// import.
+func TestMailboxImportLeavesOutWhatIsEmpty(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a.eml": "", "b.eml": "A: 1\n\none\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", dir)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "1 message went")
+	require.Contains(t, stderr, "left out, as nothing is in it: 1 message")
+}
+
+// TestMailboxExportBesideItsUser: what is deleted while it goes on does not end an
+// export, but a message that only could not be found does.
+func TestMailboxExportBesideItsUser(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "inbox")
+	require.NoError(t, os.WriteFile(path, []byte("From a@b x\nA: 1\n\nFrom a@b x\nA: 2\n\nFrom a@b x\nA: 3\n"), 0o600))
+	_, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", path)
+	require.Zero(t, code, stderr)
+	w.Fail = func(call string) error {
+		if call == "OpenMail" {
+			w.TakeOut("alice@example.test", 2)
+		}
+		return nil
+	}
+	out, stderr, code := w.ctl(t, "", "mailbox", "export", "alice@example.test", filepath.Join(dir, "out"))
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "2 messages")
+	require.Contains(t, stderr, "deleted by its user meanwhile: 1 message")
+
+	w.Fail = func(call string) error {
+		if call == "OpenMail" {
+			return admin.NotFound("message", "that this node does not have yet")
+		}
+		return nil
+	}
+	_, _, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", filepath.Join(dir, "again"))
+	require.NotZero(t, code)
 }

@@ -618,6 +618,15 @@ func (f *Fake) Unlock(_ context.Context, by admin.By, user string) (*admin.Unloc
 	return &admin.Unlocked{User: user, Lock: was}, nil
 }
 
+// TakeOut takes a message out of a mailbox, as its user does.
+func (f *Fake) TakeOut(user string, uid uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m, ok := f.mailboxes[user]; ok {
+		m.Content = slices.DeleteFunc(slices.Clone(m.Content), func(one admin.MailboxMessage) bool { return one.UID == uid })
+	}
+}
+
 // OpenMail implements admin.Content.
 func (f *Fake) OpenMail(_ context.Context, user string, uid uint64) (io.ReadCloser, int64, error) {
 	unlock, err := f.ask("OpenMail")

@@ -61,6 +61,18 @@ func TestMbox(t *testing.T) {
 	require.Error(t, Mbox(strings.NewReader("Subject: x\n"), nil))
 }
 
+// TestMboxWithTextThatIsNotQuoted: some programs tell messages apart by the time
+// in "From " lines, and quote nothing.
+func TestMboxWithTextThatIsNotQuoted(t *testing.T) {
+	path := t.TempDir() + "/inbox"
+	write(t, path, "From a@b Thu Jan  1 00:00:01 1970\nA: 1\n\nHello.\n\nFrom here on it gets worse.\n\nFrom - Fri Jan  2 00:00:00 1970\nA: 2\n\nlast\n")
+	texts, _ := read(t, path)
+	require.Equal(t, []string{"A: 1\n\nHello.\n\nFrom here on it gets worse.\n", "A: 2\n\nlast\n"}, texts)
+	write(t, path, "From a@b\nA: 1\n\nx\n\nFrom c@d\nA: 2\n\ny\n")
+	texts, _ = read(t, path)
+	require.Equal(t, []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}, texts, "no times at all")
+}
+
 func TestPlain(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/my_mailbox.txt", "From: a\nTo: b\nSubject: c\nReceived: 2024-05-06 07:08:09\nFrom: body\nReceived: body\n..dot\n...\n.\n"+

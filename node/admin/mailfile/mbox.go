@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -14,13 +15,16 @@ import (
 var errLarge = errors.New("a message is too large")
 
 // Mbox reads an mbox: messages that begin with a "From " line, behind an empty
-// line or at the beginning. Of ">From " and ">>From " lines one > is taken off.
+// line or at the beginning. Not all programs quote lines of text that begin with
+// "From ": where the first "From " line bears a time of day, as nearly all do, none
+// without one begins a message. Of ">From " and ">>From " lines one > is taken off.
 // received is the time of the "From " line, zero where it can not be read.
 func Mbox(r io.Reader, fn func(n int, received time.Time, content []byte) error) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var content []byte
 	var received time.Time
 	n, gap := 0, true // gap: the line before was empty
+	timed := false    // the first "From " line bears a time of day
 	emit := func() error {
 		if n == 0 {
 			return nil
@@ -35,7 +39,8 @@ func Mbox(r io.Reader, fn func(n int, received time.Time, content []byte) error)
 		line, err := in.ReadBytes('\n')
 		if len(line) > 0 {
 			switch {
-			case gap && bytes.HasPrefix(line, []byte("From ")):
+			case gap && bytes.HasPrefix(line, []byte("From ")) && (!timed || timeOfDay.Match(line)):
+				timed = timed || n == 0 && timeOfDay.Match(line)
 				if err := emit(); err != nil {
 					return err
 				}
@@ -63,6 +68,8 @@ func Mbox(r io.Reader, fn func(n int, received time.Time, content []byte) error)
 		}
 	}
 }
+
+var timeOfDay = regexp.MustCompile(` [0-2]?[0-9]:[0-5][0-9](:[0-6][0-9])?\s`)
 
 // lastLine is where the last line of content begins.
 func lastLine(content []byte) int {

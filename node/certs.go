@@ -7,10 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 
 	"relay/node/config"
 )
@@ -20,8 +23,10 @@ import (
 type certificates struct {
 	files   []certFiles // the first is for clients that ask for none of the names
 	acme    *authority  // nil: none. Set before anybody is served
+	log     *zap.Logger
 	current atomic.Pointer[[]*tls.Certificate]
-	stamp   atomic.Int64 // newest modification time seen, Unix nanoseconds
+	stamp   atomic.Uint64 // of the files that are in use
+	refused atomic.Uint64 // of those that could not be read, and that the log has heard of
 	looked  atomic.Int64
 }
 
@@ -31,8 +36,8 @@ type certFiles struct{ cert, key string }
 // recheck is how often a handshake looks at the files' times.
 const recheck = 5 * time.Second
 
-func newCertificates(t config.TLS) (*certificates, error) {
-	c := &certificates{}
+func newCertificates(t config.TLS, log *zap.Logger) (*certificates, error) {
+	c := &certificates{log: log}
 	if t.Cert != "" {
 		c.files = append(c.files, certFiles{t.Cert, t.Key})
 	}
@@ -58,24 +63,42 @@ func (c *certificates) load() error {
 	return nil
 }
 
-func (c *certificates) modified() int64 {
-	var newest int64
+// modified is a digest of what tells one state of the files from another. Which
+// of them is the newest says nothing: a file that replaces another may be older
+// than its neighbours.
+func (c *certificates) modified() uint64 {
+	h := fnv.New64a()
 	for _, f := range c.files {
 		for _, name := range []string{f.cert, f.key} {
 			if st, err := os.Stat(name); err == nil {
-				newest = max(newest, st.ModTime().UnixNano())
+				_, _ = fmt.Fprintln(h, st.ModTime().UnixNano(), st.Size())
 			}
 		}
 	}
-	return newest
+	return h.Sum64()
 }
 
-// get is a tls.Config.GetCertificate. Files that can not be read leave the old
-// ones in use: half-written files are common while they are being replaced.
+// refresh reads the files again where they have changed. What can not be read
+// leaves the old ones in use: half-written files are common while they are being
+// replaced.
+func (c *certificates) refresh() {
+	stamp := c.modified()
+	if stamp == c.stamp.Load() {
+		return
+	}
+	switch err := c.load(); {
+	case err == nil:
+		c.log.Info("certificates read again")
+	case c.refused.Swap(stamp) != stamp:
+		c.log.Error("the new certificate files can not be used, the old ones stay", zap.Error(err))
+	}
+}
+
+// get is a tls.Config.GetCertificate.
 func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := time.Now().UnixNano()
-	if last := c.looked.Load(); now-last > int64(recheck) && c.looked.CompareAndSwap(last, now) && c.modified() != c.stamp.Load() {
-		_ = c.load()
+	if last := c.looked.Load(); now-last > int64(recheck) && c.looked.CompareAndSwap(last, now) {
+		c.refresh()
 	}
 	pairs := *c.current.Load()
 	if len(pairs)+c.acme.count() > 1 && hello.ServerName != "" {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"relay/node/config"
 )
@@ -66,12 +68,41 @@ func shake(t *testing.T, server, client *tls.Config) (s, c tls.ConnectionState) 
 func TestTheNameAskedForChoosesTheCertificate(t *testing.T) {
 	first, _ := makeCert(t, "one.test", nil)
 	second, _ := makeCert(t, "two.test", nil)
-	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}})
+	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.NewNop())
 	require.NoError(t, err)
 	for asked, want := range map[string]string{"one.test": "one.test", "two.test": "two.test", "other.test": "one.test", "": "one.test"} {
 		_, got := shake(t, c.config("1.2", false), &tls.Config{ServerName: asked, InsecureSkipVerify: true})
 		require.Equal(t, want, got.PeerCertificates[0].Subject.CommonName, "asked for %q", asked)
 	}
+}
+
+// TestReplacedCertificatesAreUsed: whatever time the new files bear, and never a
+// half of them.
+func TestReplacedCertificatesAreUsed(t *testing.T) {
+	first, _ := makeCert(t, "one.test", nil)
+	second, old := makeCert(t, "two.test", nil)
+	replacement, fresh := makeCert(t, "two.test", nil)
+	core, told := observer.New(zap.InfoLevel)
+	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.New(core))
+	require.NoError(t, err)
+	serves := func() *x509.Certificate {
+		c.looked.Store(0) // five seconds have passed
+		_, got := shake(t, c.config("1.2", false), &tls.Config{ServerName: "two.test", InsecureSkipVerify: true})
+		return got.PeerCertificates[0]
+	}
+	require.True(t, serves().Equal(old.Leaf))
+	data, err := os.ReadFile(replacement)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(second, data[:len(data)/2], 0o600))
+	for range 2 {
+		require.True(t, serves().Equal(old.Leaf), "half a file")
+	}
+	require.Equal(t, 1, told.FilterLevelExact(zap.ErrorLevel).Len(), "told once")
+	require.NoError(t, os.WriteFile(second, data, 0o600))
+	long := time.Now().Add(-24 * time.Hour)
+	require.NoError(t, os.Chtimes(second, long, long))
+	require.True(t, serves().Equal(fresh.Leaf))
+	require.Equal(t, 1, told.FilterMessage("certificates read again").Len())
 }
 
 func TestClientCertificatesMayRelay(t *testing.T) {
@@ -82,7 +113,7 @@ func TestClientCertificatesMayRelay(t *testing.T) {
 	sum := sha256.Sum256(known.Leaf.Raw)
 	r, err := newRelayers(config.Relay{ClientCA: ca, ClientCertificates: []string{hex.EncodeToString(sum[:])}})
 	require.NoError(t, err)
-	c, err := newCertificates(config.TLS{Cert: ca, Key: ca})
+	c, err := newCertificates(config.TLS{Cert: ca, Key: ca}, zap.NewNop())
 	require.NoError(t, err)
 	for _, one := range []struct {
 		pair *tls.Certificate

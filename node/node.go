@@ -138,7 +138,7 @@ func (n *Node) open() error {
 // loadSecrets reads the certificate and the admin token; Reload does it again.
 func (n *Node) loadSecrets() error {
 	if t := n.conf.TLS; n.certs == nil && (t.Cert != "" || len(n.conf.ACME.Hosts) > 0) {
-		certs, err := newCertificates(t)
+		certs, err := newCertificates(t, n.log)
 		if err != nil {
 			return err
 		}

@@ -212,12 +212,32 @@ func (x *expansion) mailbox(name, address, owner string, depth int) (bool, error
 	return true, nil // a list goes on without a member who is gone
 }
 
+// owner is who gets the bounces of what an alias sends on: as it says, else who
+// has the name that lists' owners have had since Sendmail, owner-list for list.
+func (x *expansion) owner(al *pb.Alias, name string) (string, error) {
+	if al.Owner != "" || strings.HasPrefix(name, ownerPrefix) {
+		return al.Owner, nil
+	}
+	_, aliased, err := x.view.Alias(ownerPrefix + name)
+	if err == nil && !aliased {
+		_, aliased, err = x.view.Account(ownerPrefix + name)
+	}
+	if err != nil || !aliased {
+		return "", err
+	}
+	return ownerPrefix + name, nil
+}
+
+const ownerPrefix = "owner-"
+
 // follow puts in what an alias leads to.
 func (x *expansion) follow(al *pb.Alias, name, owner string, depth int) error {
 	x.seen[name], x.open[name] = true, true
 	defer delete(x.open, name)
-	if al.Owner != "" {
-		owner = al.Owner
+	if own, err := x.owner(al, name); err != nil {
+		return err
+	} else if own != "" {
+		owner = own
 	}
 	for _, to := range al.Targets {
 		to, err := qualify(x.view, to)

@@ -20,7 +20,7 @@ func directoryWorld(t *testing.T) *dropWorld {
 		w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: name, CatchAll: all}})
 	}
 	for _, a := range []*pb.Account{
-		{Address: "bob@example.test"}, {Address: "bob+own@example.test"}, {Address: "gone@example.test", Disabled: true}, {Address: "jörg@example.test"},
+		{Address: "bob@example.test"}, {Address: "bob+own@example.test"}, {Address: "gone@example.test", Disabled: true}, {Address: "jörg@example.test"}, {Address: "owner-choir@example.test"},
 	} {
 		w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: true})
 	}
@@ -33,6 +33,10 @@ func directoryWorld(t *testing.T) *dropWorld {
 		&pb.Alias{Address: "team@example.test", Targets: []string{"alice", "Bob@Example.TEST", "inner@example.test", "x@far.test", "X@far.test"}},
 		&pb.Alias{Address: "inner@example.test", Targets: []string{"bob+tag", "x@FAR.test", "team@example.test", "gone", "nobody"}, Owner: "inner-owner@example.test"},
 		&pb.Alias{Address: "list@example.test", Targets: []string{"y@far.test", "team@example.test"}, Owner: "owner@example.test"},
+		&pb.Alias{Address: "club@example.test", Targets: []string{"z@far.test", "choir@example.test"}},
+		&pb.Alias{Address: "owner-club@example.test", Targets: []string{"alice"}},
+		&pb.Alias{Address: "owner-owner-club@example.test", Targets: []string{"bob"}},
+		&pb.Alias{Address: "choir@example.test", Targets: []string{"bob"}},
 		&pb.Alias{Address: "self@example.test", Targets: []string{"self@example.test"}},
 		&pb.Alias{Address: "ring@example.test", Targets: []string{"ring2@example.test"}},
 		&pb.Alias{Address: "ring2@example.test", Targets: []string{"ring@example.test"}},
@@ -66,6 +70,9 @@ func TestResolve(t *testing.T) {
 		// lists: each member once, with the owner nearest to it
 		{"team@example.test", []string{"alice@example.test", "bob@example.test", ">x@far.test inner-owner@example.test", ">X@far.test"}, nil},
 		{"list+tag@example.test", []string{">y@far.test owner@example.test", "alice@example.test owner@example.test", "bob@example.test owner@example.test", ">x@far.test inner-owner@example.test", ">X@far.test owner@example.test"}, nil},
+		// owners by their name
+		{"Club+x@example.test", []string{">z@far.test owner-club@example.test", "bob@example.test owner-choir@example.test"}, nil},
+		{"owner-club@example.test", []string{"alice@example.test"}, nil},
 		{"self@example.test", nil, errAliasLoop},
 		{"ring@example.test", nil, errAliasLoop},
 		{"deep0@example.test", nil, errAliasLoop},

@@ -196,7 +196,7 @@ func (a *app) aliasSet() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&owner, "owner", "", "`ADDRESS` that gets the bounces of list mail")
+	c.Flags().StringVar(&owner, "owner", "", "`ADDRESS` that gets the bounces of list mail; without it, owner-ALIAS where that is an address here")
 	c.Flags().BoolVar(&replace, "replace", false, "also where the address is an account, whose mailbox then gets no mail")
 	return c
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
 	"relay/node/milter"
 	"relay/smtp"
@@ -132,11 +133,13 @@ func (in *intake) endFilter(ctx context.Context, trace int) error {
 	if in.chunks == 0 {
 		most = spool.MaxInline
 	}
+	in.given = in.recipients()
 	v, err := f.End(ctx, in.id.String(), most)
 	switch {
 	case err != nil:
 		return err
-	case v.Discard:
+	case v.Discard != "":
+		in.discarder = "the content filter " + v.Discard
 		return errDiscarded
 	case len(v.Add)+len(v.Drop) > 0:
 		if err := in.readdress(v); err != nil {
@@ -198,14 +201,43 @@ func withCRLF(b []byte) []byte {
 	return out
 }
 
+// discard commits the history of a message that a filter has thrown away: what
+// the client hears 250 of can be traced, whatever became of it.
+func (in *intake) discard(ctx context.Context) error {
+	m := in.message()
+	m.Size = in.size + uint64(len(in.buf)+len(in.top))
+	res, err := propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
+		Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(), Twin: in.twinKey(in.given),
+	})
+	switch {
+	case err != nil:
+		return err
+	case res.Code == pb.Code_DUPLICATE:
+		in.repeated(res.Id)
+	case res.Code != pb.Code_OK:
+		return fmt.Errorf("discard refused: %s %s", res.Code, res.Text)
+	}
+	in.log.Info("discarded by a content filter", zap.String("id", in.id.String()), zap.String("by", in.discarder), zap.String("sender", m.Sender),
+		zap.Int("recipients", len(in.given)), zap.Uint64("size", m.Size), zap.String("message_id", m.MessageId),
+		zap.String("session", m.Client.GetSession()), zap.String("remote", m.Client.GetAddress()))
+	return nil
+}
+
 // readdress adds and takes away recipients. It is the filter's word, so nothing
 // is asked of them but that they exist. What lists send on of a large message has
 // gone ahead under the names planned before, which therefore must stay.
 func (in *intake) readdress(v *milter.Verdict) error {
 	env := in.env
 	for _, address := range v.Drop {
-		env.rcpts = slices.DeleteFunc(env.rcpts, func(r rcpt) bool { return canonical(r.address) == canonical(address) })
+		env.rcpts = slices.DeleteFunc(env.rcpts, func(r rcpt) bool {
+			drop := canonical(r.address) == canonical(address)
+			if drop {
+				in.dropped = append(in.dropped, r.address)
+			}
+			return drop
+		})
 	}
+	in.discarder = "the content filter " + v.Dropper
 	err := in.replica.View(func(view spool.View) error {
 		for _, address := range v.Add {
 			r := rcpt{address: address}

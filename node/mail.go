@@ -95,12 +95,12 @@ func (m *mailer) accept(ctx context.Context, env *envelope, body io.Reader) (str
 			m.buffers.Put(buf)
 		}
 	}()
-	if err := in.take(ctx, body); err != nil {
+	err := in.take(ctx, body)
+	if errors.Is(err, errDiscarded) {
+		err = in.discard(ctx)
+	}
+	if err != nil {
 		in.abort()
-		if errors.Is(err, errDiscarded) {
-			in.log.Info("discarded by a content filter", zap.String("id", in.id.String()), zap.String("sender", env.sender), zap.String("session", env.client.GetSession()))
-			return in.id.String(), err
-		}
 		return "", err
 	}
 	return in.id.String(), nil
@@ -122,6 +122,10 @@ type intake struct {
 	sample []byte     // the beginning of a large message, for reports
 	top    []byte     // the beginning of a large message, held back until its end is known
 	found  string     // what screening found, for the history
+
+	given     []string // recipients as the client gave them, before a filter's verdict
+	dropped   []string // of them, those that a filter took away
+	discarder string   // who throws the message away
 }
 
 func (in *intake) take(ctx context.Context, body io.Reader) error {
@@ -271,6 +275,10 @@ func (in *intake) sendChunk(ctx context.Context, g *errgroup.Group) error {
 }
 
 func (in *intake) proposeChunk(ctx context.Context, g *errgroup.Group, seq uint32, part []byte) error {
+	if in.env.filter.Discarded() { // nobody will claim it
+		in.size += uint64(len(part))
+		return nil
+	}
 	for _, id := range in.ids() {
 		f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: id, Seq: seq}, part)
 		if err != nil {
@@ -373,10 +381,22 @@ func (in *intake) sign(h *pb.Accept) {
 		}
 		one.Message = m
 	}
-	h.Twin = in.twinKey()
+	h.Twin = in.twinKey(in.recipients())
 	if a := in.env.account; a != nil && a.SendLimitDay > 0 {
 		h.Spender, h.Spends, h.SpendLimit = a.Address, uint32(len(in.env.rcpts)), a.SendLimitDay
 	}
+}
+
+// recipients are the addresses as the client gave them.
+func (in *intake) recipients() []string {
+	if in.given != nil {
+		return in.given
+	}
+	all := make([]string, 0, len(in.env.rcpts))
+	for i := range in.env.rcpts {
+		all = append(all, in.env.rcpts[i].address)
+	}
+	return all
 }
 
 func (in *intake) message() *pb.Message {

@@ -137,6 +137,7 @@ func (in *intake) detail() string {
 	add(o.DeliverByMs != 0 && !o.DeliverByReturn, "to be delivered by %s", at(o.DeliverByMs))
 	add(o.Requiretls, "TLS required")
 	add(in.found != "", "%s", in.found)
+	add(len(in.dropped) > 0, "without %s, as %s wished", some(in.dropped, 5), in.discarder)
 	unasked := in.env.filter.Unasked()
 	add(len(unasked) > 0, "not seen by the content filter %s, which did not answer", strings.Join(unasked, ", "))
 	return strings.Join(words, ", ")

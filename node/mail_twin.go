@@ -20,16 +20,13 @@ func (in *intake) beginTwin(sent []byte) {
 	in.twin.Write(sent)
 }
 
-// twinKey is a digest of client, envelope, Message-ID and body; nil for none.
-func (in *intake) twinKey() []byte {
+// twinKey is a digest of client, envelope, Message-ID and body; nil for none. to
+// are the recipients as the client gave them.
+func (in *intake) twinKey(to []string) []byte {
 	if in.twin == nil {
 		return nil
 	}
-	to := make([]string, 0, len(in.env.rcpts))
-	for _, r := range in.env.rcpts {
-		to = append(to, r.address)
-	}
-	slices.Sort(to)
+	to = slices.Sorted(slices.Values(to))
 	h := sha256.New()
 	for _, s := range []string{in.env.origin, in.env.sender, in.head.messageID, strings.Join(to, "\x00")} {
 		_, _ = io.WriteString(h, s)

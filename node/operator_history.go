@@ -103,6 +103,8 @@ func (f *fates) event(e *pb.Event) {
 		r.Attempts = max(r.Attempts, e.Attempt)
 	case "deleted", "redirected":
 		r.State, r.NextAttempt = e.What, admin.Time{}
+	case "discarded": // on its way in
+		r.State, r.LastReply, r.NextAttempt = admin.StateDeleted, "discarded "+e.Detail, admin.Time{}
 	case "held":
 		r.State, r.NextAttempt = e.What, admin.AtMs(e.NextMs)
 	case "released", "retried", "rerouted":

@@ -382,9 +382,6 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 	env.client = s.client()
 	s.screened(ctx, env)
 	id, err := s.mail.accept(ctx, env, r)
-	if errors.Is(err, errDiscarded) {
-		return id, nil
-	}
 	if err != nil {
 		return "", mapError(err)
 	}

@@ -31,6 +31,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.chunk(h, c.Body)
 	case *pb.Abort:
 		return t.abort(h)
+	case *pb.Discard:
+		return t.discard(h)
 	case *pb.Settle:
 		return t.settle(h)
 	case *pb.Register:

@@ -50,12 +50,51 @@ func (t *tx) forgetBodies(h *pb.Accept, id ID) {
 			ids = append(ids, one)
 		}
 	}
+	t.forgetChunks(ids)
+}
+
+func (t *tx) forgetChunks(ids []ID) {
 	for _, one := range ids {
 		var orphan pb.Orphan
 		if t.read(keyID(kOrphan, one), &orphan) {
 			t.dropOrphan(one, &orphan)
 		}
 	}
+}
+
+// discard makes the history of a message that was taken and thrown away: it is
+// finished when it comes to be. What went ahead of it is dropped.
+func (t *tx) discard(h *pb.Discard) *pb.Result {
+	m := h.GetMessage()
+	id, ok := toID(m.GetId())
+	if !ok || len(h.Recipients) == 0 {
+		return t.refuse(pb.Code_INVALID, "a Discard needs an id of 16 octets and a recipient")
+	}
+	var bodies []ID
+	for _, b := range h.Bodies {
+		if one, ok := toID(b); ok {
+			bodies = append(bodies, one)
+		}
+	}
+	if t.get(keyID(kMessage, id)) != nil {
+		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: id[:]}
+	}
+	t.forgetChunks(bodies)
+	if first := t.twinOf(h.Twin); first != nil {
+		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: first}
+	}
+	t.rememberTwin(h.Twin, id)
+	m.Recipients, m.Drops, m.Chunks = uint32(len(h.Recipients)), 0, 0
+	size := 17 + uint64(t.write(keyID(kMessage, id), m))
+	size += t.event(id, &pb.Event{AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail})
+	for _, to := range h.Recipients {
+		size += t.event(id, &pb.Event{What: "discarded", Node: m.Client.GetNode(), Recipient: to, Detail: "by " + h.By})
+	}
+	t.set(keyExpiry(t.clock, id), appendUvarint(size))
+	t.count(CountAccepted, 1)
+	t.count(CountHistoryMessages, 1)
+	t.count(CountHistoryBytes, int64(size))
+	return &pb.Result{Index: t.index, Id: id[:]}
 }
 
 func (t *tx) sweepTwins(limit int, res *pb.Result) {

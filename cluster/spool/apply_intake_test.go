@@ -167,3 +167,55 @@ func TestDkimKeysRotateInOneStep(t *testing.T) {
 	require.Equal(t, pb.Code_OK, r.do(spool.KindDropDkim, &pb.DropDkim{Domain: "here.example", Selector: "a"}).Code)
 	require.Equal(t, pb.Code_MISSING, r.do(spool.KindDropDkim, &pb.DropDkim{Domain: "here.example", Selector: "a"}).Code)
 }
+
+// A message that was thrown away is finished at once: a history that is kept as
+// long as others, and nothing else.
+func TestDiscardLeavesAHistory(t *testing.T) {
+	r := newReplica(t)
+	r.register("n1", "a")
+	id, copied := newID(1), newID(2)
+	for _, one := range []spool.ID{id, copied} {
+		r.do(spool.KindChunk, &pb.Chunk{Id: one[:], Seq: 1}, []byte("body"))
+	}
+	discard := func(id spool.ID) *pb.Result {
+		return r.do(spool.KindDiscard, &pb.Discard{
+			Message:    &pb.Message{Id: id[:], CreatedMs: r.now.UnixMilli(), Sender: "s@far.example", Size: 4, Client: &pb.Client{Node: "n1"}},
+			Recipients: []string{"alice@here.example", "x@far.example"}, By: "the content filter f", Detail: "detail", Bodies: [][]byte{id[:], copied[:]}, Twin: []byte("twin"),
+		})
+	}
+	res := discard(id)
+	require.Equal(t, pb.Code_OK, res.Code)
+	require.Equal(t, id[:], res.Id)
+	require.Equal(t, pb.Code_DUPLICATE, discard(id).Code, "applied twice")
+	again := discard(newID(3))
+	require.Equal(t, pb.Code_DUPLICATE, again.Code, "sent again")
+	require.Equal(t, id[:], again.Id)
+	require.Equal(t, pb.Code_INVALID, r.do(spool.KindDiscard, &pb.Discard{Message: &pb.Message{Id: id[:]}}).Code)
+
+	m, ok, err := r.view().Message(id)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, "s@far.example", m.Sender)
+	events, err := r.view().History(id)
+	require.NoError(t, err)
+	var told []string
+	for _, e := range events {
+		told = append(told, e.What+" "+e.Recipient+" "+e.Detail)
+	}
+	require.Equal(t, []string{"accepted  detail", "discarded alice@here.example by the content filter f", "discarded x@far.example by the content filter f"}, told)
+	for _, prefix := range []byte{'b', 'o', 'f', 'r'} {
+		require.NoError(t, r.store.Scan([]byte{prefix}, []byte{prefix + 1}, func(k, _ []byte) bool {
+			require.Fail(t, "left behind", "%q", k)
+			return true
+		}))
+	}
+	require.EqualValues(t, 1, r.counter(spool.CountHistoryMessages))
+	invariants(t, r.store)
+	r.now = r.now.Add(4 * 24 * time.Hour)
+	r.do(spool.KindSweep, &pb.Sweep{Limit: 100})
+	_, ok, err = r.view().Message(id)
+	require.NoError(t, err)
+	require.False(t, ok, "kept as long as others")
+	require.Zero(t, r.counter(spool.CountHistoryBytes))
+	invariants(t, r.store)
+}

@@ -61,6 +61,7 @@ const (
 	KindDropDkim    Kind = 81
 	KindGreet       Kind = 90
 	KindPutCert     Kind = 91
+	KindDiscard     Kind = 92
 )
 
 // headers makes an empty header message of each kind.
@@ -99,6 +100,7 @@ var headers = map[Kind]func() proto.Message{
 	KindDropDkim:    func() proto.Message { return new(pb.DropDkim) },
 	KindGreet:       func() proto.Message { return new(pb.Greet) },
 	KindPutCert:     func() proto.Message { return new(pb.PutCert) },
+	KindDiscard:     func() proto.Message { return new(pb.Discard) },
 }
 
 func (k Kind) String() string {

@@ -47,7 +47,7 @@ worker "rspamd_proxy" {
 }
 lua = "/usr/share/rspamd/rules/rspamd.lua";
 modules { path = "/usr/share/rspamd/plugins"; }
-actions { greylist = 4; add_header = 6; reject = 15; subject = "[spam] %s"; }
+actions { greylist = 4; add_header = 6; reject = 15; discard = 100; subject = "[spam] %s"; }
 milter_headers {
   use = ["x-spamd-bar", "x-spam-status", "authentication-results"];
   extended_spam_headers = true;
@@ -55,6 +55,7 @@ milter_headers {
 }
 multimap {
   SUBJECT_GREY { type = "header"; header = "subject"; map = "$dir/grey.map"; score = 5.0; }
+  SUBJECT_VOID { type = "header"; header = "subject"; map = "$dir/void.map"; action = "discard"; prefilter = true; }
   SUBJECT_SOFT { type = "header"; header = "subject"; map = "$dir/soft.map"; action = "soft reject"; message = "Come back another time"; prefilter = true; }
 }
 redis { servers = "$redis"; }
@@ -129,7 +130,7 @@ func startRspamd(t *testing.T) (p *program, address string, grey bool) {
 	conf := os.Expand(rspamdConf, func(name string) string {
 		return map[string]string{"dir": dir, "socket": address, "redis": redis}[name]
 	})
-	for name, text := range map[string]string{"rspamd.conf": conf, "grey.map": "grey\n", "soft.map": "soft\n"} {
+	for name, text := range map[string]string{"rspamd.conf": conf, "grey.map": "grey\n", "soft.map": "soft\n", "void.map": "void\n"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	// -i: it may run as the user that runs the tests, root included.
@@ -234,6 +235,16 @@ func TestRspamdAsContentFilter(t *testing.T) {
 	t.Run("put off", func(t *testing.T) {
 		_, err := send(0, "soft", "Hello.")
 		refused(err, 451, "4.7.1 Come back another time")
+	})
+	t.Run("discarded", func(t *testing.T) {
+		id, err := send(1, "void", "Hello.")
+		require.NoError(t, err)
+		trace, err := c.Nodes[1].Client().Trace(ctx, id)
+		require.NoError(t, err)
+		require.Equal(t, "discarded by the content filter inet:"+address, trace.Recipients[0].LastReply)
+		found, err := c.Nodes[0].Subjects("alice@example.test")
+		require.NoError(t, err)
+		require.Zero(t, found["void"])
 	})
 	t.Run("greylisted", func(t *testing.T) {
 		if !grey {

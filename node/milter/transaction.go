@@ -22,7 +22,7 @@ type Chain []*Filter
 type Transaction struct {
 	client  *Client
 	talks   []*dialogue
-	discard bool
+	discard string   // the filter that wants it thrown away; empty: none
 	refusal error    // found while the message flows, told at its end
 	unasked []string // filters that did not answer, and need not
 }
@@ -109,7 +109,7 @@ func (d *dialogue) secure(c *Client) []string {
 // each asks all filters that still have a say.
 func (t *Transaction) each(ctx context.Context, at stage, ask func(*dialogue) (*wire.Action, error)) error {
 	for _, d := range t.talks {
-		if d.silent || t.discard {
+		if d.silent || t.discard != "" {
 			continue
 		}
 		a, err := d.do(ctx, func() (*wire.Action, error) { return ask(d) })
@@ -120,7 +120,11 @@ func (t *Transaction) each(ctx context.Context, at stage, ask func(*dialogue) (*
 			}
 			continue
 		}
-		if t.discard, err = d.judge(a, at); err != nil {
+		discard, err := d.judge(a, at)
+		if discard {
+			t.discard = d.o.Address
+		}
+		if err != nil {
 			d.Stats.Refused.Add(1)
 			d.o.Log.Info("refused by a content filter", append(t.fields(d.Filter), zap.String("stage", string(at)), zap.String("reply", err.Error()))...)
 			return err
@@ -211,11 +215,16 @@ func (t *Transaction) flow(ctx context.Context, ask func(*dialogue) (*wire.Actio
 	}
 }
 
+// Discarded reports whether the message is to be taken and thrown away, as far
+// as is known.
+func (t *Transaction) Discarded() bool { return t != nil && t.discard != "" }
+
 // Verdict is what the filters want done with a message that passes.
 type Verdict struct {
-	Discard bool     // take it and throw it away
+	Discard string   // the address of the filter that wants it taken and thrown away; empty: none does
 	Add     []string // recipients
 	Drop    []string
+	Dropper string // the address of the last filter that takes recipients away
 	Body    []byte // in place of the body; nil: it stays
 	edits   []edit
 }
@@ -245,7 +254,14 @@ func (t *Transaction) End(ctx context.Context, id string, most int) (*Verdict, e
 			return nil, err
 		}
 		d.Stats.Messages.Add(1)
-		return a, v.take(wishes, most)
+		had := len(v.Drop)
+		if err := v.take(wishes, most); err != nil {
+			return nil, err
+		}
+		if len(v.Drop) > had {
+			v.Dropper = d.o.Address
+		}
+		return a, nil
 	})
 	v.Discard = t.discard
 	return v, err

@@ -161,9 +161,11 @@ func TestFilterAnswers(t *testing.T) {
 		})
 	}
 	t.Run("discarded", func(t *testing.T) {
-		v, err := send(t, Chain{(&script{answer: map[string]wire.Response{"headers": wire.RespDiscard}}).play(t, Options{})}, "x")
+		f, after := (&script{answer: map[string]wire.Response{"headers": wire.RespDiscard}}).play(t, Options{}), &script{}
+		v, err := send(t, Chain{f, after.play(t, Options{})}, "x")
 		require.NoError(t, err)
-		require.True(t, v.Discard)
+		require.Equal(t, f.Address(), v.Discard)
+		require.NotContains(t, after.heard, "end ")
 	})
 }
 
@@ -176,6 +178,7 @@ func TestFiltersChangeMessages(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"z@example.test"}, v.Add)
 	require.Equal(t, []string{"x@example.test"}, v.Drop)
+	require.NotEmpty(t, v.Dropper)
 	require.Equal(t, "new", string(v.Body))
 	require.Equal(t, "X-Quarantine: why\r\n"+section+"X-Spam: yes\r\n", string(v.Edit(nil, []byte(section))))
 
@@ -223,7 +226,8 @@ func TestFilterThatIsDown(t *testing.T) {
 	tx.Body(t.Context(), nil)
 	v, err := tx.End(t.Context(), "", 0)
 	require.NoError(t, err)
-	require.False(t, v.Changes() || v.Discard)
+	require.False(t, v.Changes() || tx.Discarded())
+	require.Empty(t, v.Discard)
 	require.Empty(t, tx.Unasked())
 	tx.Close()
 }

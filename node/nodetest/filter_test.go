@@ -31,6 +31,9 @@ func (c *censor) Header(name, value string, _ *wire.Modifier) (wire.Response, er
 	if name == "Subject" {
 		c.subject = value
 	}
+	if value == "early" {
+		return wire.RespDiscard, nil
+	}
 	return wire.RespContinue, nil
 }
 
@@ -46,6 +49,8 @@ func (c *censor) Body(m *wire.Modifier) (wire.Response, error) {
 		return wire.RespContinue, m.ReplaceBody([]byte("another\ntext\n"))
 	case "empty":
 		return wire.RespContinue, m.ReplaceBody(nil)
+	case "nobody":
+		return wire.RespContinue, m.DeleteRecipient("<alice@example.test>")
 	case "move":
 		return wire.RespContinue, errors.Join(m.DeleteRecipient("<alice@example.test>"), m.AddRecipient("<bob@example.test>"))
 	}
@@ -143,4 +148,55 @@ func TestContentFilterIsPassedBy(t *testing.T) {
 	trace, err := c.Nodes[0].Client().Trace(within(t, 10*time.Second), id)
 	require.NoError(t, err)
 	require.Equal(t, "not seen by the content filter "+gone+", which did not answer", trace.Events[0].Detail)
+}
+
+// A message that a filter throws away can be traced like any other, at every
+// node.
+func TestDiscardedMessageHasAHistory(t *testing.T) {
+	address, _ := startCensor(t)
+	c := New(t, Options{Configure: func(_ int, conf *config.Config) {
+		m := config.NewMilter()
+		m.Address = address
+		conf.Milter = []config.Milter{m}
+	}})
+	ctx := within(t, 60*time.Second)
+	large := strings.Repeat(strings.Repeat("x", 98)+"\r\n", 6000)
+	for name, body := range map[string]string{"discard": "text\r\n", "nobody": "text\r\n", "discard large": large, "early": large} {
+		subject, _, _ := strings.Cut(name, " ")
+		d := talkTo(t, c.Nodes[1].SMTP)
+		letter := "From: s@far.example\r\nMessage-ID: <" + strings.ReplaceAll(name, " ", "-") + "@far.example>\r\nSubject: " + subject + "\r\n\r\n" + body
+		id := idOf(d.mail("s@far.example", "alice@example.test", letter))
+		require.NotEmpty(t, id, name)
+		require.Equal(t, id, idOf(d.mail("s@far.example", "alice@example.test", letter)), "%s: sent again it is the same", name)
+		for _, m := range c.Nodes {
+			c.Eventually(10*time.Second, "no history at "+m.ID, func() bool {
+				trace, err := m.Client().Trace(ctx, id)
+				if err != nil {
+					return false
+				}
+				require.Equal(t, "s@far.example", trace.Sender)
+				require.GreaterOrEqual(t, trace.Size, uint64(len(body)))
+				require.Len(t, trace.Recipients, 1)
+				require.Equal(t, admin.StateDeleted, trace.Recipients[0].State)
+				require.Equal(t, "discarded by the content filter "+address, trace.Recipients[0].LastReply)
+				require.Equal(t, "accepted", trace.Events[0].What)
+				require.Equal(t, "discarded", trace.Events[1].What)
+				require.Equal(t, "alice@example.test", trace.Events[1].Recipient)
+				require.Equal(t, "by the content filter "+address, trace.Events[1].Detail)
+				return true
+			})
+		}
+	}
+	require.Empty(t, c.inbox("alice@example.test"))
+	c.Verify()
+
+	// Without a majority there is no 250.
+	c.Nodes[0].Kill()
+	c.Nodes[2].Kill()
+	d, err := c.Nodes[1].Dial(ctx)
+	if err == nil {
+		defer d.Close()
+		_, err = d.Send("s@far.example", "alice@example.test", "From: s@far.example\r\nSubject: discard\r\n\r\nx\r\n")
+	}
+	require.Error(t, err)
 }

@@ -2454,7 +2454,7 @@ func (x *Shard) GetAdoptedFrom() string {
 type Event struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	AtMs           int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
-	What           string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"` // accepted, delivered, deferred, bounced, expired, held, released, retried, deleted, redirected, removed
+	What           string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"` // accepted, delivered, deferred, bounced, expired, held, released, retried, deleted, redirected, removed, discarded
 	Node           string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	Recipient      string                 `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	Attempt        uint32                 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -2998,6 +2998,92 @@ func (x *Abort) GetId() []byte {
 	return nil
 }
 
+// Discard says of a message that was taken and thrown away what became of it.
+// There is nothing of it but its history.
+type Discard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	Recipients    []string               `protobuf:"bytes,2,rep,name=recipients,proto3" json:"recipients,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`         // who wanted it
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"` // for the history line of its acceptance
+	Bodies        [][]byte               `protobuf:"bytes,5,rep,name=bodies,proto3" json:"bodies,omitempty"` // ids under which chunks went ahead
+	Twin          []byte                 `protobuf:"bytes,6,opt,name=twin,proto3" json:"twin,omitempty"`     // as in Accept
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Discard) Reset() {
+	*x = Discard{}
+	mi := &file_spool_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Discard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Discard) ProtoMessage() {}
+
+func (x *Discard) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Discard.ProtoReflect.Descriptor instead.
+func (*Discard) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Discard) GetMessage() *Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *Discard) GetRecipients() []string {
+	if x != nil {
+		return x.Recipients
+	}
+	return nil
+}
+
+func (x *Discard) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Discard) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Discard) GetBodies() [][]byte {
+	if x != nil {
+		return x.Bodies
+	}
+	return nil
+}
+
+func (x *Discard) GetTwin() []byte {
+	if x != nil {
+		return x.Twin
+	}
+	return nil
+}
+
 // Verdict is what became of one recipient in one attempt.
 type Verdict struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3017,7 +3103,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3115,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3128,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -3128,7 +3214,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3226,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3239,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -3189,7 +3275,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3287,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3300,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -3255,7 +3341,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3353,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3366,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Register) GetNonce() string {
@@ -3307,7 +3393,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3405,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3418,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Renew) GetNode() string {
@@ -3360,7 +3446,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3372,7 +3458,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3385,7 +3471,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Expire) GetNode() string {
@@ -3421,7 +3507,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3519,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3532,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -3481,7 +3567,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3579,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3592,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -3544,7 +3630,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3556,7 +3642,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3569,7 +3655,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -3625,7 +3711,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3723,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3736,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -3684,7 +3770,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +3782,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +3795,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -3743,7 +3829,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3841,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3854,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -3840,7 +3926,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3852,7 +3938,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +3951,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -3913,7 +3999,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3925,7 +4011,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +4024,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -3968,7 +4054,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4066,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4079,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -4041,7 +4127,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4139,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4152,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -4094,7 +4180,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4192,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4205,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -4153,7 +4239,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4251,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4264,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -4205,7 +4291,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4217,7 +4303,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4230,7 +4316,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -4257,7 +4343,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4355,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4368,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -4309,7 +4395,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4321,7 +4407,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4334,7 +4420,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -4367,7 +4453,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4379,7 +4465,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4392,7 +4478,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -4465,7 +4551,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +4563,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +4576,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -4532,7 +4618,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4544,7 +4630,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4557,7 +4643,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Twin) GetId() []byte {
@@ -4585,7 +4671,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4597,7 +4683,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4610,7 +4696,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -4642,7 +4728,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4654,7 +4740,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4667,7 +4753,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -4723,7 +4809,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4821,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4834,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -4783,7 +4869,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4795,7 +4881,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4808,7 +4894,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -4841,7 +4927,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4853,7 +4939,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4866,7 +4952,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -4888,7 +4974,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4900,7 +4986,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4913,7 +4999,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Tally) GetNode() string {
@@ -4948,7 +5034,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4960,7 +5046,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4973,7 +5059,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -5011,7 +5097,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5023,7 +5109,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5036,7 +5122,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -5078,7 +5164,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5090,7 +5176,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5103,7 +5189,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -5124,7 +5210,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5136,7 +5222,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5149,7 +5235,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -5187,7 +5273,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5199,7 +5285,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5212,7 +5298,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Cert) GetName() string {
@@ -5255,7 +5341,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5267,7 +5353,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5280,7 +5366,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PutCert) GetName() string {
@@ -5314,7 +5400,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5326,7 +5412,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5339,7 +5425,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -5367,7 +5453,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5379,7 +5465,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5392,7 +5478,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -5426,7 +5512,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5438,7 +5524,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5451,7 +5537,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -5479,7 +5565,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5491,7 +5577,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5504,7 +5590,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -5531,7 +5617,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5543,7 +5629,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5556,7 +5642,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Mark) GetId() string {
@@ -5589,7 +5675,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5601,7 +5687,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5614,7 +5700,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Result) GetCode() Code {
@@ -5726,7 +5812,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5738,7 +5824,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6054,7 +6140,16 @@ const file_spool_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\rR\x03seq\"\x17\n" +
 	"\x05Abort\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\"\x87\x02\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"\xb0\x01\n" +
+	"\aDiscard\x121\n" +
+	"\amessage\x18\x01 \x01(\v2\x17.relay.spool.v1.MessageR\amessage\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x02 \x03(\tR\n" +
+	"recipients\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x16\n" +
+	"\x06bodies\x18\x05 \x03(\fR\x06bodies\x12\x12\n" +
+	"\x04twin\x18\x06 \x01(\fR\x04twin\"\x87\x02\n" +
 	"\aVerdict\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\rR\trecipient\x12\x18\n" +
@@ -6315,7 +6410,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),           // 0: relay.spool.v1.Body
 	(State)(0),          // 1: relay.spool.v1.State
@@ -6351,108 +6446,110 @@ var file_spool_proto_goTypes = []any{
 	(*Accept)(nil),      // 31: relay.spool.v1.Accept
 	(*Chunk)(nil),       // 32: relay.spool.v1.Chunk
 	(*Abort)(nil),       // 33: relay.spool.v1.Abort
-	(*Verdict)(nil),     // 34: relay.spool.v1.Verdict
-	(*Notice)(nil),      // 35: relay.spool.v1.Notice
-	(*Settle)(nil),      // 36: relay.spool.v1.Settle
-	(*Register)(nil),    // 37: relay.spool.v1.Register
-	(*Renew)(nil),       // 38: relay.spool.v1.Renew
-	(*Expire)(nil),      // 39: relay.spool.v1.Expire
-	(*Adopt)(nil),       // 40: relay.spool.v1.Adopt
-	(*Drain)(nil),       // 41: relay.spool.v1.Drain
-	(*TakeLock)(nil),    // 42: relay.spool.v1.TakeLock
-	(*Unlock)(nil),      // 43: relay.spool.v1.Unlock
-	(*BreakLock)(nil),   // 44: relay.spool.v1.BreakLock
-	(*Remove)(nil),      // 45: relay.spool.v1.Remove
-	(*PutAccount)(nil),  // 46: relay.spool.v1.PutAccount
-	(*DropAccount)(nil), // 47: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),   // 48: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),  // 49: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),    // 50: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),   // 51: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),    // 52: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),   // 53: relay.spool.v1.DropRoute
-	(*PutSettings)(nil), // 54: relay.spool.v1.PutSettings
-	(*Manage)(nil),      // 55: relay.spool.v1.Manage
-	(*Bouncing)(nil),    // 56: relay.spool.v1.Bouncing
-	(*Twin)(nil),        // 57: relay.spool.v1.Twin
-	(*Spent)(nil),       // 58: relay.spool.v1.Spent
-	(*DkimKey)(nil),     // 59: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),     // 60: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),    // 61: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),  // 62: relay.spool.v1.PutCluster
-	(*Tally)(nil),       // 63: relay.spool.v1.Tally
-	(*Tried)(nil),       // 64: relay.spool.v1.Tried
-	(*Grey)(nil),        // 65: relay.spool.v1.Grey
-	(*Greet)(nil),       // 66: relay.spool.v1.Greet
-	(*Attempt)(nil),     // 67: relay.spool.v1.Attempt
-	(*Cert)(nil),        // 68: relay.spool.v1.Cert
-	(*PutCert)(nil),     // 69: relay.spool.v1.PutCert
-	(*PutToken)(nil),    // 70: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 71: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 72: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 73: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 74: relay.spool.v1.Mark
-	(*Result)(nil),      // 75: relay.spool.v1.Result
-	(*Burial_Part)(nil), // 76: relay.spool.v1.Burial.Part
+	(*Discard)(nil),     // 34: relay.spool.v1.Discard
+	(*Verdict)(nil),     // 35: relay.spool.v1.Verdict
+	(*Notice)(nil),      // 36: relay.spool.v1.Notice
+	(*Settle)(nil),      // 37: relay.spool.v1.Settle
+	(*Register)(nil),    // 38: relay.spool.v1.Register
+	(*Renew)(nil),       // 39: relay.spool.v1.Renew
+	(*Expire)(nil),      // 40: relay.spool.v1.Expire
+	(*Adopt)(nil),       // 41: relay.spool.v1.Adopt
+	(*Drain)(nil),       // 42: relay.spool.v1.Drain
+	(*TakeLock)(nil),    // 43: relay.spool.v1.TakeLock
+	(*Unlock)(nil),      // 44: relay.spool.v1.Unlock
+	(*BreakLock)(nil),   // 45: relay.spool.v1.BreakLock
+	(*Remove)(nil),      // 46: relay.spool.v1.Remove
+	(*PutAccount)(nil),  // 47: relay.spool.v1.PutAccount
+	(*DropAccount)(nil), // 48: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),   // 49: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),  // 50: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),    // 51: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),   // 52: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),    // 53: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),   // 54: relay.spool.v1.DropRoute
+	(*PutSettings)(nil), // 55: relay.spool.v1.PutSettings
+	(*Manage)(nil),      // 56: relay.spool.v1.Manage
+	(*Bouncing)(nil),    // 57: relay.spool.v1.Bouncing
+	(*Twin)(nil),        // 58: relay.spool.v1.Twin
+	(*Spent)(nil),       // 59: relay.spool.v1.Spent
+	(*DkimKey)(nil),     // 60: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),     // 61: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),    // 62: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),  // 63: relay.spool.v1.PutCluster
+	(*Tally)(nil),       // 64: relay.spool.v1.Tally
+	(*Tried)(nil),       // 65: relay.spool.v1.Tried
+	(*Grey)(nil),        // 66: relay.spool.v1.Grey
+	(*Greet)(nil),       // 67: relay.spool.v1.Greet
+	(*Attempt)(nil),     // 68: relay.spool.v1.Attempt
+	(*Cert)(nil),        // 69: relay.spool.v1.Cert
+	(*PutCert)(nil),     // 70: relay.spool.v1.PutCert
+	(*PutToken)(nil),    // 71: relay.spool.v1.PutToken
+	(*UseToken)(nil),    // 72: relay.spool.v1.UseToken
+	(*DropMember)(nil),  // 73: relay.spool.v1.DropMember
+	(*Sweep)(nil),       // 74: relay.spool.v1.Sweep
+	(*Mark)(nil),        // 75: relay.spool.v1.Mark
+	(*Result)(nil),      // 76: relay.spool.v1.Result
+	(*Burial_Part)(nil), // 77: relay.spool.v1.Burial.Part
 }
 var file_spool_proto_depIdxs = []int32{
 	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	8,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	76, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	77, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	12, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	15, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	75, // 8: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	76, // 8: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	6,  // 9: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	7,  // 10: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	8,  // 11: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
 	31, // 12: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	35, // 13: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	1,  // 14: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	31, // 15: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	34, // 16: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	35, // 17: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	22, // 18: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	30, // 19: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	30, // 20: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	30, // 21: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	30, // 22: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	14, // 23: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	30, // 24: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	30, // 25: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	17, // 26: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	30, // 27: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	30, // 28: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	18, // 29: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	30, // 30: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	30, // 31: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	19, // 32: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	30, // 33: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	30, // 34: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	20, // 35: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	30, // 36: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	3,  // 37: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	56, // 38: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	35, // 39: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	30, // 40: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	59, // 41: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	30, // 42: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	23, // 43: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	64, // 44: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	67, // 45: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	30, // 46: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	26, // 47: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	30, // 48: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	4,  // 49: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	4,  // 50: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	12, // 51: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	36, // 13: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	6,  // 14: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
+	1,  // 15: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	31, // 16: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	35, // 17: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	36, // 18: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	22, // 19: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	30, // 20: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	30, // 21: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	30, // 22: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	30, // 23: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	14, // 24: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	30, // 25: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	30, // 26: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	17, // 27: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	30, // 28: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	30, // 29: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	18, // 30: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	30, // 31: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	30, // 32: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	19, // 33: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	30, // 34: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	30, // 35: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	20, // 36: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	30, // 37: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	3,  // 38: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	57, // 39: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	36, // 40: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	30, // 41: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	60, // 42: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	30, // 43: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	23, // 44: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	65, // 45: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	68, // 46: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	30, // 47: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	26, // 48: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	30, // 49: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	4,  // 50: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	4,  // 51: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	12, // 52: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -6467,7 +6564,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   72,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

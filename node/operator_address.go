@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"relay/node/admin"
 	"relay/smtp"
@@ -94,5 +95,5 @@ func hostPort(s string, must bool) bool {
 		return true
 	}
 	_, err = domainName(host)
-	return err == nil && !strings.ContainsAny(host, "/ ")
+	return err == nil && !strings.ContainsFunc(host, func(c rune) bool { return c == '/' || unicode.IsSpace(c) || unicode.IsControl(c) })
 }

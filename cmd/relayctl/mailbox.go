@@ -26,7 +26,7 @@ func (a *app) mailboxLs() *cobra.Command {
 				return a.emit(all, func() {
 					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK")
 					for _, m := range all {
-						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes), holders(m))
+						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes, m.QuotaMessages), holders(m))
 					}
 					t.flush()
 				})
@@ -67,7 +67,7 @@ func (a *app) mailboxShow() *cobra.Command {
 }
 
 func (a *app) showMailbox(m *admin.MailboxDetail) {
-	a.fields("user", m.User, "holds", count(m.Messages, "message")+", "+size(m.Bytes), "quota", quota(m.QuotaBytes), "lock", holder(m.Lock))
+	a.fields("user", m.User, "holds", count(m.Messages, "message")+", "+size(m.Bytes), "quota", quota(m.QuotaBytes, m.QuotaMessages), "lock", holder(m.Lock))
 	for i := range m.Others {
 		a.fields("shared", holder(&m.Others[i]))
 	}

@@ -86,3 +86,14 @@ func TestMailboxExportBesideItsUser(t *testing.T) {
 	_, _, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", filepath.Join(dir, "again"))
 	require.NotZero(t, code)
 }
+
+func TestMailboxShowsItsQuotas(t *testing.T) {
+	w := newWorld(t)
+	_, stderr, code := w.ctl(t, "password\n", "user", "add", "carol@example.test", "--password-stdin", "--quota", "1GB", "--quota-messages", "2")
+	require.Zero(t, code, stderr)
+	for _, args := range [][]string{{"show", "carol@example.test"}, {"ls"}} {
+		out, stderr, code := w.ctl(t, "", append([]string{"mailbox"}, args...)...)
+		require.Zero(t, code, stderr)
+		require.Contains(t, out, "GB, 2 messages")
+	}
+}

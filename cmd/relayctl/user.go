@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ func (a *app) userLs() *cobra.Command {
 				return a.emit(all, func() {
 					t := a.table("ADDRESS", "NAME", ">MESSAGES", ">SIZE", ">QUOTA", "STATE")
 					for _, u := range all {
-						t.row(u.Address, orDash(u.Name), u.Messages, size(u.Bytes), quota(u.QuotaBytes), enabled(u.Disabled))
+						t.row(u.Address, orDash(u.Name), u.Messages, size(u.Bytes), quota(u.QuotaBytes, u.QuotaMessages), enabled(u.Disabled))
 					}
 					t.flush()
 				})
@@ -45,11 +46,16 @@ func (a *app) userLs() *cobra.Command {
 	return c
 }
 
-func quota(n uint64) string {
-	if n == 0 {
-		return "-"
+// quota says what a mailbox may hold; 0 is no limit.
+func quota(octets, messages uint64) string {
+	var limits []string
+	if octets > 0 {
+		limits = append(limits, size(octets))
 	}
-	return size(n)
+	if messages > 0 {
+		limits = append(limits, count(int(min(messages, math.MaxInt)), "message"))
+	}
+	return orDash(strings.Join(limits, ", "))
 }
 
 func enabled(disabled bool) string {
@@ -88,7 +94,7 @@ func (a *app) showUser(u *admin.User) {
 		"state", enabled(u.Disabled),
 		"created", clock(u.Created),
 		"mailbox", count(u.Messages, "message")+", "+size(u.Bytes),
-		"quota", strings.ReplaceAll(quota(u.QuotaBytes), "-", "no limit")+", messages: "+number(u.QuotaMessages),
+		"quota", strings.ReplaceAll(quota(u.QuotaBytes, 0), "-", "no limit")+", messages: "+number(u.QuotaMessages),
 		"aliases", list(u.Aliases),
 		"may send as", list(u.Senders),
 		"sends a day", number(u.SendLimitDay),

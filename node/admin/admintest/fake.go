@@ -423,7 +423,7 @@ func (f *Fake) AddUser(_ context.Context, by admin.By, u admin.UserAdd) error {
 	}
 	f.users[u.Address] = admin.User{Address: u.Address, Name: u.Name, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages, Created: f.at(0)}
 	f.passwords[u.Address] = u.Password
-	f.mailboxes[u.Address] = &admin.MailboxDetail{Mailbox: admin.Mailbox{User: u.Address, QuotaBytes: u.QuotaBytes}}
+	f.mailboxes[u.Address] = &admin.MailboxDetail{Mailbox: admin.Mailbox{User: u.Address, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages}}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -264,5 +265,30 @@ func BenchmarkSeal(b *testing.B) {
 	for b.Loop() {
 		l.seal(e, place{}, checksum(e))
 		l.forgetScratch()
+	}
+}
+
+// BenchmarkLocks is a POP3 session on the real machine: a lock that is taken and
+// given back. -benchtime 100x and 20000x tell whether it gets slower with each.
+func BenchmarkLocks(b *testing.B) {
+	s := openStore(b, nil, b.TempDir(), func(o *Options) { o.MemTableSize, o.CacheSize, o.Load = 64<<20, 64<<20, nil })
+	index := uint64(0)
+	do := func(kind spool.Kind, h proto.Message) *pb.Result {
+		f, err := spool.Encode(kind, h)
+		require.NoError(b, err)
+		index++
+		res, ok := s.Apply(&raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: f}).(*pb.Result)
+		require.True(b, ok)
+		require.Equal(b, pb.Code_OK, res.Code, res.Text)
+		return res
+	}
+	do(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "here.example"}})
+	do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "a@here.example"}})
+	epoch := do(spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n"}}).Epoch
+	b.ReportAllocs()
+	defer processor(b)()
+	for b.Loop() {
+		res := do(spool.KindLock, &pb.TakeLock{Mailbox: "a@here.example", Node: "n", Epoch: epoch, Session: "s"})
+		do(spool.KindRemove, &pb.Remove{Mailbox: "a@here.example", Epoch: epoch, Token: res.Token, Unlock: true})
 	}
 }

@@ -122,7 +122,7 @@ func (t *tx) dropAccount(h *pb.DropAccount) *pb.Result {
 	t.del(key(kBox, h.Address))
 	t.set(keyBox(kGarbage, box.Box), []byte{1})
 	var held pb.Lock
-	if t.read(key(kLock, h.Address), &held) {
+	if t.locked(h.Address, &held) {
 		t.dropLock(h.Address, &held)
 	}
 	t.changes.Directory = true

@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"bytes"
+	"maps"
 	"slices"
 
 	pb "relay/cluster/spool/spoolpb"
@@ -40,7 +42,7 @@ func (g grip) holder() *pb.Lock {
 // grip finds the place of (epoch, token) in a mailbox's lock.
 func (t *tx) grip(mailbox string, epoch, token uint64) (grip, bool) {
 	g := grip{mailbox: mailbox, lock: &pb.Lock{}}
-	if !t.read(key(kLock, mailbox), g.lock) {
+	if !t.locked(mailbox, g.lock) {
 		return g, false
 	}
 	for i, h := range Holders(g.lock) {
@@ -64,13 +66,33 @@ func without(l *pb.Lock, gone func(*pb.Lock) bool) *pb.Lock {
 	return first
 }
 
+// loadLocks reads the locks that are held.
+func (s *state) loadLocks(r Reader) error {
+	return r.Scan([]byte{kLock}, after([]byte{kLock}), func(k, v []byte) bool {
+		s.locks[string(k[1:])] = bytes.Clone(v)
+		return true
+	})
+}
+
+// locked reads a mailbox's lock; false where nobody holds it. It asks the
+// memory: every session writes and deletes that key, and a store that is asked
+// for a key which was deleted looks at all its traces since the last flush.
+func (t *tx) locked(mailbox string, into *pb.Lock) bool {
+	v, ok := t.locks[mailbox]
+	return ok && t.unmarshal(key(kLock, mailbox), v, into) && t.err == nil
+}
+
 // putLock writes what is left of a lock.
 func (t *tx) putLock(mailbox string, l *pb.Lock) {
 	if l == nil {
+		delete(t.locks, mailbox)
 		t.del(key(kLock, mailbox))
-	} else {
-		t.write(key(kLock, mailbox), l)
+		return
 	}
+	v, err := marshal.Marshal(l)
+	t.fail(err)
+	t.locks[mailbox] = v
+	t.set(key(kLock, mailbox), v)
 }
 
 func (t *tx) letGo(g grip) {
@@ -90,7 +112,7 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 		return t.refuse(pb.Code_MISSING, "there is no mailbox %s", h.Mailbox)
 	}
 	var held pb.Lock
-	locked := t.read(key(kLock, h.Mailbox), &held)
+	locked := t.locked(h.Mailbox, &held)
 	if locked {
 		for _, o := range Holders(&held) {
 			if o.Epoch == h.Epoch && o.Session == h.Session {
@@ -112,7 +134,7 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 		held.Others = append(held.Others, mine)
 		mine = &held
 	}
-	t.write(key(kLock, h.Mailbox), mine)
+	t.putLock(h.Mailbox, mine)
 	t.changes.Taken = append(t.changes.Taken, Taken{h.Mailbox, h.Node, h.Epoch, t.index, h.Session})
 	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch}
 }
@@ -146,7 +168,7 @@ func (t *tx) unlock(h *pb.Unlock) *pb.Result {
 // breakLock takes a mailbox from all who hold it.
 func (t *tx) breakLock(h *pb.BreakLock) *pb.Result {
 	var held pb.Lock
-	if !t.read(key(kLock, h.Mailbox), &held) {
+	if !t.locked(h.Mailbox, &held) {
 		return t.refuse(pb.Code_MISSING, "mailbox %s is not locked", h.Mailbox)
 	}
 	t.dropLock(h.Mailbox, &held)
@@ -155,7 +177,7 @@ func (t *tx) breakLock(h *pb.BreakLock) *pb.Result {
 
 // dropLock ends a lock by an operator's word.
 func (t *tx) dropLock(mailbox string, held *pb.Lock) {
-	t.del(key(kLock, mailbox))
+	t.putLock(mailbox, nil)
 	t.changes.Locks = append(t.changes.Locks, mailbox)
 	for _, o := range Holders(held) {
 		t.changes.Broken = append(t.changes.Broken, o.Token)
@@ -164,9 +186,9 @@ func (t *tx) dropLock(mailbox string, held *pb.Lock) {
 
 // voidLocks ends the locks of a session.
 func (t *tx) voidLocks(epoch uint64) {
-	t.scan([]byte{kLock}, 0, func(k, v []byte) {
+	for _, mailbox := range slices.Sorted(maps.Keys(t.locks)) {
 		var l pb.Lock
-		if !t.unmarshal(k, v, &l) {
+		if !t.locked(mailbox, &l) {
 			return
 		}
 		gone := 0
@@ -179,9 +201,9 @@ func (t *tx) voidLocks(epoch uint64) {
 			return true
 		})
 		if gone > 0 {
-			t.putLock(string(k[1:]), rest)
+			t.putLock(mailbox, rest)
 		}
-	})
+	}
 }
 
 // remove takes messages out of a mailbox under its lock, all or none. Of a

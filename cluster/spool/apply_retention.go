@@ -54,7 +54,7 @@ func (t *tx) sweepMailbox(address string, limit int) int {
 	var box pb.Mailbox
 	var held pb.Lock
 	if !t.read(key(kAccount, address), &account) || !t.read(key(kBox, address), &box) ||
-		t.read(key(kLock, address), &held) && !held.Shared {
+		t.locked(address, &held) && !held.Shared {
 		return 0
 	}
 	// What is buried goes first; it would stand in the way of every look.

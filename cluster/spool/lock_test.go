@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"relay/cluster/spool"
@@ -356,4 +357,49 @@ func TestManyGravesAreSweptAtOnce(t *testing.T) {
 	require.EqualValues(t, 25, r.do(spool.KindSweep, &pb.Sweep{Limit: 26}).Count)
 	require.Zero(t, r.counter(spool.CountMailboxMessages))
 	require.Zero(t, countKeys(r, 'x')+countKeys(r, 'g'))
+}
+
+// blind is a Batch that does not know the locks.
+type blind struct {
+	spool.Batch
+	t require.TestingT
+}
+
+func (b blind) Get(key []byte) ([]byte, error) {
+	require.NotEqual(b.t, byte('l'), key[0], "read of %q", key)
+	return b.Batch.Get(key)
+}
+
+func (b blind) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	require.NotEqual(b.t, byte('l'), lo[0], "scan from %q", lo)
+	return b.Batch.Scan(lo, hi, fn)
+}
+
+// TestLocksAreNotReadFromTheStore: a store keeps all traces of a lock that comes
+// and goes until it is flushed, and a read of it in vain looks at each.
+func TestLocksAreNotReadFromTheStore(t *testing.T) {
+	r := newReplica(t)
+	r.user(alice)
+	epoch := r.register("n1", "a")
+	do := func(kind spool.Kind, h proto.Message) *pb.Result {
+		f, err := spool.Encode(kind, h)
+		require.NoError(t, err)
+		b := r.store.Batch()
+		r.index++
+		res, err := r.m.Apply(blind{b, t}, r.index, f)
+		require.NoError(t, err)
+		b.Commit()
+		return res
+	}
+	take := &pb.TakeLock{Mailbox: alice, Node: "n1", Epoch: epoch, Session: "s"}
+	token := do(spool.KindLock, take).Token
+	require.NotZero(t, token)
+	require.Equal(t, pb.Code_DUPLICATE, do(spool.KindLock, take).Code)
+	require.Equal(t, pb.Code_OK, do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: token, Unlock: true}).Code)
+	token = do(spool.KindLock, take).Token
+	require.Equal(t, pb.Code_OK, do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: epoch, Token: token}).Code)
+	require.Equal(t, pb.Code_MISSING, do(spool.KindBreakLock, &pb.BreakLock{Mailbox: alice}).Code)
+	require.NotZero(t, do(spool.KindLock, take).Token)
+	require.Equal(t, pb.Code_OK, do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1"}}).Code, "its locks are void")
+	require.Zero(t, countKeys(r, 'l'))
 }

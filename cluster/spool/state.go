@@ -30,6 +30,7 @@ type state struct {
 	sessions map[string]*pb.Session // by node
 	epochs   map[uint64]*pb.Session // the same, by epoch
 	shards   map[shardKey]*pb.Shard // exceptions to "the home session owns it"
+	locks    map[string][]byte      // records of the mailboxes that are held
 	counters map[string]int64
 	dirty    map[string]struct{}
 	ticked   bool
@@ -43,6 +44,7 @@ func (s *state) load(r Reader) error {
 		sessions: map[string]*pb.Session{},
 		epochs:   map[uint64]*pb.Session{},
 		shards:   map[shardKey]*pb.Shard{},
+		locks:    map[string][]byte{},
 		counters: map[string]int64{},
 		dirty:    map[string]struct{}{},
 	}
@@ -73,6 +75,9 @@ func (s *state) load(r Reader) error {
 	}
 	for _, one := range shards {
 		s.shards[shardKey{one.Home, one.Bucket}] = one
+	}
+	if err := s.loadLocks(r); err != nil {
+		return fmt.Errorf("spool: load locks: %w", err)
 	}
 	s.counters, err = v.Counters("")
 	if err != nil {

@@ -38,6 +38,7 @@ type maildrops struct {
 	taking map[string]uint64    // attempts under way, by name: the token once it is known
 	strays map[uint64]stray     // by token: locks to give back
 	search bool                 // look through the replica for more of them
+	ended  map[uint64]struct{}  // tokens of sessions that ended before this node has applied their lock
 
 	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
 }
@@ -45,7 +46,8 @@ type maildrops struct {
 func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, log *zap.Logger) *maildrops {
 	return &maildrops{
 		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, log: log, stir: make(chan struct{}, 1),
-		open: map[uint64]*maildrop{}, taking: map[string]uint64{}, strays: map[uint64]stray{}, contested: map[string]time.Time{},
+		open: map[uint64]*maildrop{}, taking: map[string]uint64{}, strays: map[uint64]stray{},
+		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
 	}
 }
 
@@ -174,7 +176,7 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 	if d.replica.Epoch() != epoch { // the watch may have looked before
 		err = errNoSession
 	} else {
-		err = m.freeze(ctx, res.Index)
+		err = m.freeze(ctx, res)
 	}
 	if err != nil {
 		_ = m.Close()
@@ -260,7 +262,7 @@ func (d *maildrops) changed(c spool.Changes) {
 	}
 	if c.Restored {
 		d.cutAll(pop3.LostState, func(*maildrop) bool { return true })
-		d.lookForStrays()
+		d.restored()
 	}
 	if c.Directory || c.Restored {
 		d.terms.stale.Store(true)

@@ -42,40 +42,58 @@ type maildrop struct {
 	reason   string
 	mu       sync.Mutex
 	released bool
+
+	applied bool // this node has applied the lock; guarded by maildrops.mu
 }
 
 // errLockGone says that the lock ended before its session began.
 var errLockGone = errors.New("the lock was taken away again")
 
-// freeze waits until this node has applied the lock and reads the list. A lock
-// that was broken before the session was registered is noticed here, one that
-// is broken later by changed.
-func (m *maildrop) freeze(ctx context.Context, index uint64) error {
-	if err := m.drops.replica.WaitApplied(ctx, index); err != nil {
-		return err
-	}
-	return m.drops.replica.View(func(v spool.View) error {
-		lock, _, err := v.Lock(m.account.Address)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(spool.Holders(lock), func(h *pb.Lock) bool { return h.Token == m.token }) {
-			return errLockGone
-		}
-		box, ok, err := v.Mailbox(m.account.Address)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("mailbox %s is gone", m.account.Address)
-		}
-		m.box, m.prefix = box.Box, strconv.FormatUint(box.Box, 36)+"."
-		m.list = make([]slot, 0, box.Messages)
-		return v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
-			m.list = append(m.list, slot{uid, e.Size})
-			return true
+// freeze reads the list as it was when the lock was taken, or as it is later.
+// taken is the answer to TakeLock, which tells the contents of the mailbox then:
+// a node that is behind, but not in this mailbox, need not wait for its own lock.
+// A lock that was broken before the session was registered is noticed here, one
+// that is broken later by changed.
+func (m *maildrop) freeze(ctx context.Context, taken *pb.Result) error {
+	for {
+		behind := false
+		err := m.drops.replica.Frozen(func(v spool.View, index uint64) error {
+			if index >= m.token {
+				if err := m.stillHeld(v); err != nil {
+					return err
+				}
+			}
+			box, ok, err := v.Mailbox(m.account.Address)
+			if behind = index < taken.Index && !spool.SameContents(taken.Mailbox, box); err != nil || behind {
+				return err
+			}
+			if !ok {
+				return fmt.Errorf("mailbox %s is gone", m.account.Address)
+			}
+			m.box, m.prefix = box.Box, strconv.FormatUint(box.Box, 36)+"."
+			m.list = make([]slot, 0, box.Messages)
+			return v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
+				m.list = append(m.list, slot{uid, e.Size})
+				return true
+			})
 		})
-	})
+		if err != nil || !behind {
+			return err
+		}
+		if err := m.drops.replica.WaitApplied(ctx, taken.Index); err != nil {
+			return err
+		}
+	}
+}
+
+// stillHeld reports errLockGone where a state that has seen the lock taken does
+// not know it any more.
+func (m *maildrop) stillHeld(v spool.View) error {
+	lock, _, err := v.Lock(m.account.Address)
+	if err == nil && !slices.ContainsFunc(spool.Holders(lock), func(h *pb.Lock) bool { return h.Token == m.token }) {
+		err = errLockGone
+	}
+	return err
 }
 
 // List implements pop3.Maildrop.

@@ -44,19 +44,37 @@ func (d *maildrops) abandon(name string) {
 func (d *maildrops) register(name string, m *maildrop) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	m.applied = d.taking[name] != 0
 	delete(d.taking, name)
 	d.open[m.token] = m
 }
 
+// maxEnded bounds what is remembered of sessions that were faster than this node
+// applies. To forget one costs a look for a lock that is not there.
+const maxEnded = 10_000
+
+// forget takes a session that ended off the table. Its lock is no stray, though
+// this node may not have seen it taken yet.
 func (d *maildrops) forget(m *maildrop) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.open[m.token] == nil {
+		return
+	}
 	delete(d.open, m.token)
+	if m.applied {
+		return
+	}
+	if len(d.ended) >= maxEnded {
+		clear(d.ended)
+	}
+	d.ended[m.token] = struct{}{}
 }
 
 // giveBack has the lock of a session that ended freed in time.
 func (d *maildrops) giveBack(m *maildrop) {
 	d.mu.Lock()
+	delete(d.ended, m.token) // or nobody would look at a lock that is yet to be seen
 	d.strays[m.token] = stray{m.account.Address, m.epoch, m.token}
 	d.mu.Unlock()
 	d.wakeKeeper()
@@ -72,7 +90,11 @@ func (d *maildrops) taken(locks []spool.Taken) {
 		}
 		if _, ok := d.taking[l.Session]; ok {
 			d.taking[l.Session] = l.Token
-		} else if d.open[l.Token] == nil {
+		} else if m := d.open[l.Token]; m != nil {
+			m.applied = true
+		} else if _, ok := d.ended[l.Token]; ok {
+			delete(d.ended, l.Token)
+		} else {
 			d.strays[l.Token] = stray{l.Mailbox, l.Epoch, l.Token}
 			found = true
 		}
@@ -83,10 +105,15 @@ func (d *maildrops) taken(locks []spool.Taken) {
 	}
 }
 
-// lookForStrays has the whole replica searched.
-func (d *maildrops) lookForStrays() {
+// restored follows a snapshot, which tells of no lock how it came about: the
+// whole replica is searched.
+func (d *maildrops) restored() {
 	d.mu.Lock()
 	d.search = true
+	clear(d.ended)
+	for _, m := range d.open {
+		m.applied = true
+	}
 	d.mu.Unlock()
 	d.wakeKeeper()
 }

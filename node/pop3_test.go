@@ -23,6 +23,7 @@ type dropWorld struct {
 	t     testing.TB
 	drops *maildrops
 	ids   byte
+	later bool // changes are told later
 }
 
 // Until implements fenced.
@@ -31,7 +32,9 @@ func (w *dropWorld) Until() time.Time { return time.Now().Add(time.Hour) }
 // Propose tells the maildrops what changed, as a node's store does.
 func (w *dropWorld) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
 	res, err := w.fakeReplica.Propose(ctx, f)
-	w.drops.changed(w.machine.Changes())
+	if !w.later {
+		w.drops.changed(w.machine.Changes())
+	}
 	return res, err
 }
 

@@ -111,12 +111,14 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 	if !t.read(key(kAccount, h.Mailbox), &account) {
 		return t.refuse(pb.Code_MISSING, "there is no mailbox %s", h.Mailbox)
 	}
+	var box pb.Mailbox
+	t.read(key(kBox, h.Mailbox), &box)
 	var held pb.Lock
 	locked := t.locked(h.Mailbox, &held)
 	if locked {
 		for _, o := range Holders(&held) {
 			if o.Epoch == h.Epoch && o.Session == h.Session {
-				return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: o.Token, Epoch: o.Epoch}
+				return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: o.Token, Epoch: o.Epoch, Mailbox: contents(&box)}
 			}
 		}
 		if !account.Shared || !held.Shared || len(held.Others)+1 >= maxHolders {
@@ -124,7 +126,7 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 			return &pb.Result{Index: t.index, Code: pb.Code_BUSY, Lock: &held, Node: held.Node}
 		}
 	}
-	if res := t.tooSoon(h, account.LoginDelayMs); res != nil {
+	if res := t.tooSoon(h, &box, account.LoginDelayMs); res != nil {
 		return res
 	}
 	mine := &pb.Lock{
@@ -136,14 +138,26 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 	}
 	t.putLock(h.Mailbox, mine)
 	t.changes.Taken = append(t.changes.Taken, Taken{h.Mailbox, h.Node, h.Epoch, t.index, h.Session})
-	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch}
+	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch, Mailbox: contents(&box)}
+}
+
+// contents is what tells the contents of a mailbox at one time from those at any
+// other.
+func contents(box *pb.Mailbox) *pb.Mailbox {
+	return &pb.Mailbox{Box: box.Box, NextUid: box.NextUid, Messages: box.Messages}
+}
+
+// SameContents reports whether a mailbox held the same messages at two points of
+// one log. A message comes with a new uid, so as long as next_uid is the same
+// none has come, and their number can only have fallen.
+func SameContents(a, b *pb.Mailbox) bool {
+	return a.GetBox() != 0 && a.GetBox() == b.GetBox() && a.GetNextUid() == b.GetNextUid() && a.GetMessages() == b.GetMessages()
 }
 
 // tooSoon enforces an account's login delay (RFC 2449 §6.5) for logins at any
 // node, and notes this one.
-func (t *tx) tooSoon(h *pb.TakeLock, delay int64) *pb.Result {
-	var box pb.Mailbox
-	if delay <= 0 || h.Wake || !t.read(key(kBox, h.Mailbox), &box) {
+func (t *tx) tooSoon(h *pb.TakeLock, box *pb.Mailbox, delay int64) *pb.Result {
+	if delay <= 0 || h.Wake || box.Box == 0 {
 		return nil
 	}
 	if until := box.LastLoginMs + delay; box.LastLoginMs != 0 && t.clock < until {
@@ -152,7 +166,7 @@ func (t *tx) tooSoon(h *pb.TakeLock, delay int64) *pb.Result {
 		return res
 	}
 	box.LastLoginMs = t.clock
-	t.write(key(kBox, h.Mailbox), &box)
+	t.write(key(kBox, h.Mailbox), box)
 	return nil
 }
 

@@ -403,3 +403,62 @@ func TestLocksAreNotReadFromTheStore(t *testing.T) {
 	require.Equal(t, pb.Code_OK, do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1"}}).Code, "its locks are void")
 	require.Zero(t, countKeys(r, 'l'))
 }
+
+// TestSameContents: what TakeLock tells of a mailbox is the same at two times
+// exactly where the mailbox held the same messages.
+func TestSameContents(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := newReplica(t)
+		r.user(alice)
+		epoch := r.register("n1", "a")
+		lists := map[string]string{} // by what TakeLock tells
+		look := func() {
+			held := r.lock("n1", epoch, "s")
+			require.Equal(t, pb.Code_OK, held.Code)
+			require.True(t, proto.Equal(held.Mailbox, r.lock("n1", epoch, "s").Mailbox), "asked again")
+			box, ok, err := r.view().Mailbox(alice)
+			require.NoError(t, err)
+			require.True(t, ok && spool.SameContents(held.Mailbox, box))
+			list := fmt.Sprint(box.Box)
+			require.NoError(t, r.view().Entries(box.Box, 0, func(uid uint64, _ *pb.Entry) bool { list += fmt.Sprint(" ", uid); return true }))
+			was, ok := lists[held.Mailbox.String()]
+			require.True(t, !ok || was == list, "%s was %s and is %s", held.Mailbox, was, list)
+			lists[held.Mailbox.String()] = list
+			r.do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: epoch, Token: held.Token})
+		}
+		for n := range rapid.IntRange(1, 30).Draw(t, "commands") {
+			switch rapid.IntRange(0, 5).Draw(t, "kind") {
+			case 0, 1:
+				r.do(spool.KindAccept, acceptOf(newID(byte(n)), epoch, nil, alice, alice), []byte("body"))
+			case 2:
+				uids := rapid.SliceOfDistinct(rapid.Uint64Range(1, 20), rapid.ID).Draw(t, "uids")
+				slices.Sort(uids)
+				uids = slices.DeleteFunc(uids, func(uid uint64) bool { box, _, _ := r.view().Mailbox(alice); return uid >= box.NextUid })
+				token := r.lock("n1", epoch, "r").Token
+				require.Equal(t, pb.Code_OK, r.remove(epoch, token, 0, true, uids...).Code)
+			case 3: // so many at once that they are buried
+				for i := range 260 {
+					id := newID(byte(n))
+					id[3], id[4] = byte(i), 1
+					r.do(spool.KindAccept, acceptOf(id, epoch, nil, alice, alice), []byte("body"))
+				}
+				box, _, err := r.view().Mailbox(alice)
+				require.NoError(t, err)
+				var all []uint64
+				for uid := uint64(1); uid < box.NextUid; uid++ {
+					all = append(all, uid)
+				}
+				token := r.lock("n1", epoch, "r").Token
+				require.Equal(t, pb.Code_OK, r.remove(epoch, token, 0, true, all...).Code)
+			case 4:
+				r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, RetentionMs: 5}})
+				r.do(spool.KindSweep, &pb.Sweep{Limit: 3})
+			case 5:
+				r.do(spool.KindDropAccount, &pb.DropAccount{Address: alice})
+				r.user(alice)
+			}
+			look()
+		}
+	})
+	require.False(t, spool.SameContents(nil, nil), "an older leader tells nothing")
+}

@@ -5669,6 +5669,7 @@ type Result struct {
 	Missing       []byte                 `protobuf:"bytes,60,opt,name=missing,proto3" json:"missing,omitempty"`     // of a Remove: uids that were gone already, as ranges
 	UntilMs       int64                  `protobuf:"varint,61,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
 	WaitsMs       []int64                `protobuf:"varint,80,rep,packed,name=waits_ms,json=waitsMs,proto3" json:"waits_ms,omitempty"` // Greet: one an attempt
+	Mailbox       *Mailbox               `protobuf:"bytes,110,opt,name=mailbox,proto3" json:"mailbox,omitempty"`                       // TakeLock: box, next_uid and messages as they are under the lock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5797,6 +5798,13 @@ func (x *Result) GetUntilMs() int64 {
 func (x *Result) GetWaitsMs() []int64 {
 	if x != nil {
 		return x.WaitsMs
+	}
+	return nil
+}
+
+func (x *Result) GetMailbox() *Mailbox {
+	if x != nil {
+		return x.Mailbox
 	}
 	return nil
 }
@@ -6335,7 +6343,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12*\n" +
 	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xfe\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xb1\x03\n" +
 	"\x06Result\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.relay.spool.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -6351,7 +6359,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x05drops\x18( \x03(\rR\x05drops\x12\x18\n" +
 	"\amissing\x18< \x01(\fR\amissing\x12\x19\n" +
 	"\buntil_ms\x18= \x01(\x03R\auntilMs\x12\x19\n" +
-	"\bwaits_ms\x18P \x03(\x03R\awaitsMs*=\n" +
+	"\bwaits_ms\x18P \x03(\x03R\awaitsMs\x121\n" +
+	"\amailbox\x18n \x01(\v2\x17.relay.spool.v1.MailboxR\amailbox*=\n" +
 	"\x04Body\x12\r\n" +
 	"\tBODY_7BIT\x10\x00\x12\x11\n" +
 	"\rBODY_8BITMIME\x10\x01\x12\x13\n" +
@@ -6545,11 +6554,12 @@ var file_spool_proto_depIdxs = []int32{
 	4,  // 50: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
 	4,  // 51: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
 	12, // 52: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	10, // 53: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }

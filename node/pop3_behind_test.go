@@ -1,0 +1,185 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster/spool"
+	"relay/cluster/spool/memory"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/pop3"
+)
+
+// follower is a node that applies when it is told to, and when somebody waits
+// for it.
+type follower struct {
+	*lossy
+	shown *memory.Store
+	at    uint64
+	waits int
+}
+
+func newFollower(t *testing.T) *follower {
+	f := &follower{lossy: newLossy(t)}
+	require.NoError(t, f.mustLogin().Close()) // the first one improves the password
+	f.drops.replica, f.later = f, true
+	for range 3 {
+		f.deliver("a: b\r\n\r\n")
+	}
+	f.catchUp()
+	return f
+}
+
+func (f *follower) View(fn func(spool.View) error) error { return fn(spool.View{R: f.shown}) }
+
+func (f *follower) Frozen(fn func(spool.View, uint64) error) error {
+	return fn(spool.View{R: f.shown}, f.at)
+}
+
+func (f *follower) WaitApplied(context.Context, uint64) error {
+	f.waits++
+	f.catchUp()
+	return nil
+}
+
+// catchUp applies all there is, and tells of it.
+func (f *follower) catchUp() {
+	f.shown, f.at = f.store.Clone(), f.index
+	f.drops.changed(f.machine.Changes())
+}
+
+// elsewhere is a session on another node that deletes messages.
+func (f *follower) elsewhere(uids ...uint64) {
+	epoch := f.must(spool.KindRegister, &pb.Register{Nonce: fmt.Sprint(f.index), Member: &pb.Member{Id: "n2"}}).Epoch
+	held := f.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: epoch, Session: "s"})
+	f.must(spool.KindRemove, &pb.Remove{
+		Mailbox: "alice@example.test", Epoch: epoch, Token: held.Token, Ranges: spool.AppendRanges(nil, uids), Unlock: true,
+	})
+}
+
+func uidsOf(m pop3.Maildrop) (uids []string) {
+	for i := range m.List().Len() {
+		uids = append(uids, m.List().UID(i)[len(m.(*maildrop).prefix):])
+	}
+	return uids
+}
+
+// TestLoginOnAFollower: a node that is behind waits where the mailbox has changed
+// since, and only there.
+func TestLoginOnAFollower(t *testing.T) {
+	f := newFollower(t)
+	commands := func() int { return len(f.frames) }
+	m := f.mustLogin()
+	require.Zero(t, f.waits)
+	require.Equal(t, []string{"1", "2", "3"}, uidsOf(m))
+	before := commands()
+	require.NoError(t, m.Commit(t.Context(), nil, true))
+	f.catchUp()
+	f.keep()
+	require.Equal(t, before+1, commands(), "no stray is made of a session that was over before its lock was seen")
+	require.Empty(t, f.drops.ended)
+
+	for n, change := range []struct {
+		name string
+		do   func()
+		want []string
+	}{
+		{"a message came", func() { f.deliver("a: c\r\n\r\n") }, []string{"1", "2", "3", "4"}},
+		{"another session deleted", func() { f.elsewhere(2, 4) }, []string{"1", "3"}},
+		{"one came, one went", func() { f.deliver("a: d\r\n\r\n"); f.elsewhere(1) }, []string{"3", "5"}},
+		{"another account of that name", func() {
+			f.must(spool.KindDropAccount, &pb.DropAccount{Address: "alice@example.test"})
+			f.must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test"}, Create: true})
+			f.deliver("a: e\r\n\r\n")
+		}, []string{"1"}},
+	} {
+		change.do()
+		m := f.mustLogin()
+		require.Equal(t, n+1, f.waits, change.name)
+		require.Equal(t, change.want, uidsOf(m), change.name)
+		require.NoError(t, m.Close())
+		f.catchUp()
+	}
+	require.Empty(t, f.drops.strays)
+}
+
+// TestLockBrokenBeforeItIsSeen: a session does not outlive its lock, although its
+// node has not seen either yet.
+func TestLockBrokenBeforeItIsSeen(t *testing.T) {
+	f := newFollower(t)
+	m := f.mustLogin()
+	f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	select {
+	case <-m.Lost():
+		t.Fatal("nothing is known of it here")
+	default:
+	}
+	require.ErrorIs(t, m.Commit(t.Context(), []int{0}, true), pop3.ErrUncertain)
+	f.catchUp()
+	<-m.Lost()
+	require.NoError(t, m.Close())
+
+	// It is broken, and that is seen, while the answer is still on its way.
+	f.drops.replica = &answering{f, func() {
+		f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+		f.catchUp()
+	}}
+	_, err := f.login()
+	require.ErrorIs(t, err, errLockGone)
+	f.keep()
+	require.Empty(t, f.drops.open)
+	require.False(t, f.held())
+}
+
+// answering does something before a TakeLock is answered.
+type answering struct {
+	*follower
+	before func()
+}
+
+func (a *answering) Propose(ctx context.Context, frame spool.Frame) (*pb.Result, error) {
+	res, err := a.follower.Propose(ctx, frame)
+	if spool.Kind(frame[1]) == spool.KindLock {
+		a.before()
+	}
+	return res, err
+}
+
+// TestUnlockLostBeforeTheLockIsSeen: such a lock is given back once it is seen.
+func TestUnlockLostBeforeTheLockIsSeen(t *testing.T) {
+	f := newFollower(t)
+	m := f.mustLogin()
+	f.drop[spool.KindUnlock] = true
+	require.Error(t, m.Close())
+	f.drop[spool.KindUnlock] = false
+	f.keep() // sees no lock yet
+	f.catchUp()
+	require.True(t, f.held())
+	f.keep()
+	f.catchUp()
+	require.False(t, f.held())
+	f.keep()
+	require.Empty(t, f.drops.strays)
+}
+
+// TestManySessionsBeforeTheirLocksAreSeen: what is remembered of them is bounded
+// and goes when they are seen.
+func TestManySessionsBeforeTheirLocksAreSeen(t *testing.T) {
+	f := newFollower(t)
+	for n := range 3 {
+		m := f.mustLogin()
+		require.NoError(t, m.Commit(t.Context(), nil, true))
+		require.NoError(t, m.Close())
+		require.Len(t, f.drops.ended, n+1, fmt.Sprint(n))
+	}
+	f.catchUp()
+	require.Empty(t, f.drops.ended)
+	m := f.mustLogin()
+	f.drops.changed(spool.Changes{Restored: true})
+	<-m.Lost()
+	require.NoError(t, m.Close())
+	require.Empty(t, f.drops.ended, "a snapshot may contain the lock")
+}

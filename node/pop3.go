@@ -31,11 +31,12 @@ type maildrops struct {
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
 	terms terms
+	lists lists
 	stir  chan struct{} // there are locks to give back
 
 	mu     sync.Mutex
 	open   map[uint64]*maildrop // by token
-	taking map[string]uint64    // attempts under way, by name: the token once it is known
+	taking map[string]*attempt  // under way, by name
 	strays map[uint64]stray     // by token: locks to give back
 	search bool                 // look through the replica for more of them
 	ended  map[uint64]struct{}  // tokens of sessions that ended before this node has applied their lock
@@ -46,7 +47,7 @@ type maildrops struct {
 func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, log *zap.Logger) *maildrops {
 	return &maildrops{
 		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, log: log, stir: make(chan struct{}, 1),
-		open: map[uint64]*maildrop{}, taking: map[string]uint64{}, strays: map[uint64]stray{},
+		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, strays: map[uint64]stray{},
 		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
 	}
 }
@@ -172,11 +173,11 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 		return nil, notTaken(res, err)
 	}
 	m := &maildrop{drops: d, account: a, peer: *p, epoch: epoch, token: res.Token, lost: make(chan struct{})}
-	d.register(name, m)
+	doubts := d.register(name, m)
 	if d.replica.Epoch() != epoch { // the watch may have looked before
 		err = errNoSession
 	} else {
-		err = m.freeze(ctx, res)
+		err = m.freeze(ctx, res, doubts)
 	}
 	if err != nil {
 		_ = m.Close()
@@ -253,12 +254,12 @@ func notTaken(res *pb.Result, err error) error {
 // changed cuts sessions whose lock has ended, and looks for locks that no session
 // here knows of. It runs on the apply goroutine and does not block.
 func (d *maildrops) changed(c spool.Changes) {
+	if len(c.Taken) > 0 {
+		d.taken(c.Taken) // first: what was taken may be broken by now
+	}
 	if len(c.Broken)+len(c.Voided) > 0 {
 		d.cut(c.Broken, pop3.LostToOperator)
 		d.cut(c.Voided, pop3.LostSession)
-	}
-	if len(c.Taken) > 0 {
-		d.taken(c.Taken)
 	}
 	if c.Restored {
 		d.cutAll(pop3.LostState, func(*maildrop) bool { return true })
@@ -275,6 +276,10 @@ func (d *maildrops) cut(tokens []uint64, why string) {
 	for _, token := range tokens {
 		if m := d.open[token]; m != nil {
 			m.lose(why)
+			continue
+		}
+		for _, one := range d.taking {
+			one.doubts = one.doubts || one.token == token
 		}
 	}
 }

@@ -20,6 +20,7 @@ type follower struct {
 	shown *memory.Store
 	at    uint64
 	waits int
+	reads int // of lists
 }
 
 func newFollower(t *testing.T) *follower {
@@ -36,6 +37,7 @@ func newFollower(t *testing.T) *follower {
 func (f *follower) View(fn func(spool.View) error) error { return fn(spool.View{R: f.shown}) }
 
 func (f *follower) Frozen(fn func(spool.View, uint64) error) error {
+	f.reads++
 	return fn(spool.View{R: f.shown}, f.at)
 }
 
@@ -123,15 +125,29 @@ func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 	require.NoError(t, m.Close())
 
 	// It is broken, and that is seen, while the answer is still on its way.
+	for name, see := range map[string]func(){
+		"at once":       func() { f.catchUp() },
+		"in a snapshot": func() { f.machine.Changes(); f.catchUp(); f.drops.changed(spool.Changes{Restored: true}) },
+	} {
+		f.drops.replica = &answering{f, func() {
+			f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+			see()
+		}}
+		_, err := f.login()
+		require.ErrorIs(t, err, errLockGone, name)
+		f.keep()
+		require.Empty(t, f.drops.open)
+		require.False(t, f.held())
+	}
+
+	// In two steps: the lock first, its end later.
 	f.drops.replica = &answering{f, func() {
+		f.catchUp()
 		f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 		f.catchUp()
 	}}
 	_, err := f.login()
 	require.ErrorIs(t, err, errLockGone)
-	f.keep()
-	require.Empty(t, f.drops.open)
-	require.False(t, f.held())
 }
 
 // answering does something before a TakeLock is answered.
@@ -182,4 +198,75 @@ func TestManySessionsBeforeTheirLocksAreSeen(t *testing.T) {
 	<-m.Lost()
 	require.NoError(t, m.Close())
 	require.Empty(t, f.drops.ended, "a snapshot may contain the lock")
+}
+
+// TestListIsReadOnce: a login to a mailbox in which nothing has changed reads it
+// not again.
+func TestListIsReadOnce(t *testing.T) {
+	f := newFollower(t)
+	for range 3 {
+		m := f.mustLogin()
+		require.Equal(t, []string{"1", "2", "3"}, uidsOf(m))
+		require.NoError(t, m.Commit(t.Context(), nil, true))
+		f.catchUp()
+	}
+	require.Equal(t, 1, f.reads)
+	m := f.mustLogin()
+	require.NoError(t, m.Commit(t.Context(), []int{1}, true))
+	f.catchUp()
+	require.Equal(t, []string{"1", "3"}, uidsOf(f.mustLogin()))
+	require.Equal(t, 2, f.reads)
+	require.Zero(t, f.waits)
+	require.Equal(t, 3, m.List().Len(), "the list of a session does not change")
+}
+
+func TestListsAreBounded(t *testing.T) {
+	var l lists
+	box := func(n int) *pb.Mailbox { return &pb.Mailbox{Box: 1, NextUid: uint64(n) + 1, Messages: uint64(n)} }
+	sum := func() (n int) {
+		for _, one := range l.by {
+			n += one.cost()
+		}
+		return n
+	}
+	for n := range 100 {
+		l.keep(fmt.Sprint(n), box(10_000), make([]slot, 10_000))
+		require.LessOrEqual(t, l.cost, listsCost)
+		require.Equal(t, l.cost, sum())
+	}
+	list, ok := l.find("99", box(10_000))
+	require.True(t, ok)
+	require.Len(t, list, 10_000)
+	_, ok = l.find("99", box(9_999))
+	require.False(t, ok)
+	_, ok = l.find("99", nil)
+	require.False(t, ok, "an older leader tells nothing")
+	l.keep("99", box(listsCost), make([]slot, listsCost))
+	_, ok = l.find("99", box(listsCost))
+	require.False(t, ok, "too large")
+	require.NotEmpty(t, l.by)
+	l.keep("one", box(1), make([]slot, 1))
+	require.Equal(t, l.cost, sum())
+}
+
+// TestQuitWithoutDeletions: it costs an Unlock, and that the lock is gone already
+// is no fault.
+func TestQuitWithoutDeletions(t *testing.T) {
+	w := newLossy(t)
+	w.deliver("a: b\r\n\r\n")
+	m := w.mustLogin()
+	require.NoError(t, m.Commit(t.Context(), nil, true))
+	require.Equal(t, spool.KindUnlock, w.frames[len(w.frames)-1].Kind())
+	require.False(t, w.held())
+
+	m = w.mustLogin()
+	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	require.NoError(t, m.Commit(t.Context(), nil, true))
+
+	m = w.mustLogin()
+	w.lose[spool.KindUnlock] = true
+	require.ErrorIs(t, m.Commit(t.Context(), nil, true), pop3.ErrUncertain)
+	w.lose[spool.KindUnlock] = false
+	require.NoError(t, m.Close())
+	require.Equal(t, 1, w.mustLogin().List().Len())
 }

@@ -32,7 +32,7 @@ type maildrop struct {
 	epoch   uint64
 	token   uint64
 	box     uint64
-	list    []slot
+	list    []slot   // shared with other sessions of the mailbox: never written
 	late    []uint64 // uids that came after the list and were asked for
 	prefix  string   // of UIDs: the box, so that a UID is never given twice
 	removes uint64   // numbers the Removes under this lock
@@ -49,33 +49,24 @@ type maildrop struct {
 // errLockGone says that the lock ended before its session began.
 var errLockGone = errors.New("the lock was taken away again")
 
-// freeze reads the list as it was when the lock was taken, or as it is later.
+// freeze makes the list as it was when the lock was taken, or as it is later.
 // taken is the answer to TakeLock, which tells the contents of the mailbox then:
-// a node that is behind, but not in this mailbox, need not wait for its own lock.
-// A lock that was broken before the session was registered is noticed here, one
-// that is broken later by changed.
-func (m *maildrop) freeze(ctx context.Context, taken *pb.Result) error {
+// where they are those of a list that was read before it serves again, and a node
+// that is behind, but not in this mailbox, need not wait for its own lock. With
+// doubts the lock may have ended before the session was registered; where it ends
+// later the session is cut by changed.
+func (m *maildrop) freeze(ctx context.Context, taken *pb.Result, doubts bool) error {
+	if !doubts {
+		if list, ok := m.drops.lists.find(m.account.Address, taken.Mailbox); ok {
+			m.show(taken.Mailbox, list)
+			return nil
+		}
+	}
 	for {
 		behind := false
-		err := m.drops.replica.Frozen(func(v spool.View, index uint64) error {
-			if index >= m.token {
-				if err := m.stillHeld(v); err != nil {
-					return err
-				}
-			}
-			box, ok, err := v.Mailbox(m.account.Address)
-			if behind = index < taken.Index && !spool.SameContents(taken.Mailbox, box); err != nil || behind {
-				return err
-			}
-			if !ok {
-				return fmt.Errorf("mailbox %s is gone", m.account.Address)
-			}
-			m.box, m.prefix = box.Box, strconv.FormatUint(box.Box, 36)+"."
-			m.list = make([]slot, 0, box.Messages)
-			return v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
-				m.list = append(m.list, slot{uid, e.Size})
-				return true
-			})
+		err := m.drops.replica.Frozen(func(v spool.View, index uint64) (err error) {
+			behind, err = m.read(v, index, taken)
+			return err
 		})
 		if err != nil || !behind {
 			return err
@@ -84,6 +75,40 @@ func (m *maildrop) freeze(ctx context.Context, taken *pb.Result) error {
 			return err
 		}
 	}
+}
+
+// read makes the list from one state of the store, or reports that it is one in
+// which the mailbox has other contents than under the lock.
+func (m *maildrop) read(v spool.View, index uint64, taken *pb.Result) (behind bool, err error) {
+	if index >= m.token {
+		if err := m.stillHeld(v); err != nil {
+			return false, err
+		}
+	}
+	box, ok, err := v.Mailbox(m.account.Address)
+	if err != nil {
+		return false, err
+	}
+	if index < taken.Index && !spool.SameContents(taken.Mailbox, box) {
+		return true, nil
+	}
+	if !ok {
+		return false, fmt.Errorf("mailbox %s is gone", m.account.Address)
+	}
+	list := make([]slot, 0, box.Messages)
+	err = v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
+		list = append(list, slot{uid, e.Size})
+		return true
+	})
+	if err == nil {
+		m.show(box, list)
+		m.drops.lists.keep(m.account.Address, box, list)
+	}
+	return false, err
+}
+
+func (m *maildrop) show(box *pb.Mailbox, list []slot) {
+	m.box, m.prefix, m.list = box.Box, strconv.FormatUint(box.Box, 36)+".", list
 }
 
 // stillHeld reports errLockGone where a state that has seen the lock taken does
@@ -205,6 +230,29 @@ func (m *maildrop) Open(_ context.Context, i int) (io.ReadCloser, error) {
 // single message was wanted, and another session of a shared mailbox has taken
 // it, it is ErrNoMessage: of all who delete a message at once one is told so.
 func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) error {
+	var err error
+	if len(deleted) == 0 && release {
+		err = m.unlock(ctx)
+	} else {
+		err = m.remove(ctx, deleted, release)
+	}
+	if err != nil {
+		if errors.Is(err, cluster.ErrUnknown) {
+			err = fmt.Errorf("%w: %w", pop3.ErrUncertain, err)
+		}
+		return err
+	}
+	if release {
+		m.mu.Lock()
+		m.released = true
+		m.mu.Unlock()
+		m.drops.forget(m)
+	}
+	return nil
+}
+
+// remove takes messages out of the mailbox, and with release gives up the lock.
+func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) error {
 	uids := make([]uint64, len(deleted))
 	for n, i := range deleted {
 		uids[n] = m.number(i)
@@ -218,9 +266,6 @@ func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) erro
 		return fmt.Errorf("%d deletions do not fit one step, delete fewer in a session: %w", len(uids), pop3.ErrPermanent)
 	}
 	res, err := propose(ctx, m.drops.replica, spool.KindRemove, remove)
-	if errors.Is(err, cluster.ErrUnknown) {
-		return fmt.Errorf("%w: %w", pop3.ErrUncertain, err)
-	}
 	if err != nil {
 		return err
 	}
@@ -233,15 +278,17 @@ func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) erro
 	default:
 		return fmt.Errorf("remove refused: %s %s", res.Code, res.Text)
 	}
-	if release {
-		m.mu.Lock()
-		m.released = true
-		m.mu.Unlock()
-		m.drops.forget(m)
-	} else if len(uids) == 1 && len(res.Missing) > 0 {
+	if !release && len(uids) == 1 && len(res.Missing) > 0 {
 		return pop3.ErrNoMessage
 	}
 	return nil
+}
+
+// unlock gives up the lock and nothing else, which costs every node less than a
+// Remove does. That the lock is gone already is as good.
+func (m *maildrop) unlock(ctx context.Context) error {
+	_, err := propose(ctx, m.drops.replica, spool.KindUnlock, &pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})
+	return err
 }
 
 // Close implements pop3.Maildrop. The lock goes through the log like any
@@ -257,7 +304,7 @@ func (m *maildrop) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_, err := propose(ctx, m.drops.replica, spool.KindUnlock, &pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})
+	err := m.unlock(ctx)
 	if err != nil {
 		m.drops.giveBack(m)
 	}

@@ -20,33 +20,42 @@ type stray struct {
 	token   uint64
 }
 
+// attempt is a TakeLock under way.
+type attempt struct {
+	token  uint64 // of the lock, once this node has applied it; else 0
+	doubts bool   // the lock may have ended since, although the answer is still to come
+}
+
 // begin notes that an attempt to lock is under way.
 func (d *maildrops) begin(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.taking[name] = 0
+	d.taking[name] = &attempt{}
 }
 
 // abandon ends an attempt without a session. What it may have locked before is
 // given back now, what it locks later when that is seen.
 func (d *maildrops) abandon(name string) {
 	d.mu.Lock()
-	token := d.taking[name]
+	seen := d.taking[name].token != 0
 	delete(d.taking, name)
-	d.search = d.search || token != 0
+	d.search = d.search || seen
 	d.mu.Unlock()
-	if token != 0 {
+	if seen {
 		d.wakeKeeper()
 	}
 }
 
-// register makes the attempt a session.
-func (d *maildrops) register(name string, m *maildrop) {
+// register makes the attempt a session, and reports whether its lock may have
+// ended meanwhile. If it ends later the session will be cut.
+func (d *maildrops) register(name string, m *maildrop) (doubts bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m.applied = d.taking[name] != 0
+	one := d.taking[name]
+	m.applied = one.token != 0
 	delete(d.taking, name)
 	d.open[m.token] = m
+	return one.doubts
 }
 
 // maxEnded bounds what is remembered of sessions that were faster than this node
@@ -88,8 +97,8 @@ func (d *maildrops) taken(locks []spool.Taken) {
 		if l.Node != d.node || l.Epoch != epoch {
 			continue
 		}
-		if _, ok := d.taking[l.Session]; ok {
-			d.taking[l.Session] = l.Token
+		if one := d.taking[l.Session]; one != nil {
+			one.token = l.Token
 		} else if m := d.open[l.Token]; m != nil {
 			m.applied = true
 		} else if _, ok := d.ended[l.Token]; ok {
@@ -113,6 +122,9 @@ func (d *maildrops) restored() {
 	clear(d.ended)
 	for _, m := range d.open {
 		m.applied = true
+	}
+	for _, one := range d.taking {
+		one.doubts = true
 	}
 	d.mu.Unlock()
 	d.wakeKeeper()

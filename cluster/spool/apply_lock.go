@@ -118,7 +118,7 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 	if locked {
 		for _, o := range Holders(&held) {
 			if o.Epoch == h.Epoch && o.Session == h.Session {
-				return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: o.Token, Epoch: o.Epoch, Mailbox: contents(&box)}
+				return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Token: o.Token, Epoch: o.Epoch, Mailbox: Contents(&box)}
 			}
 		}
 		if !account.Shared || !held.Shared || len(held.Others)+1 >= maxHolders {
@@ -138,13 +138,13 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 	}
 	t.putLock(h.Mailbox, mine)
 	t.changes.Taken = append(t.changes.Taken, Taken{h.Mailbox, h.Node, h.Epoch, t.index, h.Session})
-	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch, Mailbox: contents(&box)}
+	return &pb.Result{Index: t.index, Token: t.index, Epoch: h.Epoch, Mailbox: Contents(&box)}
 }
 
-// contents is what tells the contents of a mailbox at one time from those at any
-// other.
-func contents(box *pb.Mailbox) *pb.Mailbox {
-	return &pb.Mailbox{Box: box.Box, NextUid: box.NextUid, Messages: box.Messages}
+// Contents is what tells the contents of a mailbox at one time from those at any
+// other: a record with box, next_uid and messages.
+func Contents(box *pb.Mailbox) *pb.Mailbox {
+	return &pb.Mailbox{Box: box.GetBox(), NextUid: box.GetNextUid(), Messages: box.GetMessages()}
 }
 
 // SameContents reports whether a mailbox held the same messages at two points of

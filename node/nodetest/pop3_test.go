@@ -2,10 +2,14 @@ package nodetest_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/textproto"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -198,4 +202,63 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, found)
 	c.Verify()
+}
+
+// TestLoginSeesWhatWasDoneElsewhere: what one node has answered with 250, and what
+// a QUIT at another has deleted, the next login at any node knows, although that
+// node may not have applied it yet.
+func TestLoginSeesWhatWasDoneElsewhere(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: 3})
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	var busy sync.WaitGroup
+	noise, quiet := context.WithCancel(ctx)
+	for _, m := range c.Nodes { // so that nodes lag
+		busy.Go(func() {
+			for noise.Err() == nil {
+				if p, err := m.Login(noise, "bob"); err == nil {
+					_ = p.Quit(noise)
+					_ = p.Close()
+				}
+			}
+		})
+	}
+	defer busy.Wait()
+	defer quiet()
+
+	dice := rand.New(rand.NewPCG(1, 2))
+	want := []string{}
+	look := func(m *nodetest.Member, each func(p *pop3.Client)) {
+		p, err := m.Login(ctx, "alice")
+		require.NoError(t, err)
+		defer p.Close()
+		got := []string{}
+		n, _, err := p.Stat(ctx)
+		require.NoError(t, err)
+		for i := range n {
+			var b strings.Builder
+			_, err := p.Retr(ctx, i+1, &b)
+			require.NoError(t, err)
+			got = append(got, nodetest.SubjectOf(b.String()))
+		}
+		require.Equal(t, want, got)
+		each(p)
+		require.NoError(t, p.Quit(ctx))
+	}
+	for step := range 60 {
+		from, at := c.Nodes[dice.IntN(3)], c.Nodes[dice.IntN(3)]
+		switch {
+		case dice.IntN(4) == 0:
+		case dice.IntN(3) > 0:
+			name := fmt.Sprint("letter ", step)
+			_, err := from.Send(ctx, "a@far.example", "alice@example.test", nodetest.Letter(name))
+			require.NoError(t, err)
+			want = append(want, name)
+		case len(want) > 0:
+			gone := dice.IntN(len(want))
+			look(from, func(p *pop3.Client) { require.NoError(t, p.Dele(ctx, gone+1)) })
+			want = slices.Delete(want, gone, gone+1)
+		}
+		look(at, func(*pop3.Client) {})
+	}
 }

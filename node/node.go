@@ -61,6 +61,7 @@ type Node struct {
 	mail      *mailer
 	starts    *starts
 	drops     *maildrops
+	meters    *smtp.Meters // of all SMTP listeners
 	throttle  *throttle
 	grey      *greylist
 	filters   []filter

@@ -144,6 +144,7 @@ func profiles() http.Handler {
 // which listen opened them.
 func (n *Node) buildServers(p *passwords) error {
 	smtps, pop3s := n.conf.SMTP, n.conf.POP3
+	n.meters = newMeters(n.conf.Limits)
 	var err error
 	for _, l := range n.listeners {
 		switch {
@@ -176,15 +177,23 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
 		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
-		Limits: smtp.Limits{
-			Connections: lim.SMTPConnections, NetConnections: lim.ConnectionsPerClient, NetMessages: lim.MessagesPerMinute,
-			NetRecipients: lim.RecipientsPerMinute, NetErrors: lim.ErrorsPerMinute, NetBytes: int64(lim.BytesPerMinute),
-		},
+		Meters:        n.meters,
 		GreetPause:    time.Duration(c.GreetPause),
 		AuthDelay:     n.wrongPassword,
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
 		CommandTimeout: time.Duration(lim.CommandTimeout), BlockTimeout: time.Duration(lim.DataTimeout),
 		Log: events(n.log.Named("smtp")),
+	})
+}
+
+// newMeters counts for all SMTP listeners together.
+func newMeters(l config.Limits) *smtp.Meters {
+	return smtp.NewMeters(smtp.Limits{
+		Connections: l.SMTPConnections, NetConnections: l.ConnectionsPerClient,
+		Messages: l.TotalMessagesPerMinute, NetMessages: l.MessagesPerMinute,
+		Recipients: l.TotalRecipientsPerMinute, NetRecipients: l.RecipientsPerMinute,
+		Errors: l.TotalErrorsPerMinute, NetErrors: l.ErrorsPerMinute,
+		Bytes: int64(l.TotalBytesPerMinute), NetBytes: int64(l.BytesPerMinute),
 	})
 }
 

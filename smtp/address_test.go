@@ -137,8 +137,7 @@ func TestNetwork(t *testing.T) {
 }
 
 func TestAuthDelayGrows(t *testing.T) {
-	var m meters
-	m.init(Limits{})
+	m := NewMeters(Limits{})
 	a := netip.MustParseAddr("192.0.2.1")
 	var last time.Duration
 	for range 8 {

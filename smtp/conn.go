@@ -518,7 +518,7 @@ func (c *conn) say(err error, in string) *Reply {
 func (c *conn) countError() {
 	c.errors++
 	c.srv.stats.Errors.Add(1)
-	flooded := !c.peer.Trusted && !c.srv.meters.add(c.peer.Remote.Addr(), countErrors, 1)
+	flooded := !c.peer.Trusted && c.srv.meters.add(c.peer.Remote.Addr(), countErrors, 1) != within
 	if (c.errors >= c.cfg.MaxErrors || flooded) && !c.quit {
 		c.srv.stats.Flooded.Add(1)
 		c.log("flooded", "errors", c.errors)

@@ -7,42 +7,50 @@ import (
 )
 
 // Limits bound what clients may ask for. 0 is no limit. Those with Net in front
-// hold for each client network, which is one IPv4 address or one IPv6 /64;
-// trusted peers are exempt from them.
+// hold for each client network, which is one IPv4 address or one IPv6 /64, the
+// others for all clients together. Trusted peers are exempt from all but
+// Connections.
 type Limits struct {
-	Connections    int // at once, in all
+	Connections    int // at once
 	NetConnections int // at once
 
-	NetMessages   int // a minute
-	NetRecipients int // a minute
-	NetErrors     int // a minute
-	NetBytes      int64
+	Messages, NetMessages     int // a minute
+	Recipients, NetRecipients int // a minute
+	Errors, NetErrors         int // a minute
+	Bytes, NetBytes           int64
 }
 
-// meters counts by client network. Entries that say nothing any more are swept.
-type meters struct {
-	limits Limits
+// Meters count what clients ask for. Several servers may share them: their limits
+// hold for all of these together then. All methods may be called at any time.
+type Meters struct {
+	limits [2][quantities]int64 // a minute: of a network, of all
+	conns  int
+	nets   int // connections of one network
 
 	mu    sync.Mutex
-	total int
-	nets  map[netip.Prefix]*meter
+	open  int
+	all   meter
+	by    map[netip.Prefix]*meter // entries that say nothing any more are swept
 	swept time.Time
 }
 
 type meter struct {
-	conns      int
-	since      time.Time // beginning of the current minute
-	messages   int
-	recipients int
-	errors     int
-	bytes      int64
-	failures   int // of AUTH
-	failed     time.Time
+	conns    int
+	since    time.Time // beginning of the current minute
+	counts   [quantities]int64
+	failures int // of AUTH
+	failed   time.Time
 }
 
-func (m *meters) init(l Limits) {
-	m.limits = l
-	m.nets = map[netip.Prefix]*meter{}
+// NewMeters returns meters that have counted nothing yet.
+func NewMeters(l Limits) *Meters {
+	return &Meters{
+		limits: [2][quantities]int64{
+			{countMessages: int64(l.NetMessages), countRecipients: int64(l.NetRecipients), countErrors: int64(l.NetErrors), countBytes: l.NetBytes},
+			{countMessages: int64(l.Messages), countRecipients: int64(l.Recipients), countErrors: int64(l.Errors), countBytes: l.Bytes},
+		},
+		conns: l.Connections, nets: l.NetConnections, by: map[netip.Prefix]*meter{},
+	}
 }
 
 func networkOf(a netip.Addr) netip.Prefix {
@@ -55,55 +63,60 @@ func networkOf(a netip.Addr) netip.Prefix {
 }
 
 // at returns the meter of a network. m.mu is held.
-func (m *meters) at(n netip.Prefix, now time.Time) *meter {
-	t := m.nets[n]
+func (m *Meters) at(n netip.Prefix, now time.Time) *meter {
+	t := m.by[n]
 	if t == nil {
 		m.sweep(now)
 		t = &meter{}
-		m.nets[n] = t
+		m.by[n] = t
 	}
-	if now.Sub(t.since) >= time.Minute {
-		t.since, t.messages, t.recipients, t.errors, t.bytes = now, 0, 0, 0, 0
-	}
+	t.turn(now)
 	return t
 }
 
-func (m *meters) sweep(now time.Time) {
+// turn begins another minute where one is over.
+func (t *meter) turn(now time.Time) {
+	if now.Sub(t.since) >= time.Minute {
+		t.since, t.counts = now, [quantities]int64{}
+	}
+}
+
+func (m *Meters) sweep(now time.Time) {
 	if now.Sub(m.swept) < time.Minute {
 		return
 	}
 	m.swept = now
-	for n, t := range m.nets {
+	for n, t := range m.by {
 		if t.conns == 0 && now.Sub(t.since) > time.Minute && now.Sub(t.failed) > 10*time.Minute {
-			delete(m.nets, n)
+			delete(m.by, n)
 		}
 	}
 }
 
 // connect counts a connection in, unless there are too many.
-func (m *meters) connect(a netip.Addr, trusted bool, now time.Time) bool {
+func (m *Meters) connect(a netip.Addr, trusted bool, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.limits.Connections > 0 && m.total >= m.limits.Connections {
+	if m.conns > 0 && m.open >= m.conns {
 		return false
 	}
-	if m.limits.NetConnections > 0 && !trusted {
+	if m.nets > 0 && !trusted {
 		t := m.at(networkOf(a), now)
-		if t.conns >= m.limits.NetConnections {
+		if t.conns >= m.nets {
 			return false
 		}
 		t.conns++
 	}
-	m.total++
+	m.open++
 	return true
 }
 
-func (m *meters) disconnect(a netip.Addr, trusted bool) {
+func (m *Meters) disconnect(a netip.Addr, trusted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.total--
-	if m.limits.NetConnections > 0 && !trusted {
-		if t := m.nets[networkOf(a)]; t != nil && t.conns > 0 {
+	m.open--
+	if m.nets > 0 && !trusted {
+		if t := m.by[networkOf(a)]; t != nil && t.conns > 0 {
 			t.conns--
 		}
 	}
@@ -117,54 +130,51 @@ const (
 	countRecipients
 	countErrors
 	countBytes
+	quantities
 )
 
-func (m *meters) limit(q quantity) int64 {
-	switch q {
-	case countMessages:
-		return int64(m.limits.NetMessages)
-	case countRecipients:
-		return int64(m.limits.NetRecipients)
-	case countErrors:
-		return int64(m.limits.NetErrors)
-	default:
-		return m.limits.NetBytes
-	}
-}
+// excess says which limit does not hold any more.
+type excess uint8
 
-// add counts n more and reports whether the minute's limit still holds. With
+const (
+	within  excess = iota
+	overNet        // the client network's
+	overAll        // that of all
+)
+
+// add counts n more and reports whether the minute's limits still hold. With
 // n = 0 it only asks.
-func (m *meters) add(a netip.Addr, q quantity, n int64) bool {
-	limit := m.limit(q)
-	if limit <= 0 {
-		return true
+func (m *Meters) add(a netip.Addr, q quantity, n int64) excess {
+	net, all := m.limits[0][q], m.limits[1][q]
+	if net <= 0 && all <= 0 {
+		return within
 	}
+	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.at(networkOf(a), time.Now())
-	var now int64
-	switch q {
-	case countMessages:
-		t.messages += int(n)
-		now = int64(t.messages)
-	case countRecipients:
-		t.recipients += int(n)
-		now = int64(t.recipients)
-	case countErrors:
-		t.errors += int(n)
-		now = int64(t.errors)
-	case countBytes:
-		t.bytes += n
-		now = t.bytes
+	over := within
+	if net > 0 && !m.at(networkOf(a), now).add(q, n, net) {
+		if over = overNet; q != countBytes {
+			return over // what is refused is no burden on all
+		}
 	}
+	m.all.turn(now)
+	if all > 0 && !m.all.add(q, n, all) && over == within {
+		over = overAll
+	}
+	return over
+}
+
+func (t *meter) add(q quantity, n, limit int64) bool {
+	t.counts[q] += n
 	if n == 0 {
-		return now < limit
+		return t.counts[q] < limit
 	}
-	return now <= limit
+	return t.counts[q] <= limit
 }
 
 // authDelay counts a failed login and says how long to hold the answer back.
-func (m *meters) authDelay(a netip.Addr) time.Duration {
+func (m *Meters) authDelay(a netip.Addr) time.Duration {
 	if a.IsLoopback() {
 		return 0
 	}

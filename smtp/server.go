@@ -58,6 +58,7 @@ type ServerConfig struct {
 	MaxTransactions int   // of a connection; 0: no limit
 	MaxErrors       int   // 5xx replies before a 421; 0: 10
 	Limits          Limits
+	Meters          *Meters // shared with other servers, in place of Limits; nil: of this one
 
 	Without       Extension     // extensions the backend cannot do
 	LenientSyntax bool          // RCPT user@host, from anyone
@@ -121,7 +122,7 @@ type Server struct {
 	prefix  string // of session names
 	secret  []byte // for made-up SCRAM salts
 	buffers bufferPool
-	meters  meters
+	meters  *Meters
 	stats   Stats
 	count   atomic.Uint64
 	closing atomic.Bool
@@ -155,7 +156,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		conns:     map[*conn]struct{}{},
 	}
 	s.buffers.init()
-	s.meters.init(cfg.Limits)
+	if s.meters = cfg.Meters; s.meters == nil {
+		s.meters = NewMeters(cfg.Limits)
+	}
 	s.verbs = verbTable(&s.cfg)
 	return s, nil
 }

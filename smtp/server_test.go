@@ -267,8 +267,9 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 		MaxErrors:       number("maxerrors"),
 		DefaultDomain:   func() string { return s.Options["domain"] },
 		Without:         Extension(number("without")),
-		Limits:          Limits{NetMessages: number("netmessages"), NetRecipients: number("netrecipients"), NetErrors: number("neterrors"), NetBytes: int64(number("netbytes"))},
-		MinDeliverBy:    time.Duration(number("minby")) * time.Second,
+		Limits: Limits{NetMessages: number("netmessages"), NetRecipients: number("netrecipients"), NetErrors: number("neterrors"), NetBytes: int64(number("netbytes")),
+			Messages: number("messages"), Recipients: number("recipients"), Errors: number("errors"), Bytes: int64(number("bytes"))},
+		MinDeliverBy: time.Duration(number("minby")) * time.Second,
 	}
 	if on("plain") {
 		cfg.Backend = backend

@@ -58,19 +58,38 @@ func (c *conn) mailFrom(arg []byte, keyword string) {
 
 // mayMail answers for the limits.
 func (c *conn) mayMail(opts *MailOptions) bool {
-	m, a := &c.srv.meters, c.peer.Remote.Addr()
 	switch {
 	case opts.Size > c.cfg.MaxSize:
 		c.fail(552, "5.3.4", "Message too large")
 	case c.cfg.MaxTransactions > 0 && c.count >= c.cfg.MaxTransactions:
 		c.answer(452, "4.5.3", "Too many messages on one connection, use another")
-	case !c.peer.Trusted && (!m.add(a, countMessages, 1) || !m.add(a, countBytes, 0)):
-		c.answer(450, "4.7.1", "Too much mail from your network, try again later")
 	default:
+		if r := c.excess(countMessages, 1, "Too much mail"); r != nil {
+			c.say(r, "Mail")
+			return false
+		}
+		if r := c.excess(countBytes, 0, "Too much mail"); r != nil {
+			c.say(r, "Mail")
+			return false
+		}
 		c.count++
 		return true
 	}
 	return false
+}
+
+// excess counts, and returns the refusal where that is more than may be.
+func (c *conn) excess(q quantity, n int64, what string) *Reply {
+	if c.peer.Trusted {
+		return nil
+	}
+	switch c.srv.meters.add(c.peer.Remote.Addr(), q, n) {
+	case overNet:
+		return NewReply(450, "4.7.1", what+" from your network, try again later")
+	case overAll:
+		return NewReply(450, "4.3.2", what+" from everybody at the moment, try again later")
+	}
+	return nil
 }
 
 // checkTimes holds what the parameters ask for against what was announced.
@@ -129,8 +148,8 @@ func (c *conn) addRcpt(addr string, opts *RcptOptions) error {
 	if c.rcpts >= c.cfg.MaxRecipients {
 		return NewReply(452, "4.5.3", "Too many recipients")
 	}
-	if !c.peer.Trusted && !c.srv.meters.add(c.peer.Remote.Addr(), countRecipients, 1) {
-		return NewReply(450, "4.7.1", "Too many recipients from your network, try again later")
+	if r := c.excess(countRecipients, 1, "Too many recipients"); r != nil {
+		return r
 	}
 	ctx, cancel := c.call()
 	defer cancel()

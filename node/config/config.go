@@ -297,6 +297,12 @@ type Limits struct {
 	RecipientsPerMinute int  `toml:"recipients_per_minute"`
 	BytesPerMinute      Size `toml:"bytes_per_minute"`
 	ErrorsPerMinute     int  `toml:"errors_per_minute"`
+	// TotalMessagesPerMinute and the others likewise, of all clients together
+	// but those of trusted networks. Default: 0.
+	TotalMessagesPerMinute   int  `toml:"total_messages_per_minute"`
+	TotalRecipientsPerMinute int  `toml:"total_recipients_per_minute"`
+	TotalBytesPerMinute      Size `toml:"total_bytes_per_minute"`
+	TotalErrorsPerMinute     int  `toml:"total_errors_per_minute"`
 	// Recipients of one message. Default: 1000.
 	Recipients int `toml:"recipients"`
 	// Errors in one session before it is ended with 421. Default: 10.

@@ -449,6 +449,17 @@ func TestFullSpoolIsNotFilled(t *testing.T) {
 	d.play("C: MAIL FROM:<bob@example.test>", "S: 250", "C: RSET", "S: 250")
 }
 
+// TestLimitsAreOfTheNode: listeners count together.
+func TestLimitsAreOfTheNode(t *testing.T) {
+	c, port := relay(t, func(conf *config.Config) { conf.Limits.ConnectionsPerClient, conf.Limits.ErrorsPerMinute = 2, 2 })
+	a, b := strangerTo(t, c.Nodes[0].SMTP), strangerTo(t, port)
+	a.play("S: 220")
+	b.play("S: 220")
+	strangerTo(t, port).play("S: 421")
+	a.play("C: FROB", "S: 500")
+	b.play("C: FROB", "S: 500", "C: FROB", "S: 500", "S: 421 4.7.0")
+}
+
 // TestStopLetsTransactionsEnd: a node that is told to stop answers for the message
 // under way, and says 421 to the rest.
 func TestStopLetsTransactionsEnd(t *testing.T) {

@@ -167,22 +167,11 @@ func (in *intake) edit(v *milter.Verdict, trace int) error {
 	return nil
 }
 
-// maxEdited leaves room in a chunk for what screening puts on top.
-const maxEdited = 192 << 10
-
-// editTop changes what was held back of a large message. Where that is not its
-// whole header section, or would be too large, it passes without the fields: a
-// filter that marks everything must not keep such mail out for ever.
+// editTop changes what was held back of a large message: its whole header
+// section. What a Verdict adds is bounded, and hold left room for it.
 func (in *intake) editTop(v *milter.Verdict, trace int) {
-	if len(in.top) > trace {
-		fields, _ := in.sections(in.top[trace:])
-		top := slices.Concat(v.Edit(in.top[:trace], in.top[trace:trace+fields]), in.top[trace+fields:])
-		if len(top) <= maxEdited {
-			in.top = top
-			return
-		}
-	}
-	in.log.Warn("header section is too large for the fields of a content filter", zap.String("id", in.id.String()), zap.Int("fields", in.head.fields))
+	fields, _ := in.sections(in.top[trace:])
+	in.top = slices.Concat(v.Edit(in.top[:trace], in.top[trace:trace+fields]), in.top[trace+fields:])
 }
 
 // withCRLF brings the line ends of a new body into the form in which messages are kept.

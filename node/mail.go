@@ -121,6 +121,7 @@ type intake struct {
 	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
 	sample []byte     // the beginning of a large message, for reports
 	top    []byte     // the beginning of a large message, held back until its end is known
+	held   uint32     // how many chunks it is
 	found  string     // what screening found, for the history
 
 	given     []string // recipients as the client gave them, before a filter's verdict

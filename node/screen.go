@@ -17,14 +17,19 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/milter"
 	"relay/node/verify"
 	"relay/queue/remote"
 	"relay/smtp"
 )
 
-// maxTop bounds what is held back of a large message; a header section that is
-// larger goes ahead.
-const maxTop = 128 << 10
+// oneChunk is the largest top of a message that is one chunk when filters have
+// added to it what they may, and screening its field. A larger one, which is as
+// large as what is at hand at first, is two.
+const oneChunk = spool.MaxInline - milter.MaxAdded - maxField
+
+// maxField is room for what screening puts on top.
+const maxField = 64 << 10
 
 var (
 	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
@@ -256,19 +261,21 @@ func (in *intake) beginScreen(trace int, done bool) error {
 	return nil
 }
 
-// hold keeps the top of a large message back where something may be put onto
-// it: chunks are known by their numbers, so the first one may be sent last.
+// hold keeps the top of a large message back, up to the end of its header
+// section, where something may be done to it: chunks are known by their numbers,
+// so the first ones may be sent last. The end of the section has been seen.
 func (in *intake) hold(trace int) {
 	if !in.env.screen.tells() && in.env.filter == nil {
 		return
 	}
 	n := trace + in.head.end
-	if n > maxTop {
-		n = trace
-	}
 	in.top = slices.Clone(in.buf[:n])
 	in.buf = append(in.buf[:0], in.buf[n:]...)
-	in.chunks = 1
+	in.held = 1
+	if n > oneChunk {
+		in.held = 2
+	}
+	in.chunks = in.held
 }
 
 // endScreen puts what was found on top of the message.
@@ -287,7 +294,11 @@ func (in *intake) endScreen(ctx context.Context) error {
 	in.top = slices.Concat(field, in.top)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(chunksInFlight)
-	err := in.proposeChunk(gctx, g, 0, in.top)
+	var err error
+	for seq := uint32(0); seq < in.held && err == nil; seq++ {
+		from, to := len(in.top)*int(seq)/int(in.held), len(in.top)*int(seq+1)/int(in.held)
+		err = in.proposeChunk(gctx, g, seq, in.top[from:to])
+	}
 	return errors.Join(err, g.Wait())
 }
 

@@ -44,43 +44,111 @@ func (e edit) line() []byte {
 // front, which filters do not see, and the message's fields.
 func (v *Verdict) Edit(trace, section []byte) []byte {
 	fields := Fields(section)
-	rest := section[len(bytes.Join(fields, nil)):] // what is no field stays behind the others
-	var top [][]byte
+	s := &fieldList{all: make([]*field, 0, len(fields)+len(v.edits))}
+	size := 0
+	for _, f := range fields {
+		s.all = append(s.all, &field{text: f})
+		size += len(f)
+	}
+	if n := len(fields); n > 0 && !bytes.HasSuffix(fields[n-1], []byte("\n")) {
+		s.all[n-1].text = slices.Concat(fields[n-1], []byte("\r\n")) // BDAT may end anywhere; what is added is a line of its own
+	}
+	var top []byte
 	for _, e := range v.edits {
 		switch {
 		case e.what == add:
-			fields = append(fields, e.line())
+			s.insert(len(s.all), e)
 		case e.what == insert && e.at == 0:
-			top = slices.Insert(top, 0, e.line())
+			top = append(e.line(), top...)
 		case e.what == insert:
-			fields = slices.Insert(fields, min(e.at-1, len(fields)), e.line())
+			s.insert(s.place(e.at-1), e)
 		default:
-			fields = e.change(fields)
+			s.change(e)
 		}
 	}
-	return slices.Concat(bytes.Join(top, nil), trace, bytes.Join(fields, nil), rest)
+	out := make([]byte, 0, len(top)+len(trace)+len(section)+v.added)
+	out = append(append(out, top...), trace...)
+	for _, f := range s.all {
+		out = append(out, f.text...)
+	}
+	return append(out, section[size:]...) // what is no field stays behind the others
+}
+
+// fieldList is a header section that is being changed. A message may have a
+// hundred thousand fields, and a filter may want every one of them removed.
+type fieldList struct {
+	all    []*field            // those that were removed keep their places
+	gone   int                 // of them
+	byName map[string][]*field // the others, in order; nil: nobody has asked yet
+}
+
+type field struct {
+	text []byte // empty: removed
+}
+
+// name is that of a field, in lower case.
+func (f *field) name() string {
+	name, _, _ := bytes.Cut(f.text, []byte(":"))
+	return strings.ToLower(string(bytes.TrimRight(name, " \t")))
+}
+
+// place is where the n-th field that was not removed is, from 0, or the end.
+func (s *fieldList) place(n int) int {
+	if s.gone == 0 {
+		return min(n, len(s.all))
+	}
+	for i, f := range s.all {
+		if len(f.text) == 0 {
+			continue
+		}
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(s.all)
+}
+
+func (s *fieldList) insert(at int, e edit) {
+	f := &field{text: e.line()}
+	if s.byName != nil {
+		name, before := f.name(), 0
+		list := s.byName[name]
+		if at < len(s.all) && len(list) > 0 {
+			for _, other := range s.all[:at] {
+				if before < len(list) && other == list[before] {
+					before++
+				}
+			}
+		} else {
+			before = len(list)
+		}
+		s.byName[name] = slices.Insert(list, before, f)
+	}
+	s.all = slices.Insert(s.all, at, f)
 }
 
 // change replaces or removes one of the fields of a name. One that is not there
 // is added, as Sendmail does.
-func (e edit) change(fields [][]byte) [][]byte {
-	n := 0
-	for i, f := range fields {
-		name, _ := split(f, false)
-		if !strings.EqualFold(name, e.name) {
-			continue
+func (s *fieldList) change(e edit) {
+	if s.byName == nil {
+		s.byName = map[string][]*field{}
+		for _, f := range s.all {
+			s.byName[f.name()] = append(s.byName[f.name()], f)
 		}
-		if n++; n < e.at {
-			continue
-		}
-		if e.value == "" {
-			return slices.Delete(fields, i, i+1)
-		}
-		fields[i] = e.line()
-		return fields
 	}
-	if e.value != "" {
-		fields = append(fields, e.line())
+	name := strings.ToLower(e.name)
+	list := s.byName[name]
+	switch {
+	case e.at > len(list):
+		if e.value != "" {
+			s.insert(len(s.all), e)
+		}
+	case e.value != "":
+		list[e.at-1].text = e.line()
+	default:
+		list[e.at-1].text = nil
+		s.gone++
+		s.byName[name] = slices.Delete(list, e.at-1, e.at)
 	}
-	return fields
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -227,13 +228,20 @@ type Verdict struct {
 	Dropper string // the address of the last filter that takes recipients away
 	Body    []byte // in place of the body; nil: it stays
 	edits   []edit
+	added   int // octets that edits may add to a header section
 }
+
+// MaxAdded bounds what Edit adds to the header section of a message, in octets.
+const MaxAdded = 128 << 10
 
 // Changes reports whether the header section is to be changed.
 func (v *Verdict) Changes() bool { return v != nil && len(v.edits) > 0 }
 
-// errBody is a filter's wish for another body of a message that is too large.
-var errBody = errors.New("a body as large as this can not be replaced")
+// Wishes of a filter that can not be met.
+var (
+	errBody   = errors.New("a body as large as this can not be replaced")
+	errFields = fmt.Errorf("it wants more than %d KiB of fields added", MaxAdded>>10)
+)
 
 // End tells of the message's end and returns the verdict, or the refusal. most
 // is how large a body may be that takes the place of this one; 0: none may.
@@ -280,31 +288,41 @@ func (v *Verdict) take(wishes []wire.ModifyAction, most int) error {
 			}
 		}
 	}
-	if body != nil {
-		v.Body = body
-	}
+	wanted := &Verdict{added: v.added}
 	for _, w := range wishes {
 		switch w.Code {
 		case wire.ActAddRcpt:
-			v.Add = append(v.Add, bare(w.Rcpt))
+			wanted.Add = append(wanted.Add, bare(w.Rcpt))
 		case wire.ActDelRcpt:
-			v.Drop = append(v.Drop, bare(w.Rcpt))
+			wanted.Drop = append(wanted.Drop, bare(w.Rcpt))
 		case wire.ActQuarantine:
-			v.edits = append(v.edits, edit{what: insert, name: "X-Quarantine", value: printable(w.Reason)})
+			wanted.edit(edit{what: insert, name: "X-Quarantine", value: printable(w.Reason)})
 		case wire.ActAddHeader:
-			v.edit(edit{what: add, name: w.HeaderName, value: w.HeaderValue})
+			wanted.edit(edit{what: add, name: w.HeaderName, value: w.HeaderValue})
 		case wire.ActInsertHeader:
-			v.edit(edit{what: insert, at: int(min(w.HeaderIndex, 1<<20)), name: w.HeaderName, value: w.HeaderValue})
+			wanted.edit(edit{what: insert, at: int(min(w.HeaderIndex, 1<<20)), name: w.HeaderName, value: w.HeaderValue})
 		case wire.ActChangeHeader:
-			v.edit(edit{what: change, at: int(min(max(w.HeaderIndex, 1), 1<<20)), name: w.HeaderName, value: w.HeaderValue})
+			wanted.edit(edit{what: change, at: int(min(max(w.HeaderIndex, 1), 1<<20)), name: w.HeaderName, value: w.HeaderValue})
 		}
 	}
+	if wanted.added > MaxAdded {
+		return errFields
+	}
+	if body != nil {
+		v.Body = body
+	}
+	v.Add, v.Drop = append(v.Add, wanted.Add...), append(v.Drop, wanted.Drop...)
+	v.edits, v.added = append(v.edits, wanted.edits...), wanted.added
 	return nil
 }
 
 func (v *Verdict) edit(e edit) {
-	if fieldName(e.name) {
-		v.edits = append(v.edits, e)
+	if !fieldName(e.name) {
+		return
+	}
+	v.edits = append(v.edits, e)
+	if e.value != "" || e.what != change {
+		v.added += len(e.line())
 	}
 }
 

@@ -49,6 +49,8 @@ func (c *censor) Body(m *wire.Modifier) (wire.Response, error) {
 		return wire.RespContinue, m.ReplaceBody([]byte("another\ntext\n"))
 	case "empty":
 		return wire.RespContinue, m.ReplaceBody(nil)
+	case "swell":
+		return wire.RespContinue, m.AddHeader("X-Swollen", strings.Repeat("y", 200_000))
 	case "nobody":
 		return wire.RespContinue, m.DeleteRecipient("<alice@example.test>")
 	case "move":
@@ -132,6 +134,36 @@ func TestContentFilter(t *testing.T) {
 
 	stop()
 	d.play("C: MAIL FROM:<s@far.example>", "S: 451 4.7.1")
+	c.Verify()
+}
+
+// Fields are changed however large the header section is, and whatever follows.
+func TestContentFilterOfLargeHeaders(t *testing.T) {
+	address, _ := startCensor(t)
+	c := New(t, Options{Configure: func(_ int, conf *config.Config) {
+		m := config.NewMilter()
+		m.Address = address
+		conf.Milter = []config.Milter{m}
+	}})
+	const from = "From: s@far.example\r\n"
+	list := func(size int) string {
+		return strings.Repeat("X-List: "+strings.Repeat("l", 88)+"\r\n", size/98)
+	}
+	body := func(size int) string { return strings.Repeat(strings.Repeat("x", 98)+"\r\n", size/100) }
+	for _, head := range []int{1 << 10, 60 << 10, 70 << 10, 130 << 10, 200 << 10, 254 << 10} {
+		for _, rest := range []int{100, 10_000, 600_000} {
+			text := from + list(head) + "Subject: s\r\n\r\n" + body(rest)
+			d := talkTo(t, c.Nodes[head%3].SMTP)
+			require.Contains(t, d.mail("s@far.example", "alice@example.test", text), "250 2.0.0")
+			all := c.inbox("alice@example.test")
+			_, got, found := strings.Cut(all[len(all)-1], "\r\nX-First: yes\r\n")
+			require.True(t, found, "%d with %d", head, rest)
+			require.True(t, from+list(head)+"Subject: [s]\r\nX-Seen: by the censor\r\n\r\n"+body(rest) == got, "%d with %d", head, rest)
+		}
+	}
+	d := talkTo(t, c.Nodes[0].SMTP)
+	require.Contains(t, d.mail("s@far.example", "alice@example.test", from+list(300<<10)+"Subject: s\r\n\r\nx\r\n"), "552 5.3.4")
+	require.Contains(t, d.mail("s@far.example", "alice@example.test", from+"Subject: swell\r\n\r\nx\r\n"), "451 4.7.1")
 	c.Verify()
 }
 

@@ -20,7 +20,7 @@ func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = &operator{
 		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log, now: time.Now,
-		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, vitals: n.vitals,
+		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, full: n.storage.nowFull, vitals: n.vitals,
 	}
 	for _, method := range operatorMethods {
 		n.cluster.Handle(method, func(ctx context.Context, from string, req []byte) ([]byte, error) {

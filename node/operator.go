@@ -42,6 +42,8 @@ type operator struct {
 	why    func(queue.Ref) string
 	// submit takes a message in as a trusted client's; nil: not offered.
 	submit func(ctx context.Context, sender string, recipients []string, message io.Reader, by admin.By) (*admin.Receipt, error)
+	// full measures whether the disk here has room for nothing more; nil: it has.
+	full func() bool
 	// vitals tells what only this node knows of itself.
 	vitals func() vitals
 

@@ -24,7 +24,7 @@ const importProtocol = "IMPORT"
 // PutMail implements admin.Content: one Accept with one Drop, without
 // recipients in the queue and without fields of our own. Line ends become
 // CRLF. Quotas do not hold an operator up. The same request with the same
-// message is taken once.
+// message is taken once. A full disk does: what goes beyond it stops the node.
 func (o *operator) PutMail(ctx context.Context, by admin.By, user string, received admin.Time, message io.Reader) (string, error) {
 	user, err := o.address(user)
 	if err != nil {
@@ -35,6 +35,9 @@ func (o *operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 		return "", err
 	}
 	if err := o.replica.View(func(v spool.View) error { _, _, err := openBox(v, user); return err }); err != nil {
+		return "", err
+	}
+	if err := o.room(); err != nil {
 		return "", err
 	}
 	im := &importing{operator: o, digest: sha256.New(), body: newCRLF(message)}
@@ -56,6 +59,14 @@ func (o *operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 		return "", err
 	}
 	return im.id.String(), o.caughtUp(ctx, res.Index)
+}
+
+// room refuses where the disk is full.
+func (o *operator) room() error {
+	if o.full == nil || !o.full() {
+		return nil
+	}
+	return admin.Full("the disk of node " + o.node + " is past the watermark of [storage]")
 }
 
 // propose proposes an Accept.
@@ -146,6 +157,9 @@ func (im *importing) ahead(ctx context.Context) error {
 		}
 		if im.done {
 			return nil
+		}
+		if err := im.room(); err != nil {
+			return err
 		}
 		im.buf = im.buf[:0]
 		if err := im.fill(); err != nil {

@@ -113,6 +113,25 @@ func TestPutLargeMail(t *testing.T) {
 
 // The same request makes the same message; the same request with another
 // message, or another request, makes another.
+// TestPutMailStopsBeforeTheDisk: an import ends at the watermark, where mail by
+// SMTP does, and leaves nothing of the message it ends in.
+func TestPutMailStopsBeforeTheDisk(t *testing.T) {
+	w := newWorld(t)
+	looks := 0
+	w.operator.full = func() bool { looks++; return looks > 2 }
+	_, err := w.PutMail(context.Background(), theBy, "alice", admin.Time{}, strings.NewReader(strings.Repeat("Subject: large\n", 1<<20)))
+	require.ErrorIs(t, err, admin.ErrFull)
+	require.Equal(t, 3, looks, "once for each chunk")
+	_, err = w.PutMail(context.Background(), theBy, "alice", admin.Time{}, strings.NewReader("x"))
+	require.ErrorIs(t, err, admin.ErrFull)
+	d, err := w.Mailbox(context.Background(), "alice")
+	require.NoError(t, err)
+	require.Empty(t, d.Content)
+	bodies := 0
+	require.NoError(t, w.rep.store.Scan([]byte{'b'}, []byte{'c'}, func(_, _ []byte) bool { bodies++; return true }))
+	require.Zero(t, bodies)
+}
+
 func TestPutMailIsTakenOnce(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()

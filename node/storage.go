@@ -65,6 +65,13 @@ func (s *storage) look() {
 	}
 }
 
+// nowFull measures, and reports whether the disk has room for nothing more. An
+// import fills in a second what clients fill in minutes.
+func (s *storage) nowFull() bool {
+	s.look()
+	return s.full.Load()
+}
+
 // watch measures every few seconds until ctx ends.
 func (s *storage) watch(ctx context.Context) error {
 	tick := time.NewTicker(2 * time.Second)

@@ -83,6 +83,11 @@ func Unknown(detail string) *Error {
 		"look whether the change is there before you repeat it")
 }
 
+// Full says that there is no room for what was sent (507).
+func Full(detail string) *Error {
+	return Problem(http.StatusInsufficientStorage, detail, "make room, or lower the watermark")
+}
+
 // Unsupported says that this node does not offer the function (501).
 func Unsupported(what string) *Error {
 	return Problem(http.StatusNotImplemented, "this node does not offer "+what, "")
@@ -96,6 +101,7 @@ var (
 	ErrNoQuorum    = &Error{Status: http.StatusServiceUnavailable}
 	ErrUnknown     = &Error{Status: http.StatusGatewayTimeout}
 	ErrForbidden   = &Error{Status: http.StatusUnauthorized}
+	ErrFull        = &Error{Status: http.StatusInsufficientStorage}
 	ErrUnsupported = &Error{Status: http.StatusNotImplemented}
 )
 

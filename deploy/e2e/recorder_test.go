@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,9 +30,9 @@ type recorder struct {
 	target    string // of the next connection
 	from      string // its local address; "": as the system likes
 	implicit  bool   // TLS from the first octet
-	cut       func(reply string) bool
+	at        string // in a reply that has this text the connection breaks off; "": in none
+	act       func() // before that, once
 	dialogues []*dialogue
-	changed   chan struct{} // closed when a dialogue begins or ends
 }
 
 // dialogue is one connection, its turns in order.
@@ -58,7 +59,7 @@ func (d *Dev) record(target string) *recorder {
 	require.True(d.t, roots.AppendCertsFromPEM(pem))
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	require.NoError(d.t, err)
-	r := &recorder{d: d, port: port, target: target, changed: make(chan struct{}),
+	r := &recorder{d: d, port: port, target: target,
 		conf: &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: roots, ServerName: "localhost"}}
 	var all sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
@@ -82,15 +83,12 @@ func (r *recorder) to(target, from string, implicit bool) {
 	r.target, r.from, r.implicit = target, from, implicit
 }
 
-// cutAt breaks the connection off after the first reply that has the text; ""
-// does so no more.
-func (r *recorder) cutAt(text string) {
+// cutAt breaks a connection off, once, inside the first reply that has the text:
+// the client does not see its last octets. Before that it calls act, unless nil.
+func (r *recorder) cutAt(text string, act func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.cut = nil
-	if text != "" {
-		r.cut = func(reply string) bool { return strings.Contains(reply, text) }
-	}
+	r.at, r.act = text, act
 }
 
 func (r *recorder) serve(ctx context.Context, client net.Conn) {
@@ -98,7 +96,6 @@ func (r *recorder) serve(ctx context.Context, client net.Conn) {
 	target, from, implicit := r.target, r.from, r.implicit
 	dlg := &dialogue{}
 	r.dialogues = append(r.dialogues, dlg)
-	r.stir()
 	r.mu.Unlock()
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	if from != "" {
@@ -117,14 +114,10 @@ func (r *recorder) serve(ctx context.Context, client net.Conn) {
 	_ = client.Close()
 	r.mu.Lock()
 	dlg.ended = true
-	r.stir()
 	r.mu.Unlock()
 }
 
-// stir wakes who waits. The caller holds mu.
-func (r *recorder) stir() { close(r.changed); r.changed = make(chan struct{}) }
-
-func (r *recorder) note(dlg *dialogue, who byte, text string) (cut bool) {
+func (r *recorder) note(dlg *dialogue, who byte, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last := len(dlg.turns) - 1
@@ -132,33 +125,35 @@ func (r *recorder) note(dlg *dialogue, who byte, text string) (cut bool) {
 		dlg.turns[last].text += text
 	} else {
 		dlg.turns = append(dlg.turns, turn{who, text})
-		last++
 	}
-	return who == 'S' && r.cut != nil && r.cut(dlg.turns[last].text)
 }
 
-// ended waits until so many dialogues in all are over.
-func (r *recorder) ended(ctx context.Context, count int) []*dialogue {
-	r.d.t.Helper()
-	for {
-		r.mu.Lock()
-		over := 0
-		for _, dlg := range r.dialogues {
-			if dlg.ended {
-				over++
-			}
-		}
-		all, changed := r.dialogues, r.changed
-		r.mu.Unlock()
-		if over >= count && over == len(all) {
-			return all
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			r.d.t.Fatalf("%d of %d connections are over, and time is:\n%s", over, count, r)
-		}
+// meets reports whether the connection breaks off in a reply.
+func (r *recorder) meets(reply string) bool {
+	r.mu.Lock()
+	meant, act := r.at != "" && strings.Contains(reply, r.at), r.act
+	if meant {
+		r.at, r.act = "", nil
 	}
+	r.mu.Unlock()
+	if meant && act != nil {
+		act()
+	}
+	return meant
+}
+
+// ended reports whether so many dialogues have been, and all are over.
+func (r *recorder) ended(count int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	open := slices.ContainsFunc(r.dialogues, func(dlg *dialogue) bool { return !dlg.ended })
+	return len(r.dialogues) >= count && !open
+}
+
+func (r *recorder) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.dialogues)
 }
 
 // forget empties the record.
@@ -283,11 +278,13 @@ func (p *pair) replies() {
 			return
 		}
 		tls := p.asked.Load()
-		cut := p.r.note(p.dlg, 'S', string(buf[:n]))
+		cut := p.r.meets(string(buf[:n]))
+		if cut {
+			n = max(n-3, 0)
+		}
+		p.r.note(p.dlg, 'S', string(buf[:n]))
 		if _, err = p.client.Write(buf[:n]); err != nil || cut {
-			if cut {
-				p.r.note(p.dlg, '=', "close")
-			}
+			p.r.note(p.dlg, '=', "close")
 			p.close()
 			return
 		}

@@ -30,6 +30,7 @@ func TestThunderbirdHabits(t *testing.T) {
 		{"pop3/testdata/client-thunderbird-refused.txt", (*thunderbird).isRefused},
 		{"pop3/testdata/client-thunderbird-clear.txt", (*thunderbird).needsTLS},
 		{"smtp/testdata/client-thunderbird.txt", (*thunderbird).sendsMail},
+		{"smtp/testdata/client-thunderbird-refused.txt", (*thunderbird).isNotSent},
 	} {
 		t.Run(strings.ReplaceAll(strings.TrimSuffix(c.transcript, ".txt"), "/testdata/", "/"), func(t *testing.T) {
 			tb := tb.with(t)
@@ -68,14 +69,12 @@ const theServer = `
 `
 
 // fetch does what the button "Get Messages" does, and waits until the session is
-// over. The error is a dialog that came up, or how the fetch failed.
+// over. The error is what the user was told, or how the fetch failed.
 func (tb *thunderbird) fetch() error { return tb.session(`"GetNewMail"`) }
 
 func (tb *thunderbird) session(what string) error {
 	tb.d.t.Helper()
-	tb.pop3.mu.Lock()
-	before := len(tb.pop3.dialogues)
-	tb.pop3.mu.Unlock()
+	before := tb.pop3.count()
 	got, err := tb.remote.run(theServer + `
 		const window = Services.wm.getMostRecentWindow("mail:3pane").msgWindow;
 		return await new Promise(done => {
@@ -86,27 +85,19 @@ func (tb *thunderbird) session(what string) error {
 			};
 			MailServices.pop3[` + what + `](window, listener, inbox, server);
 		});`)
-	var dialog *remoteError
-	require.True(tb.d.t, err == nil || errors.As(err, &dialog), "%v", err)
-	tb.pop3.ended(tb.ctx, before+1)
-	if err == nil {
-		err = tb.remote.dialog()
-	}
-	if err == nil && got != "0" {
-		err = fmt.Errorf("status %s", got)
-	}
-	return err
+	return tb.outcome(got, err, func() bool { return tb.pop3.ended(before + 1) })
 }
 
-// password changes what is kept for the POP3 account.
-func (tb *thunderbird) password(secret string) {
+// password changes what is kept for one of the servers.
+func (tb *thunderbird) password(origin, secret string) {
 	tb.d.t.Helper()
 	tb.run(theServer+`
-		const [old] = await Services.logins.searchLoginsAsync({origin: "mailbox://localhost"});
+		const [old] = await Services.logins.searchLoginsAsync({origin: args[0]});
 		const login = old.clone();
-		login.password = args[0];
+		login.password = args[1];
 		await Services.logins.modifyLoginAsync(old, login);
-		server.forgetSessionPassword(false);`, secret)
+		server.forgetSessionPassword(false);
+		MailServices.outgoingServer.defaultServer.password = "";`, origin, secret)
 }
 
 // deliver sends messages whose names no other case of the test may have: what is
@@ -151,11 +142,10 @@ func (tb *thunderbird) deletesMail() {
 	t := tb.d.t
 	tb.server(`{headersOnly: false, leaveMessagesOnServer: false}`)
 	tb.deliver("delete-1", "delete-2", "delete-3")
-	tb.pop3.cutAt("Subject: delete-2")
+	tb.pop3.cutAt("Subject: delete-2", nil)
 	require.Error(t, tb.fetch())
-	tb.pop3.cutAt("message 2 marked")
+	tb.pop3.cutAt("message 2 marked", nil)
 	require.Error(t, tb.fetch())
-	tb.pop3.cutAt("")
 	require.Len(t, tb.d.listed("alice", nil), 3, "nothing is deleted without QUIT")
 	require.NoError(t, tb.fetch())
 	require.Empty(t, tb.d.listed("alice", nil))
@@ -192,9 +182,9 @@ func (tb *thunderbird) isRefused() {
 	other := login(t, tb.d.Addr(3, POP3), "alice", "secret")
 	require.ErrorContains(t, tb.fetch(), "Login to server localhost with username alice failed")
 	other.quit()
-	tb.password("wrong")
+	tb.password("mailbox://localhost", "wrong")
 	require.ErrorContains(t, tb.fetch(), "Login to server localhost with username alice failed")
-	tb.password("secret")
+	tb.password("mailbox://localhost", "secret")
 	tb.server(`{authMethod: 4}`)
 	require.Error(t, tb.fetch())
 	require.Len(t, tb.d.listed("alice", nil), 1)
@@ -210,19 +200,30 @@ func (tb *thunderbird) needsTLS() {
 func (tb *thunderbird) sendsMail() {
 	t := tb.d.t
 	body := "Hello\n.\n..two dots\nna\u00efve \u20ac\nFrom here on\n"
-	require.Equal(t, "0", tb.compose("x@example.net, y@example.net", "tb-first", body, false))
-	require.Equal(t, "0", tb.compose("j\u00fcrgen@example.net", "tb-second", body, true))
-	tb.submit.ended(tb.ctx, 1)
+	require.NoError(t, tb.compose("x@example.net, y@example.net", "tb-first", body, false))
+	require.NoError(t, tb.compose("j\u00fcrgen@example.net", "tb-second", body, true))
+	tb.await("the connection is closed", func() bool { return tb.submit.ended(1) })
 	for _, subject := range []string{"tb-first", "tb-second"} {
 		m := tb.d.AwaitSink("Subject: " + subject + "\r\n")
 		require.Contains(t, m.Message, "\r\n\r\nHello\r\n.\r\n..two dots\r\nna\u00efve \u20ac\r\n")
 	}
 }
 
-// compose writes and sends a message as its window does.
-func (tb *thunderbird) compose(to, subject, body string, notify bool) string {
+// isNotSent: for a recipient that is unknown, and for a wrong password.
+func (tb *thunderbird) isNotSent() {
+	t := tb.d.t
+	require.ErrorContains(t, tb.compose("x@example.net, nobody@example.test", "tb-refused", "", false), "No such user here")
+	tb.password("smtp://localhost", "wrong")
+	require.ErrorContains(t, tb.compose("x@example.net", "tb-wrong", "", false), "Login to server localhost with username alice failed")
+	tb.password("smtp://localhost", "secret")
+}
+
+// compose writes and sends a message as its window does. The error is what the
+// user was told, or how it failed.
+func (tb *thunderbird) compose(to, subject, body string, notify bool) error {
 	tb.d.t.Helper()
-	return tb.run(theServer+`
+	before := tb.submit.count()
+	got, err := tb.remote.run(theServer+`
 		const [to, subject, body, notify] = args;
 		const fields = Cc["@mozilla.org/messengercompose/composefields;1"].createInstance(Ci.nsIMsgCompFields);
 		fields.from = "alice@example.test";
@@ -241,6 +242,31 @@ func (tb *thunderbird) compose(to, subject, body string, notify bool) string {
 			send.createAndSendMessage(null, MailServices.accounts.getIdentity("id1"), "account1", fields, false, false,
 				Ci.nsIMsgCompDeliverMode.Now, null, "text/plain", body, null, null, listener, "", "", Ci.nsIMsgCompType.New).catch(failed);
 		});`, to, subject, body, notify)
+	sent := err == nil && got == "0"
+	return tb.outcome(got, err, func() bool { return sent || tb.submit.ended(before+1) })
+}
+
+// outcome is what the user was told until an action was over: nothing, dialogs,
+// each of which is dismissed, or a status. What came back from its script is given.
+func (tb *thunderbird) outcome(got string, err error, over func() bool) error {
+	tb.d.t.Helper()
+	var told error
+	tb.await("the action is over", func() bool {
+		if err == nil {
+			err = tb.remote.dialog()
+		}
+		if err != nil {
+			var dialog *remoteError
+			require.True(tb.d.t, errors.As(err, &dialog) && dialog.Kind == "unexpected alert open", "%v", err)
+			told, err = errors.Join(told, err), nil
+			return false // another one may follow
+		}
+		return over()
+	})
+	if told == nil && got != "0" {
+		return fmt.Errorf("status %s", got)
+	}
+	return told
 }
 
 // compare holds what was said against a transcript, and keeps it where wanted.
@@ -258,7 +284,10 @@ func (tb *thunderbird) compare(transcript string) {
 	data, err := os.ReadFile(filepath.Join("..", "..", transcript))
 	require.NoError(t, err)
 	want := commandsIn(string(data))
-	got := commandsIn(asTranscript.Replace(said.String()))
+	got := said.commands()
+	if said == tb.submit {
+		got = commandsIn(asTranscript.Replace(said.String()))
+	}
 	for _, dialogues := range [][][]string{want, got} {
 		for _, lines := range dialogues {
 			for i, line := range lines {
@@ -279,8 +308,9 @@ func (tb *thunderbird) compare(transcript string) {
 var variable = regexp.MustCompile(`\b(SIZE|ENVID)=\S+`)
 
 // asTranscript names the user of smtp's transcripts.
-var asTranscript = strings.NewReplacer("AUTH PLAIN "+plain("alice"), "AUTH PLAIN "+plain("ann"), "FROM:<alice@", "FROM:<ann@")
+var asTranscript = strings.NewReplacer("FROM:<alice@", "FROM:<ann@", "C: "+base64.StdEncoding.EncodeToString([]byte("alice")), "C: YW5u",
+	"AUTH PLAIN "+plain("alice", "secret"), "AUTH PLAIN "+plain("ann", "secret"), "AUTH PLAIN "+plain("alice", "wrong"), "AUTH PLAIN "+plain("ann", "wrong"))
 
-func plain(user string) string {
-	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00secret"))
+func plain(user, secret string) string {
+	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + secret))
 }

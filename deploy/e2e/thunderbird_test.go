@@ -169,17 +169,22 @@ func (tb *thunderbird) run(script string, args ...any) string {
 	return got
 }
 
+func (tb *thunderbird) inbox() string {
+	return filepath.Join(tb.profile, "Mail", "localhost", "Inbox")
+}
+
 // stored are the messages in the inbox file by unique id, without what the file
 // adds to each.
 func (tb *thunderbird) stored() map[string]string {
 	t := tb.d.t
 	t.Helper()
-	text := slurp(tb.d, filepath.Join(tb.profile, "Mail", "localhost", "Inbox"))
+	text := slurp(tb.d, tb.inbox())
 	all := map[string]string{}
 	for _, m := range mboxFrom.Split(text, -1)[1:] {
 		found := mboxFields.FindStringSubmatch(m)
 		require.NotNil(t, found, "%.300s", m)
-		require.NotContains(t, all, found[1], "stored twice")
+		_, twice := all[found[1]]
+		require.False(t, twice, "message %s is stored twice, after\n%v", found[1], tb.pop3.commands())
 		body := strings.TrimSuffix(strings.TrimSuffix(m[len(found[0]):], "\n"), "\r") // an empty line of the file's
 		all[found[1]] = mboxQuoted.ReplaceAllString(body, "$1")
 	}
@@ -248,7 +253,7 @@ func TestThunderbirdFetches(t *testing.T) {
 		tb.pop3.forget()
 		tb.pop3.to(d.Addr(step.node, step.service), "", step.service == POP3S)
 		tb.start()
-		tb.pop3.ended(tb.ctx, 1)
+		tb.await("the mail is fetched", func() bool { return tb.pop3.ended(1) })
 		tb.quit()
 		said := tb.pop3.commands()
 		require.Len(t, said, 1, "%s: one session\n%s", step.name, tb.pop3)

@@ -41,16 +41,20 @@ func TestSameWrongPasswordCountsOnce(t *testing.T) {
 	require.Equal(t, 1, w.failures(home), "the same account by another name")
 
 	s := &session{receiver: &receiver{replica: w, passwords: w.drops.passwords, throttle: w.drops.throttle}, peer: &smtp.Peer{Remote: home}}
-	n := &Node{throttle: w.drops.throttle}
-	submit := func(secret string) {
+	n := &Node{throttle: w.drops.throttle, meters: smtp.NewMeters(smtp.Limits{})}
+	submit := func(secret string) time.Duration {
 		err := s.Authenticate(t.Context(), "alice", secret)
 		require.ErrorIs(t, err, smtp.ErrCredentials)
-		n.wrongPassword(home.Addr(), err)
+		return n.wrongPassword(home.Addr(), err)
 	}
 	submit("old")
 	require.Equal(t, 1, w.failures(home), "submission is the same service to a guesser")
 	submit("older")
-	submit("older")
+	var delays []time.Duration
+	for range 5 {
+		delays = append(delays, submit("older"))
+	}
+	require.Equal(t, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second, 4 * time.Second}, delays, "slower and slower all the same")
 	require.Equal(t, 2, w.failures(home))
 
 	require.ErrorIs(t, try(away, "alice", "old"), pop3.ErrAuth)

@@ -230,15 +230,19 @@ func extensions(c *config.POP3) (with, without pop3.Extension) {
 
 // wrongPassword counts a failed login at the SMTP side for all nodes, but for one
 // that has been counted already. The next ones are held back, before the password
-// is looked at.
+// is looked at. Who repeats himself is no danger to be told to the others, but is
+// answered slower and slower, too.
 func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
-	if !errors.Is(err, errWrongAgain) {
+	switch {
+	case errors.Is(err, errWrongAgain):
+		// The throttle may have held this login back as well, and the client
+		// wants its answer within 15 seconds.
+		return min(n.meters.AuthDelay(a), 4*time.Second)
+	case !a.IsLoopback():
 		n.throttle.failed(a)
+		return 250 * time.Millisecond
 	}
-	if a.IsLoopback() {
-		return 0
-	}
-	return 250 * time.Millisecond
+	return 0
 }
 
 // events writes a protocol server's log lines: what an operator should hear of

@@ -141,13 +141,13 @@ func TestAuthDelayGrows(t *testing.T) {
 	a := netip.MustParseAddr("192.0.2.1")
 	var last time.Duration
 	for range 8 {
-		d := m.authDelay(a)
+		d := m.AuthDelay(a)
 		require.GreaterOrEqual(t, d, last)
 		last = d
 	}
 	require.Equal(t, 8*time.Second, last)
-	require.Zero(t, m.authDelay(netip.MustParseAddr("127.0.0.9")))
-	require.Equal(t, time.Second/2, m.authDelay(netip.MustParseAddr("192.0.2.2")))
+	require.Zero(t, m.AuthDelay(netip.MustParseAddr("127.0.0.9")))
+	require.Equal(t, time.Second/2, m.AuthDelay(netip.MustParseAddr("192.0.2.2")))
 }
 
 func TestReplyOnTheWire(t *testing.T) {

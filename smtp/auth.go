@@ -222,7 +222,7 @@ func (c *conn) failedAuth(user string, why error) {
 	if c.cfg.AuthDelay != nil {
 		delay = c.cfg.AuthDelay(c.peer.Remote.Addr(), why)
 	} else {
-		delay = c.srv.meters.authDelay(c.peer.Remote.Addr())
+		delay = c.srv.meters.AuthDelay(c.peer.Remote.Addr())
 	}
 	if delay <= 0 {
 		return

@@ -173,8 +173,10 @@ func (t *meter) add(q quantity, n, limit int64) bool {
 	return t.counts[q] <= limit
 }
 
-// authDelay counts a failed login and says how long to hold the answer back.
-func (m *Meters) authDelay(a netip.Addr) time.Duration {
+// AuthDelay counts a failed login and says how long to hold the answer back: half
+// a second, doubled with each failure from the client's network up to eight, and
+// halved with each quiet minute. Loopback addresses are exempt.
+func (m *Meters) AuthDelay(a netip.Addr) time.Duration {
 	if a.IsLoopback() {
 		return 0
 	}

@@ -34,6 +34,7 @@ func run(args []string, out, errs io.Writer) int {
 	rounds := flags.Int("rounds", 3, "rounds; the median counts")
 	only := flags.String("rows", "", "rows to run, by a part of their name, comma-separated")
 	keep := flags.String("dir", "", "keep logs in this directory")
+	logins := flags.Int("logins", 100, "POP3 sessions of each of 20 clients a round")
 	idle := flags.Int("idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
 	busy := flags.Int("busy", 200, "busy connections, with -idle")
 	large := flags.Int("large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
@@ -45,6 +46,7 @@ func run(args []string, out, errs io.Writer) int {
 	defer stop()
 	b, err := setUp(ctx, *n, *keep, *idle+*idlePOP3+*large == 0, errs)
 	if err == nil {
+		b.logins = *logins
 		defer b.tearDown()
 		switch {
 		case *idle > 0:
@@ -67,6 +69,7 @@ func run(args []string, out, errs io.Writer) int {
 // bench is the two sides and what they share.
 type bench struct {
 	n       int
+	logins  int
 	dir     string
 	temp    bool
 	errs    io.Writer

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -26,7 +27,7 @@ const (
 // pop3Rows are the loads beside Dovecot.
 func (b *bench) pop3Rows() []row {
 	session := func(addr func(i int) string, user func(i int) string) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) { return popLogins(ctx, addr, user, 25) }
+		return func(ctx context.Context) (float64, error) { return popLogins(ctx, addr, user, b.logins) }
 	}
 	retr := func(addr func(i int) string, user func(i int) string, pipelined bool) func(context.Context) (float64, error) {
 		return func(ctx context.Context) (float64, error) { return popRetr(ctx, addr(0), user(0), pipelined) }
@@ -51,14 +52,65 @@ func (b *bench) pop3Rows() []row {
 		user := func(i int) string { return fmt.Sprintf("bench%d", i) }
 		rows[0].peer, rows[1].peer, rows[2].peer = session(theirs, user), retr(theirs, user, false), retr(theirs, user, true)
 	}
-	return rows
+	return append(rows, row{name: "POP3 login at a follower, idle cluster, p99", unit: "ms", less: true, relay: filled(func(ctx context.Context) (float64, error) {
+		addr, err := b.cluster.follower()
+		if err != nil {
+			return 0, err
+		}
+		return popLatency(ctx, addr, ourUser(0))
+	})})
+}
+
+// follower is where a node that does not lead serves POP3.
+func (c *cluster) follower() (string, error) {
+	status, err := c.status()
+	if err == nil && status.Leader == "" {
+		err = errors.New("the cluster has no leader")
+	}
+	if err != nil {
+		return "", err
+	}
+	if status.Leader == "n1" {
+		return c.port(2, 10), nil
+	}
+	return c.port(1, 10), nil
+}
+
+// popLatency is how long PASS takes to be answered in 99 of 100 cases, in
+// milliseconds, where one client comes now and then. Its first login, which
+// hashes the password, does not count.
+func popLatency(ctx context.Context, addr, user string) (float64, error) {
+	pause := time.NewTicker(30 * time.Millisecond)
+	defer pause.Stop()
+	var times []float64
+	for i := range 201 {
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		c, err := popLogin(ctx, addr, user)
+		if err != nil {
+			return 0, err
+		}
+		err = c.say("QUIT")
+		_ = c.conn.Close()
+		if err != nil {
+			return 0, err
+		}
+		if i > 0 {
+			times = append(times, float64(c.answered.Microseconds())/1000)
+		}
+	}
+	return quantile(times, 0.99), nil
 }
 
 // popClient is just enough POP3 for a load.
 type popClient struct {
 	conn net.Conn
 	*textproto.Reader
-	w *bufio.Writer
+	w        *bufio.Writer
+	answered time.Duration // how long PASS took
 }
 
 func popLogin(ctx context.Context, addr, user string) (*popClient, error) {
@@ -68,15 +120,17 @@ func popLogin(ctx context.Context, addr, user string) (*popClient, error) {
 		return nil, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	c := &popClient{conn, textproto.NewReader(bufio.NewReaderSize(conn, 64<<10)), bufio.NewWriter(conn)}
+	c := &popClient{conn: conn, Reader: textproto.NewReader(bufio.NewReaderSize(conn, 64<<10)), w: bufio.NewWriter(conn)}
 	if err := c.ok(); err != nil {
 		return nil, err
 	}
 	for _, line := range []string{"USER " + user, "PASS secret"} {
+		begin := time.Now()
 		if err := c.say(line); err != nil {
 			conn.Close()
 			return nil, err
 		}
+		c.answered = time.Since(begin)
 	}
 	return c, nil
 }

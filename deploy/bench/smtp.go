@@ -159,19 +159,27 @@ func (c *cluster) send(ctx context.Context, n, sessions, size int, drain bool) (
 }
 
 func (c *cluster) empty() bool {
+	s, err := c.status()
+	return err == nil && s.Queue.Messages == 0
+}
+
+// status is what the loads need of what node 1 says of the cluster.
+type status struct {
+	Leader string `json:"leader"`
+	Queue  struct {
+		Messages int `json:"messages"`
+	} `json:"queue"`
+}
+
+func (c *cluster) status() (s status, err error) {
 	req, _ := http.NewRequest(http.MethodGet, "http://"+c.port(1, 80)+"/v1/status", nil)
 	req.Header.Set("Authorization", "Bearer dev")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false
+		return s, err
 	}
 	defer res.Body.Close()
-	var status struct {
-		Queue struct {
-			Messages int `json:"messages"`
-		} `json:"queue"`
-	}
-	return json.NewDecoder(res.Body).Decode(&status) == nil && status.Queue.Messages == 0
+	return s, json.NewDecoder(res.Body).Decode(&s)
 }
 
 func (c *cluster) call(method, path, body string) error {

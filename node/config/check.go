@@ -235,8 +235,9 @@ func (c *Config) checkNumbers(r *report) {
 	between(r, "limits.login_failures", c.Limits.LoginFailures, 1, 1000)
 	least(r, "limits.command_timeout", c.Limits.CommandTimeout, "1s")
 	least(r, "limits.data_timeout", c.Limits.DataTimeout, "1s")
-	least(r, "limits.pop3_idle", c.Limits.POP3Idle, "1s")
-	least(r, "limits.pop3_sleep_idle", c.Limits.POP3SleepIdle, "1s")
+	// RFC 1939 section 3: at least 10 minutes; who sleeps is polled for less often.
+	least(r, "limits.pop3_idle", c.Limits.POP3Idle, "10m")
+	least(r, "limits.pop3_sleep_idle", c.Limits.POP3SleepIdle, "10m")
 	between(r, "storage.min_free_percent", c.Storage.MinFreePercent, 0, 90)
 	between(r, "storage.max_messages", c.Storage.MaxMessages, 0, 2_000_000_000)
 	between(r, "storage.max_bytes", c.Storage.MaxBytes, 0, 1<<60)

@@ -316,10 +316,10 @@ type Limits struct {
 	CommandTimeout Duration `toml:"command_timeout"`
 	// DataTimeout is how long a client may be silent inside DATA. Default: 3m.
 	DataTimeout Duration `toml:"data_timeout"`
-	// POP3Idle is the autologout of POP3. Default: 10m, the least that RFC
-	// 1939 allows.
+	// POP3Idle is the autologout of POP3. At least 10m, by RFC 1939. Default: 10m.
 	POP3Idle Duration `toml:"pop3_idle"`
-	// POP3SleepIdle is the autologout of sessions that sleep (SLEE). Default: 1h.
+	// POP3SleepIdle is the autologout of sessions that sleep (SLEE). At least 10m.
+	// Default: 1h.
 	POP3SleepIdle Duration `toml:"pop3_sleep_idle"`
 	// POP3SleepingPerUser is how many sessions of one user may sleep at once.
 	// Default: 5.

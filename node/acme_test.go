@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -61,14 +62,17 @@ type desk struct {
 	*authority
 	rep   *fakeReplica
 	leads atomic.Bool
+	began time.Time
+
+	mu    sync.Mutex
 	life  time.Duration
 	err   error
 	asked []time.Duration // when, from the beginning
-	began time.Time
+	made  int64
 }
 
 func newDesk(t *testing.T) *desk {
-	d := &desk{rep: newFakeReplica(t), life: 90 * time.Hour, began: time.Now()}
+	d := &desk{rep: newFakeReplica(t), began: time.Now()}
 	d.leads.Store(true)
 	a, err := newAuthority(config.ACME{Directory: "https://ca.test", Hosts: []string{"mx.example.test"}, HTTPListen: ":80"}, d.rep, d.leads.Load, zap.NewNop())
 	require.NoError(t, err)
@@ -76,7 +80,16 @@ func newDesk(t *testing.T) *desk {
 	return d
 }
 
+// now has the CA say something else.
+func (d *desk) now(err error, life time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err, d.life = err, life
+}
+
 func (d *desk) sign(ctx context.Context, host string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.asked = append(d.asked, time.Since(d.began))
 	if d.err != nil {
 		return d.err
@@ -85,9 +98,10 @@ func (d *desk) sign(ctx context.Context, host string) error {
 	if err != nil {
 		return err
 	}
+	d.made++
 	now := time.Now()
 	d.rep.clock = now
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(int64(len(d.asked))), DNSNames: []string{host}, NotBefore: now, NotAfter: now.Add(d.life)}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(d.made), DNSNames: []string{host}, NotBefore: now, NotAfter: now.Add(d.life)}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
 	if err != nil {
 		return err
@@ -97,6 +111,8 @@ func (d *desk) sign(ctx context.Context, host string) error {
 
 // asks returns when the CA was asked since the last look.
 func (d *desk) asks() []time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	asked := d.asked
 	d.asked = nil
 	return asked
@@ -113,12 +129,13 @@ func (d *desk) serial() int64 {
 // third of a certificate's life is left; what is in use stays until there is
 // another.
 func TestOrdersAndRenewals(t *testing.T) {
+	const life = 90 * time.Hour
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		defer func() { stop(); require.NoError(t, <-done) }()
-		d.err = errors.New("nobody answers")
+		d.now(errors.New("nobody answers"), life)
 		go func() { done <- d.run(ctx) }()
 		until := func(at time.Duration) { time.Sleep(at - time.Since(d.began)); synctest.Wait() }
 
@@ -127,14 +144,14 @@ func TestOrdersAndRenewals(t *testing.T) {
 		require.Zero(t, d.serial())
 		require.Equal(t, []string{"there is no certificate for mx.example.test: nobody answers; see [acme]"}, d.troubles(time.Now()))
 		require.EqualValues(t, 9, d.failures.Load())
-		d.err = nil
+		d.now(nil, life)
 		until(10 * time.Hour)
 		require.Equal(t, []time.Duration{243 * time.Minute}, d.asks())
 		require.EqualValues(t, 1, d.serial())
 		require.Empty(t, d.troubles(time.Now()))
 		require.EqualValues(t, 1, d.orders.Load())
 
-		d.err = errors.New("nobody answers") // when it is due, sixty hours after
+		d.now(errors.New("nobody answers"), life) // when it is due, sixty hours after
 		due := 243*time.Minute + 60*time.Hour
 		until(due + 2*time.Hour)
 		require.Equal(t, []time.Duration{due, due + 1*time.Minute, due + 3*time.Minute, due + 7*time.Minute, due + 15*time.Minute, due + 31*time.Minute, due + 63*time.Minute}, d.asks())
@@ -148,7 +165,7 @@ func TestOrdersAndRenewals(t *testing.T) {
 		d.asks()
 
 		// Too much is too much.
-		d.err = &acme.Error{ProblemType: "urn:ietf:params:acme:error:rateLimited", Header: http.Header{"Retry-After": {"7200"}}}
+		d.now(&acme.Error{ProblemType: "urn:ietf:params:acme:error:rateLimited", Header: http.Header{"Retry-After": {"7200"}}}, life)
 		until(due + 31*time.Hour + 5*time.Hour)
 		asked := d.asks()
 		require.Len(t, asked, 3)
@@ -158,12 +175,12 @@ func TestOrdersAndRenewals(t *testing.T) {
 		d.leads.Store(false)
 		until(due + 40*time.Hour)
 		require.Empty(t, d.asks())
-		d.err = nil
+		d.now(nil, life)
 		d.leads.Store(true)
 		until(due + 40*time.Hour + 2*time.Second)
 		require.Len(t, d.asks(), 1)
 		require.Empty(t, d.troubles(time.Now()))
-		require.NotEqual(t, 1, d.serial())
+		require.EqualValues(t, 2, d.serial())
 	})
 }
 
@@ -175,14 +192,14 @@ func TestRenewalOfShortLives(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		defer func() { stop(); require.NoError(t, <-done) }()
-		d.life = 3 * time.Hour
+		d.now(nil, 3*time.Hour)
 		go func() { done <- d.run(ctx) }()
 		time.Sleep(time.Hour)
 		require.Len(t, d.asks(), 1)
-		d.err = errors.New("nobody answers")
+		d.now(errors.New("nobody answers"), 0)
 		time.Sleep(118 * time.Minute)
 		require.Greater(t, len(d.asks()), 10)
-		d.err, d.life = nil, time.Second
+		d.now(nil, time.Second)
 		time.Sleep(time.Minute)
 		require.LessOrEqual(t, len(d.asks()), 60)
 	})

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,8 +55,11 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 	if s.Algorithm != dkimRSA && s.Algorithm != dkimEd25519 {
 		return nil, admin.Invalid("%s is neither rsa nor ed25519", clean(s.Algorithm, maxName))
 	}
-	if s.Selector == "" {
-		s.Selector = time.Now().UTC().Format("20060102") + s.Algorithm[:1]
+	named := s.Selector != ""
+	if !named {
+		if s.Selector, err = o.freeSelector(domain, s.Algorithm); err != nil {
+			return nil, err
+		}
 	}
 	selector, err := domainName(s.Selector)
 	if err != nil || strings.Contains(selector, "_") {
@@ -71,16 +75,43 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 	if err != nil {
 		return nil, err
 	}
-	all, err := o.Signers(ctx) // a request sent again made the key the first time
+	all, err := o.Signers(ctx)
+	var newest *admin.Signer
 	for i := range all {
-		if all[i].Domain == domain && all[i].Selector == selector {
-			return &all[i], nil
+		k := &all[i]
+		switch {
+		case k.Domain != domain:
+		case k.Selector == selector:
+			return k, nil
+		case !named && k.Algorithm == s.Algorithm && !k.Retired && (newest == nil || !k.Created.Before(newest.Created.Time)):
+			newest = k
 		}
+	}
+	if newest != nil { // a request sent again, which made the key the first time
+		return newest, nil
 	}
 	if err == nil {
 		err = admin.NotFound("signing key", selector)
 	}
 	return nil, err
+}
+
+// freeSelector makes a selector of the date that the domain has no key under.
+func (o *operator) freeSelector(domain, algorithm string) (string, error) {
+	date := time.Now().UTC().Format("20060102") + algorithm[:1]
+	selector := date
+	err := o.replica.View(func(v spool.View) error {
+		keys, err := v.DkimKeys(domain)
+		taken := map[string]bool{}
+		for _, k := range keys {
+			taken[k.Selector] = true
+		}
+		for n := 2; taken[selector]; n++ {
+			selector = date + strconv.Itoa(n)
+		}
+		return err
+	})
+	return selector, err
 }
 
 // RemoveSigner implements admin.Signers.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,13 +54,23 @@ func (a *app) dkimAdd(rotate bool) *cobra.Command {
 			}
 			return a.emit(k, func() {
 				a.say("Mail from %s is signed with this key from now on. Put its TXT record into DNS:", clean(k.Domain))
-				a.say("%s. IN TXT \"%s\"", clean(k.Name), clean(k.Record))
+				a.say("%s. IN TXT %s", clean(k.Name), zoneText(clean(k.Record)))
 			})
 		})
 	}
 	c.Flags().StringVar(&in.Selector, "selector", "", "`NAME` of the key in DNS (default: made of the date)")
 	c.Flags().StringVar(&in.Algorithm, "algorithm", "rsa", "rsa or ed25519")
 	return c
+}
+
+// zoneText writes the text of a TXT record for a zone file. One of its strings
+// holds 255 octets at most (RFC 1035 section 3.3.14); readers join them.
+func zoneText(record string) string {
+	var parts []string
+	for len(record) > 255 {
+		parts, record = append(parts, record[:255]), record[255:]
+	}
+	return `"` + strings.Join(append(parts, record), `" "`) + `"`
 }
 
 func (a *app) dkimRm() *cobra.Command {

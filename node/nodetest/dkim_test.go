@@ -53,3 +53,33 @@ func TestMailOfOwnDomainsIsSigned(t *testing.T) {
 	require.NoError(t, api.RemoveSigner(ctx, by, "example.test", "old"))
 	require.Error(t, api.RemoveSigner(ctx, by, "example.test", "old"))
 }
+
+// A key that leaked is replaced on the day that it was made, and as often as need be.
+func TestKeysOfOneDay(t *testing.T) {
+	c := New(t, Options{Nodes: 1})
+	ctx := within(t, 30*time.Second)
+	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
+	seen := map[string]bool{}
+	for range 3 {
+		k, err := api.AddSigner(ctx, by, admin.SignerAdd{Domain: "example.test", Algorithm: "ed25519", Rotate: true})
+		require.NoError(t, err)
+		require.False(t, seen[k.Selector], k.Selector)
+		seen[k.Selector] = true
+	}
+	keys, err := api.Signers(ctx)
+	require.NoError(t, err)
+	signs := 0
+	for _, k := range keys {
+		if !k.Retired {
+			signs++
+		}
+	}
+	require.Equal(t, 1, signs)
+
+	again := admin.By{Why: "test", Request: "01M8CD1VJC6H6NTGW911HPY849"}
+	first, err := api.AddSigner(ctx, again, admin.SignerAdd{Domain: "example.test", Algorithm: "ed25519", Rotate: true})
+	require.NoError(t, err)
+	second, err := api.AddSigner(ctx, again, admin.SignerAdd{Domain: "example.test", Algorithm: "ed25519", Rotate: true})
+	require.NoError(t, err)
+	require.Equal(t, first.Selector, second.Selector, "an answer that got lost")
+}

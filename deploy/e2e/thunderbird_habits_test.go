@@ -186,7 +186,7 @@ func (tb *thunderbird) isRefused() {
 	require.ErrorContains(t, tb.fetch(), "Login to server localhost with username alice failed")
 	tb.password("mailbox://localhost", "secret")
 	tb.server(`{authMethod: 4}`)
-	require.Error(t, tb.fetch())
+	require.ErrorContains(t, tb.fetch(), "Mail server localhost responded: unknown mechanism")
 	require.Len(t, tb.d.listed("alice", nil), 1)
 }
 
@@ -246,6 +246,9 @@ func (tb *thunderbird) compose(to, subject, body string, notify bool) error {
 	return tb.outcome(got, err, func() bool { return sent || tb.submit.ended(before+1) })
 }
 
+// failure is the status of what its user is told of.
+const failure = "80004005"
+
 // outcome is what the user was told until an action was over: nothing, dialogs,
 // each of which is dismissed, or a status. What came back from its script is given.
 func (tb *thunderbird) outcome(got string, err error, over func() bool) error {
@@ -261,7 +264,7 @@ func (tb *thunderbird) outcome(got string, err error, over func() bool) error {
 			told, err = errors.Join(told, err), nil
 			return false // another one may follow
 		}
-		return over()
+		return over() && (told != nil || got != failure)
 	})
 	if told == nil && got != "0" {
 		return fmt.Errorf("status %s", got)

@@ -201,3 +201,41 @@ func TestBurialOfADroppedAccount(t *testing.T) {
 	require.Zero(t, countKeys(r, 'x')+countKeys(r, 'b')+countKeys(r, 'g')+countKeys(r, 'B'))
 	invariants(t, r.store)
 }
+
+// between is a Reader of a store that changes after the first Get.
+type between struct {
+	spool.Reader
+	change func()
+}
+
+func (b *between) Get(key []byte) ([]byte, error) {
+	v, err := b.Reader.Get(key)
+	v = slices.Clone(v)
+	if b.change != nil {
+		b.change()
+		b.change = nil
+	}
+	return v, err
+}
+
+// TestBuriedEntryDoesNotRise: reads outside a snapshot may have a Sweep between
+// them.
+func TestBuriedEntryDoesNotRise(t *testing.T) {
+	r := newReplica(t)
+	one := r.register("n1", "a")
+	r.user(alice)
+	var uids []uint64
+	for i := range 600 {
+		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, one, nil, alice), []byte("body"))
+		uids = append(uids, uint64(i+1))
+	}
+	token := r.lock("n1", one, "s").Token
+	require.EqualValues(t, 600, r.remove(one, token, 1, true, uids...).Count)
+	box, _, err := r.view().Mailbox(alice)
+	require.NoError(t, err)
+	_, ok, err := spool.View{R: &between{r.store, func() {
+		require.EqualValues(t, 600, r.do(spool.KindSweep, &pb.Sweep{Limit: 1000}).Count)
+	}}}.Entry(box.Box, 7)
+	require.NoError(t, err)
+	require.False(t, ok)
+}

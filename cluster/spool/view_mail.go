@@ -179,12 +179,13 @@ func (v View) Entries(box, from uint64, fn func(uid uint64, e *pb.Entry) bool) e
 
 // Entry returns one message of a mailbox.
 func (v View) Entry(box, uid uint64) (*pb.Entry, bool, error) {
-	e, ok, err := load(v.R, keyEntry(box, uid), new(pb.Entry))
-	if !ok || err != nil {
-		return e, false, err
-	}
+	// First the burial: it outlives what is in it, so that where Sweep comes in
+	// between nothing rises from it.
 	_, gone, err := readBurial(v.R, box)
-	return e, err == nil && !gone.has(uid), err
+	if err != nil || gone.has(uid) {
+		return new(pb.Entry), false, err
+	}
+	return load(v.R, keyEntry(box, uid), new(pb.Entry))
 }
 
 // Lock returns the lock of a mailbox, if it is held.

@@ -17,15 +17,19 @@ type batch struct {
 	over *overlay
 	it   *pebble.Iterator // kept for the next Scan; nothing else writes meanwhile
 	busy bool             // a Scan is using it
+	hot  *hot             // of the database
+	hits []string         // keys written that hot may remember
 }
 
 // keepBatch is how much of a batch's buffer is kept for the next batch.
 const keepBatch = 8 << 20
 
-func newBatch(db *pebble.DB, fail func(error) error) *batch {
+func newBatch(h *handle, fail func(error) error) *batch {
+	db := h.db
 	return &batch{
 		reader: reader{src: db, fail: fail},
 		db:     db,
+		hot:    h.hot,
 		w:      db.NewBatch(pebble.WithInitialSizeBytes(64<<10), pebble.WithMaxRetainedSizeBytes(keepBatch)),
 		over:   newOverlay(),
 	}
@@ -41,7 +45,7 @@ func (b *batch) Get(key []byte) ([]byte, error) {
 
 // Set implements spool.Batch.
 func (b *batch) Set(key, value []byte) error {
-	if err := allowed(key); err != nil {
+	if err := b.mayWrite(key); err != nil {
 		return err
 	}
 	op := b.w.SetDeferred(len(key), len(value))
@@ -54,7 +58,7 @@ func (b *batch) Set(key, value []byte) error {
 // SetParts implements spool.Batch: the parts are copied once, straight to
 // their place in the batch.
 func (b *batch) SetParts(key []byte, parts ...[]byte) error {
-	if err := allowed(key); err != nil {
+	if err := b.mayWrite(key); err != nil {
 		return err
 	}
 	size := 0
@@ -73,7 +77,7 @@ func (b *batch) SetParts(key []byte, parts ...[]byte) error {
 
 // Delete implements spool.Batch.
 func (b *batch) Delete(key []byte) error {
-	if err := allowed(key); err != nil {
+	if err := b.mayWrite(key); err != nil {
 		return err
 	}
 	op := b.w.DeleteDeferred(len(key))
@@ -85,7 +89,7 @@ func (b *batch) Delete(key []byte) error {
 // DeleteSized implements spool.Batch. It is never SingleDelete, which is
 // undefined for a key that was written twice, as a retried chunk is.
 func (b *batch) DeleteSized(key []byte, size int) error {
-	if err := allowed(key); err != nil {
+	if err := b.mayWrite(key); err != nil {
 		return err
 	}
 	op := b.w.DeleteSizedDeferred(len(key), uint32(max(size, 0)))
@@ -94,9 +98,12 @@ func (b *batch) DeleteSized(key []byte, size int) error {
 	return op.Finish()
 }
 
-func allowed(key []byte) error {
+func (b *batch) mayWrite(key []byte) error {
 	if len(key) == 0 || key[0] == 0 {
 		return fmt.Errorf("disk: key %x is reserved", key)
+	}
+	if b.hot.is(key) {
+		b.hits = append(b.hits, string(key))
 	}
 	return nil
 }
@@ -184,6 +191,7 @@ func (b *batch) commit(m []byte) error {
 	if err := b.w.Commit(pebble.NoSync); err != nil {
 		return err
 	}
+	b.hot.drop(b.hits)
 	b.reset()
 	return nil
 }
@@ -195,6 +203,7 @@ func (b *batch) reset() {
 	b.letGoAll()
 	b.over.reset()
 	b.w.Reset()
+	b.hits = b.hits[:0]
 }
 
 func (b *batch) letGoAll() {

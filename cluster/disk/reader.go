@@ -12,12 +12,28 @@ import (
 // goroutine uses it, and closes it.
 type reader struct {
 	src  pebble.Reader
+	hot  *hot      // nil: none, the source is not the latest state
 	held io.Closer // keeps the memory of the last Get
 	fail func(error) error
 }
 
 // Get implements spool.Reader.
 func (r *reader) Get(key []byte) ([]byte, error) {
+	if r.hot == nil || !r.hot.is(key) {
+		return r.get(key)
+	}
+	v, known, gen := r.hot.get(key)
+	if known {
+		return v, nil
+	}
+	v, err := r.get(key)
+	if err == nil {
+		r.hot.put(key, v, gen)
+	}
+	return v, err
+}
+
+func (r *reader) get(key []byte) ([]byte, error) {
 	r.letGo()
 	v, c, err := r.src.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {

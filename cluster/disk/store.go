@@ -134,7 +134,7 @@ func (s *Store) use(h *handle, m meta, machine Machine) {
 	if s.batch != nil {
 		s.batch.close()
 	}
-	s.machine, s.batch = machine, newBatch(h.db, s.checked)
+	s.machine, s.batch = machine, newBatch(h, s.checked)
 	s.meta, s.staged = m, m
 	s.mu.Lock()
 	s.cur, s.handles[h] = h, struct{}{}

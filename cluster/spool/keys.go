@@ -46,6 +46,21 @@ const (
 	kTwin      = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 
+// Hot says which records are asked for with every message or session and change
+// by the hand of an operator: a store may keep them at hand.
+func Hot(key []byte) bool {
+	if len(key) == 0 {
+		return false
+	}
+	switch key[0] {
+	case kAccount, kAlias, kDomain, kRoute:
+		return true
+	case kMeta:
+		return string(key[1:]) == "settings"
+	}
+	return false
+}
+
 func key(prefix byte, s string) []byte {
 	k := make([]byte, 0, 1+len(s))
 	return append(append(k, prefix), s...)

@@ -1,0 +1,66 @@
+package disk
+
+import (
+	"bytes"
+	"sync"
+)
+
+// hot remembers records that views ask for with every message and that change
+// seldom, absent ones too: what is in the store about settings, domains, routes
+// and accounts. A look-up in the store goes through the memtables and a table of
+// each level, most of all for what is not there.
+//
+// It belongs to one database. Any goroutine may use it; drop is called by the
+// one that commits, after the commit is visible and before anybody is told.
+type hot struct {
+	is func(key []byte) bool
+
+	mu  sync.RWMutex
+	gen uint64            // of the last drop
+	all map[string][]byte // nil: absent
+}
+
+const (
+	hotKeys  = 4096     // when there are more, all are forgotten
+	hotValue = 16 << 10 // larger ones are not remembered
+)
+
+func newHot(is func(key []byte) bool) *hot { return &hot{is: is, all: map[string][]byte{}} }
+
+// get returns what is remembered; gen is for put if it is nothing.
+func (c *hot) get(key []byte) (value []byte, known bool, gen uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	value, known = c.all[string(key)]
+	return value, known, c.gen
+}
+
+// put remembers what a reader found, unless something was dropped since get:
+// then it may have been this.
+func (c *hot) put(key, value []byte, gen uint64) {
+	if len(value) > hotValue {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if gen != c.gen {
+		return
+	}
+	if len(c.all) >= hotKeys {
+		clear(c.all)
+	}
+	c.all[string(key)] = bytes.Clone(value)
+}
+
+// drop forgets keys that were written.
+func (c *hot) drop(keys []string) {
+	if len(keys) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	for _, k := range keys {
+		delete(c.all, k)
+	}
+}

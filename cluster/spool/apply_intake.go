@@ -26,7 +26,7 @@ func (t *tx) twinOf(digest []byte) []byte {
 	now := t.clock / TwinMs
 	for _, generation := range [...]int64{now, now - 1} {
 		var one pb.Twin
-		if t.read(keyTwin(generation, digest), &one) && t.clock-one.AtMs < TwinMs {
+		if t.twins.may(generation, digest) && t.read(keyTwin(generation, digest), &one) && t.clock-one.AtMs < TwinMs {
 			return one.Id
 		}
 	}
@@ -35,6 +35,7 @@ func (t *tx) twinOf(digest []byte) []byte {
 
 func (t *tx) rememberTwin(digest []byte, id ID) {
 	if len(digest) > 0 {
+		t.twins.add(t.clock/TwinMs, digest)
 		t.write(keyTwin(t.clock/TwinMs, digest), &pb.Twin{Id: id[:], AtMs: t.clock})
 	}
 }

@@ -1,6 +1,7 @@
 package spool_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -37,6 +38,28 @@ func TestTheSameMessageAgainIsTheFirst(t *testing.T) {
 	n := 0
 	require.NoError(t, r.store.Scan([]byte{'T'}, []byte{'U'}, func(_, _ []byte) bool { n++; return true }))
 	require.Zero(t, n, "old keys are swept")
+}
+
+// What a replica keeps in memory about them changes no answer.
+func TestARepeatIsKnownAfterARestart(t *testing.T) {
+	r := newReplica(t)
+	epoch := r.register("n1", "a")
+	send := func(n byte, twin string) pb.Code {
+		h := acceptOf(newID(n), epoch, []string{"x@far.example"})
+		h.Twin = []byte(twin)
+		return r.do(spool.KindAccept, h, []byte("body")).Code
+	}
+	for round := range byte(5) { // generations pass
+		require.Equal(t, pb.Code_OK, send(10*round, "one"))
+		m, err := spool.Load(r.store)
+		require.NoError(t, err)
+		r.m = m
+		require.Equal(t, pb.Code_DUPLICATE, send(10*round+1, "one"))
+		require.Equal(t, pb.Code_OK, send(10*round+2, fmt.Sprint(round)))
+		r.now = r.now.Add(6 * time.Minute)
+		require.Equal(t, pb.Code_DUPLICATE, send(10*round+3, "one"), "in the next generation too")
+		r.now = r.now.Add(6 * time.Minute)
+	}
 }
 
 func TestChunksOfARepeatAreDropped(t *testing.T) {

@@ -192,6 +192,7 @@ func FuzzServer(f *testing.F) {
 	f.Add([]byte("EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<bob@example.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"))
 	f.Add([]byte("HELO c\nMAIL FROM:<a@b>\nRCPT TO:<bob@example.test>\nBDAT 3\r\nabcBDAT 0 LAST\r\nNOOP\r\n"))
 	f.Add([]byte("EHLO c\r\nAUTH PLAIN\r\n*\r\nVRFY x\r\nHELP\r\nXCLIENT ADDR=1.2.3.4\r\n"))
+	f.Add([]byte("EHLO c\r\nVRFY j\xc3\xbcrgen SMTPUTF8\r\nVRFY \xc9\x90\xc9\x90\xc9\x90\xc9\x90 SMTPUTF8\r\nEXPN <>\r\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s, err := NewServer(ServerConfig{
 			Hostname: "mx", Backend: fullBackend{&testBackend{}}, Trusted: all, XClient: all, LegacyVerbs: true, LenientSyntax: true,
@@ -217,10 +218,11 @@ func FuzzServer(f *testing.F) {
 			if err != nil {
 				break
 			}
-			require.Regexp(t, `^[2345]\d\d[ -][ -~]*\r\n$`, line)
+			require.Regexp(t, `^[2345]\d\d[ -][ -~\x{a0}-\x{10ffff}]*\r\n$`, line)
 		}
 		_ = here.Close()
 		<-done
+		require.Zero(t, s.Stats().Panics.Load(), "the server panicked")
 	})
 }
 

@@ -301,7 +301,10 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 	if on("tls") || on("implicit") {
 		cfg.TLS, client = testTLS(t)
 	}
-	_, addr := start(t, cfg)
+	var srv *Server
+	var addr string
+	t.Cleanup(func() { require.Zero(t, srv.Stats().Panics.Load(), "the server panicked") })
+	srv, addr = start(t, cfg)
 	return &wiretest.Player{
 		TLS: client,
 		Dial: func(ctx context.Context) (net.Conn, error) {

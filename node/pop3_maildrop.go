@@ -204,7 +204,11 @@ func (m *maildrop) Open(_ context.Context, i int) (io.ReadCloser, error) {
 	var header []byte
 	var chunks uint32
 	err := m.drops.replica.View(func(v spool.View) error {
-		e, ok, err := v.Entry(m.box, uid)
+		entry := v.OwnEntry
+		if m.account.Shared {
+			entry = v.Entry
+		}
+		e, ok, err := entry(m.box, uid)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -89,8 +90,8 @@ func checkArgon(stored, secret string) (bool, error) {
 // passwords verifies logins. A password that was right is remembered as a
 // keyed hash for some minutes, so that clients that poll burn no CPU; it is
 // forgotten when the account changes, because its change number is hashed too.
-// So is one that was wrong, with the network that it came from: a mail program
-// tries it by every mechanism it has, and again with each poll.
+// So is one that was wrong, with the network that it came from and the
+// mechanisms it was given by: a mail program tries it by every one it has.
 type passwords struct {
 	key   [32]byte
 	slots chan struct{} // bounds the memory and CPU that hashing takes
@@ -98,7 +99,13 @@ type passwords struct {
 
 	mu    sync.Mutex
 	known map[[32]byte]time.Time // right ones, until when
-	wrong map[[32]byte]time.Time
+	wrong map[[32]byte]mistake
+}
+
+// mistake is a wrong password that is remembered.
+type mistake struct {
+	until time.Time
+	by    []string // mechanisms, since it was last counted
 }
 
 const (
@@ -108,7 +115,7 @@ const (
 )
 
 func newPasswords() (*passwords, error) {
-	p := &passwords{slots: make(chan struct{}, 2), known: map[[32]byte]time.Time{}, wrong: map[[32]byte]time.Time{}}
+	p := &passwords{slots: make(chan struct{}, 2), known: map[[32]byte]time.Time{}, wrong: map[[32]byte]mistake{}}
 	if _, err := rand.Read(p.key[:]); err != nil {
 		return nil, err
 	}
@@ -126,17 +133,19 @@ const (
 	right
 )
 
-// errWrongAgain is a wrong password that need not be counted once more.
+// errWrongAgain is a wrong password by yet another mechanism, which is not
+// counted once more.
 var errWrongAgain = fmt.Errorf("%w, as before", smtp.ErrCredentials)
 
-// login verifies the password that somebody at from gives for user, whose
-// account is a, nil where there is none; that of a disabled account is wrong. One
-// that the same network has tried in the last hour is wrongAgain, which tells
-// nobody anything and costs no hashing.
-func (p *passwords) login(ctx context.Context, from netip.Addr, user string, a *pb.Account, secret string) (verdict, error) {
+// login verifies the password that somebody at from gives for user, by a
+// mechanism. The account is a, nil where there is none; that of a disabled one is
+// wrong. Where the same network has tried the same in the last hour, by other
+// mechanisms only, it is wrongAgain. To repeat a wrong password tells nobody
+// anything and costs no hashing.
+func (p *passwords) login(ctx context.Context, from netip.Addr, mechanism, user string, a *pb.Account, secret string) (verdict, error) {
 	guess := p.guess(from, user, a, secret)
-	if p.wrongBefore(guess) {
-		return wrongAgain, nil
+	if v, known := p.repeated(guess, mechanism); known {
+		return v, nil
 	}
 	ok, err := p.verify(ctx, a, secret)
 	switch {
@@ -150,7 +159,7 @@ func (p *passwords) login(ctx context.Context, from netip.Addr, user string, a *
 	if len(p.wrong) >= rememberMax {
 		clear(p.wrong)
 	}
-	p.wrong[guess] = time.Now().Add(wrongFor)
+	p.wrong[guess] = mistake{time.Now().Add(wrongFor), []string{mechanism}}
 	return wrong, nil
 }
 
@@ -165,15 +174,20 @@ func (p *passwords) guess(from netip.Addr, user string, a *pb.Account, secret st
 	return d
 }
 
-func (p *passwords) wrongBefore(guess [32]byte) bool {
+// repeated says what a password is that is known to be wrong.
+func (p *passwords) repeated(guess [32]byte, mechanism string) (v verdict, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	until, ok := p.wrong[guess]
-	if !ok || time.Now().After(until) {
-		return false
+	m, ok := p.wrong[guess]
+	if !ok || time.Now().After(m.until) {
+		return wrong, false
 	}
-	p.wrong[guess] = time.Now().Add(wrongFor)
-	return true
+	v = wrongAgain
+	if slices.Contains(m.by, mechanism) {
+		v, m.by = wrong, nil
+	}
+	p.wrong[guess] = mistake{time.Now().Add(wrongFor), append(m.by, mechanism)}
+	return v, true
 }
 
 // verify reports whether secret opens the account; a nil account costs as much

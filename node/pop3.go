@@ -76,7 +76,7 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 	if err != nil {
 		return nil, err
 	}
-	switch v, err := d.passwords.login(ctx, p.Remote.Addr(), user, account, secret); {
+	switch v, err := d.passwords.login(ctx, p.Remote.Addr(), "pop3 "+p.Mechanism, user, account, secret); {
 	case err != nil:
 		return nil, err
 	case v == wrong:

@@ -229,9 +229,9 @@ func extensions(c *config.POP3) (with, without pop3.Extension) {
 }
 
 // wrongPassword counts a failed login at the SMTP side for all nodes, but for one
-// that has been counted already. The next ones are held back, before the password
-// is looked at. Who repeats himself is no danger to be told to the others, but is
-// answered slower and slower, too.
+// that only tries another mechanism. The next ones are held back, before the
+// password is looked at; one that is not counted is answered slower and slower,
+// too.
 func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
 	switch {
 	case errors.Is(err, errWrongAgain):

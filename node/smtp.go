@@ -108,7 +108,7 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 	if err != nil {
 		return err
 	}
-	switch v, err := s.passwords.login(ctx, s.peer.Remote.Addr(), user, account, secret); {
+	switch v, err := s.passwords.login(ctx, s.peer.Remote.Addr(), "smtp "+s.peer.Mechanism, user, account, secret); {
 	case err != nil:
 		return err
 	case v == wrong:

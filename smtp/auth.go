@@ -73,7 +73,8 @@ func (c *conn) auth(arg []byte) {
 	if !c.canAuth() {
 		return
 	}
-	mech, user := c.mechanism(strings.ToUpper(string(name)))
+	c.peer.Mechanism = strings.ToUpper(string(name))
+	mech, user := c.mechanism(c.peer.Mechanism)
 	if mech == nil {
 		c.fail(504, "5.5.4", "Mechanism not available")
 		return
@@ -99,6 +100,7 @@ func (c *conn) authLegacy(arg []byte) {
 		c.fail(501, "5.5.4", "Expected AUTHLOGIN user password")
 		return
 	}
+	c.peer.Mechanism = "AUTHLOGIN"
 	c.finishAuth(c.authenticate(user, secret), user)
 }
 

@@ -197,9 +197,28 @@ func (m *maildrop) Late(_ context.Context, text string) (int, int64, error) {
 	return len(m.list) + at, int64(entry.Size), nil
 }
 
-// Open implements pop3.Maildrop.
+// Open implements pop3.Maildrop. Of a shared mailbox a message may go while it is
+// looked for, piece by piece.
 func (m *maildrop) Open(_ context.Context, i int) (io.ReadCloser, error) {
 	uid := m.number(i)
+	body, err := m.open(uid)
+	if err != nil && !errors.Is(err, pop3.ErrNoMessage) && !m.has(uid) {
+		return nil, fmt.Errorf("message %d of %s went: %w", uid, m.account.Address, pop3.ErrNoMessage)
+	}
+	return body, err
+}
+
+// has reports whether a message is in the mailbox now, as far as that can be told.
+func (m *maildrop) has(uid uint64) bool {
+	there := true
+	err := m.drops.replica.View(func(v spool.View) (err error) {
+		_, there, err = v.Entry(m.box, uid)
+		return err
+	})
+	return there || err != nil
+}
+
+func (m *maildrop) open(uid uint64) (io.ReadCloser, error) {
 	var id spool.ID
 	var header []byte
 	var chunks uint32

@@ -17,7 +17,8 @@ var ErrMissing = errors.New("disk: a part of the body is missing")
 
 // OpenBody returns a body: prefix, and behind it the chunks 0 to chunks-1 in
 // order. A chunk that is missing or can not be read is an error of Read and
-// WriteTo (of OpenBody for the first one), never an early end. The reader
+// WriteTo, of OpenBody for the first one, so that of a message of one chunk all is
+// there before anybody is told so; never an early end. The reader
 // holds one chunk, in a buffer of its own: the store's memory must not depend
 // on how fast a client reads. It reads on from the same database where a
 // snapshot is installed meanwhile. One goroutine may use it, and must close it.
@@ -29,10 +30,13 @@ func (s *Store) OpenBody(id spool.ID, chunks uint32, prefix []byte) (io.ReadClos
 	b := &body{h: h, chunks: chunks, rest: prefix}
 	b.key[0] = 'b'
 	copy(b.key[1:], id[:])
-	if len(prefix) == 0 && chunks > 0 {
+	if chunks > 0 {
 		if err := b.load(); err != nil {
 			b.Close()
 			return nil, err
+		}
+		if len(prefix) > 0 {
+			b.ahead, b.rest = b.rest, prefix
 		}
 	}
 	return b, nil
@@ -43,6 +47,7 @@ type body struct {
 	key          [21]byte // b<id><seq>
 	next, chunks uint32
 	rest         []byte // of the prefix or of the chunk in buf
+	ahead        []byte // the first chunk, while the prefix is read
 	buf          *[]byte
 	err          error
 }
@@ -54,6 +59,10 @@ func (b *body) load() error {
 	}
 	if b.h == nil {
 		return ErrClosed
+	}
+	if b.ahead != nil {
+		b.rest, b.ahead = b.ahead, nil
+		return nil
 	}
 	if b.err = b.read(); b.err == nil {
 		b.next++
@@ -81,7 +90,7 @@ func (b *body) read() error {
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
 	for len(b.rest) == 0 {
-		if b.next == b.chunks && b.err == nil {
+		if b.next == b.chunks && b.ahead == nil && b.err == nil {
 			return 0, io.EOF
 		}
 		if err := b.load(); err != nil {
@@ -104,7 +113,7 @@ func (b *body) WriteTo(w io.Writer) (n int64, err error) {
 				return n, err
 			}
 		}
-		if b.next == b.chunks && b.err == nil {
+		if b.next == b.chunks && b.ahead == nil && b.err == nil {
 			return n, nil
 		}
 		if err := b.load(); err != nil {
@@ -119,7 +128,7 @@ func (b *body) Close() error {
 		return nil
 	}
 	b.giveBack()
-	b.rest = nil
+	b.rest, b.ahead = nil, nil
 	b.h.release()
 	b.h = nil
 	return nil

@@ -75,8 +75,10 @@ func TestBody(t *testing.T) {
 func TestBodyIsNeverShort(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), "s")
 	id := ulid.Make()
-	_, err := s.OpenBody(id, 1, nil)
-	require.ErrorIs(t, err, ErrMissing)
+	for _, prefix := range []string{"", "p"} {
+		_, err := s.OpenBody(id, 1, []byte(prefix))
+		require.ErrorIs(t, err, ErrMissing, "before anything was said")
+	}
 	putBody(t, s, id, []byte("one"), []byte("two"))
 	r, err := s.OpenBody(id, 3, nil)
 	require.NoError(t, err)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -48,6 +49,16 @@ func parseHeader(b []byte) header {
 		}
 		pos += i + 1
 	}
+}
+
+// nameMailboxLine makes a field of a line "From sender date" in front of a
+// message at an offset of b: programs that read from an mbox file send it along,
+// and it would turn the header section into text.
+func nameMailboxLine(b []byte, at int) []byte {
+	if bytes.HasPrefix(bytes.TrimLeft(b[at:], ">"), []byte("From ")) {
+		return slices.Insert(b, at, []byte("X-Mailbox-Line: ")...)
+	}
+	return b
 }
 
 // fieldName reports whether b may name a header field (RFC 5322 §2.2);

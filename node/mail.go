@@ -136,6 +136,7 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 	if err != nil {
 		return err
 	}
+	in.buf = nameMailboxLine(in.buf, trace)
 	in.head = parseHeader(in.buf[trace:])
 	if err := in.check(); err != nil {
 		return err

@@ -256,7 +256,7 @@ func (s *plainServer) Next(response []byte) ([]byte, bool, error) {
 	}
 	id, user := string(parts[0]), string(parts[1])
 	*s.user = user
-	if id != "" && id != user {
+	if id != "" && !strings.EqualFold(id, user) {
 		return nil, true, ErrCredentials // nobody may act for others
 	}
 	return nil, true, s.authenticate(user, string(parts[2]))

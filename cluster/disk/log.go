@@ -125,7 +125,7 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	}
 	l = &Log{o: o, path: path}
 	l.cache.limit = o.CacheBytes
-	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, zeros: o.GrowTo >= 0, open: o.openSegment}
+	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment}
 	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("disk: %s is in use: does another relayd run on this data directory? (%w)", path, err)
 	} else if err != nil {
@@ -212,7 +212,7 @@ func createLog(path string, o LogOptions) error {
 	}
 	err = grow(tmp, o.GrowTo/boltShare)
 	if n := o.GrowTo * (boltShare - 1) / boltShare / o.segmentBytes; err == nil && n > 0 {
-		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, zeros: true, open: o.openSegment}
+		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, full: true, open: o.openSegment}
 		err = ahead.load()
 		if err == nil {
 			err = ahead.fill(max(0, int(n)-len(ahead.spare)))

@@ -29,7 +29,7 @@ type segments struct {
 	dir    string
 	size   int64 // of a file
 	spares int   // as many unused files are kept
-	zeros  bool  // new files are filled, so that no later write allocates
+	full   bool  // new files have their size from the beginning
 	open   func(path string) (segmentFile, error)
 
 	buf []byte // of append
@@ -209,7 +209,7 @@ func (s *segments) fill(n int) error {
 	for range n {
 		s.last++
 		path := s.name(sparePrefix, s.last)
-		if err := s.make(path); err != nil {
+		if err := s.make(path, true); err != nil {
 			return err
 		}
 		s.spare = append(s.spare, path)
@@ -217,17 +217,23 @@ func (s *segments) fill(n int) error {
 	return syncPath(s.dir)
 }
 
-// make creates a file of the full size, or an empty one.
-func (s *segments) make(path string) error {
+// make creates a file, full of zeros if it is made ahead of time. Later there is
+// a write that waits, and it gets blocks only, which is at once: to write them
+// twice is a sixth of what large messages cost, until files are reused. It has
+// its place on the disk either way.
+func (s *segments) make(path string, ahead bool) error {
 	tmp := path + newSuffix
 	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
+	if s.full && !ahead {
+		err = allocate(f, s.size)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if s.zeros {
+	if s.full && ahead {
 		if err := grow(tmp, s.size); err != nil {
 			return err
 		}
@@ -257,7 +263,7 @@ func (s *segments) next() error {
 	if from != "" {
 		err = os.Rename(from, path)
 	} else {
-		err = s.make(path)
+		err = s.make(path, false)
 	}
 	if err == nil {
 		err = syncPath(s.dir)

@@ -188,10 +188,11 @@ func (b *batch) commit(m []byte) error {
 	if err := op.Finish(); err != nil {
 		return err
 	}
+	b.hot.begin(b.hits)
 	if err := b.w.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	b.hot.drop(b.hits)
+	b.hot.end(b.hits)
 	b.reset()
 	return nil
 }

@@ -10,13 +10,15 @@ import (
 // and accounts. A look-up in the store goes through the memtables and a table of
 // each level, most of all for what is not there.
 //
-// It belongs to one database. Any goroutine may use it; drop is called by the
-// one that commits, after the commit is visible and before anybody is told.
+// It belongs to one database. Any goroutine may use it. The one that commits
+// calls begin before the commit is visible, and end after that and before anybody
+// is told: so nobody who has seen something of a commit finds here what was before.
 type hot struct {
 	is func(key []byte) bool
 
 	mu  sync.RWMutex
-	gen uint64            // of the last drop
+	gen uint64            // of the last change
+	now bool              // a change is on its way
 	all map[string][]byte // nil: absent
 }
 
@@ -35,7 +37,7 @@ func (c *hot) get(key []byte) (value []byte, known bool, gen uint64) {
 	return value, known, c.gen
 }
 
-// put remembers what a reader found, unless something was dropped since get:
+// put remembers what a reader found, unless something was changed since get:
 // then it may have been this.
 func (c *hot) put(key, value []byte, gen uint64) {
 	if len(value) > hotValue {
@@ -43,7 +45,7 @@ func (c *hot) put(key, value []byte, gen uint64) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if gen != c.gen {
+	if gen != c.gen || c.now {
 		return
 	}
 	if len(c.all) >= hotKeys {
@@ -52,15 +54,28 @@ func (c *hot) put(key, value []byte, gen uint64) {
 	c.all[string(key)] = bytes.Clone(value)
 }
 
-// drop forgets keys that were written.
-func (c *hot) drop(keys []string) {
+// begin forgets keys that are about to be written; nothing is remembered until
+// end.
+func (c *hot) begin(keys []string) {
+	if len(keys) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = true
+	for _, k := range keys {
+		delete(c.all, k)
+	}
+}
+
+// end says that the keys are written. What was read until now is not
+// remembered any more.
+func (c *hot) end(keys []string) {
 	if len(keys) == 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen++
-	for _, k := range keys {
-		delete(c.all, k)
-	}
+	c.now = false
 }

@@ -68,6 +68,44 @@ func TestHotKeysAreNeverStale(t *testing.T) {
 	readers.Wait()
 }
 
+// Whoever has seen something of a commit does not read what was before it.
+func TestHotKeysAreNotBehindOthers(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), "s", hotH)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := s.View(func(v spool.View) error {
+					b, err := v.R.Get([]byte("x"))
+					seen, _ := strconv.Atoi(string(b))
+					if err == nil {
+						b, err = v.R.Get([]byte("h"))
+					}
+					if n, _ := strconv.Atoi(string(b)); n < seen {
+						return fmt.Errorf("x was %d, and h is %d", seen, n)
+					}
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for n := range 20000 {
+		apply(t, s, fmt.Sprintf("set x %d;set h %d", n+1, n+1))
+	}
+	close(stop)
+	readers.Wait()
+}
+
 func TestHotKeysAreBounded(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), "s", hotH)
 	apply(t, s, "body hlarge 20000")

@@ -31,40 +31,53 @@ const (
 	frameTail  = 8
 	entryHead  = 8 + 8 + 8 + 1 + 4 + 4
 
-	headerMagic = "rlS1"
+	headerMagic = "rlS2"
+	formerMagic = "rlS1" // without the frame
 )
 
-// frameKey is drawn for each use of a file and stands on its first page:
-// magic 4, id 8, key 16, checksum 8.
+// frameKey is drawn for each use of a file.
 type frameKey [16]byte
+
+// firstPage is what the first page of a segment says: magic 4, id 8, key 16, number of
+// the first frame 8, checksum 8. It is synced before the file has its name.
+type firstPage struct {
+	key   frameKey
+	first uint64 // 0: not known
+}
 
 func newFrameKey() (k frameKey) {
 	_, _ = rand.Read(k[:]) // never fails
 	return k
 }
 
-func (k frameKey) page(id uint64) []byte {
+func (h firstPage) page(id uint64) []byte {
 	b := make([]byte, 0, segmentAlign)
-	b = append(b, headerMagic...)
+	magic := headerMagic
+	if h.first == 0 {
+		magic = formerMagic
+	}
+	b = append(b, magic...)
 	b = binary.BigEndian.AppendUint64(b, id)
-	b = append(b, k[:]...)
+	b = append(b, h.key[:]...)
+	if h.first > 0 {
+		b = binary.BigEndian.AppendUint64(b, h.first)
+	}
 	b = binary.BigEndian.AppendUint64(b, xxhash.Sum64(b))
 	return b[:segmentAlign]
 }
 
-// readKey returns the key of a segment; false where the file was not used under
+// readHeader returns the header of a segment; false where the file has none for
 // this id.
-func readKey(f io.ReaderAt, id uint64) (k frameKey, ok bool, err error) {
+func readHeader(f io.ReaderAt, id uint64) (h firstPage, ok bool, err error) {
 	b := make([]byte, segmentAlign)
-	n, err := f.ReadAt(b, 0)
-	if n < len(b) && errors.Is(err, io.EOF) {
-		return k, false, nil
+	if ok, err = readFull(f, b, 0); !ok {
+		return h, false, err
 	}
-	if err != nil {
-		return k, false, err
+	copy(h.key[:], b[12:])
+	if string(b[:4]) == headerMagic {
+		h.first = binary.BigEndian.Uint64(b[28:])
 	}
-	copy(k[:], b[12:])
-	return k, bytes.Equal(b, k.page(id)), nil
+	return h, bytes.Equal(b, h.page(id)), nil
 }
 
 func (k frameKey) digest() (d xxhash.Digest) {
@@ -240,15 +253,22 @@ func parseEntry(b []byte) (e raft.Log, n int, err error) {
 // position is a place between two frames.
 type position struct{ segment, offset, seq uint64 }
 
+// append adds a checksum: bbolt has none, and a wrong position would cut off
+// what is behind the right one.
 func (p position) append(b []byte) []byte {
+	from := len(b)
 	b = binary.BigEndian.AppendUint64(b, p.segment)
 	b = binary.BigEndian.AppendUint64(b, p.offset)
-	return binary.BigEndian.AppendUint64(b, p.seq)
+	b = binary.BigEndian.AppendUint64(b, p.seq)
+	return binary.BigEndian.AppendUint64(b, xxhash.Sum64(b[from:]))
 }
 
 func parsePosition(b []byte) (p position, err error) {
-	if len(b) != 24 {
-		return p, errors.New("disk: damaged position in the segments")
+	switch {
+	case len(b) == 24: // as it was written at first
+	case len(b) == 32 && xxhash.Sum64(b[:24]) == binary.BigEndian.Uint64(b[24:]):
+	default:
+		return p, fmt.Errorf("%w: the position in the segments", errSeal)
 	}
 	return position{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])}, nil
 }

@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
 )
 
 // crash copies the log's files as they are, entries that bbolt has not got
@@ -55,6 +57,7 @@ func TestBrokenFrames(t *testing.T) {
 		{"the last checksum", second, frame(4) + frameHead + 2*entryHead + 4100, 22},
 		{"padding", second, frame(4) + 8100, 24},
 		{"the first page", firstSegment, 20, 0},
+		{"the first page of the newest", second, 20, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := crash(t, from)
@@ -119,6 +122,64 @@ func TestSegmentIDsRise(t *testing.T) {
 	require.Equal(t, []string{"data-0000000000000002"}, names(t, dir, "data-*"))
 	l = openLog(t, crash(t, dir))
 	require.Equal(t, [2]uint64{1, tailEntries + 2}, span(t, l))
+}
+
+// A file is begun when all before it is synced: then the last frame there is
+// no write that was cut off, though nothing is in the new file.
+func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
+	change := func(o *LogOptions) { o.segmentBytes = 16 << 10 }
+	from := t.TempDir()
+	l := openLog(t, from, change)
+	for i := range uint64(4) { // each takes a page, of three
+		require.NoError(t, l.StoreLog(large(i+1, 100)))
+	}
+	const second = "data-0000000000000002"
+	dir := crash(t, from)
+	spoil(t, filepath.Join(dir, second), segmentAlign+50)
+	require.Equal(t, [2]uint64{1, 3}, span(t, openLog(t, dir, change)), "the newest was cut off")
+	dir = crash(t, from)
+	spoil(t, filepath.Join(dir, second), segmentAlign+50)
+	spoil(t, filepath.Join(dir, firstSegment), 3*segmentAlign+50)
+	_, err := OpenLog(dir, LogOptions{GrowTo: -1, segmentBytes: 16 << 10})
+	require.ErrorIs(t, err, errSeal)
+}
+
+// What is behind the position is not cut off because it is wrong or gone.
+func TestDamagedPosition(t *testing.T) {
+	from := t.TempDir()
+	l := openLog(t, from)
+	require.NoError(t, l.StoreLogs(entries(1, 1, tailEntries)))
+	for i := range uint64(5) {
+		require.NoError(t, l.StoreLog(large(tailEntries+1+i, 5000)))
+	}
+	change := func(fn func([]byte) []byte) error {
+		dir := crash(t, from)
+		db, err := raftboltdb.NewBoltStore(filepath.Join(dir, "raft.db"))
+		require.NoError(t, err)
+		b, err := db.Get([]byte(tailKey))
+		require.NoError(t, err)
+		require.NoError(t, db.Set([]byte(tailKey), fn(b)))
+		require.NoError(t, db.Close())
+		l, err := OpenLog(dir, LogOptions{GrowTo: -1})
+		if err == nil {
+			require.Equal(t, [2]uint64{1, tailEntries + 5}, span(t, l))
+			require.NoError(t, l.Close())
+		}
+		return err
+	}
+	require.NoError(t, change(func(b []byte) []byte { return b }))
+	require.NoError(t, change(func(b []byte) []byte { return b[:24] }), "as it was written at first")
+	for bit := 0; bit < 32*8; bit += 5 {
+		require.ErrorIs(t, change(func(b []byte) []byte { b[bit/8] ^= 1 << (bit % 8); return b }), errSeal)
+	}
+
+	dir := crash(t, from)
+	db, err := bbolt.Open(filepath.Join(dir, "raft.db"), 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("conf")).Delete([]byte(tailKey)) }))
+	require.NoError(t, db.Close())
+	_, err = OpenLog(dir, LogOptions{GrowTo: -1})
+	require.ErrorIs(t, err, errSeal)
 }
 
 func FuzzFrame(f *testing.F) {

@@ -36,6 +36,7 @@ type LogOptions struct {
 	segmentBytes int64 // of a file of entries; default 16 MiB
 	tailEntries  int   // bbolt gets that many at a time; default 256
 	openSegment  func(path string) (segmentFile, error)
+	syncDir      func(dir string) error
 }
 
 func (o LogOptions) withDefaults() LogOptions {
@@ -53,6 +54,9 @@ func (o LogOptions) withDefaults() LogOptions {
 	setDefault(&o.tailEntries, tailEntries)
 	if o.openSegment == nil {
 		o.openSegment = openSegment
+	}
+	if o.syncDir == nil {
+		o.syncDir = syncPath
 	}
 	return o
 }
@@ -125,7 +129,7 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	}
 	l = &Log{o: o, path: path}
 	l.cache.limit = o.CacheBytes
-	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment}
+	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment, syncDir: o.syncDir}
 	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("disk: %s is in use: does another relayd run on this data directory? (%w)", path, err)
 	} else if err != nil {
@@ -171,8 +175,10 @@ func (l *Log) openSegments() error {
 		one.size += p.size
 		l.ledger.bytes += int64(p.size)
 	}
-	if err := l.replay(); err != nil {
+	if err := l.replay(); errors.Is(err, errSeal) {
 		return fmt.Errorf("disk: the log in %s is damaged: %w", l.data.dir, err)
+	} else if err != nil {
+		return fmt.Errorf("disk: read the end of the log in %s: %w", l.data.dir, err)
 	}
 	return l.data.tidy()
 }
@@ -212,7 +218,7 @@ func createLog(path string, o LogOptions) error {
 	}
 	err = grow(tmp, o.GrowTo/boltShare)
 	if n := o.GrowTo * (boltShare - 1) / boltShare / o.segmentBytes; err == nil && n > 0 {
-		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, full: true, open: o.openSegment}
+		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, full: true, open: o.openSegment, syncDir: o.syncDir}
 		err = ahead.load()
 		if err == nil {
 			err = ahead.fill(max(0, int(n)-len(ahead.spare)))
@@ -226,7 +232,7 @@ func createLog(path string, o LogOptions) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return syncPath(filepath.Dir(path))
+	return o.syncDir(filepath.Dir(path))
 }
 
 // grow writes zeros behind the end; a hole would have to be allocated later.

@@ -31,6 +31,8 @@ type segments struct {
 	spares int   // as many unused files are kept
 	full   bool  // new files have their size from the beginning
 	open   func(path string) (segmentFile, error)
+	// syncDir makes the names in the directory durable.
+	syncDir func(dir string) error
 
 	buf []byte // of append
 	seq uint64 // of the newest frame
@@ -142,15 +144,17 @@ func parseSegment(name string) (kind string, id uint64, ok bool) {
 	for _, kind = range []string{livePrefix, sparePrefix} {
 		if rest, found := strings.CutPrefix(name, kind); found {
 			id, err := strconv.ParseUint(rest, 16, 64)
-			return kind, id, err == nil && len(rest) == 16
+			return kind, id, err == nil && rest == segmentNumber(id)
 		}
 	}
 	return "", 0, false
 }
 
 func (s *segments) name(kind string, id uint64) string {
-	return filepath.Join(s.dir, fmt.Sprintf("%s%016x", kind, id))
+	return filepath.Join(s.dir, kind+segmentNumber(id))
 }
+
+func segmentNumber(id uint64) string { return fmt.Sprintf("%016x", id) }
 
 // seen says that an entry in the log has its data at a place.
 func (s *segments) seen(p place, index uint64) error {
@@ -214,7 +218,7 @@ func (s *segments) fill(n int) error {
 		}
 		s.spare = append(s.spare, path)
 	}
-	return syncPath(s.dir)
+	return s.syncDir(s.dir)
 }
 
 // make creates a file, full of zeros if it is made ahead of time. Later there is
@@ -258,31 +262,47 @@ func (s *segments) next() error {
 		s.spare = s.spare[:n-1]
 	}
 	s.mu.Unlock()
+	if from == "" {
+		from = s.name(sparePrefix, id)
+		if err := s.make(from, false); err != nil {
+			return err
+		}
+	}
+	h := firstPage{newFrameKey(), s.seq + 1}
+	if err := s.label(from, h.page(id)); err != nil {
+		return err
+	}
 	path := s.name(livePrefix, id)
-	var err error
-	if from != "" {
-		err = os.Rename(from, path)
-	} else {
-		err = s.make(path, false)
+	if err := os.Rename(from, path); err != nil {
+		return err
 	}
-	if err == nil {
-		err = syncPath(s.dir)
-	}
-	if err != nil {
+	if err := s.syncDir(s.dir); err != nil {
 		return err
 	}
 	f, err := s.open(path)
 	if err != nil {
 		return err
 	}
-	one := &segment{id: id, f: f, path: path, key: newFrameKey(), end: segmentAlign, dirty: true}
+	one := &segment{id: id, f: f, path: path, key: h.key, end: segmentAlign}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.files[id] = one
 	s.cur = one
-	s.mu.Unlock()
-	// The first frame's sync covers it. Without it there is no frame to find.
-	_, err = f.WriteAt(one.key.page(id), 0)
-	return err
+	return nil
+}
+
+// label gives a file its first page. It is on the disk before the file has the
+// name of a segment: one without it is damaged.
+func (s *segments) label(path string, page []byte) error {
+	f, err := s.open(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(page, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 func (one *segment) sync() error {

@@ -67,6 +67,9 @@ func (t *tail) overlaps(lo, hi uint64) bool {
 // store writes entries to the segments, and to bbolt what does not fit there.
 // The caller holds storing.
 func (l *Log) store(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
 	fits, prev := true, l.tail.last()
 	for _, e := range logs {
 		fits = fits && entryLen(e) <= l.data.room()-frameHead-frameTail && e.Index > prev
@@ -150,10 +153,12 @@ func (l *Log) fetchWaiting(w *waiting, to *raft.Log) error {
 
 // replay brings what bbolt lacks from the segments. Nobody else has the log yet.
 func (l *Log) replay() error {
-	var from position
+	var from *position
 	b, err := l.db.Get([]byte(tailKey))
 	if err == nil {
-		from, err = parsePosition(b)
+		var p position
+		p, err = parsePosition(b)
+		from = &p
 	} else if errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		err = nil
 	}
@@ -179,6 +184,10 @@ func (l *Log) replay() error {
 	})
 	if err != nil {
 		return err
+	}
+	if from == nil && len(l.tail.all) == 0 {
+		// What comes now has a header.
+		return l.db.Set([]byte(tailKey), position{segment: l.data.last, offset: segmentAlign}.append(nil))
 	}
 	return l.move()
 }

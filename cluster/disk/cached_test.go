@@ -1,0 +1,145 @@
+package disk
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+// cached makes segment files as a system with a page cache does: what was
+// written is read again at once, also by the next process, and what was not
+// synced is gone when the power fails. After a failed sync the system takes
+// pages for written that are not.
+type cached struct {
+	mu    sync.Mutex
+	pages map[string]map[int64]*cachedPage // of each file, those that are not on the disk
+	sync  func() error                     // before each sync
+}
+
+type cachedPage struct {
+	disk  []byte // what the disk has
+	dirty bool   // a sync writes it
+}
+
+type cachedFile struct {
+	*os.File
+	d *cached
+}
+
+var errKilled = errors.New("killed")
+
+func (d *cached) open(path string) (segmentFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	return &cachedFile{f, d}, err
+}
+
+func (f *cachedFile) WriteAt(b []byte, at int64) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	name := filepath.Base(f.Name())
+	if f.d.pages == nil {
+		f.d.pages = map[string]map[int64]*cachedPage{}
+	}
+	if f.d.pages[name] == nil {
+		f.d.pages[name] = map[int64]*cachedPage{}
+	}
+	all := f.d.pages[name]
+	for p := at / segmentAlign; p*segmentAlign < at+int64(len(b)); p++ {
+		if all[p] == nil {
+			old := make([]byte, segmentAlign)
+			_, _ = f.ReadAt(old, p*segmentAlign)
+			all[p] = &cachedPage{disk: old}
+		}
+		all[p].dirty = true
+	}
+	return f.File.WriteAt(b, at)
+}
+
+func (f *cachedFile) Sync() error {
+	var err error
+	if f.d.sync != nil {
+		err = f.d.sync()
+	}
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if errors.Is(err, errKilled) {
+		return err
+	}
+	all := f.d.pages[filepath.Base(f.Name())]
+	for p, one := range all {
+		if err == nil && one.dirty {
+			delete(all, p)
+		}
+		one.dirty = false
+	}
+	return err
+}
+
+// powerFails leaves what is on the disk only.
+func (d *cached) powerFails(t *testing.T, dir string) {
+	for name, all := range d.pages {
+		if len(all) == 0 {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+		require.NoError(t, err)
+		for p, one := range all {
+			_, err = f.WriteAt(one.disk, p*segmentAlign)
+			require.NoError(t, err)
+		}
+		require.NoError(t, f.Close())
+	}
+}
+
+// A log that was opened has on the disk what it says it has, though its last
+// write was cut off, or its sync has failed: raft counts it as stored.
+func TestWhatIsFoundAtTheStartStays(t *testing.T) {
+	for name, end := range map[string]error{"killed before the sync": errKilled, "the sync failed": syscall.EIO} {
+		t.Run(name, func(t *testing.T) {
+			disk := &cached{}
+			dir := t.TempDir()
+			var f failures
+			change := func(o *LogOptions) { o.segmentBytes, o.openSegment, o.Fatal = 64<<10, disk.open, f.fatal }
+			l := openLog(t, dir, change)
+			for i := range uint64(3) {
+				require.NoError(t, l.StoreLog(large(i+1, 3000)))
+			}
+			disk.sync = func() error { return end }
+			require.ErrorIs(t, l.StoreLogs([]*raft.Log{large(4, 3000), large(5, 6000), large(6, 10)}), end)
+			require.NoError(t, l.Close())
+			disk.sync = nil
+			l = openLog(t, dir, change)
+			require.Equal(t, [2]uint64{1, 6}, span(t, l))
+			lost := crash(t, dir)
+			disk.powerFails(t, lost)
+			l = openLog(t, lost, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+			require.Equal(t, [2]uint64{1, 6}, span(t, l))
+			requireEntry(t, l, large(5, 6000))
+		})
+	}
+}
+
+// A disk that is full is not a damaged log.
+func TestFullDiskIsNoDamage(t *testing.T) {
+	from := t.TempDir()
+	l := openLog(t, from)
+	require.NoError(t, l.StoreLog(large(1, 2000)))
+	dir := crash(t, from)
+	disk := &cached{sync: func() error { return syscall.ENOSPC }}
+	_, err := OpenLog(dir, LogOptions{GrowTo: -1, openSegment: disk.open})
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.NotContains(t, err.Error(), "damaged")
+	require.Equal(t, [2]uint64{1, 1}, span(t, openLog(t, dir)))
+}
+
+func TestNothingToStore(t *testing.T) {
+	l := openLog(t, t.TempDir())
+	require.NoError(t, l.StoreLogs(nil))
+	require.Equal(t, [2]uint64{0, 0}, span(t, l))
+}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
@@ -122,6 +123,72 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 			require.Equal(t, [2]uint64{1, 6}, span(t, l))
 			requireEntry(t, l, large(5, 6000))
 		})
+	}
+}
+
+// A node can stop though its disk does not answer.
+func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
+	for _, what := range []string{"a write", "close itself"} {
+		t.Run(what, func(t *testing.T) {
+			var f failures
+			disk := &cached{}
+			l := openLog(t, t.TempDir(), func(o *LogOptions) {
+				o.Fatal, o.openSegment, o.StallAfter = f.fatal, disk.open, 50*time.Millisecond
+			})
+			require.NoError(t, l.StoreLog(large(1, 10)))
+			release, hangs := make(chan struct{}), make(chan struct{})
+			done := make(chan error, 1)
+			if what == "a write" {
+				disk.sync = func() error { close(hangs); <-release; return nil }
+				go func() { done <- l.StoreLog(large(2, 10)) }()
+				<-hangs
+			} else {
+				l.db = &spyBackend{backend: l.db, store: func() error { <-release; return nil }}
+				done <- nil
+			}
+			require.ErrorContains(t, l.Close(), "hangs for 50ms")
+			close(release)
+			<-done
+		})
+	}
+}
+
+// Errors because the files are closed already are none of the disk.
+func TestCallsWhileTheLogCloses(t *testing.T) {
+	for range 5 {
+		l := openLog(t, t.TempDir(), func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
+		for i := range uint64(200) {
+			require.NoError(t, l.StoreLog(large(i+1, 2000)))
+		}
+		var others sync.WaitGroup
+		begun := make(chan struct{}, 4)
+		for _, fn := range []func(i uint64) error{
+			func(i uint64) error { return l.GetLog(i, &raft.Log{}) },
+			func(i uint64) error { return l.DeleteRange(1, i/4) },
+			func(i uint64) error { return l.SetUint64([]byte("CurrentTerm"), i) },
+			func(uint64) error { _ = l.Metrics(); _, err := l.FirstIndex(); return err },
+		} {
+			others.Go(func() {
+				for i := uint64(1); ; i++ {
+					err := fn(i%200 + 1)
+					if i == 5 {
+						begun <- struct{}{}
+					}
+					if errors.Is(err, ErrClosed) {
+						return
+					}
+					if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		for range 4 {
+			<-begun
+		}
+		require.NoError(t, l.Close())
+		others.Wait()
 	}
 }
 

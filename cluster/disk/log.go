@@ -89,6 +89,7 @@ type Log struct {
 	path     string
 	failOnce sync.Once
 	failure  atomic.Pointer[error]
+	failed   chan struct{} // closed when there is a failure
 	closed   atomic.Bool
 	count    logCounters
 }
@@ -127,7 +128,7 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 			return nil, fmt.Errorf("disk: make %s: %w", path, err)
 		}
 	}
-	l = &Log{o: o, path: path}
+	l = &Log{o: o, path: path, failed: make(chan struct{})}
 	l.cache.limit = o.CacheBytes
 	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment, syncDir: o.syncDir}
 	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
@@ -547,10 +548,7 @@ func (l *Log) deleteOnce(lo, hi uint64) error {
 
 // release gives back the segments that only entries up to an index need.
 func (l *Log) release(index uint64) error {
-	if err := l.data.release(index); err != nil {
-		return l.fail(fmt.Errorf("disk: give back segments of the log: %w", err))
-	}
-	return nil
+	return l.watched("give back segments of the log", func() error { return l.data.release(index) })
 }
 
 // deleted makes sure that the book is right: a suffix that is not gone would
@@ -602,8 +600,28 @@ func (l *Log) Guard(index, term uint64) error {
 	return l.deleteOld(index)
 }
 
-// Close closes the log. Raft must have been shut down before.
+// Close closes the log. Raft must have been shut down before. It does not wait
+// for a disk that hangs: once the log has failed and nothing ends, it returns
+// an error and leaves the files open, which only the end of the process closes.
 func (l *Log) Close() error {
+	done := make(chan error, 1)
+	go func() { done <- l.close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-l.failed:
+	}
+	limit := time.NewTimer(l.o.StallAfter)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.C:
+		return fmt.Errorf("%w; the log's files stay open until the process ends", *l.failure.Load())
+	}
+}
+
+func (l *Log) close() error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
 	if l.closed.Load() {
@@ -617,13 +635,23 @@ func (l *Log) Close() error {
 	return errors.Join(err, l.db.Close(), l.data.close())
 }
 
-// write runs a write under a watchdog. A write that hangs is not given up: it
-// may still land, so there is no answer to it but the end of the process.
+// write runs a write under a watchdog, and counts it.
 func (l *Log) write(what string, fn func() error) error {
+	began := time.Now()
+	if err := l.watched(what, fn); err != nil {
+		return err
+	}
+	l.count.writes.Add(1)
+	l.count.writeNanos.Add(uint64(time.Since(began)))
+	return nil
+}
+
+// watched runs what changes files under a watchdog. What hangs is not given up:
+// it may still land, so there is no answer to it but the end of the process.
+func (l *Log) watched(what string, fn func() error) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
-	began := time.Now()
 	watch := time.AfterFunc(l.o.StallAfter, func() {
 		_ = l.fail(fmt.Errorf("disk: %s hangs for %s", what, l.o.StallAfter))
 	})
@@ -631,8 +659,6 @@ func (l *Log) write(what string, fn func() error) error {
 	if err := guarded(fn); err != nil {
 		return l.fail(fmt.Errorf("disk: %s: %w", what, err))
 	}
-	l.count.writes.Add(1)
-	l.count.writeNanos.Add(uint64(time.Since(began)))
 	return l.usable()
 }
 
@@ -647,9 +673,14 @@ func guarded(fn func() error) (err error) {
 }
 
 // fail stops the log for good, tells the owner once, and returns the failure.
+// What fails since the files are closed is no failure.
 func (l *Log) fail(err error) error {
+	if l.closed.Load() && l.failure.Load() == nil {
+		return ErrClosed
+	}
 	l.failOnce.Do(func() {
 		l.failure.Store(&err)
+		close(l.failed)
 		l.o.Log.Error("the log has failed", zap.String("path", l.path), zap.Error(err))
 		l.o.Fatal(err)
 	})

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,15 +30,17 @@ type fenced interface {
 // outbound is the replicated queue as this node's queue manager sees it. It
 // meets queue.Spool and remote.Router.
 type outbound struct {
-	replica  fenced
-	node     string
-	hostname string
-	log      *zap.Logger
-	retry    queue.RetryPolicy // overrides of this node; zero fields: none
-	epoch    atomic.Uint64     // this node's session as of the applied state
-	routes   atomic.Pointer[routeTable]
-	owners   atomic.Pointer[spool.Owners]
-	leaving  atomic.Bool // this node is drained: others will have its entries
+	replica   fenced
+	node      string
+	hostname  string
+	log       *zap.Logger
+	retry     queue.RetryPolicy // overrides of this node; zero fields: none
+	epoch     atomic.Uint64     // this node's session as of the applied state
+	rerouting sync.Mutex        // orders those who read the routes
+	routes    atomic.Pointer[routeTable]
+	rerouted  atomic.Bool // and the manager has not been told yet
+	owners    atomic.Pointer[spool.Owners]
+	leaving   atomic.Bool // this node is drained: others will have its entries
 }
 
 // waiting converts a queue entry.
@@ -343,6 +346,12 @@ func (t *routeTable) hop(domain string) string {
 // feed tells the queue manager what a commit did to the queue. It runs on the
 // apply goroutine and does not block.
 func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
+	if c.Directory {
+		// Mail that is accepted after a route was set goes by it.
+		if err := o.reroute(); err != nil {
+			o.log.Error("cannot read the routes", zap.Error(err))
+		}
+	}
 	mine := o.epoch.Load()
 	if len(c.Queued) > 0 && mine != 0 && !o.leaving.Load() {
 		add := make([]queue.Waiting, 0, len(c.Queued))
@@ -368,12 +377,33 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 	}
 }
 
+// reroute reads the routes again.
+func (o *outbound) reroute() error {
+	o.rerouting.Lock()
+	defer o.rerouting.Unlock()
+	routes := routeTable{}
+	err := o.replica.View(func(v spool.View) error {
+		all, err := v.Routes()
+		for _, r := range all {
+			routes[r.Domain] = r.Target
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if old := o.routes.Load(); old == nil || !maps.Equal(*old, routes) {
+		o.routes.Store(&routes)
+		o.rerouted.Store(true)
+	}
+	return nil
+}
+
 // refresh reads what feed and Route go by: this node's session, the routes and
 // the retry policy. What arrives between the store of a new epoch and the
 // Reset is found by the scan that Reset makes.
 func (o *outbound) refresh(m *queue.Manager) error {
 	var settings *pb.Settings
-	routes := routeTable{}
 	var epoch uint64
 	var owners spool.Owners
 	var leaving bool
@@ -391,23 +421,20 @@ func (o *outbound) refresh(m *queue.Manager) error {
 		if ok {
 			epoch = s.Epoch
 		}
-		if settings, err = v.Settings(); err != nil {
-			return err
-		}
-		all, err := v.Routes()
-		for _, r := range all {
-			routes[r.Domain] = r.Target
-		}
+		settings, err = v.Settings()
 		return err
 	})
+	if err == nil {
+		err = o.reroute()
+	}
 	if err != nil {
 		return err
 	}
-	old, before := o.routes.Swap(&routes), o.owners.Swap(&owners)
+	before := o.owners.Swap(&owners)
 	left := o.leaving.Swap(leaving) != leaving
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
-	if moved || old == nil || !maps.Equal(*old, routes) {
+	if rerouted := o.rerouted.Swap(false); moved || rerouted {
 		m.Reset()
 	}
 	return nil

@@ -112,3 +112,20 @@ func TestSettleOvertaken(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []queue.Taken{queue.Stale}, taken)
 }
+
+// Mail that is accepted behind a route goes by it, though nothing else has been
+// read again yet.
+func TestRouteHoldsForWhatFollows(t *testing.T) {
+	w := newOutboundWorld(t)
+	m := queue.New(queue.Config{Spool: w.outbound, Log: zap.NewNop()})
+	require.NoError(t, w.refresh(m))
+	require.Empty(t, w.hop("example.org"))
+	res, err := propose(t.Context(), w.replica, spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "example.org", Target: "smtp:hop"}})
+	require.NoError(t, err)
+	require.Equal(t, pb.Code_OK, res.Code, res.Text)
+	w.feed(m, spool.Changes{Directory: true})
+	require.Equal(t, "smtp:hop", w.hop("example.org"))
+	require.True(t, w.rerouted.Load(), "what waits is sorted again")
+	require.NoError(t, w.refresh(m))
+	require.False(t, w.rerouted.Load())
+}

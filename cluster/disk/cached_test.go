@@ -19,7 +19,8 @@ import (
 // pages for written that are not.
 type cached struct {
 	mu    sync.Mutex
-	pages map[string]map[int64]*cachedPage // of each file, those that are not on the disk
+	pages map[uint64]map[int64]*cachedPage // of each file, by inode, those that are not on the disk
+	write func() error                     // before each write
 	sync  func() error                     // before each sync
 }
 
@@ -30,27 +31,46 @@ type cachedPage struct {
 
 type cachedFile struct {
 	*os.File
-	d *cached
+	d     *cached
+	inode uint64
 }
 
 var errKilled = errors.New("killed")
 
 func (d *cached) open(path string) (segmentFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	return &cachedFile{f, d}, err
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &cachedFile{f, d, inode(st)}, nil
 }
 
+func inode(st os.FileInfo) uint64 { return st.Sys().(*syscall.Stat_t).Ino }
+
 func (f *cachedFile) WriteAt(b []byte, at int64) (int, error) {
+	if f.d.write != nil {
+		if err := f.d.write(); err != nil {
+			n, _ := f.writeAt(b[:len(b)/2], at)
+			return n, err
+		}
+	}
+	return f.writeAt(b, at)
+}
+
+func (f *cachedFile) writeAt(b []byte, at int64) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
-	name := filepath.Base(f.Name())
 	if f.d.pages == nil {
-		f.d.pages = map[string]map[int64]*cachedPage{}
+		f.d.pages = map[uint64]map[int64]*cachedPage{}
 	}
-	if f.d.pages[name] == nil {
-		f.d.pages[name] = map[int64]*cachedPage{}
+	if f.d.pages[f.inode] == nil {
+		f.d.pages[f.inode] = map[int64]*cachedPage{}
 	}
-	all := f.d.pages[name]
+	all := f.d.pages[f.inode]
 	for p := at / segmentAlign; p*segmentAlign < at+int64(len(b)); p++ {
 		if all[p] == nil {
 			old := make([]byte, segmentAlign)
@@ -72,7 +92,7 @@ func (f *cachedFile) Sync() error {
 	if errors.Is(err, errKilled) {
 		return err
 	}
-	all := f.d.pages[filepath.Base(f.Name())]
+	all := f.d.pages[f.inode]
 	for p, one := range all {
 		if err == nil && one.dirty {
 			delete(all, p)
@@ -82,20 +102,30 @@ func (f *cachedFile) Sync() error {
 	return err
 }
 
-// powerFails leaves what is on the disk only.
-func (d *cached) powerFails(t *testing.T, dir string) {
-	for name, all := range d.pages {
+// powerFails returns what the disk has of a directory, and of each page that was
+// not synced, what keep says.
+func (d *cached) powerFails(t *testing.T, dir string, keep func() bool) string {
+	to := crash(t, dir)
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, one := range files {
+		st, err := one.Info()
+		require.NoError(t, err)
+		all := d.pages[inode(st)]
 		if len(all) == 0 {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+		f, err := os.OpenFile(filepath.Join(to, one.Name()), os.O_WRONLY, 0)
 		require.NoError(t, err)
-		for p, one := range all {
-			_, err = f.WriteAt(one.disk, p*segmentAlign)
-			require.NoError(t, err)
+		for p, page := range all {
+			if !keep() {
+				_, err = f.WriteAt(page.disk, p*segmentAlign)
+				require.NoError(t, err)
+			}
 		}
 		require.NoError(t, f.Close())
 	}
+	return to
 }
 
 // A log that was opened has on the disk what it says it has, though its last
@@ -117,8 +147,7 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 			disk.sync = nil
 			l = openLog(t, dir, change)
 			require.Equal(t, [2]uint64{1, 6}, span(t, l))
-			lost := crash(t, dir)
-			disk.powerFails(t, lost)
+			lost := disk.powerFails(t, dir, func() bool { return false })
 			l = openLog(t, lost, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
 			require.Equal(t, [2]uint64{1, 6}, span(t, l))
 			requireEntry(t, l, large(5, 6000))

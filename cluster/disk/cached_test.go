@@ -22,6 +22,7 @@ type cached struct {
 	pages map[uint64]map[int64]*cachedPage // of each file, by inode, those that are not on the disk
 	write func() error                     // before each write
 	sync  func() error                     // before each sync
+	read  func()                           // before each read
 }
 
 type cachedPage struct {
@@ -61,6 +62,13 @@ func (f *cachedFile) WriteAt(b []byte, at int64) (int, error) {
 	return f.writeAt(b, at)
 }
 
+func (f *cachedFile) ReadAt(b []byte, at int64) (int, error) {
+	if f.d.read != nil {
+		f.d.read()
+	}
+	return f.File.ReadAt(b, at)
+}
+
 func (f *cachedFile) writeAt(b []byte, at int64) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
@@ -74,7 +82,7 @@ func (f *cachedFile) writeAt(b []byte, at int64) (int, error) {
 	for p := at / segmentAlign; p*segmentAlign < at+int64(len(b)); p++ {
 		if all[p] == nil {
 			old := make([]byte, segmentAlign)
-			_, _ = f.ReadAt(old, p*segmentAlign)
+			_, _ = f.File.ReadAt(old, p*segmentAlign)
 			all[p] = &cachedPage{disk: old}
 		}
 		all[p].dirty = true
@@ -155,9 +163,30 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 	}
 }
 
+// What is read from old files, on a disk that is slow, keeps nobody from writing.
+func TestWritesDoNotWaitForReads(t *testing.T) {
+	disk := &cached{}
+	l := openLog(t, t.TempDir(), func(o *LogOptions) {
+		o.openSegment, o.CacheBytes, o.segmentBytes, o.StallAfter = disk.open, 1, 64<<10, 5*time.Second
+	})
+	for i := range uint64(20) {
+		require.NoError(t, l.StoreLog(large(i+1, 10000)))
+	}
+	reads, release, done := make(chan struct{}, 1), make(chan struct{}), make(chan error)
+	disk.read = func() { reads <- struct{}{}; <-release }
+	go func() { done <- l.GetLog(1, &raft.Log{}) }()
+	<-reads
+	for i := uint64(20); i < 40; i++ {
+		require.NoError(t, l.StoreLog(large(i+1, 10000)))
+	}
+	_ = l.Metrics()
+	close(release)
+	require.NoError(t, <-done)
+}
+
 // A node can stop though its disk does not answer.
 func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
-	for _, what := range []string{"a write", "close itself"} {
+	for what, says := range map[string]string{"a write": "hangs for 50ms", "close itself": "hangs for 50ms", "a read": "a read of its files hangs"} {
 		t.Run(what, func(t *testing.T) {
 			var f failures
 			disk := &cached{}
@@ -167,15 +196,22 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 			require.NoError(t, l.StoreLog(large(1, 10)))
 			release, hangs := make(chan struct{}), make(chan struct{})
 			done := make(chan error, 1)
-			if what == "a write" {
+			switch what {
+			case "a write":
 				disk.sync = func() error { close(hangs); <-release; return nil }
 				go func() { done <- l.StoreLog(large(2, 10)) }()
 				<-hangs
-			} else {
+			case "a read":
+				require.NoError(t, l.StoreLog(large(2, 10000)))
+				l.cache.remove(0, 2)
+				disk.read = func() { close(hangs); <-release }
+				go func() { done <- l.GetLog(2, &raft.Log{}) }()
+				<-hangs
+			default:
 				l.db = &spyBackend{backend: l.db, store: func() error { <-release; return nil }}
 				done <- nil
 			}
-			require.ErrorContains(t, l.Close(), "hangs for 50ms")
+			require.ErrorContains(t, l.Close(), says)
 			close(release)
 			<-done
 		})

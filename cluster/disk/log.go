@@ -601,18 +601,21 @@ func (l *Log) Guard(index, term uint64) error {
 }
 
 // Close closes the log. Raft must have been shut down before. It does not wait
-// for a disk that hangs: once the log has failed and nothing ends, it returns
-// an error and leaves the files open, which only the end of the process closes.
+// for a disk that hangs for longer than a few times StallAfter: it returns an
+// error and leaves the files open, which only the end of the process closes.
 func (l *Log) Close() error {
 	done := make(chan error, 1)
 	go func() { done <- l.close() }()
+	limit := time.NewTimer(3 * l.o.StallAfter) // for a write, what it waits for, and the files
+	defer limit.Stop()
 	select {
 	case err := <-done:
 		return err
+	case <-limit.C:
+		return errors.New("disk: the log can not be closed: a read of its files hangs; they stay open until the process ends")
 	case <-l.failed:
+		limit.Reset(l.o.StallAfter)
 	}
-	limit := time.NewTimer(l.o.StallAfter)
-	defer limit.Stop()
 	select {
 	case err := <-done:
 		return err

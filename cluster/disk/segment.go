@@ -37,7 +37,7 @@ type segments struct {
 	buf []byte // of append
 	seq uint64 // of the newest frame
 
-	mu    sync.RWMutex // held for reading while data is read: no file is reused under a reader
+	mu    sync.RWMutex // never held while the disk works: append needs it
 	files map[uint64]*segment
 	cur   *segment // what append goes on with; also in files
 	spare []string // paths
@@ -62,6 +62,8 @@ type segment struct {
 	dirty bool     // written since the last sync
 	top   uint64   // highest index of an entry that has its data here for bbolt
 	seq   uint64   // of its newest frame
+
+	reads sync.RWMutex // held for reading while data is read: no file is reused under a reader
 }
 
 // place is where an entry's data lies.
@@ -171,41 +173,54 @@ func (s *segments) seen(p place, index uint64) error {
 
 // tidy makes spare files of those that hold nothing. All frames are in bbolt.
 func (s *segments) tidy() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.recycle(func(one *segment) bool { return one != s.cur && one.top == 0 })
 }
 
 // release gives back the files whose frames are in bbolt, as far as their data
 // belongs to entries up to index only, which the log has deleted.
 func (s *segments) release(index uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.recycle(func(one *segment) bool { return one != s.cur && one.top <= index && one.seq <= s.moved })
 }
 
-// recycle needs mu.
+// recycle calls which with mu held.
 func (s *segments) recycle(which func(*segment) bool) error {
 	var gone []*segment
+	s.mu.Lock()
 	for _, one := range s.files {
 		if which(one) {
 			gone = append(gone, one)
+			delete(s.files, one.id)
 		}
 	}
+	s.mu.Unlock()
 	slices.SortFunc(gone, func(a, b *segment) int { return cmp.Compare(a.id, b.id) })
 	var err error
 	for _, one := range gone {
-		delete(s.files, one.id)
-		err = errors.Join(err, one.f.Close())
-		if len(s.spare) >= s.spares {
-			err = errors.Join(err, os.Remove(one.path))
-			continue
-		}
-		to := s.name(sparePrefix, one.id)
-		err = errors.Join(err, os.Rename(one.path, to))
-		s.spare = append(s.spare, to)
+		err = errors.Join(err, s.giveBack(one))
 	}
 	return err
+}
+
+// giveBack makes a spare file of a segment that nobody finds any more, when its
+// last reader is done.
+func (s *segments) giveBack(one *segment) error {
+	one.reads.Lock()
+	defer one.reads.Unlock()
+	err := one.f.Close()
+	s.mu.RLock()
+	enough := len(s.spare) >= s.spares
+	s.mu.RUnlock()
+	if enough {
+		return errors.Join(err, os.Remove(one.path))
+	}
+	to := s.name(sparePrefix, one.id)
+	if err = errors.Join(err, os.Rename(one.path, to)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spare = append(s.spare, to)
+	return nil
 }
 
 // fill makes spare files ahead of time.
@@ -396,11 +411,14 @@ var errReused = errors.New("disk: the segment was given back")
 // read returns the data at a place.
 func (s *segments) read(p place) ([]byte, error) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
 	one := s.files[p.segment]
 	if one == nil {
+		s.mu.RUnlock()
 		return nil, errReused
 	}
+	one.reads.RLock() // does not wait: who locks it has taken it out of files
+	s.mu.RUnlock()
+	defer one.reads.RUnlock()
 	if int64(p.size) > s.size {
 		return nil, errSeal
 	}
@@ -427,12 +445,15 @@ func (s *segments) bytes() int64 {
 
 func (s *segments) close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var err error
-	for _, one := range s.files {
-		err = errors.Join(err, one.f.Close())
-	}
+	all := s.files
 	s.files, s.cur = nil, nil
+	s.mu.Unlock()
+	var err error
+	for _, one := range all {
+		one.reads.Lock()
+		err = errors.Join(err, one.f.Close())
+		one.reads.Unlock()
+	}
 	return err
 }
 

@@ -77,6 +77,7 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_pop3_connections_total", "POP3 connections accepted.", int64(s.Connections.Load()), "listener", l.Addr().String())
 			gauge(out, "relay_pop3_sessions", "POP3 sessions that hold a maildrop.", float64(s.LoggedIn.Load()), "listener", l.Addr().String())
 			counterOf(out, "relay_pop3_logins_total", "POP3 logins.", int64(s.Logins.Load()), "listener", l.Addr().String())
+			counterOf(out, "relay_pop3_panics_total", "POP3 sessions that ended by a fault of the server.", int64(s.Panics.Load()), "listener", l.Addr().String())
 			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused by a lock.", int64(s.InUse.Load()), "listener", l.Addr().String())
 		}
 	}

@@ -123,6 +123,7 @@ func (c *conn) exempt() bool {
 func (c *conn) rescue() {
 	if r := recover(); r != nil {
 		c.partial = true // no last words after who knows what
+		c.srv.stats.Panics.Add(1)
 		c.log("panic", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 	}
 }

@@ -116,6 +116,7 @@ type Stats struct {
 	Autologouts   atomic.Uint64
 	Lost          atomic.Uint64 // sessions cut because the maildrop was lost
 	Temporary     atomic.Uint64 // [SYS/TEMP] answers
+	Panics        atomic.Uint64 // sessions that ended by a fault of the server
 }
 
 // ErrServerClosed is returned by Serve on a server that was shut down before.

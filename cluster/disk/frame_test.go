@@ -102,12 +102,24 @@ func TestForeignFrames(t *testing.T) {
 	l = openLog(t, crash(t, dir))
 	require.Equal(t, [2]uint64{1, 1}, span(t, l))
 
-	// Nor is a file whose first page was not written before the power failed.
+	// A file bears its name only with its own first page in it.
 	dir = t.TempDir()
+	require.NoError(t, openLog(t, dir).Close())
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "data-0000000000000002"), b, 0o600))
-	l = openLog(t, dir)
-	require.Equal(t, [2]uint64{0, 0}, span(t, l))
+	_, err = OpenLog(dir, LogOptions{GrowTo: -1})
+	require.ErrorIs(t, err, errSeal)
+}
+
+// A new raft.db would have no votes, and a node that forgot its vote votes twice.
+func TestLostBoltIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir)
 	require.NoError(t, l.StoreLog(large(1, 10)))
+	require.NoError(t, l.Close())
+	require.NoError(t, os.Remove(filepath.Join(dir, "raft.db")))
+	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	require.ErrorIs(t, err, errSeal)
+	require.ErrorContains(t, err, "join anew")
 }
 
 // An identifier is never used twice, or a position could mean another file.

@@ -51,6 +51,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
+	c.refusals(out)
 	c.screen(out)
 	c.queue(out)
 	c.spool(out)
@@ -81,6 +82,14 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused by a lock.", int64(s.InUse.Load()), "listener", l.Addr().String())
 		}
 	}
+}
+
+func (c *nodeCollector) refusals(out chan<- prometheus.Metric) {
+	s := &c.n.refusals.stats
+	counterOf(out, "relay_refusals_checked_total", "Permanent refusals that were looked at again on an up-to-date replica.", s.Found.Load())
+	counterOf(out, "relay_refusals_wrong_total", "Of these, not refused then.", s.Wrong.Load())
+	counterOf(out, "relay_refusals_deferred_total", "Of these, put off because the replica could not be brought up to date in time.", s.Unsure.Load())
+	counterOf(out, "relay_refusal_reads_total", "Reads that brought the replica up to date for refusals; many share one.", s.Reads.Load())
 }
 
 func (c *nodeCollector) screen(out chan<- prometheus.Metric) {

@@ -63,6 +63,7 @@ type Node struct {
 	drops     *maildrops
 	meters    *smtp.Meters // of all SMTP listeners
 	throttle  *throttle
+	refusals  *refusals
 	grey      *greylist
 	filters   []filter
 	outbound  *outbound
@@ -185,6 +186,7 @@ func (n *Node) build() error {
 	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
+	n.refusals = newRefusals(n.cluster, n.log)
 	n.grey = newGreylist(n.cluster, n.log)
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
 		return err
@@ -197,7 +199,7 @@ func (n *Node) build() error {
 	}
 	n.starts = newStarts()
 	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
-	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.log)
+	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
 	n.drops.folders = folders(n.conf.Folders)
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
@@ -220,7 +222,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	}
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
-		Spool: n.outbound, Agent: &boxes{n.agent, n.cluster}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
+		Spool: n.outbound, Agent: &boxes{n.agent, n.refusals}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})
 	return nil

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -57,7 +58,10 @@ func (n *Node) submit(ctx context.Context, sender string, recipients []string, m
 	}}
 	receipt := &admin.Receipt{Node: n.conf.Node.ID, Dialogue: []string{fmt.Sprintf("MAIL FROM:<%s>: 250 2.1.0 Ok", sender)}}
 	for _, address := range recipients {
-		one := n.takeRecipient(env, address)
+		one, err := n.takeRecipient(ctx, env, address)
+		if err != nil {
+			return nil, err
+		}
 		receipt.Recipients = append(receipt.Recipients, one)
 		receipt.Dialogue = append(receipt.Dialogue, fmt.Sprintf("RCPT TO:<%s>: %s", address, one.Reply))
 	}
@@ -83,21 +87,25 @@ func (n *Node) submit(ctx context.Context, sender string, recipients []string, m
 	return receipt, nil
 }
 
-// takeRecipient is RCPT for the admin API.
-func (n *Node) takeRecipient(env *envelope, address string) admin.ReceiptRecipient {
-	r := rcpt{address: strings.TrimSpace(address)}
-	err := n.cluster.View(func(v spool.View) (err error) {
-		if r.address, err = qualify(v, r.address); err != nil {
+// takeRecipient is RCPT for the admin API. It fails where nobody can tell whether
+// the recipient is there.
+func (n *Node) takeRecipient(ctx context.Context, env *envelope, address string) (admin.ReceiptRecipient, error) {
+	var r rcpt
+	err := n.refusals.rule(ctx, func(v spool.View) (err error) {
+		if r.address, err = qualify(v, strings.TrimSpace(address)); err != nil {
 			return err
 		}
 		r.targets, _, err = resolve(v, r.address)
 		return err
 	})
-	if err != nil {
-		return admin.ReceiptRecipient{Address: address, Reply: mapError(err).Error()}
+	switch {
+	case errors.Is(err, errUnsure):
+		return admin.ReceiptRecipient{}, admin.NoQuorum(err.Error())
+	case err != nil:
+		return admin.ReceiptRecipient{Address: address, Reply: mapError(err).Error()}, nil
 	}
 	env.rcpts = append(env.rcpts, r)
-	return admin.ReceiptRecipient{Address: address, Accepted: true, Reply: "250 2.1.5 Ok"}
+	return admin.ReceiptRecipient{Address: address, Accepted: true, Reply: "250 2.1.5 Ok"}, nil
 }
 
 // counter counts what it hands on.

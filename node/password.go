@@ -137,17 +137,23 @@ const (
 // counted once more.
 var errWrongAgain = fmt.Errorf("%w, as before", smtp.ErrCredentials)
 
-// login verifies the password that somebody at from gives for user, by a
-// mechanism. The account is a, nil where there is none; that of a disabled one is
-// wrong. Where the same network has tried the same in the last hour, by other
-// mechanisms only, it is wrongAgain. To repeat a wrong password tells nobody
-// anything and costs no hashing.
-func (p *passwords) login(ctx context.Context, from netip.Addr, mechanism, user string, a *pb.Account, secret string) (verdict, error) {
-	guess := p.guess(from, user, a, secret)
-	if v, known := p.repeated(guess, mechanism); known {
+// login is one attempt to log in by a password.
+type login struct {
+	from         netip.Addr
+	mechanism    string
+	user, secret string // as the client gave them
+}
+
+// login verifies a password. The account is a, nil where there is none; that of a
+// disabled one is wrong. Where the same network has tried the same in the last
+// hour, by other mechanisms only, it is wrongAgain. To repeat a wrong password
+// tells nobody anything and costs no hashing.
+func (p *passwords) login(ctx context.Context, try login, a *pb.Account) (verdict, error) {
+	guess := p.guess(try, a)
+	if v, known := p.repeated(guess, try.mechanism); known {
 		return v, nil
 	}
-	ok, err := p.verify(ctx, a, secret)
+	ok, err := p.verify(ctx, a, try.secret)
 	switch {
 	case err != nil:
 		return wrong, err
@@ -159,17 +165,25 @@ func (p *passwords) login(ctx context.Context, from netip.Addr, mechanism, user 
 	if len(p.wrong) >= rememberMax {
 		clear(p.wrong)
 	}
-	p.wrong[guess] = mistake{time.Now().Add(wrongFor), []string{mechanism}}
+	p.wrong[guess] = mistake{time.Now().Add(wrongFor), []string{try.mechanism}}
 	return wrong, nil
 }
 
-func (p *passwords) guess(from netip.Addr, user string, a *pb.Account, secret string) (d [32]byte) {
+// forget takes back that a password was found wrong.
+func (p *passwords) forget(try login, a *pb.Account) {
+	guess := p.guess(try, a)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.wrong, guess)
+}
+
+func (p *passwords) guess(try login, a *pb.Account) (d [32]byte) {
 	h := hmac.New(sha256.New, p.key[:])
 	if a == nil {
-		a = &pb.Account{Address: canonical(user)}
+		a = &pb.Account{Address: canonical(try.user)}
 	}
-	account := p.digest(a, secret)
-	fmt.Fprintf(h, "wrong\x00%s\x00%s", network(from), account[:])
+	account := p.digest(a, try.secret)
+	fmt.Fprintf(h, "wrong\x00%s\x00%s", network(try.from), account[:])
 	h.Sum(d[:0])
 	return d
 }

@@ -40,7 +40,7 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 		}
 	}
 
-	s := &session{receiver: &receiver{replica: w, passwords: w.drops.passwords, throttle: w.drops.throttle}, peer: &smtp.Peer{Remote: home}}
+	s := &session{receiver: &receiver{replica: w, passwords: w.drops.passwords, throttle: w.drops.throttle, refusals: w.drops.refusals}, peer: &smtp.Peer{Remote: home}}
 	n := &Node{throttle: w.drops.throttle, meters: smtp.NewMeters(smtp.Limits{})}
 	submit := func(mechanism, secret string) time.Duration {
 		s.peer.Mechanism = mechanism
@@ -88,7 +88,7 @@ func TestSameWrongPasswordIsNotHashed(t *testing.T) {
 	p, err := newPasswords()
 	require.NoError(t, err)
 	for _, a := range []*pb.Account{nil, {Address: "a@example.test", Password: p.decoy}} {
-		v, err := p.login(t.Context(), home.Addr(), "USER", "a", a, "old")
+		v, err := p.login(t.Context(), login{home.Addr(), "USER", "a", "old"}, a)
 		require.NoError(t, err)
 		require.Equal(t, wrong, v)
 	}
@@ -98,12 +98,12 @@ func TestSameWrongPasswordIsNotHashed(t *testing.T) {
 	cancel()
 	for _, a := range []*pb.Account{nil, {Address: "a@example.test", Password: p.decoy}} {
 		for mechanism, want := range map[string]verdict{"USER": wrong, "PLAIN": wrongAgain} {
-			v, err := p.login(ctx, home.Addr(), mechanism, "a", a, "old")
+			v, err := p.login(ctx, login{home.Addr(), mechanism, "a", "old"}, a)
 			require.NoError(t, err)
 			require.Equal(t, want, v)
 		}
 	}
-	_, err = p.login(ctx, home.Addr(), "USER", "a", nil, "other")
+	_, err = p.login(ctx, login{home.Addr(), "USER", "a", "other"}, nil)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -113,7 +113,7 @@ func TestWrongPasswordIsForgotten(t *testing.T) {
 		p, err := newPasswords()
 		require.NoError(t, err)
 		try := func(mechanism string) verdict {
-			v, err := p.login(t.Context(), home.Addr(), mechanism, "a", nil, "old")
+			v, err := p.login(t.Context(), login{home.Addr(), mechanism, "a", "old"}, nil)
 			require.NoError(t, err)
 			return v
 		}

@@ -26,6 +26,7 @@ type maildrops struct {
 	node        string
 	passwords   *passwords
 	throttle    *throttle
+	refusals    *refusals
 	log         *zap.Logger
 	folders     map[string]*folder.Folder // by account; set before the first login
 
@@ -44,9 +45,9 @@ type maildrops struct {
 	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
 }
 
-func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, log *zap.Logger) *maildrops {
+func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, f *refusals, log *zap.Logger) *maildrops {
 	return &maildrops{
-		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, log: log, stir: make(chan struct{}, 1),
+		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, refusals: f, log: log, stir: make(chan struct{}, 1),
 		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, strays: map[uint64]stray{},
 		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
 	}
@@ -72,11 +73,8 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
 		return nil, err
 	}
-	account, err := lookupAccount(d.replica, user)
-	if err != nil {
-		return nil, err
-	}
-	switch v, err := d.passwords.login(ctx, p.Remote.Addr(), "pop3 "+p.Mechanism, user, account, secret); {
+	account, v, err := d.refusals.login(ctx, d.passwords, login{p.Remote.Addr(), "pop3 " + p.Mechanism, user, secret})
+	switch {
 	case err != nil:
 		return nil, err
 	case v == wrong:
@@ -110,11 +108,11 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	account, err := lookupAccount(d.replica, user)
+	account, err := d.refusals.account(ctx, user, func(a *pb.Account) bool { return !a.Disabled })
 	if err != nil {
 		return nil, err
 	}
-	if account == nil || account.Disabled {
+	if account == nil {
 		return nil, pop3.ErrAuth
 	}
 	d.throttle.succeeded(p.Remote.Addr())
@@ -122,8 +120,12 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3
 }
 
 // Disproven implements pop3.SCRAM.
-func (d *maildrops) Disproven(_ context.Context, p *pop3.Peer, _ string) {
+func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, told pop3.Verifier) error {
+	if err := d.refusals.disproven(ctx, user, &pb.ScramKeys{Salt: told.Salt, StoredKey: told.StoredKey}); err != nil {
+		return err
+	}
 	d.throttle.failed(p.Remote.Addr())
+	return pop3.ErrAuth
 }
 
 // lookupAccount finds an account by its whole address or, in the default

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"relay/cluster/spool"
 	"relay/cluster/spool/memory"
@@ -21,12 +22,13 @@ type follower struct {
 	at    uint64
 	waits int
 	reads int // of lists
+	fresh int // times it was brought up to date
 }
 
 func newFollower(t *testing.T) *follower {
 	f := &follower{lossy: newLossy(t)}
 	require.NoError(t, f.mustLogin().Close()) // the first one improves the password
-	f.drops.replica, f.later = f, true
+	f.drops.replica, f.drops.refusals, f.later = f, newRefusals(f, zap.NewNop()), true
 	for range 3 {
 		f.deliver("a: b\r\n\r\n")
 	}
@@ -43,6 +45,15 @@ func (f *follower) Frozen(fn func(spool.View, uint64) error) error {
 
 func (f *follower) WaitApplied(context.Context, uint64) error {
 	f.waits++
+	f.catchUp()
+	return nil
+}
+
+func (f *follower) Consistent(context.Context) error {
+	f.fresh++
+	if f.fail != nil {
+		return f.fail
+	}
 	f.catchUp()
 	return nil
 }

@@ -352,11 +352,13 @@ func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
 	if err := m.drops.mayAct(); err != nil {
 		return nil, err
 	}
-	account, err := lookupAccount(m.drops.replica, m.account.Address)
+	account, err := m.drops.refusals.account(ctx, m.account.Address, func(a *pb.Account) bool {
+		return !a.Disabled && a.Password == m.account.Password
+	})
 	if err != nil {
 		return nil, err
 	}
-	if account == nil || account.Disabled || account.Password != m.account.Password {
+	if account == nil {
 		return nil, pop3.ErrAuth
 	}
 	return m.drops.enter(ctx, account, &m.peer, true)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"relay/cluster/spool"
@@ -13,8 +14,8 @@ import (
 // only judges whether a mailbox may have the message: the Settle that commits the
 // verdict puts it there, in the same step. Everything else goes to remote.
 type boxes struct {
-	remote  queue.Agent
-	replica replica
+	remote   queue.Agent
+	refusals *refusals
 }
 
 // Deliver implements queue.Agent.
@@ -24,14 +25,14 @@ func (b *boxes) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 	}
 	verdicts := make([]queue.Verdict, len(job.Recipients))
 	for i := range job.Recipients {
-		verdicts[i] = b.judge(job, job.Recipients[i].N)
+		verdicts[i] = b.judge(ctx, job, job.Recipients[i].N)
 		verdicts[i].Ref, verdicts[i].At = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}, time.Now()
 	}
 	return verdicts
 }
 
-func (b *boxes) judge(job *queue.Job, n uint32) (verdict queue.Verdict) {
-	err := b.replica.View(func(v spool.View) error {
+func (b *boxes) judge(ctx context.Context, job *queue.Job, n uint32) (verdict queue.Verdict) {
+	err := b.refusals.rule(ctx, func(v spool.View) error {
 		r, ok, err := v.Recipient(spool.ID(job.ID), n)
 		if err != nil || !ok {
 			verdict = queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 the recipient is gone"}
@@ -40,25 +41,28 @@ func (b *boxes) judge(job *queue.Job, n uint32) (verdict queue.Verdict) {
 		verdict, err = judgeDrop(v, r.Drop, uint64(job.Size))
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoUser):
+		return queue.Verdict{Outcome: queue.Failed, Reply: "5.1.1 there is no such user any more"}
+	case errors.Is(err, errDisabled):
+		return queue.Verdict{Outcome: queue.Failed, Reply: "5.2.1 the mailbox is disabled"}
+	case err != nil:
 		return queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 the mailbox could not be looked at: " + err.Error()}
 	}
 	return verdict
 }
 
-// judgeDrop says what becomes of a message of a size at a mailbox.
+// judgeDrop says what becomes of a message of a size at a mailbox. That there is
+// none, or a disabled one, is errNoUser or errDisabled.
 func judgeDrop(v spool.View, d *pb.Drop, size uint64) (queue.Verdict, error) {
-	failed := func(reply string) (queue.Verdict, error) {
-		return queue.Verdict{Outcome: queue.Failed, Reply: reply}, nil
-	}
 	account, ok, err := v.Account(d.GetMailbox())
 	switch {
 	case err != nil:
 		return queue.Verdict{}, err
 	case !ok:
-		return failed("5.1.1 there is no such user any more")
+		return queue.Verdict{}, errNoUser
 	case account.Disabled:
-		return failed("5.2.1 the mailbox is disabled")
+		return queue.Verdict{}, errDisabled
 	}
 	box, _, err := v.Mailbox(account.Address)
 	if err != nil {

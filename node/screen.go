@@ -33,6 +33,7 @@ const maxField = 64 << 10
 
 var (
 	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
+	errTheirRules   = errors.New("the rules of the recipients' domains")
 	replyApart      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own"}
 )
 
@@ -237,7 +238,7 @@ func (s *screening) decide(r *verify.Result) error {
 	count.Add(1)
 	s.log.Info("message refused for its author's domain", zap.String("session", s.client.GetSession()), zap.String("remote", s.client.GetAddress()),
 		zap.Int("code", reply.Code), zap.String("found", r.Summary()))
-	return reply
+	return fmt.Errorf("%w: %w", errTheirRules, reply)
 }
 
 // beginScreen shows the beginning of the message to the screening, and takes

@@ -172,7 +172,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
 			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.Ready,
-			starts: n.starts, throttle: n.throttle, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log,
+			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,

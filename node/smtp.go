@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type receiver struct {
 	ready      func() error
 	starts     *starts
 	throttle   *throttle
+	refusals   *refusals
 	relayers   *relayers
 	grey       *greylist // nil: none
 	filters    milter.Chain
@@ -56,15 +58,15 @@ var (
 
 // NewSession implements smtp.Backend. A node that could not keep what it takes
 // sends its clients away at once.
-func (b *receiver) NewSession(_ context.Context, p *smtp.Peer) (smtp.Session, error) {
+func (b *receiver) NewSession(ctx context.Context, p *smtp.Peer) (smtp.Session, error) {
 	if err := b.ready(); err != nil {
 		r := *replyNotReady
 		r.Cause = err
 		return nil, &r
 	}
 	s := &session{receiver: b, peer: p}
-	if err := s.vouched(); err != nil {
-		return nil, mapError(err)
+	if err := s.vouched(ctx); err != nil {
+		return nil, &smtp.Reply{Code: 421, Enhanced: "4.3.0", Text: "Cannot look up who you speak for, try another node or later", Cause: err}
 	}
 	if !b.submission { // there nobody gets anywhere without a login
 		s.listed = b.screen.asks(p)
@@ -84,16 +86,16 @@ type session struct {
 
 // vouched takes over a login that a front end has seen to (XCLIENT). Who has no
 // account here, or a disabled one, is nobody.
-func (s *session) vouched() error {
+func (s *session) vouched(ctx context.Context) error {
 	if s.peer.User == "" {
 		return nil
 	}
-	account, err := lookupAccount(s.replica, canonical(s.peer.User))
+	account, err := s.refusals.account(ctx, canonical(s.peer.User), func(a *pb.Account) bool { return !a.Disabled })
 	if err != nil {
 		return err
 	}
 	s.peer.User = ""
-	if account != nil && !account.Disabled {
+	if account != nil {
 		s.account, s.peer.User = account, account.Address
 	}
 	return nil
@@ -104,11 +106,8 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 	if err := s.unhurried(ctx); err != nil {
 		return err
 	}
-	account, err := lookupAccount(s.replica, canonical(user))
-	if err != nil {
-		return err
-	}
-	switch v, err := s.passwords.login(ctx, s.peer.Remote.Addr(), "smtp "+s.peer.Mechanism, user, account, secret); {
+	account, v, err := s.refusals.login(ctx, s.passwords, login{s.peer.Remote.Addr(), "smtp " + s.peer.Mechanism, user, secret})
+	switch {
 	case err != nil:
 		return err
 	case v == wrong:
@@ -172,15 +171,23 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 		if !s.privileged() {
 			return &smtp.Reply{Code: 550, Enhanced: "5.1.7", Text: "Sender address needs a domain"}
 		}
-		if err := s.replica.View(func(v spool.View) (err error) { from, err = qualify(v, from); return err }); err != nil {
+		whole := from
+		err := s.refusals.rule(ctx, func(v spool.View) (err error) { whole, err = qualify(v, from); return err })
+		if err != nil {
 			return mapError(err)
 		}
+		from = whole
 	}
-	if err := s.stillIn(); err != nil {
-		return mapError(err)
-	}
-	if err := s.mayUse(from); err != nil {
-		return err
+	if s.who() != nil {
+		err := s.refusals.rule(ctx, func(v spool.View) error {
+			if err := s.stillIn(v); err != nil {
+				return err
+			}
+			return s.mayUse(v, from)
+		})
+		if err != nil {
+			return mapError(err)
+		}
 	}
 	account := s.who()
 	env := &envelope{sender: from, announced: announced, fixUp: s.submission || account != nil, account: account, origin: network(s.peer.Remote.Addr()).String()}
@@ -200,14 +207,12 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 // addresses with it. Who was disabled or got another password since the login is
 // sent away: a stolen password must not work for as long as a thief keeps his
 // connection.
-func (s *session) stillIn() error {
+func (s *session) stillIn(v spool.View) error {
 	login := s.who()
 	if login == nil {
 		return nil
 	}
-	var now *pb.Account
-	var there bool
-	err := s.replica.View(func(v spool.View) (err error) { now, there, err = v.Account(login.Address); return err })
+	now, there, err := v.Account(login.Address)
 	switch {
 	case err != nil:
 		return err
@@ -222,7 +227,7 @@ func (s *session) stillIn() error {
 
 // mayUse refuses a sender address that belongs to somebody else: a stolen
 // password must not speak for the whole domain.
-func (s *session) mayUse(from string) error {
+func (s *session) mayUse(v spool.View, from string) error {
 	account := s.who()
 	if account == nil || from == "" {
 		return nil
@@ -238,21 +243,19 @@ func (s *session) mayUse(from string) error {
 			return nil
 		}
 	}
-	if s.leadsHome(lower, account.Address) {
-		return nil
+	if home, err := leadsHome(v, lower, account.Address); home || err != nil {
+		return err
 	}
 	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: fmt.Sprintf("%s may not send as this address", account.Address)}
 }
 
-// leadsHome reports whether an alias leads to the session's own mailbox.
-func (s *session) leadsHome(address, mailbox string) bool {
-	home := false
-	_ = s.replica.View(func(v spool.View) error {
-		targets, _, err := resolve(v, address)
-		home = err == nil && len(targets) == 1 && targets[0].mailbox == mailbox
-		return nil
-	})
-	return home
+// leadsHome reports whether an alias leads to a mailbox and nowhere else.
+func leadsHome(v spool.View, address, mailbox string) (bool, error) {
+	targets, _, err := resolve(v, address)
+	if final(err) { // it leads nowhere
+		return false, nil
+	}
+	return len(targets) == 1 && targets[0].mailbox == mailbox, err
 }
 
 // setOptions copies the MAIL parameters that travel with the message.
@@ -281,24 +284,14 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if o != nil {
 		r.notify, r.original = o.Notify, o.ORCPT
 	}
-	err := s.replica.View(func(v spool.View) error {
-		if !strings.Contains(r.address, "@") {
-			if !s.privileged() && !strings.EqualFold(r.address, "postmaster") {
-				return errNoDomain
-			}
-			var err error
-			if r.address, err = qualify(v, r.address); err != nil {
-				return err
-			}
-		}
-		if smuggles(r.address) && !s.privileged() {
-			return replyNoRelay
+	if err := s.outright(to); err != nil {
+		return mapError(err)
+	}
+	err := s.refusals.rule(ctx, func(v spool.View) (err error) {
+		if r.address, err = qualify(v, to); err != nil {
+			return err
 		}
 		targets, local, err := resolve(v, r.address)
-		if errors.Is(err, errNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
-			r.unknown = true
-			return nil
-		}
 		if err != nil {
 			return err
 		}
@@ -314,6 +307,9 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		}
 		return s.room(v, targets)
 	})
+	if errors.Is(err, errNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
+		r.unknown, err = true, nil
+	}
 	if err != nil {
 		return mapError(err)
 	}
@@ -328,6 +324,19 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += s.weigh(&r)
+	return nil
+}
+
+// outright refuses a recipient for its form alone, whatever the directory says.
+func (s *session) outright(to string) error {
+	switch {
+	case s.privileged():
+		return nil
+	case !strings.Contains(to, "@") && !strings.EqualFold(to, "postmaster"):
+		return errNoDomain
+	case smuggles(to):
+		return replyNoRelay
+	}
 	return nil
 }
 
@@ -382,10 +391,39 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 	env.client = s.client()
 	s.screened(ctx, env)
 	id, err := s.mail.accept(ctx, env, r)
+	if errors.Is(err, errLooping) || errors.Is(err, errTheirRules) {
+		err = s.stands(ctx, env, err)
+	}
 	if err != nil {
 		return "", mapError(err)
 	}
 	return id, nil
+}
+
+// stands looks whether a whole message is refused by what its recipients still
+// lead to, and by rules that still are those of their domains.
+func (s *session) stands(ctx context.Context, env *envelope, refusal error) error {
+	if err := s.refusals.current(ctx); err != nil {
+		return err
+	}
+	return s.refusals.overruled(s.replica.View(func(v spool.View) error {
+		for i := range env.rcpts {
+			r := &env.rcpts[i]
+			targets, _, err := resolve(v, r.address)
+			if err != nil && !final(err) {
+				return err
+			}
+			policy, _, err := authPolicy(v, r.address)
+			if err != nil {
+				return err
+			}
+			same := slices.EqualFunc(targets, r.targets, func(a, b target) bool { return a.mailbox == b.mailbox && a.recipient == b.recipient })
+			if !same || env.screen != nil && env.screen.refuse != (policy == pb.AuthPolicy_AUTH_REFUSE) {
+				return errOutdated
+			}
+		}
+		return refusal
+	}))
 }
 
 func (s *session) client() *pb.Client {
@@ -422,6 +460,10 @@ func mapError(err error) error {
 		return nil
 	case errors.As(err, &r):
 		return r
+	case errors.Is(err, errUnsure):
+		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Cannot make sure just now that this is to be refused, try another node or later", Cause: err}
+	case errors.Is(err, errOutdated):
+		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "The directory was changed meanwhile, try again", Cause: err}
 	case errors.Is(err, errNoUser):
 		return replyNoUser
 	case errors.Is(err, errDisabled):

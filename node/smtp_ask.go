@@ -23,9 +23,9 @@ var (
 )
 
 // Verify implements smtp.Verifier: VRFY for addresses of local domains.
-func (s *session) Verify(_ context.Context, what string) (smtp.Member, error) {
+func (s *session) Verify(ctx context.Context, what string) (smtp.Member, error) {
 	var m smtp.Member
-	err := s.replica.View(func(v spool.View) error {
+	err := s.refusals.rule(ctx, func(v spool.View) error {
 		address, err := qualify(v, what)
 		if err != nil {
 			return err
@@ -47,9 +47,9 @@ func (s *session) Verify(_ context.Context, what string) (smtp.Member, error) {
 }
 
 // Expand implements smtp.Expander: EXPN shows where a local address leads.
-func (s *session) Expand(_ context.Context, list string) ([]smtp.Member, error) {
+func (s *session) Expand(ctx context.Context, list string) ([]smtp.Member, error) {
 	var members []smtp.Member
-	err := s.replica.View(func(v spool.View) error {
+	err := s.refusals.rule(ctx, func(v spool.View) error {
 		address, err := qualify(v, list)
 		if err != nil {
 			return err
@@ -114,7 +114,7 @@ func (s *session) StartQueue(ctx context.Context, node string) (int, error) {
 	if strings.HasPrefix(node, "#") || domain == "" {
 		return 0, replyNoNode
 	}
-	ids, err := s.deferredFor(domain, strings.HasPrefix(node, "@"))
+	ids, err := s.deferredFor(ctx, domain, strings.HasPrefix(node, "@"))
 	if err != nil {
 		return 0, mapError(err)
 	}
@@ -130,9 +130,9 @@ func (s *session) StartQueue(ctx context.Context, node string) (int, error) {
 }
 
 // deferredFor finds the messages that wait, by domain.
-func (s *session) deferredFor(domain string, below bool) (map[string][][]byte, error) {
+func (s *session) deferredFor(ctx context.Context, domain string, below bool) (map[string][][]byte, error) {
 	found := map[string][][]byte{}
-	err := s.replica.View(func(v spool.View) error {
+	err := s.refusals.rule(ctx, func(v spool.View) error {
 		route, ok, err := v.Route(domain)
 		if err != nil {
 			return err
@@ -203,4 +203,14 @@ func (s *session) ScramKeys(ctx context.Context, user string) (*smtp.ScramKeys, 
 		return nil, err
 	}
 	return smtpKeys(k), nil
+}
+
+// Disproven implements smtp.ScramAuthenticator.
+func (s *session) Disproven(ctx context.Context, user string, told *smtp.ScramKeys) error {
+	s.scram = nil
+	err := s.refusals.disproven(ctx, user, &pb.ScramKeys{Salt: told.Salt, StoredKey: told.StoredKey})
+	if err != nil {
+		return err
+	}
+	return smtp.ErrCredentials
 }

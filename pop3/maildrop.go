@@ -39,8 +39,10 @@ type SCRAM interface {
 	Verifier(ctx context.Context, p *Peer, user string) (Verifier, error)
 	// Proven is Login for a user who has just proved to know the secret.
 	Proven(ctx context.Context, p *Peer, user string) (Maildrop, error)
-	// Disproven tells of a proof that was wrong, and may wait.
-	Disproven(ctx context.Context, p *Peer, user string)
+	// Disproven tells of a proof that does not fit what Verifier returned, or
+	// what was invented in its place, and may wait. It returns what the client is
+	// to be told, as Login does: ErrAuth, or why that is not certain.
+	Disproven(ctx context.Context, p *Peer, user string, told Verifier) error
 }
 
 // Digester is what a Backend also implements in order to offer APOP, where the

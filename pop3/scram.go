@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/pbkdf2"
@@ -176,12 +177,18 @@ func (s *scramServer) check(msg string) ([]byte, bool, error) {
 	good := s.proves(given, text) && bytes.Equal(bound, want) && attrs[1] == "r="+s.nonce && !s.invented
 	c := s.conn
 	if !good {
-		s.back.Disproven(c.ctx, &c.peer, s.user)
-		return nil, false, &loginError{s.user, ErrAuth}
+		return nil, false, &loginError{s.user, s.disproven()}
 	}
 	s.proof.user = s.user
 	s.proof.enter = func(ctx context.Context) (Maildrop, error) { return s.back.Proven(ctx, &c.peer, s.user) }
 	return []byte("v=" + base64.StdEncoding.EncodeToString(sign(s.verifier.ServerKey, text))), false, nil
+}
+
+// disproven asks the Backend what a proof that did not fit is answered.
+func (s *scramServer) disproven() error {
+	ctx, cancel := s.conn.loginTime()
+	defer cancel()
+	return cmp.Or(s.back.Disproven(ctx, &s.conn.peer, s.user, s.verifier), ErrAuth)
 }
 
 func (s *scramServer) proves(proof []byte, text string) bool {

@@ -136,6 +136,20 @@ func TestMechanisms(t *testing.T) {
 	}
 }
 
+// TestProofNotJudged: where the backend can't tell whether a proof is wrong, the
+// client is not told that it is, and it is not counted against it.
+func TestProofNotJudged(t *testing.T) {
+	store := newStore()
+	store.Fail("alice", "disproven", errors.New("the keys may be old"))
+	c := dial(t, serve(t, config(store), false))
+	for range 20 {
+		var refused *pop3.ReplyError
+		require.ErrorAs(t, c.Auth(t.Context(), pop3.NewSCRAMClient("alice", "wrong", nil)), &refused)
+		require.Equal(t, "SYS/TEMP", refused.Code)
+	}
+	require.NoError(t, c.Auth(t.Context(), pop3.NewSCRAMClient("alice", "secret", nil)))
+}
+
 func TestImplicitTLS(t *testing.T) {
 	cfg := config(newStore())
 	cfg.TLS, cfg.ImplicitTLS, cfg.Trusted = serverTLS(t), true, nil

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -202,6 +203,16 @@ func TestScramWithoutBinding(t *testing.T) {
 	_, addr := start(t, ServerConfig{Backend: fullBackend{&testBackend{}}, Trusted: all})
 	c := dial(t, addr, ClientOptions{})
 	require.NoError(t, c.Auth(t.Context(), NewScramClient("ann", "secret", nil)))
+}
+
+// A wrong proof is 535 only where the Session says so.
+func TestScramDisproven(t *testing.T) {
+	srv, addr := start(t, ServerConfig{Backend: fullBackend{&testBackend{}}, Trusted: all, AuthDelay: func(netip.Addr, error) time.Duration { return 0 }})
+	for user, want := range map[string]string{"ann": "535 5.7.8", "nobody": "535 5.7.8", "eve": "454 4.7.0"} {
+		c := dial(t, addr, ClientOptions{})
+		require.ErrorContains(t, c.Auth(t.Context(), NewScramClient(user, "wrong", nil)), want)
+	}
+	require.EqualValues(t, 2, srv.Stats().AuthFailed.Load())
 }
 
 // The example of RFC 7677 section 3.

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
@@ -65,6 +66,7 @@ func channelBindings(state *tls.ConnectionState) map[string][]byte {
 // scramServer is the server's side of one exchange.
 type scramServer struct {
 	keys     func(user string) (*ScramKeys, bool, error) // false: made up
+	wrong    func(user string, told *ScramKeys) error
 	bindings map[string][]byte
 	plus     bool
 	user     *string
@@ -79,7 +81,7 @@ type scramServer struct {
 }
 
 func (c *conn) scramServer(user *string) *scramServer {
-	return &scramServer{keys: c.scramKeys, bindings: channelBindings(c.peer.TLS), user: user}
+	return &scramServer{keys: c.scramKeys, wrong: c.disproven, bindings: channelBindings(c.peer.TLS), user: user}
 }
 
 // scramKeys asks the Session. Who is not there gets keys that nobody can meet
@@ -96,6 +98,13 @@ func (c *conn) scramKeys(user string) (*ScramKeys, bool, error) {
 	}
 	fake := mac(c.srv.secret, user)
 	return &ScramKeys{fake[:16], c.cfg.ScramIterations, fake, fake}, false, nil
+}
+
+// disproven asks the Session about a proof that did not fit. It never returns nil.
+func (c *conn) disproven(user string, told *ScramKeys) error {
+	ctx, cancel := c.call()
+	defer cancel()
+	return cmp.Or(c.sess.(ScramAuthenticator).Disproven(ctx, user, told), error(ErrCredentials))
 }
 
 // Next takes the client's two messages.
@@ -190,7 +199,7 @@ func (s *scramServer) clientFinal(msg string) ([]byte, error) {
 	subtle.XORBytes(proof, proof, signature)
 	key := sha256.Sum256(proof)
 	if subtle.ConstantTimeCompare(key[:], s.stored.StoredKey) != 1 || !s.real {
-		return nil, ErrCredentials
+		return nil, s.wrong(*s.user, s.stored)
 	}
 	return []byte("v=" + base64.StdEncoding.EncodeToString(mac(s.stored.ServerKey, text))), nil
 }

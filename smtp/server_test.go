@@ -167,6 +167,17 @@ func (s fullSession) ScramKeys(_ context.Context, user string) (*ScramKeys, erro
 	return NewScramKeys("secret", []byte("salty"), 4096)
 }
 
+// Disproven takes "eve" for somebody whose keys are not known for sure.
+func (s fullSession) Disproven(_ context.Context, user string, told *ScramKeys) error {
+	switch {
+	case user == "eve":
+		return errors.New("no directory")
+	case user == "ann" && string(told.Salt) != "salty":
+		return errors.New("these are not the keys that were told")
+	}
+	return nil
+}
+
 func (s fullSession) Verify(_ context.Context, what string) (Member, error) {
 	switch what {
 	case "ann":

@@ -91,6 +91,10 @@ type Authenticator interface {
 // password.
 type ScramAuthenticator interface {
 	ScramKeys(ctx context.Context, user string) (*ScramKeys, error)
+	// Disproven hears of a proof that does not fit the keys that were told. It
+	// returns what the client is to be told, as Authenticate does: ErrCredentials,
+	// or why that is not certain.
+	Disproven(ctx context.Context, user string, told *ScramKeys) error
 }
 
 // Member is a mailbox in the answer to VRFY or EXPN.

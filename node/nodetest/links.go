@@ -71,16 +71,14 @@ func (c *link) Close() error {
 	return c.Conn.Close()
 }
 
-// set cuts or heals both directions between two nodes.
-func (l *links) set(a, b string, cut bool) {
+// set cuts or heals the connections that one node opens to another.
+func (l *links) set(from, to string, cut bool) {
 	l.mu.Lock()
 	var drop []*link
-	for _, way := range [][2]string{{a, b}, {b, a}} {
-		l.cut[way] = cut
-		for c := range l.open {
-			if cut && c.from == way[0] && c.to == way[1] {
-				drop = append(drop, c)
-			}
+	l.cut[[2]string{from, to}] = cut
+	for c := range l.open {
+		if cut && c.from == from && c.to == to {
+			drop = append(drop, c)
 		}
 	}
 	l.mu.Unlock()
@@ -90,15 +88,21 @@ func (l *links) set(a, b string, cut bool) {
 }
 
 // Isolate cuts a node off from all others; its clients still reach it.
-func (c *Cluster) Isolate(m *Member) { c.setLinks(m, true) }
+func (c *Cluster) Isolate(m *Member) { c.setLinks(m, true, true) }
+
+// Starve has a node fall behind: what the others have for it does not come, but
+// they answer what it asks. It goes on for as long as the node may be silent
+// before it stands for election (Tuning.Heartbeat).
+func (c *Cluster) Starve(m *Member) { c.setLinks(m, false, true) }
 
 // Heal joins a node to all others again.
-func (c *Cluster) Heal(m *Member) { c.setLinks(m, false) }
+func (c *Cluster) Heal(m *Member) { c.setLinks(m, false, false) }
 
-func (c *Cluster) setLinks(m *Member, cut bool) {
+func (c *Cluster) setLinks(m *Member, outward, inward bool) {
 	for _, other := range c.Nodes {
 		if other != m {
-			c.links.set(m.ID, other.ID, cut)
+			c.links.set(m.ID, other.ID, outward)
+			c.links.set(other.ID, m.ID, inward)
 		}
 	}
 }

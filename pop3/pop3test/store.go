@@ -34,7 +34,7 @@ type account struct {
 	disabled bool
 	readOnly bool
 	retain   pop3.Retention
-	fail     map[string]error // by method: login, open, commit, wake, late
+	fail     map[string]error // by method: login, disproven, open, commit, wake, late
 	next     uint64
 	mail     []stored
 	holder   *drop
@@ -180,12 +180,18 @@ func (s *Store) Proven(_ context.Context, _ *pop3.Peer, user string) (pop3.Maild
 }
 
 // Disproven implements pop3.SCRAM.
-func (s *Store) Disproven(_ context.Context, _ *pop3.Peer, user string) {
+func (s *Store) Disproven(_ context.Context, _ *pop3.Peer, user string, _ pop3.Verifier) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.find(user); a != nil {
-		a.tries++
+	a := s.find(user)
+	if a == nil {
+		return pop3.ErrAuth
 	}
+	a.tries++
+	if err := a.fail["disproven"]; err != nil {
+		return err
+	}
+	return pop3.ErrAuth
 }
 
 func (s *Store) enter(user string, proves func(*account) bool) (pop3.Maildrop, error) {

@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/pop3"
+	"relay/smtp"
+)
+
+// errUnsure takes the place of a refusal that may be wrong: this node can't tell
+// just now what the directory says. It is temporary in every protocol.
+var errUnsure = errors.New("this node can not tell whether its directory is up to date")
+
+// errOutdated takes the place of a refusal by what the directory says no more,
+// where the client has to begin anew.
+var errOutdated = errors.New("the directory was changed meanwhile")
+
+const (
+	// freshWithin bounds a read, and the wait for one.
+	freshWithin = 2 * time.Second
+	// freshEvery parts the beginnings of two reads: however many recipients are
+	// guessed at, the leader proves 200 times a second and node that it leads.
+	freshEvery = 5 * time.Millisecond
+)
+
+// refusals sees to it that what is refused for good is so: what one node has in
+// its directory another one may not have applied yet, and shows as missing. A
+// node has one for all its protocols. Its methods may be called concurrently.
+//
+// A read that began after a refusal was found serves all who wait for it, so one
+// is under way and one waits at most. Those who wait do it: there is no goroutine.
+type refusals struct {
+	replica replica
+	log     *zap.Logger
+	turn    chan struct{} // whoever reads holds it
+	last    time.Time     // a read began; who has the turn may look at it
+
+	mu   sync.Mutex
+	next *freshRead // that has not begun; nil: nobody waits for one
+
+	stats refusalStats
+}
+
+// refusalStats count what refusals cost and came to.
+type refusalStats struct {
+	Found  atomic.Int64 // refusals by what the replica showed
+	Reads  atomic.Int64 // that brought the replica up to date for them
+	Wrong  atomic.Int64 // of the refusals, what they did not survive
+	Unsure atomic.Int64 // put off, for there was no such read in time
+}
+
+type freshRead struct {
+	done chan struct{}
+	err  error
+}
+
+func newRefusals(r replica, log *zap.Logger) *refusals {
+	return &refusals{replica: r, log: log, turn: make(chan struct{}, 1)}
+}
+
+// rule has judge decide by what the replica shows, and once more, when that is up
+// to date, where it refuses for good. judge may be called twice, with different
+// views. It returns what judge said last, or an error that wraps errUnsure.
+// What is not refused costs nothing.
+func (f *refusals) rule(ctx context.Context, judge func(spool.View) error) error {
+	err := f.replica.View(judge)
+	if !final(err) {
+		return err
+	}
+	if err := f.current(ctx); err != nil {
+		return err
+	}
+	return f.overruled(f.replica.View(judge))
+}
+
+// overruled counts refusals that were none.
+func (f *refusals) overruled(err error) error {
+	if !final(err) {
+		f.stats.Wrong.Add(1)
+	}
+	return err
+}
+
+// final reports whether a client would take an error for a permanent refusal.
+func final(err error) bool {
+	if err == nil {
+		return false
+	}
+	if errors.Is(err, pop3.ErrAuth) || errors.Is(err, smtp.ErrCredentials) {
+		return true
+	}
+	r, ok := errors.AsType[*smtp.Reply](mapError(err))
+	return ok && (r.Code/100 == 5 || strings.HasPrefix(r.Enhanced, "5.")) // 459 5.7.1 of ETRN
+}
+
+// current returns when the replica shows all that was acknowledged anywhere before
+// the call. It waits for two seconds, and for four where this caller is the one
+// who reads for all others; then its error wraps errUnsure.
+func (f *refusals) current(ctx context.Context) error {
+	f.stats.Found.Add(1)
+	err := f.wait(ctx)
+	if err != nil {
+		f.stats.Unsure.Add(1)
+		return fmt.Errorf("%w: %w", errUnsure, err)
+	}
+	return nil
+}
+
+func (f *refusals) wait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, freshWithin)
+	defer cancel()
+	f.mu.Lock()
+	if f.next == nil {
+		f.next = &freshRead{done: make(chan struct{})}
+	}
+	mine := f.next
+	f.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case f.turn <- struct{}{}:
+	}
+	defer func() { <-f.turn }()
+	select {
+	case <-mine.done: // whoever had the turn before did it
+	default:
+		f.read(ctx, mine)
+	}
+	return mine.err
+}
+
+// read does a read that has not begun. The caller holds the turn. Others wait for
+// it as well, so it does not end with the caller's client.
+func (f *refusals) read(ctx context.Context, one *freshRead) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), freshWithin)
+	defer cancel()
+	defer close(one.done)
+	if d := freshEvery - time.Since(f.last); d > 0 {
+		pause := time.NewTimer(d)
+		defer pause.Stop()
+		<-pause.C
+	}
+	f.mu.Lock()
+	f.next = nil // who comes from here on waits for the next one
+	f.mu.Unlock()
+	f.last = time.Now()
+	f.stats.Reads.Add(1)
+	if one.err = f.replica.Consistent(ctx); one.err != nil {
+		f.log.Debug("no refusals: the replica is not known to be up to date", zap.Error(one.err))
+	}
+}
+
+// account finds the account that user names and that suits, on an up-to-date
+// replica before it says that there is none: then it is nil, and so is the error.
+func (f *refusals) account(ctx context.Context, user string, suits func(*pb.Account) bool) (*pb.Account, error) {
+	find := func() (*pb.Account, error) {
+		a, err := lookupAccount(f.replica, user)
+		if err != nil || a == nil || !suits(a) {
+			return nil, err
+		}
+		return a, nil
+	}
+	a, err := find()
+	if a != nil || err != nil {
+		return a, err
+	}
+	if err := f.current(ctx); err != nil {
+		return nil, err
+	}
+	if a, err = find(); a != nil {
+		f.stats.Wrong.Add(1)
+	}
+	return a, err
+}
+
+// login verifies a password against the account that user names, and where it is
+// wrong, against that account as it is now: it may be new, enabled, or have got
+// that password a moment ago. It takes as long for a user who is not there. The
+// account is of use where the verdict is right. See passwords.login.
+func (f *refusals) login(ctx context.Context, p *passwords, try login) (*pb.Account, verdict, error) {
+	account, err := lookupAccount(f.replica, canonical(try.user))
+	if err != nil {
+		return nil, wrong, err
+	}
+	v, err := p.login(ctx, try, account)
+	if err != nil || v == right {
+		return account, v, err
+	}
+	if err := f.current(ctx); err != nil {
+		p.forget(try, account) // it is not counted, so the next one is the first
+		return nil, wrong, err
+	}
+	now, err := lookupAccount(f.replica, canonical(try.user))
+	if err != nil || sameAccount(account, now) {
+		return account, v, err
+	}
+	if v, err = p.login(ctx, try, now); v == right {
+		f.stats.Wrong.Add(1)
+	}
+	return now, v, err
+}
+
+// sameAccount reports whether an account has not changed between two looks.
+func sameAccount(a, b *pb.Account) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Address == b.Address && a.Changed == b.Changed
+}
+
+// disproven judges a proof by SCRAM that did not fit the keys that user was told:
+// nil where they are the user's keys still, so that the proof was wrong. Others
+// can't be checked by it: the client has to begin anew.
+func (f *refusals) disproven(ctx context.Context, user string, told *pb.ScramKeys) error {
+	if err := f.current(ctx); err != nil {
+		return err
+	}
+	now, err := scramKeysOf(f.replica, user)
+	if err != nil {
+		return err
+	}
+	if string(now.Salt) != string(told.Salt) || string(now.StoredKey) != string(told.StoredKey) {
+		f.stats.Wrong.Add(1)
+		return errOutdated
+	}
+	return nil
+}

@@ -32,6 +32,8 @@ type Cluster struct {
 
 	store *disk.Store
 	rlog  *disk.Log
+	short atomic.Bool   // of space: the disk
+	pinch chan struct{} // it has become so
 	port  *wire.Port
 	trans transport
 	raft  *raft.Raft
@@ -103,6 +105,7 @@ func open(o Options) (*Cluster, error) {
 		beacon: newBeacon(), inflight: newInflight(), kinds: knownKinds(),
 		server:  &server{how: map[string]Handler{}},
 		reports: reports{seen: map[string]report{}},
+		pinch:   make(chan struct{}, 1),
 	}
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -185,6 +188,7 @@ func (c *Cluster) start() {
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.watchLeader(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
+	c.goRun(func() { c.reclaim(c.ctx) })
 	c.port.Start()
 	c.electSole()
 	acting, stop := context.WithCancel(c.ctx)

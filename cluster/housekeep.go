@@ -39,8 +39,8 @@ func (c *Cluster) cutOff() {
 // stay behind it, for members that lag a little, depends on their size: raft
 // counts entries, disks count octets. It returns the number now set.
 func (c *Cluster) trim(trail uint64) uint64 {
-	size := c.rlog.Bytes()
-	if size <= c.t.LogBytes {
+	size, limit := c.rlog.Bytes(), c.logLimit()
+	if size <= limit {
 		return trail
 	}
 	first, err := c.rlog.FirstIndex()
@@ -52,7 +52,7 @@ func (c *Cluster) trim(trail uint64) uint64 {
 		return trail
 	}
 	average := max(size/int64(last-first+1), 1)
-	want := min(c.t.Trailing, uint64(c.t.LogBytes/2/average)+1)
+	want := min(c.t.Trailing, uint64(limit/2/average)+1)
 	if want != trail {
 		rc := c.raft.ReloadableConfig()
 		rc.TrailingLogs = want

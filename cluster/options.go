@@ -61,6 +61,7 @@ type Tuning struct {
 	MemTable   int64         // 16 MiB
 	BlockCache int64         // 64 MiB
 	Sweep      time.Duration // 10 s
+	Reclaim    time.Duration // 10 s: how often a node whose disk is short looks for space, about
 	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
 	Tick       time.Duration // 200 ms: how often the leader looks at sessions
 	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
@@ -95,6 +96,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.MemTable, 16<<20)
 	or(&t.BlockCache, 64<<20)
 	or(&t.Sweep, 10*time.Second)
+	or(&t.Reclaim, 10*time.Second)
 	or(&t.Orphans, time.Hour)
 	or(&t.Tick, 200*time.Millisecond)
 	or(&t.Promote, 500*time.Millisecond)

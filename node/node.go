@@ -124,7 +124,7 @@ func (n *Node) open() error {
 	limits := n.conf.Storage
 	n.storage = &storage{
 		dir: n.conf.Node.DataDir, minFree: uint64(limits.MinFree), percent: uint64(limits.MinFreePercent),
-		messages: uint64(limits.MaxMessages), bytes: uint64(limits.MaxBytes), log: n.log,
+		messages: uint64(limits.MaxMessages), bytes: uint64(limits.MaxBytes), log: n.log, measure: statfs,
 	}
 	n.storage.look()
 	if err := n.openCluster(); err != nil {
@@ -312,7 +312,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	start("cluster", n.cluster.Run)
 	start("admin", n.serveAdmin)
-	start("storage", n.storage.watch)
+	start("storage", func(ctx context.Context) error { return n.storage.watch(ctx, n.cluster.SetShort) })
 	start("refresh", n.refresher)
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.handOver(ctx, n.queue) })

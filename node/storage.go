@@ -20,8 +20,10 @@ type storage struct {
 	messages uint64 // most in the spool, queue and mailboxes together; 0: no limit
 	bytes    uint64
 	log      *zap.Logger
-	full     atomic.Bool // the disk is
-	laden    atomic.Bool // the spool was, when it was looked at last
+	measure  func(dir string) (free, total uint64, err error) // statfs, except in tests
+	full     atomic.Bool                                      // the disk is
+	short    atomic.Bool                                      // it is, or will soon be
+	laden    atomic.Bool                                      // the spool was, when it was looked at last
 	free     atomic.Uint64
 	total    atomic.Uint64
 }
@@ -49,20 +51,32 @@ func (s *storage) over(r replica, size uint64) (bool, error) {
 	return laden || s.bytes > 0 && uint64(bytes)+size > s.bytes, nil
 }
 
-// look measures once.
+// look measures once. A disk is short from a quarter above the watermark on, until
+// it has half as much again: what makes space has time before mail is refused, and
+// does not stop at the first octet.
 func (s *storage) look() {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
+	free, total, err := s.measure(s.dir)
+	if err != nil {
 		s.log.Error("cannot measure free disk space", zap.String("dir", s.dir), zap.Error(err))
 		return
 	}
-	free, total := st.Bavail*uint64(st.Bsize), st.Blocks*uint64(st.Bsize)
 	s.free.Store(free)
 	s.total.Store(total)
+	mark := max(s.minFree, total/100*s.percent)
 	full := free < s.minFree || free*100 < total*s.percent
 	if was := s.full.Swap(full); was != full {
 		s.log.Warn("disk watermark crossed", zap.Bool("full", full), zap.Uint64("free", free), zap.Uint64("total", total))
 	}
+	s.short.Store(full || free < mark+mark/4 || s.short.Load() && free < mark+mark/2)
+}
+
+// statfs is what measures a disk.
+func statfs(dir string) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, err
+	}
+	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
 }
 
 // nowFull measures, and reports whether the disk has room for nothing more. An
@@ -72,12 +86,13 @@ func (s *storage) nowFull() bool {
 	return s.full.Load()
 }
 
-// watch measures every few seconds until ctx ends.
-func (s *storage) watch(ctx context.Context) error {
+// watch measures every few seconds until ctx ends, and tells short what it finds.
+func (s *storage) watch(ctx context.Context, short func(bool)) error {
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {
 		s.look()
+		short(s.short.Load())
 		select {
 		case <-ctx.Done():
 			return nil

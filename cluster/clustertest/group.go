@@ -36,7 +36,7 @@ func Quick() cluster.Tuning {
 		Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
 		CommitTimeout: 5 * time.Millisecond,
 		Lease:         1200 * time.Millisecond, Margin: 300 * time.Millisecond, Renew: 200 * time.Millisecond,
-		Tick: 50 * time.Millisecond, Promote: 100 * time.Millisecond, Sweep: time.Second,
+		Tick: 50 * time.Millisecond, Promote: 100 * time.Millisecond, Sweep: time.Second, Reclaim: 100 * time.Millisecond,
 		GrowTo: -1, MemTable: 8 << 20, BlockCache: 8 << 20,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -19,6 +20,9 @@ type batch struct {
 	busy bool             // a Scan is using it
 	hot  *hot             // of the database
 	hits []string         // keys written that hot may remember
+
+	freed   int64         // octets that DeleteSized has deleted
+	deleted *atomic.Int64 // gets them at commit
 }
 
 // keepBatch is how much of a batch's buffer is kept for the next batch.
@@ -27,11 +31,12 @@ const keepBatch = 8 << 20
 func newBatch(h *handle, fail func(error) error) *batch {
 	db := h.db
 	return &batch{
-		reader: reader{src: db, fail: fail},
-		db:     db,
-		hot:    h.hot,
-		w:      db.NewBatch(pebble.WithInitialSizeBytes(64<<10), pebble.WithMaxRetainedSizeBytes(keepBatch)),
-		over:   newOverlay(),
+		deleted: &h.s.reclaiming.deleted,
+		reader:  reader{src: db, fail: fail},
+		db:      db,
+		hot:     h.hot,
+		w:       db.NewBatch(pebble.WithInitialSizeBytes(64<<10), pebble.WithMaxRetainedSizeBytes(keepBatch)),
+		over:    newOverlay(),
 	}
 }
 
@@ -95,6 +100,7 @@ func (b *batch) DeleteSized(key []byte, size int) error {
 	op := b.w.DeleteSizedDeferred(len(key), uint32(max(size, 0)))
 	copy(op.Key, key)
 	b.over.put(op.Key, nil)
+	b.freed += int64(max(size, 0))
 	return op.Finish()
 }
 
@@ -193,6 +199,7 @@ func (b *batch) commit(m []byte) error {
 		return err
 	}
 	b.hot.end(b.hits)
+	b.deleted.Add(b.freed)
 	b.reset()
 	return nil
 }
@@ -205,6 +212,7 @@ func (b *batch) reset() {
 	b.over.reset()
 	b.w.Reset()
 	b.hits = b.hits[:0]
+	b.freed = 0
 }
 
 func (b *batch) letGoAll() {

@@ -20,7 +20,7 @@ const format = pebble.FormatValueSeparation
 const separate = 4 << 10
 
 // rewriteAge is how old a blob file must be before its garbage is collected.
-const rewriteAge = 5 * time.Minute
+const rewriteAge = time.Minute
 
 // engine returns the options of one database of the store.
 func (s *Store) engine(h *handle) *pebble.Options {
@@ -42,12 +42,13 @@ func (s *Store) engine(h *handle) *pebble.Options {
 	}
 	o.Experimental.ReadSamplingMultiplier = -1 // reads must not start compactions
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		garbage, depth := s.separation()
 		return pebble.ValueSeparationPolicy{
 			Enabled:               true,
 			MinimumSize:           separate,
-			MaxBlobReferenceDepth: 10,
+			MaxBlobReferenceDepth: depth,
 			RewriteMinimumAge:     rewriteAge,
-			TargetGarbageRatio:    0.3,
+			TargetGarbageRatio:    garbage,
 		}
 	}
 	for i := range o.Levels {
@@ -56,6 +57,7 @@ func (s *Store) engine(h *handle) *pebble.Options {
 		o.Levels[i].Compression = snappy
 	}
 	o.Levels[0].Compression = uncompressed // it is rewritten soon
+	s.o.tune(o)
 	return o
 }
 

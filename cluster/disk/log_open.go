@@ -59,8 +59,24 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	return l, nil
 }
 
-// spareSegments is how many files are kept for reuse.
-const spareSegments = 8
+// spareSegments is how many files are kept for reuse, shortSegments how many while
+// the disk is short of space.
+const (
+	spareSegments = 8
+	shortSegments = 2
+)
+
+// SetShort says whether the disk is short of space. While it is, fewer files are
+// kept for reuse, and the others are removed.
+func (l *Log) SetShort(short bool) {
+	n := spareSegments
+	if short {
+		n = shortSegments
+	}
+	if err := l.data.keepSpares(n); err != nil {
+		l.o.Log.Warn("remove spare segments", zap.Error(err))
+	}
+}
 
 // openSegments opens the files with the entries' data, finds out which entries
 // have theirs where, and gives bbolt the entries it has not got yet.

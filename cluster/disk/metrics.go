@@ -5,6 +5,7 @@ import "sync/atomic"
 type counters struct {
 	commands, batches, bytes, replayed atomic.Uint64
 	stalls, flushes, installs          atomic.Uint64
+	reclaims                           atomic.Uint64
 }
 
 // Metrics is what an operator may want to know of a store.
@@ -29,6 +30,7 @@ type Metrics struct {
 	WriteStalls    uint64
 	Installs       uint64 // snapshots received and switched to
 	Checkpoints    int    // held for sending
+	Reclaims       uint64 // times that space was made by a compaction
 }
 
 // Metrics returns the store's numbers; zeros after Close.
@@ -52,6 +54,6 @@ func (s *Store) Metrics() Metrics {
 		ReadAmp: p.ReadAmp(), Flushes: s.count.flushes.Load(), Compactions: p.Compact.Count,
 		CompactionDebt: int64(p.Compact.EstimatedDebt),
 		WriteStalls:    s.count.stalls.Load(), Installs: s.count.installs.Load(),
-		Checkpoints: s.checkpoints.len(),
+		Checkpoints: s.checkpoints.len(), Reclaims: s.count.reclaims.Load(),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
@@ -64,12 +65,14 @@ type Options struct {
 	BatchSize    int           // a batch is committed when it has this many octets, default 4 MiB
 	StallAfter   time.Duration // a disk operation that hangs this long is fatal, default 30 s
 
-	CheckpointAge  time.Duration // how long a checkpoint is sent again, default 60 s
-	CheckpointLag  uint64        // and up to how many entries behind, default 2048
-	CheckpointLife time.Duration // after this the slowest receiver is cut off, default 1 h
-	CloseWait      time.Duration // how long Close waits for readers, default 10 s
+	ReclaimFrom int64 // Reclaim does something for this many octets deleted, default 4 MiB
 
-	step func(string) // tests: called between the steps of an installation
+	CheckpointAge  time.Duration         // how long a checkpoint is sent again, default 60 s
+	CheckpointLag  uint64                // and up to how many entries behind, default 2048
+	CheckpointLife time.Duration         // after this the slowest receiver is cut off, default 1 h
+	CloseWait      time.Duration         // how long Close waits for readers, default 10 s
+	step           func(string)          // tests: called between the steps of an installation
+	tune           func(*pebble.Options) // tests: changes those of a database
 }
 
 func (o Options) withDefaults() Options {
@@ -94,6 +97,9 @@ func (o Options) withDefaults() Options {
 	if o.Fatal == nil {
 		o.Fatal = func(err error) { panic(fmt.Sprintf("disk: this node can not go on: %v", err)) }
 	}
+	if o.tune == nil {
+		o.tune = func(*pebble.Options) {}
+	}
 	if o.step == nil {
 		o.step = func(string) {}
 	}
@@ -101,6 +107,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.CacheSize, 64<<20)
 	setDefault(&o.BatchSize, 4<<20)
 	setDefault(&o.StallAfter, 30*time.Second)
+	setDefault(&o.ReclaimFrom, 4<<20)
 	setDefault(&o.CheckpointAge, time.Minute)
 	setDefault(&o.CheckpointLag, 2048)
 	setDefault(&o.CheckpointLife, time.Hour)

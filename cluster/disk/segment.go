@@ -223,6 +223,21 @@ func (s *segments) giveBack(one *segment) error {
 	return nil
 }
 
+// keepSpares sets how many unused files are kept, and removes those beyond it.
+func (s *segments) keepSpares(n int) error {
+	s.mu.Lock()
+	s.spares = n
+	keep := min(n, len(s.spare))
+	gone := slices.Clone(s.spare[keep:])
+	s.spare = s.spare[:keep]
+	s.mu.Unlock()
+	var err error
+	for _, path := range gone {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
 // fill makes spare files ahead of time.
 func (s *segments) fill(n int) error {
 	for range n {

@@ -48,12 +48,13 @@ type Store struct {
 	checkpoints checkpoints
 	installs    installs
 
-	failOnce sync.Once
-	failure  atomic.Pointer[error]
-	stop     chan struct{} // closed at failure or Close
-	stopOnce sync.Once
-	count    counters
-	buffers  buffers
+	failOnce   sync.Once
+	failure    atomic.Pointer[error]
+	stop       chan struct{} // closed at failure or Close
+	stopOnce   sync.Once
+	count      counters
+	reclaiming reclaiming
+	buffers    buffers
 }
 
 var (

@@ -327,12 +327,18 @@ func (b panickingBackend) NewSession(ctx context.Context, p *Peer) (Session, err
 
 func TestPanicEndsOneConnectionOnly(t *testing.T) {
 	b := panickingBackend{&testBackend{}}
-	s, addr := start(t, ServerConfig{Backend: b, Limits: Limits{Connections: 2}})
+	told := make(chan struct{}, 3)
+	s, addr := start(t, ServerConfig{Backend: b, Limits: Limits{Connections: 2}, Log: func(event string, _ ...any) {
+		if event == "error" {
+			told <- struct{}{}
+		}
+	}})
 	other := call(t, addr)
 	for range 3 {
 		p := call(t, addr)
 		p.say(envelope)
 		p.gone()
+		<-told // it is counted by then, which the client need not wait for
 	}
 	other.say("NOOP\r\n")
 	other.hear("250")

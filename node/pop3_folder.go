@@ -67,6 +67,9 @@ func (f *folderDrop) Close() error { return f.lock.Close() }
 // Lost implements pop3.Maildrop.
 func (f *folderDrop) Lost() <-chan struct{} { return f.lock.Lost() }
 
+// OnLost implements pop3.Caller.
+func (f *folderDrop) OnLost(fn func()) { f.lock.OnLost(fn) }
+
 // LostReason implements pop3.Maildrop.
 func (f *folderDrop) LostReason() string { return f.lock.LostReason() }
 

@@ -24,7 +24,7 @@ type slot struct {
 }
 
 // maildrop is one mailbox under the lock of one POP3 session. It meets
-// pop3.Maildrop, Live, Keeper and Delayer.
+// pop3.Maildrop, Live, Keeper, Delayer and Caller.
 type maildrop struct {
 	drops   *maildrops
 	account *pb.Account
@@ -42,6 +42,7 @@ type maildrop struct {
 	reason   string
 	mu       sync.Mutex
 	released bool
+	onLost   func() // nil: nobody has asked, or was told
 
 	applied bool // this node has applied the lock; guarded by maildrops.mu
 }
@@ -337,8 +338,26 @@ func (m *maildrop) Close() error {
 func (m *maildrop) lose(why string) {
 	m.once.Do(func() {
 		m.reason = why
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		close(m.lost)
+		if m.onLost != nil {
+			go m.onLost() // the apply goroutine waits for no session
+			m.onLost = nil
+		}
 	})
+}
+
+// OnLost implements pop3.Caller.
+func (m *maildrop) OnLost(fn func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.lost:
+		go fn()
+	default:
+		m.onLost = fn
+	}
 }
 
 // Lost implements pop3.Maildrop.

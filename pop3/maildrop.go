@@ -144,6 +144,14 @@ type Owner interface {
 	Owner() string
 }
 
+// Caller is a Maildrop that calls when it is lost, which spares each session a
+// goroutine that waits for Lost to be closed.
+type Caller interface {
+	// OnLost has fn called on a goroutine of its own when Lost is closed, or at
+	// once where it is closed already. A later call replaces fn.
+	OnLost(fn func())
+}
+
 // Reasons to lose a maildrop.
 const (
 	LostToOperator = "the lock was broken by the operator, marked messages are kept"

@@ -99,6 +99,10 @@ func (c *conn) watch(drop Maildrop) {
 	c.mu.Lock()
 	c.holding, c.locked = stop, true
 	c.mu.Unlock()
+	if d, ok := drop.(Caller); ok {
+		d.OnLost(func() { c.cutLost(stop, drop) })
+		return
+	}
 	lost := drop.Lost()
 	if lost == nil {
 		return

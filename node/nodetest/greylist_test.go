@@ -13,15 +13,21 @@ import (
 	"relay/node/admin"
 )
 
-// stranger is talkTo from an address that nobody trusts.
-func stranger(t *testing.T, addr string) *talk {
+// call connects from an address that nobody trusts.
+func call(t *testing.T, addr string) *talk {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
 	conn, err := d.Dial("tcp", addr)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	talk := &talk{t, conn, textproto.NewConn(conn)}
+	return &talk{t, conn, textproto.NewConn(conn)}
+}
+
+// stranger is talkTo from there.
+func stranger(t *testing.T, addr string) *talk {
+	t.Helper()
+	talk := call(t, addr)
 	talk.play("S: 220", "C: EHLO client.test", "S: 250")
 	return talk
 }
@@ -75,6 +81,11 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	// A node that dies between the first attempt and the retry takes nothing along.
 	require.Contains(t, try(c.Nodes[0], "three@far.example"), "450 4.7.1")
 	c.Nodes[0].Kill()
+	c.Eventually(10*time.Second, "no service after a death", func() bool {
+		d := call(t, c.Nodes[1].SMTP)
+		defer d.conn.Close()
+		return strings.HasPrefix(d.play("S: "), "220") // 421 until there is a leader
+	})
 	comesBack(c.Nodes[1], "three@far.example")
 
 	// A domain of its own mind.

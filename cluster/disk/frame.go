@@ -32,7 +32,6 @@ const (
 	entryHead  = 8 + 8 + 8 + 1 + 4 + 4
 
 	headerMagic = "rlS2"
-	formerMagic = "rlS1" // without the frame
 )
 
 // frameKey is drawn for each use of a file.
@@ -42,7 +41,7 @@ type frameKey [16]byte
 // the first frame 8, checksum 8. It is synced before the file has its name.
 type firstPage struct {
 	key   frameKey
-	first uint64 // 0: not known
+	first uint64
 }
 
 func newFrameKey() (k frameKey) {
@@ -52,16 +51,10 @@ func newFrameKey() (k frameKey) {
 
 func (h firstPage) page(id uint64) []byte {
 	b := make([]byte, 0, segmentAlign)
-	magic := headerMagic
-	if h.first == 0 {
-		magic = formerMagic
-	}
-	b = append(b, magic...)
+	b = append(b, headerMagic...)
 	b = binary.BigEndian.AppendUint64(b, id)
 	b = append(b, h.key[:]...)
-	if h.first > 0 {
-		b = binary.BigEndian.AppendUint64(b, h.first)
-	}
+	b = binary.BigEndian.AppendUint64(b, h.first)
 	b = binary.BigEndian.AppendUint64(b, xxhash.Sum64(b))
 	return b[:segmentAlign]
 }
@@ -74,9 +67,7 @@ func readHeader(f io.ReaderAt, id uint64) (h firstPage, ok bool, err error) {
 		return h, false, err
 	}
 	copy(h.key[:], b[12:])
-	if string(b[:4]) == headerMagic {
-		h.first = binary.BigEndian.Uint64(b[28:])
-	}
+	h.first = binary.BigEndian.Uint64(b[28:])
 	return h, bytes.Equal(b, h.page(id)), nil
 }
 
@@ -97,8 +88,7 @@ type frameWriter struct {
 }
 
 func (k frameKey) begin(buf []byte, seq uint64, entries, size int) *frameWriter {
-	w := &frameWriter{buf: k.head(buf, seq, entries, size), sum: k.digest()}
-	return w
+	return &frameWriter{buf: k.head(buf, seq, entries, size), sum: k.digest()}
 }
 
 func (k frameKey) head(buf []byte, seq uint64, entries, size int) []byte {
@@ -264,10 +254,7 @@ func (p position) append(b []byte) []byte {
 }
 
 func parsePosition(b []byte) (p position, err error) {
-	switch {
-	case len(b) == 24: // as it was written at first
-	case len(b) == 32 && xxhash.Sum64(b[:24]) == binary.BigEndian.Uint64(b[24:]):
-	default:
+	if len(b) != 32 || xxhash.Sum64(b[:24]) != binary.BigEndian.Uint64(b[24:]) {
 		return p, fmt.Errorf("%w: the position in the segments", errSeal)
 	}
 	return position{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])}, nil

@@ -11,8 +11,8 @@ import (
 // replay hands over the frames behind a position, oldest first, and makes the
 // segment they end in the current one. Frames up to there are in bbolt, and
 // seen was called for the data of all entries bbolt has. It is called once,
-// after load. A log that has no position yet has frames only if it was written
-// when there was none at first.
+// after load. A log has a position before it has frames; from is nil where it has
+// neither.
 func (s *segments) replay(from *position, each func(id uint64, f *foundFrame) error) error {
 	r := replayer{s: s, each: each}
 	if from != nil {
@@ -63,7 +63,7 @@ func (r *replayer) one(one *segment) error {
 		}
 		return nil
 	}
-	if !r.known && h.first > 0 {
+	if !r.known {
 		return fmt.Errorf("%w: the position in the segments is lost", errSeal)
 	}
 	// A file that was made and not written to may be back after a crash, when

@@ -184,15 +184,20 @@ func (w *work) Delete(k []byte) error {
 }
 
 // TestBurialOfADroppedAccount: both ways to empty a box end, whichever is first.
+// fill delivers n messages to alice, and returns their uids.
+func (r *replica) fill(epoch uint64, n int) (uids []uint64) {
+	for i := range n {
+		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, epoch, nil, alice), []byte("body"))
+		uids = append(uids, uint64(i+1))
+	}
+	return uids
+}
+
 func TestBurialOfADroppedAccount(t *testing.T) {
 	r := newReplica(t)
 	one := r.register("n1", "a")
 	r.user(alice)
-	var uids []uint64
-	for i := range 700 {
-		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, one, nil, alice), []byte("body"))
-		uids = append(uids, uint64(i+1))
-	}
+	uids := r.fill(one, 700)
 	token := r.lock("n1", one, "s").Token
 	require.EqualValues(t, 600, r.remove(one, token, 1, true, uids[:600]...).Count)
 	require.Equal(t, pb.Code_OK, r.do(spool.KindDropAccount, &pb.DropAccount{Address: alice}).Code)
@@ -224,11 +229,7 @@ func TestBuriedEntryDoesNotRise(t *testing.T) {
 	r := newReplica(t)
 	one := r.register("n1", "a")
 	r.user(alice)
-	var uids []uint64
-	for i := range 600 {
-		r.do(spool.KindAccept, acceptOf(spool.ID{9, byte(i >> 8), byte(i)}, one, nil, alice), []byte("body"))
-		uids = append(uids, uint64(i+1))
-	}
+	uids := r.fill(one, 600)
 	token := r.lock("n1", one, "s").Token
 	require.EqualValues(t, 600, r.remove(one, token, 1, true, uids...).Count)
 	box, _, err := r.view().Mailbox(alice)

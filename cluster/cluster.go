@@ -53,6 +53,7 @@ type Cluster struct {
 	inflight *inflight
 	joining  sync.Mutex // one membership change by a person at a time
 	kinds    [256]bool
+	version  atomic.Uint32 // of the cluster, as applied here
 
 	controlBudget, bulkBudget *semaphore.Weighted
 
@@ -134,6 +135,9 @@ func (c *Cluster) openRaft() error {
 		err = d.store.View(c.book.learn)
 	}
 	if err == nil {
+		err = d.store.View(c.learnVersion)
+	}
+	if err == nil {
 		c.raft, err = raft.NewRaft(conf, d.store, d.log, d.log, d.store.Snapshots(), c.trans)
 	}
 	if err != nil {
@@ -157,7 +161,7 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
 // start starts every goroutine but raft's own.
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
-	c.gate = newGate(c.raft, c.t, c.valid)
+	c.gate = newGate(c.raft, c.t, c.admits)
 	c.server.gate = c.gate
 	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
 	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
@@ -215,7 +219,7 @@ func (c *Cluster) newSession() *session {
 	}
 	m.Id, m.Address = c.id.Node, c.id.Advertise
 	if m.MaxCommand == 0 {
-		m.MinCommand, m.MaxCommand = 1, spool.Version
+		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
 	s.member, s.log, s.now = m, c.log, bootNow
 	s.lease, s.renew = c.t.Lease-c.t.Margin, c.t.Renew
@@ -242,6 +246,11 @@ func (c *Cluster) electSole() {
 
 // changed runs on the applying goroutine.
 func (c *Cluster) changed(ch spool.Changes) {
+	if ch.Version != 0 || ch.Restored {
+		if err := c.store.View(c.learnVersion); err != nil {
+			c.log.Warn("cluster: the cluster version can't be read", zap.Error(err))
+		}
+	}
 	if ch.Sessions {
 		// Registrations come with sessions, and may bring a new address.
 		if err := c.store.View(c.book.learn); err != nil {
@@ -251,6 +260,15 @@ func (c *Cluster) changed(ch spool.Changes) {
 	if c.o.OnChanges != nil {
 		c.o.OnChanges(ch)
 	}
+}
+
+// learnVersion reads the cluster version from the state.
+func (c *Cluster) learnVersion(v spool.View) error {
+	record, there, err := v.Cluster()
+	if err == nil && there {
+		c.version.Store(record.Version)
+	}
+	return err
 }
 
 // fatal ends this node's work as far as it can, and tells the owner.

@@ -79,7 +79,7 @@ func newCall(f spool.Frame) *call {
 // runGate runs a gate until the test ends.
 func runGate(t *testing.T, r *fakeRaft, tune Tuning) *gate {
 	c := &Cluster{kinds: knownKinds()}
-	g := newGate(r, tune.withDefaults(), c.valid)
+	g := newGate(r, tune.withDefaults(), c.admits)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range tune.withDefaults().GateDepth {
@@ -238,7 +238,7 @@ func TestGateRefuses(t *testing.T) {
 	unknown[1] = 250
 	require.ErrorIs(t, ask(unknown), ErrInvalid, "an unknown kind would stop every node")
 	newer := small(t)
-	newer[0] = spool.Version + 1
+	newer[0] = spool.MaxVersion + 1
 	require.ErrorIs(t, ask(newer), ErrInvalid)
 	require.ErrorIs(t, ask(spool.Frame("short")), ErrInvalid)
 	r.state.Store(uint32(raft.Follower))

@@ -283,17 +283,11 @@ func (c *Cluster) steward(ctx context.Context) {
 	}
 }
 
-// found writes the cluster's record once, and raises its version when every
-// member can follow.
+// found writes the cluster's record once.
 func (c *Cluster) found(ctx context.Context) {
-	var record *pb.Cluster
 	var there bool
-	var members []*pb.Member
 	err := c.store.View(func(v spool.View) (err error) {
-		if record, there, err = v.Cluster(); err != nil {
-			return err
-		}
-		members, err = v.Members()
+		_, there, err = v.Cluster()
 		return err
 	})
 	if err != nil {
@@ -306,12 +300,6 @@ func (c *Cluster) found(ctx context.Context) {
 	if c.id.CAKey != "" {
 		c.id.forgetKey(c.o.Dir, c.log)
 	}
-	if version := common(members); version > record.Version {
-		record.Version = version
-		if c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: record}) != nil {
-			c.log.Info("cluster: version raised", zap.Uint32("version", version))
-		}
-	}
 }
 
 // founded puts the cluster record, which only the node that made the cluster
@@ -323,18 +311,15 @@ func (c *Cluster) founded(ctx context.Context) {
 	c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{
 		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.CA), CaKey: []byte(c.id.CAKey), Version: 1,
 	}})
-}
-
-// common is the newest command version that every member applies; 0 where one
-// does not say.
-func common(members []*pb.Member) uint32 {
-	var least uint32
-	for i, m := range members {
-		if i == 0 || m.MaxCommand < least {
-			least = m.MaxCommand
-		}
+	to := c.o.FoundAt
+	if to == 0 {
+		to = spool.MaxVersion
 	}
-	return least
+	if to > 1 {
+		c.command(ctx, spool.KindRaise, &pb.Raise{From: 1, To: to, Admin: &pb.Admin{
+			Who: "cluster", Why: "a new cluster begins at the newest version", Node: c.id.Node,
+		}})
+	}
 }
 
 const sweepLimit = 1000

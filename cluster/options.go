@@ -31,8 +31,11 @@ type Options struct {
 	// process (tests: Abandon the node). It may run on any goroutine.
 	Fatal func(error)
 	// Dial opens TCP connections; nil is the system's. Tests cut links here.
-	Dial   func(ctx context.Context, addr string) (net.Conn, error)
-	Tuning Tuning
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// FoundAt is the cluster version of a cluster that this node founds; 0: the
+	// newest. Tests of mixed versions set it.
+	FoundAt uint32
+	Tuning  Tuning
 }
 
 // Tuning holds the numbers; zero means the default. All nodes of a cluster

@@ -75,7 +75,7 @@ func (c *Cluster) valid(f spool.Frame) error {
 		return fmt.Errorf("%w: %d octets", ErrInvalid, len(f))
 	case len(f) > spool.MaxFrame:
 		return fmt.Errorf("%w: %d octets are over the limit of %d", ErrInvalid, len(f), spool.MaxFrame)
-	case f[0] == 0 || f[0] > spool.Version:
+	case f[0] == 0 || f[0] > spool.MaxVersion:
 		return fmt.Errorf("%w: version %d", ErrInvalid, f[0])
 	case !c.kinds[f[1]]:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, f[1])
@@ -83,11 +83,33 @@ func (c *Cluster) valid(f spool.Frame) error {
 	return nil
 }
 
+// admits is valid for the gate: what needs a cluster version that this node has
+// not seen applied must wait. A follower may apply a Raise before its leader
+// does, so the proposer is to try again.
+func (c *Cluster) admits(f spool.Frame) error {
+	if err := c.valid(f); err != nil {
+		return err
+	}
+	if v := f.Version(); v > 1 && !c.At(v) {
+		return fmt.Errorf("%w: the command needs cluster version %d", errNotLeader, v)
+	}
+	return nil
+}
+
+// At reports whether the cluster version has reached v here, as far as this
+// node has applied the log. It is cheap, and never turns false again. Whoever
+// proposes a command of a newer version asks first.
+func (c *Cluster) At(v uint32) bool { return c.version.Load() >= v }
+
+// Version is the cluster version, as far as this node has applied the log; 0
+// before there is a cluster record.
+func (c *Cluster) Version() uint32 { return c.version.Load() }
+
 // knownKinds asks the spool which kinds it applies.
 func knownKinds() (known [256]bool) {
 	for k := range known {
 		empty := make(spool.Frame, preamble)
-		empty[0], empty[1] = spool.Version, byte(k)
+		empty[0], empty[1] = spool.MaxVersion, byte(k)
 		_, err := spool.Decode(empty)
 		known[k] = err == nil
 	}

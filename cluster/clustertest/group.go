@@ -27,7 +27,8 @@ type Options struct {
 	Nodes     int            // default 3
 	Tuning    cluster.Tuning // default Quick
 	OnChanges func(node string, c spool.Changes)
-	Verbose   bool // the nodes' logs go to the test's
+	Verbose   bool   // the nodes' logs go to the test's
+	FoundAt   uint32 // cluster version to begin with; 0: the newest
 }
 
 // Quick is a tuning for tests: a second where production has five.
@@ -177,7 +178,8 @@ func (n *Node) join(ctx context.Context, by *Node) error {
 
 func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
-		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
+		FoundAt: n.g.o.FoundAt,
+		Dir:     n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test"},
 		Fatal: func(err error) {
 			n.mu.Lock()

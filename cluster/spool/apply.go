@@ -49,6 +49,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.remove(h)
 	case *pb.PutCluster:
 		return t.putCluster(h)
+	case *pb.Raise:
+		return t.raise(h)
 	case *pb.Tally:
 		return t.tally(h)
 	case *pb.Greet:

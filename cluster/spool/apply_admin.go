@@ -247,6 +247,7 @@ func (t *tx) putCluster(h *pb.PutCluster) *pb.Result {
 	h.Cluster.CreatedMs = t.clock
 	t.cluster = h.Cluster
 	t.write(key(kMeta, "cluster"), t.cluster)
+	t.changes.Version = t.cluster.Version
 	return t.ok()
 }
 

@@ -11,9 +11,6 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// Version is the command version this build writes, and the newest it applies.
-const Version = 1
-
 // MaxFrame bounds a frame, header and body, in octets. Every entry of the raft
 // log is at most this large (bbolt rewrites neighbours of large values, and a
 // large entry delays every small one behind it).
@@ -54,6 +51,7 @@ const (
 	KindPutToken    Kind = 51
 	KindUseToken    Kind = 52
 	KindDropMember  Kind = 53
+	KindRaise       Kind = 54
 	KindSweep       Kind = 60
 	KindMark        Kind = 61
 	KindTally       Kind = 70
@@ -93,6 +91,7 @@ var headers = map[Kind]func() proto.Message{
 	KindPutToken:    func() proto.Message { return new(pb.PutToken) },
 	KindUseToken:    func() proto.Message { return new(pb.UseToken) },
 	KindDropMember:  func() proto.Message { return new(pb.DropMember) },
+	KindRaise:       func() proto.Message { return new(pb.Raise) },
 	KindSweep:       func() proto.Message { return new(pb.Sweep) },
 	KindMark:        func() proto.Message { return new(pb.Mark) },
 	KindTally:       func() proto.Message { return new(pb.Tally) },
@@ -110,7 +109,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
-// A frame is: version (1 octet), kind (1), the leader's time in Unix
+// A frame is: the version it needs (1 octet), kind (1), the leader's time in Unix
 // milliseconds (8, big endian), the header's length (4, big endian), the
 // header (protobuf), and the body (the rest, raw).
 const preamble = 14
@@ -133,7 +132,7 @@ func Encode(kind Kind, header proto.Message, body ...[]byte) (Frame, error) {
 		return nil, fmt.Errorf("spool: a %s of %d octets is over the limit of %d", kind, total, MaxFrame)
 	}
 	f := make([]byte, preamble, total)
-	f[0], f[1] = Version, byte(kind)
+	f[0], f[1] = byte(needs(kind, header)), byte(kind)
 	binary.BigEndian.PutUint32(f[10:], uint32(size))
 	f, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(f, header)
 	if err != nil {
@@ -177,12 +176,15 @@ func Decode(f Frame) (Command, error) {
 	if len(f) < preamble {
 		return Command{}, fmt.Errorf("%w: %d octets", ErrFrame, len(f))
 	}
-	if f[0] == 0 || f[0] > Version {
-		return Command{}, fmt.Errorf("%w: version %d, this build knows up to %d", ErrFrame, f[0], Version)
+	if f[0] == 0 || f[0] > MaxVersion {
+		return Command{}, fmt.Errorf("%w: version %d, this build knows up to %d", ErrFrame, f[0], MaxVersion)
 	}
 	make, ok := headers[Kind(f[1])]
 	if !ok {
 		return Command{}, fmt.Errorf("%w: unknown kind %d", ErrFrame, f[1])
+	}
+	if uint32(f[0]) < since[Kind(f[1])] {
+		return Command{}, fmt.Errorf("%w: %s in a frame of version %d", ErrFrame, Kind(f[1]), f[0])
 	}
 	size := int64(binary.BigEndian.Uint32(f[10:]))
 	if size > int64(len(f)-preamble) {

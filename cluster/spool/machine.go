@@ -63,6 +63,7 @@ type Changes struct {
 	Voided    []uint64 // tokens of locks that ended with a node's session
 	Taken     []Taken  // locks that sessions took
 	Boxes     []string // mailboxes that got mail
+	Version   uint32   // the cluster version, where it was set; 0: it was not
 	Restored  bool     // a snapshot replaced everything: read it all again
 }
 

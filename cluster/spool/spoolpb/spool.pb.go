@@ -669,6 +669,7 @@ type Recipient struct {
 	Priority      int32                  `protobuf:"zigzag32,13,opt,name=priority,proto3" json:"priority,omitempty"`
 	ExpiresMs     int64                  `protobuf:"varint,40,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // when it is given up (DELIVERBY); 0: by the retry policy
 	Drop          *Drop                  `protobuf:"bytes,41,opt,name=drop,proto3" json:"drop,omitempty"`                             // where the route is "mailbox": the place that the message takes when it is delivered
+	Changed       uint64                 `protobuf:"varint,42,opt,name=changed,proto3" json:"changed,omitempty"`                      // raft index of the command that wrote it last; from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,6 +807,13 @@ func (x *Recipient) GetDrop() *Drop {
 		return x.Drop
 	}
 	return nil
+}
+
+func (x *Recipient) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
 }
 
 // Drop is a message's place in one mailbox, as the Accept command names it.
@@ -1945,13 +1953,21 @@ func (x *Settings) GetAuditBytes() uint64 {
 
 // Session is a node's right to act: lock owner and queue owner.
 type Session struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`     // raft index of its registration
-	Renewed       uint64                 `protobuf:"varint,3,opt,name=renewed,proto3" json:"renewed,omitempty"` // raft index of the last renewal
-	RenewedMs     int64                  `protobuf:"varint,4,opt,name=renewed_ms,json=renewedMs,proto3" json:"renewed_ms,omitempty"`
-	Nonce         string                 `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"` // one a process start: makes Register idempotent
-	Draining      bool                   `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Node      string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch     uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`     // raft index of its registration
+	Renewed   uint64                 `protobuf:"varint,3,opt,name=renewed,proto3" json:"renewed,omitempty"` // raft index of the last renewal
+	RenewedMs int64                  `protobuf:"varint,4,opt,name=renewed_ms,json=renewedMs,proto3" json:"renewed_ms,omitempty"`
+	Nonce     string                 `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"` // one a process start: makes Register idempotent
+	Draining  bool                   `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
+	// From version 2 on, as the last Register or Renew said them:
+	WallMs        int64  `protobuf:"varint,7,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`        // the node's wall clock when it sent it; 0: no report
+	LeaseMs       int64  `protobuf:"varint,8,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`     // for how long the renewal holds, from when it was sent; 0: by the tuning
+	Term          uint64 `protobuf:"varint,9,opt,name=term,proto3" json:"term,omitempty"`                          // raft term of the node
+	Last          uint64 `protobuf:"varint,10,opt,name=last,proto3" json:"last,omitempty"`                         // last index of its log, where that entry is of this term; else 0
+	SumIndex      uint64 `protobuf:"varint,11,opt,name=sum_index,json=sumIndex,proto3" json:"sum_index,omitempty"` // newest anchor of its chain of sums
+	Sum           uint64 `protobuf:"fixed64,12,opt,name=sum,proto3" json:"sum,omitempty"`
+	Seq           uint64 `protobuf:"varint,13,opt,name=seq,proto3" json:"seq,omitempty"` // of the last Renew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2028,16 +2044,77 @@ func (x *Session) GetDraining() bool {
 	return false
 }
 
+func (x *Session) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *Session) GetLeaseMs() int64 {
+	if x != nil {
+		return x.LeaseMs
+	}
+	return 0
+}
+
+func (x *Session) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Session) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Session) GetSumIndex() uint64 {
+	if x != nil {
+		return x.SumIndex
+	}
+	return 0
+}
+
+func (x *Session) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Session) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // Member is what others must know about a node, dead or alive.
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // cluster port
-	Admin         string                 `protobuf:"bytes,3,opt,name=admin,proto3" json:"admin,omitempty"`     // admin URL
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	MinCommand    uint32                 `protobuf:"varint,5,opt,name=min_command,json=minCommand,proto3" json:"min_command,omitempty"`
-	MaxCommand    uint32                 `protobuf:"varint,6,opt,name=max_command,json=maxCommand,proto3" json:"max_command,omitempty"`
-	Hostname      string                 `protobuf:"bytes,7,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address    string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // cluster port
+	Admin      string                 `protobuf:"bytes,3,opt,name=admin,proto3" json:"admin,omitempty"`     // admin URL
+	Version    string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	MinCommand uint32                 `protobuf:"varint,5,opt,name=min_command,json=minCommand,proto3" json:"min_command,omitempty"`
+	MaxCommand uint32                 `protobuf:"varint,6,opt,name=max_command,json=maxCommand,proto3" json:"max_command,omitempty"`
+	Hostname   string                 `protobuf:"bytes,7,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// From version 2 on; Apply sets them, a Register keeps them:
+	Nonce         string `protobuf:"bytes,8,opt,name=nonce,proto3" json:"nonce,omitempty"`                           // of the last Register that was taken; outlives the session
+	Serial        []byte `protobuf:"bytes,9,opt,name=serial,proto3" json:"serial,omitempty"`                         // of the node's latest certificate
+	OldSerial     []byte `protobuf:"bytes,10,opt,name=old_serial,json=oldSerial,proto3" json:"old_serial,omitempty"` // of the one before
+	IssuedMs      int64  `protobuf:"varint,11,opt,name=issued_ms,json=issuedMs,proto3" json:"issued_ms,omitempty"`   // when the latest was made
+	Ca            []byte `protobuf:"bytes,12,opt,name=ca,proto3" json:"ca,omitempty"`                                // SHA-256 of the CA that signed it
+	Term          uint64 `protobuf:"varint,13,opt,name=term,proto3" json:"term,omitempty"`                           // what its last session said of its log
+	Last          uint64 `protobuf:"varint,14,opt,name=last,proto3" json:"last,omitempty"`
+	Registered    uint64 `protobuf:"varint,15,opt,name=registered,proto3" json:"registered,omitempty"` // index of the Register that nonce is of
+	Log           string `protobuf:"bytes,16,opt,name=log,proto3" json:"log,omitempty"`                // name of its raft log: a node that joins anew has another
+	Key           []byte `protobuf:"bytes,17,opt,name=key,proto3" json:"key,omitempty"`                // SHA-256 of the public key of the latest certificate
+	OldKey        []byte `protobuf:"bytes,18,opt,name=old_key,json=oldKey,proto3" json:"old_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2121,6 +2198,83 @@ func (x *Member) GetHostname() string {
 	return ""
 }
 
+func (x *Member) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *Member) GetSerial() []byte {
+	if x != nil {
+		return x.Serial
+	}
+	return nil
+}
+
+func (x *Member) GetOldSerial() []byte {
+	if x != nil {
+		return x.OldSerial
+	}
+	return nil
+}
+
+func (x *Member) GetIssuedMs() int64 {
+	if x != nil {
+		return x.IssuedMs
+	}
+	return 0
+}
+
+func (x *Member) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+func (x *Member) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Member) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Member) GetRegistered() uint64 {
+	if x != nil {
+		return x.Registered
+	}
+	return 0
+}
+
+func (x *Member) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *Member) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Member) GetOldKey() []byte {
+	if x != nil {
+		return x.OldKey
+	}
+	return nil
+}
+
 // Cluster is the identity all nodes share.
 type Cluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2130,6 +2284,11 @@ type Cluster struct {
 	CaKey         []byte                 `protobuf:"bytes,4,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`    // PEM; a joining node's certificate is signed with it
 	Version       uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`            // the cluster version that gates commands
 	CreatedMs     int64                  `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	NextCert      []byte                 `protobuf:"bytes,7,opt,name=next_cert,json=nextCert,proto3" json:"next_cert,omitempty"`    // PEM; the CA that a rotation changes to
+	NextKey       []byte                 `protobuf:"bytes,8,opt,name=next_key,json=nextKey,proto3" json:"next_key,omitempty"`       // PEM
+	CrossCert     []byte                 `protobuf:"bytes,9,opt,name=cross_cert,json=crossCert,proto3" json:"cross_cert,omitempty"` // PEM; the CA whose turn it is, signed by the one before
+	CaStep        uint32                 `protobuf:"varint,10,opt,name=ca_step,json=caStep,proto3" json:"ca_step,omitempty"`        // of a rotation; 0: none is under way
+	Generation    uint64                 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`              // recoveries since the cluster was made
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2206,6 +2365,196 @@ func (x *Cluster) GetCreatedMs() int64 {
 	return 0
 }
 
+func (x *Cluster) GetNextCert() []byte {
+	if x != nil {
+		return x.NextCert
+	}
+	return nil
+}
+
+func (x *Cluster) GetNextKey() []byte {
+	if x != nil {
+		return x.NextKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetCrossCert() []byte {
+	if x != nil {
+		return x.CrossCert
+	}
+	return nil
+}
+
+func (x *Cluster) GetCaStep() uint32 {
+	if x != nil {
+		return x.CaStep
+	}
+	return 0
+}
+
+func (x *Cluster) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// Tomb remembers a node that was removed, and which of its certificates count
+// no more. It is kept for good.
+type Tomb struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Serials       [][]byte               `protobuf:"bytes,2,rep,name=serials,proto3" json:"serials,omitempty"`
+	AtMs          int64                  `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Keys          [][]byte               `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`              // SHA-256 of the public keys
+	Registered    uint64                 `protobuf:"varint,6,opt,name=registered,proto3" json:"registered,omitempty"` // index of the last Register of the removed node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tomb) Reset() {
+	*x = Tomb{}
+	mi := &file_spool_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tomb) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tomb) ProtoMessage() {}
+
+func (x *Tomb) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tomb.ProtoReflect.Descriptor instead.
+func (*Tomb) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Tomb) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Tomb) GetSerials() [][]byte {
+	if x != nil {
+		return x.Serials
+	}
+	return nil
+}
+
+func (x *Tomb) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Tomb) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Tomb) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Tomb) GetRegistered() uint64 {
+	if x != nil {
+		return x.Registered
+	}
+	return 0
+}
+
+// TimeState is what is known of the state's clock beside the clock itself.
+type TimeState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HoldUntilMs   int64                  `protobuf:"varint,1,opt,name=hold_until_ms,json=holdUntilMs,proto3" json:"hold_until_ms,omitempty"` // nothing is deleted or given up by age before
+	JumpedMs      int64                  `protobuf:"varint,2,opt,name=jumped_ms,json=jumpedMs,proto3" json:"jumped_ms,omitempty"`            // the clock after the last jump
+	JumpedIndex   uint64                 `protobuf:"varint,3,opt,name=jumped_index,json=jumpedIndex,proto3" json:"jumped_index,omitempty"`
+	Jumps         []*TimeState_Jump      `protobuf:"bytes,4,rep,name=jumps,proto3" json:"jumps,omitempty"` // the last jumps forward
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimeState) Reset() {
+	*x = TimeState{}
+	mi := &file_spool_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeState) ProtoMessage() {}
+
+func (x *TimeState) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimeState.ProtoReflect.Descriptor instead.
+func (*TimeState) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TimeState) GetHoldUntilMs() int64 {
+	if x != nil {
+		return x.HoldUntilMs
+	}
+	return 0
+}
+
+func (x *TimeState) GetJumpedMs() int64 {
+	if x != nil {
+		return x.JumpedMs
+	}
+	return 0
+}
+
+func (x *TimeState) GetJumpedIndex() uint64 {
+	if x != nil {
+		return x.JumpedIndex
+	}
+	return 0
+}
+
+func (x *TimeState) GetJumps() []*TimeState_Jump {
+	if x != nil {
+		return x.Jumps
+	}
+	return nil
+}
+
 // Orphan is a body whose Accept has not come yet.
 type Orphan struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2217,7 +2566,7 @@ type Orphan struct {
 
 func (x *Orphan) Reset() {
 	*x = Orphan{}
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2578,7 @@ func (x *Orphan) String() string {
 func (*Orphan) ProtoMessage() {}
 
 func (x *Orphan) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2591,7 @@ func (x *Orphan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
 func (*Orphan) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{19}
+	return file_spool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Orphan) GetCreatedMs() int64 {
@@ -2270,7 +2619,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2631,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2644,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{20}
+	return file_spool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Seen) GetAtMs() int64 {
@@ -2316,14 +2665,15 @@ type JoinToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the secret
 	ExpiresMs     int64                  `protobuf:"varint,2,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
-	Uses          uint32                 `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"` // left
+	Uses          uint32                 `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"`                   // left
+	MadeMs        int64                  `protobuf:"varint,4,opt,name=made_ms,json=madeMs,proto3" json:"made_ms,omitempty"` // from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2685,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2698,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{21}
+	return file_spool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -2372,6 +2722,13 @@ func (x *JoinToken) GetUses() uint32 {
 	return 0
 }
 
+func (x *JoinToken) GetMadeMs() int64 {
+	if x != nil {
+		return x.MadeMs
+	}
+	return 0
+}
+
 // Shard says who owns the queue entries of one bucket of one past session.
 // A shard whose home session lives has no record: the session owns it.
 type Shard struct {
@@ -2381,13 +2738,14 @@ type Shard struct {
 	Owner         uint64                 `protobuf:"varint,3,opt,name=owner,proto3" json:"owner,omitempty"` // epoch; 0: nobody yet
 	AdoptedMs     int64                  `protobuf:"varint,4,opt,name=adopted_ms,json=adoptedMs,proto3" json:"adopted_ms,omitempty"`
 	AdoptedFrom   string                 `protobuf:"bytes,5,opt,name=adopted_from,json=adoptedFrom,proto3" json:"adopted_from,omitempty"` // node
+	Adopted       uint64                 `protobuf:"varint,6,opt,name=adopted,proto3" json:"adopted,omitempty"`                           // raft index of the adoption; from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2757,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2770,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{22}
+	return file_spool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Shard) GetHome() uint64 {
@@ -2450,6 +2808,13 @@ func (x *Shard) GetAdoptedFrom() string {
 	return ""
 }
 
+func (x *Shard) GetAdopted() uint64 {
+	if x != nil {
+		return x.Adopted
+	}
+	return 0
+}
+
 // Event is one line of a message's history.
 type Event struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2475,7 +2840,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2852,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2865,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{23}
+	return file_spool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetAtMs() int64 {
@@ -2630,7 +2995,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +3007,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +3020,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{24}
+	return file_spool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Audit) GetAtMs() int64 {
@@ -2713,7 +3078,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +3090,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +3103,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{25}
+	return file_spool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Admin) GetWho() string {
@@ -2790,7 +3155,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +3167,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +3180,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{26}
+	return file_spool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Accept) GetMessage() *Message {
@@ -2912,7 +3277,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3289,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3302,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{27}
+	return file_spool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Chunk) GetId() []byte {
@@ -2963,7 +3328,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3340,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3353,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{28}
+	return file_spool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Abort) GetId() []byte {
@@ -3014,7 +3379,7 @@ type Discard struct {
 
 func (x *Discard) Reset() {
 	*x = Discard{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3391,7 @@ func (x *Discard) String() string {
 func (*Discard) ProtoMessage() {}
 
 func (x *Discard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3404,7 @@ func (x *Discard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discard.ProtoReflect.Descriptor instead.
 func (*Discard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Discard) GetMessage() *Message {
@@ -3103,7 +3468,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3480,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3493,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -3214,7 +3579,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3591,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3604,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -3275,7 +3640,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3652,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3665,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -3332,16 +3697,24 @@ func (x *Settle) GetNotices() []*Notice {
 }
 
 type Register struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Member        *Member                `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Nonce  string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Member *Member                `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	// From version 2 on:
+	WallMs        int64    `protobuf:"varint,3,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`          // as in Session
+	Previous      []string `protobuf:"bytes,4,rep,name=previous,proto3" json:"previous,omitempty"`                     // nonces that this directory registered with, or may have
+	OverEpoch     uint64   `protobuf:"varint,5,opt,name=over_epoch,json=overEpoch,proto3" json:"over_epoch,omitempty"` // the session that this one takes the place of
+	OverRenewed   uint64   `protobuf:"varint,6,opt,name=over_renewed,json=overRenewed,proto3" json:"over_renewed,omitempty"`
+	LeaseMs       int64    `protobuf:"varint,7,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	Term          uint64   `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`
+	Last          uint64   `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3726,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3739,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Register) GetNonce() string {
@@ -3383,17 +3756,75 @@ func (x *Register) GetMember() *Member {
 	return nil
 }
 
+func (x *Register) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *Register) GetPrevious() []string {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *Register) GetOverEpoch() uint64 {
+	if x != nil {
+		return x.OverEpoch
+	}
+	return 0
+}
+
+func (x *Register) GetOverRenewed() uint64 {
+	if x != nil {
+		return x.OverRenewed
+	}
+	return 0
+}
+
+func (x *Register) GetLeaseMs() int64 {
+	if x != nil {
+		return x.LeaseMs
+	}
+	return 0
+}
+
+func (x *Register) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Register) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 type Renew struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// From version 2 on, as in Session:
+	WallMs        int64  `protobuf:"varint,3,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
+	LeaseMs       int64  `protobuf:"varint,4,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	Term          uint64 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Last          uint64 `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Seq           uint64 `protobuf:"varint,7,opt,name=seq,proto3" json:"seq,omitempty"` // one that is not above the session's changes nothing; 0: renews as version 1 does
+	SumIndex      uint64 `protobuf:"varint,8,opt,name=sum_index,json=sumIndex,proto3" json:"sum_index,omitempty"`
+	Sum           uint64 `protobuf:"fixed64,9,opt,name=sum,proto3" json:"sum,omitempty"`
+	Ca            []byte `protobuf:"bytes,10,opt,name=ca,proto3" json:"ca,omitempty"` // SHA-256 of the newest CA that the node trusts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3836,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3849,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Renew) GetNode() string {
@@ -3435,6 +3866,423 @@ func (x *Renew) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *Renew) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *Renew) GetLeaseMs() int64 {
+	if x != nil {
+		return x.LeaseMs
+	}
+	return 0
+}
+
+func (x *Renew) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Renew) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Renew) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Renew) GetSumIndex() uint64 {
+	if x != nil {
+		return x.SumIndex
+	}
+	return 0
+}
+
+func (x *Renew) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Renew) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+// Raise sets the cluster version.
+type Raise struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint32                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"` // compare and swap
+	To            uint32                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Admin         *Admin                 `protobuf:"bytes,3,opt,name=admin,proto3" json:"admin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Raise) Reset() {
+	*x = Raise{}
+	mi := &file_spool_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Raise) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Raise) ProtoMessage() {}
+
+func (x *Raise) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Raise.ProtoReflect.Descriptor instead.
+func (*Raise) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Raise) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Raise) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *Raise) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+// Clock moves the state's clock by a jump.
+type Clock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FromMs        int64                  `protobuf:"varint,1,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"` // the clock that was judged: refused where it is another one by now
+	ToMs          int64                  `protobuf:"varint,2,opt,name=to_ms,json=toMs,proto3" json:"to_ms,omitempty"`
+	FromIndex     uint64                 `protobuf:"varint,3,opt,name=from_index,json=fromIndex,proto3" json:"from_index,omitempty"` // first entry that was stamped by the clock that was wrong
+	Admin         *Admin                 `protobuf:"bytes,4,opt,name=admin,proto3" json:"admin,omitempty"`                           // where an operator wants it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Clock) Reset() {
+	*x = Clock{}
+	mi := &file_spool_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Clock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Clock) ProtoMessage() {}
+
+func (x *Clock) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Clock.ProtoReflect.Descriptor instead.
+func (*Clock) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Clock) GetFromMs() int64 {
+	if x != nil {
+		return x.FromMs
+	}
+	return 0
+}
+
+func (x *Clock) GetToMs() int64 {
+	if x != nil {
+		return x.ToMs
+	}
+	return 0
+}
+
+func (x *Clock) GetFromIndex() uint64 {
+	if x != nil {
+		return x.FromIndex
+	}
+	return 0
+}
+
+func (x *Clock) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+// Generation begins the life of a cluster that was recovered by some of its members.
+type Generation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // from 1
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`      // of the cluster, as certificates carry it from now on
+	Peers         []string               `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	Outcasts      []string               `protobuf:"bytes,4,rep,name=outcasts,proto3" json:"outcasts,omitempty"` // members that were left behind
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Generation) Reset() {
+	*x = Generation{}
+	mi := &file_spool_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Generation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Generation) ProtoMessage() {}
+
+func (x *Generation) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Generation.ProtoReflect.Descriptor instead.
+func (*Generation) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Generation) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Generation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Generation) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Generation) GetOutcasts() []string {
+	if x != nil {
+		return x.Outcasts
+	}
+	return nil
+}
+
+// Certify records a certificate before it is handed out.
+type Certify struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Serial        []byte                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	IssuedMs      int64                  `protobuf:"varint,3,opt,name=issued_ms,json=issuedMs,proto3" json:"issued_ms,omitempty"`
+	Ca            []byte                 `protobuf:"bytes,4,opt,name=ca,proto3" json:"ca,omitempty"`
+	Key           []byte                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certify) Reset() {
+	*x = Certify{}
+	mi := &file_spool_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certify) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certify) ProtoMessage() {}
+
+func (x *Certify) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certify.ProtoReflect.Descriptor instead.
+func (*Certify) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Certify) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Certify) GetSerial() []byte {
+	if x != nil {
+		return x.Serial
+	}
+	return nil
+}
+
+func (x *Certify) GetIssuedMs() int64 {
+	if x != nil {
+		return x.IssuedMs
+	}
+	return 0
+}
+
+func (x *Certify) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+func (x *Certify) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// PutCa takes a step of a rotation of the CA.
+type PutCa struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	FromStep      uint32                 `protobuf:"varint,2,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"` // compare and swap
+	ToStep        uint32                 `protobuf:"varint,3,opt,name=to_step,json=toStep,proto3" json:"to_step,omitempty"`
+	NextCert      []byte                 `protobuf:"bytes,4,opt,name=next_cert,json=nextCert,proto3" json:"next_cert,omitempty"`
+	NextKey       []byte                 `protobuf:"bytes,5,opt,name=next_key,json=nextKey,proto3" json:"next_key,omitempty"`
+	CrossCert     []byte                 `protobuf:"bytes,6,opt,name=cross_cert,json=crossCert,proto3" json:"cross_cert,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutCa) Reset() {
+	*x = PutCa{}
+	mi := &file_spool_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutCa) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutCa) ProtoMessage() {}
+
+func (x *PutCa) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutCa.ProtoReflect.Descriptor instead.
+func (*PutCa) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PutCa) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *PutCa) GetFromStep() uint32 {
+	if x != nil {
+		return x.FromStep
+	}
+	return 0
+}
+
+func (x *PutCa) GetToStep() uint32 {
+	if x != nil {
+		return x.ToStep
+	}
+	return 0
+}
+
+func (x *PutCa) GetNextCert() []byte {
+	if x != nil {
+		return x.NextCert
+	}
+	return nil
+}
+
+func (x *PutCa) GetNextKey() []byte {
+	if x != nil {
+		return x.NextKey
+	}
+	return nil
+}
+
+func (x *PutCa) GetCrossCert() []byte {
+	if x != nil {
+		return x.CrossCert
+	}
+	return nil
+}
+
 type Expire struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -3446,7 +4294,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +4306,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +4319,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Expire) GetNode() string {
@@ -3507,7 +4355,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3519,7 +4367,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3532,7 +4380,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -3567,7 +4415,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +4427,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +4440,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -3630,7 +4478,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +4490,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +4503,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -3711,7 +4559,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +4571,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +4584,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -3770,7 +4618,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +4630,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +4643,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -3829,7 +4677,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3841,7 +4689,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3854,7 +4702,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -3926,7 +4774,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3938,7 +4786,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3951,7 +4799,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -3999,7 +4847,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4011,7 +4859,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4024,7 +4872,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -4054,7 +4902,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4914,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4927,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -4127,7 +4975,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4139,7 +4987,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4152,7 +5000,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -4180,7 +5028,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4192,7 +5040,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4205,7 +5053,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -4239,7 +5087,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4251,7 +5099,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4264,7 +5112,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -4291,7 +5139,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4303,7 +5151,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4316,7 +5164,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -4343,7 +5191,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4355,7 +5203,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4368,7 +5216,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -4395,7 +5243,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4407,7 +5255,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4420,7 +5268,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -4453,7 +5301,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4465,7 +5313,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4478,7 +5326,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -4551,7 +5399,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4563,7 +5411,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4576,7 +5424,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -4618,7 +5466,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4630,7 +5478,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4643,7 +5491,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Twin) GetId() []byte {
@@ -4671,7 +5519,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4683,7 +5531,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4696,7 +5544,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -4728,7 +5576,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4740,7 +5588,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4753,7 +5601,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -4809,7 +5657,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4821,7 +5669,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4834,7 +5682,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -4869,7 +5717,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4881,7 +5729,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4894,7 +5742,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -4927,7 +5775,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4939,7 +5787,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4952,7 +5800,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -4974,7 +5822,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4986,7 +5834,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4999,7 +5847,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Tally) GetNode() string {
@@ -5034,7 +5882,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5046,7 +5894,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5059,7 +5907,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -5097,7 +5945,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5109,7 +5957,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5122,7 +5970,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -5164,7 +6012,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5176,7 +6024,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5189,7 +6037,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -5210,7 +6058,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5222,7 +6070,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5235,7 +6083,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -5273,7 +6121,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5285,7 +6133,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5298,7 +6146,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Cert) GetName() string {
@@ -5341,7 +6189,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5353,7 +6201,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5366,7 +6214,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PutCert) GetName() string {
@@ -5400,7 +6248,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5412,7 +6260,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5425,7 +6273,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -5453,7 +6301,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5465,7 +6313,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5478,7 +6326,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -5512,7 +6360,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5524,7 +6372,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5537,7 +6385,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -5559,13 +6407,15 @@ type Sweep struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Limit           uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`                                              // at most so many messages' histories
 	OrphansBeforeMs int64                  `protobuf:"varint,2,opt,name=orphans_before_ms,json=orphansBeforeMs,proto3" json:"orphans_before_ms,omitempty"` // chunks of messages that never were accepted
+	Ages            bool                   `protobuf:"varint,3,opt,name=ages,proto3" json:"ages,omitempty"`                                                // from version 2 on: the clocks agree, what is old may go
+	OrphansAgeMs    int64                  `protobuf:"varint,4,opt,name=orphans_age_ms,json=orphansAgeMs,proto3" json:"orphans_age_ms,omitempty"`          // in place of orphans_before_ms from version 2 on
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5577,7 +6427,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5590,7 +6440,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -5607,6 +6457,20 @@ func (x *Sweep) GetOrphansBeforeMs() int64 {
 	return 0
 }
 
+func (x *Sweep) GetAges() bool {
+	if x != nil {
+		return x.Ages
+	}
+	return false
+}
+
+func (x *Sweep) GetOrphansAgeMs() int64 {
+	if x != nil {
+		return x.OrphansAgeMs
+	}
+	return 0
+}
+
 // Mark makes every node hash its state as of this command.
 type Mark struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5617,7 +6481,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5629,7 +6493,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5642,7 +6506,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Mark) GetId() string {
@@ -5676,7 +6540,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5688,7 +6552,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5701,7 +6565,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{71}
+	return file_spool_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Result) GetCode() Code {
@@ -5820,7 +6684,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5832,7 +6696,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5867,6 +6731,66 @@ func (x *Burial_Part) GetRanges() []byte {
 		return x.Ranges
 	}
 	return nil
+}
+
+type TimeState_Jump struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FromIndex     uint64                 `protobuf:"varint,1,opt,name=from_index,json=fromIndex,proto3" json:"from_index,omitempty"` // first entry of the reign, or of the former Clock
+	ToIndex       uint64                 `protobuf:"varint,2,opt,name=to_index,json=toIndex,proto3" json:"to_index,omitempty"`       // of the Clock command
+	ByMs          int64                  `protobuf:"varint,3,opt,name=by_ms,json=byMs,proto3" json:"by_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimeState_Jump) Reset() {
+	*x = TimeState_Jump{}
+	mi := &file_spool_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimeState_Jump) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimeState_Jump) ProtoMessage() {}
+
+func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimeState_Jump.ProtoReflect.Descriptor instead.
+func (*TimeState_Jump) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{20, 0}
+}
+
+func (x *TimeState_Jump) GetFromIndex() uint64 {
+	if x != nil {
+		return x.FromIndex
+	}
+	return 0
+}
+
+func (x *TimeState_Jump) GetToIndex() uint64 {
+	if x != nil {
+		return x.ToIndex
+	}
+	return 0
+}
+
+func (x *TimeState_Jump) GetByMs() int64 {
+	if x != nil {
+		return x.ByMs
+	}
+	return 0
 }
 
 var File_spool_proto protoreflect.FileDescriptor
@@ -5916,7 +6840,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +
-	"digest_top\x18F \x01(\x04R\tdigestTop\"\xbe\x03\n" +
+	"digest_top\x18F \x01(\x04R\tdigestTop\"\xd8\x03\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -5936,7 +6860,8 @@ const file_spool_proto_rawDesc = "" +
 	"\bpriority\x18\r \x01(\x11R\bpriority\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18( \x01(\x03R\texpiresMs\x12(\n" +
-	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\"\x9e\x01\n" +
+	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\x12\x18\n" +
+	"\achanged\x18* \x01(\x04R\achanged\"\x9e\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +
@@ -6052,7 +6977,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10greylist_records\x18U \x01(\rR\x0fgreylistRecords\x12\x19\n" +
 	"\baudit_ms\x18d \x01(\x03R\aauditMs\x12\x1f\n" +
 	"\vaudit_bytes\x18e \x01(\x04R\n" +
-	"auditBytes\"\x9e\x01\n" +
+	"auditBytes\"\xbb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -6060,7 +6985,15 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"renewed_ms\x18\x04 \x01(\x03R\trenewedMs\x12\x14\n" +
 	"\x05nonce\x18\x05 \x01(\tR\x05nonce\x12\x1a\n" +
-	"\bdraining\x18\x06 \x01(\bR\bdraining\"\xc0\x01\n" +
+	"\bdraining\x18\x06 \x01(\bR\bdraining\x12\x17\n" +
+	"\awall_ms\x18\a \x01(\x03R\x06wallMs\x12\x19\n" +
+	"\blease_ms\x18\b \x01(\x03R\aleaseMs\x12\x12\n" +
+	"\x04term\x18\t \x01(\x04R\x04term\x12\x12\n" +
+	"\x04last\x18\n" +
+	" \x01(\x04R\x04last\x12\x1b\n" +
+	"\tsum_index\x18\v \x01(\x04R\bsumIndex\x12\x10\n" +
+	"\x03sum\x18\f \x01(\x06R\x03sum\x12\x10\n" +
+	"\x03seq\x18\r \x01(\x04R\x03seq\"\xbf\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -6070,7 +7003,22 @@ const file_spool_proto_rawDesc = "" +
 	"minCommand\x12\x1f\n" +
 	"\vmax_command\x18\x06 \x01(\rR\n" +
 	"maxCommand\x12\x1a\n" +
-	"\bhostname\x18\a \x01(\tR\bhostname\"\x96\x01\n" +
+	"\bhostname\x18\a \x01(\tR\bhostname\x12\x14\n" +
+	"\x05nonce\x18\b \x01(\tR\x05nonce\x12\x16\n" +
+	"\x06serial\x18\t \x01(\fR\x06serial\x12\x1d\n" +
+	"\n" +
+	"old_serial\x18\n" +
+	" \x01(\fR\toldSerial\x12\x1b\n" +
+	"\tissued_ms\x18\v \x01(\x03R\bissuedMs\x12\x0e\n" +
+	"\x02ca\x18\f \x01(\fR\x02ca\x12\x12\n" +
+	"\x04term\x18\r \x01(\x04R\x04term\x12\x12\n" +
+	"\x04last\x18\x0e \x01(\x04R\x04last\x12\x1e\n" +
+	"\n" +
+	"registered\x18\x0f \x01(\x04R\n" +
+	"registered\x12\x10\n" +
+	"\x03log\x18\x10 \x01(\tR\x03log\x12\x10\n" +
+	"\x03key\x18\x11 \x01(\fR\x03key\x12\x17\n" +
+	"\aold_key\x18\x12 \x01(\fR\x06oldKey\"\xa6\x02\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x17\n" +
@@ -6078,26 +7026,56 @@ const file_spool_proto_rawDesc = "" +
 	"\x06ca_key\x18\x04 \x01(\fR\x05caKey\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12\x1d\n" +
 	"\n" +
-	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\";\n" +
+	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\x12\x1b\n" +
+	"\tnext_cert\x18\a \x01(\fR\bnextCert\x12\x19\n" +
+	"\bnext_key\x18\b \x01(\fR\anextKey\x12\x1d\n" +
+	"\n" +
+	"cross_cert\x18\t \x01(\fR\tcrossCert\x12\x17\n" +
+	"\aca_step\x18\n" +
+	" \x01(\rR\x06caStep\x12\x1e\n" +
+	"\n" +
+	"generation\x18\v \x01(\x04R\n" +
+	"generation\"\x93\x01\n" +
+	"\x04Tomb\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aserials\x18\x02 \x03(\fR\aserials\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04keys\x18\x05 \x03(\fR\x04keys\x12\x1e\n" +
+	"\n" +
+	"registered\x18\x06 \x01(\x04R\n" +
+	"registered\"\xfc\x01\n" +
+	"\tTimeState\x12\"\n" +
+	"\rhold_until_ms\x18\x01 \x01(\x03R\vholdUntilMs\x12\x1b\n" +
+	"\tjumped_ms\x18\x02 \x01(\x03R\bjumpedMs\x12!\n" +
+	"\fjumped_index\x18\x03 \x01(\x04R\vjumpedIndex\x124\n" +
+	"\x05jumps\x18\x04 \x03(\v2\x1e.relay.spool.v1.TimeState.JumpR\x05jumps\x1aU\n" +
+	"\x04Jump\x12\x1d\n" +
+	"\n" +
+	"from_index\x18\x01 \x01(\x04R\tfromIndex\x12\x19\n" +
+	"\bto_index\x18\x02 \x01(\x04R\atoIndex\x12\x13\n" +
+	"\x05by_ms\x18\x03 \x01(\x03R\x04byMs\";\n" +
 	"\x06Orphan\x12\x1d\n" +
 	"\n" +
 	"created_ms\x18\x01 \x01(\x03R\tcreatedMs\x12\x12\n" +
 	"\x04have\x18\x02 \x01(\fR\x04have\"K\n" +
 	"\x04Seen\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12.\n" +
-	"\x06result\x18\x02 \x01(\v2\x16.relay.spool.v1.ResultR\x06result\"R\n" +
+	"\x06result\x18\x02 \x01(\v2\x16.relay.spool.v1.ResultR\x06result\"k\n" +
 	"\tJoinToken\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\x02 \x01(\x03R\texpiresMs\x12\x12\n" +
-	"\x04uses\x18\x03 \x01(\rR\x04uses\"\x8b\x01\n" +
+	"\x04uses\x18\x03 \x01(\rR\x04uses\x12\x17\n" +
+	"\amade_ms\x18\x04 \x01(\x03R\x06madeMs\"\xa5\x01\n" +
 	"\x05Shard\x12\x12\n" +
 	"\x04home\x18\x01 \x01(\x04R\x04home\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\rR\x06bucket\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\x04R\x05owner\x12\x1d\n" +
 	"\n" +
 	"adopted_ms\x18\x04 \x01(\x03R\tadoptedMs\x12!\n" +
-	"\fadopted_from\x18\x05 \x01(\tR\vadoptedFrom\"\xfc\x02\n" +
+	"\fadopted_from\x18\x05 \x01(\tR\vadoptedFrom\x12\x18\n" +
+	"\aadopted\x18\x06 \x01(\x04R\aadopted\"\xfc\x02\n" +
 	"\x05Event\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x12\n" +
@@ -6179,13 +7157,60 @@ const file_spool_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x123\n" +
 	"\bverdicts\x18\x03 \x03(\v2\x17.relay.spool.v1.VerdictR\bverdicts\x120\n" +
-	"\anotices\x18\x04 \x03(\v2\x16.relay.spool.v1.NoticeR\anotices\"P\n" +
+	"\anotices\x18\x04 \x03(\v2\x16.relay.spool.v1.NoticeR\anotices\"\x8a\x02\n" +
 	"\bRegister\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12.\n" +
-	"\x06member\x18\x02 \x01(\v2\x16.relay.spool.v1.MemberR\x06member\"1\n" +
+	"\x06member\x18\x02 \x01(\v2\x16.relay.spool.v1.MemberR\x06member\x12\x17\n" +
+	"\awall_ms\x18\x03 \x01(\x03R\x06wallMs\x12\x1a\n" +
+	"\bprevious\x18\x04 \x03(\tR\bprevious\x12\x1d\n" +
+	"\n" +
+	"over_epoch\x18\x05 \x01(\x04R\toverEpoch\x12!\n" +
+	"\fover_renewed\x18\x06 \x01(\x04R\voverRenewed\x12\x19\n" +
+	"\blease_ms\x18\a \x01(\x03R\aleaseMs\x12\x12\n" +
+	"\x04term\x18\b \x01(\x04R\x04term\x12\x12\n" +
+	"\x04last\x18\t \x01(\x04R\x04last\"\xde\x01\n" +
 	"\x05Renew\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"L\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x17\n" +
+	"\awall_ms\x18\x03 \x01(\x03R\x06wallMs\x12\x19\n" +
+	"\blease_ms\x18\x04 \x01(\x03R\aleaseMs\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04last\x18\x06 \x01(\x04R\x04last\x12\x10\n" +
+	"\x03seq\x18\a \x01(\x04R\x03seq\x12\x1b\n" +
+	"\tsum_index\x18\b \x01(\x04R\bsumIndex\x12\x10\n" +
+	"\x03sum\x18\t \x01(\x06R\x03sum\x12\x0e\n" +
+	"\x02ca\x18\n" +
+	" \x01(\fR\x02ca\"X\n" +
+	"\x05Raise\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x12+\n" +
+	"\x05admin\x18\x03 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\"\x81\x01\n" +
+	"\x05Clock\x12\x17\n" +
+	"\afrom_ms\x18\x01 \x01(\x03R\x06fromMs\x12\x13\n" +
+	"\x05to_ms\x18\x02 \x01(\x03R\x04toMs\x12\x1d\n" +
+	"\n" +
+	"from_index\x18\x03 \x01(\x04R\tfromIndex\x12+\n" +
+	"\x05admin\x18\x04 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\"j\n" +
+	"\n" +
+	"Generation\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05peers\x18\x03 \x03(\tR\x05peers\x12\x1a\n" +
+	"\boutcasts\x18\x04 \x03(\tR\boutcasts\"t\n" +
+	"\aCertify\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\fR\x06serial\x12\x1b\n" +
+	"\tissued_ms\x18\x03 \x01(\x03R\bissuedMs\x12\x0e\n" +
+	"\x02ca\x18\x04 \x01(\fR\x02ca\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\fR\x03key\"\xc1\x01\n" +
+	"\x05PutCa\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x1b\n" +
+	"\tfrom_step\x18\x02 \x01(\rR\bfromStep\x12\x17\n" +
+	"\ato_step\x18\x03 \x01(\rR\x06toStep\x12\x1b\n" +
+	"\tnext_cert\x18\x04 \x01(\fR\bnextCert\x12\x19\n" +
+	"\bnext_key\x18\x05 \x01(\fR\anextKey\x12\x1d\n" +
+	"\n" +
+	"cross_cert\x18\x06 \x01(\fR\tcrossCert\"L\n" +
 	"\x06Expire\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -6338,10 +7363,12 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"DropMember\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"I\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x83\x01\n" +
 	"\x05Sweep\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12*\n" +
-	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\"\x16\n" +
+	"\x11orphans_before_ms\x18\x02 \x01(\x03R\x0forphansBeforeMs\x12\x12\n" +
+	"\x04ages\x18\x03 \x01(\bR\x04ages\x12$\n" +
+	"\x0eorphans_age_ms\x18\x04 \x01(\x03R\forphansAgeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\xb1\x03\n" +
 	"\x06Result\x12(\n" +
@@ -6419,147 +7446,159 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_spool_proto_goTypes = []any{
-	(Body)(0),           // 0: relay.spool.v1.Body
-	(State)(0),          // 1: relay.spool.v1.State
-	(AuthPolicy)(0),     // 2: relay.spool.v1.AuthPolicy
-	(Action)(0),         // 3: relay.spool.v1.Action
-	(Code)(0),           // 4: relay.spool.v1.Code
-	(*Client)(nil),      // 5: relay.spool.v1.Client
-	(*Message)(nil),     // 6: relay.spool.v1.Message
-	(*Recipient)(nil),   // 7: relay.spool.v1.Recipient
-	(*Drop)(nil),        // 8: relay.spool.v1.Drop
-	(*Entry)(nil),       // 9: relay.spool.v1.Entry
-	(*Mailbox)(nil),     // 10: relay.spool.v1.Mailbox
-	(*Burial)(nil),      // 11: relay.spool.v1.Burial
-	(*Lock)(nil),        // 12: relay.spool.v1.Lock
-	(*Refs)(nil),        // 13: relay.spool.v1.Refs
-	(*Account)(nil),     // 14: relay.spool.v1.Account
-	(*ScramKeys)(nil),   // 15: relay.spool.v1.ScramKeys
-	(*Failures)(nil),    // 16: relay.spool.v1.Failures
-	(*Domain)(nil),      // 17: relay.spool.v1.Domain
-	(*Alias)(nil),       // 18: relay.spool.v1.Alias
-	(*Route)(nil),       // 19: relay.spool.v1.Route
-	(*Settings)(nil),    // 20: relay.spool.v1.Settings
-	(*Session)(nil),     // 21: relay.spool.v1.Session
-	(*Member)(nil),      // 22: relay.spool.v1.Member
-	(*Cluster)(nil),     // 23: relay.spool.v1.Cluster
-	(*Orphan)(nil),      // 24: relay.spool.v1.Orphan
-	(*Seen)(nil),        // 25: relay.spool.v1.Seen
-	(*JoinToken)(nil),   // 26: relay.spool.v1.JoinToken
-	(*Shard)(nil),       // 27: relay.spool.v1.Shard
-	(*Event)(nil),       // 28: relay.spool.v1.Event
-	(*Audit)(nil),       // 29: relay.spool.v1.Audit
-	(*Admin)(nil),       // 30: relay.spool.v1.Admin
-	(*Accept)(nil),      // 31: relay.spool.v1.Accept
-	(*Chunk)(nil),       // 32: relay.spool.v1.Chunk
-	(*Abort)(nil),       // 33: relay.spool.v1.Abort
-	(*Discard)(nil),     // 34: relay.spool.v1.Discard
-	(*Verdict)(nil),     // 35: relay.spool.v1.Verdict
-	(*Notice)(nil),      // 36: relay.spool.v1.Notice
-	(*Settle)(nil),      // 37: relay.spool.v1.Settle
-	(*Register)(nil),    // 38: relay.spool.v1.Register
-	(*Renew)(nil),       // 39: relay.spool.v1.Renew
-	(*Expire)(nil),      // 40: relay.spool.v1.Expire
-	(*Adopt)(nil),       // 41: relay.spool.v1.Adopt
-	(*Drain)(nil),       // 42: relay.spool.v1.Drain
-	(*TakeLock)(nil),    // 43: relay.spool.v1.TakeLock
-	(*Unlock)(nil),      // 44: relay.spool.v1.Unlock
-	(*BreakLock)(nil),   // 45: relay.spool.v1.BreakLock
-	(*Remove)(nil),      // 46: relay.spool.v1.Remove
-	(*PutAccount)(nil),  // 47: relay.spool.v1.PutAccount
-	(*DropAccount)(nil), // 48: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),   // 49: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),  // 50: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),    // 51: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),   // 52: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),    // 53: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),   // 54: relay.spool.v1.DropRoute
-	(*PutSettings)(nil), // 55: relay.spool.v1.PutSettings
-	(*Manage)(nil),      // 56: relay.spool.v1.Manage
-	(*Bouncing)(nil),    // 57: relay.spool.v1.Bouncing
-	(*Twin)(nil),        // 58: relay.spool.v1.Twin
-	(*Spent)(nil),       // 59: relay.spool.v1.Spent
-	(*DkimKey)(nil),     // 60: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),     // 61: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),    // 62: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),  // 63: relay.spool.v1.PutCluster
-	(*Tally)(nil),       // 64: relay.spool.v1.Tally
-	(*Tried)(nil),       // 65: relay.spool.v1.Tried
-	(*Grey)(nil),        // 66: relay.spool.v1.Grey
-	(*Greet)(nil),       // 67: relay.spool.v1.Greet
-	(*Attempt)(nil),     // 68: relay.spool.v1.Attempt
-	(*Cert)(nil),        // 69: relay.spool.v1.Cert
-	(*PutCert)(nil),     // 70: relay.spool.v1.PutCert
-	(*PutToken)(nil),    // 71: relay.spool.v1.PutToken
-	(*UseToken)(nil),    // 72: relay.spool.v1.UseToken
-	(*DropMember)(nil),  // 73: relay.spool.v1.DropMember
-	(*Sweep)(nil),       // 74: relay.spool.v1.Sweep
-	(*Mark)(nil),        // 75: relay.spool.v1.Mark
-	(*Result)(nil),      // 76: relay.spool.v1.Result
-	(*Burial_Part)(nil), // 77: relay.spool.v1.Burial.Part
+	(Body)(0),              // 0: relay.spool.v1.Body
+	(State)(0),             // 1: relay.spool.v1.State
+	(AuthPolicy)(0),        // 2: relay.spool.v1.AuthPolicy
+	(Action)(0),            // 3: relay.spool.v1.Action
+	(Code)(0),              // 4: relay.spool.v1.Code
+	(*Client)(nil),         // 5: relay.spool.v1.Client
+	(*Message)(nil),        // 6: relay.spool.v1.Message
+	(*Recipient)(nil),      // 7: relay.spool.v1.Recipient
+	(*Drop)(nil),           // 8: relay.spool.v1.Drop
+	(*Entry)(nil),          // 9: relay.spool.v1.Entry
+	(*Mailbox)(nil),        // 10: relay.spool.v1.Mailbox
+	(*Burial)(nil),         // 11: relay.spool.v1.Burial
+	(*Lock)(nil),           // 12: relay.spool.v1.Lock
+	(*Refs)(nil),           // 13: relay.spool.v1.Refs
+	(*Account)(nil),        // 14: relay.spool.v1.Account
+	(*ScramKeys)(nil),      // 15: relay.spool.v1.ScramKeys
+	(*Failures)(nil),       // 16: relay.spool.v1.Failures
+	(*Domain)(nil),         // 17: relay.spool.v1.Domain
+	(*Alias)(nil),          // 18: relay.spool.v1.Alias
+	(*Route)(nil),          // 19: relay.spool.v1.Route
+	(*Settings)(nil),       // 20: relay.spool.v1.Settings
+	(*Session)(nil),        // 21: relay.spool.v1.Session
+	(*Member)(nil),         // 22: relay.spool.v1.Member
+	(*Cluster)(nil),        // 23: relay.spool.v1.Cluster
+	(*Tomb)(nil),           // 24: relay.spool.v1.Tomb
+	(*TimeState)(nil),      // 25: relay.spool.v1.TimeState
+	(*Orphan)(nil),         // 26: relay.spool.v1.Orphan
+	(*Seen)(nil),           // 27: relay.spool.v1.Seen
+	(*JoinToken)(nil),      // 28: relay.spool.v1.JoinToken
+	(*Shard)(nil),          // 29: relay.spool.v1.Shard
+	(*Event)(nil),          // 30: relay.spool.v1.Event
+	(*Audit)(nil),          // 31: relay.spool.v1.Audit
+	(*Admin)(nil),          // 32: relay.spool.v1.Admin
+	(*Accept)(nil),         // 33: relay.spool.v1.Accept
+	(*Chunk)(nil),          // 34: relay.spool.v1.Chunk
+	(*Abort)(nil),          // 35: relay.spool.v1.Abort
+	(*Discard)(nil),        // 36: relay.spool.v1.Discard
+	(*Verdict)(nil),        // 37: relay.spool.v1.Verdict
+	(*Notice)(nil),         // 38: relay.spool.v1.Notice
+	(*Settle)(nil),         // 39: relay.spool.v1.Settle
+	(*Register)(nil),       // 40: relay.spool.v1.Register
+	(*Renew)(nil),          // 41: relay.spool.v1.Renew
+	(*Raise)(nil),          // 42: relay.spool.v1.Raise
+	(*Clock)(nil),          // 43: relay.spool.v1.Clock
+	(*Generation)(nil),     // 44: relay.spool.v1.Generation
+	(*Certify)(nil),        // 45: relay.spool.v1.Certify
+	(*PutCa)(nil),          // 46: relay.spool.v1.PutCa
+	(*Expire)(nil),         // 47: relay.spool.v1.Expire
+	(*Adopt)(nil),          // 48: relay.spool.v1.Adopt
+	(*Drain)(nil),          // 49: relay.spool.v1.Drain
+	(*TakeLock)(nil),       // 50: relay.spool.v1.TakeLock
+	(*Unlock)(nil),         // 51: relay.spool.v1.Unlock
+	(*BreakLock)(nil),      // 52: relay.spool.v1.BreakLock
+	(*Remove)(nil),         // 53: relay.spool.v1.Remove
+	(*PutAccount)(nil),     // 54: relay.spool.v1.PutAccount
+	(*DropAccount)(nil),    // 55: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),      // 56: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),     // 57: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),       // 58: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),      // 59: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),       // 60: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),      // 61: relay.spool.v1.DropRoute
+	(*PutSettings)(nil),    // 62: relay.spool.v1.PutSettings
+	(*Manage)(nil),         // 63: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 64: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 65: relay.spool.v1.Twin
+	(*Spent)(nil),          // 66: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 67: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 68: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 69: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 70: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 71: relay.spool.v1.Tally
+	(*Tried)(nil),          // 72: relay.spool.v1.Tried
+	(*Grey)(nil),           // 73: relay.spool.v1.Grey
+	(*Greet)(nil),          // 74: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 75: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 76: relay.spool.v1.Cert
+	(*PutCert)(nil),        // 77: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 78: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 79: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 80: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 81: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 82: relay.spool.v1.Mark
+	(*Result)(nil),         // 83: relay.spool.v1.Result
+	(*Burial_Part)(nil),    // 84: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 85: relay.spool.v1.TimeState.Jump
 }
 var file_spool_proto_depIdxs = []int32{
 	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	8,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	77, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	84, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	12, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	15, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	76, // 8: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	6,  // 9: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	7,  // 10: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	8,  // 11: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	31, // 12: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	36, // 13: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	6,  // 14: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
-	1,  // 15: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	31, // 16: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	35, // 17: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	36, // 18: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	22, // 19: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	30, // 20: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	30, // 21: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	30, // 22: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	30, // 23: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	14, // 24: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	30, // 25: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	30, // 26: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	17, // 27: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	30, // 28: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	30, // 29: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	18, // 30: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	30, // 31: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	30, // 32: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	19, // 33: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	30, // 34: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	30, // 35: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	20, // 36: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	30, // 37: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	3,  // 38: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	57, // 39: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	36, // 40: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	30, // 41: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	60, // 42: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	30, // 43: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	23, // 44: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	65, // 45: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	68, // 46: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	30, // 47: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	26, // 48: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	30, // 49: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	4,  // 50: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	4,  // 51: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	12, // 52: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	10, // 53: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	85, // 8: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	83, // 9: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	6,  // 10: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	7,  // 11: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	8,  // 12: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	33, // 13: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	38, // 14: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	6,  // 15: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
+	1,  // 16: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	33, // 17: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	37, // 18: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	38, // 19: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	22, // 20: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	32, // 21: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
+	32, // 22: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	32, // 23: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	32, // 24: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	32, // 25: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	32, // 26: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	32, // 27: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	14, // 28: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	32, // 29: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	32, // 30: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	17, // 31: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	32, // 32: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	32, // 33: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	18, // 34: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	32, // 35: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	32, // 36: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	19, // 37: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	32, // 38: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	32, // 39: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	20, // 40: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	32, // 41: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	3,  // 42: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	64, // 43: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	38, // 44: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	32, // 45: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	67, // 46: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	32, // 47: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	23, // 48: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	72, // 49: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	75, // 50: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	32, // 51: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	28, // 52: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	32, // 53: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	4,  // 54: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	4,  // 55: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	12, // 56: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	10, // 57: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -6574,7 +7613,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   73,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

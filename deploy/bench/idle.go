@@ -60,7 +60,7 @@ func (b *bench) idleRow(ctx context.Context, w io.Writer, kind idleKind, n int) 
 		return err
 	}
 	others := func() (float64, error) {
-		return popLogins(ctx, func(i int) string { return c.port(i%3+1, 10) }, func(i int) string { return fmt.Sprintf("bench%d@example.test", i) }, 25)
+		return popLogins(ctx, func(i int) string { return c.port(i%c.nodes+1, 10) }, func(i int) string { return fmt.Sprintf("bench%d@example.test", i) }, 25)
 	}
 	if _, err := others(); err != nil { // so that the heap has its size
 		return err
@@ -104,15 +104,13 @@ func (b *bench) idleRow(ctx context.Context, w io.Writer, kind idleKind, n int) 
 }
 
 // fresh replaces the cluster by a new one.
-func (b *bench) fresh(ctx context.Context) (err error) {
+func (b *bench) fresh(ctx context.Context) error {
 	b.cluster.stop()
-	dir := b.cluster.dir
-	b.cluster = nil
-	if err := os.RemoveAll(dir); err != nil {
+	b.cluster.filled = false
+	if err := os.RemoveAll(b.cluster.dir); err != nil {
 		return err
 	}
-	b.cluster, err = startCluster(ctx, dir)
-	return err
+	return b.cluster.start(ctx)
 }
 
 // fillShared makes the accounts of idle sessions and their mail.

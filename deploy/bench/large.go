@@ -68,7 +68,7 @@ func (b *bench) large(ctx context.Context, out io.Writer, n int) error {
 
 // fillLarge hands in n small messages over some connections to each node.
 func (c *cluster) fillLarge(ctx context.Context, n int) error {
-	for node := 1; node <= 3; node++ { // who has not heard of the account refuses its mail
+	for node := 1; node <= c.nodes; node++ { // who has not heard of the account refuses its mail
 		if err := waitFor(ctx, time.Minute, func() bool { _, err := c.messages(ctx, node, largeUser); return err == nil }); err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (c *cluster) fillLarge(ctx context.Context, n int) error {
 	senders := make([]*sender, atOnce)
 	for i := range senders {
 		var err error
-		if senders[i], err = newSender(ctx, c.smtp()[i%3]); err != nil {
+		if senders[i], err = newSender(ctx, c.smtp()[i%c.nodes]); err != nil {
 			return err
 		}
 		defer senders[i].conn.Close()
@@ -141,7 +141,7 @@ func largeSession(ctx context.Context, c *cluster, n int) (m largeTimes, err err
 	m.quit = lap()
 	if err == nil {
 		var next *popClient
-		if next, err = popLogin(ctx, c.port(2, 10), largeUser); err == nil {
+		if next, err = popLogin(ctx, c.port(min(2, c.nodes), 10), largeUser); err == nil {
 			m.again = lap()
 			defer next.conn.Close()
 			var line string
@@ -162,7 +162,7 @@ func (c *cluster) look(ctx context.Context, n int) (stop func() (looks, partly i
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	looks, partly := 0, 0
-	for node := 1; node <= 3; node++ {
+	for node := 1; node <= c.nodes; node++ {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if got, err := c.messages(ctx, node, largeUser); err == nil {
@@ -221,7 +221,7 @@ type others struct {
 func watchOthers(ctx context.Context, c *cluster) *others {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &others{cancel: cancel}
-	for node := 1; node <= 3; node++ {
+	for node := 1; node <= c.nodes; node++ {
 		o.wg.Go(func() {
 			for ctx.Err() == nil {
 				begin := time.Now()

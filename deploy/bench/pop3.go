@@ -22,43 +22,69 @@ import (
 const (
 	mailboxes = 20
 	inBox     = 100
+	retrTimes = 30 // how often a RETR row reads all messages of a mailbox
 )
 
 // pop3Rows are the loads beside Dovecot.
 func (b *bench) pop3Rows() []row {
-	session := func(addr func(i int) string, user func(i int) string) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) { return popLogins(ctx, addr, user, b.logins) }
-	}
-	retr := func(addr func(i int) string, user func(i int) string, pipelined bool) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) { return popRetr(ctx, addr(0), user(0), pipelined) }
-	}
-	ours := func(i int) string { return b.cluster.port(i%3+1, 10) }
-	ourUser := func(i int) string { return fmt.Sprintf("bench%d@example.test", i) }
-	filled := func(fn func(context.Context) (float64, error)) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) {
-			if err := b.cluster.fill(ctx); err != nil {
-				return 0, err
-			}
-			return fn(ctx)
-		}
-	}
 	rows := []row{
-		{name: "POP3 login, STAT, UIDL of 100, QUIT (20 at once)", unit: "sessions/s", relay: filled(session(ours, ourUser))},
-		{name: "POP3 RETR 4 KiB, one by one", unit: "msg/s", relay: filled(retr(ours, ourUser, false))},
-		{name: "POP3 RETR 4 KiB, pipelined", unit: "msg/s", relay: filled(retr(ours, ourUser, true))},
+		b.popRow("POP3 login, STAT, UIDL of 100, QUIT (20 at once)", "sessions/s", mailboxes*b.logins,
+			func(ctx context.Context, p popServer) (float64, error) {
+				return popLogins(ctx, p.pop3, p.mailbox, b.logins)
+			}),
+		b.popRow("POP3 RETR 4 KiB, one by one", "msg/s", retrTimes*inBox,
+			func(ctx context.Context, p popServer) (float64, error) {
+				return popRetr(ctx, p.pop3(0), p.mailbox(0), false)
+			}),
+		b.popRow("POP3 RETR 4 KiB, pipelined", "msg/s", retrTimes*inBox,
+			func(ctx context.Context, p popServer) (float64, error) {
+				return popRetr(ctx, p.pop3(0), p.mailbox(0), true)
+			}),
 	}
+	if b.cluster.nodes > 1 {
+		name := "POP3 login at a follower, idle cluster, p99"
+		rows = append(rows, row{name: name, unit: "ms", less: true, sides: b.relays(followerSide)})
+	}
+	return rows
+}
+
+// popServer is a side of a POP3 row. Client i meets its own mailbox.
+type popServer interface {
+	pop3(i int) string    // where client i connects
+	mailbox(i int) string // how client i logs in
+	root() (int, error)
+}
+
+func (b *bench) popRow(name, unit string, work int, load func(context.Context, popServer) (float64, error)) row {
+	on := func(p popServer, ready func(context.Context) error) side {
+		return side{ready: ready, root: p.root, load: func(ctx context.Context) (float64, error) { return load(ctx, p) }}
+	}
+	r := row{name: name, unit: unit, work: work, sides: b.relays(func(c *cluster) side { return on(c, c.fill) })}
 	if b.dovecot != nil {
-		theirs := func(int) string { return b.dovecot.addr() }
-		user := func(i int) string { return fmt.Sprintf("bench%d", i) }
-		rows[0].peer, rows[1].peer, rows[2].peer = session(theirs, user), retr(theirs, user, false), retr(theirs, user, true)
+		r.sides = append(r.sides, on(b.dovecot, nil))
 	}
-	return append(rows, row{name: "POP3 login at a follower, idle cluster, p99", unit: "ms", less: true, relay: filled(func(ctx context.Context) (float64, error) {
-		addr, err := b.cluster.follower()
+	return r
+}
+
+func followerSide(c *cluster) side {
+	return side{ready: c.fill, root: c.root, load: func(ctx context.Context) (float64, error) {
+		addr, err := c.follower()
 		if err != nil {
 			return 0, err
 		}
-		return popLatency(ctx, addr, ourUser(0))
-	})})
+		return popLatency(ctx, addr, c.mailbox(0))
+	}}
+}
+
+func (c *cluster) pop3(i int) string    { return c.port(i%c.nodes+1, 10) }
+func (c *cluster) mailbox(i int) string { return fmt.Sprintf("bench%d@example.test", i) }
+
+func (d *dovecot) pop3(int) string      { return d.addr() }
+func (d *dovecot) mailbox(i int) string { return fmt.Sprintf("bench%d", i) }
+
+// root returns Dovecot's master process.
+func (d *dovecot) root() (int, error) {
+	return pidFile(filepath.Join(filepath.Dir(d.conf), "run", "master.pid"))
 }
 
 // follower is where a node that does not lead serves POP3.
@@ -212,11 +238,10 @@ func popRetr(ctx context.Context, addr, user string, pipelined bool) (float64, e
 		return 0, err
 	}
 	defer c.conn.Close()
-	const times = 30
 	begin := time.Now()
 	if pipelined {
 		go func() {
-			for range times {
+			for range retrTimes {
 				for i := range inBox {
 					fmt.Fprintf(c.w, "RETR %d\r\n", i+1)
 				}
@@ -224,7 +249,7 @@ func popRetr(ctx context.Context, addr, user string, pipelined bool) (float64, e
 			}
 		}()
 	}
-	for range times {
+	for range retrTimes {
 		for i := range inBox {
 			if !pipelined {
 				if _, err := c.conn.Write([]byte("RETR " + strconv.Itoa(i+1) + "\r\n")); err != nil {
@@ -239,7 +264,7 @@ func popRetr(ctx context.Context, addr, user string, pipelined bool) (float64, e
 			}
 		}
 	}
-	rate := float64(times*inBox) / time.Since(begin).Seconds()
+	rate := float64(retrTimes*inBox) / time.Since(begin).Seconds()
 	return rate, c.say("QUIT")
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,35 +20,28 @@ import (
 	"time"
 )
 
-// source runs smtp-source against each address at once and returns the rate
-// over all. Connections are kept open (-d).
-func source(ctx context.Context, addrs []string, n, sessions, size int) (time.Duration, error) {
+// source runs smtp-source against the addresses at once, no more of them than
+// there are sessions, and returns how long it took until all was accepted.
+func source(ctx context.Context, addrs []string, l load) (time.Duration, error) {
+	addrs = addrs[:min(len(addrs), l.sessions)]
 	begin := time.Now()
 	var wg sync.WaitGroup
 	errs := make([]error, len(addrs))
 	for i, addr := range addrs {
+		args := []string{"-s", share(l.sessions, len(addrs), i), "-m", share(l.messages, len(addrs), i),
+			"-l", strconv.Itoa(l.size), "-f", "sender@bench.example", "-t", "rcpt@far.example"}
+		if !l.reconnect {
+			args = append(args, "-d")
+		}
 		wg.Go(func() {
-			share := func(all int) string {
-				part := all / len(addrs)
-				if i < all%len(addrs) {
-					part++
-				}
-				return strconv.Itoa(max(part, 1))
-			}
-			out, err := exec.CommandContext(ctx, "smtp-source", "-d", "-s", share(sessions), "-m", share(n), "-l", strconv.Itoa(size),
-				"-f", "sender@bench.example", "-t", "rcpt@far.example", addr).CombinedOutput()
+			out, err := exec.CommandContext(ctx, "smtp-source", append(args, addr)...).CombinedOutput()
 			if err != nil {
 				errs[i] = fmt.Errorf("smtp-source to %s: %w: %s", addr, err, out)
 			}
 		})
 	}
 	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return 0, err
-		}
-	}
-	return time.Since(begin), nil
+	return time.Since(begin), errors.Join(errs...)
 }
 
 // latency is the median time from DATA's final dot to 250, in milliseconds,
@@ -95,39 +89,51 @@ func latency(ctx context.Context, addr string, n int) (float64, error) {
 
 // cluster is relayd dev, as a process of its own.
 type cluster struct {
+	binary string
+	nodes  int
 	cmd    *exec.Cmd
 	dir    string
 	base   int
 	filled bool
 }
 
-func startCluster(ctx context.Context, dir string) (*cluster, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	bin := filepath.Join(dir, "relayd")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "relay/cmd/relayd")
+// The clusters' lowest ports.
+const (
+	basePort   = 13000
+	formerPort = 13500
+)
+
+// build makes this tree's relayd.
+func build(ctx context.Context, into string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", into, "relay/cmd/relayd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build relayd: %w: %s", err, out)
+		return fmt.Errorf("build relayd: %w: %s", err, out)
 	}
-	c := &cluster{base: 13000, dir: dir}
-	ready := filepath.Join(dir, "ready")
-	log, err := os.Create(filepath.Join(dir, "dev.log"))
+	return nil
+}
+
+func (c *cluster) start(ctx context.Context) error {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return err
+	}
+	ready := filepath.Join(c.dir, "ready")
+	log, err := os.Create(filepath.Join(c.dir, "dev.log"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c.cmd = exec.CommandContext(ctx, bin, "dev", "--dir", filepath.Join(dir, "state"), "--base-port", strconv.Itoa(c.base),
-		"--relay", fmt.Sprintf("127.0.0.1:%d", sinkPort), "--ready-file", ready)
+	defer log.Close()
+	c.cmd = exec.CommandContext(ctx, c.binary, "dev", "--dir", filepath.Join(c.dir, "state"), "--nodes", strconv.Itoa(c.nodes),
+		"--base-port", strconv.Itoa(c.base), "--relay", fmt.Sprintf("127.0.0.1:%d", sinkPort), "--ready-file", ready)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := waitFor(ctx, 60*time.Second, func() bool { _, err := os.Stat(ready); return err == nil }); err != nil {
 		c.stop()
-		return nil, fmt.Errorf("the cluster did not become ready, see %s: %w", log.Name(), err)
+		return fmt.Errorf("the cluster did not become ready, see %s: %w", log.Name(), err)
 	}
-	return c, nil
+	return nil
 }
 
 func (c *cluster) stop() {
@@ -139,23 +145,39 @@ func (c *cluster) port(node, service int) string {
 	return fmt.Sprintf("127.0.0.1:%d", c.base+100*node+service)
 }
 
-func (c *cluster) smtp() []string { return []string{c.port(1, 25), c.port(2, 25), c.port(3, 25)} }
+// size says how many nodes the cluster has.
+func (c *cluster) size() string {
+	if c.nodes == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", c.nodes)
+}
 
-// send returns messages a second: until all are accepted, or with drain until
-// the queue is empty too.
-func (c *cluster) send(ctx context.Context, n, sessions, size int, drain bool) (float64, error) {
-	begin := time.Now()
-	took, err := source(ctx, c.smtp(), n, sessions, size)
+// root returns the process that has started the nodes.
+func (c *cluster) root() (int, error) { return c.cmd.Process.Pid, nil }
+
+func (c *cluster) smtp() (addrs []string) {
+	for node := range c.nodes {
+		addrs = append(addrs, c.port(node+1, 25))
+	}
+	return addrs
+}
+
+// addresses are those of all nodes, the leader's first: a single session always
+// meets the leader, wherever that is.
+func (c *cluster) addresses() ([]string, error) {
+	s, err := c.status()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if err := waitFor(ctx, 5*time.Minute, c.empty); err != nil {
-		return 0, fmt.Errorf("the queue does not empty: %w", err)
+	addrs := c.smtp()
+	for i := range addrs {
+		if s.Leader == fmt.Sprintf("n%d", i+1) {
+			addrs[0], addrs[i] = addrs[i], addrs[0]
+			return addrs, nil
+		}
 	}
-	if drain {
-		took = time.Since(begin)
-	}
-	return float64(n) / took.Seconds(), nil
+	return nil, errors.New("the cluster has no leader")
 }
 
 func (c *cluster) empty() bool {
@@ -260,19 +282,11 @@ func (p *postfix) stop() { _ = exec.Command("postfix", "-c", p.conf, "stop").Run
 
 func (p *postfix) addr() string { return fmt.Sprintf("127.0.0.1:%d", postfixPort) }
 
-func (p *postfix) send(ctx context.Context, n, sessions, size int, drain bool) (float64, error) {
-	begin := time.Now()
-	took, err := source(ctx, []string{p.addr()}, n, sessions, size)
-	if err != nil {
-		return 0, err
-	}
-	if err := waitFor(ctx, 5*time.Minute, p.empty); err != nil {
-		return 0, fmt.Errorf("the queue does not empty: %w", err)
-	}
-	if drain {
-		took = time.Since(begin)
-	}
-	return float64(n) / took.Seconds(), nil
+func (p *postfix) addresses() ([]string, error) { return []string{p.addr()}, nil }
+
+// root returns Postfix's master process.
+func (p *postfix) root() (int, error) {
+	return pidFile(filepath.Join(filepath.Dir(p.conf), "queue", "pid", "master.pid"))
 }
 
 func (p *postfix) empty() bool {

@@ -39,6 +39,8 @@ type Cluster struct {
 	raft  *raft.Raft
 	grpc  *grpc.Server
 
+	reload *reloader // of raft's configuration
+
 	book     *book
 	beacon   *beacon
 	gate     *gate
@@ -144,6 +146,7 @@ func (c *Cluster) openRaft() error {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
 	}
 	c.book.raft.Store(c.raft)
+	c.reload = &reloader{raft: c.raft}
 	return nil
 }
 

@@ -368,7 +368,7 @@ func keepAlive() net.KeepAliveConfig {
 }
 
 // tune sets what every connection between members has: dead peers are noticed
-// within seconds, idle or not.
+// within seconds, idle or not, and what a link loses is sent again soon.
 func tune(c net.Conn) {
 	t, ok := c.(*net.TCPConn)
 	if !ok {
@@ -377,5 +377,6 @@ func tune(c net.Conn) {
 	_ = t.SetKeepAliveConfig(keepAlive())
 	if raw, err := t.SyscallConn(); err == nil {
 		_ = setUserTimeout(raw, userTimeout)
+		_ = setLinear(raw)
 	}
 }

@@ -96,6 +96,7 @@ type Peer struct {
 // RecoverOptions say what the cluster shall consist of from now on.
 type RecoverOptions struct {
 	Dir    string
+	ID     string // of the node, where the caller knows it: another node's directory is refused
 	Peers  []Peer // all voters to be, this node among them
 	Log    *zap.Logger
 	Tuning Tuning
@@ -151,6 +152,9 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, Recovered) 
 	}
 	id, err := loadIdentity(o.Dir)
 	if err != nil {
+		return r, err
+	}
+	if err := id.isNode(o.ID, o.Dir); err != nil {
 		return r, err
 	}
 	if id.Fresh {

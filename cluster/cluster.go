@@ -30,14 +30,15 @@ type Cluster struct {
 	log *zap.Logger
 	id  *identity
 
-	store *disk.Store
-	rlog  *disk.Log
-	short atomic.Bool   // of space: the disk
-	pinch chan struct{} // it has become so
-	port  *wire.Port
-	trans transport
-	raft  *raft.Raft
-	grpc  *grpc.Server
+	store   *disk.Store
+	rlog    *disk.Log
+	promise *promise
+	short   atomic.Bool   // of space: the disk
+	pinch   chan struct{} // it has become so
+	port    *wire.Port
+	trans   transport
+	raft    *raft.Raft
+	grpc    *grpc.Server
 
 	reload *reloader // of raft's configuration
 
@@ -74,6 +75,12 @@ type Cluster struct {
 // the port accepts, the log runs, and the node looks for its leader. The
 // caller must call Run, which also ends it.
 func Open(o Options) (*Cluster, error) {
+	if err := CheckNode(o.Dir, o.ID); err != nil {
+		if o.Listener != nil {
+			err = errors.Join(err, o.Listener.Close())
+		}
+		return nil, err
+	}
 	if o.Listener == nil {
 		l, err := net.Listen("tcp", o.Listen)
 		if err != nil {
@@ -132,6 +139,9 @@ func (c *Cluster) openRaft() error {
 	c.trans = newTransport(c.port, c.book, c.log)
 	c.trans.TimeoutScale = timeoutScale
 	conf := c.t.raftConfig(c.id.Node, c.log)
+	if err = c.promiseOf(d); err != nil {
+		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
+	}
 	err = c.id.settle(c.o.Dir, d.log, func() error { return c.bootstrap(conf, d) })
 	if err == nil {
 		err = d.store.View(c.book.learn)
@@ -143,7 +153,7 @@ func (c *Cluster) openRaft() error {
 		c.raft, err = raft.NewRaft(conf, d.store, d.log, d.log, d.store.Snapshots(), c.trans)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
+		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.close(), d.close())
 	}
 	c.book.raft.Store(c.raft)
 	c.reload = &reloader{raft: c.raft}
@@ -227,7 +237,7 @@ func (c *Cluster) newSession() *session {
 	s.member, s.log, s.now = m, c.log, bootNow
 	s.lease, s.renew = c.t.Lease-c.t.Margin, c.t.Renew
 	s.send = c.proposeTimed
-	s.probe = func() error { return probeDisk(c.o.Dir) }
+	s.probe = c.probe
 	s.behind = c.store.Applied
 	return s
 }
@@ -331,7 +341,7 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	if image != nil {
 		image()
 	}
-	return errors.Join(err, c.store.Close(), c.rlog.Close())
+	return errors.Join(err, c.store.Close(), c.rlog.Close(), c.promise.close())
 }
 
 // leaveGates is how long the gate's workers are waited for when raft has

@@ -16,13 +16,14 @@ var (
 
 // Why a node can't be opened, initialised or joined.
 var (
-	ErrInUse   = errors.New("cluster: the data directory is in use")
-	ErrNoNode  = errors.New("cluster: the data directory belongs to no cluster: run 'relayd init' or 'relayd join' first")
-	ErrLogLost = errors.New("cluster: the raft log of this node is lost")
-	ErrToken   = errors.New("cluster: the join token is refused")
-	ErrMember  = errors.New("cluster: the node id is taken by a live member")
-	ErrRemoved = errors.New("cluster: this node is no member of its cluster any more")
-	ErrQuorum  = errors.New("cluster: that would lose the quorum")
+	ErrInUse     = errors.New("cluster: the data directory is in use")
+	ErrNoNode    = errors.New("cluster: the data directory belongs to no cluster: run 'relayd init' or 'relayd join' first")
+	ErrOtherNode = errors.New("cluster: the data directory is another node's")
+	ErrLogLost   = errors.New("cluster: the raft log of this node is lost")
+	ErrToken     = errors.New("cluster: the join token is refused")
+	ErrMember    = errors.New("cluster: the node id is taken by a live member")
+	ErrRemoved   = errors.New("cluster: this node is no member of its cluster any more")
+	ErrQuorum    = errors.New("cluster: that would lose the quorum")
 )
 
 // How one attempt of a proposal can end without a result.

@@ -50,6 +50,19 @@ func Initialised(dir string) bool {
 	return err == nil
 }
 
+// CheckNode returns ErrOtherNode where a directory holds a node with another
+// id, and nil where it holds none.
+func CheckNode(dir, id string) error {
+	if !Initialised(dir) {
+		return nil
+	}
+	have, err := loadIdentity(dir)
+	if err != nil {
+		return err
+	}
+	return have.isNode(id, dir)
+}
+
 func loadIdentity(dir string) (*identity, error) {
 	b, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -124,7 +137,29 @@ func vacant(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
-	return probeDisk(dir)
+	return tryDisk(dir)
+}
+
+// tryDisk checks that a directory takes writes.
+func tryDisk(dir string) error {
+	f, err := os.CreateTemp(dir, ".try-*")
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	_, err = f.WriteString("try\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+}
+
+// isNode checks that the configured node id, where one is given, is the one of
+// the data directory.
+func (id *identity) isNode(want, dir string) error {
+	if want == "" || want == id.Node {
+		return nil
+	}
+	return fmt.Errorf("%w: [node] id is %s, but %s is node %s's: correct [node] id or [node] data_dir", ErrOtherNode, want, dir, id.Node)
 }
 
 // logName is where the log says whose it is.

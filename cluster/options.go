@@ -15,6 +15,7 @@ import (
 // Options say which node to open and how.
 type Options struct {
 	Dir string // as Init or Join made it
+	ID  string // of the node, where the caller knows it: another node's directory is refused
 	// Listener is the cluster port; the Cluster owns it from Open on, whatever
 	// Open returns. Where nil, Listen is listened on.
 	Listener  net.Listener

@@ -4,9 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -291,20 +288,6 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// probeDisk writes and syncs a small file: a node whose disk hangs or fails
-// must lose its session, even where the log is on another disk.
-func probeDisk(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, "probe"), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.WriteAt(fmt.Appendf(nil, "%20d\n", time.Now().UnixNano()), 0); err != nil {
-		return err
-	}
-	return f.Sync()
 }
 
 // registered reports whether the cluster takes this node for alive, though it

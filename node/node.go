@@ -171,7 +171,7 @@ func (n *Node) openCluster() error {
 	}
 	var err error
 	n.cluster, err = cluster.Open(cluster.Options{
-		Dir: n.conf.Node.DataDir, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
+		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: n.options.Tuning,
 	})

@@ -69,7 +69,7 @@ func recoverNode(ctx context.Context, out io.Writer, path string, peers []cluste
 	if err != nil {
 		return err
 	}
-	o := cluster.RecoverOptions{Dir: cfg.Node.DataDir, Peers: peers, Log: zap.NewNop()}
+	o := cluster.RecoverOptions{Dir: cfg.Node.DataDir, ID: cfg.Node.ID, Peers: peers, Log: zap.NewNop()}
 	found, err := cluster.Inspect(ctx, o)
 	if err != nil {
 		return err

@@ -144,8 +144,8 @@ func reloadOn(ctx context.Context, reload <-chan struct{}, n *node.Node, log *za
 // wanted, not happen.
 func ensureMember(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	dir := cfg.Node.DataDir
-	if cluster.Initialised(dir) {
-		return nil
+	if err := cluster.CheckNode(dir, cfg.Node.ID); err != nil || cluster.Initialised(dir) {
+		return err
 	}
 	if len(cfg.Cluster.Join) == 0 {
 		return fmt.Errorf("%s holds no node yet; make a cluster with 'relayd init' or join one with 'relayd join'", dir)

@@ -160,6 +160,9 @@ the flags say. Other nodes come in with 'relayd join'.`,
 			if err != nil {
 				return err
 			}
+			if err := cluster.CheckNode(cfg.Node.DataDir, cfg.Node.ID); err != nil {
+				return err
+			}
 			if once && cluster.Initialised(cfg.Node.DataDir) {
 				return nil
 			}
@@ -219,6 +222,9 @@ node has a vote once it runs and has caught up.`,
 			}
 			cfg, err := s.load(cmd, "")
 			if err != nil {
+				return err
+			}
+			if err := cluster.CheckNode(cfg.Node.DataDir, cfg.Node.ID); err != nil {
 				return err
 			}
 			if err := joinCluster(cmd.Context(), cfg, token, args[0], zap.NewNop()); err != nil {

@@ -48,6 +48,29 @@ func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	require.Contains(t, stderr, "--id is b but")
 }
 
+// TestAnotherNodesDirectoryIsRefused: a configuration that was copied from
+// another machine, or a data directory that was, must not make two nodes one.
+func TestAnotherNodesDirectoryIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	file, data := filepath.Join(dir, "relay.toml"), filepath.Join(dir, "data")
+	code, _, stderr := relayd(t, "init", "--config", file, "--id", "n2", "--data-dir", data, "--advertise", "127.0.0.1:7170")
+	require.Equal(t, exitOK, code, stderr)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, []byte(setKey(string(text), "node", "id", "n3")), 0o600))
+	for _, args := range [][]string{
+		{"run", "--config", file},
+		{"init", "--once", "--config", file},
+		{"join", "--config", file, "--token", "rj1.x", "127.0.0.1:1"},
+		{"recover", "--config", file, "--peers", "n3=127.0.0.1:7170"},
+		{"recover", "--config", file, "--peers", "n3=127.0.0.1:7170", "--yes"},
+	} {
+		code, _, stderr := relayd(t, args...)
+		require.Equal(t, exitFailed, code, args)
+		require.Contains(t, stderr, "[node] id is n3, but "+data+" is node n2's", args)
+	}
+}
+
 func TestInitRefusesNonsenseBeforeItWrites(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "relay.toml")

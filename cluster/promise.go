@@ -1,0 +1,274 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+)
+
+const (
+	promiseFile = "promise"
+	slotSize    = 4 << 10
+	slotHead    = 16  // sequence (8 octets), length (4), CRC-32C (4)
+	maxPending  = 16  // nonces
+	maxDiverged = 512 // octets
+)
+
+// promised is what a node must not forget, whatever becomes of its log and
+// store. All of it says "at least": an older build does not write it.
+type promised struct {
+	Cluster   string          `json:"cluster"`
+	Node      string          `json:"node"`
+	Log       string          `json:"log"` // as in the identity
+	Version   uint32          `json:"version,omitempty"`
+	Term      uint64          `json:"term,omitempty"`
+	LastTerm  uint64          `json:"last_term,omitempty"`
+	LastIndex uint64          `json:"last_index,omitempty"`
+	Commit    uint64          `json:"commit,omitempty"` // raft's commit index
+	Applied   uint64          `json:"applied,omitempty"`
+	Acked     acked           `json:"acked,omitzero"`
+	Pending   []string        `json:"pending,omitempty"`  // nonces sent whose answer has not come
+	Peers     map[string]mark `json:"peers,omitempty"`    // what followers acknowledged to this node
+	Diverged  string          `json:"diverged,omitempty"` // how this replica differs from the others
+}
+
+// acked is the last registration that was answered.
+type acked struct {
+	Nonce string `json:"nonce,omitempty"`
+	Epoch uint64 `json:"epoch,omitempty"`
+}
+
+// mark is a place in a log that its owner has acknowledged: in that term, up
+// to that index.
+type mark struct {
+	Term  uint64 `json:"term"`
+	Index uint64 `json:"index"`
+	Log   string `json:"log,omitempty"` // name of that log, where it is known
+}
+
+// promise keeps promised in a file of two slots that are written in turn, so
+// that a write that is cut short leaves the one before. What is in memory and
+// what is written have locks of their own: who looks never waits for the disk.
+type promise struct {
+	writing sync.Mutex // guards file and seq
+	file    *os.File
+	seq     uint64
+
+	mu  sync.Mutex
+	now promised
+}
+
+// openPromise opens the file of a data directory. Where there is none, it makes
+// one from first, which says what log and store know.
+func openPromise(dir string, id *identity, first promised) (*promise, error) {
+	first.Cluster, first.Node, first.Log = id.Cluster, id.Node, id.Log
+	path := filepath.Join(dir, promiseFile)
+	p, err := readPromise(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err != nil && id.Fresh:
+		return makePromise(path, first)
+	case err != nil:
+		return nil, err
+	}
+	if p.now.Cluster != id.Cluster || p.now.Node != id.Node || p.now.Log != id.Log {
+		return nil, errors.Join(fmt.Errorf("%w: %s is of node %s with another log: move the data directory away and join again with a token",
+			ErrLogLost, path, p.now.Node), p.close())
+	}
+	return p, nil
+}
+
+// makePromise writes both slots of a new file, and only then gives it its name.
+func makePromise(path string, first promised) (*promise, error) {
+	p := &promise{now: first, seq: 1}
+	var both []byte
+	for seq := range uint64(2) {
+		slot, err := encodeSlot(seq, first)
+		if err != nil {
+			return nil, err
+		}
+		both = append(both, slot...)
+	}
+	if err := writeFile(path, both); err != nil {
+		return nil, fmt.Errorf("cluster: write %s: %w", path, err)
+	}
+	var err error
+	p.file, err = os.OpenFile(path, os.O_RDWR, 0o600)
+	return p, err
+}
+
+// readPromise opens a file and reads the newest slot that is whole.
+func readPromise(path string) (*promise, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	p := &promise{file: f}
+	found := false
+	for i := range int64(2) {
+		slot := make([]byte, slotSize)
+		if _, err := f.ReadAt(slot, i*slotSize); err != nil {
+			continue
+		}
+		if seq, v, ok := decodeSlot(slot); ok && (!found || seq > p.seq) {
+			p.seq, p.now, found = seq, v, true
+		}
+	}
+	if !found {
+		return nil, errors.Join(fmt.Errorf("%w: %s is damaged: move the data directory away and join again with a token",
+			ErrLogLost, path), f.Close())
+	}
+	return p, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encodeSlot makes a slot. What others know too is left out where there is no
+// room for all.
+func encodeSlot(seq uint64, v promised) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err == nil && len(b) > slotSize-slotHead {
+		v.Peers = nil
+		b, err = json.Marshal(v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > slotSize-slotHead {
+		return nil, fmt.Errorf("cluster: %d octets do not fit into a slot of %s", len(b), promiseFile)
+	}
+	slot := make([]byte, slotSize)
+	binary.BigEndian.PutUint64(slot, seq)
+	binary.BigEndian.PutUint32(slot[8:], uint32(len(b)))
+	copy(slot[slotHead:], b)
+	binary.BigEndian.PutUint32(slot[12:], slotSum(slot, len(b)))
+	return slot, nil
+}
+
+// slotSum covers sequence, length and contents.
+func slotSum(slot []byte, n int) uint32 {
+	return crc32.Update(crc32.Checksum(slot[:12], castagnoli), castagnoli, slot[slotHead:slotHead+n])
+}
+
+func decodeSlot(slot []byte) (seq uint64, v promised, ok bool) {
+	n := binary.BigEndian.Uint32(slot[8:])
+	if n > slotSize-slotHead || slotSum(slot, int(n)) != binary.BigEndian.Uint32(slot[12:]) {
+		return 0, v, false
+	}
+	err := json.Unmarshal(slot[slotHead:slotHead+n], &v)
+	return binary.BigEndian.Uint64(slot), v, err == nil
+}
+
+// look returns what is promised; the caller must not change what it points to.
+func (p *promise) look() promised {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
+// note changes what is promised in memory; the next write brings it to disk.
+// fn replaces slices and maps and does not change them.
+func (p *promise) note(fn func(*promised)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fn(&p.now)
+	p.now.Pending = p.now.Pending[max(0, len(p.now.Pending)-maxPending):]
+	p.now.Diverged = p.now.Diverged[:min(len(p.now.Diverged), maxDiverged)]
+}
+
+// write changes what is promised, as note does, and returns when it is on the
+// disk. It also proves that the disk takes writes.
+func (p *promise) write(fn func(*promised)) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.note(fn)
+	slot, err := encodeSlot(p.seq+1, p.look())
+	if err != nil {
+		return err
+	}
+	if _, err := p.file.WriteAt(slot, int64((p.seq+1)%2)*slotSize); err != nil {
+		return err
+	}
+	if err := p.file.Sync(); err != nil {
+		return err
+	}
+	p.seq++
+	return nil
+}
+
+func (p *promise) close() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	return p.file.Close()
+}
+
+// nonces are all that this directory registered with last, or may have.
+func (v promised) nonces() []string {
+	all := slices.Clone(v.Pending)
+	if v.Acked.Nonce != "" {
+		all = append(all, v.Acked.Nonce)
+	}
+	return all
+}
+
+// probe writes down what this node has promised by now. A node whose disk
+// hangs or fails must lose its session, even where the log is on another disk:
+// so each renewal of a session waits for it.
+func (c *Cluster) probe() error {
+	term := c.raft.CurrentTerm()
+	lastTerm, last := c.lastEntry()
+	return c.promise.write(func(p *promised) {
+		p.Version = max(p.Version, c.Version())
+		p.Term, p.LastTerm, p.LastIndex = max(p.Term, term), lastTerm, last
+		p.Commit, p.Applied = max(p.Commit, c.raft.CommitIndex()), c.store.Applied()
+	})
+}
+
+// promiseOf opens the promise of a data directory, and checks that its log is
+// not older.
+func (c *Cluster) promiseOf(d *drawer) (err error) {
+	var first promised
+	if first.Term, err = d.term(); err != nil {
+		return err
+	}
+	last, err := d.last()
+	if err != nil {
+		return err
+	}
+	first.Applied = d.store.Applied()
+	if c.promise, err = openPromise(c.o.Dir, c.id, first); err != nil {
+		return err
+	}
+	if p := c.promise.look(); first.Term < p.Term || last < p.Commit {
+		return errors.Join(fmt.Errorf("%w: %s goes to entry %d in term %d, but the node knew entry %d and term %d before: "+
+			"the log was restored from an older copy; move the data directory away and join again with a token",
+			ErrLogLost, filepath.Join(c.o.Dir, logDir), last, first.Term, p.Commit, p.Term), c.promise.close())
+	}
+	return nil
+}
+
+// term is the newest term that the log knows of.
+func (d *drawer) term() (uint64, error) {
+	term, err := d.log.GetUint64([]byte("CurrentTerm"))
+	if err != nil && err.Error() == "not found" {
+		return 0, nil
+	}
+	return term, err
+}
+
+// last is the index of the newest entry that is on the disk, in the log or in
+// the store.
+func (d *drawer) last() (uint64, error) {
+	last, err := d.log.LastIndex()
+	if err != nil {
+		return 0, err
+	}
+	durable, err := d.store.Durable()
+	return max(last, durable), err
+}

@@ -1,0 +1,68 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func testPromise(t *testing.T, dir string) *promise {
+	p, err := openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l"}, promised{Term: 3})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = p.close() })
+	return p
+}
+
+// TestPromiseOutlivesACutWrite: whatever becomes of the slot that is being
+// written, the one before is there.
+func TestPromiseOutlivesACutWrite(t *testing.T) {
+	dir := t.TempDir()
+	p := testPromise(t, dir)
+	require.Equal(t, uint64(3), p.look().Term, "made from what the log knows")
+	for term := uint64(4); term < 9; term++ {
+		require.NoError(t, p.write(func(v *promised) { v.Term = term }))
+		path := filepath.Join(dir, promiseFile)
+		whole, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Len(t, whole, 2*slotSize)
+		require.Equal(t, term, testPromise(t, dir).look().Term)
+
+		torn := append([]byte(nil), whole...)
+		torn[int(p.seq%2)*slotSize+slotHead+3] ^= 0x20
+		require.NoError(t, os.WriteFile(path, torn, 0o600))
+		require.Equal(t, term-1, testPromise(t, dir).look().Term, "the slot before")
+		require.NoError(t, os.WriteFile(path, whole, 0o600))
+	}
+}
+
+func TestDamagedPromiseIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, testPromise(t, dir).write(func(*promised) {}))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, promiseFile), make([]byte, 100), 0o600))
+	_, err := openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l"}, promised{})
+	require.ErrorIs(t, err, ErrLogLost)
+	_, err = openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l", Fresh: true}, promised{})
+	require.NoError(t, err, "a node that never ran has promised nothing")
+	_, err = openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "m"}, promised{})
+	require.ErrorIs(t, err, ErrLogLost, "another log")
+}
+
+// TestPromiseIsBounded: a probe never fails because there is too much to say.
+func TestPromiseIsBounded(t *testing.T) {
+	p := testPromise(t, t.TempDir())
+	require.NoError(t, p.write(func(v *promised) {
+		v.Peers = map[string]mark{}
+		for i := range 99 {
+			name := fmt.Sprintf("%s%d", strings.Repeat("n", 60), i)
+			v.Peers[name] = mark{Term: 1 << 60, Index: 1 << 60, Log: newLogName()}
+			v.Pending = append(v.Pending, newNonce())
+		}
+		v.Diverged = strings.Repeat("\x01", 9999)
+		v.Cluster, v.Node = strings.Repeat("c", 63), strings.Repeat("n", 63)
+	}))
+	require.Len(t, p.look().Pending, maxPending)
+}

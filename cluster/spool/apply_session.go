@@ -3,6 +3,7 @@ package spool
 import (
 	"maps"
 	"slices"
+	"time"
 
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -20,6 +21,9 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 		t.endSession(old, t.index)
 	}
 	one := &pb.Session{Node: node, Epoch: t.index, Renewed: t.index, RenewedMs: t.clock, Nonce: h.Nonce}
+	if t.at(2) {
+		one.LeaseMs = boundLease(h.LeaseMs)
+	}
 	t.sessions[node], t.epochs[one.Epoch] = one, one
 	t.write(key(kSession, node), one)
 	t.write(key(kMember, node), h.Member)
@@ -28,10 +32,36 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 	return &pb.Result{Index: t.index, Epoch: one.Epoch}
 }
 
+// The bounds of a lease that a node may ask for.
+const (
+	MinLease = time.Second
+	MaxLease = 30 * time.Second
+)
+
+// boundLease keeps a lease within its bounds; 0 stays: the leader's own.
+func boundLease(ms int64) int64 {
+	if ms == 0 {
+		return 0
+	}
+	return min(max(ms, MinLease.Milliseconds()), MaxLease.Milliseconds())
+}
+
+// renew moves the end of a session. A renewal with a seq travels beside others,
+// which it may overtake: only the newest one counts.
 func (t *tx) renew(h *pb.Renew) *pb.Result {
 	one := t.sessions[h.GetNode()]
 	if one == nil || one.Epoch != h.Epoch {
 		return t.refuse(pb.Code_STALE, "the session has ended: register again")
+	}
+	if t.at(2) && h.Seq != 0 {
+		if h.Seq <= one.Seq {
+			// It was overtaken, or is a copy: no sign that the node lives now.
+			return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Epoch: one.Epoch, Renewed: one.Renewed}
+		}
+		one.Seq = h.Seq
+		if h.LeaseMs != 0 {
+			one.LeaseMs = boundLease(h.LeaseMs)
+		}
 	}
 	one.Renewed, one.RenewedMs = t.index, t.clock
 	t.write(key(kSession, one.Node), one)
@@ -46,7 +76,11 @@ func (t *tx) expire(h *pb.Expire) *pb.Result {
 		return t.refuse(pb.Code_MISSING, "no such session")
 	}
 	if one.Renewed != h.Renewed {
-		return t.refuse(pb.Code_STALE, "the session was renewed at %d", one.Renewed)
+		res := t.refuse(pb.Code_STALE, "the session was renewed at %d", one.Renewed)
+		if t.at(2) {
+			res.Epoch, res.Renewed = one.Epoch, one.Renewed
+		}
+		return res
 	}
 	t.endSession(one, 0)
 	return t.ok()

@@ -6534,6 +6534,7 @@ type Result struct {
 	UntilMs       int64                  `protobuf:"varint,61,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
 	WaitsMs       []int64                `protobuf:"varint,80,rep,packed,name=waits_ms,json=waitsMs,proto3" json:"waits_ms,omitempty"` // Greet: one an attempt
 	Mailbox       *Mailbox               `protobuf:"bytes,110,opt,name=mailbox,proto3" json:"mailbox,omitempty"`                       // TakeLock: box, next_uid and messages as they are under the lock
+	Renewed       uint64                 `protobuf:"varint,112,opt,name=renewed,proto3" json:"renewed,omitempty"`                      // of the session, where a Renew or an Expire came too late
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6671,6 +6672,13 @@ func (x *Result) GetMailbox() *Mailbox {
 		return x.Mailbox
 	}
 	return nil
+}
+
+func (x *Result) GetRenewed() uint64 {
+	if x != nil {
+		return x.Renewed
+	}
+	return 0
 }
 
 type Burial_Part struct {
@@ -7370,7 +7378,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x04ages\x18\x03 \x01(\bR\x04ages\x12$\n" +
 	"\x0eorphans_age_ms\x18\x04 \x01(\x03R\forphansAgeMs\"\x16\n" +
 	"\x04Mark\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xb1\x03\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xcb\x03\n" +
 	"\x06Result\x12(\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x14.relay.spool.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -7387,7 +7395,8 @@ const file_spool_proto_rawDesc = "" +
 	"\amissing\x18< \x01(\fR\amissing\x12\x19\n" +
 	"\buntil_ms\x18= \x01(\x03R\auntilMs\x12\x19\n" +
 	"\bwaits_ms\x18P \x03(\x03R\awaitsMs\x121\n" +
-	"\amailbox\x18n \x01(\v2\x17.relay.spool.v1.MailboxR\amailbox*=\n" +
+	"\amailbox\x18n \x01(\v2\x17.relay.spool.v1.MailboxR\amailbox\x12\x18\n" +
+	"\arenewed\x18p \x01(\x04R\arenewed*=\n" +
 	"\x04Body\x12\r\n" +
 	"\tBODY_7BIT\x10\x00\x12\x11\n" +
 	"\rBODY_8BITMIME\x10\x01\x12\x13\n" +

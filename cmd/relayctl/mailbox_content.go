@@ -21,24 +21,58 @@ type imported struct {
 	Skipped  int      `json:"skipped"`
 	Empty    int      `json:"empty"`
 	IDs      []string `json:"ids"`
+	LeftOut  []left   `json:"left_out"`
+}
+
+// left is a file or message that was not imported.
+type left struct {
+	Name    string `json:"name"`
+	Why     string `json:"why"`
+	Refused bool   `json:"refused"` // it should hold mail, and can't be read
+}
+
+func newImported(user string) imported {
+	return imported{User: user, IDs: []string{}, LeftOut: []left{}}
+}
+
+// refused counts what could not be read.
+func (i *imported) refused() (n int) {
+	for _, l := range i.LeftOut {
+		if l.Refused {
+			n++
+		}
+	}
+	return n
+}
+
+// importFlags are what 'mailbox import' may be told.
+type importFlags struct {
+	skip    int
+	deleted bool
+	folders []string
 }
 
 func (a *app) mailboxImport() *cobra.Command {
-	var skip int
+	var flags importFlags
 	c := &cobra.Command{
 		Use: "import USER PATH...", Args: cobra.MinimumNArgs(2),
 		Short: "Put messages into a maildrop: .eml files and folders, Maildirs, mbox files, my_mailbox.txt",
 		Long: `Put messages into a maildrop as they are, with their times of receipt.
 
-PATH is an .eml file, a folder of them, a Maildir, an mbox file, or a
-my_mailbox.txt (or the folder it is in). Messages come in an order that is the
-same each time; where an import ends early it says with which --skip to go on.
-What holds nothing at all is left out.`,
+PATH is an .eml file, a folder of them, a Maildir, an mbox file (mboxo, mboxrd,
+mboxcl, mboxcl2), a mailbox that Apple Mail exported, or a my_mailbox.txt (or the
+folder it is in); "-" is the standard input. Files packed with gzip or bzip2 are
+unpacked. Messages come in an order that is the same each time; where an import
+ends early it says with which --skip to go on.
+
+What holds nothing at all, and what Thunderbird or a Maildir marks as deleted, is
+left out. All that is left out is listed; a file that should hold mail and can't
+be read makes the exit code 1, after the rest went in.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
-				done := imported{User: args[0], IDs: []string{}}
+				done := newImported(args[0])
 				for _, path := range args[1:] {
-					if err := a.importPath(ctx, client, path, skip, &done); err != nil {
+					if err := a.importPath(ctx, client, path, flags, &done); err != nil {
 						seen := done.Messages + done.Empty + done.Skipped
 						if seen == 0 {
 							return err
@@ -49,17 +83,41 @@ What holds nothing at all is left out.`,
 				if done.Empty > 0 {
 					a.note("left out, as nothing is in it: %s", count(done.Empty, "message"))
 				}
-				return a.emit(done, func() { a.say("%s went into the maildrop of %s.", count(done.Messages, "message"), clean(done.User)) })
+				err := a.emit(done, func() { a.say("%s went into the maildrop of %s.", count(done.Messages, "message"), clean(done.User)) })
+				return errors.Join(err, a.listLeft(&done))
 			})
 		},
 	}
-	c.Flags().IntVar(&skip, "skip", 0, "leave out that many messages at the beginning")
+	c.Flags().IntVar(&flags.skip, "skip", 0, "leave out that many messages at the beginning")
+	c.Flags().BoolVar(&flags.deleted, "include-deleted", false, "also what is marked as deleted")
+	c.Flags().StringArrayVar(&flags.folders, "folder", nil, "`NAME` of a folder of the Maildir in place of its inbox, such as .Sent; * is all")
 	return c
 }
 
-func (a *app) importPath(ctx context.Context, client *admin.Client, path string, skip int, done *imported) error {
-	return mailfile.Read(path, func(m mailfile.Message) error {
-		if done.Skipped < skip {
+// listLeft says what was left out; an error where something could not be read.
+func (a *app) listLeft(done *imported) error {
+	for i, l := range done.LeftOut {
+		if i == listedLeft && len(done.LeftOut) > listedLeft+1 && done.refused() == 0 {
+			a.note("and %d more were left out; -o json lists them all", len(done.LeftOut)-i)
+			break
+		}
+		a.note("left out: %s %s", clean(l.Name), clean(l.Why))
+	}
+	if n := done.refused(); n > 0 {
+		return fmt.Errorf("%s could not be read, see above; all else went in", count(n, "file"))
+	}
+	return nil
+}
+
+// listedLeft is how much of what was left out is named on a terminal.
+const listedLeft = 20
+
+func (a *app) importPath(ctx context.Context, client *admin.Client, path string, flags importFlags, done *imported) error {
+	o := mailfile.Options{IncludeDeleted: flags.deleted, Folders: flags.folders, Left: func(l mailfile.Left) {
+		done.LeftOut = append(done.LeftOut, left{Name: l.Name, Why: l.Why, Refused: l.Bad})
+	}}
+	return mailfile.Read(ctx, path, o, func(m mailfile.Message) error {
+		if done.Skipped < flags.skip {
 			done.Skipped++
 			return nil
 		}

@@ -97,3 +97,44 @@ func TestMailboxShowsItsQuotas(t *testing.T) {
 		require.Contains(t, out, "GB, 2 messages")
 	}
 }
+
+// TestMailboxImportSwallowsNothing: what is not imported is named, and what
+// should be mail and is not makes the exit code 1 after the rest went in.
+func TestMailboxImportSwallowsNothing(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"a.eml": "A: 1\n\none\n", "b.eml": "\x28\xb5\x2f\xfdpacked", "c.eml": "A: 3\nX-Mozilla-Status: 0009\n\nthree\n", "notes.txt": "x",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", dir)
+	require.Equal(t, 1, code, stderr)
+	require.Contains(t, out, "1 message went")
+	require.Regexp(t, `left out: \S*b\.eml is compressed with zstd`, stderr)
+	require.Regexp(t, `left out: \S*c\.eml is marked as deleted`, stderr)
+	require.Contains(t, stderr, "notes.txt")
+	require.Contains(t, stderr, "1 file could not be read")
+	require.NoError(t, os.Remove(filepath.Join(dir, "b.eml")))
+	out, stderr, code = w.ctl(t, "", "mailbox", "import", "--include-deleted", "bob@example.test", dir)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "2 messages went")
+}
+
+func TestMailboxImportOfAMaildirFolder(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	for _, sub := range []string{"cur", ".Sent/cur"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, sub), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, sub, "1000000000.M1P1.x:2,S"), []byte("A: 1\n\n"+sub+"\n"), 0o600))
+	}
+	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", dir)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "1 message went")
+	require.Contains(t, stderr, "--folder .Sent takes it")
+	_, stderr, code = w.ctl(t, "", "mailbox", "import", "--folder", "Sent", "alice@example.test", dir)
+	require.Zero(t, code, stderr)
+	_, stderr, code = w.ctl(t, "", "mailbox", "import", "--folder", "Drafts", "alice@example.test", dir)
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "no folder Drafts: it has .Sent")
+}

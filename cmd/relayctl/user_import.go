@@ -127,10 +127,10 @@ func (im *userImporting) add(ctx context.Context, address, password string) (boo
 
 func (im *userImporting) letters(ctx context.Context, path, address string) error {
 	if im.done.DryRun {
-		return mailfile.Read(path, func(mailfile.Message) error { im.done.Messages++; return nil })
+		return mailfile.Read(ctx, path, mailfile.Options{}, func(mailfile.Message) error { im.done.Messages++; return nil })
 	}
-	into := imported{User: address}
-	err := im.importPath(ctx, im.client, path, 0, &into)
+	into := newImported(address)
+	err := im.importPath(ctx, im.client, path, importFlags{}, &into)
 	im.done.Messages += into.Messages
 	if err != nil { // the user is there, so this command leaves the mail alone next time
 		return fmt.Errorf("%w\n'relayctl mailbox import --skip %d %s %s' goes on with its mail", err, into.Messages, clean(address), clean(path))

@@ -2,13 +2,13 @@ package mailfile
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +19,22 @@ type Message struct {
 	Name     string    // the file, and for mailboxes the number in it
 	Received time.Time // zero: unknown
 	Content  []byte    // with the line ends of the file
+}
+
+// Left is something that was not read, and why.
+type Left struct {
+	Name string
+	Why  string // goes on the sentence that begins with the name
+	Bad  bool   // it should hold mail, and can't be read
+}
+
+func (l Left) String() string { return l.Name + " " + l.Why }
+
+// Options say what is read.
+type Options struct {
+	IncludeDeleted bool       // also what Thunderbird or a Maildir marks as deleted
+	Folders        []string   // of a Maildir, in place of its inbox: "Sent", ".Sent"; "*" is all of them and the inbox
+	Left           func(Left) // hears of what is left out; may be nil
 }
 
 // MaxMessage bounds one message, because it is held in memory.
@@ -35,32 +51,141 @@ var ErrFormat = errors.New("no mail that can be read: give an .eml file, a folde
 //
 //   - a folder with cur or new in it is a Maildir;
 //   - a folder with my_mailbox.txt, and that file, are in the plain-text layout;
-//   - of any other folder all files that end in .eml are read, by name;
-//   - a file that begins with "From " is an mbox, any other one message.
+//   - a folder with a file mbox in it is a mailbox that Apple Mail exported;
+//   - of any other folder all files that end in .eml or .emlx are read, by name;
+//   - a file that ends in .eml or .emlx is one message;
+//   - of other files, and of "-", which is the standard input: one that begins
+//     with a "From " line is an mbox, one that begins with a header field is one
+//     message.
 //
-// Links are not followed, and folders within folders are not read.
-func Read(path string, fn func(Message) error) error {
+// Files compressed with gzip or bzip2 are unpacked, a byte order mark is
+// dropped, lines that end with CR alone get LF. In a folder, a file that can not
+// be read does not end the reading: Options.Left hears of it, as of all else
+// that is left out. Links are not followed. Read returns soon after ctx ends.
+func Read(ctx context.Context, path string, o Options, fn func(Message) error) error {
+	r := &reading{ctx: ctx, o: o, fn: fn}
+	if path == "-" {
+		s, err := openStream(ctx, "the standard input", os.Stdin)
+		if err != nil {
+			return err
+		}
+		return r.guess(s)
+	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	if !st.IsDir() {
-		return readFile(path, st, fn)
+	if st.IsDir() {
+		return r.folder(path)
 	}
+	return r.file(path)
+}
+
+// reading is one Read.
+type reading struct {
+	ctx context.Context
+	o   Options
+	fn  func(Message) error
+}
+
+func (r *reading) left(name, why string, bad bool) {
+	if r.o.Left != nil {
+		r.o.Left(Left{Name: name, Why: why, Bad: bad})
+	}
+}
+
+// emit hands a message out unless it is marked as deleted or is none.
+func (r *reading) emit(m Message) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	header := headerOf(m.Content)
+	switch {
+	case bytes.Contains(header, []byte("FOLDER INTERNAL DATA")) && internal.Match(header):
+		r.left(m.Name, "is what a mail program keeps for itself (FOLDER INTERNAL DATA)", false)
+		return nil
+	case !r.o.IncludeDeleted && mozillaDeleted(header):
+		r.left(m.Name, "is marked as deleted (--include-deleted takes it)", false)
+		return nil
+	}
+	return r.fn(m)
+}
+
+var internal = regexp.MustCompile(`(?im)^Subject:.*FOLDER INTERNAL DATA`)
+
+// headerOf returns the header section of a message, whatever its line ends.
+func headerOf(content []byte) []byte {
+	end := len(content)
+	for _, gap := range []string{"\n\n", "\n\r\n"} {
+		if i := bytes.Index(content[:end], []byte(gap)); i >= 0 {
+			end = i + 1
+		}
+	}
+	return content[:end]
+}
+
+var mozillaStatus = regexp.MustCompile(`(?im)^X-Mozilla-Status:[ \t]*([0-9a-f]{1,8})[ \t]*\r?$`)
+
+// mozillaDeleted reports whether Thunderbird marked a message as deleted: it
+// stays in the file until the folder is compacted.
+func mozillaDeleted(header []byte) bool {
+	m := mozillaStatus.FindSubmatch(header)
+	if m == nil {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(m[1]), 16, 32)
+	return err == nil && flags&0x0008 != 0
+}
+
+func (r *reading) folder(path string) error {
 	switch {
 	case isDir(path, "cur"), isDir(path, "new"):
-		return readMaildir(path, fn)
+		return r.maildir(path)
 	case isFile(path, mailboxName):
-		return Read(filepath.Join(path, mailboxName), fn)
+		return r.file(filepath.Join(path, mailboxName))
+	case isFile(path, "mbox"):
+		return r.file(filepath.Join(path, "mbox"))
 	}
-	names, err := list(path, func(name string) bool { return strings.EqualFold(filepath.Ext(name), ".eml") })
+	entries, err := os.ReadDir(path)
 	if err != nil {
 		return err
 	}
-	if len(names) == 0 {
+	read := 0
+	for _, e := range entries {
+		name := filepath.Join(path, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+			r.left(name, "is a hidden file", false)
+		case !isMessage(e.Name()):
+			r.left(name, "is not named as a message (.eml)", false)
+		case e.Type().IsRegular():
+			read++
+			if err := r.tolerate(name, r.file(name)); err != nil {
+				return err
+			}
+		default:
+			r.left(name, "is no regular file", false)
+		}
+	}
+	if read == 0 {
 		return fmt.Errorf("%s: %w", path, ErrFormat)
 	}
-	return each(path, names, fn, func(string) time.Time { return time.Time{} })
+	return nil
+}
+
+// tolerate notes a file of a folder that can't be read, and lets others be read.
+func (r *reading) tolerate(name string, err error) error {
+	var bad *refusal
+	if errors.As(err, &bad) {
+		r.left(name, bad.why, true)
+		return nil
+	}
+	return err
+}
+
+func isMessage(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return ext == ".eml" || ext == ".emlx"
 }
 
 func isDir(dir, name string) bool {
@@ -73,119 +198,76 @@ func isFile(dir, name string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// list names the regular files of a folder that want wants, in order.
-func list(dir string, want func(name string) bool) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if e.Type().IsRegular() && want(e.Name()) {
-			names = append(names, e.Name())
-		}
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
-// each reads files of one message.
-func each(dir string, names []string, fn func(Message) error, received func(name string) time.Time) error {
-	for _, name := range names {
-		m, err := one(filepath.Join(dir, name))
-		if err != nil {
-			return err
-		}
-		if at := received(name); !at.IsZero() {
-			m.Received = at
-		}
-		if err := fn(m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func one(path string) (Message, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Message{}, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return Message{}, err
-	}
-	if st.Size() > MaxMessage {
-		return Message{}, fmt.Errorf("%s: a message of %d octets is too large", path, st.Size())
-	}
-	content, err := io.ReadAll(f)
-	return Message{Name: path, Received: st.ModTime(), Content: content}, err
-}
-
-// readMaildir reads what was seen and what is new, in order of arrival: names
-// begin with the second of it.
-func readMaildir(dir string, fn func(Message) error) error {
-	type file struct{ dir, name string }
-	var all []file
-	for _, sub := range []string{"cur", "new"} {
-		names, err := list(filepath.Join(dir, sub), func(name string) bool { return !strings.HasPrefix(name, ".") })
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			all = append(all, file{filepath.Join(dir, sub), name})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b file) int { return strings.Compare(a.name, b.name) })
-	for _, f := range all {
-		if err := each(f.dir, []string{f.name}, fn, maildirTime); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// maildirTime is the time that a Maildir name begins with.
-func maildirTime(name string) time.Time {
-	digits, _, _ := strings.Cut(name, ".")
-	seconds, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || seconds <= 0 || seconds > 1<<33 {
-		return time.Time{}
-	}
-	return time.Unix(seconds, 0)
-}
-
-func readFile(path string, st fs.FileInfo, fn func(Message) error) error {
-	f, err := os.Open(path)
+// file reads one file by its name or content.
+func (r *reading) file(path string) error {
+	s, err := openFile(r.ctx, path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	numbered := func(n int, received time.Time, content []byte) error {
+	switch {
+	case filepath.Base(path) == mailboxName:
+		defer s.Close()
+		return Plain(s.reader(), r.numbered(s))
+	case strings.EqualFold(filepath.Ext(path), ".emlx"):
+		return r.emlx(s)
+	case isMessage(path):
+		return r.single(s, time.Time{})
+	}
+	return r.guess(s)
+}
+
+func (r *reading) numbered(s *source) func(n int, received time.Time, content []byte) error {
+	return func(n int, received time.Time, content []byte) error {
 		if received.IsZero() {
-			received = st.ModTime()
+			received = s.changed
 		}
-		return fn(Message{Name: fmt.Sprintf("%s, message %d", path, n), Received: received, Content: content})
+		return r.emit(Message{Name: fmt.Sprintf("%s, message %d", s.name, n), Received: received, Content: content})
 	}
-	if filepath.Base(path) == mailboxName {
-		return Plain(f, numbered)
+}
+
+// guess reads an mbox or one message, as the first line says. It closes s.
+func (r *reading) guess(s *source) error {
+	if styleOf(s.firstLine()) == notFrom {
+		return r.single(s, time.Time{})
 	}
-	head := make([]byte, 5)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+	defer s.Close()
+	return Mbox(s, s.size, r.numbered(s))
+}
+
+// single reads a file of one message and closes it. A "From " line in front is
+// dropped, and its date is the time of receipt where no other is known.
+func (r *reading) single(s *source, received time.Time) error {
+	defer s.Close()
+	content, err := s.all()
+	if err != nil {
 		return err
 	}
-	if n == 0 {
-		return nil
+	if line, rest, _ := bytes.Cut(content, []byte("\n")); styleOf(line) != notFrom {
+		content = rest
+		if received.IsZero() {
+			received = fromTime(line)
+		}
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
+	if len(content) > 0 && !isField(content) {
+		return &refusal{s.name, "does not begin with a header field, so it is no message"}
 	}
-	if string(head[:n]) == "From " {
-		return Mbox(f, numbered)
+	if received.IsZero() {
+		received = s.changed
 	}
-	return each(filepath.Dir(path), []string{filepath.Base(path)}, fn, func(string) time.Time { return time.Time{} })
+	return r.emit(Message{Name: s.name, Received: received, Content: content})
+}
+
+// emlx reads a file of Apple Mail: a line with the message's length, the
+// message, and a property list, which is dropped.
+func (r *reading) emlx(s *source) error {
+	line := s.firstLine()
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 10, 64)
+	begin := int64(len(line))
+	if err != nil || n < 0 || begin+n > s.size {
+		return errors.Join(&refusal{s.name, "is no .emlx file: it does not begin with the message's length"}, s.Close())
+	}
+	s.at, s.size = io.NewSectionReader(s.at, begin, n), n
+	return r.single(s, time.Time{})
 }
 
 // Write makes one .eml file in a folder. It never writes over another file.

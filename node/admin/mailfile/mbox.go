@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -14,54 +14,28 @@ import (
 // errLarge says that a message does not fit.
 var errLarge = errors.New("a message is too large")
 
-// Mbox reads an mbox: messages that begin with a "From " line, behind an empty
-// line or at the beginning. Not all programs quote lines of text that begin with
-// "From ": where the first "From " line bears a time of day, as nearly all do, none
-// without one begins a message. Of ">From " and ">>From " lines one > is taken off.
-// received is the time of the "From " line, zero where it can not be read.
-func Mbox(r io.Reader, fn func(n int, received time.Time, content []byte) error) error {
-	in := bufio.NewReaderSize(r, 64<<10)
-	var content []byte
-	var received time.Time
-	n, gap := 0, true // gap: the line before was empty
-	timed := false    // the first "From " line bears a time of day
-	emit := func() error {
-		if n == 0 {
-			return nil
-		}
-		// The empty line before "From " belongs to the format.
-		if gap {
-			content = content[:len(content)-len(content[lastLine(content):])]
-		}
-		return fn(n, received, content)
-	}
+// Mbox reads an mbox of size octets: messages that begin with a "From " line.
+// received is the time of that line, zero where it can not be read.
+//
+// A line with a full date (weekday, month, day, time, year) begins a message
+// behind an empty line, or where a header field follows. "From " and "From -"
+// alone do so behind an empty line before a header field. A line with less of a
+// date does so only in a file whose first line has no more. All else is text.
+// Content-Length is believed where a "From " line or the end of the file is
+// found behind it. Of ">From " and ">>From " lines one > is taken off, but in a
+// message that holds a "From " line inside its Content-Length: nothing is quoted
+// there.
+func Mbox(r io.ReaderAt, size int64, fn func(n int, received time.Time, content []byte) error) error {
+	m := mboxReader{at: r, size: size, in: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 64<<10), fn: fn, gap: true, length: -1}
 	for {
-		line, err := in.ReadBytes('\n')
+		line, err := m.line()
 		if len(line) > 0 {
-			switch {
-			case gap && bytes.HasPrefix(line, []byte("From ")) && (!timed || timeOfDay.Match(line)):
-				timed = timed || n == 0 && timeOfDay.Match(line)
-				if err := emit(); err != nil {
-					return err
-				}
-				n++
-				content, received, gap = nil, fromTime(line), false
-			case n == 0:
-				if len(trimEnd(line)) > 0 {
-					return fmt.Errorf("this is no mbox: it does not begin with a From line")
-				}
-			case len(content)+len(line) > MaxMessage:
-				return errLarge
-			default:
-				gap = len(trimEnd(line)) == 0
-				if bytes.HasPrefix(bytes.TrimLeft(line, ">"), []byte("From ")) && line[0] == '>' {
-					line = line[1:]
-				}
-				content = append(content, line...)
+			if err := m.take(line); err != nil {
+				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return emit()
+			return m.emit()
 		}
 		if err != nil {
 			return err
@@ -69,24 +43,191 @@ func Mbox(r io.Reader, fn func(n int, received time.Time, content []byte) error)
 	}
 }
 
-var timeOfDay = regexp.MustCompile(` [0-2]?[0-9]:[0-5][0-9](:[0-6][0-9])?\s`)
+// mboxReader is an mbox that is being read.
+type mboxReader struct {
+	at   io.ReaderAt
+	size int64
+	in   *bufio.Reader
+	pos  int64 // behind the last line
+	fn   func(n int, received time.Time, content []byte) error
+
+	first    style // of the file's first "From " line
+	n        int   // messages begun
+	content  []byte
+	received time.Time
+	header   bool  // the line to come is of the header
+	length   int64 // Content-Length of this message; -1: none
+	gap      bool  // the line before was empty
+	whole    bool  // Content-Length said where the message ends
+}
+
+func (m *mboxReader) line() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := m.in.ReadSlice('\n')
+		m.pos += int64(len(part))
+		if line = append(line, part...); !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+		if len(line) > MaxMessage {
+			return nil, errLarge
+		}
+	}
+}
+
+func (m *mboxReader) take(line []byte) error {
+	next, _ := m.in.Peek(1024)
+	empty := len(trimEnd(line)) == 0
+	switch {
+	case m.begins(line, next):
+		if err := m.emit(); err != nil {
+			return err
+		}
+		m.begin(line)
+	case m.n == 0 && !empty:
+		return errors.New("this is no mbox: it does not begin with a From line")
+	case m.n == 0 || m.whole:
+		m.gap = true
+	case len(m.content)+len(line) > MaxMessage:
+		return errLarge
+	case m.header:
+		return m.field(line, empty)
+	default:
+		m.gap = empty
+		m.content = append(m.content, unquoted(line)...)
+	}
+	return nil
+}
+
+// begins reports whether a line begins a message; next is what follows it.
+func (m *mboxReader) begins(line, next []byte) bool {
+	if line[0] != 'F' {
+		return false
+	}
+	s := styleOf(line)
+	switch field := isField(next) || bytes.HasPrefix(next, []byte(">From ")); {
+	case s == notFrom:
+		return false
+	case m.n == 0:
+		return true
+	case s == fullFrom:
+		return m.gap || m.whole || field
+	case s == bareFrom:
+		return (m.gap || m.whole) && field
+	default:
+		return m.gap && field && m.first <= s
+	}
+}
+
+func (m *mboxReader) begin(line []byte) {
+	if m.n == 0 {
+		m.first = styleOf(line)
+	}
+	m.n++
+	m.content, m.received, m.length = nil, fromTime(line), -1
+	m.header, m.gap, m.whole = true, false, false
+}
+
+// field takes a line of the header. UUCP's ">From " lines at the top belong to
+// the envelope.
+func (m *mboxReader) field(line []byte, empty bool) error {
+	if len(m.content) == 0 && line[0] == '>' && styleOf(line[1:]) == fullFrom {
+		return nil
+	}
+	m.content = append(m.content, unquoted(line)...)
+	m.gap = empty
+	if v, ok := cutField(line, "Content-Length:"); ok {
+		if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil && n >= 0 {
+			m.length = n
+		}
+	}
+	if !empty {
+		return nil
+	}
+	m.header = false
+	if m.length >= 0 && m.fits(m.pos+m.length) {
+		return m.body()
+	}
+	return nil
+}
+
+// cutField returns what stands behind a field's name on its line.
+func cutField(line []byte, name string) (string, bool) {
+	if len(line) < len(name) || !strings.EqualFold(string(line[:len(name)]), name) {
+		return "", false
+	}
+	return string(trimEnd(line[len(name):])), true
+}
+
+// fits reports whether a message may end at an offset: the end of the file or a
+// "From " line is there, behind empty lines perhaps.
+func (m *mboxReader) fits(end int64) bool {
+	if end < m.pos || end > m.size || end-m.pos > MaxMessage {
+		return false
+	}
+	// The octet before must end a line, or one that ends it must follow.
+	around := make([]byte, 1025)
+	n, _ := m.at.ReadAt(around, max(end-1, 0))
+	around = around[:n]
+	if n == 0 {
+		return end == m.size
+	}
+	rest := bytes.TrimLeft(around[1:], "\r\n")
+	ended := end == m.pos || around[0] == '\n' || len(rest) < n-1
+	if len(rest) == 0 {
+		return ended || end == m.size
+	}
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return ended && styleOf(line) >= bareFrom
+}
+
+// body reads as many octets as Content-Length says.
+func (m *mboxReader) body() error {
+	body := make([]byte, m.length)
+	if _, err := io.ReadFull(m.in, body); err != nil {
+		return fmt.Errorf("the file changed while it was read: %w", err)
+	}
+	m.pos += m.length
+	if m.length > 0 && body[m.length-1] != '\n' {
+		end, err := m.line()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		body = append(body, end...)
+	}
+	quoted := !bytes.HasPrefix(body, []byte("From ")) && !bytes.Contains(body, []byte("\nFrom "))
+	if quoted && bytes.Contains(body, []byte(">From ")) {
+		var plain []byte
+		for line := range bytes.Lines(body) {
+			plain = append(plain, unquoted(line)...)
+		}
+		body = plain
+	}
+	m.content, m.whole = append(m.content, body...), true
+	return nil
+}
+
+// unquoted takes one > off ">From ", ">>From " and so on.
+func unquoted(line []byte) []byte {
+	if line[0] == '>' && bytes.HasPrefix(bytes.TrimLeft(line, ">"), []byte("From ")) {
+		return line[1:]
+	}
+	return line
+}
+
+// emit hands out the message that was read.
+func (m *mboxReader) emit() error {
+	if m.n == 0 {
+		return nil
+	}
+	// The empty line before "From " belongs to the format.
+	if m.gap && !m.whole && !m.header {
+		m.content = m.content[:lastLine(m.content)]
+	}
+	return m.fn(m.n, m.received, m.content)
+}
 
 // lastLine is where the last line of content begins.
 func lastLine(content []byte) int {
 	return bytes.LastIndexByte(bytes.TrimSuffix(content, []byte("\n")), '\n') + 1
-}
-
-// fromTime reads the time at the end of "From sender Thu Jan  1 00:00:00 1970".
-func fromTime(line []byte) time.Time {
-	fields := strings.Fields(string(line))
-	for _, layout := range []string{"Mon Jan 2 15:04:05 2006", "Mon Jan 2 15:04:05 MST 2006", "Mon Jan 2 15:04:05 2006 -0700"} {
-		n := len(strings.Fields(layout))
-		if len(fields) < n+1 {
-			continue
-		}
-		if t, err := time.Parse(layout, strings.Join(fields[len(fields)-n:], " ")); err == nil {
-			return t
-		}
-	}
-	return time.Time{}
 }

@@ -43,6 +43,7 @@ type Cluster struct {
 	reload *reloader // of raft's configuration
 
 	book     *book
+	roster   *roster // which certificates count
 	beacon   *beacon
 	gate     *gate
 	peers    *peers
@@ -120,7 +121,8 @@ func open(o Options) (*Cluster, error) {
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.book = newBook(id.Node, 2*c.t.Heartbeat, id.Peers)
-	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.book.allow, Dial: o.Dial, Log: o.Log})
+	c.roster = newRoster(time.Now)
+	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Dial: o.Dial, Log: o.Log})
 	if err := c.openRaft(); err != nil {
 		c.cancel()
 		return nil, errors.Join(err, c.port.Close())
@@ -145,6 +147,9 @@ func (c *Cluster) openRaft() error {
 	err = c.id.settle(c.o.Dir, d.log, func() error { return c.bootstrap(conf, d) })
 	if err == nil {
 		err = d.store.View(c.book.learn)
+	}
+	if err == nil {
+		err = d.store.View(c.roster.learn)
 	}
 	if err == nil {
 		err = d.store.View(c.learnVersion)

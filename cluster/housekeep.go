@@ -23,6 +23,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 			return
 		}
 		_ = c.store.View(c.book.learn)
+		_ = c.store.View(c.roster.learn)
 		c.cutOff()
 		trail = c.trim(trail)
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ func (id *identity) wire() (wire.Identity, error) {
 	}
 	// Joining nodes, which know only its fingerprint, need to see the CA.
 	cert.Certificate = append(cert.Certificate, ca.Raw)
-	return wire.Identity{Cluster: id.Cluster, Node: id.Node, Cert: cert, CA: ca}, nil
+	return wire.Identity{Cluster: id.Cluster, Node: id.Node, Cert: cert, CAs: []*x509.Certificate{ca}}, nil
 }
 
 // vacant checks that a directory can take a new node, and makes it.

@@ -233,7 +233,8 @@ type portCreds struct{}
 
 type portAuth struct {
 	credentials.CommonAuthInfo
-	node string
+	node  string
+	shown wire.Peer // of an inbound connection
 }
 
 func (portAuth) AuthType() string { return "relay" }
@@ -243,7 +244,7 @@ func (portCreds) authenticate(c net.Conn) (net.Conn, credentials.AuthInfo, error
 	if !ok {
 		return nil, nil, fmt.Errorf("cluster: a %T did not come through the port", c)
 	}
-	return c, portAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, w.Peer}, nil
+	return c, portAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, w.Peer, w.Shown}, nil
 }
 
 func (p portCreds) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -261,11 +262,17 @@ func (p portCreds) Clone() credentials.TransportCredentials { return p }
 func (portCreds) OverrideServerName(string) error           { return nil }
 
 // peerOf names the node a call came from.
-func peerOf(ctx context.Context) string {
+func peerOf(ctx context.Context) string { return authOf(ctx).node }
+
+// shownOf returns the certificate by which the connection of a call was let in;
+// it is empty for a call that this node makes to itself.
+func shownOf(ctx context.Context) wire.Peer { return authOf(ctx).shown }
+
+func authOf(ctx context.Context) portAuth {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return ""
+		return portAuth{}
 	}
 	auth, _ := p.AuthInfo.(portAuth)
-	return auth.node
+	return auth
 }

@@ -6,11 +6,13 @@ import (
 	"sync"
 )
 
-// Conn is an authenticated connection. Peer is the node at the other end,
-// empty on a join connection; both fields never change.
+// Conn is an authenticated connection. Peer is the node at the other end, and
+// Shown the certificate by which an inbound one was let in; both are empty on a
+// join connection. The fields never change.
 type Conn struct {
 	*tls.Conn
 	Peer  string
+	Shown Peer
 	Proto string
 
 	forget func()

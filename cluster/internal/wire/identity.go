@@ -1,21 +1,23 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"time"
 )
 
 // Identity is what a node shows and what it trusts.
 type Identity struct {
-	Cluster string          // cluster id
-	Node    string          // node id
-	Cert    tls.Certificate // leaf, then the CA's certificate
-	CA      *x509.Certificate
+	Cluster string              // cluster id
+	Node    string              // node id
+	Cert    tls.Certificate     // leaf, then the CA's certificate
+	CAs     []*x509.Certificate // at most two
 }
 
 // ErrPeer says that the other side is not who it must be.
@@ -32,23 +34,63 @@ func NodeURI(cluster, node string) *url.URL {
 	return &url.URL{Scheme: "relay", Host: cluster, Path: "/" + node}
 }
 
-// verify checks a peer's chain against the CA and returns its node id.
-func (id *Identity) verify(chain []*x509.Certificate) (string, error) {
+// Peer is what the certificate of the other side says. A Peer without a Serial
+// is the name alone of a node that is to be dialled.
+type Peer struct {
+	Node      string
+	Serial    []byte   // 16 octets, big endian
+	Key       [32]byte // SHA-256 of the public key (SubjectPublicKeyInfo)
+	CA        [32]byte // SHA-256 of the CA's certificate
+	NotBefore time.Time
+	NotAfter  time.Time
+}
+
+// verify checks a peer's chain against the CAs and returns what it says. Dates
+// are not judged: a chain is checked as of when its leaf began, because the
+// clock of a node may be days off. Options.Allow judges the rest.
+func (id *Identity) verify(chain []*x509.Certificate) (Peer, error) {
 	if len(chain) == 0 {
-		return "", fmt.Errorf("%w: no certificate", ErrPeer)
+		return Peer{}, fmt.Errorf("%w: no certificate", ErrPeer)
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(id.CA)
 	leaf := chain[0]
-	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots:       roots,
-		CurrentTime: time.Now(),
-		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrPeer, err)
+	err := error(nil)
+	for _, ca := range id.CAs {
+		if err = signedBy(leaf, ca, nil); err == nil {
+			return peerOf(leaf, ca, id.Cluster)
+		}
 	}
-	return NodeOf(leaf, id.Cluster)
+	return Peer{}, fmt.Errorf("%w: %w", ErrPeer, err)
+}
+
+// signedBy checks that a leaf has a chain to a CA, as of when both are valid.
+func signedBy(leaf, ca *x509.Certificate, between []*x509.Certificate) error {
+	roots, middle := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(ca)
+	at := leaf.NotBefore
+	for _, c := range append(slices.Clip(between), ca) {
+		if c != ca {
+			middle.AddCert(c)
+		}
+		if c.NotBefore.After(at) {
+			at = c.NotBefore // it was signed where the clock was behind
+		}
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: middle,
+		CurrentTime:   at.Add(time.Second),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err
+}
+
+// peerOf reads a leaf that a CA has signed.
+func peerOf(leaf, ca *x509.Certificate, cluster string) (Peer, error) {
+	node, err := NodeOf(leaf, cluster)
+	return Peer{
+		Node: node, Serial: serialOf(leaf), Key: sha256.Sum256(leaf.RawSubjectPublicKeyInfo),
+		CA: sha256.Sum256(ca.Raw), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+	}, err
 }
 
 // NodeOf reads the node id from a certificate of the given cluster.
@@ -64,4 +106,12 @@ func NodeOf(leaf *x509.Certificate, cluster string) (string, error) {
 		return "", fmt.Errorf("%w: it belongs to cluster %s, this is %s", ErrPeer, u.Host, cluster)
 	}
 	return u.Path[1:], nil
+}
+
+// serialOf reads a serial number as 16 octets, so that leading zeros count.
+func serialOf(leaf *x509.Certificate) []byte {
+	if leaf.SerialNumber.BitLen() > 8*16 {
+		return leaf.SerialNumber.Bytes() // none of ours
+	}
+	return leaf.SerialNumber.FillBytes(make([]byte, 16))
 }

@@ -33,9 +33,10 @@ const (
 type Options struct {
 	Listener net.Listener // the Port owns it from now on
 	Identity Identity
-	// Allow is asked about each peer that shows a good certificate, in both
-	// directions; nil allows all. It is called concurrently and must be quick.
-	Allow func(node, proto string) error
+	// Allow is asked before a node is dialled (of the Peer there is only the
+	// name) and about each peer that shows a certificate of a CA of ours, in
+	// both directions; nil allows all. It is called concurrently.
+	Allow func(p Peer, proto string) error
 	// Dial opens the TCP connection; nil is net.Dialer.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	Log  *zap.Logger
@@ -73,7 +74,7 @@ func New(o Options) *Port {
 		o.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
 	}
 	if o.Allow == nil {
-		o.Allow = func(string, string) error { return nil }
+		o.Allow = func(Peer, string) error { return nil }
 	}
 	p := &Port{
 		o:      o,
@@ -196,7 +197,8 @@ func (p *Port) greet(raw net.Conn) (*Conn, error) {
 		return nil, net.ErrClosed
 	}
 	t := tls.Server(raw, p.server)
-	if err := t.HandshakeContext(ctx); err != nil {
+	err := t.HandshakeContext(ctx)
+	if err != nil {
 		p.forget(raw)
 		return nil, err
 	}
@@ -208,7 +210,11 @@ func (p *Port) greet(raw net.Conn) (*Conn, error) {
 	}
 	if c.Proto != Join {
 		// VerifyConnection has checked the chain.
-		c.Peer, _ = NodeOf(state.PeerCertificates[0], p.o.Identity.Cluster)
+		if c.Shown, err = p.o.Identity.verify(state.PeerCertificates); err != nil {
+			p.forget(raw)
+			return nil, err
+		}
+		c.Peer = c.Shown.Node
 		p.track(raw, c.Peer)
 	}
 	return c, nil
@@ -230,7 +236,7 @@ func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error
 	if p.closed() {
 		return nil, net.ErrClosed
 	}
-	if err := p.o.Allow(node, proto); err != nil {
+	if err := p.o.Allow(Peer{Node: node}, proto); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
@@ -281,11 +287,11 @@ func (p *Port) serverConfig() *tls.Config {
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			node, err := p.o.Identity.verify(s.PeerCertificates)
+			peer, err := p.o.Identity.verify(s.PeerCertificates)
 			if err != nil {
 				return err
 			}
-			return p.o.Allow(node, s.NegotiatedProtocol)
+			return p.o.Allow(peer, s.NegotiatedProtocol)
 		},
 	}
 	stranger := &tls.Config{
@@ -318,13 +324,13 @@ func (p *Port) clientConfig(proto, node string) *tls.Config {
 			if err != nil {
 				return err
 			}
-			if got != node {
-				return fmt.Errorf("%w: %s answered, not %s", ErrPeer, got, node)
+			if got.Node != node {
+				return fmt.Errorf("%w: %s answered, not %s", ErrPeer, got.Node, node)
 			}
 			if s.NegotiatedProtocol != proto {
 				return fmt.Errorf("%w: it does not speak %s", ErrPeer, proto)
 			}
-			return nil
+			return p.o.Allow(got, proto)
 		},
 	}
 }

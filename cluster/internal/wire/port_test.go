@@ -30,27 +30,29 @@ type testCA struct {
 	t    *testing.T
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+	from time.Duration // when leaves begin, from now
+	life time.Duration
 }
 
 func newCA(t *testing.T) *testCA {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().AddDate(-10, 0, 0), NotAfter: time.Now().AddDate(10, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	require.NoError(t, err)
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	return &testCA{t, cert, key}
+	return &testCA{t, cert, key, -time.Hour, 2 * time.Hour}
 }
 
 func (ca *testCA) identity(cluster string, uris ...*url.URL) wire.Identity {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(ca.t, err)
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), URIs: uris,
+		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(ca.from), NotAfter: time.Now().Add(ca.from + ca.life), URIs: uris,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, &key.PublicKey, ca.key)
 	require.NoError(ca.t, err)
@@ -59,7 +61,7 @@ func (ca *testCA) identity(cluster string, uris ...*url.URL) wire.Identity {
 		node = uris[0].Path[1:]
 	}
 	return wire.Identity{
-		Cluster: cluster, Node: node, CA: ca.cert,
+		Cluster: cluster, Node: node, CAs: []*x509.Certificate{ca.cert},
 		Cert: tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: key},
 	}
 }
@@ -68,7 +70,7 @@ func (ca *testCA) node(name string) wire.Identity {
 	return ca.identity("c1", wire.NodeURI("c1", name))
 }
 
-func port(t *testing.T, id wire.Identity, allow func(node, proto string) error) *wire.Port {
+func port(t *testing.T, id wire.Identity, allow func(p wire.Peer, proto string) error) *wire.Port {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := wire.New(wire.Options{Listener: l, Identity: id, Allow: allow, Log: zap.NewNop()})
@@ -101,8 +103,8 @@ func TestServicesShareThePort(t *testing.T) {
 
 func TestWhoIsRefused(t *testing.T) {
 	ca, foreign := newCA(t), newCA(t)
-	b := port(t, ca.node("b"), func(node, _ string) error {
-		if node == "gone" {
+	b := port(t, ca.node("b"), func(p wire.Peer, _ string) error {
+		if p.Node == "gone" {
 			return errors.New("not a member")
 		}
 		return nil

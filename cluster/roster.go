@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+const (
+	oldGrace    = time.Hour       // for how long a member may still show its former certificate
+	confirmTime = time.Second     // longest wait for the leader's word on a certificate
+	serialSize  = 16              // octets: the signer's applied index (8), random ones (8)
+	maxSerial   = uint64(1) << 48 // indexes are below; the top of a random serial hardly ever is
+)
+
+// errNewer says that a certificate is newer than the one this node has on
+// record: this node lags behind, or somebody else has signed it.
+var errNewer = errors.New("the certificate is newer than the one on record")
+
+// roster knows which certificates count: of each member, the serial and the key
+// that the replicated state has. The signature of the CA alone is not enough, as
+// the CA's key is in the store of every replica.
+type roster struct {
+	now func() time.Time // the cluster's clock
+
+	mu      sync.RWMutex
+	members map[string]*pb.Member
+}
+
+func newRoster(now func() time.Time) *roster { return &roster{now: now} }
+
+// learn reads the member records again.
+func (r *roster) learn(v spool.View) error {
+	list, err := v.Members()
+	if err != nil {
+		return err
+	}
+	members := make(map[string]*pb.Member, len(list))
+	for _, m := range list {
+		members[m.Id] = m
+	}
+	r.mu.Lock()
+	r.members = members
+	r.mu.Unlock()
+	return nil
+}
+
+// member returns the record of a node, nil where there is none.
+func (r *roster) member(node string) *pb.Member {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.members[node]
+}
+
+// judge says whether a certificate counts for the node that it names. Dates
+// matter only where nothing is on record: the clock of a node may be days off,
+// and what is on record stays good until it is replaced. errNewer: the record
+// may lag. A Peer that is a name alone is good.
+func (r *roster) judge(p wire.Peer) error {
+	if len(p.Serial) == 0 {
+		return nil
+	}
+	m, now := r.member(p.Node), r.now()
+	switch {
+	case len(m.GetSerial()) == 0:
+		if now.After(p.NotAfter) {
+			return fmt.Errorf("cluster: the certificate of node %s expired at %s, and none is on record", p.Node, p.NotAfter.Format(time.RFC3339))
+		}
+		return nil
+	case isOf(p, m.Serial, m.Key):
+		return nil
+	case isOf(p, m.OldSerial, m.OldKey):
+		if now.After(time.UnixMilli(m.IssuedMs).Add(oldGrace)) {
+			return fmt.Errorf("cluster: node %s shows the certificate before its present one", p.Node)
+		}
+		return nil
+	case serialIndex(p.Serial) > serialIndex(m.Serial):
+		return fmt.Errorf("cluster: node %s: %w", p.Node, errNewer)
+	}
+	return fmt.Errorf("cluster: node %s shows a certificate that is not the one on record", p.Node)
+}
+
+// isOf reports whether a certificate is the one of a record: by its serial, and
+// by its key where the record has one.
+func isOf(p wire.Peer, serial, key []byte) bool {
+	return len(serial) > 0 && bytes.Equal(p.Serial, serial) && (len(key) == 0 || bytes.Equal(p.Key[:], key))
+}
+
+// serialIndex is the signer's applied index in a serial; 0 for serials of before
+// cluster version 2, which are random.
+func serialIndex(serial []byte) uint64 {
+	if len(serial) != serialSize {
+		return 0
+	}
+	if i := binary.BigEndian.Uint64(serial); i < maxSerial {
+		return i
+	}
+	return 0
+}
+
+// allow is the port's question: whether a node may talk to us, by its
+// membership and by the certificate that it shows.
+func (c *Cluster) allow(p wire.Peer, proto string) error {
+	if err := c.book.allow(p.Node, proto); err != nil {
+		return err
+	}
+	return c.judge(p)
+}
+
+// judge says whether a peer's certificate counts. Where it is newer than what is
+// on record here, the leader's word decides: a leader records a certificate
+// before it hands it out. A node that hears no leader lets such a peer in, or
+// the leader that would tell it could not.
+func (c *Cluster) judge(p wire.Peer) error {
+	err := c.roster.judge(p)
+	if !errors.Is(err, errNewer) || c.deaf() {
+		return unlessNewer(err)
+	}
+	if c.throne.Load() != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, confirmTime)
+	defer cancel()
+	if bad := c.Consistent(ctx); bad != nil {
+		if c.deaf() {
+			return nil
+		}
+		return fmt.Errorf("%w, and the leader does not confirm it: %w", err, bad)
+	}
+	if bad := c.store.View(c.roster.learn); bad != nil {
+		return bad
+	}
+	return c.roster.judge(p)
+}
+
+func unlessNewer(err error) error {
+	if errors.Is(err, errNewer) {
+		return nil
+	}
+	return err
+}
+
+// deaf reports whether this node hears no leader.
+func (c *Cluster) deaf() bool {
+	if c.book.raft.Load() == nil {
+		return true // raft is just starting
+	}
+	return c.throne.Load() == nil && c.silence() > c.t.Heartbeat/2
+}

@@ -154,6 +154,9 @@ func (c *Cluster) openRaft() error {
 	if err == nil {
 		err = d.store.View(c.learnVersion)
 	}
+	if err == nil && c.At(2) {
+		err = d.log.SealPromises()
+	}
 	if err == nil {
 		c.raft, err = raft.NewRaft(conf, d.store, d.log, d.log, d.store.Snapshots(), c.trans)
 	}

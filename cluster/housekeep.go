@@ -10,8 +10,9 @@ import (
 )
 
 // housekeep does what every node does for itself: it keeps the log short in
-// octets, cuts off those who are no longer members, and reads the member
-// records again, should a hint have been missed.
+// octets, cuts off those who are no longer members, reads the member records
+// again, should a hint have been missed, and changes local formats when no build
+// of the former cluster version may come back.
 func (c *Cluster) housekeep(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -24,6 +25,9 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		}
 		_ = c.store.View(c.book.learn)
 		_ = c.store.View(c.roster.learn)
+		if c.At(2) {
+			_ = c.rlog.SealPromises() // what fails has been told to Fatal
+		}
 		c.cutOff()
 		trail = c.trim(trail)
 	}

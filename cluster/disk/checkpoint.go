@@ -136,6 +136,9 @@ func (s *Store) inspect(dir string, fn func(*pebble.DB) error) (m meta, err erro
 		return m, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := s.checkBodies(db, dir); err != nil {
+		return m, err
+	}
 	if m, err = readMeta(db); err != nil {
 		return m, err
 	}

@@ -25,7 +25,7 @@ const rewriteAge = time.Minute
 // engine returns the options of one database of the store.
 func (s *Store) engine(h *handle) *pebble.Options {
 	o := &pebble.Options{
-		FS:                          s.o.FS,
+		FS:                          bodyFS{s.fs, func(err error) { s.broken(h, err) }},
 		Cache:                       s.cache,
 		DisableWAL:                  true,
 		FormatMajorVersion:          format,
@@ -57,6 +57,9 @@ func (s *Store) engine(h *handle) *pebble.Options {
 		o.Levels[i].Compression = snappy
 	}
 	o.Levels[0].Compression = uncompressed // it is rewritten soon
+	if s.o.FS == nil {
+		o.WithFSDefaults() // DiskSlow
+	}
 	s.o.tune(o)
 	return o
 }
@@ -69,11 +72,11 @@ func (s *Store) listener(h *handle) *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) { s.broken(h, fmt.Errorf("disk: store: %w", err)) },
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			s.broken(h, fmt.Errorf("disk: store is damaged: %s: %w", i.Path, i.Details))
+			s.broken(h, fmt.Errorf("disk: store is damaged: %s: %w: %s", i.Path, i.Details, rebuild))
 		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
-			if i.Duration >= s.o.StallAfter {
-				s.broken(h, fmt.Errorf("disk: %s of %s hangs for %s", i.OpType, i.Path, i.Duration))
+			if d := s.slow.lasted(i, time.Now()); d >= s.o.StallAfter {
+				s.broken(h, fmt.Errorf("disk: %s of %s hangs for %s", i.OpType, i.Path, d))
 				return
 			}
 			s.log.Warn("slow disk", zap.Stringer("operation", i.OpType), zap.String("path", i.Path),
@@ -101,7 +104,7 @@ func (s *Store) broken(h *handle, err error) {
 // node must not go on serving from it.
 func (s *Store) checked(err error) error {
 	if err != nil && pebble.IsCorruptionError(err) {
-		err = fmt.Errorf("disk: store is damaged: %w", err)
+		err = fmt.Errorf("disk: store is damaged: %w: %s", err, rebuild)
 		s.fatal(err)
 	}
 	return err

@@ -30,10 +30,16 @@ func (s *Store) openHandle(name string, create bool) (*handle, error) {
 	o := s.engine(h)
 	o.ErrorIfNotExists = !create
 	db, err := pebble.Open(s.dir.path(name), o)
+	if pebble.IsCorruptionError(err) {
+		return nil, fmt.Errorf("disk: store is damaged: open %s: %w: %s", name, err, rebuild)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("disk: open %s: %w", name, err)
 	}
 	h.db = db
+	if err := s.checkBodies(db, s.dir.path(name)); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return h, nil
 }
 

@@ -22,7 +22,7 @@ type LogOptions struct {
 	Fatal func(error)
 
 	GrowTo     int64         // a new log is given so much disk at once; default 128 MiB, negative: none
-	StallAfter time.Duration // a write that takes longer is fatal while it still hangs; default 10 s
+	StallAfter time.Duration // a write that takes longer, pauses of the machine aside, is fatal while it still hangs; default 10 s
 	CacheBytes int64         // newest entries kept in memory, default 32 MiB
 	MmapBytes  int64         // address space set aside for raft.db, default 8 GiB
 
@@ -283,15 +283,16 @@ func (l *Log) write(what string, fn func() error) error {
 }
 
 // watched runs what changes files under a watchdog. What hangs is not given up:
-// it may still land, so there is no answer to it but the end of the process.
+// it may still land, so there is no answer to it but the end of the process. A
+// pause of the machine is no hang.
 func (l *Log) watched(what string, fn func() error) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
-	watch := time.AfterFunc(l.o.StallAfter, func() {
+	dog := watch(l.o.StallAfter, func() {
 		_ = l.fail(fmt.Errorf("disk: %s hangs for %s", what, l.o.StallAfter))
 	})
-	defer watch.Stop()
+	defer dog.stop()
 	if err := guarded(fn); err != nil {
 		return l.fail(fmt.Errorf("disk: %s: %w", what, err))
 	}

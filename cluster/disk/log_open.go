@@ -20,7 +20,7 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	o = o.withDefaults()
 	defer func() { // bbolt panics where its pages make no sense
 		if r := recover(); r != nil {
-			l, err = nil, fmt.Errorf("disk: the log in %s is damaged: %v", dir, r)
+			l, err = nil, fmt.Errorf("disk: the log in %s is damaged: %v: %s", dir, r, rebuild)
 		}
 	}()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -95,13 +95,13 @@ func (l *Log) openSegments() error {
 			err = l.data.seen(p, one.index)
 		}
 		if err != nil {
-			return fmt.Errorf("disk: the log in %s is damaged: entry %d: %w", l.data.dir, one.index, err)
+			return fmt.Errorf("disk: the log in %s is damaged: entry %d: %w: %s", l.data.dir, one.index, err, rebuild)
 		}
 		one.size += p.size
 		l.ledger.bytes += int64(p.size)
 	}
 	if err := l.replay(); errors.Is(err, errSeal) {
-		return fmt.Errorf("disk: the log in %s is damaged: %w", l.data.dir, err)
+		return fmt.Errorf("disk: the log in %s is damaged: %w: %s", l.data.dir, err, rebuild)
 	} else if err != nil {
 		return fmt.Errorf("disk: read the end of the log in %s: %w", l.data.dir, err)
 	}

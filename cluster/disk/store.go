@@ -54,6 +54,7 @@ type Store struct {
 	stopOnce   sync.Once
 	count      counters
 	reclaiming reclaiming
+	slow       slowness
 	buffers    buffers
 }
 

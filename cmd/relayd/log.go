@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,6 +48,54 @@ func newEncoder(format string) zapcore.Encoder {
 
 // noSync hides the Sync of a file: a log line is not worth a disk flush.
 type noSync struct{ io.Writer }
+
+// lastWord lets log lines through until the process says its last one: what
+// ended it must be the last line that an operator sees.
+type lastWord struct {
+	mu   sync.Mutex
+	to   io.Writer
+	said bool
+}
+
+// Write implements io.Writer.
+func (l *lastWord) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.said {
+		return len(b), nil
+	}
+	return l.to.Write(b)
+}
+
+// close drops whatever is logged from now on.
+func (l *lastWord) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = true
+}
+
+// say writes the cause of the process's end, as its last line.
+func (l *lastWord) say(err error) {
+	l.close()
+	fmt.Fprintln(l.to, "relayd: "+oneLine(err))
+}
+
+// oneLine is the text of an error on one line. Errors that were joined come one
+// after the other, the cause first.
+func oneLine(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		if line == "" || line == pebbleNoise || slices.Contains(parts, line) {
+			continue
+		}
+		parts = append(parts, line)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// pebbleNoise is what Pebble joins to errors of damage for its own use.
+const pebbleNoise = "<corruption detail carrier>"
 
 // urgentCore flushes behind every line from warn on.
 type urgentCore struct{ zapcore.Core }

@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if errors.As(err, &e) {
 		code = e.code
 	}
-	text := "relayd: " + strings.TrimSpace(err.Error())
+	text := "relayd: " + oneLine(err)
 	if code == exitUsage {
 		text += fmt.Sprintf("; '%s --help' shows how", cmd.CommandPath())
 	}

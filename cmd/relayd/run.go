@@ -51,10 +51,12 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 	if err != nil {
 		return err
 	}
-	log, flush, err := newLogger(cfg.Log.Level, cfg.Log.Format, stderr)
+	last := &lastWord{to: stderr}
+	log, flush, err := newLogger(cfg.Log.Level, cfg.Log.Format, last)
 	if err != nil {
 		return err
 	}
+	defer last.close() // what runNode returns is said behind it
 	defer flush()
 	log.Info("starting", zap.String("version", version()), zap.String("node", cfg.Node.ID),
 		zap.String("hostname", cfg.Node.Hostname), zap.String("config", path), zap.Int("pid", os.Getpid()))
@@ -80,6 +82,7 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 	n, err := node.New(cfg, node.Options{Log: log, Version: version(), Tuning: tuning, Fatal: func(err error) {
 		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
 		flush()
+		last.say(err)
 		os.Exit(exitFailed)
 	}})
 	if err != nil {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -51,6 +53,21 @@ func TestLoggerHoldsBackInfoAndNotWarnings(t *testing.T) {
 	require.Contains(t, out.String(), "third")
 	_, _, err = newLogger("loud", "json", &out)
 	require.ErrorContains(t, err, "log.level")
+}
+
+// The last line of a process that ends is what ended it, in one line.
+func TestLastLineIsTheCause(t *testing.T) {
+	var out bytes.Buffer
+	last := &lastWord{to: &out}
+	log, flush, err := newLogger("info", "json", last)
+	require.NoError(t, err)
+	log.Error("what came before")
+	last.say(errors.Join(errors.New("the store is damaged\n"+pebbleNoise), errors.New("the store is damaged"), errors.New("close: late")))
+	log.Error("what comes behind")
+	flush()
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	require.Len(t, lines, 2)
+	require.Equal(t, "relayd: the store is damaged; close: late", lines[1])
 }
 
 func TestNotify(t *testing.T) {

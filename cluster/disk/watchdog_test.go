@@ -1,0 +1,100 @@
+package disk
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/require"
+)
+
+// A machine that is paused in the middle of a write, for longer than a write may
+// hang, goes on afterwards. Another process is stopped here, with SIGSTOP.
+func TestPauseOfTheMachineIsNoHang(t *testing.T) {
+	if os.Getenv("PAUSED") != "" {
+		writeSlowly(t)
+		return
+	}
+	other := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	other.Env = append(os.Environ(), "PAUSED=1")
+	in, err := other.StdinPipe()
+	require.NoError(t, err)
+	out, err := other.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, other.Start())
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan())
+	require.Equal(t, "writing", lines.Text())
+	require.NoError(t, other.Process.Signal(syscall.SIGSTOP))
+	<-time.After(2 * stallOfPaused) // the pause
+	require.NoError(t, other.Process.Signal(syscall.SIGCONT))
+	_, err = fmt.Fprintln(in, "go on")
+	require.NoError(t, err)
+	require.True(t, lines.Scan())
+	require.Equal(t, "written: <nil>", lines.Text())
+	require.NoError(t, other.Wait())
+}
+
+const stallOfPaused = 2 * time.Second
+
+// writeSlowly writes to the log, and is told by its standard input when the disk
+// is done.
+func writeSlowly(t *testing.T) {
+	disk := &forgetful{}
+	l := openLog(t, filepath.Join(t.TempDir(), "log"), func(o *LogOptions) {
+		o.openSegment, o.StallAfter = disk.open, stallOfPaused
+		o.Fatal = func(err error) { fmt.Println(strings.ReplaceAll(err.Error(), "\n", " ")) }
+	})
+	disk.hang = func() {
+		fmt.Println("writing")
+		bufio.NewScanner(os.Stdin).Scan()
+		disk.hang = nil
+	}
+	fmt.Println("written:", l.StoreLogs(entries(1, 1, 3)))
+}
+
+func TestWatchdogTellsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		w := watch(10*time.Second, func() { told++ })
+		time.Sleep(10*time.Second - time.Millisecond)
+		synctest.Wait()
+		require.Zero(t, told)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 1, told)
+		w.stop()
+		w = watch(10*time.Second, func() { told++ })
+		time.Sleep(9 * time.Second)
+		w.stop()
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, told)
+	})
+}
+
+// Pebble measures by the clock: what it tells after a pause counts from when it
+// was told.
+func TestSlownessCountsNoPause(t *testing.T) {
+	var s slowness
+	now := time.Now()
+	tell := func(after time.Duration) time.Duration {
+		return s.lasted(pebble.DiskSlowInfo{Path: "x", Duration: after}, now.Add(after))
+	}
+	require.Less(t, tell(time.Hour), 10*time.Second, "a pause")
+	at := time.Hour
+	for range 12 {
+		at += slowEvery
+		require.Less(t, tell(at), 32*time.Second)
+	}
+	require.GreaterOrEqual(t, tell(at+slowEvery), 30*time.Second, "it hangs since then")
+	now = now.Add(3 * time.Hour)
+	require.Less(t, tell(40*time.Second), 10*time.Second, "another one")
+}

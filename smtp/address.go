@@ -26,7 +26,10 @@ const (
 
 // ParseAddress checks a mailbox of the form local-part@domain, without angle
 // brackets, and returns it in its plainest form: quotes that are not needed are
-// gone, nothing else changes. The local part may hold UTF-8 (RFC 6531).
+// gone, and those that are missing are there. Dots at the ends of a local part, or
+// next to each other, are taken as people write them and as Postfix takes them;
+// such a local part comes back quoted, as RFC 5321 wants it. One dot behind the
+// domain is dropped. The local part may hold UTF-8 (RFC 6531).
 func ParseAddress(s string) (string, error) {
 	a := addressParser{in: []byte(s), utf8: true}
 	addr, err := a.mailbox()
@@ -76,12 +79,14 @@ type addressParser struct {
 	route bool // a source route was seen, and dropped
 }
 
-// path reads "<" [source route] [mailbox] ">". The null path gives "". A source
-// route is dropped, as RFC 5321 appendix C tells servers to.
+// path reads "<" [source route] [mailbox] ">", with blanks inside of the brackets
+// or without. The null path gives "". A source route is dropped, as RFC 5321
+// appendix C tells servers to.
 func (a *addressParser) path() (string, error) {
 	if !a.eat('<') {
 		return "", errAddress
 	}
+	a.blanks()
 	if a.eat('>') {
 		return "", nil
 	}
@@ -94,10 +99,16 @@ func (a *addressParser) path() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	a.blanks()
 	if !a.eat('>') {
 		return "", errAddress
 	}
 	return addr, nil
+}
+
+func (a *addressParser) blanks() {
+	for a.eat(' ') {
+	}
 }
 
 // sourceRoute reads "@one,@two:".
@@ -132,13 +143,17 @@ func (a *addressParser) mailbox() (string, error) {
 			return "", err
 		}
 	}
+	end := a.pos
+	if end > rest && a.in[end-1] == '.' { // of a domain written as DNS has it
+		end--
+	}
 	switch {
 	case a.pos-start > maxAddress:
 		return "", errTooLong
 	case quoted != "":
-		return quoted + string(a.in[rest:a.pos]), nil
+		return quoted + string(a.in[rest:end]), nil
 	}
-	return string(a.in[start:a.pos]), nil
+	return string(a.in[start:end]), nil
 }
 
 func (a *addressParser) peek() byte {
@@ -156,12 +171,16 @@ func (a *addressParser) eat(c byte) bool {
 	return true
 }
 
-// local reads a local part. One that was quoted is returned in its plainest form.
+// local reads a local part. One that was quoted, or has to be, is returned in its
+// plainest form.
 func (a *addressParser) local() (quoted string, err error) {
 	if a.peek() == '"' {
 		return a.quoted()
 	}
-	n := dotString(a.in[a.pos:])
+	n := 0
+	for a.pos+n < len(a.in) && (isAtext(a.in[a.pos+n]) || a.in[a.pos+n] == '.') {
+		n++
+	}
 	if n == 0 {
 		return "", errAddress
 	}
@@ -170,6 +189,9 @@ func (a *addressParser) local() (quoted string, err error) {
 		return "", err
 	}
 	a.pos += n
+	if dotString(local) != n {
+		return plainest(local), nil
+	}
 	return "", nil
 }
 
@@ -292,6 +314,9 @@ func (a *addressParser) domain() error {
 
 func (a *addressParser) endDomain(start, label int) error {
 	domain := a.in[start:a.pos]
+	if n := len(domain); label == 0 && n > 1 && domain[n-1] == '.' {
+		domain, label = domain[:n-1], 1
+	}
 	switch {
 	case label == 0 || domain[len(domain)-1] == '-':
 		return errAddress

@@ -27,6 +27,12 @@ func TestParseAddress(t *testing.T) {
 		`"a@b"@c`:                      `"a@b"@c`,
 		`""@c`:                         `""@c`,
 		`".a"@c`:                       `".a"@c`,
+		"a..b@c":                       `"a..b"@c`,
+		".a@c":                         `".a"@c`,
+		"a.@c":                         `"a."@c`,
+		"..@c":                         `".."@c`,
+		"a@b.":                         "a@b",
+		"a.@B.Example.":                `"a."@B.Example`,
 		"a@[192.0.2.1]":                "a@[192.0.2.1]",
 		"a@[IPv6:2001:db8::1]":         "a@[IPv6:2001:db8::1]",
 		"a@[x-new:some.thing]":         "a@[x-new:some.thing]",
@@ -37,7 +43,7 @@ func TestParseAddress(t *testing.T) {
 		require.Equal(t, want, got)
 	}
 	for _, in := range []string{
-		"", "@", "a", "a@", "@b", "a@b@c", ".a@b", "a.@b", "a..b@c", "a@.b", "a@b.", "a@b..c", "a@-b", "a@b-", "a@b-.c",
+		"", "@", "a", "a@", "@b", "a@b@c", "a@.b", "a@.", "a@b..", "a@b..c", "a@-b", "a@b-", "a@b-.c",
 		"a b@c", "a@b c", "<a@b>", `"a@b`, `"a"b@c`, `a"b"@c`, "\"a\x01\"@b", "\"a\\\x01\"@b", "a\x00@b", "a@b\x7f",
 		"a@[300.0.0.1]", "a@[IPv6:zz]", "a@[IPv6:fe80::1%eth0]", "a@[192.0.2.1", "a@[]", "a@[x:]", "a@[x:a@b]", "a@[x_:a]",
 		"\xff@b", "a@\xff", "a\u0085@b", "a,b@c", "a;b@c", "(a)@b", `a\b@c`,
@@ -45,6 +51,22 @@ func TestParseAddress(t *testing.T) {
 	} {
 		_, err := ParseAddress(in)
 		require.Error(t, err, "%q", in)
+	}
+}
+
+func TestPath(t *testing.T) {
+	for in, want := range map[string]string{
+		"<>": "", "< >": "", "<a@b>": "a@b", "< a@b >": "a@b", "<a@b >": "a@b", "< @x:a@b.>": "a@b", `< "a"@b >`: "a@b",
+	} {
+		p := addressParser{in: []byte(in)}
+		addr, err := p.path()
+		require.NoError(t, err, in)
+		require.Equal(t, want, addr, in)
+	}
+	for _, in := range []string{"<", "<a b@c>", "<a@b c>", "< a @b>", "<a@ b>", "<a@b", "<a@[1.2.3.4].>"} {
+		p := addressParser{in: []byte(in)}
+		_, err := p.path()
+		require.Error(t, err, in)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 )
@@ -86,10 +87,11 @@ var (
 const errLongLine = constError("smtp: line too long")
 
 const (
-	maxLine     = 4096        // RFC 5321 has 512, extensions add some hundred
-	maxAuthLine = 12288 + 2   // RFC 4954 section 4
-	maxSkip     = 1 << 20     // of a longer line is skipped before we hang up
-	flushAfter  = time.Second // replies wait no longer for those behind them
+	maxLine     = 4096                   // RFC 5321 has 512, extensions add some hundred
+	maxAuthLine = 12288 + 2              // RFC 4954 section 4
+	maxSkip     = 1 << 20                // of a longer line is skipped before we hang up
+	flushAfter  = time.Second            // replies wait no longer for those behind them
+	restOfLine  = 500 * time.Millisecond // between a bare LF and what belongs to its line
 )
 
 func newConn(s *Server, raw net.Conn, cancel context.CancelFunc) *conn {
@@ -274,6 +276,13 @@ func (c *conn) command() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.state == stateNew && c.foreign(line) {
+		c.answer(421, "4.7.0", "This is an SMTP server, closing connection")
+		c.srv.stats.Turned.Add(1)
+		c.log("turned", "code", 421, "text", "speaks another protocol")
+		c.quit = true
+		return nil, nil
+	}
 	if c.lines == linesUnknown {
 		c.lines = linesCRLF
 		if !crlf && c.peer.Trusted {
@@ -287,17 +296,70 @@ func (c *conn) command() ([]byte, error) {
 	return line, nil
 }
 
+// foreign reports whether a line is of another protocol: a request of HTTP or
+// of one of its kin, or a header field. A program that was made to send them to
+// us sends the rest of its message all the same, and what is in that would be
+// taken for commands.
+func (c *conn) foreign(line []byte) bool {
+	if v, _ := c.srv.lookup(line); v != nil {
+		return false
+	}
+	name, rest, _ := bytes.Cut(line, []byte(" "))
+	switch strings.ToUpper(string(name)) {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI":
+		return true
+	}
+	if field, _, ok := bytes.Cut(line, []byte(":")); ok && isToken(field) {
+		return true
+	}
+	return bytes.Contains(rest, []byte(" HTTP/")) || bytes.Contains(rest, []byte(" RTSP/")) || bytes.Contains(rest, []byte(" SIP/"))
+}
+
+// isToken reports whether b may name a header field.
+func isToken(b []byte) bool {
+	b = bytes.TrimRight(b, " \t")
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
 // misframed holds the end of a line against what the session's first line has
-// set. A CR among LF lines ends the session.
+// set. A CR among LF lines ends the session. What follows a bare LF up to CR LF
+// belongs to the line (RFC 5321 section 2.3.8), and is dropped with it.
 func (c *conn) misframed(line []byte, crlf bool) *Reply {
 	switch {
 	case c.lines == linesLF && (crlf || bytes.IndexByte(line, '\r') >= 0):
 		c.quit = true
 		return NewReply(500, "5.5.2", "A CR in a session of LF lines, closing connection")
 	case c.lines == linesCRLF && !crlf:
+		c.dropLine()
 		return NewReply(500, "5.5.2", "Lines must end in CR LF")
 	}
 	return nil
+}
+
+// dropLine drops what is left of a line that had an LF in it. A client that ends
+// all its lines so waits for an answer by then: after a moment without input the
+// line counts as whole.
+func (c *conn) dropLine() {
+	for dropped, cr := 0, false; dropped < maxSkip; {
+		for i, b := range c.in.pending() {
+			if b == '\n' && cr {
+				c.in.r += i + 1
+				return
+			}
+			cr = b == '\r'
+		}
+		dropped += c.in.w - c.in.r
+		c.in.discard()
+		if c.flush() != nil || c.read(time.Now().Add(restOfLine)) != nil {
+			return
+		}
+	}
+	c.quit = true
 }
 
 // line reads one line and returns it without its end, and whether that was CRLF.
@@ -330,11 +392,21 @@ func (c *conn) line(most int, command bool) (line []byte, crlf bool, err error) 
 
 // skipLine drops what is left of a line that is too long.
 func (c *conn) skipLine() error {
+	cr := false
 	for skipped := 0; skipped < maxSkip; {
 		pending := c.in.pending()
 		if n := bytes.IndexByte(pending, '\n'); n >= 0 {
+			if n > 0 {
+				cr = pending[n-1] == '\r'
+			}
 			c.in.r += n + 1
+			if !cr && (c.lines == linesCRLF || c.lines == linesUnknown && !c.peer.Trusted) {
+				c.dropLine()
+			}
 			return errLongLine
+		}
+		if n := len(pending); n > 0 {
+			cr = pending[n-1] == '\r'
 		}
 		skipped += len(pending)
 		c.in.discard()
@@ -363,20 +435,26 @@ func (c *conn) fill(command bool) error {
 			until = c.data.until
 		}
 	}
+	err := c.read(until)
+	if err != nil && c.srv.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 {
+		return errShutdown
+	}
+	return err
+}
+
+// read waits for more input, for which there must be room.
+func (c *conn) read(until time.Time) error {
 	if err := c.await(until); err != nil {
 		return err
 	}
 	room := c.in.room()
 	n, err := c.net.Read(room)
 	c.in.w += n
-	if n > 0 {
+	switch {
+	case n > 0:
 		return nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	if c.srv.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 {
-		return errShutdown
+	case err == nil:
+		return io.ErrNoProgress
 	}
 	return err
 }

@@ -42,7 +42,8 @@ func domainName(text string) (string, error) {
 	if name == "" {
 		return "", admin.Invalid("a domain is missing")
 	}
-	if _, err := smtp.ParseAddress("x@" + name); err != nil || strings.HasPrefix(name, "[") {
+	address, err := smtp.ParseAddress("x@" + name)
+	if err != nil || strings.HasPrefix(name, "[") || address != "x@"+name {
 		return "", admin.Invalid("%s is not the name of a domain", clean(text, maxName))
 	}
 	return asciiDomain(name), nil

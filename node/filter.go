@@ -247,6 +247,9 @@ func (in *intake) readdress(v *milter.Verdict) error {
 	case len(env.rcpts) == 0:
 		return errDiscarded
 	}
+	if err := in.check(); err != nil {
+		return err
+	}
 	copies := len(in.plan.Copies)
 	if in.chunks > 0 && copies > 0 {
 		return replyFilterLarge

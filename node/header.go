@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -13,6 +14,7 @@ type header struct {
 	delivered []string // Delivered-To fields
 	from      bool     // there is a From field
 	date      bool
+	id        bool // there is a Message-ID field, be it empty
 	end       int  // offset of the first octet after the header's empty line, or of the body
 	fields    int  // offset of the first octet after the last field
 	whole     bool // the end of the header section was found
@@ -20,35 +22,45 @@ type header struct {
 }
 
 // parseHeader scans the beginning of a message, CRLF line ends, as far as it
-// is at hand. It never allocates more than the fields it returns.
+// is at hand. A field counts with all its lines (RFC 5322 §2.2.3). It never
+// allocates more than the fields it returns.
 func parseHeader(b []byte) header {
 	var h header
+	begun := -1 // offset of the field that is being read
 	for pos := 0; ; {
 		i := bytes.IndexByte(b[pos:], '\n')
 		if i < 0 {
+			if rest := b[pos:]; namesField(rest) && rest[0] != ' ' && rest[0] != '\t' {
+				h.field(b, begun, pos)
+				begun = pos
+			}
+			h.field(b, begun, len(b))
 			h.end, h.fields = len(b), len(b)
 			return h
 		}
 		line := bytes.TrimSuffix(b[pos:pos+i], []byte("\r"))
+		if len(line) == 0 || line[0] != ' ' && line[0] != '\t' {
+			h.field(b, begun, pos)
+			begun = pos
+		}
 		switch {
 		case len(line) == 0:
 			h.end, h.fields, h.whole = pos+i+1, pos, true
 			return h
-		case line[0] == ' ' || line[0] == '\t':
-			if pos == 0 {
-				h.noGap, h.whole = true, true
-				return h
-			}
-		default:
-			name, value, ok := bytes.Cut(line, []byte(":"))
-			if !ok || !fieldName(name) {
-				h.end, h.fields, h.noGap, h.whole = pos, pos, true, true
-				return h
-			}
-			h.field(name, value)
+		case begun < 0: // a folded line in front of all fields
+			h.noGap, h.whole = true, true
+			return h
+		case begun == pos && !namesField(line):
+			h.end, h.fields, h.noGap, h.whole = pos, pos, true, true
+			return h
 		}
 		pos += i + 1
 	}
+}
+
+func namesField(line []byte) bool {
+	name, _, ok := bytes.Cut(line, []byte(":"))
+	return ok && fieldName(name)
 }
 
 // nameMailboxLine makes a field of a line "From sender date" in front of a
@@ -76,7 +88,15 @@ func fieldName(b []byte) bool {
 	return true
 }
 
-func (h *header) field(name, value []byte) {
+// field takes in the field between two offsets; none where it begins before 0.
+func (h *header) field(b []byte, from, to int) {
+	if from < 0 {
+		return
+	}
+	name, value, ok := bytes.Cut(b[from:to], []byte(":"))
+	if !ok {
+		return
+	}
 	name = bytes.TrimRight(name, " \t")
 	switch len(name) {
 	case len("From"):
@@ -87,14 +107,35 @@ func (h *header) field(name, value []byte) {
 			h.hops++
 		}
 	case len("Message-ID"):
-		if h.messageID == "" && bytes.EqualFold(name, []byte("Message-ID")) {
-			h.messageID = clean(strings.Trim(string(bytes.TrimSpace(value)), "<>"), 255)
+		if bytes.EqualFold(name, []byte("Message-ID")) {
+			h.id = true
+			h.messageID = cmp.Or(h.messageID, identifier(value))
 		}
 	case len("Delivered-To"):
 		if bytes.EqualFold(name, []byte("Delivered-To")) {
-			h.delivered = append(h.delivered, strings.ToLower(strings.TrimSpace(string(value))))
+			h.delivered = append(h.delivered, canonical(strings.Trim(unfolded(value), "<> \t")))
 		}
 	}
+}
+
+// unfolded is the value of a field in one line.
+func unfolded(value []byte) string {
+	value = bytes.TrimSpace(value)
+	if bytes.IndexByte(value, '\n') < 0 {
+		return string(value)
+	}
+	return strings.NewReplacer("\r\n", "", "\n", "").Replace(string(value))
+}
+
+// identifier is the id in a Message-ID field: what stands in its first brackets,
+// without the blanks that old programs fold it at, or all of a field that has none.
+func identifier(value []byte) string {
+	text := unfolded(value)
+	if _, behind, ok := strings.Cut(text, "<"); ok {
+		inside, _, _ := strings.Cut(behind, ">")
+		text = strings.NewReplacer(" ", "", "\t", "").Replace(inside)
+	}
+	return clean(strings.Trim(text, "<>"), 255)
 }
 
 // clean makes a foreign string safe for a header, a log or a reply: printable

@@ -123,6 +123,7 @@ type intake struct {
 	top    []byte     // the beginning of a large message, held back until its end is known
 	held   uint32     // how many chunks it is
 	found  string     // what screening found, for the history
+	looped []string   // mailboxes that the message has been in, and does not enter again
 
 	given     []string // recipients as the client gave them, before a filter's verdict
 	dropped   []string // of them, those that a filter took away
@@ -145,7 +146,7 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 	if err := in.beginScreen(trace, done); err != nil {
 		return err
 	}
-	in.mend(trace)
+	in.mend(trace, done)
 	in.address()
 	if err := in.beginFilter(ctx, trace, done); err != nil {
 		return err
@@ -184,38 +185,23 @@ func (in *intake) fill(body io.Reader) (done bool, err error) {
 	return false, nil
 }
 
-// check finds loops: too many Received fields, or a Delivered-To that names a
-// mailbox the message is about to enter (RFC 5321 §6.3).
-func (in *intake) check() error {
-	if in.head.hops > in.maxHops {
-		return errHops
-	}
-	for _, r := range in.env.rcpts {
-		for _, t := range r.targets {
-			if t.mailbox != "" && slices.Contains(in.head.delivered, t.mailbox) {
-				return errLooping
-			}
-		}
-	}
-	return nil
-}
-
 // mend adds what is missing: the empty line behind the header section, and on
 // submission the fields RFC 6409 §8 lets us add. trace is where the client's
-// octets begin.
-func (in *intake) mend(trace int) {
+// octets begin; done says that all of them are at hand. Nothing is added to a
+// header section whose end is out of sight: the field may be there.
+func (in *intake) mend(trace int, done bool) {
 	if in.head.noGap {
 		in.buf = slices.Insert(in.buf, trace+in.head.end, '\r', '\n')
 		in.head.end += 2
 	}
-	if !in.env.fixUp {
+	if !in.env.fixUp || !in.head.whole && !done {
 		return
 	}
 	var add []byte
 	if !in.head.date {
 		add = fmt.Appendf(add, "Date: %s\r\n", in.now.Format(time.RFC1123Z))
 	}
-	if in.head.messageID == "" {
+	if !in.head.id {
 		in.head.messageID = strings.ToLower(in.id.String()) + "@" + in.domainOr()
 		add = fmt.Appendf(add, "Message-ID: <%s>\r\n", in.head.messageID)
 	}

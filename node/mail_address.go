@@ -30,7 +30,7 @@ func (in *intake) address() {
 			if t.mailbox != "" {
 				key = "m" + t.mailbox
 			}
-			if seen[key] {
+			if seen[key] || in.loops(t) {
 				continue
 			}
 			seen[key] = true
@@ -137,6 +137,7 @@ func (in *intake) detail() string {
 	add(o.DeliverByMs != 0 && !o.DeliverByReturn, "to be delivered by %s", at(o.DeliverByMs))
 	add(o.Requiretls, "TLS required")
 	add(in.found != "", "%s", in.found)
+	add(len(in.looped) > 0, "not again into %s", some(in.looped, 5))
 	add(len(in.dropped) > 0, "without %s, as %s wished", some(in.dropped, 5), in.discarder)
 	unasked := in.env.filter.Unasked()
 	add(len(unasked) > 0, "not seen by the content filter %s, which did not answer", strings.Join(unasked, ", "))

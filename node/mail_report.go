@@ -31,16 +31,22 @@ func (in *intake) report(h *pb.Accept) {
 	for i := range in.env.rcpts {
 		r := &in.env.rcpts[i]
 		one := bounce.Recipient{Address: r.address, Original: r.original, Last: in.now}
+		one, refused := in.refused(r, one)
 		switch {
-		case r.unknown && r.notify&queue.NotifyNever == 0 && (r.notify == 0 || r.notify&queue.NotifyFailure != 0):
-			one.Action, one.Status, one.Reply = bounce.Failed, "5.1.1", "there is no such user here"
-			failed = append(failed, one)
+		case refused:
+			if r.wantsFailure() {
+				failed = append(failed, one)
+			}
 		case r.notify&queue.NotifySuccess != 0 && in.final(r, &one):
 			reached = append(reached, one)
 		}
 	}
 	in.addReport(h, bounce.Success, reached, "")
-	in.addReport(h, bounce.Failure, failed, unknownSubject)
+	subject := ""
+	if len(in.looped) == 0 {
+		subject = unknownSubject
+	}
+	in.addReport(h, bounce.Failure, failed, subject)
 }
 
 // unknownSubject is what senders know from relays that accept first.

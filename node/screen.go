@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -33,6 +34,7 @@ const maxField = 64 << 10
 
 var (
 	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
+	replyBareHeader = &smtp.Reply{Code: 550, Enhanced: "5.6.0", Text: "A bare CR, LF or NUL in the header section"}
 	errTheirRules   = errors.New("the rules of the recipients' domains")
 	replyApart      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own"}
 )
@@ -251,6 +253,9 @@ func (in *intake) beginScreen(trace int, done bool) error {
 	if !done && !in.head.whole {
 		return replyHeaderSize // what is behind our sight could claim anything
 	}
+	if in.env.options.Body == pb.Body_BODY_BINARYMIME && !cleanSection(in.buf[trace:]) {
+		return replyBareHeader
+	}
 	last := trace + in.head.fields
 	s.header(in.buf[trace:last])
 	s.body(in.buf[trace+in.head.end:])
@@ -260,6 +265,25 @@ func (in *intake) beginScreen(trace int, done bool) error {
 		in.head.end, in.head.fields = in.head.end-gone, in.head.fields-gone
 	}
 	return nil
+}
+
+// cleanSection reports whether the header section in front of a message consists
+// of lines that all readers part alike. Its end is what all of them take for it:
+// an empty line that ends in CR LF, behind one that does.
+func cleanSection(b []byte) bool {
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	switch {
+	case bytes.HasPrefix(b, []byte("\r\n")):
+		return true
+	case end >= 0:
+		b = b[:end+2]
+	}
+	for i, c := range b {
+		if c == 0 || c == '\n' && (i == 0 || b[i-1] != '\r') || c == '\r' && (i+1 == len(b) || b[i+1] != '\n') {
+			return false
+		}
+	}
+	return true
 }
 
 // hold keeps the top of a large message back, up to the end of its header

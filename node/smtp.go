@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -288,7 +290,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		return mapError(err)
 	}
 	err := s.refusals.rule(ctx, func(v spool.View) (err error) {
-		if r.address, err = qualify(v, to); err != nil {
+		if r.address, err = s.qualify(v, to); err != nil {
 			return err
 		}
 		targets, local, err := resolve(v, r.address)
@@ -325,6 +327,45 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += s.weigh(&r)
 	return nil
+}
+
+// qualify completes a recipient's address: a bare local part, and one at an
+// address literal that is ours, which is at home in the default domain (RFC 5321
+// §4.5.1 wants postmaster there).
+func (s *session) qualify(v spool.View, to string) (string, error) {
+	local, domain := smtp.SplitAddress(to)
+	if strings.HasPrefix(domain, "[") && s.ownLiteral(domain) {
+		if whole, err := qualify(v, local); !errors.Is(err, errNoDomain) {
+			return whole, err
+		}
+	}
+	return qualify(v, to)
+}
+
+// ownLiteral reports whether an address literal (RFC 5321 §4.1.3) is an address
+// of this machine: the one that the client has connected to, or another.
+func (s *session) ownLiteral(domain string) bool {
+	text := strings.Trim(domain, "[]")
+	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
+		text = text[5:]
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap()
+	if a == s.peer.Local.Addr().Unmap() {
+		return true
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		s.log.Debug("cannot list the addresses of this machine", zap.Error(err))
+	}
+	return slices.ContainsFunc(all, func(one net.Addr) bool {
+		n, ok := one.(*net.IPNet)
+		own, _ := netip.AddrFromSlice(n.IP)
+		return ok && own.Unmap() == a
+	})
 }
 
 // outright refuses a recipient for its form alone, whatever the directory says.

@@ -213,7 +213,7 @@ type Relay struct {
 	// ClientCA is a PEM file; who shows a certificate that it signed may relay.
 	// Default: none.
 	ClientCA string `toml:"client_ca"`
-	// MaxHops is how many Received fields a message may bring. Default: 50.
+	// MaxHops is how many Received fields a message may bring. Default: 100.
 	MaxHops int `toml:"max_hops"`
 }
 
@@ -404,7 +404,7 @@ func New() *Config {
 		Relay: Relay{
 			TrustedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")},
 			MaxMessageSize:  50 * MB,
-			MaxHops:         50,
+			MaxHops:         100,
 		},
 		Verify: Verify{Timeout: Duration(5 * time.Second), DNSBLTimeout: Duration(5 * time.Second)},
 		Limits: Limits{

@@ -207,3 +207,18 @@ func FuzzWrite(f *testing.F) {
 		check(t, b, utf8)
 	})
 }
+
+// TestFoldedMessageID: a notice refers to the message, however its field is folded.
+func TestFoldedMessageID(t *testing.T) {
+	for head, want := range map[string]string{
+		"Message-ID: <a@b>\r\n":                   "<a@b>",
+		"Subject: s\r\nMessage-ID:\r\n <a@b>\r\n": "<a@b>",
+		"Message-ID:\r\n\t<a@b>\r\n\r\nTo: x\r\n": "<a@b>",
+		"X: y\r\n message-id: <a@b>\r\n":          "",
+		"Message-ID:\r\n <a@b>\r\n <c@d>\r\n":     "<a@b>",
+		"Message-ID:\r\n":                         "",
+		"Message-ID: no brackets\r\n":             "",
+	} {
+		require.Equal(t, want, messageID([]byte(head)), "%q", head)
+	}
+}

@@ -205,23 +205,41 @@ func foldLong(head []byte) []byte {
 }
 
 // messageID returns the Message-ID of a header, with its brackets, if it is one
-// that may be repeated.
+// that may be repeated. The field may be folded (RFC 5322 §2.2.3).
 func messageID(head []byte) string {
+	var value []byte
+	found := false
 	for line := range bytes.Lines(head) {
-		name, value, ok := bytes.Cut(line, []byte(":"))
-		if !ok || !bytes.EqualFold(bytes.TrimRight(name, " \t"), []byte("message-id")) {
+		folded := line[0] == ' ' || line[0] == '\t'
+		if found && !folded {
+			break
+		}
+		if found {
+			value = append(value, line...)
 			continue
 		}
-		v := string(bytes.TrimSpace(value))
-		if len(v) < 3 || len(v) > 250 || v[0] != '<' || v[len(v)-1] != '>' || !ascii(v) || strings.ContainsAny(v[1:len(v)-1], "<> \t") {
+		name, rest, ok := bytes.Cut(line, []byte(":"))
+		if found = ok && !folded && bytes.EqualFold(bytes.TrimRight(name, " \t"), []byte("message-id")); found {
+			value = bytes.Clone(rest)
+		}
+	}
+	return repeatable(string(value))
+}
+
+// repeatable is the first id in the value of a Message-ID field, without the
+// blanks it is folded at; empty where it must not stand in another header.
+func repeatable(value string) string {
+	v := strings.NewReplacer("\r", "", "\n", "", " ", "", "\t", "").Replace(value)
+	if i := strings.IndexByte(v, '>'); i >= 0 {
+		v = v[:i+1]
+	}
+	if len(v) < 3 || len(v) > 250 || v[0] != '<' || v[len(v)-1] != '>' || strings.Contains(v[1:], "<") {
+		return ""
+	}
+	for i := range len(v) {
+		if v[i] < '!' || v[i] > '~' {
 			return ""
 		}
-		for i := 0; i < len(v); i++ {
-			if v[i] < '!' || v[i] > '~' {
-				return ""
-			}
-		}
-		return v
 	}
-	return ""
+	return v
 }

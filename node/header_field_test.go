@@ -1,0 +1,50 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestFieldsAreReadUnfolded(t *testing.T) {
+	for text, want := range map[string]string{
+		"Message-ID: <a@b>\r\n\r\n":                               "a@b",
+		"Message-ID:\r\n <a@b>\r\n\r\n":                           "a@b",
+		"Message-ID:\r\n\t<a@b>\r\nDate: x\r\n\r\n":               "a@b",
+		"message-id :\r\n \r\n\t <a@b> (comment)\r\n\r\n":         "a@b",
+		"Subject: s\r\nMessage-ID:\r\n <a\r\n @b>\r\n\r\ntext":    "a@b",
+		"Message-ID:\r\n <a@b>":                                   "a@b",
+		"Subject: s\r\nMessage-ID: <a@b>":                         "a@b",
+		"Message-ID: plain\r\n\r\n":                               "plain",
+		"Message-ID:\r\n\r\n":                                     "",
+		"X: y\r\n Message-ID: <a@b>\r\n\r\n":                      "",
+		"Subject: s\r\n\r\nMessage-ID: <a@b>\r\n":                 "",
+		"Message-ID:\r\nMessage-ID:\r\n <second@b>\r\n\r\n":       "second@b",
+		"Message-ID: <first@b>\r\nMessage-ID: <second@b>\r\n\r\n": "first@b",
+	} {
+		require.Equal(t, want, parseHeader([]byte(text)).messageID, "%q", text)
+	}
+	require.True(t, parseHeader([]byte("Message-ID:\r\n\r\n")).id)
+	require.False(t, parseHeader([]byte("Message-Id2: <a@b>\r\n\r\n")).id)
+	h := parseHeader([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: <bob@example.test>\r\nReceived: a\r\n b\r\nreceived:\r\n c\r\n\r\n"))
+	require.Equal(t, []string{"alice@example.test", "bob@example.test"}, h.delivered)
+	require.Equal(t, 2, h.hops)
+	require.True(t, h.whole)
+}
+
+func TestCleanSection(t *testing.T) {
+	for text, want := range map[string]bool{
+		"Subject: x\r\n\r\n\x00\r\n\n\r":                  true,
+		"Subject: x\r\n folded\r\n\r\nbody":               true,
+		"\r\n\r\r\n":                                      true,
+		"Subject: x\rAuthentication-Results: y\r\n\r\n":   false,
+		"Subject: x\nAuthentication-Results: y\r\n\r\n":   false,
+		"Subject: x\r\nFrom: a@b\n\nbody\r\n\r\n":         false,
+		"Subject: x\r\nFrom\x00: a@b\r\n\r\n":             false,
+		"\nSubject: x\r\n\r\n":                            false,
+		"Subject: x\r\n\r":                                false,
+		"Subject: x\r\nno end, and then something \r raw": false,
+	} {
+		require.Equal(t, want, cleanSection([]byte(text)), "%q", text)
+	}
+}

@@ -1,0 +1,64 @@
+package node
+
+import (
+	"slices"
+
+	"relay/queue"
+	"relay/queue/bounce"
+)
+
+// check finds loops: too many Received fields (RFC 5321 §6.3), or a Delivered-To
+// that names a mailbox the message is about to enter. Such a mailbox is left out,
+// and the message refused only where nobody else is to get it.
+func (in *intake) check() error {
+	if in.head.hops > in.maxHops {
+		return errHops
+	}
+	left := 0
+	for i := range in.env.rcpts {
+		r := &in.env.rcpts[i]
+		if r.unknown {
+			left++
+		}
+		for _, t := range r.targets {
+			if t.mailbox == "" || !slices.Contains(in.head.delivered, t.mailbox) {
+				left++
+			} else if !slices.Contains(in.looped, t.mailbox) {
+				in.looped = append(in.looped, t.mailbox)
+			}
+		}
+	}
+	if left == 0 && len(in.looped) > 0 {
+		return errLooping
+	}
+	return nil
+}
+
+// loops reports whether a target is a mailbox that the message has been in.
+func (in *intake) loops(t target) bool {
+	return t.mailbox != "" && slices.Contains(in.looped, t.mailbox)
+}
+
+// looping reports whether a recipient leads nowhere but to such mailboxes.
+func (in *intake) looping(r *rcpt) bool {
+	return len(r.targets) > 0 && !slices.ContainsFunc(r.targets, func(t target) bool { return !in.loops(t) })
+}
+
+// wantsFailure reports whether the sender wants to hear of a failure (RFC 3461 §4.1).
+func (r *rcpt) wantsFailure() bool {
+	return r.notify&queue.NotifyNever == 0 && (r.notify == 0 || r.notify&queue.NotifyFailure != 0)
+}
+
+// refused says of a recipient that fails at once what its sender is told.
+func (in *intake) refused(r *rcpt, one bounce.Recipient) (bounce.Recipient, bool) {
+	switch {
+	case r.unknown:
+		one.Status, one.Reply = "5.1.1", "there is no such user here"
+	case in.looping(r):
+		one.Status, one.Reply = "5.4.6", "mail loop detected: the message has been in this mailbox"
+	default:
+		return one, false
+	}
+	one.Action = bounce.Failed
+	return one, true
+}

@@ -52,7 +52,11 @@ func Init(ctx context.Context, o InitOptions) error {
 	if err != nil {
 		return fmt.Errorf("cluster: make the node's key: %w", err)
 	}
-	cert, err := ca.sign(csr, id.Cluster, o.ID)
+	request, err := parseRequest(csr)
+	if err != nil {
+		return fmt.Errorf("cluster: make the node's key: %w", err)
+	}
+	cert, err := ca.sign(request, id.Cluster, o.ID)
 	if err != nil {
 		return fmt.Errorf("cluster: sign the node's certificate: %w", err)
 	}

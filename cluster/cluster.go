@@ -55,7 +55,8 @@ type Cluster struct {
 	verified *rounds                // read indexes as the leader gives them
 	reports  reports
 	inflight *inflight
-	joining  sync.Mutex // one membership change by a person at a time
+	refused  wire.Sparing // lines about nodes that were not let in
+	joining  sync.Mutex   // one membership change by a person at a time
 	kinds    [256]bool
 	version  atomic.Uint32 // of the cluster, as applied here
 

@@ -48,7 +48,7 @@ func (c *Cluster) membership(ctx context.Context, node string) joinReply {
 		err = json.Unmarshal(b, &reply)
 	}
 	if err != nil {
-		return refusal(err)
+		return joinReply{Refused: words(err)}
 	}
 	return reply
 }
@@ -84,9 +84,14 @@ func (c *Cluster) disowned(ctx context.Context) bool {
 	return removed && !known
 }
 
-// askDoor returns the kind of answer, empty where there is none.
+// askDoor returns the kind of answer, empty where there is none. The door answers
+// by the certificate that this node shows.
 func (c *Cluster) askDoor(ctx context.Context, addr string, fingerprint [32]byte) string {
-	conn, _, err := wire.DialJoin(ctx, addr, fingerprint, c.o.Dial)
+	me, err := c.id.wire()
+	if err != nil {
+		return ""
+	}
+	conn, _, err := wire.DialJoin(ctx, addr, fingerprint, &me.Cert, c.o.Dial)
 	if err != nil {
 		return ""
 	}

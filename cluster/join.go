@@ -38,7 +38,7 @@ type joinRequest struct {
 	Advertise string `json:"advertise"`
 	CSR       []byte `json:"csr"`
 	Request   []byte `json:"request"`        // one for all tries: a token is used once
-	Asks      string `json:"asks,omitempty"` // member: nothing but whether Node is one
+	Asks      string `json:"asks,omitempty"` // member: nothing but whether the node of the certificate shown is one
 }
 
 type joinReply struct {
@@ -54,7 +54,6 @@ type joinReply struct {
 const (
 	joinLimit  = 64 << 10
 	joinTime   = 30 * time.Second
-	joinAtOnce = 16
 	askJoin    = "cluster/join"
 	kindToken  = "token"
 	kindMember = "member"
@@ -132,7 +131,7 @@ func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest)
 }
 
 func knockOnce(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (reply joinReply, err error) {
-	c, ca, err := wire.DialJoin(ctx, o.Addr, token.fingerprint, o.Dial)
+	c, ca, err := wire.DialJoin(ctx, o.Addr, token.fingerprint, nil, o.Dial)
 	if err != nil {
 		return reply, err
 	}
@@ -146,7 +145,7 @@ func knockOnce(ctx context.Context, o JoinOptions, token joinToken, req joinRequ
 	if err := readJSON(c, &reply); err != nil {
 		return reply, err
 	}
-	// What we trust is the CA the token names, whatever the reply says.
+	// What we trust is the CA that the token vouches for, whatever the reply says.
 	reply.CA = string(certPEM(ca.Raw))
 	return reply, nil
 }
@@ -174,118 +173,6 @@ func readJSON(r io.Reader, v any) error {
 		return err
 	}
 	return json.Unmarshal(b, v)
-}
-
-// doorkeeper serves the join connections until the port closes.
-func (c *Cluster) doorkeeper(ctx context.Context) {
-	l := c.port.Listen(wire.Join)
-	slots := make(chan struct{}, joinAtOnce)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			_ = conn.Close()
-			continue
-		}
-		c.wg.Add(1)
-		go func() {
-			defer c.wg.Done()
-			defer func() { <-slots }()
-			defer conn.Close()
-			c.door(ctx, conn)
-		}()
-	}
-}
-
-// door answers one stranger.
-func (c *Cluster) door(ctx context.Context, conn net.Conn) {
-	ctx, cancel := context.WithTimeout(ctx, joinTime)
-	defer cancel()
-	_ = conn.SetDeadline(time.Now().Add(joinTime))
-	var req joinRequest
-	if err := readJSON(conn, &req); err != nil {
-		return
-	}
-	if req.Asks == asksMember {
-		_ = writeJSON(conn, c.membership(ctx, req.Node))
-		return
-	}
-	body, err := json.Marshal(req)
-	if err != nil {
-		return
-	}
-	var reply joinReply
-	b, err := c.askLeader(ctx, askJoin, body)
-	if err == nil {
-		err = json.Unmarshal(b, &reply)
-	}
-	if err != nil {
-		reply = refusal(err)
-	}
-	log := c.log.With(zap.Stringer("remote", conn.RemoteAddr()), zap.String("node", req.Node))
-	if reply.Refused != "" {
-		log.Warn("cluster: a node was not let in", zap.String("why", reply.Refused))
-	} else {
-		log.Info("cluster: a node joined")
-	}
-	_ = writeJSON(conn, reply)
-}
-
-func refusal(err error) joinReply {
-	r := joinReply{Refused: err.Error()}
-	switch {
-	case errors.Is(err, ErrToken):
-		r.Kind = kindToken
-	case errors.Is(err, ErrMember):
-		r.Kind = kindMember
-	}
-	return r
-}
-
-// admit is the leader's part of a join.
-func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, error) {
-	if c.throne.Load() == nil {
-		return nil, errNotLeader
-	}
-	var req joinRequest
-	if err := json.Unmarshal(body, &req); err != nil {
-		return nil, err
-	}
-	if err := checkNode(req.Node, req.Advertise); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrToken, err)
-	}
-	token := joinToken{}
-	if copy(token.secret[:], req.Secret) != secretSize || len(req.Request) == 0 {
-		return nil, ErrToken
-	}
-	if err := c.awaitDeath(ctx, req.Node); err != nil {
-		return nil, err
-	}
-	c.joining.Lock()
-	defer c.joining.Unlock()
-	record, err := c.unlessLive(req.Node)
-	if err != nil {
-		return nil, err
-	}
-	ca, err := openAuthority(record.CaCert, record.CaKey)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := ca.sign(req.CSR, record.Id, req.Node)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the certificate request: %w", ErrToken, err)
-	}
-	if err := c.useToken(ctx, token, req); err != nil {
-		return nil, err
-	}
-	if err := c.enter(ctx, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
-		return nil, err
-	}
-	return json.Marshal(joinReply{Cluster: record.Id, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
 }
 
 // awaitDeath waits for the end of the session of a node that has just died, so
@@ -334,7 +221,7 @@ func (c *Cluster) unlessLive(node string) (record *pb.Cluster, err error) {
 }
 
 func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest) error {
-	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{Hash: token.hash(), Node: req.Node, Request: req.Request})
+	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{Hash: token.hash(), Node: req.Node, Request: token.request(req.Request)})
 	if err != nil {
 		return err
 	}

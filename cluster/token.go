@@ -34,6 +34,13 @@ func (t joinToken) hash() []byte {
 	return sum[:]
 }
 
+// request tells one use of a token from another: the tries of one joining node
+// are one use. Whoever does not have the token can't name it.
+func (t joinToken) request(id []byte) []byte {
+	sum := sha256.Sum256(append(t.hash(), id...))
+	return sum[:]
+}
+
 // parseToken reads a join token. Errors wrap ErrToken and do not repeat it.
 func parseToken(s string) (t joinToken, err error) {
 	body, ok := strings.CutPrefix(strings.TrimSpace(s), tokenPrefix)

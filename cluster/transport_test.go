@@ -19,7 +19,9 @@ func twoPorts(t *testing.T) (a, b transport) {
 	make := func(node string) (*wire.Port, *book) {
 		key, csr, err := newRequest(node)
 		require.NoError(t, err)
-		cert, err := ca.sign(csr, "c1", node)
+		request, err := parseRequest(csr)
+		require.NoError(t, err)
+		cert, err := ca.sign(request, "c1", node)
 		require.NoError(t, err)
 		id := &identity{Cluster: "c1", Node: node, CA: string(ca.certPEM()), Cert: string(cert), Key: string(key)}
 		me, err := id.wire()

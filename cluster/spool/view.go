@@ -67,6 +67,12 @@ func (v View) JoinToken(hash []byte) (*pb.JoinToken, bool, error) {
 	return load(v.R, key(kJoinToken, string(hash)), new(pb.JoinToken))
 }
 
+// Answered returns what an admin command with a request id was answered.
+func (v View) Answered(request []byte) (*pb.Result, bool, error) {
+	seen, there, err := load(v.R, key(kRequest, string(request)), new(pb.Seen))
+	return seen.GetResult(), there, err
+}
+
 // Counters returns the counters whose name begins with prefix, by name.
 func (v View) Counters(prefix string) (map[string]int64, error) {
 	all := map[string]int64{}

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,7 +10,6 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
-	"slices"
 	"time"
 )
 
@@ -53,33 +54,28 @@ func (id *Identity) verify(chain []*x509.Certificate) (Peer, error) {
 		return Peer{}, fmt.Errorf("%w: no certificate", ErrPeer)
 	}
 	leaf := chain[0]
-	err := error(nil)
+	if err := PlainKey(leaf.PublicKey); err != nil {
+		return Peer{}, err
+	}
+	err := errors.New("no CA is trusted")
 	for _, ca := range id.CAs {
-		if err = signedBy(leaf, ca, nil); err == nil {
+		if err = signedBy(leaf, ca); err == nil {
 			return peerOf(leaf, ca, id.Cluster)
 		}
 	}
 	return Peer{}, fmt.Errorf("%w: %w", ErrPeer, err)
 }
 
-// signedBy checks that a leaf has a chain to a CA, as of when both are valid.
-func signedBy(leaf, ca *x509.Certificate, between []*x509.Certificate) error {
-	roots, middle := x509.NewCertPool(), x509.NewCertPool()
+// signedBy checks that a CA has signed a leaf, as of when both are valid.
+func signedBy(leaf, ca *x509.Certificate) error {
+	roots := x509.NewCertPool()
 	roots.AddCert(ca)
 	at := leaf.NotBefore
-	for _, c := range append(slices.Clip(between), ca) {
-		if c != ca {
-			middle.AddCert(c)
-		}
-		if c.NotBefore.After(at) {
-			at = c.NotBefore // it was signed where the clock was behind
-		}
+	if ca.NotBefore.After(at) {
+		at = ca.NotBefore // it was signed where the clock was behind
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         roots,
-		Intermediates: middle,
-		CurrentTime:   at.Add(time.Second),
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: roots, CurrentTime: at.Add(time.Second), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	return err
 }
@@ -91,6 +87,27 @@ func peerOf(leaf, ca *x509.Certificate, cluster string) (Peer, error) {
 		Node: node, Serial: serialOf(leaf), Key: sha256.Sum256(leaf.RawSubjectPublicKeyInfo),
 		CA: sha256.Sum256(ca.Raw), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 	}, err
+}
+
+// plainKey refuses, before any signature is checked, a leaf whose key is not of
+// the one kind that nodes have: others can cost much time.
+func plainKey(raw [][]byte, _ [][]*x509.Certificate) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(raw[0])
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPeer, err)
+	}
+	return PlainKey(leaf.PublicKey)
+}
+
+// PlainKey refuses public keys of any kind but ECDSA on P-256.
+func PlainKey(key any) error {
+	if k, ok := key.(*ecdsa.PublicKey); ok && k.Curve == elliptic.P256() {
+		return nil
+	}
+	return fmt.Errorf("%w: its key is not an ECDSA key on P-256", ErrPeer)
 }
 
 // NodeOf reads the node id from a certificate of the given cluster.

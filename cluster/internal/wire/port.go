@@ -24,9 +24,13 @@ const (
 )
 
 const (
-	handshakeTime  = 10 * time.Second
-	handshakeLimit = 256
-	userTimeout    = 15 * time.Second
+	handshakeTime = 10 * time.Second
+	userTimeout   = 15 * time.Second
+
+	firstOctet  = 3 * time.Second // a member says hello as soon as it is connected
+	strangers   = 192             // handshakes at once from addresses that no member has come from
+	fromOne     = 64              // from one address: several members may share it
+	forReturner = 64              // from addresses that members have come from
 )
 
 // Options say how a Port listens and dials.
@@ -55,12 +59,16 @@ type Port struct {
 	Stats Stats
 
 	o      Options
+	id     atomic.Pointer[Identity]
 	server *tls.Config
 	routes map[string]*listener
 	done   chan struct{}
 	once   sync.Once
 	wg     sync.WaitGroup
-	slots  chan struct{}
+	lobby  *Lobby
+
+	turned Sparing // log lines about strangers
+	denied Sparing // and about nodes that Allow refuses
 
 	mu    sync.Mutex
 	conns map[net.Conn]string // every live connection and its peer
@@ -80,15 +88,19 @@ func New(o Options) *Port {
 		o:      o,
 		routes: make(map[string]*listener),
 		done:   make(chan struct{}),
-		slots:  make(chan struct{}, handshakeLimit),
+		lobby:  NewLobby(strangers, fromOne, forReturner),
 		conns:  make(map[net.Conn]string),
 	}
 	for _, proto := range []string{Raft, RPC, Bulk, Join} {
 		p.routes[proto] = &listener{port: p, proto: proto, conns: make(chan *Conn), done: make(chan struct{})}
 	}
+	p.id.Store(&o.Identity)
 	p.server = p.serverConfig()
 	return p
 }
+
+// SetIdentity changes what the node shows and trusts in handshakes from now on.
+func (p *Port) SetIdentity(id Identity) { p.id.Store(&id) }
 
 // Listen returns the listener of one protocol. Its connections are *Conn.
 func (p *Port) Listen(proto string) net.Listener { return p.routes[proto] }
@@ -152,14 +164,8 @@ func (p *Port) accept() {
 			continue
 		}
 		wait = 5 * time.Millisecond
-		select {
-		case p.slots <- struct{}{}:
-			p.wg.Add(1)
-			go p.welcome(raw)
-		default:
-			p.Stats.Refused.Add(1)
-			_ = raw.Close()
-		}
+		p.wg.Add(1)
+		go p.welcome(p.lobby.Enter(raw, firstOctet, handshakeTime))
 	}
 }
 
@@ -173,24 +179,43 @@ func (p *Port) closed() bool {
 }
 
 // welcome does the handshake of one inbound connection and routes it.
-func (p *Port) welcome(raw net.Conn) {
+func (p *Port) welcome(g *Guest) {
 	defer p.wg.Done()
-	c, err := p.greet(raw)
-	<-p.slots
+	c, err := p.greet(g)
+	p.lobby.Leave(g)
 	if err != nil {
 		p.Stats.Refused.Add(1)
-		if !p.closed() {
-			p.o.Log.Warn("cluster port: connection refused", zap.Stringer("remote", raw.RemoteAddr()), zap.Error(err))
-		}
-		_ = raw.Close()
+		p.complain(g.RemoteAddr(), err)
+		_ = g.Close()
 		return
+	}
+	if c.Peer != "" {
+		p.lobby.Trust(g.RemoteAddr())
 	}
 	p.Stats.Accepted.Add(1)
 	p.routes[c.Proto].offer(c)
 }
 
-func (p *Port) greet(raw net.Conn) (*Conn, error) {
-	tune(raw)
+// complain writes a line about a connection that was refused, but not more than
+// one a minute: strangers can make any number.
+func (p *Port) complain(remote net.Addr, err error) {
+	line := &p.turned
+	var d denied
+	if errors.As(err, &d) {
+		line = &p.denied
+	}
+	if !p.closed() {
+		line.Warn(p.o.Log, "cluster port: connection refused", zap.Stringer("remote", remote), zap.Error(err))
+	}
+}
+
+// denied is what Allow says of a node whose certificate a CA of ours has signed.
+type denied struct{ error }
+
+func (d denied) Unwrap() error { return d.error }
+
+func (p *Port) greet(raw *Guest) (*Conn, error) {
+	tune(raw.Conn)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
 	if !p.track(raw, "") {
@@ -208,13 +233,18 @@ func (p *Port) greet(raw net.Conn) (*Conn, error) {
 		p.forget(raw)
 		return nil, fmt.Errorf("%w: it asked for no service of ours (%q)", ErrPeer, c.Proto)
 	}
+	// VerifyConnection has checked the chain of a member; at the door anybody
+	// may show a certificate, and one that is not ours counts for nothing.
+	shown, err := p.id.Load().verify(state.PeerCertificates)
+	switch {
+	case err == nil:
+		c.Shown = shown
+	case c.Proto != Join:
+		p.forget(raw)
+		return nil, err
+	}
 	if c.Proto != Join {
-		// VerifyConnection has checked the chain.
-		if c.Shown, err = p.o.Identity.verify(state.PeerCertificates); err != nil {
-			p.forget(raw)
-			return nil, err
-		}
-		c.Peer = c.Shown.Node
+		c.Peer = shown.Node
 		p.track(raw, c.Peer)
 	}
 	return c, nil
@@ -279,25 +309,32 @@ func (p *Port) forget(raw net.Conn) {
 
 func (p *Port) serverConfig() *tls.Config {
 	member := &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{p.o.Identity.Cert},
-		NextProtos:   []string{Raft, RPC, Bulk},
-		// The chain is checked in VerifyConnection, against our CA alone.
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &p.id.Load().Cert, nil },
+		NextProtos:     []string{Raft, RPC, Bulk},
+		// The chain is checked in VerifyConnection, against our CAs alone.
 		ClientAuth:                  tls.RequireAnyClientCert,
+		VerifyPeerCertificate:       plainKey,
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			peer, err := p.o.Identity.verify(s.PeerCertificates)
+			peer, err := p.id.Load().verify(s.PeerCertificates)
 			if err != nil {
 				return err
 			}
-			return p.o.Allow(peer, s.NegotiatedProtocol)
+			if err := p.o.Allow(peer, s.NegotiatedProtocol); err != nil {
+				return denied{err}
+			}
+			return nil
 		},
 	}
 	stranger := &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{p.o.Identity.Cert},
-		NextProtos:             []string{Join},
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: member.GetCertificate,
+		NextProtos:     []string{Join},
+		// A node that lost touch proves by its certificate who it is.
+		ClientAuth:             tls.RequestClientCert,
+		VerifyPeerCertificate:  plainKey,
 		SessionTicketsDisabled: true,
 	}
 	outer := member.Clone()
@@ -313,14 +350,14 @@ func (p *Port) serverConfig() *tls.Config {
 func (p *Port) clientConfig(proto, node string) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		Certificates:                []tls.Certificate{p.o.Identity.Cert},
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.id.Load().Cert, nil },
 		NextProtos:                  []string{proto},
 		DynamicRecordSizingDisabled: true,
 		// Names of hosts mean nothing here: VerifyConnection checks the chain
-		// against our CA and the node's own name.
+		// against our CAs and the node's own name.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			got, err := p.o.Identity.verify(s.PeerCertificates)
+			got, err := p.id.Load().verify(s.PeerCertificates)
 			if err != nil {
 				return err
 			}
@@ -335,10 +372,16 @@ func (p *Port) clientConfig(proto, node string) *tls.Config {
 	}
 }
 
-// DialJoin connects, without a certificate, to any member of a cluster whose
-// CA has the given fingerprint (SHA-256 of the certificate), and returns the
-// CA's certificate. Nothing is sent before the fingerprint was checked.
-func DialJoin(ctx context.Context, addr string, fingerprint [32]byte, dial func(context.Context, string) (net.Conn, error)) (*tls.Conn, *x509.Certificate, error) {
+// DialJoin connects to any member of a cluster whose CA has the given
+// fingerprint (SHA-256 of the certificate), and returns the certificate of the
+// CA that has signed the member's: it is the CA of the fingerprint, or one that
+// that CA has signed. Nothing is sent before this was checked. me, if not nil, is
+// shown where the other side asks for a certificate.
+func DialJoin(ctx context.Context, addr string, fingerprint [32]byte, me *tls.Certificate,
+	dial func(context.Context, string) (net.Conn, error)) (*tls.Conn, *x509.Certificate, error) {
+	if me == nil {
+		me = &tls.Certificate{}
+	}
 	if dial == nil {
 		d := &net.Dialer{Timeout: handshakeTime}
 		dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
@@ -350,9 +393,10 @@ func DialJoin(ctx context.Context, addr string, fingerprint [32]byte, dial func(
 	tune(raw)
 	var ca *x509.Certificate
 	t := tls.Client(raw, &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		NextProtos:         []string{Join},
-		InsecureSkipVerify: true, // checked against the fingerprint below
+		MinVersion:           tls.VersionTLS13,
+		NextProtos:           []string{Join},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return me, nil },
+		InsecureSkipVerify:   true, // checked against the fingerprint below
 		VerifyConnection: func(s tls.ConnectionState) error {
 			ca, err = pinned(s.PeerCertificates, fingerprint)
 			return err

@@ -138,7 +138,7 @@ func TestStrangersReachTheDoorAndNothingElse(t *testing.T) {
 	ca := newCA(t)
 	b := port(t, ca.node("b"), nil)
 	sum := sha256.Sum256(ca.cert.Raw)
-	c, got, err := wire.DialJoin(t.Context(), b.Addr().String(), sum, nil)
+	c, got, err := wire.DialJoin(t.Context(), b.Addr().String(), sum, nil, nil)
 	require.NoError(t, err)
 	require.True(t, got.Equal(ca.cert))
 	in, err := b.Listen(wire.Join).Accept()
@@ -147,7 +147,7 @@ func TestStrangersReachTheDoorAndNothingElse(t *testing.T) {
 	_ = c.Close()
 	_ = in.Close()
 
-	_, _, err = wire.DialJoin(t.Context(), b.Addr().String(), [32]byte{1}, nil)
+	_, _, err = wire.DialJoin(t.Context(), b.Addr().String(), [32]byte{1}, nil, nil)
 	require.ErrorIs(t, err, wire.ErrFingerprint)
 
 	for _, protos := range [][]string{{wire.RPC}, {wire.Join, wire.RPC}, nil, {"h2"}} {
@@ -199,3 +199,6 @@ func TestCutOff(t *testing.T) {
 	_, err = b.Dial(t.Context(), wire.Raft, "a", a.Addr().String())
 	require.ErrorIs(t, err, net.ErrClosed)
 }
+
+// sum is the fingerprint that a token would have.
+func (ca *testCA) sum() [32]byte { return sha256.Sum256(ca.cert.Raw) }

@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// The door is the one service of the cluster port that is open to those who have
+// no certificate. Nothing is told there without a valid join token, but to a node
+// about itself, by the certificate that it shows.
+
+const (
+	doorGuests  = 32              // who have not said yet what they want
+	doorFromOne = 8               // of one address
+	doorRequest = 5 * time.Second // for saying it
+	joinAtOnce  = 16              // requests that are judged at once
+)
+
+// doorkeeper serves the join connections until the port closes.
+func (c *Cluster) doorkeeper(ctx context.Context) {
+	l := c.port.Listen(wire.Join)
+	lobby := wire.NewLobby(doorGuests, doorFromOne, 0)
+	slots := make(chan struct{}, joinAtOnce)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		guest := lobby.Enter(conn, doorRequest, doorRequest)
+		c.goRun(func() {
+			defer conn.Close()
+			var req joinRequest
+			err := readJSON(guest, &req)
+			lobby.Leave(guest)
+			if err != nil {
+				return
+			}
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+				c.door(ctx, conn, req)
+			default:
+			}
+		})
+	}
+}
+
+// door answers one request.
+func (c *Cluster) door(ctx context.Context, conn net.Conn, req joinRequest) {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	_ = conn.SetDeadline(time.Now().Add(joinTime))
+	shown := wire.Peer{}
+	if w, ok := conn.(*wire.Conn); ok {
+		shown = w.Shown
+	}
+	switch {
+	case req.Asks == "":
+		_ = writeJSON(conn, c.letIn(ctx, conn.RemoteAddr(), req))
+	case req.Asks == asksMember && shown.Node != "":
+		_ = writeJSON(conn, c.membership(ctx, shown.Node))
+	}
+}
+
+// letIn has the leader judge a request to join.
+func (c *Cluster) letIn(ctx context.Context, remote net.Addr, req joinRequest) (reply joinReply) {
+	body, err := json.Marshal(req)
+	if err == nil {
+		body, err = c.askLeader(ctx, askJoin, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &reply)
+	}
+	if err != nil {
+		reply = c.refusal(err, req)
+		c.refused.Warn(c.log, "cluster: a node was not let in", zap.Stringer("remote", remote), zap.Error(err))
+		return reply
+	}
+	c.log.Info("cluster: a node joined", zap.Stringer("remote", remote), zap.String("node", req.Node))
+	return reply
+}
+
+// refusal puts an error into an answer. The leader says anything but ErrToken
+// only to those who have a token; whether it could be asked at all is told only
+// to them, too.
+func (c *Cluster) refusal(err error, req joinRequest) joinReply {
+	r := joinReply{Refused: words(err)}
+	switch {
+	case errors.Is(err, ErrToken):
+		r.Kind = kindToken
+	case errors.Is(err, ErrMember):
+		r.Kind = kindMember
+	case c.checkToken(req) != nil:
+		r.Refused = "the join token can't be judged at the moment"
+	}
+	return r
+}
+
+// words is what an error says, without the name of the node that said it.
+func words(err error) string {
+	var remote *RemoteError
+	if errors.As(err, &remote) {
+		return remote.Text
+	}
+	return err.Error()
+}
+
+var (
+	errNoToken  = fmt.Errorf("%w: it is unknown or used up: make one with 'relayctl node token'", ErrToken)
+	errOldToken = fmt.Errorf("%w: it has expired: make one with 'relayctl node token'", ErrToken)
+)
+
+// tokenOf reads the secret of a request.
+func tokenOf(req joinRequest) (token joinToken, err error) {
+	if len(req.Secret) != secretSize || len(req.Request) == 0 {
+		return token, errNoToken
+	}
+	copy(token.secret[:], req.Secret)
+	return token, nil
+}
+
+// checkToken says whether a request has a token that the state here knows, or
+// used one up in an earlier try.
+func (c *Cluster) checkToken(req joinRequest) error {
+	token, err := tokenOf(req)
+	if err != nil {
+		return err
+	}
+	return c.store.View(func(v spool.View) error {
+		one, there, err := v.JoinToken(token.hash())
+		switch {
+		case err != nil:
+			return err
+		case there && one.ExpiresMs <= c.roster.now().UnixMilli():
+			return errOldToken
+		case there:
+			return nil
+		}
+		if res, used, err := v.Answered(token.request(req.Request)); err != nil || used && res.GetCode() == pb.Code_OK {
+			return err
+		}
+		return errNoToken
+	})
+}
+
+// admit is the leader's part of a join. The token is judged before anything else
+// of the request is looked at.
+func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	if c.throne.Load() == nil {
+		return nil, errNotLeader
+	}
+	var req joinRequest
+	if json.Unmarshal(body, &req) != nil {
+		return nil, errNoToken
+	}
+	if err := c.checkToken(req); err != nil {
+		return nil, err
+	}
+	if err := checkNode(req.Node, req.Advertise); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	csr, err := parseRequest(req.CSR)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the certificate request: %w", ErrToken, err)
+	}
+	if err := c.awaitDeath(ctx, req.Node); err != nil {
+		return nil, err
+	}
+	return c.letJoin(ctx, req, csr)
+}
+
+// letJoin makes a node a member.
+func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.CertificateRequest) ([]byte, error) {
+	c.joining.Lock()
+	defer c.joining.Unlock()
+	record, err := c.unlessLive(req.Node)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := openAuthority(record.CaCert, record.CaKey)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := ca.sign(csr, record.Id, req.Node)
+	if err != nil {
+		return nil, err
+	}
+	token, err := tokenOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.useToken(ctx, token, req); err != nil {
+		return nil, err
+	}
+	if err := c.enter(ctx, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(joinReply{Cluster: record.Id, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
+}

@@ -4,6 +4,8 @@ package cluster
 
 import "time"
 
-// bootNow counts from the wall clock here: unlike Go's monotonic clock it goes
-// on while the machine is suspended.
-func bootNow() time.Duration { return time.Duration(time.Now().Round(0).UnixNano()) }
+var processStart = time.Now()
+
+// bootNow counts from the start of the process, on Go's monotonic clock. It must
+// not follow the wall clock: a step of that would end leases, or prolong them.
+func bootNow() time.Duration { return time.Since(processStart) + time.Nanosecond }

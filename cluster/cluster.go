@@ -33,6 +33,8 @@ type Cluster struct {
 	store   *disk.Store
 	rlog    *disk.Log
 	promise *promise
+	clocks  *clocks
+	now     *stateClock
 	short   atomic.Bool   // of space: the disk
 	pinch   chan struct{} // it has become so
 	port    *wire.Port
@@ -118,11 +120,13 @@ func open(o Options) (*Cluster, error) {
 		server:  &server{how: map[string]Handler{}},
 		reports: reports{seen: map[string]report{}},
 		pinch:   make(chan struct{}, 1),
+		clocks:  newClocks(o),
 	}
+	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.book = newBook(id.Node, 2*c.t.Heartbeat, id.Peers)
-	c.roster = newRoster(time.Now)
+	c.roster = newRoster(c.Now)
 	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Dial: o.Dial, Log: o.Log})
 	if err := c.openRaft(); err != nil {
 		c.cancel()
@@ -157,6 +161,9 @@ func (c *Cluster) openRaft() error {
 	}
 	if err == nil && c.At(2) {
 		err = d.log.SealPromises()
+	}
+	if err == nil {
+		err = d.store.View(c.learnTime)
 	}
 	if err == nil {
 		c.raft, err = raft.NewRaft(conf, d.store, d.log, d.log, d.store.Snapshots(), c.trans)
@@ -243,11 +250,17 @@ func (c *Cluster) newSession() *session {
 	if m.MaxCommand == 0 {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
-	s.member, s.log, s.now = m, c.log, bootNow
+	s.member, s.log, s.now = m, c.log, c.clocks.boot
 	s.lease, s.renew = c.t.Lease-c.t.Margin, c.t.Renew
 	s.send = c.proposeTimed
 	s.probe = c.probe
 	s.behind = c.store.Applied
+	s.wall = func() int64 {
+		if !c.At(2) {
+			return 0 // members of version 1 do not know the field
+		}
+		return c.clocks.wall().UnixMilli()
+	}
 	return s
 }
 
@@ -268,6 +281,7 @@ func (c *Cluster) electSole() {
 
 // changed runs on the applying goroutine.
 func (c *Cluster) changed(ch spool.Changes) {
+	c.now.applied(ch.ClockMs, ch.Restored)
 	if ch.Version != 0 || ch.Restored {
 		if err := c.store.View(c.learnVersion); err != nil {
 			c.log.Warn("cluster: the cluster version can't be read", zap.Error(err))
@@ -289,6 +303,15 @@ func (c *Cluster) learnVersion(v spool.View) error {
 	record, there, err := v.Cluster()
 	if err == nil && there {
 		c.version.Store(record.Version)
+	}
+	return err
+}
+
+// learnTime goes on from where the state's time stood.
+func (c *Cluster) learnTime(v spool.View) error {
+	ms, err := v.Clock()
+	if err == nil {
+		c.now.applied(ms, true)
 	}
 	return err
 }
@@ -429,6 +452,12 @@ func (c *Cluster) WaitApplied(ctx context.Context, index uint64) error {
 func (c *Cluster) MarkHash(ctx context.Context, id string) (index uint64, sum []byte, err error) {
 	return c.store.MarkHash(ctx, id)
 }
+
+// Now is the state's time: it is what every time in the state, or on its way
+// there, must be compared with or made from, since the clock of this machine may
+// be wrong. It is the same on all nodes, but for the way of the newest entry, and
+// never before a stamp that is applied here. It is cheap.
+func (c *Cluster) Now() time.Time { return c.now.Now() }
 
 // Epoch is the session under which this node may act now; 0: none.
 func (c *Cluster) Epoch() uint64 { return c.session.current() }

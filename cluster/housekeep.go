@@ -23,6 +23,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		c.clocks.resync()
 		_ = c.store.View(c.book.learn)
 		_ = c.store.View(c.roster.learn)
 		if c.At(2) {

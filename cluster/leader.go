@@ -329,7 +329,7 @@ func (c *Cluster) sweep(ctx context.Context) {
 	for range 100 {
 		res := c.command(ctx, spool.KindSweep, &pb.Sweep{
 			Limit:           sweepLimit,
-			OrphansBeforeMs: time.Now().Add(-c.t.Orphans).UnixMilli(),
+			OrphansBeforeMs: c.Now().Add(-c.t.Orphans).UnixMilli(),
 		})
 		if res == nil || res.Count < sweepLimit || ctx.Err() != nil {
 			return

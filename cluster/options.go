@@ -36,7 +36,11 @@ type Options struct {
 	// FoundAt is the cluster version of a cluster that this node founds; 0: the
 	// newest. Tests of mixed versions set it.
 	FoundAt uint32
-	Tuning  Tuning
+	// Wall and Boot are the machine's clocks: the time of day, and one that never
+	// jumps and counts suspends. Nil: the system's. Tests set them.
+	Wall   func() time.Time
+	Boot   func() time.Duration
+	Tuning Tuning
 }
 
 // Tuning holds the numbers; zero means the default. All nodes of a cluster

@@ -36,28 +36,31 @@ func (c *Cluster) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error
 // propose is Propose for the Cluster's own commands too, which go on while it
 // stops.
 func (c *Cluster) propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
-	res, _, err := c.proposeTimed(ctx, f)
-	return res, err
+	try := attempts{c: c, frame: f}
+	return c.try(ctx, &try)
 }
 
 // proposeTimed is propose that also tells when the attempt that was answered
 // began: what the answer says was true at some time after that.
 func (c *Cluster) proposeTimed(ctx context.Context, f spool.Frame) (*pb.Result, time.Duration, error) {
-	if err := c.valid(f); err != nil {
-		return nil, 0, err
+	try := attempts{c: c, frame: f, timed: true}
+	res, err := c.try(ctx, &try)
+	return res, try.began, err
+}
+
+func (c *Cluster) try(ctx context.Context, a *attempts) (*pb.Result, error) {
+	if err := c.valid(a.frame); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
-	bulk := f.Bulk()
-	budget := c.budget(bulk)
-	if err := budget.Acquire(ctx, int64(len(f))); err != nil {
-		return nil, 0, fmt.Errorf("%w: too much is under way: %w", ErrUnavailable, err)
+	a.bulk, a.wait = a.frame.Bulk(), firstWait
+	budget := c.budget(a.bulk)
+	if err := budget.Acquire(ctx, int64(len(a.frame))); err != nil {
+		return nil, fmt.Errorf("%w: too much is under way: %w", ErrUnavailable, err)
 	}
-	defer budget.Release(int64(len(f)))
-
-	try := attempts{c: c, frame: f, bulk: bulk, wait: firstWait}
-	res, err := try.run(ctx)
-	return res, try.began, err
+	defer budget.Release(int64(len(a.frame)))
+	return a.run(ctx)
 }
 
 func (c *Cluster) budget(bulk bool) *semaphore.Weighted {
@@ -127,7 +130,8 @@ type attempts struct {
 	frame spool.Frame
 	bulk  bool
 	wait  time.Duration
-	began time.Duration // the last attempt, on bootNow's clock
+	timed bool          // began is wanted: it costs a system call
+	began time.Duration // the last attempt, on the boot clock
 	maybe error         // the last attempt that may have been applied
 	last  error
 }
@@ -142,7 +146,9 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 			}
 			continue
 		}
-		a.began = bootNow()
+		if a.timed {
+			a.began = a.c.clocks.boot()
+		}
 		res, err := a.once(ctx, mark)
 		if err == nil {
 			return res, nil

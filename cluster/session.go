@@ -30,10 +30,13 @@ type session struct {
 	send   func(context.Context, spool.Frame) (*pb.Result, time.Duration, error)
 	probe  func() error  // proves that our own disk still takes writes
 	behind func() uint64 // index applied here
+	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
 	member *pb.Member
 
 	until atomic.Int64  // end of the right to act, on now's clock; 0: none
 	epoch atomic.Uint64 // 0: none, or not yet caught up with it
+
+	way time.Duration // of the last renewal to the leader, about; run's own
 
 	mu      sync.Mutex
 	lost    chan struct{} // closed when the right ends
@@ -63,7 +66,7 @@ func (s *session) run(ctx context.Context) {
 // register gets a new session. It retries one nonce until it has an answer, so
 // that an answer lost on the way does not make two sessions.
 func (s *session) register(ctx context.Context) bool {
-	f, err := spool.Encode(spool.KindRegister, &pb.Register{Nonce: newNonce(), Member: s.member})
+	f, err := spool.Encode(spool.KindRegister, &pb.Register{Nonce: newNonce(), Member: s.member, WallMs: s.report()})
 	if err != nil {
 		s.log.Error("cluster: this node's member record can't be encoded", zap.Error(err))
 		sleep(ctx, time.Second)
@@ -135,7 +138,7 @@ func (s *session) renewal(ctx context.Context) bool {
 		s.log.Error("cluster: the data directory takes no writes; the session is not renewed", zap.Error(err))
 		return true
 	}
-	f, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: s.member.Id, Epoch: epoch})
+	f, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: s.member.Id, Epoch: epoch, WallMs: s.report()})
 	if err != nil {
 		return s.finish(epoch, err.Error())
 	}
@@ -144,6 +147,9 @@ func (s *session) renewal(ctx context.Context) bool {
 	// An answer that had to wait for another leader counts from when that one
 	// was asked: the session must not end because an election took its time.
 	res, sent, err := s.send(ctx, f)
+	if err == nil {
+		s.way = min((s.now()-sent)/2, time.Second)
+	}
 	switch {
 	case err != nil:
 		s.log.Warn("cluster: the session could not be renewed", zap.Uint64("epoch", epoch), zap.Error(err))
@@ -152,6 +158,19 @@ func (s *session) renewal(ctx context.Context) bool {
 		return s.finish(epoch, res.Text)
 	}
 	return s.extend(epoch, res.Index, sent)
+}
+
+// report is what this node's wall clock will say when a frame that is made now
+// is applied.
+func (s *session) report() int64 {
+	if s.wall == nil {
+		return 0
+	}
+	ms := s.wall()
+	if ms != 0 {
+		ms += s.way.Milliseconds()
+	}
+	return ms
 }
 
 // begin starts a session that was registered at sent.

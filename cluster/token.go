@@ -71,7 +71,7 @@ func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *p
 		return "", err
 	}
 	f, err := spool.Encode(spool.KindPutToken, &pb.PutToken{Admin: adm, Token: &pb.JoinToken{
-		Hash: t.hash(), ExpiresMs: time.Now().Add(ttl).UnixMilli(), Uses: uint32(uses),
+		Hash: t.hash(), ExpiresMs: c.Now().Add(ttl).UnixMilli(), Uses: uint32(uses),
 	}})
 	if err != nil {
 		return "", err

@@ -70,7 +70,7 @@ func (a *authority) forget() {
 // orderAll orders the certificates that are missing or due, one by one.
 func (a *authority) orderAll(ctx context.Context) {
 	for _, host := range a.hosts {
-		if ctx.Err() == nil && a.due(host, time.Now()) {
+		if ctx.Err() == nil && a.due(host, a.shelf.replica.Now()) {
 			a.order(ctx, host)
 		}
 	}
@@ -110,7 +110,7 @@ func (a *authority) order(ctx context.Context, host string) {
 	if err != nil && (!a.leads() || errors.Is(context.Cause(ctx), context.Canceled)) {
 		return // nobody's fault; whoever leads now goes on
 	}
-	leaf, now := a.leaf(host), time.Now()
+	leaf, now := a.leaf(host), a.shelf.replica.Now()
 	if err == nil && leaf == nil {
 		err = errors.New("the certificate that the CA made can not be read")
 	}

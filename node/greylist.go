@@ -109,7 +109,7 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 		if err != nil {
 			return err
 		}
-		now := time.Now().UnixMilli()
+		now := g.replica.Now().UnixMilli()
 		if trust := spool.GreyTrust(s); trust > 0 && net != nil && net.ExpiresMs > now && net.Passed >= trust {
 			decided = true
 			g.use(call, net, now)
@@ -139,7 +139,7 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 		g.stats.deferred.Add(1)
 	case known != nil && known.Passed == 0:
 		g.stats.passed.Add(1)
-		waited = time.Duration(time.Now().UnixMilli()-known.FirstMs) * time.Millisecond
+		waited = time.Duration(g.replica.Now().UnixMilli()-known.FirstMs) * time.Millisecond
 	}
 	return wait, waited, nil
 }

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -85,8 +84,8 @@ func newMailer(r replica, node, hostname string, maxHops int, log *zap.Logger) *
 // disk under the returned id; on an error nobody answers for it (but where the
 // error wraps cluster.ErrUnknown it may exist all the same).
 func (m *mailer) accept(ctx context.Context, env *envelope, body io.Reader) (string, error) {
-	id := ulid.Make()
-	in := &intake{mailer: m, env: env, id: id, digest: sha256.New(), now: time.Now()}
+	now := m.replica.Now()
+	in := &intake{mailer: m, env: env, id: newID(now), digest: sha256.New(), now: now}
 	buf := m.buffers.Get().(*[]byte)
 	in.buf = (*buf)[:0]
 	defer func() {

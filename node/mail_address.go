@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/queue"
@@ -40,7 +38,7 @@ func (in *intake) address() {
 			default:
 				h := groups[sender]
 				if h == nil {
-					id := ulid.Make()
+					id := newID(in.now)
 					h = &pb.Accept{Message: &pb.Message{Id: id[:], Sender: sender}}
 					groups[sender] = h
 					in.plan.Copies = append(in.plan.Copies, h)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
@@ -137,9 +136,10 @@ func (in *intake) proposeReport(ctx context.Context, h *pb.Accept) (*pb.Result, 
 // sender does not exist (any more), nobody is told; the history says what the
 // report would have said.
 func newNotice(r replica, node string, n *queue.Notice, requireTLS bool, log *zap.Logger) *pb.Notice {
-	id := ulid.Make()
+	now := r.Now()
+	id := newID(now)
 	h := &pb.Accept{Message: &pb.Message{
-		Id: id[:], CreatedMs: time.Now().UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8, Requiretls: requireTLS,
+		Id: id[:], CreatedMs: now.UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8, Requiretls: requireTLS,
 		Client: &pb.Client{Node: node, Address: "local", Protocol: "BOUNCE"},
 	}, Detail: "report on " + ulid.ULID(n.About).String()}
 	var targets []target

@@ -223,6 +223,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
 		Spool: n.outbound, Agent: &boxes{n.agent, n.refusals}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
+		Now:    n.cluster.Now,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})
 	return nil

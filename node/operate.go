@@ -20,7 +20,7 @@ import (
 func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = &operator{
-		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log, now: time.Now,
+		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log, now: n.cluster.Now,
 		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, full: n.storage.nowFull, vitals: n.vitals,
 	}
 	for _, method := range operatorMethods {
@@ -35,7 +35,7 @@ func (n *Node) vitals() vitals {
 	v := vitals{
 		Uptime: int64(time.Since(n.started).Seconds()), DiskFree: n.storage.free.Load(), DiskTotal: n.storage.total.Load(),
 		Full:    n.storage.full.Load() || n.storage.laden.Load(),
-		Version: n.options.Version, Troubles: n.acme.troubles(time.Now()),
+		Version: n.options.Version, Troubles: n.acme.troubles(n.cluster.Now()),
 	}
 	for _, l := range n.listeners {
 		if l.smtp != nil {

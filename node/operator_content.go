@@ -103,7 +103,7 @@ func (im *importing) first(adm *pb.Admin, user string) error {
 		return admin.Invalid("the message is empty")
 	}
 	im.head = parseHeader(im.buf)
-	im.id = ulid.Make()
+	im.id = newID(im.now())
 	var request ulid.ULID
 	copy(request[:], adm.Request)
 	if drift := im.now().Sub(ulidTime(request)).Abs(); drift > time.Hour {

@@ -98,7 +98,7 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 
 // freeSelector makes a selector of the date that the domain has no key under.
 func (o *operator) freeSelector(domain, algorithm string) (string, error) {
-	date := time.Now().UTC().Format("20060102") + algorithm[:1]
+	date := o.now().UTC().Format("20060102") + algorithm[:1]
 	selector := date
 	err := o.replica.View(func(v spool.View) error {
 		keys, err := v.DkimKeys(domain)

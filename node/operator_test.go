@@ -99,7 +99,8 @@ func (r *fakeReplica) Consistent(context.Context) error {
 	}
 	return r.fail
 }
-func (r *fakeReplica) Epoch() uint64 { return r.epoch }
+func (r *fakeReplica) Epoch() uint64  { return r.epoch }
+func (r *fakeReplica) Now() time.Time { return time.Now() }
 
 // fakeMembers is the membership of a cluster whose other nodes are functions.
 type fakeMembers struct {

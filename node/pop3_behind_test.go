@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -48,6 +49,8 @@ func (f *follower) WaitApplied(context.Context, uint64) error {
 	f.catchUp()
 	return nil
 }
+
+func (f *follower) Now() time.Time { return time.Now() }
 
 func (f *follower) Consistent(context.Context) error {
 	f.fresh++

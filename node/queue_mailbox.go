@@ -26,7 +26,7 @@ func (b *boxes) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 	verdicts := make([]queue.Verdict, len(job.Recipients))
 	for i := range job.Recipients {
 		verdicts[i] = b.judge(ctx, job, job.Recipients[i].N)
-		verdicts[i].Ref, verdicts[i].At = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}, time.Now()
+		verdicts[i].Ref, verdicts[i].At = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}, time.Now() // the manager makes it its own time
 	}
 	return verdicts
 }

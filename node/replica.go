@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"io"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -23,6 +24,9 @@ type replica interface {
 	WaitApplied(ctx context.Context, index uint64) error
 	Consistent(ctx context.Context) error
 	Epoch() uint64
+	// Now is what replicated times are compared with and made from; see
+	// cluster.Cluster.Now.
+	Now() time.Time
 }
 
 // propose encodes one command and has it applied.

@@ -178,6 +178,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
 		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
 		Meters:        n.meters,
+		Now:           n.cluster.Now,
 		GreetPause:    time.Duration(c.GreetPause),
 		AuthDelay:     n.wrongPassword,
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
@@ -289,7 +290,7 @@ func (n *Node) defaultDomain() string {
 }
 
 // newAgent makes the delivery agent of the configuration.
-func newAgent(d config.Delivery, hostname string, routes remote.Router, log *zap.Logger) (*remote.Agent, error) {
+func newAgent(d config.Delivery, hostname string, routes *outbound, log *zap.Logger) (*remote.Agent, error) {
 	dns, err := remote.NewDNS(d.DNSServers)
 	if err != nil {
 		return nil, fmt.Errorf("[delivery] dns_servers: %w", err)
@@ -304,6 +305,6 @@ func newAgent(d config.Delivery, hostname string, routes remote.Router, log *zap
 	return remote.New(remote.Config{
 		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
-		Client: smtp.ClientOptions{Chunking: d.Chunking}, Sources: d.SourceAddresses, Log: log.Named("remote"),
+		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: routes.replica.Now}, Sources: d.SourceAddresses, Log: log.Named("remote"),
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -389,7 +388,7 @@ func (s *session) mayStillSend(v spool.View) error {
 	if a == nil || a.SendLimitDay == 0 {
 		return nil
 	}
-	spent, err := v.Spent(a.Address, time.Now().UnixMilli())
+	spent, err := v.Spent(a.Address, s.replica.Now().UnixMilli())
 	if err == nil && spent+uint64(len(s.env.rcpts)) >= a.SendLimitDay {
 		return replySpent
 	}

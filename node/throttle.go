@@ -122,7 +122,7 @@ func (t *throttle) count(n netip.Prefix) (int, error) {
 		return 0, err
 	}
 	shared := 0
-	if f.LastMs > time.Now().UnixMilli()-spool.FailureMs {
+	if f.LastMs > t.replica.Now().UnixMilli()-spool.FailureMs {
 		shared = int(f.Count)
 	}
 	return mine.over(shared), nil

@@ -178,7 +178,7 @@ func (m *Manager) step(now int64) {
 	}
 	w := &m.walks[0]
 	d := m.dests.all[w.n]
-	p := m.policy.Load()
+	p, ageing := m.policy.Load(), m.ageing()
 	for range slice {
 		if d == nil || !d.down(now) || w.left == 0 || d.lists[w.class].head == none {
 			m.walks = m.walks[1:]
@@ -187,7 +187,7 @@ func (m *Manager) step(now int64) {
 		w.left--
 		slot := d.lists[w.class].head
 		e := m.table.at(slot)
-		late := m.late(e, p, now)
+		late := ageing && m.late(e, p, now)
 		m.delist(slot)
 		if late {
 			e.flags |= flagOverdue

@@ -59,6 +59,12 @@ type Config struct {
 	// When routes change, call Manager.Reset.
 	Route func(domain string) string
 	Rand  func() float64 // nil: math/rand
+	// Now is the time that due times and ages are compared with; nil: time.Now. It
+	// may step: call Manager.Reset then. It must be cheap.
+	Now func() time.Time
+	// Ageing reports whether Now can be relied on for ages: while it can not,
+	// nothing is given up for its age, and nobody is told of a delay. Nil: always.
+	Ageing func() bool
 }
 
 // Manager tries what is due and settles it. See DESIGN.md.
@@ -109,6 +115,9 @@ func New(c Config) *Manager {
 	if c.Rand == nil {
 		c.Rand = rand.Float64
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	m := &Manager{
 		conf:   c,
 		limits: c.Limits.withDefaults(),
@@ -126,6 +135,11 @@ func New(c Config) *Manager {
 	m.SetPolicy(c.Policy)
 	return m
 }
+
+// now is the time by which mail is due and ages.
+func (m *Manager) now() time.Time { return m.conf.Now() }
+
+func (m *Manager) ageing() bool { return m.conf.Ageing == nil || m.conf.Ageing() }
 
 // SetPolicy replaces the retry policy for all verdicts from now on. Due times
 // that are set already stay.
@@ -193,7 +207,7 @@ func (m *Manager) shut(flag *bool) {
 // block and may be called from any goroutine.
 func (m *Manager) Add(items []Waiting) {
 	m.mu.Lock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	for i := range items {
 		m.put(&items[i], now, false)
 	}
@@ -205,7 +219,7 @@ func (m *Manager) Add(items []Waiting) {
 // not block.
 func (m *Manager) Drop(refs []Ref) {
 	m.mu.Lock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	for _, r := range refs {
 		slot, ok := m.table.index[r]
 		if !ok {
@@ -294,7 +308,7 @@ func (m *Manager) put(w *Waiting, now int64, scan bool) {
 	if n == e.dest && next == e.due && w.Parked == (e.state == parked) {
 		return
 	}
-	wish := !w.Parked && e.state != parked && next != e.due && next <= now
+	wish := !scan && !w.Parked && e.state != parked && next != e.due && next <= now
 	m.unlink(slot, now)
 	m.move(e, n)
 	fill(e, w)
@@ -350,7 +364,7 @@ func (m *Manager) schedule(ctx context.Context) {
 		m.mu.Lock()
 		at := m.sleep
 		m.mu.Unlock()
-		timer.Reset(max(time.Until(time.Unix(0, at)), 0))
+		timer.Reset(min(max(time.Unix(0, at).Sub(m.now()), 0), longSleep))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -361,12 +375,15 @@ func (m *Manager) schedule(ctx context.Context) {
 
 const forever = int64(1<<63 - 1)
 
+// longSleep bounds what a suspend, or a step of the clock, can make mail wait.
+const longSleep = 5 * time.Second
+
 // round does one slice of the scheduler's work and reports whether there is
 // more to do at once.
 func (m *Manager) round() (more bool) {
 	m.mu.Lock()
 	defer m.unlock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	for range slice {
 		if len(m.heap.items) == 0 || m.heap.items[0].at > now {
 			break
@@ -412,10 +429,11 @@ func (m *Manager) scan(ctx context.Context) error {
 	m.mu.Lock()
 	m.mark++
 	m.mu.Unlock()
+	m.unfreeze()
 	buf := make([]Waiting, 0, slice)
 	flush := func() {
 		m.mu.Lock()
-		now := time.Now().UnixNano()
+		now := m.now().UnixNano()
 		for i := range buf {
 			m.put(&buf[i], now, true)
 		}
@@ -435,6 +453,29 @@ func (m *Manager) scan(ctx context.Context) error {
 	return nil
 }
 
+// unfreeze ends back-offs that reach further than they can: the clock has stepped
+// back since they began.
+func (m *Manager) unfreeze() {
+	for from := 0; ; from += slice {
+		m.mu.Lock()
+		if from >= len(m.dests.all) {
+			m.unlock()
+			return
+		}
+		now := m.now().UnixNano()
+		for n := from; n < min(from+slice, len(m.dests.all)); n++ {
+			d := m.dests.all[n]
+			if d == nil || d.ctl == nil || d.ctl.until-now <= int64(d.ctl.step) {
+				continue
+			}
+			d.ctl.until = now + int64(d.ctl.step)
+			m.heap.push(due{at: d.ctl.until, slot: ^int32(n)})
+			m.wakeBefore(d.ctl.until)
+		}
+		m.unlock()
+	}
+}
+
 // sweep forgets what the scan that just ended has not seen.
 func (m *Manager) sweep() {
 	for from := int32(0); ; from += chunkSize {
@@ -443,7 +484,7 @@ func (m *Manager) sweep() {
 			m.unlock()
 			return
 		}
-		now := time.Now().UnixNano()
+		now := m.now().UnixNano()
 		for slot := from; slot < min(from+chunkSize, m.table.top); slot++ {
 			e := m.table.at(slot)
 			if e.state == free || e.state == active || e.mark == m.mark {

@@ -38,7 +38,7 @@ func (j *Job) silent() bool { return j.Sender == "" || j.IsBounce }
 func tellFailure(r *Recipient) bool { return r.Notify == 0 || r.Notify&NotifyFailure != 0 }
 
 func (m *Manager) tellDelay(j *Job, r *Recipient, p *policy, now time.Time) bool {
-	if j.silent() || r.DelayTold {
+	if j.silent() || r.DelayTold || !m.ageing() {
 		return false
 	}
 	if by := j.DeliverBy; by != nil && !by.Return && !now.Before(by.Until) {

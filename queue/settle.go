@@ -149,7 +149,7 @@ func (m *Manager) abandon(units []*unit) {
 // taken carries out what the spool said.
 func (m *Manager) taken(units []*unit, taken []Taken) {
 	m.mu.Lock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	full := m.unsettled >= m.limits.Unsettled
 	k := 0
 	for _, u := range units {

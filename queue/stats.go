@@ -77,7 +77,7 @@ type Destination struct {
 func (m *Manager) Destinations(limit int) []Destination {
 	var all []Destination
 	m.mu.Lock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	for _, d := range m.dests.all {
 		if d == nil || d.total == 0 {
 			continue
@@ -132,7 +132,7 @@ func (m *Manager) Why(r Ref) string {
 	case waiting:
 		return "due at " + stamp(e.due)
 	}
-	return m.whyReady(d, time.Now().UnixNano())
+	return m.whyReady(d, m.now().UnixNano())
 }
 
 func (m *Manager) whyReady(d *dest, now int64) string {

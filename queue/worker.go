@@ -84,16 +84,17 @@ func (m *Manager) mayStart() bool {
 }
 
 func (m *Manager) next(h *hold) *unit {
-	t := time.Now()
+	t := m.now()
 	now := t.UnixNano()
-	n := none
-	if h.d != nil && t.Sub(h.since) < stay && m.dests.all[h.n] == h.d && h.d.ring >= 0 && m.normal(h.d, now) {
+	n, held := none, t.Sub(h.since)
+	fresh := 0 <= held && held < stay // the clock may step back
+	if h.d != nil && fresh && m.dests.all[h.n] == h.d && h.d.ring >= 0 && m.normal(h.d, now) {
 		n = h.n
 	} else if n = m.pick(); n == none {
 		return nil
 	}
 	d := m.dests.all[n]
-	if h.d != d || t.Sub(h.since) >= stay {
+	if h.d != d || !fresh {
 		*h = hold{d: d, n: n, since: t}
 	}
 	u := m.cut(n, now)
@@ -143,7 +144,7 @@ func (m *Manager) attempt(u *unit) {
 	job.Domain, job.Route = u.d.place()
 	job.Live = m.live
 	switch {
-	case job.DeliverBy.late(time.Now()):
+	case job.DeliverBy.late(m.now()):
 		m.giveUp(u)
 		return
 	case u.check:
@@ -168,7 +169,7 @@ func (m *Manager) unloaded(u *unit, err error) {
 	}
 	m.mu.Lock()
 	defer m.unlock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	for _, slot := range u.slots {
 		if !keep {
 			m.refused(slot)
@@ -193,7 +194,7 @@ func (m *Manager) deliver(u *unit) (verdicts []Verdict) {
 // judge gives every recipient of the job exactly one verdict and decides what
 // becomes of those that are deferred.
 func (m *Manager) judge(u *unit, verdicts []Verdict) {
-	job, p, now := u.job, m.policy.Load(), time.Now()
+	job, p, now := u.job, m.policy.Load(), m.now()
 	rnd := m.conf.Rand() // one for all, so that they stay together
 	u.verdicts = make([]Verdict, 0, len(job.Recipients))
 	u.at = make([]int32, 0, len(job.Recipients))
@@ -207,15 +208,22 @@ func (m *Manager) judge(u *unit, verdicts []Verdict) {
 		v.Ref, v.Attempt = Ref{ID: u.id, Recipient: r.N}, r.Attempts+1
 		v.Reply, v.Host, v.TLS = bound(v.Reply), bound(v.Host), bound(v.TLS)
 		v.DelayTold = r.DelayTold
-		if v.At.IsZero() {
-			v.At = now
-		}
+		v.At = m.ofAgent(v.At, now)
 		if v.Outcome == Deferred && !v.Untried {
 			m.again(&v, job, p, now, rnd)
 		}
 		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.slots[k])
 	}
 	m.report(u, p, now)
+}
+
+// ofAgent is an instant of the agent's, which goes by the machine's clock, on the
+// manager's.
+func (m *Manager) ofAgent(at, now time.Time) time.Time {
+	if at.IsZero() {
+		return now
+	}
+	return now.Add(-max(time.Since(at), 0))
 }
 
 // pickVerdict finds the verdict for recipient n, which is most likely the i-th.
@@ -256,14 +264,17 @@ func (m *Manager) again(v *Verdict, job *Job, p *policy, now time.Time, rnd floa
 		giveUp = false // its own end counts alone
 	}
 	if giveUp || !now.Before(end) {
-		v.Outcome = Expired
-		return
+		if v.Outcome = Expired; m.ageing() {
+			return
+		}
+		v.Outcome = Deferred
+		wait, _ = p.schedule(int(v.Attempt), 0, rnd)
 	}
 	if wait <= 0 {
 		wait = p.Max
 	}
 	next := now.Add(wait)
-	if next.After(end) {
+	if next.After(end) && now.Before(end) {
 		next = end // one last try
 	}
 	if by := job.DeliverBy; by != nil && !by.Return && now.Before(by.Until) && next.After(by.Until) {
@@ -272,10 +283,14 @@ func (m *Manager) again(v *Verdict, job *Job, p *policy, now time.Time, rnd floa
 	v.Next = time.UnixMilli(next.UnixMilli() + 1) // the spool counts milliseconds
 }
 
+// unsure is the reply of a recipient that is not tried because its time may be
+// over, and not given up because that is not certain.
+const unsure = "4.3.2 not tried: the clocks of the cluster do not agree, or were set just now"
+
 // giveUp ends a unit whose message must not be delivered after its time
 // (RFC 2852 §4.1.4), without an attempt.
 func (m *Manager) giveUp(u *unit) {
-	now := time.Now()
+	p, now, ageing := m.policy.Load(), m.now(), m.ageing()
 	for i := range u.job.Recipients {
 		r := &u.job.Recipients[i]
 		k := slices.Index(u.ns, r.N)
@@ -287,10 +302,14 @@ func (m *Manager) giveUp(u *unit) {
 			reply += "; last: " + r.LastReply
 		}
 		v := Verdict{Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold, Outcome: Expired, Reply: bound(reply)}
+		if !ageing {
+			v.Reply = bound(unsure)
+			m.again(&v, u.job, p, now, m.conf.Rand())
+		}
 		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.slots[k])
 	}
 	u.check = true // it says nothing of the host
-	m.report(u, m.policy.Load(), now)
+	m.report(u, p, now)
 	m.done(u)
 }
 
@@ -298,7 +317,7 @@ func (m *Manager) giveUp(u *unit) {
 // without an attempt: recipients past their time expire, senders of late ones
 // are told.
 func (m *Manager) look(u *unit) {
-	p, now := m.policy.Load(), time.Now()
+	p, now, ageing := m.policy.Load(), m.now(), m.ageing()
 	m.mu.Lock()
 	last, until := u.d.ctl.reply, time.Unix(0, u.d.ctl.until)
 	m.mu.Unlock()
@@ -312,7 +331,7 @@ func (m *Manager) look(u *unit) {
 		v := Verdict{Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold,
 			Reply: bound("4.4.1 not tried: the destination does not answer: " + last)}
 		switch {
-		case !now.Before(end):
+		case ageing && !now.Before(end):
 			v.Outcome = Expired
 		case m.tellDelay(u.job, r, p, now):
 			v.Outcome, v.Next = Deferred, time.UnixMilli(until.UnixMilli()+1)
@@ -331,7 +350,7 @@ func (m *Manager) done(u *unit) {
 	w, reply := heard(u.verdicts)
 	m.mu.Lock()
 	defer m.unlock()
-	now := time.Now().UnixNano()
+	now := m.now().UnixNano()
 	m.putBack(u, now)
 	if u.check {
 		w = nothing

@@ -20,6 +20,8 @@ type ClientOptions struct {
 	Hostname string // for EHLO; required
 	LMTP     bool   // RFC 2033: LHLO, and a reply for each recipient after the data
 	Chunking bool   // prefer BDAT over DATA where the server has it
+	// Now is the time that DeliverBy.Until is compared with; nil: time.Now.
+	Now func() time.Time
 
 	// How long to wait; 0: what RFC 5321 section 4.5.3.2 says. The context of a
 	// call bounds it further.
@@ -89,6 +91,9 @@ func (o *ClientOptions) fill() {
 	def(&o.DataTimeout, 2*time.Minute)
 	def(&o.BlockTimeout, 3*time.Minute)
 	def(&o.EndTimeout, 10*time.Minute)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	if o.Buffers == nil {
 		o.Buffers = NewBuffers()
 	}

@@ -239,7 +239,7 @@ func (c *conn) deliverBy() string {
 
 // futureRelease: RFC 4865 section 4 wants the interval and the latest date.
 func (c *conn) futureRelease() string {
-	latest := time.Now().Add(c.cfg.MaxHold).UTC().Format(time.RFC3339)
+	latest := c.cfg.Now().Add(c.cfg.MaxHold).UTC().Format(time.RFC3339)
 	return "FUTURERELEASE " + strconv.FormatInt(int64(c.cfg.MaxHold/time.Second), 10) + " " + latest
 }
 

@@ -372,7 +372,7 @@ func (t *transaction) mailCommand(b []byte) []byte {
 		b = appendParam(b, "AUTH", auth)
 	}
 	if t.has("DELIVERBY") && o.DeliverBy != nil {
-		b = append(b, formatBy(o.DeliverBy, time.Now())...)
+		b = append(b, formatBy(o.DeliverBy, t.opt.Now())...)
 	}
 	if t.has("MT-PRIORITY") && o.Priority != nil {
 		b = strconv.AppendInt(append(b, " MT-PRIORITY="...), int64(*o.Priority), 10)

@@ -67,6 +67,8 @@ type ServerConfig struct {
 	Expand        bool          // EXPN for the same; else 502
 	MinDeliverBy  time.Duration // RFC 2852 section 3; 0: none
 	MaxHold       time.Duration // RFC 4865; 0: seven days
+	// Now is the time by which HOLDFOR, HOLDUNTIL and BY count; nil: time.Now.
+	Now func() time.Time
 
 	// GreetPause is how long a stranger has to be silent before it is greeted;
 	// who talks first is turned away with 554. Trusted peers and those that may
@@ -176,6 +178,9 @@ func (cfg *ServerConfig) fill() {
 	def(&cfg.HandshakeTimeout, 30*time.Second)
 	def(&cfg.WriteTimeout, time.Minute)
 	def(&cfg.MaxHold, 7*24*time.Hour)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.MaxSize <= 0 {
 		cfg.MaxSize = 50 << 20
 	}

@@ -21,7 +21,7 @@ func (c *conn) mailFrom(arg []byte, keyword string) {
 		c.failSyntax(err, "5.1.7")
 		return
 	}
-	now := time.Now()
+	now := c.cfg.Now()
 	opts, err := parseMailParams(rest, c.srv.params, c.offered(), now)
 	if err == nil && !opts.UTF8 && !IsASCII(addr) {
 		err = errNeedUTF8

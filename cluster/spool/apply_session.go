@@ -23,6 +23,7 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 	one := &pb.Session{Node: node, Epoch: t.index, Renewed: t.index, RenewedMs: t.clock, Nonce: h.Nonce}
 	if t.at(2) {
 		one.LeaseMs = boundLease(h.LeaseMs)
+		one.WallMs = h.WallMs
 	}
 	t.sessions[node], t.epochs[one.Epoch] = one, one
 	t.write(key(kSession, node), one)
@@ -64,6 +65,9 @@ func (t *tx) renew(h *pb.Renew) *pb.Result {
 		}
 	}
 	one.Renewed, one.RenewedMs = t.index, t.clock
+	if t.at(2) {
+		one.WallMs = h.WallMs
+	}
 	t.write(key(kSession, one.Node), one)
 	return &pb.Result{Index: t.index, Epoch: one.Epoch}
 }

@@ -47,6 +47,7 @@ func (m *Machine) Changes() Changes {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := m.st.changes
+	c.ClockMs = m.st.clock
 	m.st.changes = Changes{}
 	return c
 }
@@ -63,6 +64,7 @@ type Changes struct {
 	Voided    []uint64 // tokens of locks that ended with a node's session
 	Taken     []Taken  // locks that sessions took
 	Boxes     []string // mailboxes that got mail
+	ClockMs   int64    // the clock of the state; always set
 	Version   uint32   // the cluster version, where it was set; 0: it was not
 	Restored  bool     // a snapshot replaced everything: read it all again
 }

@@ -56,12 +56,9 @@ func (s *state) load(r Reader) error {
 	if _, _, err := load(r, key(kMeta, "settings"), s.settings); err != nil {
 		return fmt.Errorf("spool: load settings: %w", err)
 	}
-	clock, err := r.Get(key(kMeta, "clock"))
-	if err != nil {
+	var err error
+	if s.clock, err = v.Clock(); err != nil {
 		return fmt.Errorf("spool: load clock: %w", err)
-	}
-	if len(clock) == 8 {
-		s.clock = int64(binary.BigEndian.Uint64(clock))
 	}
 	sessions, err := v.Sessions()
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.
 //   - Outside of Apply: term and vote have checksums (disk.Log.SealPromises).
+//   - Register and Renew leave the node's wall clock in its session.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest

@@ -57,6 +57,16 @@ func (v View) Sessions() ([]*pb.Session, error) {
 	return list(v.R, []byte{kSession}, func() *pb.Session { return new(pb.Session) })
 }
 
+// Clock returns the time of the state in Unix milliseconds, as of the last
+// command; 0: there was none.
+func (v View) Clock() (int64, error) {
+	b, err := v.R.Get(key(kMeta, "clock"))
+	if err != nil || len(b) != 8 {
+		return 0, err
+	}
+	return int64(binary.BigEndian.Uint64(b)), nil
+}
+
 // Session returns the live session of a node; false where it has none.
 func (v View) Session(node string) (*pb.Session, bool, error) {
 	return load(v.R, key(kSession, node), new(pb.Session))

@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// clocks is where the cluster reads time: no other file asks the machine for
+// the wall clock or the boot clock, and tests put others in their place.
+//
+// Three things need a clock. Leases are counted on boot, which never jumps and
+// counts suspends. What the cluster's members think the time is, is a vote of
+// their wall clocks. All that is compared with a replicated time goes by state
+// time: see stateClock.
+type clocks struct {
+	wall func() time.Time
+	boot func() time.Duration
+	// quick is boot without the system call: Go's monotonic clock, plus the
+	// suspends that the last resync has found.
+	quick func() time.Duration
+
+	start time.Time
+	slept atomic.Int64
+}
+
+func newClocks(o Options) *clocks {
+	k := &clocks{wall: o.Wall, boot: o.Boot, start: time.Now()}
+	if k.wall == nil {
+		k.wall = time.Now
+	}
+	if k.boot != nil {
+		k.quick = k.boot
+		return k
+	}
+	k.boot = bootNow
+	k.quick = func() time.Duration { return time.Since(k.start) + time.Duration(k.slept.Load()) }
+	k.resync()
+	return k
+}
+
+// resync makes quick agree with boot again after a suspend.
+func (k *clocks) resync() {
+	if k.start.IsZero() {
+		return
+	}
+	slept := int64(k.boot() - time.Since(k.start))
+	if old := k.slept.Load(); slept-old > int64(time.Millisecond) || old == 0 {
+		k.slept.Store(slept)
+	}
+}
+
+// bucket is how long stateClock looks back, once or twice.
+const bucket = 5 * time.Second
+
+// stateClock tells state time between the entries that bring it: the greatest
+// difference to this machine's clock that entries of the last five to ten
+// seconds have shown. The greatest, because an entry that was delayed on its way
+// shows a smaller one; and so Now is never before a stamp that is applied here.
+type stateClock struct {
+	quick func() time.Duration
+	wall  func() time.Time // until the first entry of a new cluster
+	ahead atomic.Int64     // state time less quick, in nanoseconds; 0: not known yet
+
+	mu          sync.Mutex
+	turned      time.Duration // when the present bucket began
+	now, before int64         // what this bucket and the last one have shown
+}
+
+// Now is the state time.
+func (s *stateClock) Now() time.Time {
+	ahead := s.ahead.Load()
+	if ahead == 0 {
+		return s.wall().Round(0)
+	}
+	return time.Unix(0, int64(s.quick())+ahead)
+}
+
+// applied hears of the clock of the state after entries were applied here. jumped:
+// one of them moved it by a jump, and what was seen before says nothing any more.
+func (s *stateClock) applied(clockMs int64, jumped bool) {
+	if clockMs == 0 {
+		return
+	}
+	at := s.quick()
+	ahead := clockMs*int64(time.Millisecond) - int64(at)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case jumped || s.turned == 0:
+		s.turned, s.now, s.before = at, ahead, ahead
+	case at-s.turned >= bucket:
+		s.turned, s.before, s.now = at, s.now, ahead
+	default:
+		s.now = max(s.now, ahead)
+	}
+	s.ahead.Store(max(s.now, s.before))
+}

@@ -1,0 +1,59 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestNowIsNeverBeforeAStamp: what was made due "now" is due on every node that
+// can see it, however late its entry came.
+func TestNowIsNeverBeforeAStamp(t *testing.T) {
+	at := time.Hour
+	s := &stateClock{quick: func() time.Duration { return at }, wall: func() time.Time { return time.UnixMilli(77) }}
+	require.Equal(t, time.UnixMilli(77), s.Now(), "a new cluster goes by the wall clock")
+	const state = int64(1_800_000_000_000)
+	s.applied(state, true)
+	require.Equal(t, state, s.Now().UnixMilli())
+	at += time.Minute
+	require.Equal(t, state+60_000, s.Now().UnixMilli(), "it runs without entries")
+	s.applied(state+59_000, false)
+	require.Equal(t, state+60_000, s.Now().UnixMilli(), "an entry that was delayed")
+	s.applied(state+60_400, false)
+	require.Equal(t, state+60_400, s.Now().UnixMilli())
+}
+
+// TestNowFollowsASlewDownwards, after ten seconds at most, and a jump at once.
+func TestNowFollowsASlewDownwards(t *testing.T) {
+	at := time.Hour
+	s := &stateClock{quick: func() time.Duration { return at }, wall: time.Now}
+	const state = int64(1_800_000_000_000)
+	clock := state
+	s.applied(clock, true)
+	for range 300 {
+		at, clock = at+time.Second, clock+900
+		s.applied(clock, false)
+		require.GreaterOrEqual(t, s.Now().UnixMilli(), clock)
+		require.LessOrEqual(t, s.Now().UnixMilli(), clock+1100)
+	}
+	s.applied(state, true)
+	require.Equal(t, state, s.Now().UnixMilli())
+	at += 20 * time.Second
+	require.Equal(t, state+20_000, s.Now().UnixMilli(), "buckets turn only when an entry comes")
+}
+
+// TestClocksAreInjected: what is given takes the place of the machine's clocks.
+func TestClocksAreInjected(t *testing.T) {
+	k := newClocks(Options{
+		Wall: func() time.Time { return time.UnixMilli(5) }, Boot: func() time.Duration { return 7 },
+	})
+	require.Equal(t, time.UnixMilli(5), k.wall())
+	require.Equal(t, time.Duration(7), k.boot())
+	require.Equal(t, time.Duration(7), k.quick())
+	k = newClocks(Options{})
+	require.InDelta(t, k.boot(), k.quick(), float64(100*time.Millisecond))
+	k.slept.Add(-int64(time.Hour)) // as after a suspend of an hour
+	k.resync()
+	require.InDelta(t, k.boot(), k.quick(), float64(100*time.Millisecond))
+}

@@ -9,41 +9,20 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"relay/cluster/spool"
 )
 
-// book knows where the members are and who is one. Addresses come from the
-// member records, which each node renews when it starts; raft's own
-// configuration and what Join was told serve until there is a record.
+// book knows where the members are and who is one.
 type book struct {
 	self  string
 	quiet time.Duration // no word from a leader for so long: our membership may be old
 	raft  atomic.Pointer[raft.Raft]
 
-	mu      sync.RWMutex
-	records map[string]string
-	hints   map[string]string
+	mu sync.RWMutex
+	places
 }
 
-func newBook(self string, quiet time.Duration, hints map[string]string) *book {
-	return &book{self: self, quiet: quiet, hints: hints, records: map[string]string{}}
-}
-
-// learn reads the member records again.
-func (b *book) learn(v spool.View) error {
-	members, err := v.Members()
-	if err != nil {
-		return err
-	}
-	records := make(map[string]string, len(members))
-	for _, m := range members {
-		records[m.Id] = m.Address
-	}
-	b.mu.Lock()
-	b.records = records
-	b.mu.Unlock()
-	return nil
+func newBook(self string, quiet time.Duration, p places) *book {
+	return &book{self: self, quiet: quiet, places: p}
 }
 
 // servers returns raft's latest configuration, nil before raft runs.
@@ -57,36 +36,6 @@ func (b *book) servers() []raft.Server {
 		return nil
 	}
 	return f.Configuration().Servers
-}
-
-// address returns where a node listens.
-func (b *book) address(node string) (string, error) {
-	b.mu.RLock()
-	addr := b.records[node]
-	hint := b.hints[node]
-	b.mu.RUnlock()
-	if addr != "" {
-		return addr, nil
-	}
-	for _, s := range b.servers() {
-		if string(s.ID) == node {
-			return string(s.Address), nil
-		}
-	}
-	if hint != "" {
-		return hint, nil
-	}
-	return "", fmt.Errorf("cluster: no address is known for node %s", node)
-}
-
-// ServerAddr tells raft where a node is. It implements
-// raft.ServerAddressProvider.
-func (b *book) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	addr, err := b.address(string(id))
-	if err != nil {
-		return "", err
-	}
-	return raft.ServerAddress(string(id) + addressMark + addr), nil
 }
 
 // allow says whether a node with a good certificate may talk to us: members

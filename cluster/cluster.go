@@ -125,7 +125,7 @@ func open(o Options) (*Cluster, error) {
 	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.book = newBook(id.Node, 2*c.t.Heartbeat, id.Peers)
+	c.book = newBook(id.Node, 2*c.t.Heartbeat, newPlaces(id.Advertise, o.Peers, id.Peers))
 	c.roster = newRoster(c.Now)
 	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Dial: o.Dial, Log: o.Log})
 	if err := c.openRaft(); err != nil {

@@ -64,16 +64,12 @@ func (c *Cluster) disowned(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, disownTime)
 	defer cancel()
 	answers := make(chan string)
-	others := 0
-	for node, addr := range c.addresses() {
-		if node == c.id.Node {
-			continue
-		}
-		others++
+	doors := c.book.doors()
+	for _, addr := range doors {
 		c.goRun(func() { answers <- c.askDoor(ctx, addr, sha256.Sum256(ca.Raw)) })
 	}
 	removed, known := false, false
-	for range others {
+	for range doors {
 		switch <-answers {
 		case kindRemoved:
 			removed = true

@@ -72,11 +72,13 @@ func (ps *peers) to(node, proto string) (*link, error) {
 func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+node,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			addr, err := ps.book.address(node)
+			conn, err := ps.book.dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
+				return ps.port.Dial(ctx, proto, node, addr)
+			})
 			if err != nil {
-				return nil, err
+				return nil, err // not a nil *wire.Conn
 			}
-			return ps.port.Dial(ctx, proto, node, addr)
+			return conn, nil
 		}),
 		grpc.WithTransportCredentials(portCreds{}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),

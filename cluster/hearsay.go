@@ -72,7 +72,7 @@ func (h *hearsay) ask(ctx context.Context) (said string) {
 		}
 		others++
 		go func() {
-			r, err := h.c.askReport(ctx, node)
+			r, err := h.c.askLost(ctx, node)
 			if err != nil || r.Leader == h.c.id.Node {
 				r.Leader = ""
 			}

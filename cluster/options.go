@@ -21,6 +21,9 @@ type Options struct {
 	Listener  net.Listener
 	Listen    string
 	Advertise string // where others reach the port; empty: as at Init or Join
+	// Peers are addresses of other members, by id, beside those that the
+	// cluster itself knows: for nodes that were renumbered while stopped.
+	Peers map[string]string
 	// Member is what others learn of this node; id and address are filled in.
 	Member *pb.Member
 	Log    *zap.Logger

@@ -67,6 +67,8 @@ type report struct {
 	Silent    int64  `json:"silent_ms,omitempty"` // how long it has heard no leader
 	LastTerm  uint64 `json:"last_term,omitempty"` // of the newest entry in its log
 	LastIndex uint64 `json:"last_index,omitempty"`
+
+	Found map[string]string `json:"found,omitempty"` // addresses of nodes, for who hears no leader
 }
 
 // reports remembers what members said, so that many who look at the status do
@@ -87,15 +89,37 @@ func (c *Cluster) ownReport() report {
 	return r
 }
 
-func (c *Cluster) answerReport(context.Context, string, []byte) ([]byte, error) {
-	return json.Marshal(c.ownReport())
+func (c *Cluster) answerReport(_ context.Context, from string, question []byte) ([]byte, error) {
+	r := c.ownReport()
+	if c.tell(from, question) {
+		r.Found = c.book.found()
+	}
+	return json.Marshal(r)
 }
 
-func (c *Cluster) askReport(ctx context.Context, node string) (r report, err error) {
+func (c *Cluster) askReport(ctx context.Context, node string) (report, error) {
+	return c.reportOf(ctx, node, nil)
+}
+
+// askLost asks for a report on behalf of a node that hears no leader: it says
+// where it is, and takes over where others are.
+func (c *Cluster) askLost(ctx context.Context, node string) (report, error) {
+	here, err := json.Marshal(whereabouts{Address: c.id.Advertise})
+	if err != nil {
+		return report{}, err
+	}
+	r, err := c.reportOf(ctx, node, here)
+	if err == nil {
+		c.heard(r)
+	}
+	return r, err
+}
+
+func (c *Cluster) reportOf(ctx context.Context, node string, body []byte) (r report, err error) {
 	if node == c.id.Node {
 		return c.ownReport(), nil
 	}
-	b, err := c.peers.ask(ctx, node, askStatus, nil)
+	b, err := c.peers.ask(ctx, node, askStatus, body)
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}

@@ -28,7 +28,7 @@ func newTransport(port *wire.Port, book *book, log *zap.Logger) transport {
 	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider:   book,
 		Logger:                  newRaftLog(log),
-		Stream:                  &stream{Listener: port.Listen(wire.Raft), port: port},
+		Stream:                  &stream{Listener: port.Listen(wire.Raft), port: port, book: book},
 		MaxPool:                 4,
 		Timeout:                 10 * time.Second,
 		MaxRPCsInFlight:         maxInFlight,
@@ -48,19 +48,26 @@ const timeoutScale = 64 << 20
 type stream struct {
 	net.Listener
 	port *wire.Port
+	book *book
 }
 
-// Dial connects to an address as book.ServerAddr made it.
+// Dial connects to a node that book.ServerAddr named.
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	node, addr, ok := strings.Cut(string(address), addressMark)
+	node, _, ok := strings.Cut(string(address), addressMark)
 	if !ok {
 		return nil, fmt.Errorf("cluster: the address %q names no node", address)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return s.port.Dial(ctx, wire.Raft, node, addr)
+	conn, err := s.book.dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
+		return s.port.Dial(ctx, wire.Raft, node, addr)
+	})
+	if err != nil {
+		return nil, err // not a nil *wire.Conn
+	}
+	return conn, nil
 }
 
-// addressMark stands between node id and host:port in the addresses raft
-// dials, because a dialler must know whom it has to find there.
+// addressMark stands behind the node id in the addresses that raft dials: a
+// dialler must know whom it has to find, and the book knows where.
 const addressMark = "@"

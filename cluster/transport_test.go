@@ -31,7 +31,7 @@ func twoPorts(t *testing.T) (a, b transport) {
 		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
 		p.Start()
 		t.Cleanup(func() { _ = p.Close() })
-		return p, newBook(node, time.Second, map[string]string{})
+		return p, newBook(node, time.Second, newPlaces("", nil, map[string]string{}))
 	}
 	pa, ba := make("a")
 	pb, bb := make("b")

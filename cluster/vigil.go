@@ -106,13 +106,9 @@ func (v *vigil) dead(ctx context.Context, leader string, term uint64) bool {
 		return false
 	}
 	v.knocked = time.Now()
-	addr, err := v.c.book.address(leader)
-	if err != nil {
-		return false
-	}
 	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/12)
 	defer cancel()
-	if err := v.c.port.Knock(ctx, addr); !errors.Is(err, syscall.ECONNREFUSED) {
+	if !v.c.refuses(ctx, leader, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }) {
 		return false
 	}
 	v.gone, v.goneIn = leader, term

@@ -173,6 +173,7 @@ func (n *Node) openCluster() error {
 	n.cluster, err = cluster.Open(cluster.Options{
 		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
+		Peers:  n.conf.Cluster.PeerAddresses(),
 		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: n.options.Tuning,
 	})
 	return err

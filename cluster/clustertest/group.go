@@ -65,6 +65,8 @@ type Node struct {
 	ID   string
 	Dir  string
 	Addr string
+	// Peers is what Options.Peers of the next start shall be.
+	Peers map[string]string
 
 	g      *Group
 	mu     sync.Mutex
@@ -149,6 +151,11 @@ func (n *Node) listen() net.Listener {
 	return l
 }
 
+// Reserve gives a node that is down, and has no address, a new one.
+func (n *Node) Reserve() {
+	require.NoError(n.g.t, n.listen().Close())
+}
+
 // bind opens the node's port: at first one below those that the system gives to
 // connections going out, which could take it while the node is down.
 func (n *Node) bind() net.Listener {
@@ -178,8 +185,8 @@ func (n *Node) join(ctx context.Context, by *Node) error {
 
 func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
-		FoundAt: n.g.o.FoundAt,
-		Dir:     n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
+		FoundAt: n.g.o.FoundAt, Peers: n.Peers,
+		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test"},
 		Fatal: func(err error) {
 			n.mu.Lock()

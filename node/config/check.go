@@ -85,6 +85,20 @@ func (c *Config) checkCluster(r *report) {
 	for i, join := range c.Cluster.Join {
 		checkPeer(r, fmt.Sprintf("cluster.join[%d]", i), join)
 	}
+	seen := map[string]bool{}
+	for i, peer := range c.Cluster.Peers {
+		key := fmt.Sprintf("cluster.peers[%d]", i)
+		id, addr, ok := strings.Cut(peer, "=")
+		switch {
+		case !ok || !validID(id):
+			r.add(key, `%q is not ID=HOST:PORT such as "n2=10.0.0.2:7170"`, peer)
+			continue
+		case seen[id]:
+			r.add(key, "%s is there already", id)
+		}
+		seen[id] = true
+		checkPeer(r, key, addr)
+	}
 	if len(c.Cluster.Join) > 0 && c.Cluster.JoinTokenFile == "" {
 		r.add("cluster.join_token_file", "must be set, because cluster.join is: 'relayctl node token' makes a token")
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -51,6 +52,20 @@ type Cluster struct {
 	Join []string `toml:"join"`
 	// JoinTokenFile holds the token for Join. Default: none.
 	JoinTokenFile string `toml:"join_token_file"`
+	// Peers are addresses of other members, "ID=HOST:PORT", beside those that
+	// the cluster itself knows. Needed where nodes got new addresses while all of
+	// them were stopped. Default: none.
+	Peers []string `toml:"peers"`
+}
+
+// PeerAddresses are the addresses of Peers by node id.
+func (c Cluster) PeerAddresses() map[string]string {
+	all := make(map[string]string, len(c.Peers))
+	for _, p := range c.Peers {
+		id, addr, _ := strings.Cut(p, "=")
+		all[id] = addr
+	}
+	return all
 }
 
 // Role says what an SMTP listener is for.

@@ -107,6 +107,7 @@ func TestEnvironment(t *testing.T) {
 		"RELAY_CLUSTER_ADVERTISE", "relay-7.relay:7170",
 		"RELAY_CLUSTER_JOIN", "relay-0.relay:7170, relay-1.relay:7170",
 		"RELAY_CLUSTER_JOIN_TOKEN_FILE", "/run/token",
+		"RELAY_CLUSTER_PEERS", "n1=10.0.0.1:7170, n2=relay-2.relay:7170",
 		"RELAY_RELAY_TRUSTED_NETWORKS", "10.1.0.0/16,::1",
 		"RELAY_RELAY_MAX_MESSAGE_SIZE", "25MB",
 		"RELAY_LIMITS_RECIPIENTS", "200",
@@ -120,6 +121,7 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, "mx7.example.net", c.Node.Hostname)
 	require.Equal(t, "mx7.example.net", c.Delivery.Helo)
 	require.Equal(t, []string{"relay-0.relay:7170", "relay-1.relay:7170"}, c.Cluster.Join)
+	require.Equal(t, map[string]string{"n1": "10.0.0.1:7170", "n2": "relay-2.relay:7170"}, c.Cluster.PeerAddresses())
 	require.Equal(t, "[10.1.0.0/16 ::1/128]", fmt.Sprint(c.Relay.TrustedNetworks))
 	require.Equal(t, 25*MB, c.Relay.MaxMessageSize)
 	require.Equal(t, 200, c.Limits.Recipients)

@@ -1,0 +1,280 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+)
+
+// places is what a book knows of where nodes are. No source overrules another: a
+// node that was renumbered while it was stopped is at the newest address, and
+// nobody but its certificate tells which one that is.
+type places struct {
+	own     string            // where this node is
+	worked  map[string]string // the node answered there last, in this run
+	told    map[string]string // the node, or one that it had told, said so in this run
+	records map[string]string // member records, which nodes renew when they register
+	peers   map[string]string // [cluster] peers
+	hints   map[string]string // what Join and Recover were told
+}
+
+func newPlaces(own string, peers, hints map[string]string) places {
+	return places{
+		own: own, peers: peers, hints: hints,
+		worked: map[string]string{}, told: map[string]string{}, records: map[string]string{},
+	}
+}
+
+// learn reads the member records again. A record that has changed is newer than
+// the address that worked before.
+func (b *book) learn(v spool.View) error {
+	members, err := v.Members()
+	if err != nil {
+		return err
+	}
+	records := make(map[string]string, len(members))
+	for _, m := range members {
+		records[m.Id] = m.Address
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for node, addr := range records {
+		if b.records[node] != addr {
+			delete(b.worked, node)
+		}
+	}
+	b.records = records
+	return nil
+}
+
+// candidates are the addresses at which a node may be, the likeliest first.
+func (b *book) candidates(node string) []string {
+	configured := b.configured(node)
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var own string
+	if node == b.self {
+		own = b.own
+	}
+	var all []string
+	for _, addr := range []string{own, b.worked[node], b.told[node], b.records[node], configured, b.peers[node], b.hints[node]} {
+		if addr != "" && !slices.Contains(all, addr) {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+// doors are the addresses at which any other member may be.
+func (b *book) doors() (all []string) {
+	nodes := map[string]bool{}
+	for _, s := range b.servers() {
+		nodes[string(s.ID)] = true
+	}
+	b.mu.RLock()
+	for node := range b.peers {
+		nodes[node] = true
+	}
+	b.mu.RUnlock()
+	delete(nodes, b.self)
+	for node := range nodes {
+		for _, addr := range b.candidates(node) {
+			if !slices.Contains(all, addr) && addr != b.own {
+				all = append(all, addr)
+			}
+		}
+	}
+	return all
+}
+
+// configured is the address of a node in raft's configuration.
+func (b *book) configured(node string) string {
+	for _, s := range b.servers() {
+		if string(s.ID) == node {
+			return string(s.Address)
+		}
+	}
+	return ""
+}
+
+// address returns where a node listens, as far as is known: a record comes
+// before raft's configuration, and that before what this node was told.
+func (b *book) address(node string) (string, error) {
+	configured := b.configured(node)
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, addr := range []string{b.records[node], configured, b.peers[node], b.hints[node]} {
+		if addr != "" {
+			return addr, nil
+		}
+	}
+	return "", fmt.Errorf("cluster: no address is known for node %s", node)
+}
+
+// note remembers at which address a node answered.
+func (b *book) note(node, addr string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.worked[node] = addr
+}
+
+// hear remembers where a node is said to be.
+func (b *book) hear(node, addr string) {
+	if _, _, err := net.SplitHostPort(addr); err != nil || node == b.self || len(addr) > 300 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told[node] = addr
+}
+
+// found lists where nodes are by what has worked, or was told, in this run.
+func (b *book) found() map[string]string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	all := map[string]string{b.self: b.own}
+	for node, addr := range b.told {
+		all[node] = addr
+	}
+	for node, addr := range b.worked {
+		all[node] = addr
+	}
+	return all
+}
+
+// ServerAddr tells raft the name under which stream.Dial finds a node. It
+// implements raft.ServerAddressProvider. The name never changes, so that raft's
+// connections outlive a change of the address.
+func (b *book) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	return raft.ServerAddress(string(id) + addressMark), nil
+}
+
+// stagger is how long an address may be silent before the next one is tried
+// beside it. An address that is not in use any more may never answer.
+const stagger = 200 * time.Millisecond
+
+type dialled struct {
+	conn *wire.Conn
+	addr string
+	err  error
+}
+
+// dial connects to a node at whichever of its addresses it is. try must fail
+// where another node answers.
+func (b *book) dial(ctx context.Context, node string, try func(ctx context.Context, addr string) (*wire.Conn, error)) (*wire.Conn, error) {
+	all := b.candidates(node)
+	if len(all) == 0 {
+		return nil, fmt.Errorf("cluster: no address is known for node %s", node)
+	}
+	conn, addr, err := race(ctx, all, try)
+	if err == nil {
+		b.note(node, addr)
+	}
+	return conn, err
+}
+
+// race tries addresses one after the other, and the next one also where one is
+// slow; the first that answers wins, and what comes later is closed.
+func race(ctx context.Context, all []string, try func(ctx context.Context, addr string) (*wire.Conn, error)) (*wire.Conn, string, error) {
+	if len(all) == 1 {
+		conn, err := try(ctx, all[0])
+		return conn, all[0], err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan dialled, len(all))
+	begun, ended := 0, 0
+	next := func() {
+		if begun == len(all) {
+			return
+		}
+		addr := all[begun]
+		begun++
+		go func() {
+			conn, err := try(ctx, addr)
+			answers <- dialled{conn, addr, err}
+		}()
+	}
+	next()
+	slow := time.NewTicker(stagger)
+	defer slow.Stop()
+	var failed error
+	for ended < len(all) {
+		select {
+		case <-slow.C:
+			next()
+		case a := <-answers:
+			ended++
+			if a.err == nil {
+				go closeLate(answers, begun-ended)
+				return a.conn, a.addr, nil
+			}
+			failed = eitherError(failed, a.err)
+			next()
+		}
+	}
+	return nil, "", failed
+}
+
+func closeLate(answers <-chan dialled, n int) {
+	for range n {
+		if a := <-answers; a.err == nil {
+			_ = a.conn.Close()
+		}
+	}
+}
+
+// eitherError keeps both errors, on one line.
+func eitherError(a, b error) error {
+	if a == nil {
+		return b
+	}
+	return fmt.Errorf("%w; %w", a, b)
+}
+
+// ------------------------------------------------------ telling each other
+
+// whereabouts is what a node that hears no leader says with its question for a
+// report, so that those it finds find it, and one another.
+type whereabouts struct {
+	Address string `json:"address"` // of who asks
+}
+
+// tell remembers where the node is that asks, and reports whether it asked for
+// the whereabouts of others.
+func (c *Cluster) tell(from string, question []byte) bool {
+	var w whereabouts
+	if len(question) == 0 || json.Unmarshal(question, &w) != nil {
+		return false
+	}
+	c.book.hear(from, w.Address)
+	return true
+}
+
+// heard takes over what a member said of where others are.
+func (c *Cluster) heard(r report) {
+	for node, addr := range r.Found {
+		if c.book.member(node) {
+			c.book.hear(node, addr)
+		}
+	}
+}
+
+// refuses reports whether nothing listens at any address of a node.
+func (c *Cluster) refuses(ctx context.Context, node string, refused func(error) bool) bool {
+	all := c.book.candidates(node)
+	for _, addr := range all {
+		if err := c.port.Knock(ctx, addr); !refused(err) {
+			return false
+		}
+	}
+	return len(all) > 0
+}

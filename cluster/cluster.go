@@ -216,7 +216,7 @@ func (c *Cluster) start() {
 		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
 	}
 	c.goRun(func() { c.doorkeeper(c.ctx) })
-	c.deaths = newDeathwatch(c.t.Lease + c.t.Margin)
+	c.deaths = newDeathwatch(c.t)
 	c.goRun(func() { c.witness(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.watchLeader(c.ctx) })
@@ -241,7 +241,7 @@ func (c *Cluster) goRun(fn func()) {
 }
 
 func (c *Cluster) newSession() *session {
-	s := newSession()
+	s := newSession(c.t)
 	m := proto.CloneOf(c.o.Member)
 	if m == nil {
 		m = &pb.Member{}
@@ -251,9 +251,8 @@ func (c *Cluster) newSession() *session {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
 	s.member, s.log, s.now = m, c.log, c.clocks.boot
-	s.lease, s.renew = c.t.Lease-c.t.Margin, c.t.Renew
-	s.send = c.proposeTimed
-	s.probe = c.probe
+	s.send, s.leased = c.proposeTimed, func() bool { return c.At(2) }
+	s.prober = newProber(c.probe, c.t.Renew, s.now)
 	s.behind = c.store.Applied
 	s.wall = func() int64 {
 		if !c.At(2) {

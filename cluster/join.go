@@ -178,8 +178,6 @@ func readJSON(r io.Reader, v any) error {
 // awaitDeath waits for the end of the session of a node that has just died, so
 // that it can come back at once; a session that is renewed is alive.
 func (c *Cluster) awaitDeath(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.t.Lease+3*c.t.Margin)
-	defer cancel()
 	var seen uint64
 	for {
 		var s *pb.Session
@@ -193,6 +191,9 @@ func (c *Cluster) awaitDeath(ctx context.Context, node string) error {
 			return err
 		case seen == 0:
 			seen = s.Renewed
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, c.deaths.grace(s)+2*c.t.Margin)
+			defer cancel()
 		case seen != s.Renewed || ctx.Err() != nil:
 			return fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", ErrMember, node)
 		}

@@ -115,7 +115,7 @@ func (c *Cluster) govern(ctx context.Context) {
 	defer func() { <-done }()
 	// While there was no leader nobody could renew: those who live get the time
 	// to do so now.
-	settled := time.Now().Add(c.t.Renew + c.t.Renew/2)
+	settled := time.Now().Add(c.t.Renew + c.t.Renew/2 + 5*c.t.Latency)
 	tick := time.NewTicker(c.t.Tick)
 	defer tick.Stop()
 	for {
@@ -188,11 +188,13 @@ func (c *Cluster) sessions() (all []*pb.Session, err error) {
 }
 
 // deathwatch counts for each session how long it has not been renewed, on this
-// node's clock and from when this node saw the renewal applied.
+// node's clock and from when this node saw the renewal applied. Each session
+// says its own lease.
 type deathwatch struct {
-	grace time.Duration
-	mu    sync.Mutex
-	seen  map[string]sighting
+	lease  time.Duration // of a session that says none
+	margin time.Duration // the least
+	mu     sync.Mutex
+	seen   map[string]sighting
 }
 
 type sighting struct {
@@ -200,8 +202,17 @@ type sighting struct {
 	at             time.Time
 }
 
-func newDeathwatch(grace time.Duration) *deathwatch {
-	return &deathwatch{grace: grace, seen: map[string]sighting{}}
+func newDeathwatch(t Tuning) *deathwatch {
+	return &deathwatch{lease: t.Lease, margin: t.Margin, seen: map[string]sighting{}}
+}
+
+// grace is how long after its last renewal a session is taken for dead.
+func (w *deathwatch) grace(s *pb.Session) time.Duration {
+	hold := w.lease
+	if s.LeaseMs != 0 {
+		hold = time.Duration(s.LeaseMs) * time.Millisecond
+	}
+	return hold + marginOf(hold, w.margin)
 }
 
 // look returns the sessions to expire.
@@ -215,7 +226,7 @@ func (w *deathwatch) look(now time.Time, sessions []*pb.Session) (dead []*pb.Ses
 		switch {
 		case !ok || last.epoch != s.Epoch || last.renewed != s.Renewed:
 			w.seen[s.Node] = sighting{s.Epoch, s.Renewed, now}
-		case now.Sub(last.at) > w.grace:
+		case now.Sub(last.at) > w.grace(s):
 			dead = append(dead, s)
 		}
 	}

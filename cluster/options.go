@@ -47,8 +47,15 @@ type Options struct {
 }
 
 // Tuning holds the numbers; zero means the default. All nodes of a cluster
-// must agree on Lease.
+// must agree on Lease before cluster version 2.
 type Tuning struct {
+	// Latency is how long a message between nodes takes at worst, one way, a sync
+	// of the disk included where that is slow; 0: a local network. It makes the
+	// times longer that would be too short: Heartbeat and Election by 8 times as
+	// much, LeaderLease by 7, the lease that renewals say by 10, Deadline by 20.
+	// Nodes may have different ones.
+	Latency time.Duration
+
 	Heartbeat     time.Duration // 1.2 s: silence after which a follower stands for election
 	Election      time.Duration // 1.2 s
 	LeaderLease   time.Duration // 1 s: silence of a majority after which a leader steps down
@@ -60,7 +67,7 @@ type Tuning struct {
 	BulkBytes  int           // 1 MiB: octets of bulk in a group that also has control
 	Budget     int64         // 16 MiB: octets of proposals under way from this node, of control and of bulk each
 
-	Lease    time.Duration // 4 s: how long a session outlives its last renewal
+	Lease    time.Duration // 4 s: how long a session outlives its last renewal, on good links
 	Margin   time.Duration // 1 s: how much before (owner) and after (leader) the lease's end each side acts
 	Renew    time.Duration // 1 s
 	Deadline time.Duration // 10 s: longest a proposal is tried
@@ -87,9 +94,9 @@ func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
 }
 
 func (t Tuning) withDefaults() Tuning {
-	or(&t.Heartbeat, 1200*time.Millisecond)
-	or(&t.Election, 1200*time.Millisecond)
-	or(&t.LeaderLease, min(time.Second, t.Heartbeat))
+	or(&t.Heartbeat, 1200*time.Millisecond+8*t.Latency)
+	or(&t.Election, t.Heartbeat)
+	or(&t.LeaderLease, min(time.Second+7*t.Latency, t.Heartbeat))
 	or(&t.CommitTimeout, 10*time.Millisecond)
 	or(&t.GateDepth, 1)
 	or(&t.Linger, time.Millisecond)
@@ -99,7 +106,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Lease, 4*time.Second)
 	or(&t.Margin, min(time.Second, t.Lease/4))
 	or(&t.Renew, min(time.Second, t.Lease/4))
-	or(&t.Deadline, 10*time.Second)
+	or(&t.Deadline, 10*time.Second+20*t.Latency)
 	or(&t.LogBytes, 256<<20)
 	or(&t.GrowTo, 128<<20)
 	or(&t.LogCache, 8<<20)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -40,10 +41,16 @@ func (c *Cluster) propose(ctx context.Context, f spool.Frame) (*pb.Result, error
 	return c.try(ctx, &try)
 }
 
+// trip is how a proposal travels, as far as its proposer cares.
+type trip struct {
+	bulk  bool         // by the link for bulk, where the leader is another node
+	began atomic.Int64 // the attempt under way, on the boot clock; 0: there is no leader to try
+}
+
 // proposeTimed is propose that also tells when the attempt that was answered
-// began: what the answer says was true at some time after that.
-func (c *Cluster) proposeTimed(ctx context.Context, f spool.Frame) (*pb.Result, time.Duration, error) {
-	try := attempts{c: c, frame: f, timed: true}
+// began: what the answer says was true at some time after that. t may be nil.
+func (c *Cluster) proposeTimed(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
+	try := attempts{c: c, frame: f, timed: true, trip: t}
 	res, err := c.try(ctx, &try)
 	return res, try.began, err
 }
@@ -54,8 +61,8 @@ func (c *Cluster) try(ctx context.Context, a *attempts) (*pb.Result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
-	a.bulk, a.wait = a.frame.Bulk(), firstWait
-	budget := c.budget(a.bulk)
+	a.bulk, a.wait = a.frame.Bulk() || a.trip != nil && a.trip.bulk, firstWait
+	budget := c.budget(a.frame.Bulk())
 	if err := budget.Acquire(ctx, int64(len(a.frame))); err != nil {
 		return nil, fmt.Errorf("%w: too much is under way: %w", ErrUnavailable, err)
 	}
@@ -129,6 +136,7 @@ type attempts struct {
 	c     *Cluster
 	frame spool.Frame
 	bulk  bool
+	trip  *trip // may be nil
 	wait  time.Duration
 	timed bool          // began is wanted: it costs a system call
 	began time.Duration // the last attempt, on the boot clock
@@ -140,6 +148,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 	for {
 		mark := a.c.beacon.look()
 		if mark.leader == "" {
+			a.begin(0)
 			a.note(errNoLeader)
 			if !a.pause(ctx, mark, -1) {
 				return nil, a.end(ctx)
@@ -147,7 +156,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 			continue
 		}
 		if a.timed {
-			a.began = a.c.clocks.boot()
+			a.begin(a.c.clocks.boot())
 		}
 		res, err := a.once(ctx, mark)
 		if err == nil {
@@ -158,6 +167,13 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 			return nil, a.end(ctx)
 		}
 		a.wait = min(2*a.wait, lastWait)
+	}
+}
+
+func (a *attempts) begin(at time.Duration) {
+	a.began = at
+	if a.trip != nil {
+		a.trip.began.Store(int64(at))
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,23 +22,26 @@ import (
 // by itself before the leader may give its work to others. What counts is the
 // attempt that was answered: a renewal that waited for an election counts from
 // when it was sent to the new leader.
+//
+// A renewal is sent on schedule, whether those before it were answered or not:
+// an answer may take as long as the lease less one interval and the margin.
 type session struct {
-	lease time.Duration // how long a renewal holds for this side: Lease − Margin
-	renew time.Duration
-	log   *zap.Logger
-	now   func() time.Duration // a clock that counts suspends
+	lease  time.Duration // of renewals of cluster version 1, and of the leader's own where a record says none
+	renew  time.Duration // from one renewal to the next
+	log    *zap.Logger
+	now    func() time.Duration // a clock that counts suspends
+	leased func() bool          // renewals say their lease and their number: cluster version 2
 	// send proposes a command; it also tells when the attempt that was answered
 	// was sent, on now's clock.
-	send   func(context.Context, spool.Frame) (*pb.Result, time.Duration, error)
-	probe  func() error  // proves that our own disk still takes writes
+	send   func(context.Context, spool.Frame, *trip) (*pb.Result, time.Duration, error)
+	prober *prober       // proves that our own disk still takes writes
 	behind func() uint64 // index applied here
 	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
 	member *pb.Member
 
 	until atomic.Int64  // end of the right to act, on now's clock; 0: none
 	epoch atomic.Uint64 // 0: none, or not yet caught up with it
-
-	way time.Duration // of the last renewal to the leader, about; run's own
+	way   atomic.Int64  // of the last renewal to the leader, about: a time.Duration
 
 	mu      sync.Mutex
 	lost    chan struct{} // closed when the right ends
@@ -45,16 +50,35 @@ type session struct {
 	renewed uint64        // index of the last renewal
 	end     time.Duration // end of the lease, caught up or not
 	timer   *time.Timer   // fires at the end
+	leases  leases
+	sent    []*renewal // under way, from the oldest on
 }
 
-func newSession() *session {
-	s := &session{lost: make(chan struct{}), over: true}
+// renewal is a Renew under way.
+type renewal struct {
+	lease
+	numbered bool // its seq is its number: copies do no harm
+	epoch    uint64
+	frame    spool.Frame
+	trip     trip
+}
+
+// maxRenewals is how many renewals may be under way at once. In cluster version
+// 1 it is one: a late copy would look like a sign of life.
+const maxRenewals = 8
+
+func newSession(t Tuning) *session {
+	s := &session{lost: make(chan struct{}), over: true, lease: t.Lease, renew: t.Renew, leases: newLeases(t)}
 	close(s.lost)
 	return s
 }
 
 // run registers and renews until ctx ends.
 func (s *session) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.prober.run(ctx) })
+	s.prober.wait(ctx)
 	for ctx.Err() == nil {
 		if !s.register(ctx) {
 			continue
@@ -66,7 +90,13 @@ func (s *session) run(ctx context.Context) {
 // register gets a new session. It retries one nonce until it has an answer, so
 // that an answer lost on the way does not make two sessions.
 func (s *session) register(ctx context.Context) bool {
-	f, err := spool.Encode(spool.KindRegister, &pb.Register{Nonce: newNonce(), Member: s.member, WallMs: s.report()})
+	h := &pb.Register{Nonce: newNonce(), Member: s.member, WallMs: s.report()}
+	hold := s.lease
+	if s.leased() {
+		hold = s.wanted()
+		h.LeaseMs = hold.Milliseconds()
+	}
+	f, err := spool.Encode(spool.KindRegister, h)
 	if err != nil {
 		s.log.Error("cluster: this node's member record can't be encoded", zap.Error(err))
 		sleep(ctx, time.Second)
@@ -74,7 +104,7 @@ func (s *session) register(ctx context.Context) bool {
 	}
 	var first time.Duration // when this nonce was sent first
 	for ctx.Err() == nil {
-		if err := s.probe(); err != nil {
+		if err := s.prober.ok(); err != nil {
 			s.log.Error("cluster: the data directory takes no writes; no session without it", zap.Error(err))
 			sleep(ctx, s.renew)
 			continue
@@ -82,16 +112,16 @@ func (s *session) register(ctx context.Context) bool {
 		if first == 0 {
 			first = s.now()
 		}
-		res, sent, err := s.send(ctx, f)
+		res, sent, err := s.send(ctx, f, nil)
 		switch {
 		case err != nil:
 			s.log.Debug("cluster: no session yet", zap.Error(err))
 			sleep(ctx, s.renew/4)
 		case res.Code == pb.Code_OK:
-			return s.begin(res.Epoch, res.Index, sent)
+			return s.begin(res.Epoch, res.Index, sent, hold)
 		case res.Code == pb.Code_DUPLICATE:
 			// An earlier attempt made the session, and the others count from then.
-			return s.begin(res.Epoch, res.Epoch, first)
+			return s.begin(res.Epoch, res.Epoch, first, hold)
 		default:
 			s.log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
 			sleep(ctx, s.renew)
@@ -99,65 +129,6 @@ func (s *session) register(ctx context.Context) bool {
 		}
 	}
 	return false
-}
-
-// keep renews until the session is over.
-func (s *session) keep(ctx context.Context) {
-	lost := s.Lost()
-	wait := time.NewTimer(0)
-	defer wait.Stop()
-	for next := s.now() + s.renew; ; next = s.now() + s.renew {
-		for left := s.renew; left > 0; left = next - s.now() {
-			if s.catchUp(); s.epoch.Load() == 0 {
-				left = min(left, 20*time.Millisecond)
-			}
-			wait.Reset(left)
-			select {
-			case <-wait.C:
-			case <-lost:
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-		if !s.renewal(ctx) {
-			return
-		}
-	}
-}
-
-// renewal sends one renewal; false means that the session is over.
-func (s *session) renewal(ctx context.Context) bool {
-	s.mu.Lock()
-	epoch, left := s.held, s.end-s.now()
-	s.mu.Unlock()
-	if left <= 0 {
-		return s.finish(epoch, "it ran out")
-	}
-	if err := s.probe(); err != nil {
-		s.log.Error("cluster: the data directory takes no writes; the session is not renewed", zap.Error(err))
-		return true
-	}
-	f, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: s.member.Id, Epoch: epoch, WallMs: s.report()})
-	if err != nil {
-		return s.finish(epoch, err.Error())
-	}
-	ctx, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
-	// An answer that had to wait for another leader counts from when that one
-	// was asked: the session must not end because an election took its time.
-	res, sent, err := s.send(ctx, f)
-	if err == nil {
-		s.way = min((s.now()-sent)/2, time.Second)
-	}
-	switch {
-	case err != nil:
-		s.log.Warn("cluster: the session could not be renewed", zap.Uint64("epoch", epoch), zap.Error(err))
-		return true // the timer ends it in time
-	case res.Code != pb.Code_OK:
-		return s.finish(epoch, res.Text)
-	}
-	return s.extend(epoch, res.Index, sent)
 }
 
 // report is what this node's wall clock will say when a frame that is made now
@@ -168,40 +139,204 @@ func (s *session) report() int64 {
 	}
 	ms := s.wall()
 	if ms != 0 {
-		ms += s.way.Milliseconds()
+		ms += time.Duration(s.way.Load()).Milliseconds()
 	}
 	return ms
 }
 
-// begin starts a session that was registered at sent.
-func (s *session) begin(epoch, index uint64, sent time.Duration) bool {
+// wanted is the lease that fits what answers took lately.
+func (s *session) wanted() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := sent + s.lease - s.now()
+	return s.leases.want(s.now(), 0)
+}
+
+// keep renews until the session is over.
+func (s *session) keep(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	lost := s.Lost()
+	for next := s.now() + s.renew; s.rest(ctx, lost, next); next = max(next+s.renew, s.now()) {
+		r, err := s.prepare()
+		if err != nil {
+			s.log.Error("cluster: the session is not renewed", zap.Error(err))
+		}
+		if r != nil {
+			wg.Go(func() { s.renewal(ctx, r) })
+		}
+	}
+}
+
+// rest waits until the next renewal is due, and meanwhile for the node to catch
+// up; false means that the session is over, or ctx.
+func (s *session) rest(ctx context.Context, lost <-chan struct{}, next time.Duration) bool {
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for {
+		left := next - s.now()
+		if s.catchUp(); s.epoch.Load() == 0 {
+			left = min(left, 20*time.Millisecond)
+		}
+		wait.Reset(max(left, 0))
+		select {
+		case <-wait.C:
+		case <-lost:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		if s.now() >= next {
+			return true
+		}
+	}
+}
+
+// prepare makes the next renewal; nil where so many are under way that another
+// one is of no use, or where the session is over.
+func (s *session) prepare() (*renewal, error) {
+	if err := s.prober.ok(); err != nil {
+		return nil, fmt.Errorf("the data directory takes no writes: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, leased, most := s.now(), s.leased(), 1
+	if leased {
+		most = maxRenewals
+	}
+	if s.over || s.end <= now || len(s.sent) >= most {
+		return nil, nil
+	}
+	r := &renewal{epoch: s.held, numbered: leased}
+	h := &pb.Renew{Node: s.member.Id, Epoch: r.epoch, WallMs: s.report()}
+	if leased {
+		r.lease = s.leases.next(now, s.waiting(now))
+		h.Seq, h.LeaseMs = r.num, r.hold.Milliseconds()
+	} else {
+		r.lease = s.leases.fixed(now, s.lease)
+	}
+	var err error
+	if r.frame, err = spool.Encode(spool.KindRenew, h); err != nil {
+		return nil, err
+	}
+	s.sent = append(s.sent, r)
+	return r, nil
+}
+
+// waiting is how long the oldest renewal under way has waited for its answer,
+// without the time in which there was no leader. The caller holds the mutex.
+func (s *session) waiting(now time.Duration) (longest time.Duration) {
+	for _, r := range s.sent {
+		if began := time.Duration(r.trip.began.Load()); began != 0 {
+			longest = max(longest, now-began)
+		}
+	}
+	return longest
+}
+
+// renewal sends one renewal and takes its answer.
+func (s *session) renewal(ctx context.Context, r *renewal) {
+	defer s.arrived(r)
+	res, sent, err := s.deliver(ctx, r)
+	switch {
+	case ctx.Err() != nil && err != nil: // the session is over
+	case err != nil:
+		s.log.Warn("cluster: the session could not be renewed", zap.Uint64("epoch", r.epoch), zap.Error(err))
+	case res.Code == pb.Code_OK:
+		s.extend(r, res.Index, sent, sent)
+	case res.Code == pb.Code_DUPLICATE:
+		// It, or a newer one, was applied at some time after it was sent first.
+		s.extend(r, res.Renewed, r.sent, sent)
+	default:
+		s.finish(r.epoch, res.Text)
+	}
+}
+
+// deliver sends a renewal on one link of the leader, and a copy on the other one
+// if there is no answer soon: on a bad link each of them stands still at times.
+// The first answer counts.
+func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	type answer struct {
+		res  *pb.Result
+		sent time.Duration
+		err  error
+	}
+	answers := make(chan answer, 2)
+	send := func(f spool.Frame, t *trip) {
+		wg.Go(func() {
+			res, sent, err := s.send(ctx, f, t)
+			answers <- answer{res, sent, err}
+		})
+	}
+	var late <-chan time.Time
+	if r.numbered {
+		t := time.NewTimer(s.renew / 4)
+		defer t.Stop()
+		late = t.C
+	}
+	again := slices.Clone(r.frame) // the gate stamps the first one
+	send(r.frame, &r.trip)
+	var a answer
+	for sent := 1; sent > 0; {
+		select {
+		case a = <-answers:
+			if sent--; a.err == nil {
+				return a.res, a.sent, nil
+			}
+		case <-late:
+			send(again, &trip{bulk: true})
+			sent++
+		}
+	}
+	return nil, 0, a.err
+}
+
+// arrived takes a renewal out of those under way.
+func (s *session) arrived(r *renewal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = slices.DeleteFunc(s.sent, func(o *renewal) bool { return o == r })
+}
+
+// begin starts a session that was registered at sent for hold.
+func (s *session) begin(epoch, index uint64, sent, hold time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := s.leases.begin(sent, hold)
+	left := end - s.now()
 	if left <= 0 {
 		return false // the answer took longer than the lease
 	}
 	if s.over {
 		s.lost, s.over = make(chan struct{}), false
 	}
-	s.held, s.renewed, s.end = epoch, index, sent+s.lease
+	s.held, s.renewed, s.end = epoch, index, end
 	s.timer = time.AfterFunc(left, func() { s.check(epoch) })
 	s.log.Info("cluster: session begins", zap.Uint64("epoch", epoch))
 	return true
 }
 
-func (s *session) extend(epoch, index uint64, sent time.Duration) bool {
+// extend takes an answer to a renewal that holds from an instant on. began is
+// when the attempt was sent that was answered.
+func (s *session) extend(r *renewal, index uint64, from, began time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held != epoch || s.over {
-		return false
+	now := s.now()
+	s.leases.slow(now, now-began)
+	s.way.Store(int64(min((now-began)/2, time.Second)))
+	if s.held != r.epoch || s.over {
+		return
 	}
-	s.end, s.renewed = max(s.end, sent+s.lease), index
-	if s.epoch.Load() == epoch {
+	s.end, s.renewed = max(s.end, s.leases.answered(r.num, from)), max(s.renewed, index)
+	if s.epoch.Load() == r.epoch {
 		s.until.Store(int64(s.end))
 	}
-	s.timer.Reset(s.end - s.now())
-	return s.end > s.now()
+	s.timer.Reset(max(s.end-now, 0))
 }
 
 // catchUp lets the node act once it has applied its own registration: before
@@ -255,13 +390,23 @@ func (s *session) resign(ctx context.Context) {
 		return
 	}
 	s.finish(epoch, "the node stops")
-	f, err := spool.Encode(spool.KindExpire, &pb.Expire{Node: s.member.Id, Epoch: epoch, Renewed: renewed})
-	if err != nil {
-		return
+	res, err := s.expire(ctx, epoch, renewed)
+	if err == nil && res.Code == pb.Code_STALE && res.Epoch == epoch {
+		// A renewal that was under way came first.
+		_, err = s.expire(ctx, epoch, res.Renewed)
 	}
-	if _, _, err := s.send(ctx, f); err != nil {
+	if err != nil {
 		s.log.Info("cluster: could not resign the session; others wait for the lease", zap.Error(err))
 	}
+}
+
+func (s *session) expire(ctx context.Context, epoch, renewed uint64) (*pb.Result, error) {
+	f, err := spool.Encode(spool.KindExpire, &pb.Expire{Node: s.member.Id, Epoch: epoch, Renewed: renewed})
+	if err != nil {
+		return nil, err
+	}
+	res, _, err := s.send(ctx, f, nil)
+	return res, err
 }
 
 // Lost returns a channel that is closed when the present right to act ends;

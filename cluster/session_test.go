@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,19 +18,19 @@ import (
 
 // fakeCluster answers a session's commands.
 type fakeCluster struct {
-	index      atomic.Uint64
-	mute       atomic.Bool // no answer until the caller gives up
-	stale      atomic.Bool // renewals are refused
-	bad        atomic.Bool // the disk takes no writes
-	delay      atomic.Int64
-	leaderless atomic.Int64 // the next command waits so long for a leader
-	lossy      atomic.Bool  // the answer to the next Register is lost
-	made       uint64       // the session that Register made
-	now        func() time.Duration
-	ended      atomic.Bool // the session was resigned
+	index    atomic.Uint64
+	mute     atomic.Bool // no answer until the caller gives up
+	stale    atomic.Bool // renewals are refused
+	bad      atomic.Bool // the disk takes no writes
+	delay    atomic.Int64
+	leaderAt atomic.Int64 // on now's clock: commands wait until then for a leader
+	lossy    atomic.Bool  // the answer to the next Register is lost
+	made     uint64       // the session that Register made
+	now      func() time.Duration
+	ended    atomic.Bool // the session was resigned
 }
 
-func (f *fakeCluster) send(ctx context.Context, frame spool.Frame) (*pb.Result, time.Duration, error) {
+func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
 	if frame.Kind() == spool.KindExpire {
 		f.ended.Store(true)
 	}
@@ -37,9 +38,15 @@ func (f *fakeCluster) send(ctx context.Context, frame spool.Frame) (*pb.Result, 
 		<-ctx.Done()
 		return nil, 0, ErrUnknown
 	}
-	time.Sleep(time.Duration(f.leaderless.Swap(0)))
+	sleep(ctx, time.Duration(f.leaderAt.Load())-f.now())
 	sent := f.now()
-	time.Sleep(time.Duration(f.delay.Load())) // in a bubble: the fake clock
+	if t != nil {
+		t.began.Store(int64(sent))
+	}
+	sleep(ctx, time.Duration(f.delay.Load())) // in a bubble: the fake clock
+	if ctx.Err() != nil {
+		return nil, 0, ErrUnknown
+	}
 	i := f.index.Add(1)
 	if frame.Kind() == spool.KindRenew && f.stale.Load() {
 		return &pb.Result{Code: pb.Code_STALE, Index: i}, sent, nil
@@ -54,26 +61,38 @@ func (f *fakeCluster) send(ctx context.Context, frame spool.Frame) (*pb.Result, 
 	return &pb.Result{Index: i, Epoch: i}, sent, nil
 }
 
-// inSession runs a session in a bubble of fake time: lease 4 s, margin 1 s.
+// noLeader lets commands wait for a leader from now on for d.
+func (f *fakeCluster) noLeader(d time.Duration) { f.leaderAt.Store(int64(f.now() + d)) }
+
+// inSession runs a session in a bubble of fake time, in both cluster versions:
+// lease 4 s, margin 1 s.
 func inSession(t *testing.T, fn func(s *session, f *fakeCluster, applied *atomic.Uint64)) {
+	for version, leased := range []bool{false, true} {
+		t.Run(fmt.Sprintf("version %d", version+1), func(t *testing.T) {
+			inSessionOf(t, func() bool { return leased }, fn)
+		})
+	}
+}
+
+func inSessionOf(t *testing.T, leased func() bool, fn func(s *session, f *fakeCluster, applied *atomic.Uint64)) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		f := &fakeCluster{}
 		f.delay.Store(int64(10 * time.Millisecond))
 		var applied atomic.Uint64
 		applied.Store(1 << 40)
-		s := newSession()
-		s.lease, s.renew = 3*time.Second, time.Second
+		s := newSession(Tuning{}.withDefaults())
+		s.leased = leased
 		s.log, s.member = zap.NewNop(), &pb.Member{Id: "n1"}
 		s.now = func() time.Duration { return time.Since(began) + time.Hour }
 		f.now = s.now
 		s.send, s.behind = f.send, applied.Load
-		s.probe = func() error {
+		s.prober = newProber(func() error {
 			if f.bad.Load() {
 				return errors.New("no space")
 			}
 			return nil
-		}
+		}, s.renew, s.now)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -116,12 +135,12 @@ func TestSessionIsRenewed(t *testing.T) {
 // was asked, not when the renewal began to wait for one.
 func TestRenewalThatWaitedForALeader(t *testing.T) {
 	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
-		f.leaderless.Store(int64(1900 * time.Millisecond))
+		f.noLeader(900*time.Millisecond + 1900*time.Millisecond)
 		epoch := s.current()
 		time.Sleep(900*time.Millisecond + 1900*time.Millisecond + 50*time.Millisecond)
 		require.Equal(t, epoch, s.current())
 		require.Greater(t, time.Until(s.Until()), 2900*time.Millisecond)
-		f.leaderless.Store(int64(1900 * time.Millisecond))
+		f.noLeader(2850 * time.Millisecond)
 		time.Sleep(2900 * time.Millisecond)
 		require.Equal(t, epoch, s.current(), "two elections in a row")
 		require.False(t, lost(s))
@@ -137,10 +156,10 @@ func TestRegistrationWithALostAnswer(t *testing.T) {
 		f.stale.Store(false)
 		f.lossy.Store(true)
 		first := time.Now()
-		f.leaderless.Store(int64(time.Second))
+		f.noLeader(time.Second)
 		time.Sleep(1500 * time.Millisecond)
 		require.NotZero(t, s.current())
-		require.WithinDuration(t, first.Add(s.lease), s.Until(), 50*time.Millisecond)
+		require.WithinDuration(t, first.Add(3*time.Second), s.Until(), 50*time.Millisecond)
 	})
 }
 
@@ -180,7 +199,7 @@ func TestSessionIsNotKeptByASickDisk(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.True(t, lost(s))
 		f.bad.Store(false)
-		time.Sleep(2 * time.Second)
+		time.Sleep(3 * time.Second)
 		require.NotZero(t, s.current())
 	})
 }
@@ -219,7 +238,9 @@ func TestSlowAnswerMakesNoSession(t *testing.T) {
 func TestResignTellsTheOthers(t *testing.T) {
 	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
 		gone := s.Lost()
-		s.resign(t.Context())
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		s.resign(ctx)
 		<-gone
 		require.True(t, f.ended.Load())
 	})
@@ -234,7 +255,7 @@ func TestBootClockRuns(t *testing.T) {
 
 func TestDeathwatch(t *testing.T) {
 	const grace = 5 * time.Second
-	w := newDeathwatch(grace)
+	w := newDeathwatch(Tuning{Lease: 4 * time.Second, Margin: time.Second})
 	now := time.Now()
 	one := &pb.Session{Node: "a", Epoch: 3, Renewed: 3}
 	require.Empty(t, w.look(now, []*pb.Session{one}), "at first sight, everybody has the whole time")
@@ -252,7 +273,7 @@ func TestDeathwatch(t *testing.T) {
 // TestRenewalsOfTheLastMomentsAreNotYoung: what a new leader's barrier applies
 // was sent before the old leader was heard last.
 func TestRenewalsOfTheLastMomentsAreNotYoung(t *testing.T) {
-	w := newDeathwatch(5 * time.Second)
+	w := newDeathwatch(Tuning{Lease: 4 * time.Second, Margin: time.Second})
 	now := time.Now()
 	dead, alive := &pb.Session{Node: "n1", Epoch: 3, Renewed: 20}, &pb.Session{Node: "n2", Epoch: 4, Renewed: 30}
 	both := []*pb.Session{dead, alive}

@@ -1,0 +1,74 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// prober proves again and again that this node's own disk takes writes: a node
+// whose disk hangs or fails must lose its session, even where the log is on
+// another disk. It runs on a goroutine of its own, so that a slow disk does not
+// delay renewals, and a renewal goes out only while ok returns nil.
+type prober struct {
+	write func() error
+	every time.Duration
+	now   func() time.Duration
+
+	mu    sync.Mutex
+	began time.Duration // the last probe that ended well
+	took  time.Duration
+	err   error         // of the last probe that ended
+	tried chan struct{} // closed when the first has ended
+}
+
+var errNoProbe = errors.New("a write to the data directory hangs")
+
+func newProber(write func() error, every time.Duration, now func() time.Duration) *prober {
+	return &prober{write: write, every: every, now: now, tried: make(chan struct{})}
+}
+
+// run probes until ctx ends. It returns late where a write hangs.
+func (p *prober) run(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		began := p.now()
+		err := p.write()
+		p.note(began, err)
+		if n == 0 {
+			close(p.tried)
+		}
+		sleep(ctx, began+p.every-p.now())
+	}
+}
+
+func (p *prober) note(began time.Duration, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err = err; err == nil {
+		p.began, p.took = began, p.now()-began
+	}
+}
+
+// ok returns nil while writes work: the last one ended well, and it began not
+// long ago, measured by how long it took.
+func (p *prober) ok() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return p.err
+	}
+	if age := p.now() - p.began; age > max(2*p.every, 3*p.took) {
+		return fmt.Errorf("%w: the last that ended began %v ago", errNoProbe, age.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// wait returns when the first probe has ended, or ctx.
+func (p *prober) wait(ctx context.Context) {
+	select {
+	case <-p.tried:
+	case <-ctx.Done():
+	}
+}

@@ -51,6 +51,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.putCluster(h)
 	case *pb.Raise:
 		return t.raise(h)
+	case *pb.Certify:
+		return t.certify(h)
 	case *pb.Tally:
 		return t.tally(h)
 	case *pb.Greet:
@@ -130,6 +132,8 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 		return t.useToken(h)
 	case *pb.DropMember:
 		return t.dropMember(h)
+	case *pb.PutCa:
+		return t.putCa(h)
 	case *pb.PutDkim:
 		return t.putDkim(h)
 	case *pb.DropDkim:

@@ -69,6 +69,8 @@ func describe(h proto.Message) string {
 		return "node join " + h.Node
 	case *pb.DropMember:
 		return "node rm " + h.Id
+	case *pb.PutCa:
+		return fmt.Sprintf("cluster rotate-ca, step %d to %d", h.FromStep, h.ToStep)
 	case *pb.PutDkim:
 		return "dkim set " + h.GetKey().GetDomain() + " " + h.GetKey().GetSelector()
 	case *pb.DropDkim:

@@ -24,6 +24,7 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 	if t.at(2) {
 		one.LeaseMs = boundLease(h.LeaseMs)
 		one.WallMs = h.WallMs
+		t.keepCertificate(h.Member)
 	}
 	t.sessions[node], t.epochs[one.Epoch] = one, one
 	t.write(key(kSession, node), one)
@@ -67,6 +68,9 @@ func (t *tx) renew(h *pb.Renew) *pb.Result {
 	one.Renewed, one.RenewedMs = t.index, t.clock
 	if t.at(2) {
 		one.WallMs = h.WallMs
+		if len(h.Ca) > 0 {
+			one.Ca = h.Ca
+		}
 	}
 	t.write(key(kSession, one.Node), one)
 	return &pb.Result{Index: t.index, Epoch: one.Epoch}

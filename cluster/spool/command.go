@@ -52,6 +52,8 @@ const (
 	KindUseToken    Kind = 52
 	KindDropMember  Kind = 53
 	KindRaise       Kind = 54
+	KindCertify     Kind = 57
+	KindPutCa       Kind = 58
 	KindSweep       Kind = 60
 	KindMark        Kind = 61
 	KindTally       Kind = 70
@@ -92,6 +94,8 @@ var headers = map[Kind]func() proto.Message{
 	KindUseToken:    func() proto.Message { return new(pb.UseToken) },
 	KindDropMember:  func() proto.Message { return new(pb.DropMember) },
 	KindRaise:       func() proto.Message { return new(pb.Raise) },
+	KindCertify:     func() proto.Message { return new(pb.Certify) },
+	KindPutCa:       func() proto.Message { return new(pb.PutCa) },
 	KindSweep:       func() proto.Message { return new(pb.Sweep) },
 	KindMark:        func() proto.Message { return new(pb.Mark) },
 	KindTally:       func() proto.Message { return new(pb.Tally) },

@@ -65,6 +65,7 @@ type Changes struct {
 	Taken     []Taken  // locks that sessions took
 	Boxes     []string // mailboxes that got mail
 	ClockMs   int64    // the clock of the state; always set
+	Members   bool     // certificates of members, or the CA
 	Version   uint32   // the cluster version, where it was set; 0: it was not
 	Restored  bool     // a snapshot replaced everything: read it all again
 }

@@ -18,6 +18,8 @@ import (
 //   - Raise sets the cluster version.
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.
+//   - Register records serial and key of the node's certificate where none is on record, and keeps what is; Certify
+//     replaces them. PutCa takes the steps of a rotation of the CA; Renew says how far a node is (ca).
 //   - Outside of Apply: term and vote have checksums (disk.Log.SealPromises).
 //   - Register and Renew leave the node's wall clock in its session.
 const (
@@ -27,7 +29,10 @@ const (
 
 // since says from which version on a kind of command may be used; kinds that
 // are not here are of version 1. A Raise is of version 1: it leads to version 2.
-var since = map[Kind]uint32{}
+var since = map[Kind]uint32{
+	KindCertify: 2,
+	KindPutCa:   2,
+}
 
 // needs is the version that a command needs: of its kind, and of the fields
 // that it uses. It stands in the frame's first octet.
@@ -37,7 +42,7 @@ func needs(kind Kind, header proto.Message) uint32 {
 	switch h := header.(type) {
 	case *pb.Register:
 		newer = h.WallMs != 0 || len(h.Previous) > 0 || h.OverEpoch != 0 || h.OverRenewed != 0 || h.LeaseMs != 0 ||
-			h.Term != 0 || h.Last != 0
+			h.Term != 0 || h.Last != 0 || certified(h.GetMember())
 	case *pb.Renew:
 		newer = h.WallMs != 0 || h.LeaseMs != 0 || h.Term != 0 || h.Last != 0 || h.Seq != 0 || h.SumIndex != 0 ||
 			h.Sum != 0 || len(h.Ca) > 0
@@ -51,6 +56,10 @@ func needs(kind Kind, header proto.Message) uint32 {
 	}
 	return v
 }
+
+// certified reports whether a member record that a command brings has a
+// certificate.
+func certified(m *pb.Member) bool { return len(m.GetSerial())+len(m.GetKey())+len(m.GetCa()) > 0 }
 
 // Version is the version that a frame needs, 0 where it is cut short.
 func (f Frame) Version() uint32 {

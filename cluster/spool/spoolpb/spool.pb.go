@@ -1968,6 +1968,7 @@ type Session struct {
 	SumIndex      uint64 `protobuf:"varint,11,opt,name=sum_index,json=sumIndex,proto3" json:"sum_index,omitempty"` // newest anchor of its chain of sums
 	Sum           uint64 `protobuf:"fixed64,12,opt,name=sum,proto3" json:"sum,omitempty"`
 	Seq           uint64 `protobuf:"varint,13,opt,name=seq,proto3" json:"seq,omitempty"` // of the last Renew
+	Ca            []byte `protobuf:"bytes,14,opt,name=ca,proto3" json:"ca,omitempty"`    // what the node said of the CA in this step of a rotation: see Renew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2091,6 +2092,13 @@ func (x *Session) GetSeq() uint64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *Session) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
 }
 
 // Member is what others must know about a node, dead or alive.
@@ -3817,7 +3825,7 @@ type Renew struct {
 	Seq           uint64 `protobuf:"varint,7,opt,name=seq,proto3" json:"seq,omitempty"` // one that is not above the session's changes nothing; 0: renews as version 1 does
 	SumIndex      uint64 `protobuf:"varint,8,opt,name=sum_index,json=sumIndex,proto3" json:"sum_index,omitempty"`
 	Sum           uint64 `protobuf:"fixed64,9,opt,name=sum,proto3" json:"sum,omitempty"`
-	Ca            []byte `protobuf:"bytes,10,opt,name=ca,proto3" json:"ca,omitempty"` // SHA-256 of the newest CA that the node trusts
+	Ca            []byte `protobuf:"bytes,10,opt,name=ca,proto3" json:"ca,omitempty"` // during a rotation: SHA-256 of the next CA that the node trusts; serial of its certificate behind it once that CA has signed it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4129,6 +4137,8 @@ type Certify struct {
 	IssuedMs      int64                  `protobuf:"varint,3,opt,name=issued_ms,json=issuedMs,proto3" json:"issued_ms,omitempty"`
 	Ca            []byte                 `protobuf:"bytes,4,opt,name=ca,proto3" json:"ca,omitempty"`
 	Key           []byte                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	Old           []byte                 `protobuf:"bytes,6,opt,name=old,proto3" json:"old,omitempty"` // serial of the certificate that the node has now, which counts until it has the new one
+	OldKey        []byte                 `protobuf:"bytes,7,opt,name=old_key,json=oldKey,proto3" json:"old_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4194,6 +4204,20 @@ func (x *Certify) GetCa() []byte {
 func (x *Certify) GetKey() []byte {
 	if x != nil {
 		return x.Key
+	}
+	return nil
+}
+
+func (x *Certify) GetOld() []byte {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+func (x *Certify) GetOldKey() []byte {
+	if x != nil {
+		return x.OldKey
 	}
 	return nil
 }
@@ -6985,7 +7009,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10greylist_records\x18U \x01(\rR\x0fgreylistRecords\x12\x19\n" +
 	"\baudit_ms\x18d \x01(\x03R\aauditMs\x12\x1f\n" +
 	"\vaudit_bytes\x18e \x01(\x04R\n" +
-	"auditBytes\"\xbb\x02\n" +
+	"auditBytes\"\xcb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -7001,7 +7025,8 @@ const file_spool_proto_rawDesc = "" +
 	" \x01(\x04R\x04last\x12\x1b\n" +
 	"\tsum_index\x18\v \x01(\x04R\bsumIndex\x12\x10\n" +
 	"\x03sum\x18\f \x01(\x06R\x03sum\x12\x10\n" +
-	"\x03seq\x18\r \x01(\x04R\x03seq\"\xbf\x03\n" +
+	"\x03seq\x18\r \x01(\x04R\x03seq\x12\x0e\n" +
+	"\x02ca\x18\x0e \x01(\fR\x02ca\"\xbf\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -7204,13 +7229,15 @@ const file_spool_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05peers\x18\x03 \x03(\tR\x05peers\x12\x1a\n" +
-	"\boutcasts\x18\x04 \x03(\tR\boutcasts\"t\n" +
+	"\boutcasts\x18\x04 \x03(\tR\boutcasts\"\x9f\x01\n" +
 	"\aCertify\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\fR\x06serial\x12\x1b\n" +
 	"\tissued_ms\x18\x03 \x01(\x03R\bissuedMs\x12\x0e\n" +
 	"\x02ca\x18\x04 \x01(\fR\x02ca\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\fR\x03key\"\xc1\x01\n" +
+	"\x03key\x18\x05 \x01(\fR\x03key\x12\x10\n" +
+	"\x03old\x18\x06 \x01(\fR\x03old\x12\x17\n" +
+	"\aold_key\x18\a \x01(\fR\x06oldKey\"\xc1\x01\n" +
 	"\x05PutCa\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x1b\n" +
 	"\tfrom_step\x18\x02 \x01(\rR\bfromStep\x12\x17\n" +

@@ -64,6 +64,7 @@ type Node struct {
 	meters    *smtp.Meters // of all SMTP listeners
 	throttle  *throttle
 	refusals  *refusals
+	scram     *scramUse
 	grey      *greylist
 	filters   []filter
 	outbound  *outbound
@@ -188,6 +189,7 @@ func (n *Node) build() error {
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
 	n.refusals = newRefusals(n.cluster, n.log)
+	n.scram = &scramUse{replica: n.cluster}
 	n.grey = newGreylist(n.cluster, n.log)
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
 		return err
@@ -237,6 +239,9 @@ func (n *Node) changed(c spool.Changes) {
 	}
 	n.outbound.feed(n.queue, c)
 	n.drops.changed(c)
+	if c.Directory || c.Restored {
+		n.scram.stale.Store(true)
+	}
 	if c.Sessions || c.Directory || c.Restored {
 		n.stirUp()
 	}

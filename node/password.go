@@ -23,6 +23,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/smtp"
+	"relay/smtp/sasl"
 )
 
 // Parameters of new argon2id hashes (RFC 9106 §4, second recommended option,
@@ -218,13 +219,31 @@ func (p *passwords) verify(ctx context.Context, a *pb.Account, secret string) (b
 	}
 	if a == nil || a.Password == "" {
 		_, _ = checkPassword(p.decoy, secret)
+		fitsKeys(nil, secret)
 		return false, nil
 	}
 	ok, err := checkPassword(a.Password, secret)
+	if !ok && err == nil {
+		ok = fitsKeys(a.Scram, secret)
+	}
 	if ok && err == nil {
 		p.remember(a, secret)
 	}
 	return ok, err
+}
+
+// fitsKeys judges a password that is not ASCII by the keys for SCRAM, which are
+// those of its prepared form: keyboards and clients differ in how they compose
+// its letters (RFC 4616 §2, RFC 5802 §2.2), and the hash is of one form only. No
+// keys cost as much as others.
+func fitsKeys(keys *pb.ScramKeys, secret string) bool {
+	if smtp.IsASCII(secret) {
+		return false
+	}
+	if keys == nil {
+		keys = &pb.ScramKeys{Salt: make([]byte, scramSalt), Iterations: scramIterations}
+	}
+	return saslKeys(keys).Fit(secret)
 }
 
 func (p *passwords) digest(a *pb.Account, secret string) (d [32]byte) {
@@ -257,7 +276,8 @@ func (p *passwords) remember(a *pb.Account, secret string) {
 // returns the account as it is now. That is no reason to refuse a login: what
 // fails is tried again at the next one.
 func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.Account, secret string, log *zap.Logger) *pb.Account {
-	if a.Scram != nil && strings.HasPrefix(a.Password, "$argon2id$") {
+	argon := strings.HasPrefix(a.Password, "$argon2id$")
+	if a.Scram != nil && argon && p.keysAreGood(a, secret) {
 		return a
 	}
 	better := proto.CloneOf(a)
@@ -266,7 +286,7 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 		if better.Scram, err = newScramKeys(secret); err != nil {
 			return err
 		}
-		if !strings.HasPrefix(a.Password, "$argon2id$") {
+		if !argon {
 			if better.Password, err = p.hash(ctx, secret); err != nil {
 				return err
 			}
@@ -293,6 +313,26 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 	return better
 }
 
+// keysAreGood reports whether SCRAM keys are of the prepared password. Those that an
+// older build made are not, where the two forms differ. It is looked at once for
+// each change of the account.
+func (p *passwords) keysAreGood(a *pb.Account, secret string) bool {
+	if sasl.Prepared(secret) == secret {
+		return true
+	}
+	d := p.digest(a, "keys\x00"+secret)
+	p.mu.Lock()
+	until, good := p.known[d]
+	p.mu.Unlock()
+	if good && time.Now().Before(until) {
+		return true
+	}
+	if good = saslKeys(a.Scram).Fit(secret); good {
+		p.remember(a, "keys\x00"+secret)
+	}
+	return good
+}
+
 // improved returns an account that somebody else, or an attempt whose answer got
 // lost, has brought up to date meanwhile; nil where that is not so. Who holds on
 // to the old hash is taken for somebody whose password was changed.
@@ -301,7 +341,7 @@ func (p *passwords) improved(ctx context.Context, r replica, a *pb.Account, secr
 		return nil
 	}
 	now, err := lookupAccount(r, a.Address)
-	if err != nil || now == nil || now.Disabled || now.Password == a.Password {
+	if err != nil || now == nil || now.Disabled || now.Password == a.Password && proto.Equal(now.Scram, a.Scram) {
 		return nil
 	}
 	if ok, err := p.verify(ctx, now, secret); err != nil || !ok {

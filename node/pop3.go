@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/folder"
 	"relay/pop3"
+	"relay/smtp/sasl"
 )
 
 // maildrops is the POP3 side of a node: it opens mailboxes under the
@@ -89,18 +89,14 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 }
 
 // Verifier implements pop3.SCRAM.
-func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (pop3.Verifier, error) {
+func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (*sasl.Keys, error) {
 	if err := d.mayAct(); err != nil {
-		return pop3.Verifier{}, err
+		return nil, err
 	}
 	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
-		return pop3.Verifier{}, err
+		return nil, err
 	}
-	keys, err := scramKeysOf(d.replica, user)
-	if err != nil {
-		return pop3.Verifier{}, err
-	}
-	return pop3Keys(keys), nil
+	return scramKeysOf(d.replica, user)
 }
 
 // Proven implements pop3.SCRAM.
@@ -120,8 +116,8 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3
 }
 
 // Disproven implements pop3.SCRAM.
-func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, told pop3.Verifier) error {
-	if err := d.refusals.disproven(ctx, user, &pb.ScramKeys{Salt: told.Salt, StoredKey: told.StoredKey}); err != nil {
+func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, told *sasl.Keys) error {
+	if err := d.refusals.disproven(ctx, user, told); err != nil {
 		return err
 	}
 	d.throttle.failed(p.Remote.Addr())
@@ -133,7 +129,7 @@ func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, to
 func lookupAccount(r replica, user string) (*pb.Account, error) {
 	var account *pb.Account
 	err := r.View(func(v spool.View) error {
-		address, err := qualify(v, strings.ToLower(user))
+		address, err := loginName(v, user)
 		if err != nil {
 			return ignoreNoDomain(err)
 		}

@@ -15,6 +15,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/pop3"
 	"relay/smtp"
+	"relay/smtp/sasl"
 )
 
 // errUnsure takes the place of a refusal that may be wrong: this node can't tell
@@ -203,7 +204,7 @@ func (f *refusals) login(ctx context.Context, p *passwords, try login) (*pb.Acco
 		return nil, wrong, err
 	}
 	now, err := lookupAccount(f.replica, canonical(try.user))
-	if err != nil || sameAccount(account, now) {
+	if err != nil || unchanged(account, now) {
 		return account, v, err
 	}
 	if v, err = p.login(ctx, try, now); v == right {
@@ -212,8 +213,8 @@ func (f *refusals) login(ctx context.Context, p *passwords, try login) (*pb.Acco
 	return now, v, err
 }
 
-// sameAccount reports whether an account has not changed between two looks.
-func sameAccount(a, b *pb.Account) bool {
+// unchanged reports whether an account has not changed between two looks.
+func unchanged(a, b *pb.Account) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
@@ -223,7 +224,7 @@ func sameAccount(a, b *pb.Account) bool {
 // disproven judges a proof by SCRAM that did not fit the keys that user was told:
 // nil where they are the user's keys still, so that the proof was wrong. Others
 // can't be checked by it: the client has to begin anew.
-func (f *refusals) disproven(ctx context.Context, user string, told *pb.ScramKeys) error {
+func (f *refusals) disproven(ctx context.Context, user string, told *sasl.Keys) error {
 	if err := f.current(ctx); err != nil {
 		return err
 	}

@@ -1,15 +1,15 @@
 package node
 
 import (
-	"crypto/hmac"
+	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/pop3"
-	"relay/smtp"
+	"relay/smtp/sasl"
 )
 
 // Parameters of SCRAM-SHA-256 keys. RFC 7677 §4 wants 4096 iterations at least;
@@ -25,52 +25,131 @@ func newScramKeys(secret string) (*pb.ScramKeys, error) {
 	if _, err := rand.Read(salt); err != nil {
 		return nil, err
 	}
-	v, err := pop3.MakeVerifier(secret, salt, scramIterations)
+	k, err := sasl.NewKeys(secret, salt, scramIterations)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ScramKeys{Salt: v.Salt, Iterations: uint32(v.Iterations), StoredKey: v.StoredKey, ServerKey: v.ServerKey}, nil
+	return &pb.ScramKeys{Salt: k.Salt, Iterations: uint32(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}, nil
+}
+
+// saslKeys are the keys of an account in the words of package sasl.
+func saslKeys(k *pb.ScramKeys) *sasl.Keys {
+	return &sasl.Keys{Salt: k.Salt, Iterations: int(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}
 }
 
 // scramKeysOf finds what SCRAM is to check a user's proof by. Who is unknown,
 // disabled, or has no keys gets keys that no proof meets and that look the same
-// each time, on every node: they are made of the cluster's own secret.
-func scramKeysOf(r replica, user string) (*pb.ScramKeys, error) {
-	var keys *pb.ScramKeys
+// each time, on every node: they are made of a secret of the cluster.
+func scramKeysOf(r replica, user string) (*sasl.Keys, error) {
+	var keys *sasl.Keys
 	err := r.View(func(v spool.View) error {
-		address, err := qualify(v, strings.ToLower(user))
+		address, err := loginName(v, user)
 		if err != nil {
-			address = strings.ToLower(user)
+			address = canonical(user)
 		}
 		a, ok, err := v.Account(address)
 		if err != nil {
 			return err
 		}
 		if ok && !a.Disabled && a.Scram != nil {
-			keys = a.Scram
+			keys = saslKeys(a.Scram)
 			return nil
 		}
 		c, _, err := v.Cluster()
-		keys = inventScramKeys(c, address)
+		keys = sasl.Decoy(decoySecret(c), address, scramIterations)
 		return err
 	})
 	return keys, err
 }
 
-func inventScramKeys(c *pb.Cluster, address string) *pb.ScramKeys {
-	part := func(what string) []byte {
-		m := hmac.New(sha256.New, c.GetCaKey())
-		m.Write([]byte("SCRAM of nobody\x00" + what + "\x00" + address))
-		return m.Sum(nil)
+// loginName is the address of the account that a client names.
+func loginName(v spool.View, user string) (string, error) {
+	return qualify(v, canonical(sasl.Prepared(user)))
+}
+
+// sameAccount reports whether two names are of one account.
+func sameAccount(r replica, one, other string) bool {
+	same := false
+	_ = r.View(func(v spool.View) error {
+		a, errA := loginName(v, one)
+		b, errB := loginName(v, other)
+		same = errA == nil && errB == nil && a == b
+		return nil
+	})
+	return same
+}
+
+// scramUse knows whether all who can log in can do so by SCRAM. While somebody
+// has no keys, it is not announced: clients pick it before all others, and do not
+// try another one.
+type scramUse struct {
+	replica replica
+	stale   atomic.Bool // the directory has changed
+
+	mu      sync.Mutex
+	partial bool
+	witness string        // an account without keys
+	read    time.Time     // all accounts
+	cost    time.Duration // of that
+	known   bool
+}
+
+// scramShare bounds how much time goes into reading all accounts while they change:
+// one part in so many.
+const scramShare = 20
+
+// hide implements ServerConfig.HideScram of both protocols.
+func (s *scramUse) hide() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known && !s.stale.Load() {
+		return s.partial
 	}
-	return &pb.ScramKeys{Salt: part("salt")[:scramSalt], Iterations: scramIterations, StoredKey: part("stored"), ServerKey: part("server")}
+	s.look()
+	return s.partial
 }
 
-// pop3Keys and smtpKeys are the keys in the words of the two protocols.
-func pop3Keys(k *pb.ScramKeys) pop3.Verifier {
-	return pop3.Verifier{Salt: k.Salt, Iterations: int(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}
+// look goes through the accounts, unless the one that had no keys still has none.
+// The caller holds mu.
+func (s *scramUse) look() {
+	s.stale.Store(false)
+	err := s.replica.View(func(v spool.View) error {
+		if s.witness != "" {
+			if a, ok, err := v.Account(s.witness); err != nil || ok && lacksScram(a) {
+				return err
+			}
+		}
+		if s.known && !s.partial && time.Since(s.read) < scramShare*s.cost {
+			s.stale.Store(true) // by a later look
+			return nil
+		}
+		began := time.Now()
+		defer func() { s.read, s.cost, s.known = time.Now(), time.Since(began), true }()
+		s.partial, s.witness = false, ""
+		return v.EachAccount(func(a *pb.Account) bool {
+			if s.partial = lacksScram(a); s.partial {
+				s.witness = a.Address
+			}
+			return !s.partial
+		})
+	})
+	if err != nil {
+		s.stale.Store(true)
+	}
 }
 
-func smtpKeys(k *pb.ScramKeys) *smtp.ScramKeys {
-	return &smtp.ScramKeys{Salt: k.Salt, Iterations: int(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}
+// lacksScram reports whether an account can log in, but not by SCRAM.
+func lacksScram(a *pb.Account) bool { return !a.Disabled && a.Password != "" && a.Scram == nil }
+
+// SameAccount implements smtp.AccountMatcher.
+func (s *session) SameAccount(_ context.Context, one, other string) bool {
+	return sameAccount(s.replica, one, other)
 }
+
+// SameAccount implements pop3.AccountMatcher.
+func (d *maildrops) SameAccount(_ context.Context, one, other string) bool {
+	return sameAccount(d.replica, one, other)
+}
+
+// decoySecret is what made-up keys are made of.
+func decoySecret(c *pb.Cluster) []byte { return c.GetCaKey() }

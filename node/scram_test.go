@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/pbkdf2"
+	"crypto/sha256"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,6 +11,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/pop3"
+	"relay/smtp/sasl"
 )
 
 func (w *dropWorld) account() (a *pb.Account) {
@@ -27,9 +30,9 @@ func TestLoginImprovesTheStoredPassword(t *testing.T) {
 	m := w.mustLogin()
 	a := w.account()
 	require.Contains(t, a.Password, "$argon2id$")
-	want, err := pop3.MakeVerifier("secret", a.Scram.Salt, int(a.Scram.Iterations))
+	want, err := sasl.NewKeys("secret", a.Scram.Salt, int(a.Scram.Iterations))
 	require.NoError(t, err)
-	require.Equal(t, want, pop3Keys(a.Scram))
+	require.Equal(t, want, saslKeys(a.Scram))
 	require.NoError(t, m.Commit(t.Context(), nil, true))
 	m, err = m.Wake(t.Context())
 	require.NoError(t, err, "the session knows the new form")
@@ -70,7 +73,7 @@ func TestImproveMeetsAnImprovement(t *testing.T) {
 func TestScramKeysOfNobody(t *testing.T) {
 	w := newDropWorld(t)
 	w.must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", CaKey: []byte("secret")}})
-	keys := func(user string) *pb.ScramKeys {
+	keys := func(user string) *sasl.Keys {
 		k, err := scramKeysOf(w, user)
 		require.NoError(t, err)
 		require.Len(t, k.Salt, scramSalt)
@@ -83,4 +86,83 @@ func TestScramKeysOfNobody(t *testing.T) {
 	require.Equal(t, w.account().Scram.Salt, keys("alice").Salt)
 	w.change(func(a *pb.Account) { a.Disabled = true })
 	require.NotEqual(t, w.account().Scram.Salt, keys("alice").Salt)
+}
+
+// TestKeysHealAtALogin: keys that an older build made of a password as it was
+// typed are those of the prepared one after the next login by password.
+func TestKeysHealAtALogin(t *testing.T) {
+	w := newDropWorld(t)
+	hash, err := hashPassword("pass²")
+	require.NoError(t, err)
+	salt := []byte("0123456789abcdef")
+	salted, err := pbkdf2.Key(sha256.New, "pass²", salt, 4096, sha256.Size)
+	require.NoError(t, err)
+	w.change(func(a *pb.Account) {
+		a.Password = hash
+		a.Scram = &pb.ScramKeys{Salt: salt, Iterations: 4096, StoredKey: salted, ServerKey: salted}
+	})
+	login := func(secret string) error {
+		m, err := w.drops.Login(t.Context(), &pop3.Peer{}, "alice", secret)
+		if err == nil {
+			require.NoError(t, m.Close())
+		}
+		return err
+	}
+	require.NoError(t, login("pass²"))
+	healed := w.account()
+	require.True(t, saslKeys(healed.Scram).Fit("pass2"))
+	require.Equal(t, hash, healed.Password, "whoever is logged in stays so")
+	index := w.index
+	require.NoError(t, login("pass²"))
+	require.Equal(t, index+2, w.index, "a lock and an unlock, nothing else")
+}
+
+// TestPasswordInAnotherForm: the letters are the same, composed or not.
+func TestPasswordInAnotherForm(t *testing.T) {
+	w := newDropWorld(t)
+	hash, err := hashPassword("ju\u0308rgen")
+	require.NoError(t, err)
+	keys, err := newScramKeys("ju\u0308rgen")
+	require.NoError(t, err)
+	w.change(func(a *pb.Account) { a.Password, a.Scram = hash, keys })
+	for secret, ok := range map[string]bool{"jürgen": true, "ju\u0308rgen": true, "jurgen": false, "jürgén": false} {
+		m, err := w.drops.Login(t.Context(), &pop3.Peer{}, "alice", secret)
+		require.Equal(t, ok, err == nil, secret)
+		if err == nil {
+			require.NoError(t, m.Close())
+		}
+	}
+}
+
+func TestTwoNamesOfOneAccount(t *testing.T) {
+	w := newDropWorld(t)
+	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+	for _, one := range []string{"alice", "ALICE", "alice@example.test", "Alice@Example.TEST", "alice@EXAMPLE.test"} {
+		require.True(t, w.drops.SameAccount(t.Context(), one, "alice"), one)
+		require.True(t, w.drops.SameAccount(t.Context(), "alice@example.test", one), one)
+	}
+	for _, one := range []string{"bob", "alice@other.test", "", "alice+tag"} {
+		require.False(t, w.drops.SameAccount(t.Context(), one, "alice"), one)
+	}
+}
+
+// TestScramIsHiddenWhileSomebodyCannotUseIt: an imported hash knows no keys.
+func TestScramIsHiddenWhileSomebodyCannotUseIt(t *testing.T) {
+	w := newDropWorld(t)
+	keys, err := newScramKeys("secret")
+	require.NoError(t, err)
+	s := &scramUse{replica: w}
+	set := func(change func(a *pb.Account)) bool {
+		w.change(change)
+		s.stale.Store(true)
+		return s.hide()
+	}
+	require.True(t, s.hide())
+	require.False(t, set(func(a *pb.Account) { a.Scram = keys }))
+	require.False(t, set(func(a *pb.Account) { a.Name = "Alice" }))
+	s.cost = 0
+	require.True(t, set(func(a *pb.Account) { a.Scram = nil }))
+	require.True(t, set(func(a *pb.Account) { a.Name = "Alicia" }))
+	s.cost = 0
+	require.False(t, set(func(a *pb.Account) { a.Disabled = true }), "who cannot log in does not count")
 }

@@ -20,6 +20,7 @@ import (
 	"relay/pop3"
 	"relay/queue/remote"
 	"relay/smtp"
+	"relay/smtp/sasl"
 )
 
 // listen opens all client ports.
@@ -176,6 +177,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
+		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms), ScramIterations: scramIterations,
 		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
 		Meters:        n.meters,
 		Now:           n.cluster.Now,
@@ -209,9 +211,27 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 			Connections: lim.POP3Connections, PerHost: lim.ConnectionsPerClient,
 			SleepingPerUser: lim.POP3SleepingPerUser, SleepingPerHost: lim.POP3SleepingPerClient, Exempt: n.trusted,
 		},
+		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
 		With: with, Without: without, Policies: n.drops.policies,
 		Log: events(n.log.Named("pop3")),
 	})
+}
+
+// mechanisms are those of AUTH at a listener.
+func (n *Node) mechanisms(listed []string) (names []string) {
+	for _, name := range listed {
+		name, _ = sasl.Parse(name) // config has checked them
+		names = append(names, name)
+	}
+	return names
+}
+
+// hideScram hides SCRAM where nobody has listed the mechanisms.
+func (n *Node) hideScram(listed []string) func() bool {
+	if len(listed) > 0 {
+		return nil
+	}
+	return n.scram.hide
 }
 
 // extensions are what a listener offers beyond the usual, and what not.

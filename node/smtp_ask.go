@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/smtp"
+	"relay/smtp/sasl"
 )
 
 // What the commands besides mail answer.
@@ -186,7 +187,7 @@ func (s *session) retry(ctx context.Context, domain string, ids [][]byte) (int, 
 }
 
 // ScramKeys implements smtp.ScramAuthenticator.
-func (s *session) ScramKeys(ctx context.Context, user string) (*smtp.ScramKeys, error) {
+func (s *session) ScramKeys(ctx context.Context, user string) (*sasl.Keys, error) {
 	s.account, s.scram = nil, nil
 	if err := s.unhurried(ctx); err != nil {
 		return nil, err
@@ -198,17 +199,13 @@ func (s *session) ScramKeys(ctx context.Context, user string) (*smtp.ScramKeys, 
 	if account.GetScram() != nil && !account.Disabled {
 		s.scram = account
 	}
-	k, err := scramKeysOf(s.replica, user)
-	if err != nil {
-		return nil, err
-	}
-	return smtpKeys(k), nil
+	return scramKeysOf(s.replica, user)
 }
 
 // Disproven implements smtp.ScramAuthenticator.
-func (s *session) Disproven(ctx context.Context, user string, told *smtp.ScramKeys) error {
+func (s *session) Disproven(ctx context.Context, user string, told *sasl.Keys) error {
 	s.scram = nil
-	err := s.refusals.disproven(ctx, user, &pb.ScramKeys{Salt: told.Salt, StoredKey: told.StoredKey})
+	err := s.refusals.disproven(ctx, user, told)
 	if err != nil {
 		return err
 	}

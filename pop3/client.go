@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-sasl"
+	"relay/smtp/sasl"
 )
 
 // ReplyError is a -ERR.

@@ -256,16 +256,6 @@ func TestPOP2Words(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestSASLName(t *testing.T) {
-	got, ok := saslName("a=2Cb=3Dc")
-	require.True(t, ok)
-	require.Equal(t, "a,b=c", got)
-	for _, bad := range []string{"a=", "a=2", "a=2c", "="} {
-		_, ok := saslName(bad)
-		require.False(t, ok, bad)
-	}
-}
-
 func TestLangTags(t *testing.T) {
 	for tag, want := range map[string]lang{"de": german, "DE-at-1996": german, "zh-Hans": chinese, "*": english, "fr": french} {
 		got, ok := findLang(tag)

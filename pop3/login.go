@@ -1,13 +1,15 @@
 package pop3
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"unicode"
 
-	"github.com/emersion/go-sasl"
+	"relay/smtp/sasl"
 )
 
 // mayLogin refuses credentials in the clear, except from trusted networks. The
@@ -245,20 +247,21 @@ func (c *conn) exchange(server sasl.Server, response []byte) bool {
 	}
 }
 
-// errResponse says that a mechanism could not read what the client sent.
-var errResponse = errors.New("pop3: malformed response")
-
 func (c *conn) exchangeFailed(err error) {
 	var f *loginError
-	if errors.As(err, &f) {
+	var refused *sasl.Refusal
+	switch {
+	case errors.As(err, &f):
 		c.loginFailed(f.user, f.cause)
-		return
+	case errors.As(err, &refused):
+		c.loginFailed(refused.User, ErrAuth)
+	default:
+		c.mistake(tBadResponse)
 	}
-	c.mistake(tBadResponse)
 }
 
-// loginError is a mechanism's way to say that a login was refused, rather than
-// not understood.
+// loginError is a check's way to say that a login was refused, rather than not
+// understood.
 type loginError struct {
 	user  string
 	cause error
@@ -267,19 +270,29 @@ type loginError struct {
 func (e *loginError) Error() string { return "pop3: login refused: " + e.cause.Error() }
 func (e *loginError) Unwrap() error { return e.cause }
 
-// mechanisms lists what AUTH can be used with here and now.
-func (c *conn) mechanisms() []string {
+// mechanisms lists what AUTH is announced with here and now.
+func (c *conn) mechanisms() (list []string) {
 	if c.peer.TLS == nil && !c.peer.Trusted {
 		return nil
 	}
-	list := []string{"PLAIN", "LOGIN"}
-	if _, ok := c.srv.cfg.Backend.(SCRAM); ok {
-		list = append(list, scramName)
-		if channel(c.peer.TLS) != nil {
-			list = append(list, scramName+"-PLUS")
+	for _, name := range c.srv.cfg.Mechanisms {
+		if c.can(name) && (name != sasl.Scram || c.srv.cfg.HideScram == nil || !c.srv.cfg.HideScram()) {
+			list = append(list, name)
 		}
 	}
 	return list
+}
+
+// can reports whether a mechanism that is configured works on this connection.
+func (c *conn) can(name string) bool {
+	_, scram := c.srv.cfg.Backend.(SCRAM)
+	switch name {
+	case sasl.Scram:
+		return scram
+	case sasl.ScramPlus:
+		return scram && sasl.CanBind(c.peer.TLS)
+	}
+	return true
 }
 
 func (c *conn) mechanismList() {
@@ -290,60 +303,55 @@ func (c *conn) mechanismList() {
 	c.dot()
 }
 
-// mechanism makes the server side of a SASL mechanism, nil where there is none
-// of that name. When it is done it has filled p.
+// mechanism makes the server side of a SASL mechanism, nil where there is none of
+// that name. When it is done it has filled p. What is hidden only is there all the
+// same: clients that know of it use it.
 func (c *conn) mechanism(name string, p *proof) sasl.Server {
-	bySecret := func(user, secret string) {
+	if !slices.Contains(c.srv.cfg.Mechanisms, name) || !c.can(name) {
+		return nil
+	}
+	c.peer.Mechanism = name
+	on := sasl.Channel{TLS: c.peer.TLS, Plus: slices.Contains(c.srv.cfg.Mechanisms, sasl.ScramPlus) && c.can(sasl.ScramPlus)}
+	checks := sasl.Checks{Same: c.sameAccount, Password: func(user, secret string) error {
 		p.user = user
 		p.enter = func(ctx context.Context) (Maildrop, error) {
 			return c.srv.cfg.Backend.Login(ctx, &c.peer, user, secret)
 		}
+		return nil
+	}}
+	if back, ok := c.srv.cfg.Backend.(SCRAM); ok {
+		c.scram(&checks, back, p)
 	}
-	switch name {
-	case "PLAIN":
-		return sasl.NewPlainServer(func(identity, user, secret string) error {
-			switch {
-			case user == "" || secret == "":
-				return errResponse
-			case identity != "" && !strings.EqualFold(identity, user):
-				return &loginError{user, ErrAuth}
-			}
-			bySecret(user, secret)
-			return nil
-		})
-	case "LOGIN":
-		return &loginServer{done: bySecret}
-	case scramName, scramName + "-PLUS":
-		back, ok := c.srv.cfg.Backend.(SCRAM)
-		plus, binding := name != scramName, channel(c.peer.TLS)
-		if !ok || plus && binding == nil {
-			return nil
+	return sasl.NewServer(name, on, checks)
+}
+
+// scram fills in what SCRAM asks.
+func (c *conn) scram(checks *sasl.Checks, back SCRAM, p *proof) {
+	checks.Keys = func(user string) (*sasl.Keys, error) {
+		v, err := back.Verifier(c.ctx, &c.peer, user)
+		switch {
+		case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
+			return nil, nil
+		case err != nil:
+			return nil, &loginError{user, err}
 		}
-		c.peer.Mechanism = name
-		return &scramServer{conn: c, back: back, proof: p, plus: plus, binding: binding}
+		return v, nil
 	}
-	return nil
+	checks.Nobody = func(user string) *sasl.Keys { return sasl.Decoy(c.srv.cfg.FakeSecret, strings.ToLower(user), 4096) }
+	checks.Disproven = func(user string, told *sasl.Keys) error {
+		ctx, cancel := c.loginTime()
+		defer cancel()
+		return &loginError{user, cmp.Or(back.Disproven(ctx, &c.peer, user, told), ErrAuth)}
+	}
+	checks.Proven = func(user string) error {
+		p.user = user
+		p.enter = func(ctx context.Context) (Maildrop, error) { return back.Proven(ctx, &c.peer, user) }
+		return nil
+	}
 }
 
-// loginServer is the server side of LOGIN, which was never a standard: two
-// questions, two answers, the first of which may come unasked.
-type loginServer struct {
-	done  func(user, secret string)
-	asked bool
-	user  string
-}
-
-// Next takes the next answer.
-func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
-	switch {
-	case response == nil && !l.asked:
-		return []byte("Username:"), false, nil
-	case len(response) == 0:
-		return nil, false, errResponse
-	case !l.asked:
-		l.user, l.asked = string(response), true
-		return []byte("Password:"), false, nil
-	}
-	l.done(l.user, string(response))
-	return nil, true, nil
+// sameAccount asks the Backend whether two names are of one account.
+func (c *conn) sameAccount(one, other string) bool {
+	back, ok := c.srv.cfg.Backend.(AccountMatcher)
+	return ok && back.SameAccount(c.ctx, one, other)
 }

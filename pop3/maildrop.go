@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/netip"
 	"time"
+
+	"relay/smtp/sasl"
 )
 
 // Peer says who is at the other end of a connection. The server makes it; a
@@ -31,18 +33,24 @@ type Backend interface {
 	Login(ctx context.Context, p *Peer, user, secret string) (Maildrop, error)
 }
 
+// AccountMatcher is a Backend that knows when two names are of one account: a
+// client may name itself in one spelling and log in by another.
+type AccountMatcher interface {
+	SameAccount(ctx context.Context, one, other string) bool
+}
+
 // SCRAM is what a Backend also implements in order to offer AUTH
 // SCRAM-SHA-256 (RFC 7677).
 type SCRAM interface {
 	// Verifier returns what is kept of a user's secret. ErrAuth: the user is
 	// unknown or has none; the exchange then goes on with an invented one.
-	Verifier(ctx context.Context, p *Peer, user string) (Verifier, error)
+	Verifier(ctx context.Context, p *Peer, user string) (*sasl.Keys, error)
 	// Proven is Login for a user who has just proved to know the secret.
 	Proven(ctx context.Context, p *Peer, user string) (Maildrop, error)
 	// Disproven tells of a proof that does not fit what Verifier returned, or
 	// what was invented in its place, and may wait. It returns what the client is
 	// to be told, as Login does: ErrAuth, or why that is not certain.
-	Disproven(ctx context.Context, p *Peer, user string, told Verifier) error
+	Disproven(ctx context.Context, p *Peer, user string, told *sasl.Keys) error
 }
 
 // Digester is what a Backend also implements in order to offer APOP, where the

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"relay/smtp/sasl"
 )
 
 // Extension is a set of what a server offers beyond the ground rules.
@@ -78,6 +80,12 @@ type ServerConfig struct {
 	With, Without Extension // added to and taken from the defaults
 
 	Limits Limits
+	// Mechanisms are those of AUTH, in the order in which they are announced. Nil:
+	// sasl.Defaults.
+	Mechanisms []string
+	// HideScram says that SCRAM-SHA-256 is not to be announced now, because some
+	// accounts can not use it. Who asks for it gets it. Nil: it is announced.
+	HideScram func() bool
 	// FakeSecret makes up the SCRAM salts of users that do not exist. It should
 	// be the same on all servers of one service. Empty: random.
 	FakeSecret []byte
@@ -194,6 +202,9 @@ func (c *ServerConfig) fill() {
 	}
 	if c.Limits.Logins == 0 {
 		c.Limits.Logins = 10
+	}
+	if c.Mechanisms == nil {
+		c.Mechanisms = sasl.Defaults()
 	}
 	if len(c.FakeSecret) == 0 {
 		c.FakeSecret = []byte(rand.Text())

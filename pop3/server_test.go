@@ -18,11 +18,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	"github.com/stretchr/testify/require"
 
 	"relay/pop3"
 	"relay/pop3/pop3test"
+	"relay/smtp/sasl"
 )
 
 func dial(t testing.TB, s *serving) *pop3.Client {
@@ -105,14 +105,14 @@ func TestClient(t *testing.T) {
 func TestMechanisms(t *testing.T) {
 	ctx := t.Context()
 	cfg := config(newStore())
-	cfg.TLS = serverTLS(t)
+	cfg.TLS, cfg.Mechanisms = serverTLS(t), sasl.Names()
 	s := serve(t, cfg, false)
 	long := strings.Repeat("x", 300) // a response that does not fit a command
 	makers := map[string]func(user, secret string, c *pop3.Client) sasl.Client{
-		"PLAIN": func(user, secret string, _ *pop3.Client) sasl.Client { return sasl.NewPlainClient("", user, secret) },
+		"PLAIN": func(user, secret string, _ *pop3.Client) sasl.Client { return sasl.NewPlainClient(user, secret) },
 		"LOGIN": func(user, secret string, _ *pop3.Client) sasl.Client { return sasl.NewLoginClient(user, secret) },
 		"SCRAM": func(user, secret string, c *pop3.Client) sasl.Client {
-			return pop3.NewSCRAMClient(user, secret, c.TLS())
+			return sasl.NewScramClient(user, secret, c.TLS())
 		},
 	}
 	for name, client := range makers {
@@ -144,10 +144,10 @@ func TestProofNotJudged(t *testing.T) {
 	c := dial(t, serve(t, config(store), false))
 	for range 20 {
 		var refused *pop3.ReplyError
-		require.ErrorAs(t, c.Auth(t.Context(), pop3.NewSCRAMClient("alice", "wrong", nil)), &refused)
+		require.ErrorAs(t, c.Auth(t.Context(), sasl.NewScramClient("alice", "wrong", nil)), &refused)
 		require.Equal(t, "SYS/TEMP", refused.Code)
 	}
-	require.NoError(t, c.Auth(t.Context(), pop3.NewSCRAMClient("alice", "secret", nil)))
+	require.NoError(t, c.Auth(t.Context(), sasl.NewScramClient("alice", "secret", nil)))
 }
 
 func TestImplicitTLS(t *testing.T) {
@@ -192,7 +192,7 @@ func TestBackendSeesPeer(t *testing.T) {
 	require.Equal(t, s.addr, seen.Local.String())
 	require.Equal(t, netip.MustParseAddr("127.0.0.1"), seen.Remote.Addr())
 	require.NotEmpty(t, seen.Session)
-	require.Error(t, c.Auth(t.Context(), sasl.NewPlainClient("", "a", "b")))
+	require.Error(t, c.Auth(t.Context(), sasl.NewPlainClient("a", "b")))
 	require.Equal(t, "PLAIN", seen.Mechanism)
 }
 

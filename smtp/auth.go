@@ -8,13 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-sasl"
+	"relay/smtp/sasl"
 )
 
 const (
-	mechScram     = "SCRAM-SHA-256"
-	mechScramPlus = "SCRAM-SHA-256-PLUS"
-
 	maxAuthDelay  = 12 * time.Second // the client is told within 15 seconds
 	maxAuthSteps  = 8
 	maxAuthErrors = 5 // of one connection
@@ -29,21 +26,29 @@ var (
 
 // mechanisms lists what AUTH offers this client now: nothing in clear, unless
 // the peer is trusted.
-func (c *conn) mechanisms() []string {
+func (c *conn) mechanisms() (list []string) {
 	if c.cfg.Without&ExtAuth != 0 || c.peer.TLS == nil && !c.peer.Trusted {
 		return nil
 	}
-	var list []string
-	if _, ok := c.sess.(ScramAuthenticator); ok {
-		if len(channelBindings(c.peer.TLS)) > 0 {
-			list = append(list, mechScramPlus)
+	for _, name := range c.cfg.Mechanisms {
+		if c.can(name) && (name != sasl.Scram || c.cfg.HideScram == nil || !c.cfg.HideScram()) {
+			list = append(list, name)
 		}
-		list = append(list, mechScram)
-	}
-	if _, ok := c.sess.(Authenticator); ok {
-		list = append(list, sasl.Plain, sasl.Login)
 	}
 	return list
+}
+
+// can reports whether a mechanism that is configured works on this connection.
+func (c *conn) can(name string) bool {
+	_, plain := c.sess.(Authenticator)
+	_, scram := c.sess.(ScramAuthenticator)
+	switch name {
+	case sasl.Scram:
+		return scram
+	case sasl.ScramPlus:
+		return scram && sasl.CanBind(c.peer.TLS)
+	}
+	return plain
 }
 
 // canAuth answers where AUTH is out of the question.
@@ -74,7 +79,8 @@ func (c *conn) auth(arg []byte) {
 		return
 	}
 	c.peer.Mechanism = strings.ToUpper(string(name))
-	mech, user := c.mechanism(c.peer.Mechanism)
+	user := new(string)
+	mech := c.mechanism(c.peer.Mechanism, user)
 	if mech == nil {
 		c.fail(504, "5.5.4", "Mechanism not available")
 		return
@@ -104,22 +110,49 @@ func (c *conn) authLegacy(arg []byte) {
 	c.finishAuth(c.authenticate(user, secret), user)
 }
 
-// mechanism returns the server's side of an exchange, and where the name of the
-// user will be after it went well.
-func (c *conn) mechanism(name string) (sasl.Server, *string) {
-	if !slices.Contains(c.mechanisms(), name) {
+// mechanism returns the server's side of an exchange, which leaves the name of the
+// user. What is hidden only is there all the same: clients that know of it use it.
+func (c *conn) mechanism(name string, user *string) sasl.Server {
+	if !slices.Contains(c.cfg.Mechanisms, name) || !c.can(name) {
+		return nil
+	}
+	on := sasl.Channel{TLS: c.peer.TLS, Plus: slices.Contains(c.cfg.Mechanisms, sasl.ScramPlus) && c.can(sasl.ScramPlus)}
+	return sasl.NewServer(name, on, sasl.Checks{
+		Password:  func(name, secret string) error { *user = name; return c.authenticate(name, secret) },
+		Same:      c.sameAccount,
+		Keys:      func(name string) (*sasl.Keys, error) { *user = name; return c.scramKeys(name) },
+		Nobody:    func(name string) *sasl.Keys { return sasl.Decoy(c.srv.secret, name, c.cfg.ScramIterations) },
+		Disproven: c.disproven,
+	})
+}
+
+// sameAccount asks the Session.
+func (c *conn) sameAccount(one, other string) bool {
+	s, ok := c.sess.(AccountMatcher)
+	if !ok {
+		return false
+	}
+	ctx, cancel := c.call()
+	defer cancel()
+	return s.SameAccount(ctx, one, other)
+}
+
+// scramKeys asks the Session; nil for who is not there.
+func (c *conn) scramKeys(user string) (*sasl.Keys, error) {
+	ctx, cancel := c.call()
+	defer cancel()
+	keys, err := c.sess.(ScramAuthenticator).ScramKeys(ctx, user)
+	if errors.Is(err, ErrCredentials) {
 		return nil, nil
 	}
-	user := new(string)
-	switch name {
-	case sasl.Plain:
-		return &plainServer{c.authenticate, user}, user
-	case sasl.Login:
-		return &loginServer{authenticate: c.authenticate, user: user}, user
-	}
-	s := c.scramServer(user)
-	s.plus = name == mechScramPlus
-	return s, user
+	return keys, err
+}
+
+// disproven asks the Session about a proof that did not fit.
+func (c *conn) disproven(user string, told *sasl.Keys) error {
+	ctx, cancel := c.call()
+	defer cancel()
+	return c.sess.(ScramAuthenticator).Disproven(ctx, user, told)
 }
 
 // exchange runs the mechanism to its end. A nil error means that the client is
@@ -127,11 +160,8 @@ func (c *conn) mechanism(name string) (sasl.Server, *string) {
 func (c *conn) exchange(mech sasl.Server, response []byte) error {
 	for range maxAuthSteps {
 		challenge, done, err := mech.Next(response)
-		if err != nil {
-			return err
-		}
-		if done && challenge == nil {
-			return nil
+		if err != nil || done {
+			return saslError(err)
 		}
 		c.put("334 ")
 		c.out = base64.StdEncoding.AppendEncode(c.out, challenge)
@@ -149,11 +179,19 @@ func (c *conn) exchange(mech sasl.Server, response []byte) error {
 		if response, err = decodeResponse(line, false); err != nil {
 			return err
 		}
-		if done {
-			return nil
-		}
 	}
 	return errAuthSyntax
+}
+
+// saslError puts what a mechanism says itself into the words of SMTP.
+func saslError(err error) error {
+	switch {
+	case errors.Is(err, sasl.ErrMalformed):
+		return errAuthSyntax
+	case errors.As(err, new(*sasl.Refusal)):
+		return ErrCredentials
+	}
+	return err
 }
 
 // decodeResponse: in an initial response "=" stands for nothing at all.
@@ -235,52 +273,4 @@ func (c *conn) failedAuth(user string, why error) {
 	case <-t.C:
 	case <-c.ctx.Done():
 	}
-}
-
-type check func(user, secret string) error
-
-// plainServer: RFC 4616.
-type plainServer struct {
-	authenticate check
-	user         *string
-}
-
-// Next takes authorization id, user and password, parted by NUL.
-func (s *plainServer) Next(response []byte) ([]byte, bool, error) {
-	if response == nil {
-		return []byte{}, false, nil
-	}
-	parts := bytes.Split(response, []byte{0})
-	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
-		return nil, true, errAuthSyntax
-	}
-	id, user := string(parts[0]), string(parts[1])
-	*s.user = user
-	if id != "" && !strings.EqualFold(id, user) {
-		return nil, true, ErrCredentials // nobody may act for others
-	}
-	return nil, true, s.authenticate(user, string(parts[2]))
-}
-
-// loginServer is the LOGIN that was never more than a draft.
-type loginServer struct {
-	authenticate check
-	user         *string
-	asked        int
-}
-
-// Next takes the user, then the password.
-func (s *loginServer) Next(response []byte) ([]byte, bool, error) {
-	switch {
-	case response == nil && s.asked == 0:
-		s.asked = 1
-		return []byte("Username:"), false, nil
-	case *s.user == "":
-		if len(response) == 0 {
-			return nil, true, errAuthSyntax
-		}
-		*s.user = string(response)
-		return []byte("Password:"), false, nil
-	}
-	return nil, true, s.authenticate(*s.user, string(response))
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-sasl"
+	"relay/smtp/sasl"
 )
 
 // ClientOptions say how a Client behaves.

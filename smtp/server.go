@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"relay/smtp/sasl"
 )
 
 // Extension is a set of SMTP extensions.
@@ -88,6 +90,12 @@ type ServerConfig struct {
 	// from the client's network, from half a second to eight, and halves with
 	// each quiet minute; loopback addresses are exempt.
 	AuthDelay func(from netip.Addr, why error) time.Duration
+	// Mechanisms are those of AUTH, in the order in which they are announced. Nil:
+	// sasl.Defaults.
+	Mechanisms []string
+	// HideScram says that SCRAM-SHA-256 is not to be announced now, because some
+	// accounts can not use it. Who asks for it gets it. Nil: it is announced.
+	HideScram func() bool
 	// ScramIterations is the count told to users that do not exist; it should
 	// be the one of those that do. 0: 4096.
 	ScramIterations int
@@ -186,6 +194,9 @@ func (cfg *ServerConfig) fill() {
 	}
 	if cfg.MaxRecipients <= 0 {
 		cfg.MaxRecipients = 1000
+	}
+	if cfg.Mechanisms == nil {
+		cfg.Mechanisms = sasl.Defaults()
 	}
 	if cfg.MaxErrors <= 0 {
 		cfg.MaxErrors = 10

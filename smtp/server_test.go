@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"relay/smtp/sasl"
 	"relay/smtp/wiretest"
 )
 
@@ -160,15 +161,15 @@ func (s fullSession) Authenticate(_ context.Context, user, secret string) error 
 	return nil
 }
 
-func (s fullSession) ScramKeys(_ context.Context, user string) (*ScramKeys, error) {
+func (s fullSession) ScramKeys(_ context.Context, user string) (*sasl.Keys, error) {
 	if user != "ann" {
 		return nil, nil
 	}
-	return NewScramKeys("secret", []byte("salty"), 4096)
+	return sasl.NewKeys("secret", []byte("salty"), 4096)
 }
 
 // Disproven takes "eve" for somebody whose keys are not known for sure.
-func (s fullSession) Disproven(_ context.Context, user string, told *ScramKeys) error {
+func (s fullSession) Disproven(_ context.Context, user string, told *sasl.Keys) error {
 	switch {
 	case user == "eve":
 		return errors.New("no directory")

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"relay/smtp/sasl"
 )
 
 // Peer is the client of one connection. The server keeps its fields current, on
@@ -85,16 +87,22 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, user, secret string) error
 }
 
+// AccountMatcher is a Session that knows when two names are of one account: a
+// client may name itself in one spelling and log in by another.
+type AccountMatcher interface {
+	SameAccount(ctx context.Context, one, other string) bool
+}
+
 // ScramAuthenticator is a Session that offers AUTH SCRAM-SHA-256, and with TLS
-// SCRAM-SHA-256-PLUS. Nil keys or ErrCredentials mean that there is no such
+// SCRAM-SHA-256-PLUS where that is listed. Nil keys or ErrCredentials mean that there is no such
 // user, or none who may log in; the client cannot tell that from a wrong
 // password.
 type ScramAuthenticator interface {
-	ScramKeys(ctx context.Context, user string) (*ScramKeys, error)
+	ScramKeys(ctx context.Context, user string) (*sasl.Keys, error)
 	// Disproven hears of a proof that does not fit the keys that were told. It
 	// returns what the client is to be told, as Authenticate does: ErrCredentials,
 	// or why that is not certain.
-	Disproven(ctx context.Context, user string, told *ScramKeys) error
+	Disproven(ctx context.Context, user string, told *sasl.Keys) error
 }
 
 // Member is a mailbox in the answer to VRFY or EXPN.

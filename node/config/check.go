@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relay/smtp/sasl"
 )
 
 // derive fills in what follows from other keys.
@@ -113,6 +115,7 @@ func (c *Config) checkListeners(r *report) {
 		if l.GreetPause < 0 || l.GreetPause > Duration(maxGreetPause) {
 			r.add(key+".greet_pause", "%v is not between 0s and %v", l.GreetPause, maxGreetPause)
 		}
+		checkMechanisms(r, key, l.SASLMechanisms)
 	}
 	for i, l := range c.POP3 {
 		key := fmt.Sprintf("pop3[%d]", i)
@@ -121,11 +124,19 @@ func (c *Config) checkListeners(r *report) {
 		for j, name := range l.Without {
 			oneOf(r, fmt.Sprintf("%s.without[%d]", key, j), name, POP3Extensions()...)
 		}
+		checkMechanisms(r, key, l.SASLMechanisms)
 	}
 	for i, l := range c.POP2 {
 		checkListen(r, fmt.Sprintf("pop2[%d].listen", i), l.Listen)
 	}
 	c.checkFolders(r)
+}
+
+func checkMechanisms(r *report, key string, names []string) {
+	for i, name := range names {
+		upper, _ := sasl.Parse(name)
+		oneOf(r, fmt.Sprintf("%s.sasl_mechanisms[%d]", key, i), upper, sasl.Names()...)
+	}
 }
 
 func (c *Config) checkFolders(r *report) {

@@ -117,6 +117,10 @@ type SMTP struct {
 	// BounceUnknown accepts unknown recipients from authenticated senders and
 	// bounces them, instead of refusing them. Default: false.
 	BounceUnknown bool `toml:"bounce_unknown"`
+	// SASLMechanisms are what AUTH offers, in this order: PLAIN, LOGIN,
+	// SCRAM-SHA-256, SCRAM-SHA-256-PLUS. Default: the first three, of them
+	// SCRAM-SHA-256 only while every account can use it.
+	SASLMechanisms []string `toml:"sasl_mechanisms"`
 }
 
 // POP3 is one POP3 listener.
@@ -135,6 +139,10 @@ type POP3 struct {
 	XLOG bool `toml:"xlog"`
 	// Without switches extensions off: of POP3Extensions. Default: none.
 	Without []string `toml:"without"`
+	// SASLMechanisms are what AUTH offers, in this order: PLAIN, LOGIN,
+	// SCRAM-SHA-256, SCRAM-SHA-256-PLUS. Default: the first three, of them
+	// SCRAM-SHA-256 only while every account can use it.
+	SASLMechanisms []string `toml:"sasl_mechanisms"`
 }
 
 // POP3Extensions names what Without may switch off.

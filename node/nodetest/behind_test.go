@@ -13,6 +13,7 @@ import (
 	"relay/node/admin"
 	"relay/node/config"
 	"relay/pop3"
+	"relay/smtp/sasl"
 )
 
 // lagging starts a cluster in which one follower can fall behind for a while, and
@@ -78,7 +79,7 @@ func asks(t *testing.T, ctx context.Context, m *Member, name string) map[string]
 			one, err := pop3.NewClient(ctx, conn)
 			require.NoError(t, err)
 			defer one.Close()
-			if err := one.Auth(ctx, pop3.NewSCRAMClient(name, "secret", nil)); err != nil {
+			if err := one.Auth(ctx, sasl.NewScramClient(name, "secret", nil)); err != nil {
 				return err.Error()
 			}
 			return "2 by SCRAM"

@@ -20,6 +20,7 @@ import (
 	"relay/node/config"
 	"relay/node/nodetest"
 	"relay/pop3"
+	"relay/smtp/sasl"
 )
 
 // TestScramOnEveryNode logs in by SCRAM with a password that was set on one
@@ -34,8 +35,8 @@ func TestScramOnEveryNode(t *testing.T) {
 		require.NoError(t, err)
 		one, err := pop3.NewClient(ctx, conn)
 		require.NoError(t, err)
-		require.Error(t, one.Auth(ctx, pop3.NewSCRAMClient("alice", "wrong", nil)))
-		require.NoError(t, one.Auth(ctx, pop3.NewSCRAMClient("alice", "secret", nil)))
+		require.Error(t, one.Auth(ctx, sasl.NewScramClient("alice", "wrong", nil)))
+		require.NoError(t, one.Auth(ctx, sasl.NewScramClient("alice", "secret", nil)))
 		require.NoError(t, one.Quit(ctx))
 	}
 }

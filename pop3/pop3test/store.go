@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"relay/pop3"
+	"relay/smtp/sasl"
 )
 
 // ErrBroken is what a Store returns where it was told to fail.
@@ -164,14 +165,14 @@ func (s *Store) LoginDigest(_ context.Context, _ *pop3.Peer, user, stamp, digest
 }
 
 // Verifier implements pop3.SCRAM.
-func (s *Store) Verifier(_ context.Context, _ *pop3.Peer, user string) (pop3.Verifier, error) {
+func (s *Store) Verifier(_ context.Context, _ *pop3.Peer, user string) (*sasl.Keys, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.find(user)
 	if a == nil {
-		return pop3.Verifier{}, pop3.ErrAuth
+		return nil, pop3.ErrAuth
 	}
-	return pop3.MakeVerifier(a.secret, []byte("salt of "+user), 4096)
+	return sasl.NewKeys(a.secret, []byte("salt of "+user), 4096)
 }
 
 // Proven implements pop3.SCRAM.
@@ -180,7 +181,7 @@ func (s *Store) Proven(_ context.Context, _ *pop3.Peer, user string) (pop3.Maild
 }
 
 // Disproven implements pop3.SCRAM.
-func (s *Store) Disproven(_ context.Context, _ *pop3.Peer, user string, _ pop3.Verifier) error {
+func (s *Store) Disproven(_ context.Context, _ *pop3.Peer, user string, _ *sasl.Keys) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.find(user)

@@ -40,3 +40,10 @@ func parses(t *testing.T, file []byte, env map[string]string) *config.Config {
 	require.Empty(t, problems)
 	return c
 }
+
+// Without netlink a node cannot learn its addresses, and mail by MX waits.
+func TestUnitAllowsWhatTheProgramNeeds(t *testing.T) {
+	unit, err := os.ReadFile("systemd/relay.service")
+	require.NoError(t, err)
+	require.Regexp(t, `(?m)^RestrictAddressFamilies=.*\bAF_NETLINK\b`, string(unit))
+}

@@ -322,9 +322,14 @@ func newAgent(d config.Delivery, hostname string, routes *outbound, log *zap.Log
 	case config.DeliveryTLSRequired:
 		policy = remote.Required
 	}
+	sessions := d.MXSessionLimit
+	if sessions == 0 {
+		sessions = -1 // no limit
+	}
 	return remote.New(remote.Config{
 		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
 		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: routes.replica.Now}, Sources: d.SourceAddresses, Log: log.Named("remote"),
+		LoopbackHops: d.LoopbackHops, Sessions: sessions,
 	})
 }

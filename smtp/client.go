@@ -17,9 +17,10 @@ import (
 
 // ClientOptions say how a Client behaves.
 type ClientOptions struct {
-	Hostname string // for EHLO; required
-	LMTP     bool   // RFC 2033: LHLO, and a reply for each recipient after the data
-	Chunking bool   // prefer BDAT over DATA where the server has it
+	Hostname string   // for EHLO; required
+	LMTP     bool     // RFC 2033: LHLO, and a reply for each recipient after the data
+	Chunking bool     // prefer BDAT over DATA where the server has it
+	Without  []string // extensions that count as not announced, in any case of letters
 	// Now is the time that DeliverBy.Until is compared with; nil: time.Now.
 	Now func() time.Time
 
@@ -53,12 +54,14 @@ func NewBuffers() *Buffers {
 type Client struct {
 	opt  ClientOptions
 	conn net.Conn
+	wire *wire // below conn; nil: it cannot be asked what has arrived
 	in   input
 	out  []byte
 	ext  map[string]string
 	tls  *tls.ConnectionState
 	user bool // AUTH went well
 	err  error
+	fate []fate // of the recipients of the last Send
 }
 
 // ErrProtocol is wrapped where the other side does not speak SMTP.
@@ -68,7 +71,8 @@ const ErrProtocol = constError("smtp: protocol error")
 // that is refused. conn is closed when NewClient fails; a refusal is a *Reply.
 func NewClient(ctx context.Context, conn net.Conn, o ClientOptions) (*Client, error) {
 	o.fill()
-	c := &Client{opt: o, conn: conn}
+	conn = Wire(conn)
+	c := &Client{opt: o, conn: conn, wire: wireOf(conn)}
 	c.in.init(&o.Buffers.pool)
 	c.setTLS()
 	err := c.greet(ctx)
@@ -153,6 +157,9 @@ func (c *Client) hello(ctx context.Context) error {
 	c.ext = nil
 	if r.Code == 250 {
 		c.ext = extensions(r.Text)
+		for _, name := range c.opt.Without {
+			delete(c.ext, strings.ToUpper(name))
+		}
 		return nil
 	}
 	if r.Code < 500 || c.opt.LMTP {
@@ -218,8 +225,9 @@ func (c *Client) TLS() (tls.ConnectionState, bool) {
 }
 
 // StartTLS asks for TLS, does the handshake, and says EHLO again. A *Reply means
-// that the server refused and the connection goes on in clear; after any other
-// error it is of no use.
+// that the server refused STARTTLS and the connection goes on in clear; after any
+// other error it is of no use. ErrHello is wrapped where TLS is on and the server
+// refused to be greeted inside it.
 func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	if err := c.usable(); err != nil {
 		return err
@@ -251,8 +259,16 @@ func (c *Client) StartTLS(ctx context.Context, config *tls.Config) error {
 	c.conn = conn
 	c.setTLS()
 	defer c.watch(ctx)()
-	return c.hello(ctx)
+	err = c.hello(ctx)
+	if r, ok := errors.AsType[*Reply](err); ok {
+		return c.broken(fmt.Errorf("%w: %s", ErrHello, r.Error()))
+	}
+	return err
 }
+
+// ErrHello is wrapped by the error of StartTLS where the handshake went well and
+// the greeting inside it was refused.
+const ErrHello = constError("smtp: EHLO was refused inside TLS")
 
 // Auth logs in. A *Reply means that the server refused; the connection goes on.
 func (c *Client) Auth(ctx context.Context, mech sasl.Client) error {
@@ -373,10 +389,14 @@ func (c *Client) deadline(ctx context.Context, wait time.Duration) error {
 	return context.Cause(ctx)
 }
 
-// flush sends what has been collected.
+// flush sends what has been collected. It is called where every command has its
+// reply.
 func (c *Client) flush(ctx context.Context, wait time.Duration) error {
 	if err := c.deadline(ctx, wait); err != nil {
 		return c.broken(err)
+	}
+	if err := c.quiet(ctx); err != nil {
+		return err
 	}
 	_, err := c.conn.Write(c.out)
 	c.out = c.out[:0]
@@ -400,50 +420,88 @@ func (c *Client) cause(ctx context.Context, err error) error {
 const (
 	maxReplyText  = 4096 // octets kept
 	maxReplyLines = 512
-	maxReplyRead  = 2000 // octets of a line
+	maxReplyRead  = 2000     // octets kept of a line
+	maxReplySkip  = 64 << 10 // octets of a line behind those, thrown away
 )
 
-// read reads one reply.
+// read waits for a reply.
 func (c *Client) read(ctx context.Context, wait time.Duration) (*Reply, error) {
 	if err := c.deadline(ctx, wait); err != nil {
 		return nil, c.broken(err)
 	}
-	r := &Reply{}
-	var text []byte
+	return c.reply(ctx)
+}
+
+// reply reads one reply. Its last line says which code it has: where lines
+// contradict each other, that is what other clients go by.
+func (c *Client) reply(ctx context.Context) (*Reply, error) {
+	var lines []byte // but the last, parted by \n
 	for n := range maxReplyLines {
 		line, err := c.readLine(ctx)
 		if err != nil {
 			return nil, err
 		}
 		code, more, rest, ok := replyLine(line)
-		if !ok || n > 0 && code != r.Code {
+		if !ok {
 			return nil, c.broken(fmt.Errorf("%w: not a reply: %.60q", ErrProtocol, line))
 		}
-		r.Code = code
-		text = addReplyText(text, r, rest, n)
-		if !more {
-			r.Text = string(text)
-			if r.Code == 421 {
-				c.err = r // the server closes: RFC 5321 section 3.8
-			}
-			return r, nil
+		if more || n > 0 {
+			lines = append(lines, rest[:min(len(rest), max(0, maxReplyText-len(lines)))]...)
+			rest = lines
 		}
+		if more {
+			lines = append(lines, '\n')
+			continue
+		}
+		r := &Reply{Code: code}
+		r.fill(rest)
+		if r.Code == 421 && c.err == nil {
+			c.err = r // the server closes: RFC 5321 section 3.8
+		}
+		return r, nil
 	}
 	return nil, c.broken(fmt.Errorf("%w: a reply without end", ErrProtocol))
 }
 
-// readLine reads one line of a reply.
+// fill takes the text of a reply, and its enhanced code out of it.
+func (r *Reply) fill(lines []byte) {
+	text := make([]byte, 0, len(lines))
+	for n := 0; ; n++ {
+		line, rest, more := bytes.Cut(lines, []byte("\n"))
+		text = addReplyText(text, r, line, n)
+		if !more {
+			break
+		}
+		lines = rest
+	}
+	r.Text = string(text)
+}
+
+// readLine reads one line of a reply. One that is too long is cut; where its end
+// is too far away to look for, nothing more can be read from this connection.
 func (c *Client) readLine(ctx context.Context) ([]byte, error) {
+	var kept []byte // the beginning of a line that is too long
+	skipped := 0
 	for seen := 0; ; {
 		pending := c.in.pending()
 		if n := bytes.IndexByte(pending[seen:], '\n'); n >= 0 {
 			line := pending[:seen+n]
 			c.in.r += seen + n + 1
+			if kept != nil {
+				line = kept
+			}
 			return bytes.TrimSuffix(line, []byte("\r")), nil
 		}
-		seen = len(pending)
-		if seen > maxReplyRead {
-			return nil, c.broken(fmt.Errorf("%w: a reply line without end", ErrProtocol))
+		if seen = len(pending); seen > maxReplyRead {
+			if kept == nil {
+				kept = bytes.Clone(pending[:maxReplyRead])
+			}
+			skipped, seen = skipped+seen, 0
+			c.in.discard()
+		}
+		if skipped > maxReplySkip {
+			_ = c.broken(fmt.Errorf("%w: a reply line without end", ErrProtocol))
+			return kept, nil
 		}
 		n, err := c.conn.Read(c.in.room())
 		c.in.w += n
@@ -470,17 +528,17 @@ func replyLine(line []byte) (code int, more bool, text []byte, ok bool) {
 	if len(line) == 3 {
 		return code, false, nil, true
 	}
-	return code, line[3] == '-', line[4:], line[3] == '-' || line[3] == ' '
+	return code, line[3] == '-', line[4:], line[3] == '-' || line[3] == ' ' || line[3] == '\t'
 }
 
-// addReplyText adds a line's text, cleaned, without its enhanced code. The code
-// of the first line is the reply's.
+// addReplyText adds a line's text, cleaned, without its enhanced code. The first
+// one that fits the reply's code is the reply's.
 func addReplyText(text []byte, r *Reply, line []byte, n int) []byte {
 	if n > 0 {
 		text = append(text, '\n')
 	}
 	if e := enhancedCode(line, r.Code); e > 0 {
-		if n == 0 {
+		if r.Enhanced == "" {
 			r.Enhanced = string(line[:e])
 		}
 		if string(line[:e]) == r.Enhanced {

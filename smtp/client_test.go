@@ -312,7 +312,9 @@ func TestClientHostileReplies(t *testing.T) {
 		want  string // the recipient's reply begins
 		dead  bool
 	}{
-		"mixed codes":   {[][2]string{mail, {"RCPT", "250-a\r\n550 b\r\n"}}, "451 4.4.2", true},
+		"mixed codes":   {[][2]string{mail, {"RCPT", "250-2.1.5 a\r\n550 5.1.1 b\r\n"}, {"RSET", "250 ok\r\n"}}, "550 5.1.1 2.1.5 a b", false},
+		"a tab":         {[][2]string{mail, {"RCPT", "550\tno\tuser\r\n"}, {"RSET", "250\tok\r\n"}}, "550 no user", false},
+		"a long line":   {[][2]string{mail, {"RCPT", "550 " + strings.Repeat("x", 5000) + "\r\n"}, {"RSET", "250 ok\r\n"}}, "550 xxxxx", false},
 		"garbage":       {[][2]string{mail, {"RCPT", "\x00\x01\x02\xff\r\n"}}, "451 4.4.2", true},
 		"code 999":      {[][2]string{mail, {"RCPT", "999 what\r\n"}}, "451 4.4.2", true},
 		"3xx":           {[][2]string{mail, {"RCPT", "354 what\r\n"}, {"RSET", "250 ok\r\n"}}, "451 4.5.0 unexpected reply 354 what", false},

@@ -30,9 +30,43 @@ type Rcpt struct {
 // and before it was answered (RFC 5321 section 4.5.3.2.6, RFC 1047).
 const ErrMaybeSent = constError("smtp: no answer to the end of the message")
 
+// Stage says which command a reply answered.
+type Stage uint8
+
+// The stages of a transaction.
+const (
+	StageNone Stage = iota // none: it is our own word
+	StageMail
+	StageRcpt
+	StageData
+	StageEnd // the end of the message, or a chunk of it
+)
+
+// fate is what became of one recipient.
+type fate struct {
+	stage    Stage
+	accepted bool // RCPT went well
+}
+
+// Fate tells which command the reply to the i-th recipient of the last Send
+// answered, and whether the server had taken the recipient before that.
+func (c *Client) Fate(i int) (stage Stage, accepted bool) {
+	return c.fate[i].stage, c.fate[i].accepted
+}
+
+// ErrStalled is wrapped by the error of Send where the connection failed, or the
+// time was up, while several commands waited for their replies. A server that
+// cannot do with PIPELINING what it announces fails like that.
+const ErrStalled = constError("smtp: pipelined commands were not answered")
+
 // Send hands a message over. It returns one Reply for each recipient, in their
 // order, never nil. The error is not nil exactly if the connection is of no use
 // afterwards; recipients whose fate had not been told by then have a 4xx reply.
+//
+// Each reply is matched to its command. Where the server says something that no
+// command accounts for, before the end of the message goes out or right behind
+// the last reply, none of its replies is believed: they could belong to other
+// commands. The connection ends, with ErrStray.
 //
 // What the server lacks for this message is found before anything is sent, and
 // gives 5xx replies of our own. body is read to its end; it needs no particular
@@ -41,6 +75,7 @@ const ErrMaybeSent = constError("smtp: no answer to the end of the message")
 // the message goes out, and only then; its error cuts the connection, too.
 func (c *Client) Send(ctx context.Context, e *Envelope, body io.Reader, beforeDot func() error) ([]*Reply, error) {
 	t := &transaction{Client: c, ctx: ctx, env: e, replies: make([]*Reply, len(e.To)), beforeDot: beforeDot}
+	t.fate = append(t.fate[:0], make([]fate, len(e.To))...)
 	if err := c.usable(); err != nil {
 		return t.end(err)
 	}
@@ -135,10 +170,36 @@ func (t *transaction) all(r *Reply) {
 	}
 }
 
+// give is all for a reply that came over the wire.
+func (t *transaction) give(r *Reply, s Stage) {
+	for i, have := range t.replies {
+		if have == nil {
+			t.replies[i], t.fate[i].stage = r, s
+		}
+	}
+}
+
+// distrust takes back what the server said: it may have meant other commands.
+func (t *transaction) distrust(err error) {
+	for i := range t.replies {
+		f := &t.fate[i]
+		switch {
+		case f.accepted && t.ended:
+			t.replies[i] = &Reply{451, "4.4.2", "the reply to the message is in doubt", fmt.Errorf("%w: %w", ErrMaybeSent, err)}
+		case f.accepted || f.stage != StageNone:
+			t.replies[i] = &Reply{451, "4.5.0", "the next hop gave more replies than it was asked for", err}
+		}
+		f.stage = StageNone
+	}
+}
+
 // end makes the result of Send.
 func (t *transaction) end(err error) ([]*Reply, error) {
 	if err == nil {
 		err = t.usable()
+	}
+	if errors.Is(err, ErrStray) {
+		t.distrust(err)
 	}
 	switch r, last := errors.AsType[*Reply](t.err); {
 	case err == nil:
@@ -184,7 +245,9 @@ func (t *transaction) run(body io.Reader) error {
 	var err error
 	var ready bool // the server waits for the message
 	if pipelining {
-		ready, err = t.envelopePipelined(bdat)
+		if ready, err = t.envelopePipelined(bdat); err != nil && t.ctx.Err() == nil && !errors.Is(err, ErrStray) {
+			err = fmt.Errorf("%w: %w", ErrStalled, err)
+		}
 	} else {
 		ready, err = t.envelopeStepwise(bdat)
 	}
@@ -202,7 +265,8 @@ func (t *transaction) run(body io.Reader) error {
 
 // envelopePipelined sends the whole envelope in one go (RFC 2920). For DATA that
 // includes the command: a server that says 354 without a recipient gets an empty
-// message, which reaches nobody.
+// message, which reaches nobody. A chunk waits until all recipients are answered:
+// unlike DATA it has no reply of its own kind that would show a shift.
 func (t *transaction) envelopePipelined(bdat bool) (ready bool, err error) {
 	var asked []int
 	for i := range t.env.To {
@@ -266,10 +330,11 @@ func (t *transaction) rcptReplies(group []int, mail *Reply) error {
 func (t *transaction) take(i int, mail, rcpt *Reply) {
 	switch {
 	case !mail.Positive():
-		t.replies[i] = unexpected(mail)
+		t.replies[i], t.fate[i].stage = unexpected(mail), StageMail
 	case !rcpt.Positive():
-		t.replies[i] = unexpected(rcpt)
+		t.replies[i], t.fate[i].stage = unexpected(rcpt), StageRcpt
 	default:
+		t.fate[i].accepted = true
 		t.accepted = append(t.accepted, i)
 	}
 }
@@ -283,11 +348,21 @@ func (t *transaction) dataReply() (ready bool, err error) {
 	case r.Code == 354 && len(t.accepted) > 0:
 		return true, nil
 	case r.Code == 354: // RFC 2920 section 3.1
-		_, err := t.ask(t.ctx, t.opt.EndTimeout, ".")
+		if r, err = t.ask(t.ctx, t.opt.EndTimeout, "."); err == nil && t.err == nil {
+			err = t.quiet(t.ctx)
+		}
 		return false, err
+	case r.Code < 400:
+		return false, t.outOfStep("DATA", r)
 	}
-	t.all(unexpected(r))
+	t.give(unexpected(r), StageData)
 	return false, t.abandon()
+}
+
+// outOfStep ends the connection after a reply that cannot be the one to its
+// command.
+func (t *transaction) outOfStep(verb string, r *Reply) error {
+	return t.broken(fmt.Errorf("%w: %s was answered %.60q", ErrStray, verb, r.Error()))
 }
 
 // envelopeStepwise waits for each answer, as a server without PIPELINING needs.
@@ -298,8 +373,8 @@ func (t *transaction) envelopeStepwise(bdat bool) (ready bool, err error) {
 		return false, err
 	}
 	if !mail.Positive() {
-		t.all(unexpected(mail))
-		return false, nil
+		t.give(unexpected(mail), StageMail)
+		return false, t.settled()
 	}
 	for i := range t.env.To {
 		if t.replies[i] != nil {
@@ -335,12 +410,41 @@ func (t *transaction) step(wait time.Duration) (*Reply, error) {
 	return t.read(t.ctx, wait)
 }
 
-// abandon resets the server after a transaction that came to nothing.
+// abandon resets the server after a transaction that came to nothing. The reply
+// shows whether the server is in step: a no to RSET is most likely the answer to
+// a command before it, and the refusal of a recipient then, too.
 func (t *transaction) abandon() error {
 	if t.err != nil {
 		return nil
 	}
-	return t.reset(t.ctx)
+	r, err := t.ask(t.ctx, t.opt.MailTimeout, "RSET")
+	switch {
+	case err != nil || t.err != nil:
+		return err
+	case r.Positive():
+		return t.settled()
+	case t.refusesAll():
+		return t.broken(unexpected(r))
+	}
+	return t.outOfStep("RSET", r)
+}
+
+// refusesAll: MAIL was refused. A server that says no to everything says so in
+// any order.
+func (t *transaction) refusesAll() bool {
+	return !slices.ContainsFunc(t.fate, func(f fate) bool { return f.stage > StageMail })
+}
+
+// settled looks for replies behind the last one before any of them is believed.
+func (t *transaction) settled() error {
+	if t.err != nil {
+		return nil
+	}
+	err := t.quiet(t.ctx)
+	if errors.Is(err, ErrStray) {
+		return err
+	}
+	return nil // that it has hung up is known the next time
 }
 
 func (t *transaction) mailCommand(b []byte) []byte {
@@ -465,11 +569,24 @@ func (t *transaction) finish(block []byte) error {
 	if err := context.Cause(t.ctx); err != nil {
 		return t.cut(err) // a write may go through although the time is up
 	}
+	if err := t.quiet(t.ctx); err != nil {
+		return t.unasked(err)
+	}
 	t.ended = true
 	if err := t.write(block); err != nil {
 		return t.early(err)
 	}
 	return t.verdict()
+}
+
+// unasked ends a transaction in which the server spoke before the message was
+// sent to its end.
+func (t *transaction) unasked(err error) error {
+	if r, ok := errors.AsType[*Reply](err); ok { // a goodbye
+		t.all(r)
+		return err
+	}
+	return t.cut(err)
 }
 
 // cut ends the connection without ending the message.
@@ -492,7 +609,7 @@ func (t *transaction) early(cause error) error {
 	cause = t.cause(t.ctx, cause)
 	if t.ctx.Err() == nil && t.err == nil {
 		if r, err := t.read(t.ctx, 2*time.Second); err == nil && r.Code >= 400 {
-			t.all(r)
+			t.give(r, StageEnd)
 		}
 	}
 	return t.broken(cause)
@@ -502,21 +619,48 @@ func (t *transaction) early(cause error) error {
 func (t *transaction) verdict() error {
 	for n, i := range t.accepted {
 		r, err := t.read(t.ctx, t.opt.EndTimeout)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case r.Code/100 == 3:
+			return t.outOfStep("the end of the message", r)
 		}
-		if !r.Positive() {
-			r = unexpected(r)
-		}
-		t.replies[i] = r
 		if !t.opt.LMTP {
 			for _, i := range t.accepted[n:] {
-				t.replies[i] = r
+				t.replies[i], t.fate[i].stage = r, StageEnd
 			}
-			return nil
+			break
 		}
+		t.replies[i], t.fate[i].stage = r, StageEnd
 	}
-	return nil
+	return t.confirm()
+}
+
+// confirm looks for replies behind the last one, before that is believed. A
+// server that says the same twice, yes or no, has said it whichever of the
+// replies was the one to the message; more is not known, and which of them is one
+// to come cannot be told either: the connection ends.
+func (t *transaction) confirm() error {
+	last := t.replies[t.accepted[len(t.accepted)-1]]
+	more, whole := t.surplus(t.ctx)
+	if len(more) == 0 && whole || len(more) == 1 && whole && more[0].Code == 421 {
+		return nil
+	}
+	same := whole && !t.opt.LMTP
+	for _, r := range more {
+		same = same && r.Code/100 == last.Code/100
+	}
+	err := fmt.Errorf("%w: behind the reply to the message", ErrStray)
+	if same || whole && t.allYes(more) {
+		err = fmt.Errorf("%w: the reply to the message came twice", ErrProtocol)
+	}
+	return t.broken(err)
+}
+
+// allYes: every reply to the message, and what came behind them, is a yes.
+func (t *transaction) allYes(more []*Reply) bool {
+	no := func(r *Reply) bool { return !r.Positive() }
+	return !slices.ContainsFunc(more, no) && !slices.ContainsFunc(t.accepted, func(i int) bool { return no(t.replies[i]) })
 }
 
 // sendChunks sends the message as BDAT chunks (RFC 3030). Where the server can
@@ -533,20 +677,25 @@ func (t *transaction) sendChunks(body io.Reader, pipelining bool) error {
 		chunk := t.chunk(head, n, last)
 		if last {
 			// Answers for chunks must be in before the point of no return.
-			if failed, err := t.chunkReplies(unanswered); failed || err != nil {
+			if failed, err := t.chunkReplies(unanswered, 0); failed || err != nil {
 				return err
 			}
 			return t.finish(chunk)
+		}
+		if unanswered == 0 {
+			if err := t.quiet(t.ctx); err != nil {
+				return t.unasked(err)
+			}
 		}
 		if err := t.write(chunk); err != nil {
 			return t.early(err)
 		}
 		unanswered++
 		if !pipelining || unanswered > 4 {
-			if failed, err := t.chunkReplies(1); failed || err != nil {
+			unanswered--
+			if failed, err := t.chunkReplies(1, unanswered); failed || err != nil {
 				return err
 			}
-			unanswered--
 		}
 	}
 }
@@ -563,22 +712,27 @@ func (t *transaction) chunk(head, n int, last bool) []byte {
 	return t.large[head-len(line) : head+n]
 }
 
-// chunkReplies reads answers to chunks. One that fails fails the message.
-func (t *transaction) chunkReplies(n int) (failed bool, err error) {
-	for range n {
+// chunkReplies reads n answers to chunks. One that fails fails the message; it is
+// believed once the others have come, more of them, and nothing else.
+func (t *transaction) chunkReplies(n, more int) (failed bool, err error) {
+	var no *Reply
+	for ; n > 0; n-- {
 		r, err := t.read(t.ctx, t.opt.BlockTimeout)
-		if err != nil {
+		if err != nil || t.err != nil {
 			return true, err
 		}
-		if !r.Positive() {
-			t.all(unexpected(r))
-			failed = true
+		if !r.Positive() && no == nil {
+			no = unexpected(r)
+			n, more = n+more, 0
 		}
 	}
-	if failed {
-		// Other answers may be under way: a fresh connection is simpler than
-		// counting them.
-		return true, t.broken(fmt.Errorf("smtp: chunk refused: %w", ErrProtocol))
+	if no == nil {
+		return false, nil
 	}
-	return false, nil
+	t.give(no, StageEnd)
+	if err := t.settled(); err != nil {
+		return true, err
+	}
+	// What the server thinks of the rest is not worth finding out.
+	return true, t.broken(fmt.Errorf("smtp: chunk refused: %w", ErrProtocol))
 }

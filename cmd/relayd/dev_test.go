@@ -48,6 +48,7 @@ func TestDevConfigurations(t *testing.T) {
 		require.Equal(t, "dev", c.Admin.Token)
 		require.Equal(t, p.addr(node, portCluster), c.Cluster.Advertise)
 		require.NoError(t, onlyLoopback(p.config(node)))
+		require.True(t, c.Delivery.LoopbackHops)
 		for _, l := range c.POP3 {
 			require.Equal(t, config.NewPOP3().UIDBeyondSnapshot, l.UIDBeyondSnapshot, "a trial is of what everybody gets")
 		}

@@ -151,7 +151,7 @@ func TestPostfixByMX(t *testing.T) {
 	d.settings(map[string]any{"retry_first_seconds": 2})
 	d.Stop()
 	for node := 1; node <= 3; node++ {
-		d.configure(node, `dns_servers = ["`+zone.Addr+`"]`, `port = `+port)
+		d.configure(node, `dns_servers = ["`+zone.Addr+`"]`, `port = `+port, `loopback_hops = true`)
 	}
 	d.Restart()
 

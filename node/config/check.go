@@ -275,6 +275,7 @@ func (c *Config) checkDelivery(r *report) {
 	between(r, "delivery.per_destination", d.PerDestination, 1, 100000)
 	between(r, "delivery.messages_per_connection", d.MessagesPerConnection, 1, 100000)
 	between(r, "delivery.port", d.Port, 1, 65535)
+	between(r, "delivery.mx_session_limit", d.MXSessionLimit, 0, 100)
 	least(r, "delivery.connect_timeout", d.ConnectTimeout, "100ms")
 	oneOf(r, "delivery.tls", string(d.TLS), string(DeliveryTLSOff), string(DeliveryTLSOpportunistic), string(DeliveryTLSRequired))
 	if !validHost(d.Helo) && validHost(c.Node.Hostname) {

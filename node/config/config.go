@@ -384,6 +384,12 @@ type Delivery struct {
 	DNSServers []string `toml:"dns_servers"`
 	// Port of the next hop where the route names none; for tests. Default: 25.
 	Port int `toml:"port"`
+	// LoopbackHops lets MX hosts and address literals lead to loopback addresses;
+	// for tests whose DNS points there. Default: false, only a route may.
+	LoopbackHops bool `toml:"loopback_hops"`
+	// MXSessionLimit is with how many hosts one attempt may begin a transaction;
+	// hosts that cannot be reached do not count. Default: 2; 0: no limit.
+	MXSessionLimit int `toml:"mx_session_limit"`
 	// SourceAddresses are used in turn. Default: the system's choice.
 	SourceAddresses []netip.Addr `toml:"source_addresses"`
 	// RetryFirst, RetryMax and Expire override the replicated retry policy on
@@ -451,6 +457,7 @@ func New() *Config {
 			MessagesPerConnection: 100,
 			Chunking:              true,
 			TLS:                   DeliveryTLSOpportunistic,
+			MXSessionLimit:        2,
 			ConnectTimeout:        Duration(30 * time.Second),
 			Port:                  25,
 		},

@@ -121,7 +121,7 @@ func (c *Cluster) member(i int, dir string) *Member {
 	conf.Admin.Token = "test"
 	conf.TLS.Cert, conf.TLS.Key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writeCertificate(c.t, conf.TLS.Cert, conf.TLS.Key)
-	conf.Delivery.DNSServers = []string{c.DNS.Addr}
+	conf.Delivery.DNSServers, conf.Delivery.LoopbackHops = []string{c.DNS.Addr}, true
 	conf.Storage.MinFree, conf.Storage.MinFreePercent = 1, 0
 	if c.o.Configure != nil {
 		c.o.Configure(i, conf)

@@ -45,10 +45,18 @@ type Config struct {
 	IdleMax        int           // connections open without a message; 100
 	Patience       time.Duration // no further host is tried after it; 10 minutes
 
+	// Sessions is with how many hosts one attempt may begin a transaction; 2.
+	// Negative: with any number. Hosts that do not get that far do not count.
+	Sessions int
+
 	Sources []netip.Addr // to connect from, in turns
-	// Own are the addresses of this host. Nil: those of its interfaces, if Port
-	// is 25; on another port it can not meet itself.
+	// Own are the addresses of this host. Nil: those of its interfaces, read
+	// again every few seconds. No MX host and no address literal may lead to
+	// one of them, nor to a loopback address.
 	Own []netip.Addr
+	// LoopbackHops allows loopback addresses of MX hosts and in address literals,
+	// for tests whose DNS points there.
+	LoopbackHops bool
 	// HardGreeting makes a 5xx greeting of all hosts final. By default the mail
 	// waits: it says more of the host's state than of the mail.
 	HardGreeting bool
@@ -60,12 +68,15 @@ type Config struct {
 type Agent struct {
 	conf   Config
 	log    *zap.Logger
-	own    []netip.Addr
+	own    ownAddresses
 	source atomic.Uint32
 	pool   *pool
-	clear  *recent // hosts whose TLS does not work
 	resume tls.ClientSessionCache
 	stats  Stats
+
+	clear   *recent // hosts whose TLS did not work
+	offered *recent // hosts that have offered STARTTLS
+	slow    *recent // hosts that did not answer pipelined commands
 }
 
 // Stats counts what an Agent did.
@@ -98,32 +109,19 @@ func New(c Config) (*Agent, error) {
 	c.Messages = cmp.Or(c.Messages, 100)
 	c.IdleMax = cmp.Or(c.IdleMax, 100)
 	c.Patience = cmp.Or(c.Patience, 10*time.Minute)
+	c.Sessions = cmp.Or(c.Sessions, 2)
 	c.Client.Hostname = c.Helo
 	if c.Client.Buffers == nil {
 		c.Client.Buffers = smtp.NewBuffers()
 	}
 	return &Agent{
-		conf: c, log: c.Log, own: ownAddresses(c),
-		pool:   newPool(c.Idle, c.IdleMax),
-		clear:  newRecent(time.Hour, 1000),
-		resume: tls.NewLRUClientSessionCache(256),
+		conf: c, log: c.Log, own: ownAddresses{fixed: c.Own, read: net.InterfaceAddrs},
+		pool:    newPool(c.Idle, c.IdleMax),
+		resume:  tls.NewLRUClientSessionCache(256),
+		clear:   newRecent(time.Hour, 1000),
+		offered: newRecent(24*time.Hour, 10_000),
+		slow:    newRecent(24*time.Hour, 1000),
 	}, nil
-}
-
-func ownAddresses(c Config) []netip.Addr {
-	if c.Own != nil || c.Port != 25 {
-		return c.Own
-	}
-	var all []netip.Addr
-	addrs, _ := net.InterfaceAddrs() // none: the name alone must do
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				all = append(all, ip.Unmap())
-			}
-		}
-	}
-	return all
 }
 
 // Stats returns the agent's counters.
@@ -165,6 +163,7 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 	case MX:
 		return a.mxHops(ctx, job.Domain)
 	}
+	d.without = t.Without
 	return a.routeHops(ctx, t)
 }
 

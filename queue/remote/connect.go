@@ -22,22 +22,28 @@ type conn struct {
 	hop    hop
 	key    key
 	tls    string
+	offers bool // it is in clear, although the host offers or has offered STARTTLS
+	spent  bool // it is not to be used again
 	idle   bool // it came from the pool
 	sent   int  // transactions since it was taken or opened
 	total  int  // transactions in all
 	since  time.Time
 }
 
+// reused: another transaction went over it, so that what happens now may be that
+// one's fault, or time's.
+func (c *conn) reused() bool { return c.idle || c.sent > 0 }
+
 // key says which connections can stand for each other.
 type key struct {
 	hop      hop
 	verified bool
+	without  string // EHLO keywords that do not count, parted by commas
 }
 
 // connect gives a connection to a hop: an idle one, unless a fresh one is
 // wanted, or a new one.
-func (a *Agent) connect(ctx context.Context, h hop, verified, fresh bool) (*conn, *fault) {
-	k := key{h, verified}
+func (a *Agent) connect(ctx context.Context, k key, fresh bool) (*conn, *fault) {
 	if !fresh {
 		if c := a.pool.get(k); c != nil {
 			c.idle, c.sent = true, 0
@@ -54,12 +60,13 @@ func (a *Agent) connect(ctx context.Context, h hop, verified, fresh bool) (*conn
 
 // prefer puts that address of the first host in front to which a connection is
 // open: which one comes first was left to chance anyway.
-func (a *Agent) prefer(hops []hop, verified bool) {
+func (a *Agent) prefer(hops []hop, k key) {
 	for i := range hops {
 		if hops[i].name != hops[0].name {
 			return
 		}
-		if a.pool.has(key{hops[i], verified}) {
+		k.hop = hops[i]
+		if a.pool.has(k) {
 			hops[0], hops[i] = hops[i], hops[0]
 			return
 		}
@@ -85,7 +92,7 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 		return nil, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.4.1 " + dialText(err)}
 	}
 	o := a.conf.Client
-	o.LMTP = k.hop.lmtp
+	o.LMTP, o.Without = k.hop.lmtp, a.without(k)
 	client, err := smtp.NewClient(ctx, raw, o)
 	if err != nil {
 		return nil, a.refusal(k, err)
@@ -93,6 +100,7 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 	a.stats.Connections.Add(1)
 	c := &conn{client: client, hop: k.hop, key: k}
 	if !secure {
+		c.offers = a.conf.TLS != Off && a.offersTLS(c)
 		return c, nil
 	}
 	retry, f := a.encrypt(ctx, c)
@@ -100,6 +108,27 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 		return a.dial(ctx, k, false)
 	}
 	return c, f
+}
+
+// without lists the extensions of a hop that do not count.
+func (a *Agent) without(k key) []string {
+	var all []string
+	if k.without != "" {
+		all = strings.Split(k.without, ",")
+	}
+	if a.slow.has(k.hop) {
+		all = append(all, "PIPELINING")
+	}
+	return all
+}
+
+// offersTLS reports whether the host offers STARTTLS, or has done so lately.
+func (a *Agent) offersTLS(c *conn) bool {
+	if _, ok := c.client.Has("STARTTLS"); ok {
+		a.offered.add(c.hop)
+		return true
+	}
+	return a.offered.has(c.hop)
 }
 
 func (a *Agent) open(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
@@ -164,12 +193,14 @@ func timedOut(err error) bool {
 // encrypt does STARTTLS. retry: it failed, and a new connection in clear will do.
 func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 	k := c.key
+	c.offers = a.offersTLS(c)
 	if _, ok := c.client.Has("STARTTLS"); !ok {
 		return false, a.inClear(c, "the host does not offer STARTTLS")
 	}
 	err := c.client.StartTLS(ctx, a.tlsConfig(k))
 	if err == nil {
 		state, _ := c.client.TLS()
+		c.offers = false
 		c.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "") + " " + tls.CipherSuiteName(state.CipherSuite)
 		a.stats.TLS.Add(1)
 		return false, nil
@@ -181,6 +212,9 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 		return false, a.refusal(k, err)
 	}
 	_ = c.client.Close()
+	if errors.Is(err, smtp.ErrHello) {
+		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.7.5 TLS works, but " + plain(err)}
+	}
 	if a.must(k) || ctx.Err() != nil {
 		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err)}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,11 @@ type delivery struct {
 	a        *Agent
 	job      *queue.Job
 	verdicts []queue.Verdict
-	open     []int // recipients without a verdict, by their place in the job
+	open     []int          // recipients without a verdict, by their place in the job
+	next     []int          // of them, those for whom the host at hand has said later
+	said     map[int]*fault // what a host has said last of a recipient that is open
+	met      bool           // the host at hand got as far as a transaction
+	without  string         // EHLO keywords that do not count, by the route
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
 }
@@ -51,37 +56,81 @@ func (d *delivery) all(v queue.Verdict) {
 	d.open = nil
 }
 
-// rest settles what no hop has settled.
+// rest settles what no hop has settled. What a host said of a recipient counts
+// more than that another one could not be reached.
 func (d *delivery) rest(ctx context.Context, f *fault) {
-	if len(d.open) == 0 {
-		return
-	}
 	switch {
+	case len(d.open) == 0:
+		return
 	case ctx.Err() != nil:
-		d.all(queue.Verdict{Outcome: queue.Deferred, Untried: true, Reply: "4.3.2 broken off: this node may not act any more"})
+		f = &fault{outcome: queue.Deferred, untried: true, text: "4.3.2 broken off: this node may not act any more"}
+		d.said = nil
 	case f == nil:
-		d.all(queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 no host could be tried"})
-	default:
-		d.all(queue.Verdict{Outcome: f.outcome, Reply: f.text, Host: f.host, NextHop: f.next, Untried: f.untried})
+		f = &fault{outcome: queue.Deferred, text: "4.3.0 no host could be tried"}
 	}
+	for _, i := range d.open {
+		g := f
+		if said := d.said[i]; said != nil && !f.untried {
+			g = said
+		}
+		d.set(i, queue.Verdict{Outcome: g.outcome, Reply: g.text, Host: g.host, NextHop: g.next, Untried: g.untried})
+	}
+	d.open = nil
 }
 
 // tryAll tries the hops in their order until every recipient has a verdict. It
 // returns the last fault.
 func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 	var last *fault
-	d.a.prefer(hops, d.job.RequireTLS)
-	for i := range hops {
+	sessions := 0
+	d.a.prefer(hops, d.key(hop{}))
+	for i := 0; i < len(hops); i++ {
 		if len(d.open) == 0 || ctx.Err() != nil || i > 0 && time.Since(d.start) > d.a.conf.Patience {
 			break
 		}
+		d.met = false
+		f := d.try(ctx, hops[i])
+		d.open = merge(d.open, d.next)
+		d.next = nil
 		// A no of one host is the last word only where no other host said
 		// later.
-		if f := d.try(ctx, hops[i]); f != nil && (last == nil || f.outcome != queue.Failed) {
+		if f != nil && (last == nil || f.outcome != queue.Failed) {
 			last = f
+		}
+		if d.met {
+			if sessions++; sessions == d.a.conf.Sessions {
+				break
+			}
+			othersFirst(hops[i+1:], hops[i].name)
 		}
 	}
 	return last
+}
+
+func (d *delivery) key(h hop) key { return key{hop: h, verified: d.job.RequireTLS, without: d.without} }
+
+// merge puts two sorted lists together.
+func merge(a, b []int) []int {
+	if len(b) == 0 {
+		return a
+	}
+	a = append(a, b...)
+	slices.Sort(a)
+	return a
+}
+
+// othersFirst moves the other addresses of a host to the end: it has said what it
+// has to say.
+func othersFirst(hops []hop, name string) {
+	slices.SortStableFunc(hops, func(x, y hop) int {
+		switch same := x.name == name; {
+		case same == (y.name == name):
+			return 0
+		case same:
+			return 1
+		}
+		return -1
+	})
 }
 
 // try gives one hop everything that is open. A fault: the open rest is better
@@ -89,7 +138,7 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 func (d *delivery) try(ctx context.Context, h hop) *fault {
 	fresh := false
 	for len(d.open) > 0 {
-		c, f := d.a.connect(ctx, h, d.job.RequireTLS, fresh)
+		c, f := d.a.connect(ctx, d.key(h), fresh)
 		if f != nil {
 			return f
 		}
@@ -97,28 +146,32 @@ func (d *delivery) try(ctx context.Context, h hop) *fault {
 		if f != nil || !again {
 			return f
 		}
-		fresh = true // an idle connection had died
+		fresh = true // a connection that had been used was of no use any more
 	}
 	return nil
 }
 
 // converse sends one transaction after another on a connection and gives it
-// back. again: it was an idle one that turned out dead; try a fresh one.
+// back. again: one that had been used before turned out dead, or the host would
+// not begin another transaction on it; try a fresh one.
 func (d *delivery) converse(ctx context.Context, c *conn) (again bool, f *fault) {
 	for len(d.open) > 0 {
 		before := len(d.open)
 		usable, f := d.transaction(ctx, c)
+		if f == anew {
+			d.a.pool.quit(c)
+			return true, nil
+		}
 		if !usable {
 			_ = c.client.Close()
-			idle := c.idle && c.sent == 0
-			if idle && f != nil && f.next && ctx.Err() == nil {
+			if c.reused() && f != nil && f.next && ctx.Err() == nil {
 				return true, nil
 			}
 			return false, f
 		}
 		c.sent++
 		c.total++
-		full := c.total >= d.a.conf.Messages
+		full := c.spent || c.total >= d.a.conf.Messages
 		if most := c.client.MaxTransactions(); most > 0 && c.total >= most {
 			full = true
 		}
@@ -134,6 +187,10 @@ func (d *delivery) converse(ctx context.Context, c *conn) (again bool, f *fault)
 	}
 	return false, nil
 }
+
+// anew says that a transaction was refused at its beginning, on a connection that
+// had been used, which is no answer yet.
+var anew = &fault{}
 
 // transaction sends the message once, to as many of the open recipients as go
 // into one transaction.
@@ -157,14 +214,31 @@ func (d *delivery) transaction(ctx context.Context, c *conn) (usable bool, f *fa
 	}
 	defer body.Close()
 	in := &watched{Reader: body}
+	d.met = true
 	sendCtx, beforeDot, done := d.fence(ctx)
 	replies, err := c.client.Send(sendCtx, env, in, beforeDot)
 	done()
+	if errors.Is(err, smtp.ErrStalled) && (!c.reused() || timedOut(err)) {
+		d.a.slow.add(c.hop)
+	}
+	if c.reused() && ctx.Err() == nil && mailRefused(c, len(replies)) {
+		return err == nil, anew
+	}
 	f = d.take(ctx, c, group, replies, err)
 	if f != nil && in.err != nil {
 		f = unreadable(in.err)
 	}
 	return err == nil, f
+}
+
+// mailRefused: the host did not begin the transaction.
+func mailRefused(c *conn, n int) bool {
+	for k := range n {
+		if stage, _ := c.client.Fate(k); stage == smtp.StageMail {
+			return true
+		}
+	}
+	return false
 }
 
 // watched remembers that the message could not be read: not the hop's fault.
@@ -285,61 +359,90 @@ func (d *delivery) readHeader() bool {
 
 // take turns replies into verdicts. Recipients that another host, or another
 // transaction, may still take stay open; then the fault says why.
-func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*smtp.Reply, err error) *fault {
-	var f *fault
-	later := append([]int(nil), d.open[len(group):]...)
-	progress := false
-	for _, r := range replies {
-		progress = progress || r.Positive()
-	}
-	same := shared(replies)
+func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*smtp.Reply, err error) (f *fault) {
+	later := d.open[len(group):]
+	progress := slices.ContainsFunc(replies, (*smtp.Reply).Positive)
+	accepted := false
 	var left []int
 	for k, i := range group {
 		r := replies[k]
-		maybe := errors.Is(r, smtp.ErrMaybeSent)
+		stage, took := c.client.Fate(k)
 		switch {
 		case r.Positive():
 			d.set(i, d.verdict(c, r, queue.Delivered))
-		case maybe:
+		case errors.Is(r, smtp.ErrMaybeSent):
 			v := d.verdict(c, r, queue.Deferred)
 			v.Reply = "4.4.2 no answer to the end of the message: it may have been delivered"
 			d.set(i, v)
-		case progress && tooMany(r):
+		case accepted && stage != smtp.StageEnd && progress && tooMany(r):
 			left = append(left, i) // goes into the next transaction
-		case !r.Temporary():
+		case !r.Temporary() && !d.doubtful(c, stage, r) && !(accepted && stage == smtp.StageRcpt && tooMany(r)):
 			d.set(i, d.verdict(c, r, queue.Failed))
 		case ctx.Err() != nil || isNotLive(r):
 			f = &fault{outcome: queue.Deferred, untried: true, text: "4.3.2 broken off: this node may not act any more"}
 			left = append(left, i)
-		case same || r.Cause != nil || r.Code == 421:
-			// The host, or the sender at this host: another one may do better.
-			f = &fault{outcome: queue.Deferred, text: text(r), host: c.hop.String(), next: r.Cause != nil && err != nil || r.Code == 421}
-			left = append(left, i)
 		default:
-			d.set(i, d.verdict(c, r, queue.Deferred))
+			g := d.later(c, i, r, err)
+			if stage != smtp.StageRcpt { // it concerns them all
+				f = g
+			}
+			if g.next {
+				left = append(left, i)
+			} else {
+				d.next = append(d.next, i)
+			}
 		}
+		accepted = accepted || took
 	}
-	d.open = append(left, later...)
-	if f == nil && err != nil && len(d.open) > 0 {
+	d.open = merge(left, later)
+	if f == nil && err != nil && len(d.open)+len(d.next) > 0 {
 		f = &fault{outcome: queue.Deferred, text: "4.4.2 the connection failed: " + plain(err), host: c.hop.String(), next: true}
 	}
 	return f
 }
 
-// shared: all recipients got the very same reply, so that it was not about one
-// of them.
-func shared(replies []*smtp.Reply) bool {
-	for _, r := range replies[1:] {
-		if r != replies[0] {
-			return false
+// later notes why a recipient goes on to the next host.
+func (d *delivery) later(c *conn, i int, r *smtp.Reply, err error) *fault {
+	f := &fault{outcome: queue.Deferred, text: text(r), host: c.hop.String(), next: r.Cause != nil && err != nil || r.Code == 421}
+	if !f.next {
+		if d.said == nil {
+			d.said = make(map[int]*fault)
 		}
+		d.said[i] = f
+	}
+	return f
+}
+
+// doubtful: a no that a host gave in clear is not the last word where it offers
+// TLS, which did not come about; the next attempt tries TLS again. So it is where
+// we use no TLS at all and just that is what the host minds.
+func (d *delivery) doubtful(c *conn, s smtp.Stage, r *smtp.Reply) bool {
+	_, has := c.client.Has("STARTTLS")
+	switch {
+	case s < smtp.StageMail || s > smtp.StageData || c.tls != "":
+		return false
+	case d.a.conf.TLS == Off:
+		return has && r.Code == 530
+	case !c.offers:
+		return false
+	}
+	c.spent = true
+	d.a.clear.remove(c.hop)
+	if !has {
+		d.a.offered.remove(c.hop) // if it is gone for good, the next no counts
 	}
 	return true
 }
 
-// tooMany: RFC 5321 §4.5.3.1.10, where 552 is to be taken for 452.
+// tooMany: RFC 5321 §4.5.3.1.10, where 552 is to be taken for 452. An enhanced
+// code may be missing, or say nothing of its own.
 func tooMany(r *smtp.Reply) bool {
-	return r.Code == 452 && (r.Enhanced == "" || r.Enhanced == "4.5.3") || r.Code == 552 && r.Enhanced == "5.5.3"
+	if r.Code != 452 && r.Code != 552 {
+		return false
+	}
+	_, detail, _ := strings.Cut(r.Enhanced, ".")
+	return detail == "" || detail == "5.3" || detail == "0.0" || detail == "5.0" ||
+		strings.Contains(strings.ToLower(r.Text), "too many recipients")
 }
 
 func isNotLive(r *smtp.Reply) bool {

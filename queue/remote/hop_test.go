@@ -52,13 +52,20 @@ type nextHop struct {
 	open   map[net.Conn]bool
 	wait   sync.WaitGroup
 	gate   chan struct{}
+	late   chan struct{} // not nil: lines behind the first of a reply to a message wait for it
+	came   chan struct{} // and then this ends
 }
 
 func newHop(t *testing.T, say map[string]string) *nextHop {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newHopAt(t, "127.0.0.1:0", say)
+}
+
+func newHopAt(t *testing.T, addr string, say map[string]string) *nextHop {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
-	h := &nextHop{t: t, l: l, say: map[string][]string{}, gate: make(chan struct{}), open: map[net.Conn]bool{}, ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 1000000", "ENHANCEDSTATUSCODES"}}
+	h := &nextHop{t: t, l: l, say: map[string][]string{}, gate: make(chan struct{}), came: make(chan struct{}), open: map[net.Conn]bool{}, ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 1000000", "ENHANCEDSTATUSCODES"}}
 	for verb, reply := range say {
 		h.say[verb] = strings.Split(reply, "|")
 	}
@@ -123,6 +130,12 @@ func (h *nextHop) answer(c net.Conn, verb, def string) bool {
 		fmt.Fprintf(c, "\x00\xffwhat?\r\n")
 		return true
 	default:
+		if now, then, more := strings.Cut(r, "\n"); more && verb == "DOT" && h.late != nil {
+			fmt.Fprintf(c, "%s\r\n", now)
+			<-h.late
+			defer close(h.came)
+			r = then
+		}
 		fmt.Fprintf(c, "%s\r\n", strings.ReplaceAll(r, "\n", "\r\n"))
 		return !strings.HasPrefix(r, "421")
 	}
@@ -148,11 +161,17 @@ func (h *nextHop) session(c net.Conn) {
 		switch verb {
 		case "EHLO", "LHLO":
 			_, secure := c.(*tls.Conn)
+			if secure && h.refuses("TLS "+verb) {
+				verb = "TLS " + verb
+			}
 			ok = h.answer(c, verb, h.hello(secure))
 		case "STARTTLS":
 			if h.refuses(verb) {
 				ok = h.answer(c, verb, "")
 			} else if ok = h.answer(c, verb, "220 go"); ok && h.cert != nil {
+				if h.next("HANDSHAKE", "") == drop {
+					return
+				}
 				s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*h.cert}})
 				if s.Handshake() != nil {
 					return
@@ -519,7 +538,7 @@ func certificate(t *testing.T, name string) (*tls.Certificate, *x509.CertPool) {
 // mxAgent makes an agent that finds hops by MX: hosts on 127.0.0.x would need
 // one port, so every host is h's.
 func mxAgent(t *testing.T, c Config, h *nextHop) *Agent {
-	c.Port = h.port()
+	c.Port, c.LoopbackHops = h.port(), true
 	if c.Resolver == nil {
 		c.Resolver = names{mx: map[string][]Record{"x": {{"mx.x", 10}}}, addrs: map[string][]netip.Addr{"mx.x": {netip.MustParseAddr("127.0.0.1")}}}
 	}

@@ -17,6 +17,7 @@ import (
 
 const (
 	maxPreferences = 5  // of MX records
+	maxHosts       = 20 // looked up in one attempt
 	maxAddresses   = 10 // tried in one attempt
 )
 
@@ -60,7 +61,12 @@ func (a *Agent) routeHops(ctx context.Context, t Target) ([]hop, *fault) {
 		// no reason to return mail.
 		return nil, deferred("4.4.4 the route's host %s was not found: %v", t.Host, err)
 	}
-	return a.hops(nil, t.Host, interleave(addrs), port, t.Kind == LMTP), nil
+	addrs = interleave(addrs)
+	all := make([]hop, 0, min(len(addrs), maxAddresses))
+	for _, addr := range addrs[:min(len(addrs), maxAddresses)] {
+		all = append(all, hop{name: t.Host, addr: netip.AddrPortFrom(addr, uint16(port)), lmtp: t.Kind == LMTP})
+	}
+	return all, nil
 }
 
 func (a *Agent) host(ctx context.Context, name string) ([]netip.Addr, error) {
@@ -73,15 +79,6 @@ func (a *Agent) host(ctx context.Context, name string) ([]netip.Addr, error) {
 		return r.Host(ctx, name)
 	}
 	return a.conf.Resolver.Addresses(ctx, strings.ToLower(name))
-}
-
-func (a *Agent) hops(to []hop, name string, addrs []netip.Addr, port int, lmtp bool) []hop {
-	for _, addr := range addrs {
-		if len(to) < maxAddresses {
-			to = append(to, hop{name, netip.AddrPortFrom(addr, uint16(port)), lmtp})
-		}
-	}
-	return to
 }
 
 // mxHops finds the mail hosts of a domain, RFC 5321 §5.1, best first.
@@ -131,41 +128,35 @@ func order(records []Record) []Record {
 	return records
 }
 
+// host is a mail host with its addresses.
+type mailHost struct {
+	name       string
+	preference uint16
+	addrs      []netip.Addr
+}
+
 // resolve turns mail hosts into addresses. Hosts from our own on are left out:
 // mail must get closer to its end with every hop (RFC 5321 §5.1).
 func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([]hop, *fault) {
-	var all []hop
-	var last error
-	for i := 0; i < len(records); {
-		// All of one preference, to find ourselves among any of them.
-		var same []hop
-		j := i
-		for ; j < len(records) && records[j].Preference == records[i].Preference; j++ {
-			addrs, err := a.conf.Resolver.Addresses(ctx, records[j].Host)
-			if err != nil {
-				last = cmp.Or(last, err)
-				if !settled(err) {
-					last = err
-				}
-				continue
-			}
-			if a.self(records[j].Host, addrs) {
-				if len(all) == 0 {
-					return nil, failed("5.4.6 mail for %s loops back to this host", domain)
-				}
-				return all, nil
-			}
-			same = a.hops(same, records[j].Host, interleave(addrs), a.conf.Port, false)
-		}
-		all = append(all, same...)
-		if len(all) >= maxAddresses {
-			return all[:maxAddresses], nil
-		}
-		i = j
+	own, err := a.own.addresses()
+	if err != nil {
+		return nil, deferred("4.3.5 whether %s is this host cannot be told: %v", domain, err)
+	}
+	named := slices.IndexFunc(records, func(r Record) bool { return a.ourName(r.Host) })
+	if named >= 0 { // it counts without an address, too
+		records = before(records, records[named].Preference)
+	}
+	hosts, last := a.lookUp(ctx, share(records, maxHosts, func(r Record) uint16 { return r.Preference }))
+	addressed := slices.IndexFunc(hosts, func(h mailHost) bool { return a.reachesUs(h.addrs, own) })
+	if addressed >= 0 {
+		least := hosts[addressed].preference
+		hosts = slices.DeleteFunc(hosts, func(h mailHost) bool { return h.preference >= least })
 	}
 	switch {
-	case len(all) > 0:
-		return all, nil
+	case len(hosts) > 0:
+		return a.hops(hosts), nil
+	case addressed >= 0 || named >= 0 && len(records) == 0:
+		return nil, loops(domain)
 	case len(records) == 1 && records[0].Preference == 0 && last != nil && settled(last) && strings.EqualFold(records[0].Host, domain):
 		return nil, failed("5.4.4 the domain %s has no mail host: %v", domain, last)
 	case settled(last):
@@ -174,14 +165,88 @@ func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([
 	return nil, deferred("4.4.3 the mail hosts of %s could not be looked up: %v", domain, last)
 }
 
-// self: is this host us?
-func (a *Agent) self(name string, addrs []netip.Addr) bool {
-	if strings.EqualFold(name, a.conf.Hostname) {
-		return true
+func loops(domain string) *fault {
+	return failed("5.4.6 mail for %s loops back to this host", domain)
+}
+
+// before returns the records that are better than a preference.
+func before(records []Record, preference uint16) []Record {
+	n := slices.IndexFunc(records, func(r Record) bool { return r.Preference >= preference })
+	return records[:n]
+}
+
+// lookUp finds the addresses of mail hosts. Hosts without any are left out; the
+// error is the one that says most of why.
+func (a *Agent) lookUp(ctx context.Context, records []Record) (hosts []mailHost, last error) {
+	for _, r := range records {
+		addrs, err := a.conf.Resolver.Addresses(ctx, r.Host)
+		if err != nil {
+			last = cmp.Or(last, err)
+			if !settled(err) {
+				last = err
+			}
+			continue
+		}
+		if len(addrs) > 0 {
+			hosts = append(hosts, mailHost{r.Host, r.Preference, interleave(addrs)})
+		}
 	}
-	return slices.ContainsFunc(addrs, func(x netip.Addr) bool {
-		return x.IsUnspecified() || slices.Contains(a.own, x)
-	})
+	return hosts, last
+}
+
+// hops lists the addresses of hosts in the order in which they are tried. Where
+// they are too many, each preference has its share: dead addresses of the first
+// must not hide the others.
+func (a *Agent) hops(hosts []mailHost) []hop {
+	var all []candidate
+	for i := range hosts {
+		for _, addr := range hosts[i].addrs {
+			all = append(all, candidate{&hosts[i], addr})
+		}
+	}
+	all = share(all, maxAddresses, func(c candidate) uint16 { return c.host.preference })
+	to := make([]hop, len(all))
+	for i, c := range all {
+		to[i] = hop{name: c.host.name, addr: netip.AddrPortFrom(c.addr, uint16(a.conf.Port))}
+	}
+	return to
+}
+
+type candidate struct {
+	host *mailHost
+	addr netip.Addr
+}
+
+// share cuts a list, which is sorted by preference, to at most n. Each
+// preference keeps at least its equal part; what it does not need goes to the
+// best ones.
+func share[T any](all []T, n int, preference func(T) uint16) []T {
+	if len(all) <= n {
+		return all
+	}
+	var sizes []int // of each preference
+	for i := range all {
+		if i == 0 || preference(all[i]) != preference(all[i-1]) {
+			sizes = append(sizes, 0)
+		}
+		sizes[len(sizes)-1]++
+	}
+	keep := make([]int, len(sizes))
+	part := n / len(sizes)
+	left := n
+	for i, size := range sizes {
+		keep[i] = min(size, part)
+		left -= keep[i]
+	}
+	kept := make([]T, 0, n)
+	from := 0
+	for i, size := range sizes {
+		more := min(left, size-keep[i])
+		left -= more
+		kept = append(kept, all[from:from+keep[i]+more]...)
+		from += size
+	}
+	return kept
 }
 
 // literal reads a domain of the form [192.0.2.1] or [IPv6:2001:db8::1].
@@ -194,11 +259,15 @@ func (a *Agent) literal(domain string) ([]hop, *fault) {
 	if !ok || err != nil || addr.Zone() != "" {
 		return nil, failed("5.1.2 %s is not an address literal", domain)
 	}
-	addr = addr.Unmap()
-	if a.self("", []netip.Addr{addr}) {
-		return nil, failed("5.4.6 mail for %s loops back to this host", domain)
+	own, err := a.own.addresses()
+	if err != nil {
+		return nil, deferred("4.3.5 whether %s is this host cannot be told: %v", domain, err)
 	}
-	return a.hops(nil, "", []netip.Addr{addr}, a.conf.Port, false), nil
+	addr = addr.Unmap()
+	if a.reachesUs([]netip.Addr{addr}, own) {
+		return nil, loops(domain)
+	}
+	return a.hops([]mailHost{{addrs: []netip.Addr{addr}}}), nil
 }
 
 // interleave orders addresses so that the two families take turns: one that

@@ -168,3 +168,9 @@ func (r *recent) add(h hop) {
 	}
 	r.all[h] = time.Now()
 }
+
+func (r *recent) remove(h hop) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, h)
+}

@@ -26,6 +26,10 @@ type Target struct {
 	Host string // SMTP and LMTP: a name or an IP address without brackets
 	Port int    // SMTP and LMTP; 0: the agent's port
 	URL  string // HTTPS
+
+	// Without lists EHLO keywords of the host that do not count, parted by
+	// commas. It is not part of the text form.
+	Without string
 }
 
 // Router says where mail for a domain goes. The node implements it. An error

@@ -43,6 +43,7 @@ type Cluster struct {
 	grpc    *grpc.Server
 
 	reload *reloader // of raft's configuration
+	pace   *pace
 
 	book     *book
 	roster   *roster // which certificates count
@@ -123,6 +124,7 @@ func open(o Options) (*Cluster, error) {
 		clocks:  newClocks(o),
 	}
 	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
+	c.pace = newPace(c.t)
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.book = newBook(id.Node, 2*c.t.Heartbeat, newPlaces(id.Advertise, o.Peers, id.Peers))
@@ -143,7 +145,7 @@ func (c *Cluster) openRaft() error {
 		return err
 	}
 	c.store, c.rlog = d.store, d.log
-	c.trans = newTransport(c.port, c.book, c.log)
+	c.trans = newTransport(c.port, c.book, c.log, c.pace.answered)
 	c.trans.TimeoutScale = timeoutScale
 	conf := c.t.raftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {

@@ -62,7 +62,7 @@ func (h *hearsay) inquire(ctx context.Context) {
 
 // ask collects whom the others follow; empty: nobody that we know of.
 func (h *hearsay) ask(ctx context.Context) (said string) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	ctx, cancel := context.WithTimeout(ctx, statusTime+4*h.c.t.Latency)
 	defer cancel()
 	votes := make(chan string)
 	others := 0

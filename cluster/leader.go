@@ -51,6 +51,8 @@ func (c *Cluster) watch(ctx context.Context) {
 		}
 		if leads && led == 0 {
 			led = term
+			c.setPatience(c.pace.base)
+			c.pace.reign()
 			stop = c.reign(ctx, term)
 		}
 		select {

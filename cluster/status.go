@@ -29,6 +29,7 @@ type Status struct {
 	LastIndex   uint64
 	LastContact time.Duration // since the leader was heard; 0 on the leader
 	LogBytes    int64
+	Failover    time.Duration  // how long others wait at most before they take the work of a node that dies
 	Members     []MemberStatus // by id
 }
 
@@ -47,12 +48,14 @@ type MemberStatus struct {
 	Draining bool
 	Epoch    uint64
 	Ready    string // empty: ready; else why not, in its own words
+
+	Failover time.Duration // as Status.Failover, for this one; 0 without a session
 }
 
 const (
 	askStatus   = "cluster/report"
 	statusPause = 500 * time.Millisecond // an answer this young is used again
-	statusTime  = 500 * time.Millisecond // longest wait for one member
+	statusTime  = 500 * time.Millisecond // longest wait for one member, beside four times the latency
 )
 
 // report is what a member says of itself.
@@ -146,6 +149,9 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
+	for _, m := range s.Members {
+		s.Failover = max(s.Failover, m.Failover)
+	}
 	c.question(ctx, s.Members)
 	top := s.Commit
 	for i := range s.Members {
@@ -202,7 +208,7 @@ func (c *Cluster) roll(leader string) ([]MemberStatus, error) {
 		sessions, err := v.Sessions()
 		for _, s := range sessions {
 			if m := all[s.Node]; m != nil {
-				m.Live, m.Draining, m.Epoch = true, s.Draining, s.Epoch
+				m.Live, m.Draining, m.Epoch, m.Failover = true, s.Draining, s.Epoch, c.deaths.grace(s)
 			}
 		}
 		return err
@@ -217,7 +223,7 @@ func (c *Cluster) roll(leader string) ([]MemberStatus, error) {
 
 // question fills in what the members say of themselves.
 func (c *Cluster) question(ctx context.Context, members []MemberStatus) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	ctx, cancel := context.WithTimeout(ctx, statusTime+4*c.t.Latency)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i := range members {

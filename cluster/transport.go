@@ -18,14 +18,28 @@ import (
 // loop; such a heartbeat can change the term while a deposed leader is just
 // stamping entries, and the logs diverge (hashicorp/raft#695). Without the
 // shortcut heartbeats queue up with everything else.
-type transport struct{ *raft.NetworkTransport }
+type transport struct {
+	*raft.NetworkTransport
+	answered func(raft.ServerID) // hears of each AppendEntries that was answered
+}
 
 // SetHeartbeatHandler deliberately does nothing.
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-// newTransport makes raft's network on the shared port.
-func newTransport(port *wire.Port, book *book, log *zap.Logger) transport {
-	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+// AppendEntries implements raft.Transport. All of them come this way: see
+// maxInFlight.
+func (t transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, q *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
+	err := t.NetworkTransport.AppendEntries(id, at, q, r)
+	if err == nil && t.answered != nil {
+		t.answered(id)
+	}
+	return err
+}
+
+// newTransport makes raft's network on the shared port. answered hears of each
+// AppendEntries that was answered; it may be nil.
+func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(raft.ServerID)) transport {
+	return transport{answered: answered, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider:   book,
 		Logger:                  newRaftLog(log),
 		Stream:                  &stream{Listener: port.Listen(wire.Raft), port: port, book: book},

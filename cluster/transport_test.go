@@ -37,7 +37,7 @@ func twoPorts(t *testing.T) (a, b transport) {
 	pb, bb := make("b")
 	ba.hints["b"], bb.hints["a"] = pb.Addr().String(), pa.Addr().String()
 	ba.hints["a"], bb.hints["b"] = pa.Addr().String(), pb.Addr().String()
-	a, b = newTransport(pa, ba, zap.NewNop()), newTransport(pb, bb, zap.NewNop())
+	a, b = newTransport(pa, ba, zap.NewNop(), nil), newTransport(pb, bb, zap.NewNop(), nil)
 	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
 	return a, b
 }

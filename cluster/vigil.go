@@ -51,6 +51,7 @@ func (c *Cluster) watchLeader(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		c.keepPace(c.clocks.boot())
 		if v.due(ctx) {
 			v.stood = c.raft.CurrentTerm()
 			c.log.Warn("cluster: the leader is silent; this node stands for election")
@@ -65,17 +66,18 @@ func (c *Cluster) watchLeader(ctx context.Context) {
 func (v *vigil) due(ctx context.Context) bool {
 	term, silent := v.c.raft.CurrentTerm(), v.c.silence()
 	leader := v.follows()
-	if leader == "" || leader == v.c.id.Node || term == v.stood || silent < v.c.t.Heartbeat/3 {
+	patience := v.c.pace.patience()
+	if leader == "" || leader == v.c.id.Node || term == v.stood || silent < patience/3 {
 		return false
 	}
 	// Just before raft's own timers can run out: who stands by those waits for
 	// votes that it can't get yet.
-	enough := v.c.t.LeaderLease + (v.c.t.Heartbeat-v.c.t.LeaderLease)/4
+	enough := v.c.t.LeaderLease + (patience-v.c.t.LeaderLease)/4
 	if silent < enough {
 		if !v.dead(ctx, leader, term) {
 			return false
 		}
-		enough = v.c.t.Heartbeat / 3
+		enough = patience / 3
 	}
 	if !v.agreed(ctx, leader, term, enough) {
 		return false
@@ -106,7 +108,7 @@ func (v *vigil) dead(ctx context.Context, leader string, term uint64) bool {
 		return false
 	}
 	v.knocked = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/12)
+	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/12+2*v.c.t.Latency)
 	defer cancel()
 	if !v.c.refuses(ctx, leader, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }) {
 		return false

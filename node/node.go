@@ -170,12 +170,16 @@ func (n *Node) openCluster() error {
 	if url == "" {
 		url = "http://" + n.Addr("admin").String()
 	}
+	tuning := n.options.Tuning
+	if d := n.conf.Cluster.Latency.D(); d != 0 {
+		tuning.Latency = d
+	}
 	var err error
 	n.cluster, err = cluster.Open(cluster.Options{
 		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Peers:  n.conf.Cluster.PeerAddresses(),
-		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: n.options.Tuning,
+		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning,
 	})
 	return err
 }

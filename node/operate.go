@@ -37,6 +37,9 @@ func (n *Node) vitals() vitals {
 		Full:    n.storage.full.Load() || n.storage.laden.Load(),
 		Version: n.options.Version, Troubles: n.acme.troubles(n.cluster.Now()),
 	}
+	if slow := n.cluster.Trouble(); slow != "" {
+		v.Troubles = append(v.Troubles, slow)
+	}
 	for _, l := range n.listeners {
 		if l.smtp != nil {
 			v.SMTP += int(l.smtp.Stats().Active.Load())

@@ -82,7 +82,7 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 	said := o.allVitals(ctx)
 	s := &admin.Status{
 		Cluster: raft.Name, Leader: raft.Leader, Term: raft.Term, Node: o.node, Queue: state.total,
-		Nodes: []admin.Node{}, Problems: []string{},
+		Nodes: []admin.Node{}, Problems: []string{}, FailoverSeconds: raft.Failover.Seconds(),
 	}
 	if s.Cluster == "" {
 		s.Cluster = raft.Cluster

@@ -83,6 +83,9 @@ func (a *app) showStatus(s *admin.Status) {
 		leader = fmt.Sprintf("%s leads in term %d", s.Leader, s.Term)
 	}
 	a.say("Cluster %s %s; %s.", clean(s.Cluster), health, clean(leader))
+	if s.FailoverSeconds > 0 {
+		a.say("Others take over from a node that dies within %.3gs.", s.FailoverSeconds)
+	}
 	for _, p := range s.Problems {
 		a.say("  ! %s", clean(p))
 	}

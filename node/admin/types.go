@@ -39,6 +39,8 @@ type Status struct {
 	Queue    QueueTotals `json:"queue"`
 	Node     string      `json:"node" doc:"id of the node that answers"`
 	Problems []string    `json:"problems" doc:"what is wrong, in words; empty if healthy"`
+
+	FailoverSeconds float64 `json:"failover_seconds" doc:"after how long at most the others take over the work of a node that dies; longer on slow links and disks"`
 }
 
 // Node is one member.

@@ -84,6 +84,7 @@ func (c *Config) checkCluster(r *report) {
 	case wildcard(c.Cluster.Listen):
 		r.add("cluster.advertise", `must be set, because cluster.listen does not name one address: how other nodes reach this one, such as "10.0.0.1:7170"`)
 	}
+	between(r, "cluster.latency", c.Cluster.Latency, 0, Duration(time.Second))
 	for i, join := range c.Cluster.Join {
 		checkPeer(r, fmt.Sprintf("cluster.join[%d]", i), join)
 	}

@@ -52,6 +52,11 @@ type Cluster struct {
 	Join []string `toml:"join"`
 	// JoinTokenFile holds the token for Join. Default: none.
 	JoinTokenFile string `toml:"join_token_file"`
+	// Latency is how long a message to another node takes at worst, one way, with
+	// a sync of the disk where that is slow. Sessions, elections and time limits
+	// between nodes allow for it; a dead node is noticed that much later, ten
+	// times as much and more. 0 to 1s. Default: 0, a local network.
+	Latency Duration `toml:"latency"`
 	// Peers are addresses of other members, "ID=HOST:PORT", beside those that
 	// the cluster itself knows. Needed where nodes got new addresses while all of
 	// them were stopped. Default: none.

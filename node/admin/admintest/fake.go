@@ -55,7 +55,7 @@ func New() *Fake {
 		aliases: map[string]admin.Alias{}, routes: map[string]admin.Route{}, bodies: map[string]string{},
 		mailboxes: map[string]*admin.MailboxDetail{}, seen: map[string]bool{},
 	}
-	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1"}
+	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5}
 	for i, role := range []string{admin.RoleLeader, admin.RoleFollower, admin.RoleFollower} {
 		f.status.Nodes = append(f.status.Nodes, admin.Node{
 			ID: fmt.Sprintf("n%d", i+1), State: admin.NodeAlive, Role: role, Applied: 4711, Version: "1.0.0",

@@ -1,0 +1,161 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+)
+
+// pace fits raft's patience to the links, as far as they can be measured. A
+// follower measures the gaps between the signs of its leader, and waits for two
+// of the longest before it stands for election. A leader measures the gaps
+// between the answers of its quorum: its own patience, LeaderLease, can't be
+// changed at run time, so it says when [cluster] latency should be set.
+type pace struct {
+	base, most time.Duration // of a follower's patience
+	lease      time.Duration // a leader's patience
+	current    atomic.Int64  // the follower's patience now, a time.Duration
+
+	// What a follower has heard; one goroutine's.
+	leader string
+	term   uint64
+	heard  time.Time
+	gaps   peak
+
+	mu      sync.Mutex // guards what follows: a leader's
+	answers map[raft.ServerID]time.Time
+	quorum  peak
+	worst   time.Duration // of the quorum's, as of the last look
+}
+
+// paceMemory is how long a gap counts.
+const paceMemory = time.Minute
+
+func newPace(t Tuning) *pace {
+	p := &pace{
+		base: t.Heartbeat, most: max(t.Heartbeat, 5*(t.Heartbeat-8*t.Latency)), lease: t.LeaderLease,
+		gaps: newPeak(paceMemory), quorum: newPeak(paceMemory), answers: map[raft.ServerID]time.Time{},
+	}
+	p.current.Store(int64(p.base))
+	return p
+}
+
+// patience is how long this node's raft waits for a sign of the leader.
+func (p *pace) patience() time.Duration { return time.Duration(p.current.Load()) }
+
+// hear takes the last sign of a leader that a follower had, and returns how long
+// raft should wait for the next one. A gap that ended with another leader is no
+// matter of the links.
+func (p *pace) hear(now time.Duration, leader string, term uint64, sign time.Time) time.Duration {
+	if leader == p.leader && term == p.term && sign.After(p.heard) {
+		p.gaps.note(now, sign.Sub(p.heard))
+	}
+	p.leader, p.term, p.heard = leader, term, sign
+	return min(max(p.base, 2*p.gaps.top(now)), p.most)
+}
+
+// answered notes that a follower has answered this node as its leader.
+func (p *pace) answered(id raft.ServerID) {
+	now := time.Now()
+	p.mu.Lock()
+	p.answers[id] = now
+	p.mu.Unlock()
+}
+
+// reign begins to measure the quorum: before, nobody had to answer.
+func (p *pace) reign() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.answers)
+	p.quorum, p.worst = newPeak(paceMemory), 0
+}
+
+// look measures since when the leader's quorum, itself included, has not
+// answered. Who has not answered yet counts from now on.
+func (p *pace) look(now time.Duration, at time.Time, others []raft.ServerID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ages []time.Duration
+	for _, id := range others {
+		last, ok := p.answers[id]
+		if !ok {
+			p.answers[id], last = at, at
+		}
+		ages = append(ages, at.Sub(last))
+	}
+	if need := (len(others) + 1) / 2; need > 0 {
+		slices.Sort(ages)
+		p.quorum.note(now, ages[need-1])
+	}
+	p.worst = p.quorum.top(now)
+}
+
+// trouble says that the leader's quorum is nearly too slow for it; empty: it is
+// not.
+func (p *pace) trouble() string {
+	p.mu.Lock()
+	worst := p.worst
+	p.mu.Unlock()
+	if worst <= p.lease*6/10 {
+		return ""
+	}
+	want := ((2*worst-time.Second)/7 + 10*time.Millisecond).Truncate(10 * time.Millisecond)
+	return fmt.Sprintf("within the last minute a majority of the nodes did not answer the leader for %v, and after %v it "+
+		"steps down: set [cluster] latency to %v or more on all nodes, and start them again one by one",
+		worst.Round(10*time.Millisecond), p.lease, max(want, 10*time.Millisecond))
+}
+
+// keepPace measures, and reloads raft's patience when it is off by a fifth. A
+// leader keeps to the base: it sends ten signs in that time.
+func (c *Cluster) keepPace(now time.Duration) {
+	switch c.raft.State() {
+	case raft.Leader:
+		c.pace.look(now, time.Now(), c.others())
+		c.setPatience(c.pace.base)
+	case raft.Follower:
+		_, leader := c.raft.LeaderWithID()
+		if leader == "" {
+			return
+		}
+		want := c.pace.hear(now, string(leader), c.raft.CurrentTerm(), c.raft.LastContact())
+		if is := c.pace.patience(); want > is*6/5 || want < is*5/6 {
+			c.setPatience(want)
+		}
+	}
+}
+
+// others are the voters beside this node.
+func (c *Cluster) others() (ids []raft.ServerID) {
+	for _, s := range c.book.servers() {
+		if s.Suffrage == raft.Voter && string(s.ID) != c.id.Node {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+func (c *Cluster) setPatience(d time.Duration) {
+	if d == c.pace.patience() {
+		return
+	}
+	if err := c.reload.silence(d); err != nil {
+		c.log.Warn("cluster: raft's timeouts can't be changed", zap.Duration("to", d), zap.Error(err))
+		return
+	}
+	c.log.Info("cluster: this node waits longer or shorter for its leader", zap.Duration("patience", d))
+	c.pace.current.Store(int64(d))
+}
+
+// Trouble says in words what is wrong with the links of this node as a leader;
+// empty: nothing, or it does not lead.
+func (c *Cluster) Trouble() string {
+	if !c.Leads() {
+		return ""
+	}
+	return c.pace.trouble()
+}

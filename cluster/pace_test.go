@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+func TestFollowersPatienceFollowsTheGaps(t *testing.T) {
+	p := newPace(Tuning{}.withDefaults())
+	require.Equal(t, 1200*time.Millisecond, p.patience())
+	begin := time.Now()
+	at := func(d time.Duration) (time.Duration, time.Time) { return time.Hour + d, begin.Add(d) }
+	hear := func(d time.Duration, leader string, term uint64) time.Duration {
+		now, sign := at(d)
+		return p.hear(now, leader, term, sign)
+	}
+	require.Equal(t, 1200*time.Millisecond, hear(0, "n1", 3))
+	require.Equal(t, 1200*time.Millisecond, hear(500*time.Millisecond, "n1", 3))
+	require.Equal(t, 2*time.Second, hear(1500*time.Millisecond, "n1", 3))
+	require.Equal(t, 2*time.Second, hear(9*time.Second, "n2", 4), "an election is no gap")
+	require.Equal(t, 6*time.Second, hear(19*time.Second, "n2", 4), "no longer than that")
+	now, sign := at(19 * time.Second)
+	require.Equal(t, 6*time.Second, p.hear(now+40*time.Second, "n2", 4, sign), "no sign, no gap")
+	require.Equal(t, 1200*time.Millisecond, p.hear(now+80*time.Second, "n2", 4, sign), "a minute later")
+
+	far := newPace(Tuning{Latency: 200 * time.Millisecond}.withDefaults())
+	require.Equal(t, 2800*time.Millisecond, far.patience())
+	require.Equal(t, 6*time.Second, far.most)
+}
+
+func TestLeaderSaysThatItsQuorumIsSlow(t *testing.T) {
+	p := newPace(Tuning{}.withDefaults())
+	others := []raft.ServerID{"n2", "n3"}
+	begin := time.Now()
+	look := func(d time.Duration) { p.look(time.Hour+d, begin.Add(d), others) }
+	p.reign()
+	look(0)
+	p.answers["n2"] = begin.Add(400 * time.Millisecond)
+	look(900 * time.Millisecond)
+	require.Empty(t, p.trouble(), "n3 is silent, but n2 is enough")
+	look(1200 * time.Millisecond)
+	require.Contains(t, p.trouble(), "did not answer the leader for 800ms, and after 1s it steps down: set [cluster] latency to 90ms or more")
+	p.answers["n3"] = begin.Add(70 * time.Second)
+	look(70 * time.Second)
+	require.Empty(t, p.trouble(), "a minute later")
+	p.answers["n2"] = begin
+	look(71 * time.Second)
+	require.NotEmpty(t, p.trouble())
+	p.reign()
+	require.Empty(t, p.trouble(), "another reign")
+	p.answered("n2")
+	require.Len(t, p.answers, 1)
+}
+
+func TestLatencyMakesTimesLonger(t *testing.T) {
+	d := Tuning{Latency: 200 * time.Millisecond}.withDefaults()
+	require.Equal(t, 2800*time.Millisecond, d.Heartbeat)
+	require.Equal(t, 2800*time.Millisecond, d.Election)
+	require.Equal(t, 2400*time.Millisecond, d.LeaderLease)
+	require.Equal(t, 14*time.Second, d.Deadline)
+	require.Equal(t, 4*time.Second, d.Lease, "of version 1: all nodes agree")
+	require.NoError(t, raft.ValidateConfig(d.raftConfig("n1", zap.NewNop())))
+	d = Tuning{}.withDefaults()
+	require.Equal(t, []time.Duration{1200 * time.Millisecond, 1200 * time.Millisecond, time.Second, 10 * time.Second},
+		[]time.Duration{d.Heartbeat, d.Election, d.LeaderLease, d.Deadline})
+}

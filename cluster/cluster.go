@@ -303,7 +303,7 @@ func (c *Cluster) changed(ch spool.Changes) {
 func (c *Cluster) learnVersion(v spool.View) error {
 	record, there, err := v.Cluster()
 	if err == nil && there {
-		c.version.Store(record.Version)
+		c.version.Store(spool.VersionOf(record))
 	}
 	return err
 }

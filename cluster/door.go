@@ -168,6 +168,9 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 	if err := c.checkToken(req); err != nil {
 		return nil, err
 	}
+	if why := c.unfit(req); why != "" {
+		return json.Marshal(joinReply{Refused: why, Kind: kindVersion})
+	}
 	if err := checkNode(req.Node, req.Advertise); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrToken, err)
 	}
@@ -179,6 +182,16 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 		return nil, err
 	}
 	return c.letJoin(ctx, req, csr)
+}
+
+// unfit says why a build can't follow this cluster; empty: it can.
+func (c *Cluster) unfit(req joinRequest) string {
+	low, high, now := max(1, req.MinVersion), max(1, req.MaxVersion), c.Version()
+	if now == 0 || low <= now && now <= high {
+		return ""
+	}
+	return fmt.Sprintf("the cluster version is %d, and the relayd of %s knows %d to %d: install the relayd that the members run",
+		now, req.Node, low, high)
 }
 
 // letJoin makes a node a member.

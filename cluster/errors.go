@@ -22,6 +22,7 @@ var (
 	ErrLogLost   = errors.New("cluster: the raft log of this node is lost")
 	ErrToken     = errors.New("cluster: the join token is refused")
 	ErrMember    = errors.New("cluster: the node id is taken by a live member")
+	ErrTooOld    = errors.New("cluster: this relayd can't follow the cluster")
 	ErrRemoved   = errors.New("cluster: this node is no member of its cluster any more")
 	ErrQuorum    = errors.New("cluster: that would lose the quorum")
 )

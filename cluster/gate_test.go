@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -241,6 +242,10 @@ func TestGateRefuses(t *testing.T) {
 	newer[0] = spool.MaxVersion + 1
 	require.ErrorIs(t, ask(newer), ErrInvalid)
 	require.ErrorIs(t, ask(spool.Frame("short")), ErrInvalid)
+	strange := small(t)
+	strange = append(strange[:14], 0x98, 0xb8, 0x02, 0x07) // field 5000
+	binary.BigEndian.PutUint32(strange[10:], 4)
+	require.ErrorIs(t, ask(strange), ErrInvalid, "an unknown field would stop every node")
 	r.state.Store(uint32(raft.Follower))
 	err := ask(small(t))
 	require.ErrorIs(t, err, errNotLeader)

@@ -28,6 +28,9 @@ type JoinOptions struct {
 	Addr      string // cluster port of any member
 	Log       *zap.Logger
 	Dial      func(ctx context.Context, addr string) (net.Conn, error) // nil: the system's
+	// MaxVersion is the newest cluster version that the node's build says it
+	// knows; 0: what it does know. Tests of mixed versions set it.
+	MaxVersion uint32
 }
 
 // joinRequest and joinReply are the one exchange on a join connection; each is
@@ -39,11 +42,15 @@ type joinRequest struct {
 	CSR       []byte `json:"csr"`
 	Request   []byte `json:"request"`        // one for all tries: a token is used once
 	Asks      string `json:"asks,omitempty"` // member: nothing but whether the node of the certificate shown is one
+	// The cluster versions that the node's build applies; builds of version 1 do
+	// not say.
+	MinVersion uint32 `json:"min_version,omitempty"`
+	MaxVersion uint32 `json:"max_version,omitempty"`
 }
 
 type joinReply struct {
 	Refused string            `json:"refused,omitempty"` // in words; nothing else is set
-	Kind    string            `json:"kind,omitempty"`    // token, member, or empty: try again; removed or known to who asks
+	Kind    string            `json:"kind,omitempty"`    // token, member, version, or empty: try again; removed or known to who asks
 	Cluster string            `json:"cluster,omitempty"`
 	Name    string            `json:"name,omitempty"`
 	Cert    string            `json:"cert,omitempty"`
@@ -57,14 +64,16 @@ const (
 	askJoin    = "cluster/join"
 	kindToken  = "token"
 	kindMember = "member"
+	// kindVersion: the node's build can't follow the cluster.
+	kindVersion = "version"
 )
 
 // Join makes a node of an empty directory a member of a running cluster: it
 // checks the CA against the token's fingerprint before it sends the secret,
 // has its key certified, and is entered as a member without a vote; the vote
 // comes by itself when the node runs and has caught up. The identity file is
-// written last and as a whole. Errors: ErrInUse, ErrToken, ErrMember; anything
-// else may be tried again with the same token while it has uses left.
+// written last and as a whole. Errors: ErrInUse, ErrToken, ErrMember, ErrTooOld;
+// anything else may be tried again with the same token while it has uses left.
 func Join(ctx context.Context, o JoinOptions) error {
 	if err := checkNode(o.ID, o.Advertise); err != nil {
 		return err
@@ -80,7 +89,11 @@ func Join(ctx context.Context, o JoinOptions) error {
 	if err != nil {
 		return fmt.Errorf("cluster: make the node's key: %w", err)
 	}
-	req := joinRequest{Secret: token.secret[:], Node: o.ID, Advertise: o.Advertise, CSR: csr, Request: make([]byte, 16)}
+	req := joinRequest{Secret: token.secret[:], Node: o.ID, Advertise: o.Advertise, CSR: csr, Request: make([]byte, 16),
+		MinVersion: spool.MinVersion, MaxVersion: spool.MaxVersion}
+	if o.MaxVersion != 0 {
+		req.MaxVersion = o.MaxVersion
+	}
 	_, _ = rand.Read(req.Request)
 	reply, err := knock(ctx, o, token, req)
 	if err != nil {
@@ -117,6 +130,8 @@ func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest)
 			return reply, fmt.Errorf("%w: %s", ErrToken, reply.Refused)
 		case reply.Kind == kindMember:
 			return reply, fmt.Errorf("%w: %s", ErrMember, reply.Refused)
+		case reply.Kind == kindVersion:
+			return reply, fmt.Errorf("%w: %s", ErrTooOld, reply.Refused)
 		default:
 			err = fmt.Errorf("cluster: %s refuses for now: %s", o.Addr, reply.Refused)
 		}

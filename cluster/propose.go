@@ -93,12 +93,16 @@ func (c *Cluster) valid(f spool.Frame) error {
 	return nil
 }
 
-// admits is valid for the gate: what needs a cluster version that this node has
+// admits is valid for the gate, down to the last field: nothing enters the log
+// that some node would stop at. What needs a cluster version that this node has
 // not seen applied must wait. A follower may apply a Raise before its leader
 // does, so the proposer is to try again.
 func (c *Cluster) admits(f spool.Frame) error {
 	if err := c.valid(f); err != nil {
 		return err
+	}
+	if err := f.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if v := f.Version(); v > 1 && !c.At(v) {
 		return fmt.Errorf("%w: the command needs cluster version %d", errNotLeader, v)

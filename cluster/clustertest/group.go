@@ -67,6 +67,9 @@ type Node struct {
 	Addr string
 	// Peers is what Options.Peers of the next start shall be.
 	Peers map[string]string
+	// Max is the newest cluster version that the node says it knows, from its next
+	// start on; 0: what this build knows.
+	Max uint32
 
 	g      *Group
 	mu     sync.Mutex
@@ -180,14 +183,22 @@ func (n *Node) join(ctx context.Context, by *Node) error {
 	}
 	return cluster.Join(ctx, cluster.JoinOptions{
 		ID: n.ID, Dir: n.Dir, Advertise: n.Addr, Token: token, Addr: by.Addr, Log: n.log(), Dial: n.g.wires.dialer(n.ID),
+		MaxVersion: n.Max,
 	})
+}
+
+func (n *Node) max() uint32 {
+	if n.Max != 0 {
+		return n.Max
+	}
+	return spool.MaxVersion
 }
 
 func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
 		FoundAt: n.g.o.FoundAt, Peers: n.Peers,
 		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
-		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test"},
+		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

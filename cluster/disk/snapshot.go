@@ -350,15 +350,20 @@ func (s *Store) adopt(r *received) (*handle, error) {
 	return h, nil
 }
 
-// switchTo makes a database the one in use, on the disk first. What fails
-// before CURRENT is written leaves everything as it was; what fails after that
+// switchTo makes a database the one in use, on the disk first. A state of a
+// newer cluster version ends the process. What else fails before CURRENT is written leaves everything as it was; what fails after that
 // ends the process, because it is not known what the next start would find.
 func (s *Store) switchTo(h *handle) error {
 	m, machine, err := s.load(h)
 	if err != nil {
 		h.retired.Store(true)
 		h.release()
-		return fmt.Errorf("disk: received state: %w", err)
+		err = fmt.Errorf("disk: received state: %w", err)
+		if errors.Is(err, spool.ErrVersion) {
+			// The leader would send it again for ever.
+			s.fatal(err)
+		}
+		return err
 	}
 	if err := s.dir.point(h.name); err != nil {
 		err = fmt.Errorf("disk: switch to %s: %w", h.name, err)

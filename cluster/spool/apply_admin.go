@@ -247,9 +247,14 @@ func (t *tx) putCluster(h *pb.PutCluster) *pb.Result {
 		return t.refuse(pb.Code_DUPLICATE, "done before")
 	}
 	h.Cluster.CreatedMs = t.clock
+	if now := VersionOf(t.cluster); now > 1 {
+		h.Cluster.Raised = now
+	} else if now == 0 && h.Cluster.Version > 1 {
+		h.Cluster.Raised = h.Cluster.Version
+	}
 	t.cluster = h.Cluster
 	t.write(key(kMeta, "cluster"), t.cluster)
-	t.changes.Version = t.cluster.Version
+	t.changes.Version = VersionOf(t.cluster)
 	return t.ok()
 }
 

@@ -136,12 +136,17 @@ func Encode(kind Kind, header proto.Message, body ...[]byte) (Frame, error) {
 		return nil, fmt.Errorf("spool: a %s of %d octets is over the limit of %d", kind, total, MaxFrame)
 	}
 	f := make([]byte, preamble, total)
-	f[0], f[1] = byte(needs(kind, header)), byte(kind)
+	f[1] = byte(kind)
 	binary.BigEndian.PutUint32(f[10:], uint32(size))
 	f, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(f, header)
 	if err != nil {
 		return nil, fmt.Errorf("spool: encode %s: %w", kind, err)
 	}
+	needs, err := shapes[kind].needs(f[preamble:])
+	if err != nil {
+		return nil, fmt.Errorf("spool: encode %s: %w", kind, err)
+	}
+	f[0] = byte(max(needs, since[kind]))
 	for _, b := range body {
 		f = append(f, b...)
 	}
@@ -175,29 +180,48 @@ type Command struct {
 	Body   []byte
 }
 
-// Decode reads a frame. It never panics, whatever the bytes.
-func Decode(f Frame) (Command, error) {
+// Check reports why Decode would not take a frame, without the cost of decoding:
+// it is no frame, of a version or a kind that this build does not know, or has a
+// field that it does not know. Such a field would be kept in silence, and this
+// node would then differ from those who know it.
+func (f Frame) Check() error {
 	if len(f) < preamble {
-		return Command{}, fmt.Errorf("%w: %d octets", ErrFrame, len(f))
+		return fmt.Errorf("%w: %d octets", ErrFrame, len(f))
 	}
+	kind := Kind(f[1])
 	if f[0] == 0 || f[0] > MaxVersion {
-		return Command{}, fmt.Errorf("%w: version %d, this build knows up to %d", ErrFrame, f[0], MaxVersion)
+		return fmt.Errorf("%w: version %d, this build knows up to %d", ErrFrame, f[0], MaxVersion)
 	}
-	make, ok := headers[Kind(f[1])]
-	if !ok {
-		return Command{}, fmt.Errorf("%w: unknown kind %d", ErrFrame, f[1])
+	if shapes[kind] == nil {
+		return fmt.Errorf("%w: unknown kind %d", ErrFrame, f[1])
 	}
-	if uint32(f[0]) < since[Kind(f[1])] {
-		return Command{}, fmt.Errorf("%w: %s in a frame of version %d", ErrFrame, Kind(f[1]), f[0])
+	if uint32(f[0]) < since[kind] {
+		return fmt.Errorf("%w: %s in a frame of version %d", ErrFrame, kind, f[0])
 	}
 	size := int64(binary.BigEndian.Uint32(f[10:]))
 	if size > int64(len(f)-preamble) {
-		return Command{}, fmt.Errorf("%w: header of %d octets in a frame of %d", ErrFrame, size, len(f))
+		return fmt.Errorf("%w: header of %d octets in a frame of %d", ErrFrame, size, len(f))
 	}
+	needs, err := shapes[kind].needs(f[preamble : preamble+size])
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", ErrFrame, kind, err)
+	case needs > uint32(f[0]):
+		return fmt.Errorf("%w: %s has fields of version %d in a frame of version %d", ErrFrame, kind, needs, f[0])
+	}
+	return nil
+}
+
+// Decode reads a frame. It never panics, whatever the bytes.
+func Decode(f Frame) (Command, error) {
+	if err := f.Check(); err != nil {
+		return Command{}, err
+	}
+	size := int64(binary.BigEndian.Uint32(f[10:]))
 	c := Command{
 		Kind:   Kind(f[1]),
 		At:     int64(binary.BigEndian.Uint64(f[2:])),
-		Header: make(),
+		Header: headers[Kind(f[1])](),
 		Body:   f[preamble+size:],
 	}
 	if err := proto.Unmarshal(f[preamble:preamble+size], c.Header); err != nil {

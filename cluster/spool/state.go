@@ -53,6 +53,9 @@ func (s *state) load(r Reader) error {
 	if _, _, err := load(r, key(kMeta, "cluster"), s.cluster); err != nil {
 		return fmt.Errorf("spool: load cluster: %w", err)
 	}
+	if err := knows(s.cluster); err != nil {
+		return err
+	}
 	if _, _, err := load(r, key(kMeta, "settings"), s.settings); err != nil {
 		return fmt.Errorf("spool: load settings: %w", err)
 	}

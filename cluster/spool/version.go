@@ -15,7 +15,8 @@ import (
 // command may hold.
 //
 // Version 2:
-//   - Raise sets the cluster version.
+//   - Raise sets the cluster version, in Cluster.raised.
+//   - A Register of a build that does not know the cluster version is refused.
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.
 //   - Register records serial and key of the node's certificate where none is on record, and keeps what is; Certify
@@ -34,32 +35,33 @@ var since = map[Kind]uint32{
 	KindPutCa:   2,
 }
 
-// needs is the version that a command needs: of its kind, and of the fields
-// that it uses. It stands in the frame's first octet.
-func needs(kind Kind, header proto.Message) uint32 {
-	v := max(1, since[kind])
-	newer := false
-	switch h := header.(type) {
-	case *pb.Register:
-		newer = h.WallMs != 0 || len(h.Previous) > 0 || h.OverEpoch != 0 || h.OverRenewed != 0 || h.LeaseMs != 0 ||
-			h.Term != 0 || h.Last != 0 || certified(h.GetMember())
-	case *pb.Renew:
-		newer = h.WallMs != 0 || h.LeaseMs != 0 || h.Term != 0 || h.Last != 0 || h.Seq != 0 || h.SumIndex != 0 ||
-			h.Sum != 0 || len(h.Ca) > 0
-	case *pb.Sweep:
-		newer = h.Ages || h.OrphansAgeMs != 0
-	case *pb.PutToken:
-		newer = h.GetToken().GetMadeMs() != 0
+// sinceMessage says it of messages that came whole, and sinceField of fields
+// that came later than their message. What is in neither is of version 1. Encode
+// reads here which version a command needs, nested records included.
+var (
+	sinceMessage = map[string]uint32{
+		"Tomb": 2, "TimeState": 2, "TimeState.Jump": 2,
+		"Raise": 1,
+		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2,
 	}
-	if newer {
-		v = max(v, 2)
+	sinceField = map[string]uint32{
+		"Recipient.changed": 2,
+		"Session.wall_ms":   2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
+		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
+		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,
+		"Member.term": 2, "Member.last": 2, "Member.registered": 2, "Member.log": 2, "Member.key": 2, "Member.old_key": 2,
+		"Cluster.next_cert": 2, "Cluster.next_key": 2, "Cluster.cross_cert": 2, "Cluster.ca_step": 2,
+		"Cluster.generation": 2, "Cluster.raised": 2,
+		"JoinToken.made_ms": 2,
+		"Shard.adopted":     2,
+		"Result.renewed":    2,
+		"Register.wall_ms":  2, "Register.previous": 2, "Register.over_epoch": 2, "Register.over_renewed": 2,
+		"Register.lease_ms": 2, "Register.term": 2, "Register.last": 2,
+		"Renew.wall_ms": 2, "Renew.lease_ms": 2, "Renew.term": 2, "Renew.last": 2, "Renew.seq": 2, "Renew.sum_index": 2,
+		"Renew.sum": 2, "Renew.ca": 2,
+		"Sweep.ages": 2, "Sweep.orphans_age_ms": 2,
 	}
-	return v
-}
-
-// certified reports whether a member record that a command brings has a
-// certificate.
-func certified(m *pb.Member) bool { return len(m.GetSerial())+len(m.GetKey())+len(m.GetCa()) > 0 }
+)
 
 // Version is the version that a frame needs, 0 where it is cut short.
 func (f Frame) Version() uint32 {
@@ -69,29 +71,57 @@ func (f Frame) Version() uint32 {
 	return uint32(f[0])
 }
 
+// VersionOf is the cluster version that a record says; 0: there is no cluster
+// yet. Builds of version 1 have a PutCluster that changes Cluster.version, and
+// may use it at the start of a node that was rolled back; only a Raise counts.
+func VersionOf(c *pb.Cluster) uint32 {
+	if c.GetId() == "" {
+		return 0
+	}
+	return max(1, c.Raised)
+}
+
 // at reports whether the cluster version of the state has reached v.
-func (s *state) at(v uint32) bool { return s.cluster.GetVersion() >= v }
+func (s *state) at(v uint32) bool { return VersionOf(s.cluster) >= v }
 
 // ErrVersion says that the cluster goes on with a version that this build does
 // not know: the node must end before it applies the entry.
 var ErrVersion = errors.New("spool: the cluster goes on with a version that this relayd does not know")
 
+// knows refuses a state that this build can't go on from.
+func knows(c *pb.Cluster) error {
+	if v := VersionOf(c); v > MaxVersion || v != 0 && v < MinVersion {
+		return fmt.Errorf("%w: the data is of cluster version %d, this relayd knows %s: install one that knows it",
+			ErrVersion, v, Versions())
+	}
+	return nil
+}
+
+// Versions says in words which cluster versions this build applies.
+func Versions() string {
+	if MinVersion == MaxVersion {
+		return fmt.Sprint(MaxVersion)
+	}
+	return fmt.Sprintf("%d to %d", MinVersion, MaxVersion)
+}
+
 // raise sets the cluster version, and nothing else of the cluster's record.
 func (t *tx) raise(h *pb.Raise) *pb.Result {
+	now := VersionOf(t.cluster)
 	switch {
-	case t.cluster.GetId() == "":
+	case now == 0:
 		return t.refuse(pb.Code_MISSING, "there is no cluster yet")
-	case h.From != t.cluster.Version:
-		return t.refuse(pb.Code_STALE, "the cluster version is %d", t.cluster.Version)
+	case h.From != now:
+		return t.refuse(pb.Code_STALE, "the cluster version is %d", now)
 	case h.To < h.From:
 		return t.refuse(pb.Code_INVALID, "the cluster version never falls")
 	case h.To > MaxVersion:
-		t.fail(fmt.Errorf("%w: it goes on with version %d, this relayd knows %d to %d: install the newer one",
-			ErrVersion, h.To, MinVersion, MaxVersion))
+		t.fail(fmt.Errorf("%w: it goes on with version %d, this relayd knows %s: install the newer one",
+			ErrVersion, h.To, Versions()))
 		return nil
 	}
 	t.cluster = proto.CloneOf(t.cluster)
-	t.cluster.Version = h.To
+	t.cluster.Version, t.cluster.Raised = h.To, h.To
 	t.write(key(kMeta, "cluster"), t.cluster)
 	t.changes.Version = h.To
 	return t.ok()

@@ -1,27 +1,261 @@
 package spool_test
 
 import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"pgregory.net/rapid"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
-func TestAFrameSaysTheVersionItNeeds(t *testing.T) {
-	frame := func(m *pb.Renew) spool.Frame {
-		f, err := spool.Encode(spool.KindRenew, m)
-		require.NoError(t, err)
-		return f
-	}
-	require.Equal(t, uint32(1), frame(&pb.Renew{Node: "n1", Epoch: 7}).Version())
-	require.Equal(t, uint32(2), frame(&pb.Renew{Node: "n1", Epoch: 7, WallMs: 1}).Version())
-	raise, err := spool.Encode(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+func encode(t require.TestingT, kind spool.Kind, h proto.Message, body ...[]byte) spool.Frame {
+	f, err := spool.Encode(kind, h, body...)
 	require.NoError(t, err)
-	require.Equal(t, uint32(1), raise.Version(), "a Raise leads to version 2, and so is of version 1")
-	newer := frame(&pb.Renew{Node: "n1"})
+	return f
+}
+
+func TestAFrameSaysTheVersionItNeeds(t *testing.T) {
+	for _, c := range []struct {
+		kind spool.Kind
+		h    proto.Message
+		want uint32
+	}{
+		{spool.KindRenew, &pb.Renew{Node: "n1", Epoch: 7}, 1},
+		{spool.KindRenew, &pb.Renew{Node: "n1", Epoch: 7, WallMs: 1}, 2},
+		{spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: 2}}, 1},
+		{spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", Log: "x"}}, 2},
+		{spool.KindPutToken, &pb.PutToken{Token: &pb.JoinToken{Uses: 1, MadeMs: 1}}, 2},
+		{spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}}, 1},
+		{spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", CaStep: 1}}, 2},
+		{spool.KindAccept, &pb.Accept{Recipients: []*pb.Recipient{{Address: "a@b.example"}, {Changed: 1}}}, 2},
+		{spool.KindAccept, &pb.Accept{Copies: []*pb.Accept{{Recipients: []*pb.Recipient{{Changed: 1}}}}}, 2},
+		{spool.KindRaise, &pb.Raise{From: 1, To: 2}, 1}, // it leads to version 2
+	} {
+		require.Equal(t, c.want, encode(t, c.kind, c.h).Version(), "%s %v", c.kind, c.h)
+	}
+	newer := encode(t, spool.KindRenew, &pb.Renew{Node: "n1"})
 	newer[0] = spool.MaxVersion + 1
-	_, err = spool.Decode(newer)
+	_, err := spool.Decode(newer)
 	require.ErrorIs(t, err, spool.ErrFrame)
+	older := encode(t, spool.KindRenew, &pb.Renew{Node: "n1", Seq: 1})
+	older[0] = 1
+	_, err = spool.Decode(older)
+	require.ErrorContains(t, err, "fields of version 2 in a frame of version 1")
+}
+
+// withHeader makes a frame around an encoded header.
+func withHeader(kind spool.Kind, header []byte) spool.Frame {
+	f := make(spool.Frame, 14, 14+len(header))
+	f[0], f[1] = spool.MaxVersion, byte(kind)
+	binary.BigEndian.PutUint32(f[10:], uint32(len(header)))
+	return append(f, header...)
+}
+
+func TestUnknownFieldsStopANode(t *testing.T) {
+	strange := protowire.AppendVarint(protowire.AppendTag(nil, 5000, protowire.VarintType), 7)
+	inside := func(num protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), b)
+	}
+	for name, f := range map[string]spool.Frame{
+		"at the top":            withHeader(spool.KindAccept, strange),
+		"in a recipient":        withHeader(spool.KindAccept, inside(2, strange)),
+		"in a copy's recipient": withHeader(spool.KindAccept, inside(40, inside(2, strange))),
+		"of another kind":       withHeader(spool.KindAccept, inside(4, []byte("x"))),
+		"no text":               withHeader(spool.KindRenew, inside(1, []byte("\xff"))),
+	} {
+		_, err := spool.Decode(f)
+		require.ErrorIs(t, err, spool.ErrFrame, name)
+		r := newReplica(t)
+		_, err = r.m.Apply(r.store.Batch(), 1, f)
+		require.ErrorIs(t, err, spool.ErrFrame, "%s: Apply", name)
+	}
+	deep := []byte{}
+	for range 70 {
+		deep = inside(40, deep)
+	}
+	require.Error(t, withHeader(spool.KindAccept, deep).Check())
+}
+
+// TestCheckAgreesWithUnmarshal: what Check takes can be decoded and has no
+// unknown field, and the other way round.
+func TestCheckAgreesWithUnmarshal(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		log := randomLog(r)
+		f := append(spool.Frame(nil), log[rapid.IntRange(0, len(log)-1).Draw(r, "entry")].frame...)
+		size := int(binary.BigEndian.Uint32(f[10:]))
+		header := f[14 : 14+size]
+		for range rapid.IntRange(0, 3).Draw(r, "changes") {
+			if size > 0 {
+				header[rapid.IntRange(0, size-1).Draw(r, "at")] = rapid.Byte().Draw(r, "octet")
+			}
+		}
+		f[0] = spool.MaxVersion
+		h := spool.Blank(f.Kind())
+		err := proto.Unmarshal(header, h)
+		whole := err == nil && !hasUnknown(h.ProtoReflect())
+		require.Equal(r, whole, f.Check() == nil, "%v %v %x", err, f.Check(), header)
+	})
+}
+
+func hasUnknown(m protoreflect.Message) bool {
+	found := len(m.GetUnknown()) > 0
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				found = found || hasUnknown(v.List().Get(i).Message())
+			}
+		default:
+			found = found || hasUnknown(v.Message())
+		}
+		return true
+	})
+	return found
+}
+
+// TestEveryFieldHasAVersion: what version 1 had is there as it was, and every
+// field that came later says since when. testdata/v1/fields.txt was written from
+// the last build of version 1 and never changes.
+func TestEveryFieldHasAVersion(t *testing.T) {
+	golden, err := os.ReadFile("testdata/v1/fields.txt")
+	require.NoError(t, err)
+	first := map[string]bool{}
+	for line := range strings.Lines(string(golden)) {
+		first[strings.TrimSpace(line)] = true
+	}
+	eachField(pb.File_spool_proto.Messages(), func(name string, fd protoreflect.FieldDescriptor) {
+		line := fmt.Sprintf("%s.%s %d %s %s", name, fd.Name(), fd.Number(), fd.Cardinality(), fd.Kind())
+		since := spool.SinceField(fd)
+		switch {
+		case first[line]:
+			require.EqualValues(t, 1, since, "%s is of version 1", line)
+			delete(first, line)
+		case name != "Raise":
+			require.Greater(t, since, uint32(1), "%s is no field of version 1: enter it in sinceField or sinceMessage of version.go", line)
+			require.LessOrEqual(t, since, uint32(spool.MaxVersion), line)
+		}
+	})
+	require.Empty(t, first, "fields of version 1 are for ever")
+}
+
+func eachField(all protoreflect.MessageDescriptors, fn func(string, protoreflect.FieldDescriptor)) {
+	for i := range all.Len() {
+		m := all.Get(i)
+		name := strings.TrimPrefix(string(m.FullName()), string(pb.File_spool_proto.Package())+".")
+		for j := range m.Fields().Len() {
+			fn(name, m.Fields().Get(j))
+		}
+		eachField(m.Messages(), fn)
+	}
+}
+
+// TestEveryVersionedNameExists: the tables of version.go name what there is.
+func TestEveryVersionedNameExists(t *testing.T) {
+	there := map[string]bool{}
+	eachField(pb.File_spool_proto.Messages(), func(name string, fd protoreflect.FieldDescriptor) {
+		there[name], there[name+"."+string(fd.Name())] = true, true
+	})
+	for _, name := range spool.VersionedNames() {
+		require.True(t, there[name], "version.go names %s, and there is no such message or field", name)
+	}
+}
+
+// raised makes a cluster and raises it.
+func (r *replica) raised(to uint32) *pb.Result {
+	r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	return r.do(spool.KindRaise, &pb.Raise{From: 1, To: to})
+}
+
+func (r *replica) version() uint32 {
+	c, _, err := r.view().Cluster()
+	require.NoError(r.t, err)
+	return spool.VersionOf(c)
+}
+
+func TestRaise(t *testing.T) {
+	r := newReplica(t)
+	require.Equal(t, pb.Code_MISSING, r.do(spool.KindRaise, &pb.Raise{From: 1, To: 2}).Code, "no cluster yet")
+	require.Equal(t, pb.Code_OK, r.raised(2).Code)
+	require.EqualValues(t, 2, r.version())
+	require.Equal(t, pb.Code_STALE, r.do(spool.KindRaise, &pb.Raise{From: 1, To: 2}).Code)
+	require.Equal(t, pb.Code_INVALID, r.do(spool.KindRaise, &pb.Raise{From: 2, To: 1}).Code)
+
+	sum := r.store.Sum()
+	f := encode(t, spool.KindRaise, &pb.Raise{From: 2, To: spool.MaxVersion + 1})
+	_, err := r.m.Apply(r.store.Batch(), r.index+1, f)
+	require.ErrorIs(t, err, spool.ErrVersion)
+	require.ErrorContains(t, err, "it goes on with version 3, this relayd knows 1 to 2: install the newer one")
+	require.Equal(t, sum, r.store.Sum(), "a node ends before it applies what it does not know")
+}
+
+// TestAnOldBuildDoesNotRaise: a build of version 1 that was rolled back finds its
+// own record of the newer build, and raises in its own way.
+func TestAnOldBuildDoesNotRaise(t *testing.T) {
+	r := newReplica(t)
+	r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	require.Equal(t, pb.Code_OK, r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 2}}).Code)
+	require.EqualValues(t, 1, r.version())
+	require.Equal(t, pb.Code_OK, r.do(spool.KindRaise, &pb.Raise{From: 1, To: 2}).Code)
+	require.EqualValues(t, 2, r.version())
+}
+
+func TestANewerStateIsNotLoaded(t *testing.T) {
+	r := newReplica(t)
+	r.raised(2)
+	c, _, err := r.view().Cluster()
+	require.NoError(t, err)
+	c.Raised = spool.MaxVersion + 1
+	b := r.store.Batch()
+	v, err := proto.Marshal(c)
+	require.NoError(t, err)
+	require.NoError(t, b.Set([]byte("zcluster"), v))
+	b.Commit()
+	_, err = spool.Load(r.store)
+	require.ErrorIs(t, err, spool.ErrVersion)
+	require.ErrorContains(t, err, "the data is of cluster version 3, this relayd knows 1 to 2")
+}
+
+func TestAnOldBuildGetsNoSessionAfterTheRaise(t *testing.T) {
+	r := newReplica(t)
+	register := func(max uint32) *pb.Result {
+		return r.do(spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: max}})
+	}
+	r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	require.Equal(t, pb.Code_OK, register(1).Code)
+	r.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	res := register(1)
+	require.Equal(t, pb.Code_INVALID, res.Code)
+	require.Contains(t, res.Text, "the cluster version is 2, and this relayd knows only 1")
+	require.NotZero(t, register(2).Epoch)
+}
+
+func BenchmarkCheck(b *testing.B) {
+	id := newID(1)
+	h := acceptOf(id, 7, []string{"x@far.example"}, "alice@here.example")
+	h.Message.Client = &pb.Client{Node: "n1", Address: "192.0.2.1:40000", Helo: "host.example", Protocol: "ESMTP"}
+	f := encode(b, spool.KindAccept, h, make([]byte, 4096))
+	b.Run("check", func(b *testing.B) {
+		for b.Loop() {
+			if f.Check() != nil {
+				b.Fatal("refused")
+			}
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := spool.Decode(f); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

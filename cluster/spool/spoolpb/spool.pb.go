@@ -2290,13 +2290,14 @@ type Cluster struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	CaCert        []byte                 `protobuf:"bytes,3,opt,name=ca_cert,json=caCert,proto3" json:"ca_cert,omitempty"` // PEM
 	CaKey         []byte                 `protobuf:"bytes,4,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`    // PEM; a joining node's certificate is signed with it
-	Version       uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`            // the cluster version that gates commands
+	Version       uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`            // as the builds of version 1 wrote it; see raised
 	CreatedMs     int64                  `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	NextCert      []byte                 `protobuf:"bytes,7,opt,name=next_cert,json=nextCert,proto3" json:"next_cert,omitempty"`    // PEM; the CA that a rotation changes to
 	NextKey       []byte                 `protobuf:"bytes,8,opt,name=next_key,json=nextKey,proto3" json:"next_key,omitempty"`       // PEM
 	CrossCert     []byte                 `protobuf:"bytes,9,opt,name=cross_cert,json=crossCert,proto3" json:"cross_cert,omitempty"` // PEM; the CA whose turn it is, signed by the one before
 	CaStep        uint32                 `protobuf:"varint,10,opt,name=ca_step,json=caStep,proto3" json:"ca_step,omitempty"`        // of a rotation; 0: none is under way
 	Generation    uint64                 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`              // recoveries since the cluster was made
+	Raised        uint32                 `protobuf:"varint,12,opt,name=raised,proto3" json:"raised,omitempty"`                      // the version that a Raise has set; what gates commands from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2404,6 +2405,13 @@ func (x *Cluster) GetCaStep() uint32 {
 func (x *Cluster) GetGeneration() uint64 {
 	if x != nil {
 		return x.Generation
+	}
+	return 0
+}
+
+func (x *Cluster) GetRaised() uint32 {
+	if x != nil {
+		return x.Raised
 	}
 	return 0
 }
@@ -7051,7 +7059,7 @@ const file_spool_proto_rawDesc = "" +
 	"registered\x12\x10\n" +
 	"\x03log\x18\x10 \x01(\tR\x03log\x12\x10\n" +
 	"\x03key\x18\x11 \x01(\fR\x03key\x12\x17\n" +
-	"\aold_key\x18\x12 \x01(\fR\x06oldKey\"\xa6\x02\n" +
+	"\aold_key\x18\x12 \x01(\fR\x06oldKey\"\xbe\x02\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x17\n" +
@@ -7068,7 +7076,8 @@ const file_spool_proto_rawDesc = "" +
 	" \x01(\rR\x06caStep\x12\x1e\n" +
 	"\n" +
 	"generation\x18\v \x01(\x04R\n" +
-	"generation\"\x93\x01\n" +
+	"generation\x12\x16\n" +
+	"\x06raised\x18\f \x01(\rR\x06raised\"\x93\x01\n" +
 	"\x04Tomb\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aserials\x18\x02 \x03(\fR\aserials\x12\x13\n" +

@@ -103,6 +103,7 @@ func (c *conn) dispatch(line []byte) {
 	case v.states&c.state == 0:
 		c.fail(503, "5.5.1", c.outOfOrder(v))
 	default:
+		c.endsFlight(v)
 		v.run(c, arg)
 	}
 }
@@ -438,6 +439,7 @@ func (c *conn) startTLS(arg []byte) {
 		c.fail(503, "5.5.1", "TLS is on already")
 		return
 	}
+	c.receipt = receiptNone
 	c.put("220 2.0.0 Ready to start TLS\r\n")
 	c.in.discard()
 	if c.flush() != nil || !c.handshake() {

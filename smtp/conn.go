@@ -45,6 +45,9 @@ type conn struct {
 	quit     bool   // close after the pending replies
 	polite   bool   // the client knows that we close
 	held     []byte // the command that broke off a series of chunks, nil: none
+	receipt  receipt
+	tap      *tap // below TLS; nil: in clear
+	tapped   int  // its reads when the 250 was written
 	data     message
 
 	mu     sync.Mutex // guards deadlines against Shutdown and cut
@@ -276,6 +279,7 @@ func (c *conn) command() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.arrived()
 	if c.state == stateNew && c.foreign(line) {
 		c.answer(421, "4.7.0", "This is an SMTP server, closing connection")
 		c.srv.stats.Turned.Add(1)
@@ -493,6 +497,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
+	c.beforeReplies()
 	c.mu.Lock()
 	if !c.severe {
 		_ = c.net.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout))
@@ -544,7 +549,8 @@ func (c *conn) handshake() bool {
 		_ = c.raw.SetDeadline(time.Time{})
 	}
 	c.mu.Unlock()
-	conn := tls.Server(c.net, c.cfg.TLS)
+	c.tap = &tap{Conn: c.net}
+	conn := tls.Server(c.tap, c.cfg.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		c.srv.stats.TLSFailed.Add(1)
 		c.log("tls.failed", "cause", err)

@@ -229,6 +229,7 @@ func (c *conn) dataVerb(arg []byte) {
 	}
 	c.put("354 End data with <CR><LF>.<CR><LF>\r\n")
 	c.data.begin(messageDots)
+	c.awaitText()
 	c.take()
 }
 
@@ -381,4 +382,5 @@ func (c *conn) accepted(id string) {
 	c.out = append(c.out, "250 2.0.0 Ok: queued as "...)
 	c.out = append(c.out, id...)
 	c.out = append(c.out, '\r', '\n')
+	c.owe()
 }

@@ -97,7 +97,7 @@ func setPort(ap *netip.AddrPort, value string) bool {
 func (c *conn) startOver(peer Peer, over override) {
 	c.reset()
 	_ = c.sess.Close()
-	c.sess = nil
+	c.sess, c.receipt = nil, receiptNone
 	peer.Trusted = c.trusts(peer.Remote.Addr())
 	peer.Helo, peer.ESMTP, peer.User = over.helo, over.esmtp, over.user
 	c.peer, c.over = peer, over

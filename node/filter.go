@@ -195,9 +195,16 @@ func withCRLF(b []byte) []byte {
 func (in *intake) discard(ctx context.Context) error {
 	m := in.message()
 	m.Size = in.size + uint64(len(in.buf)+len(in.top))
-	res, err := propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
-		Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(), Twin: in.twinKey(in.given),
-	})
+	in.number(ctx, in.twinKey(in.given), true)
+	discard := func() (*pb.Result, error) {
+		return propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
+			Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(), Twin: numbered(in.key, in.env.receipt.n),
+		})
+	}
+	res, err := discard()
+	if err == nil && res.Code == pb.Code_DUPLICATE && in.again(ctx, res) {
+		res, err = discard()
+	}
 	switch {
 	case err != nil:
 		return err

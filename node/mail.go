@@ -51,7 +51,8 @@ type envelope struct {
 	origin    string      // who may send it again and mean the same (RFC 1047); empty: nobody
 	screen    *screening  // what strangers' mail goes through; nil: nothing
 	greyed
-	filter *milter.Transaction // content filters; nil: none
+	filter  *milter.Transaction // content filters; nil: none
+	receipt receipt             // what the client's reading of the 250 will prove; set by accept
 }
 
 // rcpt is one recipient as RCPT took it, with where it leads.
@@ -67,6 +68,7 @@ type rcpt struct {
 // concurrently.
 type mailer struct {
 	replica  replica
+	receipts *receipts
 	node     string
 	hostname string
 	maxHops  int
@@ -74,8 +76,8 @@ type mailer struct {
 	buffers  sync.Pool // *[]byte
 }
 
-func newMailer(r replica, node, hostname string, maxHops int, log *zap.Logger) *mailer {
-	m := &mailer{replica: r, node: node, hostname: hostname, maxHops: maxHops, log: log}
+func newMailer(r replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
+	m := &mailer{replica: r, receipts: receipts, node: node, hostname: hostname, maxHops: maxHops, log: log}
 	m.buffers.New = func() any { b := make([]byte, 0, 8<<10); return &b }
 	return m
 }
@@ -118,6 +120,8 @@ type intake struct {
 	head   header
 	plan   *pb.Accept // without what only the whole body tells
 	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
+	key    []byte     // of it, and of the envelope
+	asked  bool       // other nodes were
 	sample []byte     // the beginning of a large message, for reports
 	top    []byte     // the beginning of a large message, held back until its end is known
 	held   uint32     // how many chunks it is
@@ -293,8 +297,10 @@ func (in *intake) commit(ctx context.Context) error {
 		in.digest.Write(in.buf)
 		in.size = uint64(len(in.buf))
 	}
+	in.number(ctx, in.twinKey(in.recipients()), h.Inline)
 	in.sign(h)
 	for {
+		h.Twin = numbered(in.key, in.env.receipt.n)
 		res, err := in.propose(ctx, h)
 		if err != nil {
 			return err
@@ -304,8 +310,14 @@ func (in *intake) commit(ctx context.Context) error {
 			in.logAccepted(h.Message)
 			return nil
 		case pb.Code_DUPLICATE:
-			in.repeated(res.Id)
-			return nil
+			if !in.again(ctx, res) {
+				in.repeated(res.Id)
+				return nil
+			}
+			if !h.Inline {
+				in.chunks = 0
+				return errMeantTwice
+			}
 		case pb.Code_MISSING:
 			return fmt.Errorf("%w: %s", errGone, res.Text)
 		case pb.Code_OVER_LIMIT:
@@ -368,7 +380,6 @@ func (in *intake) sign(h *pb.Accept) {
 		}
 		one.Message = m
 	}
-	h.Twin = in.twinKey(in.recipients())
 	if a := in.env.account; a != nil && a.SendLimitDay > 0 {
 		h.Spender, h.Spends, h.SpendLimit = a.Address, uint32(len(in.env.rcpts)), a.SendLimitDay
 	}

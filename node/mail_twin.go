@@ -1,13 +1,32 @@
 package node
 
 import (
+	"context"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 )
+
+// A message that is sent again is the first one (RFC 1047), unless its client has
+// surely read that the first was taken: then it is meant twice. So each message
+// has a number among those that are the same octets to the same people: 0 for the
+// first, and for each that is meant another time one more than that which its
+// client has read about. The number goes into the key by which Apply knows a
+// repeat. Who has read what stands in the memory of the node that answered
+// (receipts.go); where that is gone, a repeat counts as one.
+
+// errMeantTwice says that the body of a message is lost that turned out to be
+// meant another time.
+var errMeantTwice = errors.New("the message is meant to be sent once more; it has to come again")
 
 // beginTwin begins the digest by which a message sent again is known. sent is
 // what the client has sent so far, before anything was added. A message without
@@ -34,6 +53,52 @@ func (in *intake) twinKey(to []string) []byte {
 	}
 	h.Write(in.twin.Sum(nil))
 	return h.Sum(nil)[:16]
+}
+
+// numbered is the key of the message that is meant for the time n, from 0.
+func numbered(key []byte, n uint32) []byte {
+	if n == 0 || key == nil {
+		return key
+	}
+	h := sha256.New()
+	h.Write(key)
+	h.Write(binary.BigEndian.AppendUint32([]byte("again"), n))
+	return h.Sum(nil)[:16]
+}
+
+// number finds out the number of this message as far as this node knows, and for
+// a body that Apply would drop at a repeat, as far as any node does.
+func (in *intake) number(ctx context.Context, key []byte, inline bool) {
+	if in.key = key; key == nil {
+		return
+	}
+	in.env.receipt = receipt{}
+	n := in.receipts.read(key)
+	if !inline && in.hasTwin(numbered(key, n)) {
+		n = max(n, in.receipts.ask(ctx, key))
+	}
+	in.env.receipt = receipt{key: [16]byte(key), n: n}
+}
+
+// again reports whether a message that Apply took for a repeat is one that is
+// meant another time: it has a number of its own then.
+func (in *intake) again(ctx context.Context, res *pb.Result) bool {
+	if in.key == nil || in.asked || string(res.Id) == string(in.id[:]) {
+		return false
+	}
+	in.asked = true
+	n := in.receipts.ask(ctx, in.key)
+	if n <= in.env.receipt.n {
+		return false
+	}
+	in.env.receipt.n = n
+	return true
+}
+
+// hasTwin reports whether this node knows of a message with a key.
+func (in *intake) hasTwin(key []byte) (has bool) {
+	err := in.replica.View(func(v spool.View) (err error) { has, err = v.Twin(key, time.Now().UnixMilli()); return err })
+	return has || err != nil
 }
 
 // repeated takes over the id under which the message was accepted before.

@@ -205,7 +205,9 @@ func (n *Node) build() error {
 		n.certs.acme = n.acme
 	}
 	n.starts = newStarts()
-	n.mail = newMailer(n.cluster, id, hostname, n.conf.Relay.MaxHops, n.log)
+	receipts := newReceipts(n.cluster, id, n.cluster.Ask, n.log)
+	n.cluster.Handle(askReceipt, func(_ context.Context, _ string, req []byte) ([]byte, error) { return receipts.answer(req), nil })
+	n.mail = newMailer(n.cluster, receipts, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
 	n.drops.folders = folders(n.conf.Folders)
 	if err := n.buildQueue(id, hostname); err != nil {

@@ -83,6 +83,7 @@ type session struct {
 	scram   *pb.Account // who is being authenticated by SCRAM
 	env     *envelope
 	listed  *verify.Lookup // lists with the client on; nil: not asked
+	told    receipt        // of the last message that was answered with a 250
 }
 
 // vouched takes over a login that a front end has seen to (XCLIENT). Who has no
@@ -437,7 +438,14 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 	if err != nil {
 		return "", mapError(err)
 	}
+	s.told = env.receipt
 	return id, nil
+}
+
+// Received implements smtp.Receiver.
+func (s *session) Received() {
+	s.mail.receipts.note(s.told)
+	s.told = receipt{}
 }
 
 // stands looks whether a whole message is refused by what its recipients still
@@ -522,6 +530,8 @@ func mapError(err error) error {
 		return &smtp.Reply{Code: 550, Enhanced: "5.4.6", Text: "Alias can not be expanded", Cause: err}
 	case errors.Is(err, cluster.ErrUnavailable):
 		return &smtp.Reply{Code: 451, Enhanced: "4.3.2", Text: "No majority of the cluster in reach, try another node or later", Cause: err}
+	case errors.Is(err, errMeantTwice):
+		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Sent once more? Then send it again, please", Cause: err}
 	case errors.Is(err, errGone):
 		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "A recipient was removed meanwhile, try again", Cause: err}
 	}

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+)
+
+// receipt names one of the messages that are the same: see mail_twin.go.
+type receipt struct {
+	key [16]byte
+	n   uint32
+}
+
+// receipts remember which messages their clients have surely read the 250 of, and
+// ask other nodes. Nothing of it is on any disk. Its methods may be called
+// concurrently; a nil one knows nothing.
+type receipts struct {
+	replica replica
+	node    string
+	ask1    func(ctx context.Context, node, method string, req []byte) ([]byte, error)
+	log     *zap.Logger
+	most    int // of each half
+
+	mu    sync.Mutex
+	halfs [2]map[uint64]uint32 // by the beginning of a key: the number of the next that is meant; the newer half first
+	since time.Time            // the newer half began
+}
+
+const (
+	// receiptsMost bounds each half: some 5 MB.
+	receiptsMost = 128 << 10
+	// receiptsFor is how long a half is the newer one: Apply knows a repeat for as
+	// long, and what was used for a message has to outlive its key.
+	receiptsFor = spool.TwinMs * time.Millisecond
+	// askReceipt: key, 16 octets → the number of the next message, 4 octets.
+	askReceipt = "receipt"
+	// askReceiptWithin bounds what a repeat waits for other nodes.
+	askReceiptWithin = time.Second
+)
+
+func newReceipts(r replica, node string, ask func(context.Context, string, string, []byte) ([]byte, error), log *zap.Logger) *receipts {
+	return &receipts{replica: r, node: node, ask1: ask, log: log, most: receiptsMost}
+}
+
+// note says that a client has read the 250 of a message.
+func (r *receipts) note(one receipt) {
+	if r == nil || one == (receipt{}) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(one.key[:], max(one.n+1, r.look(one.key[:])))
+}
+
+// read is the number of the next message with a key that is meant, as far as this
+// node knows. What is used is remembered for as long again.
+func (r *receipts) read(key []byte) uint32 {
+	if r == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.look(key)
+	if n > 0 {
+		r.put(key, n)
+	}
+	return n
+}
+
+func (r *receipts) look(key []byte) uint32 {
+	k := binary.BigEndian.Uint64(key)
+	return max(r.halfs[0][k], r.halfs[1][k])
+}
+
+// put makes an entry in the newer half. The caller holds mu.
+func (r *receipts) put(key []byte, n uint32) {
+	now := time.Now()
+	switch age := now.Sub(r.since); {
+	case r.halfs[0] != nil && age < receiptsFor && len(r.halfs[0]) < r.most:
+	case age >= 2*receiptsFor:
+		r.halfs, r.since = [2]map[uint64]uint32{{}, nil}, now
+	default:
+		r.halfs, r.since = [2]map[uint64]uint32{{}, r.halfs[0]}, now
+	}
+	r.halfs[0][binary.BigEndian.Uint64(key)] = n
+}
+
+// answer is the other side of ask.
+func (r *receipts) answer(req []byte) []byte {
+	var n uint32
+	if len(req) == len(receipt{}.key) {
+		n = r.read(req)
+	}
+	return binary.BigEndian.AppendUint32(nil, n)
+}
+
+// ask returns what any node that lives knows. Who does not answer in time knows
+// nothing.
+func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
+	if r == nil {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, askReceiptWithin)
+	defer cancel()
+	nodes := r.others()
+	said := make([]uint32, len(nodes))
+	var all sync.WaitGroup
+	for i, node := range nodes {
+		all.Go(func() {
+			answer, err := r.ask1(ctx, node, askReceipt, key)
+			if err == nil && len(answer) == 4 {
+				said[i] = binary.BigEndian.Uint32(answer)
+			} else {
+				r.log.Debug("a node does not tell what clients have read", zap.String("node", node), zap.Error(err))
+			}
+		})
+	}
+	all.Wait()
+	n := r.read(key)
+	for _, other := range said {
+		n = max(n, other)
+	}
+	return n
+}
+
+// others lists the other nodes with a live session.
+func (r *receipts) others() (nodes []string) {
+	_ = r.replica.View(func(v spool.View) error {
+		sessions, err := v.Sessions()
+		for _, s := range sessions {
+			if s.Node != r.node {
+				nodes = append(nodes, s.Node)
+			}
+		}
+		return err
+	})
+	return nodes
+}

@@ -26,7 +26,7 @@ func TestLoginsOfOtherPrograms(t *testing.T) {
 		}
 	}
 	// Who has only an imported hash logs in by mutt, too: SCRAM is not announced.
-	ctl("$2y$04$c2FsdHNhbHRzYWx0c2FsdOVzBnUVvVyHWQY0j3HmPyWbZPVlUZ1Pe\n", "user", "add", "frida@example.test", "--password-hash-stdin")
+	ctl("$2y$04$c2FsdHNhbHRzYWx0c2FsdOVzBnUVvVyHWQY0j3HmPyWbZPVlUZ1Pe\n", "user", "add", "frida@example.test", "--password-stdin", "--hashed")
 	require.NotContains(t, d.Run("QUIT\r\n", "openssl", "s_client", "-quiet", "-starttls", "smtp", "-connect", d.Addr(1, Submission)), "SCRAM")
 	d.verify()
 }
@@ -82,7 +82,7 @@ func gsaslProves(t *testing.T, d *Dev, user, password string) {
 	need(t, "gsasl")
 	for _, mech := range []string{"PLAIN", "SCRAM-SHA-256"} {
 		for _, id := range []string{"", "--authorization-id=" + user + "@example.test"} {
-			args := []string{"env", "LC_ALL=C.UTF-8", "timeout", "10", "gsasl", "--client", "--smtp", "--starttls", "--x509-ca-file=" + d.CA(), "--mechanism=" + mech,
+			args := []string{"env", "LC_ALL=C.UTF-8", "timeout", "10", "gsasl", "--client", "--smtp", "--starttls", "--no-cb", "--x509-ca-file=" + d.CA(), "--mechanism=" + mech,
 				"--authentication-id=" + user, "--password=" + password, "localhost", d.Port(1, Submission)}
 			if id != "" {
 				args = append(args, id)

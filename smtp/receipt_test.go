@@ -41,21 +41,21 @@ func (b receiptBackend) received() (n int) {
 	return n
 }
 
-// wire is a client that says octets as they are, and reads one reply at a time.
-type wire struct {
+// flightClient is a client that says octets as they are, and reads one reply at a time.
+type flightClient struct {
 	t  *testing.T
 	c  net.Conn
 	in *bufio.Reader
 }
 
-func (w *wire) say(octets string, codes ...string) {
+func (w *flightClient) say(octets string, codes ...string) {
 	w.t.Helper()
 	_, err := io.WriteString(w.c, octets)
 	require.NoError(w.t, err)
 	w.hear(codes...)
 }
 
-func (w *wire) hear(codes ...string) {
+func (w *flightClient) hear(codes ...string) {
 	w.t.Helper()
 	for _, code := range codes {
 		for {
@@ -74,39 +74,39 @@ func TestReceipt(t *testing.T) {
 	const envelope, text = "MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.test>\r\n", "Subject: x\r\n\r\nx\r\n.\r\n"
 	for name, c := range map[string]struct {
 		want int
-		play func(w *wire, b receiptBackend)
+		play func(w *flightClient, b receiptBackend)
 	}{
-		"stepwise QUIT":  {1, func(w *wire, _ receiptBackend) { w.say(text, "250"); w.say("QUIT\r\n", "221") }},
-		"stepwise RSET":  {1, func(w *wire, _ receiptBackend) { w.say(text, "250"); w.say("RSET\r\n", "250") }},
-		"stepwise wrong": {1, func(w *wire, _ receiptBackend) { w.say(text, "250"); w.say("FROB\r\n", "500") }},
-		"once": {1, func(w *wire, _ receiptBackend) {
+		"stepwise QUIT":  {1, func(w *flightClient, _ receiptBackend) { w.say(text, "250"); w.say("QUIT\r\n", "221") }},
+		"stepwise RSET":  {1, func(w *flightClient, _ receiptBackend) { w.say(text, "250"); w.say("RSET\r\n", "250") }},
+		"stepwise wrong": {1, func(w *flightClient, _ receiptBackend) { w.say(text, "250"); w.say("FROB\r\n", "500") }},
+		"once": {1, func(w *flightClient, _ receiptBackend) {
 			w.say(text, "250")
 			w.say("NOOP\r\n", "250")
 			w.say("QUIT\r\n", "221")
 		}},
-		"no command":         {0, func(w *wire, _ receiptBackend) { w.say(text, "250") }},
-		"QUIT in one flight": {0, func(w *wire, _ receiptBackend) { w.say(text+"QUIT\r\n", "250", "221") }},
-		"QUIT before the answer": {0, func(w *wire, b receiptBackend) {
+		"no command":         {0, func(w *flightClient, _ receiptBackend) { w.say(text, "250") }},
+		"QUIT in one flight": {0, func(w *flightClient, _ receiptBackend) { w.say(text+"QUIT\r\n", "250", "221") }},
+		"QUIT before the answer": {0, func(w *flightClient, b receiptBackend) {
 			b.block = make(chan struct{})
 			w.say(text)
 			w.say("QUIT\r\n")
 			close(b.block)
 			w.hear("250", "221")
 		}},
-		"a flight up to DATA": {1, func(w *wire, b receiptBackend) {
+		"a flight up to DATA": {1, func(w *flightClient, b receiptBackend) {
 			w.say(text+envelope+"DATA\r\n", "250", "250", "250", "354")
 			require.Zero(w.t, b.received())
 			w.say(text, "250")
 		}},
-		"a flight that goes on": {0, func(w *wire, b receiptBackend) {
+		"a flight that goes on": {0, func(w *flightClient, b receiptBackend) {
 			w.say(text+"RSET\r\n", "250", "250")
 			w.say("RSET\r\n", "250")
 		}},
-		"a flight up to NOOP": {1, func(w *wire, b receiptBackend) {
+		"a flight up to NOOP": {1, func(w *flightClient, b receiptBackend) {
 			w.say(text+"RSET\r\nNOOP\r\n", "250", "250", "250")
 			w.say("QUIT\r\n", "221")
 		}},
-		"refused": {0, func(w *wire, b receiptBackend) { w.say("REJECT\r\n.\r\n", "554"); w.say("QUIT\r\n", "221") }},
+		"refused": {0, func(w *flightClient, b receiptBackend) { w.say("REJECT\r\n.\r\n", "554"); w.say("QUIT\r\n", "221") }},
 	} {
 		for _, secure := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: " on TLS"}[secure], func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestReceiptOfChunks(t *testing.T) {
 	require.Equal(t, 1, b.received())
 }
 
-func receiptWire(t *testing.T, b *receiptBackend, secure bool) *wire {
+func receiptWire(t *testing.T, b *receiptBackend, secure bool) *flightClient {
 	serverTLS, clientTLS := testTLS(t)
 	_, addr := start(t, ServerConfig{Backend: *b, TLS: serverTLS, ImplicitTLS: secure})
 	conn, err := net.Dial("tcp", addr)
@@ -141,7 +141,7 @@ func receiptWire(t *testing.T, b *receiptBackend, secure bool) *wire {
 	if secure {
 		conn = tls.Client(conn, clientTLS)
 	}
-	w := &wire{t, conn, bufio.NewReader(conn)}
+	w := &flightClient{t, conn, bufio.NewReader(conn)}
 	w.hear("220")
 	return w
 }

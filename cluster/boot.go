@@ -111,20 +111,26 @@ type Recovered struct {
 	Node    string
 	Before  []Peer // the members as the log knew them
 	Applied uint64 // index of the last entry; compare survivors, and keep the highest
+	Term    uint64 // of the last entry: the higher one counts before the index
+	// Generation is the cluster's name in certificates since the recovery; empty
+	// before cluster version 2, where lost nodes are not refused.
+	Generation string
 }
 
 // Inspect reads what a stopped node knows: the members, and how far its log
 // goes. It changes nothing but what opening a store does.
 func Inspect(ctx context.Context, o RecoverOptions) (Recovered, error) {
-	return offline(ctx, o, func(d *drawer, r Recovered) (Recovered, error) { return r, nil })
+	return offline(ctx, o, func(_ *drawer, _ *identity, r Recovered) (Recovered, error) { return r, nil })
 }
 
 // Recover writes a new membership into a stopped node's log after a majority
 // is gone for ever. Everything in the log counts as committed. It must be run
-// with the same peers on every survivor, the one with the highest index
-// first; nodes not named must never come back with their old data.
+// with the same peers on every survivor. From cluster version 2 on it begins a
+// generation: nodes that were left behind are refused, and end where they meet a
+// survivor. Survivors whose logs contradict each other do not go on together: one
+// of them ends when it is sent the other's state.
 func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
-	return offline(ctx, o, func(d *drawer, r Recovered) (Recovered, error) {
+	return offline(ctx, o, func(d *drawer, id *identity, r Recovered) (Recovered, error) {
 		var want raft.Configuration
 		found := false
 		for _, p := range o.Peers {
@@ -144,13 +150,26 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 			return r, fmt.Errorf("cluster: recover: %w", err)
 		}
 		r.Applied = max(r.Applied, d.store.Applied())
+		// The identity comes last: a crash before it leaves the recovery to be done
+		// again, as the same generation.
+		record, err := d.clusterRecord()
+		if err == nil {
+			err = id.succeed(record, o, r.Before)
+		}
+		if err == nil {
+			err = id.save(o.Dir)
+		}
+		if err != nil {
+			return r, fmt.Errorf("cluster: recover: the membership is rebuilt, the identity is not, so do it again: %w", err)
+		}
+		r.Generation = id.Generation
 		o.Log.Warn("cluster: membership rebuilt by hand", zap.Any("peers", o.Peers), zap.Uint64("applied", r.Applied))
 		return r, nil
 	})
 }
 
 // offline opens a node's data without the network.
-func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, Recovered) (Recovered, error)) (r Recovered, err error) {
+func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity, Recovered) (Recovered, error)) (r Recovered, err error) {
 	if err := ctx.Err(); err != nil {
 		return r, err
 	}
@@ -188,7 +207,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, Recovered) 
 	if r, err = d.survey(id.Node); err != nil {
 		return r, err
 	}
-	return fn(d, r)
+	return fn(d, id, r)
 }
 
 // survey reads the members and the last index from stopped data.
@@ -199,11 +218,28 @@ func (d *drawer) survey(node string) (Recovered, error) {
 		return r, err
 	}
 	r.Applied = max(r.Applied, last)
+	if r.Term, err = d.lastTerm(last); err != nil {
+		return r, err
+	}
 	servers, err := d.members()
 	for _, s := range servers {
 		r.Before = append(r.Before, Peer{string(s.ID), string(s.Address)})
 	}
 	return r, err
+}
+
+// lastTerm is the term of the newest entry, in the log or in the store.
+func (d *drawer) lastTerm(last uint64) (uint64, error) {
+	if last > 0 && last >= d.store.Applied() {
+		var l raft.Log
+		err := d.log.GetLog(last, &l)
+		return l.Term, err
+	}
+	snaps, err := d.store.Snapshots().List()
+	if err != nil || len(snaps) == 0 {
+		return 0, err
+	}
+	return snaps[0].Term, nil
 }
 
 // members finds the latest configuration: of the newest snapshot, or of an

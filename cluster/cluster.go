@@ -59,6 +59,7 @@ type Cluster struct {
 	reports  reports
 	inflight *inflight
 	refused  wire.Sparing // lines about nodes that were not let in
+	outcast  sync.Once    // this node has met a later generation
 	joining  sync.Mutex   // one membership change by a person at a time
 	kinds    [256]bool
 	version  atomic.Uint32 // of the cluster, as applied here
@@ -129,7 +130,7 @@ func open(o Options) (*Cluster, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.book = newBook(id.Node, 2*c.t.Heartbeat, newPlaces(id.Advertise, o.Peers, id.Peers))
 	c.roster = newRoster(c.Now)
-	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Dial: o.Dial, Log: o.Log})
+	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log})
 	if err := c.openRaft(); err != nil {
 		c.cancel()
 		return nil, errors.Join(err, c.port.Close())
@@ -224,6 +225,9 @@ func (c *Cluster) start() {
 	c.goRun(func() { c.watchLeader(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
 	c.goRun(func() { c.reclaim(c.ctx) })
+	if len(c.id.Outcasts) > 0 {
+		c.goRun(func() { c.proclaim(c.ctx) })
+	}
 	c.port.Start()
 	c.electSole()
 	acting, stop := context.WithCancel(c.ctx)

@@ -206,7 +206,7 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	if err != nil {
 		return nil, err
 	}
-	cert, err := ca.sign(csr, record.Id, req.Node)
+	cert, err := ca.sign(csr, c.id.name(), req.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -220,5 +220,5 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	if err := c.enter(ctx, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
 		return nil, err
 	}
-	return json.Marshal(joinReply{Cluster: record.Id, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
+	return json.Marshal(joinReply{Cluster: record.Id, Generation: c.id.Generation, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
 }

@@ -24,6 +24,7 @@ var (
 	ErrMember    = errors.New("cluster: the node id is taken by a live member")
 	ErrTooOld    = errors.New("cluster: this relayd can't follow the cluster")
 	ErrRemoved   = errors.New("cluster: this node is no member of its cluster any more")
+	ErrOutlived  = errors.New("cluster: the cluster goes on without this node's data")
 	ErrQuorum    = errors.New("cluster: that would lose the quorum")
 )
 

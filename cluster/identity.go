@@ -39,7 +39,11 @@ type identity struct {
 	Log       string            `json:"log"`                 // names the raft log that belongs to this identity
 	Fresh     bool              `json:"fresh,omitempty"`     // the log has yet to be made
 	Bootstrap bool              `json:"bootstrap,omitempty"` // and begins the cluster
-	Peers     map[string]string `json:"peers,omitempty"`     // addresses known at the time of joining
+	Peers     map[string]string `json:"peers,omitempty"`     // addresses known at the time of joining, or of recovery
+
+	Generation string            `json:"generation,omitempty"` // the cluster's name in certificates; empty: Cluster
+	Recovered  []string          `json:"recovered,omitempty"`  // ID=ADDRESS of the peers of this node's last recovery
+	Outcasts   map[string]string `json:"outcasts,omitempty"`   // who was left behind, and the address
 
 	mu sync.Mutex
 }
@@ -113,7 +117,7 @@ func (id *identity) wire() (wire.Identity, error) {
 	}
 	// Joining nodes, which know only its fingerprint, need to see the CA.
 	cert.Certificate = append(cert.Certificate, ca.Raw)
-	return wire.Identity{Cluster: id.Cluster, Node: id.Node, Cert: cert, CAs: []*x509.Certificate{ca}}, nil
+	return wire.Identity{Cluster: id.name(), Node: id.Node, Cert: cert, CAs: []*x509.Certificate{ca}}, nil
 }
 
 // vacant checks that a directory can take a new node, and makes it.

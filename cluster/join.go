@@ -56,6 +56,8 @@ type joinReply struct {
 	Cert    string            `json:"cert,omitempty"`
 	CA      string            `json:"ca,omitempty"`
 	Peers   map[string]string `json:"peers,omitempty"`
+
+	Generation string `json:"generation,omitempty"` // the cluster's name in certificates; empty: Cluster
 }
 
 const (
@@ -100,7 +102,7 @@ func Join(ctx context.Context, o JoinOptions) error {
 		return err
 	}
 	id := &identity{
-		Cluster: reply.Cluster, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
+		Cluster: reply.Cluster, Generation: reply.Generation, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
 		CA: reply.CA, Cert: reply.Cert, Key: string(key), Log: newLogName(), Fresh: true, Peers: reply.Peers,
 	}
 	if _, err := id.wire(); err != nil {

@@ -299,8 +299,9 @@ func (c *Cluster) steward(ctx context.Context) {
 // found writes the cluster's record once.
 func (c *Cluster) found(ctx context.Context) {
 	var there bool
+	var record *pb.Cluster
 	err := c.store.View(func(v spool.View) (err error) {
-		_, there, err = v.Cluster()
+		record, there, err = v.Cluster()
 		return err
 	})
 	if err != nil {
@@ -310,6 +311,7 @@ func (c *Cluster) found(ctx context.Context) {
 		c.founded(ctx)
 		return
 	}
+	c.beginGeneration(ctx, record)
 	if c.id.CAKey != "" {
 		c.id.forgetKey(c.o.Dir, c.log)
 	}

@@ -300,6 +300,10 @@ func (g *Group) stopAll() {
 // Cut holds what one node sends to another.
 func (g *Group) Cut(from, to *Node) { g.wires.path(from.ID, to.ID).cut() }
 
+// Refuse makes the connections that one node opens to another fail at once; those
+// of the other direction do not.
+func (g *Group) Refuse(from, to *Node) { g.wires.refuse(from.ID, to.ID, true) }
+
 // Heal lets it through again.
 func (g *Group) Heal(from, to *Node) { g.wires.path(from.ID, to.ID).heal() }
 

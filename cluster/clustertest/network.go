@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -16,6 +17,8 @@ type network struct {
 	mu    sync.Mutex
 	names map[string]string // address → node
 	wires map[wire]*path
+
+	refused map[wire]bool // connections that fail at once
 }
 
 type wire struct{ from, to string }
@@ -48,12 +51,26 @@ func (n *network) healAll() {
 	}
 }
 
+// refuse makes a node's connections to another one fail, or no longer.
+func (n *network) refuse(from, to string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.refused == nil {
+		n.refused = map[wire]bool{}
+	}
+	n.refused[wire{from, to}] = on
+}
+
 // dialer is how a node connects to the others.
 func (n *network) dialer(from string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		n.mu.Lock()
 		to := n.names[addr]
+		refused := n.refused[wire{from, to}]
 		n.mu.Unlock()
+		if refused {
+			return nil, syscall.ECONNREFUSED
+		}
 		there, back := n.path(from, to), n.path(to, from)
 		for _, p := range []*path{there, back} {
 			if err := p.pass(ctx.Done(), nil); err != nil {

@@ -51,6 +51,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.putCluster(h)
 	case *pb.Raise:
 		return t.raise(h)
+	case *pb.Generation:
+		return t.generation(h)
 	case *pb.Certify:
 		return t.certify(h)
 	case *pb.Tally:

@@ -23,6 +23,7 @@ import (
 //     replaces them. PutCa takes the steps of a rotation of the CA; Renew says how far a node is (ca).
 //   - Outside of Apply: term and vote have checksums (disk.Log.SealPromises).
 //   - Register and Renew leave the node's wall clock in its session.
+//   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -31,8 +32,9 @@ const (
 // since says from which version on a kind of command may be used; kinds that
 // are not here are of version 1. A Raise is of version 1: it leads to version 2.
 var since = map[Kind]uint32{
-	KindCertify: 2,
-	KindPutCa:   2,
+	KindGeneration: 2,
+	KindCertify:    2,
+	KindPutCa:      2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields

@@ -22,15 +22,23 @@ func newRecover() *cobra.Command {
 		Use:   "recover --config FILE --peers ID=HOST:PORT,…",
 		Short: "rebuild membership after a majority is gone for ever",
 		Long: `Rebuilds the membership of a cluster whose majority is gone for ever. It is the
-last resort: what only the lost nodes had on disk is lost with them, and a
-lost node that came back with its old data would be a second cluster.
+last resort: what only the lost nodes had on disk is lost with them.
 
   1. Stop relayd on all survivors, and make sure the lost nodes stay off.
   2. Run this on each survivor without --yes. It says how far its log goes.
-  3. Run it with --yes and the same --peers on each survivor, the one whose log
-     goes furthest first. --peers names all survivors with their cluster
-     addresses, this node among them.
-  4. Start them, and let new nodes join.`,
+  3. Run it with --yes on the survivor whose log has the highest term, and of
+     those the highest index. --peers names who is to go on with its data, with
+     cluster addresses, new ones if they changed: best this node alone.
+  4. Start it, and let the others join anew with empty data directories.
+
+With several survivors in --peers, run step 3 on each of them with the same
+--peers before any is started. One whose log contradicts the others' ends when it
+is started, with nothing changed.
+
+The recovered cluster has another name in its certificates. A lost node that
+comes back with its old data is refused, and ends when it meets a recovered one;
+until then, lost nodes that come back together and reach no recovered one are a
+second cluster.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			want, err := parsePeers(peers)
@@ -74,13 +82,14 @@ func recoverNode(ctx context.Context, out io.Writer, path string, peers []cluste
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "This is node %s; its log goes to index %d.\nMembers now:   %s\nMembers then:  %s\n",
-		found.Node, found.Applied, peerList(found.Before), peerList(peers))
+	fmt.Fprintf(out, "This is node %s; its log goes to index %d, in term %d.\nMembers now:   %s\nMembers then:  %s\n",
+		found.Node, found.Applied, found.Term, peerList(found.Before), peerList(peers))
 	if !yes {
 		fmt.Fprint(out, `
 All mail in this node's log will count as accepted. What only the missing nodes
 have on disk is lost, and they must never start again with their old data. Do
-this on every survivor with the same --peers, the highest index first.
+this on the survivor with the highest term and index; 'relayd recover --help'
+says what becomes of the others.
 `)
 		return fmt.Errorf("nothing was changed; say --yes to do it")
 	}
@@ -88,8 +97,30 @@ this on every survivor with the same --peers, the highest index first.
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nDone, at index %d. Do the same on the other survivors, then start them with 'relayd run'.\n", done.Applied)
+	fmt.Fprintf(out, "\nDone, at index %d. Next: %s.\n%s", done.Applied, nextOf(peers), outcome(done))
 	return nil
+}
+
+func nextOf(peers []cluster.Peer) string {
+	if len(peers) == 1 {
+		return "start it with 'relayd run', and let the others join anew"
+	}
+	return "do the same on the others of --peers, then start them all with 'relayd run'"
+}
+
+// outcome says what becomes of the nodes that were left behind.
+func outcome(r cluster.Recovered) string {
+	if r.Generation == "" {
+		return `
+The cluster is of version 1, which refuses nobody: a lost node that came back with
+its old data would be a second cluster. Keep the lost nodes off for ever.
+`
+	}
+	return fmt.Sprintf(`
+The cluster is called %s in its certificates now. A lost node that
+comes back with its old data ends as soon as it meets a recovered one. Lost nodes
+that come back together and reach none are a second cluster until they do.
+`, r.Generation)
 }
 
 func peerList(peers []cluster.Peer) string {

@@ -15,7 +15,7 @@ import (
 
 // Identity is what a node shows and what it trusts.
 type Identity struct {
-	Cluster string              // cluster id
+	Cluster string              // its name in certificates: the cluster id, or of a generation
 	Node    string              // node id
 	Cert    tls.Certificate     // leaf, then the CA's certificate
 	CAs     []*x509.Certificate // at most two
@@ -118,6 +118,9 @@ func NodeOf(leaf *x509.Certificate, cluster string) (string, error) {
 	u := leaf.URIs[0]
 	if u.Scheme != "relay" || len(u.Path) < 2 || !ValidName(u.Path[1:]) {
 		return "", fmt.Errorf("%w: the certificate names no node but %s", ErrPeer, u)
+	}
+	if later(cluster, u.Host) {
+		return "", fmt.Errorf("%w: %w: it is %s now, this is %s", ErrPeer, ErrLater, u.Host, cluster)
 	}
 	if u.Host != cluster {
 		return "", fmt.Errorf("%w: it belongs to cluster %s, this is %s", ErrPeer, u.Host, cluster)

@@ -41,6 +41,9 @@ type Options struct {
 	// name) and about each peer that shows a certificate of a CA of ours, in
 	// both directions; nil allows all. It is called concurrently.
 	Allow func(p Peer, proto string) error
+	// Later hears, perhaps often, that a peer is of a later generation of the
+	// cluster (ErrLater); nil: nobody. It must not close the Port.
+	Later func(error)
 	// Dial opens the TCP connection; nil is net.Dialer.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	Log  *zap.Logger
@@ -235,7 +238,7 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 	}
 	// VerifyConnection has checked the chain of a member; at the door anybody
 	// may show a certificate, and one that is not ours counts for nothing.
-	shown, err := p.id.Load().verify(state.PeerCertificates)
+	shown, err := p.verify(state.PeerCertificates)
 	switch {
 	case err == nil:
 		c.Shown = shown
@@ -248,6 +251,15 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 		p.track(raw, c.Peer)
 	}
 	return c, nil
+}
+
+// verify checks a peer's chain, and tells of peers of a later generation.
+func (p *Port) verify(chain []*x509.Certificate) (Peer, error) {
+	peer, err := p.id.Load().verify(chain)
+	if errors.Is(err, ErrLater) && p.o.Later != nil {
+		p.o.Later(err)
+	}
+	return peer, err
 }
 
 // Knock opens a TCP connection to an address and closes it again. It tells
@@ -318,7 +330,7 @@ func (p *Port) serverConfig() *tls.Config {
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			peer, err := p.id.Load().verify(s.PeerCertificates)
+			peer, err := p.verify(s.PeerCertificates)
 			if err != nil {
 				return err
 			}
@@ -357,7 +369,7 @@ func (p *Port) clientConfig(proto, node string) *tls.Config {
 		// against our CAs and the node's own name.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			got, err := p.id.Load().verify(s.PeerCertificates)
+			got, err := p.verify(s.PeerCertificates)
 			if err != nil {
 				return err
 			}

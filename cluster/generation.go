@@ -1,0 +1,162 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// A recovery begins a generation: the survivors give themselves certificates with
+// another name of the cluster, so that neither side talks to the other any more,
+// and a node of the former generation that meets one of the new one ends. Nodes
+// that were lost and come back together would go on as the old cluster otherwise.
+
+// name is what the cluster is called in certificates.
+func (id *identity) name() string {
+	if id.Generation != "" {
+		return id.Generation
+	}
+	return id.Cluster
+}
+
+// succeed makes the identity that a node has after a recovery: of the next
+// generation, with a certificate of its own making, as the CA's key is in every
+// store. The same peers again, with nothing changed since, are the same
+// generation. Before cluster version 2 there are no generations.
+func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer) error {
+	id.Peers = map[string]string{}
+	for _, p := range o.Peers {
+		id.Peers[p.ID] = p.Address
+		if p.ID == id.Node {
+			id.Advertise = p.Address
+		}
+	}
+	if record.GetVersion() < 2 {
+		return nil
+	}
+	want := peerTexts(o.Peers)
+	_, n := wire.GenerationOf(id.name())
+	n = max(n, record.Generation)
+	if !slices.Equal(id.Recovered, want) || !slices.Equal(peerTexts(before), want) {
+		n++
+	}
+	ca, err := openAuthority(record.CaCert, record.CaKey)
+	if err != nil {
+		return err
+	}
+	key, der, err := newRequest(id.Node)
+	if err != nil {
+		return err
+	}
+	csr, err := parseRequest(der)
+	if err != nil {
+		return err
+	}
+	id.Generation, id.Recovered = wire.Generation(id.Cluster, n, want), want
+	cert, err := ca.sign(csr, id.Generation, id.Node)
+	if err != nil {
+		return err
+	}
+	id.CA, id.Cert, id.Key = string(ca.certPEM()), string(cert), string(key)
+	id.castOut(before)
+	return nil
+}
+
+// castOut remembers the members that are none any more.
+func (id *identity) castOut(before []Peer) {
+	if id.Outcasts == nil {
+		id.Outcasts = map[string]string{}
+	}
+	for _, p := range before {
+		id.Outcasts[p.ID] = p.Address
+	}
+	for node := range id.Peers {
+		delete(id.Outcasts, node)
+	}
+}
+
+// peerTexts are peers as text, in order.
+func peerTexts(peers []Peer) []string {
+	all := make([]string, 0, len(peers))
+	for _, p := range peers {
+		all = append(all, p.ID+"="+p.Address)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// clusterRecord reads the record of a stopped node's store, nil where it has none.
+func (d *drawer) clusterRecord() (record *pb.Cluster, err error) {
+	err = d.store.View(func(v spool.View) error {
+		one, there, err := v.Cluster()
+		if there {
+			record = one
+		}
+		return err
+	})
+	return record, err
+}
+
+// outlived ends this node: it has met a node of a later generation.
+func (c *Cluster) outlived(met error) {
+	c.outcast.Do(func() {
+		c.fatal(fmt.Errorf("%w (%w): where this node is one of the survivors, run 'relayd recover' here with the --peers of the others; "+
+			"else move the data directory %s away and join it anew with 'relayd join' and a token of 'relayctl node token'",
+			ErrOutlived, met, c.o.Dir))
+	})
+}
+
+// proclaimEvery is how often a recovered node knocks at the doors of those that
+// were left behind.
+const proclaimEvery = 10 * time.Second
+
+// proclaim shows this node's certificate to the nodes that were left behind, which
+// may have come back where nobody else tells them.
+func (c *Cluster) proclaim(ctx context.Context) {
+	tick := time.NewTicker(min(proclaimEvery, 10*c.t.Renew))
+	defer tick.Stop()
+	for {
+		var knocks sync.WaitGroup
+		for node, addr := range c.id.Outcasts {
+			if c.book.member(node) {
+				continue // it has joined anew
+			}
+			knocks.Go(func() {
+				if err := c.port.Herald(ctx, addr); err == nil {
+					c.log.Info("cluster: a node that was left behind hears of the recovery", zap.String("node", node), zap.String("address", addr))
+				}
+			})
+		}
+		knocks.Wait()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// beginGeneration writes down, as the leader, that the cluster was recovered: the
+// certificates on record are of the generation before.
+func (c *Cluster) beginGeneration(ctx context.Context, record *pb.Cluster) {
+	_, n := wire.GenerationOf(c.id.name())
+	if n <= record.Generation || !c.At(2) {
+		return
+	}
+	var outcasts []string
+	for node := range c.id.Outcasts {
+		outcasts = append(outcasts, node)
+	}
+	slices.Sort(outcasts)
+	c.command(ctx, spool.KindGeneration, &pb.Generation{
+		Number: n, Name: c.id.name(), Peers: c.id.Recovered, Outcasts: outcasts,
+	})
+}

@@ -184,6 +184,21 @@ func TestJoinAndRecover(t *testing.T) {
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "holds a node already")
 
+	// A node whose disk was emptied asks the others before it makes a cluster.
+	empty := t.TempDir()
+	conf := filepath.Join(empty, "relay.toml")
+	for key, want := range map[string]int{
+		"peers = [\"n1=127.0.0.1:" + strconv.Itoa(d.base+170) + "\"]\n":                                 exitFailed,
+		"join = [\"127.0.0.1:" + strconv.Itoa(d.base+170) + "\"]\njoin_token_file = \"" + conf + "\"\n": exitOK,
+	} {
+		require.NoError(t, os.WriteFile(conf, []byte("[node]\nid = \"n9\"\nhostname = \"n9.example.test\"\ndata_dir = \""+empty+"/data\"\n"+
+			"[cluster]\nlisten = \"127.0.0.1:7170\"\n"+key), 0o600))
+		code, stdout, stderr = relayd(t, "init", "--once", "--config", conf)
+		require.Equal(t, want, code, "%s%s", stdout, stderr)
+		require.Contains(t, stdout+stderr, "127.0.0.1:"+strconv.Itoa(d.base+170))
+		require.False(t, cluster.Initialised(filepath.Join(empty, "data")), "it made a cluster beside the one that there is")
+	}
+
 	config := filepath.Join(d.dir, "n1", "relay.toml")
 	peers := "n1=127.0.0.1:" + strconv.Itoa(d.base+170)
 	code, _, _ = relayd(t, "recover", "--config", config, "--peers", peers, "--yes")

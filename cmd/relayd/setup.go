@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -166,6 +167,16 @@ the flags say. Other nodes come in with 'relayd join'.`,
 			if once && cluster.Initialised(cfg.Node.DataDir) {
 				return nil
 			}
+			if once {
+				err := askOthers(cmd.Context(), cmd.OutOrStdout(), cfg, askBefore)
+				if errors.Is(err, errJoins) {
+					fmt.Fprintln(cmd.OutOrStdout(), err)
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+			}
 			if err := initCluster(cmd.Context(), cfg, name, zap.NewNop()); err != nil {
 				return err
 			}
@@ -182,7 +193,7 @@ Next:
 	}
 	s.flags(cmd)
 	cmd.Flags().StringVar(&name, "name", "relay", "name of the cluster")
-	cmd.Flags().BoolVar(&once, "once", false, "do nothing, successfully, where the data directory holds a node already")
+	cmd.Flags().BoolVar(&once, "once", false, "do nothing, successfully, where the data directory holds a node already; refuse where one of [cluster] peers is in a cluster, and leave it to 'relayd run' where one of [cluster] join is")
 	return cmd
 }
 

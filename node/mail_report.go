@@ -140,7 +140,7 @@ func newNotice(r replica, node string, n *queue.Notice, requireTLS bool, log *za
 	id := newID(now)
 	h := &pb.Accept{Message: &pb.Message{
 		Id: id[:], CreatedMs: now.UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8, Requiretls: requireTLS,
-		Client: &pb.Client{Node: node, Address: "local", Protocol: "BOUNCE"},
+		Client: &pb.Client{Node: node, Address: "local", Protocol: "BOUNCE"}, Body: bodyType(n.Body),
 	}, Detail: "report on " + ulid.ULID(n.About).String()}
 	var targets []target
 	err := r.View(func(v spool.View) (err error) {
@@ -161,4 +161,14 @@ func newNotice(r replica, node string, n *queue.Notice, requireTLS bool, log *za
 		return nil
 	}
 	return &pb.Notice{About: n.About[:], Accept: h, Body: n.Body}
+}
+
+// bodyType says how a message of our own is to be announced (RFC 6152 §3).
+func bodyType(message []byte) pb.Body {
+	for _, c := range message {
+		if c >= 0x80 {
+			return pb.Body_BODY_8BITMIME
+		}
+	}
+	return pb.Body_BODY_7BIT
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -305,7 +306,7 @@ func (o *operator) Routes(context.Context) ([]admin.Route, error) {
 	err := o.replica.View(func(v spool.View) error {
 		routes, err := v.Routes()
 		for _, r := range routes {
-			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target})
+			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo})
 		}
 		return err
 	})
@@ -322,10 +323,55 @@ func (o *operator) SetRoute(ctx context.Context, by admin.By, r admin.Route) err
 	if err != nil {
 		return err
 	}
+	without, err := o.noEHLO(r.NoEHLO)
+	if err != nil {
+		return err
+	}
 	_, err = o.do(ctx, by, spool.KindPutRoute, func(adm *pb.Admin) proto.Message {
-		return &pb.PutRoute{Admin: adm, Route: &pb.Route{Domain: domain, Target: target}}
+		return &pb.PutRoute{Admin: adm, Route: &pb.Route{Domain: domain, Target: target, NoEhlo: without}}
 	})
 	return err
+}
+
+// noEHLO checks a list of EHLO keywords, which a cluster of version 1 cannot
+// keep.
+func (o *operator) noEHLO(words []string) ([]string, error) {
+	if len(words) > maxNoEHLO {
+		return nil, admin.Invalid("at most %d EHLO keywords", maxNoEHLO)
+	}
+	var all []string
+	for _, word := range words {
+		word = strings.ToUpper(strings.TrimSpace(word))
+		if !ehloKeyword(word) {
+			return nil, admin.Invalid("%q is not an EHLO keyword such as PIPELINING", clean(word, maxName))
+		}
+		all = append(all, word)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return all, o.replica.View(func(v spool.View) error {
+		c, _, err := v.Cluster()
+		if err == nil && spool.VersionOf(c) < 2 {
+			return admin.Conflict("a route with --no-ehlo needs cluster version 2, and this cluster has version 1",
+				"install this version on all nodes, then run relayctl cluster upgrade")
+		}
+		return err
+	})
+}
+
+const maxNoEHLO = 32
+
+// ehloKeyword: RFC 5321 §4.1.1.1.
+func ehloKeyword(s string) bool {
+	for i, c := range []byte(s) {
+		if !(c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' && i > 0) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
 }
 
 func routeDomain(text string) (string, error) {

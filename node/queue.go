@@ -307,7 +307,19 @@ func (o *outbound) Until() time.Time { return o.replica.Until() }
 
 // Route implements remote.Router.
 func (o *outbound) Route(_ context.Context, domain string) (remote.Target, error) {
-	return remote.ParseTarget(o.routes.Load().hop(strings.ToLower(domain)))
+	to := o.routes.Load().route(strings.ToLower(domain))
+	t, err := remote.ParseTarget(to.target)
+	t.Without = to.without
+	return t, err
+}
+
+// Without implements remote.Keywords: what does not count holds for a hop, by
+// whichever route it is named.
+func (o *outbound) Without(target string) string {
+	if routes := o.routes.Load(); routes != nil {
+		return routes.without[target]
+	}
+	return ""
 }
 
 // hop names the hop of a domain's mail for the manager; "" where it goes by
@@ -320,15 +332,35 @@ func (o *outbound) hop(domain string) string {
 }
 
 // routeTable is the replicated routes as they were read last.
-type routeTable map[string]string
+type routeTable struct {
+	domains map[string]routed
+	without map[string]string // by target, of all its routes together
+}
+
+// add takes a route in.
+func (t *routeTable) add(r *pb.Route) {
+	to := routed{r.Target, strings.Join(r.NoEhlo, ",")}
+	t.domains[r.Domain] = to
+	if had := t.without[r.Target]; had != "" && to.without != "" && had != to.without {
+		t.without[r.Target] = had + "," + to.without
+	} else if to.without != "" {
+		t.without[r.Target] = to.without
+	}
+}
+
+// routed is where a route leads, and which EHLO keywords do not count there,
+// parted by commas.
+type routed struct{ target, without string }
 
 // hop returns the target of the most specific route, "mx" without one.
-func (t *routeTable) hop(domain string) string {
+func (t *routeTable) hop(domain string) string { return t.route(domain).target }
+
+func (t *routeTable) route(domain string) routed {
 	if t == nil {
-		return "mx"
+		return routed{target: "mx"}
 	}
 	for name := domain; name != ""; {
-		if to, ok := (*t)[name]; ok {
+		if to, ok := t.domains[name]; ok {
 			return to
 		}
 		_, parent, more := strings.Cut(name, ".")
@@ -337,10 +369,10 @@ func (t *routeTable) hop(domain string) string {
 		}
 		name = parent
 	}
-	if to, ok := (*t)["*"]; ok {
+	if to, ok := t.domains["*"]; ok {
 		return to
 	}
-	return "mx"
+	return routed{target: "mx"}
 }
 
 // feed tells the queue manager what a commit did to the queue. It runs on the
@@ -381,19 +413,19 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 func (o *outbound) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
-	routes := routeTable{}
+	routes := &routeTable{domains: map[string]routed{}, without: map[string]string{}}
 	err := o.replica.View(func(v spool.View) error {
 		all, err := v.Routes()
 		for _, r := range all {
-			routes[r.Domain] = r.Target
+			routes.add(r)
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if old := o.routes.Load(); old == nil || !maps.Equal(*old, routes) {
-		o.routes.Store(&routes)
+	if old := o.routes.Load(); old == nil || !maps.Equal(old.domains, routes.domains) {
+		o.routes.Store(routes)
 		o.rerouted.Store(true)
 	}
 	return nil

@@ -24,6 +24,7 @@ import (
 //   - Outside of Apply: term and vote have checksums (disk.Log.SealPromises).
 //   - Register and Renew leave the node's wall clock in its session.
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
+//   - A PutRoute names EHLO keywords that do not count (no_ehlo).
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -48,6 +49,7 @@ var (
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2,
+		"Route.no_ehlo":     2,
 		"Session.wall_ms":   2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,

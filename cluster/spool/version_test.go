@@ -259,3 +259,11 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	})
 }
+
+func TestARouteNeedsVersion2ForKeywords(t *testing.T) {
+	for version, keywords := range map[uint32][]string{1: nil, 2: {"PIPELINING"}} {
+		f, err := spool.Encode(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "*", Target: "mx", NoEhlo: keywords}})
+		require.NoError(t, err)
+		require.Equal(t, version, f.Version())
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -226,9 +227,13 @@ func (a *app) routeLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("DOMAIN", "TARGET")
+					heads := []string{"DOMAIN", "TARGET"}
+					if slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.NoEHLO) > 0 }) {
+						heads = append(heads, "NO EHLO")
+					}
+					t := a.table(heads...)
 					for _, r := range all {
-						t.row(r.Domain, r.Target)
+						t.row([]any{r.Domain, r.Target, strings.Join(r.NoEHLO, ",")}[:len(heads)]...)
 					}
 					t.flush()
 				})
@@ -238,18 +243,25 @@ func (a *app) routeLs() *cobra.Command {
 }
 
 func (a *app) routeSet() *cobra.Command {
-	return &cobra.Command{
+	var without []string
+	cmd := &cobra.Command{
 		Use:   "set DOMAIN|'*' TARGET",
 		Short: "Say where mail to a domain goes",
 		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT
-or discard. The most specific domain wins; '*' is all remote mail.`,
+or discard. The most specific domain wins; '*' is all remote mail.
+
+A hop that announces what it cannot do is used without it by --no-ehlo
+PIPELINING or the like. That holds for every route with the same target (each
+domain has its own for mx).`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
-				return client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1]})
+				return client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1], NoEHLO: without})
 			})
 		},
 	}
+	cmd.Flags().StringSliceVar(&without, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
+	return cmd
 }
 
 func (a *app) routeRm() *cobra.Command {

@@ -114,7 +114,8 @@ type routeInput struct {
 	Changing
 	Domain string `path:"domain" doc:"or *"`
 	Body   struct {
-		Target string `json:"target" minLength:"1"`
+		Target string   `json:"target" minLength:"1"`
+		NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count"`
 	}
 }
 
@@ -129,7 +130,7 @@ func (s *server) registerRoutes() {
 		return answerList(r.Routes(ctx))
 	})
 	handle(s, http.MethodPut, "/v1/routes/{domain}", "Set a route", func(ctx context.Context, in *routeInput) (*nothing, error) {
-		return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{Domain: in.Domain, Target: in.Body.Target})
+		return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO})
 	})
 	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route", func(ctx context.Context, in *routeRemove) (*nothing, error) {
 		return &nothing{}, r.RemoveRoute(ctx, in.by(ctx), in.Domain)

@@ -156,7 +156,10 @@ func (c *Client) Routes(ctx context.Context) (out []Route, err error) {
 
 // SetRoute implements Routes.
 func (c *Client) SetRoute(ctx context.Context, by By, r Route) error {
-	in := map[string]string{"target": r.Target}
+	in := map[string]any{"target": r.Target}
+	if len(r.NoEHLO) > 0 {
+		in["no_ehlo"] = r.NoEHLO
+	}
 	return c.change(ctx, http.MethodPut, "/v1/routes/"+url.PathEscape(r.Domain), by, in, nil)
 }
 

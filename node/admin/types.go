@@ -223,6 +223,8 @@ type Alias struct {
 type Route struct {
 	Domain string `json:"domain" doc:"or * for all remote mail"`
 	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard"`
+	// NoEHLO needs cluster version 2.
+	NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count, such as PIPELINING"`
 }
 
 // Settings are the replicated policies. Zero values mean the default.

@@ -154,6 +154,7 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 	if err != nil {
 		return nil, deferred("4.3.5 no route: %v", err)
 	}
+	d.without = t.Without
 	switch t.Kind {
 	case Discard:
 		d.all(queue.Verdict{Outcome: queue.Delivered, Reply: "2.0.0 discarded by route"})
@@ -163,13 +164,16 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 	case MX:
 		return a.mxHops(ctx, job.Domain)
 	}
-	d.without = t.Without
 	return a.routeHops(ctx, t)
 }
 
 func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {
 	if job.Route != "" {
-		return ParseTarget(job.Route)
+		t, err := ParseTarget(job.Route)
+		if k, ok := a.conf.Router.(Keywords); ok {
+			t.Without = k.Without(job.Route)
+		}
+		return t, err
 	}
 	if a.conf.Router == nil {
 		return Target{Kind: MX}, nil

@@ -38,6 +38,13 @@ type Router interface {
 	Route(ctx context.Context, domain string) (Target, error)
 }
 
+// Keywords is what a Router implements besides where a target that was set by
+// hand, or found before, has EHLO keywords that do not count. They are parted by
+// commas.
+type Keywords interface {
+	Without(target string) string
+}
+
 // ParseTarget reads a target as operators write it: mx, smtp:HOST[:PORT],
 // lmtp:HOST:PORT, https://…, or discard. Empty means mx. An IPv6 address stands
 // in brackets.

@@ -413,6 +413,23 @@ func TestStalledPipelineGoesStepwise(t *testing.T) {
 	}
 }
 
+// keywords is a Router whose hops cannot do all that they announce.
+type keywords struct{ router }
+
+func (keywords) Without(string) string { return "CHUNKING,DSN" }
+
+func TestHopSetByHandWithoutKeywords(t *testing.T) {
+	h := newHop(t, nil)
+	h.ehlo = append(h.ehlo, "CHUNKING", "DSN")
+	conf := Config{Client: patience(5 * time.Second), Router: keywords{}}
+	conf.Client.Chunking = true
+	j := job(h, "a@x")
+	j.EnvID = "id"
+	require.Equal(t, queue.Delivered, deliver(t, newAgent(t, conf), j)[0].Outcome)
+	require.NotContains(t, h.said(), "BDAT")
+	require.NotContains(t, h.said(), "ENVID")
+}
+
 func TestRouteWithoutKeywords(t *testing.T) {
 	h := newHop(t, nil)
 	h.ehlo = append(h.ehlo, "CHUNKING", "DSN", "STARTTLS")

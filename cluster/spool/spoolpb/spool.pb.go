@@ -1752,8 +1752,9 @@ func (x *Alias) GetOwner() string {
 
 type Route struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"` // or "*"
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`               // or "*"
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`               // mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard
+	NoEhlo        []string               `protobuf:"bytes,3,rep,name=no_ehlo,json=noEhlo,proto3" json:"no_ehlo,omitempty"` // EHLO keywords of the hop that do not count, upper case (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1800,6 +1801,13 @@ func (x *Route) GetTarget() string {
 		return x.Target
 	}
 	return ""
+}
+
+func (x *Route) GetNoEhlo() []string {
+	if x != nil {
+		return x.NoEhlo
+	}
+	return nil
 }
 
 // Settings are the replicated policies without a record of their own.
@@ -6995,10 +7003,11 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"7\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"P\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\"\x8a\x04\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
+	"\ano_ehlo\x18\x03 \x03(\tR\x06noEhlo\"\x8a\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +

@@ -63,6 +63,7 @@ type Cluster struct {
 	joining  sync.Mutex   // one membership change by a person at a time
 	kinds    [256]bool
 	version  atomic.Uint32 // of the cluster, as applied here
+	uptimes  uptimes
 
 	controlBudget, bulkBudget *semaphore.Weighted
 
@@ -203,6 +204,7 @@ func (c *Cluster) start() {
 	c.server.handle(askMember, c.answerMember)
 	c.server.handle(askRemove, c.answerRemove)
 	c.server.handle(askTransfer, c.answerTransfer)
+	c.server.handle(askUpgrade, c.answerRaise)
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())

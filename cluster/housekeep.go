@@ -26,6 +26,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		c.clocks.resync()
 		_ = c.store.View(c.book.learn)
 		_ = c.store.View(c.roster.learn)
+		_, _ = c.Upgrade() // notes who lives, so that a new leader knows since when
 		if c.At(2) {
 			_ = c.rlog.SealPromises() // what fails has been told to Fatal
 		}

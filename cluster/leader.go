@@ -296,7 +296,8 @@ func (c *Cluster) steward(ctx context.Context) {
 	}
 }
 
-// found writes the cluster's record once.
+// found writes the cluster's record once, and later raises its version when
+// every server can follow.
 func (c *Cluster) found(ctx context.Context) {
 	var there bool
 	var record *pb.Cluster
@@ -315,6 +316,7 @@ func (c *Cluster) found(ctx context.Context) {
 	if c.id.CAKey != "" {
 		c.id.forgetKey(c.o.Dir, c.log)
 	}
+	c.ripen(ctx)
 }
 
 // founded puts the cluster record, which only the node that made the cluster

@@ -83,8 +83,10 @@ type Tuning struct {
 	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
 	Tick       time.Duration // 200 ms: how often the leader looks at sessions
 	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
-	Snapshots  uint64        // 8192: entries that make a snapshot due
-	Trailing   uint64        // 4096: entries kept behind a snapshot
+	// UpgradeAfter is 1 h: how long all must have been live before the leader raises the cluster version.
+	UpgradeAfter time.Duration
+	Snapshots    uint64 // 8192: entries that make a snapshot due
+	Trailing     uint64 // 4096: entries kept behind a snapshot
 }
 
 func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
@@ -118,6 +120,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Orphans, time.Hour)
 	or(&t.Tick, 200*time.Millisecond)
 	or(&t.Promote, 500*time.Millisecond)
+	or(&t.UpgradeAfter, time.Hour)
 	or(&t.Snapshots, 8192)
 	or(&t.Trailing, 4096)
 	return t

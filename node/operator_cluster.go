@@ -24,6 +24,9 @@ type membership interface {
 	Token(ctx context.Context, uses int, ttl time.Duration, adm *pb.Admin) (string, error)
 	Remove(ctx context.Context, id string, force bool, adm *pb.Admin) error
 	Transfer(ctx context.Context, id string) error
+	Upgrade() (cluster.Upgrade, error)
+	Raise(ctx context.Context, adm *pb.Admin) error
+	Hold(ctx context.Context, on bool) error
 	MarkHash(ctx context.Context, id string) (uint64, []byte, error)
 	Ask(ctx context.Context, node, method string, req []byte) ([]byte, error)
 }
@@ -79,10 +82,15 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	upgrade, err := o.members.Upgrade()
+	if err != nil {
+		return nil, err
+	}
 	said := o.allVitals(ctx)
 	s := &admin.Status{
 		Cluster: raft.Name, Leader: raft.Leader, Term: raft.Term, Node: o.node, Queue: state.total,
 		Nodes: []admin.Node{}, Problems: []string{}, FailoverSeconds: raft.Failover.Seconds(),
+		ClusterVersion: upgrade.Version, Upgrade: upgrade.String(),
 	}
 	if s.Cluster == "" {
 		s.Cluster = raft.Cluster

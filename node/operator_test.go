@@ -111,6 +111,19 @@ type fakeMembers struct {
 	hash    func() (uint64, []byte, error)
 	err     error
 	mu      sync.Mutex
+	upgrade cluster.Upgrade
+}
+
+func (m *fakeMembers) Upgrade() (cluster.Upgrade, error) { return m.upgrade, nil }
+
+func (m *fakeMembers) Raise(context.Context, *pb.Admin) error {
+	m.upgrade.Version = m.upgrade.Next
+	return m.err
+}
+
+func (m *fakeMembers) Hold(_ context.Context, on bool) error {
+	m.upgrade.Held = on
+	return m.err
 }
 
 func (m *fakeMembers) Status(context.Context) (cluster.Status, error) { return m.status, nil }

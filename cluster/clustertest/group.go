@@ -29,6 +29,7 @@ type Options struct {
 	OnChanges func(node string, c spool.Changes)
 	Verbose   bool   // the nodes' logs go to the test's
 	FoundAt   uint32 // cluster version to begin with; 0: the newest
+	Max       uint32 // Node.Max of all nodes at their first start
 }
 
 // Quick is a tuning for tests: a second where production has five.
@@ -93,7 +94,7 @@ func New(t testing.TB, o Options) *Group {
 	g := &Group{t: t, o: o, wires: newNetwork(), base: t.TempDir()}
 	t.Cleanup(g.stopAll)
 	for i := range o.Nodes {
-		n := &Node{ID: fmt.Sprintf("n%d", i+1), Dir: g.dir(), g: g}
+		n := &Node{ID: fmt.Sprintf("n%d", i+1), Dir: g.dir(), Max: o.Max, g: g}
 		g.nodes = append(g.nodes, n)
 		l := n.listen()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -16,6 +16,7 @@ import (
 //
 // Version 2:
 //   - Raise sets the cluster version, in Cluster.raised.
+//     It is refused while the record UpgradeHold is there.
 //   - A Register of a build that does not know the cluster version is refused.
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.
@@ -109,6 +110,17 @@ func Versions() string {
 	return fmt.Sprintf("%d to %d", MinVersion, MaxVersion)
 }
 
+// UpgradeHold names the record that keeps the cluster version where it is. It is
+// kept as certificates are, since builds of version 1 apply a PutCert with any
+// name as this one does.
+const UpgradeHold = "cluster/upgrade-hold"
+
+// UpgradeHeld reports whether an operator wants the cluster version to stay.
+func (v View) UpgradeHeld() (bool, error) {
+	_, there, err := v.Cert(UpgradeHold)
+	return there, err
+}
+
 // raise sets the cluster version, and nothing else of the cluster's record.
 func (t *tx) raise(h *pb.Raise) *pb.Result {
 	now := VersionOf(t.cluster)
@@ -119,6 +131,8 @@ func (t *tx) raise(h *pb.Raise) *pb.Result {
 		return t.refuse(pb.Code_STALE, "the cluster version is %d", now)
 	case h.To < h.From:
 		return t.refuse(pb.Code_INVALID, "the cluster version never falls")
+	case h.To > h.From && t.get(key(kCert, UpgradeHold)) != nil:
+		return t.refuse(pb.Code_STALE, "the cluster version is held: release it first with 'relayctl cluster upgrade --release'")
 	case h.To > MaxVersion:
 		t.fail(fmt.Errorf("%w: it goes on with version %d, this relayd knows %s: install the newer one",
 			ErrVersion, h.To, Versions()))
@@ -128,5 +142,6 @@ func (t *tx) raise(h *pb.Raise) *pb.Result {
 	t.cluster.Version, t.cluster.Raised = h.To, h.To
 	t.write(key(kMeta, "cluster"), t.cluster)
 	t.changes.Version = h.To
+	t.audit(h.Admin, fmt.Sprintf("cluster upgrade from version %d to %d", h.From, h.To))
 	return t.ok()
 }

@@ -113,7 +113,7 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.
 	flags.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
 	a.link.flags(root)
-	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(), a.dkimCmd(), a.settingsCmd(),
+	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(), a.dkimCmd(), a.settingsCmd(),
 		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.auditCmd(), a.verifyCmd(), a.versionCmd())
 	a.marked(root)
 	return root

@@ -89,6 +89,9 @@ func (a *app) showStatus(s *admin.Status) {
 	for _, p := range s.Problems {
 		a.say("  ! %s", clean(p))
 	}
+	if s.Upgrade != "" {
+		a.say("  %s", clean(s.Upgrade))
+	}
 	a.say("")
 	a.showNodes(s.Nodes)
 	a.say("\nQueue: %s to %s, %s.", count(s.Queue.Messages, "message"), count(s.Queue.Recipients, "recipient"), size(s.Queue.Bytes))

@@ -21,6 +21,12 @@ type transferInput struct {
 	To string `query:"to" doc:"node id; empty: any other"`
 }
 
+type upgradeInput struct {
+	DryChanging
+	Hold    bool `query:"hold" doc:"keep the cluster version where it is"`
+	Release bool `query:"release" doc:"let it rise again"`
+}
+
 type tokenInput struct {
 	Changing
 	Body TokenRequest
@@ -56,6 +62,9 @@ func (s *server) registerCluster() {
 	})
 	handle(s, http.MethodPost, "/v1/transfer", "Move leadership", func(ctx context.Context, in *transferInput) (*body[*NodeChange], error) {
 		return answer(c.Transfer(ctx, in.by(ctx), in.To))
+	})
+	handle(s, http.MethodPost, "/v1/cluster/upgrade", "Raise the cluster version now, hold or release it", func(ctx context.Context, in *upgradeInput) (*body[*NodeChange], error) {
+		return answer(c.Upgrade(ctx, in.by(ctx), UpgradeOptions{DryRun: in.DryRun, Hold: in.Hold, Release: in.Release}))
 	})
 	handle(s, http.MethodPost, "/v1/verify", "Compare all nodes at one index", func(ctx context.Context, in *verifyInput) (*body[*Verification], error) {
 		return answer(c.Verify(ctx, VerifyOptions(*in)))

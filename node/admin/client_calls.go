@@ -64,6 +64,13 @@ func (c *Client) Transfer(ctx context.Context, by By, to string) (*NodeChange, e
 	return out, c.change(ctx, http.MethodPost, "/v1/transfer", by, nil, out, with("to", to))
 }
 
+// Upgrade implements Cluster.
+func (c *Client) Upgrade(ctx context.Context, by By, o UpgradeOptions) (*NodeChange, error) {
+	out := new(NodeChange)
+	return out, c.change(ctx, http.MethodPost, "/v1/cluster/upgrade", by, nil, out,
+		dry(o.DryRun), func(r *request) { r.flag("hold", o.Hold).flag("release", o.Release) })
+}
+
 // Verify implements Cluster.
 func (c *Client) Verify(ctx context.Context, o VerifyOptions) (*Verification, error) {
 	out := new(Verification)

@@ -24,6 +24,9 @@ type Cluster interface {
 	Drain(ctx context.Context, by By, id string, off, dryRun bool) (*NodeChange, error)
 	// Transfer moves leadership to a node, or to any other where to is empty.
 	Transfer(ctx context.Context, by By, to string) (*NodeChange, error)
+	// Upgrade raises the cluster version now, holds it or releases it. Conflict:
+	// it is held, or some node's build knows no newer one.
+	Upgrade(ctx context.Context, by By, opts UpgradeOptions) (*NodeChange, error)
 	// Verify compares all nodes at one index.
 	Verify(ctx context.Context, opts VerifyOptions) (*Verification, error)
 }

@@ -40,6 +40,9 @@ type Status struct {
 	Node     string      `json:"node" doc:"id of the node that answers"`
 	Problems []string    `json:"problems" doc:"what is wrong, in words; empty if healthy"`
 
+	ClusterVersion uint32 `json:"cluster_version" doc:"version of the replicated state"`
+	Upgrade        string `json:"upgrade" doc:"what is coming of the cluster version, in words; empty: nothing"`
+
 	FailoverSeconds float64 `json:"failover_seconds" doc:"after how long at most the others take over the work of a node that dies; longer on slow links and disks"`
 }
 
@@ -82,6 +85,13 @@ type Token struct {
 	Expires Time   `json:"expires"`
 	Uses    int    `json:"uses"`
 	Address string `json:"address" doc:"cluster address to join at"`
+}
+
+// UpgradeOptions steer the cluster version. Without any, it is raised now.
+type UpgradeOptions struct {
+	DryRun  bool // only say what would happen
+	Hold    bool // keep it where it is
+	Release bool // let it rise again by itself
 }
 
 // NodeChange is what a step of membership does or would do.

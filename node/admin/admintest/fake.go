@@ -55,7 +55,8 @@ func New() *Fake {
 		aliases: map[string]admin.Alias{}, routes: map[string]admin.Route{}, bodies: map[string]string{},
 		mailboxes: map[string]*admin.MailboxDetail{}, seen: map[string]bool{},
 	}
-	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5}
+	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5, ClusterVersion: 1,
+		Upgrade: "cluster version 1, all nodes can 2: raised in 43 min; no way back after that"}
 	for i, role := range []string{admin.RoleLeader, admin.RoleFollower, admin.RoleFollower} {
 		f.status.Nodes = append(f.status.Nodes, admin.Node{
 			ID: fmt.Sprintf("n%d", i+1), State: admin.NodeAlive, Role: role, Applied: 4711, Version: "1.0.0",
@@ -238,6 +239,19 @@ func (f *Fake) Drain(_ context.Context, by admin.By, id string, off, dryRun bool
 		}
 	}
 	return &admin.NodeChange{ID: id, DryRun: dryRun, Effects: []string{effect}}, nil
+}
+
+// Upgrade implements admin.Cluster.
+func (f *Fake) Upgrade(_ context.Context, by admin.By, o admin.UpgradeOptions) (*admin.NodeChange, error) {
+	unlock, _, err := f.change("Upgrade", by, "cluster upgrade hold=%t release=%t dry=%t", o.Hold, o.Release, o.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if !o.DryRun && !o.Hold && !o.Release {
+		f.status.ClusterVersion, f.status.Upgrade = 2, ""
+	}
+	return &admin.NodeChange{DryRun: o.DryRun, Effects: []string{"the cluster version rises from 1 to 2"}}, nil
 }
 
 // Transfer implements admin.Cluster.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/oklog/ulid/v2"
@@ -44,7 +45,7 @@ func Init(ctx context.Context, o InitOptions) error {
 		Cluster: ulid.Make().String(), Name: o.Name, Node: o.ID, Advertise: o.Advertise,
 		Log: newLogName(), Fresh: true, Bootstrap: true,
 	}
-	ca, err := newAuthority(o.Name)
+	ca, err := newAuthority(o.Name, time.Now())
 	if err != nil {
 		return fmt.Errorf("cluster: make the CA: %w", err)
 	}
@@ -56,7 +57,7 @@ func Init(ctx context.Context, o InitOptions) error {
 	if err != nil {
 		return fmt.Errorf("cluster: make the node's key: %w", err)
 	}
-	cert, err := ca.sign(request, id.Cluster, o.ID)
+	cert, err := ca.sign(request, subject{cluster: id.Cluster, node: o.ID, now: time.Now(), life: longLife})
 	if err != nil {
 		return fmt.Errorf("cluster: sign the node's certificate: %w", err)
 	}

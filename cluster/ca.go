@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,8 +18,9 @@ import (
 )
 
 const (
-	caLife   = 20 * 365 * 24 * time.Hour
-	certLife = 10 * 365 * 24 * time.Hour
+	caLife = 20 * 365 * 24 * time.Hour
+	// longLife is for certificates of before cluster version 2, which nobody renews.
+	longLife = 10 * 365 * 24 * time.Hour
 	// Clocks of nodes may differ; a certificate must not be of tomorrow.
 	backdate = 24 * time.Hour
 )
@@ -29,20 +31,16 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(name string) (*authority, error) {
+func newAuthority(name string, now time.Time) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	serial, err := newSerial()
-	if err != nil {
-		return nil, err
-	}
 	template := &x509.Certificate{
-		SerialNumber:          serial,
+		SerialNumber:          newSerial(0),
 		Subject:               pkix.Name{CommonName: "relay cluster " + name},
-		NotBefore:             time.Now().Add(-backdate),
-		NotAfter:              time.Now().Add(caLife),
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(caLife),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		MaxPathLenZero:        true,
@@ -77,21 +75,35 @@ func (a *authority) certPEM() []byte { return certPEM(a.cert.Raw) }
 
 func (a *authority) keyPEM() ([]byte, error) { return keyPEM(a.key) }
 
-// sign makes a node's certificate for the key of a CSR. Nothing else of the
-// request is believed: the name is the CA's to give.
-func (a *authority) sign(csr *x509.CertificateRequest, cluster, node string) ([]byte, error) {
-	serial, err := newSerial()
+// cross signs the CA that a rotation changes to, for those who know this one
+// only. It returns PEM.
+func (a *authority) cross(next *authority) ([]byte, error) {
+	der, err := x509.CreateCertificate(rand.Reader, next.cert, a.cert, &next.key.PublicKey, a.key)
 	if err != nil {
 		return nil, err
 	}
+	return certPEM(der), nil
+}
+
+// subject is whom a certificate is for, and for how long.
+type subject struct {
+	cluster, node string
+	now           time.Time
+	life          time.Duration
+	index         uint64 // applied by the signer: later certificates have greater serials
+}
+
+// sign makes a node's certificate for the key of a CSR. Nothing else of the
+// request is believed: the name is the CA's to give.
+func (a *authority) sign(csr *x509.CertificateRequest, s subject) ([]byte, error) {
 	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: node},
-		NotBefore:    time.Now().Add(-backdate),
-		NotAfter:     time.Now().Add(certLife),
+		SerialNumber: newSerial(s.index),
+		Subject:      pkix.Name{CommonName: s.node},
+		NotBefore:    s.now.Add(-backdate),
+		NotAfter:     s.now.Add(s.life),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		URIs:         []*url.URL{wire.NodeURI(cluster, node)},
+		URIs:         []*url.URL{wire.NodeURI(s.cluster, s.node)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, csr.PublicKey, a.key)
 	if err != nil {
@@ -127,8 +139,13 @@ func newRequest(node string) (keyPEMBytes, csrDER []byte, err error) {
 	return keyPEMBytes, csrDER, err
 }
 
-func newSerial() (*big.Int, error) {
-	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+// newSerial makes a serial number: an index, then 8 random octets.
+func newSerial(index uint64) *big.Int {
+	b := binary.BigEndian.AppendUint64(nil, index)
+	b = append(b, make([]byte, serialSize-len(b))...)
+	_, _ = rand.Read(b[8:])
+	b[8] |= 0x80 // never 0, whatever the index
+	return new(big.Int).SetBytes(b)
 }
 
 func certPEM(der []byte) []byte {
@@ -149,4 +166,19 @@ func parseCert(b []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("cluster: not a PEM certificate")
 	}
 	return x509.ParseCertificate(block.Bytes)
+}
+
+// parseCerts reads any number of certificates.
+func parseCerts(text string) (all []*x509.Certificate, err error) {
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return all, nil
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, cert)
+	}
 }

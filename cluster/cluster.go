@@ -46,7 +46,11 @@ type Cluster struct {
 	pace   *pace
 
 	book     *book
-	roster   *roster // which certificates count
+	roster   *roster                   // which certificates count
+	self     atomic.Pointer[wire.Peer] // our own
+	newCA    chan struct{}             // the state's word on certificates has changed
+	adopting sync.Mutex                // one change of our credential at a time
+	says     atomic.Pointer[[]byte]    // of the CA, in renewals
 	beacon   *beacon
 	gate     *gate
 	peers    *peers
@@ -117,14 +121,21 @@ func open(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	self, err := me.Self()
+	if err != nil {
+		return nil, fmt.Errorf("cluster: the node's certificate: %w", err)
+	}
 	c := &Cluster{
 		o: o, t: o.Tuning.withDefaults(), log: o.Log, id: id,
 		beacon: newBeacon(), inflight: newInflight(), kinds: knownKinds(),
 		server:  &server{how: map[string]Handler{}},
 		reports: reports{seen: map[string]report{}},
 		pinch:   make(chan struct{}, 1),
+		newCA:   make(chan struct{}, 1),
 		clocks:  newClocks(o),
 	}
+	c.self.Store(&self)
+	c.says.Store(new([]byte))
 	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
 	c.pace = newPace(c.t)
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
@@ -195,13 +206,16 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
 	c.gate = newGate(c.raft, c.t, c.admits)
-	c.server.gate = c.gate
+	c.server.gate, c.server.mark = c.gate, c.withCertificate
 	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
 	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
 	c.server.handle(askReadIndex, c.answerReadIndex)
 	c.server.handle(askStatus, c.answerReport)
 	c.server.handle(askJoin, c.admit)
 	c.server.handle(askMember, c.answerMember)
+	c.server.handle(askCertify, c.answerCertify)
+	c.server.handle(askCertifyFor, c.answerCertifyFor)
+	c.server.handle(askRotate, c.answerRotate)
 	c.server.handle(askRemove, c.answerRemove)
 	c.server.handle(askTransfer, c.answerTransfer)
 	c.server.handle(askUpgrade, c.answerRaise)
@@ -230,6 +244,7 @@ func (c *Cluster) start() {
 	if len(c.id.Outcasts) > 0 {
 		c.goRun(func() { c.proclaim(c.ctx) })
 	}
+	c.goRun(func() { c.certificates(c.ctx) })
 	c.port.Start()
 	c.electSole()
 	acting, stop := context.WithCancel(c.ctx)
@@ -259,7 +274,10 @@ func (c *Cluster) newSession() *session {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
 	s.member, s.log, s.now = m, c.log, c.clocks.boot
-	s.send, s.leased = c.proposeTimed, func() bool { return c.At(2) }
+	s.send = func(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
+		return c.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
+	}
+	s.leased, s.says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
 	s.prober = newProber(c.probe, c.t.Renew, s.now)
 	s.behind = c.store.Applied
 	s.wall = func() int64 {
@@ -292,6 +310,17 @@ func (c *Cluster) changed(ch spool.Changes) {
 	if ch.Version != 0 || ch.Restored {
 		if err := c.store.View(c.learnVersion); err != nil {
 			c.log.Warn("cluster: the cluster version can't be read", zap.Error(err))
+		}
+	}
+	if ch.Members || ch.Sessions || ch.Restored {
+		if err := c.store.View(c.roster.learn); err != nil {
+			c.log.Warn("cluster: certificates can't be read", zap.Error(err))
+		}
+	}
+	if ch.Members || ch.Restored {
+		select {
+		case c.newCA <- struct{}{}:
+		default:
 		}
 	}
 	if ch.Sessions {

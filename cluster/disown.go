@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	asksMember   = "member" // joinRequest.Asks
 	kindRemoved  = "removed"
 	kindKnown    = "known"
+	kindRenew    = "renew" // a member, but its certificate is not the one on record
 	disownTime   = 2 * time.Second
 	disownRounds = 2 // answers in a row that count
 )
@@ -57,7 +59,7 @@ func (c *Cluster) membership(ctx context.Context, node string) joinReply {
 // true where at least one cluster leader says no and none says yes. The door is
 // believed because its certificate is of our own CA.
 func (c *Cluster) disowned(ctx context.Context) bool {
-	ca, err := parseCert([]byte(c.id.CA))
+	ca, err := parseCert([]byte(c.id.credential().ca))
 	if err != nil {
 		return false
 	}
@@ -73,7 +75,7 @@ func (c *Cluster) disowned(ctx context.Context) bool {
 		switch <-answers {
 		case kindRemoved:
 			removed = true
-		case kindKnown:
+		case kindKnown, kindRenew:
 			known = true
 		}
 	}
@@ -83,21 +85,52 @@ func (c *Cluster) disowned(ctx context.Context) bool {
 // askDoor returns the kind of answer, empty where there is none. The door answers
 // by the certificate that this node shows.
 func (c *Cluster) askDoor(ctx context.Context, addr string, fingerprint [32]byte) string {
-	me, err := c.id.wire()
+	reply, err := c.knockAs(ctx, addr, fingerprint, joinRequest{Asks: asksMember, Node: c.id.Node})
 	if err != nil {
 		return ""
+	}
+	if reply.Kind == kindRenew {
+		if err := c.renewAtDoor(ctx, addr, fingerprint); err != nil {
+			c.log.Error("cluster: this node's certificate is not the one on record, and is not renewed",
+				zap.String("door", addr), zap.Error(err))
+		}
+	}
+	return reply.Kind
+}
+
+// knockAs puts a question to a door, and shows our certificate there.
+func (c *Cluster) knockAs(ctx context.Context, addr string, fingerprint [32]byte, req joinRequest) (joinReply, error) {
+	var reply joinReply
+	me, err := c.id.wire()
+	if err != nil {
+		return reply, err
 	}
 	conn, _, err := wire.DialJoin(ctx, addr, fingerprint, &me.Cert, c.o.Dial)
 	if err != nil {
-		return ""
+		return reply, err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(disownTime))
-	var reply joinReply
-	if writeJSON(conn, joinRequest{Asks: asksMember, Node: c.id.Node}) != nil || readJSON(conn, &reply) != nil {
-		return ""
+	if err := writeJSON(conn, req); err != nil {
+		return reply, err
 	}
-	return reply.Kind
+	return reply, readJSON(conn, &reply)
+}
+
+// renewAtDoor gets a certificate where nobody talks to us by the one we have.
+func (c *Cluster) renewAtDoor(ctx context.Context, addr string, fingerprint [32]byte) error {
+	key, csr, err := newRequest(c.id.Node)
+	if err != nil {
+		return err
+	}
+	reply, err := c.knockAs(ctx, addr, fingerprint, joinRequest{Asks: asksCertify, CSR: csr})
+	if err != nil {
+		return err
+	}
+	if reply.Refused != "" {
+		return errors.New(reply.Refused)
+	}
+	return c.certified(key, certifyReply{Cert: reply.Cert, CA: reply.CA, Next: reply.Next, Cross: reply.Cross})
 }
 
 // leave tells the owner that this node is no member any more.

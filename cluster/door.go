@@ -69,9 +69,34 @@ func (c *Cluster) door(ctx context.Context, conn net.Conn, req joinRequest) {
 	switch {
 	case req.Asks == "":
 		_ = writeJSON(conn, c.letIn(ctx, conn.RemoteAddr(), req))
-	case req.Asks == asksMember && shown.Node != "":
-		_ = writeJSON(conn, c.membership(ctx, shown.Node))
+	case shown.Node == "":
+	case req.Asks == asksMember:
+		reply := c.membership(ctx, shown.Node)
+		if err := unlessNewer(c.roster.judge(shown)); reply.Kind == kindKnown && err != nil {
+			reply = joinReply{Kind: kindRenew, Refused: err.Error()}
+		}
+		_ = writeJSON(conn, reply)
+	case req.Asks == asksCertify:
+		_ = writeJSON(conn, c.certifyAtDoor(ctx, shown, req.CSR))
 	}
+}
+
+// certifyAtDoor has the certificate of a member renewed whose present one it did
+// not get: it shows the one before.
+func (c *Cluster) certifyAtDoor(ctx context.Context, shown wire.Peer, csr []byte) (reply joinReply) {
+	body, err := json.Marshal(certifyRequest{
+		CSR: csr, Node: shown.Node, Serial: shown.Serial, Key: shown.Key[:], CA: shown.CA[:],
+	})
+	if err == nil {
+		body, err = c.askLeader(ctx, askCertifyFor, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &reply) // the fields have the names of a certifyReply
+	}
+	if err != nil {
+		return joinReply{Refused: words(err)}
+	}
+	return reply
 }
 
 // letIn has the leader judge a request to join.
@@ -202,11 +227,7 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	if err != nil {
 		return nil, err
 	}
-	ca, err := openAuthority(record.CaCert, record.CaKey)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := ca.sign(csr, c.id.name(), req.Node)
+	cert, err := c.sign(record, csr, req.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -220,5 +241,8 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	if err := c.enter(ctx, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
 		return nil, err
 	}
-	return json.Marshal(joinReply{Cluster: record.Id, Generation: c.id.Generation, Name: record.Name, Cert: string(cert), Peers: c.addresses()})
+	return json.Marshal(joinReply{
+		Cluster: record.Id, Generation: c.id.Generation, Name: record.Name, Cert: string(cert), Peers: c.addresses(),
+		CA: string(record.CaCert), Next: string(record.NextCert), Cross: string(record.CrossCert),
+	})
 }

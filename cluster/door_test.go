@@ -47,10 +47,13 @@ func (c *Cluster) tokenForTest(t *testing.T) joinToken {
 }
 
 // knockRaw puts one request to the door and returns the answer.
-func knockRaw(t *testing.T, c *Cluster, fingerprint [32]byte, me *tls.Certificate, req joinRequest) (reply joinReply, err error) {
+func knockRaw(
+	t *testing.T, c *Cluster, fingerprint [32]byte, me *tls.Certificate, req joinRequest,
+) (reply joinReply, err error) {
 	conn, _, err := wire.DialJoin(t.Context(), c.Addr().String(), fingerprint, me, nil)
 	require.NoError(t, err)
 	defer conn.Close()
+	req.MinVersion, req.MaxVersion = spool.MinVersion, spool.MaxVersion
 	require.NoError(t, writeJSON(conn, req))
 	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	return reply, readJSON(conn, &reply)

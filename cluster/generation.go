@@ -48,7 +48,8 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 	if !slices.Equal(id.Recovered, want) || !slices.Equal(peerTexts(before), want) {
 		n++
 	}
-	ca, err := openAuthority(record.CaCert, record.CaKey)
+	pair := signing(record)
+	ca, err := openAuthority(pair.cert, pair.key)
 	if err != nil {
 		return err
 	}
@@ -61,11 +62,14 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 		return err
 	}
 	id.Generation, id.Recovered = wire.Generation(id.Cluster, n, want), want
-	cert, err := ca.sign(csr, id.Generation, id.Node)
+	// The node that leads renews it, as no certificate of a member lives so long.
+	cert, err := ca.sign(csr, subject{cluster: id.Generation, node: id.Node, now: time.Now(), life: longLife})
 	if err != nil {
 		return err
 	}
-	id.CA, id.Cert, id.Key = string(ca.certPEM()), string(cert), string(key)
+	id.change(credential{
+		ca: string(record.CaCert), next: string(record.NextCert), cross: string(record.CrossCert), cert: string(cert), key: string(key),
+	})
 	id.castOut(before)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
 )
 
 // housekeep does what every node does for itself: it keeps the log short in
@@ -38,8 +40,29 @@ func (c *Cluster) housekeep(ctx context.Context) {
 // cutOff ends the connections to nodes that were removed.
 func (c *Cluster) cutOff() {
 	gone := func(node string) bool { return node != "" && c.book.allow(node, "") != nil }
-	c.port.CutOff(gone)
+	c.port.CutOff(func(p wire.Peer, since time.Time) bool { return gone(p.Node) || c.outdated(p, since) })
 	c.peers.forget(gone)
+}
+
+// outdated reports whether a connection lives by a certificate that counts no
+// more. Those of members were good when they began and have an hour; one that
+// was let in as newer than the record ends as soon as the leader knows better.
+func (c *Cluster) outdated(p wire.Peer, since time.Time) bool {
+	err := c.roster.judge(p)
+	switch {
+	case err == nil:
+		return false
+	case !errors.Is(err, errNewer):
+		return time.Since(since) > oldGrace
+	case c.deaf():
+		return false
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, confirmTime)
+	defer cancel()
+	if c.Consistent(ctx) != nil || c.store.View(c.roster.learn) != nil {
+		return false
+	}
+	return c.roster.judge(p) != nil
 }
 
 // trim takes a snapshot when the log has grown too large. How many entries

@@ -3,13 +3,13 @@ package cluster
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -45,7 +45,25 @@ type identity struct {
 	Recovered  []string          `json:"recovered,omitempty"`  // ID=ADDRESS of the peers of this node's last recovery
 	Outcasts   map[string]string `json:"outcasts,omitempty"`   // who was left behind, and the address
 
-	mu sync.Mutex
+	CANext  string `json:"ca_next,omitempty"`  // PEM; trusted, too, while the CA changes
+	CACross string `json:"ca_cross,omitempty"` // PEM; for those who know the CA before only
+
+	mu sync.Mutex // guards what changes while the node runs: the credential, CAKey
+}
+
+// credential is what a node shows and trusts, in PEM.
+type credential struct{ ca, next, cross, cert, key string }
+
+func (id *identity) credential() credential {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return credential{id.CA, id.CANext, id.CACross, id.Cert, id.Key}
+}
+
+func (id *identity) change(c credential) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.CA, id.CANext, id.CACross, id.Cert, id.Key = c.ca, c.next, c.cross, c.cert, c.key
 }
 
 // Initialised reports whether a directory holds a node's identity: whether
@@ -107,17 +125,31 @@ func (id *identity) forgetKey(dir string, log *zap.Logger) {
 
 // wire makes the TLS side of an identity.
 func (id *identity) wire() (wire.Identity, error) {
-	ca, err := parseCert([]byte(id.CA))
-	if err != nil {
-		return wire.Identity{}, fmt.Errorf("cluster: the CA's certificate: %w", err)
+	return id.credential().wire(id.name(), id.Node)
+}
+
+// wire makes the TLS side of a node's credential.
+func (c credential) wire(cluster, node string) (wire.Identity, error) {
+	me := wire.Identity{Cluster: cluster, Node: node}
+	var err error
+	if me.CAs, err = parseCerts(c.ca + c.next); err != nil {
+		return me, fmt.Errorf("cluster: the CA's certificate: %w", err)
 	}
-	cert, err := tls.X509KeyPair([]byte(id.Cert), []byte(id.Key))
-	if err != nil {
-		return wire.Identity{}, fmt.Errorf("cluster: the node's certificate: %w", err)
+	if len(me.CAs) == 0 {
+		return me, errors.New("cluster: the identity has no CA")
 	}
-	// Joining nodes, which know only its fingerprint, need to see the CA.
-	cert.Certificate = append(cert.Certificate, ca.Raw)
-	return wire.Identity{Cluster: id.name(), Node: id.Node, Cert: cert, CAs: []*x509.Certificate{ca}}, nil
+	if me.Cert, err = tls.X509KeyPair([]byte(c.cert), []byte(c.key)); err != nil {
+		return me, fmt.Errorf("cluster: the node's certificate: %w", err)
+	}
+	cross, err := parseCerts(c.cross)
+	if err != nil {
+		return me, fmt.Errorf("cluster: the former CA's certificate: %w", err)
+	}
+	// Joining nodes, which know only the fingerprint of a CA, need to see it.
+	for _, ca := range slices.Concat(me.CAs, cross) {
+		me.Cert.Certificate = append(me.Cert.Certificate, ca.Raw)
+	}
+	return me, nil
 }
 
 // vacant checks that a directory can take a new node, and makes it.

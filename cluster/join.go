@@ -55,6 +55,8 @@ type joinReply struct {
 	Name    string            `json:"name,omitempty"`
 	Cert    string            `json:"cert,omitempty"`
 	CA      string            `json:"ca,omitempty"`
+	Next    string            `json:"next,omitempty"`  // trusted, too, while the CA changes
+	Cross   string            `json:"cross,omitempty"` // see identity
 	Peers   map[string]string `json:"peers,omitempty"`
 
 	Generation string `json:"generation,omitempty"` // the cluster's name in certificates; empty: Cluster
@@ -103,9 +105,14 @@ func Join(ctx context.Context, o JoinOptions) error {
 	}
 	id := &identity{
 		Cluster: reply.Cluster, Generation: reply.Generation, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
-		CA: reply.CA, Cert: reply.Cert, Key: string(key), Log: newLogName(), Fresh: true, Peers: reply.Peers,
+		CA: reply.CA, CANext: reply.Next, CACross: reply.Cross, Cert: reply.Cert, Key: string(key),
+		Log: newLogName(), Fresh: true, Peers: reply.Peers,
 	}
-	if _, err := id.wire(); err != nil {
+	me, err := id.wire()
+	if err == nil {
+		_, err = me.Self()
+	}
+	if err != nil {
 		return fmt.Errorf("cluster: the member's answer is unusable: %w", err)
 	}
 	if err := id.save(o.Dir); err != nil {
@@ -162,8 +169,15 @@ func knockOnce(ctx context.Context, o JoinOptions, token joinToken, req joinRequ
 	if err := readJSON(c, &reply); err != nil {
 		return reply, err
 	}
-	// What we trust is the CA that the token vouches for, whatever the reply says.
-	reply.CA = string(certPEM(ca.Raw))
+	// What we trust is the CA that the token vouches for, and the one that takes
+	// its place while the CA changes.
+	pin := string(certPEM(ca.Raw))
+	if reply.CA == "" {
+		reply.CA = pin
+	}
+	if reply.CA != pin && reply.Next != pin {
+		return reply, fmt.Errorf("%w: its CA is not the one that it shows", wire.ErrPeer)
+	}
 	return reply, nil
 }
 

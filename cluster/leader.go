@@ -284,6 +284,7 @@ func (c *Cluster) steward(ctx context.Context) {
 	for {
 		c.found(ctx)
 		c.groom(ctx, ripe)
+		c.rotate(ctx)
 		if now := time.Now(); now.After(nextSweep) {
 			c.sweep(ctx)
 			nextSweep = now.Add(c.t.Sweep)
@@ -326,7 +327,7 @@ func (c *Cluster) founded(ctx context.Context) {
 		return
 	}
 	c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{
-		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.CA), CaKey: []byte(c.id.CAKey), Version: 1,
+		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.credential().ca), CaKey: []byte(c.id.CAKey), Version: 1,
 	}})
 	to := c.o.FoundAt
 	if to == 0 {

@@ -80,6 +80,7 @@ type Tuning struct {
 	BlockCache int64         // 64 MiB
 	Sweep      time.Duration // 10 s
 	Reclaim    time.Duration // 10 s: how often a node whose disk is short looks for space, about
+	CertLife   time.Duration // 90 days: how long a node's certificate lives; it is renewed at two thirds
 	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
 	Tick       time.Duration // 200 ms: how often the leader looks at sessions
 	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
@@ -117,6 +118,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.BlockCache, 64<<20)
 	or(&t.Sweep, 10*time.Second)
 	or(&t.Reclaim, 10*time.Second)
+	or(&t.CertLife, 90*24*time.Hour)
 	or(&t.Orphans, time.Hour)
 	or(&t.Tick, 200*time.Millisecond)
 	or(&t.Promote, 500*time.Millisecond)

@@ -72,7 +72,8 @@ func (r *roster) judge(p wire.Peer) error {
 	switch {
 	case len(m.GetSerial()) == 0:
 		if now.After(p.NotAfter) {
-			return fmt.Errorf("cluster: the certificate of node %s expired at %s, and none is on record", p.Node, p.NotAfter.Format(time.RFC3339))
+			return fmt.Errorf("cluster: the certificate of node %s expired at %s, and none is on record",
+				p.Node, p.NotAfter.Format(time.RFC3339))
 		}
 		return nil
 	case isOf(p, m.Serial, m.Key):

@@ -24,7 +24,8 @@ func TestWhichCertificatesCount(t *testing.T) {
 	life, day := 90*24*time.Hour, 24*time.Hour
 	present, former := serialAt(500, 1), serialAt(100, 2)
 	record := &pb.Member{
-		Id: "n1", Serial: present, Key: make([]byte, 32), OldSerial: former, OldKey: make([]byte, 32), IssuedMs: now.UnixMilli(),
+		Id: "n1", Serial: present, Key: make([]byte, 32), OldSerial: former, OldKey: make([]byte, 32),
+		IssuedMs: now.UnixMilli(),
 	}
 	random := make([]byte, serialSize)
 	random[0] = 0x71
@@ -49,10 +50,10 @@ func TestWhichCertificatesCount(t *testing.T) {
 		{name: "older than both", peer: wire.Peer{Serial: serialAt(99, 3)}, refuse: true},
 		{name: "of the same index", peer: wire.Peer{Serial: serialAt(500, 9)}, refuse: true},
 		{name: "of before version 2, not on record", peer: wire.Peer{Serial: random}, refuse: true},
-		{name: "a node without a record", node: "n2", peer: wire.Peer{Serial: random}},
-		{name: "a node without a record, the clock 10 days behind", node: "n2", clock: -10 * day, peer: wire.Peer{Serial: random}},
-		{name: "a node without a record, the clock 10 days ahead", node: "n2", clock: 10 * day, peer: wire.Peer{Serial: random}},
-		{name: "a node without a record, expired", node: "n2", clock: life + day, peer: wire.Peer{Serial: random}, refuse: true},
+		{name: "no record", node: "n2", peer: wire.Peer{Serial: random}},
+		{name: "no record, the clock 10 days behind", node: "n2", clock: -10 * day, peer: wire.Peer{Serial: random}},
+		{name: "no record, the clock 10 days ahead", node: "n2", clock: 10 * day, peer: wire.Peer{Serial: random}},
+		{name: "no record, expired", node: "n2", clock: life + day, peer: wire.Peer{Serial: random}, refuse: true},
 		{name: "a name that is to be dialled", clock: life + day},
 	} {
 		t.Run(c.name, func(t *testing.T) {

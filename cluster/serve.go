@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -34,6 +35,7 @@ const (
 // questions one by one.
 type server struct {
 	gate *gate
+	mark func(spool.Frame, *wire.Peer) spool.Frame // writes into a frame who sent it
 	mu   sync.RWMutex
 	how  map[string]Handler
 }
@@ -100,6 +102,7 @@ func (s *server) propose(stream grpc.ServerStream) error {
 		defer wg.Done()
 		back.send(ctx, stream)
 	}()
+	shown := shownOf(stream.Context())
 	var in batch
 	for {
 		if err := stream.RecvMsg(&in); err != nil {
@@ -110,6 +113,7 @@ func (s *server) propose(stream grpc.ServerStream) error {
 		}
 		for _, p := range in.in {
 			p.sink = back
+			p.frame = s.mark(p.frame, &shown)
 		}
 		s.gate.submit(in.in...)
 	}

@@ -37,6 +37,7 @@ type session struct {
 	prober *prober       // proves that our own disk still takes writes
 	behind func() uint64 // index applied here
 	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
+	says   func() []byte // what renewals tell of the CA; nil: nothing
 	member *pb.Member
 
 	until atomic.Int64  // end of the right to act, on now's clock; 0: none
@@ -213,6 +214,9 @@ func (s *session) prepare() (*renewal, error) {
 	if leased {
 		r.lease = s.leases.next(now, s.waiting(now))
 		h.Seq, h.LeaseMs = r.num, r.hold.Milliseconds()
+		if s.says != nil {
+			h.Ca = s.says()
+		}
 	} else {
 		r.lease = s.leases.fixed(now, s.lease)
 	}

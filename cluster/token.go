@@ -62,7 +62,7 @@ func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *p
 	if uses < 1 || uses > 1000 || ttl <= 0 {
 		return "", fmt.Errorf("cluster: a token needs 1 to 1000 uses and a time to live")
 	}
-	ca, err := parseCert([]byte(c.id.CA))
+	ca, err := parseCert([]byte(c.id.credential().ca))
 	if err != nil {
 		return "", err
 	}

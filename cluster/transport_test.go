@@ -14,14 +14,14 @@ import (
 
 // twoPorts makes the raft networks of two members.
 func twoPorts(t *testing.T) (a, b transport) {
-	ca, err := newAuthority("test")
+	ca, err := newAuthority("test", time.Now())
 	require.NoError(t, err)
 	make := func(node string) (*wire.Port, *book) {
 		key, csr, err := newRequest(node)
 		require.NoError(t, err)
 		request, err := parseRequest(csr)
 		require.NoError(t, err)
-		cert, err := ca.sign(request, "c1", node)
+		cert, err := ca.sign(request, subject{cluster: "c1", node: node, now: time.Now(), life: time.Hour})
 		require.NoError(t, err)
 		id := &identity{Cluster: "c1", Node: node, CA: string(ca.certPEM()), Cert: string(cert), Key: string(key)}
 		me, err := id.wire()

@@ -64,7 +64,8 @@ func (t *tx) putCa(h *pb.PutCa) *pb.Result {
 		return t.refuse(pb.Code_MISSING, "there is no cluster yet")
 	case h.FromStep != c.CaStep || c.CaStep != CASettled && !bytes.Equal(h.NextCert, c.NextCert):
 		return t.refuse(pb.Code_STALE, "the rotation of the CA is at step %d", c.CaStep)
-	case h.FromStep == CASettled && h.ToStep == CATrust && len(h.NextCert) > 0 && len(h.NextKey) > 0 && len(h.CrossCert) > 0:
+	case h.FromStep == CASettled && h.ToStep == CATrust &&
+		len(h.NextCert) > 0 && len(h.NextKey) > 0 && len(h.CrossCert) > 0:
 		c.NextCert, c.NextKey, c.CrossCert = h.NextCert, h.NextKey, h.CrossCert
 	case h.FromStep == CATrust && h.ToStep == CASign:
 	case h.FromStep == CASign && h.ToStep == CASettled:

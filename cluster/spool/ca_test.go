@@ -36,7 +36,9 @@ func TestCertificateOnRecord(t *testing.T) {
 		}})
 	}
 	certify := func(serial, old []byte) pb.Code {
-		return r.do(spool.KindCertify, &pb.Certify{Node: "n1", Serial: serial, Key: serial, Ca: s(9), Old: old, OldKey: old, IssuedMs: 7}).Code
+		return r.do(spool.KindCertify, &pb.Certify{
+			Node: "n1", Serial: serial, Key: serial, Ca: s(9), Old: old, OldKey: old, IssuedMs: 7,
+		}).Code
 	}
 	require.Equal(t, pb.Code_MISSING, certify(s(2), s(1)))
 	register("a", s(1))
@@ -54,7 +56,8 @@ func TestCertificateOnRecord(t *testing.T) {
 	require.Equal(t, s(4), r.member("n1").OldSerial)
 	register("b", s(77))
 	m := r.member("n1")
-	require.Equal(t, [][]byte{s(5), s(5), s(4), s(4)}, [][]byte{m.Serial, m.Key, m.OldSerial, m.OldKey}, "a registration changes nothing of it")
+	require.Equal(t, [][]byte{s(5), s(5), s(4), s(4)}, [][]byte{m.Serial, m.Key, m.OldSerial, m.OldKey},
+		"a registration changes nothing of it")
 	require.EqualValues(t, 7, m.IssuedMs)
 }
 

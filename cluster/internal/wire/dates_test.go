@@ -18,7 +18,8 @@ func TestNoDateBreaksALink(t *testing.T) {
 	day := 24 * time.Hour
 	for name, from := range map[string]time.Duration{
 		"signed just now": -day, "signed where the clock is 10 days ahead": 10 * day,
-		"signed where the clock is 10 days behind": -10 * day, "expired for 10 days": -100 * day, "expired for years": -2000 * day,
+		"signed where the clock is 10 days behind": -10 * day,
+		"expired for 10 days":                      -100 * day, "expired for years": -2000 * day,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ca := newCA(t)

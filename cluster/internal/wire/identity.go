@@ -66,6 +66,23 @@ func (id *Identity) verify(chain []*x509.Certificate) (Peer, error) {
 	return Peer{}, fmt.Errorf("%w: %w", ErrPeer, err)
 }
 
+// Self is what the node's own certificate says.
+func (id *Identity) Self() (Peer, error) {
+	chain := make([]*x509.Certificate, 0, 1)
+	if len(id.Cert.Certificate) > 0 {
+		leaf, err := x509.ParseCertificate(id.Cert.Certificate[0])
+		if err != nil {
+			return Peer{}, err
+		}
+		chain = append(chain, leaf)
+	}
+	p, err := id.verify(chain)
+	if err == nil && p.Node != id.Node {
+		err = fmt.Errorf("%w: the certificate is of node %s, this is %s", ErrPeer, p.Node, id.Node)
+	}
+	return p, err
+}
+
 // signedBy checks that a CA has signed a leaf, as of when both are valid.
 func signedBy(leaf, ca *x509.Certificate) error {
 	roots := x509.NewCertPool()

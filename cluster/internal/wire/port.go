@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,14 @@ type Port struct {
 	denied Sparing // and about nodes that Allow refuses
 
 	mu    sync.Mutex
-	conns map[net.Conn]string // every live connection and its peer
+	conns map[net.Conn]link // every live connection
+}
+
+// link is what is known of a live connection: its peer, empty while it is not
+// known, and since when there is the connection.
+type link struct {
+	peer  Peer
+	since time.Time
 }
 
 // New makes a port. Listeners of all protocols exist from here on; nothing is
@@ -92,7 +100,7 @@ func New(o Options) *Port {
 		routes: make(map[string]*listener),
 		done:   make(chan struct{}),
 		lobby:  NewLobby(strangers, fromOne, forReturner),
-		conns:  make(map[net.Conn]string),
+		conns:  make(map[net.Conn]link),
 	}
 	for _, proto := range []string{Raft, RPC, Bulk, Join} {
 		p.routes[proto] = &listener{port: p, proto: proto, conns: make(chan *Conn), done: make(chan struct{})}
@@ -124,25 +132,23 @@ func (p *Port) Close() error {
 	p.once.Do(func() {
 		close(p.done)
 		err = p.o.Listener.Close()
-		p.CutOff(func(string) bool { return true })
+		p.CutOff(func(Peer, time.Time) bool { return true })
 	})
 	p.wg.Wait()
 	return err
 }
 
-// CutOff closes the live connections, of either direction, whose peer is
-// named by fn: a node that was removed must not go on talking.
-func (p *Port) CutOff(fn func(node string) bool) {
-	var doomed []net.Conn
+// CutOff closes the live connections, of either direction, that fn names by their
+// peer and by when they began: a node that was removed must not go on talking.
+// fn may be asked about a Peer that is empty, or a name alone.
+func (p *Port) CutOff(fn func(peer Peer, since time.Time) bool) {
 	p.mu.Lock()
-	for c, peer := range p.conns {
-		if fn(peer) {
-			doomed = append(doomed, c)
-		}
-	}
+	all := maps.Clone(p.conns)
 	p.mu.Unlock()
-	for _, c := range doomed {
-		_ = c.Close()
+	for c, l := range all {
+		if fn(l.peer, l.since) {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -221,7 +227,7 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 	tune(raw.Conn)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
-	if !p.track(raw, "") {
+	if !p.track(raw, Peer{}) {
 		return nil, net.ErrClosed
 	}
 	t := tls.Server(raw, p.server)
@@ -248,7 +254,7 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 	}
 	if c.Proto != Join {
 		c.Peer = shown.Node
-		p.track(raw, c.Peer)
+		p.track(raw, shown)
 	}
 	return c, nil
 }
@@ -288,7 +294,7 @@ func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error
 		return nil, err
 	}
 	tune(raw)
-	if !p.track(raw, node) {
+	if !p.track(raw, Peer{Node: node}) {
 		_ = raw.Close()
 		return nil, net.ErrClosed
 	}
@@ -298,18 +304,25 @@ func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error
 		_ = raw.Close()
 		return nil, fmt.Errorf("wire: %s at %s: %w", node, addr, err)
 	}
+	shown, err := p.id.Load().verify(t.ConnectionState().PeerCertificates)
+	if err != nil {
+		p.forget(raw)
+		_ = raw.Close()
+		return nil, err
+	}
+	p.track(raw, shown)
 	p.Stats.Dialled.Add(1)
 	return &Conn{Conn: t, Peer: node, Proto: proto, forget: func() { p.forget(raw) }}, nil
 }
 
 // track remembers a connection, so that Close and CutOff find it.
-func (p *Port) track(raw net.Conn, peer string) bool {
+func (p *Port) track(raw net.Conn, peer Peer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed() {
 		return false
 	}
-	p.conns[raw] = peer
+	p.conns[raw] = link{peer, time.Now()}
 	return true
 }
 
@@ -362,12 +375,14 @@ func (p *Port) serverConfig() *tls.Config {
 func (p *Port) clientConfig(proto, node string) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.id.Load().Cert, nil },
 		NextProtos:                  []string{proto},
 		DynamicRecordSizingDisabled: true,
 		// Names of hosts mean nothing here: VerifyConnection checks the chain
 		// against our CAs and the node's own name.
 		InsecureSkipVerify: true,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &p.id.Load().Cert, nil
+		},
 		VerifyConnection: func(s tls.ConnectionState) error {
 			got, err := p.verify(s.PeerCertificates)
 			if err != nil {

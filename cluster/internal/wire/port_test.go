@@ -52,7 +52,8 @@ func (ca *testCA) identity(cluster string, uris ...*url.URL) wire.Identity {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(ca.t, err)
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(ca.from), NotAfter: time.Now().Add(ca.from + ca.life), URIs: uris,
+		SerialNumber: big.NewInt(2), URIs: uris,
+		NotBefore: time.Now().Add(ca.from), NotAfter: time.Now().Add(ca.from + ca.life),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, &key.PublicKey, ca.key)
 	require.NoError(ca.t, err)
@@ -187,10 +188,10 @@ func TestCutOff(t *testing.T) {
 	in, err := b.Listen(wire.Raft).Accept()
 	require.NoError(t, err)
 	defer in.Close()
-	b.CutOff(func(node string) bool { return node == "x" })
+	b.CutOff(func(p wire.Peer, _ time.Time) bool { return p.Node == "x" })
 	_, err = in.Write([]byte("1"))
 	require.NoError(t, err)
-	b.CutOff(func(node string) bool { return node == "a" })
+	b.CutOff(func(p wire.Peer, _ time.Time) bool { return p.Node == "a" })
 	_, err = in.Read(make([]byte, 1))
 	require.Error(t, err)
 	require.NoError(t, b.Close())

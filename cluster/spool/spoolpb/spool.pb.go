@@ -3834,14 +3834,16 @@ type Renew struct {
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// From version 2 on, as in Session:
-	WallMs        int64  `protobuf:"varint,3,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
-	LeaseMs       int64  `protobuf:"varint,4,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
-	Term          uint64 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Last          uint64 `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
-	Seq           uint64 `protobuf:"varint,7,opt,name=seq,proto3" json:"seq,omitempty"` // one that is not above the session's changes nothing; 0: renews as version 1 does
-	SumIndex      uint64 `protobuf:"varint,8,opt,name=sum_index,json=sumIndex,proto3" json:"sum_index,omitempty"`
-	Sum           uint64 `protobuf:"fixed64,9,opt,name=sum,proto3" json:"sum,omitempty"`
-	Ca            []byte `protobuf:"bytes,10,opt,name=ca,proto3" json:"ca,omitempty"` // during a rotation: SHA-256 of the next CA that the node trusts; serial of its certificate behind it once that CA has signed it
+	WallMs   int64  `protobuf:"varint,3,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
+	LeaseMs  int64  `protobuf:"varint,4,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	Term     uint64 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Last     uint64 `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Seq      uint64 `protobuf:"varint,7,opt,name=seq,proto3" json:"seq,omitempty"` // one that is not above the session's changes nothing; 0: renews as version 1 does
+	SumIndex uint64 `protobuf:"varint,8,opt,name=sum_index,json=sumIndex,proto3" json:"sum_index,omitempty"`
+	Sum      uint64 `protobuf:"fixed64,9,opt,name=sum,proto3" json:"sum,omitempty"`
+	// During a rotation: SHA-256 of the next CA, which the node trusts; behind it
+	// the serial of its certificate, once that CA has signed it.
+	Ca            []byte `protobuf:"bytes,10,opt,name=ca,proto3" json:"ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -1,0 +1,337 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// A node's certificate lives CertLife, and the node has it renewed. The leader
+// signs, and what it signed is in the state before it is handed out; a node that
+// did not get the answer has the certificate before, which counts for as long.
+
+const (
+	askCertify    = "cluster/certify"
+	askCertifyFor = "cluster/certify-for" // a door's question for a node that has lost touch
+	asksCertify   = "certify"             // joinRequest.Asks
+
+	doorGrace  = 400 * 24 * time.Hour // for how long the door renews by the certificate before the present one
+	retryFirst = time.Minute          // between tries, then longer
+	retryLast  = time.Hour
+)
+
+type certifyRequest struct {
+	CSR []byte `json:"csr"`
+	// With askCertifyFor, what the node showed at the door:
+	Node   string `json:"node,omitempty"`
+	Serial []byte `json:"serial,omitempty"`
+	Key    []byte `json:"key,omitempty"`
+	CA     []byte `json:"ca,omitempty"`
+}
+
+type certifyReply struct {
+	Cert  string `json:"cert"`
+	CA    string `json:"ca"`
+	Next  string `json:"next,omitempty"`
+	Cross string `json:"cross,omitempty"`
+}
+
+// renewer keeps this node's certificate, and the CAs that it trusts, as the
+// state wants them. It belongs to one goroutine.
+type renewer struct {
+	c      *Cluster
+	wait   time.Duration // after a failure, grows
+	next   time.Time     // no try before
+	spread []byte        // the CA for whose sake next was put off
+}
+
+// certificates renews the certificate and follows rotations of the CA.
+func (c *Cluster) certificates(ctx context.Context) {
+	r := &renewer{c: c}
+	tick := time.NewTicker(min(time.Second, c.t.CertLife/20))
+	defer tick.Stop()
+	for {
+		if c.At(2) {
+			r.look(ctx)
+		}
+		select {
+		case <-tick.C:
+		case <-c.newCA:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look does what is due.
+func (r *renewer) look(ctx context.Context) {
+	record, err := r.c.record()
+	if err != nil {
+		return
+	}
+	if err := r.c.followCA(record); err != nil {
+		r.c.log.Error("cluster: the identity file can't be written", zap.Error(err))
+		return
+	}
+	r.say(record)
+	if !r.due(record, r.c.self.Load()) || time.Now().Before(r.next) {
+		return
+	}
+	if err := r.c.renewCertificate(ctx); err != nil {
+		r.wait = min(max(2*r.wait, min(retryFirst, r.c.t.CertLife/100)), retryLast)
+		r.next = time.Now().Add(r.wait/2 + rand.N(r.wait))
+		r.c.log.Warn("cluster: this node's certificate is not renewed yet", zap.Duration("again", r.wait), zap.Error(err))
+		return
+	}
+	r.wait, r.next = 0, time.Time{}
+	r.say(record)
+}
+
+// say has the renewals of the session tell how far this node is with a rotation.
+func (r *renewer) say(record *pb.Cluster) {
+	self := r.c.self.Load()
+	what := spool.SaysOfCA(record, self.Serial, self.CA[:])
+	r.c.says.Store(&what)
+}
+
+// due says whether the certificate is to be renewed: at two thirds of its life,
+// where it lives longer than one should, and when another CA signs now. Then the
+// nodes take turns, more or less.
+func (r *renewer) due(record *pb.Cluster, self *wire.Peer) bool {
+	if signer := fingerprint(signing(record).cert); !bytes.Equal(self.CA[:], signer) {
+		if !bytes.Equal(r.spread, signer) {
+			turns := r.c.t.Renew * time.Duration(max(1, len(r.c.book.servers())))
+			r.spread, r.next = signer, time.Now().Add(rand.N(turns))
+		}
+		return true
+	}
+	left := self.NotAfter.Sub(r.c.Now())
+	return left < r.c.t.CertLife/3 || left > r.c.t.CertLife*4/3
+}
+
+// record reads the cluster's record.
+func (c *Cluster) record() (record *pb.Cluster, err error) {
+	err = c.store.View(func(v spool.View) error {
+		var there bool
+		if record, there, err = v.Cluster(); err == nil && !there {
+			err = fmt.Errorf("%w: the cluster is just being made", ErrUnavailable)
+		}
+		return err
+	})
+	return record, err
+}
+
+// keyPair is a CA as the state has it.
+type keyPair struct{ cert, key []byte }
+
+// signing is the CA that signs at the present step of a rotation.
+func signing(record *pb.Cluster) keyPair {
+	if record.CaStep == spool.CASign {
+		return keyPair{record.NextCert, record.NextKey}
+	}
+	return keyPair{record.CaCert, record.CaKey}
+}
+
+func fingerprint(certPEM []byte) []byte { return spool.Fingerprint(certPEM) }
+
+// followCA makes the node trust and show the CAs that the state names: in its
+// file first, then in its handshakes. It never lets go of the CA that has signed
+// its own certificate.
+func (c *Cluster) followCA(record *pb.Cluster) error {
+	c.adopting.Lock()
+	defer c.adopting.Unlock()
+	have := c.id.credential()
+	want := have
+	want.ca, want.next, want.cross = string(record.CaCert), string(record.NextCert), string(record.CrossCert)
+	if want == have {
+		return nil
+	}
+	return c.adopt(want)
+}
+
+// adopt takes a new credential: nothing shows or trusts it before it is on the
+// disk. The caller holds c.adopting.
+func (c *Cluster) adopt(want credential) error {
+	me, err := want.wire(c.id.name(), c.id.Node)
+	if err != nil {
+		return err
+	}
+	self, err := me.Self()
+	if err != nil {
+		return err
+	}
+	before := c.id.credential()
+	c.id.change(want)
+	if err := c.id.save(c.o.Dir); err != nil {
+		c.id.change(before)
+		return err
+	}
+	c.self.Store(&self)
+	c.port.SetIdentity(me)
+	return nil
+}
+
+// renewCertificate gets a certificate for a new key.
+func (c *Cluster) renewCertificate(ctx context.Context) error {
+	key, csr, err := newRequest(c.id.Node)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(certifyRequest{CSR: csr})
+	if err != nil {
+		return err
+	}
+	b, err := c.askLeader(ctx, askCertify, body)
+	if err != nil {
+		return err
+	}
+	var reply certifyReply
+	if err := json.Unmarshal(b, &reply); err != nil {
+		return err
+	}
+	return c.certified(key, reply)
+}
+
+// certified takes the answer to a request.
+func (c *Cluster) certified(key []byte, reply certifyReply) error {
+	c.adopting.Lock()
+	defer c.adopting.Unlock()
+	err := c.adopt(credential{ca: reply.CA, next: reply.Next, cross: reply.Cross, cert: reply.Cert, key: string(key)})
+	if err == nil {
+		self := c.self.Load()
+		c.log.Info("cluster: this node has a new certificate", zap.Time("until", self.NotAfter))
+	}
+	return err
+}
+
+// answerCertify is the leader's part: it signs for the node that asks, by the
+// certificate of its connection.
+func (c *Cluster) answerCertify(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	var req certifyRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, err
+	}
+	shown := shownOf(ctx)
+	if shown.Node == "" { // we ask ourselves
+		shown = *c.self.Load()
+	}
+	return c.certify(ctx, shown, req.CSR)
+}
+
+// answerCertifyFor signs for a node that showed its certificate at a door.
+func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	var req certifyRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, err
+	}
+	shown := wire.Peer{Node: req.Node, Serial: req.Serial}
+	copy(shown.Key[:], req.Key)
+	copy(shown.CA[:], req.CA)
+	m := c.roster.member(req.Node)
+	young := c.Now().Before(time.UnixMilli(m.GetIssuedMs()).Add(doorGrace))
+	if !isOf(shown, m.GetSerial(), m.GetKey()) && !(young && isOf(shown, m.GetOldSerial(), m.GetOldKey())) {
+		return nil, fmt.Errorf("%w: the certificate of node %s is not on record", ErrToken, req.Node)
+	}
+	return c.certify(ctx, shown, req.CSR)
+}
+
+// certify signs a key of a member, and records that before it answers.
+func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) ([]byte, error) {
+	switch {
+	case c.throne.Load() == nil:
+		return nil, errNotLeader
+	case !c.At(2):
+		return nil, errors.New("cluster: certificates are renewed from cluster version 2 on")
+	case !c.book.member(shown.Node):
+		return nil, fmt.Errorf("%w: node %s is no member", ErrToken, shown.Node)
+	}
+	csr, err := parseRequest(csrDER)
+	if err != nil {
+		return nil, err
+	}
+	record, err := c.record()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := c.sign(record, csr, shown.Node)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.putOnRecord(ctx, shown, cert, fingerprint(signing(record).cert)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(certifyReply{
+		Cert: string(cert), CA: string(record.CaCert), Next: string(record.NextCert), Cross: string(record.CrossCert),
+	})
+}
+
+// sign makes a certificate of a node by the CA whose turn it is.
+func (c *Cluster) sign(record *pb.Cluster, csr *x509.CertificateRequest, node string) ([]byte, error) {
+	pair := signing(record)
+	ca, err := openAuthority(pair.cert, pair.key)
+	if err != nil {
+		return nil, err
+	}
+	s := subject{cluster: c.id.name(), node: node, now: c.Now(), life: longLife, index: c.store.Applied()}
+	if c.At(2) {
+		s.life = c.t.CertLife
+	}
+	return ca.sign(csr, s)
+}
+
+// putOnRecord records a certificate beside the one that the node has.
+func (c *Cluster) putOnRecord(ctx context.Context, shown wire.Peer, certPEM, ca []byte) error {
+	leaf, err := parseCert(certPEM)
+	if err != nil {
+		return err
+	}
+	key := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	f, err := spool.Encode(spool.KindCertify, &pb.Certify{
+		Node: shown.Node, Serial: leaf.SerialNumber.FillBytes(make([]byte, serialSize)), Key: key[:], Ca: ca,
+		IssuedMs: c.Now().UnixMilli(), Old: shown.Serial, OldKey: shown.Key[:],
+	})
+	if err != nil {
+		return err
+	}
+	res, err := c.propose(ctx, f)
+	if err != nil {
+		return err
+	}
+	if res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
+		return fmt.Errorf("cluster: the certificate was refused: %s", res.Text)
+	}
+	return nil
+}
+
+// withCertificate writes into a Register by which certificate its node was let
+// in. What the node itself says of that is not believed.
+func (c *Cluster) withCertificate(f spool.Frame, shown *wire.Peer) spool.Frame {
+	if f.Kind() != spool.KindRegister || shown == nil || len(shown.Serial) == 0 || !c.At(2) {
+		return f
+	}
+	cmd, err := spool.Decode(f)
+	if err != nil {
+		return f // the gate refuses it
+	}
+	h, ok := cmd.Header.(*pb.Register)
+	if !ok || h.GetMember().GetId() != shown.Node {
+		return f
+	}
+	h.Member.Serial, h.Member.Key, h.Member.Ca = shown.Serial, shown.Key[:], shown.CA[:]
+	if f, err := spool.Encode(spool.KindRegister, h); err == nil {
+		return f
+	}
+	return f
+}

@@ -1,0 +1,159 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// onRecord waits until a node's certificate is a young one that is on record.
+func (c *Cluster) onRecord(t *testing.T) *pb.Member {
+	var m *pb.Member
+	require.Eventually(t, func() bool {
+		m = c.roster.member(c.id.Node)
+		return m.GetIssuedMs() != 0 && isOf(*c.self.Load(), m.Serial, m.Key)
+	}, 20*time.Second, time.Millisecond)
+	return m
+}
+
+// TestCertificatesLiveNinetyDays: a cluster of version 2 has no other, and their
+// serials grow with the log.
+func TestCertificatesLiveNinetyDays(t *testing.T) {
+	c := alone(t)
+	m := c.onRecord(t)
+	self := c.self.Load()
+	require.WithinDuration(t, time.Now().Add(90*24*time.Hour), self.NotAfter, time.Minute)
+	require.NotZero(t, serialIndex(m.Serial))
+	require.LessOrEqual(t, serialIndex(m.Serial), c.Applied())
+	require.Equal(t, fingerprint([]byte(c.id.credential().ca)), m.Ca)
+	require.NotEmpty(t, m.OldSerial, "the one that it began with")
+	saved, err := loadIdentity(c.o.Dir)
+	require.NoError(t, err)
+	require.Equal(t, c.id.credential(), saved.credential())
+}
+
+// TestTheCAsKeyAloneOpensNothing: it is in the store of every replica, so what it
+// signs counts only where the state has it.
+func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
+	c := alone(t)
+	m := c.onRecord(t)
+	record, err := c.record()
+	require.NoError(t, err)
+	ca, err := openAuthority(record.CaCert, record.CaKey)
+	require.NoError(t, err)
+	dial := func(me wire.Identity, proto string) error {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
+		p.Start()
+		defer p.Close()
+		conn, err := p.Dial(t.Context(), proto, "n1", c.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_, err = conn.Read(make([]byte, 1))
+		if e, ok := err.(net.Error); ok && e.Timeout() {
+			return nil // it was let in, and nobody says anything
+		}
+		return err
+	}
+	me, err := c.id.wire()
+	require.NoError(t, err)
+	require.NoError(t, dial(me, wire.Raft), "the node itself")
+	for name, index := range map[string]uint64{
+		"newer": c.Applied() + 1, "much newer": maxSerial - 1, "of the same index": serialIndex(m.Serial), "older": 0,
+	} {
+		key, der, err := newRequest("n1")
+		require.NoError(t, err)
+		csr, err := parseRequest(der)
+		require.NoError(t, err)
+		cert, err := ca.sign(csr, subject{cluster: c.id.Cluster, node: "n1", now: time.Now(), life: time.Hour, index: index})
+		require.NoError(t, err)
+		forged, err := credential{ca: string(record.CaCert), cert: string(cert), key: string(key)}.wire(c.id.Cluster, "n1")
+		require.NoError(t, err)
+		for _, proto := range []string{wire.Raft, wire.RPC, wire.Bulk} {
+			require.Error(t, dial(forged, proto), "%s, %s", name, proto)
+		}
+	}
+}
+
+// TestRegisterIsMarkedByTheConnection: what a node says of its certificate is
+// not believed.
+func TestRegisterIsMarkedByTheConnection(t *testing.T) {
+	c := alone(t)
+	shown := &wire.Peer{Node: "n1", Serial: serialAt(7, 7), Key: [32]byte{1}, CA: [32]byte{2}}
+	said := &pb.Member{Id: "n1", Serial: []byte("mine"), Key: []byte("too")}
+	f, err := spool.Encode(spool.KindRegister, &pb.Register{Nonce: "x", Member: said})
+	require.NoError(t, err)
+	cmd, err := spool.Decode(c.withCertificate(f, shown))
+	require.NoError(t, err)
+	m := cmd.Header.(*pb.Register).Member
+	require.Equal(t, [][]byte{shown.Serial, shown.Key[:], shown.CA[:]}, [][]byte{m.Serial, m.Key, m.Ca})
+	renew, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: "n1"})
+	require.NoError(t, err)
+	require.Equal(t, renew, c.withCertificate(renew, shown))
+}
+
+// TestDoorRenewsTheCertificateBefore: a node that did not get its new certificate
+// before it went off shows the one before at the door, for 400 days; any other
+// is refused.
+func TestDoorRenewsTheCertificateBefore(t *testing.T) {
+	c := alone(t)
+	m := c.onRecord(t)
+	before := wire.Peer{Node: "n1", Serial: m.OldSerial}
+	copy(before.Key[:], m.OldKey)
+	now := time.Now()
+	c.roster.now = func() time.Time { return now.Add(2 * oldGrace) }
+	require.Error(t, c.judge(before), "it opens no link any more")
+	_, csr, err := newRequest("n1")
+	require.NoError(t, err)
+	reply := c.certifyAtDoor(t.Context(), before, csr)
+	require.Empty(t, reply.Refused)
+	leaf, err := parseCert([]byte(reply.Cert))
+	require.NoError(t, err)
+	require.Equal(t, leaf.SerialNumber.FillBytes(make([]byte, serialSize)), c.roster.member("n1").Serial)
+	require.Equal(t, m.OldSerial, c.roster.member("n1").OldSerial, "this answer can be lost, too")
+	for name, p := range map[string]wire.Peer{
+		"another key":    {Node: "n1", Serial: m.OldSerial},
+		"another serial": {Node: "n1", Serial: serialAt(1, 1), Key: before.Key},
+		"another node":   {Node: "n2", Serial: m.OldSerial, Key: before.Key},
+	} {
+		require.NotEmpty(t, c.certifyAtDoor(t.Context(), p, csr).Refused, name)
+	}
+}
+
+// TestCertificateBeforeFindsItsWay: the identity file of before a renewal comes
+// back; the node gets a certificate at its own door, as it would at another's.
+func TestCertificateBeforeFindsItsWay(t *testing.T) {
+	c := alone(t)
+	m := c.onRecord(t)
+	var lost *identity
+	b, err := os.ReadFile(filepath.Join(c.o.Dir, identityFile))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &lost))
+	ca, err := parseCert([]byte(lost.CA))
+	require.NoError(t, err)
+	sum := sha256.Sum256(ca.Raw)
+	require.Equal(t, kindKnown, c.askDoor(t.Context(), c.Addr().String(), sum))
+
+	require.NoError(t, c.renewCertificate(t.Context()))
+	require.NoError(t, c.renewCertificate(t.Context())) // lost's one is two before now
+	require.NotEqual(t, m.Serial, c.roster.member("n1").OldSerial)
+	now := c.self.Load()
+	c.id.change(lost.credential())
+	require.Equal(t, kindRenew, c.askDoor(t.Context(), c.Addr().String(), sum))
+	require.Equal(t, now, c.self.Load(), "what is not on record at all is not renewed")
+}

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,13 +45,20 @@ const (
 	rounds     = 2
 	maxAliases = 8
 	maxCached  = 20_000
+	maxOctets  = 16 << 20 // of the cache
+	maxAtOnce  = 256      // questions, and so sockets
+	maxInLine  = 4096     // questions that wait for their turn
+	maxRecords = 256      // of an answer; more is an attack on somebody
+	maxAnswer  = 32 << 10 // octets
+	sweepEvery = time.Minute
 	maxTTL     = time.Hour
 	maxNoTTL   = 5 * time.Minute // for what does not exist
 	udpSize    = 1232            // what passes everywhere unfragmented
 )
 
 // DNS is a Resolver that asks recursive name servers, with a small cache. It is
-// safe for concurrent use. Close it after the last question.
+// safe for concurrent use. Close it after the last question. Questions at once
+// are bounded, those beyond wait; a question that nobody waits for ends.
 type DNS struct {
 	servers func() []string
 	system  bool
@@ -58,16 +66,22 @@ type DNS struct {
 	end     context.CancelFunc
 	asking  sync.WaitGroup
 
-	mu    sync.Mutex
-	cache map[question]answer
-	calls map[question]*call
+	turns chan struct{} // one for each question that is being asked
+
+	mu     sync.Mutex
+	calls  map[question]*call
+	cache  map[question]answer
+	octets int // of the cache
+	swept  time.Time
 }
 
 // call is a question under way; many who ask the same share it.
 type call struct {
-	done chan struct{}
-	a    answer
-	err  error
+	done   chan struct{}
+	askers int
+	end    context.CancelFunc
+	a      answer
+	err    error
 }
 
 type question struct {
@@ -79,12 +93,13 @@ type answer struct {
 	rrs   []dns.RR // of the kind asked for, aliases followed
 	err   error    // ErrNoName or ErrNoData
 	until time.Time
+	size  int // octets that it takes in the cache
 }
 
 // NewDNS makes a resolver. Servers are "ADDRESS" or "ADDRESS:PORT"; none: those
 // of /etc/resolv.conf, which is read again when it changes.
 func NewDNS(servers []string) (*DNS, error) {
-	r := &DNS{cache: make(map[question]answer), calls: make(map[question]*call)}
+	r := &DNS{calls: make(map[question]*call), cache: make(map[question]answer), turns: make(chan struct{}, maxAtOnce)}
 	r.base, r.end = context.WithCancel(context.Background())
 	if len(servers) == 0 {
 		r.system = true
@@ -256,12 +271,16 @@ func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, e
 	if _, ok := dns.IsDomainName(q.name); !ok {
 		return nil, fmt.Errorf("%w: %q is not a domain name", ErrNoName, name)
 	}
-	a, c := r.begin(q)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
+	}
+	a, c, err := r.begin(q)
 	if c == nil {
-		return a.rrs, a.err
+		return a.rrs, cmp.Or(err, a.err)
 	}
 	select {
 	case <-ctx.Done():
+		r.leave(q, c)
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, ctx.Err())
 	case <-c.done:
 		if c.err != nil {
@@ -272,31 +291,59 @@ func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, e
 }
 
 // begin gives the answer from the cache, or the question under way.
-func (r *DNS) begin(q question) (answer, *call) {
+func (r *DNS) begin(q question) (answer, *call, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a, ok := r.cache[q]; ok && time.Now().Before(a.until) {
-		return a, nil
+		return a, nil, nil
 	}
 	c := r.calls[q]
 	if c == nil {
-		c = &call{done: make(chan struct{})}
+		if len(r.calls) >= maxAtOnce+maxInLine {
+			return answer{}, nil, fmt.Errorf("%w: too many questions are under way", ErrLookup)
+		}
+		ctx, end := context.WithTimeout(r.base, 20*time.Second)
+		c = &call{done: make(chan struct{}), end: end}
 		r.calls[q] = c
-		r.asking.Go(func() { r.carry(q, c) })
+		r.asking.Go(func() { r.carry(ctx, q, c) })
 	}
-	return answer{}, c
+	c.askers++
+	return answer{}, c, nil
 }
 
-// carry asks a question. One who gives up must not take the answer from the
-// others, so it has a time of its own.
-func (r *DNS) carry(q question, c *call) {
-	ctx, cancel := context.WithTimeout(r.base, 20*time.Second)
-	defer cancel()
-	if c.a, c.err = r.ask(ctx, q); c.err == nil {
+// leave is called by an asker who gives up. The last one ends the question.
+func (r *DNS) leave(q question, c *call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.askers--; c.askers == 0 {
+		c.end()
+		r.forget(q, c)
+	}
+}
+
+// forget takes a question out of those under way. It needs r.mu.
+func (r *DNS) forget(q question, c *call) {
+	if r.calls[q] == c {
+		delete(r.calls, q)
+	}
+}
+
+// carry asks a question once it is its turn. One who gives up must not take the
+// answer from the others, so it has a time of its own.
+func (r *DNS) carry(ctx context.Context, q question, c *call) {
+	defer c.end()
+	select {
+	case r.turns <- struct{}{}:
+		c.a, c.err = r.ask(ctx, q)
+		<-r.turns
+	case <-ctx.Done():
+		c.err = fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[q.kind], q.name, ctx.Err())
+	}
+	if c.err == nil {
 		r.remember(q, c.a)
 	}
 	r.mu.Lock()
-	delete(r.calls, q)
+	r.forget(q, c)
 	r.mu.Unlock()
 	close(c.done)
 }
@@ -307,13 +354,7 @@ func (r *DNS) remember(q question, a answer) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for old := range r.cache {
-		if len(r.cache) < maxCached {
-			break
-		}
-		delete(r.cache, old) // any one: the order of a map is as good as random
-	}
-	r.cache[q] = a
+	r.put(q, a)
 }
 
 // ask follows aliases from answer to answer. A recursive server gives the whole
@@ -328,7 +369,7 @@ func (r *DNS) ask(ctx context.Context, q question) (answer, error) {
 		}
 		a, next := read(m, q, seen, &least)
 		if next == "" {
-			return a, nil
+			return a, a.absurd(q)
 		}
 		q.name = next
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"sync"
 	"time"
 
@@ -318,6 +319,9 @@ func (c *Cluster) found(ctx context.Context) {
 		c.id.forgetKey(c.o.Dir, c.log)
 	}
 	c.ripen(ctx)
+	if c.At(2) && len(record.Secret) == 0 {
+		c.command(ctx, spool.KindPutSecret, &pb.PutSecret{Secret: []byte(rand.Text())})
+	}
 }
 
 // founded puts the cluster record, which only the node that made the cluster

@@ -151,5 +151,12 @@ func (d *maildrops) SameAccount(_ context.Context, one, other string) bool {
 	return sameAccount(d.replica, one, other)
 }
 
-// decoySecret is what made-up keys are made of.
-func decoySecret(c *pb.Cluster) []byte { return c.GetCaKey() }
+// decoySecret is what made-up keys are made of: the cluster's secret, so that they
+// stay when the CA changes, and tell nothing of its key. A cluster of version 1 has
+// none, and nodes of that age make them of the CA's key: all must make the same.
+func decoySecret(c *pb.Cluster) []byte {
+	if len(c.GetSecret()) > 0 {
+		return c.Secret
+	}
+	return c.GetCaKey()
+}

@@ -88,6 +88,16 @@ func TestScramKeysOfNobody(t *testing.T) {
 	require.NotEqual(t, w.account().Scram.Salt, keys("alice").Salt)
 }
 
+// TestDecoysOutliveTheCA: what SCRAM tells of nobody does not change with the CA.
+func TestDecoysOutliveTheCA(t *testing.T) {
+	salt := func(c *pb.Cluster) []byte {
+		return sasl.Decoy(decoySecret(c), "eve@example.test", scramIterations).Salt
+	}
+	secret := []byte("0123456789abcdef")
+	require.Equal(t, salt(&pb.Cluster{CaKey: []byte("old"), Secret: secret}), salt(&pb.Cluster{CaKey: []byte("new"), Secret: secret}))
+	require.NotEqual(t, salt(&pb.Cluster{CaKey: secret}), salt(&pb.Cluster{CaKey: []byte("old"), Secret: []byte("fedcba9876543210")}))
+}
+
 // TestKeysHealAtALogin: keys that an older build made of a password as it was
 // typed are those of the prepared one after the next login by password.
 func TestKeysHealAtALogin(t *testing.T) {

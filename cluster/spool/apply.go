@@ -134,6 +134,8 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 		return t.useToken(h)
 	case *pb.DropMember:
 		return t.dropMember(h)
+	case *pb.PutSecret:
+		return t.putSecret(h)
 	case *pb.PutCa:
 		return t.putCa(h)
 	case *pb.PutDkim:

@@ -63,6 +63,7 @@ const (
 	KindGreet       Kind = 90
 	KindPutCert     Kind = 91
 	KindDiscard     Kind = 92
+	KindPutSecret   Kind = 93
 )
 
 // headers makes an empty header message of each kind.
@@ -98,6 +99,7 @@ var headers = map[Kind]func() proto.Message{
 	KindGeneration:  func() proto.Message { return new(pb.Generation) },
 	KindCertify:     func() proto.Message { return new(pb.Certify) },
 	KindPutCa:       func() proto.Message { return new(pb.PutCa) },
+	KindPutSecret:   func() proto.Message { return new(pb.PutSecret) },
 	KindSweep:       func() proto.Message { return new(pb.Sweep) },
 	KindMark:        func() proto.Message { return new(pb.Mark) },
 	KindTally:       func() proto.Message { return new(pb.Tally) },

@@ -26,6 +26,8 @@ import (
 //   - Register and Renew leave the node's wall clock in its session.
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo).
+//   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
+//     no more of the CA's key.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -37,6 +39,7 @@ var since = map[Kind]uint32{
 	KindGeneration: 2,
 	KindCertify:    2,
 	KindPutCa:      2,
+	KindPutSecret:  2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
@@ -46,7 +49,7 @@ var (
 	sinceMessage = map[string]uint32{
 		"Tomb": 2, "TimeState": 2, "TimeState.Jump": 2,
 		"Raise": 1,
-		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2,
+		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2,
@@ -56,7 +59,7 @@ var (
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,
 		"Member.term": 2, "Member.last": 2, "Member.registered": 2, "Member.log": 2, "Member.key": 2, "Member.old_key": 2,
 		"Cluster.next_cert": 2, "Cluster.next_key": 2, "Cluster.cross_cert": 2, "Cluster.ca_step": 2,
-		"Cluster.generation": 2, "Cluster.raised": 2,
+		"Cluster.generation": 2, "Cluster.raised": 2, "Cluster.secret": 2,
 		"JoinToken.made_ms": 2,
 		"Shard.adopted":     2,
 		"Result.renewed":    2,

@@ -2,6 +2,7 @@ package nodetest_test
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/node/config"
 	"relay/node/nodetest"
@@ -39,6 +41,38 @@ func TestScramOnEveryNode(t *testing.T) {
 		require.NoError(t, one.Auth(ctx, sasl.NewScramClient("alice", "secret", nil)))
 		require.NoError(t, one.Quit(ctx))
 	}
+}
+
+// TestDecoysAreAlikeOnEveryNode: a salt does not tell who is there, whichever node
+// tells it. It is made of a secret that the cluster gets for that.
+func TestDecoysAreAlikeOnEveryNode(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: 2})
+	secret := func(m *nodetest.Member) (secret string) {
+		_ = m.Node().Cluster().View(func(v spool.View) error {
+			record, _, err := v.Cluster()
+			secret = string(record.GetSecret())
+			return err
+		})
+		return secret
+	}
+	c.Eventually(20*time.Second, "no secret on all nodes", func() bool { return secret(c.Nodes[0]) != "" && secret(c.Nodes[0]) == secret(c.Nodes[1]) })
+	salt := func(m *nodetest.Member, first string) string {
+		conn, err := textproto.Dial("tcp", m.POP3)
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = conn.ReadLine()
+		require.NoError(t, err)
+		require.NoError(t, conn.PrintfLine("AUTH SCRAM-SHA-256 %s", base64.StdEncoding.EncodeToString([]byte(first))))
+		line, err := conn.ReadLine()
+		require.NoError(t, err)
+		challenge, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(line, "+ "))
+		require.NoError(t, err)
+		return strings.Split(string(challenge), ",")[1]
+	}
+	eve := salt(c.Nodes[0], "n,,n=eve,r=abc")
+	require.Equal(t, eve, salt(c.Nodes[1], "n,,n=eve,r=abc"))
+	require.Equal(t, eve, salt(c.Nodes[1], "n,a=EVE@example.test,n=eve@example.test,r=abc"))
+	require.NotEqual(t, eve, salt(c.Nodes[1], "n,,n=mallory,r=abc"))
 }
 
 // capa is what a session at a node is told.

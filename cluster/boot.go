@@ -185,7 +185,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity, 
 		return r, fmt.Errorf("cluster: node %s never ran: there is nothing to recover", id.Node)
 	}
 	failed := make(chan error, 1)
-	d, err := openDrawer(o.Dir, o.Tuning.withDefaults(), o.Log, disk.Options{}, func(err error) {
+	d, err := openDrawer(o.Dir, o.Tuning.withDefaults(), o.Log, disk.Options{}, nil, func(err error) {
 		select {
 		case failed <- err:
 		default:
@@ -281,11 +281,11 @@ type drawer struct {
 	log   *disk.Log
 }
 
-func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, fatal func(error)) (*drawer, error) {
+func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error, fatal func(error)) (*drawer, error) {
 	d := &drawer{}
 	var err error
 	d.log, err = disk.OpenLog(filepath.Join(dir, logDir), disk.LogOptions{
-		Log: log, Fatal: fatal, GrowTo: t.GrowTo, StallAfter: t.StallAfter, CacheBytes: t.LogCache,
+		Log: log, Fatal: fatal, GrowTo: t.GrowTo, StallAfter: t.StallAfter, CacheBytes: t.LogCache, Slow: slow,
 	})
 	if err != nil {
 		return nil, err

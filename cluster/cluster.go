@@ -153,7 +153,7 @@ func open(o Options) (*Cluster, error) {
 
 // openRaft opens what is on disk and starts raft on it.
 func (c *Cluster) openRaft() error {
-	d, err := openDrawer(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed}, c.fatal)
+	d, err := openDrawer(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed}, c.o.SlowDisk, c.fatal)
 	if err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (c *Cluster) newSession() *session {
 		return c.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
 	}
 	s.leased, s.says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
-	s.prober = newProber(c.probe, c.t.Renew, s.now)
+	s.prober = newProber(c.slowProbe, c.t.Renew, s.now)
 	s.behind = c.store.Applied
 	s.wall = func() int64 {
 		if !c.At(2) {
@@ -287,6 +287,14 @@ func (c *Cluster) newSession() *session {
 		return c.clocks.wall().UnixMilli()
 	}
 	return s
+}
+
+// slowProbe is probe on a disk that may be made slow.
+func (c *Cluster) slowProbe() error {
+	if c.o.SlowDisk != nil {
+		return c.o.SlowDisk(c.probe)
+	}
+	return c.probe()
 }
 
 // electSole spares a cluster of one the wait for a leader that can't be: it

@@ -36,6 +36,9 @@ type Options struct {
 	Fatal func(error)
 	// Dial opens TCP connections; nil is the system's. Tests cut links here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// SlowDisk is called in place of each write to the log and of each probe of the
+	// disk, and must call it; nil calls it at once. Tests of slow disks set it.
+	SlowDisk func(write func() error) error
 	// FoundAt is the cluster version of a cluster that this node founds; 0: the
 	// newest. Tests of mixed versions set it.
 	FoundAt uint32

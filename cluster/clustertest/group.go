@@ -27,7 +27,9 @@ type Options struct {
 	Nodes     int            // default 3
 	Tuning    cluster.Tuning // default Quick
 	OnChanges func(node string, c spool.Changes)
-	Verbose   bool   // the nodes' logs go to the test's
+	Verbose   bool     // the nodes' logs go to the test's
+	Weather   *Weather // of all wires; nil: none, and none can be set
+	SlowDisk  func(write func() error) error
 	FoundAt   uint32 // cluster version to begin with; 0: the newest
 	Max       uint32 // Node.Max of all nodes at their first start
 }
@@ -92,6 +94,7 @@ func New(t testing.TB, o Options) *Group {
 	}
 	// The directory is made first, so that it is removed last.
 	g := &Group{t: t, o: o, wires: newNetwork(), base: t.TempDir()}
+	g.wires.weather.Store(o.Weather)
 	t.Cleanup(g.stopAll)
 	for i := range o.Nodes {
 		n := &Node{ID: fmt.Sprintf("n%d", i+1), Dir: g.dir(), Max: o.Max, g: g}
@@ -197,7 +200,7 @@ func (n *Node) max() uint32 {
 
 func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
-		FoundAt: n.g.o.FoundAt, Peers: n.Peers,
+		FoundAt: n.g.o.FoundAt, SlowDisk: n.g.o.SlowDisk, Peers: n.Peers,
 		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {

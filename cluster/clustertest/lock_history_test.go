@@ -353,23 +353,29 @@ func lockTime(t *testing.T) time.Duration {
 func TestLockHistory(t *testing.T) {
 	h := newLockHistory()
 	g := clustertest.New(t, clustertest.Options{OnChanges: h.changed})
+	fight(t, g, h, 4, func() { trouble(t, g, h, time.Now().Add(lockTime(t))) })
+}
+
+// fight has clients, so many at each node, fight for mailboxes while something
+// happens, and checks what they saw.
+func fight(t *testing.T, g *clustertest.Group, h *lockHistory, clients int, while func()) {
 	const mail = 120
 	boxes := []string{"a@example.test", "b@example.test", "c@example.test"}
 	fill(t, g, boxes, mail)
-	fight, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	attempts, answered := map[string]attempt{}, map[uint64]bool{}
 	for i, n := range g.Nodes() {
-		for j := range 4 {
+		for j := range clients {
 			f := &fighter{h: h, n: n, id: 10*i + j, boxes: boxes, mail: mail, mu: &mu, attempts: attempts, answered: answered}
-			wg.Go(func() { f.run(fight) })
+			wg.Go(func() { f.run(ctx) })
 		}
 	}
 	breaker := &fighter{h: h, n: g.Node(0), id: 99, boxes: boxes}
-	wg.Go(func() { breaker.breakNowAndThen(fight) })
-	trouble(t, g, h, time.Now().Add(lockTime(t)))
+	wg.Go(func() { breaker.breakNowAndThen(ctx) })
+	while()
 	stop()
 	wg.Wait()
 	g.WaitEqual() // every node has applied, and told of, everything

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -14,6 +15,8 @@ import (
 // pair can be cut: what is sent there is held, as by a network that drops
 // packets, until the wire is healed or the connection is closed.
 type network struct {
+	weather atomic.Pointer[Weather] // nil: there is none
+
 	mu    sync.Mutex
 	names map[string]string // address → node
 	wires map[wire]*path
@@ -77,10 +80,19 @@ func (n *network) dialer(from string) func(context.Context, string) (net.Conn, e
 				return nil, err
 			}
 		}
+		weather := n.weather.Load()
+		if weather != nil {
+			if err := weather.travel(ctx); err != nil {
+				return nil, err
+			}
+		}
 		var d net.Dialer
 		raw, err := d.DialContext(ctx, "tcp", addr)
 		if err != nil {
 			return nil, err
+		}
+		if weather != nil {
+			return n.slow(raw, there, back), nil
 		}
 		return &conn{Conn: raw, out: there, in: back, gone: make(chan struct{})}, nil
 	}

@@ -26,6 +26,10 @@ type LogOptions struct {
 	CacheBytes int64         // newest entries kept in memory, default 32 MiB
 	MmapBytes  int64         // address space set aside for raft.db, default 8 GiB
 
+	// Slow is called in place of each write to the disk, and must call it; nil
+	// calls it at once. Tests of slow disks set it.
+	Slow func(write func() error) error
+
 	segmentBytes int64 // of a file of entries; default 16 MiB
 	tailEntries  int   // bbolt gets that many at a time; default 256
 	openSegment  func(path string) (segmentFile, error)
@@ -273,6 +277,9 @@ func (l *Log) close() error {
 
 // write runs a write under a watchdog, and counts it.
 func (l *Log) write(what string, fn func() error) error {
+	if slow, write := l.o.Slow, fn; slow != nil {
+		fn = func() error { return slow(write) }
+	}
 	began := time.Now()
 	if err := l.watched(what, fn); err != nil {
 		return err

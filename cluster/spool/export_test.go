@@ -15,3 +15,11 @@ func VersionedNames() (all []string) {
 	}
 	return all
 }
+
+// FirstVersion is the version of a kind of command; 0: there is no such kind.
+func FirstVersion(k Kind) uint32 {
+	if headers[k] == nil {
+		return 0
+	}
+	return max(1, since[k])
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -63,8 +64,22 @@ func (n *Node) listen() error {
 	return nil
 }
 
-func (n *Node) listenOn(service, address string, proxies []netip.Prefix) error {
+// listenTCP opens a port, and names the cure where the user may not.
+func listenTCP(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
+	return l, bindCure(err)
+}
+
+func bindCure(err error) error {
+	if !errors.Is(err, syscall.EACCES) {
+		return err
+	}
+	return fmt.Errorf("%w: a port below 1024 needs a right: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, "+
+		"'setcap cap_net_bind_service=+ep' on relayd, or 'sysctl net.ipv4.ip_unprivileged_port_start=0'", err)
+}
+
+func (n *Node) listenOn(service, address string, proxies []netip.Prefix) error {
+	l, err := listenTCP(address)
 	if err != nil {
 		return err
 	}
@@ -82,12 +97,12 @@ func (n *Node) listenACME() (err error) {
 		return nil
 	}
 	if c.TLSListen != "" {
-		if n.acmeTLS, err = net.Listen("tcp", c.TLSListen); err != nil {
+		if n.acmeTLS, err = listenTCP(c.TLSListen); err != nil {
 			return err
 		}
 	}
 	if c.HTTPListen != "" {
-		n.acmeHTTP, err = net.Listen("tcp", c.HTTPListen)
+		n.acmeHTTP, err = listenTCP(c.HTTPListen)
 	}
 	return err
 }

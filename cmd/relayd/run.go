@@ -60,6 +60,9 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 	defer flush()
 	log.Info("starting", zap.String("version", version()), zap.String("node", cfg.Node.ID),
 		zap.String("hostname", cfg.Node.Hostname), zap.String("config", path), zap.Int("pid", os.Getpid()))
+	if os.Geteuid() == 0 {
+		log.Warn("relayd runs as root, which it has no need of: run it as a user of its own, as deploy/systemd does")
+	}
 	tuneMemory(log)
 
 	ctx, stop := context.WithCancel(ctx)
@@ -93,7 +96,7 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 		return err
 	}
 	defer os.Remove(pid)
-	go reloadOn(ctx, reload, n, log)
+	go reloadOn(ctx, reload, reloader{n, cfg, path}, log)
 	go tellManager(ctx, n)
 	err = n.Run(ctx)
 	log.Info("stopped", zap.Error(err))
@@ -127,18 +130,39 @@ func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(), r
 	}
 }
 
-func reloadOn(ctx context.Context, reload <-chan struct{}, n *node.Node, log *zap.Logger) {
+// reloader reads again what can change while the node runs.
+type reloader struct {
+	node interface{ Reload() error }
+	cfg  *config.Config // what the node runs with
+	path string
+}
+
+// reload reads again what can change live, and says which keys of the file have
+// other values than the node runs with.
+func (r reloader) reload(log *zap.Logger) {
+	if err := r.node.Reload(); err != nil {
+		log.Error("reload failed, the old settings stay", zap.Error(err))
+		return
+	}
+	log.Info("reloaded")
+	now, err := config.Load(r.path)
+	if err != nil {
+		log.Warn("the configuration can't be read any more; the node would not start with it", zap.Error(err))
+		return
+	}
+	if keys := config.Changed(r.cfg, now); len(keys) > 0 {
+		log.Warn("keys of the configuration that were changed and not taken over: restart the node for them", zap.Strings("keys", keys))
+	}
+}
+
+func reloadOn(ctx context.Context, reload <-chan struct{}, r reloader, log *zap.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-reload:
+			r.reload(log)
 		}
-		if err := n.Reload(); err != nil {
-			log.Error("reload failed, the old settings stay", zap.Error(err))
-			continue
-		}
-		log.Info("reloaded")
 	}
 }
 

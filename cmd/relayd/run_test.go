@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"relay/node/config"
 )
 
 func TestSignals(t *testing.T) {
@@ -68,6 +70,34 @@ func TestLastLineIsTheCause(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	require.Len(t, lines, 2)
 	require.Equal(t, "relayd: the store is damaged; close: late", lines[1])
+}
+
+type reloads int
+
+func (r *reloads) Reload() error { *r++; return nil }
+
+// SIGHUP takes over what it can, and names the keys that wait for a restart.
+func TestReloadSaysWhatItLeaves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relay.toml")
+	text := "[node]\nid = \"n1\"\nhostname = \"n1\"\ndata_dir = \"" + filepath.Dir(path) + "\"\n[cluster]\nlisten = \"127.0.0.1:7170\"\n"
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	cfg, err := config.Load(path)
+	require.NoError(t, err)
+	var out bytes.Buffer
+	log, flush, err := newLogger("info", "json", &out)
+	require.NoError(t, err)
+	var n reloads
+	r := reloader{&n, cfg, path}
+	r.reload(log)
+	flush()
+	require.NotContains(t, out.String(), "restart")
+	require.NoError(t, os.WriteFile(path, []byte(text+"[limits]\nrecipients = 500\n"), 0o600))
+	r.reload(log)
+	require.Contains(t, out.String(), `"keys":["limits.recipients"]`)
+	require.NoError(t, os.WriteFile(path, []byte(text+"[limits]\nrecipient = 500\n"), 0o600))
+	r.reload(log)
+	require.Contains(t, out.String(), "did you mean recipients?")
+	require.EqualValues(t, 3, n)
 }
 
 func TestNotify(t *testing.T) {

@@ -164,6 +164,9 @@ func TestLastLineOfAFailedStart(t *testing.T) {
 		require.Regexp(t, `^relayd: `+want, lines[len(lines)-1])
 		require.NotContains(t, string(out), "panic:")
 		require.NotContains(t, string(out), "goroutine ")
+		if os.Geteuid() == 0 {
+			require.Equal(t, 1, strings.Count(string(out), "runs as root"))
+		}
 	}
 	bodies, err := filepath.Glob(filepath.Join(d.Dir, "n2", "state", "*", "*.blob"))
 	require.NoError(t, err)

@@ -14,9 +14,7 @@ func (c *Config) checkFiles(r *report) {
 	c.checkCertificate(r)
 	checkSecret(r, "admin.token_file", c.Admin.TokenFile)
 	checkSecret(r, "cluster.join_token_file", c.Cluster.JoinTokenFile)
-	if info, err := os.Stat(c.Node.DataDir); err == nil && !info.IsDir() {
-		r.add("node.data_dir", "%s is not a directory", c.Node.DataDir)
-	}
+	c.checkDataDir(r)
 }
 
 func (c *Config) checkCertificate(r *report) {

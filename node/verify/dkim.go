@@ -73,7 +73,10 @@ func (v *Verifier) beginDKIM(c *Check, section []byte) *dkimCheck {
 				ctx, cancel := context.WithTimeout(c.ctx, v.Timeout)
 				defer cancel()
 				all, err := v.Resolver.TXT(ctx, name)
-				return all, dnsError(name, err)
+				if err != nil {
+					return nil, dnsError(name, err)
+				}
+				return all, boundKeys(all) // any error but one of DNS is for good
 			},
 		})
 		_, _ = io.Copy(io.Discard, r) // who writes must never wait for nobody

@@ -89,6 +89,7 @@ func far(t *testing.T, latency time.Duration, weather clustertest.Weather, sync 
 		require.NoError(t, err)
 		t.Logf("%v: %d lapses; others would take over from a dead node within %v", time.Since(began), lapses, s.Failover)
 		require.Zero(t, lapses)
+		require.Greater(t, s.Failover, 6*time.Second, "status says that it takes longer here")
 		g.SetWeather(clustertest.Weather{}) // so that the rest is quick
 		disk.set(0)
 	})

@@ -68,6 +68,10 @@ func survive(t *testing.T, g *clustertest.Group, take, giveBack func(*clustertes
 		g.WaitReady(g.Nodes()...)
 		g.WaitVoters(3)
 		g.WaitEqual() // all know that there are three
+		status, err := g.Leader().C().Status(t.Context())
+		require.NoError(t, err)
+		t.Logf("status says that others take over within %v", status.Failover)
+		require.GreaterOrEqual(t, status.Failover, 5*time.Second) // more where the machine is busy
 		leader := g.Leader()
 		<-time.After(rand.N(time.Second)) // any phase of renewals and heartbeats
 		var rest []*clustertest.Node

@@ -12,6 +12,7 @@ import (
 
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 )
 
 // places is what a book knows of where nodes are. No source overrules another: a
@@ -44,6 +45,14 @@ func (b *book) learn(v spool.View) error {
 	for _, m := range members {
 		records[m.Id] = m.Address
 	}
+	for _, node := range b.enter(records, logsOf(members)) {
+		b.onLog(node)
+	}
+	return nil
+}
+
+// enter takes new records, and returns the nodes that have another log now.
+func (b *book) enter(records, logs map[string]string) (renewed []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for node, addr := range records {
@@ -51,8 +60,21 @@ func (b *book) learn(v spool.View) error {
 			delete(b.worked, node)
 		}
 	}
-	b.records = records
-	return nil
+	for node, log := range b.logs {
+		if logs[node] != log {
+			renewed = append(renewed, node)
+		}
+	}
+	b.records, b.logs = records, logs
+	return renewed
+}
+
+func logsOf(members []*pb.Member) map[string]string {
+	logs := make(map[string]string, len(members))
+	for _, m := range members {
+		logs[m.Id] = m.Log
+	}
+	return logs
 }
 
 // candidates are the addresses at which a node may be, the likeliest first.

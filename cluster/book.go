@@ -6,23 +6,24 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 )
 
 // book knows where the members are and who is one.
 type book struct {
-	self  string
-	quiet time.Duration // no word from a leader for so long: our membership may be old
-	raft  atomic.Pointer[raft.Raft]
+	self      string
+	admission *admission // nil: everybody is let in
+	raft      atomic.Pointer[raft.Raft]
 
 	mu sync.RWMutex
 	places
+	logs  map[string]string // names of the members' raft logs, as far as they are known
+	onLog func(node string) // a member has another log than before
 }
 
-func newBook(self string, quiet time.Duration, p places) *book {
-	return &book{self: self, quiet: quiet, places: p}
+func newBook(self string, p places) *book {
+	return &book{self: self, places: p, onLog: func(string) {}}
 }
 
 // servers returns raft's latest configuration, nil before raft runs.
@@ -38,30 +39,25 @@ func (b *book) servers() []raft.Server {
 	return f.Configuration().Servers
 }
 
-// allow says whether a node with a good certificate may talk to us: members
-// may. A node that hears no leader can't know who came since, and must not
-// shut out the leader that would tell it: it allows everyone whom the CA
-// knows; raft itself refuses votes of non-members.
+// allow says whether a node with a good certificate may talk to us.
 func (b *book) allow(node, _ string) error {
-	servers := b.servers()
-	for _, s := range servers {
-		if string(s.ID) == node {
-			return nil
-		}
-	}
-	if len(servers) == 0 || !b.current() {
+	if b.admission == nil || node == b.self || b.admission.member(node) {
 		return nil
 	}
 	return fmt.Errorf("cluster: node %s is not a member", node)
 }
 
-// current reports whether our view of the membership is fresh.
-func (b *book) current() bool {
-	r := b.raft.Load()
-	if r == nil {
-		return false
+// marks names the logs that places in them are of; what is of no log that is
+// known is left out.
+func (b *book) marks(all map[string]mark) map[string]mark {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	maps.DeleteFunc(all, func(node string, _ mark) bool { return b.logs[node] == "" })
+	for node, m := range all {
+		m.Log = b.logs[node]
+		all[node] = m
 	}
-	return r.State() == raft.Leader || time.Since(r.LastContact()) < b.quiet
+	return all
 }
 
 // recorded lists the nodes that have a member record.

@@ -68,6 +68,10 @@ type Cluster struct {
 	kinds    [256]bool
 	version  atomic.Uint32 // of the cluster, as applied here
 	uptimes  uptimes
+	birth    string                // names this start of the node
+	vetted   chan struct{}         // closed when this start may take part
+	newer    atomic.Bool           // a member said that the cluster version is 2 or later
+	rival    atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
 
 	controlBudget, bulkBudget *semaphore.Weighted
 
@@ -133,6 +137,7 @@ func open(o Options) (*Cluster, error) {
 		pinch:   make(chan struct{}, 1),
 		newCA:   make(chan struct{}, 1),
 		clocks:  newClocks(o),
+		birth:   newNonce(), vetted: make(chan struct{}),
 	}
 	c.self.Store(&self)
 	c.says.Store(new([]byte))
@@ -140,7 +145,20 @@ func open(o Options) (*Cluster, error) {
 	c.pace = newPace(c.t)
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.book = newBook(id.Node, 2*c.t.Heartbeat, newPlaces(id.Advertise, o.Peers, id.Peers))
+	c.book = newBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
+	if c.book.admission, err = openAdmission(o.Dir, id.Node, id.Peers); err != nil {
+		c.cancel()
+		return nil, err
+	}
+	// Raft does not say which entry its latest configuration is of.
+	c.book.admission.latest = func() ([]raft.Server, uint64) {
+		servers := c.book.servers()
+		if servers == nil {
+			return nil, 0
+		}
+		return servers, c.store.ConfigIndex()
+	}
+	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
 	c.roster = newRoster(c.Now)
 	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log})
 	if err := c.openRaft(); err != nil {
@@ -159,7 +177,6 @@ func (c *Cluster) openRaft() error {
 	}
 	c.store, c.rlog = d.store, d.log
 	c.trans = newTransport(c.port, c.book, c.log, c.pace.answered)
-	c.trans.TimeoutScale = timeoutScale
 	conf := c.t.raftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
@@ -187,8 +204,33 @@ func (c *Cluster) openRaft() error {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.close(), d.close())
 	}
 	c.book.raft.Store(c.raft)
+	c.guard()
 	c.reload = &reloader{raft: c.raft}
 	return nil
+}
+
+// guard sets the filter before raft, and the last line behind it: the log.
+func (c *Cluster) guard() {
+	f := c.trans.filter
+	f.admits, f.term, f.fatal, f.floor, f.termAt = c.book.admission.member, c.raft.CurrentTerm, c.fatal, c.floor, c.termAt
+	f.leader = func() string {
+		_, id := c.raft.LeaderWithID()
+		return string(id)
+	}
+	c.rlog.Floor(c.floor)
+}
+
+// floor is the index up to which everything is surely committed, as far as this
+// node knows: by what it has applied, or had before it was killed.
+func (c *Cluster) floor() uint64 { return max(c.store.Applied(), c.promise.look().Commit) }
+
+// termAt is the term of an entry of the log, where the log still has it.
+func (c *Cluster) termAt(index uint64) (term uint64, known bool) {
+	var l raft.Log
+	if c.rlog.GetLog(index, &l) != nil {
+		return 0, false
+	}
+	return l.Term, true
 }
 
 // bootstrap writes the first entry of a new cluster's log: this node, alone.
@@ -219,6 +261,7 @@ func (c *Cluster) start() {
 	c.server.handle(askRemove, c.answerRemove)
 	c.server.handle(askTransfer, c.answerTransfer)
 	c.server.handle(askUpgrade, c.answerRaise)
+	c.server.handle(askHello, c.answerHello)
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())
@@ -246,12 +289,15 @@ func (c *Cluster) start() {
 	}
 	c.goRun(func() { c.certificates(c.ctx) })
 	c.port.Start()
+	c.goRun(func() { c.vet(c.ctx) })
 	c.electSole()
 	acting, stop := context.WithCancel(c.ctx)
 	c.acting, c.acted = stop, make(chan struct{})
 	go func() {
 		defer close(c.acted)
-		c.session.run(acting)
+		if c.awaitVetted(acting) {
+			c.session.run(acting)
+		}
 	}()
 }
 
@@ -286,6 +332,13 @@ func (c *Cluster) newSession() *session {
 		}
 		return c.clocks.wall().UnixMilli()
 	}
+	s.claims = &claims{c: c}
+	s.place = func() (uint64, uint64) {
+		if !c.At(2) {
+			return 0, 0
+		}
+		return c.place()
+	}
 	return s
 }
 
@@ -306,6 +359,9 @@ func (c *Cluster) electSole() {
 		return
 	}
 	c.goRun(func() {
+		if !c.awaitVetted(c.ctx) {
+			return
+		}
 		if err := c.stand(); err != nil {
 			c.log.Debug("cluster: no early election", zap.Error(err))
 		}
@@ -525,6 +581,8 @@ func (c *Cluster) Ready() error {
 	switch {
 	case c.ctx.Err() != nil:
 		return errors.New("the node is stopping")
+	case !c.trans.filter.vetted.Load():
+		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
 	case c.beacon.look().leader == "":
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")
 	case c.Epoch() == 0 && c.session.registered():

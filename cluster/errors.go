@@ -26,6 +26,10 @@ var (
 	ErrRemoved   = errors.New("cluster: this node is no member of its cluster any more")
 	ErrOutlived  = errors.New("cluster: the cluster goes on without this node's data")
 	ErrQuorum    = errors.New("cluster: that would lose the quorum")
+	// ErrCopy: another copy of the data directory has the node's place, or the
+	// directory is older than what the node has promised.
+	ErrCopy          = errors.New("cluster: this data directory is not the newest of its node")
+	ErrContradiction = errors.New("cluster: what is committed does not change")
 )
 
 // How one attempt of a proposal can end without a result.
@@ -49,5 +53,9 @@ func mayBeApplied(err error) bool {
 
 // errNoLeader says that an election is under way, or that the quorum is gone.
 var errNoLeader = errors.New("the cluster has no leader at the moment")
+
+// errUnimplemented says that another node does not know a question: its build is
+// an older one.
+var errUnimplemented = errors.New("the node does not know the question")
 
 func isInvalid(err error) bool { return errors.Is(err, ErrInvalid) }

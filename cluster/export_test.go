@@ -3,7 +3,38 @@ package cluster
 import (
 	"context"
 	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
 )
+
+// Impostor is a raft network that shows the certificate of a data directory, and
+// calls at address. It takes no calls.
+func Impostor(dir, node, address string) (*raft.NetworkTransport, error) {
+	id, err := loadIdentity(dir)
+	if err != nil {
+		return nil, err
+	}
+	me, err := id.wire()
+	if err != nil {
+		return nil, err
+	}
+	port := wire.New(wire.Options{Identity: me, Log: zap.NewNop()})
+	b := newBook(id.Node, newPlaces("", nil, map[string]string{node: address}))
+	return network(&stream{Listener: deaf{make(chan struct{}), port}, port: port, book: b}, b, zap.NewNop()), nil
+}
+
+// Place is the newest entry of the log, and the term.
+func (c *Cluster) Place() (term, lastTerm, last uint64) {
+	lastTerm, last = c.lastEntry()
+	return c.raft.CurrentTerm(), lastTerm, last
+}
+
+// Broken reports whether a call has contradicted what is committed here.
+func (c *Cluster) Broken() bool { return c.trans.broken.Load() }
 
 // Silence is how long this node has heard no leader.
 func (c *Cluster) Silence() time.Duration { return c.silence() }
@@ -19,4 +50,34 @@ func (c *Cluster) StandsAgainst(ctx context.Context, leader string, asked func()
 		return report{Term: v.goneIn, Leader: leader, Silent: time.Hour.Milliseconds()}, nil
 	}
 	return v.due(ctx)
+}
+
+// Graft makes the promise of a data directory know the registrations of another
+// one, and nothing else of it: an old directory that was copied at a running node.
+func Graft(from, to string) error {
+	id, err := loadIdentity(to)
+	if err != nil {
+		return err
+	}
+	newer, err := openPromise(from, id, promised{})
+	if err != nil {
+		return err
+	}
+	defer newer.close()
+	older, err := openPromise(to, id, promised{})
+	if err != nil {
+		return err
+	}
+	defer older.close()
+	return older.write(func(p *promised) { p.Acked, p.Pending = newer.now.Acked, newer.now.Pending })
+}
+
+// Told is how far the log of a node goes by its own last renewal.
+func (c *Cluster) Told(node string) (last uint64) {
+	_ = c.store.View(func(v spool.View) error {
+		s, _, err := v.Session(node)
+		last = s.GetLast()
+		return err
+	})
+	return last
 }

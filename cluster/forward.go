@@ -70,16 +70,21 @@ func (ps *peers) to(node, proto string) (*link, error) {
 }
 
 func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
+	return dialMember(func(ctx context.Context) (net.Conn, error) {
+		conn, err := ps.book.dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
+			return ps.port.Dial(ctx, proto, node, addr)
+		})
+		if err != nil {
+			return nil, err // not a nil *wire.Conn
+		}
+		return conn, nil
+	}, node)
+}
+
+// dialMember makes a gRPC client of a member on the connections that dial opens.
+func dialMember(dial func(context.Context) (net.Conn, error), node string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+node,
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			conn, err := ps.book.dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
-				return ps.port.Dial(ctx, proto, node, addr)
-			})
-			if err != nil {
-				return nil, err // not a nil *wire.Conn
-			}
-			return conn, nil
-		}),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
 		grpc.WithTransportCredentials(portCreds{}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/spool"
 )
 
 // housekeep does what every node does for itself: it keeps the log short in
@@ -32,6 +33,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		if c.At(2) {
 			_ = c.rlog.SealPromises() // what fails has been told to Fatal
 		}
+		_ = c.store.View(func(v spool.View) error { return c.book.admission.learn(v, c.log) })
 		c.cutOff()
 		trail = c.trim(trail)
 	}

@@ -40,6 +40,7 @@ type identity struct {
 	Fresh     bool              `json:"fresh,omitempty"`     // the log has yet to be made
 	Bootstrap bool              `json:"bootstrap,omitempty"` // and begins the cluster
 	Peers     map[string]string `json:"peers,omitempty"`     // addresses known at the time of joining, or of recovery
+	Joined    uint64            `json:"joined,omitempty"`    // index up to which records of the id are of an earlier node
 
 	Generation string            `json:"generation,omitempty"` // the cluster's name in certificates; empty: Cluster
 	Recovered  []string          `json:"recovered,omitempty"`  // ID=ADDRESS of the peers of this node's last recovery

@@ -58,6 +58,7 @@ type joinReply struct {
 	Next    string            `json:"next,omitempty"`  // trusted, too, while the CA changes
 	Cross   string            `json:"cross,omitempty"` // see identity
 	Peers   map[string]string `json:"peers,omitempty"`
+	Index   uint64            `json:"index,omitempty"` // at which the node was entered, or a later one
 
 	Generation string `json:"generation,omitempty"` // the cluster's name in certificates; empty: Cluster
 }
@@ -106,7 +107,7 @@ func Join(ctx context.Context, o JoinOptions) error {
 	id := &identity{
 		Cluster: reply.Cluster, Generation: reply.Generation, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
 		CA: reply.CA, CANext: reply.Next, CACross: reply.Cross, Cert: reply.Cert, Key: string(key),
-		Log: newLogName(), Fresh: true, Peers: reply.Peers,
+		Log: newLogName(), Fresh: true, Peers: reply.Peers, Joined: reply.Index,
 	}
 	me, err := id.wire()
 	if err == nil {
@@ -277,7 +278,12 @@ func (c *Cluster) enter(ctx context.Context, id raft.ServerID, addr raft.ServerA
 		}
 		c.log.Warn("cluster: a member comes back without its data", zap.String("node", string(id)))
 	}
-	c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node}})
+	// Its old record must be gone first: its nonce would refuse the new directory.
+	res := c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node}})
+	if res == nil || res.Code != pb.Code_OK && res.Code != pb.Code_MISSING {
+		return fmt.Errorf("%w: the record of the former node %s is still there", ErrUnavailable, id)
+	}
+	c.trans.acks.forget(string(id))
 	return c.change(c.raft.AddNonvoter(id, addr, 0, changeTime))
 }
 

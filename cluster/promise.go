@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -223,11 +224,28 @@ func (v promised) nonces() []string {
 func (c *Cluster) probe() error {
 	term := c.raft.CurrentTerm()
 	lastTerm, last := c.lastEntry()
+	peers := c.book.marks(c.trans.acks.copy())
 	return c.promise.write(func(p *promised) {
+		p.Peers = furthest(p.Peers, peers)
 		p.Version = max(p.Version, c.Version())
 		p.Term, p.LastTerm, p.LastIndex = max(p.Term, term), lastTerm, last
 		p.Commit, p.Applied = max(p.Commit, c.raft.CommitIndex()), c.store.Applied()
 	})
+}
+
+// furthest merges what is known of the members' logs. Who is no member any more
+// drops out when others need the room.
+func furthest(old, now map[string]mark) map[string]mark {
+	all := maps.Clone(now)
+	for node, m := range old {
+		if have, ok := all[node]; !ok || have.Log == m.Log && have.less(m) {
+			if all == nil {
+				all = map[string]mark{}
+			}
+			all[node] = m
+		}
+	}
+	return all
 }
 
 // promiseOf opens the promise of a data directory, and checks that its log is
@@ -241,7 +259,7 @@ func (c *Cluster) promiseOf(d *drawer) (err error) {
 	if err != nil {
 		return err
 	}
-	first.Applied = d.store.Applied()
+	first.Applied, first.Acked.Epoch = d.store.Applied(), c.id.Joined
 	if c.promise, err = openPromise(c.o.Dir, c.id, first); err != nil {
 		return err
 	}

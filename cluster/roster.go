@@ -113,6 +113,9 @@ func (c *Cluster) allow(p wire.Peer, proto string) error {
 	if err := c.book.allow(p.Node, proto); err != nil {
 		return err
 	}
+	if c.book.admission.denied(p.Node, p.Serial, p.Key[:]) {
+		return fmt.Errorf("cluster: the certificate of node %s is one of a node that was removed", p.Node)
+	}
 	return c.judge(p)
 }
 

@@ -213,6 +213,8 @@ func remoteError(node string, err error) error {
 	}
 	e := &RemoteError{Node: node, Text: st.Message()}
 	switch st.Code() {
+	case codes.Unimplemented:
+		e.kind = errUnimplemented
 	case codes.Unavailable:
 		e.kind = ErrUnavailable
 	case codes.Aborted:

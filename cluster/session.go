@@ -39,6 +39,8 @@ type session struct {
 	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
 	says   func() []byte // what renewals tell of the CA; nil: nothing
 	member *pb.Member
+	claims *claims                    // nil: registrations are of cluster version 1
+	place  func() (term, last uint64) // how far our log goes; nil, or term 0: not told
 
 	until atomic.Int64  // end of the right to act, on now's clock; 0: none
 	epoch atomic.Uint64 // 0: none, or not yet caught up with it
@@ -91,22 +93,22 @@ func (s *session) run(ctx context.Context) {
 // register gets a new session. It retries one nonce until it has an answer, so
 // that an answer lost on the way does not make two sessions.
 func (s *session) register(ctx context.Context) bool {
-	h := &pb.Register{Nonce: newNonce(), Member: s.member, WallMs: s.report()}
+	h := &pb.Register{Nonce: newNonce(), Member: s.member}
 	hold := s.lease
 	if s.leased() {
 		hold = s.wanted()
 		h.LeaseMs = hold.Milliseconds()
 	}
-	f, err := spool.Encode(spool.KindRegister, h)
-	if err != nil {
-		s.log.Error("cluster: this node's member record can't be encoded", zap.Error(err))
-		sleep(ctx, time.Second)
-		return false
-	}
 	var first time.Duration // when this nonce was sent first
 	for ctx.Err() == nil {
 		if err := s.prober.ok(); err != nil {
 			s.log.Error("cluster: the data directory takes no writes; no session without it", zap.Error(err))
+			sleep(ctx, s.renew)
+			continue
+		}
+		f, err := s.request(ctx, h)
+		if err != nil {
+			s.log.Error("cluster: the registration can't be made", zap.Error(err))
 			sleep(ctx, s.renew)
 			continue
 		}
@@ -119,10 +121,17 @@ func (s *session) register(ctx context.Context) bool {
 			s.log.Debug("cluster: no session yet", zap.Error(err))
 			sleep(ctx, s.renew/4)
 		case res.Code == pb.Code_OK:
+			s.claims.settled(h.Nonce, res.Epoch)
 			return s.begin(res.Epoch, res.Index, sent, hold)
 		case res.Code == pb.Code_DUPLICATE:
 			// An earlier attempt made the session, and the others count from then.
+			s.claims.settled(h.Nonce, res.Epoch)
 			return s.begin(res.Epoch, res.Epoch, first, hold)
+		case res.Code == pb.Code_BUSY && s.claims != nil:
+			first = sent
+			s.claims.busy(ctx, res)
+		case res.Code == pb.Code_STALE && s.claims != nil:
+			s.claims.c.disqualified(ctx, res.Text)
 		default:
 			s.log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
 			sleep(ctx, s.renew)
@@ -130,6 +139,15 @@ func (s *session) register(ctx context.Context) bool {
 		}
 	}
 	return false
+}
+
+// request makes the frame of a registration.
+func (s *session) request(ctx context.Context, h *pb.Register) (spool.Frame, error) {
+	if err := s.claims.prepare(ctx, h); err != nil {
+		return nil, err
+	}
+	h.WallMs = s.report()
+	return spool.Encode(spool.KindRegister, h)
 }
 
 // report is what this node's wall clock will say when a frame that is made now
@@ -216,6 +234,9 @@ func (s *session) prepare() (*renewal, error) {
 		h.Seq, h.LeaseMs = r.num, r.hold.Milliseconds()
 		if s.says != nil {
 			h.Ca = s.says()
+		}
+		if s.place != nil {
+			h.Term, h.Last = s.place()
 		}
 	} else {
 		r.lease = s.leases.fixed(now, s.lease)

@@ -85,6 +85,9 @@ func (c *Cluster) ownReport() report {
 	_, leader := c.raft.LeaderWithID()
 	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader)}
 	r.Silent = c.silence().Milliseconds()
+	if !c.trans.filter.vetted.Load() {
+		r.Term = 0 // it has no say in who stands for election
+	}
 	r.LastTerm, r.LastIndex = c.lastEntry()
 	if err := c.Ready(); err != nil {
 		r.Ready = err.Error()

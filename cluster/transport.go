@@ -2,9 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -13,42 +16,143 @@ import (
 	"relay/cluster/internal/wire"
 )
 
-// transport is raft's network with the heartbeat shortcut taken out. Raft
-// would answer heartbeats on the connection's own goroutine, beside its main
+// transport is raft's network: one NetworkTransport dials, and one for each peer
+// serves what comes in, behind the filter. The heartbeat shortcut is taken out.
+// Raft would answer heartbeats on the connection's own goroutine, beside its main
 // loop; such a heartbeat can change the term while a deposed leader is just
 // stamping entries, and the logs diverge (hashicorp/raft#695). Without the
 // shortcut heartbeats queue up with everything else.
 type transport struct {
-	*raft.NetworkTransport
+	*raft.NetworkTransport // dials
+	*filter
+	acks     *acks
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
 }
 
 // SetHeartbeatHandler deliberately does nothing.
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-// AppendEntries implements raft.Transport. All of them come this way: see
-// maxInFlight.
-func (t transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, q *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
-	err := t.NetworkTransport.AppendEntries(id, at, q, r)
+// Consumer is where raft gets the calls of others: what the filter lets pass.
+func (t transport) Consumer() <-chan raft.RPC { return t.filter.out }
+
+// Close ends both directions. The port's connections must be closed soon.
+func (t transport) Close() error {
+	return errors.Join(t.NetworkTransport.Close(), t.filter.close())
+}
+
+// A node whose start is not vetted must not be heard either: no call of its raft
+// goes out, so that it can not even win a pre-vote, and its term stands still.
+
+// AppendEntries implements raft.Transport, and remembers what the other side
+// acknowledges. All of them come this way: see maxInFlight.
+func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if !t.vetted.Load() {
+		return errProbation
+	}
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
 	if err == nil && t.answered != nil {
 		t.answered(id)
+	}
+	if err == nil && resp.Success {
+		t.acks.note(string(id), mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
 	return err
 }
 
-// newTransport makes raft's network on the shared port. answered hears of each
-// AppendEntries that was answered; it may be nil.
+// RequestVote implements raft.Transport.
+func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !t.vetted.Load() {
+		return errProbation
+	}
+	return t.NetworkTransport.RequestVote(id, to, req, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if !t.vetted.Load() {
+		return errProbation
+	}
+	return t.NetworkTransport.RequestPreVote(id, to, req, resp)
+}
+
+// acks holds, for each follower, the furthest place of its log that it has
+// acknowledged to this node.
+type acks struct {
+	mu  sync.Mutex
+	all map[string]mark
+}
+
+func (a *acks) note(node string, m mark) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if old := a.all[node]; old.less(m) {
+		a.all[node] = m
+	}
+}
+
+// forget drops what a node acknowledged with a log that is gone.
+func (a *acks) forget(node string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.all, node)
+}
+
+func (a *acks) copy() map[string]mark {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.all)
+}
+
+// less orders places in a log: a later term first, as only its leader can have
+// made a log shorter.
+func (m mark) less(o mark) bool {
+	return m.Term < o.Term || m.Term == o.Term && m.Index < o.Index
+}
+
+// newTransport makes raft's network on the shared port. Until the filter's
+// hooks are set it admits everybody. answered hears of each AppendEntries that was
+// answered; it may be nil.
 func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(raft.ServerID)) transport {
-	return transport{answered: answered, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	f := newFilter(book.self)
+	f.inlet = func(in *inbound) *raft.NetworkTransport {
+		return network(&stream{Listener: in, port: port, book: book}, book, log)
+	}
+	t := transport{network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}}, answered}
+	go f.serve(port.Listen(wire.Raft))
+	return t
+}
+
+func network(s raft.StreamLayer, book *book, log *zap.Logger) *raft.NetworkTransport {
+	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider:   book,
 		Logger:                  newRaftLog(log),
-		Stream:                  &stream{Listener: port.Listen(wire.Raft), port: port, book: book},
+		Stream:                  s,
 		MaxPool:                 4,
 		Timeout:                 10 * time.Second,
 		MaxRPCsInFlight:         maxInFlight,
 		MsgpackUseNewTimeFormat: true,
-	})}
+	})
+	t.TimeoutScale = timeoutScale
+	return t
 }
+
+// deaf is a listener on which nobody comes.
+type deaf struct {
+	done chan struct{}
+	port *wire.Port
+}
+
+// Accept implements net.Listener.
+func (d deaf) Accept() (net.Conn, error) {
+	<-d.done
+	return nil, net.ErrClosed
+}
+
+// Close implements net.Listener; the filter ends the waiting.
+func (d deaf) Close() error { return nil }
+
+// Addr implements net.Listener.
+func (d deaf) Addr() net.Addr { return d.port.Addr() }
 
 // maxInFlight keeps replication unpipelined: with more, a follower can be wedged
 // for ever (hashicorp/raft#612; TestPipelineWedgesAFollower).

@@ -31,13 +31,15 @@ func twoPorts(t *testing.T) (a, b transport) {
 		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
 		p.Start()
 		t.Cleanup(func() { _ = p.Close() })
-		return p, newBook(node, time.Second, newPlaces("", nil, map[string]string{}))
+		return p, newBook(node, newPlaces("", nil, map[string]string{}))
 	}
 	pa, ba := make("a")
 	pb, bb := make("b")
 	ba.hints["b"], bb.hints["a"] = pb.Addr().String(), pa.Addr().String()
 	ba.hints["a"], bb.hints["b"] = pa.Addr().String(), pb.Addr().String()
 	a, b = newTransport(pa, ba, zap.NewNop(), nil), newTransport(pb, bb, zap.NewNop(), nil)
+	a.vetted.Store(true)
+	b.vetted.Store(true)
 	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
 	return a, b
 }

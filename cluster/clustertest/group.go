@@ -47,12 +47,13 @@ func Quick() cluster.Tuning {
 
 // Group is a cluster in this process.
 type Group struct {
-	t     testing.TB
-	o     Options
-	wires *network
-	nodes []*Node
-	base  string // where the nodes' directories are
-	dirs  int
+	t      testing.TB
+	o      Options
+	wires  *network
+	nodes  []*Node
+	copies []*Node // of nodes, beside them
+	base   string  // where the nodes' directories are
+	dirs   int
 }
 
 // dir makes a directory for a node's data.
@@ -75,6 +76,7 @@ type Node struct {
 	Max uint32
 
 	g      *Group
+	wire   string // its name in the network; a copy has one of its own
 	mu     sync.Mutex
 	c      *cluster.Cluster
 	cancel context.CancelFunc
@@ -97,7 +99,7 @@ func New(t testing.TB, o Options) *Group {
 	g.wires.weather.Store(o.Weather)
 	t.Cleanup(g.stopAll)
 	for i := range o.Nodes {
-		n := &Node{ID: fmt.Sprintf("n%d", i+1), Dir: g.dir(), Max: o.Max, g: g}
+		n := g.node(fmt.Sprintf("n%d", i+1))
 		g.nodes = append(g.nodes, n)
 		l := n.listen()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -112,6 +114,20 @@ func New(t testing.TB, o Options) *Group {
 	}
 	g.WaitVoters(o.Nodes)
 	return g
+}
+
+func (g *Group) node(id string) *Node {
+	return &Node{ID: id, Dir: g.dir(), Max: g.o.Max, g: g, wire: id}
+}
+
+// Add joins one more node by way of a member, and waits until it is ready.
+func (g *Group) Add(by *Node) *Node {
+	g.t.Helper()
+	n := g.node(fmt.Sprintf("n%d", len(g.nodes)+1))
+	g.nodes = append(g.nodes, n)
+	n.Rejoin(by)
+	g.WaitReady(n)
+	return n
 }
 
 // Nodes are all members, up or not.
@@ -154,7 +170,7 @@ func (n *Node) log() *zap.Logger {
 func (n *Node) listen() net.Listener {
 	l := n.bind()
 	n.Addr = l.Addr().String()
-	n.g.wires.register(n.ID, n.Addr)
+	n.g.wires.register(n.wire, n.Addr)
 	return l
 }
 
@@ -186,7 +202,7 @@ func (n *Node) join(ctx context.Context, by *Node) error {
 		return err
 	}
 	return cluster.Join(ctx, cluster.JoinOptions{
-		ID: n.ID, Dir: n.Dir, Advertise: n.Addr, Token: token, Addr: by.Addr, Log: n.log(), Dial: n.g.wires.dialer(n.ID),
+		ID: n.ID, Dir: n.Dir, Advertise: n.Addr, Token: token, Addr: by.Addr, Log: n.log(), Dial: n.g.wires.dialer(n.wire),
 		MaxVersion: n.Max,
 	})
 }
@@ -201,7 +217,7 @@ func (n *Node) max() uint32 {
 func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
 		FoundAt: n.g.o.FoundAt, SlowDisk: n.g.o.SlowDisk, Peers: n.Peers,
-		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.ID),
+		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.wire),
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {
 			n.mu.Lock()
@@ -289,7 +305,13 @@ func (n *Node) Rejoin(by *Node) {
 func (g *Group) stopAll() {
 	g.HealAll()
 	var wg sync.WaitGroup
-	for _, n := range g.Up() {
+	running := g.Up()
+	for _, n := range g.copies {
+		if n.C() != nil {
+			running = append(running, n)
+		}
+	}
+	for _, n := range running {
 		wg.Go(func() {
 			c, cancel, ended := n.detach()
 			// A whole cluster that ends needs no handing over.

@@ -82,6 +82,7 @@ type Log struct {
 	tail   tail // written with storing held too
 
 	stable stable
+	floor  atomic.Pointer[func() uint64]
 
 	path     string
 	failOnce sync.Once

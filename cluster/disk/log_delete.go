@@ -25,7 +25,23 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	if lo <= first && hi < last {
 		return l.deleteOld(hi)
 	}
+	if floor := l.floorNow(); lo > first && lo <= floor {
+		return l.fail(fmt.Errorf("disk: the entries from %d on are to be replaced, but all up to %d is committed here: "+
+			"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide", lo, floor))
+	}
 	return l.deleteOnce(lo, hi)
+}
+
+// Floor tells the log up to which index everything is committed. From then on
+// it fails, as it does when a write fails, where a part of that is to be replaced.
+// fn may be called by any goroutine and must not call the log.
+func (l *Log) Floor(fn func() uint64) { l.floor.Store(&fn) }
+
+func (l *Log) floorNow() uint64 {
+	if fn := l.floor.Load(); fn != nil {
+		return (*fn)()
+	}
+	return 0
 }
 
 // deleteOld removes all entries up to hi.

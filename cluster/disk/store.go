@@ -43,6 +43,7 @@ type Store struct {
 
 	applied waiters
 	index   atomic.Uint64
+	config  atomic.Uint64 // index of the configuration that was applied last
 
 	marks       marks
 	checkpoints checkpoints
@@ -147,6 +148,7 @@ func (s *Store) use(h *handle, m meta, machine Machine) {
 // reached publishes the applied index and wakes those who wait for it.
 func (s *Store) reached(index uint64) {
 	s.index.Store(index)
+	s.config.Store(s.meta.configIndex)
 	s.applied.advance(index)
 }
 
@@ -155,6 +157,10 @@ func (s *Store) reached(index uint64) {
 // stay behind raft's own index for ever: wait for an index that ApplyBatch
 // answered or that another member's Applied returned, not for a commit index.
 func (s *Store) Applied() uint64 { return s.index.Load() }
+
+// ConfigIndex is the index of the configuration of the cluster that was applied
+// last. It is cheap.
+func (s *Store) ConfigIndex() uint64 { return s.config.Load() }
 
 // WaitApplied returns when Applied has reached index. It fails when ctx ends,
 // the store is closed or has failed.

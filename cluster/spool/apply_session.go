@@ -18,21 +18,25 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 	if now, max := VersionOf(t.cluster), h.Member.MaxCommand; t.at(2) && max != 0 && max < now {
 		return t.refuse(pb.Code_INVALID, "the cluster version is %d, and this relayd knows only %d: install the newer one", now, max)
 	}
-	if old := t.sessions[node]; old != nil {
-		if old.Nonce == h.Nonce {
-			return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Epoch: old.Epoch}
-		}
+	old := t.sessions[node]
+	if old != nil && old.Nonce == h.Nonce {
+		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Epoch: old.Epoch}
+	}
+	if res := t.mistaken(h, old); res != nil {
+		return res
+	}
+	if old != nil {
 		t.endSession(old, t.index)
 	}
 	one := &pb.Session{Node: node, Epoch: t.index, Renewed: t.index, RenewedMs: t.clock, Nonce: h.Nonce}
 	if t.at(2) {
 		one.LeaseMs = boundLease(h.LeaseMs)
 		one.WallMs = h.WallMs
-		t.keepCertificate(h.Member)
+		one.Term, one.Last = h.Term, h.Last
 	}
 	t.sessions[node], t.epochs[one.Epoch] = one, one
 	t.write(key(kSession, node), one)
-	t.write(key(kMember, node), h.Member)
+	t.enrol(h)
 	t.adoptOrphans()
 	t.changes.Sessions = true
 	return &pb.Result{Index: t.index, Epoch: one.Epoch}
@@ -76,6 +80,9 @@ func (t *tx) renew(h *pb.Renew) *pb.Result {
 			one.Ca = h.Ca
 		}
 	}
+	if t.at(2) && h.Term > 0 {
+		one.Term, one.Last = h.Term, h.Last
+	}
 	t.write(key(kSession, one.Node), one)
 	return &pb.Result{Index: t.index, Epoch: one.Epoch}
 }
@@ -104,6 +111,7 @@ func (t *tx) endSession(one *pb.Session, successor uint64) {
 	delete(t.sessions, one.Node)
 	delete(t.epochs, one.Epoch)
 	t.del(key(kSession, one.Node))
+	t.outlive(one)
 	t.voidLocks(one.Epoch)
 	for _, k := range t.ownedBy(one.Epoch) {
 		if successor != 0 {
@@ -267,13 +275,17 @@ func (t *tx) drain(h *pb.Drain) *pb.Result {
 }
 
 func (t *tx) dropMember(h *pb.DropMember) *pb.Result {
-	if t.get(key(kMember, h.Id)) == nil {
+	m := &pb.Member{}
+	if !t.read(key(kMember, h.Id), m) {
 		return t.refuse(pb.Code_MISSING, "there is no member %s", h.Id)
 	}
 	if one := t.sessions[h.Id]; one != nil {
 		t.endSession(one, 0)
 	}
 	t.del(key(kMember, h.Id))
+	if t.at(2) {
+		t.entomb(m)
+	}
 	return t.ok()
 }
 

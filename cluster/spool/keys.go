@@ -43,6 +43,7 @@ const (
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time
 	kSpent     = 'S' // S<account> → Spent
+	kTomb      = 'X' // X<node> → Tomb: a node that was removed
 	kTwin      = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 

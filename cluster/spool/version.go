@@ -28,6 +28,9 @@ import (
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo).
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
+//   - A Register must know the nonce of the one before, and names the session whose
+//     place it takes; Register and Renew say how far the node's log goes.
+//   - DropMember leaves a Tomb with the certificates that count no more.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest

@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// claims are this node's registrations as the replicated state judges them from
+// cluster version 2 on: each has a nonce that is on disk before it is sent, names
+// the nonces of those before, and takes the place of a session only when whoever
+// has that can not act any more. It belongs to the session's goroutine.
+type claims struct {
+	c       *Cluster
+	over    rival  // the session whose place the next attempt takes
+	moved   int    // how often in a row that session was renewed meanwhile
+	mine    uint64 // the last session of this process
+	checked bool   // what hello told of a session was looked at
+}
+
+// tooLively is how often in a row a session must have been renewed while this
+// node waited for its end, until another process is to blame.
+const tooLively = 3
+
+// prepare makes a Register ready to be sent.
+func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
+	if k == nil {
+		return nil
+	}
+	p := k.c.promise.look()
+	if !slices.Contains(p.Pending, h.Nonce) {
+		if err := k.c.promise.write(func(p *promised) {
+			p.Pending = append(slices.Clone(p.Pending[:min(len(p.Pending), maxPending-1)]), h.Nonce)
+		}); err != nil {
+			return err
+		}
+	}
+	if !k.c.At(2) && !k.c.newer.Load() && p.Version < 2 {
+		return nil
+	}
+	if r := k.c.rival.Load(); r != nil && !k.checked {
+		k.checked = true
+		k.over = *r
+		k.await(ctx)
+	}
+	h.Previous = k.c.promise.look().nonces()
+	h.OverEpoch, h.OverRenewed = k.over.Epoch, k.over.Renewed
+	h.Term, h.Last = k.c.place()
+	h.Member.Log = k.c.id.Log
+	return nil
+}
+
+// busy takes the answer that the node's id has a session, or that this node lags
+// behind, and waits until it is worth asking again.
+func (k *claims) busy(ctx context.Context, res *pb.Result) {
+	if res.Epoch == 0 {
+		sleep(ctx, k.c.t.Renew/4)
+		return
+	}
+	if k.moved++; k.over.Epoch != res.Epoch || k.over.Renewed == res.Renewed {
+		k.moved = 0
+	}
+	if k.moved == tooLively {
+		k.c.disqualified(ctx, "node "+k.c.id.Node+" runs at "+res.Node+", too")
+		return
+	}
+	k.over = rival{Epoch: res.Epoch, Renewed: res.Renewed, Address: res.Node, at: bootNow()}
+	k.c.log.Info("cluster: this node has a session still; waiting until whoever has it has stopped",
+		zap.Uint64("epoch", res.Epoch), zap.String("address", res.Node))
+	k.await(ctx)
+}
+
+// await waits until whoever has the session that is in the way has renewed it, or
+// can not act any more. Nobody but us can at our own address.
+func (k *claims) await(ctx context.Context) {
+	wait := k.c.deaths.surely(k.session())
+	switch {
+	case k.over.Epoch == k.mine:
+		return // this process gave it up
+	case k.c.ownAddress(k.over.Address):
+		wait = k.c.t.Renew * 6 / 5
+	}
+	if left := k.over.at + wait - bootNow(); left > 0 {
+		sleep(ctx, left)
+	}
+}
+
+// settled takes the answer that a registration was taken.
+func (k *claims) settled(nonce string, epoch uint64) {
+	if k == nil {
+		return
+	}
+	k.mine, k.over, k.moved, k.checked = epoch, rival{}, 0, true
+	k.c.promise.note(func(p *promised) { p.Acked, p.Pending = acked{nonce, epoch}, nil })
+}
+
+// place says how far this node's log goes, as others may hold against an older
+// copy of it: a later leader may shorten it before its first entry of that term.
+func (c *Cluster) place() (term, last uint64) {
+	lastTerm, last := c.lastEntry()
+	if term = c.raft.CurrentTerm(); term != lastTerm {
+		last = 0
+	}
+	return term, last
+}
+
+// session is the session of this node as far as it knows: how long it holds.
+func (k *claims) session() (s *pb.Session) {
+	err := k.c.store.View(func(v spool.View) (err error) {
+		s, _, err = v.Session(k.c.id.Node)
+		return err
+	})
+	if err != nil || s == nil {
+		return &pb.Session{}
+	}
+	return s
+}

@@ -1,0 +1,153 @@
+package clustertest_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/cluster/clustertest"
+)
+
+// refused waits until a node has given up because it is not the newest of its
+// directory. It must not have acted at any time.
+func refused(t *testing.T, g *clustertest.Group, n *clustertest.Node) error {
+	t.Helper()
+	g.Eventually("a copy goes on", func() bool {
+		require.Zero(t, n.C().Epoch(), "a copy acts")
+		return n.Fatal() != nil
+	})
+	require.ErrorIs(t, n.Fatal(), cluster.ErrCopy)
+	require.ErrorContains(t, n.Fatal(), "join it anew")
+	return n.Fatal()
+}
+
+// TestOlderCopyIsRefused: beside its original, and while that is down.
+func TestOlderCopyIsRefused(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	n := g.Followers()[0]
+	n.Stop()
+	image := n.Image()
+	n.Start()
+	g.WaitReady(n)
+	lost := n.C().SessionLost()
+	beside := n.Clone(image)
+	beside.Start()
+	require.ErrorContains(t, refused(t, g, beside), "another copy of this data directory has run since")
+	select {
+	case <-lost:
+		require.Fail(t, "the copy took the session of the original")
+	default:
+	}
+	require.NoError(t, n.C().Ready())
+	n.Stop()
+	alone := n.Clone(image)
+	alone.Start()
+	refused(t, g, alone)
+	n.Restore(image)
+	n.Start() // at its own address
+	refused(t, g, n)
+}
+
+// TestOneOfTwoCopiesActs: what was copied after the last start fits as well as
+// the original. Only one of the two may ever act, and not before the other has
+// stopped by itself.
+func TestOneOfTwoCopiesActs(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	n := g.Followers()[0]
+	n.Kill()
+	other := n.Clone(n.Image())
+	other.Start()
+	n.Start()
+	g.WaitReady(n)
+	refused(t, g, other)
+	require.NoError(t, n.C().Ready())
+}
+
+// TestCopyTakesOverFromTheDead: a directory that was moved to another machine
+// goes on there, when the session of the node is over; its original is refused.
+func TestCopyTakesOverFromTheDead(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	n := g.Followers()[0]
+	n.Kill()
+	moved := n.Clone(n.Image())
+	began := time.Now()
+	moved.Start()
+	g.WaitReady(moved)
+	require.Greater(t, time.Since(began), clustertest.Quick().Lease, "it did not wait for the end of the session")
+	n.Start()
+	refused(t, g, n)
+	require.NoError(t, moved.C().Ready())
+}
+
+// TestRestartAtTheSameAddressIsQuick: who comes back after kill -9 does not wait
+// for the end of the session that it had.
+func TestRestartAtTheSameAddressIsQuick(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Tuning: production()})
+	for _, n := range []*clustertest.Node{g.Followers()[0], g.Leader()} {
+		n.Kill()
+		rest := others(g, n)
+		g.Eventually("no other leader", func() bool { return rest[0].C().Leader() != "" && rest[0].C().Leader() != n.ID })
+		began := time.Now()
+		n.Start()
+		g.WaitReady(n)
+		t.Logf("%s is ready after %s", n.ID, time.Since(began))
+		require.Less(t, time.Since(began), 3*time.Second) // 2 s but for a loaded machine
+	}
+}
+
+// TestNodeThatWasOffFindsItsCluster: two of five were replaced while it was off,
+// and one of the new ones leads. It admits them on the word of those it knows.
+func TestNodeThatWasOffFindsItsCluster(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Nodes: 5})
+	off := g.Node(4)
+	off.Stop()
+	for _, old := range []int{0, 1} {
+		fresh := g.Add(g.Node(2))
+		g.WaitVoters(6)
+		require.NoError(t, g.Node(2).C().Remove(t.Context(), g.Node(old).ID, false, operator))
+		g.Node(old).Stop()
+		g.WaitReady(fresh)
+	}
+	last := g.Node(6)
+	g.Eventually("a new node does not lead", func() bool {
+		_ = g.Node(2).C().Transfer(t.Context(), last.ID)
+		return g.Node(2).C().Leader() == last.ID
+	})
+	off.Start()
+	g.WaitReady(off)
+	require.Equal(t, last.ID, off.C().Leader())
+}
+
+// TestMajorityFromThePast: two of three are restored from an older copy. The one
+// that is left knows better, and neither takes part.
+func TestMajorityFromThePast(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	l := g.NewLedger()
+	knows, rest := g.Leader(), g.Followers()
+	images := map[string]string{}
+	for _, n := range rest {
+		n.Stop()
+		images[n.ID] = n.Image()
+		n.Start()
+		g.WaitReady(n)
+	}
+	for range 20 {
+		require.NoError(t, l.Send(t.Context(), knows, 1000))
+	}
+	for _, n := range rest {
+		n.Kill()
+		n.Restore(images[n.ID])
+	}
+	for _, n := range rest {
+		n.Start()
+	}
+	for _, n := range rest {
+		refused(t, g, n)
+	}
+	require.NoError(t, knows.Fatal())
+	for _, n := range rest {
+		require.NotEqual(t, n.ID, knows.C().Leader(), "a node from the past leads")
+	}
+}

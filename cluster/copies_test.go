@@ -1,0 +1,70 @@
+package cluster_test
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/cluster/clustertest"
+)
+
+// TestCopyNeverVotes: a copy that is not vetted answers none of raft's calls,
+// and its term stands still; as a second n3 it would give a second vote.
+func TestCopyNeverVotes(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	leader, n := g.Leader(), g.Followers()[0]
+	n.Stop()
+	image := n.Image()
+	n.Start()
+	g.WaitReady(n)
+	beside := n.Clone(image)
+	beside.Start()
+	g.Eventually("the copy goes on", func() bool { return beside.Fatal() != nil })
+	term, lastTerm, last := beside.C().Place()
+	for name, call := range calls(leader.ID, term+1, last, lastTerm) {
+		from, err := cluster.Impostor(leader.Dir, n.ID, beside.Addr)
+		require.NoError(t, err)
+		require.ErrorContains(t, call(from, raft.ServerID(n.ID)), "not vetted", name)
+		_ = from.Close()
+	}
+	// It stands for election by its own timers, and reaches nobody.
+	g.Eventually("the copy does not stand", func() bool {
+		s, err := beside.C().Status(t.Context())
+		return err == nil && s.State == "candidate"
+	})
+	now, _, _ := beside.C().Place()
+	require.Equal(t, term, now, "it voted for itself")
+	require.NoError(t, n.C().Ready())
+}
+
+// TestOlderThanItsPromise: the copy knows the newest registration, as one of a
+// running node does, but its log is shorter than what the node has acknowledged.
+func TestOlderThanItsPromise(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	l := g.NewLedger()
+	n := g.Followers()[0]
+	n.Kill()
+	image := n.Image()
+	n.Start()
+	g.WaitReady(n)
+	for range 20 {
+		require.NoError(t, l.Send(t.Context(), n, 1000))
+	}
+	g.WaitEqual()
+	g.Eventually("the others have not heard how far the log goes", func() bool { return toldPast(t, g.Leader(), n.ID, 20) })
+	n.Kill()
+	require.NoError(t, cluster.Graft(n.Dir, image))
+	n.Restore(image)
+	n.Start()
+	g.Eventually("a node from the past goes on", func() bool { return n.Fatal() != nil })
+	require.ErrorIs(t, n.Fatal(), cluster.ErrCopy)
+	require.ErrorContains(t, n.Fatal(), "older than what node "+n.ID+" has promised")
+}
+
+// toldPast reports whether a node's session says that its log goes beyond an index.
+func toldPast(t *testing.T, at *clustertest.Node, node string, index uint64) bool {
+	_, _, last := at.C().Place()
+	return last > index && at.C().Told(node) > index
+}

@@ -1,0 +1,197 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// A node that starts asks the others, before it takes part in anything, whether
+// they know better than its data directory: whether that was copied, or is older
+// than what the node has promised.
+
+const (
+	askHello  = "cluster/hello"
+	helloTime = 2 * time.Second // longest wait for one answer
+)
+
+// hello is what a node that starts says of itself.
+type hello struct {
+	Log    string   `json:"log"` // name of its raft log
+	Start  string   `json:"start"`
+	Acked  acked    `json:"acked"`
+	Nonces []string `json:"nonces"`
+	Term   uint64   `json:"term"`
+	Last   uint64   `json:"last"`           // index of its newest entry
+	From   string   `json:"from,omitempty"` // who asks, where a member passes the question on
+}
+
+// helloReply is what another node knows of it.
+type helloReply struct {
+	Refused string            `json:"refused,omitempty"` // in words: the start must end
+	Leads   bool              `json:"leads,omitempty"`   // the leader answers, after a read index
+	Start   string            `json:"start"`             // of who answers
+	Version uint32            `json:"version,omitempty"` // of the cluster
+	Rival   *rival            `json:"rival,omitempty"`   // the session that the asker's node has
+	Known   configured        `json:"known"`
+	Where   map[string]string `json:"where,omitempty"`
+	Tombs   []tomb            `json:"tombs,omitempty"`
+	Nonce   string            `json:"nonce,omitempty"` // of the asker's last registration
+	Epoch   uint64            `json:"epoch,omitempty"`
+}
+
+// rival is a session of this node's id that an earlier start has, or another copy.
+type rival struct {
+	Epoch   uint64        `json:"epoch"`
+	Renewed uint64        `json:"renewed"`
+	Address string        `json:"address"`
+	Still   int64         `json:"still_ms"` // how long it has not been renewed
+	Dead    int64         `json:"dead_ms"`  // after how long that surely means its end
+	at      time.Duration // when we heard of it, on bootNow's clock
+}
+
+// answerHello says what this node knows of another one. Where it follows a leader
+// it lets that one answer: only the leader knows the newest.
+func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]byte, error) {
+	var h hello
+	if err := json.Unmarshal(body, &h); err != nil {
+		return nil, err
+	}
+	passed := h.From != ""
+	if passed {
+		from = h.From
+	}
+	leads := c.throne.Load() != nil && c.Consistent(ctx) == nil
+	if leader := c.trans.leader(); !leads && !passed && leader != "" && leader != c.id.Node && leader != from {
+		if b, err := c.passHello(ctx, leader, from, h); err == nil {
+			return b, nil
+		}
+	}
+	r, err := c.recognise(from, h)
+	if err != nil {
+		return nil, err
+	}
+	r.Leads = leads
+	return json.Marshal(r)
+}
+
+func (c *Cluster) passHello(ctx context.Context, leader, from string, h hello) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, helloTime/2)
+	defer cancel()
+	h.From = from
+	b, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	return c.peers.ask(ctx, leader, askHello, b)
+}
+
+// recognise compares what a node says of itself with what is known of it here.
+func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
+	r := helloReply{
+		Start: c.birth, Version: c.Version(), Known: c.book.admission.known(), Where: c.addresses(), Tombs: c.book.admission.graves(),
+	}
+	m, s := &pb.Member{}, (*pb.Session)(nil)
+	live := false
+	err := c.store.View(func(v spool.View) (err error) {
+		if m, _, err = v.Member(node); err == nil {
+			s, live, err = v.Session(node)
+		}
+		return err
+	})
+	if err != nil {
+		return r, err
+	}
+	r.Nonce, r.Epoch = m.Nonce, m.Registered
+	if live {
+		r.Rival = &rival{Epoch: s.Epoch, Renewed: s.Renewed, Address: m.Address,
+			Still: c.deaths.still(s).Milliseconds(), Dead: c.deaths.surely(s).Milliseconds()}
+	}
+	// Who answers may know less than who asks, as a store can be taken back.
+	if m.Nonce != "" && m.Registered > h.Acked.Epoch && !slices.Contains(h.Nonces, m.Nonce) {
+		r.Refused = fmt.Sprintf("another copy of this data directory has run since, at %s (entry %d)", m.Address, m.Registered)
+		return r, nil
+	}
+	if best := c.promisedBy(node, h.Log, m, s); (mark{Term: h.Term, Index: h.Last}).less(best) {
+		r.Refused = fmt.Sprintf("this directory is older than what node %s has promised (term %d, entry %d): it was restored from a copy",
+			node, best.Term, best.Index)
+	}
+	return r, nil
+}
+
+// promisedBy is the furthest place that a node is known to have acknowledged or
+// claimed, with the log that it has now.
+func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (best mark) {
+	if log == "" || m.GetLog() != log {
+		return best
+	}
+	all := []mark{{Term: m.Term, Index: m.Last}, {Term: s.GetTerm(), Index: s.GetLast()}}
+	for _, known := range []map[string]mark{c.promise.look().Peers, c.book.marks(c.trans.acks.copy())} {
+		if one := known[node]; one.Log == log {
+			all = append(all, one)
+		}
+	}
+	for _, one := range all {
+		if best.less(one) {
+			best = one
+		}
+	}
+	return best
+}
+
+// introduce makes this node's hello.
+func (c *Cluster) introduce() (hello, error) {
+	p := c.promise.look()
+	last, err := (&drawer{store: c.store, log: c.rlog}).last()
+	return hello{
+		Log: c.id.Log, Start: c.birth, Acked: p.Acked, Nonces: p.nonces(), Term: c.raft.CurrentTerm(), Last: last,
+	}, err
+}
+
+// greet asks one node.
+func (c *Cluster) greet(ctx context.Context, node string, body []byte) (r helloReply, err error) {
+	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	defer cancel()
+	b, err := c.peers.ask(ctx, node, askHello, body)
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if errors.Is(err, errUnimplemented) {
+		return helloReply{}, nil // a build of before knows nothing that speaks against us
+	}
+	return r, err
+}
+
+// take keeps what an answer says of the others.
+func (c *Cluster) take(r helloReply) {
+	a := c.book.admission
+	a.remember(r.Tombs, c.log)
+	if a.vouch(r.Known) {
+		c.log.Info("cluster: a member knows a newer configuration", zap.Uint64("index", r.Known.Index), zap.Strings("servers", r.Known.Servers))
+		for node, addr := range r.Where {
+			c.book.hear(node, addr)
+		}
+	}
+	if r.Leads {
+		c.promise.note(func(p *promised) { p.prune(r.Nonce, r.Epoch) })
+	}
+}
+
+// prune takes the leader's word for which registration was the last: of the
+// nonces whose answer never came, no other one can count.
+func (p *promised) prune(nonce string, epoch uint64) {
+	if nonce != "" && slices.Contains(p.Pending, nonce) {
+		p.Acked, p.Pending = acked{nonce, epoch}, nil
+	}
+	if nonce == p.Acked.Nonce && epoch == p.Acked.Epoch {
+		p.Pending = nil
+	}
+}

@@ -180,14 +180,17 @@ func (c *Cluster) take(r helloReply) {
 			c.book.hear(node, addr)
 		}
 	}
-	if r.Leads {
+	if r.Leads && !c.trans.filter.vetted.Load() {
 		c.promise.note(func(p *promised) { p.prune(r.Nonce, r.Epoch) })
 	}
 }
 
-// prune takes the leader's word for which registration was the last: of the
-// nonces whose answer never came, no other one can count.
+// prune takes the leader's word for which registration was the last, when there
+// are many whose answer never came: none of the others can count any more.
 func (p *promised) prune(nonce string, epoch uint64) {
+	if len(p.Pending) < maxPending/2 {
+		return
+	}
 	if nonce != "" && slices.Contains(p.Pending, nonce) {
 		p.Acked, p.Pending = acked{nonce, epoch}, nil
 	}

@@ -30,17 +30,21 @@ type Cluster struct {
 	log *zap.Logger
 	id  *identity
 
-	store   *disk.Store
-	rlog    *disk.Log
-	promise *promise
-	clocks  *clocks
-	now     *stateClock
-	short   atomic.Bool   // of space: the disk
-	pinch   chan struct{} // it has become so
-	port    *wire.Port
-	trans   transport
-	raft    *raft.Raft
-	grpc    *grpc.Server
+	store     *disk.Store
+	rlog      *disk.Log
+	promise   *promise
+	clocks    *clocks
+	now       *stateClock
+	steered   atomic.Bool   // this process has led before
+	agree     atomic.Bool   // the clocks of a majority with the state's time, as of a second ago
+	jumps     atomic.Int64  // of the state's time that were applied here
+	holdUntil atomic.Int64  // in Unix milliseconds: nothing goes by age before
+	short     atomic.Bool   // of space: the disk
+	pinch     chan struct{} // it has become so
+	port      *wire.Port
+	trans     transport
+	raft      *raft.Raft
+	grpc      *grpc.Server
 
 	reload *reloader // of raft's configuration
 	pace   *pace
@@ -247,7 +251,7 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
 // start starts every goroutine but raft's own.
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
-	c.gate = newGate(c.raft, c.t, c.admits)
+	c.gate = newGate(c.raft, c.t, c.admits, c.clocks.quick)
 	c.server.gate, c.server.mark = c.gate, c.withCertificate
 	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
 	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
@@ -370,7 +374,13 @@ func (c *Cluster) electSole() {
 
 // changed runs on the applying goroutine.
 func (c *Cluster) changed(ch spool.Changes) {
-	c.now.applied(ch.ClockMs, ch.Restored)
+	c.now.applied(ch.ClockMs, ch.Clock || ch.Restored)
+	if ch.Clock {
+		c.jumps.Add(1)
+	}
+	if ch.Clock || ch.Restored {
+		c.judgeClocks()
+	}
 	if ch.Version != 0 || ch.Restored {
 		if err := c.store.View(c.learnVersion); err != nil {
 			c.log.Warn("cluster: the cluster version can't be read", zap.Error(err))

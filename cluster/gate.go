@@ -32,6 +32,7 @@ type proposal struct {
 	frame spool.Frame
 	num   uint64 // the sink's own number for it
 	sink  sink
+	early bool  // it was taken before this node's reign has begun; the gate's own
 	stage stage // guarded by the mutex of the gate or pipe that holds it
 }
 
@@ -78,22 +79,21 @@ type gate struct {
 	groupBytes int
 	bulkBytes  int
 	valid      func(spool.Frame) error
-	now        func() time.Time
 
 	turn sync.Mutex // held while a worker waits for, takes and submits a group
 
 	mu      sync.Mutex
 	control fifo
 	bulk    fifo
-	stamp   time.Time // the last one given: stamps never run backwards
+	stamper stamper
 	crowd   crowd
 	wake    chan struct{}
 }
 
-func newGate(r applier, t Tuning, valid func(spool.Frame) error) *gate {
+func newGate(r applier, t Tuning, valid func(spool.Frame) error, quick func() time.Duration) *gate {
 	return &gate{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
-		valid: valid, now: time.Now, wake: make(chan struct{}, 1),
+		valid: valid, wake: make(chan struct{}, 1), stamper: stamper{quick: quick},
 		crowd: crowd{longest: t.Linger},
 	}
 }
@@ -201,17 +201,16 @@ func (g *gate) take(group []*proposal) []*proposal {
 	if len(group) == 0 {
 		return group
 	}
-	if now := g.now(); now.After(g.stamp) {
-		g.stamp = now
-	}
+	at := time.UnixMilli(g.stamper.stamp())
 	for _, p := range group {
-		if len(p.frame) < preamble {
+		p.early = !g.stamper.may(p.frame)
+		if len(p.frame) < preamble || p.early {
 			continue // apply refuses it
 		}
 		if stamped(p.frame) {
 			p.frame = slices.Clone(p.frame)
 		}
-		p.frame.Stamp(g.stamp)
+		p.frame.Stamp(at)
 	}
 	return group
 }
@@ -256,7 +255,7 @@ func (g *gate) apply(p *proposal, leads bool) raft.ApplyFuture {
 	if err := g.valid(p.frame); err != nil {
 		return refused{err}
 	}
-	if !leads {
+	if !leads || p.early {
 		return refused{errNotLeader}
 	}
 	return g.raft.Apply(p.frame, 0)

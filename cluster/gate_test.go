@@ -80,7 +80,10 @@ func newCall(f spool.Frame) *call {
 // runGate runs a gate until the test ends.
 func runGate(t *testing.T, r *fakeRaft, tune Tuning) *gate {
 	c := &Cluster{kinds: knownKinds()}
-	g := newGate(r, tune.withDefaults(), c.admits)
+	began := time.Now()
+	g := newGate(r, tune.withDefaults(), c.admits, func() time.Duration { return time.Since(began) })
+	reignTime{g}.rebase(began.UnixMilli())
+	reignTime{g}.let(stampAll)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range tune.withDefaults().GateDepth {
@@ -205,7 +208,8 @@ func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 	g := runGate(t, r, Tuning{})
 	var now atomic.Int64
 	g.mu.Lock()
-	g.now = func() time.Time { return time.UnixMilli(now.Load()) }
+	g.stamper.quick = func() time.Duration { return time.Duration(now.Load()) * time.Millisecond }
+	g.stamper.base, g.stamper.at, g.stamper.last = 0, 0, 0
 	g.mu.Unlock()
 	f := small(t)
 	for i, at := range []int64{1_000_000, 2_000_000, 1_500_000} {

@@ -27,6 +27,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 			return
 		}
 		c.clocks.resync()
+		c.judgeClocks()
 		_ = c.store.View(c.book.learn)
 		_ = c.store.View(c.roster.learn)
 		_, _ = c.Upgrade() // notes who lives, so that a new leader knows since when

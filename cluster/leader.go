@@ -71,19 +71,21 @@ func (c *Cluster) reign(ctx context.Context, term uint64) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if c.ascend(ctx, term) {
-			c.govern(ctx)
+		if st := c.ascend(ctx, term); st != nil {
+			c.govern(ctx, st)
 		}
 	}()
 	return func() {
 		cancel()
 		<-done
 		c.throne.Store(nil)
+		reignTime{c.gate}.let(stampNone)
 	}
 }
 
-// ascend makes sure that all that former leaders committed is applied here.
-func (c *Cluster) ascend(ctx context.Context, term uint64) bool {
+// ascend makes sure that all that former leaders committed is applied here, and
+// goes on with the state's time. Nil: the reign ends before it has begun.
+func (c *Cluster) ascend(ctx context.Context, term uint64) *steering {
 	barrier := c.raft.Barrier(0)
 	ended := make(chan error, 1)
 	// Nobody waits for this goroutine: raft leaves what it had not taken out of
@@ -92,28 +94,33 @@ func (c *Cluster) ascend(ctx context.Context, term uint64) bool {
 	select {
 	case err := <-ended:
 		if err != nil {
-			return false
+			return nil
 		}
 	case <-ctx.Done():
-		return false
+		return nil
 	}
 	index := c.raft.CommitIndex()
 	if f, ok := barrier.(raft.IndexFuture); ok {
 		index = f.Index()
 	}
 	c.recall(term)
-	c.throne.Store(&throne{term: term, barrier: index, applied: c.store.Applied()})
-	return true
+	applied := c.store.Applied()
+	st := c.newSteering(index)
+	if !st.begin(ctx, c.instant, reignTime{c.gate}.let) {
+		return nil
+	}
+	c.throne.Store(&throne{term: term, barrier: index, applied: applied})
+	return st
 }
 
 // govern does the leader's chores until ctx ends: whatever it decides is a
 // command that the state machine may refuse, so that a leader that was
 // deposed without knowing does no harm.
-func (c *Cluster) govern(ctx context.Context) {
+func (c *Cluster) govern(ctx context.Context, st *steering) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.steward(ctx)
+		c.steward(ctx, st)
 	}()
 	defer func() { <-done }()
 	// While there was no leader nobody could renew: those who live get the time
@@ -275,14 +282,17 @@ func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message)
 	return res
 }
 
-// steward does the slow chores: the cluster record, promotions, addresses,
+// steward does the slow chores: the state's time, the cluster record, promotions, addresses,
 // removed members, sweeping.
-func (c *Cluster) steward(ctx context.Context) {
+func (c *Cluster) steward(ctx context.Context, st *steering) {
 	tick := time.NewTicker(min(time.Second, c.t.Promote/2))
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
 	ripe := ripening{}
 	for {
+		if in, err := c.instant(); err == nil {
+			st.round(ctx, in)
+		}
 		c.found(ctx)
 		c.groom(ctx, ripe)
 		c.rotate(ctx)
@@ -349,10 +359,15 @@ const sweepLimit = 1000
 // sweep deletes what is past its time, in bounded pieces.
 func (c *Cluster) sweep(ctx context.Context) {
 	for range 100 {
-		res := c.command(ctx, spool.KindSweep, &pb.Sweep{
-			Limit:           sweepLimit,
-			OrphansBeforeMs: c.Now().Add(-c.t.Orphans).UnixMilli(),
-		})
+		h := &pb.Sweep{
+			Limit: sweepLimit,
+		}
+		if c.At(2) {
+			h.Ages, h.OrphansAgeMs = c.Ageing(), c.t.Orphans.Milliseconds()
+		} else {
+			h.OrphansBeforeMs = c.Now().Add(-c.t.Orphans).UnixMilli()
+		}
+		res := c.command(ctx, spool.KindSweep, h)
 		if res == nil || res.Count < sweepLimit || ctx.Err() != nil {
 			return
 		}

@@ -89,8 +89,13 @@ type Tuning struct {
 	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
 	// UpgradeAfter is 1 h: how long all must have been live before the leader raises the cluster version.
 	UpgradeAfter time.Duration
-	Snapshots    uint64 // 8192: entries that make a snapshot due
-	Trailing     uint64 // 4096: entries kept behind a snapshot
+	// How long a majority of the wall clocks must agree before the state's time
+	// jumps by more than a minute.
+	ClockFirst  time.Duration // 2 s: forward, in the first reign after a start
+	ClockAhead  time.Duration // 10 s: forward
+	ClockBehind time.Duration // 10 min: back
+	Snapshots   uint64        // 8192: entries that make a snapshot due
+	Trailing    uint64        // 4096: entries kept behind a snapshot
 }
 
 func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
@@ -126,6 +131,9 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Tick, 200*time.Millisecond)
 	or(&t.Promote, 500*time.Millisecond)
 	or(&t.UpgradeAfter, time.Hour)
+	or(&t.ClockFirst, 2*time.Second)
+	or(&t.ClockAhead, 10*time.Second)
+	or(&t.ClockBehind, 10*time.Minute)
 	or(&t.Snapshots, 8192)
 	or(&t.Trailing, 4096)
 	return t

@@ -70,9 +70,12 @@ func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *p
 	if _, err := rand.Read(t.secret[:]); err != nil {
 		return "", err
 	}
-	f, err := spool.Encode(spool.KindPutToken, &pb.PutToken{Admin: adm, Token: &pb.JoinToken{
-		Hash: t.hash(), ExpiresMs: c.Now().Add(ttl).UnixMilli(), Uses: uint32(uses),
-	}})
+	now := c.Now()
+	record := &pb.JoinToken{Hash: t.hash(), ExpiresMs: now.Add(ttl).UnixMilli(), Uses: uint32(uses)}
+	if c.At(2) {
+		record.MadeMs = now.UnixMilli()
+	}
+	f, err := spool.Encode(spool.KindPutToken, &pb.PutToken{Admin: adm, Token: record})
 	if err != nil {
 		return "", err
 	}

@@ -115,7 +115,7 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 			g.use(call, net, now)
 			return nil
 		}
-		if one == nil || one.ExpiresMs <= now {
+		if one == nil || one.ExpiresMs <= now || one.Passed == 0 && one.FirstMs > now {
 			return nil
 		}
 		decided, known = true, one

@@ -232,7 +232,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
 		Spool: n.outbound, Agent: &boxes{n.agent, n.refusals}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
-		Now:    n.cluster.Now,
+		Now: n.cluster.Now, Ageing: n.cluster.Ageing,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})
 	return nil
@@ -248,7 +248,10 @@ func (n *Node) changed(c spool.Changes) {
 	if c.Directory || c.Restored {
 		n.scram.stale.Store(true)
 	}
-	if c.Sessions || c.Directory || c.Restored {
+	if c.Clock && n.acme != nil {
+		n.acme.forget() // what is planned for a time that may be far away now
+	}
+	if c.Sessions || c.Directory || c.Restored || c.Clock {
 		n.stirUp()
 	}
 }

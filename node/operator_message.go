@@ -80,7 +80,11 @@ func readDossier(v spool.View, s *sieve, id spool.ID) (*dossier, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.expires = expiry(d.message, settings)
+	ts, err := v.TimeState()
+	if err != nil {
+		return nil, err
+	}
+	d.expires = expiry(mended(d.message, ts), settings)
 	d.adopted = s.owners.Adoption(d.message.Home, id)
 	if err := d.readRecipients(v); err != nil {
 		return nil, err

@@ -38,6 +38,7 @@ type outbound struct {
 	epoch     atomic.Uint64     // this node's session as of the applied state
 	rerouting sync.Mutex        // orders those who read the routes
 	routes    atomic.Pointer[routeTable]
+	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
 	owners    atomic.Pointer[spool.Owners]
 	leaving   atomic.Bool // this node is drained: others will have its entries
@@ -67,16 +68,37 @@ func (o *outbound) Scan(ctx context.Context, add func(queue.Waiting)) error {
 		if err != nil || !ok || o.leaving.Load() {
 			return err
 		}
+		after, err := o.afterJumps(v)
+		if err != nil {
+			return err
+		}
+		var unread error
 		err = v.Owned(session.Epoch, func(id spool.ID, n uint32, r *pb.Recipient) {
-			if ctx.Err() == nil {
-				add(waiting(id, n, r))
+			if ctx.Err() != nil || unread != nil {
+				return
 			}
+			w := waiting(id, n, r)
+			w.Next, unread = after.due(id, r)
+			add(w)
 		})
-		if err == nil {
+		if err = errors.Join(err, unread); err == nil {
 			err = ctx.Err()
 		}
 		return err
 	})
+}
+
+// afterJumps reads what due times go by beside themselves.
+func (o *outbound) afterJumps(v spool.View) (*jumped, error) {
+	ts, err := v.TimeState()
+	if err != nil {
+		return nil, err
+	}
+	settings, err := v.Settings()
+	return &jumped{ts: ts, policy: o.retryPolicy(settings), message: func(id spool.ID) (*pb.Message, error) {
+		m, _, err := v.Message(id)
+		return m, err
+	}}, err
 }
 
 // Load implements queue.Spool.
@@ -110,6 +132,7 @@ func (o *outbound) Load(_ context.Context, id queue.ID, recipients []uint32) (*q
 const defaultExpire = 5 * 24 * time.Hour
 
 func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
+	m = mended(m, o.timing.Load())
 	created := time.UnixMilli(m.CreatedMs)
 	job := &queue.Job{
 		ID: id, Created: created, Expires: expiryOf(m, s, o.retry.Lifetime), Sender: m.Sender, Size: int64(m.Size),
@@ -439,7 +462,11 @@ func (o *outbound) refresh(m *queue.Manager) error {
 	var epoch uint64
 	var owners spool.Owners
 	var leaving bool
+	var timing *pb.TimeState
 	err := o.replica.View(func(v spool.View) (err error) {
+		if timing, err = v.TimeState(); err != nil {
+			return err
+		}
 		if leaving, err = leaves(v, o.node); err != nil {
 			return err
 		}
@@ -463,10 +490,11 @@ func (o *outbound) refresh(m *queue.Manager) error {
 		return err
 	}
 	before := o.owners.Swap(&owners)
+	jumped := o.timing.Swap(timing).GetJumpedIndex() != timing.JumpedIndex
 	left := o.leaving.Swap(leaving) != leaving
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
-	if rerouted := o.rerouted.Swap(false); moved || rerouted {
+	if rerouted := o.rerouted.Swap(false); moved || rerouted || jumped {
 		m.Reset()
 	}
 	return nil

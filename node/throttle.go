@@ -117,12 +117,18 @@ func (t *throttle) count(n netip.Prefix) (int, error) {
 	mine := t.told[n].add(t.untold[n])
 	t.mu.Unlock()
 	var f *pb.Failures
-	err := t.replica.View(func(v spool.View) (err error) { f, _, err = v.Failures(n.String()); return err })
+	var ts *pb.TimeState
+	err := t.replica.View(func(v spool.View) (err error) {
+		if f, _, err = v.Failures(n.String()); err == nil && f.Count > 0 {
+			ts, err = v.TimeState()
+		}
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
 	shared := 0
-	if f.LastMs > t.replica.Now().UnixMilli()-spool.FailureMs {
+	if spool.Since(t.replica.Now().UnixMilli(), ts, f.GetLastMs()) < spool.FailureMs {
 		shared = int(f.Count)
 	}
 	return mine.over(shared), nil

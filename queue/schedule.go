@@ -38,6 +38,15 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 	return p
 }
 
+// Longest is the longest wait after so many attempts; 0 before the first.
+func (p RetryPolicy) Longest(attempts int) time.Duration {
+	if attempts < 1 {
+		return 0
+	}
+	wait, _ := p.Schedule()(attempts, 0, 1)
+	return wait
+}
+
 // or sets *v to def where it is zero, or negative where that makes no sense.
 func or[T int | int64 | time.Duration](v *T, def T) {
 	if *v == 0 {

@@ -2,7 +2,6 @@ package clustertest_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
@@ -25,7 +24,7 @@ func deletedBody(t *testing.T, g *clustertest.Group) {
 	}
 	g.WaitEqual()
 	// Nobody claims the body.
-	res := clustertest.Propose(t.Context(), t, g.Leader(), spool.KindSweep, &pb.Sweep{Limit: 10, OrphansBeforeMs: time.Now().Add(time.Hour).UnixMilli()})
+	res := clustertest.Propose(t.Context(), t, g.Leader(), spool.KindSweep, &pb.Sweep{Limit: 10, Ages: true, OrphansAgeMs: 1})
 	require.EqualValues(t, 1, res.Count)
 	g.WaitEqual()
 }

@@ -264,7 +264,7 @@ func (t *tx) useToken(h *pb.UseToken) *pb.Result {
 	if !t.read(k, &one) {
 		return t.refuse(pb.Code_MISSING, "the join token is unknown or used up: make one with 'relayctl node token'")
 	}
-	if one.ExpiresMs <= t.clock {
+	if one.ExpiresMs <= t.clock || t.at(2) && one.MadeMs > t.clock+maxTick {
 		t.del(k)
 		return t.refuse(pb.Code_STALE, "the join token has expired: make one with 'relayctl node token'")
 	}
@@ -346,7 +346,7 @@ func (t *tx) manageOne(h *pb.Manage, id ID, n uint32, r *pb.Recipient, size uint
 	t.count(destinationCounter(domain, was), -1)
 	t.count(destinationCounter(domain, r.State), 1)
 	e.NextMs = r.NextMs
-	t.write(keyRecipient(id, n), r)
+	t.putRecipient(id, n, r)
 	t.history(id, e)
 	t.changed(id, n, r, size, t.owner(r.Home, bucketOf(id)))
 	return true
@@ -367,30 +367,52 @@ const (
 func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	limit := int(min(max(h.GetLimit(), 1), 10000))
 	res := t.ok()
-	t.sweepHistory(limit, res)
+	ages := t.ages(h)
+	t.sweepHistory(limit, ages, res)
 	t.scan([]byte{kOrphan}, limit, func(k, v []byte) {
 		var orphan pb.Orphan
-		if t.unmarshal(k, v, &orphan) && orphan.CreatedMs < h.OrphansBeforeMs {
+		if t.unmarshal(k, v, &orphan) && t.forsaken(h, &orphan, ages) {
 			id, _ := toID(k[1:])
 			t.dropOrphan(id, &orphan)
 			res.Count++
 		}
 	})
+	for _, step := range [...]struct {
+		aged bool // it goes by age alone
+		do   func(limit int, res *pb.Result)
+	}{
+		{true, t.sweepRequests},
+		{false, func(limit int, res *pb.Result) { t.sweepAudit(limit, ages, res) }},
+		{true, t.sweepFailures}, {true, t.sweepRetention},
+		{false, t.sweepBoxes}, {false, t.sweepBurials},
+		{true, t.sweepTwins}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
+	} {
+		if ages || !step.aged {
+			step.do(limit, res)
+		}
+	}
+	return res
+}
+
+// forsaken reports whether nobody will claim a body any more.
+func (t *tx) forsaken(h *pb.Sweep, orphan *pb.Orphan, ages bool) bool {
+	if !t.at(2) {
+		return orphan.CreatedMs < h.OrphansBeforeMs
+	}
+	return ages && h.OrphansAgeMs > 0 && t.since(orphan.CreatedMs) > h.OrphansAgeMs
+}
+
+func (t *tx) sweepRequests(limit int, res *pb.Result) {
 	t.scan([]byte{kRequest}, limit, func(k, v []byte) {
 		var seen pb.Seen
-		if t.unmarshal(k, v, &seen) && seen.AtMs < t.clock-seenMs {
+		if t.unmarshal(k, v, &seen) && t.since(seen.AtMs) > seenMs {
 			t.del(k)
 			res.Count++
 		}
 	})
-	t.sweepAudit(limit, res)
-	t.sweepFailures(limit, res)
-	t.sweepRetention(limit, res)
-	t.sweepBoxes(limit, res)
-	t.sweepBurials(limit, res)
-	t.sweepTwins(limit, res)
-	t.sweepGrey(limit, res)
-	t.sweepCerts(limit, res)
+}
+
+func (t *tx) sweepJoinTokens(limit int, res *pb.Result) {
 	t.scan([]byte{kJoinToken}, limit, func(k, v []byte) {
 		var token pb.JoinToken
 		if t.unmarshal(k, v, &token) && token.ExpiresMs < t.clock {
@@ -398,10 +420,9 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 			res.Count++
 		}
 	})
-	return res
 }
 
-func (t *tx) sweepHistory(limit int, res *pb.Result) {
+func (t *tx) sweepHistory(limit int, ages bool, res *pb.Result) {
 	keep := t.settings.HistoryMs
 	if keep == 0 {
 		keep = DefaultHistoryMs
@@ -413,7 +434,7 @@ func (t *tx) sweepHistory(limit int, res *pb.Result) {
 	}
 	t.scan([]byte{kExpiry}, limit, func(k, v []byte) {
 		done := int64(binary.BigEndian.Uint64(k[1:]))
-		old := done < t.clock-keep
+		old := ages && done < t.clock-keep
 		over := t.counters[CountHistoryBytes] > bound && done < t.clock-minHistoryMs
 		if !old && !over {
 			return
@@ -431,7 +452,7 @@ func (t *tx) sweepHistory(limit int, res *pb.Result) {
 
 // sweepAudit forgets the oldest lines of the audit log: what is past its time,
 // or more than its bound in octets.
-func (t *tx) sweepAudit(limit int, res *pb.Result) {
+func (t *tx) sweepAudit(limit int, ages bool, res *pb.Result) {
 	keep, bound := t.settings.AuditMs, int64(min(t.settings.AuditBytes, 1<<62))
 	if keep <= 0 {
 		keep = DefaultAuditMs
@@ -443,7 +464,7 @@ func (t *tx) sweepAudit(limit int, res *pb.Result) {
 	size := t.counters[CountAuditBytes]
 	t.fail(t.b.Scan([]byte{kAudit}, after([]byte{kAudit}), func(k, v []byte) bool {
 		var line pb.Audit
-		if !t.unmarshal(k, v, &line) || line.AtMs >= t.clock-keep && size <= bound || len(old) == limit {
+		if !t.unmarshal(k, v, &line) || !(ages && t.age(line.AtMs, line.Index) > keep) && size <= bound || len(old) == limit {
 			return false // lines stand in the order of time
 		}
 		old = append(old, slices.Clone(k))

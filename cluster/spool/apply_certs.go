@@ -48,7 +48,7 @@ func (t *tx) sweepCerts(limit int, res *pb.Result) {
 	var old [][]byte
 	t.fail(t.b.Scan([]byte{kCert}, after([]byte{kCert}), func(k, v []byte) bool {
 		var c pb.Cert
-		if t.unmarshal(k, v, &c) && c.Token && c.ChangedMs < t.clock-CertTokenMs {
+		if t.unmarshal(k, v, &c) && c.Token && t.since(c.ChangedMs) > CertTokenMs {
 			old = append(old, append([]byte(nil), k...))
 		}
 		return t.err == nil && len(old) < limit

@@ -44,7 +44,7 @@ func (t *tx) tried(one *pb.Tried) {
 	k := key(kFailures, one.Network)
 	var f pb.Failures
 	known := t.read(k, &f)
-	if one.Clear || f.LastMs < t.clock-FailureMs {
+	if one.Clear || t.since(f.LastMs) > FailureMs {
 		f.Count = 0
 	}
 	f.Count += min(one.Count, 1<<20)
@@ -66,7 +66,7 @@ func (t *tx) sweepFailures(limit int, res *pb.Result) {
 	var old [][]byte
 	t.fail(t.b.Scan([]byte{kFailures}, after([]byte{kFailures}), func(k, v []byte) bool {
 		var f pb.Failures
-		if t.unmarshal(k, v, &f) && f.LastMs < t.clock-FailureMs {
+		if t.unmarshal(k, v, &f) && t.since(f.LastMs) > FailureMs {
 			old = append(old, slices.Clone(k))
 		}
 		return t.err == nil && len(old) < limit

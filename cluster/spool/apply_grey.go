@@ -71,7 +71,7 @@ func (t *tx) attempt(a *pb.Attempt) (pb.Code, int64) {
 	delay := min(max(a.DelayMs, 0), maxGreyDelay)
 	one := t.grey(tripletKey)
 	switch {
-	case one == nil:
+	case one == nil, one.Passed == 0 && one.FirstMs > t.clock: // the clock was set back: as if it were new
 		one = &pb.Grey{FirstMs: t.clock, LastMs: t.clock}
 		t.keepGrey(tripletKey, nil, one, t.clock+max(orDefault(t.settings.GreylistWindowMs, DefaultGreyWindowMs), delay+greyGraceMs))
 		return pb.Code_TOO_SOON, delay
@@ -110,7 +110,7 @@ func (t *tx) greyUntil() int64 {
 
 // useGrey prolongs the life of what passed, once a day.
 func (t *tx) useGrey(k []byte, old *pb.Grey) {
-	if t.clock-old.LastMs < GreyRefreshMs {
+	if t.since(old.LastMs) < GreyRefreshMs && (!t.at(2) || old.ExpiresMs <= t.greyUntil()) {
 		return
 	}
 	one := &pb.Grey{FirstMs: old.FirstMs, LastMs: t.clock, Passed: old.Passed}

@@ -86,6 +86,9 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 	}
 	t.rememberTwin(h.Twin, id)
 	m.Recipients, m.Drops, m.Chunks = uint32(len(h.Recipients)), 0, 0
+	if t.at(2) {
+		m.Index = t.index
+	}
 	size := 17 + uint64(t.write(keyID(kMessage, id), m))
 	size += t.event(id, &pb.Event{AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail})
 	for _, to := range h.Recipients {
@@ -99,15 +102,21 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 }
 
 func (t *tx) sweepTwins(limit int, res *pb.Result) {
-	end := keyTwin(t.clock/TwinMs-1, nil)
+	now := t.clock / TwinMs
 	var old [][]byte
-	if t.err != nil {
-		return
+	collect := func(from, end []byte) {
+		if t.err != nil || len(old) >= limit {
+			return
+		}
+		t.fail(t.b.Scan(from, end, func(k, _ []byte) bool {
+			old = append(old, append([]byte(nil), k...))
+			return len(old) < limit
+		}))
 	}
-	t.fail(t.b.Scan([]byte{kTwin}, end, func(k, _ []byte) bool {
-		old = append(old, append([]byte(nil), k...))
-		return len(old) < limit
-	}))
+	collect([]byte{kTwin}, keyTwin(now-1, nil))
+	if t.at(2) { // those of a clock that was set back since
+		collect(keyTwin(now+2, nil), after([]byte{kTwin}))
+	}
 	for _, k := range old {
 		t.del(k)
 		res.Count++

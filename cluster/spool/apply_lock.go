@@ -160,9 +160,9 @@ func (t *tx) tooSoon(h *pb.TakeLock, box *pb.Mailbox, delay int64) *pb.Result {
 	if delay <= 0 || h.Wake || box.Box == 0 {
 		return nil
 	}
-	if until := box.LastLoginMs + delay; box.LastLoginMs != 0 && t.clock < until {
+	if left := delay - t.since(box.LastLoginMs); box.LastLoginMs != 0 && left > 0 {
 		res := t.refuse(pb.Code_TOO_SOON, "the account's login delay is not over")
-		res.UntilMs = until
+		res.UntilMs = t.clock + left
 		return res
 	}
 	box.LastLoginMs = t.clock

@@ -54,6 +54,9 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	}
 	t.rememberTwin(h.Twin, id)
 	m.Home = h.Epoch
+	if t.at(2) {
+		m.Index = t.index
+	}
 	m.Recipients, m.Drops = uint32(len(h.Recipients)), uint32(len(h.Drops))
 	refs := &pb.Refs{
 		Open: m.Recipients, Drops: m.Drops, Bucket: bucketOf(id), Home: m.Home,
@@ -114,7 +117,11 @@ func (t *tx) drop(id ID, m *pb.Message, d *pb.Drop, box *pb.Mailbox) {
 	box.NextUid++
 	box.Messages++
 	box.Bytes += size
-	t.write(keyEntry(box.Box, uid), &pb.Entry{Id: id[:], Size: size, ReceivedMs: t.clock, Header: d.Header, Recipient: d.Recipient})
+	entry := &pb.Entry{Id: id[:], Size: size, ReceivedMs: t.clock, Header: d.Header, Recipient: d.Recipient}
+	if t.at(2) {
+		entry.Index = t.index
+	}
+	t.write(keyEntry(box.Box, uid), entry)
 	t.write(key(kBox, d.Mailbox), box)
 	t.count(CountMailboxMessages, 1)
 	t.count(CountMailboxBytes, int64(size))
@@ -160,7 +167,7 @@ func (t *tx) enqueue(id ID, m *pb.Message, rcpts []*pb.Recipient) {
 		if r.NextMs == 0 {
 			r.NextMs = t.clock
 		}
-		t.write(keyRecipient(id, uint32(n)), r)
+		t.putRecipient(id, uint32(n), r)
 		t.entered(id, uint32(n), r, m.Size, owner)
 	}
 	t.count(CountQueueMessages, 1)
@@ -296,7 +303,7 @@ func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
 		AtMs: v.AtMs, What: eventOf(v.State), Node: h.Node, Recipient: r.Address, Attempt: v.Attempt,
 		Host: v.Host, Tls: v.Tls, Reply: v.Reply, NextMs: v.NextMs,
 	}
-	if s := t.shards[shardKey{r.Home, bucket}]; s != nil && r.Route != MailboxRoute && s.AdoptedMs >= r.NextMs && r.LastMs < s.AdoptedMs {
+	if s := t.shards[shardKey{r.Home, bucket}]; r.Route != MailboxRoute && t.inDoubt(s, &r) {
 		// The former owner died when this entry was due: it may have sent the
 		// final dot and not lived to tell (RFC 5321 §6.1).
 		e.MaybeDuplicate = true
@@ -316,6 +323,26 @@ func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
 	}
 	t.deferred(id, &r, v, e)
 	return pb.Code_OK
+}
+
+// putRecipient writes a queue entry.
+func (t *tx) putRecipient(id ID, n uint32, r *pb.Recipient) {
+	if t.at(2) {
+		r.Changed = t.index
+	}
+	t.write(keyRecipient(id, n), r)
+}
+
+// inDoubt reports whether an entry was due, and not settled since, when its shard
+// was adopted.
+func (t *tx) inDoubt(s *pb.Shard, r *pb.Recipient) bool {
+	switch {
+	case s == nil || s.AdoptedMs < r.NextMs:
+		return false
+	case s.Adopted == 0: // of version 1
+		return r.LastMs < s.AdoptedMs
+	}
+	return r.Changed < s.Adopted
 }
 
 func eventOf(st pb.State) string {
@@ -348,7 +375,7 @@ func (t *tx) deferred(id ID, r *pb.Recipient, v *pb.Verdict, e *pb.Event) {
 	r.DelayTold = r.DelayTold || v.DelayTold
 	t.count(destinationCounter(domain, r.State), 1)
 	t.count(CountDeferred, 1)
-	t.write(keyRecipient(id, v.Recipient), r)
+	t.putRecipient(id, v.Recipient, r)
 	t.history(id, e)
 	t.changed(id, v.Recipient, r, 0, t.owner(r.Home, bucketOf(id)))
 }

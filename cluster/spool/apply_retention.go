@@ -61,7 +61,7 @@ func (t *tx) sweepMailbox(address string, limit int) int {
 	if t.get(keyBox(kBurial, box.Box)) != nil {
 		return 0
 	}
-	old := t.older(box.Box, t.clock-account.RetentionMs, limit)
+	old := t.older(box.Box, account.RetentionMs, limit)
 	for _, uid := range old {
 		t.takeOut(&box, uid, &pb.Event{What: "removed", Detail: "mailbox " + address + ", past its retention"})
 	}
@@ -71,8 +71,8 @@ func (t *tx) sweepMailbox(address string, limit int) int {
 	return len(old)
 }
 
-// older lists entries received before a time. Uids ascend with that time.
-func (t *tx) older(box uint64, before int64, limit int) []uint64 {
+// older lists entries that are older than so much. Uids ascend with the time.
+func (t *tx) older(box uint64, keep int64, limit int) []uint64 {
 	var uids []uint64
 	prefix := keyBox(kEntry, box)
 	t.fail(t.b.Scan(prefix, after(prefix), func(k, v []byte) bool {
@@ -81,7 +81,7 @@ func (t *tx) older(box uint64, before int64, limit int) []uint64 {
 			t.fail(err)
 			return false
 		}
-		if e.ReceivedMs >= before || len(uids) == limit {
+		if t.age(e.ReceivedMs, e.Index) <= keep || len(uids) == limit {
 			return false
 		}
 		uids = append(uids, uidOf(k))

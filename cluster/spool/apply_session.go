@@ -199,6 +199,9 @@ func (t *tx) setShard(k shardKey, owner uint64, from string) {
 		t.shards[k] = s
 	}
 	s.Owner, s.AdoptedMs = owner, t.clock
+	if t.at(2) {
+		s.Adopted = t.index
+	}
 	if from != "" {
 		s.AdoptedFrom = from
 	}

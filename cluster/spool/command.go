@@ -52,6 +52,7 @@ const (
 	KindUseToken    Kind = 52
 	KindDropMember  Kind = 53
 	KindRaise       Kind = 54
+	KindClock       Kind = 55
 	KindGeneration  Kind = 56
 	KindCertify     Kind = 57
 	KindPutCa       Kind = 58
@@ -96,6 +97,7 @@ var headers = map[Kind]func() proto.Message{
 	KindUseToken:    func() proto.Message { return new(pb.UseToken) },
 	KindDropMember:  func() proto.Message { return new(pb.DropMember) },
 	KindRaise:       func() proto.Message { return new(pb.Raise) },
+	KindClock:       func() proto.Message { return new(pb.Clock) },
 	KindGeneration:  func() proto.Message { return new(pb.Generation) },
 	KindCertify:     func() proto.Message { return new(pb.Certify) },
 	KindPutCa:       func() proto.Message { return new(pb.PutCa) },

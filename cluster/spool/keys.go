@@ -37,7 +37,7 @@ const (
 	kFailures  = 'y' // y<network> → Failures; y\0<node>: that node's last Tally
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
-	kMeta      = 'z' // z<name>: cluster, settings, clock
+	kMeta      = 'z' // z<name>: cluster, settings, clock, time (TimeState)
 	kBurial    = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey

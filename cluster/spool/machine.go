@@ -64,6 +64,7 @@ type Changes struct {
 	Voided    []uint64 // tokens of locks that ended with a node's session
 	Taken     []Taken  // locks that sessions took
 	Boxes     []string // mailboxes that got mail
+	Clock     bool     // the clock of the state was set: it has jumped
 	ClockMs   int64    // the clock of the state; always set
 	Members   bool     // certificates of members, or the CA
 	Version   uint32   // the cluster version, where it was set; 0: it was not

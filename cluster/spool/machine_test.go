@@ -331,7 +331,7 @@ func randomLog(t *rapid.T) []entry {
 	users := []string{"alice@here.example", "bob@here.example"}
 	nodes := []string{"n1", "n2", "n3"}
 	var log []entry
-	now := time.UnixMilli(1_700_000_000_000)
+	now := time.UnixMilli(1_900_000_000_000)
 	add := func(kind spool.Kind, h proto.Message, body ...[]byte) {
 		f, err := spool.Encode(kind, h, body...)
 		require.NoError(t, err)
@@ -347,8 +347,13 @@ func randomLog(t *rapid.T) []entry {
 	id := func() []byte { x := newID(byte(rapid.IntRange(0, 7).Draw(t, "id"))); return x[:] }
 	user := func() string { return rapid.SampledFrom(users).Draw(t, "user") }
 	node := func() string { return rapid.SampledFrom(nodes).Draw(t, "node") }
+	add(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	two := rapid.Bool().Draw(t, "version 2")
+	if two {
+		add(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	}
 	for range rapid.IntRange(1, 60).Draw(t, "commands") {
-		switch rapid.IntRange(0, 16).Draw(t, "kind") {
+		switch rapid.IntRange(0, 18).Draw(t, "kind") {
 		case 0, 1, 2:
 			x, _ := toID(id())
 			h := acceptOf(x, epoch(), nil)
@@ -422,6 +427,18 @@ func randomLog(t *rapid.T) []entry {
 		case 15:
 			add(spool.KindDropAccount, &pb.DropAccount{Address: user()})
 			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared"), RetentionMs: int64(rapid.IntRange(0, 2000).Draw(t, "retention"))}})
+		case 17: // the clock jumps, most often
+			to := now.Add(time.Duration(rapid.SampledFrom([]int64{-86_400_000, -30_000, 50_000, 7_200_000, 864_000_000}).Draw(t, "jump")) * time.Millisecond)
+			if two {
+				add(spool.KindClock, &pb.Clock{FromMs: now.UnixMilli(), ToMs: to.UnixMilli(), FromIndex: epoch()})
+				now = to
+			}
+		case 18:
+			h := &pb.Sweep{Limit: uint32(rapid.IntRange(1, 3).Draw(t, "limit"))}
+			if two {
+				h.Ages, h.OrphansAgeMs = rapid.Bool().Draw(t, "ages"), 1000
+			}
+			add(spool.KindSweep, h)
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})
 		}

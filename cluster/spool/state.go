@@ -25,6 +25,7 @@ type shardKey struct {
 // state is what Apply keeps in memory; every part of it is in the store too.
 type state struct {
 	clock    int64
+	timing   *pb.TimeState // the clock's jumps
 	cluster  *pb.Cluster
 	settings *pb.Settings
 	sessions map[string]*pb.Session // by node
@@ -42,6 +43,7 @@ func (s *state) load(r Reader) error {
 	*s = state{
 		cluster:  &pb.Cluster{},
 		settings: &pb.Settings{},
+		timing:   &pb.TimeState{},
 		sessions: map[string]*pb.Session{},
 		epochs:   map[uint64]*pb.Session{},
 		shards:   map[shardKey]*pb.Shard{},
@@ -63,6 +65,9 @@ func (s *state) load(r Reader) error {
 	if s.clock, err = v.Clock(); err != nil {
 		return fmt.Errorf("spool: load clock: %w", err)
 	}
+	if _, _, err := load(r, key(kMeta, "time"), s.timing); err != nil {
+		return fmt.Errorf("spool: load the clock's jumps: %w", err)
+	}
 	sessions, err := v.Sessions()
 	if err != nil {
 		return fmt.Errorf("spool: load sessions: %w", err)
@@ -80,7 +85,7 @@ func (s *state) load(r Reader) error {
 	if err := s.loadLocks(r); err != nil {
 		return fmt.Errorf("spool: load locks: %w", err)
 	}
-	if err := s.twins.load(r); err != nil {
+	if err := s.twins.load(r, s.clock/TwinMs); err != nil {
 		return fmt.Errorf("spool: load digests of messages: %w", err)
 	}
 	s.counters, err = v.Counters("")
@@ -117,13 +122,6 @@ func (s *state) flush(b Batch) error {
 	}
 	clear(s.dirty)
 	return nil
-}
-
-// tick moves the state's time; it never runs backwards.
-func (s *state) tick(at int64) {
-	if at > s.clock {
-		s.clock, s.ticked = at, true
-	}
 }
 
 func (s *state) count(name string, by int64) {

@@ -61,9 +61,12 @@ func twinHashes(digest []byte) (h [3]uint32) {
 	return h
 }
 
-// load reads what the store has.
-func (f *twins) load(r Reader) error {
-	return r.Scan([]byte{kTwin}, after([]byte{kTwin}), func(k, _ []byte) bool {
+// load reads what the store has of a generation and the one before it: others
+// are not looked for, and those of a clock that was set back since would stand
+// in the way.
+func (f *twins) load(r Reader, now int64) error {
+	*f = twins{}
+	return r.Scan(keyTwin(max(now-1, 0), nil), keyTwin(now+1, nil), func(k, _ []byte) bool {
 		if len(k) > 9 {
 			f.add(int64(binary.BigEndian.Uint64(k[1:])), k[9:])
 		}

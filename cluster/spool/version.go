@@ -31,6 +31,10 @@ import (
 //   - A Register must know the nonce of the one before, and names the session whose
 //     place it takes; Register and Renew say how far the node's log goes.
 //   - DropMember leaves a Tomb with the certificates that count no more.
+//   - A stamp more than 60 s ahead does not move the clock, a Clock makes it jump (TimeState). Sweep deletes by
+//     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
+//     clock was set back. Recipients, shards, entries and messages carry the index they were written at, and
+//     maybe_duplicate goes by it.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -39,6 +43,7 @@ const (
 // since says from which version on a kind of command may be used; kinds that
 // are not here are of version 1. A Raise is of version 1: it leads to version 2.
 var since = map[Kind]uint32{
+	KindClock:      2,
 	KindGeneration: 2,
 	KindCertify:    2,
 	KindPutCa:      2,
@@ -55,9 +60,9 @@ var (
 		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
 	}
 	sinceField = map[string]uint32{
-		"Recipient.changed": 2,
-		"Route.no_ehlo":     2,
-		"Session.wall_ms":   2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
+		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2,
+		"Route.no_ehlo":   2,
+		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,
 		"Member.term": 2, "Member.last": 2, "Member.registered": 2, "Member.log": 2, "Member.key": 2, "Member.old_key": 2,

@@ -67,6 +67,12 @@ func (v View) Clock() (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
+// TimeState returns what is known of the clock's jumps; see Since and Excess.
+func (v View) TimeState() (*pb.TimeState, error) {
+	ts, _, err := load(v.R, key(kMeta, "time"), new(pb.TimeState))
+	return ts, err
+}
+
 // Session returns the live session of a node; false where it has none.
 func (v View) Session(node string) (*pb.Session, bool, error) {
 	return load(v.R, key(kSession, node), new(pb.Session))

@@ -438,6 +438,7 @@ type Message struct {
 	Priority        int32                  `protobuf:"zigzag32,20,opt,name=priority,proto3" json:"priority,omitempty"`
 	BounceOf        []byte                 `protobuf:"bytes,21,opt,name=bounce_of,json=bounceOf,proto3" json:"bounce_of,omitempty"`                      // the id of the message this one reports on
 	ExpiresMs       int64                  `protobuf:"varint,22,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`                  // when the queue gives up; 0: by the retry policy
+	Index           uint64                 `protobuf:"varint,23,opt,name=index,proto3" json:"index,omitempty"`                                           // raft index of its Accept; set by Apply from version 2 on
 	DeliverByTrace  bool                   `protobuf:"varint,40,opt,name=deliver_by_trace,json=deliverByTrace,proto3" json:"deliver_by_trace,omitempty"` // report each relaying
 	Ours            bool                   `protobuf:"varint,41,opt,name=ours,proto3" json:"ours,omitempty"`                                             // handed in by somebody we know: signed when it leaves
 	DigestTop       uint64                 `protobuf:"varint,70,opt,name=digest_top,json=digestTop,proto3" json:"digest_top,omitempty"`                  // so many octets at the beginning of the body go into digest last
@@ -625,6 +626,13 @@ func (x *Message) GetBounceOf() []byte {
 func (x *Message) GetExpiresMs() int64 {
 	if x != nil {
 		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Message) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -901,6 +909,7 @@ type Entry struct {
 	ReceivedMs    int64                  `protobuf:"varint,3,opt,name=received_ms,json=receivedMs,proto3" json:"received_ms,omitempty"`
 	Header        []byte                 `protobuf:"bytes,4,opt,name=header,proto3" json:"header,omitempty"`
 	Recipient     string                 `protobuf:"bytes,5,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	Index         uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"` // raft index of the command that put it there; from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -968,6 +977,13 @@ func (x *Entry) GetRecipient() string {
 		return x.Recipient
 	}
 	return ""
+}
+
+func (x *Entry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 // Mailbox is what all messages of an account have in common.
@@ -6908,7 +6924,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x03tls\x18\x04 \x01(\tR\x03tls\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\xe4\x05\n" +
+	"\asession\x18\a \x01(\tR\asession\"\xfa\x05\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1d\n" +
 	"\n" +
@@ -6939,7 +6955,8 @@ const file_spool_proto_rawDesc = "" +
 	"\bpriority\x18\x14 \x01(\x11R\bpriority\x12\x1b\n" +
 	"\tbounce_of\x18\x15 \x01(\fR\bbounceOf\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\x12(\n" +
+	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\x12\x14\n" +
+	"\x05index\x18\x17 \x01(\x04R\x05index\x12(\n" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +
@@ -6971,14 +6988,15 @@ const file_spool_proto_rawDesc = "" +
 	"\x06header\x18\x03 \x01(\fR\x06header\x12\x1f\n" +
 	"\vquota_bytes\x18( \x01(\x04R\n" +
 	"quotaBytes\x12%\n" +
-	"\x0equota_messages\x18) \x01(\x04R\rquotaMessages\"\x82\x01\n" +
+	"\x0equota_messages\x18) \x01(\x04R\rquotaMessages\"\x98\x01\n" +
 	"\x05Entry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1f\n" +
 	"\vreceived_ms\x18\x03 \x01(\x03R\n" +
 	"receivedMs\x12\x16\n" +
 	"\x06header\x18\x04 \x01(\fR\x06header\x12\x1c\n" +
-	"\trecipient\x18\x05 \x01(\tR\trecipient\"\xc3\x01\n" +
+	"\trecipient\x18\x05 \x01(\tR\trecipient\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\"\xc3\x01\n" +
 	"\aMailbox\x12\x10\n" +
 	"\x03box\x18\x01 \x01(\x04R\x03box\x12\x19\n" +
 	"\bnext_uid\x18\x02 \x01(\x04R\anextUid\x12\x1a\n" +

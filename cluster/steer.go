@@ -1,0 +1,192 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// steering is the leader's part in keeping the state's time right. The time runs
+// on the leader's boot clock, and is only steered by the wall clocks of the
+// members: towards the median of a majority that agree, slowly where it is up to
+// a minute away, by a logged jump where it is more and stays so. Where no majority
+// agrees it runs freely. The leader's own wall clock is one vote among the others.
+type steering struct {
+	reign uint64 // index of the barrier
+	first bool   // the first reign since this process began: after a cold start the time is late for long enough
+	t     Tuning
+	now   func() int64 // the stamper's
+	boot  func() time.Duration
+	slew  func(ppm int64)
+	base  func(to int64)
+	clock func() int64 // Cluster.Now
+	// jump proposes a Clock. It returns the index at which it was applied, or 0.
+	jump func(context.Context, *pb.Clock) uint64
+
+	second bool          // the cluster version is 2 at least, as of the last round
+	jumped uint64        // index of the last jump that the stamper goes on from
+	away   time.Duration // since when the time is far from what a majority agrees on, on boot's clock; 0: it is not
+	behind bool          // and that majority is behind it
+}
+
+// instant is what one round goes by.
+type instant struct {
+	state    int64 // the clock of the state as applied here, in milliseconds
+	sessions []*pb.Session
+	ts       *pb.TimeState
+	voters   []string
+	second   bool  // the cluster version is 2 at least
+	wall     int64 // of this machine
+}
+
+// resume makes sure that stamps move the clock: each that is more than a minute
+// ahead of it does nothing. So it is after a suspend, or minutes without a quorum,
+// when the boot clock has run on. False: look again.
+func (s *steering) resume(ctx context.Context, in instant) bool {
+	switch jumped := in.ts.GetJumpedIndex(); {
+	case jumped != s.jumped || in.second != s.second:
+		s.goOn(jumped)
+		s.second = in.second
+	case in.second && in.state != 0 && s.now()-in.state > freeRun:
+		s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now()})
+		return false
+	}
+	return true
+}
+
+// freeRun is how far the stamper may be ahead of the clock.
+const freeRun = 30_000
+
+// goOn makes the stamper go on from a jump, whoever has made it.
+func (s *steering) goOn(jumped uint64) {
+	s.base(s.clock())
+	s.jumped, s.away = jumped, 0
+}
+
+func (s *steering) leap(ctx context.Context, h *pb.Clock) {
+	if index := s.jump(ctx, h); index != 0 {
+		s.goOn(index)
+	}
+}
+
+// round steers once.
+func (s *steering) round(ctx context.Context, in instant) {
+	if !s.resume(ctx, in) {
+		return
+	}
+	if !in.second {
+		s.follow(time.Duration(in.wall-s.now()) * time.Millisecond)
+		return
+	}
+	median, ok := agreed(offsets(in.sessions, in.voters, max(s.reign, in.ts.GetJumpedIndex())), len(in.voters))
+	switch {
+	case !ok:
+		s.slew(0)
+		s.away = 0
+	case median.Abs() <= tooFar:
+		s.follow(median)
+		s.away = 0
+	default:
+		s.slew(0)
+		s.consider(ctx, in, median)
+	}
+}
+
+// follow slews towards a clock that is so far ahead.
+func (s *steering) follow(ahead time.Duration) {
+	switch ppm := min(maxSlew, 20_000+2*ahead.Abs().Milliseconds()); {
+	case ahead.Abs() <= 250*time.Millisecond:
+		s.slew(0)
+	case ahead > 0:
+		s.slew(ppm)
+	default:
+		s.slew(-ppm)
+	}
+}
+
+// consider jumps to what a majority has agreed on for long enough. One that is behind
+// is followed late: ages count for what is ahead, so that to go on there is safe.
+func (s *steering) consider(ctx context.Context, in instant, median time.Duration) {
+	now, behind := s.boot(), median < 0
+	if s.away == 0 || behind != s.behind {
+		s.away, s.behind = now, behind
+	}
+	need := s.t.ClockAhead
+	switch {
+	case behind:
+		need = s.t.ClockBehind
+	case s.first:
+		need = s.t.ClockFirst
+	}
+	if now-s.away < need {
+		return
+	}
+	s.away, s.first = 0, false
+	from := max(s.reign, s.jumped)
+	s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now() + median.Milliseconds(), FromIndex: from + 1})
+}
+
+// begin makes a reign's stamps begin: they go on from where the time stands here,
+// and nothing but a Clock is stamped until they move it.
+func (s *steering) begin(ctx context.Context, look func() (instant, error), let func(stamping)) bool {
+	for first := true; ctx.Err() == nil; first = false {
+		in, err := look()
+		if err != nil {
+			return false
+		}
+		if first {
+			s.goOn(in.ts.GetJumpedIndex())
+			if s.second = in.second; !in.second {
+				s.base(max(in.wall, s.clock())) // as version 1 does
+			}
+			let(stampClock)
+		}
+		if s.resume(ctx, in) {
+			let(stampAll)
+			return true
+		}
+		sleep(ctx, lastWait/4)
+	}
+	return false
+}
+
+// newSteering makes the steering of a reign.
+func (c *Cluster) newSteering(barrier uint64) *steering {
+	time := reignTime{c.gate}
+	return &steering{
+		reign: barrier, first: !c.steered.Swap(true), t: c.t,
+		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
+		clock: func() int64 { return c.Now().UnixMilli() },
+	}
+}
+
+// instant reads what a round goes by.
+func (c *Cluster) instant() (in instant, err error) {
+	err = c.store.View(func(v spool.View) (err error) {
+		if in.state, err = v.Clock(); err != nil {
+			return err
+		}
+		if in.ts, err = v.TimeState(); err != nil {
+			return err
+		}
+		in.sessions, err = v.Sessions()
+		return err
+	})
+	in.voters, in.second = c.voters(), c.At(2)
+	in.wall = c.clocks.wall().UnixMilli()
+	return in, err
+}
+
+// jumpClock has the clock set.
+func (c *Cluster) jumpClock(ctx context.Context, h *pb.Clock) uint64 {
+	res := c.command(ctx, spool.KindClock, h)
+	if res == nil || res.Code != pb.Code_OK {
+		return 0
+	}
+	c.log.Warn("cluster: the state's time has jumped", zap.Duration("by", time.Duration(h.ToMs-h.FromMs)*time.Millisecond))
+	return res.Index
+}

@@ -229,8 +229,26 @@ func FuzzServer(f *testing.F) {
 
 // BenchmarkServer is one kept-open session that hands in one message of 4 KiB
 // after the other, waiting for each answer.
+// toldBackend makes sessions that want to know whether a 250 was read.
+type toldBackend struct{ nullBackend }
+
+type toldSession struct{ Session }
+
+func (b toldBackend) NewSession(ctx context.Context, p *Peer) (Session, error) {
+	s, err := b.nullBackend.NewSession(ctx, p)
+	return toldSession{s}, err
+}
+
+// Received implements Receiver.
+func (toldSession) Received() {}
+
 func BenchmarkServer(b *testing.B) {
-	cfg := ServerConfig{Hostname: "mx.example.test", Backend: nullBackend{}}
+	benchmarkServer(b, nullBackend{})
+	b.Run("told", func(b *testing.B) { benchmarkServer(b, toldBackend{}) })
+}
+
+func benchmarkServer(b *testing.B, backend Backend) {
+	cfg := ServerConfig{Hostname: "mx.example.test", Backend: backend}
 	_, addr := start(b, cfg)
 	body := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 57) + ".\r\n"
 	b.Run("stepwise", func(b *testing.B) {

@@ -54,7 +54,7 @@ func (c *conn) beforeReplies() {
 	if c.receipt != receiptOwed && c.receipt != receiptLast {
 		return
 	}
-	arrived, _, ok := unread(c.raw)
+	arrived, ok := unread(c.raw)
 	switch {
 	case !ok:
 		c.receipt = receiptNone
@@ -81,7 +81,7 @@ func (c *conn) arrived() {
 		return
 	}
 	c.receipt = receiptNone
-	if _, unacked, ok := unread(c.raw); ok && unacked == 0 {
+	if octets, ok := unacked(c.raw); ok && octets == 0 {
 		c.sess.(Receiver).Received()
 	}
 }

@@ -4,5 +4,6 @@ package smtp
 
 import "net"
 
-// unread can not tell here.
-func unread(net.Conn) (arrived, unacked int, ok bool) { return 0, 0, false }
+// unread and unacked can not tell here.
+func unread(net.Conn) (octets int, ok bool)  { return 0, false }
+func unacked(net.Conn) (octets int, ok bool) { return 0, false }

@@ -1,0 +1,38 @@
+package cluster
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+// TestAdmissionGoesByTheNewestConfiguration: that of the own log, or a newer one
+// that a member named. Tombs outlive a start, and who joined anew is not denied
+// for the certificate of the node before.
+func TestAdmissionGoesByTheNewestConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *admission {
+		a, err := openAdmission(dir, "n1", map[string]string{"n2": "x"})
+		require.NoError(t, err)
+		return a
+	}
+	a := open()
+	require.True(t, a.member("n2"), "who was a member when this node joined")
+	require.False(t, a.member("n3"))
+	a.latest = func() ([]raft.Server, uint64) { return []raft.Server{{ID: "n1"}, {ID: "n2"}}, 10 }
+	require.False(t, a.vouch(configured{Index: 9, Servers: []string{"n1", "n3"}}), "older than our own")
+	require.False(t, a.vouch(configured{Index: 12, Servers: []string{"n2", "n3"}}), "without this node")
+	require.True(t, a.vouch(configured{Index: 12, Servers: []string{"n1", "n3"}}))
+	require.True(t, a.member("n3"))
+	require.True(t, a.member("n2"), "nobody said that it was removed")
+	a.remember([]tomb{{Node: "n2", Serials: [][]byte{{1}}, Keys: [][]byte{{2}}, Index: 11}}, zap.NewNop())
+	require.False(t, a.member("n2"))
+
+	again := open()
+	require.True(t, again.denied("n2", []byte{1}, nil))
+	require.True(t, again.denied("n2", nil, []byte{2}))
+	require.False(t, again.denied("n2", []byte{3}, []byte{4}), "it joined anew")
+	require.False(t, again.denied("n3", []byte{1}, nil))
+}

@@ -49,33 +49,34 @@ type Cluster struct {
 	reload *reloader // of raft's configuration
 	pace   *pace
 
-	book     *book
-	roster   *roster                   // which certificates count
-	self     atomic.Pointer[wire.Peer] // our own
-	newCA    chan struct{}             // the state's word on certificates has changed
-	adopting sync.Mutex                // one change of our credential at a time
-	says     atomic.Pointer[[]byte]    // of the CA, in renewals
-	beacon   *beacon
-	gate     *gate
-	peers    *peers
-	server   *server
-	deaths   *deathwatch // since when sessions have not been renewed
-	session  *session
-	throne   atomic.Pointer[throne] // nil unless leading, with the barrier done
-	reads    *rounds                // read indexes for this node
-	verified *rounds                // read indexes as the leader gives them
-	reports  reports
-	inflight *inflight
-	refused  wire.Sparing // lines about nodes that were not let in
-	outcast  sync.Once    // this node has met a later generation
-	joining  sync.Mutex   // one membership change by a person at a time
-	kinds    [256]bool
-	version  atomic.Uint32 // of the cluster, as applied here
-	uptimes  uptimes
-	birth    string                // names this start of the node
-	vetted   chan struct{}         // closed when this start may take part
-	newer    atomic.Bool           // a member said that the cluster version is 2 or later
-	rival    atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
+	book       *book
+	roster     *roster                   // which certificates count
+	self       atomic.Pointer[wire.Peer] // our own
+	newCA      chan struct{}             // the state's word on certificates has changed
+	adopting   sync.Mutex                // one change of our credential at a time
+	says       atomic.Pointer[[]byte]    // of the CA, in renewals
+	beacon     *beacon
+	gate       *gate
+	peers      *peers
+	server     *server
+	deaths     *deathwatch // since when sessions have not been renewed
+	session    *session
+	throne     atomic.Pointer[throne] // nil unless leading, with the barrier done
+	reads      *rounds                // read indexes for this node
+	verified   *rounds                // read indexes as the leader gives them
+	reports    reports
+	inflight   *inflight
+	refused    wire.Sparing // lines about nodes that were not let in
+	outcast    sync.Once    // this node has met a later generation
+	joining    sync.Mutex   // one membership change by a person at a time
+	kinds      [256]bool
+	version    atomic.Uint32 // of the cluster, as applied here
+	generation atomic.Uint64 // of the cluster, as applied here
+	uptimes    uptimes
+	birth      string                // names this start of the node
+	vetted     chan struct{}         // closed when this start may take part
+	newer      atomic.Bool           // a member said that the cluster version is 2 or later
+	rival      atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
 
 	controlBudget, bulkBudget *semaphore.Weighted
 
@@ -381,7 +382,7 @@ func (c *Cluster) changed(ch spool.Changes) {
 	if ch.Clock || ch.Restored {
 		c.judgeClocks()
 	}
-	if ch.Version != 0 || ch.Restored {
+	if ch.Version != 0 || ch.Members || ch.Restored {
 		if err := c.store.View(c.learnVersion); err != nil {
 			c.log.Warn("cluster: the cluster version can't be read", zap.Error(err))
 		}
@@ -408,11 +409,12 @@ func (c *Cluster) changed(ch spool.Changes) {
 	}
 }
 
-// learnVersion reads the cluster version from the state.
+// learnVersion reads the cluster version and the generation from the state.
 func (c *Cluster) learnVersion(v spool.View) error {
 	record, there, err := v.Cluster()
 	if err == nil && there {
 		c.version.Store(spool.VersionOf(record))
+		c.generation.Store(record.Generation)
 	}
 	return err
 }

@@ -71,11 +71,7 @@ func (r *roster) judge(p wire.Peer) error {
 	m, now := r.member(p.Node), r.now()
 	switch {
 	case len(m.GetSerial()) == 0:
-		if now.After(p.NotAfter) {
-			return fmt.Errorf("cluster: the certificate of node %s expired at %s, and none is on record",
-				p.Node, p.NotAfter.Format(time.RFC3339))
-		}
-		return nil
+		return r.unrecorded(p)
 	case isOf(p, m.Serial, m.Key):
 		return nil
 	case isOf(p, m.OldSerial, m.OldKey):
@@ -87,6 +83,15 @@ func (r *roster) judge(p wire.Peer) error {
 		return fmt.Errorf("cluster: node %s: %w", p.Node, errNewer)
 	}
 	return fmt.Errorf("cluster: node %s shows a certificate that is not the one on record", p.Node)
+}
+
+// unrecorded judges a certificate of a node of which none is on record.
+func (r *roster) unrecorded(p wire.Peer) error {
+	if r.now().After(p.NotAfter) {
+		return fmt.Errorf("cluster: the certificate of node %s expired at %s, and none is on record",
+			p.Node, p.NotAfter.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // isOf reports whether a certificate is the one of a record: by its serial, and
@@ -122,8 +127,12 @@ func (c *Cluster) allow(p wire.Peer, proto string) error {
 // judge says whether a peer's certificate counts. Where it is newer than what is
 // on record here, the leader's word decides: a leader records a certificate
 // before it hands it out. A node that hears no leader lets such a peer in, or
-// the leader that would tell it could not.
+// the leader that would tell it could not. Between a recovery and its first
+// command, what is on record is of the generation before.
 func (c *Cluster) judge(p wire.Peer) error {
+	if _, n := wire.GenerationOf(c.id.name()); n > c.generation.Load() && len(p.Serial) > 0 {
+		return c.roster.unrecorded(p)
+	}
 	err := c.roster.judge(p)
 	if !errors.Is(err, errNewer) || c.deaf() {
 		return unlessNewer(err)

@@ -2,6 +2,7 @@ package clustertest_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -153,4 +154,31 @@ func TestSurvivorsThatContradict(t *testing.T) {
 	g.Eventually("both go on", func() bool { return right.Fatal() != nil })
 	require.ErrorContains(t, right.Fatal(), "different mail")
 	require.NoError(t, left.Fatal())
+}
+
+// TestSurvivorsWithRenewedCertificates: what is on record of each other is newer
+// than what Recover makes, until the new generation has begun.
+func TestSurvivorsWithRenewedCertificates(t *testing.T) {
+	tuning := clustertest.Quick()
+	tuning.CertLife = 4 * time.Second
+	g := clustertest.New(t, clustertest.Options{Tuning: tuning})
+	g.Eventually("not every certificate is renewed", func() bool {
+		for _, n := range g.Nodes() {
+			if record(t, g.Node(0), n.ID).GetIssuedMs() == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	g.WaitEqual()
+	for _, n := range g.Nodes() {
+		n.Stop()
+	}
+	survivors := g.Nodes()[:2]
+	recovered(t, survivors, survivors...)
+	for _, n := range survivors {
+		n.Start()
+	}
+	g.WaitReady(survivors...)
+	g.WaitEqual()
 }

@@ -17,6 +17,7 @@ import (
 // again, should a hint have been missed, and changes local formats when no build
 // of the former cluster version may come back.
 func (c *Cluster) housekeep(ctx context.Context) {
+	said := warnings{}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	trail := c.t.Trailing
@@ -28,6 +29,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		}
 		c.clocks.resync()
 		c.judgeClocks()
+		c.sayClock(&said)
 		_ = c.store.View(c.book.learn)
 		_ = c.store.View(c.roster.learn)
 		_, _ = c.Upgrade() // notes who lives, so that a new leader knows since when

@@ -289,9 +289,13 @@ func (c *Cluster) steward(ctx context.Context, st *steering) {
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
 	ripe := ripening{}
+	away := c.newAbdication()
 	for {
 		if in, err := c.instant(); err == nil {
 			st.round(ctx, in)
+			if err := away.round(ctx, in, c.clocks.quick()); err != nil {
+				c.log.Warn("cluster: the leadership stays with a node whose clock is far off", zap.Error(err))
+			}
 		}
 		c.found(ctx)
 		c.groom(ctx, ripe)

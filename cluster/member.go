@@ -113,6 +113,9 @@ func (c *Cluster) answerTransfer(_ context.Context, _ string, req []byte) ([]byt
 	if id == c.id.Node {
 		return nil, nil
 	}
+	if err := c.mayLead(id); err != nil {
+		return nil, err
+	}
 	return nil, c.handOver(id)
 }
 

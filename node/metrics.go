@@ -56,6 +56,10 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.queue(out)
 	c.spool(out)
 	c.storage(out)
+	clock := c.n.cluster.Clock()
+	gauge(out, "relay_clock_offset_seconds", "How far this node's wall clock is ahead of the cluster's time.", clock.Offset.Seconds())
+	gauge(out, "relay_clock_agreement", "1 where the clocks of a majority of the members agree with the cluster's time.", truth(clock.Agreement))
+	counterOf(out, "relay_state_time_jumps_total", "Jumps of the cluster's time that this process has applied.", clock.Jumps)
 	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))
 	gauge(out, "relay_disk_free_bytes", "Free space where the data directory is.", float64(c.n.storage.free.Load()))
 }

@@ -123,6 +123,9 @@ func memberNode(m *cluster.MemberStatus, state local, said vitals) admin.Node {
 	}
 	if session := state.sessions[m.ID]; session != nil {
 		n.LastSeen = admin.AtMs(session.RenewedMs)
+		if session.WallMs != 0 {
+			n.ClockOffsetSeconds = float64(session.WallMs-session.RenewedMs) / 1000
+		}
 	}
 	return n
 }
@@ -203,6 +206,9 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 	}
 	if m.Live && !n.LastSeen.IsZero() && o.now().Sub(n.LastSeen.Time) > unheard {
 		all = append(all, fmt.Sprintf("node %s has not renewed its session for %s", m.ID, span(o.now().Sub(n.LastSeen.Time))))
+	}
+	if words := cluster.ClockWords(m.ID, time.Duration(n.ClockOffsetSeconds*float64(time.Second))); m.Live && words != "" {
+		all = append(all, words)
 	}
 	if n.DiskTotal > 0 && n.DiskFree*20 < n.DiskTotal {
 		all = append(all, fmt.Sprintf("node %s has only %d%% of its disk free", m.ID, n.DiskFree*100/n.DiskTotal))

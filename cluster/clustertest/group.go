@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,7 @@ type Node struct {
 	cancel context.CancelFunc
 	ended  chan error
 	fatal  error
+	skew   atomic.Int64 // of its wall clock
 }
 
 // New starts a cluster and waits until every node votes and is ready. All
@@ -153,6 +155,11 @@ func (n *Node) C() *cluster.Cluster {
 	return n.c
 }
 
+// Skew makes the node's wall clock wrong by a difference, at once.
+func (n *Node) Skew(d time.Duration) { n.skew.Store(int64(d)) }
+
+func (n *Node) wall() time.Time { return time.Now().Add(time.Duration(n.skew.Load())) }
+
 // Fatal is what made the node give up, or nil.
 func (n *Node) Fatal() error {
 	n.mu.Lock()
@@ -218,6 +225,7 @@ func (n *Node) open(l net.Listener) error {
 	c, err := cluster.Open(cluster.Options{
 		FoundAt: n.g.o.FoundAt, SlowDisk: n.g.o.SlowDisk, Peers: n.Peers,
 		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.wire),
+		Wall:   n.wall,
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {
 			n.mu.Lock()

@@ -64,6 +64,8 @@ type Node struct {
 	DiskTotal     uint64 `json:"disk_total"`
 	UptimeSeconds int64  `json:"uptime_seconds"`
 	LastSeen      Time   `json:"last_seen" doc:"when its session was last renewed"`
+
+	ClockOffsetSeconds float64 `json:"clock_offset_seconds" doc:"how far its wall clock is ahead of the cluster's time, negative: behind; 0 where it has not said"`
 }
 
 // QueueTotals count what waits for remote delivery.

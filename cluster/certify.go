@@ -183,6 +183,21 @@ func (c *Cluster) adopt(want credential) error {
 	return nil
 }
 
+// CertificateEnds is when this node's certificate ends. It renews itself long
+// before; links of a member whose certificate has ended hold nevertheless.
+func (c *Cluster) CertificateEnds() time.Time { return c.self.Load().NotAfter }
+
+// CertificateTrouble says in words that the certificate should have been renewed
+// long ago; empty: all is well.
+func (c *Cluster) CertificateTrouble() string {
+	self := c.self.Load()
+	if left := self.NotAfter.Sub(c.Now()); !c.At(2) || left > c.t.CertLife/6 {
+		return ""
+	}
+	return fmt.Sprintf("the cluster certificate of node %s ends at %s and is not renewed: see the log of that node for the cause",
+		c.id.Node, self.NotAfter.UTC().Format(time.RFC3339))
+}
+
 // renewCertificate gets a certificate for a new key.
 func (c *Cluster) renewCertificate(ctx context.Context) error {
 	key, csr, err := newRequest(c.id.Node)

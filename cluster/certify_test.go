@@ -157,3 +157,15 @@ func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	require.Equal(t, kindRenew, c.askDoor(t.Context(), c.Addr().String(), sum))
 	require.Equal(t, now, c.self.Load(), "what is not on record at all is not renewed")
 }
+
+// TestLateCertificateIsNamed: with less than a sixth of its life, 15 days, left.
+func TestLateCertificateIsNamed(t *testing.T) {
+	c := alone(t)
+	c.onRecord(t)
+	require.Empty(t, c.CertificateTrouble())
+	late := *c.self.Load()
+	late.NotAfter = time.Now().Add(14 * 24 * time.Hour)
+	c.self.Store(&late)
+	require.Contains(t, c.CertificateTrouble(), "certificate of node n1")
+	require.Equal(t, late.NotAfter, c.CertificateEnds())
+}

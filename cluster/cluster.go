@@ -164,7 +164,8 @@ func open(o Options) (*Cluster, error) {
 		return servers, c.store.ConfigIndex()
 	}
 	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
-	c.roster = newRoster(c.Now)
+	_, generation := wire.GenerationOf(id.name())
+	c.roster = newRoster(c.Now, generation)
 	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log})
 	if err := c.openRaft(); err != nil {
 		c.cancel()

@@ -29,19 +29,30 @@ var errNewer = errors.New("the certificate is newer than the one on record")
 // that the replicated state has. The signature of the CA alone is not enough, as
 // the CA's key is in the store of every replica.
 type roster struct {
-	now func() time.Time // the cluster's clock
+	now        func() time.Time // the cluster's clock
+	generation uint64           // of this node's certificate
 
 	mu      sync.RWMutex
 	members map[string]*pb.Member
 }
 
-func newRoster(now func() time.Time) *roster { return &roster{now: now} }
+func newRoster(now func() time.Time, generation uint64) *roster {
+	return &roster{now: now, generation: generation}
+}
 
-// learn reads the member records again.
+// learn reads the member records again. After a recovery those of the generation
+// before do not count: until the state has the new one, nothing is on record.
 func (r *roster) learn(v spool.View) error {
 	list, err := v.Members()
 	if err != nil {
 		return err
+	}
+	record, _, err := v.Cluster()
+	if err != nil {
+		return err
+	}
+	if record.Generation < r.generation {
+		list = nil
 	}
 	members := make(map[string]*pb.Member, len(list))
 	for _, m := range list {

@@ -57,7 +57,7 @@ func TestWhichCertificatesCount(t *testing.T) {
 		{name: "a name that is to be dialled", clock: life + day},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRoster(func() time.Time { return now.Add(c.clock) })
+			r := newRoster(func() time.Time { return now.Add(c.clock) }, 0)
 			r.members = map[string]*pb.Member{"n1": record}
 			c.peer.Node, c.peer.NotBefore, c.peer.NotAfter = "n1", now.Add(-day), now.Add(life)
 			if c.node != "" {

@@ -60,6 +60,8 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(out, "relay_clock_offset_seconds", "How far this node's wall clock is ahead of the cluster's time.", clock.Offset.Seconds())
 	gauge(out, "relay_clock_agreement", "1 where the clocks of a majority of the members agree with the cluster's time.", truth(clock.Agreement))
 	counterOf(out, "relay_state_time_jumps_total", "Jumps of the cluster's time that this process has applied.", clock.Jumps)
+	gauge(out, "relay_cluster_certificate_expires_timestamp_seconds", "When this node's certificate on the cluster port ends; it renews itself.",
+		float64(c.n.cluster.CertificateEnds().Unix()))
 	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))
 	gauge(out, "relay_disk_free_bytes", "Free space where the data directory is.", float64(c.n.storage.free.Load()))
 }

@@ -40,6 +40,9 @@ func (n *Node) vitals() vitals {
 	if slow := n.cluster.Trouble(); slow != "" {
 		v.Troubles = append(v.Troubles, slow)
 	}
+	if late := n.cluster.CertificateTrouble(); late != "" {
+		v.Troubles = append(v.Troubles, late)
+	}
 	for _, l := range n.listeners {
 		if l.smtp != nil {
 			v.SMTP += int(l.smtp.Stats().Active.Load())

@@ -24,6 +24,8 @@ type membership interface {
 	Token(ctx context.Context, uses int, ttl time.Duration, adm *pb.Admin) (string, error)
 	Remove(ctx context.Context, id string, force bool, adm *pb.Admin) error
 	Transfer(ctx context.Context, id string) error
+	RotateCA(ctx context.Context, without []string, adm *pb.Admin) error
+	Rotation() (cluster.Rotation, error)
 	Upgrade() (cluster.Upgrade, error)
 	Raise(ctx context.Context, adm *pb.Admin) error
 	Hold(ctx context.Context, on bool) error
@@ -100,6 +102,8 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID]))
 	}
 	s.Problems = append(s.Problems, o.problems(&raft, s, state)...)
+	words, held := o.rotation(&raft)
+	s.Rotation, s.Problems = words, append(s.Problems, held...)
 	for _, n := range s.Nodes {
 		if said[n.ID].Full {
 			s.Problems = append(s.Problems, fmt.Sprintf("node %s refuses new mail: the disk of its data directory is past the watermark of [storage]; make room or lower it", n.ID))

@@ -112,6 +112,15 @@ type fakeMembers struct {
 	err     error
 	mu      sync.Mutex
 	upgrade cluster.Upgrade
+	rotates cluster.Rotation
+	without []string
+}
+
+func (m *fakeMembers) Rotation() (cluster.Rotation, error) { return m.rotates, nil }
+
+func (m *fakeMembers) RotateCA(_ context.Context, without []string, _ *pb.Admin) error {
+	m.rotates.Step, m.without = 1, without
+	return m.err
 }
 
 func (m *fakeMembers) Upgrade() (cluster.Upgrade, error) { return m.upgrade, nil }

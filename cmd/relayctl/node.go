@@ -80,7 +80,12 @@ func (a *app) nodeRm() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.emit(n, func() { a.showChange(n) })
+				return a.emit(n, func() {
+					a.showChange(n)
+					if !n.DryRun {
+						a.note("its disk has the key of the cluster's CA: where it may come into other hands, run 'relayctl cluster rotate-ca'")
+					}
+				})
 			})
 		},
 	}

@@ -27,6 +27,11 @@ type upgradeInput struct {
 	Release bool `query:"release" doc:"let it rise again"`
 }
 
+type rotateInput struct {
+	DryChanging
+	Without []string `query:"without" doc:"nodes that are removed first: they must join anew"`
+}
+
 type tokenInput struct {
 	Changing
 	Body TokenRequest
@@ -65,6 +70,9 @@ func (s *server) registerCluster() {
 	})
 	handle(s, http.MethodPost, "/v1/cluster/upgrade", "Raise the cluster version now, hold or release it", func(ctx context.Context, in *upgradeInput) (*body[*NodeChange], error) {
 		return answer(c.Upgrade(ctx, in.by(ctx), UpgradeOptions{DryRun: in.DryRun, Hold: in.Hold, Release: in.Release}))
+	})
+	handle(s, http.MethodPost, "/v1/cluster/rotate-ca", "Change the CA of the cluster port", func(ctx context.Context, in *rotateInput) (*body[*NodeChange], error) {
+		return answer(c.RotateCA(ctx, in.by(ctx), RotateOptions{DryRun: in.DryRun, Without: in.Without}))
 	})
 	handle(s, http.MethodPost, "/v1/verify", "Compare all nodes at one index", func(ctx context.Context, in *verifyInput) (*body[*Verification], error) {
 		return answer(c.Verify(ctx, VerifyOptions(*in)))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // The client is a node's ports at a distance.
@@ -69,6 +70,13 @@ func (c *Client) Upgrade(ctx context.Context, by By, o UpgradeOptions) (*NodeCha
 	out := new(NodeChange)
 	return out, c.change(ctx, http.MethodPost, "/v1/cluster/upgrade", by, nil, out,
 		dry(o.DryRun), func(r *request) { r.flag("hold", o.Hold).flag("release", o.Release) })
+}
+
+// RotateCA implements Cluster.
+func (c *Client) RotateCA(ctx context.Context, by By, o RotateOptions) (*NodeChange, error) {
+	out := new(NodeChange)
+	return out, c.change(ctx, http.MethodPost, "/v1/cluster/rotate-ca", by, nil, out,
+		dry(o.DryRun), with("without", strings.Join(o.Without, ",")))
 }
 
 // Verify implements Cluster.

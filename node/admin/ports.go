@@ -27,6 +27,10 @@ type Cluster interface {
 	// Upgrade raises the cluster version now, holds it or releases it. Conflict:
 	// it is held, or some node's build knows no newer one.
 	Upgrade(ctx context.Context, by By, opts UpgradeOptions) (*NodeChange, error)
+	// RotateCA begins to change the cluster's CA, or goes on without some nodes,
+	// which are removed; Status says how far it is. Conflict: it can't begin, or
+	// a removal would lose quorum.
+	RotateCA(ctx context.Context, by By, opts RotateOptions) (*NodeChange, error)
 	// Verify compares all nodes at one index.
 	Verify(ctx context.Context, opts VerifyOptions) (*Verification, error)
 }

@@ -43,6 +43,8 @@ type Status struct {
 	ClusterVersion uint32 `json:"cluster_version" doc:"version of the replicated state"`
 	Upgrade        string `json:"upgrade" doc:"what is coming of the cluster version, in words; empty: nothing"`
 
+	Rotation string `json:"rotation" doc:"how far a rotation of the cluster's CA is, in words; empty: none is under way"`
+
 	FailoverSeconds float64 `json:"failover_seconds" doc:"after how long at most the others take over the work of a node that dies; longer on slow links and disks"`
 }
 
@@ -87,6 +89,12 @@ type Token struct {
 	Expires Time   `json:"expires"`
 	Uses    int    `json:"uses"`
 	Address string `json:"address" doc:"cluster address to join at"`
+}
+
+// RotateOptions steer a change of the cluster's CA.
+type RotateOptions struct {
+	DryRun  bool     // only say what would happen
+	Without []string // nodes that are removed first: they must join anew
 }
 
 // UpgradeOptions steer the cluster version. Without any, it is raised now.

@@ -254,6 +254,27 @@ func (f *Fake) Upgrade(_ context.Context, by admin.By, o admin.UpgradeOptions) (
 	return &admin.NodeChange{DryRun: o.DryRun, Effects: []string{"the cluster version rises from 1 to 2"}}, nil
 }
 
+// RotateCA implements admin.Cluster.
+func (f *Fake) RotateCA(_ context.Context, by admin.By, o admin.RotateOptions) (*admin.NodeChange, error) {
+	unlock, _, err := f.change("RotateCA", by, "cluster rotate-ca without=%v dry=%t", o.Without, o.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	change := &admin.NodeChange{DryRun: o.DryRun, Effects: []string{}}
+	for _, id := range o.Without {
+		if _, err := f.node(id); err != nil {
+			return nil, err
+		}
+		change.Effects = append(change.Effects, id+" is removed")
+	}
+	change.Effects = append(change.Effects, "the CA changes")
+	if !o.DryRun {
+		f.status.Rotation = "the CA changes, step 1 of 2"
+	}
+	return change, nil
+}
+
 // Transfer implements admin.Cluster.
 func (f *Fake) Transfer(_ context.Context, by admin.By, to string) (*admin.NodeChange, error) {
 	unlock, _, err := f.change("Transfer", by, "node transfer %s", to)

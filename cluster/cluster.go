@@ -177,7 +177,7 @@ func open(o Options) (*Cluster, error) {
 
 // openRaft opens what is on disk and starts raft on it.
 func (c *Cluster) openRaft() error {
-	d, err := openDrawer(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed}, c.o.SlowDisk, c.fatal)
+	d, err := openDrawer(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed, Load: c.o.Load}, c.o.SlowDisk, c.fatal)
 	if err != nil {
 		return err
 	}
@@ -268,6 +268,8 @@ func (c *Cluster) start() {
 	c.server.handle(askTransfer, c.answerTransfer)
 	c.server.handle(askUpgrade, c.answerRaise)
 	c.server.handle(askHello, c.answerHello)
+	c.server.handle(askSum, c.answerSum)
+	c.server.handle(askMark, c.answerMark)
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())
@@ -289,6 +291,7 @@ func (c *Cluster) start() {
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.watchLeader(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
+	c.goRun(func() { c.compare(c.ctx) })
 	c.goRun(func() { c.reclaim(c.ctx) })
 	if len(c.id.Outcasts) > 0 {
 		c.goRun(func() { c.proclaim(c.ctx) })
@@ -332,6 +335,7 @@ func (c *Cluster) newSession() *session {
 	s.leased, s.says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
 	s.prober = newProber(c.slowProbe, c.t.Renew, s.now)
 	s.behind = c.store.Applied
+	s.barred, s.anchor = c.barred, c.anchor
 	s.wall = func() int64 {
 		if !c.At(2) {
 			return 0 // members of version 1 do not know the field
@@ -598,6 +602,8 @@ func (c *Cluster) Ready() error {
 		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
 	case c.beacon.look().leader == "":
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")
+	case c.Diverged() != "":
+		return errors.New(c.barred())
 	case c.Epoch() == 0 && c.session.registered():
 		return errors.New("the node is catching up with the others")
 	case c.Epoch() == 0:

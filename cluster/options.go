@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/disk"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -42,6 +43,8 @@ type Options struct {
 	// FoundAt is the cluster version of a cluster that this node founds; 0: the
 	// newest. Tests of mixed versions set it.
 	FoundAt uint32
+	// Load is disk.Options.Load; tests put a state machine with a fault there.
+	Load func(spool.Reader) (disk.Machine, error)
 	// Wall and Boot are the machine's clocks: the time of day, and one that never
 	// jumps and counts suspends. Nil: the system's. Tests set them.
 	Wall   func() time.Time

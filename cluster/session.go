@@ -38,6 +38,8 @@ type session struct {
 	behind func() uint64 // index applied here
 	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
 	says   func() []byte // what renewals tell of the CA; nil: nothing
+	barred func() string // why there must be no session; nil or empty: there may
+	anchor func() (index, sum uint64)
 	member *pb.Member
 	claims *claims                    // nil: registrations are of cluster version 1
 	place  func() (term, last uint64) // how far our log goes; nil, or term 0: not told
@@ -101,6 +103,10 @@ func (s *session) register(ctx context.Context) bool {
 	}
 	var first time.Duration // when this nonce was sent first
 	for ctx.Err() == nil {
+		if s.barred != nil && s.barred() != "" {
+			sleep(ctx, s.renew)
+			continue
+		}
 		if err := s.prober.ok(); err != nil {
 			s.log.Error("cluster: the data directory takes no writes; no session without it", zap.Error(err))
 			sleep(ctx, s.renew)
@@ -240,6 +246,9 @@ func (s *session) prepare() (*renewal, error) {
 		}
 	} else {
 		r.lease = s.leases.fixed(now, s.lease)
+	}
+	if s.anchor != nil {
+		h.SumIndex, h.Sum = s.anchor()
 	}
 	var err error
 	if r.frame, err = spool.Encode(spool.KindRenew, h); err != nil {
@@ -407,14 +416,17 @@ func (s *session) finish(epoch uint64, why string) bool {
 
 // resign ends the session at this side and tells the others, so that they
 // need not wait for the lease to run out.
-func (s *session) resign(ctx context.Context) {
+func (s *session) resign(ctx context.Context) { s.stop(ctx, "the node stops") }
+
+// stop ends the session as resign does, for any reason.
+func (s *session) stop(ctx context.Context, why string) {
 	s.mu.Lock()
 	epoch, renewed := s.held, s.renewed
 	s.mu.Unlock()
 	if epoch == 0 {
 		return
 	}
-	s.finish(epoch, "the node stops")
+	s.finish(epoch, why)
 	res, err := s.expire(ctx, epoch, renewed)
 	if err == nil && res.Code == pb.Code_STALE && res.Epoch == epoch {
 		// A renewal that was under way came first.

@@ -63,6 +63,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(out, "relay_cluster_certificate_expires_timestamp_seconds", "When this node's certificate on the cluster port ends; it renews itself.",
 		float64(c.n.cluster.CertificateEnds().Unix()))
 	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))
+	gauge(out, "relay_replica_diverged", "1 where this node's state differs from the others': it must be joined anew.", truth(c.n.cluster.Diverged() != ""))
 	gauge(out, "relay_disk_free_bytes", "Free space where the data directory is.", float64(c.n.storage.free.Load()))
 }
 

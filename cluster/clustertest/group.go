@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"relay/cluster"
+	"relay/cluster/disk"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -32,7 +33,9 @@ type Options struct {
 	Weather   *Weather // of all wires; nil: none, and none can be set
 	SlowDisk  func(write func() error) error
 	FoundAt   uint32 // cluster version to begin with; 0: the newest
-	Max       uint32 // Node.Max of all nodes at their first start
+	// Load is cluster.Options.Load of a node; nil: what is right.
+	Load func(node string) func(spool.Reader) (disk.Machine, error)
+	Max  uint32 // Node.Max of all nodes at their first start
 }
 
 // Quick is a tuning for tests: a second where production has five.
@@ -222,9 +225,14 @@ func (n *Node) max() uint32 {
 }
 
 func (n *Node) open(l net.Listener) error {
+	var load func(spool.Reader) (disk.Machine, error)
+	if n.g.o.Load != nil {
+		load = n.g.o.Load(n.ID)
+	}
 	c, err := cluster.Open(cluster.Options{
 		FoundAt: n.g.o.FoundAt, SlowDisk: n.g.o.SlowDisk, Peers: n.Peers,
-		Dir: n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.wire),
+		Load: load,
+		Dir:  n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.wire),
 		Wall:   n.wall,
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {

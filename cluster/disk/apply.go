@@ -88,12 +88,16 @@ func (s *Store) enter(l *raft.Log) (any, error) {
 		}
 	case raft.LogCommand:
 		f := spool.Frame(l.Data)
+		s.anchorAt(l.Index)
 		res, err := s.machine.Apply(s.batch, l.Index, f)
 		if err != nil {
 			return nil, err
 		}
 		s.count.commands.Add(1)
 		answer = res
+		if f.Kind() == spool.KindRaise {
+			s.anchors.clear() // refused or not: sums of before are of no use
+		}
 		if f.Kind() == spool.KindMark {
 			mark = markID(f)
 		}
@@ -134,7 +138,7 @@ func (s *Store) commit() error {
 	s.count.batches.Add(1)
 	s.count.bytes.Add(uint64(s.batch.size()))
 	s.scratch = s.staged.encode(s.scratch[:0])
-	if err := s.batch.commit(s.scratch); err != nil {
+	if err := s.batch.commit(s.scratch, s.encodeSum(s.sumScratch[:0])); err != nil {
 		return fmt.Errorf("disk: commit up to %d: %w", s.staged.index, err)
 	}
 	s.meta = s.staged

@@ -185,9 +185,15 @@ func merge(it *pebble.Iterator, mine []*entry, fn func(key, value []byte) bool) 
 	return it.Error()
 }
 
-// commit writes the batch with its meta, without syncing: the raft log has it.
-func (b *batch) commit(m []byte) error {
+// commit writes the batch with its meta and its sum, without syncing: the raft log
+// has it.
+func (b *batch) commit(m, sum []byte) error {
 	b.letGoAll()
+	if len(sum) > 0 {
+		if err := b.w.Set(sumKey, sum, nil); err != nil {
+			return err
+		}
+	}
 	op := b.w.SetDeferred(len(metaKey), len(m))
 	copy(op.Key, metaKey)
 	copy(op.Value, m)

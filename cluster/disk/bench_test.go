@@ -119,7 +119,7 @@ func BenchmarkBatch(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			require.NoError(b, a.one(s.batch))
 			if i%benchGroup == 0 {
-				require.NoError(b, s.batch.commit(meta{index: uint64(i)}.encode(nil)))
+				require.NoError(b, s.batch.commit(meta{index: uint64(i)}.encode(nil), nil))
 			}
 		}
 		s.batch.reset()
@@ -181,7 +181,7 @@ func BenchmarkScan(b *testing.B) {
 	for range 1000 {
 		require.NoError(b, a.one(s.batch))
 	}
-	require.NoError(b, s.batch.commit(meta{index: 1}.encode(nil)))
+	require.NoError(b, s.batch.commit(meta{index: 1}.encode(nil), nil))
 	for range 100 {
 		require.NoError(b, a.one(s.batch))
 	}

@@ -35,6 +35,8 @@ type Store struct {
 	staged   meta // of what is in batch
 	scratch  []byte
 
+	sumScratch [17]byte
+
 	mu      sync.RWMutex // guards cur and handles, and dir after Open
 	cur     *handle
 	handles map[*handle]struct{}
@@ -46,6 +48,7 @@ type Store struct {
 	config  atomic.Uint64 // index of the configuration that was applied last
 
 	marks       marks
+	anchors     anchors
 	checkpoints checkpoints
 	installs    installs
 
@@ -129,6 +132,9 @@ func (s *Store) load(h *handle) (m meta, machine Machine, err error) {
 	if machine, err = s.o.Load(r); err != nil {
 		return m, nil, fmt.Errorf("disk: load the state machine: %w", err)
 	}
+	if err := resume(h.db, machine, m.index); err != nil {
+		return m, nil, err
+	}
 	return m, machine, nil
 }
 
@@ -139,6 +145,7 @@ func (s *Store) use(h *handle, m meta, machine Machine) {
 	}
 	s.machine, s.batch = machine, newBatch(h, s.checked)
 	s.meta, s.staged = m, m
+	s.anchors.clear()
 	s.mu.Lock()
 	s.cur, s.handles[h] = h, struct{}{}
 	s.mu.Unlock()

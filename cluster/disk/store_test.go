@@ -35,7 +35,7 @@ func (d direct) Update(fn func(spool.Batch) error) error {
 	}
 	d.s.staged.index++
 	d.s.meta = d.s.staged
-	return d.s.batch.commit(d.s.meta.encode(nil))
+	return d.s.batch.commit(d.s.meta.encode(nil), nil)
 }
 
 func (d direct) View(fn func(spool.Reader) error) error {

@@ -18,9 +18,14 @@ func (s *state) apply(b Batch, index uint64, f Frame) (*pb.Result, error) {
 		s.tick(c.At)
 	}
 	t := &tx{state: s, b: b, index: index}
+	s.sums.begin(c, index)
 	res := t.dispatch(c)
 	if t.err != nil {
 		return nil, fmt.Errorf("spool: apply %s at %d: %w", c.Kind, index, t.err)
+	}
+	s.sums.end(res)
+	if c.Kind == KindRaise && res.GetCode() == pb.Code_OK {
+		s.sums.start(index)
 	}
 	return res, nil
 }

@@ -250,6 +250,7 @@ func (t *tx) dropOrphan(id ID, orphan *pb.Orphan) {
 
 func (t *tx) dropBody(k []byte, size int) {
 	if t.err == nil {
+		t.sums.write('d', k, nil)
 		t.fail(t.b.DeleteSized(k, size))
 	}
 }

@@ -75,7 +75,7 @@ func (t *tx) renew(h *pb.Renew) *pb.Result {
 	}
 	one.Renewed, one.RenewedMs = t.index, t.clock
 	if t.at(2) {
-		one.WallMs = h.WallMs
+		one.WallMs, one.SumIndex, one.Sum = h.WallMs, h.SumIndex, h.Sum
 		if len(h.Ca) > 0 {
 			one.Ca = h.Ca
 		}

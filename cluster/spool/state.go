@@ -37,6 +37,7 @@ type state struct {
 	dirty    map[string]struct{}
 	ticked   bool
 	changes  Changes
+	sums     sums
 }
 
 func (s *state) load(r Reader) error {
@@ -128,6 +129,7 @@ func (s *state) count(name string, by int64) {
 	if by == 0 {
 		return
 	}
+	s.sums.count(name, by)
 	s.counters[name] += by
 	s.dirty[name] = struct{}{}
 }
@@ -229,12 +231,14 @@ func (t *tx) write(k []byte, m proto.Message) int {
 
 func (t *tx) set(k, v []byte) {
 	if t.err == nil {
+		t.sums.write('s', k, v)
 		t.fail(t.b.Set(k, v))
 	}
 }
 
 func (t *tx) del(k []byte) {
 	if t.err == nil {
+		t.sums.write('d', k, nil)
 		t.fail(t.b.Delete(k))
 	}
 }

@@ -17,6 +17,7 @@ import (
 // Version 2:
 //   - Raise sets the cluster version, in Cluster.raised.
 //     It is refused while the record UpgradeHold is there.
+//   - It begins the chain of sums (sum.go) anew. Renew leaves the node's newest anchor in its session.
 //   - A Register of a build that does not know the cluster version is refused.
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.

@@ -267,3 +267,43 @@ func TestARouteNeedsVersion2ForKeywords(t *testing.T) {
 		require.Equal(t, version, f.Version())
 	}
 }
+
+// TestSumsDependOnCommandsAlone: not on batches, nor on restarts, as the store
+// hands the chain on.
+func TestSumsDependOnCommandsAlone(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		log := randomLog(r)
+		cuts := rapid.SliceOfN(rapid.Bool(), len(log), len(log)).Draw(r, "cuts")
+		whole := summed(r, log, func(int) bool { return true }, false)
+		require.Equal(r, whole, summed(r, log, func(i int) bool { return cuts[i] }, false), "other batches")
+		require.Equal(r, whole, summed(r, log, func(i int) bool { return cuts[i] }, true), "restarts")
+		at := rapid.IntRange(0, len(log)-1).Draw(r, "changed")
+		log[at].frame = append(spool.Frame(nil), log[at].frame...)
+		binary.BigEndian.PutUint64(log[at].frame[2:], binary.BigEndian.Uint64(log[at].frame[2:])^1)
+		require.NotEqual(r, whole, summed(r, log, func(int) bool { return true }, false), "a command differs")
+	})
+}
+
+func summed(t require.TestingT, log []entry, ends func(int) bool, restart bool) uint64 {
+	r := newReplica(t)
+	r.raised(2)
+	b := r.store.Batch()
+	for i, e := range log {
+		_, err := r.m.Apply(b, r.index+e.index, append(spool.Frame(nil), e.frame...))
+		require.NoError(t, err)
+		if !ends(i) && i < len(log)-1 {
+			continue
+		}
+		require.NoError(t, r.m.Flush(b))
+		b.Commit()
+		b = r.store.Batch()
+		if sum, on := r.m.Sum(); restart && on {
+			r.m, err = spool.Load(r.store)
+			require.NoError(t, err)
+			r.m.Resume(sum)
+		}
+	}
+	sum, on := r.m.Sum()
+	require.True(t, on)
+	return sum
+}

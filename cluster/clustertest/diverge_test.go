@@ -1,0 +1,82 @@
+package clustertest_test
+
+import (
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster/clustertest"
+	"relay/cluster/disk"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// flipping is a state machine that applies one body with an octet flipped.
+type flipping struct {
+	*spool.Machine
+	armed *atomic.Bool
+}
+
+func (f flipping) Apply(b spool.Batch, index uint64, frame spool.Frame) (*pb.Result, error) {
+	if frame.Kind() == spool.KindAccept && f.armed.CompareAndSwap(true, false) {
+		frame = slices.Clone(frame)
+		frame[len(frame)-1] ^= 1
+	}
+	return f.Machine.Apply(b, index, frame)
+}
+
+// faulty makes a cluster in which each node can be armed.
+func faulty(t *testing.T, nodes int) (*clustertest.Group, func(*clustertest.Node)) {
+	armed := map[string]*atomic.Bool{"n1": {}, "n2": {}, "n3": {}}
+	g := clustertest.New(t, clustertest.Options{Nodes: nodes, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
+		return func(r spool.Reader) (disk.Machine, error) {
+			m, err := spool.Load(r)
+			return flipping{m, armed[node]}, err
+		}
+	}})
+	return g, func(n *clustertest.Node) { armed[n.ID].Store(true) }
+}
+
+// diverge lets one node go wrong under load, and waits for the one that has to
+// stand back.
+func diverge(t *testing.T, nodes int, leads bool) {
+	g, arm := faulty(t, nodes)
+	l := g.NewLedger()
+	victim := g.Followers()[0]
+	if leads {
+		victim = g.Leader()
+	}
+	stop := l.Flood(t.Context(), 2, 300, g.Nodes()...)
+
+	after(g, l, 20)
+	arm(victim)
+	began, wrong := time.Now(), victim
+	if nodes == 2 && leads {
+		wrong = g.Followers()[0] // the leader's results are what clients were told
+	}
+	g.Eventually("it does not stand back", func() bool { return wrong.C().Diverged() != "" })
+	t.Logf("after %s: %s", time.Since(began), wrong.C().Diverged())
+	g.Eventually("it keeps its session", func() bool { return wrong.C().Epoch() == 0 })
+	require.ErrorContains(t, wrong.C().Ready(), "move its data directory away and join it anew")
+	others := slices.DeleteFunc(g.Up(), func(n *clustertest.Node) bool { return n == wrong })
+	g.Eventually("another one leads", func() bool { return g.Leader() != wrong })
+	for _, n := range others {
+		require.Empty(t, n.C().Diverged())
+		g.WaitReady(n)
+	}
+	after(g, l, 20)
+	stop()
+	wrong.Stop()
+	wrong.Start()
+	g.Eventually("it hears its leader", func() bool { return wrong.C().Leader() != "" })
+	require.NotEmpty(t, wrong.C().Diverged(), "over a restart, too")
+	require.Zero(t, wrong.C().Epoch())
+}
+
+func TestAFollowerThatDivergesStandsBack(t *testing.T) { diverge(t, 3, false) }
+func TestALeaderThatDivergesStandsBack(t *testing.T)   { diverge(t, 3, true) }
+func TestOfTwoTheFollowerStandsBack(t *testing.T)      { diverge(t, 2, false) }
+func TestOfTwoTheLeaderIsRight(t *testing.T)           { diverge(t, 2, true) }

@@ -1,0 +1,244 @@
+package cluster
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+const (
+	askSum    = "cluster/sum"
+	askMark   = "cluster/mark"
+	judgeTime = 5 * time.Second
+	judgeWait = 10 * time.Second // between two looks at one difference
+	markTime  = 5 * time.Minute
+)
+
+// sumAnswer is what a node says of its state at an anchor, or at a mark.
+type sumAnswer struct {
+	Sum      string `json:"sum"` // empty: not known
+	Build    string `json:"build"`
+	Diverged bool   `json:"diverged,omitempty"`
+}
+
+// Diverged says how this node's state differs from the others'; empty: it does
+// not. Such a node has no session and answers no client, but votes: its log is
+// right. Its directory has to be moved away, and the node joined anew.
+func (c *Cluster) Diverged() string { return c.promise.look().Diverged }
+
+func (c *Cluster) build() string {
+	version := ""
+	if c.o.Member != nil {
+		version = c.o.Member.Version
+	}
+	return fmt.Sprintf("%s/%d", version, spool.SumFormat)
+}
+
+// anchor is what a renewal says of this node's state.
+func (c *Cluster) anchor() (index, sum uint64) {
+	if !c.At(2) {
+		return 0, 0
+	}
+	return c.store.Anchor()
+}
+
+// barred says why this node must have no session; empty: it may.
+func (c *Cluster) barred() string {
+	if d := c.Diverged(); d != "" {
+		return "this node's state " + d + ": move its data directory away and join it anew"
+	}
+	return ""
+}
+
+func (c *Cluster) answerSum(_ context.Context, _ string, req []byte) ([]byte, error) {
+	var index uint64
+	if err := json.Unmarshal(req, &index); err != nil {
+		return nil, err
+	}
+	a := sumAnswer{Build: c.build(), Diverged: c.Diverged() != ""}
+	if sum, known := c.store.SumAt(index); known {
+		a.Sum = fmt.Sprintf("%016x", sum)
+	}
+	return json.Marshal(a)
+}
+
+func (c *Cluster) answerMark(ctx context.Context, _ string, id []byte) ([]byte, error) {
+	_, sum, err := c.store.MarkHash(ctx, string(id))
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(sumAnswer{Sum: hex.EncodeToString(sum), Build: c.build(), Diverged: c.Diverged() != ""})
+}
+
+// compare looks for a session whose node says another sum than this one has. Its
+// own difference ends this node's right to act.
+func (c *Cluster) compare(ctx context.Context) {
+	for {
+		if c.Diverged() != "" {
+			c.standBack(ctx)
+		} else if index := c.differs(); index != 0 {
+			c.judgeSums(ctx, index)
+			sleep(ctx, judgeWait/10)
+		}
+		if sleep(ctx, min(time.Second, c.t.Renew)); ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// differs returns an anchor at which somebody has another sum; 0: nobody.
+func (c *Cluster) differs() uint64 {
+	sessions, err := c.sessions()
+	if err != nil {
+		return 0
+	}
+	for _, s := range sessions {
+		if sum, known := c.store.SumAt(s.SumIndex); known && sum != s.Sum {
+			return s.SumIndex
+		}
+	}
+	return 0
+}
+
+// standBack keeps a node that has diverged from acting.
+func (c *Cluster) standBack(ctx context.Context) {
+	c.session.stop(ctx, c.barred())
+	if c.raft.State() == raft.Leader && len(c.book.servers()) > 1 {
+		if err := c.handOver(""); err != nil {
+			c.log.Warn("cluster: a leader whose state is wrong could not hand over", zap.Error(err))
+		}
+	}
+}
+
+// judgeSums asks the voters for their sums at an anchor. Of nodes of one build the
+// sums decide; between builds they are an alarm, and full hashes decide.
+func (c *Cluster) judgeSums(ctx context.Context, index uint64) {
+	req, err := json.Marshal(index)
+	if err != nil {
+		return
+	}
+	short, cancel := context.WithTimeout(ctx, judgeTime)
+	defer cancel()
+	said := c.poll(short, askSum, req)
+	right, wrong := verdict(said, c.voters(), c.Leader())
+	if len(wrong) == 0 {
+		return
+	}
+	c.log.Error("cluster: states differ", zap.Uint64("index", index), zap.Strings("right", right), zap.Strings("wrong", wrong))
+	if !sameBuild(said, right, wrong) {
+		c.judgeByMark(ctx)
+		return
+	}
+	c.accept(ctx, index, right, wrong)
+}
+
+// accept takes a verdict where it is about this node.
+func (c *Cluster) accept(ctx context.Context, index uint64, right, wrong []string) {
+	if !slices.Contains(wrong, c.id.Node) {
+		return
+	}
+	what := fmt.Sprintf("differs from %s at %d", strings.Join(right, ", "), index)
+	if err := c.promise.write(func(p *promised) { p.Diverged = what }); err != nil {
+		c.fatal(fmt.Errorf("cluster: this node's state %s, and that can't be written down: %w", what, err))
+		return
+	}
+	c.log.Error("cluster: this node has diverged and stands back", zap.String("state", what))
+	c.standBack(ctx)
+}
+
+// judgeByMark compares full hashes of all voters. Where they are equal the sums
+// differed by the builds alone, and the chain begins anew.
+func (c *Cluster) judgeByMark(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, markTime)
+	defer cancel()
+	id := ulid.Make().String()
+	res := c.command(ctx, spool.KindMark, &pb.Mark{Id: id})
+	if res == nil {
+		return
+	}
+	said := c.poll(ctx, askMark, []byte(id))
+	right, wrong := verdict(said, c.voters(), c.Leader())
+	if len(wrong) > 0 {
+		c.accept(ctx, res.Index, right, wrong)
+		return
+	}
+	if len(right) == len(c.voters()) {
+		c.log.Warn("cluster: the states are equal, and builds sum them in different ways; the sums begin anew")
+		v := c.Version()
+		c.command(ctx, spool.KindRaise, &pb.Raise{From: v, To: v, Admin: &pb.Admin{Who: "cluster", Why: "sums begin anew", Node: c.id.Node}})
+	}
+}
+
+// poll asks all voters, this node too.
+func (c *Cluster) poll(ctx context.Context, method string, req []byte) map[string]sumAnswer {
+	type answer struct {
+		node string
+		sum  sumAnswer
+		err  error
+	}
+	voters := c.voters()
+	got := make(chan answer, len(voters))
+	for _, node := range voters {
+		c.goRun(func() {
+			a := answer{node: node}
+			var b []byte
+			if b, a.err = c.Ask(ctx, node, method, req); a.err == nil {
+				a.err = json.Unmarshal(b, &a.sum)
+			}
+			got <- a
+		})
+	}
+	said := map[string]sumAnswer{}
+	for range voters {
+		if a := <-got; a.err == nil && a.sum.Sum != "" && !a.sum.Diverged {
+			said[a.node] = a.sum
+		}
+	}
+	return said
+}
+
+// verdict tells who is right: those with a sum that a majority of the voters
+// share; where none has one, those with the leader's, as its results are what
+// clients were told. Without either nobody is wrong.
+func verdict(said map[string]sumAnswer, voters []string, leader string) (right, wrong []string) {
+	count := map[string]int{}
+	best := said[leader].Sum
+	for _, a := range said {
+		if count[a.Sum]++; count[a.Sum] > len(voters)/2 {
+			best = a.Sum
+		}
+	}
+	if best == "" {
+		return nil, nil
+	}
+	for node, a := range said {
+		if a.Sum == best {
+			right = append(right, node)
+		} else {
+			wrong = append(wrong, node)
+		}
+	}
+	slices.Sort(right)
+	slices.Sort(wrong)
+	return right, wrong
+}
+
+// sameBuild reports whether all who are wrong have a build that is among the right.
+func sameBuild(said map[string]sumAnswer, right, wrong []string) bool {
+	builds := map[string]bool{}
+	for _, node := range right {
+		builds[said[node].Build] = true
+	}
+	return !slices.ContainsFunc(wrong, func(node string) bool { return !builds[said[node].Build] })
+}

@@ -10,7 +10,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// What the members' wall clocks say of the state's time. Each renewal carries its
+// The members' wall clocks vote on the state's time. Each renewal carries its
 // sender's wall clock, and Apply notes the state's time beside it, so that every
 // node knows every living node's offset without a further message.
 const (

@@ -331,7 +331,7 @@ func (c *Cluster) putOnRecord(ctx context.Context, shown wire.Peer, certPEM, ca 
 }
 
 // withCertificate writes into a Register by which certificate its node was let
-// in. What the node itself says of that is not believed.
+// in. The node's own word on that is not believed.
 func (c *Cluster) withCertificate(f spool.Frame, shown *wire.Peer) spool.Frame {
 	if f.Kind() != spool.KindRegister || shown == nil || len(shown.Serial) == 0 || !c.At(2) {
 		return f

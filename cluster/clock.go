@@ -10,9 +10,9 @@ import (
 // the wall clock or the boot clock, and tests put others in their place.
 //
 // Three things need a clock. Leases are counted on boot, which never jumps and
-// counts suspends. What the cluster's members think the time is, is a vote of
-// their wall clocks. All that is compared with a replicated time goes by state
-// time: see stateClock.
+// counts suspends. The cluster's idea of the time is a vote of its members' wall
+// clocks. State time serves for every comparison with a replicated time: see
+// stateClock.
 type clocks struct {
 	wall func() time.Time
 	boot func() time.Duration

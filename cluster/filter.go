@@ -118,8 +118,8 @@ func (f *filter) pump(in *inbound) {
 	}
 }
 
-// refuse answers a call with an error. What follows a call on its connection is
-// read first, because the next call stands behind it. The text must not have
+// refuse answers a call with an error. It reads first the data that follows a
+// call on its connection, because the next call stands behind it. The text must not have
 // raft's words for a call that it does not know: a candidate would take it for
 // the consent of an older build.
 func refuse(rpc raft.RPC, err error) {

@@ -58,8 +58,8 @@ type rival struct {
 	at      time.Duration // when we heard of it, on bootNow's clock
 }
 
-// answerHello says what this node knows of another one. Where it follows a leader
-// it lets that one answer: only the leader knows the newest.
+// answerHello says what this node knows of another one. A follower of a leader lets
+// that one answer: only the leader knows the newest.
 func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]byte, error) {
 	var h hello
 	if err := json.Unmarshal(body, &h); err != nil {

@@ -76,7 +76,7 @@ func (p *pace) reign() {
 }
 
 // look measures since when the leader's quorum, itself included, has not
-// answered. Who has not answered yet counts from now on.
+// answered. A server that has not answered yet counts from now on.
 func (p *pace) look(now time.Duration, at time.Time, others []raft.ServerID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

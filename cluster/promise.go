@@ -55,8 +55,8 @@ type mark struct {
 }
 
 // promise keeps promised in a file of two slots that are written in turn, so
-// that a write that is cut short leaves the one before. What is in memory and
-// what is written have locks of their own: who looks never waits for the disk.
+// that a write that is cut short leaves the one before. Memory and file have
+// locks of their own: a reader never waits for the disk.
 type promise struct {
 	writing sync.Mutex // guards file and seq
 	file    *os.File
@@ -130,8 +130,8 @@ func readPromise(path string) (*promise, error) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encodeSlot makes a slot. What others know too is left out where there is no
-// room for all.
+// encodeSlot makes a slot. It leaves out the other nodes' marks, which they know
+// too, where there is no room for all.
 func encodeSlot(seq uint64, v promised) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err == nil && len(b) > slotSize-slotHead {
@@ -233,8 +233,8 @@ func (c *Cluster) probe() error {
 	})
 }
 
-// furthest merges what is known of the members' logs. Who is no member any more
-// drops out when others need the room.
+// furthest merges what is known of the members' logs. Former members drop out
+// when others need the room.
 func furthest(old, now map[string]mark) map[string]mark {
 	all := maps.Clone(now)
 	for node, m := range old {

@@ -24,7 +24,6 @@ import (
 // vetter is the probation of one start. It belongs to one goroutine.
 type vetter struct {
 	c      *Cluster
-	asked  int
 	good   int // of voters
 	still  int // of those: they know of no session, or of one that is over
 	voters int // the majority is of these

@@ -348,7 +348,7 @@ func (t *transaction) dataReply() (ready bool, err error) {
 	case r.Code == 354 && len(t.accepted) > 0:
 		return true, nil
 	case r.Code == 354: // RFC 2920 section 3.1
-		if r, err = t.ask(t.ctx, t.opt.EndTimeout, "."); err == nil && t.err == nil {
+		if _, err = t.ask(t.ctx, t.opt.EndTimeout, "."); err == nil && t.err == nil {
 			err = t.quiet(t.ctx)
 		}
 		return false, err

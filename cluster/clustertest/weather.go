@@ -57,8 +57,8 @@ type piece struct {
 	at time.Time // when it arrives
 }
 
-// lane carries one direction of one connection. What is sent while something is
-// under way does not wait for that: a delay costs time, no throughput.
+// lane carries one direction of one connection. Octets that are sent while others
+// are under way do not wait for them: a delay costs time, no throughput.
 type lane struct {
 	weather *atomic.Pointer[Weather]
 	path    *path

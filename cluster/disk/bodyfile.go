@@ -22,8 +22,8 @@ import (
 // bodySuffix ends the names of files of bodies.
 const bodySuffix = ".blob"
 
-// bodyFS checks the files of bodies that Pebble opens. What it finds is told to
-// Options.Fatal before Pebble can panic.
+// bodyFS checks the files of bodies that Pebble opens. It tells Options.Fatal of
+// damage before Pebble can panic.
 type bodyFS struct {
 	vfs.FS
 	found func(error)

@@ -367,8 +367,9 @@ func (s *Store) adopt(r *received) (*handle, error) {
 }
 
 // switchTo makes a database the one in use, on the disk first. A state of a
-// newer cluster version ends the process. What else fails before CURRENT is written leaves everything as it was; what fails after that
-// ends the process, because it is not known what the next start would find.
+// newer cluster version ends the process. Another failure before CURRENT is
+// written leaves everything as it was; one after that ends the process, because it
+// is not known what the next start would find.
 func (s *Store) switchTo(h *handle) error {
 	m, machine, err := s.load(h)
 	if err != nil {

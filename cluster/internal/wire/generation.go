@@ -52,8 +52,8 @@ func later(own, other string) bool {
 const heraldTime = 5 * time.Second
 
 // Herald shows this node's certificate to whoever answers at an address with a
-// certificate of our CA, of whichever generation, and says nothing else. Who is of
-// a former generation learns so that there is a later one.
+// certificate of our CA, of whichever generation, and says nothing else. A node
+// of a former generation learns so that there is a later one.
 func (p *Port) Herald(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, heraldTime)
 	defer cancel()

@@ -118,7 +118,7 @@ func FuzzMbox(f *testing.F) {
 		want := [][]byte{ended(a), ended(b)}
 		for _, m := range want {
 			if bytes.HasPrefix(bytes.TrimLeft(m, ">"), []byte("From ")) || bytes.Contains(bytes.ToLower(m), []byte("content-length")) {
-				t.Skip("a line of the envelope, or a length")
+				return // a line of the envelope, or a length
 			}
 		}
 		for _, m := range want {

@@ -5,7 +5,9 @@
 //	RELAY_E2E=1 go test ./deploy/e2e
 //
 // Beside them stand the scenarios in which nodes die: a leader under load, the
-// holder of a mailbox, the owner of a queue, a majority, a disk. They print
+// holder of a mailbox, the owner of a queue, a majority, a disk; and those in which
+// they are not who they were: a directory is copied or restored, the CA changes, a
+// node that lives is removed. They print
 // what they measure (-v), and RELAY_E2E_RUNS says how often in a row the load
 // and the lock are played. RELAY_E2E_FIGHT says how long fifty clients fight for
 // one mailbox while a node dies every ten seconds (25s). RELAY_E2E_PROFILE names

@@ -168,7 +168,7 @@ func TestFightForOneMailbox(t *testing.T) {
 					return
 				default:
 				}
-				r.session(d, n)
+				r.session(d.Addr(rand.IntN(3)+1, POP3), n)
 				pause(d, time.Duration(rand.IntN(40))*time.Millisecond)
 			}
 		})
@@ -197,9 +197,9 @@ func TestFightForOneMailbox(t *testing.T) {
 	d.verify()
 }
 
-// session is one try to get the mailbox, and what a client does who has it.
-func (r *ring) session(d *Dev, n int) {
-	m, err := open(d.Addr(rand.IntN(3)+1, POP3), "alice", "secret")
+// session is one try to get the mailbox at a node, and what a client does who has it.
+func (r *ring) session(addr string, n int) {
+	m, err := open(addr, "alice", "secret")
 	if err != nil {
 		kind := "connection"
 		if text := err.Error(); strings.HasPrefix(text, "-ERR") {

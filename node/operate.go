@@ -38,7 +38,7 @@ func (n *Node) vitals() vitals {
 		Version: n.options.Version, Troubles: n.acme.troubles(n.cluster.Now()),
 	}
 	if slow := n.cluster.Trouble(); slow != "" {
-		v.Troubles = append(v.Troubles, slow)
+		v.Advice = append(v.Advice, slow)
 	}
 	if late := n.cluster.CertificateTrouble(); late != "" {
 		v.Troubles = append(v.Troubles, late)

@@ -91,7 +91,7 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 	said := o.allVitals(ctx)
 	s := &admin.Status{
 		Cluster: raft.Name, Leader: raft.Leader, Term: raft.Term, Node: o.node, Queue: state.total,
-		Nodes: []admin.Node{}, Problems: []string{}, FailoverSeconds: raft.Failover.Seconds(),
+		Nodes: []admin.Node{}, Problems: []string{}, Advice: []string{}, FailoverSeconds: raft.Failover.Seconds(),
 		ClusterVersion: upgrade.Version, Upgrade: upgrade.String(),
 	}
 	if s.Cluster == "" {
@@ -109,6 +109,7 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 			s.Problems = append(s.Problems, fmt.Sprintf("node %s refuses new mail: the disk of its data directory is past the watermark of [storage]; make room or lower it", n.ID))
 		}
 		s.Problems = append(s.Problems, said[n.ID].Troubles...)
+		s.Advice = append(s.Advice, said[n.ID].Advice...)
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil

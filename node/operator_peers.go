@@ -47,6 +47,7 @@ type vitals struct {
 	SMTP      int      `json:"smtp_sessions"`
 	Version   string   `json:"version"`
 	Troubles  []string `json:"troubles,omitempty"` // in words, for the operator
+	Advice    []string `json:"advice,omitempty"`   // what would be better, though nothing is wrong
 }
 
 // markHash is a node's state hash as of a Mark.

@@ -89,6 +89,9 @@ func (a *app) showStatus(s *admin.Status) {
 	for _, p := range s.Problems {
 		a.say("  ! %s", clean(p))
 	}
+	for _, p := range s.Advice {
+		a.say("  * %s", clean(p))
+	}
 	if s.Rotation != "" {
 		a.say("  %s", clean(s.Rotation))
 	}

@@ -39,6 +39,7 @@ type Status struct {
 	Queue    QueueTotals `json:"queue"`
 	Node     string      `json:"node" doc:"id of the node that answers"`
 	Problems []string    `json:"problems" doc:"what is wrong, in words; empty if healthy"`
+	Advice   []string    `json:"advice" doc:"what would be better, in words, though the cluster is healthy"`
 
 	ClusterVersion uint32 `json:"cluster_version" doc:"version of the replicated state"`
 	Upgrade        string `json:"upgrade" doc:"what is coming of the cluster version, in words; empty: nothing"`

@@ -199,7 +199,8 @@ func TestDiscardedMessageHasAHistory(t *testing.T) {
 		letter := "From: s@far.example\r\nMessage-ID: <" + strings.ReplaceAll(name, " ", "-") + "@far.example>\r\nSubject: " + subject + "\r\n\r\n" + body
 		id := idOf(d.mail("s@far.example", "alice@example.test", letter))
 		require.NotEmpty(t, id, name)
-		require.Equal(t, id, idOf(d.mail("s@far.example", "alice@example.test", letter)), "%s: sent again it is the same", name)
+		again := talkTo(t, c.Nodes[1].SMTP) // nothing says that the first 250 was read
+		require.Equal(t, id, idOf(again.mail("s@far.example", "alice@example.test", letter)), "%s: sent again it is the same", name)
 		for _, m := range c.Nodes {
 			c.Eventually(10*time.Second, "no history at "+m.ID, func() bool {
 				trace, err := m.Client().Trace(ctx, id)

@@ -22,7 +22,7 @@ const fourth = 4
 // trickle sends parcels through all nodes until stop is called, which returns
 // those that were accepted.
 func trickle(d *Dev, accounts []string) (stop func() []*parcel) {
-	const batch = 50
+	const batch = 200 // so many that senders go on beside those whose node holds still
 	over, ended := make(chan struct{}), make(chan struct{})
 	l := &load{errors: map[string]int{}}
 	var all, next []*parcel
@@ -93,8 +93,8 @@ func (d *Dev) moved() {
 	require.NoError(d.t, os.Remove(filepath.Join(d.Dir, "n4", "log")))
 }
 
-// fighters want alice's mailbox, at all nodes and at an address that changes,
-// until stop is called.
+// fighters want alice's mailbox, at all nodes and at some addresses more, until
+// stop is called.
 func fighters(d *Dev, clients int, others ...string) (stop func() *ring) {
 	r := &ring{deleted: map[string]int{}, maybe: map[string]int{}, answers: map[string]int{}}
 	addrs := append([]string{d.Addr(1, POP3), d.Addr(2, POP3), d.Addr(3, POP3)}, others...)
@@ -115,9 +115,10 @@ func fighters(d *Dev, clients int, others ...string) (stop func() *ring) {
 	return func() *ring { close(over); all.Wait(); return r }
 }
 
-// TestCopyOfADirectory: the directory of a running node is copied, and a second
-// process runs from the copy at other ports. It takes no mail, opens no mailbox,
-// and ends; the original goes on. Nothing is lost, doubled or held twice.
+// TestCopyOfADirectory: the directory of a running node, which follows or leads,
+// is copied, and a second process runs from the copy at other ports. It takes no
+// mail, opens no mailbox, and ends; the original goes on. Nothing is lost, doubled
+// or held twice.
 func TestCopyOfADirectory(t *testing.T) {
 	d := Start(t, "--restart-after", "0")
 	d.Run("secret\n", d.bin+"/relayctl", "user", "add", "carol@example.test", "--password-stdin")
@@ -126,11 +127,21 @@ func TestCopyOfADirectory(t *testing.T) {
 	mail := trickle(d, accounts)
 	fight := fighters(d, 8, d.Addr(0, POP3+1))
 	original := d.PID(3)
-	began := time.Now()
+	for _, leader := range []int{1, 3} {
+		d.lead(leader)
+		copyEnds(t, d)
+		require.Equal(t, original, d.PID(3))
+		d.healthy(60 * time.Second)
+	}
+	d.settle(mail, fight, accounts)
+}
+
+// copyEnds runs a copy of n3's directory until it has ended by itself.
+func copyEnds(t *testing.T, d *Dev) {
+	t.Helper()
 	d.freeze(3, func() { d.copyDir(filepath.Join(d.Dir, "n3"), filepath.Join(d.Dir, "n4")) })
-	t.Logf("the copy took %s", seconds(time.Since(began)))
 	d.moved()
-	began = time.Now()
+	began := time.Now()
 	d.revive(fourth, "")
 	acted := make(chan error, 1)
 	go func() { acted <- d.actsAt(d.Addr(0, SMTP+1), d.Addr(0, POP3+1), fourth) }()
@@ -139,15 +150,51 @@ func TestCopyOfADirectory(t *testing.T) {
 	require.NoError(t, <-acted)
 	require.Regexp(t, `^relayd: cluster: this data directory is not the newest of its node: .*join it anew`, last)
 	require.Empty(t, d.logged(fourth, "cluster: session begins"), "the copy never has a right to act")
-	require.Equal(t, original, d.PID(3))
-	d.healthy(60 * time.Second)
+	require.NoError(t, os.RemoveAll(filepath.Join(d.Dir, "n4")))
+}
+
+// settle ends mail and fights, and checks that nothing was lost, doubled or held
+// twice.
+func (d *Dev) settle(mail func() []*parcel, fight func() *ring, accounts []string) {
+	d.t.Helper()
 	all, r := mail(), fight()
-	d.healthy(60 * time.Second)
-	r.check(t)
-	t.Logf("%d sessions held the mailbox, %d ended in +OK; refusals: %v", len(r.tenures), r.quits, r.answers)
+	r.check(d.t)
+	d.t.Logf("%d sessions held the mailbox, %d ended in +OK; refusals: %v", len(r.tenures), r.quits, r.answers)
 	d.drained(1, 60*time.Second)
-	(&ledger{t: t, d: d, copies: map[copyOf]int{}}).check(all, accounts, 0)
+	(&ledger{t: d.t, d: d, copies: map[copyOf]int{}}).check(all, accounts, 0)
 	d.verify()
+}
+
+// TestCopyOfAFrozenNode: a copy runs while the original holds still, as where a
+// machine is moved and its former self wakes up. The copy waits until the rights of
+// the original are over, and goes on as n3; the original, awake, ends. Nothing is
+// lost, doubled or held twice.
+func TestCopyOfAFrozenNode(t *testing.T) {
+	d := Start(t, "--restart-after", "0")
+	d.Run("secret\n", d.bin+"/relayctl", "user", "add", "carol@example.test", "--password-stdin")
+	fillBox(t, d, "alice", 60)
+	accounts := []string{"bob", "carol"}
+	mail := trickle(d, accounts)
+	fight := fighters(d, 8, d.Addr(0, POP3+1))
+	began := time.Now()
+	d.freeze(3, func() {
+		d.copyDir(filepath.Join(d.Dir, "n3"), filepath.Join(d.Dir, "n4"))
+		d.moved()
+		d.revive(fourth, "")
+		d.Await(60*time.Second, "the copy acts", func() bool {
+			return len(d.logged(fourth, "cluster: session begins")) > 0
+		})
+	})
+	t.Logf("the copy acts %s after the original was stopped", seconds(time.Since(began)))
+	began = time.Now()
+	last := d.ends(3, 60*time.Second)
+	t.Logf("the original ended %s after it went on: %s", seconds(time.Since(began)), last)
+	require.Regexp(t, `^relayd: cluster: this data directory is not the newest of its node: .*join it anew`, last)
+	d.Await(60*time.Second, "the cluster is healthy", func() bool {
+		s, err := d.status(1)
+		return err == nil && s.Healthy && len(s.Nodes) == 3
+	})
+	d.settle(mail, fight, accounts)
 }
 
 // actsAt asks a process that must not act for mail and a mailbox until it is gone,

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -66,12 +67,14 @@ func TestRotationAndRemoval(t *testing.T) {
 	line := d.ends(3, 60*time.Second)
 	t.Logf("n3 ended %s after its removal began: %s", seconds(time.Since(began)), line)
 	require.Regexp(t, `^relayd: cluster: this node is no member of its cluster any more: .*relayd join`, line)
+	for node := 1; node <= 2; node++ {
+		d.Await(60*time.Second, "two nodes are healthy", func() bool {
+			s, err := d.status(node)
+			return err == nil && s.Healthy && len(s.Nodes) == 2
+		})
+	}
 	shut(t, d, last)
 	all := mail()
-	d.Await(60*time.Second, "two nodes are healthy", func() bool {
-		s, err := d.status(1)
-		return err == nil && s.Healthy && len(s.Nodes) == 2
-	})
 	d.drained(1, 60*time.Second)
 	(&ledger{t: t, d: d, copies: map[copyOf]int{}}).check(all, accounts, 0)
 	d.Ctl("verify", "--bodies")
@@ -100,7 +103,7 @@ func shut(t *testing.T, d *Dev, c credential) {
 func (d *Dev) opens(node int, service string, c credential) error {
 	pair, err := tls.X509KeyPair([]byte(c.Cert), []byte(c.Key))
 	require.NoError(d.t, err)
-	conn, err := tls.Dial("tcp", d.Addr(node, clusterPort), &tls.Config{
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 15 * time.Second}, "tcp", d.Addr(node, clusterPort), &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{service}, Certificates: []tls.Certificate{pair},
 		InsecureSkipVerify: true, // whom we reach does not matter
 	})

@@ -104,3 +104,23 @@ func TestNothingIsGivenUpWhileTheClockIsInDoubt(t *testing.T) {
 		require.NotEmpty(t, w.notices)
 	})
 }
+
+// TestLongestIsNeverSurpassed: whatever the jitter, no wait is longer, and there
+// is none before the first attempt.
+func TestLongestIsNeverSurpassed(t *testing.T) {
+	p := RetryPolicy{First: time.Minute, Max: 10 * time.Minute, Factor: 2, Jitter: 0.2}
+	require.Zero(t, p.Longest(0))
+	require.Zero(t, p.Longest(-1))
+	require.Equal(t, 72*time.Second, p.Longest(1))
+	require.Equal(t, 144*time.Second, p.Longest(2))
+	require.Equal(t, 12*time.Minute, p.Longest(1000))
+	require.Equal(t, 330*time.Second, RetryPolicy{}.Longest(1), "the defaults")
+	for _, p := range []RetryPolicy{p, {}, {First: time.Second, Max: time.Second}} {
+		for attempts := 1; attempts < 200; attempts++ {
+			for _, rnd := range []float64{0, 0.5, 0.999999} {
+				wait, _ := p.Schedule()(attempts, 0, rnd)
+				require.LessOrEqual(t, wait, p.Longest(attempts))
+			}
+		}
+	}
+}

@@ -27,18 +27,30 @@ func TestWhatWasPutOffByAWrongClockIsDueSooner(t *testing.T) {
 		message  *pb.Message
 		expected int64
 	}{
-		"no jump":                     {0, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + tenDays},
-		"written after the jump":      {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 100, Attempts: 1}, nil, at + tenDays},
-		"due before the jump":         {jumpAt, &pb.Recipient{NextMs: at - 5, Changed: 99, Attempts: 1}, nil, at - 5},
-		"due sooner than its wait":    {jumpAt, &pb.Recipient{NextMs: at + 1000, Changed: 99, Attempts: 1}, nil, at + 1000},
-		"after one attempt":           {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + 90_000},
-		"after many attempts":         {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 50}, nil, at + 180_000},
-		"never tried":                 {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99}, unheld, at},
-		"never tried, told to wait":   {jumpAt, &pb.Recipient{NextMs: at + tenDays + 3_600_000, Changed: 99}, held, at + 3_600_000},
+		"no jump":                   {0, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + tenDays},
+		"written after the jump":    {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 100, Attempts: 1}, nil, at + tenDays},
+		"due before the jump":       {jumpAt, &pb.Recipient{NextMs: at - 5, Changed: 99, Attempts: 1}, nil, at - 5},
+		"due sooner than its wait":  {jumpAt, &pb.Recipient{NextMs: at + 1000, Changed: 99, Attempts: 1}, nil, at + 1000},
+		"after one attempt":         {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + 90_000},
+		"after many attempts":       {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 50}, nil, at + 180_000},
+		"never tried":               {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99}, unheld, at},
+		"never tried, told to wait": {jumpAt, &pb.Recipient{NextMs: at + tenDays + 3_600_000, Changed: 99}, held, at + 3_600_000},
+		"a verdict that was on its way": {
+			jumpAt, &pb.Recipient{NextMs: at + tenDays + 60_000, LastMs: at + tenDays, Changed: 101, Attempts: 1}, nil, at + 90_000,
+		},
+		"a verdict by a node that is ahead a little": {
+			jumpAt, &pb.Recipient{NextMs: at + 7_200_000, LastMs: at + 9000, Changed: 101, Attempts: 1}, nil, at + 7_200_000,
+		},
+		"a date in the future without a jump": {
+			0, &pb.Recipient{NextMs: at + tenDays + 60_000, LastMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + tenDays + 60_000,
+		},
+		"a verdict of the right time": {
+			jumpAt, &pb.Recipient{NextMs: at + 7_200_000, LastMs: at + 2000, Changed: 101, Attempts: 1}, nil, at + 7_200_000,
+		},
 		"waits for less than an hour": {jumpAt, &pb.Recipient{NextMs: at + 1000, Changed: 99}, held, at + 1000},
 	} {
 		j := &jumped{
-			ts: &pb.TimeState{JumpedIndex: c.jumped, JumpedMs: at}, policy: policy,
+			ts: &pb.TimeState{JumpedIndex: c.jumped, JumpedMs: at}, policy: policy, now: time.UnixMilli(at + 3000),
 			message: func(spool.ID) (*pb.Message, error) { return c.message, nil },
 		}
 		due, err := j.due(spool.ID{}, c.r)
@@ -74,4 +86,13 @@ func TestDatesOfAnEarlyClockAreMended(t *testing.T) {
 		require.Same(t, other, mended(other, ts), "%d is not of that time", index)
 	}
 	require.Same(t, read, mended(read, nil), "no jump yet")
+}
+
+// TestAVerdictOnItsWayDuringAJumpWaitsNoLonger: it is applied after the time has
+// jumped back, but says when to try again by the time before.
+func TestAVerdictOnItsWayDuringAJumpWaitsNoLonger(t *testing.T) {
+	now := time.UnixMilli(1_800_000_000_000)
+	j := &jumped{now: now, policy: queue.RetryPolicy{First: time.Minute, Jitter: 0.5}}
+	require.Equal(t, now.Add(90*time.Second), j.retry(now.Add(10*24*time.Hour), 1))
+	require.Equal(t, now.Add(time.Second), j.retry(now.Add(time.Second), 1))
 }

@@ -95,7 +95,7 @@ func (o *outbound) afterJumps(v spool.View) (*jumped, error) {
 		return nil, err
 	}
 	settings, err := v.Settings()
-	return &jumped{ts: ts, policy: o.retryPolicy(settings), message: func(id spool.ID) (*pb.Message, error) {
+	return &jumped{ts: ts, now: o.replica.Now(), policy: o.retryPolicy(settings), message: func(id spool.ID) (*pb.Message, error) {
 		m, _, err := v.Message(id)
 		return m, err
 	}}, err
@@ -410,6 +410,7 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 	mine := o.epoch.Load()
 	if len(c.Queued) > 0 && mine != 0 && !o.leaving.Load() {
 		add := make([]queue.Waiting, 0, len(c.Queued))
+		after := o.justJumped()
 		for i := range c.Queued {
 			if q := &c.Queued[i]; q.Owner == mine {
 				add = append(add, queue.Waiting{
@@ -417,6 +418,9 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 					Next: time.UnixMilli(q.NextMs), Attempts: q.Attempts, Priority: q.Priority, Size: q.Size,
 					Expires: moment(q.ExpiresMs), Parked: q.State == pb.State_HELD || q.State == pb.State_SUSPENDED,
 				})
+				if w := &add[len(add)-1]; after != nil && w.Attempts > 0 {
+					w.Next = after.retry(w.Next, w.Attempts)
+				}
 			}
 		}
 		if len(add) > 0 {

@@ -450,6 +450,7 @@ func (m *Manager) scan(ctx context.Context) error {
 		return err
 	}
 	m.sweep()
+	m.poke() // what is due may have changed by the clock alone
 	return nil
 }
 

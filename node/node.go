@@ -38,6 +38,10 @@ type Options struct {
 	// Dial opens the connections between members; nil: the system's. Tests cut
 	// links here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Wall and Boot are the clocks that the replica goes by, as in cluster.Options;
+	// nil: the system's. Tests set clocks wrong here.
+	Wall func() time.Time
+	Boot func() time.Duration
 	// Grace is how long transactions and deliveries under way may take to end
 	// at a stop; 0: 15 s and 5 s.
 	Grace time.Duration
@@ -180,6 +184,7 @@ func (n *Node) openCluster() error {
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Peers:  n.conf.Cluster.PeerAddresses(),
 		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning,
+		Wall: n.options.Wall, Boot: n.options.Boot,
 	})
 	return err
 }

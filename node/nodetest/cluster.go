@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +69,7 @@ type Member struct {
 
 	c    *Cluster
 	conf *config.Config
+	skew atomic.Int64 // of its wall clock
 
 	mu   sync.Mutex
 	node *node.Node
@@ -163,7 +165,7 @@ func (m *Member) join(via *Member) {
 func (m *Member) Start() {
 	m.c.t.Helper()
 	n, err := node.New(m.conf, node.Options{
-		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond, Dial: m.c.links.dial(m.ID),
+		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond, Dial: m.c.links.dial(m.ID), Wall: m.wall,
 		Fatal: func(err error) { m.c.t.Errorf("%s can not go on: %v", m.ID, err); go m.Kill() },
 	})
 	require.NoError(m.c.t, err)
@@ -180,6 +182,12 @@ func (m *Member) Start() {
 		m.mu.Unlock()
 	}()
 }
+
+// Skew makes the node's wall clock wrong by a difference, at once and over
+// restarts.
+func (m *Member) Skew(d time.Duration) { m.skew.Store(int64(d)) }
+
+func (m *Member) wall() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }
 
 // Node returns the running node, or nil.
 func (m *Member) Node() *node.Node {

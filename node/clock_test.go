@@ -21,33 +21,29 @@ func TestWhatWasPutOffByAWrongClockIsDueSooner(t *testing.T) {
 	held := &pb.Message{CreatedMs: at + tenDays, HoldUntilMs: at + tenDays + 3_600_000}
 	unheld := &pb.Message{CreatedMs: at + tenDays}
 	policy := queue.RetryPolicy{First: time.Minute, Max: 2 * time.Minute, Factor: 2, Jitter: 0.5}
+	recipient := func(next, last int64, changed uint64, attempts uint32) *pb.Recipient {
+		return &pb.Recipient{NextMs: next, LastMs: last, Changed: changed, Attempts: attempts}
+	}
+	const hour, next = int64(3_600_000), at + 10*24*3_600_000
 	for name, c := range map[string]struct {
 		jumped   uint64
 		r        *pb.Recipient
 		message  *pb.Message
 		expected int64
 	}{
-		"no jump":                   {0, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + tenDays},
-		"written after the jump":    {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 100, Attempts: 1}, nil, at + tenDays},
-		"due before the jump":       {jumpAt, &pb.Recipient{NextMs: at - 5, Changed: 99, Attempts: 1}, nil, at - 5},
-		"due sooner than its wait":  {jumpAt, &pb.Recipient{NextMs: at + 1000, Changed: 99, Attempts: 1}, nil, at + 1000},
-		"after one attempt":         {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + 90_000},
-		"after many attempts":       {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99, Attempts: 50}, nil, at + 180_000},
-		"never tried":               {jumpAt, &pb.Recipient{NextMs: at + tenDays, Changed: 99}, unheld, at},
-		"never tried, told to wait": {jumpAt, &pb.Recipient{NextMs: at + tenDays + 3_600_000, Changed: 99}, held, at + 3_600_000},
-		"a verdict that was on its way": {
-			jumpAt, &pb.Recipient{NextMs: at + tenDays + 60_000, LastMs: at + tenDays, Changed: 101, Attempts: 1}, nil, at + 90_000,
-		},
-		"a verdict by a node that is ahead a little": {
-			jumpAt, &pb.Recipient{NextMs: at + 7_200_000, LastMs: at + 9000, Changed: 101, Attempts: 1}, nil, at + 7_200_000,
-		},
-		"a date in the future without a jump": {
-			0, &pb.Recipient{NextMs: at + tenDays + 60_000, LastMs: at + tenDays, Changed: 99, Attempts: 1}, nil, at + tenDays + 60_000,
-		},
-		"a verdict of the right time": {
-			jumpAt, &pb.Recipient{NextMs: at + 7_200_000, LastMs: at + 2000, Changed: 101, Attempts: 1}, nil, at + 7_200_000,
-		},
-		"waits for less than an hour": {jumpAt, &pb.Recipient{NextMs: at + 1000, Changed: 99}, held, at + 1000},
+		"no jump":                     {0, recipient(next, 0, 99, 1), nil, next},
+		"written after the jump":      {jumpAt, recipient(next, 0, 100, 1), nil, next},
+		"due before the jump":         {jumpAt, recipient(at-5, 0, 99, 1), nil, at - 5},
+		"due sooner than its wait":    {jumpAt, recipient(at+1000, 0, 99, 1), nil, at + 1000},
+		"after one attempt":           {jumpAt, recipient(next, 0, 99, 1), nil, at + 90_000},
+		"after many attempts":         {jumpAt, recipient(next, 0, 99, 50), nil, at + 180_000},
+		"never tried":                 {jumpAt, recipient(next, 0, 99, 0), unheld, at},
+		"never tried, told to wait":   {jumpAt, recipient(next+hour, 0, 99, 0), held, at + hour},
+		"waits for less than an hour": {jumpAt, recipient(at+1000, 0, 99, 0), held, at + 1000},
+		"a verdict on its way":        {jumpAt, recipient(next+60_000, next, 101, 1), nil, at + 90_000},
+		"by a node a little ahead":    {jumpAt, recipient(at+2*hour, at+9000, 101, 1), nil, at + 2*hour},
+		"of the future, but no jump":  {0, recipient(next+60_000, next, 99, 1), nil, next + 60_000},
+		"a verdict of the right time": {jumpAt, recipient(at+2*hour, at+2000, 101, 1), nil, at + 2*hour},
 	} {
 		j := &jumped{
 			ts: &pb.TimeState{JumpedIndex: c.jumped, JumpedMs: at}, policy: policy, now: time.UnixMilli(at + 3000),
@@ -95,4 +91,17 @@ func TestAVerdictOnItsWayDuringAJumpWaitsNoLonger(t *testing.T) {
 	j := &jumped{now: now, policy: queue.RetryPolicy{First: time.Minute, Jitter: 0.5}}
 	require.Equal(t, now.Add(90*time.Second), j.retry(now.Add(10*24*time.Hour), 1))
 	require.Equal(t, now.Add(time.Second), j.retry(now.Add(time.Second), 1))
+}
+
+// TestVerdictsAreClampedForAMinuteAfterAJump, and cost nothing at other times.
+func TestVerdictsAreClampedForAMinuteAfterAJump(t *testing.T) {
+	w := newOutboundWorld(t)
+	require.Nil(t, w.justJumped(), "no jump")
+	now := w.replica.Now()
+	w.timing.Store(&pb.TimeState{JumpedIndex: 5, JumpedMs: now.Add(-2 * onTheWay).UnixMilli()})
+	require.Nil(t, w.justJumped(), "long ago")
+	w.timing.Store(&pb.TimeState{JumpedIndex: 5, JumpedMs: now.UnixMilli()})
+	after := w.justJumped()
+	require.NotNil(t, after)
+	require.True(t, after.retry(now.Add(10*24*time.Hour), 1).Before(now.Add(10*time.Minute)))
 }

@@ -35,10 +35,12 @@ func newWrongClocks(t *testing.T, nodes int) *wrongClocks {
 	tuning := Quick()
 	tuning.Lease, tuning.Margin = 4*time.Second, time.Second // no lapses on a busy machine
 	tuning.Sweep = 200 * time.Millisecond
-	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = 500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond
-	w := &wrongClocks{t: t, Cluster: New(t, Options{Nodes: nodes, Tuning: tuning, Configure: func(_ int, c *config.Config) {
-		c.Delivery.RetryFirst, c.Delivery.RetryMax = config.Duration(100*time.Millisecond), config.Duration(100*time.Millisecond)
-	}})}
+	const soon, retry = 500 * time.Millisecond, config.Duration(100 * time.Millisecond)
+	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = soon, soon, soon
+	w := &wrongClocks{t: t, Cluster: New(t, Options{
+		Nodes: nodes, Tuning: tuning,
+		Configure: func(_ int, c *config.Config) { c.Delivery.RetryFirst, c.Delivery.RetryMax = retry, retry },
+	})}
 	w.keep("alice@example.test", 5*day)
 	w.Nodes[0].MustSend("far@far.example", "alice@example.test", Letter("kept"))
 	w.Sink.Answer(func(to string) error {
@@ -55,7 +57,8 @@ func newWrongClocks(t *testing.T, nodes int) *wrongClocks {
 // keep says how long an account's mail is kept.
 func (w *wrongClocks) keep(user string, d time.Duration) {
 	seconds := int64(d.Seconds())
-	err := w.Nodes[0].Client().SetUser(within(w.t, 10*time.Second), admin.By{Why: "test"}, user, admin.UserSet{Retention: &seconds})
+	set := admin.UserSet{Retention: &seconds}
+	err := w.Nodes[0].Client().SetUser(within(w.t, 10*time.Second), admin.By{Why: "test"}, user, set)
 	require.NoError(w.t, err)
 }
 

@@ -29,6 +29,7 @@ type admission struct {
 	self   string
 	latest func() (servers []raft.Server, index uint64) // nil, 0: raft does not run yet
 	hints  map[string]string                            // who was a member when this node joined
+	joined uint64                                       // index at which that was; hints count until the own log is there
 	path   string                                       // of the tombs
 
 	mu      sync.RWMutex
@@ -86,10 +87,20 @@ func (a *admission) member(node string) bool {
 			return false
 		}
 	}
-	if len(servers) > 0 {
-		return slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == node })
+	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == node }) {
+		return true
 	}
+	return (len(servers) == 0 || index < a.joined) && a.hinted(node)
+}
+
+// hinted reports whether a node was a member when this one joined, and was not
+// removed since. A log that is just being sent begins with configurations of long
+// ago, in which whoever leads now may be missing. The caller holds the mutex.
+func (a *admission) hinted(node string) bool {
 	_, hinted := a.hints[node]
+	if t, dead := a.tombs[node]; dead && t.Index > a.joined {
+		return false
+	}
 	return hinted || node == a.self
 }
 
@@ -127,6 +138,15 @@ func (a *admission) known() configured {
 		return a.vouched
 	}
 	c := configured{Index: index}
+	if len(servers) > 0 && index < a.joined { // the log is being sent still
+		for node := range a.hints {
+			if node == a.self || a.hinted(node) {
+				c.Servers = append(c.Servers, node)
+			}
+		}
+		slices.Sort(c.Servers)
+		return c
+	}
 	for _, s := range servers {
 		c.Servers = append(c.Servers, string(s.ID))
 	}

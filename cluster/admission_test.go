@@ -36,3 +36,22 @@ func TestAdmissionGoesByTheNewestConfiguration(t *testing.T) {
 	require.False(t, again.denied("n2", []byte{3}, []byte{4}), "it joined anew")
 	require.False(t, again.denied("n3", []byte{1}, nil))
 }
+
+// TestYoungLogDoesNotShutTheLeaderOut: the log of a node that joined begins with
+// the configurations of long ago. Who was a member when it joined may send it the
+// rest, unless it was removed since.
+func TestYoungLogDoesNotShutTheLeaderOut(t *testing.T) {
+	a, err := openAdmission(t.TempDir(), "n4", map[string]string{"n2": "x", "n3": "x", "n4": "x"})
+	require.NoError(t, err)
+	a.joined = 100
+	index := uint64(1)
+	a.latest = func() ([]raft.Server, uint64) { return []raft.Server{{ID: "n1"}}, index }
+	require.True(t, a.member("n2"))
+	require.False(t, a.member("n5"))
+	require.Equal(t, configured{Index: 1, Servers: []string{"n2", "n3", "n4"}}, a.known(), "whom a start in between asks")
+	a.bury([]tomb{{Node: "n2", Index: 50}, {Node: "n3", Index: 101}})
+	require.True(t, a.member("n2"), "it came back before this node joined")
+	require.False(t, a.member("n3"))
+	index = 100
+	require.False(t, a.member("n2"), "the own log is there")
+}

@@ -61,7 +61,8 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 		sleep(ctx, k.c.t.Renew/4)
 		return
 	}
-	if k.moved++; k.over.Epoch != res.Epoch || k.over.Renewed == res.Renewed {
+	// Renewals of a session that this process gave up may be on their way still.
+	if k.moved++; k.over.Epoch != res.Epoch || k.over.Renewed == res.Renewed || res.Epoch == k.mine {
 		k.moved = 0
 	}
 	if k.moved == tooLively {

@@ -155,6 +155,7 @@ func open(o Options) (*Cluster, error) {
 		c.cancel()
 		return nil, err
 	}
+	c.book.admission.joined = id.Joined
 	// Raft does not say which entry its latest configuration is of.
 	c.book.admission.latest = func() ([]raft.Server, uint64) {
 		servers := c.book.servers()

@@ -1,7 +1,9 @@
 package cluster_test
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
@@ -61,6 +63,20 @@ func TestOlderThanItsPromise(t *testing.T) {
 	g.Eventually("a node from the past goes on", func() bool { return n.Fatal() != nil })
 	require.ErrorIs(t, n.Fatal(), cluster.ErrCopy)
 	require.ErrorContains(t, n.Fatal(), "older than what node "+n.ID+" has promised")
+}
+
+// TestOldWordsDoNotEndARunningNode: a node that hears no leader asks who the
+// members are. Until they answer it may have voted, registered, and taken more of
+// the log, so that it seems older than it is.
+func TestOldWordsDoNotEndARunningNode(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	n := g.Followers()[0]
+	g.Eventually("the others know this node's log", func() bool { return toldPast(t, g.Leader(), n.ID, 1) })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	require.NoError(t, n.C().Reintroduce(ctx))
+	require.NoError(t, n.Fatal())
+	require.NoError(t, n.C().Ready())
 }
 
 // toldPast reports whether a node's session says that its log goes beyond an index.

@@ -21,7 +21,8 @@ const (
 	askSum    = "cluster/sum"
 	askMark   = "cluster/mark"
 	judgeTime = 5 * time.Second
-	judgeWait = 10 * time.Second // between two looks at one difference
+	judgeWait = time.Second // between two looks at one difference
+	markWait  = time.Minute // between two full comparisons, which read everything
 	markTime  = 5 * time.Minute
 )
 
@@ -89,7 +90,7 @@ func (c *Cluster) compare(ctx context.Context) {
 			c.standBack(ctx)
 		} else if index := c.differs(); index != 0 {
 			c.judgeSums(ctx, index)
-			sleep(ctx, judgeWait/10)
+			sleep(ctx, judgeWait)
 		}
 		if sleep(ctx, min(time.Second, c.t.Renew)); ctx.Err() != nil {
 			return
@@ -137,7 +138,9 @@ func (c *Cluster) judgeSums(ctx context.Context, index uint64) {
 	}
 	c.log.Error("cluster: states differ", zap.Uint64("index", index), zap.Strings("right", right), zap.Strings("wrong", wrong))
 	if !sameBuild(said, right, wrong) {
-		c.judgeByMark(ctx)
+		if c.judgeByMark(ctx); c.Diverged() == "" {
+			sleep(ctx, markWait)
+		}
 		return
 	}
 	c.accept(ctx, index, right, wrong)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -80,4 +81,21 @@ func (c *Cluster) Told(node string) (last uint64) {
 		return err
 	})
 	return last
+}
+
+// Reintroduce asks the others again, as a node does that hears no leader, and
+// says what was true of it some time ago.
+func (c *Cluster) Reintroduce(ctx context.Context) error {
+	h, err := c.introduce()
+	if err != nil {
+		return err
+	}
+	h.Term, h.Last, h.Acked, h.Nonces = 0, 0, acked{}, nil
+	body, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	v := &vetter{c: c}
+	v.ask(ctx, v.census(), body)
+	return nil
 }

@@ -79,6 +79,12 @@ func openPromise(dir string, id *identity, first promised) (*promise, error) {
 		return nil, err
 	}
 	if p.now.Cluster != id.Cluster || p.now.Node != id.Node || p.now.Log != id.Log {
+		if id.Fresh { // left behind by a node that was here before: this one has promised nothing yet
+			if err := p.close(); err != nil {
+				return nil, err
+			}
+			return makePromise(path, first)
+		}
 		return nil, errors.Join(fmt.Errorf("%w: %s is of node %s with another log: move the data directory away and join again with a token",
 			ErrLogLost, path, p.now.Node), p.close())
 	}

@@ -49,6 +49,10 @@ func TestDamagedPromiseIsRefused(t *testing.T) {
 	require.NoError(t, err, "a node that never ran has promised nothing")
 	_, err = openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "m"}, promised{})
 	require.ErrorIs(t, err, ErrLogLost, "another log")
+	fresh, err := openPromise(dir, &identity{Cluster: "d", Node: "n2", Log: "m", Fresh: true}, promised{})
+	require.NoError(t, err, "left behind by a node that was here before")
+	require.Equal(t, "n2", fresh.look().Node)
+	require.NoError(t, fresh.close())
 }
 
 // TestPromiseIsBounded: a probe never fails because there is too much to say.

@@ -111,11 +111,17 @@ func (v *vetter) ask(ctx context.Context, others map[string]bool, body []byte) b
 		if a.err != nil {
 			continue
 		}
-		if a.reply.Refused != "" {
+		vetted := v.c.trans.vetted.Load()
+		if a.reply.Refused != "" && !vetted {
 			v.c.disqualified(ctx, a.reply.Refused)
 			return false
 		}
 		v.c.take(a.reply)
+		if vetted {
+			// It asks who the members are. What they know of this node may be newer
+			// than what it said of itself: it votes and registers meanwhile.
+			continue
+		}
 		gone := v.c.gone(ctx, a.reply)
 		if a.reply.Leads {
 			return gone

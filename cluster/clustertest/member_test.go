@@ -226,3 +226,24 @@ func TestSoleNodeIsReadyAtOnce(t *testing.T) {
 	g.WaitReady(n)
 	require.Less(t, time.Since(began), 2*time.Second)
 }
+
+// TestJoinAfterTheFirstNodeLeft: the log that a new node is sent begins with the
+// first node alone, which is gone.
+func TestJoinAfterTheFirstNodeLeft(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Nodes: 1})
+	l := g.NewLedger()
+	first := g.Node(0)
+	for range 300 { // more than one call of raft's carries
+		require.NoError(t, l.Send(t.Context(), first, 10))
+	}
+	second := g.Add(first)
+	g.Add(first)
+	g.WaitVoters(3)
+	first.Kill()
+	leader := g.Leader(second, g.Node(2))
+	g.Eventually("the dead node's session lives", func() bool { return session(t, leader, first.ID) == nil })
+	require.NoError(t, leader.C().Remove(t.Context(), first.ID, false, operator))
+	g.WaitVoters(2)
+	g.Add(leader)
+	g.WaitVoters(3)
+}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -69,7 +70,10 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 		k.c.disqualified(ctx, "node "+k.c.id.Node+" runs at "+res.Node+", too")
 		return
 	}
-	k.over = rival{Epoch: res.Epoch, Renewed: res.Renewed, Address: res.Node, at: bootNow()}
+	if k.over.Epoch != res.Epoch {
+		k.over.Dead = 0
+	}
+	k.over = rival{Epoch: res.Epoch, Renewed: res.Renewed, Address: res.Node, Dead: k.over.Dead, at: bootNow()}
 	k.c.log.Info("cluster: this node has a session still; waiting until whoever has it has stopped",
 		zap.Uint64("epoch", res.Epoch), zap.String("address", res.Node))
 	k.await(ctx)
@@ -78,7 +82,7 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 // await waits until whoever has the session that is in the way has renewed it, or
 // can not act any more. Nobody but us can at our own address.
 func (k *claims) await(ctx context.Context) {
-	wait := k.c.deaths.surely(k.session())
+	wait := max(k.c.deaths.surely(k.session()), time.Duration(k.over.Dead)*time.Millisecond)
 	switch {
 	case k.over.Epoch == k.mine:
 		return // this process gave it up
@@ -109,14 +113,24 @@ func (c *Cluster) place() (term, last uint64) {
 	return term, last
 }
 
-// session is the session of this node as far as it knows: how long it holds.
+// session is the session of this node as far as it knows: how long it holds. A
+// state that lags does not know the one that is in the way, which may hold for as
+// long as any.
 func (k *claims) session() (s *pb.Session) {
 	err := k.c.store.View(func(v spool.View) (err error) {
 		s, _, err = v.Session(k.c.id.Node)
 		return err
 	})
-	if err != nil || s == nil {
-		return &pb.Session{}
+	if err != nil || s.GetEpoch() != k.over.Epoch {
+		return unknownSession(k.over)
 	}
 	return s
+}
+
+// unknownSession stands for a session that this node's state does not have.
+func unknownSession(r rival) *pb.Session {
+	if r.Dead != 0 { // the leader has said how long it holds
+		return &pb.Session{}
+	}
+	return &pb.Session{LeaseMs: spool.MaxLease.Milliseconds()}
 }

@@ -79,6 +79,19 @@ func TestOldWordsDoNotEndARunningNode(t *testing.T) {
 	require.NoError(t, n.C().Ready())
 }
 
+// TestLeaderWithoutAQuorumAnswersHello: the node that starts is the one that it
+// misses, and waits no longer than helloTime for the answer.
+func TestLeaderWithoutAQuorumAnswersHello(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	leader, gone := g.Leader(), g.Followers()
+	for _, n := range gone {
+		n.Kill()
+	}
+	began := time.Now()
+	require.NoError(t, leader.C().AnswerHello(t.Context(), gone[0].ID))
+	require.Less(t, time.Since(began), 1500*time.Millisecond)
+}
+
 // toldPast reports whether a node's session says that its log goes beyond an index.
 func toldPast(t *testing.T, at *clustertest.Node, node string, index uint64) bool {
 	_, _, last := at.C().Place()

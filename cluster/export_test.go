@@ -99,3 +99,12 @@ func (c *Cluster) Reintroduce(ctx context.Context) error {
 	v.ask(ctx, v.census(), body)
 	return nil
 }
+
+// AnswerHello has this node answer a start of another one.
+func (c *Cluster) AnswerHello(ctx context.Context, node string) error {
+	body, err := json.Marshal(hello{})
+	if err == nil {
+		_, err = c.answerHello(ctx, node, body)
+	}
+	return err
+}

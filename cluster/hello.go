@@ -69,7 +69,7 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 	if passed {
 		from = h.From
 	}
-	leads := c.throne.Load() != nil && c.Consistent(ctx) == nil
+	leads := c.throne.Load() != nil && c.leadsYet(ctx)
 	if leader := c.trans.leader(); !leads && !passed && leader != "" && leader != c.id.Node && leader != from {
 		if b, err := c.passHello(ctx, leader, from, h); err == nil {
 			return b, nil
@@ -81,6 +81,14 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 	}
 	r.Leads = leads
 	return json.Marshal(r)
+}
+
+// leadsYet proves that this leader leads still. Who asks may be the very node that
+// it misses for a majority, and waits for an answer, also for one without that proof.
+func (c *Cluster) leadsYet(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, min(helloTime/2, helloTime/4+4*c.t.Latency))
+	defer cancel()
+	return c.Consistent(ctx) == nil
 }
 
 func (c *Cluster) passHello(ctx context.Context, leader, from string, h hello) ([]byte, error) {

@@ -154,8 +154,8 @@ func (c *Cluster) judge(p wire.Peer) error {
 	ctx, cancel := context.WithTimeout(c.ctx, confirmTime)
 	defer cancel()
 	if bad := c.Consistent(ctx); bad != nil {
-		if c.deaf() {
-			return nil
+		if c.deaf() || mustBelieve(p.Node, c.trans.leader(), bad) {
+			return nil // cutOff looks again, and ends it when the leader's word is here
 		}
 		return fmt.Errorf("%w, and the leader does not confirm it: %w", err, bad)
 	}
@@ -163,6 +163,15 @@ func (c *Cluster) judge(p wire.Peer) error {
 		return bad
 	}
 	return c.roster.judge(p)
+}
+
+// mustBelieve reports whether a peer with a newer certificate is let in although
+// the leader's word on it did not come. A node that lags for long would have no
+// other way to catch up: the leader sends heartbeats and entries on connections of
+// their own, and one that comes first must not shut the other out.
+func mustBelieve(node, leader string, unconfirmed error) bool {
+	lags := !errors.Is(unconfirmed, ErrUnavailable) // the leader has answered, but that index is not applied here
+	return lags || node == leader
 }
 
 func unlessNewer(err error) error {

@@ -23,6 +23,7 @@ func (t *tx) twinOf(digest []byte) []byte {
 	if len(digest) == 0 {
 		return nil
 	}
+	t.fillTwins()
 	now := t.clock / TwinMs
 	for _, generation := range [...]int64{now, now - 1} {
 		var one pb.Twin
@@ -33,8 +34,16 @@ func (t *tx) twinOf(digest []byte) []byte {
 	return nil
 }
 
+// fillTwins makes the filter hold what the store has, where the clock has jumped.
+func (t *tx) fillTwins() {
+	if t.at(2) && t.timing.GetJumpedIndex() != 0 {
+		t.fail(t.twins.fill(t.b, t.clock/TwinMs))
+	}
+}
+
 func (t *tx) rememberTwin(digest []byte, id ID) {
 	if len(digest) > 0 {
+		t.fillTwins()
 		t.twins.add(t.clock/TwinMs, digest)
 		t.write(keyTwin(t.clock/TwinMs, digest), &pb.Twin{Id: id[:], AtMs: t.clock})
 	}

@@ -73,3 +73,27 @@ func (f *twins) load(r Reader, now int64) error {
 		return true
 	})
 }
+
+// fill adds what the store has of a generation and the one before it. It is only
+// after the clock was set back that the store has any of one that the clock enters
+// now: a node that starts then has read them, and the others must know them, too.
+func (f *twins) fill(r Reader, now int64) error {
+	for g := max(now-1, 0); g <= now; g++ {
+		one := f.of(g)
+		if one.generation == g {
+			continue
+		}
+		one.generation = g
+		clear(one.bits)
+		err := r.Scan(keyTwin(g, nil), keyTwin(g+1, nil), func(k, _ []byte) bool {
+			if len(k) > 9 {
+				f.add(g, k[9:])
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

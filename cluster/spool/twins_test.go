@@ -1,39 +1,42 @@
-package spool
+package spool_test
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 )
 
-func TestTwinFilter(t *testing.T) {
-	digest := func(s string, i int) []byte {
-		d := sha256.Sum256(fmt.Append(nil, s, i))
-		return d[:]
-	}
-	var f twins
-	require.False(t, f.may(7, digest("a", 0)))
-	const n = 200_000
-	for i := range n {
-		f.add(7, digest("a", i))
-	}
-	f.add(8, digest("b", 0))
-	wrong := 0
-	for i := range n {
-		require.True(t, f.may(7, digest("a", i)))
-		if f.may(7, digest("other", i)) {
-			wrong++
+// TestTwinsOfASetBackClock: the clock comes again to where twins were written before
+// it was set back. A node that has run all the time answers as one that starts then.
+func TestTwinsOfASetBackClock(t *testing.T) {
+	for _, back := range []time.Duration{2 * time.Minute, 12 * time.Minute, 25 * time.Minute, 2 * time.Hour} {
+		r := newSecond(t)
+		r.user(alice)
+		epoch := r.register("n1", "a")
+		r.pass(3 * time.Hour)
+		twin := func(id byte) *pb.Accept {
+			h := acceptOf(newID(id), epoch, nil, alice)
+			h.Twin = []byte("0123456789abcdef0123456789abcdef")
+			return h
 		}
+		require.Equal(t, pb.Code_OK, r.do(spool.KindAccept, twin(1), []byte("once")).Code)
+		r.jump(-back, 0)
+		r.pass(back - time.Minute)
+
+		m, err := spool.Load(r.store)
+		require.NoError(t, err)
+		f, err := spool.Encode(spool.KindAccept, twin(2), []byte("once"))
+		require.NoError(t, err)
+		r.now = r.now.Add(time.Millisecond)
+		f.Stamp(r.now)
+		started, err := m.Apply(r.store.Batch(), r.index+1, f)
+		require.NoError(t, err)
+		runs, err := r.m.Apply(r.store.Batch(), r.index+1, f)
+		require.NoError(t, err)
+		require.Equal(t, started.Code, runs.Code, "set back by %v", back)
 	}
-	require.Less(t, wrong, n/1000)
-	require.True(t, f.may(8, digest("b", 0)))
-	require.False(t, f.may(9, digest("a", 0)), "not the same generation")
-	f.add(9, digest("c", 0))
-	require.False(t, f.may(9, digest("a", 0)), "the old one is forgotten")
-	require.False(t, f.may(7, digest("a", 0)))
-	require.True(t, f.may(8, digest("b", 0)))
-	f.add(7, digest("late", 0))
-	require.True(t, f.may(9, digest("c", 0)), "one that is too old takes nothing away")
 }

@@ -35,7 +35,7 @@ import (
 //   - A stamp more than 60 s ahead does not move the clock, a Clock makes it jump (TimeState). Sweep deletes by
 //     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
 //     clock was set back. Recipients, shards, entries and messages carry the index they were written at, and
-//     maybe_duplicate goes by it.
+//     maybe_duplicate goes by it. Twins that were written before the clock was set back count when it comes there again.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest

@@ -40,6 +40,7 @@ func startAt(peers map[string]string, nodes ...*clustertest.Node) {
 // TestTwoOfThreeAreRenumbered: the node that stays has the longest log, so that
 // it must lead, and knows only the old addresses of the others.
 func TestTwoOfThreeAreRenumbered(t *testing.T) {
+	skipUnderRace(t)
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	stays := g.Leader()
@@ -62,6 +63,7 @@ func TestTwoOfThreeAreRenumbered(t *testing.T) {
 
 // TestAllAreRenumbered: nobody knows anybody's address but by Options.Peers.
 func TestAllAreRenumbered(t *testing.T) {
+	skipUnderRace(t)
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))

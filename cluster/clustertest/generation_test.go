@@ -129,12 +129,11 @@ func TestSurvivorsThatContradict(t *testing.T) {
 		n.Start()
 		g.WaitReady(n)
 		if i == 0 { // a higher term, and a shorter log
-			n.Stop()
-			n.Start()
-			g.WaitReady(n)
-			n.Stop()
-			n.Start()
-			g.WaitReady(n)
+			for range 4 {
+				n.Stop()
+				n.Start()
+				g.WaitReady(n)
+			}
 		} else {
 			for i := range 40 {
 				kind, h := putRoute(i)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -63,20 +64,20 @@ func writeSlowly(t *testing.T) {
 
 func TestWatchdogTellsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := 0
-		w := watch(10*time.Second, func() { told++ })
+		var told atomic.Int32
+		w := watch(10*time.Second, func() { told.Add(1) })
 		time.Sleep(10*time.Second - time.Millisecond)
 		synctest.Wait()
-		require.Zero(t, told)
+		require.Zero(t, told.Load())
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.Equal(t, 1, told)
+		require.EqualValues(t, 1, told.Load())
 		w.stop()
-		w = watch(10*time.Second, func() { told++ })
+		w = watch(10*time.Second, func() { told.Add(1) })
 		time.Sleep(9 * time.Second)
 		w.stop()
 		time.Sleep(time.Minute)
-		require.Equal(t, 1, told)
+		require.EqualValues(t, 1, told.Load())
 	})
 }
 

@@ -38,7 +38,7 @@ func TestAdmissionGoesByTheNewestConfiguration(t *testing.T) {
 }
 
 // TestYoungLogDoesNotShutTheLeaderOut: the log of a node that joined begins with
-// the configurations of long ago. Who was a member when it joined may send it the
+// the configurations of long ago. The members of when it joined may send it the
 // rest, unless it was removed since.
 func TestYoungLogDoesNotShutTheLeaderOut(t *testing.T) {
 	a, err := openAdmission(t.TempDir(), "n4", map[string]string{"n2": "x", "n3": "x", "n4": "x"})

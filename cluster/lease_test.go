@@ -73,7 +73,7 @@ func (f *farCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb.
 	return nil, 0, ErrUnknown
 }
 
-// carry takes one attempt there and its answer back. What is on its way arrives
+// carry takes one attempt there and its answer back. A frame on its way arrives
 // even where its sender gave up.
 func (f *farCluster) carry(ctx context.Context, frame spool.Frame, answer chan<- *pb.Result) {
 	there, lost := f.way()

@@ -66,7 +66,7 @@ type promise struct {
 	now promised
 }
 
-// openPromise opens the file of a data directory. Where there is none, it makes
+// openPromise opens the file of a data directory. If there is none, it makes
 // one from first, which says what log and store know.
 func openPromise(dir string, id *identity, first promised) (*promise, error) {
 	first.Cluster, first.Node, first.Log = id.Cluster, id.Node, id.Log

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/disk"
+	"relay/cluster/porttest"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -189,21 +189,16 @@ func (n *Node) Reserve() {
 	require.NoError(n.g.t, n.listen().Close())
 }
 
-// bind opens the node's port: at first one below those that the system gives to
-// connections going out, which could take it while the node is down.
+// bind opens the node's port, which stays the same over restarts.
 func (n *Node) bind() net.Listener {
 	if n.Addr != "" {
 		l, err := net.Listen("tcp", n.Addr)
 		require.NoError(n.g.t, err)
 		return l
 	}
-	for range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 16000+rand.IntN(16000))); err == nil {
-			return l
-		}
-	}
-	require.Fail(n.g.t, "no free port")
-	return nil
+	l, err := net.Listen("tcp", porttest.Addr(n.g.t, "127.0.0.1"))
+	require.NoError(n.g.t, err)
+	return l
 }
 
 func (n *Node) join(ctx context.Context, by *Node) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"relay/cluster"
+	"relay/cluster/porttest"
 	"relay/node/admin"
 )
 
@@ -84,18 +85,7 @@ func (d *trial) pid(t *testing.T) int {
 	return pid
 }
 
-func freePorts(t *testing.T) int {
-	t.Helper()
-	for base := 20000 + os.Getpid()%50*200; base < 32000; base += 200 {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(base+125)))
-		if err == nil {
-			_ = l.Close()
-			return base
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
-}
+func freePorts(t *testing.T) int { return porttest.Base(t, 200) }
 
 func TestDevServesRestartsAndFindsItsStateAgain(t *testing.T) {
 	if testing.Short() {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/porttest"
 )
 
 // binaries builds both programs once for all tests.
@@ -268,27 +269,8 @@ func (d *Dev) Await(within time.Duration, what string, done func() bool) {
 	}
 }
 
-// freeBase finds a base port with all ports of a cluster free, below those that
-// the system gives to clients.
-func freeBase(t *testing.T) int {
-	t.Helper()
-	for i := range 40 {
-		base := 13000 + (os.Getpid()%20+i)*400
-		if free(base+SMTP) && free(base+100+SMTP) && free(base+200+SMTP) && free(base+300+POP3S) && free(base+300+Admin) {
-			return base
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
-}
-
-func free(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
-}
+// freeBase finds a base port with all ports of a cluster free.
+func freeBase(t *testing.T) int { return porttest.Base(t, 400) }
 
 // need skips a case whose programs are not installed.
 func need(t *testing.T, programs ...string) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/node/nodetest"
 )
 
@@ -127,12 +128,7 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 `
 
-func freeAddr(t *testing.T, host string) string {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+func freeAddr(t *testing.T, host string) string { return porttest.Addr(t, host) }
 
 // TestPostfixByMX: the next hop is found by MX, the first of two being dead; it
 // says later, and no.

@@ -34,6 +34,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 	switch h := c.Header.(type) {
 	case *pb.Accept:
 		return t.accept(h, c.Body)
+	case *pb.Import:
+		return t.importOld(h, c.Body)
 	case *pb.Chunk:
 		return t.chunk(h, c.Body)
 	case *pb.Abort:

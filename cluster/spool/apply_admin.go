@@ -385,7 +385,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		{false, func(limit int, res *pb.Result) { t.sweepAudit(limit, ages, res) }},
 		{true, t.sweepFailures}, {true, t.sweepRetention},
 		{false, t.sweepBoxes}, {false, t.sweepBurials},
-		{true, t.sweepTwins}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
+		{true, t.sweepTwins}, {true, t.sweepOld}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
 	} {
 		if ages || !step.aged {
 			step.do(limit, res)
@@ -500,7 +500,7 @@ func (t *tx) sweepBox(mark []byte, limit int) int {
 	t.scan(keyBox(kEntry, box), limit, func(k, v []byte) {
 		var entry pb.Entry
 		if t.unmarshal(k, v, &entry) {
-			t.del(k)
+			t.dropEntry(box, uidOf(k), &entry)
 			t.unreference(&entry, &pb.Event{What: "removed", Detail: "account dropped"})
 			n++
 		}

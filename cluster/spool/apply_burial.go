@@ -251,7 +251,7 @@ func (t *tx) letGoOf(box uint64, part *pb.Burial_Part, runs []run, limit int) (n
 			t.fail(err)
 			return n, nil
 		}
-		t.del(keyEntry(box, p.uid))
+		t.dropEntry(box, p.uid, &entry)
 		t.unreference(&entry, &pb.Event{What: "removed", Node: part.Node, Detail: part.Detail})
 		n++
 	}

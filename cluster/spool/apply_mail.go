@@ -121,6 +121,7 @@ func (t *tx) drop(id ID, m *pb.Message, d *pb.Drop, box *pb.Mailbox) {
 	if t.at(2) {
 		entry.Index = t.index
 	}
+	t.nameEntry(box.Box, uid, entry, d.Uidl)
 	t.write(keyEntry(box.Box, uid), entry)
 	t.write(key(kBox, d.Mailbox), box)
 	t.count(CountMailboxMessages, 1)

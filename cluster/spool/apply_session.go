@@ -298,7 +298,7 @@ func (t *tx) takeOut(box *pb.Mailbox, uid uint64, e *pb.Event) bool {
 	if !t.read(keyEntry(box.Box, uid), &entry) {
 		return false
 	}
-	t.del(keyEntry(box.Box, uid))
+	t.dropEntry(box.Box, uid, &entry)
 	box.Messages--
 	box.Bytes -= entry.Size
 	t.unreference(&entry, e)

@@ -65,6 +65,7 @@ const (
 	KindPutCert     Kind = 91
 	KindDiscard     Kind = 92
 	KindPutSecret   Kind = 93
+	KindImport      Kind = 94
 )
 
 // headers makes an empty header message of each kind.
@@ -110,6 +111,7 @@ var headers = map[Kind]func() proto.Message{
 	KindGreet:       func() proto.Message { return new(pb.Greet) },
 	KindPutCert:     func() proto.Message { return new(pb.PutCert) },
 	KindDiscard:     func() proto.Message { return new(pb.Discard) },
+	KindImport:      func() proto.Message { return new(pb.Import) },
 }
 
 func (k Kind) String() string {
@@ -175,7 +177,7 @@ func (f Frame) Kind() Kind {
 // control commands wait. Accept with a small body counts as control.
 func (f Frame) Bulk() bool {
 	k := f.Kind()
-	return k == KindChunk || k == KindAccept && len(f) > 64<<10
+	return k == KindChunk || k == KindImport || k == KindAccept && len(f) > 64<<10
 }
 
 // Command is a decoded frame. Body aliases the frame.

@@ -44,6 +44,8 @@ const (
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time
 	kSpent     = 'S' // S<account> → Spent
 	kTomb      = 'X' // X<node> → Tomb: a node that was removed
+	kOld       = 'I' // I<generation:8><key> → Twin: messages that were imported lately
+	kUidl      = 'U' // U<box:8><unique id> → Uidl: entries that have one of their own
 	kTwin      = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 

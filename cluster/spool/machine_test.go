@@ -353,7 +353,7 @@ func randomLog(t *rapid.T) []entry {
 		add(spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	}
 	for range rapid.IntRange(1, 60).Draw(t, "commands") {
-		switch rapid.IntRange(0, 18).Draw(t, "kind") {
+		switch rapid.IntRange(0, 19).Draw(t, "kind") {
 		case 0, 1, 2:
 			x, _ := toID(id())
 			h := acceptOf(x, epoch(), nil)
@@ -439,6 +439,18 @@ func randomLog(t *rapid.T) []entry {
 				h.Ages, h.OrphansAgeMs = rapid.Bool().Draw(t, "ages"), 1000
 			}
 			add(spool.KindSweep, h)
+		case 19:
+			h := &pb.Import{Admin: &pb.Admin{Who: "x"}, Line: epoch(), Mailbox: users[0]}
+			for range rapid.IntRange(0, 3).Draw(t, "old") {
+				x, _ := toID(id())
+				one := acceptOf(x, epoch(), nil, user())
+				one.Message.Size, one.Drops[0].QuotaMessages = 2, 3
+				one.Drops[0].Uidl = rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "uidl")
+				h.Messages = append(h.Messages, &pb.Old{Key: id(), Accept: one})
+			}
+			if two {
+				add(spool.KindImport, h, []byte("abcdef"))
+			}
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})
 		}
@@ -525,15 +537,21 @@ func invariants(t require.TestingT, s *memory.Store) {
 		dest[spool.DomainOf(r.Address)+r.State.String()]++
 		return true
 	}))
-	entries := map[uint64]int64{}
+	entries, named := map[uint64]int64{}, 0
 	_ = s.Scan([]byte{'x'}, []byte{'y'}, func(k, val []byte) bool {
 		var e pb.Entry
 		require.NoError(t, proto.Unmarshal(val, &e))
 		id, _ := toID(e.Id)
 		drops[id]++
 		entries[uint64(k[8])|uint64(k[7])<<8]++
+		if e.Uidl != "" {
+			uid, ok, err := v.Uidl(binary.BigEndian.Uint64(k[1:]), e.Uidl)
+			require.True(t, err == nil && ok && uid == binary.BigEndian.Uint64(k[9:]), "the unique id %s leads elsewhere", e.Uidl)
+			named++
+		}
 		return true
 	})
+	require.Equal(t, named, countOf(s, 'U'), "unique ids are forgotten with their entries")
 	var bodies, messages int64
 	_ = s.Scan([]byte{'f'}, []byte{'g'}, func(k, val []byte) bool {
 		var f pb.Refs
@@ -601,6 +619,11 @@ func invariants(t require.TestingT, s *memory.Store) {
 	if sessions, _ := v.Sessions(); len(sessions) > 0 {
 		require.Zero(t, owned[0], "nobody's queue while somebody lives")
 	}
+}
+
+func countOf(s *memory.Store, prefix byte) (n int) {
+	_ = s.Scan([]byte{prefix}, []byte{prefix + 1}, func(_, _ []byte) bool { n++; return true })
+	return n
 }
 
 func must(m map[string]int64, _ error) map[string]int64 { return m }

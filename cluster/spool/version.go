@@ -36,6 +36,8 @@ import (
 //     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
 //     clock was set back. Recipients, shards, entries and messages carry the index they were written at, and
 //     maybe_duplicate goes by it. Twins that were written before the clock was set back count when it comes there again.
+//   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a unique
+//     id of their own (uidl).
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -49,6 +51,7 @@ var since = map[Kind]uint32{
 	KindCertify:    2,
 	KindPutCa:      2,
 	KindPutSecret:  2,
+	KindImport:     2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
@@ -59,10 +62,12 @@ var (
 		"Tomb": 2, "TimeState": 2, "TimeState.Jump": 2,
 		"Raise": 1,
 		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
+		"Import": 2, "Old": 2, "Uidl": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2,
-		"Route.no_ehlo":   2,
+		"Route.no_ehlo": 2,
+		"Drop.uidl":     2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,

@@ -832,6 +832,7 @@ type Drop struct {
 	Header        []byte                 `protobuf:"bytes,3,opt,name=header,proto3" json:"header,omitempty"`                             // Return-Path and Delivered-To lines, CRLF-ended
 	QuotaBytes    uint64                 `protobuf:"varint,40,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"` // of the account, as the accepting node saw it; 0: none
 	QuotaMessages uint64                 `protobuf:"varint,41,opt,name=quota_messages,json=quotaMessages,proto3" json:"quota_messages,omitempty"`
+	Uidl          string                 `protobuf:"bytes,42,opt,name=uidl,proto3" json:"uidl,omitempty"` // unique id that a POP3 client knows the message by already (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -901,6 +902,13 @@ func (x *Drop) GetQuotaMessages() uint64 {
 	return 0
 }
 
+func (x *Drop) GetUidl() string {
+	if x != nil {
+		return x.Uidl
+	}
+	return ""
+}
+
 // Entry is one message in a mailbox.
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -910,6 +918,7 @@ type Entry struct {
 	Header        []byte                 `protobuf:"bytes,4,opt,name=header,proto3" json:"header,omitempty"`
 	Recipient     string                 `protobuf:"bytes,5,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	Index         uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"` // raft index of the command that put it there; from version 2 on
+	Uidl          string                 `protobuf:"bytes,7,opt,name=uidl,proto3" json:"uidl,omitempty"`    // as Drop.uidl said; empty: made of box and uid
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,6 +993,13 @@ func (x *Entry) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Entry) GetUidl() string {
+	if x != nil {
+		return x.Uidl
+	}
+	return ""
 }
 
 // Mailbox is what all messages of an account have in common.
@@ -3315,6 +3331,128 @@ func (x *Accept) GetSpendLimit() uint64 {
 	return 0
 }
 
+// Import puts old mail into mailboxes, one message after the other. The bodies
+// that are inline stand in the frame's body one behind the other.
+type Import struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Messages      []*Old                 `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	Line          uint64                 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`      // index of the import's line in the audit log; 0: it has none yet
+	Mailbox       string                 `protobuf:"bytes,4,opt,name=mailbox,proto3" json:"mailbox,omitempty"` // that line names it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Import) Reset() {
+	*x = Import{}
+	mi := &file_spool_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Import) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Import) ProtoMessage() {}
+
+func (x *Import) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Import.ProtoReflect.Descriptor instead.
+func (*Import) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Import) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *Import) GetMessages() []*Old {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *Import) GetLine() uint64 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *Import) GetMailbox() string {
+	if x != nil {
+		return x.Mailbox
+	}
+	return ""
+}
+
+type Old struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`       // what makes a message of a repeated import the same; kept for 30 days
+	Accept        *Accept                `protobuf:"bytes,2,opt,name=accept,proto3" json:"accept,omitempty"` // with one drop; message.size is its share of the frame's body
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Old) Reset() {
+	*x = Old{}
+	mi := &file_spool_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Old) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Old) ProtoMessage() {}
+
+func (x *Old) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Old.ProtoReflect.Descriptor instead.
+func (*Old) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Old) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Old) GetAccept() *Accept {
+	if x != nil {
+		return x.Accept
+	}
+	return nil
+}
+
 type Chunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3325,7 +3463,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +3475,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3350,7 +3488,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Chunk) GetId() []byte {
@@ -3376,7 +3514,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3526,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3539,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Abort) GetId() []byte {
@@ -3427,7 +3565,7 @@ type Discard struct {
 
 func (x *Discard) Reset() {
 	*x = Discard{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3577,7 @@ func (x *Discard) String() string {
 func (*Discard) ProtoMessage() {}
 
 func (x *Discard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3590,7 @@ func (x *Discard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discard.ProtoReflect.Descriptor instead.
 func (*Discard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Discard) GetMessage() *Message {
@@ -3516,7 +3654,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +3666,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3541,7 +3679,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -3627,7 +3765,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +3777,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3652,7 +3790,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -3688,7 +3826,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3838,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3851,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -3762,7 +3900,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3774,7 +3912,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3787,7 +3925,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Register) GetNonce() string {
@@ -3874,7 +4012,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3886,7 +4024,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3899,7 +4037,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Renew) GetNode() string {
@@ -3984,7 +4122,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3996,7 +4134,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4147,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Raise) GetFrom() uint32 {
@@ -4043,7 +4181,7 @@ type PutSecret struct {
 
 func (x *PutSecret) Reset() {
 	*x = PutSecret{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4055,7 +4193,7 @@ func (x *PutSecret) String() string {
 func (*PutSecret) ProtoMessage() {}
 
 func (x *PutSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4068,7 +4206,7 @@ func (x *PutSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecret.ProtoReflect.Descriptor instead.
 func (*PutSecret) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PutSecret) GetSecret() []byte {
@@ -4091,7 +4229,7 @@ type Clock struct {
 
 func (x *Clock) Reset() {
 	*x = Clock{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4103,7 +4241,7 @@ func (x *Clock) String() string {
 func (*Clock) ProtoMessage() {}
 
 func (x *Clock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4116,7 +4254,7 @@ func (x *Clock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clock.ProtoReflect.Descriptor instead.
 func (*Clock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Clock) GetFromMs() int64 {
@@ -4160,7 +4298,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4172,7 +4310,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4185,7 +4323,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Generation) GetNumber() uint64 {
@@ -4232,7 +4370,7 @@ type Certify struct {
 
 func (x *Certify) Reset() {
 	*x = Certify{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4244,7 +4382,7 @@ func (x *Certify) String() string {
 func (*Certify) ProtoMessage() {}
 
 func (x *Certify) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4257,7 +4395,7 @@ func (x *Certify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certify.ProtoReflect.Descriptor instead.
 func (*Certify) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Certify) GetNode() string {
@@ -4324,7 +4462,7 @@ type PutCa struct {
 
 func (x *PutCa) Reset() {
 	*x = PutCa{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4474,7 @@ func (x *PutCa) String() string {
 func (*PutCa) ProtoMessage() {}
 
 func (x *PutCa) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4487,7 @@ func (x *PutCa) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCa.ProtoReflect.Descriptor instead.
 func (*PutCa) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PutCa) GetAdmin() *Admin {
@@ -4405,7 +4543,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4417,7 +4555,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4430,7 +4568,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Expire) GetNode() string {
@@ -4466,7 +4604,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4616,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4629,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -4526,7 +4664,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4538,7 +4676,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4551,7 +4689,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -4589,7 +4727,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4601,7 +4739,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4614,7 +4752,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -4670,7 +4808,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4682,7 +4820,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4695,7 +4833,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -4729,7 +4867,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4741,7 +4879,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4754,7 +4892,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -4788,7 +4926,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4800,7 +4938,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4813,7 +4951,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -4885,7 +5023,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4897,7 +5035,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4910,7 +5048,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -4958,7 +5096,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4970,7 +5108,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4983,7 +5121,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -5013,7 +5151,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5025,7 +5163,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5038,7 +5176,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -5086,7 +5224,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5098,7 +5236,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5111,7 +5249,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -5139,7 +5277,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5151,7 +5289,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5164,7 +5302,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -5198,7 +5336,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5210,7 +5348,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5223,7 +5361,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -5250,7 +5388,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5262,7 +5400,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5275,7 +5413,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -5302,7 +5440,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5314,7 +5452,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5327,7 +5465,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -5354,7 +5492,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5366,7 +5504,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5379,7 +5517,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -5412,7 +5550,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5424,7 +5562,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5437,7 +5575,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -5510,7 +5648,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5522,7 +5660,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5535,7 +5673,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -5577,7 +5715,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5589,7 +5727,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5602,7 +5740,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Twin) GetId() []byte {
@@ -5619,6 +5757,51 @@ func (x *Twin) GetAtMs() int64 {
 	return 0
 }
 
+// UIDL names the entry of a mailbox that has a unique id of its own.
+type Uidl struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           uint64                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Uidl) Reset() {
+	*x = Uidl{}
+	mi := &file_spool_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Uidl) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Uidl) ProtoMessage() {}
+
+func (x *Uidl) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Uidl.ProtoReflect.Descriptor instead.
+func (*Uidl) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *Uidl) GetUid() uint64 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
 // Spent counts what an account sent on one day.
 type Spent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5630,7 +5813,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5642,7 +5825,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5655,7 +5838,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -5687,7 +5870,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5699,7 +5882,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5712,7 +5895,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -5768,7 +5951,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5780,7 +5963,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5793,7 +5976,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -5828,7 +6011,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5840,7 +6023,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5853,7 +6036,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -5886,7 +6069,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5898,7 +6081,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5911,7 +6094,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -5933,7 +6116,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5945,7 +6128,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5958,7 +6141,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Tally) GetNode() string {
@@ -5993,7 +6176,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6005,7 +6188,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6018,7 +6201,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -6056,7 +6239,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6068,7 +6251,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6081,7 +6264,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -6123,7 +6306,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6135,7 +6318,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6148,7 +6331,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -6169,7 +6352,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6181,7 +6364,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6194,7 +6377,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{71}
+	return file_spool_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -6232,7 +6415,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6244,7 +6427,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6257,7 +6440,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{72}
+	return file_spool_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Cert) GetName() string {
@@ -6300,7 +6483,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6312,7 +6495,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6325,7 +6508,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{73}
+	return file_spool_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PutCert) GetName() string {
@@ -6359,7 +6542,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6371,7 +6554,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6384,7 +6567,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{74}
+	return file_spool_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -6412,7 +6595,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6424,7 +6607,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6437,7 +6620,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{75}
+	return file_spool_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -6471,7 +6654,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6483,7 +6666,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6496,7 +6679,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{76}
+	return file_spool_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -6526,7 +6709,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6538,7 +6721,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6551,7 +6734,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{77}
+	return file_spool_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -6592,7 +6775,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6604,7 +6787,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6617,7 +6800,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{78}
+	return file_spool_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Mark) GetId() string {
@@ -6636,7 +6819,7 @@ type Result struct {
 	Token         uint64                 `protobuf:"varint,4,opt,name=token,proto3" json:"token,omitempty"`                                 // of a lock
 	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`                                 // of a session
 	Count         uint32                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`                                 // things changed
-	Codes         []Code                 `protobuf:"varint,7,rep,packed,name=codes,proto3,enum=relay.spool.v1.Code" json:"codes,omitempty"` // Settle: one a verdict
+	Codes         []Code                 `protobuf:"varint,7,rep,packed,name=codes,proto3,enum=relay.spool.v1.Code" json:"codes,omitempty"` // Settle: one a verdict; Import: one a message, as far as it went
 	Lock          *Lock                  `protobuf:"bytes,8,opt,name=lock,proto3" json:"lock,omitempty"`
 	Id            []byte                 `protobuf:"bytes,9,opt,name=id,proto3" json:"id,omitempty"`
 	Node          string                 `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"`           // who holds the epoch or lock that was in the way
@@ -6652,7 +6835,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6664,7 +6847,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6677,7 +6860,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{79}
+	return file_spool_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Result) GetCode() Code {
@@ -6803,7 +6986,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6815,7 +6998,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6863,7 +7046,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6875,7 +7058,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6981,14 +7164,15 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18( \x01(\x03R\texpiresMs\x12(\n" +
 	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\x12\x18\n" +
-	"\achanged\x18* \x01(\x04R\achanged\"\x9e\x01\n" +
+	"\achanged\x18* \x01(\x04R\achanged\"\xb2\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +
 	"\x06header\x18\x03 \x01(\fR\x06header\x12\x1f\n" +
 	"\vquota_bytes\x18( \x01(\x04R\n" +
 	"quotaBytes\x12%\n" +
-	"\x0equota_messages\x18) \x01(\x04R\rquotaMessages\"\x98\x01\n" +
+	"\x0equota_messages\x18) \x01(\x04R\rquotaMessages\x12\x12\n" +
+	"\x04uidl\x18* \x01(\tR\x04uidl\"\xac\x01\n" +
 	"\x05Entry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1f\n" +
@@ -6996,7 +7180,8 @@ const file_spool_proto_rawDesc = "" +
 	"receivedMs\x12\x16\n" +
 	"\x06header\x18\x04 \x01(\fR\x06header\x12\x1c\n" +
 	"\trecipient\x18\x05 \x01(\tR\trecipient\x12\x14\n" +
-	"\x05index\x18\x06 \x01(\x04R\x05index\"\xc3\x01\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04uidl\x18\a \x01(\tR\x04uidl\"\xc3\x01\n" +
 	"\aMailbox\x12\x10\n" +
 	"\x03box\x18\x01 \x01(\x04R\x03box\x12\x19\n" +
 	"\bnext_uid\x18\x02 \x01(\x04R\anextUid\x12\x1a\n" +
@@ -7246,7 +7431,15 @@ const file_spool_proto_rawDesc = "" +
 	"\aspender\x18+ \x01(\tR\aspender\x12\x16\n" +
 	"\x06spends\x18, \x01(\rR\x06spends\x12\x1f\n" +
 	"\vspend_limit\x18- \x01(\x04R\n" +
-	"spendLimit\")\n" +
+	"spendLimit\"\x94\x01\n" +
+	"\x06Import\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12/\n" +
+	"\bmessages\x18\x02 \x03(\v2\x13.relay.spool.v1.OldR\bmessages\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\x04R\x04line\x12\x18\n" +
+	"\amailbox\x18\x04 \x01(\tR\amailbox\"G\n" +
+	"\x03Old\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12.\n" +
+	"\x06accept\x18\x02 \x01(\v2\x16.relay.spool.v1.AcceptR\x06accept\")\n" +
 	"\x05Chunk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\rR\x03seq\"\x17\n" +
@@ -7429,7 +7622,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x06notice\x18\x04 \x01(\v2\x16.relay.spool.v1.NoticeR\x06notice\"+\n" +
 	"\x04Twin\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x13\n" +
-	"\x05at_ms\x18\x02 \x01(\x03R\x04atMs\"/\n" +
+	"\x05at_ms\x18\x02 \x01(\x03R\x04atMs\"\x18\n" +
+	"\x04Uidl\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\x04R\x03uid\"/\n" +
 	"\x05Spent\x12\x10\n" +
 	"\x03day\x18\x01 \x01(\x03R\x03day\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"\xae\x01\n" +
@@ -7576,7 +7771,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
@@ -7612,124 +7807,130 @@ var file_spool_proto_goTypes = []any{
 	(*Audit)(nil),          // 31: relay.spool.v1.Audit
 	(*Admin)(nil),          // 32: relay.spool.v1.Admin
 	(*Accept)(nil),         // 33: relay.spool.v1.Accept
-	(*Chunk)(nil),          // 34: relay.spool.v1.Chunk
-	(*Abort)(nil),          // 35: relay.spool.v1.Abort
-	(*Discard)(nil),        // 36: relay.spool.v1.Discard
-	(*Verdict)(nil),        // 37: relay.spool.v1.Verdict
-	(*Notice)(nil),         // 38: relay.spool.v1.Notice
-	(*Settle)(nil),         // 39: relay.spool.v1.Settle
-	(*Register)(nil),       // 40: relay.spool.v1.Register
-	(*Renew)(nil),          // 41: relay.spool.v1.Renew
-	(*Raise)(nil),          // 42: relay.spool.v1.Raise
-	(*PutSecret)(nil),      // 43: relay.spool.v1.PutSecret
-	(*Clock)(nil),          // 44: relay.spool.v1.Clock
-	(*Generation)(nil),     // 45: relay.spool.v1.Generation
-	(*Certify)(nil),        // 46: relay.spool.v1.Certify
-	(*PutCa)(nil),          // 47: relay.spool.v1.PutCa
-	(*Expire)(nil),         // 48: relay.spool.v1.Expire
-	(*Adopt)(nil),          // 49: relay.spool.v1.Adopt
-	(*Drain)(nil),          // 50: relay.spool.v1.Drain
-	(*TakeLock)(nil),       // 51: relay.spool.v1.TakeLock
-	(*Unlock)(nil),         // 52: relay.spool.v1.Unlock
-	(*BreakLock)(nil),      // 53: relay.spool.v1.BreakLock
-	(*Remove)(nil),         // 54: relay.spool.v1.Remove
-	(*PutAccount)(nil),     // 55: relay.spool.v1.PutAccount
-	(*DropAccount)(nil),    // 56: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),      // 57: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),     // 58: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),       // 59: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),      // 60: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),       // 61: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),      // 62: relay.spool.v1.DropRoute
-	(*PutSettings)(nil),    // 63: relay.spool.v1.PutSettings
-	(*Manage)(nil),         // 64: relay.spool.v1.Manage
-	(*Bouncing)(nil),       // 65: relay.spool.v1.Bouncing
-	(*Twin)(nil),           // 66: relay.spool.v1.Twin
-	(*Spent)(nil),          // 67: relay.spool.v1.Spent
-	(*DkimKey)(nil),        // 68: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),        // 69: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),       // 70: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),     // 71: relay.spool.v1.PutCluster
-	(*Tally)(nil),          // 72: relay.spool.v1.Tally
-	(*Tried)(nil),          // 73: relay.spool.v1.Tried
-	(*Grey)(nil),           // 74: relay.spool.v1.Grey
-	(*Greet)(nil),          // 75: relay.spool.v1.Greet
-	(*Attempt)(nil),        // 76: relay.spool.v1.Attempt
-	(*Cert)(nil),           // 77: relay.spool.v1.Cert
-	(*PutCert)(nil),        // 78: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 79: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 80: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 81: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 82: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 83: relay.spool.v1.Mark
-	(*Result)(nil),         // 84: relay.spool.v1.Result
-	(*Burial_Part)(nil),    // 85: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 86: relay.spool.v1.TimeState.Jump
+	(*Import)(nil),         // 34: relay.spool.v1.Import
+	(*Old)(nil),            // 35: relay.spool.v1.Old
+	(*Chunk)(nil),          // 36: relay.spool.v1.Chunk
+	(*Abort)(nil),          // 37: relay.spool.v1.Abort
+	(*Discard)(nil),        // 38: relay.spool.v1.Discard
+	(*Verdict)(nil),        // 39: relay.spool.v1.Verdict
+	(*Notice)(nil),         // 40: relay.spool.v1.Notice
+	(*Settle)(nil),         // 41: relay.spool.v1.Settle
+	(*Register)(nil),       // 42: relay.spool.v1.Register
+	(*Renew)(nil),          // 43: relay.spool.v1.Renew
+	(*Raise)(nil),          // 44: relay.spool.v1.Raise
+	(*PutSecret)(nil),      // 45: relay.spool.v1.PutSecret
+	(*Clock)(nil),          // 46: relay.spool.v1.Clock
+	(*Generation)(nil),     // 47: relay.spool.v1.Generation
+	(*Certify)(nil),        // 48: relay.spool.v1.Certify
+	(*PutCa)(nil),          // 49: relay.spool.v1.PutCa
+	(*Expire)(nil),         // 50: relay.spool.v1.Expire
+	(*Adopt)(nil),          // 51: relay.spool.v1.Adopt
+	(*Drain)(nil),          // 52: relay.spool.v1.Drain
+	(*TakeLock)(nil),       // 53: relay.spool.v1.TakeLock
+	(*Unlock)(nil),         // 54: relay.spool.v1.Unlock
+	(*BreakLock)(nil),      // 55: relay.spool.v1.BreakLock
+	(*Remove)(nil),         // 56: relay.spool.v1.Remove
+	(*PutAccount)(nil),     // 57: relay.spool.v1.PutAccount
+	(*DropAccount)(nil),    // 58: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),      // 59: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),     // 60: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),       // 61: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),      // 62: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),       // 63: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),      // 64: relay.spool.v1.DropRoute
+	(*PutSettings)(nil),    // 65: relay.spool.v1.PutSettings
+	(*Manage)(nil),         // 66: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 67: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 68: relay.spool.v1.Twin
+	(*Uidl)(nil),           // 69: relay.spool.v1.Uidl
+	(*Spent)(nil),          // 70: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 71: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 72: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 73: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 74: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 75: relay.spool.v1.Tally
+	(*Tried)(nil),          // 76: relay.spool.v1.Tried
+	(*Grey)(nil),           // 77: relay.spool.v1.Grey
+	(*Greet)(nil),          // 78: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 79: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 80: relay.spool.v1.Cert
+	(*PutCert)(nil),        // 81: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 82: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 83: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 84: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 85: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 86: relay.spool.v1.Mark
+	(*Result)(nil),         // 87: relay.spool.v1.Result
+	(*Burial_Part)(nil),    // 88: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 89: relay.spool.v1.TimeState.Jump
 }
 var file_spool_proto_depIdxs = []int32{
 	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	8,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	85, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	88, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	12, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	15, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	86, // 8: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	84, // 9: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	89, // 8: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	87, // 9: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	6,  // 10: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	7,  // 11: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	8,  // 12: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
 	33, // 13: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	38, // 14: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	6,  // 15: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
-	1,  // 16: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	33, // 17: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	37, // 18: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	38, // 19: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	22, // 20: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	32, // 21: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	32, // 22: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
-	32, // 23: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
-	32, // 24: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	32, // 25: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	32, // 26: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	32, // 27: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	14, // 28: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	32, // 29: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	32, // 30: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	17, // 31: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	32, // 32: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	32, // 33: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	18, // 34: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	32, // 35: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	32, // 36: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	19, // 37: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	32, // 38: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	32, // 39: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	20, // 40: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	32, // 41: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	3,  // 42: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	65, // 43: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	38, // 44: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	32, // 45: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	68, // 46: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	32, // 47: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	23, // 48: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	73, // 49: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	76, // 50: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	32, // 51: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	28, // 52: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	32, // 53: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	4,  // 54: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	4,  // 55: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	12, // 56: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	10, // 57: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	40, // 14: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	32, // 15: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
+	35, // 16: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
+	33, // 17: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
+	6,  // 18: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
+	1,  // 19: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	33, // 20: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	39, // 21: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	40, // 22: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	22, // 23: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	32, // 24: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
+	32, // 25: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	32, // 26: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	32, // 27: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	32, // 28: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	32, // 29: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	32, // 30: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	14, // 31: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	32, // 32: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	32, // 33: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	17, // 34: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	32, // 35: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	32, // 36: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	18, // 37: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	32, // 38: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	32, // 39: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	19, // 40: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	32, // 41: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	32, // 42: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	20, // 43: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	32, // 44: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	3,  // 45: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	67, // 46: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	40, // 47: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	32, // 48: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	71, // 49: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	32, // 50: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	23, // 51: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	76, // 52: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	79, // 53: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	32, // 54: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	28, // 55: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	32, // 56: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	4,  // 57: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	4,  // 58: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	12, // 59: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	10, // 60: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -7744,7 +7945,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   82,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -54,6 +54,9 @@ func (r relayed) RemoteAddr() net.Addr {
 	return r.Conn.RemoteAddr()
 }
 
+// NetConn is the connection with the load balancer.
+func (r relayed) NetConn() net.Conn { return r.Raw() }
+
 // CloseWrite lets a server say its last words before it closes.
 func (r relayed) CloseWrite() error {
 	if t, ok := r.TCPConn(); ok {

@@ -195,6 +195,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms), ScramIterations: scramIterations,
 		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
 		Meters:        n.meters,
+		Scarce:        newDescriptors().scarce,
 		Now:           n.cluster.Now,
 		GreetPause:    time.Duration(c.GreetPause),
 		AuthDelay:     n.wrongPassword,
@@ -220,7 +221,7 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 	with, without := extensions(c)
 	return pop3.NewServer(pop3.ServerConfig{
 		Hostname: n.conf.Node.Hostname, Backend: n.drops, TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit,
-		Trusted: n.trusted, AutoLogout: time.Duration(lim.POP3Idle),
+		Trusted: n.trusted, Scarce: newDescriptors().scarce, AutoLogout: time.Duration(lim.POP3Idle),
 		SleepLogout: time.Duration(lim.POP3SleepIdle),
 		Limits: pop3.Limits{
 			Connections: lim.POP3Connections, PerHost: lim.ConnectionsPerClient,

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"relay/smtp/admission"
 )
 
 const (
@@ -70,6 +72,7 @@ type conn struct {
 	closing bool   // nothing more will be read
 	user    string // of the last USER
 	bad     int    // commands refused before login
+	idle    int    // commands before login that are none
 	fails   int    // logins
 	*session
 
@@ -78,6 +81,7 @@ type conn struct {
 	draining bool          // the server is stopping
 	holding  chan struct{} // closed to end the watch over the maildrop; nil: none is watched
 	locked   bool          // holds a maildrop
+	since    time.Time     // waits for a client that is not logged in; zero: has not yet
 }
 
 func newConn(ctx context.Context, g *group, nc net.Conn) *conn {
@@ -99,14 +103,18 @@ func (c *conn) run() {
 	ip := c.peer.Remote.Addr()
 	c.peer.Trusted = c.srv.cfg.Trusted != nil && c.srv.cfg.Trusted(ip)
 	c.host = network(ip)
-	if !c.srv.admit(c.host, c.exempt()) {
+	who := admission.User
+	if c.exempt() {
+		who = admission.Trusted
+	}
+	if !c.srv.admit(c, who) {
 		if !c.srv.cfg.ImplicitTLS {
 			c.err("SYS/TEMP", tTooMany)
 			_ = c.flush()
 		}
 		return
 	}
-	defer c.srv.discharge(c.host)
+	defer c.srv.counter.Leave(ip, who)
 	if c.srv.cfg.ImplicitTLS && !c.secure() {
 		return
 	}
@@ -233,6 +241,16 @@ func (c *conn) hangUp(err error) {
 	}
 }
 
+// idled counts commands before login, and reports whether there are too many of
+// them. Logins that fail have a bound of their own.
+func (c *conn) idled(word keyword) bool {
+	if c.state != authorization || c.peer.Trusted || word == key("PASS") || word == key("QUIT") {
+		return false
+	}
+	c.idle++
+	return c.idle > c.srv.cfg.Limits.Idle
+}
+
 // dispatch runs one command line.
 func (c *conn) dispatch(line []byte) {
 	word, arg, raw, ok := parseCommand(line)
@@ -250,6 +268,9 @@ func (c *conn) dispatch(line []byte) {
 	switch {
 	case cmd.in&c.state == 0:
 		c.mistake(c.asleepOr(tNotNow))
+	case c.idled(word):
+		c.err("SYS/TEMP", tTooManyErrors)
+		c.closing = true
 	case cmd.want == nothing && len(arg) > 0, (cmd.want == something || cmd.want == rest) && len(arg) == 0:
 		c.mistake(tSyntax)
 	default:
@@ -339,8 +360,15 @@ func (c *conn) patience() time.Duration {
 }
 
 func (c *conn) setRead(d time.Duration) {
+	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.since = (time.Time{}); c.state == authorization && !c.peer.Trusted {
+		c.since = now
+		if most := c.srv.counter.Load(now).Patience(); most > 0 {
+			d = min(d, most)
+		}
+	}
 	switch {
 	case c.dead != nil:
 		_ = c.raw.SetReadDeadline(past)
@@ -350,7 +378,18 @@ func (c *conn) setRead(d time.Duration) {
 	case c.draining:
 		d = 0
 	}
-	_ = c.raw.SetReadDeadline(time.Now().Add(d))
+	_ = c.raw.SetReadDeadline(now.Add(d))
+}
+
+// hurry ends the wait for a client that has been silent since before a time and
+// is not logged in.
+func (c *conn) hurry(before time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.since.IsZero() && c.since.Before(before) && c.dead == nil {
+		c.since = time.Time{}
+		_ = c.raw.SetReadDeadline(past)
+	}
 }
 
 // cut ends the connection from outside: its goroutine wakes up, says why, and

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"relay/smtp/admission"
 	"relay/smtp/sasl"
 )
 
@@ -80,6 +81,10 @@ type ServerConfig struct {
 	With, Without Extension // added to and taken from the defaults
 
 	Limits Limits
+	// Scarce says of a connection that was accepted that there is not enough left
+	// to give it to an untrusted client, of file descriptors for example. Nil:
+	// there is.
+	Scarce func(net.Conn) bool
 	// Mechanisms are those of AUTH, in the order in which they are announced. Nil:
 	// sasl.Defaults.
 	Mechanisms []string
@@ -97,14 +102,15 @@ type ServerConfig struct {
 // Limits bound what clients can take. Zero: no bound, except where a default is
 // named.
 type Limits struct {
-	Connections     int // in all
-	PerHost         int // connections of one client address (IPv6: /64)
+	Connections     int // in all; a sixteenth is kept for trusted clients
+	PerHost         int // connections of one client address (IPv6: /64); a /24 and a /48 may have twice as many
 	SleepingPerUser int
 	SleepingPerHost int
 	// Exempt names the addresses that the limits per host do not hold for. Nil:
 	// none.
 	Exempt func(netip.Addr) bool
 	Errors int // bad commands before login. 0: 25
+	Idle   int // commands before a login. 0: 100
 	Logins int // failed logins on one connection. 0: 10
 }
 
@@ -137,13 +143,13 @@ type Server struct {
 	commands map[keyword]*command
 	blocks   sync.Pool
 	stats    Stats
+	counter  *admission.Counter
 
 	mu        sync.Mutex
 	stopping  bool
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
-	hosts     map[netip.Addr]int // connections
-	sleepers  map[string]int     // by user, and by host
+	sleepers  map[string]int // by user, and by host
 	delays    map[string]time.Time
 	idle      chan struct{} // closed when the last connection has ended; nil: nobody waits
 }
@@ -169,7 +175,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		commands:  commands(),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
-		hosts:     map[netip.Addr]int{},
+		counter:   admission.New(admission.Limits{All: cfg.Limits.Connections, Host: cfg.Limits.PerHost}),
 		sleepers:  map[string]int{},
 		delays:    map[string]time.Time{},
 	}
@@ -199,6 +205,9 @@ func (c *ServerConfig) fill() {
 	}
 	if c.Limits.Errors == 0 {
 		c.Limits.Errors = 25
+	}
+	if c.Limits.Idle == 0 {
+		c.Limits.Idle = 100
 	}
 	if c.Limits.Logins == 0 {
 		c.Limits.Logins = 10
@@ -367,25 +376,25 @@ func (s *Server) all(g *group) []*conn {
 	return list
 }
 
-// admit counts a connection in for its host, or refuses it. A free host may have
-// as many as there are.
-func (s *Server) admit(host netip.Addr, free bool) bool {
-	l := s.cfg.Limits
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l.Connections > 0 && len(s.conns) > l.Connections || l.PerHost > 0 && !free && s.hosts[host] >= l.PerHost {
-		return false
+// admit counts a connection in, or refuses it. Where they become many, those that
+// are silent without a login are cut.
+func (s *Server) admit(c *conn, who admission.Standing) bool {
+	now := time.Now()
+	scarce := who != admission.Trusted && s.cfg.Scarce != nil && s.cfg.Scarce(c.raw)
+	if scarce {
+		s.counter.Press(now)
 	}
-	s.hosts[host]++
-	return true
-}
-
-func (s *Server) discharge(host netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hosts[host]--; s.hosts[host] <= 0 {
-		delete(s.hosts, host)
+	ok := s.counter.Enter(c.peer.Remote.Addr(), who)
+	if s.counter.Sweep(now) {
+		before := now.Add(-s.counter.Load(now).Patience())
+		for _, other := range s.all(nil) {
+			other.hurry(before)
+		}
 	}
+	if ok && scarce {
+		s.counter.Leave(c.peer.Remote.Addr(), who)
+	}
+	return ok && !scarce
 }
 
 // lieDown counts a sleeping session in, or refuses it.

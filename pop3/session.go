@@ -68,7 +68,7 @@ func (c *conn) enterMaildrop(user string, drop Maildrop) {
 		s.live = l
 	}
 	c.session, c.state = s, transaction
-	c.bad, c.fails = 0, 0
+	c.bad, c.fails, c.idle = 0, 0, 0
 	c.srv.stats.LoggedIn.Add(1)
 	c.watch(drop)
 }

@@ -264,10 +264,15 @@ func (c *conn) failedAuth(user string, why error) {
 	} else {
 		delay = c.srv.meters.AuthDelay(c.peer.Remote.Addr())
 	}
-	if delay <= 0 {
+	c.pause(min(delay, maxAuthDelay))
+}
+
+// pause holds the answers that are pending back.
+func (c *conn) pause(d time.Duration) {
+	if d <= 0 {
 		return
 	}
-	t := time.NewTimer(min(delay, maxAuthDelay))
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -102,10 +102,30 @@ func (c *conn) dispatch(line []byte) {
 		c.fail(530, "5.7.0", "Authentication required")
 	case v.states&c.state == 0:
 		c.fail(503, "5.5.1", c.outOfOrder(v))
+	case idles(v.name) && c.idled():
+		c.srv.stats.Flooded.Add(1)
+		c.log("flooded", "idle commands", c.idles)
+		c.answer(421, "4.7.0", "Too many commands without a message, closing connection")
+		c.quit = true
 	default:
 		c.endsFlight(v)
 		v.run(c, arg)
 	}
+}
+
+// idles reports whether a command brings no mail forward.
+func idles(name string) bool {
+	switch name {
+	case "NOOP", "RSET", "HELP", "VRFY", "EXPN", "ETRN", "HELO", "EHLO":
+		return true
+	}
+	return false
+}
+
+// idled counts such a command, and reports whether a stranger has said too many.
+func (c *conn) idled() bool {
+	c.idles++
+	return c.idles > c.cfg.MaxIdle && !c.inner()
 }
 
 func hasControl(b []byte) bool {

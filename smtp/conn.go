@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"relay/smtp/admission"
 )
 
 // conn is one client. Everything but the fields under mu belongs to the
@@ -41,9 +43,11 @@ type conn struct {
 	body     BodyType
 	count    int // transactions
 	errors   int
+	idles    int    // commands that did nothing, since the last message
 	failures int    // of AUTH
 	quit     bool   // close after the pending replies
 	polite   bool   // the client knows that we close
+	brusque  bool   // close without waiting for it to read why
 	held     []byte // the command that broke off a series of chunks, nil: none
 	receipt  receipt
 	tap      *tap // below TLS; nil: in clear
@@ -52,6 +56,8 @@ type conn struct {
 
 	mu     sync.Mutex // guards deadlines against Shutdown and cut
 	idle   bool       // waits for a command, outside a transaction
+	hasty  bool       // may be sent away for silence where there are many
+	since  time.Time  // waits for the client
 	severe bool       // cut was called
 }
 
@@ -114,12 +120,11 @@ func (c *conn) run(ctx context.Context) {
 	trusted := c.trusts(remote.Addr())
 	c.direct = remote.Addr()
 	c.peer = Peer{Session: c.srv.sessionName(), Remote: remote, Local: local, Trusted: trusted}
-	if !c.srv.meters.connect(remote.Addr(), trusted, time.Now()) {
-		c.srv.stats.Turned.Add(1)
-		c.turnAway(NewReply(421, "4.7.0", "Too many connections, try again later"))
+	who := c.standing()
+	if !c.admitted(who) {
 		return
 	}
-	defer c.srv.meters.disconnect(remote.Addr(), trusted)
+	defer c.srv.meters.conns.Leave(remote.Addr(), who)
 	if c.cfg.ImplicitTLS && !c.handshake() {
 		return
 	}
@@ -132,6 +137,38 @@ func (c *conn) run(ctx context.Context) {
 		return
 	}
 	c.loop()
+}
+
+// standing says how well the client is known so far.
+func (c *conn) standing() admission.Standing {
+	switch {
+	case c.peer.Trusted:
+		return admission.Trusted
+	case c.cfg.RequireAuth:
+		return admission.User
+	}
+	return admission.Stranger
+}
+
+// admitted counts the connection in, or sends it away. Where little is left it
+// gets no time to read why.
+func (c *conn) admitted(who admission.Standing) bool {
+	now := time.Now()
+	meters := c.srv.meters
+	scarce := who != admission.Trusted && c.cfg.Scarce != nil && c.cfg.Scarce(c.raw)
+	if scarce {
+		meters.conns.Press(now)
+	}
+	if meters.connect(c.peer.Remote.Addr(), who, now) {
+		if !scarce {
+			return true
+		}
+		meters.conns.Leave(c.peer.Remote.Addr(), who)
+	}
+	c.srv.stats.Turned.Add(1)
+	c.brusque = meters.conns.Load(now) == admission.Full
+	c.turnAway(NewReply(421, "4.7.0", "Too many connections, try again later"))
+	return false
 }
 
 // rescue keeps one client from taking all others with it. The connection has been
@@ -251,6 +288,9 @@ func (c *conn) loop() {
 // linger lets the client read our last words: a close with input unread would
 // reset the connection and take them away.
 func (c *conn) linger() {
+	if c.brusque {
+		return
+	}
 	if half, ok := c.net.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
 	}
@@ -429,6 +469,7 @@ func (c *conn) fill(command bool) error {
 	}
 	now := time.Now()
 	until := now.Add(c.cfg.CommandTimeout)
+	hasty := !c.inner()
 	if command {
 		if c.in.r == c.in.w {
 			c.in.shrink()
@@ -439,6 +480,14 @@ func (c *conn) fill(command bool) error {
 			until = c.data.until
 		}
 	}
+	if hasty {
+		if d := c.srv.meters.conns.Load(now).Patience(); d > 0 && until.After(now.Add(d)) {
+			until = now.Add(d)
+		}
+	}
+	c.mu.Lock()
+	c.hasty, c.since = hasty, now
+	c.mu.Unlock()
 	err := c.read(until)
 	if err != nil && c.srv.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 {
 		return errShutdown
@@ -472,6 +521,16 @@ func (c *conn) await(until time.Time) error {
 		return errShutdown
 	}
 	return c.net.SetReadDeadline(until)
+}
+
+// hurry ends the wait for a client that has been silent since before a time.
+func (c *conn) hurry(before time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hasty && c.since.Before(before) {
+		c.hasty = false
+		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // wake makes an idle connection see that the server stops.

@@ -2,8 +2,11 @@ package smtp
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"relay/smtp/admission"
 )
 
 // Limits bound what clients may ask for. 0 is no limit. Those with Net in front
@@ -11,8 +14,8 @@ import (
 // others for all clients together. Trusted peers are exempt from all but
 // Connections.
 type Limits struct {
-	Connections    int // at once
-	NetConnections int // at once
+	Connections    int // at once; a quarter is not for strangers
+	NetConnections int // at once; an IPv4 /24 and an IPv6 /48 may have twice as many
 
 	Messages, NetMessages     int // a minute
 	Recipients, NetRecipients int // a minute
@@ -24,21 +27,19 @@ type Limits struct {
 // hold for all of these together then. All methods may be called at any time.
 type Meters struct {
 	limits [2][quantities]int64 // a minute: of a network, of all
-	conns  int
-	nets   int // connections of one network
+	conns  *admission.Counter
 
-	mu    sync.Mutex
-	open  int
-	all   meter
-	by    map[netip.Prefix]*meter // entries that say nothing any more are swept
-	swept time.Time
+	mu      sync.Mutex
+	servers []*Server // that count here
+	all     meter
+	by      map[netip.Prefix]*meter // entries that say nothing any more are swept
+	swept   time.Time
 }
 
 type meter struct {
-	conns    int
 	since    time.Time // beginning of the current minute
 	counts   [quantities]int64
-	failures int // of AUTH
+	failures int // of AUTH, or guesses at recipients
 	failed   time.Time
 }
 
@@ -49,18 +50,11 @@ func NewMeters(l Limits) *Meters {
 			{countMessages: int64(l.NetMessages), countRecipients: int64(l.NetRecipients), countErrors: int64(l.NetErrors), countBytes: l.NetBytes},
 			{countMessages: int64(l.Messages), countRecipients: int64(l.Recipients), countErrors: int64(l.Errors), countBytes: l.Bytes},
 		},
-		conns: l.Connections, nets: l.NetConnections, by: map[netip.Prefix]*meter{},
+		conns: admission.New(admission.Limits{All: l.Connections, Host: l.NetConnections}), by: map[netip.Prefix]*meter{},
 	}
 }
 
-func networkOf(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a = a.Unmap(); a.Is4() {
-		bits = 32
-	}
-	p, _ := a.Prefix(bits) // the zero prefix for what is no IP address
-	return p
-}
+func networkOf(a netip.Addr) netip.Prefix { return admission.Host(a) }
 
 // at returns the meter of a network. m.mu is held.
 func (m *Meters) at(n netip.Prefix, now time.Time) *meter {
@@ -87,39 +81,32 @@ func (m *Meters) sweep(now time.Time) {
 	}
 	m.swept = now
 	for n, t := range m.by {
-		if t.conns == 0 && now.Sub(t.since) > time.Minute && now.Sub(t.failed) > 10*time.Minute {
+		if now.Sub(t.since) > time.Minute && now.Sub(t.failed) > 10*time.Minute {
 			delete(m.by, n)
 		}
 	}
 }
 
-// connect counts a connection in, unless there are too many.
-func (m *Meters) connect(a netip.Addr, trusted bool, now time.Time) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.conns > 0 && m.open >= m.conns {
-		return false
-	}
-	if m.nets > 0 && !trusted {
-		t := m.at(networkOf(a), now)
-		if t.conns >= m.nets {
-			return false
+// connect counts a connection in, unless there are too many. Where they become
+// many, those that are silent are sent away.
+func (m *Meters) connect(a netip.Addr, who admission.Standing, now time.Time) bool {
+	ok := m.conns.Enter(a, who)
+	if m.conns.Sweep(now) {
+		m.mu.Lock()
+		all := slices.Clone(m.servers)
+		m.mu.Unlock()
+		for _, s := range all {
+			s.hurry(now)
 		}
-		t.conns++
 	}
-	m.open++
-	return true
+	return ok
 }
 
-func (m *Meters) disconnect(a netip.Addr, trusted bool) {
+// watch has connections of a server sent away where there are many.
+func (m *Meters) watch(s *Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.open--
-	if m.nets > 0 && !trusted {
-		if t := m.by[networkOf(a)]; t != nil && t.conns > 0 {
-			t.conns--
-		}
-	}
+	m.servers = append(m.servers, s)
 }
 
 // quantity is what is counted by the minute.
@@ -183,9 +170,32 @@ func (m *Meters) AuthDelay(a netip.Addr) time.Duration {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.at(networkOf(a), now)
+	return min(250*time.Millisecond<<min(m.at(networkOf(a), now).miss(now), 5), 8*time.Second)
+}
+
+// guess counts a recipient who is not there, and says how long to hold the answer
+// back: ten from an IPv4 /24 or IPv6 /48 are free, then it is a tenth of a second,
+// doubled with each up to three seconds. Each quiet minute halves the count.
+func (m *Meters) guess(a netip.Addr) time.Duration {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.at(admission.Block(a), now).miss(now) - freeGuesses
+	if n <= 0 {
+		return 0
+	}
+	return min(50*time.Millisecond<<min(n, 10), maxGuessDelay)
+}
+
+const (
+	freeGuesses   = 10
+	maxGuessDelay = 3 * time.Second
+)
+
+// miss counts a failure. A quiet minute halves the count.
+func (t *meter) miss(now time.Time) int {
 	quiet := int(min(now.Sub(t.failed)/time.Minute, 30))
 	t.failures = t.failures>>quiet + 1
 	t.failed = now
-	return min(250*time.Millisecond<<min(t.failures, 5), 8*time.Second)
+	return t.failures
 }

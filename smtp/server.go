@@ -60,7 +60,11 @@ type ServerConfig struct {
 	MaxTransactions int   // of a connection; 0: no limit
 	MaxErrors       int   // 5xx replies before a 421; 0: 10
 	Limits          Limits
+	MaxIdle         int     // commands that do nothing, between two messages of a stranger; 0: 100
 	Meters          *Meters // shared with other servers, in place of Limits; nil: of this one
+	// Scarce says of a connection that was accepted that there is not enough left
+	// for strangers to have it, of file descriptors for example. Nil: there is.
+	Scarce func(net.Conn) bool
 
 	Without       Extension     // extensions the backend cannot do
 	LenientSyntax bool          // RCPT user@host, from anyone
@@ -169,6 +173,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if s.meters = cfg.Meters; s.meters == nil {
 		s.meters = NewMeters(cfg.Limits)
 	}
+	s.meters.watch(s)
 	s.verbs = verbTable(&s.cfg)
 	return s, nil
 }
@@ -200,6 +205,9 @@ func (cfg *ServerConfig) fill() {
 	}
 	if cfg.MaxErrors <= 0 {
 		cfg.MaxErrors = 10
+	}
+	if cfg.MaxIdle <= 0 {
+		cfg.MaxIdle = 100
 	}
 	if cfg.ScramIterations <= 0 {
 		cfg.ScramIterations = 4096
@@ -311,6 +319,19 @@ func (s *Server) leave(c *conn) {
 	if s.idle != nil && len(s.conns) == 0 {
 		close(s.idle)
 		s.idle = nil
+	}
+}
+
+// hurry sends strangers away who are silent for longer than they may now.
+func (s *Server) hurry(now time.Time) {
+	patience := s.meters.conns.Load(now).Patience()
+	if patience == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.hurry(now.Add(-patience))
 	}
 }
 

@@ -135,7 +135,9 @@ func (c *conn) rcptTo(arg []byte, keyword string) {
 	if err := c.addRcpt(addr, opts); err != nil {
 		c.refused++
 		c.srv.stats.RecipientsRefused.Add(1)
-		c.say(err, "Rcpt")
+		if r := c.say(err, "Rcpt"); r.Enhanced == "5.1.1" && !c.inner() {
+			c.pause(c.srv.meters.guess(c.peer.Remote.Addr()))
+		}
 		return
 	}
 	c.state = stateRcpt
@@ -373,7 +375,7 @@ func (c *conn) refuse(err error) {
 }
 
 func (c *conn) accepted(id string) {
-	c.errors = 0 // who hands in mail is no vandal
+	c.errors, c.idles = 0, 0 // who hands in mail is no vandal
 	c.srv.stats.Messages.Add(1)
 	c.srv.stats.Bytes.Add(c.data.size)
 	if !c.peer.Trusted {

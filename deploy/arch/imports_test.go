@@ -22,7 +22,7 @@ func layers() map[string][]string {
 		"cmd/relayd":   {"node", "node/config", "node/admin", "cluster", "smtp"},
 		"cmd/relayctl": {"node/admin", "node/admin/mailfile", "smtp/sasl"},
 		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue", "queue/bounce", "queue/remote",
-			"cluster", "cluster/disk", "smtp", "smtp/sasl", "pop3"}, state...),
+			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "pop3"}, state...),
 		"node/config":               {"smtp/sasl"},
 		"node/admin":                {},
 		"node/milter":               {"smtp"},
@@ -38,9 +38,10 @@ func layers() map[string][]string {
 		"cluster/spool/spoolpb":     {},
 		"cluster/internal/protogen": {},
 		"cluster/internal/...":      {"cluster/internal/...", "cluster/spool/spoolpb"},
-		"smtp":                      {"smtp/sasl"},
+		"smtp":                      {"smtp/sasl", "smtp/admission"},
 		"smtp/sasl":                 {},
-		"pop3":                      {"smtp/sasl"},
+		"smtp/admission":            {},
+		"pop3":                      {"smtp/sasl", "smtp/admission"},
 		"deploy":                    {"node/config"},
 		"deploy/...":                {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3"},
 	}
@@ -49,7 +50,7 @@ func layers() map[string][]string {
 // leaves are the packages that stay usable anywhere: besides the standard
 // library they import what is named here, and nothing else.
 func leaves() map[string]string {
-	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/"}
+	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/", "smtp/admission": ""}
 }
 
 // isHelper recognises packages that exist for tests.

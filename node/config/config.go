@@ -310,12 +310,15 @@ type DNSBL struct {
 
 // Limits bound what clients may take, on this node. 0 is no limit.
 type Limits struct {
-	// SMTPConnections in all. Default: 20000.
+	// SMTPConnections in all; a quarter is for submission and trusted networks
+	// only. Where half is taken, who is silent for a minute is sent away, and
+	// where nine tenths are, for ten seconds. Default: 20000.
 	SMTPConnections int `toml:"smtp_connections"`
 	// POP3Connections in all. Default: 20000.
 	POP3Connections int `toml:"pop3_connections"`
 	// ConnectionsPerClient, from one IPv4 address or one IPv6 /64, SMTP and
-	// POP3 apart; trusted networks are exempt. Default: 200.
+	// POP3 apart; an IPv4 /24 and an IPv6 /48 may have twice as many. Trusted
+	// networks are exempt. Default: 200.
 	ConnectionsPerClient int `toml:"connections_per_client"`
 	// MessagesPerMinute from one client; trusted networks are exempt.
 	// Default: 0.

@@ -51,6 +51,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
+	counterOf(out, "relay_admin_token_failures_total", "Requests to the admin API with a wrong token.", c.n.badTokens.Load())
 	c.refusals(out)
 	c.screen(out)
 	c.queue(out)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -62,6 +63,7 @@ type Node struct {
 	acmeHTTP  net.Listener
 	relayers  *relayers
 	token     atomic.Pointer[string]
+	badTokens atomic.Int64
 	mail      *mailer
 	starts    *starts
 	drops     *maildrops
@@ -78,6 +80,7 @@ type Node struct {
 	senderDNS *remote.DNS
 	operator  *operator
 	admin     *http.Server
+	health    *http.Server
 	metrics   *metrics
 	draining  atomic.Bool
 	wired     atomic.Bool   // all parts are there: changed may use them
@@ -88,7 +91,7 @@ type Node struct {
 
 // listener is one open port and who serves it.
 type listener struct {
-	service string // smtp, submission, submissions, pop3, pop3s, pop2, admin
+	service string // smtp, submission, submissions, pop3, pop3s, pop2, admin, health
 	net.Listener
 	smtp *smtp.Server
 	pop3 *pop3.Server
@@ -155,16 +158,37 @@ func (n *Node) loadSecrets() error {
 			return err
 		}
 	}
-	token := n.conf.Admin.Token
-	if f := n.conf.Admin.TokenFile; f != "" {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return fmt.Errorf("read [admin] token_file: %w", err)
+	return n.loadToken()
+}
+
+// loadToken reads the admin token. A file that is gone, or has no token in it
+// any more, is an error; so the API never opens by itself.
+func (n *Node) loadToken() error {
+	token, path := n.conf.Admin.Token, n.conf.TokenPath()
+	if path != "" {
+		b, err := os.ReadFile(path)
+		former := n.token.Load()
+		if optional := n.conf.Admin.TokenFile == "" && (former == nil || *former == ""); optional && errors.Is(err, fs.ErrNotExist) {
+			n.token.Store(new(string))
+			return nil
 		}
-		token = strings.TrimSpace(string(b))
+		if err != nil {
+			return fmt.Errorf("read the token of the admin API: %w", err)
+		}
+		if token = strings.TrimSpace(string(b)); token == "" {
+			return fmt.Errorf("read the token of the admin API: %s is empty", path)
+		}
 	}
 	n.token.Store(&token)
 	return nil
+}
+
+// anonymous reports whether clients of this machine need no token.
+func (n *Node) anonymous() bool {
+	if a := n.conf.Admin.AnonymousLoopback; a != nil {
+		return *a
+	}
+	return *n.token.Load() == ""
 }
 
 // openCluster opens the replica. What it applies from here on reaches changed,
@@ -291,7 +315,7 @@ func (n *Node) Ready() error {
 }
 
 // Addr returns where a service listens: smtp, submission, submissions, pop3,
-// pop3s, pop2 or admin; nil where it does not.
+// pop3s, pop2, admin or health; nil where it does not.
 func (n *Node) Addr(service string) net.Addr {
 	for _, l := range n.listeners {
 		if l.service == service {
@@ -410,10 +434,13 @@ func (n *Node) shutdownClients(ctx context.Context) {
 }
 
 func (n *Node) serveAdmin(ctx context.Context) error {
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	for _, l := range n.listeners {
-		if l.service == "admin" {
+		switch l.service {
+		case "admin":
 			go func() { done <- n.admin.Serve(l) }()
+		case "health":
+			go func() { done <- n.health.Serve(l) }()
 		}
 	}
 	select {
@@ -423,8 +450,10 @@ func (n *Node) serveAdmin(ctx context.Context) error {
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := n.admin.Shutdown(grace); err != nil {
-		_ = n.admin.Close()
+	for _, s := range []*http.Server{n.health, n.admin} {
+		if err := s.Shutdown(grace); err != nil {
+			_ = s.Close()
+		}
 	}
 	return nil
 }

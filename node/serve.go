@@ -61,6 +61,11 @@ func (n *Node) listen() error {
 	if err := n.listenOn("admin", n.conf.Admin.Listen, nil); err != nil {
 		return fmt.Errorf("[admin] listener: %w", err)
 	}
+	if addr := n.conf.Admin.HealthListen; addr != "" {
+		if err := n.listenOn("health", addr, nil); err != nil {
+			return fmt.Errorf("[admin] health_listen: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -127,9 +132,13 @@ func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {
 	return n.certs.config(n.conf.TLS.MinVersion, n.relayers != nil)
 }
 
-// serveWith wraps the admin port.
+// serveWith wraps the admin port, and the port for balancers.
 func (n *Node) serveWith() error {
 	n.admin = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(n.log)}
+	n.health = &http.Server{
+		Handler: admin.NewHealth(n.Ready), ErrorLog: zap.NewStdLog(n.log), MaxHeaderBytes: 8 << 10,
+		ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
+	}
 	if n.conf.Admin.TLS == config.TLSImplicit {
 		for _, l := range n.listeners {
 			if l.service == "admin" {
@@ -142,8 +151,10 @@ func (n *Node) serveWith() error {
 
 func (n *Node) adminHandler() http.Handler {
 	return admin.NewServer(admin.Options{
-		Ports: n.operator.ports(), Token: func() string { return *n.token.Load() }, Ready: n.Ready, Barrier: n.cluster.Consistent,
-		Metrics: n.metrics.handler(), Profile: profiles(), Log: n.log, Version: n.options.Version,
+		Ports: n.operator.ports(), Ready: n.Ready, Barrier: n.cluster.Consistent,
+		Token: func() string { return *n.token.Load() }, TokenFile: n.conf.TokenPath(), Anonymous: n.anonymous,
+		TokenFailed: func() { n.badTokens.Add(1) },
+		Metrics:     n.metrics.handler(), Profile: profiles(), Log: n.log, Version: n.options.Version,
 	})
 }
 
@@ -164,7 +175,7 @@ func (n *Node) buildServers(p *passwords) error {
 	var err error
 	for _, l := range n.listeners {
 		switch {
-		case l.service == "admin":
+		case l.service == "admin", l.service == "health":
 		case l.service == "pop2":
 			l.pop3, err = n.newPOP3(&config.POP3{TLS: config.TLSNone})
 		case len(smtps) > 0:

@@ -89,7 +89,7 @@ cluster; when one is down the next one is asked.
 
 It finds a node by --addr or RELAY_ADDR, else on this machine: 127.0.0.1:7180,
 then a dev cluster at 12180, 12280 and 12380. The admin token comes from
---token, --token-file or RELAY_TOKEN.
+--token, --token-file or RELAY_TOKEN; that of a node on this machine is found.
 
 Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.`,
 		Example: `  relayctl status

@@ -5,11 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,10 +51,7 @@ func (l *link) client(getenv func(string) string) (*admin.Client, error) {
 	if len(addrs) == 0 {
 		addrs = []string{"http://127.0.0.1:7180", "http://127.0.0.1:12180", "http://127.0.0.1:12280", "http://127.0.0.1:12380"}
 	}
-	o := admin.ClientOptions{Consistent: l.consistent}
-	for _, addr := range addrs {
-		o.Endpoints = append(o.Endpoints, admin.Endpoint{URL: addr, Token: tokenFor(addr, token)})
-	}
+	o := admin.ClientOptions{Addrs: addrs, Token: token, FindToken: findToken, Consistent: l.consistent}
 	if ca := first(l.ca, getenv("RELAY_CA")); ca != "" {
 		if o.HTTP, err = trusting(ca); err != nil {
 			return nil, err
@@ -97,24 +96,32 @@ func readToken(path string) (string, error) {
 	return "", fmt.Errorf("the token file %s is empty", path)
 }
 
-// tokenFor sends the dev cluster's token, which is no secret, to this machine
-// where no other was given; a node without a token ignores it.
-func tokenFor(addr, token string) string {
-	if token != "" {
-		return token
-	}
-	if !strings.Contains(addr, "://") {
-		addr = "http://" + addr
-	}
+// findToken is asked for the token of a node that wants one where none was given.
+// Of a node on this machine it reads the file that the node names. That must be
+// called admin.token, so that no program that waits at a node's port gets at
+// other secrets. A node that names none may be of a dev cluster, whose token is
+// no secret.
+func findToken(addr, file string) (string, error) {
 	u, err := url.Parse(addr)
 	if err != nil {
-		return ""
+		return "", nil
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
-	if u.Hostname() == "localhost" || err == nil && ip.Unmap().IsLoopback() {
-		return "dev"
+	if u.Hostname() != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
+		return "", nil
 	}
-	return ""
+	switch {
+	case file == "":
+		return "dev", nil
+	case !filepath.IsAbs(file) || filepath.Base(file) != "admin.token":
+		return "", fmt.Errorf("the node at %s wants its admin token, which is in %q; give that with --token-file", addr, file)
+	}
+	token, err := readToken(file)
+	if errors.Is(err, fs.ErrPermission) {
+		return "", fmt.Errorf("the node at %s wants its admin token, and this user may not read %s; "+
+			"run relayctl as root or as the user of the node, or give the token with --token-file or RELAY_TOKEN", addr, file)
+	}
+	return token, err
 }
 
 // trusting makes an HTTP client for a private authority.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -312,11 +313,54 @@ func TestTokens(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "no certificate")
 
-	require.Equal(t, "dev", tokenFor("http://127.0.0.1:12180", ""))
-	require.Equal(t, "dev", tokenFor("localhost:12180", ""))
-	require.Equal(t, "dev", tokenFor("[::1]:12180", ""))
-	require.Equal(t, "", tokenFor("https://mx1.example.com:7180", ""))
-	require.Equal(t, "x", tokenFor("https://mx1.example.com:7180", "x"))
+}
+
+// TestTokenIsFound: relayctl on the machine of a node needs no --token.
+func TestTokenIsFound(t *testing.T) {
+	dir := t.TempDir()
+	file, secret := filepath.Join(dir, "admin.token"), filepath.Join(dir, "id_rsa")
+	require.NoError(t, os.WriteFile(file, []byte("s3cret-of-a-node\n"), 0o600))
+	require.NoError(t, os.WriteFile(secret, []byte("private\n"), 0o600))
+	var named string
+	var given []string
+	node := admin.NewServer(admin.Options{Ports: admintest.New().Ports(), Token: func() string { return "s3cret-of-a-node" }, TokenFile: file})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given = append(given, r.Header.Get("Authorization"))
+		if named != "" {
+			w.Header().Set(admin.TokenFileHeader, named)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		node.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	call := func() (string, int) {
+		var out, errs bytes.Buffer
+		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, now: time.Now, getenv: func(string) string { return "" }}
+		code := a.run(t.Context(), []string{"queue", "ls", "--addr", srv.URL})
+		return errs.String(), code
+	}
+	stderr, code := call()
+	require.Zero(t, code, stderr)
+	require.Equal(t, []string{"", "Bearer s3cret-of-a-node"}, given)
+	for _, named = range []string{secret, "admin.token", filepath.Join(dir, "none", "admin.token")} {
+		given = nil
+		stderr, code = call()
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, named)
+		require.Equal(t, []string{""}, given, "no secret of this machine goes to a program that waits at a node's port")
+	}
+
+	for _, addr := range []string{"http://127.0.0.1:12180", "http://localhost:12180", "http://[::1]:12180"} {
+		token, err := findToken(addr, "")
+		require.NoError(t, err)
+		require.Equal(t, "dev", token)
+	}
+	for _, named := range []string{"", file} {
+		token, err := findToken("https://mx1.example.com:7180", named)
+		require.NoError(t, err)
+		require.Empty(t, token)
+	}
 }
 
 func TestHelpEverywhere(t *testing.T) {

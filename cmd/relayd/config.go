@@ -29,7 +29,7 @@ func newConfig() *cobra.Command {
 }
 
 func checkConfig(cmd *cobra.Command, path string) error {
-	_, err := config.Load(path)
+	cfg, err := config.Load(path)
 	var invalid *config.Invalid
 	if errors.As(err, &invalid) {
 		for _, p := range invalid.Problems {
@@ -39,6 +39,9 @@ func checkConfig(cmd *cobra.Command, path string) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", path, w)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", path)
 	return nil

@@ -195,6 +195,9 @@ func (d *dev) prepare() error {
 			return err
 		}
 	}
+	if err := makeToken(p.path("admin.token"), devToken); err != nil {
+		return err
+	}
 	for i := 1; i <= p.Nodes; i++ {
 		if err := p.writeConfig(i); err != nil {
 			return err

@@ -139,7 +139,7 @@ func (p *plan) nodeConfig(node int) *config.Config {
 			smtp(portSubmission, config.RoleSubmission, config.TLSStart), smtp(portSubmissions, config.RoleSubmission, config.TLSImplicit))
 		c.POP3 = append(c.POP3, pop3(portPOP3, config.TLSStart), pop3(portPOP3S, config.TLSImplicit))
 	}
-	c.Admin.Listen, c.Admin.Token, c.Admin.URL = p.addr(node, portAdmin), devToken, p.adminURL(node)
+	c.Admin.Listen, c.Admin.TokenFile, c.Admin.URL = p.addr(node, portAdmin), p.path("admin.token"), p.adminURL(node)
 	c.TLS.Cert, c.TLS.Key = p.path("tls.crt"), p.path("tls.key")
 	c.Delivery.LoopbackHops = true                                // a name server for trials can lead nowhere else
 	c.Storage.MinFree, c.Storage.MinFreePercent = 64*config.MB, 0 // a full laptop is no reason to refuse a trial

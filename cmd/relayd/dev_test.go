@@ -42,10 +42,11 @@ func TestDevConfigurations(t *testing.T) {
 	require.NoError(t, writeCertificate(p.path("tls.crt"), p.path("tls.key"), p.path("ca.pem"), []string{"localhost"}))
 	for node := 1; node <= p.Nodes; node++ {
 		require.NoError(t, p.writeConfig(node))
+		require.NoError(t, makeToken(p.path("admin.token"), devToken))
 		c, err := config.Load(p.config(node))
 		require.NoError(t, err)
 		require.Equal(t, p.nodeDir(node), c.Node.DataDir)
-		require.Equal(t, "dev", c.Admin.Token)
+		require.Equal(t, p.path("admin.token"), c.TokenPath())
 		require.Equal(t, p.addr(node, portCluster), c.Cluster.Advertise)
 		require.NoError(t, onlyLoopback(p.config(node)))
 		require.True(t, c.Delivery.LoopbackHops)

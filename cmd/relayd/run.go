@@ -82,6 +82,9 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 	if err := ensureMember(ctx, cfg, log); err != nil {
 		return err
 	}
+	for _, w := range cfg.Warnings() {
+		log.Warn(w)
+	}
 	n, err := node.New(cfg, node.Options{Log: log, Version: version(), Tuning: tuning, Fatal: func(err error) {
 		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
 		flush()

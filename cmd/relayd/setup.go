@@ -42,6 +42,8 @@ func (s *setup) load(out *cobra.Command, defaultID string) (*config.Config, erro
 		if err := s.write(out, defaultID); err != nil {
 			return nil, err
 		}
+	} else if err := namedToken(s.config); err != nil {
+		return nil, err
 	}
 	cfg, err := config.Load(s.config)
 	if err != nil {
@@ -154,7 +156,9 @@ func newInit() *cobra.Command {
 		Short: "make a new cluster of one node",
 		Long: `Makes a new cluster of one node: its CA, its certificate, its data directory.
 Where FILE is absent, the annotated default is written there first, with what
-the flags say. Other nodes come in with 'relayd join'.`,
+the flags say. A token for the admin API is made in admin.token of the data
+directory, or in [admin] token_file, where there is none; relayctl on this
+machine finds it. Other nodes come in with 'relayd join'.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load(cmd, "n1")
@@ -180,14 +184,14 @@ the flags say. Other nodes come in with 'relayd join'.`,
 			if err := initCluster(cmd.Context(), cfg, name, zap.NewNop()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), `node %s is a cluster of one.
+			fmt.Fprintf(cmd.OutOrStdout(), `node %s is a cluster of one.%s
 
 Next:
   relayd run --config %s
   relayctl domain add DOMAIN
   relayctl user add USER@DOMAIN
   relayctl node token              a token for another machine's 'relayd join'
-`, cfg.Node.ID, s.config)
+`, cfg.Node.ID, tokenNote(cfg), s.config)
 			return nil
 		},
 	}
@@ -200,6 +204,9 @@ Next:
 func initCluster(ctx context.Context, cfg *config.Config, name string, log *zap.Logger) error {
 	if cluster.Initialised(cfg.Node.DataDir) {
 		return fmt.Errorf("%s holds a node already; 'relayd run' runs it", cfg.Node.DataDir)
+	}
+	if err := ensureToken(cfg); err != nil {
+		return err
 	}
 	return cluster.Init(ctx, cluster.InitOptions{
 		ID: cfg.Node.ID, Name: name, Dir: cfg.Node.DataDir, Advertise: cfg.Cluster.Advertise, Log: log,
@@ -254,6 +261,9 @@ node has a vote once it runs and has caught up.`,
 func joinCluster(ctx context.Context, cfg *config.Config, token, addr string, log *zap.Logger) error {
 	if cluster.Initialised(cfg.Node.DataDir) {
 		return fmt.Errorf("%s holds a node already; 'relayd run' runs it", cfg.Node.DataDir)
+	}
+	if err := ensureToken(cfg); err != nil {
+		return err
 	}
 	return cluster.Join(ctx, cluster.JoinOptions{
 		ID: cfg.Node.ID, Dir: cfg.Node.DataDir, Advertise: cfg.Cluster.Advertise, Token: token, Addr: addr, Log: log,

@@ -37,15 +37,77 @@ func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	written, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Contains(t, string(written), "# fixed for life", "the annotations stay")
+	token := filepath.Join(data, "admin.token")
+	require.Contains(t, stdout, token)
+	require.Equal(t, token, c.TokenPath())
+	require.Empty(t, c.Warnings())
+	secret := tokenIn(t, token)
 
 	code, _, stderr = relayd(t, args...)
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "holds a node already")
 	code, _, _ = relayd(t, append(args, "--once")...)
 	require.Equal(t, exitOK, code)
+	require.Equal(t, secret, tokenIn(t, token), "a token that is there stays")
 	code, _, stderr = relayd(t, "init", "--config", file, "--id", "b")
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "--id is b but")
+}
+
+// tokenIn reads a file with one good token that nobody else may read.
+func tokenIn(t *testing.T, file string) string {
+	t.Helper()
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Regexp(t, `^\S{20,}\n$`, string(data))
+	return string(data)
+}
+
+// TestInitMakesTheNamedTokenFile: also for a configuration that is there.
+func TestInitMakesTheNamedTokenFile(t *testing.T) {
+	dir := t.TempDir()
+	file, token := filepath.Join(dir, "relay.toml"), filepath.Join(dir, "admin.token")
+	text := "[node]\nid = \"n1\"\nhostname = \"mx.example.test\"\ndata_dir = \"" + dir + "/data\"\n" +
+		"[cluster]\nlisten = \"127.0.0.1:7170\"\n[admin]\nlisten = \"127.0.0.1:7180\"\ntoken_file = \"" + token + "\"\n"
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	code, _, stderr := relayd(t, "config", "check", file)
+	require.Equal(t, exitWrong, code)
+	require.Contains(t, stderr, "line 9: admin.token_file: there is no file "+token)
+	code, stdout, stderr := relayd(t, "init", "--config", file)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, stdout, token)
+	tokenIn(t, token)
+	require.NoFileExists(t, filepath.Join(dir, "data", "admin.token"))
+	code, _, stderr = relayd(t, "config", "check", file)
+	require.Equal(t, exitOK, code)
+	require.Empty(t, stderr)
+}
+
+// TestAFormerConfigurationIsWarnedOf: without a token it works as it did.
+func TestAFormerConfigurationIsWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "relay.toml")
+	text := "[node]\nid = \"n1\"\nhostname = \"mx.example.test\"\ndata_dir = \"" + dir + "/data\"\n" +
+		"[cluster]\nlisten = \"127.0.0.1:7170\"\n[admin]\n"
+	for _, test := range []struct{ line, warning string }{
+		{"", "(umask 077; head -c 24 /dev/urandom | base64 > " + dir + "/data/admin.token)"},
+		{"anonymous_loopback = true\n", ""},
+		{"anonymous_loopback = false\n", "nobody may use the admin API"},
+		{"token = \"x\"\n", ""},
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(text+test.line), 0o600))
+		code, _, stderr := relayd(t, "config", "check", file)
+		require.Equal(t, exitOK, code)
+		if test.warning == "" {
+			require.Empty(t, stderr)
+		} else {
+			require.Contains(t, stderr, "warning: [admin] ")
+			require.Contains(t, stderr, test.warning)
+		}
+	}
 }
 
 // TestAnotherNodesDirectoryIsRefused: a configuration that was copied from

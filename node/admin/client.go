@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,11 @@ type ClientOptions struct {
 	Token string
 	// Endpoints are tried after Addrs, each with a token of its own.
 	Endpoints []Endpoint
+	// FindToken is asked, once, for the token of an endpoint that has none and
+	// whose node wants one; file is where the node says that its token is,
+	// empty where it does not say. An error is the answer to the request, as is
+	// the node's refusal where no token is found. Nil: none is looked for.
+	FindToken func(url, file string) (string, error)
 	// Consistent asks for reads that show everything committed before.
 	Consistent bool
 	// HTTP is used for all requests; nil: one with sensible time limits.
@@ -49,11 +55,13 @@ type Client struct {
 	patience   time.Duration
 	consistent bool
 	good       atomic.Int32 // index of the endpoint that answered last
+	find       func(url, file string) (string, error)
+	found      sync.Map // URL → token that find has found
 }
 
 // NewClient makes a client; nothing is sent yet.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{http: o.HTTP, patience: o.Patience, consistent: o.Consistent}
+	c := &Client{http: o.HTTP, patience: o.Patience, consistent: o.Consistent, find: o.FindToken}
 	for _, addr := range o.Addrs {
 		c.endpoints = append(c.endpoints, Endpoint{URL: addr, Token: o.Token})
 	}
@@ -187,7 +195,7 @@ func (c *Client) do(ctx context.Context, r *request) (*http.Response, error) {
 	var last error
 	for i := range n {
 		at := (start + i) % n
-		resp, err := c.once(ctx, r, c.endpoints[at], i < n-1)
+		resp, err := c.withToken(ctx, r, c.endpoints[at], i < n-1)
 		switch {
 		case err == nil && (resp.StatusCode != http.StatusServiceUnavailable || i == n-1):
 			c.good.Store(int32(at))
@@ -197,6 +205,8 @@ func (c *Client) do(ctx context.Context, r *request) (*http.Response, error) {
 			_, last = accepted(resp)
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
+		case errors.Is(err, ErrForbidden):
+			return nil, err
 		default:
 			last = err
 			if r.once && !neverSent(err) {
@@ -222,6 +232,30 @@ func (c *Client) addrs() []string {
 func neverSent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// withToken sends a request to one node, and again with the token that is found
+// where the node wants one and none was given.
+func (c *Client) withToken(ctx context.Context, r *request, e Endpoint, others bool) (*http.Response, error) {
+	own := e.Token != "" || c.find == nil
+	if token, ok := c.found.Load(e.URL); ok && !own {
+		e.Token, own = token.(string), true
+	}
+	resp, err := c.once(ctx, r, e, others)
+	if own || err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	e.Token, err = c.find(e.URL, resp.Header.Get(TokenFileHeader))
+	if err != nil {
+		_ = resp.Body.Close()
+		return nil, Problem(http.StatusUnauthorized, err.Error(), "")
+	}
+	if e.Token == "" {
+		return resp, nil
+	}
+	_ = resp.Body.Close()
+	c.found.Store(e.URL, e.Token)
+	return c.once(ctx, r, e, others)
 }
 
 // once sends a request to one node. A read that has others to turn to waits

@@ -2,14 +2,10 @@ package admin
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -23,10 +19,18 @@ type Options struct {
 	Ports Ports
 	// Token returns the bearer tokens, as the token file holds them: one on a
 	// line, alone (its bearer is called admin) or behind a name and a space.
-	// It is called for each request and must be cheap. Nil or empty: no token
-	// is asked for, and only requests to an IP address or localhost are taken
-	// (a web page can not reach those under another name).
+	// It is called for each request and must be cheap. Nil or empty: there is
+	// none.
 	Token func() string
+	// TokenFile is the file that the tokens are in; programs of this machine
+	// that come without one are told of it. Empty: none.
+	TokenFile string
+	// Anonymous reports whether clients of this machine need no token. Only
+	// their requests to an IP address or localhost count: a web page can not
+	// reach those under another name. Nil: they need one.
+	Anonymous func() bool
+	// TokenFailed hears of each wrong token, for a counter. Nil: nobody does.
+	TokenFailed func()
 	// Ready returns nil where the node may take traffic, else the reason.
 	Ready func() error
 	// Barrier waits until local reads show everything that was committed
@@ -40,8 +44,8 @@ type Options struct {
 	Version string
 }
 
-// NewServer returns the handler of the admin listener. It starts no goroutine
-// and keeps no state.
+// NewServer returns the handler of the admin listener. It starts no goroutine,
+// and keeps nothing but who gave wrong tokens lately.
 func NewServer(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
@@ -49,7 +53,13 @@ func NewServer(o Options) http.Handler {
 	if o.Token == nil {
 		o.Token = func() string { return "" }
 	}
-	s := &server{Options: o, mux: http.NewServeMux()}
+	if o.Anonymous == nil {
+		o.Anonymous = func() bool { return false }
+	}
+	if o.TokenFailed == nil {
+		o.TokenFailed = func() {}
+	}
+	s := &server{Options: o, mux: http.NewServeMux(), guard: newGuard()}
 	s.api = humago.New(s.mux, s.apiConfig())
 	s.registerAll()
 	s.registerPlain()
@@ -58,8 +68,9 @@ func NewServer(o Options) http.Handler {
 
 type server struct {
 	Options
-	mux *http.ServeMux
-	api huma.API
+	mux   *http.ServeMux
+	api   huma.API
+	guard *guard
 }
 
 func (s *server) apiConfig() huma.Config {
@@ -92,9 +103,21 @@ func oneProblem(_ huma.Context, _ string, v any) (any, error) {
 	return Problem(m.Status, detail, "/openapi.json describes what is expected"), nil
 }
 
+// NewHealth returns the handler of a port for balancers: /healthz and /readyz,
+// without a token and without anything else. Ready is as in Options.
+func NewHealth(ready func() error) http.Handler {
+	s := &server{Options: Options{Ready: ready}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	return mux
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }
+
 // registerPlain adds what is not part of the described API.
 func (s *server) registerPlain() {
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	s.mux.HandleFunc("GET /healthz", healthz)
 	s.mux.HandleFunc("GET /readyz", s.readyz)
 	s.mux.HandleFunc("GET /{$}", page)
 	if s.Metrics != nil {
@@ -134,84 +157,6 @@ func page(w http.ResponseWriter, _ *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	_, _ = w.Write(pageHTML)
-}
-
-// ---------------------------------------------------------------- who asks
-
-type whoKey struct{}
-
-// authorised lets through what needs no token, and what bears one.
-func (s *server) authorised(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tokens := s.Token()
-		if strings.TrimSpace(tokens) == "" && !directHost(r.Host) {
-			writeProblem(w, Problem(http.StatusForbidden, "without a token this API answers to an IP address or localhost only, not to "+r.Host,
-				"set admin.token_file on the node"))
-			return
-		}
-		who, ok := bearer(tokens, r.Header.Get("Authorization"))
-		if !ok && !open(r) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="relay"`)
-			writeProblem(w, Problem(http.StatusUnauthorized, "this needs the admin token of the node",
-				"give it with --token, --token-file or RELAY_TOKEN"))
-			return
-		}
-		if r.URL.Query().Get("consistent") == "true" && s.Barrier != nil {
-			if err := s.Barrier(r.Context()); err != nil {
-				writeProblem(w, s.problem(r.Context(), err))
-				return
-			}
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
-	})
-}
-
-// open reports whether a request needs no token: probes and the page (which
-// holds no data) for everyone, metrics and description for this host.
-func open(r *http.Request) bool {
-	switch r.URL.Path {
-	case "/", "/healthz", "/readyz":
-		return true
-	case "/metrics", "/openapi.json", "/openapi.yaml":
-		peer, err := netip.ParseAddrPort(r.RemoteAddr)
-		return err == nil && peer.Addr().Unmap().IsLoopback()
-	}
-	return false
-}
-
-// directHost reports whether a Host header can not be the name of a web site
-// that was made to resolve to this machine.
-func directHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || host == "localhost"
-}
-
-// bearer finds who bears the token. The comparison takes the same time
-// whatever the token is.
-func bearer(tokens, header string) (who string, ok bool) {
-	if strings.TrimSpace(tokens) == "" {
-		return "admin", true
-	}
-	scheme, secret, _ := strings.Cut(header, " ")
-	given := sha256.Sum256([]byte(strings.TrimSpace(secret)))
-	for line := range strings.Lines(tokens) {
-		words := strings.Fields(line)
-		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
-			continue
-		}
-		name := "admin"
-		if len(words) > 1 {
-			name = words[0]
-		}
-		want := sha256.Sum256([]byte(words[len(words)-1]))
-		if subtle.ConstantTimeCompare(given[:], want[:]) == 1 && strings.EqualFold(scheme, "bearer") {
-			who, ok = name, true
-		}
-	}
-	return who, ok
 }
 
 // ---------------------------------------------------------------- around each request

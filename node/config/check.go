@@ -50,6 +50,9 @@ func (c *Config) check(r *report) {
 	c.checkCluster(r)
 	c.checkListeners(r)
 	c.checkAdmin(r)
+	if c.Admin.HealthListen != "" {
+		checkListen(r, "admin.health_listen", c.Admin.HealthListen)
+	}
 	c.checkTLS(r)
 	c.checkACME(r)
 	c.checkMilters(r)
@@ -187,6 +190,9 @@ func (c *Config) checkAdmin(r *report) {
 	}
 	if c.Admin.Token == "" && c.Admin.TokenFile == "" {
 		r.add("admin.token_file", "must be set, because admin.listen is not a loopback address")
+	}
+	if c.Admin.Token != "" {
+		checkTokens(r, "admin.token", "its value", c.Admin.Token)
 	}
 }
 
@@ -349,6 +355,9 @@ func (c *Config) checkTaken(r *report) {
 	}
 	if len(c.ACME.Hosts) > 0 {
 		all = append(all, taken{"acme.tls_listen", c.ACME.TLSListen}, taken{"acme.http_listen", c.ACME.HTTPListen})
+	}
+	if c.Admin.HealthListen != "" {
+		all = append(all, taken{"admin.health_listen", c.Admin.HealthListen})
 	}
 	for i, a := range all {
 		for _, b := range all[:i] {

@@ -182,12 +182,19 @@ type Admin struct {
 	Listen string `toml:"listen"`
 	// TLS is none or implicit. Default: none.
 	TLS TLSMode `toml:"tls"`
-	// TokenFile holds the bearer token; it is read again on reload. Default:
-	// none; then the API is open to this host.
+	// TokenFile holds the bearer tokens; it is read again on reload. Default:
+	// admin.token in the data directory, where there is one (see TokenPath).
 	TokenFile string `toml:"token_file"`
 	// Token is the bearer token itself, for containers that set
 	// RELAY_ADMIN_TOKEN. Default: none.
 	Token string `toml:"token"`
+	// AnonymousLoopback lets clients of this machine in without a token.
+	// Default: where there is no token at all (configurations of former
+	// versions), with a warning.
+	AnonymousLoopback *bool `toml:"anonymous_loopback"`
+	// HealthListen is a port of plain HTTP that serves /healthz and /readyz
+	// alone, for balancers. Default: none.
+	HealthListen string `toml:"health_listen"`
 	// URL is where other nodes and relayctl reach this API. Default: made of
 	// Listen.
 	URL string `toml:"url"`

@@ -91,6 +91,12 @@ func decodeScalar(value any, into reflect.Value) error {
 		return decodeText(value, into)
 	}
 	switch into.Kind() {
+	case reflect.Pointer: // unset is a value of its own
+		one := reflect.New(into.Type().Elem())
+		if err := decodeScalar(value, one.Elem()); err != nil {
+			return err
+		}
+		into.Set(one)
 	case reflect.String:
 		s, ok := value.(string)
 		if !ok {

@@ -41,6 +41,8 @@ func override(r *report, path string, into reflect.Value, lookup func(string) (s
 // fromText makes the value that a file would have held.
 func fromText(text string, field reflect.Value) (any, error) {
 	switch {
+	case field.Kind() == reflect.Pointer:
+		return fromText(text, reflect.New(field.Type().Elem()).Elem())
 	case field.Kind() == reflect.Slice:
 		var list []any
 		for _, one := range strings.Split(text, ",") {

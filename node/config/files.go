@@ -12,7 +12,7 @@ import (
 // checkFiles reports files that are named but can not be used.
 func (c *Config) checkFiles(r *report) {
 	c.checkCertificate(r)
-	checkSecret(r, "admin.token_file", c.Admin.TokenFile)
+	c.checkTokenFile(r)
 	checkSecret(r, "cluster.join_token_file", c.Cluster.JoinTokenFile)
 	c.checkDataDir(r)
 }

@@ -21,8 +21,8 @@ import (
 var errDiscarded = errors.New("discarded by a content filter")
 
 var (
-	replyFilterHeader = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
-	replyFilterLarge  = &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message is too large for what a filter wants changed, try again later"}
+	replyFilterHeader = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10), Reason: "too_large"}
+	replyFilterLarge  = &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message is too large for what a filter wants changed, try again later", Reason: "filter"}
 )
 
 // filter is one content filter and the listeners whose mail it sees.

@@ -300,10 +300,7 @@ func (s *session) greylisted(ctx context.Context, address string) error {
 			s.env.grey = map[string]time.Duration{}
 		}
 		s.env.grey[domain] = wait
-		if s.env.waited = max(s.env.waited, waited); wait > 0 {
-			s.log.Info("greylisted", zap.String("session", s.peer.Session), zap.Stringer("remote", s.peer.Remote),
-				zap.String("sender", s.env.sender), zap.String("domain", domain), zap.Duration("wait", wait))
-		}
+		s.env.waited = max(s.env.waited, waited)
 	}
 	switch {
 	case wait <= 0:
@@ -316,5 +313,6 @@ func (s *session) greylisted(ctx context.Context, address string) error {
 }
 
 func replyGreylisted(wait time.Duration) *smtp.Reply {
-	return smtp.NewReply(450, "4.7.1", "Greylisted, try again in "+counted(uint64((wait+time.Second-1)/time.Second), "second"))
+	text := "Greylisted, try again in " + counted(uint64((wait+time.Second-1)/time.Second), "second")
+	return &smtp.Reply{Code: 450, Enhanced: "4.7.1", Text: text, Reason: "greylist"}
 }

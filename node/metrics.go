@@ -93,6 +93,10 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 }
 
 func (c *nodeCollector) refusals(out chan<- prometheus.Metric) {
+	for kind, n := range c.n.refused.counted() {
+		counterOf(out, "relay_refused_total", "What clients were not given, by protocol, role of the listener, reason, and class of the reply.", n,
+			"protocol", kind.protocol, "role", kind.role, "reason", kind.reason, "class", kind.class)
+	}
 	s := &c.n.refusals.stats
 	counterOf(out, "relay_refusals_checked_total", "Permanent refusals that were looked at again on an up-to-date replica.", s.Found.Load())
 	counterOf(out, "relay_refusals_wrong_total", "Of these, not refused then.", s.Wrong.Load())

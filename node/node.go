@@ -70,6 +70,7 @@ type Node struct {
 	meters    *smtp.Meters // of all SMTP listeners
 	throttle  *throttle
 	refusals  *refusals
+	refused   *refusalLog
 	scram     *scramUse
 	grey      *greylist
 	filters   []filter
@@ -222,6 +223,7 @@ func (n *Node) build() error {
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
 	n.refusals = newRefusals(n.cluster, n.log)
+	n.refused = newRefusalLog(n.log)
 	n.scram = &scramUse{replica: n.cluster}
 	n.grey = newGreylist(n.cluster, n.log)
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
@@ -365,6 +367,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("locks", n.drops.keep)
 	start("throttle", n.throttle.run)
 	start("greylist", n.grey.run)
+	start("refusals", n.refused.run)
 	if n.acme != nil {
 		start("acme", n.serveACME)
 	}

@@ -33,10 +33,10 @@ const oneChunk = spool.MaxInline - milter.MaxAdded - maxField
 const maxField = 64 << 10
 
 var (
-	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10)}
-	replyBareHeader = &smtp.Reply{Code: 550, Enhanced: "5.6.0", Text: "A bare CR, LF or NUL in the header section"}
+	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10), Reason: "too_large"}
+	replyBareHeader = &smtp.Reply{Code: 550, Enhanced: "5.6.0", Text: "A bare CR, LF or NUL in the header section", Reason: "bare_line_ends"}
 	errTheirRules   = errors.New("the rules of the recipients' domains")
-	replyApart      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own"}
+	replyApart      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own", Reason: "other_rules"}
 )
 
 // screen looks at who sends what strangers hand in. Its methods may be called
@@ -145,13 +145,13 @@ func (s *session) unlisted(ctx context.Context) error {
 		return nil
 	}
 	s.screen.stats.Listed.Add(1)
-	s.log.Info("client is on a list", zap.String("session", s.peer.Session), zap.String("remote", s.peer.Remote.String()),
+	s.log.Debug("client is on a list", zap.String("session", s.peer.Session), zap.String("remote", s.peer.Remote.String()),
 		zap.String("list", refuse.List.Name), zap.String("code", refuse.Code.String()))
 	text := fmt.Sprintf("Client [%s] is on %s", s.peer.Remote.Addr(), refuse.List.Name)
 	if refuse.Text != "" {
 		text += ": " + refuse.Text
 	}
-	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: text}
+	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: text, Reason: "dnsbl"}
 }
 
 // screened completes what a message goes through: also that of who may relay
@@ -223,13 +223,13 @@ func (s *screening) decide(r *verify.Result) error {
 	var reply *smtp.Reply
 	switch wish {
 	case verify.RefuseDMARC: // RFC 7372 §3.3
-		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.26", Text: fmt.Sprintf("Neither SPF nor DKIM says that this is from %s, which wants such mail refused (DMARC)", domain)}
+		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.26", Text: fmt.Sprintf("Neither SPF nor DKIM says that this is from %s, which wants such mail refused (DMARC)", domain), Reason: "dmarc"}
 	case verify.RefuseSPF: // RFC 7372 §3.2
-		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.23", Text: fmt.Sprintf("%s does not send from your address (SPF)", domain)}
+		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.23", Text: fmt.Sprintf("%s does not send from your address (SPF)", domain), Reason: "spf"}
 	case verify.RefuseCrowd:
-		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "The From field names more domains than can be asked about"}
+		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "The From field names more domains than can be asked about", Reason: "dmarc"}
 	case verify.Unknown:
-		reply = &smtp.Reply{Code: 451, Enhanced: "4.4.3", Text: fmt.Sprintf("DNS does not say just now whether this is from %s, try again later", domain)}
+		reply = &smtp.Reply{Code: 451, Enhanced: "4.4.3", Text: fmt.Sprintf("DNS does not say just now whether this is from %s, try again later", domain), Reason: "dns_failed"}
 	default:
 		return nil
 	}
@@ -238,7 +238,7 @@ func (s *screening) decide(r *verify.Result) error {
 		count = &s.stats.Deferred
 	}
 	count.Add(1)
-	s.log.Info("message refused for its author's domain", zap.String("session", s.client.GetSession()), zap.String("remote", s.client.GetAddress()),
+	s.log.Debug("message refused for its author's domain", zap.String("session", s.client.GetSession()), zap.String("remote", s.client.GetAddress()),
 		zap.Int("code", reply.Code), zap.String("found", r.Summary()))
 	return fmt.Errorf("%w: %w", errTheirRules, reply)
 }

@@ -212,7 +212,8 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		AuthDelay:     n.wrongPassword,
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
 		CommandTimeout: time.Duration(lim.CommandTimeout), BlockTimeout: time.Duration(lim.DataTimeout),
-		Log: events(n.log.Named("smtp")),
+		Refused: func(f *smtp.Refusal) { n.refused.smtp(string(c.Role), f) },
+		Log:     events(n.log.Named("smtp")),
 	})
 }
 
@@ -240,7 +241,8 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 		},
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
 		With: with, Without: without, Policies: n.drops.policies,
-		Log: events(n.log.Named("pop3")),
+		Refused: n.refused.pop3,
+		Log:     events(n.log.Named("pop3")),
 	})
 }
 
@@ -299,10 +301,8 @@ func events(log *zap.Logger) func(event string, kv ...any) {
 	sugared := log.Sugar()
 	return func(event string, kv ...any) {
 		switch event {
-		case "error", "flooded":
+		case "error", "accept failed":
 			sugared.Warnw(event, kv...)
-		case "auth.failed", "tls.failed", "turned":
-			sugared.Infow(event, kv...)
 		default:
 			sugared.Debugw(event, kv...)
 		}

@@ -17,9 +17,9 @@ import (
 
 // What the commands besides mail answer.
 var (
-	replyNotConfigured = &smtp.Reply{Code: 459, Enhanced: "5.7.1", Text: "Node not allowed: there is no route of its own for this domain"}
-	replyNoNode        = &smtp.Reply{Code: 459, Enhanced: "5.5.4", Text: "Node not known"}
-	replyNoList        = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such list here"}
+	replyNotConfigured = &smtp.Reply{Code: 459, Enhanced: "5.7.1", Text: "Node not allowed: there is no route of its own for this domain", Reason: "no_route"}
+	replyNoNode        = &smtp.Reply{Code: 459, Enhanced: "5.5.4", Text: "Node not known", Reason: "no_route"}
+	replyNoList        = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such list here", Reason: "unknown_user"}
 	replyNotOurs       = &smtp.Reply{Code: 252, Enhanced: "2.1.5", Text: "Cannot VRFY, but will take a message and try"}
 )
 

@@ -103,11 +103,14 @@ func (c *conn) run() {
 	ip := c.peer.Remote.Addr()
 	c.peer.Trusted = c.srv.cfg.Trusted != nil && c.srv.cfg.Trusted(ip)
 	c.host = network(ip)
+	c.log("connected")
+	defer c.log("disconnected")
 	who := admission.User
 	if c.exempt() {
 		who = admission.Trusted
 	}
 	if !c.srv.admit(c, who) {
+		c.refused(Refusal{Stage: "connect", Reason: ReasonConnections})
 		if !c.srv.cfg.ImplicitTLS {
 			c.err("SYS/TEMP", tTooMany)
 			_ = c.flush()
@@ -132,7 +135,9 @@ func (c *conn) rescue() {
 	if r := recover(); r != nil {
 		c.partial = true // no last words after who knows what
 		c.srv.stats.Panics.Add(1)
-		c.log("panic", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		err := fmt.Errorf("panic: %v", r)
+		c.log("panic", "error", err)
+		c.refused(Refusal{Stage: "panic", Reason: ReasonPanic, Cause: err, Stack: string(debug.Stack())})
 	}
 }
 
@@ -469,7 +474,9 @@ func (c *conn) secure() bool {
 	c.mu.Unlock()
 	tc := tls.Server(c.raw, c.srv.cfg.TLS)
 	if err := tc.HandshakeContext(c.ctx); err != nil {
+		c.srv.stats.TLSFailures.Add(1)
 		c.log("tls failed", "error", err)
+		c.refused(Refusal{Stage: "tls", Reason: ReasonTLS, Cause: err})
 		c.outErr = err
 		return false
 	}

@@ -16,6 +16,7 @@ import (
 // refusal bears no [AUTH]: the credentials are not at fault (RFC 3206 §4).
 func (c *conn) mayLogin() bool {
 	if c.peer.TLS == nil && !c.peer.Trusted {
+		c.refused(Refusal{Stage: "login", Reason: ReasonNeedsTLS})
 		c.err("", tNeedTLS)
 		return false
 	}
@@ -117,6 +118,7 @@ func (c *conn) loginTime() (context.Context, context.CancelFunc) {
 
 func (c *conn) loginFailed(user string, err error) {
 	c.log("login failed", "name", user, "mechanism", c.peer.Mechanism, "error", err)
+	c.refused(Refusal{Stage: "login", Reason: reasonOf(err), User: user, Cause: err})
 	c.refuse(err, tTemporary)
 	if !errors.Is(err, ErrAuth) && !errors.Is(err, ErrDisabled) {
 		return
@@ -273,6 +275,7 @@ func (e *loginError) Unwrap() error { return e.cause }
 // mechanisms lists what AUTH is announced with here and now.
 func (c *conn) mechanisms() (list []string) {
 	if c.peer.TLS == nil && !c.peer.Trusted {
+		c.refused(Refusal{Stage: "login", Reason: ReasonNeedsTLS})
 		return nil
 	}
 	for _, name := range c.srv.cfg.Mechanisms {

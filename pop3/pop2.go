@@ -179,6 +179,7 @@ func (p *pop2) helo(user, secret string) {
 	})
 	if err != nil {
 		c.log("login failed", "name", user, "mechanism", "POP2", "error", err)
+		c.refused(Refusal{Stage: "login", Reason: reasonOf(err), User: user, Cause: err})
 		p.refuse(err)
 		return
 	}

@@ -94,6 +94,9 @@ type ServerConfig struct {
 	// FakeSecret makes up the SCRAM salts of users that do not exist. It should
 	// be the same on all servers of one service. Empty: random.
 	FakeSecret []byte
+	// Refused hears of every failure that an operator should know of, on its
+	// connection's goroutine. Nil: nobody.
+	Refused func(*Refusal)
 	// Log is told what happens to a session, with pairs of key and value. It
 	// is called by many goroutines at once. Nil: nobody.
 	Log func(event string, kv ...any)
@@ -130,6 +133,7 @@ type Stats struct {
 	Autologouts   atomic.Uint64
 	Lost          atomic.Uint64 // sessions cut because the maildrop was lost
 	Temporary     atomic.Uint64 // [SYS/TEMP] answers
+	TLSFailures   atomic.Uint64
 	Panics        atomic.Uint64 // sessions that ended by a fault of the server
 }
 

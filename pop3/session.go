@@ -496,6 +496,7 @@ func (c *conn) commit(list []int, release bool) error {
 	if err != nil {
 		c.srv.stats.CommitErrors.Add(1)
 		c.log("deletions not committed", "messages", len(list), "error", err)
+		c.refused(Refusal{Stage: "commit", Reason: ReasonUncommitted, Messages: len(list), Cause: err})
 		return err
 	}
 	c.srv.stats.Deleted.Add(uint64(len(list)))

@@ -19,9 +19,9 @@ const (
 
 // Why an exchange ends early.
 var (
-	errAuthCancelled = &Reply{501, "5.7.0", "Authentication cancelled", nil}
-	errAuthBase64    = &Reply{501, "5.5.2", "Bad base64", nil}
-	errAuthSyntax    = &Reply{501, "5.5.2", "Bad response", nil}
+	errAuthCancelled = &Reply{Code: 501, Enhanced: "5.7.0", Text: "Authentication cancelled"}
+	errAuthBase64    = &Reply{Code: 501, Enhanced: "5.5.2", Text: "Bad base64"}
+	errAuthSyntax    = &Reply{Code: 501, Enhanced: "5.5.2", Text: "Bad response"}
 )
 
 // mechanisms lists what AUTH offers this client now: nothing in clear, unless
@@ -89,7 +89,7 @@ func (c *conn) auth(arg []byte) {
 	if has {
 		var err error
 		if response, err = decodeResponse(bytes.TrimLeft(initial, " "), true); err != nil {
-			c.say(err, "Auth")
+			c.say(err, "auth")
 			return
 		}
 	}
@@ -168,7 +168,7 @@ func (c *conn) exchange(mech sasl.Server, response []byte) error {
 		c.put("\r\n")
 		line, crlf, err := c.line(maxAuthLine, true)
 		if errors.Is(err, errLongLine) {
-			return &Reply{500, "5.5.6", "Authentication exchange line is too long", nil}
+			return &Reply{Code: 500, Enhanced: "5.5.6", Text: "Authentication exchange line is too long"}
 		}
 		if err != nil {
 			return &connError{err}
@@ -231,22 +231,22 @@ func (c *conn) finishAuth(err error, user string) {
 		c.put("235 2.7.0 Authentication successful\r\n")
 		return
 	case errors.Is(err, ErrCredentials):
-		r = &Reply{535, "5.7.8", "Authentication credentials invalid", nil}
+		r = &Reply{Code: 535, Enhanced: "5.7.8", Text: "Authentication credentials invalid"}
 	case errors.As(err, &r):
 	case errors.As(err, &gone):
 		c.hangUp(gone.error)
 		return
 	default:
-		r = &Reply{454, "4.7.0", "Temporary authentication failure, try again later", err}
+		r = &Reply{Code: 454, Enhanced: "4.7.0", Text: "Temporary authentication failure, try again later", Cause: err}
 	}
 	c.peer.User = ""
 	if r.Code == 535 {
 		c.failedAuth(user, err)
 	}
-	c.say(r, "Authenticate")
+	c.tried = user
+	c.say(r, "auth")
 	if c.failures >= maxAuthErrors && !c.quit {
-		c.answer(421, "4.7.0", "Too many failed logins, closing connection")
-		c.quit = true
+		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many failed logins, closing connection", Reason: ReasonErrors})
 	}
 }
 
@@ -257,7 +257,6 @@ type connError struct{ error }
 func (c *conn) failedAuth(user string, why error) {
 	c.failures++
 	c.srv.stats.AuthFailed.Add(1)
-	c.log("auth.failed", "user", user)
 	var delay time.Duration
 	if c.cfg.AuthDelay != nil {
 		delay = c.cfg.AuthDelay(c.peer.Remote.Addr(), why)

@@ -142,7 +142,7 @@ func unexpected(r *Reply) *Reply {
 	if r.Code >= 400 {
 		return r
 	}
-	return &Reply{451, "4.5.0", fmt.Sprintf("unexpected reply %d %s", r.Code, r.Text), ErrProtocol}
+	return &Reply{Code: 451, Enhanced: "4.5.0", Text: fmt.Sprintf("unexpected reply %d %s", r.Code, r.Text), Cause: ErrProtocol}
 }
 
 func (c *Client) hello(ctx context.Context) error {
@@ -323,7 +323,7 @@ func (c *Client) cancelAuth(ctx context.Context, cause error) error {
 	if _, err := c.ask(ctx, c.opt.GreetingTimeout, "*"); err != nil {
 		return err
 	}
-	return &Reply{454, "4.7.0", "authentication given up", cause}
+	return &Reply{Code: 454, Enhanced: "4.7.0", Text: "authentication given up", Cause: cause}
 }
 
 // Reset ends a transaction; a check whether the connection lives.

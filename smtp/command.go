@@ -17,47 +17,57 @@ type verb struct {
 	open   bool  // allowed before AUTH where that is required
 	run    func(c *conn, arg []byte)
 	help   string
+	named  string // its name in lower case
+}
+
+// stage names the command in refusals.
+func (v *verb) stage() string {
+	if v == nil {
+		return ""
+	}
+	return v.named
 }
 
 // verbTable holds every command. It is made once a server.
 func verbTable(cfg *ServerConfig) map[string]*verb {
 	const mailOrRcpt = stateMail | stateRcpt
 	list := []verb{
-		{"HELO", anyState, true, (*conn).helo, "HELO host: says who you are"},
-		{"EHLO", anyState, true, (*conn).ehlo, "EHLO host: says who you are, lists extensions"},
-		{"MAIL", stateReady, false, (*conn).mail, "MAIL FROM:<sender> [parameters]: begins a message"},
-		{"RCPT", mailOrRcpt, false, (*conn).rcpt, "RCPT TO:<recipient> [parameters]: adds a recipient"},
-		{"DATA", mailOrRcpt, false, (*conn).dataVerb, "DATA: the message follows, up to a line with a single dot"},
-		{"RSET", anyState, true, (*conn).rset, "RSET: forgets the message begun"},
-		{"NOOP", anyState | stateChunks, true, (*conn).noop, "NOOP: does nothing"},
-		{"QUIT", anyState, true, (*conn).quitVerb, "QUIT: ends the session"},
-		{"HELP", anyState | stateChunks, true, (*conn).helpVerb, "HELP [topic]: explains"},
-		{"VRFY", anyState, false, (*conn).vrfy, "VRFY name: tells the address of a user, where switched on"},
-		{"EXPN", anyState, false, (*conn).expn, "EXPN list: tells the members of a list, where switched on"},
-		{"ETRN", stateReady, false, (*conn).etrn, "ETRN domain: sends what waits for the domain now"},
-		{"AUTH", stateReady, true, (*conn).auth, "AUTH mechanism [response]: logs in"},
-		{"SEND", anyState, false, (*conn).obsolete, ""},
-		{"SOML", anyState, false, (*conn).obsolete, ""},
-		{"SAML", anyState, false, (*conn).obsolete, ""},
-		{"TURN", anyState, false, (*conn).obsolete, ""},
+		{"HELO", anyState, true, (*conn).helo, "HELO host: says who you are", ""},
+		{"EHLO", anyState, true, (*conn).ehlo, "EHLO host: says who you are, lists extensions", ""},
+		{"MAIL", stateReady, false, (*conn).mail, "MAIL FROM:<sender> [parameters]: begins a message", ""},
+		{"RCPT", mailOrRcpt, false, (*conn).rcpt, "RCPT TO:<recipient> [parameters]: adds a recipient", ""},
+		{"DATA", mailOrRcpt, false, (*conn).dataVerb, "DATA: the message follows, up to a line with a single dot", ""},
+		{"RSET", anyState, true, (*conn).rset, "RSET: forgets the message begun", ""},
+		{"NOOP", anyState | stateChunks, true, (*conn).noop, "NOOP: does nothing", ""},
+		{"QUIT", anyState, true, (*conn).quitVerb, "QUIT: ends the session", ""},
+		{"HELP", anyState | stateChunks, true, (*conn).helpVerb, "HELP [topic]: explains", ""},
+		{"VRFY", anyState, false, (*conn).vrfy, "VRFY name: tells the address of a user, where switched on", ""},
+		{"EXPN", anyState, false, (*conn).expn, "EXPN list: tells the members of a list, where switched on", ""},
+		{"ETRN", stateReady, false, (*conn).etrn, "ETRN domain: sends what waits for the domain now", ""},
+		{"AUTH", stateReady, true, (*conn).auth, "AUTH mechanism [response]: logs in", ""},
+		{"SEND", anyState, false, (*conn).obsolete, "", ""},
+		{"SOML", anyState, false, (*conn).obsolete, "", ""},
+		{"SAML", anyState, false, (*conn).obsolete, "", ""},
+		{"TURN", anyState, false, (*conn).obsolete, "", ""},
 	}
 	if cfg.Without&ExtChunking == 0 {
-		list = append(list, verb{"BDAT", anyState | stateChunks, true, (*conn).bdat, "BDAT size [LAST]: that many octets of the message follow"})
+		list = append(list, verb{"BDAT", anyState | stateChunks, true, (*conn).bdat, "BDAT size [LAST]: that many octets of the message follow", ""})
 	}
 	if cfg.TLS != nil {
-		list = append(list, verb{"STARTTLS", anyState, true, (*conn).startTLS, "STARTTLS: goes on encrypted"})
+		list = append(list, verb{"STARTTLS", anyState, true, (*conn).startTLS, "STARTTLS: goes on encrypted", ""})
 	}
 	if cfg.XClient != nil {
-		list = append(list, verb{"XCLIENT", stateNew | stateReady, true, (*conn).xclient, "XCLIENT attribute=value ...: speaks for another client"})
+		list = append(list, verb{"XCLIENT", stateNew | stateReady, true, (*conn).xclient, "XCLIENT attribute=value ...: speaks for another client", ""})
 	}
 	if cfg.LegacyVerbs {
 		list = append(list,
-			verb{"MAIL_FROM:", stateReady, false, (*conn).mailLegacy, ""},
-			verb{"RCPT_TO:", mailOrRcpt, false, (*conn).rcptLegacy, ""},
-			verb{"AUTHLOGIN", stateNew | stateReady, true, (*conn).authLegacy, ""})
+			verb{"MAIL_FROM:", stateReady, false, (*conn).mailLegacy, "", ""},
+			verb{"RCPT_TO:", mailOrRcpt, false, (*conn).rcptLegacy, "", ""},
+			verb{"AUTHLOGIN", stateNew | stateReady, true, (*conn).authLegacy, "", ""})
 	}
 	table := make(map[string]*verb, len(list))
 	for i := range list {
+		list[i].named = strings.ToLower(list[i].name)
 		table[list[i].name] = &list[i]
 	}
 	return table
@@ -90,6 +100,10 @@ func (s *Server) lookup(line []byte) (*verb, []byte) {
 // dispatch runs one command line.
 func (c *conn) dispatch(line []byte) {
 	v, arg := c.srv.lookup(line)
+	c.verb = v.stage()
+	if c.state&inTransaction == 0 && c.hasFrom {
+		c.forgetTransaction()
+	}
 	switch {
 	case v == nil:
 		c.fail(500, "5.5.1", "Unknown command")
@@ -104,9 +118,7 @@ func (c *conn) dispatch(line []byte) {
 		c.fail(503, "5.5.1", c.outOfOrder(v))
 	case idles(v.name) && c.idled():
 		c.srv.stats.Flooded.Add(1)
-		c.log("flooded", "idle commands", c.idles)
-		c.answer(421, "4.7.0", "Too many commands without a message, closing connection")
-		c.quit = true
+		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many commands without a message, closing connection", Reason: ReasonIdle})
 	default:
 		c.endsFlight(v)
 		v.run(c, arg)
@@ -160,7 +172,8 @@ func (c *conn) reset() {
 		c.state = stateReady
 		c.sess.Reset()
 	}
-	c.rcpts, c.refused = 0, 0
+	c.rcpts, c.spurned = 0, 0
+	c.forgetTransaction()
 	c.peer.UTF8 = false
 }
 
@@ -365,7 +378,7 @@ func (c *conn) vrfy(arg []byte) {
 	defer cancel()
 	m, err := v.Verify(ctx, what)
 	if err != nil {
-		c.say(err, "Verify")
+		c.say(err, "vrfy")
 		return
 	}
 	c.tell(utf8, m)
@@ -409,7 +422,7 @@ func (c *conn) expn(arg []byte) {
 	defer cancel()
 	members, err := e.Expand(ctx, what)
 	if err != nil {
-		c.say(err, "Expand")
+		c.say(err, "expn")
 		return
 	}
 	if len(members) == 0 {
@@ -436,9 +449,9 @@ func (c *conn) etrn(arg []byte) {
 	var refused *Reply
 	switch {
 	case errors.As(err, &refused):
-		c.say(err, "StartQueue")
+		c.say(err, "etrn")
 	case err != nil:
-		c.say(&Reply{458, "4.3.0", "Unable to queue messages now", err}, "StartQueue")
+		c.say(&Reply{Code: 458, Enhanced: "4.3.0", Text: "Unable to queue messages now", Cause: err}, "etrn")
 	case n == 0:
 		c.answer(251, "2.0.0", "No messages waiting for "+string(arg))
 	case n > 0:

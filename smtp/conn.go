@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,10 +39,16 @@ type conn struct {
 
 	lines    lineMode
 	state    state
-	rcpts    int // accepted in this transaction
-	refused  int // refused in this transaction
+	rcpts    int    // accepted in this transaction
+	spurned  int    // refused in this transaction
+	from     string // sender of the transaction, for refusals
+	hasFrom  bool
+	to       []string // the first recipients that were accepted, for refusals
+	tried    string   // user of the AUTH under way
+	verb     string   // of the command under way, in lower case; empty: none yet
 	body     BodyType
 	count    int // transactions
+	taken    int // messages answered 250
 	errors   int
 	idles    int    // commands that did nothing, since the last message
 	failures int    // of AUTH
@@ -120,6 +127,8 @@ func (c *conn) run(ctx context.Context) {
 	trusted := c.trusts(remote.Addr())
 	c.direct = remote.Addr()
 	c.peer = Peer{Session: c.srv.sessionName(), Remote: remote, Local: local, Trusted: trusted}
+	c.log("connected")
+	defer func() { c.log("disconnected", "messages", c.taken) }()
 	who := c.standing()
 	if !c.admitted(who) {
 		return
@@ -167,7 +176,7 @@ func (c *conn) admitted(who admission.Standing) bool {
 	}
 	c.srv.stats.Turned.Add(1)
 	c.brusque = meters.conns.Load(now) == admission.Full
-	c.turnAway(NewReply(421, "4.7.0", "Too many connections, try again later"))
+	c.turnAway(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later", Reason: ReasonConnections})
 	return false
 }
 
@@ -201,8 +210,7 @@ func (c *conn) open() bool {
 	if err != nil {
 		r, ok := errors.AsType[*Reply](err)
 		if !ok {
-			c.log("error", "in", "NewSession", "cause", err)
-			r = &Reply{421, "4.3.0", "Not now, try again later", err}
+			r = &Reply{Code: 421, Enhanced: "4.3.0", Text: "Not now, try again later", Cause: err}
 		}
 		c.srv.stats.Turned.Add(1)
 		c.turnAway(r)
@@ -231,13 +239,13 @@ func (c *conn) silent() bool {
 		if n, err = c.net.Read(c.in.room()); n > 0 {
 			c.srv.stats.Talked.Add(1)
 			c.srv.stats.Turned.Add(1)
-			c.turnAway(NewReply(554, "5.5.1", c.cfg.Hostname+" You talk before you are greeted"))
+			c.turnAway(&Reply{Code: 554, Enhanced: "5.5.1", Text: c.cfg.Hostname + " You talk before you are greeted", Reason: ReasonEarly})
 			return false
 		}
 	}
 	switch {
 	case c.ctx.Err() != nil || c.srv.closing.Load():
-		c.turnAway(NewReply(421, "4.3.2", c.cfg.Hostname+" is shutting down, try again later"))
+		c.turnAway(&Reply{Code: 421, Enhanced: "4.3.2", Text: c.cfg.Hostname + " is shutting down, try again later", Reason: ReasonStopping})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return true
 	}
@@ -247,10 +255,10 @@ func (c *conn) silent() bool {
 // turnAway sends a reply in the greeting's place: no enhanced code there, for
 // none has been announced.
 func (c *conn) turnAway(r *Reply) {
+	c.refused("connect", "", r, r.Cause)
 	if c.cfg.ImplicitTLS && c.peer.TLS == nil {
 		return
 	}
-	c.log("turned", "code", r.Code, "text", r.Text)
 	c.out = appendReplyText(c.out, r.Code, "", r.Text, false)
 	_ = c.flush()
 	c.linger()
@@ -321,9 +329,8 @@ func (c *conn) command() ([]byte, error) {
 	}
 	c.arrived()
 	if c.state == stateNew && c.foreign(line) {
-		c.answer(421, "4.7.0", "This is an SMTP server, closing connection")
 		c.srv.stats.Turned.Add(1)
-		c.log("turned", "code", 421, "text", "speaks another protocol")
+		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "This is an SMTP server, closing connection", Reason: ReasonForeign})
 		c.quit = true
 		return nil, nil
 	}
@@ -592,7 +599,7 @@ func (c *conn) hangUp(err error) {
 		c.answer(421, "4.3.2", c.cfg.Hostname+" is shutting down, try again later")
 	case errors.Is(err, errFlood):
 		c.srv.stats.Flooded.Add(1)
-		c.answer(421, "4.7.0", "Line much too long, closing connection")
+		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Line much too long, closing connection", Reason: ReasonProtocol})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.answer(421, "4.4.2", "Timeout, closing connection")
 	}
@@ -612,7 +619,7 @@ func (c *conn) handshake() bool {
 	conn := tls.Server(c.tap, c.cfg.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		c.srv.stats.TLSFailed.Add(1)
-		c.log("tls.failed", "cause", err)
+		c.refused("tls", "", nil, err)
 		return false
 	}
 	c.srv.stats.TLS.Add(1)
@@ -638,16 +645,33 @@ func (c *conn) answer(code int, enhanced, text string) {
 
 // fail adds a 5xx reply, and counts it.
 func (c *conn) fail(code int, enhanced, text string) {
-	c.answer(code, enhanced, text)
+	c.failFor("", code, enhanced, text)
+}
+
+// failFor is fail where the command was about a recipient.
+func (c *conn) failFor(recipient string, code int, enhanced, text string) {
+	r := &Reply{Code: code, Enhanced: enhanced, Text: text}
+	c.out = appendReply(c.out, r, c.peer.UTF8)
+	c.refused(cmp.Or(c.verb, "command"), recipient, r, nil)
 	c.countError()
+}
+
+// last adds the reply that the connection ends with.
+func (c *conn) last(r *Reply) {
+	c.out = appendReply(c.out, r, c.peer.UTF8)
+	c.refused(cmp.Or(c.verb, "command"), "", r, nil)
+	c.quit = true
 }
 
 // say adds the reply that the error of a Session stands for. A 421 is the last one
 // (RFC 5321 section 3.8).
-func (c *conn) say(err error, in string) *Reply {
+func (c *conn) say(err error, in string) *Reply { return c.sayFor("", err, in) }
+
+// sayFor is say where the call was about a recipient.
+func (c *conn) sayFor(recipient string, err error, in string) *Reply {
 	r := replyOf(err)
-	if r.Cause != nil {
-		c.log("error", "in", in, "code", r.Code, "cause", r.Cause)
+	if !r.Positive() {
+		c.refused(in, recipient, r, r.Cause)
 	}
 	c.out = appendReply(c.out, r, c.peer.UTF8)
 	c.quit = c.quit || r.Code == 421
@@ -664,8 +688,6 @@ func (c *conn) countError() {
 	flooded := !c.peer.Trusted && c.srv.meters.add(c.peer.Remote.Addr(), countErrors, 1) != within
 	if (c.errors >= c.cfg.MaxErrors || flooded) && !c.quit {
 		c.srv.stats.Flooded.Add(1)
-		c.log("flooded", "errors", c.errors)
-		c.answer(421, "4.7.0", "Too many errors, closing connection")
-		c.quit = true
+		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many errors, closing connection", Reason: ReasonErrors})
 	}
 }

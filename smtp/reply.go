@@ -18,6 +18,7 @@ type Reply struct {
 	Enhanced string // "5.1.1" (RFC 3463); empty: x.0.0, or none was sent
 	Text     string // lines are parted by \n; no code in front
 	Cause    error  // private
+	Reason   string // one word for counters and logs; private
 }
 
 // NewReply returns a reply without a cause.
@@ -61,9 +62,9 @@ func replyOf(err error) *Reply {
 		return r
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &Reply{451, "4.3.0", "This takes too long now, try again later", err}
+		return &Reply{Code: 451, Enhanced: "4.3.0", Text: "This takes too long now, try again later", Cause: err}
 	}
-	return &Reply{451, "4.3.0", "Local error in processing, try again later", err}
+	return &Reply{Code: 451, Enhanced: "4.3.0", Text: "Local error in processing, try again later", Cause: err}
 }
 
 // RFC 5321 section 4.5.3.1.5: a reply line has 512 octets at most, CRLF included.

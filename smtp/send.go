@@ -97,7 +97,9 @@ func (c *Client) Send(ctx context.Context, e *Envelope, body io.Reader, beforeDo
 // place: it has not said that it can do what the message needs.
 const ErrLacking = constError("smtp: the next hop lacks what the message needs")
 
-func lacks(code int, enhanced, text string) *Reply { return &Reply{code, enhanced, text, ErrLacking} }
+func lacks(code int, enhanced, text string) *Reply {
+	return &Reply{Code: code, Enhanced: enhanced, Text: text, Cause: ErrLacking}
+}
 
 // lacking returns the refusal for a message that this server cannot take.
 func (c *Client) lacking(e *Envelope) *Reply {
@@ -185,9 +187,9 @@ func (t *transaction) distrust(err error) {
 		f := &t.fate[i]
 		switch {
 		case f.accepted && t.ended:
-			t.replies[i] = &Reply{451, "4.4.2", "the reply to the message is in doubt", fmt.Errorf("%w: %w", ErrMaybeSent, err)}
+			t.replies[i] = &Reply{Code: 451, Enhanced: "4.4.2", Text: "the reply to the message is in doubt", Cause: fmt.Errorf("%w: %w", ErrMaybeSent, err)}
 		case f.accepted || f.stage != StageNone:
-			t.replies[i] = &Reply{451, "4.5.0", "the next hop gave more replies than it was asked for", err}
+			t.replies[i] = &Reply{Code: 451, Enhanced: "4.5.0", Text: "the next hop gave more replies than it was asked for", Cause: err}
 		}
 		f.stage = StageNone
 	}
@@ -206,11 +208,11 @@ func (t *transaction) end(err error) ([]*Reply, error) {
 	case last: // 421, what came after it does not matter
 		t.all(r)
 	case t.ended:
-		t.all(&Reply{451, "4.4.2", "no answer to the end of the message", fmt.Errorf("%w: %w", ErrMaybeSent, err)})
+		t.all(&Reply{Code: 451, Enhanced: "4.4.2", Text: "no answer to the end of the message", Cause: fmt.Errorf("%w: %w", ErrMaybeSent, err)})
 	default:
-		t.all(&Reply{451, "4.4.2", "connection to the next hop failed: " + err.Error(), err})
+		t.all(&Reply{Code: 451, Enhanced: "4.4.2", Text: "connection to the next hop failed: " + err.Error(), Cause: err})
 	}
-	t.all(&Reply{451, "4.5.0", "the next hop gave no verdict", ErrProtocol})
+	t.all(&Reply{Code: 451, Enhanced: "4.5.0", Text: "the next hop gave no verdict", Cause: ErrProtocol})
 	return t.replies, err
 }
 
@@ -591,7 +593,7 @@ func (t *transaction) unasked(err error) error {
 
 // cut ends the connection without ending the message.
 func (t *transaction) cut(cause error) error {
-	t.all(&Reply{451, "4.3.0", "the message could not be sent to its end", cause})
+	t.all(&Reply{Code: 451, Enhanced: "4.3.0", Text: "the message could not be sent to its end", Cause: cause})
 	return t.broken(fmt.Errorf("smtp: message cut off: %w", cause))
 }
 

@@ -104,6 +104,9 @@ type ServerConfig struct {
 	// be the one of those that do. 0: 4096.
 	ScramIterations int
 
+	// Refused hears of everything that a client was not given, on its
+	// connection's goroutine. Nil: nobody, and Log hears of what went wrong here.
+	Refused func(*Refusal)
 	// Log is told what is worth a line: event is a short name, kv are keys and
 	// values. No password and no message text is ever handed to it.
 	Log func(event string, kv ...any)

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -18,9 +19,11 @@ func (c *conn) mailLegacy(arg []byte) { c.mailFrom(arg, "") }
 func (c *conn) mailFrom(arg []byte, keyword string) {
 	addr, rest, _, err := c.path(arg, keyword)
 	if err != nil {
+		c.noteSender(unreadable(arg))
 		c.failSyntax(err, "5.1.7")
 		return
 	}
+	c.noteSender(addr)
 	now := c.cfg.Now()
 	opts, err := parseMailParams(rest, c.srv.params, c.offered(), now)
 	if err == nil && !opts.UTF8 && !IsASCII(addr) {
@@ -48,7 +51,7 @@ func (c *conn) mailFrom(arg []byte, keyword string) {
 	defer cancel()
 	c.state = stateMail // so that Reset follows in any case
 	if err := c.sess.Mail(ctx, addr, opts); err != nil {
-		c.say(err, "Mail")
+		c.say(err, "mail")
 		c.reset()
 		return
 	}
@@ -62,14 +65,14 @@ func (c *conn) mayMail(opts *MailOptions) bool {
 	case opts.Size > c.cfg.MaxSize:
 		c.fail(552, "5.3.4", "Message too large")
 	case c.cfg.MaxTransactions > 0 && c.count >= c.cfg.MaxTransactions:
-		c.answer(452, "4.5.3", "Too many messages on one connection, use another")
+		c.say(&Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many messages on one connection, use another", Reason: ReasonMessages}, "mail")
 	default:
 		if r := c.excess(countMessages, 1, "Too much mail"); r != nil {
-			c.say(r, "Mail")
+			c.say(r, "mail")
 			return false
 		}
 		if r := c.excess(countBytes, 0, "Too much mail"); r != nil {
-			c.say(r, "Mail")
+			c.say(r, "mail")
 			return false
 		}
 		c.count++
@@ -85,9 +88,9 @@ func (c *conn) excess(q quantity, n int64, what string) *Reply {
 	}
 	switch c.srv.meters.add(c.peer.Remote.Addr(), q, n) {
 	case overNet:
-		return NewReply(450, "4.7.1", what+" from your network, try again later")
+		return &Reply{Code: 450, Enhanced: "4.7.1", Text: what + " from your network, try again later", Reason: ReasonRate}
 	case overAll:
-		return NewReply(450, "4.3.2", what+" from everybody at the moment, try again later")
+		return &Reply{Code: 450, Enhanced: "4.3.2", Text: what + " from everybody at the moment, try again later", Reason: ReasonRate}
 	}
 	return nil
 }
@@ -121,34 +124,35 @@ func (c *conn) rcptTo(arg []byte, keyword string) {
 		addr, err = c.qualify(addr, true)
 	}
 	if err != nil {
-		c.refused++
-		c.failSyntax(err, "5.1.3")
+		c.spurned++
+		c.failSyntaxFor(cmp.Or(addr, unreadable(arg)), err, "5.1.3")
 		return
 	}
 	opts, err := parseRcptParams(rest, c.offered())
 	if err != nil {
-		c.refused++
-		c.failSyntax(err, "5.5.4")
+		c.spurned++
+		c.failSyntaxFor(addr, err, "5.5.4")
 		return
 	}
 	opts.Routed = routed
 	if err := c.addRcpt(addr, opts); err != nil {
-		c.refused++
+		c.spurned++
 		c.srv.stats.RecipientsRefused.Add(1)
-		if r := c.say(err, "Rcpt"); r.Enhanced == "5.1.1" && !c.inner() {
+		if r := c.sayFor(addr, err, "rcpt"); r.Enhanced == "5.1.1" && !c.inner() {
 			c.pause(c.srv.meters.guess(c.peer.Remote.Addr()))
 		}
 		return
 	}
 	c.state = stateRcpt
 	c.rcpts++
+	c.noteRecipient(addr)
 	c.srv.stats.Recipients.Add(1)
 	c.put("250 2.1.5 Ok\r\n")
 }
 
 func (c *conn) addRcpt(addr string, opts *RcptOptions) error {
 	if c.rcpts >= c.cfg.MaxRecipients {
-		return NewReply(452, "4.5.3", "Too many recipients")
+		return &Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients", Reason: ReasonRecipients}
 	}
 	if r := c.excess(countRecipients, 1, "Too many recipients"); r != nil {
 		return r
@@ -202,15 +206,17 @@ func (c *conn) qualify(addr string, rcpt bool) (string, error) {
 }
 
 // failSyntax answers for an argument that cannot be.
-func (c *conn) failSyntax(err error, enhanced string) {
+func (c *conn) failSyntax(err error, enhanced string) { c.failSyntaxFor("", err, enhanced) }
+
+func (c *conn) failSyntaxFor(recipient string, err error, enhanced string) {
 	switch {
 	case errors.Is(err, errUnknownParam):
-		c.fail(555, "5.5.4", "Parameter not known or not offered")
+		c.failFor(recipient, 555, "5.5.4", "Parameter not known or not offered")
 	case errors.Is(err, errNeedUTF8):
-		c.fail(553, "5.6.7", "An address that is not ASCII needs SMTPUTF8")
+		c.failFor(recipient, 553, "5.6.7", "An address that is not ASCII needs SMTPUTF8")
 	default:
 		text := err.Error()
-		c.fail(501, enhanced, strings.ToUpper(text[:1])+text[1:])
+		c.failFor(recipient, 501, enhanced, strings.ToUpper(text[:1])+text[1:])
 	}
 }
 
@@ -219,7 +225,7 @@ func (c *conn) dataVerb(arg []byte) {
 	case len(arg) > 0:
 		c.fail(501, "5.5.4", "DATA takes no argument")
 		return
-	case c.state == stateMail && c.refused > 0:
+	case c.state == stateMail && c.spurned > 0:
 		c.fail(554, "5.5.1", "No valid recipients")
 		return
 	case c.state == stateMail:
@@ -354,7 +360,7 @@ func (c *conn) take() {
 		c.hangUp(m.lost)
 	case m.refusal != nil:
 		c.srv.stats.MessagesRefused.Add(1)
-		c.say(m.refusal, "Data")
+		c.say(m.refusal, "data")
 	case err != nil:
 		c.refuse(err)
 	case !m.ended || m.dropped > 0:
@@ -367,7 +373,7 @@ func (c *conn) take() {
 }
 
 func (c *conn) refuse(err error) {
-	if c.say(err, "Data").Temporary() {
+	if c.say(err, "data").Temporary() {
 		c.srv.stats.MessagesDeferred.Add(1)
 	} else {
 		c.srv.stats.MessagesRefused.Add(1)
@@ -376,6 +382,7 @@ func (c *conn) refuse(err error) {
 
 func (c *conn) accepted(id string) {
 	c.errors, c.idles = 0, 0 // who hands in mail is no vandal
+	c.taken++
 	c.srv.stats.Messages.Add(1)
 	c.srv.stats.Bytes.Add(c.data.size)
 	if !c.peer.Trusted {

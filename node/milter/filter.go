@@ -198,6 +198,7 @@ func (d *dialogue) judge(a *wire.Action, at stage) (discard bool, err error) {
 	if r == nil {
 		return false, nil
 	}
+	r.Reason = "filter"
 	return false, r
 }
 

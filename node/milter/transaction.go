@@ -143,7 +143,7 @@ func (t *Transaction) failed(f *Filter, err error) error {
 		t.unasked = append(t.unasked, f.o.Address)
 		return nil
 	}
-	return &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message can not be checked now, try again later", Cause: err}
+	return &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message can not be checked now, try again later", Cause: err, Reason: "filter_failed"}
 }
 
 // fields say in the log whose message and which filter it is about.

@@ -107,6 +107,11 @@ func (m *Member) MustSend(from, to, message string) string {
 
 // Login opens a maildrop at a node.
 func (m *Member) Login(ctx context.Context, user string) (*pop3.Client, error) {
+	return m.LoginWith(ctx, user, "secret")
+}
+
+// LoginWith is Login with another password.
+func (m *Member) LoginWith(ctx context.Context, user, password string) (*pop3.Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", m.POP3)
 	if err != nil {
@@ -117,7 +122,7 @@ func (m *Member) Login(ctx context.Context, user string) (*pop3.Client, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	if err := c.Login(ctx, user, "secret"); err != nil {
+	if err := c.Login(ctx, user, password); err != nil {
 		_ = c.Close()
 		return nil, err
 	}

@@ -1,0 +1,108 @@
+package nodetest
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"relay/node/config"
+)
+
+// line waits for a log line with these fields, and returns all of it.
+func line(c *Cluster, logs *observer.ObservedLogs, message string, fields map[string]any) map[string]any {
+	c.t.Helper()
+	var found map[string]any
+	c.Eventually(5*time.Second, "no line "+message, func() bool {
+		for _, e := range logs.FilterMessage(message).All() {
+			all, same := e.ContextMap(), true
+			for k, v := range fields {
+				same = same && all[k] == v
+			}
+			if same {
+				found = all
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// metrics reads what a node tells Prometheus.
+func (m *Member) metrics() string {
+	resp, err := http.Get(m.Admin + "/metrics")
+	require.NoError(m.c.t, err)
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(m.c.t, err)
+	return string(b)
+}
+
+// Every refusal leaves a line that says who, what and why, and a count.
+func TestEveryRefusalLeavesALineAndACount(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	c := New(t, Options{Nodes: 1, Log: zap.New(core), Configure: func(_ int, conf *config.Config) {
+		conf.Limits.ConnectionsPerClient = 2
+	}})
+	m := c.Nodes[0]
+	d := stranger(t, m.SMTP)
+	d.play("C: MAIL FROM:<a@far.example>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 550", "C: RCPT TO:<x@elsewhere.example>", "S: 550",
+		"C: RCPT TO:<@@>", "S: 501", "C: DATA", "S: 554", "C: RSET", "S: 250", "C: MAIL FROM:<no-domain>", "S: 501",
+		"C: MAIL FROM:<a@far.example> SIZE=999999999999", "S: 552", "C: FOO", "S: 500")
+	want := func(reason, stage string, more map[string]any) map[string]any {
+		t.Helper()
+		fields := map[string]any{"reason": reason, "stage": stage, "protocol": "smtp", "role": "mx", "helo": "client.test"}
+		for k, v := range more {
+			fields[k] = v
+		}
+		l := line(c, logs, "refused", fields)
+		require.NotEmpty(t, l["session"])
+		require.Contains(t, l["remote"], "127.0.0.9:")
+		require.NotEmpty(t, l["reply"])
+		return l
+	}
+	l := want("unknown_user", "rcpt", map[string]any{"sender": "a@far.example", "reply": "550 5.1.1 No such user here"})
+	require.Equal(t, []any{"nobody@example.test"}, l["recipients"])
+	require.Equal(t, []any{"x@elsewhere.example"}, want("relay_denied", "rcpt", nil)["recipients"])
+	want("syntax", "rcpt", map[string]any{"sender": "a@far.example"})
+	want("no_recipients", "data", map[string]any{"sender": "a@far.example"})
+	want("syntax", "mail", nil)
+	want("too_large", "mail", map[string]any{"sender": "a@far.example"})
+	want("protocol", "command", nil)
+	line(c, logs, "connected", map[string]any{"session": l["session"]})
+
+	call(t, m.SMTP).play("S: 220")
+	call(t, m.SMTP).play("S: 421")
+	line(c, logs, "refused", map[string]any{"reason": "too_many_connections", "stage": "connect"})
+	d.play("C: STARTTLS", "S: 220")
+	_, _ = io.Copy(d.conn, bytes.NewReader([]byte("no handshake at all\r\n")))
+	line(c, logs, "refused", map[string]any{"reason": "tls_failed", "stage": "tls", "protocol": "smtp"})
+
+	p := call(t, m.POP3)
+	greeting, err := p.tp.ReadLine()
+	require.NoError(t, err)
+	require.Contains(t, greeting, "+OK")
+	require.NoError(t, p.tp.PrintfLine("USER alice"))
+	_, err = p.tp.ReadLine()
+	require.NoError(t, err)
+	line(c, logs, "refused", map[string]any{"protocol": "pop3", "reason": "tls_required", "stage": "login"})
+	_, err = m.LoginWith(within(t, 10*time.Second), "alice", "wrong")
+	require.Error(t, err)
+	l = line(c, logs, "refused", map[string]any{"protocol": "pop3", "reason": "login_failed", "user": "alice"})
+	require.NotEmpty(t, l["session"])
+	require.NotEmpty(t, l["remote"])
+	for _, e := range logs.FilterMessage("refused").FilterField(zap.String("protocol", "pop3")).All() {
+		require.Equal(t, zapcore.WarnLevel, e.Level)
+	}
+	text := m.metrics()
+	require.Contains(t, text, `relay_refused_total{class="5xx",protocol="smtp",reason="unknown_user",role="mx"} 1`)
+	require.Contains(t, text, `relay_refused_total{class="5xx",protocol="smtp",reason="relay_denied",role="mx"} 1`)
+	require.Contains(t, text, `relay_refused_total{class="none",protocol="pop3",reason="login_failed",role=""} 1`)
+}

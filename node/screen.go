@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -394,7 +395,7 @@ func (n *Node) newScreen() (*screen, error) {
 	r := senderDNS{dns}
 	return &screen{
 		replica: n.cluster, id: cmp.Or(c.AuthservID, n.conf.Node.Hostname), log: n.log,
-		verifier: &verify.Verifier{Resolver: r, Timeout: time.Duration(c.Timeout), Draw: rand.IntN},
+		verifier: &verify.Verifier{Resolver: r, Timeout: time.Duration(c.Timeout), Draw: rand.IntN, Slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))},
 		lists:    verify.NewLists(r, lists, time.Duration(c.DNSBLTimeout)), exempt: within(c.DNSBLExempt),
 	}, nil
 }

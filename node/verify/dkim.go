@@ -1,19 +1,15 @@
 package verify
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
-	"io"
 	"strings"
-	"sync/atomic"
-
-	"github.com/emersion/go-msgauth/dkim"
+	"time"
 )
 
-// Bounds on what is verified: how the library works, time grows with the
-// square of some of these, and all of them are a stranger's choice.
+// Bounds on what is verified, all of which is a stranger's choice.
 const (
 	maxSignatures = 5        // RFC 6376 §6.1 lets a verifier stop
 	maxSignature  = 4 << 10  // octets of one DKIM-Signature field
@@ -28,125 +24,163 @@ type Signature struct {
 	Selector string // s=
 	Tag      string // the beginning of b=, to tell signatures apart (RFC 6008)
 	Reason   string // why it did not pass; empty where that is plain
-	limited  bool   // l=: it does not cover the whole body
 }
 
-// dkimCheck verifies the signatures of one message while its body goes by.
+// dkimCheck verifies the signatures of one message while its body goes by. What
+// it costs is bounded: so many keys, and the body is hashed once for each of the
+// two canonicalizations.
 type dkimCheck struct {
+	verifier   *Verifier
+	ctx        context.Context
 	signatures []Signature // of those that are verified
-	pipe       *io.PipeWriter
-	cut        atomic.Bool // the body was given up before its end
-	ended      bool
-	checks     []*dkim.Verification // written before running ends
-	err        error
+	claims     []*claim    // nil: judged already
+	keys       []crypto.PublicKey
+	fields     map[string][][]byte // by name in lower case
+	bodies     [2]*bodyHash        // simple, relaxed; nil: nobody asks
 }
 
-// beginDKIM returns nil where there is nothing to verify. The library wants to
-// read the message, so it has a goroutine of its own, which ends with the body.
+// beginDKIM returns nil where there is nothing to verify. It asks for the keys.
 func (v *Verifier) beginDKIM(c *Check, section []byte) *dkimCheck {
 	found, tooMuch := findSignatures(section)
 	if len(found) == 0 {
 		return nil
 	}
-	d := &dkimCheck{signatures: found}
+	d := &dkimCheck{verifier: v, ctx: c.ctx, signatures: found}
 	if tooMuch {
 		for i := range found {
 			found[i].Outcome, found[i].Reason = Neutral, "more header than is verified"
 		}
 		return d
 	}
-	r, w := io.Pipe()
-	d.pipe = w
-	top := append(bytes.Clone(section), '\r', '\n')
-	if len(section) > 0 && section[len(section)-1] != '\n' {
-		top = append(top, '\r', '\n')
+	d.claims, d.keys = make([]*claim, len(found)), make([]crypto.PublicKey, len(found))
+	d.fields = map[string][][]byte{}
+	section = bytes.Clone(section)
+	n := 0
+	for name, field := range fields(section) {
+		lower := strings.ToLower(strings.TrimSpace(name))
+		d.fields[lower] = append(d.fields[lower], field)
+		if lower == "dkim-signature" && n < len(found) {
+			d.begin(c, n, field)
+			n++
+		}
 	}
-	// The library leaves goroutines behind where its reader fails; this one
-	// only ends, and what has been cut short does not count.
-	stop := context.AfterFunc(c.ctx, d.giveUp)
-	c.running.Go(func() {
-		defer stop()
-		in := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(top), r), 32<<10)
-		d.checks, d.err = dkim.VerifyWithOptions(in, &dkim.VerifyOptions{
-			MaxVerifications: maxSignatures,
-			LookupTXT: func(name string) ([]string, error) {
-				ctx, cancel := context.WithTimeout(c.ctx, v.Timeout)
-				defer cancel()
-				all, err := v.Resolver.TXT(ctx, name)
-				if err != nil {
-					return nil, dnsError(name, err)
-				}
-				return all, boundKeys(all) // any error but one of DNS is for good
-			},
-		})
-		_, _ = io.Copy(io.Discard, r) // who writes must never wait for nobody
-	})
 	return d
 }
 
-// giveUp ends the body where it is.
-func (d *dkimCheck) giveUp() {
-	d.cut.Store(true)
-	_ = d.pipe.CloseWithError(io.EOF)
-}
-
-func (d *dkimCheck) write(p []byte) {
-	if d.pipe == nil || d.ended {
+// begin reads one signature and asks for its key.
+func (d *dkimCheck) begin(c *Check, i int, field []byte) {
+	one, err := readClaim(field, time.Now())
+	if err != nil {
+		d.signatures[i].judge(err)
 		return
 	}
-	if _, err := d.pipe.Write(p); err != nil {
-		d.cut.Store(true)
+	form := 0
+	if one.relaxedBody {
+		form = 1
 	}
-}
-
-func (d *dkimCheck) end() {
-	if d.pipe != nil && !d.ended {
-		d.ended = true
-		_ = d.pipe.Close()
+	if d.bodies[form] == nil {
+		d.bodies[form] = newBodyHash(one.relaxedBody)
 	}
-}
-
-// results maps what the library says to the words of RFC 8601 §2.7.1. The
-// goroutine must have ended.
-func (d *dkimCheck) results() []Signature {
-	// After a fault of its own the library may have left out what went wrong.
-	fault := d.err != nil && !errors.Is(d.err, dkim.ErrTooManySignatures)
-	for i := range d.signatures {
-		s := &d.signatures[i]
-		switch {
-		case s.Outcome != "":
-		case fault || i >= len(d.checks):
-			s.Outcome, s.Reason = PermError, "the message can not be read"
-		default:
-			s.judge(d.checks[i].Err, d.cut.Load())
+	d.claims[i] = one
+	c.running.Go(func() {
+		if key, err := d.key(one); err != nil {
+			d.signatures[i].judge(err)
+		} else {
+			d.keys[i] = key
 		}
+	})
+}
+
+func (d *dkimCheck) key(one *claim) (crypto.PublicKey, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, d.verifier.Timeout)
+	defer cancel()
+	records, err := d.verifier.Resolver.TXT(ctx, one.selector+"._domainkey."+one.domain)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, permanent("no key for signature")
+	case err != nil:
+		return nil, &finding{TempError, "key unavailable"} // not what our name servers said
+	}
+	if err := boundKeys(records); err != nil {
+		return nil, permanent("no key for signature")
+	}
+	return one.publicKey(records)
+}
+
+// write hashes a part of the body.
+func (d *dkimCheck) write(p []byte) {
+	const part = 64 << 10
+	for len(p) > 0 && (d.bodies[0] != nil || d.bodies[1] != nil) {
+		n := min(len(p), part)
+		if !d.verifier.work(d.ctx, func() {
+			for _, h := range d.bodies {
+				if h != nil {
+					h.write(p[:n])
+				}
+			}
+		}) {
+			d.bodies = [2]*bodyHash{} // nobody waits for what is found any more
+		}
+		p = p[n:]
+	}
+}
+
+// results checks the signatures and returns what is known. What was begun must
+// have ended.
+func (d *dkimCheck) results() []Signature {
+	var sums [2][]byte
+	for i, h := range d.bodies {
+		if h != nil {
+			sums[i] = h.end()
+		}
+	}
+	for i := range d.signatures {
+		s, one := &d.signatures[i], (*claim)(nil)
+		if s.Outcome == "" {
+			one = d.claims[i]
+		}
+		if one == nil {
+			continue
+		}
+		sum := sums[0]
+		if one.relaxedBody {
+			sum = sums[1]
+		}
+		err := error(&finding{TempError, "not finished in time"})
+		if sum != nil {
+			d.verifier.work(d.ctx, func() { err = one.check(d.fields, sum, d.keys[i]) })
+		}
+		s.judge(err)
 	}
 	return d.signatures
 }
 
-func (s *Signature) judge(err error, cut bool) {
-	switch {
-	case err == nil:
-		s.Outcome = Pass
-		return
-	case dkim.IsPermFail(err):
-		s.Outcome = PermError
-	case dkim.IsTempFail(err):
-		s.Outcome = TempError
-	case cut:
-		s.Outcome, s.Reason = TempError, "not finished in time"
-		return
-	case s.limited:
-		s.Outcome = Policy
-	default:
-		s.Outcome = Fail
+// work does what takes a processor, when it is its turn. It reports whether that
+// was before the end of ctx.
+func (v *Verifier) work(ctx context.Context, do func()) bool {
+	if v.Slots != nil {
+		select {
+		case v.Slots <- struct{}{}:
+		default:
+			select {
+			case v.Slots <- struct{}{}:
+			case <-ctx.Done():
+				return false
+			}
+		}
+		defer func() { <-v.Slots }()
 	}
-	s.Reason = strings.TrimPrefix(err.Error(), "dkim: ")
-	if dkim.IsTempFail(err) {
-		s.Reason = "key unavailable" // not what our name servers said
-	} else if strings.HasPrefix(s.Reason, "no key for signature") {
-		s.Reason = "no key for signature"
+	do()
+	return true
+}
+
+// judge puts what was found into the words of RFC 8601 §2.7.1.
+func (s *Signature) judge(err error) {
+	f := &finding{outcome: Pass}
+	if err != nil && !errors.As(err, &f) {
+		f = &finding{PermError, "the message can not be read"}
 	}
+	s.Outcome, s.Reason = f.outcome, f.reason
 }
 
 // findSignatures reads what is needed to name the signatures. tooMuch: this is
@@ -181,8 +215,6 @@ func readSignature(text string) Signature {
 			s.Selector = v
 		case "b":
 			s.Tag = v[:min(len(v), 8)]
-		case "l":
-			s.limited = true
 		}
 	}
 	return s

@@ -61,6 +61,9 @@ type Verifier struct {
 	// Draw returns a number from 0 to n-1; it decides whether a message is
 	// among the percentage that a DMARC record wants treated by its policy.
 	Draw func(n int) int
+	// Slots bound how much of the work on signatures that takes a processor is
+	// done at once, by all messages together. Nil: no bound.
+	Slots chan struct{}
 }
 
 // Result is what is known of one message.
@@ -120,8 +123,8 @@ func (c *Check) Header(section []byte) {
 	c.dkim = c.v.beginDKIM(c, section)
 }
 
-// Write takes the next octets of the body. It may wait for the keys of the
-// signatures, but no longer than Timeout, and never fails.
+// Write takes the next octets of the body. It waits for nobody but for its turn
+// with a processor, and never fails.
 func (c *Check) Write(p []byte) (int, error) {
 	if c.dkim != nil {
 		c.dkim.write(p)
@@ -132,9 +135,6 @@ func (c *Check) Write(p []byte) (int, error) {
 // End returns what is known when the body has ended. It waits for what is still
 // under way, at most for Timeout and no longer than ctx.
 func (c *Check) End(ctx context.Context) *Result {
-	if c.dkim != nil {
-		c.dkim.end()
-	}
 	late := time.AfterFunc(c.v.Timeout, c.cancel)
 	defer late.Stop()
 	defer context.AfterFunc(ctx, c.cancel)()
@@ -152,9 +152,6 @@ func (c *Check) End(ctx context.Context) *Result {
 // Close gives up what is still under way and waits for its goroutines.
 func (c *Check) Close() {
 	c.cancel()
-	if c.dkim != nil {
-		c.dkim.end()
-	}
 	c.running.Wait()
 }
 

@@ -224,6 +224,9 @@ func (c *Cluster) guard() {
 		_, id := c.raft.LeaderWithID()
 		return string(id)
 	}
+	c.trans.retry.serves = func(node string, term uint64) bool {
+		return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term && c.book.member(node)
+	}
 	c.rlog.Floor(c.floor)
 }
 
@@ -589,6 +592,9 @@ func (c *Cluster) Until() time.Time { return c.session.Until() }
 // SessionLost returns a channel that is closed when the present session's
 // right to act ends; closed already where there is none.
 func (c *Cluster) SessionLost() <-chan struct{} { return c.session.Lost() }
+
+// RaftStats is what raft says of itself, in words for people who look for a fault.
+func (c *Cluster) RaftStats() map[string]string { return c.raft.Stats() }
 
 // Leader is the member that this node takes for the leader, itself perhaps;
 // empty: none is known. It is cheap.

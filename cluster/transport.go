@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"strings"
@@ -26,6 +27,7 @@ type transport struct {
 	*raft.NetworkTransport // dials
 	*filter
 	acks     *acks
+	retry    *retry
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
 }
 
@@ -49,14 +51,36 @@ func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 	if !t.vetted.Load() {
 		return errProbation
 	}
-	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
-	if err == nil && t.answered != nil {
+	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
+		if !isHeartbeat(req) {
+			t.retry.failed(string(id), req.Term)
+		}
+		return err
+	}
+	if isHeartbeat(req) {
+		t.retry.heard(string(id))
+	} else {
+		t.retry.served(string(id))
+	}
+	if t.answered != nil {
 		t.answered(id)
 	}
-	if err == nil && resp.Success {
+	if resp.Success {
 		t.acks.note(string(id), mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
-	return err
+	return nil
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest,
+	resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.NetworkTransport.InstallSnapshot(id, to, req, resp, data)
+	if err != nil {
+		t.retry.failed(string(id), req.Term)
+		return err
+	}
+	t.retry.served(string(id))
+	return nil
 }
 
 // RequestVote implements raft.Transport.
@@ -117,7 +141,7 @@ func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(ra
 	f.inlet = func(in *inbound) *raft.NetworkTransport {
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
-	t := transport{network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}}, answered}
+	t := transport{network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}}, newRetry(f.done), answered}
 	go f.serve(port.Listen(wire.Raft))
 	return t
 }

@@ -58,6 +58,7 @@ type Group struct {
 	copies []*Node // of nodes, beside them
 	base   string  // where the nodes' directories are
 	dirs   int
+	diary  diary
 }
 
 // dir makes a directory for a node's data.
@@ -103,6 +104,7 @@ func New(t testing.TB, o Options) *Group {
 	g := &Group{t: t, o: o, wires: newNetwork(), base: t.TempDir()}
 	g.wires.weather.Store(o.Weather)
 	t.Cleanup(g.stopAll)
+	t.Cleanup(g.explain)
 	for i := range o.Nodes {
 		n := g.node(fmt.Sprintf("n%d", i+1))
 		g.nodes = append(g.nodes, n)
@@ -174,7 +176,7 @@ func (n *Node) log() *zap.Logger {
 	if n.g.o.Verbose {
 		return zaptest.NewLogger(n.g.t, zaptest.WrapOptions(zap.Fields(zap.String("at", n.ID))))
 	}
-	return zap.NewNop()
+	return n.g.diary.logger(n.ID)
 }
 
 func (n *Node) listen() net.Listener {

@@ -227,6 +227,9 @@ func (c *Cluster) guard() {
 	c.trans.retry.serves = func(node string, term uint64) bool {
 		return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term && c.book.member(node)
 	}
+	c.trans.votes.voted = func(term uint64, took time.Duration) {
+		c.pace.voted(c.clocks.boot(), term, took, len(c.others()))
+	}
 	c.rlog.Floor(c.floor)
 }
 

@@ -15,7 +15,9 @@ import (
 // follower measures the gaps between the signs of its leader, and waits for two
 // of the longest before it stands for election. A leader measures the gaps
 // between the answers of its quorum: its own patience, LeaderLease, can't be
-// changed at run time, so it says when [cluster] latency should be set.
+// changed at run time, so it says when [cluster] latency should be set. A candidate
+// measures how long votes take: where disks are slow, an election needs longer than
+// raft's own timer gives it, and no number of elections would find a leader.
 type pace struct {
 	base, most time.Duration // of a follower's patience
 	lease      time.Duration // a leader's patience
@@ -31,6 +33,9 @@ type pace struct {
 	answers map[raft.ServerID]time.Time
 	quorum  peak
 	worst   time.Duration // of the quorum's, as of the last look
+	votes   peak          // a candidate's: how long enough votes for a majority took
+	voteIn  uint64        // term of the last vote
+	came    int           // votes that were answered in that term
 }
 
 // paceMemory is how long a gap counts.
@@ -39,7 +44,7 @@ const paceMemory = time.Minute
 func newPace(t Tuning) *pace {
 	p := &pace{
 		base: t.Heartbeat, most: max(t.Heartbeat, 5*(t.Heartbeat-8*t.Latency)), lease: t.LeaderLease,
-		gaps: newPeak(paceMemory), quorum: newPeak(paceMemory), answers: map[raft.ServerID]time.Time{},
+		gaps: newPeak(paceMemory), quorum: newPeak(paceMemory), votes: newPeak(paceMemory), answers: map[raft.ServerID]time.Time{},
 	}
 	p.current.Store(int64(p.base))
 	return p
@@ -57,6 +62,30 @@ func (p *pace) hear(now time.Duration, leader string, term uint64, sign time.Tim
 	}
 	p.leader, p.term, p.heard = leader, term, sign
 	return min(max(p.base, 2*p.gaps.top(now)), p.most)
+}
+
+// electionVotes is how many times as long as a vote an election may take: own and
+// others' disks are written to, twice each.
+const electionVotes = 3
+
+// voted notes that another node answered a request for its vote. The slowest of
+// those that make a majority counts, so that one node that is cut off does not.
+func (p *pace) voted(now time.Duration, term uint64, took time.Duration, others int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if term != p.voteIn {
+		p.voteIn, p.came = term, 0
+	}
+	if p.came++; p.came == (others+1)/2 {
+		p.votes.note(now, took)
+	}
+}
+
+// seek is how long raft should wait for an election where there is no leader.
+func (p *pace) seek(now time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(max(p.base, electionVotes*p.votes.top(now)), p.most)
 }
 
 // answered notes that a follower has answered this node as its leader.
@@ -111,21 +140,25 @@ func (p *pace) trouble() string {
 }
 
 // keepPace measures, and reloads raft's patience when it is off by a fifth. A
-// leader keeps to the base: it sends ten signs in that time.
+// follower without a leader keeps what it has, as it stands for election soon. A leader keeps to the base: it sends ten signs in that time.
 func (c *Cluster) keepPace(now time.Duration) {
 	switch c.raft.State() {
 	case raft.Leader:
 		c.pace.look(now, time.Now(), c.others())
 		c.setPatience(c.pace.base)
+	case raft.Candidate:
+		c.adjustPatience(c.pace.seek(now))
 	case raft.Follower:
-		_, leader := c.raft.LeaderWithID()
-		if leader == "" {
-			return
+		if _, leader := c.raft.LeaderWithID(); leader != "" {
+			c.adjustPatience(c.pace.hear(now, string(leader), c.raft.CurrentTerm(), c.raft.LastContact()))
 		}
-		want := c.pace.hear(now, string(leader), c.raft.CurrentTerm(), c.raft.LastContact())
-		if is := c.pace.patience(); want > is*6/5 || want < is*5/6 {
-			c.setPatience(want)
-		}
+	}
+}
+
+// adjustPatience sets raft's patience where it is off by a fifth.
+func (c *Cluster) adjustPatience(want time.Duration) {
+	if is := c.pace.patience(); want > is*6/5 || want < is*5/6 {
+		c.setPatience(want)
 	}
 }
 

@@ -32,6 +32,26 @@ func TestFollowersPatienceFollowsTheGaps(t *testing.T) {
 	require.Equal(t, 6*time.Second, far.most)
 }
 
+// TestElectionsHaveTheTimeThatVotesTake: on slow disks a vote takes longer than raft's
+// timer, and each election would be broken off by the next one.
+func TestElectionsHaveTheTimeThatVotesTake(t *testing.T) {
+	p := newPace(Tuning{}.withDefaults())
+	now := time.Hour
+	require.Equal(t, 1200*time.Millisecond, p.seek(now))
+	p.voted(now, 3, 100*time.Millisecond, 2)
+	require.Equal(t, 1200*time.Millisecond, p.seek(now))
+	p.voted(now, 3, 9*time.Second, 2)
+	require.Equal(t, 1200*time.Millisecond, p.seek(now), "the majority was there before")
+	p.voted(now, 4, 800*time.Millisecond, 2)
+	require.Equal(t, 2400*time.Millisecond, p.seek(now))
+	p.voted(now, 5, 900*time.Millisecond, 4)
+	p.voted(now, 5, time.Second, 4)
+	require.Equal(t, 3*time.Second, p.seek(now), "of five nodes two others must vote")
+	p.voted(now, 6, time.Minute, 2)
+	require.Equal(t, 6*time.Second, p.seek(now), "no longer than that")
+	require.Equal(t, 1200*time.Millisecond, p.seek(now+2*time.Minute))
+}
+
 func TestLeaderSaysThatItsQuorumIsSlow(t *testing.T) {
 	p := newPace(Tuning{}.withDefaults())
 	others := []raft.ServerID{"n2", "n3"}

@@ -29,6 +29,13 @@ type transport struct {
 	acks     *acks
 	retry    *retry
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
+	votes    *votes
+}
+
+// votes hears how long the requests for a vote take that others answer. voted is
+// set before any is sent.
+type votes struct {
+	voted func(term uint64, took time.Duration)
 }
 
 // SetHeartbeatHandler deliberately does nothing.
@@ -88,7 +95,12 @@ func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raf
 	if !t.vetted.Load() {
 		return errProbation
 	}
-	return t.NetworkTransport.RequestVote(id, to, req, resp)
+	began := time.Now()
+	err := t.NetworkTransport.RequestVote(id, to, req, resp)
+	if err == nil {
+		t.votes.voted(req.Term, time.Since(began))
+	}
+	return err
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -141,7 +153,7 @@ func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(ra
 	f.inlet = func(in *inbound) *raft.NetworkTransport {
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
-	t := transport{network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}}, newRetry(f.done), answered}
+	t := transport{network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}}, newRetry(f.done), answered, &votes{func(uint64, time.Duration) {}}}
 	go f.serve(port.Listen(wire.Raft))
 	return t
 }

@@ -38,15 +38,22 @@ type Options struct {
 	Max  uint32 // Node.Max of all nodes at their first start
 }
 
-// Quick is a tuning for tests: a second where production has five.
+// Quick is a tuning for tests: a second where production has three to five. With
+// the race detector, under which a heartbeat takes its time, it is two.
 func Quick() cluster.Tuning {
-	return cluster.Tuning{
+	t := cluster.Tuning{
 		Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
 		CommitTimeout: 5 * time.Millisecond,
 		Lease:         1200 * time.Millisecond, Margin: 300 * time.Millisecond, Renew: 200 * time.Millisecond,
 		Tick: 50 * time.Millisecond, Promote: 100 * time.Millisecond, Sweep: time.Second, Reclaim: 100 * time.Millisecond,
 		GrowTo: -1, MemTable: 8 << 20, BlockCache: 8 << 20,
 	}
+	if RaceDetector {
+		for _, d := range []*time.Duration{&t.Heartbeat, &t.Election, &t.LeaderLease, &t.Lease, &t.Margin, &t.Renew} {
+			*d *= 2
+		}
+	}
+	return t
 }
 
 // Group is a cluster in this process.

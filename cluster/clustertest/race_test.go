@@ -1,6 +1,10 @@
 package clustertest_test
 
-import "testing"
+import (
+	"testing"
+
+	"relay/cluster/clustertest"
+)
 
 // skipUnderRace leaves a test out under the race detector, which finds a race
 // inside raft 1.7.3 where a server's address changes while entries are sent to it:
@@ -8,7 +12,7 @@ import "testing"
 // does not change).
 func skipUnderRace(t *testing.T) {
 	t.Helper()
-	if raceDetector {
+	if clustertest.RaceDetector {
 		t.Skip("raft 1.7.3 reads a server's record without its lock in updateLastAppended")
 	}
 }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package clustertest
+
+// RaceDetector reports whether this build has the race detector, which makes it five to ten times slower.
+const RaceDetector = false

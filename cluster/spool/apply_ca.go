@@ -38,6 +38,8 @@ func (t *tx) certify(h *pb.Certify) *pb.Result {
 	var m pb.Member
 	k := key(kMember, h.Node)
 	switch {
+	case !t.at(2):
+		return t.refuse(pb.Code_INVALID, "no certificate is on record before cluster version 2")
 	case len(h.Serial) == 0 || len(h.Key) == 0 || len(h.Old) == 0:
 		return t.refuse(pb.Code_INVALID, "a Certify needs a serial, a key and the serial before")
 	case !t.read(k, &m):
@@ -60,6 +62,8 @@ func (t *tx) certify(h *pb.Certify) *pb.Result {
 func (t *tx) putCa(h *pb.PutCa) *pb.Result {
 	c := proto.CloneOf(t.cluster)
 	switch {
+	case !t.at(2):
+		return t.refuse(pb.Code_INVALID, "the CA is not rotated before cluster version 2")
 	case c.Id == "":
 		return t.refuse(pb.Code_MISSING, "there is no cluster yet")
 	case h.FromStep != c.CaStep || c.CaStep != CASettled && !bytes.Equal(h.NextCert, c.NextCert):

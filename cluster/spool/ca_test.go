@@ -1,9 +1,11 @@
 package spool_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -32,7 +34,7 @@ func TestCertificateOnRecord(t *testing.T) {
 	s := func(b byte) []byte { return []byte{b} }
 	register := func(nonce string, serial []byte) {
 		r.do(spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{
-			Id: "n1", Address: "a:1", Serial: serial, Key: serial, Ca: s(9), OldSerial: s(66), IssuedMs: 5,
+			Id: "n1", MaxCommand: spool.MaxVersion, Address: "a:1", Serial: serial, Key: serial, Ca: s(9), OldSerial: s(66), IssuedMs: 5,
 		}})
 	}
 	certify := func(serial, old []byte) pb.Code {
@@ -59,6 +61,47 @@ func TestCertificateOnRecord(t *testing.T) {
 	require.Equal(t, [][]byte{s(5), s(5), s(4), s(4)}, [][]byte{m.Serial, m.Key, m.OldSerial, m.OldKey},
 		"a registration changes nothing of it")
 	require.EqualValues(t, 7, m.IssuedMs)
+}
+
+// TestCertificatesWaitForTheRaise: in a log that a build wrote too early, or that a
+// tool made, commands of version 2 change nothing before the cluster has it.
+func TestCertificatesWaitForTheRaise(t *testing.T) {
+	r := newReplica(t)
+	r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c1", Version: 1, CaCert: []byte("ca"), CaKey: []byte("key")}})
+	r.register("n1", "a")
+	for kind, h := range map[spool.Kind]proto.Message{
+		spool.KindCertify: &pb.Certify{Node: "n1", Serial: []byte("s"), Key: []byte("k"), Old: []byte("o"), OldKey: []byte("p")},
+		spool.KindPutCa: &pb.PutCa{FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: []byte("n"), NextKey: []byte("k"),
+			CrossCert: []byte("x")},
+	} {
+		res := r.do(kind, h)
+		require.Equal(t, pb.Code_INVALID, res.Code, "%s", kind)
+		require.Contains(t, res.Text, "before cluster version 2")
+	}
+	require.Empty(t, r.member("n1").Serial)
+	c, _, err := r.view().Cluster()
+	require.NoError(t, err)
+	require.Empty(t, c.NextCert)
+}
+
+// TestCrossCertificatesDoNotPileUp: a cluster keeps those of its last rotation.
+func TestCrossCertificatesDoNotPileUp(t *testing.T) {
+	r := newReplicaAt2(t)
+	longest := 0
+	for i := range 5 {
+		next := fmt.Sprintf("ca%d", i)
+		for _, step := range [][2]uint32{{0, 1}, {1, 2}, {2, 0}} {
+			h := &pb.PutCa{FromStep: step[0], ToStep: step[1], NextCert: []byte(next)}
+			if step[0] == spool.CASettled {
+				h.NextKey, h.CrossCert = []byte("key"), []byte("cross")
+			}
+			require.Equal(t, pb.Code_OK, r.do(spool.KindPutCa, h).Code)
+		}
+		c, _, err := r.view().Cluster()
+		require.NoError(t, err)
+		longest = max(longest, len(c.CrossCert))
+	}
+	require.LessOrEqual(t, longest, len("cross")+len("ca0"))
 }
 
 // TestStepsOfARotation: each is a compare-and-swap, and what nodes said of the

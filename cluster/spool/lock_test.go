@@ -400,7 +400,7 @@ func TestLocksAreNotReadFromTheStore(t *testing.T) {
 	require.Equal(t, pb.Code_OK, do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: epoch, Token: token}).Code)
 	require.Equal(t, pb.Code_MISSING, do(spool.KindBreakLock, &pb.BreakLock{Mailbox: alice}).Code)
 	require.NotZero(t, do(spool.KindLock, take).Token)
-	require.Equal(t, pb.Code_OK, do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1"}}).Code, "its locks are void")
+	require.Equal(t, pb.Code_OK, do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Code, "its locks are void")
 	require.Zero(t, countKeys(r, 'l'))
 }
 

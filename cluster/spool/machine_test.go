@@ -65,7 +65,7 @@ func (r *replica) settle(epoch uint64, id spool.ID, n, attempt uint32, st pb.Sta
 }
 
 func (r *replica) register(node, nonce string) uint64 {
-	res := r.do(spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node}})
+	res := r.do(spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}})
 	require.NotZero(r.t, res.Epoch)
 	return res.Epoch
 }
@@ -388,7 +388,7 @@ func randomLog(t *rapid.T) []entry {
 		case 4:
 			add(spool.KindAbort, &pb.Abort{Id: id()})
 		case 5, 6:
-			add(spool.KindRegister, &pb.Register{Nonce: rapid.StringN(1, 2, 2).Draw(t, "nonce"), Member: &pb.Member{Id: node()}})
+			add(spool.KindRegister, &pb.Register{Nonce: rapid.StringN(1, 2, 2).Draw(t, "nonce"), Member: &pb.Member{Id: node(), MaxCommand: spool.MaxVersion}})
 		case 7:
 			e := epoch()
 			add(spool.KindExpire, &pb.Expire{Node: node(), Epoch: e, Renewed: e})

@@ -18,7 +18,7 @@ import (
 //   - Raise sets the cluster version, in Cluster.raised.
 //     It is refused while the record UpgradeHold is there.
 //   - It begins the chain of sums (sum.go) anew. Renew leaves the node's newest anchor in its session.
-//   - A Register of a build that does not know the cluster version is refused.
+//   - A Register of a build that does not know the cluster version, or does not say what it knows, is refused.
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.
 //   - Register records serial and key of the node's certificate where none is on record, and keeps what is; Certify

@@ -236,6 +236,7 @@ func TestAnOldBuildGetsNoSessionAfterTheRaise(t *testing.T) {
 	res := register(1)
 	require.Equal(t, pb.Code_INVALID, res.Code)
 	require.Contains(t, res.Text, "the cluster version is 2, and this relayd knows only 1")
+	require.Equal(t, pb.Code_INVALID, register(0).Code, "a build that does not say what it knows")
 	require.NotZero(t, register(2).Epoch)
 }
 

@@ -108,7 +108,7 @@ func (l *Lists) Begin(a netip.Addr) *Lookup {
 	if l == nil || len(l.lists) == 0 || !public(a) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+	ctx, cancel := context.WithTimeout(forClient(context.Background(), a), l.timeout)
 	k := &Lookup{cancel: cancel, done: make(chan struct{}), found: make([]*Listing, len(l.lists))}
 	for i := range l.lists {
 		k.running.Go(func() { k.found[i] = l.ask(ctx, &l.lists[i], a) })

@@ -90,11 +90,25 @@ type Check struct {
 	crowd   bool // more of them than are asked about
 }
 
+// clientKey is where a context names the client on whose account is asked.
+type clientKey struct{}
+
+func forClient(ctx context.Context, a netip.Addr) context.Context {
+	return context.WithValue(ctx, clientKey{}, a)
+}
+
+// ClientOf returns the client on whose account a Resolver is asked under ctx; the
+// zero address where there is none.
+func ClientOf(ctx context.Context) netip.Addr {
+	a, _ := ctx.Value(clientKey{}).(netip.Addr)
+	return a
+}
+
 // Begin starts to ask about a client and its sender. It does not wait. What was
 // begun goes on after ctx ends, but not after Close.
 func (v *Verifier) Begin(ctx context.Context, c Client) *Check {
 	check := &Check{v: v}
-	check.ctx, check.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	check.ctx, check.cancel = context.WithCancel(forClient(context.WithoutCancel(ctx), c.Address))
 	check.running.Go(func() {
 		ctx, cancel := context.WithTimeout(check.ctx, v.Timeout)
 		defer cancel()

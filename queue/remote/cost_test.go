@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -93,6 +95,81 @@ func TestQuestionsAreBounded(t *testing.T) {
 	r.asking.Wait() // every question ended with those who asked
 	require.Zero(t, underWay())
 	require.Equal(t, maxAtOnce, h.count(), "those in line were not asked")
+}
+
+// Questions under way share sockets, and none is left when they have ended.
+func TestQuestionsShareSockets(t *testing.T) {
+	descriptors := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("no /proc here")
+		}
+		return len(all)
+	}
+	h := newBlackHole(t)
+	r := resolver(t, h.LocalAddr().String())
+	before := descriptors()
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	for i := range maxAtOnce {
+		askers.Go(func() { _, _ = r.TXT(ctx, fmt.Sprintf("n%d.example", i)) })
+	}
+	for range maxAtOnce {
+		<-h.asked
+	}
+	require.LessOrEqual(t, descriptors(), before+5)
+	cancel()
+	askers.Wait()
+	r.asking.Wait()
+	require.Zero(t, r.wires.open)
+	require.Empty(t, r.wires.current)
+}
+
+// Answers find who has asked, in whatever order they come.
+func TestSharedSocketsKeepAnswersApart(t *testing.T) {
+	zone := map[string][]string{}
+	for i := range 2000 {
+		name := fmt.Sprintf("n%d.example.", i)
+		zone[name+" TXT"] = []string{fmt.Sprintf("%s 60 IN TXT \"%s\"", name, name)}
+	}
+	r := resolver(t, newNameServer(t, zone).addr)
+	wrong := make(chan string, 2000)
+	var askers sync.WaitGroup
+	for i := range 2000 {
+		askers.Go(func() {
+			name := fmt.Sprintf("n%d.example.", i)
+			if all, err := r.TXT(t.Context(), name); err != nil || len(all) != 1 || all[0] != name {
+				wrong <- fmt.Sprint(name, all, err)
+			}
+		})
+	}
+	askers.Wait()
+	require.Empty(t, wrong)
+}
+
+// What one network causes leaves room for others.
+func TestNetworksHaveTheirShareOfQuestions(t *testing.T) {
+	h := newBlackHole(t)
+	r := resolver(t, h.LocalAddr().String())
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	ask := func(network, name string) {
+		askers.Go(func() { _, _ = r.TXT(ForClient(ctx, netip.MustParsePrefix(network)), name) })
+	}
+	for i := range 2 * maxAtOnce {
+		ask("192.0.2.0/24", fmt.Sprintf("n%d.example", i))
+	}
+	for range maxPerNetwork {
+		<-h.asked
+	}
+	ask("198.51.100.0/24", "other.example")
+	require.Equal(t, "other.example.", <-h.asked)
+	require.Equal(t, maxPerNetwork+1, h.count())
+	cancel()
+	askers.Wait()
+	r.asking.Wait()
+	require.Empty(t, r.shares.by)
+	require.Equal(t, maxPerNetwork+1, h.count())
 }
 
 // A question ends with the last of those who wait for it, not with the first.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -46,7 +45,7 @@ const (
 	maxAliases = 8
 	maxCached  = 20_000
 	maxOctets  = 16 << 20 // of the cache
-	maxAtOnce  = 256      // questions, and so sockets
+	maxAtOnce  = 256      // questions
 	maxInLine  = 4096     // questions that wait for their turn
 	maxRecords = 256      // of an answer; more is an attack on somebody
 	maxAnswer  = 32 << 10 // octets
@@ -66,7 +65,9 @@ type DNS struct {
 	end     context.CancelFunc
 	asking  sync.WaitGroup
 
-	turns chan struct{} // one for each question that is being asked
+	turns  chan struct{} // one for each question that is being asked
+	shares shares
+	wires  *wires
 
 	mu     sync.Mutex
 	calls  map[question]*call
@@ -100,6 +101,8 @@ type answer struct {
 // of /etc/resolv.conf, which is read again when it changes.
 func NewDNS(servers []string) (*DNS, error) {
 	r := &DNS{calls: make(map[question]*call), cache: make(map[question]answer), turns: make(chan struct{}, maxAtOnce)}
+	r.shares.by = map[netip.Prefix]*netShare{}
+	r.wires = newWires(&r.asking)
 	r.base, r.end = context.WithCancel(context.Background())
 	if len(servers) == 0 {
 		r.system = true
@@ -274,6 +277,14 @@ func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, e
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
 	}
+	if a, ok := r.cached(q); ok {
+		return a.rrs, a.err
+	}
+	release, err := r.shares.acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
+	}
+	defer release()
 	a, c, err := r.begin(q)
 	if c == nil {
 		return a.rrs, cmp.Or(err, a.err)
@@ -288,6 +299,13 @@ func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, e
 		}
 		return c.a.rrs, c.a.err
 	}
+}
+
+func (r *DNS) cached(q question) (answer, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a, ok := r.cache[q]
+	return a, ok && time.Now().Before(a.until)
 }
 
 // begin gives the answer from the cache, or the question under way.
@@ -451,7 +469,7 @@ func (r *DNS) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 			if err := ctx.Err(); err != nil {
 				return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[q.kind], q.name, err)
 			}
-			m, err := one(ctx, s, q)
+			m, err := r.one(ctx, s, q)
 			if err == nil {
 				return m, nil
 			}
@@ -463,25 +481,25 @@ func (r *DNS) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 
 // one asks one server: by UDP, by TCP where the answer was cut, without EDNS
 // where the server does not know it.
-func one(ctx context.Context, server string, q question) (*dns.Msg, error) {
-	edns, network := true, "udp"
+func (r *DNS) one(ctx context.Context, server string, q question) (*dns.Msg, error) {
+	edns, ask := true, r.wires.udp
+	stream := false
 	for range 4 {
 		m := new(dns.Msg)
-		m.Id = uint16(rand.Uint32())
 		m.RecursionDesired = true
 		m.Question = []dns.Question{{Name: q.name, Qtype: q.kind, Qclass: dns.ClassINET}}
 		if edns {
 			m.SetEdns0(udpSize, false)
 		}
 		tryCtx, cancel := context.WithTimeout(ctx, perTry)
-		in, err := round(tryCtx, network, server, m)
+		in, err := ask(tryCtx, server, m)
 		cancel()
 		switch {
-		case in != nil && in.Truncated && network == "udp":
-			network = "tcp"
+		case in != nil && in.Truncated && !stream:
+			ask, stream = r.wires.stream, true
 		case err != nil:
 			return nil, err
-		case !in.Response || len(in.Question) != 1 || !strings.EqualFold(in.Question[0].Name, q.name) || in.Question[0].Qtype != q.kind:
+		case !in.Response || !answers(in, m.Question[0]):
 			return nil, fmt.Errorf("%s answered something else", server)
 		case edns && (in.Rcode == dns.RcodeFormatError || in.Rcode == dns.RcodeNotImplemented || in.Rcode == dns.RcodeBadVers):
 			edns = false
@@ -492,18 +510,4 @@ func one(ctx context.Context, server string, q question) (*dns.Msg, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s gave no answer that can be used", server)
-}
-
-// round sends one question and reads its answer. The end of ctx cuts it short.
-func round(ctx context.Context, network, server string, m *dns.Msg) (*dns.Msg, error) {
-	client := dns.Client{Net: network, Timeout: perTry, UDPSize: udpSize}
-	conn, err := client.DialContext(ctx, server)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	in, _, err := client.ExchangeWithConnContext(ctx, m, conn)
-	return in, err
 }

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -103,10 +105,11 @@ func openBox(v spool.View, user string) (*pb.Account, *pb.Mailbox, error) {
 }
 
 func boxContent(v spool.View, box uint64) ([]admin.MailboxMessage, error) {
-	all := []admin.MailboxMessage{}
+	all, prefix := []admin.MailboxMessage{}, spool.UidlPrefix(box)
 	err := v.Entries(box, 0, func(uid uint64, e *pb.Entry) bool {
 		all = append(all, admin.MailboxMessage{
 			UID: uid, ID: idText(e.Id), Size: e.Size, Received: admin.AtMs(e.ReceivedMs), Recipient: e.Recipient,
+			UIDL: cmp.Or(e.Uidl, prefix+strconv.FormatUint(uid, 36)),
 		})
 		return true
 	})

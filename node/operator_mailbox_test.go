@@ -41,6 +41,7 @@ func TestMailboxes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []admin.MailboxMessage{{
 		UID: 1, ID: id.String(), Size: all[0].Bytes, Received: admin.At(start), Recipient: "alice@example.test", Sender: "s@remote.test",
+		UIDL: d.Content[0].UIDL,
 	}}, d.Content)
 	body, size, err := w.OpenMail(ctx, "alice", 1)
 	require.NoError(t, err)

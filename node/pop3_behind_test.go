@@ -244,22 +244,22 @@ func TestListsAreBounded(t *testing.T) {
 		return n
 	}
 	for n := range 100 {
-		l.keep(fmt.Sprint(n), box(10_000), make([]slot, 10_000))
+		l.keep(fmt.Sprint(n), box(10_000), listed{list: make([]slot, 10_000)})
 		require.LessOrEqual(t, l.cost, listsCost)
 		require.Equal(t, l.cost, sum())
 	}
 	list, ok := l.find("99", box(10_000))
 	require.True(t, ok)
-	require.Len(t, list, 10_000)
+	require.Len(t, list.list, 10_000)
 	_, ok = l.find("99", box(9_999))
 	require.False(t, ok)
 	_, ok = l.find("99", nil)
 	require.False(t, ok, "an older leader tells nothing")
-	l.keep("99", box(listsCost), make([]slot, listsCost))
+	l.keep("99", box(listsCost), listed{list: make([]slot, listsCost)})
 	_, ok = l.find("99", box(listsCost))
 	require.False(t, ok, "too large")
 	require.NotEmpty(t, l.by)
-	l.keep("one", box(1), make([]slot, 1))
+	l.keep("one", box(1), listed{list: make([]slot, 1)})
 	require.Equal(t, l.cost, sum())
 }
 

@@ -20,29 +20,67 @@ type lists struct {
 type listed struct {
 	box  *pb.Mailbox
 	list []slot
+	kept *kept
+}
+
+// kept are the unique ids of messages that brought their own. nil is none.
+type kept struct {
+	byUID  map[uint64]string
+	byText map[string]uint64
+}
+
+// with adds one; it makes the table where there is none.
+func (k *kept) with(uid uint64, text string) *kept {
+	if k == nil {
+		k = &kept{map[uint64]string{}, map[string]uint64{}}
+	}
+	k.byUID[uid], k.byText[text] = text, uid
+	return k
+}
+
+func (k *kept) text(uid uint64) string {
+	if k == nil {
+		return ""
+	}
+	return k.byUID[uid]
+}
+
+func (k *kept) uid(text string) (uint64, bool) {
+	if k == nil {
+		return 0, false
+	}
+	uid, ok := k.byText[text]
+	return uid, ok
 }
 
 // Bounds of what is kept, in slots of 16 octets.
 const (
 	listsCost = 256 << 10 // 4 MiB
 	listCost  = 16        // of a list, its slots apart
+	keptCost  = 10        // of a unique id in both tables
 )
 
-func (l listed) cost() int { return listCost + len(l.list) }
+func (l listed) cost() int {
+	cost := listCost + len(l.list)
+	if l.kept != nil {
+		cost += keptCost * len(l.kept.byUID)
+	}
+	return cost
+}
 
 // find returns the list of a mailbox that has these contents.
-func (l *lists) find(mailbox string, box *pb.Mailbox) ([]slot, bool) {
+func (l *lists) find(mailbox string, box *pb.Mailbox) (listed, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.by[mailbox]
-	return one.list, spool.SameContents(box, one.box)
+	return one, spool.SameContents(box, one.box)
 }
 
 // keep takes a list that was read together with the record of its mailbox. It
 // makes room by forgetting any others; a list that would drive out too many is
 // not kept.
-func (l *lists) keep(mailbox string, box *pb.Mailbox, list []slot) {
-	one := listed{spool.Contents(box), list}
+func (l *lists) keep(mailbox string, box *pb.Mailbox, one listed) {
+	one.box = spool.Contents(box)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drop(mailbox)

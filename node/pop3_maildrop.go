@@ -33,6 +33,7 @@ type maildrop struct {
 	token   uint64
 	box     uint64
 	list    []slot   // shared with other sessions of the mailbox: never written
+	kept    *kept    // of the list, as shared; nil: none
 	late    []uint64 // uids that came after the list and were asked for
 	prefix  string   // of UIDs: the box, so that a UID is never given twice
 	removes uint64   // numbers the Removes under this lock
@@ -58,8 +59,8 @@ var errLockGone = errors.New("the lock was taken away again")
 // later the session is cut by changed.
 func (m *maildrop) freeze(ctx context.Context, taken *pb.Result, doubts bool) error {
 	if !doubts {
-		if list, ok := m.drops.lists.find(m.account.Address, taken.Mailbox); ok {
-			m.show(taken.Mailbox, list)
+		if one, ok := m.drops.lists.find(m.account.Address, taken.Mailbox); ok {
+			m.show(taken.Mailbox, one)
 			return nil
 		}
 	}
@@ -96,20 +97,23 @@ func (m *maildrop) read(v spool.View, index uint64, taken *pb.Result) (behind bo
 	if !ok {
 		return false, fmt.Errorf("mailbox %s is gone", m.account.Address)
 	}
-	list := make([]slot, 0, box.Messages)
+	one := listed{list: make([]slot, 0, box.Messages)}
 	err = v.Entries(box.Box, 0, func(uid uint64, e *pb.Entry) bool {
-		list = append(list, slot{uid, e.Size})
+		one.list = append(one.list, slot{uid, e.Size})
+		if e.Uidl != "" {
+			one.kept = one.kept.with(uid, e.Uidl)
+		}
 		return true
 	})
 	if err == nil {
-		m.show(box, list)
-		m.drops.lists.keep(m.account.Address, box, list)
+		m.show(box, one)
+		m.drops.lists.keep(m.account.Address, box, one)
 	}
 	return false, err
 }
 
-func (m *maildrop) show(box *pb.Mailbox, list []slot) {
-	m.box, m.prefix, m.list = box.Box, strconv.FormatUint(box.Box, 36)+".", list
+func (m *maildrop) show(box *pb.Mailbox, one listed) {
+	m.box, m.prefix, m.list, m.kept = box.Box, spool.UidlPrefix(box.Box), one.list, one.kept
 }
 
 // stillHeld reports errLockGone where a state that has seen the lock taken does
@@ -130,11 +134,13 @@ type frozenList struct{ m *maildrop }
 
 func (l frozenList) Len() int         { return len(l.m.list) }
 func (l frozenList) Size(i int) int64 { return int64(l.m.list[i].size) }
-func (l frozenList) UID(i int) string {
-	return l.m.prefix + strconv.FormatUint(l.m.list[i].uid, 36)
-}
+func (l frozenList) UID(i int) string { return string(l.AppendUID(nil, i)) }
 func (l frozenList) AppendUID(b []byte, i int) []byte {
-	return strconv.AppendUint(append(b, l.m.prefix...), l.m.list[i].uid, 36)
+	uid := l.m.list[i].uid
+	if text := l.m.kept.text(uid); text != "" {
+		return append(b, text...)
+	}
+	return strconv.AppendUint(append(b, l.m.prefix...), uid, 36)
 }
 
 // Find is the search that the order of UIDs allows; without it a session would
@@ -157,6 +163,15 @@ func (l frozenList) Find(text string) (int, bool) {
 
 // uid reads a UID of this mailbox in the one form in which it is shown.
 func (m *maildrop) uid(text string) (uint64, bool) {
+	if uid, ok := m.kept.uid(text); ok {
+		return uid, true
+	}
+	uid, ok := m.made(text)
+	return uid, ok && m.kept.text(uid) == ""
+}
+
+// made reads a UID that was made of box and uid.
+func (m *maildrop) made(text string) (uint64, bool) {
 	digits, ok := strings.CutPrefix(text, m.prefix)
 	if !ok {
 		return 0, false
@@ -177,12 +192,15 @@ func (m *maildrop) number(i int) uint64 {
 // Late implements pop3.Live.
 func (m *maildrop) Late(_ context.Context, text string) (int, int64, error) {
 	uid, ok := m.uid(text)
-	if !ok {
-		return 0, 0, pop3.ErrNoMessage
-	}
 	var entry *pb.Entry
 	err := m.drops.replica.View(func(v spool.View) (err error) {
+		if !ok {
+			if uid, ok, err = v.Uidl(m.box, text); err != nil || !ok {
+				return err
+			}
+		}
 		entry, ok, err = v.Entry(m.box, uid)
+		ok = ok && (entry.Uidl == "" || entry.Uidl == text)
 		return err
 	})
 	if err != nil {

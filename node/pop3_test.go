@@ -53,9 +53,9 @@ func newDropWorld(t testing.TB) *dropWorld {
 	return w
 }
 
-func (w *dropWorld) must(kind spool.Kind, h protobuf.Message) *pb.Result {
+func (w *dropWorld) must(kind spool.Kind, h protobuf.Message, body ...[]byte) *pb.Result {
 	w.t.Helper()
-	res, err := propose(context.Background(), w, kind, h)
+	res, err := propose(context.Background(), w, kind, h, body...)
 	require.NoError(w.t, err)
 	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
 	return res
@@ -143,6 +143,46 @@ func TestMaildropFind(t *testing.T) {
 		_, ok := l.Find(bad)
 		require.False(t, ok, bad)
 	}
+}
+
+// TestKeptUniqueIDs: a message shows the unique id that it brought, in every list and
+// to every session, and no other one finds it.
+func TestKeptUniqueIDs(t *testing.T) {
+	w := newDropWorld(t)
+	w.must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.must(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	kept := func(n byte, uidl string) {
+		id := spool.ID{9, 15: n}
+		w.must(spool.KindImport, &pb.Import{Messages: []*pb.Old{{Key: id[:], Accept: &pb.Accept{
+			Message: &pb.Message{Id: id[:], Size: 6}, Inline: true,
+			Drops: []*pb.Drop{{Mailbox: "alice@example.test", Recipient: "alice@example.test", Uidl: uidl}},
+		}}}}, []byte("a: 2\r\n"))
+	}
+	w.deliver("a: 1\r\n\r\n")
+	kept(1, "~old!")
+	for range 2 { // the list is read, then found
+		m := w.mustLogin().(*maildrop)
+		l := m.List().(frozenList)
+		require.Equal(t, []string{m.prefix + "1", "~old!"}, []string{l.UID(0), l.UID(1)})
+		at, ok := l.Find("~old!")
+		require.True(t, ok)
+		require.Equal(t, 1, at)
+		_, ok = l.Find(m.prefix + "2")
+		require.False(t, ok, "it has one unique id")
+		require.NoError(t, m.Close())
+	}
+	m := w.mustLogin().(*maildrop)
+	kept(2, "late")
+	i, size, err := m.Late(t.Context(), "late")
+	require.NoError(t, err)
+	require.EqualValues(t, 6, size)
+	_, _, err = m.Late(t.Context(), m.prefix+"3")
+	require.ErrorIs(t, err, pop3.ErrNoMessage)
+	require.NoError(t, m.Commit(t.Context(), []int{1, i}, true))
+	kept(3, "~old!")
+	l := w.mustLogin().List()
+	require.Equal(t, "~old!", l.UID(1))
+	require.Equal(t, 2, l.Len())
 }
 
 func TestUnlockCutsTheSession(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,14 +24,14 @@ func TestMailboxImportAndExport(t *testing.T) {
 	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", mbox, single)
 	require.Zero(t, code, stderr)
 	require.Contains(t, out, "3 messages")
-	out, _, code = w.ctl(t, "", "mailbox", "import", "--skip", "2", "bob@example.test", mbox, single)
-	require.Zero(t, code)
-	require.Contains(t, out, "1 message went")
+	out, stderr, code = w.ctl(t, "", "mailbox", "import", "alice@example.test", mbox, single)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "0 messages went into the maildrop of alice@example.test; 3 had been imported before.")
 
 	file("my_mailbox.txt", "From: a\nhello\n.\nFrom: b\n.\n")
 	_, stderr, code = w.ctl(t, "", "mailbox", "import", "alice@example.test", filepath.Join(dir, "my_mailbox.txt"), filepath.Join(dir, "none"))
 	require.NotZero(t, code)
-	require.Contains(t, stderr, "--skip 2")
+	require.Contains(t, stderr, "The import ended early; the same command goes on from there.")
 
 	to := filepath.Join(dir, "out")
 	out, stderr, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
@@ -38,9 +39,18 @@ func TestMailboxImportAndExport(t *testing.T) {
 	require.Contains(t, out, "5 messages")
 	first, err := os.ReadFile(filepath.Join(to, "00000001.eml"))
 	require.NoError(t, err)
-	require.Equal(t, "A: 1\n\none\n", string(first))
-	_, _, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
+	require.Equal(t, "A: 1\r\n\r\none\r\n", string(first))
+	file("b.eml", "A: 4\n\nfour\n")
+	_, stderr, code = w.ctl(t, "", "mailbox", "import", "alice@example.test", filepath.Join(dir, "b.eml"))
+	require.Zero(t, code, stderr)
+	require.NoError(t, os.Chtimes(filepath.Join(to, "00000002.eml"), time.Now(), time.Now()), "a copy that lost its time")
+	out, _, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
+	require.Zero(t, code)
+	require.Contains(t, out, "6 messages of alice@example.test are in "+to+", 1 of them new.")
+	require.NoError(t, os.WriteFile(filepath.Join(to, "00000001.eml"), []byte("B: 1\r\n\r\none\r\n"), 0o600))
+	_, stderr, code = w.ctl(t, "", "mailbox", "export", "alice@example.test", to)
 	require.NotZero(t, code, "nothing is written over")
+	require.Contains(t, stderr, "00000001.eml is another message")
 }
 
 // TestMailboxImportLeavesOutWhatIsEmpty: one file of no octets does not end an
@@ -114,7 +124,7 @@ func TestMailboxImportSwallowsNothing(t *testing.T) {
 	require.Regexp(t, `left out: \S*b\.eml is compressed with zstd`, stderr)
 	require.Regexp(t, `left out: \S*c\.eml is marked as deleted`, stderr)
 	require.Contains(t, stderr, "notes.txt")
-	require.Contains(t, stderr, "1 file could not be read")
+	require.Contains(t, stderr, "1 item could not be read or taken")
 	require.NoError(t, os.Remove(filepath.Join(dir, "b.eml")))
 	out, stderr, code = w.ctl(t, "", "mailbox", "import", "--include-deleted", "bob@example.test", dir)
 	require.Zero(t, code, stderr)

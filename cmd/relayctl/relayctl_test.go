@@ -31,6 +31,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	*admintest.Fake
 	url string
+	ctx context.Context  // nil: the test's
+	now func() time.Time // nil: what the relay thinks
 }
 
 func newWorld(t *testing.T) *world {
@@ -39,7 +41,7 @@ func newWorld(t *testing.T) *world {
 	fill(f)
 	srv := httptest.NewServer(admin.NewServer(admin.Options{Ports: f.Ports(), Token: func() string { return "s3cret" }}))
 	t.Cleanup(srv.Close)
-	return &world{f, srv.URL}
+	return &world{Fake: f, url: srv.URL}
 }
 
 // fill gives the transcripts something to show.
@@ -72,7 +74,14 @@ func (w *world) ctl(t *testing.T, stdin string, args ...string) (stdout, stderr 
 	var out, errs bytes.Buffer
 	a := &app{stdin: strings.NewReader(stdin), stdout: &out, stderr: &errs, now: func() time.Time { return w.Now },
 		getenv: func(name string) string { return env[name] }, tick: time.Millisecond}
-	code = a.run(t.Context(), args)
+	if w.now != nil {
+		a.now = w.now
+	}
+	ctx := t.Context()
+	if w.ctx != nil {
+		ctx = w.ctx
+	}
+	code = a.run(ctx, args)
 	return out.String(), errs.String(), code
 }
 

@@ -129,11 +129,13 @@ func (im *userImporting) letters(ctx context.Context, path, address string) erro
 	if im.done.DryRun {
 		return mailfile.Read(ctx, path, mailfile.Options{}, func(mailfile.Message) error { im.done.Messages++; return nil })
 	}
-	into := newImported(address)
-	err := im.importPath(ctx, im.client, path, importFlags{}, &into)
-	im.done.Messages += into.Messages
+	into, err := im.newImporting(ctx, im.client, address, importFlags{overQuota: true})
+	if err == nil {
+		err = into.paths([]string{path})
+	}
+	im.done.Messages += into.done.Messages
 	if err != nil { // the user is there, so this command leaves the mail alone next time
-		return fmt.Errorf("%w\n'relayctl mailbox import --skip %d %s %s' goes on with its mail", err, into.Messages, clean(address), clean(path))
+		return fmt.Errorf("%w\n'relayctl mailbox import %s %s' goes on with its mail", err, clean(address), clean(path))
 	}
 	return nil
 }

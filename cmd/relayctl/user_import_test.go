@@ -50,12 +50,12 @@ func TestUserImportThatFails(t *testing.T) {
 	require.NoError(t, os.Mkdir(folder, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "my_mailbox.txt"), []byte("From: a\nTo: b\n.\n"), 0o600))
 	w.Fail = func(call string) error {
-		if call == "PutMail" {
+		if call == "ImportMail" {
 			return admin.Invalid("not this one")
 		}
 		return nil
 	}
 	_, stderr, code := w.ctl(t, "", "user", "import", users, "--domain", "example.test", "--mail", dir)
 	require.NotZero(t, code)
-	require.Contains(t, stderr, "'relayctl mailbox import --skip 0 dora@example.test "+filepath.Join(folder, "my_mailbox.txt")+"' goes on")
+	require.Contains(t, stderr, "'relayctl mailbox import dora@example.test "+filepath.Join(folder, "my_mailbox.txt")+"' goes on")
 }

@@ -69,6 +69,7 @@ func (s *server) registerContent() {
 		id, err := c.PutMail(ctx, in.by(ctx), in.User, received, in.content)
 		return &body[*stored]{&stored{id}}, err
 	})
+	s.registerImport()
 }
 
 // Upload takes the request's content as a stream: a message of 50 MB must not
@@ -76,12 +77,15 @@ func (s *server) registerContent() {
 type Upload struct {
 	content io.Reader
 	kind    string // media type
+
+	boundary string // of a multipart one
 }
 
 // Resolve implements huma.Resolver.
 func (u *Upload) Resolve(ctx huma.Context) []error {
 	u.content = ctx.BodyReader()
-	u.kind, _, _ = mime.ParseMediaType(ctx.Header("Content-Type"))
+	kind, params, _ := mime.ParseMediaType(ctx.Header("Content-Type"))
+	u.kind, u.boundary = kind, params["boundary"]
 	return nil
 }
 

@@ -120,6 +120,12 @@ type Content interface {
 	// PutMail adds a message to a maildrop as it is, with a time of receipt
 	// (zero: now), and returns its id.
 	PutMail(ctx context.Context, by By, user string, received Time, message io.Reader) (id string, err error)
+	// ImportMail adds old messages to a maildrop in their order; next returns
+	// io.EOF behind the last. A message that was imported before is not added
+	// again; the same batch with the same By.Request is told that it was the one.
+	// An error says that nothing was dealt with; what comes up later is
+	// ImportResult.Stopped.
+	ImportMail(ctx context.Context, by By, user string, o ImportOptions, next func() (*OldMessage, error)) (*ImportResult, error)
 }
 
 // Mail takes messages in, as a submission of a trusted client does.

@@ -130,7 +130,8 @@ func (s *server) registerAll() {
 	s.offer(p.Queue != nil, "the queue", s.registerQueue, "/v1/queue", "/v1/queue/")
 	s.offer(p.History != nil, "history", s.registerHistory, "/v1/trace", "/v1/trace/")
 	s.offer(p.Mailboxes != nil, "mailboxes", s.registerMailboxes, "/v1/mailboxes", "/v1/mailboxes/{user}", "/v1/mailboxes/{user}/lock")
-	s.offer(p.Content != nil, "reading and filling mailboxes", s.registerContent, "/v1/mailboxes/{user}/messages", "/v1/mailboxes/{user}/messages/{uid}")
+	s.offer(p.Content != nil, "reading and filling mailboxes", s.registerContent, "/v1/mailboxes/{user}/messages", "/v1/mailboxes/{user}/messages/{uid}",
+		"/v1/mailboxes/{user}/import")
 	s.offer(p.Mail != nil, "sending", s.registerMail, "/v1/messages")
 	s.offer(p.Audit != nil, "the audit log", s.registerAudit, "/v1/audit")
 }

@@ -469,6 +469,7 @@ type MailboxMessage struct {
 	Received  Time   `json:"received"`
 	Recipient string `json:"recipient" doc:"the address that led here"`
 	Sender    string `json:"sender"`
+	UIDL      string `json:"uidl" doc:"unique id that POP3 clients know it by"`
 }
 
 // Unlocked says whose lock was broken.

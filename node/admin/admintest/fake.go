@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -37,6 +38,7 @@ type Fake struct {
 	routes    map[string]admin.Route
 	settings  admin.Settings
 	queue     []admin.QueueMessage
+	imported  map[string]bool
 	bodies    map[string]string
 	traces    []admin.Trace
 	mailboxes map[string]*admin.MailboxDetail
@@ -701,6 +703,65 @@ func (f *Fake) PutMail(_ context.Context, by admin.By, user string, received adm
 	m.Bytes += uint64(len(data))
 	m.Content = append(m.Content, admin.MailboxMessage{UID: m.Messages, ID: id, Size: uint64(len(data)), Received: received, Recipient: user})
 	return id, nil
+}
+
+// ImportMail implements admin.Content. It knows what came before, unique ids and
+// the quota in messages.
+func (f *Fake) ImportMail(_ context.Context, by admin.By, user string, o admin.ImportOptions,
+	next func() (*admin.OldMessage, error)) (*admin.ImportResult, error) {
+	unlock, _, err := f.change("ImportMail", by, "mailbox import %s", user)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	m, ok := f.mailboxes[user]
+	if !ok {
+		return nil, admin.NotFound("mailbox", user)
+	}
+	res := &admin.ImportResult{Messages: []admin.ImportedMessage{}, Line: max(o.Line, 1)}
+	for {
+		one, err := next()
+		if errors.Is(err, io.EOF) {
+			return res, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		data, err := io.ReadAll(one.Content)
+		if err != nil {
+			return nil, err
+		}
+		if m.QuotaMessages > 0 && m.Messages >= m.QuotaMessages && !o.OverQuota {
+			res.Stopped = admin.Invalid("mailbox %s is full", user)
+			return res, nil
+		}
+		res.Messages = append(res.Messages, f.importOne(m, user, one, data, o.DryRun))
+	}
+}
+
+func (f *Fake) importOne(m *admin.MailboxDetail, user string, one *admin.OldMessage, data []byte, dry bool) admin.ImportedMessage {
+	key := fmt.Sprintf("%s %x %d", user, one.Digest, one.Number)
+	if f.imported[key] {
+		return admin.ImportedMessage{Outcome: admin.ImportKnown}
+	}
+	if one.UIDL != "" && slices.ContainsFunc(m.Content, func(o admin.MailboxMessage) bool { return o.UIDL == one.UIDL }) {
+		return admin.ImportedMessage{Outcome: admin.ImportTaken}
+	}
+	if dry {
+		return admin.ImportedMessage{Outcome: admin.ImportStored}
+	}
+	if f.imported == nil {
+		f.imported = map[string]bool{}
+	}
+	f.imported[key] = true
+	id := f.nextID()
+	f.bodies[id] = string(data)
+	m.Messages++
+	m.Bytes += uint64(len(data))
+	m.Content = append(m.Content, admin.MailboxMessage{
+		UID: m.Messages, ID: id, Size: uint64(len(data)), Received: one.Received, Recipient: user, UIDL: one.UIDL,
+	})
+	return admin.ImportedMessage{ID: id, Outcome: admin.ImportStored}
 }
 
 func (f *Fake) nextID() string {

@@ -99,6 +99,12 @@ func (r *reading) maildirFolder(dir string) error {
 		}
 	}
 	slices.SortStableFunc(all, maildirName.compare)
+	if r.o.UIDLs != nil {
+		var err error
+		if r.listed, err = readUIDLs(filepath.Join(dir, uidlistName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	for _, one := range all {
 		if one.trashed && !r.o.IncludeDeleted {
 			r.left(one.path, "is marked as deleted (--include-deleted takes it)", false)

@@ -2,6 +2,7 @@ package mailfile
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ type Message struct {
 	Name     string    // the file, and for mailboxes the number in it
 	Received time.Time // zero: unknown
 	Content  []byte    // with the line ends of the file
+	UIDL     string    // unique id that POP3 clients know it by; only where Options.UIDLs asks for it
 }
 
 // Left is something that was not read, and why.
@@ -34,6 +36,7 @@ func (l Left) String() string { return l.Name + " " + l.Why }
 type Options struct {
 	IncludeDeleted bool       // also what Thunderbird or a Maildir marks as deleted
 	Folders        []string   // of a Maildir, in place of its inbox: "Sent", ".Sent"; "*" is all of them and the inbox
+	UIDLs          *UIDLs     // which unique ids are kept; nil: none
 	Left           func(Left) // hears of what is left out; may be nil
 }
 
@@ -86,6 +89,8 @@ type reading struct {
 	ctx context.Context
 	o   Options
 	fn  func(Message) error
+
+	listed map[string]string // unique ids by dovecot-uidlist, of the Maildir folder at hand
 }
 
 func (r *reading) left(name, why string, bad bool) {
@@ -94,8 +99,9 @@ func (r *reading) left(name, why string, bad bool) {
 	}
 }
 
-// emit hands a message out unless it is marked as deleted or is none.
-func (r *reading) emit(m Message) error {
+// emit hands a message out unless it is marked as deleted or is none. name is what
+// a list of unique ids calls it.
+func (r *reading) emit(m Message, name string) error {
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
@@ -107,6 +113,9 @@ func (r *reading) emit(m Message) error {
 	case !r.o.IncludeDeleted && mozillaDeleted(header):
 		r.left(m.Name, "is marked as deleted (--include-deleted takes it)", false)
 		return nil
+	}
+	if r.o.UIDLs != nil {
+		m.UIDL = cmp.Or(r.o.UIDLs.listed[name], r.listed[name], ownUIDL(header))
 	}
 	return r.fn(m)
 }
@@ -221,7 +230,7 @@ func (r *reading) numbered(s *source) func(n int, received time.Time, content []
 		if received.IsZero() {
 			received = s.changed
 		}
-		return r.emit(Message{Name: fmt.Sprintf("%s, message %d", s.name, n), Received: received, Content: content})
+		return r.emit(Message{Name: fmt.Sprintf("%s, message %d", s.name, n), Received: received, Content: content}, strconv.Itoa(n))
 	}
 }
 
@@ -254,7 +263,7 @@ func (r *reading) single(s *source, received time.Time) error {
 	if received.IsZero() {
 		received = s.changed
 	}
-	return r.emit(Message{Name: s.name, Received: received, Content: content})
+	return r.emit(Message{Name: s.name, Received: received, Content: content}, uniqueName(filepath.Base(s.name)))
 }
 
 // emlx reads a file of Apple Mail: a line with the message's length, the
@@ -270,20 +279,27 @@ func (r *reading) emlx(s *source) error {
 	return r.single(s, time.Time{})
 }
 
-// Write makes one .eml file in a folder. It never writes over another file.
+// FileOf is the file that Write makes of a message.
+func FileOf(dir string, uid uint64) string { return filepath.Join(dir, fmt.Sprintf("%08d.eml", uid)) }
+
+// Write makes one .eml file in a folder. It never writes over another file, and
+// where it is interrupted it leaves no part of one under that name.
 func Write(dir string, uid uint64, received time.Time, content io.Reader) (path string, err error) {
-	path = filepath.Join(dir, fmt.Sprintf("%08d.eml", uid))
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	path = FileOf(dir, uid)
+	f, err := os.CreateTemp(dir, ".relay-export-*")
 	if err != nil {
 		return "", err
 	}
+	defer os.Remove(f.Name())
 	_, err = io.Copy(f, content)
 	err = errors.Join(err, f.Close())
 	if err == nil && !received.IsZero() {
-		err = os.Chtimes(path, received, received)
+		err = os.Chtimes(f.Name(), received, received)
+	}
+	if err == nil {
+		err = os.Link(f.Name(), path)
 	}
 	if err != nil {
-		_ = os.Remove(path)
 		return "", err
 	}
 	return path, nil

@@ -31,6 +31,7 @@ type importRun struct {
 	user    string
 	box     uint64
 	account *pb.Account
+	olds    spool.Olds
 	o       admin.ImportOptions
 	result  *admin.ImportResult
 	in      *bufio.Reader // of all messages
@@ -92,6 +93,9 @@ func (o *operator) importInto(by admin.By, user string, opt admin.ImportOptions)
 		}
 		account, box, err := openBox(v, user)
 		im.account, im.box, im.messages, im.bytes = account, box.GetBox(), box.GetMessages(), box.GetBytes()
+		if err == nil {
+			im.olds, err = v.Olds()
+		}
 		return err
 	})
 }
@@ -229,11 +233,7 @@ func (o outcome) message(id spool.ID) admin.ImportedMessage {
 // known asks this replica; Apply asks once more.
 func (im *importRun) known(key []byte, id spool.ID) (o outcome, err error) {
 	return o, im.replica.View(func(v spool.View) error {
-		at, err := v.Clock()
-		if err != nil {
-			return err
-		}
-		first, err := v.Old(key, at)
+		first, err := v.Old(im.olds, key)
 		switch {
 		case err != nil || first == nil:
 		case string(first) == string(id[:]):

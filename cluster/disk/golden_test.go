@@ -58,7 +58,7 @@ func TestImportsOnPebble(t *testing.T) {
 	const user = "alice@here.example"
 	add(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
 	add(spool.KindRaise, &pb.Raise{From: 1, To: 2})
-	add(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1"}})
+	add(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
 	add(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "here.example"}})
 	add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user}})
 	for n := range byte(40) {

@@ -31,11 +31,13 @@ func (t *tx) importOld(h *pb.Import, body []byte) *pb.Result {
 			return t.refuse(pb.Code_INVALID, "an Import is shorter than its messages")
 		}
 	}
+	generations, err := oldGenerations(t.b, t.clock)
+	t.fail(err)
 	for _, one := range h.Messages {
 		size := inlineSize(one)
 		part := body[:size]
 		body = body[size:]
-		said, fresh := t.importOne(one, part)
+		said, fresh := t.importOne(one, part, generations)
 		res.Codes = append(res.Codes, said.Code)
 		if fresh {
 			res.Count++
@@ -58,13 +60,13 @@ func inlineSize(one *pb.Old) uint64 {
 }
 
 // importOne puts one message into its mailbox; fresh: this command did it.
-func (t *tx) importOne(one *pb.Old, body []byte) (said *pb.Result, fresh bool) {
+func (t *tx) importOne(one *pb.Old, body []byte, generations []int64) (said *pb.Result, fresh bool) {
 	a := one.GetAccept()
 	id, ok := toID(a.GetMessage().GetId())
 	if !ok || len(one.Key) == 0 || len(a.Drops) != 1 || len(a.Recipients) > 0 {
 		return t.refuse(pb.Code_INVALID, "an imported message needs an id of 16 octets, a key and one mailbox"), false
 	}
-	if first := t.oldOf(one.Key); first != nil {
+	if first := t.oldOf(one.Key, generations); first != nil {
 		if string(first) == string(id[:]) {
 			return t.ok(), false // of this very command, applied before
 		}
@@ -85,26 +87,57 @@ func (t *tx) importOne(one *pb.Old, body []byte) (said *pb.Result, fresh bool) {
 	return said, said.Code == pb.Code_OK
 }
 
+// oldGenerations are those in which a key may be found at a time: this one, and of
+// its neighbours those that hold any. To ask that once a command saves two looks a
+// message. What is dated in the future was written before the clock was set back.
+func oldGenerations(r Reader, at int64) ([]int64, error) {
+	now := at / OldMs
+	all := []int64{now}
+	for _, g := range [...]int64{now - 1, now + 1} {
+		there := false
+		err := r.Scan(keyOld(g, nil), keyOld(g+1, nil), func(_, _ []byte) bool { there = true; return false })
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			all = append(all, g)
+		}
+	}
+	return all, nil
+}
+
 // oldOf returns the id of the message that was imported under a key; nil for none.
-// One that is dated in the future was written before the clock was set back.
-func (t *tx) oldOf(k []byte) []byte {
-	now := t.clock / OldMs
-	for _, generation := range [...]int64{now, now - 1, now + 1} {
+func (t *tx) oldOf(k []byte, generations []int64) []byte {
+	for _, g := range generations {
 		var one pb.Twin
-		if t.read(keyOld(generation, k), &one) && t.clock-one.AtMs < OldMs {
+		if t.read(keyOld(g, k), &one) && t.clock-one.AtMs < OldMs {
 			return one.Id
 		}
 	}
 	return nil
 }
 
-// Old returns the id of the message that was imported under a key, as of a time in
-// Unix milliseconds; nil for none.
-func (v View) Old(k []byte, at int64) ([]byte, error) {
-	now := at / OldMs
-	for _, generation := range [...]int64{now, now - 1, now + 1} {
-		one, ok, err := load(v.R, keyOld(generation, k), new(pb.Twin))
-		if err != nil || ok && at-one.AtMs < OldMs {
+// Olds tells what was imported lately, as of one time of the state.
+type Olds struct {
+	at          int64
+	generations []int64
+}
+
+// Olds begins to ask what was imported lately.
+func (v View) Olds() (Olds, error) {
+	at, err := v.Clock()
+	if err != nil {
+		return Olds{}, err
+	}
+	generations, err := oldGenerations(v.R, at)
+	return Olds{at, generations}, err
+}
+
+// Old returns the id of the message that was imported under a key; nil for none.
+func (v View) Old(o Olds, k []byte) ([]byte, error) {
+	for _, g := range o.generations {
+		one, ok, err := load(v.R, keyOld(g, k), new(pb.Twin))
+		if err != nil || ok && o.at-one.AtMs < OldMs {
 			return one.GetId(), err
 		}
 	}

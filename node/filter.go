@@ -213,9 +213,9 @@ func (in *intake) discard(ctx context.Context) error {
 	case res.Code != pb.Code_OK:
 		return fmt.Errorf("discard refused: %s %s", res.Code, res.Text)
 	}
-	in.log.Info("discarded by a content filter", zap.String("id", in.id.String()), zap.String("by", in.discarder), zap.String("sender", m.Sender),
-		zap.Int("recipients", len(in.given)), zap.Uint64("size", m.Size), zap.String("message_id", m.MessageId),
-		zap.String("session", m.Client.GetSession()), zap.String("remote", m.Client.GetAddress()))
+	in.log.Info("discarded", zap.String("id", in.id.String()), zap.String("who", in.discarder), zap.String("sender", m.Sender),
+		recipientsField(in.given), zap.Int("recipient_count", len(in.given)), zap.Uint64("size", m.Size),
+		zap.String("message_id", m.MessageId), zap.String("session", m.Client.GetSession()), zap.String("remote", m.Client.GetAddress()))
 	return nil
 }
 

@@ -307,7 +307,7 @@ func (in *intake) commit(ctx context.Context) error {
 		}
 		switch res.Code {
 		case pb.Code_OK:
-			in.logAccepted(h.Message)
+			in.logAccepted(h)
 			return nil
 		case pb.Code_DUPLICATE:
 			if !in.again(ctx, res) {
@@ -407,13 +407,14 @@ func (in *intake) message() *pb.Message {
 	}
 }
 
-func (in *intake) logAccepted(m *pb.Message) {
-	if !in.log.Core().Enabled(zap.InfoLevel) {
+// logAccepted tells what was committed: of a message to nobody here that is its
+// report alone.
+func (in *intake) logAccepted(h *pb.Accept) {
+	if len(h.Recipients)+len(h.Drops) == 0 && len(h.Notices) > 0 {
+		logNotice(in.log, h.Notices[0])
 		return
 	}
-	in.log.Info("accepted", zap.String("id", in.id.String()), zap.String("sender", m.Sender),
-		zap.Int("recipients", len(in.env.rcpts)), zap.Uint64("size", m.Size), zap.String("message_id", m.MessageId),
-		zap.String("session", m.Client.GetSession()), zap.String("remote", m.Client.GetAddress()))
+	logAccepted(in.log, h, in.recipients())
 }
 
 // abort gives up chunks that went ahead. It is best effort: Sweep finds what

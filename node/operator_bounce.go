@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
@@ -29,7 +30,8 @@ const (
 type returning struct {
 	id     spool.ID
 	record *pb.Bouncing
-	counts bool // counted here and not in another returning of the same message
+	to     []string // addresses of record.Recipients
+	counts bool     // counted here and not in another returning of the same message
 }
 
 // returning lists what of a message is given back, in pieces that one report
@@ -44,6 +46,7 @@ func (m *managing) returning(one *waitingMail) (all []*returning) {
 			r = &returning{id: one.id, record: &pb.Bouncing{Id: one.id[:]}, counts: r == nil}
 			all = append(all, r)
 		}
+		r.to = append(r.to, to.Address)
 		r.record.Recipients = append(r.record.Recipients, one.n[i])
 		r.record.Attempts = append(r.record.Attempts, to.Attempts)
 	}
@@ -102,7 +105,7 @@ func (m *managing) written(r *returning) ([]*returning, error) {
 		return []*returning{r}, err
 	}
 	half := func(from, to int, counts bool) ([]*returning, error) {
-		return m.written(&returning{id: r.id, counts: counts, record: &pb.Bouncing{
+		return m.written(&returning{id: r.id, counts: counts, to: r.to[from:to], record: &pb.Bouncing{
 			Id: r.id[:], Recipients: r.record.Recipients[from:to], Attempts: r.record.Attempts[from:to],
 		}})
 	}
@@ -190,11 +193,16 @@ func (m *managing) bounce(ctx context.Context, group []*returning) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, r := range group {
-		switch {
-		case i < len(res.GetCodes()) && res.Codes[i] != pb.Code_OK:
+		if err != nil || i < len(res.GetCodes()) && res.Codes[i] != pb.Code_OK {
 			m.refuse(r.id.String(), "it was tried or changed just now: look at it, and give the command again")
-		case r.counts:
+			continue
+		}
+		if r.counts {
 			m.changed++
+		}
+		logManaged(m.log, m.verb, r.id[:], r.to, m.by, zap.String("reply", h.Reply))
+		if r.record.Notice != nil {
+			logNotice(m.log, r.record.Notice)
 		}
 	}
 	return nil

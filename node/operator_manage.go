@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"relay/cluster/spool"
@@ -216,14 +217,14 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 			continue
 		}
 		if len(picked) == one.open {
-			whole.add(one.id, one.open, true)
+			whole.add(one.id, fit, one.open, true)
 			continue
 		}
 		for i, address := range fit {
 			if parts[address] == nil {
 				parts[address] = &batch{recipient: address}
 			}
-			parts[address].add(one.id, 1, i == 0)
+			parts[address].add(one.id, fit[i:i+1], 1, i == 0)
 		}
 	}
 	if m.verb == pb.Action_BOUNCE {
@@ -299,18 +300,19 @@ type batch struct {
 // part is one command.
 type part struct {
 	ids        [][]byte
+	to         [][]string // the recipients of each that are meant
 	recipients int
 	messages   int // counted here and not in another part
 }
 
-func (b *batch) add(id spool.ID, recipients int, counts bool) {
+func (b *batch) add(id spool.ID, to []string, recipients int, counts bool) {
 	last := len(b.parts) - 1
 	if last < 0 || len(b.parts[last].ids) >= manageIDs || b.parts[last].recipients+recipients > manageRecipients {
 		b.parts = append(b.parts, part{})
 		last++
 	}
 	p := &b.parts[last]
-	p.ids = append(p.ids, id[:])
+	p.ids, p.to = append(p.ids, id[:]), append(p.to, to)
 	p.recipients += recipients
 	if counts {
 		p.messages++
@@ -358,6 +360,13 @@ func (m *managing) command(ctx context.Context, recipient string, p *part) error
 	}
 	if err != nil {
 		return err
+	}
+	var more []zap.Field
+	if m.what.Route != "" {
+		more = append(more, zap.String("route", m.what.Route))
+	}
+	for i, id := range p.ids {
+		logManaged(m.log, m.verb, id, p.to[i], m.by, more...)
 	}
 	m.mu.Lock()
 	m.changed += p.messages

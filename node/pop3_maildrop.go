@@ -307,6 +307,7 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 	if remove.Ranges = spool.AppendRanges(nil, uids); len(remove.Ranges) > spool.MaxInline {
 		return fmt.Errorf("%d deletions do not fit one step, delete fewer in a session: %w", len(uids), pop3.ErrPermanent)
 	}
+	ids := m.removing(uids)
 	res, err := propose(ctx, m.drops.replica, spool.KindRemove, remove)
 	if err != nil {
 		return err
@@ -323,6 +324,7 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 	if !release && len(uids) == 1 && len(res.Missing) > 0 {
 		return pop3.ErrNoMessage
 	}
+	m.logRemoved(ids, len(uids))
 	return nil
 }
 

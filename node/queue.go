@@ -202,7 +202,7 @@ func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) er
 // what was settled. What was stale only because this node has begun another
 // session since the attempt is proposed again in its name: the entry stayed
 // active here all the time, so nobody tried it beside.
-func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices []queue.Notice) ([]queue.Taken, error) {
+func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices []queue.Notice) (taken []queue.Taken, err error) {
 	h := &pb.Settle{Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
 	for i := range verdicts {
 		h.Verdicts[i] = verdictRecord(&verdicts[i])
@@ -213,7 +213,12 @@ func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices
 		}
 	}
 	h.Epoch = o.epoch.Load()
-	taken, err := o.settle(ctx, h)
+	defer func() {
+		if err == nil {
+			o.logNotices(h.Notices, verdicts, taken)
+		}
+	}()
+	taken, err = o.settle(ctx, h)
 	if err != nil || !slices.Contains(taken, queue.Stale) {
 		return taken, err
 	}
@@ -223,6 +228,25 @@ func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices
 	}
 	h.Epoch = epoch
 	return o.settleAgain(ctx, h, taken)
+}
+
+// logNotices tells of the reports that were made: those on messages of which a
+// verdict was taken.
+func (o *outbound) logNotices(notices []*pb.Notice, verdicts []queue.Verdict, taken []queue.Taken) {
+	if len(notices) == 0 {
+		return
+	}
+	about := map[queue.ID]bool{}
+	for i := range verdicts {
+		about[verdicts[i].ID] = about[verdicts[i].ID] || taken[i] == queue.Applied
+	}
+	for _, n := range notices {
+		var id queue.ID
+		copy(id[:], n.About)
+		if about[id] {
+			logNotice(o.log, n)
+		}
+	}
 }
 
 // settle proposes verdicts and waits until the answer is true here too. The

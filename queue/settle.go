@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -205,6 +206,9 @@ func (m *Manager) line(u *unit, v *Verdict, t Taken) {
 		zap.Uint32("attempt", v.Attempt), zap.String("host", v.Host), zap.String("reply", v.Reply))
 	if v.TLS != "" {
 		fields = append(fields, zap.String("tls", v.TLS))
+	}
+	if box, ok := strings.CutPrefix(v.Host, "mailbox "); ok {
+		fields = append(fields, zap.String("mailbox", box))
 	}
 	if v.Outcome == Deferred {
 		fields = append(fields, zap.Time("next", v.Next))

@@ -12,7 +12,9 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"relay/node/admin"
 	"relay/node/config"
+	"relay/smtp"
 )
 
 // line waits for a log line with these fields, and returns all of it.
@@ -105,4 +107,57 @@ func TestEveryRefusalLeavesALineAndACount(t *testing.T) {
 	require.Contains(t, text, `relay_refused_total{class="5xx",protocol="smtp",reason="unknown_user",role="mx"} 1`)
 	require.Contains(t, text, `relay_refused_total{class="5xx",protocol="smtp",reason="relay_denied",role="mx"} 1`)
 	require.Contains(t, text, `relay_refused_total{class="none",protocol="pop3",reason="login_failed",role=""} 1`)
+}
+
+// Each change of a message's state is one line with its id, and says who did it.
+func TestEveryChangeOfStateIsALineWithAnID(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	port := freeAddr(t)
+	c := New(t, Options{Nodes: 1, Log: zap.New(core), Configure: func(_ int, conf *config.Config) {
+		s := config.NewSMTP()
+		s.Listen, s.Role = port, config.RoleSubmission
+		conf.SMTP = append(conf.SMTP, s)
+	}})
+	m, api := c.Nodes[0], c.Nodes[0].Client()
+	ctx := within(t, 30*time.Second)
+	d := talkTo(t, port)
+	d.startTLS()
+	reply := d.play(append([]string{loginAlice, "S: 235", "C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250"}, letter("state")...)...)
+	id := idOf(reply)
+	l := line(c, logs, "accepted", map[string]any{"id": id, "user": "alice@example.test", "sender": "alice@example.test", "helo": "client.test"})
+	require.Equal(t, []any{"bob@example.test"}, l["recipients"])
+	require.Contains(t, l["remote"], "127.0.0.1:")
+	line(c, logs, "delivered", map[string]any{"id": id, "mailbox": "bob@example.test", "recipient": "bob@example.test"})
+
+	p, err := m.Login(ctx, "bob")
+	require.NoError(t, err)
+	require.NoError(t, p.Dele(ctx, 1))
+	require.NoError(t, p.Quit(ctx))
+	line(c, logs, "removed", map[string]any{"id": id, "mailbox": "bob@example.test", "who": "bob@example.test"})
+
+	c.Sink.Answer(func(string) error { return smtp.NewReply(451, "4.7.1", "later") })
+	id = m.MustSend("alice@example.test", "x@far.example", Letter("state2"))
+	line(c, logs, "deferred", map[string]any{"id": id, "recipient": "x@far.example", "attempt": uint32(1)})
+	by := admin.By{Who: "ann", Why: "a look"}
+	for _, a := range []struct{ action, word string }{
+		{admin.ActionHold, "held"}, {admin.ActionRelease, "released"}, {admin.ActionRetry, "retried"}, {admin.ActionReroute, "rerouted"},
+	} {
+		what := admin.QueueAction{Action: a.action, IDs: []string{id}}
+		if a.action == admin.ActionReroute {
+			what.Route = "smtp:" + c.Sink.Addr
+		}
+		_, err := api.Manage(ctx, by, what)
+		require.NoError(t, err)
+		l := line(c, logs, a.word, map[string]any{"id": id, "why": "a look"})
+		require.NotEmpty(t, l["who"])
+		require.Equal(t, []any{"x@far.example"}, l["recipients"])
+	}
+	_, err = api.Manage(ctx, by, admin.QueueAction{Action: admin.ActionBounce, IDs: []string{id}})
+	require.NoError(t, err)
+	line(c, logs, "bounced", map[string]any{"id": id, "why": "a look"})
+	line(c, logs, "accepted", map[string]any{"report_on": id, "sender": ""})
+	id = m.MustSend("alice@example.test", "y@far.example", Letter("state3"))
+	_, err = api.Manage(ctx, by, admin.QueueAction{Action: admin.ActionRemove, IDs: []string{id}})
+	require.NoError(t, err)
+	line(c, logs, "removed", map[string]any{"id": id, "why": "a look"})
 }

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+)
+
+// Every change of a message's state is one line of the log of the node that made
+// it: the change's name as the message, and the message's id as "id". LOG.md has
+// the names and the fields; they are an interface.
+
+// lineAddresses bounds the addresses in one line.
+const lineAddresses = 100
+
+// idField is the id of a record.
+func idField(key string, raw []byte) zap.Field {
+	var id ulid.ULID
+	copy(id[:], raw)
+	return zap.String(key, id.String())
+}
+
+// recipientsField lists addresses; behind the first hundred it only counts.
+func recipientsField(all []string) zap.Field {
+	return zap.Strings("recipients", all[:min(len(all), lineAddresses)])
+}
+
+// logAccepted tells of an Accept that was applied, of each mailbox that it put the
+// message into, and of the copies and reports that were made with it. given are
+// the recipients as the client named them.
+func logAccepted(log *zap.Logger, h *pb.Accept, given []string) {
+	if !log.Core().Enabled(zap.InfoLevel) {
+		return
+	}
+	lineAccepted(log, h, given)
+	for _, one := range h.Copies {
+		lineAccepted(log, one, addressesOf(one), idField("copy_of", h.Message.Id))
+	}
+	for _, n := range h.Notices {
+		logNotice(log, n)
+	}
+}
+
+// logNotice tells of a report that was made.
+func logNotice(log *zap.Logger, n *pb.Notice) {
+	lineAccepted(log, n.Accept, addressesOf(n.Accept), idField("report_on", n.About))
+}
+
+func addressesOf(h *pb.Accept) []string {
+	all := make([]string, 0, len(h.Recipients)+len(h.Drops))
+	for _, r := range h.Recipients {
+		all = append(all, r.Address)
+	}
+	for _, d := range h.Drops {
+		all = append(all, d.Recipient)
+	}
+	return all
+}
+
+func lineAccepted(log *zap.Logger, h *pb.Accept, to []string, more ...zap.Field) {
+	m := h.Message
+	c := m.GetClient()
+	fields := append(make([]zap.Field, 0, 16), idField("id", m.GetId()), zap.String("sender", m.GetSender()),
+		recipientsField(to), zap.Int("recipient_count", len(to)), zap.Uint64("size", m.GetSize()),
+		zap.String("message_id", m.GetMessageId()), zap.String("remote", c.GetAddress()))
+	for _, f := range [...]struct{ key, value string }{
+		{"session", c.GetSession()}, {"helo", c.GetHelo()}, {"user", c.GetUser()}, {"protocol", c.GetProtocol()},
+		{"tls", c.GetTls()}, {"detail", h.Detail},
+	} {
+		if f.value != "" {
+			fields = append(fields, zap.String(f.key, f.value))
+		}
+	}
+	if m.HoldUntilMs > 0 {
+		fields = append(fields, zap.Time("hold_until", time.UnixMilli(m.HoldUntilMs)))
+	}
+	log.Info("accepted", append(fields, more...)...)
+	for _, d := range h.Drops {
+		log.Info("delivered", idField("id", m.GetId()), zap.String("sender", m.GetSender()),
+			zap.String("recipient", d.Recipient), zap.String("mailbox", d.Mailbox))
+	}
+}
+
+// managedWords names what an operator's actions do to a message.
+func managedWord(verb pb.Action) string {
+	switch verb {
+	case pb.Action_HOLD:
+		return "held"
+	case pb.Action_RELEASE:
+		return "released"
+	case pb.Action_RETRY:
+		return "retried"
+	case pb.Action_REROUTE:
+		return "rerouted"
+	case pb.Action_BOUNCE:
+		return "bounced"
+	}
+	return "removed"
+}
+
+// logManaged tells of what an operator did to a message.
+func logManaged(log *zap.Logger, verb pb.Action, id []byte, to []string, by admin.By, more ...zap.Field) {
+	fields := append(make([]zap.Field, 0, 8), idField("id", id), recipientsField(to),
+		zap.Int("recipient_count", len(to)), zap.String("who", by.Who), zap.String("why", by.Why))
+	log.Info(managedWord(verb), append(fields, more...)...)
+}
+
+// removedEach is up to how many deletions of one POP3 session have lines of their
+// own.
+const removedEach = 1000
+
+// removing finds out which messages a POP3 session is about to delete, as long as
+// they are still there.
+func (m *maildrop) removing(uids []uint64) (ids [][]byte) {
+	if len(uids) > removedEach || !m.drops.log.Core().Enabled(zap.InfoLevel) {
+		return nil
+	}
+	_ = m.drops.replica.View(func(v spool.View) error {
+		for _, uid := range uids {
+			if e, ok, err := v.Entry(m.box, uid); ok && err == nil {
+				ids = append(ids, e.Id)
+			}
+		}
+		return nil
+	})
+	return ids
+}
+
+// logRemoved tells of what a POP3 session has deleted.
+func (m *maildrop) logRemoved(ids [][]byte, count int) {
+	about := []zap.Field{
+		zap.String("mailbox", m.account.Address), zap.String("who", m.account.Address),
+		zap.String("session", m.peer.Session), zap.Stringer("remote", m.peer.Remote),
+	}
+	if count > removedEach {
+		m.drops.log.Info("removed many", append(about, zap.Int("count", count))...)
+	}
+	for _, id := range ids {
+		m.drops.log.Info("removed", append([]zap.Field{idField("id", id)}, about...)...)
+	}
+}

@@ -119,7 +119,8 @@ func (f *fates) event(e *pb.Event) {
 	// "removed" is the user's doing: the message had been delivered.
 }
 
-// Find implements admin.History. It goes back from the newest message and
+// Find implements admin.History. Where recipients are asked for it tells their
+// lines only. It goes back from the newest message and
 // looks at no more than findScan messages, and where recipients are asked for
 // at no more than findHistory that match otherwise. An error says so where
 // that ends the search with nothing found.
@@ -138,7 +139,11 @@ func (o *operator) Find(ctx context.Context, q admin.TraceQuery) ([]admin.Trace,
 	if err != nil || floor.IsZero() {
 		return f.found, err
 	}
-	err = backward(ctx, o.now(), floor, lastID(), func(lo, hi spool.ID, most int) (seen int, more bool, err error) {
+	newest := lastID()
+	if !q.Until.IsZero() { // with a minute to spare, as ids are made by the clocks of several nodes
+		newest = idAt(q.Until.Add(time.Minute))
+	}
+	err = backward(ctx, o.now(), floor, newest, func(lo, hi spool.ID, most int) (seen int, more bool, err error) {
 		err = o.replica.View(func(v spool.View) error { seen, more, err = f.stretch(ctx, v, lo, hi, most); return err })
 		return seen, more, err
 	})
@@ -211,6 +216,10 @@ func (f *finder) matches(m *pb.Message) bool {
 	q := &f.query
 	return (q.MessageID == "" || q.MessageID == m.MessageId) &&
 		(q.From == "" || admin.MatchAddress(q.From, m.Sender)) &&
+		(q.Client == "" || admin.MatchClient(q.Client, m.Client.GetAddress())) &&
+		(q.User == "" || admin.MatchUser(q.User, m.Client.GetUser())) &&
+		(q.Helo == "" || admin.MatchAddress(q.Helo, m.Client.GetHelo())) &&
+		(q.Until.IsZero() || m.CreatedMs < q.Until.UnixMilli()) &&
 		(q.Since.IsZero() || m.CreatedMs >= q.Since.UnixMilli())
 }
 
@@ -221,6 +230,7 @@ func (f *finder) reaches(t *admin.Trace) bool {
 	}
 	for i := range t.Recipients {
 		if admin.MatchAddress(f.query.To, t.Recipients[i].Address) {
+			t.Only(f.query.To)
 			return true
 		}
 	}

@@ -111,20 +111,40 @@ func parseAge(s string) (time.Duration, error) {
 	return days + d, nil
 }
 
-// parseSince reads a span before now, or an instant.
-func (a *app) parseSince(s string) (admin.Time, error) {
+// parseSince reads the value of --since.
+func (a *app) parseSince(s string) (admin.Time, error) { return a.parseTime("--since", s, false) }
+
+// parseTime reads a span before now, a day, or an instant; all are UTC, as they
+// are shown. Of a day it is the beginning, or with end the end.
+func (a *app) parseTime(flag, s string, end bool) (admin.Time, error) {
 	if s == "" {
 		return admin.Time{}, nil
 	}
+	day := a.now().UTC().Truncate(24 * time.Hour)
+	switch t, err := time.Parse(time.DateOnly, s); {
+	case err == nil:
+		day = t
+	case s == "yesterday":
+		day = day.AddDate(0, 0, -1)
+	case s != "today":
+		return a.parseInstant(flag, s)
+	}
+	if end {
+		day = day.AddDate(0, 0, 1)
+	}
+	return admin.At(day), nil
+}
+
+func (a *app) parseInstant(flag, s string) (admin.Time, error) {
 	if d, err := parseAge(s); err == nil {
 		return admin.At(a.now().Add(-d)), nil
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04"} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return admin.At(t), nil
 		}
 	}
-	return admin.Time{}, usagef(`--since %q is neither a span such as "2h" nor a time such as "2026-01-31 12:00"`, s)
+	return admin.Time{}, usagef(`%s %q is neither a span such as "2h", a day such as "yesterday" or "2026-01-31", nor a time such as "2026-01-31 12:00"`, flag, s)
 }
 
 // count writes "1 message", "2 messages".

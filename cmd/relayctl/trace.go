@@ -12,49 +12,64 @@ import (
 
 func (a *app) traceCmd() *cobra.Command {
 	var q admin.TraceQuery
-	var since string
+	var since, until string
 	c := &cobra.Command{
 		Use:   "trace [ID|MESSAGE-ID]",
 		Short: "Show the timeline of a message, also after delivery",
 		Example: `  relayctl trace 01JABCDEFGHJKMNPQRSTVWXYZ0
   relayctl trace '<abc@example.com>'
-  relayctl trace --from @example.org --to alice@example.test --since 2h`,
+  relayctl trace --from @example.org --to alice@example.test --since 2h
+  relayctl trace --user alice --client 192.0.2.0/24 --since yesterday --until yesterday`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if q.Since, err = a.parseSince(since); err != nil {
 				return err
 			}
-			filtered := q.From != "" || q.To != "" || since != ""
+			if q.Until, err = a.parseTime("--until", until, true); err != nil {
+				return err
+			}
+			q.MessageID = strings.Trim(q.MessageID, "<>")
+			filtered := q.From+q.Client+q.User+q.Helo+q.MessageID+since+until != ""
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				switch {
 				case len(args) == 1 && strings.ContainsAny(args[0], "@<"):
 					q.MessageID = strings.Trim(args[0], "<>")
 					return a.traceFind(ctx, client, q)
 				case len(args) == 1 && filtered:
-					return usagef("give either an id or filters, not both")
+					return usagef("give either an id or filters, not both; --to goes with an id")
 				case len(args) == 1:
-					return a.traceOne(ctx, client, args[0])
-				case !filtered:
-					return usagef("give an id, a Message-ID, or --from, --to or --since")
+					return a.traceOne(ctx, client, args[0], q.To)
+				case !filtered && q.To == "":
+					return usagef("give an id, a Message-ID, or --from, --to, --client, --user, --helo, --since or --until")
 				}
 				return a.traceFind(ctx, client, q)
 			})
 		},
 	}
 	c.Flags().StringVar(&q.From, "from", "", "sender: address, @domain, part with *, or <>")
-	c.Flags().StringVar(&q.To, "to", "", "recipient: address, @domain, or part with *")
-	c.Flags().StringVar(&since, "since", "", "accepted since: a span such as 2h, or a time")
+	c.Flags().StringVar(&q.To, "to", "", "recipient: address, @domain, or part with *; shows the lines of that one only")
+	c.Flags().StringVar(&q.Client, "client", "", "client that handed it in: address or network, such as 192.0.2.0/24")
+	c.Flags().StringVar(&q.User, "user", "", "login that handed it in: address, local part, @domain, or part with *")
+	c.Flags().StringVar(&q.Helo, "helo", "", "what the client called itself, or part with *")
+	c.Flags().StringVar(&q.MessageID, "message-id", "", "the Message-ID field")
+	c.Flags().StringVar(&since, "since", "", "accepted since: 2h, yesterday, 2026-11-28, or a time (UTC)")
+	c.Flags().StringVar(&until, "until", "", "accepted until: the same; a day counts whole")
 	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many messages")
 	return c
 }
 
-func (a *app) traceOne(ctx context.Context, client *admin.Client, id string) error {
+func (a *app) traceOne(ctx context.Context, client *admin.Client, id, to string) error {
 	t, err := client.Trace(ctx, id)
 	if isNotFound(err) {
 		return fmt.Errorf("%w; its history may have run out, or look by --from, --to and --since", err)
 	}
 	if err != nil {
 		return err
+	}
+	if to != "" {
+		if t.Only(to); len(t.Recipients) == 0 {
+			return fmt.Errorf("the message %s has no recipient %s: 'relayctl trace %s' lists them", t.ID, to, t.ID)
+		}
 	}
 	return a.emit(t, func() { a.showTrace(t) })
 }
@@ -77,13 +92,21 @@ func (a *app) traceFind(ctx context.Context, client *admin.Client, q admin.Trace
 }
 
 func (a *app) showTraces(found []admin.Trace) {
-	t := a.table("ID", "ACCEPTED", ">SIZE", "SENDER", "RECIPIENT", "STATE", "LAST REPLY")
+	t := a.table("ID", "ACCEPTED", ">SIZE", "SENDER", "RECIPIENT", "STATE", "HANDED IN BY", "LAST REPLY")
 	for _, m := range found {
 		for _, r := range m.Recipients {
-			t.row(m.ID, clock(m.Created), size(m.Size), path(m.Sender), r.Address, r.State, orDash(r.LastReply))
+			t.row(m.ID, clock(m.Created), size(m.Size), path(m.Sender), r.Address, r.State, handedIn(m.Client), orDash(r.LastReply))
 		}
 	}
 	t.flush()
+}
+
+// handedIn says who a message came from.
+func handedIn(o admin.Origin) string {
+	if o.User != "" {
+		return o.User + " at " + o.Address
+	}
+	return orDash(o.Address)
 }
 
 func (a *app) showTrace(m *admin.Trace) {
@@ -92,6 +115,11 @@ func (a *app) showTrace(m *admin.Trace) {
 		"sender", path(m.Sender),
 		"size", size(m.Size),
 		"message-id", orDash(m.MessageID),
+		"accepted", clock(m.Created),
+		"client", orDash(m.Client.Address),
+		"login", orDash(m.Client.User),
+		"helo", orDash(m.Client.Helo),
+		"by way of", wayIn(m.Client),
 	)
 	a.say("")
 	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "LAST REPLY")
@@ -105,6 +133,21 @@ func (a *app) showTrace(m *admin.Trace) {
 		t.row(clock(e.At), e.What, orDash(e.Node), orDash(e.Recipient), details(e))
 	}
 	t.flush()
+}
+
+// wayIn says over what protocol and to which node a message came.
+func wayIn(o admin.Origin) string {
+	way := orDash(o.Protocol)
+	if o.TLS != "" {
+		way += " with " + o.TLS
+	}
+	if o.Node != "" {
+		way += " at " + o.Node
+	}
+	if o.Session != "" {
+		way += ", session " + o.Session
+	}
+	return way
 }
 
 // details writes the rest of an event as one line.

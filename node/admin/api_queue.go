@@ -108,7 +108,11 @@ type traceInput struct {
 	MessageID string `query:"message_id"`
 	From      string `query:"from" doc:"address, @domain or part with *"`
 	To        string `query:"to" doc:"address, @domain or part with *"`
-	Since     string `query:"since" format:"date-time"`
+	Client    string `query:"client" doc:"address or network of the client that handed it in"`
+	User      string `query:"user" doc:"login: address, @domain, local part, or part with *"`
+	Helo      string `query:"helo" doc:"what the client called itself; may have *"`
+	Since     string `query:"since" format:"date-time" doc:"accepted at or after"`
+	Until     string `query:"until" format:"date-time" doc:"accepted before"`
 	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
 
@@ -119,8 +123,14 @@ func (s *server) registerHistory() {
 		if err != nil {
 			return nil, err
 		}
-		id := strings.Trim(in.MessageID, "<>")
-		return answerList(h.Find(ctx, TraceQuery{MessageID: id, From: in.From, To: in.To, Since: since, Limit: in.Limit}))
+		until, err := instant(in.Until)
+		if err != nil {
+			return nil, err
+		}
+		return answerList(h.Find(ctx, TraceQuery{
+			MessageID: strings.Trim(in.MessageID, "<>"), From: in.From, To: in.To, Client: in.Client, User: in.User, Helo: in.Helo,
+			Since: since, Until: until, Limit: in.Limit,
+		}))
 	})
 	handle(s, http.MethodGet, "/v1/trace/{id}", "The timeline of one message", func(ctx context.Context, in *idInput) (*body[*Trace], error) {
 		return answer(h.Trace(ctx, in.ID))

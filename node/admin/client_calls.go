@@ -272,6 +272,7 @@ func (c *Client) Trace(ctx context.Context, id string) (*Trace, error) {
 func (c *Client) Find(ctx context.Context, q TraceQuery) (out []Trace, err error) {
 	r := get("/v1/trace", url.Values{})
 	r.set("message_id", q.MessageID).set("from", q.From).set("to", q.To).set("since", q.Since.String())
+	r.set("client", q.Client).set("user", q.User).set("helo", q.Helo).set("until", q.Until.String())
 	if q.Limit > 0 {
 		r.set("limit", strconv.Itoa(q.Limit))
 	}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -91,6 +92,29 @@ func MatchAddress(pattern, address string) bool {
 		return strings.HasSuffix(address, pattern)
 	}
 	return pattern == address
+}
+
+// MatchClient reports whether a client's address, with its port, fits a pattern:
+// an address, a network such as 192.0.2.0/24, or part of either with *.
+func MatchClient(pattern, address string) bool {
+	host := address
+	if ap, err := netip.ParseAddrPort(address); err == nil {
+		host = ap.Addr().Unmap().String()
+		if network, err := netip.ParsePrefix(pattern); err == nil {
+			return network.Contains(ap.Addr().Unmap())
+		}
+		if a, err := netip.ParseAddr(pattern); err == nil {
+			return a.Unmap() == ap.Addr().Unmap()
+		}
+	}
+	return glob(strings.ToLower(pattern), strings.ToLower(host)) || strings.EqualFold(pattern, address)
+}
+
+// MatchUser reports whether a login fits a pattern: an address as in
+// MatchAddress, or a local part.
+func MatchUser(pattern, user string) bool {
+	local, _, _ := strings.Cut(user, "@")
+	return user != "" && (MatchAddress(pattern, user) || strings.EqualFold(pattern, local))
 }
 
 // glob matches * against any run of characters, in linear steps per star.

@@ -1,5 +1,7 @@
 package admin
 
+import "slices"
+
 // By says who asks for a change and why. It goes into the audit log and, where
 // the change touches messages, into their history.
 type By struct {
@@ -404,6 +406,13 @@ type Trace struct {
 	Events     []TraceEvent     `json:"events"`
 }
 
+// Only leaves of the recipients and lines those of recipients that fit a pattern,
+// and lines that are about none.
+func (t *Trace) Only(pattern string) {
+	t.Recipients = slices.DeleteFunc(t.Recipients, func(r QueueRecipient) bool { return !MatchAddress(pattern, r.Address) })
+	t.Events = slices.DeleteFunc(t.Events, func(e TraceEvent) bool { return e.Recipient != "" && !MatchAddress(pattern, e.Recipient) })
+}
+
 // TraceEvent is one line of the timeline.
 type TraceEvent struct {
 	At             Time   `json:"at"`
@@ -428,7 +437,11 @@ type TraceQuery struct {
 	MessageID string // without <>
 	From      string // pattern, see MatchAddress
 	To        string // pattern, see MatchAddress
+	Client    string // address or network of who handed it in, see MatchClient
+	User      string // login, see MatchUser
+	Helo      string // what the client called itself: a name, or part with *
 	Since     Time   // accepted at or after
+	Until     Time   // accepted before; zero: no bound
 	Limit     int    // the newest so many; 0: 100
 }
 

@@ -191,7 +191,9 @@ func (f *Fake) Find(_ context.Context, q admin.TraceQuery) ([]admin.Trace, error
 	for _, t := range slices.Backward(f.traces) {
 		to := q.To == "" || slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return admin.MatchAddress(q.To, r.Address) })
 		from := q.From == "" || admin.MatchAddress(q.From, t.Sender)
-		if to && from && (q.MessageID == "" || q.MessageID == t.MessageID) && !t.Created.Before(q.Since.Time) && len(found) < q.Limit {
+		if to && from && (q.User == "" || admin.MatchUser(q.User, t.Client.User)) &&
+			(q.Client == "" || admin.MatchClient(q.Client, t.Client.Address)) && (q.Until.IsZero() || t.Created.Before(q.Until.Time)) &&
+			(q.Helo == "" || q.Helo == t.Client.Helo) && (q.MessageID == "" || q.MessageID == t.MessageID) && !t.Created.Before(q.Since.Time) && len(found) < q.Limit {
 			found = append(found, t)
 		}
 	}

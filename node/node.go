@@ -221,7 +221,15 @@ func (n *Node) build() error {
 		return err
 	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
-	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.log)
+	known := newFamiliar()
+	known.others = n.anyKnows
+	n.cluster.Handle(askFamiliar, func(_ context.Context, _ string, req []byte) ([]byte, error) {
+		if known.has(req) {
+			return []byte{1}, nil
+		}
+		return []byte{0}, nil
+	})
+	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
 	n.refusals = newRefusals(n.cluster, n.log)
 	n.refused = newRefusalLog(n.log)
 	n.scram = &scramUse{replica: n.cluster}
@@ -491,4 +499,16 @@ func (n *Node) trusted(a netip.Addr) bool {
 func (n *Node) deliver(ctx context.Context) error {
 	err := n.queue.Run(ctx)
 	return errors.Join(err, n.agent.Close())
+}
+
+// anyKnows asks the other nodes whether an account has logged in from a network.
+func (n *Node) anyKnows(ctx context.Context, key []byte) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, node := range others(n.cluster, n.conf.Node.ID) {
+		if answer, err := n.cluster.Ask(ctx, node, askFamiliar, key); err == nil && string(answer) == "\x01" {
+			return true
+		}
+	}
+	return false
 }

@@ -70,20 +70,21 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
+	if err := d.throttle.begin(ctx, p.Session, p.Remote.Addr(), user); err != nil {
 		return nil, err
 	}
+	defer d.throttle.dropped(p.Session)
 	account, v, err := d.refusals.login(ctx, d.passwords, login{p.Remote.Addr(), "pop3 " + p.Mechanism, user, secret})
 	switch {
 	case err != nil:
 		return nil, err
 	case v == wrong:
-		d.throttle.failed(p.Remote.Addr())
+		d.throttle.failed(p.Session)
 		return nil, pop3.ErrAuth
 	case v == wrongAgain:
 		return nil, pop3.ErrAuth
 	}
-	d.throttle.succeeded(p.Remote.Addr())
+	d.throttle.succeeded(p.Session)
 	account = d.passwords.improve(ctx, d.replica, d.node, account, secret, d.log)
 	return d.enter(ctx, account, p, false)
 }
@@ -93,7 +94,7 @@ func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (*s
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	if err := d.throttle.wait(ctx, p.Remote.Addr()); err != nil {
+	if err := d.throttle.begin(ctx, p.Session, p.Remote.Addr(), user); err != nil {
 		return nil, err
 	}
 	return scramKeysOf(d.replica, user)
@@ -111,7 +112,7 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3
 	if account == nil {
 		return nil, pop3.ErrAuth
 	}
-	d.throttle.succeeded(p.Remote.Addr())
+	d.throttle.succeeded(p.Session)
 	return d.enter(ctx, account, p, false)
 }
 
@@ -120,7 +121,7 @@ func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, to
 	if err := d.refusals.disproven(ctx, user, told); err != nil {
 		return err
 	}
-	d.throttle.failed(p.Remote.Addr())
+	d.throttle.failed(p.Session)
 	return pop3.ErrAuth
 }
 

@@ -42,7 +42,7 @@ func newDropWorld(t testing.TB) *dropWorld {
 	w := &dropWorld{fakeReplica: newFakeReplica(t), t: t}
 	p, err := newPasswords()
 	require.NoError(t, err)
-	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p, newThrottle(3, w, "n1", zap.NewNop()), newRefusals(w, zap.NewNop()), zap.NewNop())
+	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p, newThrottle(3, w, "n1", nil, newFamiliar(), zap.NewNop()), newRefusals(w, zap.NewNop()), zap.NewNop())
 	res, err := propose(t.Context(), w, spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1"}})
 	require.NoError(t, err)
 	w.epoch = res.Epoch

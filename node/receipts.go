@@ -108,7 +108,7 @@ func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askReceiptWithin)
 	defer cancel()
-	nodes := r.others()
+	nodes := others(r.replica, r.node)
 	said := make([]uint32, len(nodes))
 	var all sync.WaitGroup
 	for i, node := range nodes {
@@ -130,11 +130,11 @@ func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
 }
 
 // others lists the other nodes with a live session.
-func (r *receipts) others() (nodes []string) {
-	_ = r.replica.View(func(v spool.View) error {
+func others(r replica, own string) (nodes []string) {
+	_ = r.View(func(v spool.View) error {
 		sessions, err := v.Sessions()
 		for _, s := range sessions {
-			if s.Node != r.node {
+			if s.Node != own {
 				nodes = append(nodes, s.Node)
 			}
 		}

@@ -278,21 +278,19 @@ func extensions(c *config.POP3) (with, without pop3.Extension) {
 	return with, without
 }
 
-// wrongPassword counts a failed login at the SMTP side for all nodes, but for one
-// that only tries another mechanism. The next ones are held back, before the
-// password is looked at; one that is not counted is answered slower and slower,
-// too.
+// wrongPassword says how long to hold back the answer to a failed login. The next
+// ones are held back before the password is looked at; one that only tries another
+// mechanism is not counted, but answered slower and slower, too.
 func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
 	switch {
+	case n.trusted(a):
+		return 0
 	case errors.Is(err, errWrongAgain):
 		// The throttle may have held this login back as well, and the client
 		// wants its answer within 15 seconds.
 		return min(n.meters.AuthDelay(a), 4*time.Second)
-	case !a.IsLoopback():
-		n.throttle.failed(a)
-		return 250 * time.Millisecond
 	}
-	return 0
+	return 250 * time.Millisecond
 }
 
 // events writes a protocol server's log lines: what an operator should hear of

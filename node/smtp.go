@@ -105,28 +105,32 @@ func (s *session) vouched(ctx context.Context) error {
 
 // Authenticate implements smtp.Authenticator.
 func (s *session) Authenticate(ctx context.Context, user, secret string) error {
-	if err := s.unhurried(ctx); err != nil {
+	if err := s.unhurried(ctx, user); err != nil {
 		return err
 	}
+	defer s.throttle.dropped(s.peer.Session)
 	account, v, err := s.refusals.login(ctx, s.passwords, login{s.peer.Remote.Addr(), "smtp " + s.peer.Mechanism, user, secret})
 	switch {
 	case err != nil:
 		return err
 	case v == wrong:
+		s.throttle.failed(s.peer.Session)
 		return smtp.ErrCredentials
 	case v == wrongAgain:
 		return errWrongAgain
 	}
-	s.throttle.succeeded(s.peer.Remote.Addr())
+	s.throttle.succeeded(s.peer.Session)
 	s.account = s.passwords.improve(ctx, s.replica, s.mail.node, account, secret, s.log)
 	s.peer.User = account.Address
 	return nil
 }
 
-// unhurried holds a login back that comes from where many have failed, at any
-// node.
-func (s *session) unhurried(ctx context.Context) error {
-	err := s.throttle.wait(ctx, s.peer.Remote.Addr())
+// Welcome implements smtp.Welcomer.
+func (s *session) Welcome() { s.throttle.succeeded(s.peer.Session) }
+
+// unhurried counts a login and holds it back where many have failed, at any node.
+func (s *session) unhurried(ctx context.Context, user string) error {
+	err := s.throttle.begin(ctx, s.peer.Session, s.peer.Remote.Addr(), user)
 	if errors.Is(err, pop3.ErrThrottled) {
 		return replyThrottled
 	}
@@ -495,6 +499,7 @@ func (s *session) Reset() { s.endTransaction() }
 // Close implements smtp.Session.
 func (s *session) Close() error {
 	s.endTransaction()
+	s.throttle.dropped(s.peer.Session)
 	s.listed.Close()
 	return nil
 }

@@ -189,7 +189,7 @@ func (s *session) retry(ctx context.Context, domain string, ids [][]byte) (int, 
 // ScramKeys implements smtp.ScramAuthenticator.
 func (s *session) ScramKeys(ctx context.Context, user string) (*sasl.Keys, error) {
 	s.account, s.scram = nil, nil
-	if err := s.unhurried(ctx); err != nil {
+	if err := s.unhurried(ctx, user); err != nil {
 		return nil, err
 	}
 	account, err := lookupAccount(s.replica, canonical(user))
@@ -207,7 +207,9 @@ func (s *session) Disproven(ctx context.Context, user string, told *sasl.Keys) e
 	s.scram = nil
 	err := s.refusals.disproven(ctx, user, told)
 	if err != nil {
+		s.throttle.dropped(s.peer.Session)
 		return err
 	}
+	s.throttle.failed(s.peer.Session)
 	return smtp.ErrCredentials
 }

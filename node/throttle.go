@@ -12,11 +12,14 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/pop3"
 )
 
 // throttle slows down networks (IPv4 addresses, IPv6 /64s) whose logins fail,
-// and then refuses them for a while. Loopback is exempt.
+// and then refuses them for a while; and accounts at which many networks guess,
+// for all networks but those that the account uses. Trusted networks are exempt.
+//
+// An attempt counts from when it begins (attempt.go), so that guesses at once are
+// no better than guesses one after the other.
 //
 // All nodes count together: what fails here is told to the log about once a
 // second, in one command for all networks; what failed elsewhere is read from
@@ -26,15 +29,21 @@ type throttle struct {
 	delay   time.Duration // added by each failure beyond
 	most    time.Duration // longest delay; past it the network is refused
 	every   time.Duration // between two tallies
+	exempt  func(netip.Addr) bool
+	known   *familiar
 	replica replica
 	node    string
 	log     *zap.Logger
 	stir    chan struct{} // there is something to tell
 
 	mu     sync.Mutex
-	untold map[netip.Prefix]tried
-	told   map[netip.Prefix]tried // in a tally that is under way
+	untold map[string]tried // by network, or by account (guessedKey)
+	told   map[string]tried // in a tally that is under way
 	seq    uint64
+	open   map[string]*loginTry // by session
+	lines  map[string]*line     // by network, or by account
+	own    map[mistaken]lately  // failures that this node knows the account of
+	swept  time.Time
 }
 
 // tried is what a node has counted of a network.
@@ -58,10 +67,11 @@ func (t tried) over(count int) int {
 	return count + t.count
 }
 
-func newThrottle(free int, r replica, node string, log *zap.Logger) *throttle {
+func newThrottle(free int, r replica, node string, exempt func(netip.Addr) bool, known *familiar, log *zap.Logger) *throttle {
 	return &throttle{
-		free: free, delay: time.Second, most: 10 * time.Second, every: time.Second, replica: r, node: node, log: log,
-		stir: make(chan struct{}, 1), untold: map[netip.Prefix]tried{}, seq: uint64(time.Now().UnixNano()),
+		free: free, delay: time.Second, most: 10 * time.Second, every: time.Second, exempt: exempt, known: known, replica: r, node: node, log: log,
+		stir: make(chan struct{}, 1), untold: map[string]tried{}, seq: uint64(time.Now().UnixNano()),
+		open: map[string]*loginTry{}, lines: map[string]*line{}, own: map[mistaken]lately{},
 	}
 }
 
@@ -76,41 +86,14 @@ func network(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// wait holds a login back as long as its network deserves, or refuses it
-// unheard with pop3.ErrThrottled.
-func (t *throttle) wait(ctx context.Context, a netip.Addr) error {
-	d, err := t.penalty(a)
-	if d == 0 || err != nil {
-		return err
-	}
-	if d > t.most {
-		return pop3.ErrThrottled
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (t *throttle) penalty(a netip.Addr) (time.Duration, error) {
-	if !t.minds(a) {
-		return 0, nil
-	}
-	count, err := t.count(network(a))
-	return time.Duration(max(0, count-t.free)) * t.delay, err
-}
-
 // minds reports whether an address is counted at all.
 func (t *throttle) minds(a netip.Addr) bool {
-	return t.free > 0 && a.IsValid() && !a.Unmap().IsLoopback()
+	return t.free > 0 && a.IsValid() && (t.exempt == nil || !t.exempt(a))
 }
 
-// count is how many logins of a network have failed lately, anywhere.
-func (t *throttle) count(n netip.Prefix) (int, error) {
+// count is how many logins of a network, or at an account, have failed lately,
+// anywhere.
+func (t *throttle) count(n string) (int, error) {
 	// First what is under way, then the replica: a tally that is applied in
 	// between counts twice for a moment, not never.
 	t.mu.Lock()
@@ -119,7 +102,7 @@ func (t *throttle) count(n netip.Prefix) (int, error) {
 	var f *pb.Failures
 	var ts *pb.TimeState
 	err := t.replica.View(func(v spool.View) (err error) {
-		if f, _, err = v.Failures(n.String()); err == nil && f.Count > 0 {
+		if f, _, err = v.Failures(n); err == nil && f.Count > 0 {
 			ts, err = v.TimeState()
 		}
 		return err
@@ -137,28 +120,15 @@ func (t *throttle) count(n netip.Prefix) (int, error) {
 // maxNetworks bounds the memory an attacker from many networks can take.
 const maxNetworks = 100000
 
-func (t *throttle) failed(a netip.Addr) { t.note(a, tried{count: 1}) }
-
-// succeeded forgets the failures of a network. Those without any cost nothing.
-func (t *throttle) succeeded(a netip.Addr) {
-	if !t.minds(a) {
-		return
+// note needs t.mu.
+func (t *throttle) note(key string, what tried) {
+	if len(t.untold) < maxNetworks || t.untold[key] != (tried{}) {
+		t.untold[key] = t.untold[key].add(what)
 	}
-	if n, err := t.count(network(a)); n > 0 && err == nil {
-		t.note(a, tried{clear: true})
-	}
+	t.wake()
 }
 
-func (t *throttle) note(a netip.Addr, what tried) {
-	if !t.minds(a) {
-		return
-	}
-	n := network(a)
-	t.mu.Lock()
-	if len(t.untold) < maxNetworks {
-		t.untold[n] = t.untold[n].add(what)
-	}
-	t.mu.Unlock()
+func (t *throttle) wake() {
 	select {
 	case t.stir <- struct{}{}:
 	default:
@@ -196,12 +166,12 @@ func (t *throttle) tell(ctx context.Context) error {
 	t.mu.Lock()
 	t.seq++
 	h.Seq = t.seq
-	t.told = map[netip.Prefix]tried{}
+	t.told = map[string]tried{}
 	for n, one := range t.untold {
 		if len(t.told) == maxTally {
 			break
 		}
-		h.Tried = append(h.Tried, &pb.Tried{Network: n.String(), Count: uint32(one.count), Clear: one.clear})
+		h.Tried = append(h.Tried, &pb.Tried{Network: n, Count: uint32(one.count), Clear: one.clear})
 		t.told[n] = one
 		delete(t.untold, n)
 	}
@@ -222,10 +192,7 @@ func (t *throttle) tell(ctx context.Context) error {
 	}
 	t.told = nil
 	if len(t.untold) > 0 {
-		select {
-		case t.stir <- struct{}{}:
-		default:
-		}
+		t.wake()
 	}
 	return err
 }

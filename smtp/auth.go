@@ -226,6 +226,9 @@ func (c *conn) finishAuth(err error, user string) {
 		if c.peer.User == "" {
 			c.peer.User = user
 		}
+		if w, ok := c.sess.(Welcomer); ok {
+			w.Welcome()
+		}
 		c.srv.stats.Auth.Add(1)
 		c.log("auth", "user", c.peer.User)
 		c.put("235 2.7.0 Authentication successful\r\n")
@@ -260,7 +263,7 @@ func (c *conn) failedAuth(user string, why error) {
 	var delay time.Duration
 	if c.cfg.AuthDelay != nil {
 		delay = c.cfg.AuthDelay(c.peer.Remote.Addr(), why)
-	} else {
+	} else if !c.peer.Trusted {
 		delay = c.srv.meters.AuthDelay(c.peer.Remote.Addr())
 	}
 	c.pause(min(delay, maxAuthDelay))

@@ -162,11 +162,8 @@ func (t *meter) add(q quantity, n, limit int64) bool {
 
 // AuthDelay counts a failed login and says how long to hold the answer back: half
 // a second, doubled with each failure from the client's network up to eight, and
-// halved with each quiet minute. Loopback addresses are exempt.
+// halved with each quiet minute.
 func (m *Meters) AuthDelay(a netip.Addr) time.Duration {
-	if a.IsLoopback() {
-		return 0
-	}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -92,7 +92,7 @@ type ServerConfig struct {
 	// (an ErrCredentials, or a *Reply with code 535), and says how long to hold
 	// the answer back; at most 12 seconds are. Nil: it doubles with each failure
 	// from the client's network, from half a second to eight, and halves with
-	// each quiet minute; loopback addresses are exempt.
+	// each quiet minute; trusted addresses are exempt.
 	AuthDelay func(from netip.Addr, why error) time.Duration
 	// Mechanisms are those of AUTH, in the order in which they are announced. Nil:
 	// sasl.Defaults.

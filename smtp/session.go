@@ -189,3 +189,9 @@ func cleanHelo(s string) string {
 		return '?'
 	}, s)
 }
+
+// Welcomer is a Session that is told of a login that has succeeded, whatever the
+// mechanism.
+type Welcomer interface {
+	Welcome()
+}

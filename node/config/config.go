@@ -346,8 +346,8 @@ type Limits struct {
 	// Errors in one session before it is ended with 421. Default: 10.
 	Errors int `toml:"errors"`
 	// LoginFailures from one client before logins are refused for a while. A
-	// password that is tried by several mechanisms counts once; loopback is
-	// exempt. Default: 3.
+	// password that is tried by several mechanisms counts once; trusted networks
+	// are exempt. Default: 3.
 	LoginFailures int `toml:"login_failures"`
 	// CommandTimeout is how long a client may be silent between commands.
 	// Default: 5m.

@@ -101,6 +101,7 @@ func (o *operator) admin(by admin.By, part ...[]byte) (*pb.Admin, error) {
 // change proposes an operator's command and waits until this node shows it. A
 // refusal comes back as an *admin.Error.
 func (o *operator) change(ctx context.Context, kind spool.Kind, h proto.Message) (*pb.Result, error) {
+	o.annotate(h)
 	res, err := propose(ctx, o.replica, kind, h)
 	if err != nil {
 		return nil, proposalError(err)

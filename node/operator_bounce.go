@@ -186,6 +186,11 @@ func (m *managing) bounce(ctx context.Context, group []*returning) error {
 	if h.Admin, err = m.admin(m.by, content...); err != nil {
 		return err
 	}
+	ids := make([][]byte, len(group))
+	for i, r := range group {
+		ids[i] = r.id[:]
+	}
+	h.Admin.Note = m.note(m.what.Recipient, ids)
 	res, err := m.change(ctx, spool.KindManage, h)
 	if err != nil && !errors.Is(err, admin.ErrNotFound) {
 		return err

@@ -352,6 +352,7 @@ func (m *managing) command(ctx context.Context, recipient string, p *part) error
 	if err != nil {
 		return err
 	}
+	adm.Note = m.note(recipient, p.ids)
 	_, err = m.change(ctx, spool.KindManage, &pb.Manage{
 		Admin: adm, Action: m.verb, Ids: p.ids, Recipient: recipient, Route: m.what.Route,
 	})

@@ -22,6 +22,9 @@ func (t *tx) unmarshal(k, v []byte, into proto.Message) bool {
 }
 
 func (t *tx) audit(adm *pb.Admin, what string) {
+	if adm.GetNote() != "" {
+		what += ": " + adm.Note
+	}
 	n := t.write(keyAudit(t.index), &pb.Audit{
 		AtMs: t.clock, Who: adm.GetWho(), Why: adm.GetWhy(), Node: adm.GetNode(), What: what, Index: t.index,
 	})

@@ -279,5 +279,22 @@ func (c *Cluster) Metrics() (disk.LogMetrics, disk.Metrics) {
 	return c.rlog.Metrics(), c.store.Metrics()
 }
 
+// Standing is where this node is in its cluster, as far as it knows.
+type Standing struct {
+	Leads   bool
+	Leader  string // node id; empty: it knows none
+	Term    uint64
+	Commit  uint64 // highest index that it knows to be committed
+	Applied uint64
+}
+
+// Standing asks nobody.
+func (c *Cluster) Standing() Standing {
+	_, leader := c.raft.LeaderWithID()
+	return Standing{
+		Leads: c.Leads(), Leader: string(leader), Term: c.raft.CurrentTerm(), Commit: c.raft.CommitIndex(), Applied: c.store.Applied(),
+	}
+}
+
 // Leads reports whether this node is the leader, as far as it knows.
 func (c *Cluster) Leads() bool { return c.raft.State() == raft.Leader }

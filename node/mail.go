@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -73,7 +74,8 @@ type mailer struct {
 	hostname string
 	maxHops  int
 	log      *zap.Logger
-	buffers  sync.Pool // *[]byte
+	took     prometheus.Histogram // of commits; nil: nobody counts
+	buffers  sync.Pool            // *[]byte
 }
 
 func newMailer(r replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
@@ -336,6 +338,7 @@ func (in *intake) propose(ctx context.Context, h *pb.Accept) (*pb.Result, error)
 	if len(h.Recipients)+len(h.Drops) == 0 && len(h.Notices) > 0 {
 		return in.proposeReport(ctx, h)
 	}
+	defer since(in.took, time.Now())
 	h.Epoch = in.replica.Epoch()
 	if h.Inline {
 		return propose(ctx, in.replica, spool.KindAccept, h, in.buf)

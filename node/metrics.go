@@ -1,7 +1,13 @@
 package node
 
 import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
 	"net/http"
+	"runtime"
+	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,6 +24,7 @@ type metrics struct{ registry *prometheus.Registry }
 func newMetrics(n *Node) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{n})
+	m.registry.MustRegister(n.timings.all()...)
 	return m
 }
 
@@ -45,7 +52,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.failures.Load(), "result", "failed")
 		for _, host := range a.hosts {
 			if leaf := a.leaf(host); leaf != nil {
-				gauge(out, "relay_certificate_expires_timestamp_seconds", "When the certificate by ACME that is in use ends.", float64(leaf.NotAfter.Unix()), "host", host)
+				certificate(out, "acme", host, leaf.NotAfter)
 			}
 		}
 	}
@@ -53,6 +60,8 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
 	counterOf(out, "relay_admin_token_failures_total", "Requests to the admin API with a wrong token.", c.n.badTokens.Load())
 	c.refusals(out)
+	c.certificates(out)
+	c.raft(out)
 	c.screen(out)
 	c.queue(out)
 	c.spool(out)
@@ -70,24 +79,29 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 
 func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 	for _, l := range c.n.listeners {
+		on := []string{"listener", l.Addr().String(), "role", cmp.Or(l.role, l.service)}
 		if l.smtp != nil {
 			s := l.smtp.Stats()
-			counterOf(out, "relay_smtp_connections_total", "SMTP connections accepted.", s.Connections.Load(), "listener", l.Addr().String())
-			gauge(out, "relay_smtp_connections", "SMTP connections open.", float64(s.Active.Load()), "listener", l.Addr().String())
-			counterOf(out, "relay_smtp_turned_total", "SMTP clients turned away before the greeting.", s.Turned.Load(), "listener", l.Addr().String())
-			counterOf(out, "relay_smtp_talked_total", "Of them: clients that talked before it.", s.Talked.Load(), "listener", l.Addr().String())
-			counterOf(out, "relay_smtp_messages_total", "Messages answered 250.", s.Messages.Load(), "listener", l.Addr().String())
-			counterOf(out, "relay_smtp_messages_refused_total", "Messages refused at the end of their data.", s.MessagesRefused.Load(), "listener", l.Addr().String())
-			counterOf(out, "relay_smtp_panics_total", "SMTP connections that ended by a fault of the server.", s.Panics.Load(), "listener", l.Addr().String())
-			counterOf(out, "relay_smtp_bytes_total", "Octets of messages answered 250.", s.Bytes.Load(), "listener", l.Addr().String())
+			counterOf(out, "relay_smtp_connections_total", "SMTP connections accepted.", s.Connections.Load(), on...)
+			gauge(out, "relay_smtp_connections", "SMTP connections open.", float64(s.Active.Load()), on...)
+			counterOf(out, "relay_smtp_turned_total", "SMTP clients turned away before the greeting.", s.Turned.Load(), on...)
+			counterOf(out, "relay_smtp_talked_total", "SMTP clients turned away because they talked before the greeting.", s.Talked.Load(), on...)
+			counterOf(out, "relay_smtp_messages_total", "Messages that SMTP clients handed in and that were answered 250.", s.Messages.Load(), on...)
+			counterOf(out, "relay_smtp_messages_refused_total", "Messages refused for good (5xx) at the end of their data.", s.MessagesRefused.Load(), on...)
+			counterOf(out, "relay_logins_failed_total", "Logins with a wrong name or password, by protocol.", s.AuthFailed.Load(), append(on, "protocol", "smtp")...)
+			counterOf(out, "relay_smtp_logins_total", "SMTP logins that succeeded.", s.Auth.Load(), on...)
+			counterOf(out, "relay_smtp_panics_total", "SMTP connections that ended by a fault of the server.", s.Panics.Load(), on...)
+			counterOf(out, "relay_smtp_bytes_total", "Octets of the messages that were answered 250.", s.Bytes.Load(), on...)
 		}
 		if l.pop3 != nil {
 			s := l.pop3.Stats()
-			counterOf(out, "relay_pop3_connections_total", "POP3 connections accepted.", int64(s.Connections.Load()), "listener", l.Addr().String())
-			gauge(out, "relay_pop3_sessions", "POP3 sessions that hold a maildrop.", float64(s.LoggedIn.Load()), "listener", l.Addr().String())
-			counterOf(out, "relay_pop3_logins_total", "POP3 logins.", int64(s.Logins.Load()), "listener", l.Addr().String())
-			counterOf(out, "relay_pop3_panics_total", "POP3 sessions that ended by a fault of the server.", int64(s.Panics.Load()), "listener", l.Addr().String())
-			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused by a lock.", int64(s.InUse.Load()), "listener", l.Addr().String())
+			counterOf(out, "relay_pop3_connections_total", "POP3 connections accepted.", int64(s.Connections.Load()), on...)
+			gauge(out, "relay_pop3_sessions", "POP3 sessions that hold a maildrop.", float64(s.LoggedIn.Load()), on...)
+			counterOf(out, "relay_pop3_logins_total", "POP3 logins that succeeded.", int64(s.Logins.Load()), on...)
+			counterOf(out, "relay_logins_failed_total", "Logins with a wrong name or password, by protocol.", int64(s.LoginFailures.Load()), append(on, "protocol", "pop3")...)
+			counterOf(out, "relay_pop3_uncommitted_total", "Times that the deletions of a POP3 session could not be committed.", int64(s.CommitErrors.Load()), on...)
+			counterOf(out, "relay_pop3_panics_total", "POP3 sessions that ended by a fault of the server.", int64(s.Panics.Load()), on...)
+			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused because another session holds the mailbox.", int64(s.InUse.Load()), on...)
 		}
 	}
 }
@@ -99,28 +113,73 @@ func (c *nodeCollector) refusals(out chan<- prometheus.Metric) {
 	}
 	s := &c.n.refusals.stats
 	counterOf(out, "relay_refusals_checked_total", "Permanent refusals that were looked at again on an up-to-date replica.", s.Found.Load())
-	counterOf(out, "relay_refusals_wrong_total", "Of these, not refused then.", s.Wrong.Load())
-	counterOf(out, "relay_refusals_deferred_total", "Of these, put off because the replica could not be brought up to date in time.", s.Unsure.Load())
+	counterOf(out, "relay_refusals_wrong_total", "Permanent refusals that an up-to-date replica took back.", s.Wrong.Load())
+	counterOf(out, "relay_refusals_deferred_total", "Permanent refusals that became temporary because the replica could not be brought up to date in time.", s.Unsure.Load())
 	counterOf(out, "relay_refusal_reads_total", "Reads that brought the replica up to date for refusals; many share one.", s.Reads.Load())
+}
+
+// certificate tells when one ends.
+func certificate(out chan<- prometheus.Metric, kind, host string, ends time.Time) {
+	gauge(out, "relay_certificate_expires_timestamp_seconds",
+		"When a certificate ends, as Unix time, by kind: acme, file ([tls]), cluster (this node's, on the cluster port) or ca (the cluster's).",
+		float64(ends.Unix()), "kind", kind, "host", host)
+}
+
+func (c *nodeCollector) certificates(out chan<- prometheus.Metric) {
+	certificate(out, "cluster", c.n.conf.Node.ID, c.n.cluster.CertificateEnds())
+	if c.n.certs != nil && c.n.certs.current.Load() != nil {
+		seen := map[string]bool{}
+		for _, pair := range *c.n.certs.current.Load() {
+			name := pair.Leaf.Subject.CommonName
+			if len(pair.Leaf.DNSNames) > 0 {
+				name = pair.Leaf.DNSNames[0]
+			}
+			if !seen[name] {
+				seen[name] = true
+				certificate(out, "file", name, pair.Leaf.NotAfter)
+			}
+		}
+	}
+	_ = c.n.cluster.View(func(v spool.View) error {
+		record, _, err := v.Cluster()
+		if block, _ := pem.Decode(record.GetCaCert()); err == nil && block != nil {
+			if ca, err := x509.ParseCertificate(block.Bytes); err == nil {
+				certificate(out, "ca", record.Name, ca.NotAfter)
+			}
+		}
+		return err
+	})
+}
+
+// raft tells how this node stands in its cluster.
+func (c *nodeCollector) raft(out chan<- prometheus.Metric) {
+	s := c.n.cluster.Standing()
+	gauge(out, "relay_leader", "1 where this node leads the cluster.", truth(s.Leads))
+	gauge(out, "relay_has_leader", "1 where this node knows a leader; without one nothing is accepted.", truth(s.Leader != ""))
+	gauge(out, "relay_term", "Raft term of this node; it rises with each election.", float64(s.Term))
+	gauge(out, "relay_lag_entries", "Log entries that this node knows to be committed and has not applied yet.", float64(s.Commit-min(s.Commit, s.Applied)))
+	gauge(out, "relay_build_info", "1, with the version of relayd and of Go, and the highest cluster version that this build knows.", 1,
+		"version", c.n.options.Version, "go_version", runtime.Version(), "cluster_version", strconv.Itoa(spool.MaxVersion))
+	gauge(out, "relay_cluster_version", "Version of the replicated state.", float64(c.n.cluster.Version()))
 }
 
 func (c *nodeCollector) screen(out chan<- prometheus.Metric) {
 	s := &c.n.screen.stats
 	counterOf(out, "relay_verified_messages_total", "Messages from strangers whose SPF, DKIM and DMARC were looked up.", s.Verified.Load())
-	counterOf(out, "relay_verify_refused_total", "Of these, refused for their author's or sender's domain.", s.Refused.Load())
-	counterOf(out, "relay_verify_deferred_total", "Of these, deferred because DNS did not answer.", s.Deferred.Load())
+	counterOf(out, "relay_verify_refused_total", "Messages from strangers that were refused because SPF, DKIM or DMARC of their domain wants it.", s.Refused.Load())
+	counterOf(out, "relay_verify_deferred_total", "Messages from strangers that were put off because DNS did not say whether SPF, DKIM or DMARC hold.", s.Deferred.Load())
 	counterOf(out, "relay_dnsbl_refused_total", "Recipients refused to clients on a list in DNS.", s.Listed.Load())
 }
 
 func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 	s := c.n.queue.Stats()
 	for state, n := range map[string]int{"waiting": s.Waiting, "ready": s.Ready, "active": s.Active, "parked": s.Parked} {
-		gauge(out, "relay_queue_owned", "Queue entries of this node by what they are doing.", float64(n), "state", state)
+		gauge(out, "relay_queue_owned", "Recipients in the queue that this node delivers, by state: waiting, ready, active (being tried), or parked (held).", float64(n), "state", state)
 	}
 	for outcome, n := range map[string]uint64{
 		"delivered": s.Totals.Delivered, "deferred": s.Totals.Deferred, "failed": s.Totals.Failed, "expired": s.Totals.Expired, "stale": s.Totals.Stale,
 	} {
-		counterOf(out, "relay_delivery_verdicts_total", "Verdicts of this node's deliveries.", int64(n), "outcome", outcome)
+		counterOf(out, "relay_delivery_verdicts_total", "Recipients that this node has tried, by outcome; stale: another node owned the recipient by then.", int64(n), "outcome", outcome)
 	}
 }
 
@@ -137,7 +196,7 @@ func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
 			if err != nil {
 				return err
 			}
-			gauge(out, metric, "Replicated counter "+name+".", float64(n))
+			gauge(out, metric, clusterHelp(metric), float64(n))
 		}
 		return nil
 	})
@@ -155,13 +214,13 @@ func (c *nodeCollector) storage(out chan<- prometheus.Metric) {
 		"relay_store_commands_total": s.Commands, "relay_store_batches_total": s.Batches, "relay_store_bytes_total": s.Bytes,
 		"relay_store_flushes_total": s.Flushes, "relay_store_stalls_total": s.WriteStalls, "relay_store_installs_total": s.Installs,
 	} {
-		counterOf(out, name, "Counter of this node's log or store.", int64(n))
+		counterOf(out, name, storageHelp(name), int64(n))
 	}
 	for name, n := range map[string]int64{
 		"relay_log_held_bytes": l.Bytes, "relay_log_file_bytes": l.FileBytes, "relay_store_disk_bytes": s.DiskBytes, "relay_store_body_bytes": s.BodyBytes,
 		"relay_store_body_live_bytes": s.BodyLiveBytes, "relay_store_memtable_bytes": s.MemTableBytes, "relay_store_compaction_debt_bytes": s.CompactionDebt,
 	} {
-		gauge(out, name, "Size in this node's log or store.", float64(n))
+		gauge(out, name, storageHelp(name), float64(n))
 	}
 	gauge(out, "relay_applied_index", "Index of the last command that this node has applied.", float64(s.Applied))
 }

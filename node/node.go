@@ -83,6 +83,7 @@ type Node struct {
 	admin     *http.Server
 	health    *http.Server
 	metrics   *metrics
+	timings   *timings
 	draining  atomic.Bool
 	wired     atomic.Bool   // all parts are there: changed may use them
 	stir      chan struct{} // sessions or settings changed: refresh
@@ -93,6 +94,7 @@ type Node struct {
 // listener is one open port and who serves it.
 type listener struct {
 	service string // smtp, submission, submissions, pop3, pop3s, pop2, admin, health
+	role    string // of an SMTP listener
 	net.Listener
 	smtp *smtp.Server
 	pop3 *pop3.Server
@@ -232,6 +234,7 @@ func (n *Node) build() error {
 	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
 	n.refusals = newRefusals(n.cluster, n.log)
 	n.refused = newRefusalLog(n.log)
+	n.timings = newTimings()
 	n.scram = &scramUse{replica: n.cluster}
 	n.grey = newGreylist(n.cluster, n.log)
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
@@ -248,6 +251,8 @@ func (n *Node) build() error {
 	n.cluster.Handle(askReceipt, func(_ context.Context, _ string, req []byte) ([]byte, error) { return receipts.answer(req), nil })
 	n.mail = newMailer(n.cluster, receipts, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
+	n.mail.took = n.timings.commit
+	n.drops.took = n.timings.login
 	n.drops.folders = folders(n.conf.Folders)
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
@@ -270,7 +275,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	}
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
-		Spool: n.outbound, Agent: &boxes{n.agent, n.refusals}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
+		Spool: n.outbound, Agent: &timedAgent{&boxes{n.agent, n.refusals}, n.timings.delivery}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
 		Now: n.cluster.Now, Ageing: n.cluster.Ageing,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"relay/cluster/spool"
@@ -29,6 +30,7 @@ type maildrops struct {
 	refusals    *refusals
 	log         *zap.Logger
 	folders     map[string]*folder.Folder // by account; set before the first login
+	took        prometheus.Histogram      // of logins by password; nil: nobody counts
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
 	terms terms
@@ -66,7 +68,13 @@ func (d *maildrops) mayAct() error {
 }
 
 // Login implements pop3.Backend.
-func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string) (pop3.Maildrop, error) {
+func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string) (drop pop3.Maildrop, err error) {
+	begin := time.Now()
+	defer func() {
+		if err == nil {
+			since(d.took, begin)
+		}
+	}()
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}

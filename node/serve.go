@@ -179,6 +179,7 @@ func (n *Node) buildServers(p *passwords) error {
 		case l.service == "pop2":
 			l.pop3, err = n.newPOP3(&config.POP3{TLS: config.TLSNone})
 		case len(smtps) > 0:
+			l.role = string(smtps[0].Role)
 			l.smtp, err = n.newSMTP(&smtps[0], p)
 			smtps = smtps[1:]
 		default:
@@ -199,7 +200,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
 			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.Ready,
-			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log,
+			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log, took: n.timings.accept,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,

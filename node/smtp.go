@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"relay/cluster"
@@ -40,6 +41,7 @@ type receiver struct {
 	submission bool
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
+	took       prometheus.Histogram // from the end of the data to the 250; nil: nobody counts
 }
 
 // Replies of policy.
@@ -435,7 +437,8 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 	}
 	env.client = s.client()
 	s.screened(ctx, env)
-	id, err := s.mail.accept(ctx, env, r)
+	whole := &ending{Reader: r}
+	id, err := s.mail.accept(ctx, env, whole)
 	if errors.Is(err, errLooping) || errors.Is(err, errTheirRules) {
 		err = s.stands(ctx, env, err)
 	}
@@ -443,6 +446,7 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 		return "", mapError(err)
 	}
 	s.told = env.receipt
+	since(s.took, whole.at)
 	return id, nil
 }
 

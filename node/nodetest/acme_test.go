@@ -239,7 +239,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 		return next != "" && next != first && all(next)
 	})
 	text := metrics(t, leader)
-	require.Contains(t, text, `relay_certificate_expires_timestamp_seconds{host="`+host+`"}`)
+	require.Contains(t, text, `relay_certificate_expires_timestamp_seconds{host="`+host+`",kind="acme"}`)
 	require.NotContains(t, text, `relay_acme_orders_total{result="failed"} 0`)
 }
 

@@ -3,10 +3,12 @@ package nodetest
 import (
 	"bytes"
 	"io"
-	"net/http"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -35,16 +37,6 @@ func line(c *Cluster, logs *observer.ObservedLogs, message string, fields map[st
 		return false
 	})
 	return found
-}
-
-// metrics reads what a node tells Prometheus.
-func (m *Member) metrics() string {
-	resp, err := http.Get(m.Admin + "/metrics")
-	require.NoError(m.c.t, err)
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	require.NoError(m.c.t, err)
-	return string(b)
 }
 
 // Every refusal leaves a line that says who, what and why, and a count.
@@ -103,7 +95,7 @@ func TestEveryRefusalLeavesALineAndACount(t *testing.T) {
 	for _, e := range logs.FilterMessage("refused").FilterField(zap.String("protocol", "pop3")).All() {
 		require.Equal(t, zapcore.WarnLevel, e.Level)
 	}
-	text := m.metrics()
+	text := metrics(t, m)
 	require.Contains(t, text, `relay_refused_total{class="5xx",protocol="smtp",reason="unknown_user",role="mx"} 1`)
 	require.Contains(t, text, `relay_refused_total{class="5xx",protocol="smtp",reason="relay_denied",role="mx"} 1`)
 	require.Contains(t, text, `relay_refused_total{class="none",protocol="pop3",reason="login_failed",role=""} 1`)
@@ -160,4 +152,45 @@ func TestEveryChangeOfStateIsALineWithAnID(t *testing.T) {
 	_, err = api.Manage(ctx, by, admin.QueueAction{Action: admin.ActionRemove, IDs: []string{id}})
 	require.NoError(t, err)
 	line(c, logs, "removed", map[string]any{"id": id, "why": "a look"})
+}
+
+// What Prometheus reads passes its linter, has the histograms, and each HELP says
+// what it is without its neighbours.
+func TestMetricsAreWholeAndClean(t *testing.T) {
+	c := New(t, Options{Nodes: 1})
+	m := c.Nodes[0]
+	m.MustSend("alice@example.test", "bob@example.test", Letter("metrics"))
+	m.MustSend("alice@example.test", "x@far.example", Letter("metrics2"))
+	require.NoError(t, c.Sink.Wait(within(t, 10*time.Second), 1))
+	_, err := m.Subjects("bob")
+	require.NoError(t, err)
+	text := metrics(t, m)
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	if tool, err := exec.LookPath("promtool"); err == nil {
+		cmd := exec.CommandContext(within(t, 10*time.Second), tool, "check", "metrics")
+		cmd.Stdin = strings.NewReader(text)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Empty(t, string(out))
+	}
+	for _, want := range []string{
+		"relay_accept_seconds_count 2", "relay_commit_seconds_count ", "relay_delivery_seconds_count 1", "relay_pop3_login_seconds_count 1",
+		"relay_leader 1", "relay_has_leader 1", "relay_term ", "relay_lag_entries ", "relay_clock_offset_seconds ",
+		`relay_build_info{cluster_version="2",go_version="go1`, `kind="file"}`, `kind="cluster"}`, `kind="ca"}`, `role="mx"}`, "relay_logins_failed_total{",
+	} {
+		require.Contains(t, text, want)
+	}
+	for row := range strings.SplitSeq(text, "\n") {
+		help, ok := strings.CutPrefix(row, "# HELP relay_")
+		if !ok {
+			continue
+		}
+		_, help, _ = strings.Cut(help, " ")
+		require.Greater(t, len(help), 15, row)
+		for _, bad := range []string{"Of these", "Of them", "Counter of", "Size in", "Replicated counter"} {
+			require.NotContains(t, help, bad, row)
+		}
+	}
 }

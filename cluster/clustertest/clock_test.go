@@ -34,3 +34,89 @@ func TestALeaderWithAWrongClockHandsOver(t *testing.T) {
 	g.Eventually("it may lead again", func() bool { return g.Leader().C().Transfer(t.Context(), wrong.ID) == nil })
 	g.WaitEqual()
 }
+
+// TestAFollowersWrongClockMovesNothing: one clock of three, ten days off either way,
+// is an outlier, and its node goes by the cluster's time as the others do.
+func TestAFollowersWrongClockMovesNothing(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	leader := g.Leader()
+	wrong := g.Node(0)
+	if wrong == leader {
+		wrong = g.Node(1)
+	}
+	for _, by := range []time.Duration{10 * day, -10 * day} {
+		wrong.Skew(by)
+		g.Eventually("its node knows", func() bool { return near(wrong.C().Clock().Offset, by) })
+		g.Eventually("the others agree", func() bool { return leader.C().Ageing() && wrong.C().Ageing() })
+		for _, n := range g.Nodes() {
+			require.WithinDuration(t, time.Now(), n.C().Now(), 5*time.Second, "%s", n.ID)
+			require.Zero(t, n.C().Clock().Jumps)
+		}
+	}
+	wrong.Skew(0)
+	g.Eventually("it is right", func() bool { return near(wrong.C().Clock().Offset, 0) })
+	g.WaitEqual()
+}
+
+// TestAllClocksStep: what all clocks say is the time, ten days ahead and back, and
+// nothing goes by age meanwhile.
+func TestAllClocksStep(t *testing.T) {
+	tuning := clustertest.Quick()
+	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+	g := clustertest.New(t, clustertest.Options{Tuning: tuning})
+	g.Eventually("ages count", func() bool { return g.Node(0).C().Ageing() })
+	for jumps, by := range []time.Duration{10 * day, 0} {
+		for _, n := range g.Nodes() {
+			n.Skew(by)
+		}
+		for _, n := range g.Nodes() {
+			g.Eventually("the time follows", func() bool { return near(time.Until(n.C().Now()), by) })
+			require.False(t, n.C().Ageing(), "a jump is recent")
+			require.EqualValues(t, jumps+1, n.C().Clock().Jumps)
+		}
+	}
+	g.WaitEqual()
+}
+
+// TestALeaderIsKilledWhileTheTimeIsSlewed: the time goes on from where it was, and is
+// slewed on by the next leader; it never jumps, nor runs more than a tenth too fast.
+func TestALeaderIsKilledWhileTheTimeIsSlewed(t *testing.T) {
+	const by = 45 * time.Second
+	g := clustertest.New(t, clustertest.Options{})
+	leader := g.Leader()
+	for _, n := range g.Nodes() {
+		n.Skew(by)
+	}
+	seen := g.Node(0)
+	if seen == leader {
+		seen = g.Node(1)
+	}
+	start, began := seen.C().Now(), time.Now()
+	gained := func() time.Duration { return seen.C().Now().Sub(start) - time.Since(began) }
+	// fast wants that the time has run neither backwards nor more than a tenth too fast.
+	last := start
+	fast := func() {
+		now := seen.C().Now()
+		require.False(t, now.Before(last.Add(-20*time.Millisecond)), "the time ran %s backwards", last.Sub(now))
+		last = now
+		require.LessOrEqual(t, gained(), time.Since(began)/10+300*time.Millisecond)
+	}
+	grows := func(to time.Duration) {
+		g.Eventually("the time is slewed", func() bool { fast(); return gained() > to })
+	}
+	grows(150 * time.Millisecond)
+	leader.Kill()
+	grows(gained() + 150*time.Millisecond)
+	require.NotEqual(t, leader, g.Leader())
+	leader.Start()
+	g.WaitReady(leader)
+	grows(gained() + 50*time.Millisecond)
+	for _, n := range g.Nodes() {
+		require.Zero(t, n.C().Clock().Jumps)
+	}
+	g.WaitEqual()
+}
+
+const day = 24 * time.Hour
+
+func near(a, b time.Duration) bool { return (a - b).Abs() < 5*time.Second }

@@ -73,8 +73,11 @@ type Cluster struct {
 	version    atomic.Uint32 // of the cluster, as applied here
 	generation atomic.Uint64 // of the cluster, as applied here
 	uptimes    uptimes
-	birth      string                // names this start of the node
-	vetted     chan struct{}         // closed when this start may take part
+	birth      string        // names this start of the node
+	vetted     chan struct{} // closed when this start may take part
+	born       string        // birth of the log's file
+	copied     atomic.Bool   // the file is not the one beside which the promise was made
+	copiedSaid wire.Sparing
 	newer      atomic.Bool           // a member said that the cluster version is 2 or later
 	rival      atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
 
@@ -608,6 +611,8 @@ func (c *Cluster) Ready() error {
 	switch {
 	case c.ctx.Err() != nil:
 		return errors.New("the node is stopping")
+	case !c.trans.filter.vetted.Load() && c.copied.Load():
+		return errors.New("the node waits, for " + copiedWords)
 	case !c.trans.filter.vetted.Load():
 		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
 	case c.beacon.look().leader == "":

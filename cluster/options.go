@@ -25,6 +25,10 @@ type Options struct {
 	// Peers are addresses of other members, by id, beside those that the
 	// cluster itself knows: for nodes that were renumbered while stopped.
 	Peers map[string]string
+	// Moved: the directory was moved in order, and nothing has run on what it was
+	// copied from since. Without this word a directory that was copied takes part
+	// when the leader or all other voters have answered for it.
+	Moved bool
 	// Member is what others learn of this node; id and address are filled in.
 	Member *pb.Member
 	Log    *zap.Logger

@@ -37,6 +37,7 @@ type promised struct {
 	Acked     acked           `json:"acked,omitzero"`
 	Pending   []string        `json:"pending,omitempty"`  // nonces sent whose answer has not come
 	Peers     map[string]mark `json:"peers,omitempty"`    // what followers acknowledged to this node
+	Birth     string          `json:"birth,omitempty"`    // of the log's file (birthOf)
 	Diverged  string          `json:"diverged,omitempty"` // how this replica differs from the others
 }
 
@@ -274,6 +275,7 @@ func (c *Cluster) promiseOf(d *drawer) (err error) {
 			"the log was restored from an older copy; move the data directory away and join again with a token",
 			ErrLogLost, filepath.Join(c.o.Dir, logDir), last, first.Term, p.Commit, p.Term), c.promise.close())
 	}
+	c.checkBirth()
 	return nil
 }
 

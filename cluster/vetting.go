@@ -16,7 +16,8 @@ import (
 // A start of a node with other voters is on probation: its raft runs, but the
 // transport lets no call out or in, so that it neither votes nor wins a vote, and
 // it registers no session. It is vetted by a good answer of the leader, or by
-// those of a majority, itself counted, when all have answered or had the time to.
+// those of a majority, itself counted, when all have answered or had the time to; a
+// directory that was copied, by the leader's or by those of all (birth.go).
 // A refusal ends it. While its id has a session, the answers must also show that
 // whoever has it is gone: the session's address is our own, or it has not been
 // renewed for so long that its owner has stopped by itself.
@@ -34,11 +35,13 @@ type vetter struct {
 // off for long learns in this way who came since.
 func (c *Cluster) vet(ctx context.Context) {
 	for ctx.Err() == nil && !c.probation(ctx) {
+		c.sayCopied()
 		sleep(ctx, c.t.Heartbeat/10)
 	}
 	if ctx.Err() != nil {
 		return
 	}
+	c.settleIn()
 	c.trans.vetted.Store(true)
 	close(c.vetted)
 	for ctx.Err() == nil {
@@ -136,6 +139,9 @@ func (v *vetter) ask(ctx context.Context, others map[string]bool, body []byte) b
 	if v.self {
 		v.good++
 		v.still++
+	}
+	if v.c.copied.Load() {
+		return v.good >= v.voters && v.still >= v.voters
 	}
 	return v.good > v.voters/2 && v.still > v.voters/2
 }

@@ -1,7 +1,11 @@
 package deploy
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -46,4 +50,40 @@ func TestUnitAllowsWhatTheProgramNeeds(t *testing.T) {
 	unit, err := os.ReadFile("systemd/relay.service")
 	require.NoError(t, err)
 	require.Regexp(t, `(?m)^RestrictAddressFamilies=.*\bAF_NETLINK\b`, string(unit))
+}
+
+// TestMessagesNameGuidePagesThatExist: what errors and log lines send a reader to
+// is there, under that title.
+func TestMessagesNameGuidePagesThatExist(t *testing.T) {
+	pages, err := filepath.Glob("guide/*.md")
+	require.NoError(t, err)
+	titles := map[string]bool{}
+	for _, p := range pages {
+		text, err := os.ReadFile(p)
+		require.NoError(t, err)
+		title, _, _ := strings.Cut(string(text), "\n")
+		titles[strings.TrimPrefix(title, "# ")] = true
+	}
+	// A constant may be put together of several literals.
+	joined, named := regexp.MustCompile(`"\s*\+\s*"`), regexp.MustCompile(`see \\?["'“]([^"'“”\\]+)\\?["'”] in the guide`)
+	found := 0
+	err = filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		code := joined.ReplaceAllString(string(text), "")
+		all := named.FindAllStringSubmatch(code, -1)
+		require.Len(t, all, strings.Count(code, "in the guide"), "%s: say: see \"TITLE\" in the guide", path)
+		for _, m := range all {
+			require.True(t, titles[m[1]], "%s names %q, which is no page of deploy/guide", path, m[1])
+			found++
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.NotZero(t, found)
 }

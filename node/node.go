@@ -36,6 +36,8 @@ type Options struct {
 	// the log can't be applied. The caller must end the process.
 	Fatal  func(error)
 	Tuning cluster.Tuning
+	// Moved is cluster.Options.Moved.
+	Moved bool
 	// Dial opens the connections between members; nil: the system's. Tests cut
 	// links here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -210,7 +212,7 @@ func (n *Node) openCluster() error {
 		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Peers:  n.conf.Cluster.PeerAddresses(),
-		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning,
+		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning, Moved: n.options.Moved,
 		Wall: n.options.Wall, Boot: n.options.Boot,
 	})
 	return err

@@ -19,7 +19,7 @@ func (n *Node) Image() string {
 func (n *Node) Restore(image string) {
 	n.g.t.Helper()
 	require.Nil(n.g.t, n.C(), "%s runs", n.ID)
-	n.Dir = n.g.dir()
+	n.Dir, n.Moved = n.g.dir(), false
 	require.NoError(n.g.t, copyTree(image, n.Dir))
 }
 

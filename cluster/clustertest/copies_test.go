@@ -1,6 +1,7 @@
 package clustertest_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -150,4 +151,86 @@ func TestMajorityFromThePast(t *testing.T) {
 	for _, n := range rest {
 		require.NotEqual(t, n.ID, knows.C().Leader(), "a node from the past leads")
 	}
+}
+
+// TestMinorityFromThePast: n1 and n3 went on while n2 was off, then n1 dies and n3 is
+// restored from an older copy. Nobody who is left knows better, but the files of n3
+// are copies, so the two do nothing without n1; with it they lose nothing.
+func TestMinorityFromThePast(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	l := g.NewLedger()
+	knows, off, past := g.Leader(), g.Followers()[0], g.Followers()[1]
+	past.Stop()
+	image := past.Image()
+	past.Start()
+	g.WaitReady(past)
+	off.Stop()
+	for range 20 {
+		require.NoError(t, l.Send(t.Context(), knows, 1000))
+	}
+	knows.Kill()
+	past.Kill()
+	past.Restore(image)
+	off.Start()
+	past.Start()
+	g.Eventually("it says that it was copied", func() bool {
+		err := past.C().Ready()
+		return err != nil && strings.Contains(err.Error(), "relayd run --moved")
+	})
+	until := time.Now().Add(5 * clustertest.Quick().Heartbeat)
+	g.Eventually("nothing happens", func() bool {
+		require.Empty(t, past.C().Leader())
+		require.Empty(t, off.C().Leader())
+		return time.Now().After(until)
+	})
+	knows.Start()
+	refused(t, g, past)
+	g.WaitReady(off)
+	require.NoError(t, l.Send(t.Context(), off, 1000))
+	past.Kill()
+	past.Wipe()
+	past.Rejoin(off)
+	g.WaitReady(past)
+	l.Check()
+	g.WaitEqual()
+}
+
+// TestMovedDirectory: a directory that was moved in order takes part at once where
+// there is a leader, and else by an operator's word or when all others answer; and
+// once it took part it needs neither.
+func TestMovedDirectory(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	move := func(n *clustertest.Node) { n.Stop(); n.Restore(n.Image()) }
+	moved, dead, other := g.Leader(), g.Followers()[0], g.Followers()[1]
+	move(moved)
+	moved.Start()
+	g.WaitReady(moved)
+
+	dead.Kill()
+	other.Stop()
+	move(moved)
+	moved.Start()
+	other.Start()
+	g.Eventually("it waits", func() bool {
+		err := moved.C().Ready()
+		return err != nil && strings.Contains(err.Error(), "was copied")
+	})
+	moved.Stop()
+	moved.Moved = true
+	moved.Start()
+	g.WaitReady(moved, other)
+	moved.Stop()
+	moved.Moved = false
+	moved.Start()
+	g.WaitReady(moved, other)
+
+	moved.Stop()
+	other.Stop()
+	move2 := moved.Image()
+	moved.Restore(move2)
+	moved.Start()
+	other.Start()
+	dead.Start()
+	g.WaitReady(moved, other, dead)
+	g.WaitEqual()
 }

@@ -83,6 +83,8 @@ type Node struct {
 	Addr string
 	// Peers is what Options.Peers of the next start shall be.
 	Peers map[string]string
+	// Moved is what Options.Moved of the next starts shall be.
+	Moved bool
 	// Max is the newest cluster version that the node says it knows, from its next
 	// start on; 0: what this build knows.
 	Max uint32
@@ -237,7 +239,7 @@ func (n *Node) open(l net.Listener) error {
 		FoundAt: n.g.o.FoundAt, SlowDisk: n.g.o.SlowDisk, Peers: n.Peers,
 		Load: load,
 		Dir:  n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.wire),
-		Wall:   n.wall,
+		Wall: n.wall, Moved: n.Moved,
 		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {
 			n.mu.Lock()
@@ -303,7 +305,7 @@ func (n *Node) Kill() {
 	cancel()
 	<-ended
 	require.NoError(n.g.t, err)
-	n.Dir = image
+	n.Dir, n.Moved = image, true // the image stands for the directory itself
 }
 
 // Wipe gives a node that is down an empty disk.

@@ -22,20 +22,27 @@ import (
 func newRun() *cobra.Command {
 	var path string
 	var tuning cluster.Tuning
+	var moved bool
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "run the node until SIGTERM",
 		Long: `Runs the node that FILE describes. SIGTERM and SIGINT drain and stop it, a
 second one stops it at once; SIGHUP reads certificates, tokens and what else
-can change live again. The process id is in DATA_DIR/relayd.pid.`,
+can change live again. The process id is in DATA_DIR/relayd.pid.
+
+A data directory that was copied takes part only after the leader, or all
+other nodes, have answered for it: a restored copy may have forgotten mail that
+it acknowledged. --moved says once that you moved the directory in order, and
+that no node has run on the former one since.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runNode(cmd.Context(), path, tuning, os.NewFile(2, "stderr"))
+			return runNode(cmd.Context(), path, node.Options{Tuning: tuning, Moved: moved}, os.NewFile(2, "stderr"))
 		},
 	}
 	configFlag(cmd, &path)
 	cmd.Flags().DurationVar(&tuning.Promote, "promote-after", 0, "how long a new node must have caught up before it votes (0: the default)")
 	_ = cmd.Flags().MarkHidden("promote-after")
+	cmd.Flags().BoolVar(&moved, "moved", false, "the data directory was moved in order, and nothing has run since")
 	return cmd
 }
 
@@ -46,7 +53,7 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // runNode serves until ctx ends or a signal says so.
-func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os.File) error {
+func runNode(ctx context.Context, path string, o node.Options, stderr *os.File) error {
 	cfg, err := config.Load(path)
 	if err != nil {
 		return err
@@ -85,12 +92,14 @@ func runNode(ctx context.Context, path string, tuning cluster.Tuning, stderr *os
 	for _, w := range cfg.Warnings() {
 		log.Warn(w)
 	}
-	n, err := node.New(cfg, node.Options{Log: log, Version: version(), Tuning: tuning, Fatal: func(err error) {
+	o.Log, o.Version = log, version()
+	o.Fatal = func(err error) {
 		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
 		flush()
 		last.say(err)
 		os.Exit(exitFailed)
-	}})
+	}
+	n, err := node.New(cfg, o)
 	if err != nil {
 		return err
 	}

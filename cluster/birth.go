@@ -1,0 +1,47 @@
+package cluster
+
+import (
+	"path/filepath"
+
+	"go.uber.org/zap"
+)
+
+// The file system witnesses that a data directory was copied or restored: files are
+// born where that happens, and neither cp, tar nor rsync can set the time. What is
+// restored may have forgotten votes and entries that it acknowledged, and where all
+// who know better are down nobody else could tell.
+
+const copiedWords = "its data directory was copied, and not all who may know of a newer one answer: start the other nodes, " +
+	"or start this one once with 'relayd run --moved' if the directory was moved in order and nothing has run since; " +
+	"see \"A node from the past\" in the guide"
+
+// checkBirth compares the log's file with the one that the promise was made
+// beside.
+func (c *Cluster) checkBirth() {
+	c.born = birthOf(filepath.Join(c.o.Dir, logDir, "raft.db"))
+	then := c.promise.look().Birth
+	copied := then != "" && c.born != "" && then[0] == c.born[0] && then != c.born
+	if copied && c.o.Moved {
+		c.log.Warn("cluster: the data directory was copied, and taken for the newest by --moved")
+		copied = false
+	}
+	c.copied.Store(copied)
+	if !copied {
+		c.settleIn()
+	}
+}
+
+// settleIn takes the directory as it lies now for the only one.
+func (c *Cluster) settleIn() {
+	c.copied.Store(false)
+	if c.born != "" {
+		c.promise.note(func(p *promised) { p.Birth = c.born })
+	}
+}
+
+// sayCopied tells the log, now and then, what a start waits for.
+func (c *Cluster) sayCopied() {
+	if c.copied.Load() {
+		c.copiedSaid.Warn(c.log, "cluster: this node waits, for "+copiedWords, zap.String("dir", c.o.Dir))
+	}
+}

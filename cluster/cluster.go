@@ -280,6 +280,7 @@ func (c *Cluster) start() {
 	c.server.handle(askHello, c.answerHello)
 	c.server.handle(askSum, c.answerSum)
 	c.server.handle(askMark, c.answerMark)
+	c.server.handle(askJudge, c.answerJudge)
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())

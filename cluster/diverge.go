@@ -20,6 +20,7 @@ import (
 const (
 	askSum    = "cluster/sum"
 	askMark   = "cluster/mark"
+	askJudge  = "cluster/judge"
 	judgeTime = 5 * time.Second
 	judgeWait = time.Second // between two looks at one difference
 	markWait  = time.Minute // between two full comparisons, which read everything
@@ -88,6 +89,11 @@ func (c *Cluster) compare(ctx context.Context) {
 	for {
 		if c.Diverged() != "" {
 			c.standBack(ctx)
+		} else if c.unsummed() {
+			c.log.Warn("cluster: this node's chain of sums is void, as another build has run on its data: the states are compared")
+			if c.judgeByMark(ctx); c.unsummed() {
+				sleep(ctx, markWait)
+			}
 		} else if index := c.differs(); index != 0 {
 			c.judgeSums(ctx, index)
 			sleep(ctx, judgeWait)
@@ -181,6 +187,42 @@ func (c *Cluster) judgeByMark(ctx context.Context) {
 		v := c.Version()
 		c.command(ctx, spool.KindRaise, &pb.Raise{From: v, To: v, Admin: &pb.Admin{Who: "cluster", Why: "sums begin anew", Node: c.id.Node}})
 	}
+}
+
+// unsummed reports whether this node has no chain of sums where it should: a build
+// that knows none, or sums in another way, has run on its data since the raise. What
+// it applied by other rules nobody would see.
+func (c *Cluster) unsummed() bool {
+	return c.At(2) && !c.store.Summed() && c.Ready() == nil && c.Diverged() == ""
+}
+
+// attest is the leader's work behind a raise: the chain of sums says nothing of what
+// was written before it began, so the voters compare all of it once.
+func (c *Cluster) attest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, markTime)
+	defer cancel()
+	id := ulid.Make().String()
+	if res := c.command(ctx, spool.KindMark, &pb.Mark{Id: id}); res == nil {
+		return
+	}
+	right, wrong := verdict(c.poll(ctx, askMark, []byte(id)), c.voters(), c.Leader())
+	c.log.Info("cluster: states compared behind the raise", zap.Strings("right", right), zap.Strings("wrong", wrong))
+	for _, node := range wrong {
+		if _, err := c.Ask(ctx, node, askJudge, []byte(id)); err != nil {
+			c.log.Error("cluster: a node whose state differs does not hear of it", zap.String("at", node), zap.Error(err))
+		}
+	}
+}
+
+// answerJudge has this node judge itself by a mark that the leader has made.
+func (c *Cluster) answerJudge(ctx context.Context, _ string, id []byte) ([]byte, error) {
+	index, _, err := c.store.MarkHash(ctx, string(id))
+	if err != nil {
+		return nil, err
+	}
+	right, wrong := verdict(c.poll(ctx, askMark, id), c.voters(), c.Leader())
+	c.accept(ctx, index, right, wrong)
+	return nil, nil
 }
 
 // poll asks all voters, this node too.

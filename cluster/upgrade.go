@@ -26,6 +26,7 @@ type Upgrade struct {
 	Version uint32        // of the cluster
 	Next    uint32        // the newest that all servers know
 	Held    bool          // an operator wants it to stay
+	HeldBy  string        // who, and why
 	Old     []string      // why Next is no higher than Version, in words; empty where this build knows no newer one
 	Missing []string      // servers that do not live: they hold up the leader, but not an operator
 	In      time.Duration // until the leader raises it, if all stays as it is
@@ -35,7 +36,7 @@ type Upgrade struct {
 func (u Upgrade) String() string {
 	switch {
 	case u.Next > u.Version && u.Held:
-		return fmt.Sprintf("cluster version %d, all nodes can %d: held until 'relayctl cluster upgrade --release'", u.Version, u.Next)
+		return fmt.Sprintf("cluster version %d, all nodes can %d: held%s until 'relayctl cluster upgrade --release'", u.Version, u.Next, by(u.HeldBy))
 	case u.Next > u.Version && len(u.Missing) > 0:
 		return fmt.Sprintf("cluster version %d, all nodes can %d: not raised while %s down", u.Version, u.Next, are(u.Missing))
 	case u.Next > u.Version && u.In < time.Minute:
@@ -47,6 +48,13 @@ func (u Upgrade) String() string {
 		return fmt.Sprintf("cluster version %d: %s", u.Version, strings.Join(u.Old, "; "))
 	}
 	return ""
+}
+
+func by(who string) string {
+	if who == "" {
+		return ""
+	}
+	return " by " + who
 }
 
 func are(nodes []string) string {
@@ -91,7 +99,7 @@ func (c *Cluster) Upgrade() (u Upgrade, err error) {
 		if err != nil {
 			return err
 		}
-		if u.Held, err = v.UpgradeHeld(); err != nil {
+		if u.HeldBy, u.Held, err = v.UpgradeHeld(); err != nil {
 			return err
 		}
 		sessions, err := v.Sessions()
@@ -143,6 +151,7 @@ func (c *Cluster) ripen(ctx context.Context) {
 		Who: "cluster", Why: "all nodes can follow", Node: c.id.Node,
 	}})
 	if res.GetCode() == pb.Code_OK && res != nil {
+		c.goRun(func() { c.attest(c.ctx) })
 		c.log.Warn("cluster: version raised; builds that do not know it can't come back", zap.Uint32("version", u.Next))
 	}
 }
@@ -200,15 +209,25 @@ func (c *Cluster) answerRaise(ctx context.Context, _ string, body []byte) ([]byt
 		return nil, err
 	}
 	c.log.Warn("cluster: version raised by an operator", zap.Uint32("version", u.Next), zap.String("who", adm.Who), zap.String("why", adm.Why))
+	if res.Code == pb.Code_OK {
+		c.goRun(func() { c.attest(c.ctx) })
+	}
 	return json.Marshal(res.Text)
 }
 
 // Hold keeps the cluster version where it is, or lets it rise again. It works
-// while older builds are members: they apply it as this one does.
-func (c *Cluster) Hold(ctx context.Context, on bool) error {
+// while older builds are members: they apply it as this one does. From version 2
+// on it stands in the audit log, before that in this node's log alone.
+func (c *Cluster) Hold(ctx context.Context, on bool, adm *pb.Admin) error {
 	h := &pb.PutCert{Name: spool.UpgradeHold}
 	if on {
-		h.Data = []byte("hold")
+		h.Data = []byte(strings.TrimSuffix(adm.GetWho()+": "+adm.GetWhy(), ": "))
+	}
+	if on && len(h.Data) == 0 {
+		h.Data = []byte("an operator")
+	}
+	if c.At(2) {
+		h.Admin = adm
 	}
 	f, err := spool.Encode(spool.KindPutCert, h)
 	if err != nil {
@@ -219,6 +238,8 @@ func (c *Cluster) Hold(ctx context.Context, on bool) error {
 	case err != nil:
 		return err
 	case res.Code == pb.Code_OK, res.Code == pb.Code_MISSING && !on:
+		c.log.Warn("cluster: an operator has held or released the cluster version",
+			zap.Bool("held", on), zap.String("who", adm.GetWho()), zap.String("why", adm.GetWhy()))
 		return c.WaitApplied(ctx, res.Index)
 	}
 	return fmt.Errorf("%w: %s", ErrUpgrade, res.Text)

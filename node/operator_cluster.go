@@ -28,7 +28,7 @@ type membership interface {
 	Rotation() (cluster.Rotation, error)
 	Upgrade() (cluster.Upgrade, error)
 	Raise(ctx context.Context, adm *pb.Admin) error
-	Hold(ctx context.Context, on bool) error
+	Hold(ctx context.Context, on bool, adm *pb.Admin) error
 	MarkHash(ctx context.Context, id string) (uint64, []byte, error)
 	Ask(ctx context.Context, node, method string, req []byte) ([]byte, error)
 }

@@ -130,7 +130,7 @@ func (m *fakeMembers) Raise(context.Context, *pb.Admin) error {
 	return m.err
 }
 
-func (m *fakeMembers) Hold(_ context.Context, on bool) error {
+func (m *fakeMembers) Hold(_ context.Context, on bool, _ *pb.Admin) error {
 	m.upgrade.Held = on
 	return m.err
 }

@@ -16,6 +16,10 @@ func (o *operator) Upgrade(ctx context.Context, by admin.By, opts admin.UpgradeO
 	if err != nil {
 		return nil, err
 	}
+	adm, err := o.admin(by)
+	if err != nil {
+		return nil, err
+	}
 	change := &admin.NodeChange{DryRun: opts.DryRun, Effects: []string{}}
 	var do func() error
 	switch {
@@ -23,16 +27,12 @@ func (o *operator) Upgrade(ctx context.Context, by admin.By, opts admin.UpgradeO
 		return nil, admin.Invalid("hold and release exclude each other")
 	case opts.Hold:
 		change.Effects = []string{fmt.Sprintf("the cluster version stays %d until 'relayctl cluster upgrade --release'", u.Version)}
-		do = func() error { return o.members.Hold(ctx, true) }
+		do = func() error { return o.members.Hold(ctx, true, adm) }
 	case opts.Release:
 		change.Effects = []string{"the cluster version rises again when all nodes can follow"}
-		do = func() error { return o.members.Hold(ctx, false) }
+		do = func() error { return o.members.Hold(ctx, false, adm) }
 	default:
 		if change.Effects, err = upgradeEffects(u); err != nil {
-			return nil, err
-		}
-		adm, err := o.admin(by)
-		if err != nil {
 			return nil, err
 		}
 		do = func() error { return o.members.Raise(ctx, adm) }

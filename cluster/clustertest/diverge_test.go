@@ -29,9 +29,9 @@ func (f flipping) Apply(b spool.Batch, index uint64, frame spool.Frame) (*pb.Res
 }
 
 // faulty makes a cluster in which each node can be armed.
-func faulty(t *testing.T, nodes int) (*clustertest.Group, func(*clustertest.Node)) {
+func faulty(t *testing.T, nodes int, foundAt uint32) (*clustertest.Group, func(*clustertest.Node)) {
 	armed := map[string]*atomic.Bool{"n1": {}, "n2": {}, "n3": {}}
-	g := clustertest.New(t, clustertest.Options{Nodes: nodes, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
+	g := clustertest.New(t, clustertest.Options{Nodes: nodes, FoundAt: foundAt, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
 		return func(r spool.Reader) (disk.Machine, error) {
 			m, err := spool.Load(r)
 			return flipping{m, armed[node]}, err
@@ -43,7 +43,7 @@ func faulty(t *testing.T, nodes int) (*clustertest.Group, func(*clustertest.Node
 // diverge lets one node go wrong under load, and waits for the one that has to
 // stand back.
 func diverge(t *testing.T, nodes int, leads bool) {
-	g, arm := faulty(t, nodes)
+	g, arm := faulty(t, nodes, 0)
 	l := g.NewLedger()
 	victim := g.Followers()[0]
 	if leads {

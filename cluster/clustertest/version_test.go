@@ -58,25 +58,56 @@ func TestAnOperatorRaisesHoldsAndReleases(t *testing.T) {
 	tuning := clustertest.Quick()
 	tuning.UpgradeAfter = 43 * time.Minute
 	g := old(t, tuning)
-	require.NoError(t, g.Node(0).C().Hold(t.Context(), true), "while the cluster is old")
+	require.NoError(t, g.Node(0).C().Hold(t.Context(), true, operator), "while the cluster is old")
 	for _, n := range g.Nodes() {
 		renew(g, n)
 	}
 	u := upgradeOf(t, g.Node(1))
 	require.True(t, u.Held)
-	require.Contains(t, u.String(), "cluster version 1, all nodes can 2: held until")
+	require.Contains(t, u.String(), "cluster version 1, all nodes can 2: held by ")
 	require.ErrorIs(t, g.Node(1).C().Raise(t.Context(), operator), cluster.ErrUpgrade)
 	refused := propose(t, g.Node(1), spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	require.Equal(t, pb.Code_STALE, refused.Code, "a Raise that was under way when the hold came")
 
-	require.NoError(t, g.Node(2).C().Hold(t.Context(), false))
-	require.NoError(t, g.Node(2).C().Hold(t.Context(), false), "twice")
+	require.NoError(t, g.Node(2).C().Hold(t.Context(), false, operator))
+	require.NoError(t, g.Node(2).C().Hold(t.Context(), false, operator), "twice")
 	require.Contains(t, upgradeOf(t, g.Node(2)).String(), "cluster version 1, all nodes can 2: raised in 4")
 	require.NoError(t, g.Node(1).C().Raise(t.Context(), operator))
 	for _, n := range g.Nodes() {
 		g.Eventually("the version is not raised", func() bool { return n.C().At(2) })
 	}
 	require.ErrorContains(t, g.Node(1).C().Raise(t.Context(), operator), "it is 2 already")
+	require.NoError(t, g.Node(1).C().Hold(t.Context(), true, operator))
+	require.NoError(t, g.Node(1).C().Hold(t.Context(), false, operator))
+	require.Subset(t, audited(t, g.Node(1)), []string{"cluster upgrade from version 1 to 2", "cluster upgrade hold", "cluster upgrade release"})
+}
+
+// audited is what the audit log says was done.
+func audited(t *testing.T, n *clustertest.Node) (all []string) {
+	require.NoError(t, n.C().View(func(v spool.View) error {
+		return v.Audits(0, func(a *pb.Audit) bool { all = append(all, a.What); return true })
+	}))
+	return all
+}
+
+// TestWhatDifferedBeforeTheRaiseIsFound: the chain of sums begins with the raise, and
+// says nothing of what a node applied wrongly before; the comparison behind it does.
+func TestWhatDifferedBeforeTheRaiseIsFound(t *testing.T) {
+	g, arm := faulty(t, 3, 1)
+	l := g.NewLedger()
+	wrong := g.Followers()[0]
+	arm(wrong)
+	for range 3 {
+		require.NoError(t, l.Send(t.Context(), g.Leader(), 1000))
+	}
+	require.NoError(t, g.Leader().C().Raise(t.Context(), operator))
+	g.Eventually("it does not stand back", func() bool { return wrong.C().Diverged() != "" })
+	for _, n := range g.Nodes() {
+		if n != wrong {
+			require.Empty(t, n.C().Diverged())
+			g.WaitReady(n)
+		}
+	}
 }
 
 // TestADeadNodeHoldsTheLeaderUp, but not an operator; and the build it comes back
@@ -85,7 +116,7 @@ func TestADeadNodeHoldsTheLeaderUp(t *testing.T) {
 	tuning := clustertest.Quick()
 	tuning.UpgradeAfter = 300 * time.Millisecond
 	g := old(t, tuning)
-	require.NoError(t, g.Node(0).C().Hold(t.Context(), true))
+	require.NoError(t, g.Node(0).C().Hold(t.Context(), true, operator))
 	for _, n := range g.Nodes() {
 		renew(g, n)
 	}
@@ -93,7 +124,7 @@ func TestADeadNodeHoldsTheLeaderUp(t *testing.T) {
 	dead.Stop()
 	leader := g.Leader()
 	g.Eventually("its session is over", func() bool { return len(upgradeOf(t, leader).Missing) == 1 })
-	require.NoError(t, leader.C().Hold(t.Context(), false))
+	require.NoError(t, leader.C().Hold(t.Context(), false, operator))
 	require.Contains(t, upgradeOf(t, leader).String(), "not raised while node "+dead.ID+" is down")
 	require.NoError(t, leader.C().Raise(t.Context(), operator))
 	dead.Start()

@@ -46,6 +46,7 @@ type Store struct {
 	applied waiters
 	index   atomic.Uint64
 	config  atomic.Uint64 // index of the configuration that was applied last
+	summed  atomic.Bool   // there is a chain of sums
 
 	marks       marks
 	anchors     anchors
@@ -155,6 +156,7 @@ func (s *Store) use(h *handle, m meta, machine Machine) {
 // reached publishes the applied index and wakes those who wait for it.
 func (s *Store) reached(index uint64) {
 	s.index.Store(index)
+	s.summed.Store(sums(s.machine))
 	s.config.Store(s.meta.configIndex)
 	s.applied.advance(index)
 }

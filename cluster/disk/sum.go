@@ -61,6 +61,17 @@ func (s *Store) Anchor() (index, sum uint64) {
 	return one.index, one.sum
 }
 
+// Summed reports whether there is a chain of sums.
+func (s *Store) Summed() bool { return s.summed.Load() }
+
+func sums(machine Machine) bool {
+	m, ok := machine.(summer)
+	if ok {
+		_, ok = m.Sum()
+	}
+	return ok
+}
+
 // SumAt returns the sum at an anchor; false where it is not known (any more).
 func (s *Store) SumAt(index uint64) (sum uint64, known bool) {
 	s.anchors.mu.Lock()

@@ -72,6 +72,13 @@ func describe(h proto.Message) string {
 		return "node join " + h.Node
 	case *pb.DropMember:
 		return "node rm " + h.Id
+	case *pb.PutCert:
+		if h.Name == UpgradeHold && len(h.Data) > 0 {
+			return "cluster upgrade hold"
+		} else if h.Name == UpgradeHold {
+			return "cluster upgrade release"
+		}
+		return "cert set " + h.Name
 	case *pb.PutCa:
 		return fmt.Sprintf("cluster rotate-ca, step %d to %d", h.FromStep, h.ToStep)
 	case *pb.PutDkim:

@@ -9,7 +9,8 @@ import (
 )
 
 // SumFormat tells ways of summing apart: sums of different formats can't be
-// compared. It changes with whatever changes what is summed.
+// compared. It changes with whatever changes what is summed. A node whose store has
+// another one has no chain until the states have been compared by a Mark.
 const SumFormat = 1
 
 // summed is how many octets of a large value are summed: a body is the log's own.

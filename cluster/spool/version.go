@@ -16,7 +16,7 @@ import (
 //
 // Version 2:
 //   - Raise sets the cluster version, in Cluster.raised.
-//     It is refused while the record UpgradeHold is there.
+//     It is refused while the record UpgradeHold is there. A PutCert may name an admin, for the audit log.
 //   - It begins the chain of sums (sum.go) anew. Renew leaves the node's newest anchor in its session.
 //   - A Register of a build that does not know the cluster version, or does not say what it knows, is refused.
 //   - Register and Renew say how long they hold (lease_ms). A Renew whose seq is not above the session's is
@@ -77,6 +77,7 @@ var (
 		"Cluster.next_cert": 2, "Cluster.next_key": 2, "Cluster.cross_cert": 2, "Cluster.ca_step": 2,
 		"Cluster.generation": 2, "Cluster.raised": 2, "Cluster.secret": 2,
 		"JoinToken.made_ms": 2,
+		"PutCert.admin":     2,
 		"Shard.adopted":     2,
 		"Result.renewed":    2,
 		"Register.wall_ms":  2, "Register.previous": 2, "Register.over_epoch": 2, "Register.over_renewed": 2,
@@ -134,10 +135,11 @@ func Versions() string {
 // name as this one does.
 const UpgradeHold = "cluster/upgrade-hold"
 
-// UpgradeHeld reports whether an operator wants the cluster version to stay.
-func (v View) UpgradeHeld() (bool, error) {
-	_, there, err := v.Cert(UpgradeHold)
-	return there, err
+// UpgradeHeld reports whether an operator wants the cluster version to stay, and
+// what the record says of who wants it.
+func (v View) UpgradeHeld() (by string, held bool, err error) {
+	c, held, err := v.Cert(UpgradeHold)
+	return string(c.GetData()), held, err
 }
 
 // raise sets the cluster version, and nothing else of the cluster's record.

@@ -6485,6 +6485,7 @@ type PutCert struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	Token         bool                   `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	Admin         *Admin                 `protobuf:"bytes,4,opt,name=admin,proto3" json:"admin,omitempty"` // from version 2 on: an operator's change, which stands in the audit log
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6538,6 +6539,13 @@ func (x *PutCert) GetToken() bool {
 		return x.Token
 	}
 	return false
+}
+
+func (x *PutCert) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
 }
 
 type PutToken struct {
@@ -7681,11 +7689,12 @@ const file_spool_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\bR\x05token\x12\x1d\n" +
 	"\n" +
-	"changed_ms\x18\x04 \x01(\x03R\tchangedMs\"G\n" +
+	"changed_ms\x18\x04 \x01(\x03R\tchangedMs\"t\n" +
 	"\aPutCert\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\bR\x05token\"h\n" +
+	"\x05token\x18\x03 \x01(\bR\x05token\x12+\n" +
+	"\x05admin\x18\x04 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\"h\n" +
 	"\bPutToken\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12/\n" +
 	"\x05token\x18\x02 \x01(\v2\x19.relay.spool.v1.JoinTokenR\x05token\"L\n" +
@@ -7928,18 +7937,19 @@ var file_spool_proto_depIdxs = []int32{
 	23, // 51: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
 	76, // 52: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
 	79, // 53: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	32, // 54: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	28, // 55: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	32, // 56: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	4,  // 57: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	4,  // 58: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	12, // 59: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	10, // 60: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	32, // 54: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	32, // 55: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	28, // 56: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	32, // 57: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	4,  // 58: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	4,  // 59: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	12, // 60: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	10, // 61: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/oklog/ulid/v2"
@@ -75,12 +76,7 @@ func handleOp[I, O any](s *server, op huma.Operation, h func(context.Context, *I
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
-	op.Responses["default"] = &huma.Response{
-		Description: "Problem",
-		Content: map[string]*huma.MediaType{"application/problem+json": {
-			Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Error](), true, "Problem"),
-		}},
-	}
+	s.problems(&op)
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err != nil {
@@ -88,6 +84,29 @@ func handleOp[I, O any](s *server, op huma.Operation, h func(context.Context, *I
 		}
 		return out, nil
 	})
+}
+
+// problems declares how an operation may fail.
+func (s *server) problems(op *huma.Operation) {
+	fails := map[string]string{
+		"400":     "The request cannot be read.",
+		"401":     "The token is missing or wrong.",
+		"422":     "A value is not what is expected; the detail names it.",
+		"503":     "The node has no majority of the cluster in reach.",
+		"default": "Another problem; the detail says which.",
+	}
+	if strings.Contains(op.Path, "{") {
+		fails["404"] = "There is no such thing."
+	}
+	if op.Method != http.MethodGet {
+		fails["409"] = "The state of things does not allow it; the detail says what to do first."
+	}
+	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Error](), true, "Problem")
+	for status, words := range fails {
+		op.Responses[status] = &huma.Response{
+			Description: words, Content: map[string]*huma.MediaType{"application/problem+json": {Schema: schema}},
+		}
+	}
 }
 
 // answer wraps a port's answer.

@@ -62,6 +62,7 @@ func NewServer(o Options) http.Handler {
 	s := &server{Options: o, mux: http.NewServeMux(), guard: newGuard()}
 	s.api = humago.New(s.mux, s.apiConfig())
 	s.registerAll()
+	delete(s.api.OpenAPI().Components.Schemas.Map(), "ErrorModel") // the library's; Problem is in its place
 	s.registerPlain()
 	return s.recovered(s.logged(http.NewCrossOriginProtection().Handler(s.authorised(s.mux))))
 }
@@ -77,6 +78,8 @@ func (s *server) apiConfig() huma.Config {
 	c := huma.DefaultConfig("Relay admin API", s.Version)
 	c.Info.Description = "Any node answers for the whole cluster. Times are RFC 3339 in UTC, sizes octets, durations seconds. " +
 		"Errors are RFC 9457 problem documents."
+	c.Info.License = &huma.License{Name: "MIT", Identifier: "MIT"}
+	c.Servers = []*huma.Server{{URL: "/", Description: "the node that is asked"}}
 	c.DocsPath, c.SchemasPath = "", "" // the documentation page would load foreign scripts
 	c.CreateHooks = nil                // no $schema member in answers
 	c.RejectUnknownQueryParameters = true

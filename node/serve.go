@@ -218,6 +218,9 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 	})
 }
 
+// heldMost bounds what strangers' messages hold of the memory while they come in.
+const heldMost = 256 << 20
+
 // newMeters counts for all SMTP listeners together.
 func newMeters(l config.Limits) *smtp.Meters {
 	return smtp.NewMeters(smtp.Limits{
@@ -225,7 +228,7 @@ func newMeters(l config.Limits) *smtp.Meters {
 		Messages: l.TotalMessagesPerMinute, NetMessages: l.MessagesPerMinute,
 		Recipients: l.TotalRecipientsPerMinute, NetRecipients: l.RecipientsPerMinute,
 		Errors: l.TotalErrorsPerMinute, NetErrors: l.ErrorsPerMinute,
-		Bytes: int64(l.TotalBytesPerMinute), NetBytes: int64(l.BytesPerMinute),
+		Bytes: int64(l.TotalBytesPerMinute), NetBytes: int64(l.BytesPerMinute), Held: heldMost,
 	})
 }
 

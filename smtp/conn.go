@@ -65,6 +65,7 @@ type conn struct {
 	idle   bool       // waits for a command, outside a transaction
 	hasty  bool       // may be sent away for silence where there are many
 	since  time.Time  // waits for the client
+	pace   time.Time  // by when more of a stranger's message is due under pressure; zero: any time
 	severe bool       // cut was called
 }
 
@@ -123,6 +124,7 @@ func (c *conn) run(ctx context.Context) {
 	c.ctx = ctx
 	defer func() { _ = c.net.Close() }()
 	defer c.in.release()
+	defer c.data.release()
 	remote, local := addrPort(c.raw.RemoteAddr()), addrPort(c.raw.LocalAddr())
 	trusted := c.trusts(remote.Addr())
 	c.direct = remote.Addr()
@@ -492,8 +494,15 @@ func (c *conn) fill(command bool) error {
 			until = now.Add(d)
 		}
 	}
+	var pace time.Time
+	if hasty && !command && c.srv.meters.holds.limit > 0 {
+		pace = c.data.pace()
+		if c.srv.meters.holds.pressed() && until.After(pace) {
+			until = pace
+		}
+	}
 	c.mu.Lock()
-	c.hasty, c.since = hasty, now
+	c.hasty, c.since, c.pace = hasty, now, pace
 	c.mu.Unlock()
 	err := c.read(until)
 	if err != nil && c.srv.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 {

@@ -169,3 +169,66 @@ func TestRecipientGuessesAreSlowed(t *testing.T) {
 		require.Equal(t, slow, time.Since(began), "others wait for nothing")
 	})
 }
+
+// begins hands in the beginning of a message.
+func begins(t *testing.T, s *Server, addr string) *person {
+	t.Helper()
+	p, got := visit(t, s, addr)
+	require.Equal(t, "220", got)
+	go p.say(envelope + "DATA\r\n")
+	for _, want := range []string{"250", "250", "250"} {
+		p.hear(want)
+	}
+	return p
+}
+
+// Beginnings of messages have a common budget: under pressure the slow ones end,
+// and no more begin where there is no room.
+func TestSlowMessagesEndUnderPressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := server(t, ServerConfig{Limits: Limits{Held: 5 * holdBase}})
+		var slow []*person
+		for range 3 {
+			p := begins(t, s, "192.0.2.1")
+			p.hear("354")
+			p.say("Subject: x\r\n")
+			slow = append(slow, p)
+			time.Sleep(time.Second)
+		}
+		for range 6 {
+			time.Sleep(time.Second)
+			slow[0].say("y\r\n")
+		}
+		p := begins(t, s, "198.51.100.1")
+		p.hear("354")
+		for range 5 { // who is fast enough goes on
+			time.Sleep(5 * time.Second)
+			p.say(strings.Repeat(strings.Repeat("x", 76)+"\r\n", 400))
+		}
+		p.say(".\r\n")
+		p.hear("250")
+		for _, p := range slow {
+			p.hear("421 4.4.2")
+		}
+		synctest.Wait()
+		require.Zero(t, s.meters.holds.held.Load())
+	})
+}
+
+func TestMessagesBeginWhereThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := server(t, ServerConfig{Limits: Limits{Held: 2 * holdBase}})
+		for range 2 {
+			p := begins(t, s, "192.0.2.1")
+			p.hear("354")
+			p.say("Subject: x\r\n")
+		}
+		synctest.Wait()
+		p := begins(t, s, "198.51.100.1")
+		p.hear("451 4.3.1")
+		known := begins(t, s, "192.0.2.7")
+		known.hear("354")
+		known.say("x\r\n.\r\n")
+		known.hear("250")
+	})
+}

@@ -21,6 +21,10 @@ type Limits struct {
 	Recipients, NetRecipients int // a minute
 	Errors, NetErrors         int // a minute
 	Bytes, NetBytes           int64
+
+	// Held is how many octets strangers' messages may hold while they come in, all
+	// together. Above half of it they have to come at 4 KiB a second.
+	Held int64
 }
 
 // Meters count what clients ask for. Several servers may share them: their limits
@@ -28,6 +32,7 @@ type Limits struct {
 type Meters struct {
 	limits [2][quantities]int64 // a minute: of a network, of all
 	conns  *admission.Counter
+	holds  holds
 
 	mu      sync.Mutex
 	servers []*Server // that count here
@@ -51,6 +56,7 @@ func NewMeters(l Limits) *Meters {
 			{countMessages: int64(l.Messages), countRecipients: int64(l.Recipients), countErrors: int64(l.Errors), countBytes: l.Bytes},
 		},
 		conns: admission.New(admission.Limits{All: l.Connections, Host: l.NetConnections}), by: map[netip.Prefix]*meter{},
+		holds: holds{limit: l.Held},
 	}
 }
 
@@ -92,14 +98,19 @@ func (m *Meters) sweep(now time.Time) {
 func (m *Meters) connect(a netip.Addr, who admission.Standing, now time.Time) bool {
 	ok := m.conns.Enter(a, who)
 	if m.conns.Sweep(now) {
-		m.mu.Lock()
-		all := slices.Clone(m.servers)
-		m.mu.Unlock()
-		for _, s := range all {
-			s.hurry(now)
-		}
+		m.each(func(s *Server) { s.hurry(now) })
 	}
 	return ok
+}
+
+// each calls do for the servers that count here.
+func (m *Meters) each(do func(*Server)) {
+	m.mu.Lock()
+	all := slices.Clone(m.servers)
+	m.mu.Unlock()
+	for _, s := range all {
+		do(s)
+	}
 }
 
 // watch has connections of a server sent away where there are many.

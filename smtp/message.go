@@ -20,6 +20,8 @@ type message struct {
 	chunk int64 // octets still to come in the current BDAT
 	last  bool  // it is the last one
 
+	began   time.Time
+	held    int64 // counted in holds
 	size    int64
 	dropped int64  // octets that nobody read
 	ended   bool   // the true end was seen
@@ -39,7 +41,9 @@ const (
 const errBrokenOff = constError("smtp: the client broke the message off")
 
 func (m *message) begin(kind messageKind) {
-	*m = message{c: m.c, kind: kind, until: time.Now().Add(m.c.cfg.DataTimeout)}
+	m.release()
+	now := time.Now()
+	*m = message{c: m.c, kind: kind, began: now, until: now.Add(m.c.cfg.DataTimeout)}
 	m.dot.lf = m.c.lines == linesLF && kind == messageDots
 	m.dot.raw = kind != messageDots
 }
@@ -153,7 +157,10 @@ func (m *message) lose(err error) {
 func (m *message) accept(out []byte) {
 	m.size += int64(len(out))
 	if m.refusal == nil {
+		m.hold(len(out))
 		switch {
+		case m.held < holdBase+holdMost && m.c.srv.meters.holds.over() && !m.c.inner():
+			m.refusal = replyTooMany
 		case m.size > m.c.cfg.MaxSize:
 			m.refusal = NewReply(552, "5.3.4", "Message too large")
 		case m.dot.bare && !m.c.peer.Trusted:

@@ -244,6 +244,9 @@ func start(t testing.TB, cfg ServerConfig) (*Server, string) {
 	if cfg.Hostname == "" {
 		cfg.Hostname = "mx.example.test"
 	}
+	if cfg.AuthDelay == nil { // all tests come from one network
+		cfg.AuthDelay = func(netip.Addr, error) time.Duration { return 0 }
+	}
 	s, err := NewServer(cfg)
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

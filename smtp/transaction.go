@@ -235,6 +235,11 @@ func (c *conn) dataVerb(arg []byte) {
 		c.fail(503, "5.5.1", "BINARYMIME needs BDAT") // RFC 3030 section 3
 		return
 	}
+	if c.srv.meters.holds.full() && !c.inner() {
+		c.say(replyTooMany, "Data")
+		c.reset()
+		return
+	}
 	c.put("354 End data with <CR><LF>.<CR><LF>\r\n")
 	c.data.begin(messageDots)
 	c.awaitText()
@@ -348,6 +353,7 @@ func (c *conn) take() {
 		err = context.Cause(ctx)
 	}
 	cancel(nil)
+	m.release() // what is dropped takes no room
 	whole := m.drain()
 	m.span = nil
 	switch {

@@ -101,22 +101,46 @@ const (
 // dialogue is one connection to a filter, about one message.
 type dialogue struct {
 	*Filter
-	conn   net.Conn
+	conn   *bounded
 	wire   *wire.ClientSession
 	silent bool // it has said what it had to say, or could not be asked
+}
+
+// bounded is a connection that gives up where a filter says too much at once: the
+// library keeps all of an answer.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+// maxAnswer is how much a filter may say to one question, beside a new body.
+const maxAnswer = 1 << 20
+
+var errAnswer = errors.New("it says too much")
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errAnswer
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // dialer gives the library a connection and keeps it: the library leaves one
 // open where the negotiation fails.
 type dialer struct {
 	ctx  context.Context
-	conn net.Conn
+	conn *bounded
 }
 
 func (d *dialer) Dial(network, address string) (conn net.Conn, err error) {
 	var plain net.Dialer
-	d.conn, err = plain.DialContext(d.ctx, network, address)
-	return d.conn, err
+	if conn, err = plain.DialContext(d.ctx, network, address); err != nil {
+		return nil, err
+	}
+	d.conn = &bounded{conn, maxAnswer}
+	return d.conn, nil
 }
 
 // open connects and negotiates.
@@ -162,6 +186,7 @@ func (d *dialogue) close(polite bool) {
 // do has one thing asked; the connection is cut when ctx ends.
 func (d *dialogue) do(ctx context.Context, ask func() (*wire.Action, error)) (*wire.Action, error) {
 	defer context.AfterFunc(ctx, func() { _ = d.conn.Close() })()
+	d.conn.left = maxAnswer
 	a, err := ask()
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()

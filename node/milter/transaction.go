@@ -257,6 +257,7 @@ func (t *Transaction) End(ctx context.Context, id string, most int) (*Verdict, e
 		if err := d.wire.Macros(wire.CodeEOB, "i", id); err != nil {
 			return nil, err
 		}
+		d.conn.left += most + most/64 // the frames of a new body
 		wishes, a, err := d.wire.End()
 		if err != nil {
 			return nil, err

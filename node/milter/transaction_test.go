@@ -189,6 +189,23 @@ func TestFiltersChangeMessages(t *testing.T) {
 	require.Equal(t, 451, r.Code)
 }
 
+// What a filter says is bounded while it is read, not when all of it is there.
+func TestFilterThatSaysTooMuch(t *testing.T) {
+	endless := &script{end: func(m *wire.Modifier) error {
+		for range 1000 { // 60 MB
+			if err := m.AddHeader("X-A", strings.Repeat("x", 60<<10)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	_, err := send(t, Chain{endless.play(t, Options{})}, "old")
+	var r *smtp.Reply
+	require.ErrorAs(t, err, &r)
+	require.Equal(t, 451, r.Code)
+	require.ErrorIs(t, r.Cause, errAnswer)
+}
+
 func TestFilterThatIsDown(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

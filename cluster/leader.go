@@ -355,6 +355,10 @@ func (c *Cluster) founded(ctx context.Context) {
 		c.command(ctx, spool.KindRaise, &pb.Raise{From: 1, To: to, Admin: &pb.Admin{
 			Who: "cluster", Why: "a new cluster begins at the newest version", Node: c.id.Node,
 		}})
+		c.command(ctx, spool.KindPutSettings, &pb.PutSettings{
+			Admin:    &pb.Admin{Who: "cluster", Why: "what new clusters begin with", Node: c.id.Node},
+			Settings: &pb.Settings{FromCheck: pb.FromCheck_FROM_REFUSE},
+		})
 	}
 }
 

@@ -7,9 +7,10 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
-	"net/mail"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-msgauth/dkim"
@@ -75,13 +76,27 @@ func dkimRecord(k *pb.DkimKey) (string, error) {
 	return "v=DKIM1; k=" + k.Algorithm + "; p=" + base64.StdEncoding.EncodeToString(public), nil
 }
 
-// dkimHeaders are the fields a signature covers (RFC 6376 §5.4.1).
-func dkimHeaders() []string {
-	return []string{
-		"From", "Sender", "Reply-To", "To", "Cc", "Subject", "Date", "Message-ID", "In-Reply-To", "References",
-		"MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Content-ID", "Content-Description",
-		"List-Id", "List-Help", "List-Unsubscribe", "List-Subscribe", "List-Post", "List-Owner", "List-Archive",
+// dkimHeaders are the fields a signature covers (RFC 6376 §5.4.1): each as often
+// as it is there, and once more, so that nobody can add one (§8.15). What
+// mailing lists and gateways add is only named where it is there.
+func dkimHeaders(header []byte) (keys []string) {
+	counts := map[string]int{}
+	for name := range fields(header) {
+		counts[strings.ToLower(string(name))]++
 	}
+	for _, name := range []string{"From", "Reply-To", "Subject", "To", "Cc"} {
+		keys = append(keys, slices.Repeat([]string{name}, counts[strings.ToLower(name)]+1)...)
+	}
+	for _, name := range []string{
+		"Sender", "Date", "Message-ID", "In-Reply-To", "References",
+		"MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Content-ID", "Content-Description",
+		"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post", "List-Owner", "List-Archive",
+	} {
+		if n := counts[strings.ToLower(name)]; n > 0 {
+			keys = append(keys, slices.Repeat([]string{name}, n+1)...)
+		}
+	}
+	return keys
 }
 
 // openSigned opens a message with the signatures of its author's domain on top.
@@ -97,7 +112,8 @@ func (o *outbound) openSigned(id spool.ID, m *pb.Message) (io.ReadCloser, error)
 }
 
 func (o *outbound) signatures(id spool.ID, m *pb.Message) ([]byte, error) {
-	domain, err := o.authorDomain(id, m)
+	header, err := o.header(id, m)
+	domain := authorDomain(header, m.Sender)
 	if err != nil || domain == "" {
 		return nil, err
 	}
@@ -117,7 +133,7 @@ func (o *outbound) signatures(id spool.ID, m *pb.Message) ([]byte, error) {
 			return nil, err
 		}
 		s, err := dkim.NewSigner(&dkim.SignOptions{
-			Domain: domain, Selector: k.Selector, Signer: key, Hash: crypto.SHA256, HeaderKeys: dkimHeaders(),
+			Domain: domain, Selector: k.Selector, Signer: key, Hash: crypto.SHA256, HeaderKeys: dkimHeaders(header),
 			HeaderCanonicalization: dkim.CanonicalizationRelaxed, BodyCanonicalization: dkim.CanonicalizationRelaxed,
 		})
 		if err != nil {
@@ -154,22 +170,46 @@ func (o *outbound) sign(id spool.ID, m *pb.Message, signers []*dkim.Signer, to i
 
 const dkimHeaderMost = 256 << 10
 
-// authorDomain is that of the From field, or of the sender where it tells none.
-func (o *outbound) authorDomain(id spool.ID, m *pb.Message) (string, error) {
+func (o *outbound) header(id spool.ID, m *pb.Message) ([]byte, error) {
 	body, err := o.replica.OpenBody(id, m.Chunks, nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer body.Close()
-	address := m.Sender
-	if parsed, err := mail.ReadMessage(io.LimitReader(body, dkimHeaderMost)); err == nil {
-		if list, err := parsed.Header.AddressList("From"); err == nil && len(list) > 0 {
-			address = list[0].Address
+	return readHeader(body)
+}
+
+// readHeader reads the header section of a message, and little more.
+func readHeader(body io.Reader) ([]byte, error) {
+	var b []byte
+	for len(b) < dkimHeaderMost {
+		n := len(b)
+		b = append(b, make([]byte, max(4096, n))...)
+		got, err := io.ReadFull(body, b[n:])
+		b = b[:n+got]
+		if h := parseHeader(b); h.whole {
+			return b[:h.end], nil
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	if !strings.Contains(address, "@") {
-		return "", nil
+	return b, nil
+}
+
+// authorDomain is that of the From field, or of the sender where there is none.
+// It is empty where it is not clear who the author is.
+func authorDomain(header []byte, sender string) string {
+	list, absent, err := authors(header)
+	switch {
+	case absent && strings.Contains(sender, "@"):
+		list = []string{sender}
+	case err != nil:
+		return ""
 	}
-	_, domain := splitAddress(address)
-	return domain, nil
+	_, domain := splitAddress(list[0])
+	return domain
 }

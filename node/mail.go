@@ -49,6 +49,7 @@ type envelope struct {
 	domain    string      // for a Message-ID that is made here
 	detail    string      // for the history line
 	account   *pb.Account // whose daily send limit counts; nil: nobody's
+	from      *fromCheck  // whose address may stand in From; nil: anybody's
 	origin    string      // who may send it again and mean the same (RFC 1047); empty: nobody
 	screen    *screening  // what strangers' mail goes through; nil: nothing
 	greyed
@@ -76,6 +77,7 @@ type mailer struct {
 	log      *zap.Logger
 	took     prometheus.Histogram // of commits; nil: nobody counts
 	buffers  sync.Pool            // *[]byte
+	from     fromStats
 }
 
 func newMailer(r replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
@@ -152,6 +154,9 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 		return err
 	}
 	in.mend(trace, done)
+	if err := in.checkFrom(ctx, trace, done); err != nil {
+		return err
+	}
 	in.address()
 	if err := in.beginFilter(ctx, trace, done); err != nil {
 		return err

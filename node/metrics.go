@@ -58,6 +58,9 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
 	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
+	const from = "Messages of accounts with an address in From that is not theirs."
+	counterOf(out, "relay_from_foreign_total", from, c.n.mail.from.refused.Load(), "result", "refused")
+	counterOf(out, "relay_from_foreign_total", from, c.n.mail.from.unsigned.Load(), "result", "unsigned")
 	counterOf(out, "relay_admin_token_failures_total", "Requests to the admin API with a wrong token.", c.n.badTokens.Load())
 	c.refusals(out)
 	c.certificates(out)

@@ -409,11 +409,39 @@ func (o *operator) Settings(context.Context) (*admin.Settings, error) {
 		RetryFirstSeconds: s.RetryFirstMs / 1000, RetryMaxSeconds: s.RetryMaxMs / 1000, DefaultDomain: s.DefaultDomain,
 		Greylist: s.GreylistMs / 1000, GreylistWindow: s.GreylistWindowMs / 1000, GreylistLife: s.GreylistLifeMs / 1000,
 		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
-		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes,
+		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes, FromCheck: fromCheckWord(s.FromCheck),
 	}, nil
 }
 
-// SetSettings implements admin.Policy. It replaces all of them.
+// fromCheckWord is a setting in the API; empty where none was made.
+func fromCheckWord(c pb.FromCheck) string {
+	if c == pb.FromCheck_FROM_DEFAULT {
+		return ""
+	}
+	return strings.ToLower(strings.TrimPrefix(c.String(), "FROM_"))
+}
+
+// fromCheckOf reads the setting. Programs of former versions do not name it;
+// then it stays as it is.
+func (o *operator) fromCheckOf(word string) (pb.FromCheck, error) {
+	if word == "" {
+		var now pb.FromCheck
+		err := o.replica.View(func(v spool.View) error {
+			s, err := v.Settings()
+			now = s.GetFromCheck()
+			return err
+		})
+		return now, err
+	}
+	n, ok := pb.FromCheck_value["FROM_"+strings.ToUpper(word)]
+	if c := pb.FromCheck(n); ok && fromCheckWord(c) == word {
+		return c, nil
+	}
+	return 0, admin.Invalid("from_check is refuse, unsigned or off, not %s", word)
+}
+
+// SetSettings implements admin.Policy. It replaces all of them, but a from_check
+// that is not named.
 func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
 	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, AuditBytes: s.AuditBytes, GreylistTrust: s.GreylistTrust, GreylistRecords: s.GreylistRecords}
 	for _, one := range []struct {
@@ -436,6 +464,9 @@ func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 		*one.into = ms
 	}
 	var err error
+	if rec.FromCheck, err = o.fromCheckOf(s.FromCheck); err != nil {
+		return err
+	}
 	if rec.GreylistMs, err = greyMillis(s.Greylist); err != nil {
 		return err
 	}

@@ -202,6 +202,7 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	if account != nil {
 		_, env.domain = splitAddress(account.Address)
 		env.origin = account.Address
+		env.from = &fromCheck{s.refusals, account, &s.mail.from}
 	}
 	if o != nil {
 		setOptions(&env.options, o)
@@ -240,18 +241,7 @@ func (s *session) mayUse(v spool.View, from string) error {
 	if account == nil || from == "" {
 		return nil
 	}
-	lower := canonical(from)
-	local, domain := splitAddress(lower)
-	user, _, _ := strings.Cut(local, "+")
-	if lower == account.Address || user+"@"+domain == account.Address {
-		return nil
-	}
-	for _, allowed := range account.Senders {
-		if allowed == lower || allowed == "*" || strings.HasPrefix(allowed, "@") && "@"+domain == allowed {
-			return nil
-		}
-	}
-	if home, err := leadsHome(v, lower, account.Address); home || err != nil {
+	if own, err := owns(v, account, from); own || err != nil {
 		return err
 	}
 	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: fmt.Sprintf("%s may not send as this address", account.Address), Reason: "sender_denied"}

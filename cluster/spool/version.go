@@ -27,6 +27,7 @@ import (
 //   - Register and Renew leave the node's wall clock in its session.
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo).
+//   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with refuse.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - A Register must know the nonce of the one before, and names the session whose
@@ -67,9 +68,9 @@ var (
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2,
-		"Route.no_ehlo": 2,
-		"Admin.note":    2,
-		"Drop.uidl":     2, "Entry.uidl": 2,
+		"Route.no_ehlo": 2, "Settings.from_check": 2,
+		"Admin.note": 2,
+		"Drop.uidl":  2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,

@@ -44,6 +44,7 @@ func settingsWords(s *admin.Settings) []string {
 	if s.AuditBytes > 0 {
 		audit = size(s.AuditBytes)
 	}
+	words = append(words, "from check", first(s.FromCheck, "unsigned"))
 	words = append(words, "audit log", span(s.AuditSeconds, "400d"), "audit bound", audit)
 	trust := strconv.Itoa(int(s.GreylistTrust))
 	switch {
@@ -69,6 +70,7 @@ type settingsFlags struct {
 	trust  int32
 	exempt []string
 	most   uint32
+	from   string
 }
 
 func (a *app) settingsSet() *cobra.Command {
@@ -104,6 +106,8 @@ func (a *app) settingsSet() *cobra.Command {
 	c.Flags().StringVar(&f.bytes, "history-bytes", "", "`SIZE` of all finished history")
 	c.Flags().StringVar(&f.audit, "audit-bytes", "", "`SIZE` of the audit log")
 	c.Flags().StringVar(&f.domain, "default-domain", "", "`DOMAIN` that completes bare local parts")
+	c.Flags().StringVar(&f.from, "from-check", "", "`refuse|unsigned|off`: what becomes of accounts' mail whose From is not theirs")
+	_ = c.RegisterFlagCompletionFunc("from-check", cobra.FixedCompletions([]string{"refuse", "unsigned", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().Int32Var(&f.trust, "greylist-trust", 0, "`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
 	c.Flags().StringSliceVar(&f.exempt, "greylist-exempt", nil, "`NETWORK`s that are not greylisted; empty: none")
 	c.Flags().Uint32Var(&f.most, "greylist-records", 0, "`NUMBER` of senders and networks to remember")
@@ -142,6 +146,14 @@ func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 	}
 	if given("default-domain") {
 		s.DefaultDomain = f.domain
+	}
+	if given("from-check") {
+		switch f.from {
+		case "refuse", "unsigned", "off":
+			s.FromCheck = f.from
+		default:
+			return usagef("--from-check %q is not refuse, unsigned or off", f.from)
+		}
 	}
 	if given("greylist-trust") {
 		s.GreylistTrust = f.trust

@@ -260,6 +260,7 @@ type Settings struct {
 	RetryFirstSeconds int64  `json:"retry_first_seconds" required:"false" doc:"wait after the first failure; 0: 5 minutes"`
 	RetryMaxSeconds   int64  `json:"retry_max_seconds" required:"false" doc:"longest wait; 0: 4 hours"`
 	DefaultDomain     string `json:"default_domain" required:"false" doc:"completes bare local parts of trusted senders"`
+	FromCheck         string `json:"from_check,omitempty" doc:"what becomes of accounts' mail whose From is not theirs: refuse, unsigned or off; absent: unsigned, and a change leaves it as it is"`
 
 	Greylist        int64    `json:"greylist_seconds" required:"false" doc:"how long strangers' first mail is put off; 0: greylisting is off"`
 	GreylistWindow  int64    `json:"greylist_window_seconds" required:"false" doc:"for how long a retry is waited for; 0: 8 hours"`

@@ -192,6 +192,59 @@ func (AuthPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_spool_proto_rawDescGZIP(), []int{2}
 }
 
+// FromCheck says what becomes of a message whose From is not its account's.
+type FromCheck int32
+
+const (
+	FromCheck_FROM_DEFAULT  FromCheck = 0 // clusters made before version 2: as unsigned
+	FromCheck_FROM_REFUSE   FromCheck = 1
+	FromCheck_FROM_UNSIGNED FromCheck = 2 // it goes without a signature
+	FromCheck_FROM_OFF      FromCheck = 3 // it is signed like any other
+)
+
+// Enum value maps for FromCheck.
+var (
+	FromCheck_name = map[int32]string{
+		0: "FROM_DEFAULT",
+		1: "FROM_REFUSE",
+		2: "FROM_UNSIGNED",
+		3: "FROM_OFF",
+	}
+	FromCheck_value = map[string]int32{
+		"FROM_DEFAULT":  0,
+		"FROM_REFUSE":   1,
+		"FROM_UNSIGNED": 2,
+		"FROM_OFF":      3,
+	}
+)
+
+func (x FromCheck) Enum() *FromCheck {
+	p := new(FromCheck)
+	*p = x
+	return p
+}
+
+func (x FromCheck) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FromCheck) Descriptor() protoreflect.EnumDescriptor {
+	return file_spool_proto_enumTypes[3].Descriptor()
+}
+
+func (FromCheck) Type() protoreflect.EnumType {
+	return &file_spool_proto_enumTypes[3]
+}
+
+func (x FromCheck) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FromCheck.Descriptor instead.
+func (FromCheck) EnumDescriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{3}
+}
+
 type Action int32
 
 const (
@@ -234,11 +287,11 @@ func (x Action) String() string {
 }
 
 func (Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[3].Descriptor()
+	return file_spool_proto_enumTypes[4].Descriptor()
 }
 
 func (Action) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[3]
+	return &file_spool_proto_enumTypes[4]
 }
 
 func (x Action) Number() protoreflect.EnumNumber {
@@ -247,7 +300,7 @@ func (x Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{3}
+	return file_spool_proto_rawDescGZIP(), []int{4}
 }
 
 type Code int32
@@ -304,11 +357,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[4].Descriptor()
+	return file_spool_proto_enumTypes[5].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[4]
+	return &file_spool_proto_enumTypes[5]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -317,7 +370,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{4}
+	return file_spool_proto_rawDescGZIP(), []int{5}
 }
 
 // Client says who handed a message in, and how.
@@ -1859,8 +1912,10 @@ type Settings struct {
 	GreylistRecords  uint32                 `protobuf:"varint,85,opt,name=greylist_records,json=greylistRecords,proto3" json:"greylist_records,omitempty"`      // bound of what is remembered; 0: 200000
 	AuditMs          int64                  `protobuf:"varint,100,opt,name=audit_ms,json=auditMs,proto3" json:"audit_ms,omitempty"`                             // how long the audit log is kept; 0: 400 days
 	AuditBytes       uint64                 `protobuf:"varint,101,opt,name=audit_bytes,json=auditBytes,proto3" json:"audit_bytes,omitempty"`                    // and how large it may be; 0: 64 MiB
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// From version 2 on:
+	FromCheck     FromCheck `protobuf:"varint,110,opt,name=from_check,json=fromCheck,proto3,enum=relay.spool.v1.FromCheck" json:"from_check,omitempty"` // what becomes of accounts' mail from others' addresses
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -1989,6 +2044,13 @@ func (x *Settings) GetAuditBytes() uint64 {
 		return x.AuditBytes
 	}
 	return 0
+}
+
+func (x *Settings) GetFromCheck() FromCheck {
+	if x != nil {
+		return x.FromCheck
+	}
+	return FromCheck_FROM_DEFAULT
 }
 
 // Session is a node's right to act: lock owner and queue owner.
@@ -7281,7 +7343,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
-	"\ano_ehlo\x18\x03 \x03(\tR\x06noEhlo\"\x8a\x04\n" +
+	"\ano_ehlo\x18\x03 \x03(\tR\x06noEhlo\"\xc4\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -7300,7 +7362,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x10greylist_records\x18U \x01(\rR\x0fgreylistRecords\x12\x19\n" +
 	"\baudit_ms\x18d \x01(\x03R\aauditMs\x12\x1f\n" +
 	"\vaudit_bytes\x18e \x01(\x04R\n" +
-	"auditBytes\"\xcb\x02\n" +
+	"auditBytes\x128\n" +
+	"\n" +
+	"from_check\x18n \x01(\x0e2\x19.relay.spool.v1.FromCheckR\tfromCheck\"\xcb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -7752,6 +7816,11 @@ const file_spool_proto_rawDesc = "" +
 	"\bAUTH_TAG\x10\x00\x12\x0f\n" +
 	"\vAUTH_REFUSE\x10\x01\x12\r\n" +
 	"\tAUTH_NONE\x10\x02*O\n" +
+	"\tFromCheck\x12\x10\n" +
+	"\fFROM_DEFAULT\x10\x00\x12\x0f\n" +
+	"\vFROM_REFUSE\x10\x01\x12\x11\n" +
+	"\rFROM_UNSIGNED\x10\x02\x12\f\n" +
+	"\bFROM_OFF\x10\x03*O\n" +
 	"\x06Action\x12\t\n" +
 	"\x05RETRY\x10\x00\x12\b\n" +
 	"\x04HOLD\x10\x01\x12\v\n" +
@@ -7788,168 +7857,170 @@ func file_spool_proto_rawDescGZIP() []byte {
 	return file_spool_proto_rawDescData
 }
 
-var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
 	(AuthPolicy)(0),        // 2: relay.spool.v1.AuthPolicy
-	(Action)(0),            // 3: relay.spool.v1.Action
-	(Code)(0),              // 4: relay.spool.v1.Code
-	(*Client)(nil),         // 5: relay.spool.v1.Client
-	(*Message)(nil),        // 6: relay.spool.v1.Message
-	(*Recipient)(nil),      // 7: relay.spool.v1.Recipient
-	(*Drop)(nil),           // 8: relay.spool.v1.Drop
-	(*Entry)(nil),          // 9: relay.spool.v1.Entry
-	(*Mailbox)(nil),        // 10: relay.spool.v1.Mailbox
-	(*Burial)(nil),         // 11: relay.spool.v1.Burial
-	(*Lock)(nil),           // 12: relay.spool.v1.Lock
-	(*Refs)(nil),           // 13: relay.spool.v1.Refs
-	(*Account)(nil),        // 14: relay.spool.v1.Account
-	(*ScramKeys)(nil),      // 15: relay.spool.v1.ScramKeys
-	(*Failures)(nil),       // 16: relay.spool.v1.Failures
-	(*Domain)(nil),         // 17: relay.spool.v1.Domain
-	(*Alias)(nil),          // 18: relay.spool.v1.Alias
-	(*Route)(nil),          // 19: relay.spool.v1.Route
-	(*Settings)(nil),       // 20: relay.spool.v1.Settings
-	(*Session)(nil),        // 21: relay.spool.v1.Session
-	(*Member)(nil),         // 22: relay.spool.v1.Member
-	(*Cluster)(nil),        // 23: relay.spool.v1.Cluster
-	(*Tomb)(nil),           // 24: relay.spool.v1.Tomb
-	(*TimeState)(nil),      // 25: relay.spool.v1.TimeState
-	(*Orphan)(nil),         // 26: relay.spool.v1.Orphan
-	(*Seen)(nil),           // 27: relay.spool.v1.Seen
-	(*JoinToken)(nil),      // 28: relay.spool.v1.JoinToken
-	(*Shard)(nil),          // 29: relay.spool.v1.Shard
-	(*Event)(nil),          // 30: relay.spool.v1.Event
-	(*Audit)(nil),          // 31: relay.spool.v1.Audit
-	(*Admin)(nil),          // 32: relay.spool.v1.Admin
-	(*Accept)(nil),         // 33: relay.spool.v1.Accept
-	(*Import)(nil),         // 34: relay.spool.v1.Import
-	(*Old)(nil),            // 35: relay.spool.v1.Old
-	(*Chunk)(nil),          // 36: relay.spool.v1.Chunk
-	(*Abort)(nil),          // 37: relay.spool.v1.Abort
-	(*Discard)(nil),        // 38: relay.spool.v1.Discard
-	(*Verdict)(nil),        // 39: relay.spool.v1.Verdict
-	(*Notice)(nil),         // 40: relay.spool.v1.Notice
-	(*Settle)(nil),         // 41: relay.spool.v1.Settle
-	(*Register)(nil),       // 42: relay.spool.v1.Register
-	(*Renew)(nil),          // 43: relay.spool.v1.Renew
-	(*Raise)(nil),          // 44: relay.spool.v1.Raise
-	(*PutSecret)(nil),      // 45: relay.spool.v1.PutSecret
-	(*Clock)(nil),          // 46: relay.spool.v1.Clock
-	(*Generation)(nil),     // 47: relay.spool.v1.Generation
-	(*Certify)(nil),        // 48: relay.spool.v1.Certify
-	(*PutCa)(nil),          // 49: relay.spool.v1.PutCa
-	(*Expire)(nil),         // 50: relay.spool.v1.Expire
-	(*Adopt)(nil),          // 51: relay.spool.v1.Adopt
-	(*Drain)(nil),          // 52: relay.spool.v1.Drain
-	(*TakeLock)(nil),       // 53: relay.spool.v1.TakeLock
-	(*Unlock)(nil),         // 54: relay.spool.v1.Unlock
-	(*BreakLock)(nil),      // 55: relay.spool.v1.BreakLock
-	(*Remove)(nil),         // 56: relay.spool.v1.Remove
-	(*PutAccount)(nil),     // 57: relay.spool.v1.PutAccount
-	(*DropAccount)(nil),    // 58: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),      // 59: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),     // 60: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),       // 61: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),      // 62: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),       // 63: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),      // 64: relay.spool.v1.DropRoute
-	(*PutSettings)(nil),    // 65: relay.spool.v1.PutSettings
-	(*Manage)(nil),         // 66: relay.spool.v1.Manage
-	(*Bouncing)(nil),       // 67: relay.spool.v1.Bouncing
-	(*Twin)(nil),           // 68: relay.spool.v1.Twin
-	(*Uidl)(nil),           // 69: relay.spool.v1.Uidl
-	(*Spent)(nil),          // 70: relay.spool.v1.Spent
-	(*DkimKey)(nil),        // 71: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),        // 72: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),       // 73: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),     // 74: relay.spool.v1.PutCluster
-	(*Tally)(nil),          // 75: relay.spool.v1.Tally
-	(*Tried)(nil),          // 76: relay.spool.v1.Tried
-	(*Grey)(nil),           // 77: relay.spool.v1.Grey
-	(*Greet)(nil),          // 78: relay.spool.v1.Greet
-	(*Attempt)(nil),        // 79: relay.spool.v1.Attempt
-	(*Cert)(nil),           // 80: relay.spool.v1.Cert
-	(*PutCert)(nil),        // 81: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 82: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 83: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 84: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 85: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 86: relay.spool.v1.Mark
-	(*Result)(nil),         // 87: relay.spool.v1.Result
-	(*Burial_Part)(nil),    // 88: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 89: relay.spool.v1.TimeState.Jump
+	(FromCheck)(0),         // 3: relay.spool.v1.FromCheck
+	(Action)(0),            // 4: relay.spool.v1.Action
+	(Code)(0),              // 5: relay.spool.v1.Code
+	(*Client)(nil),         // 6: relay.spool.v1.Client
+	(*Message)(nil),        // 7: relay.spool.v1.Message
+	(*Recipient)(nil),      // 8: relay.spool.v1.Recipient
+	(*Drop)(nil),           // 9: relay.spool.v1.Drop
+	(*Entry)(nil),          // 10: relay.spool.v1.Entry
+	(*Mailbox)(nil),        // 11: relay.spool.v1.Mailbox
+	(*Burial)(nil),         // 12: relay.spool.v1.Burial
+	(*Lock)(nil),           // 13: relay.spool.v1.Lock
+	(*Refs)(nil),           // 14: relay.spool.v1.Refs
+	(*Account)(nil),        // 15: relay.spool.v1.Account
+	(*ScramKeys)(nil),      // 16: relay.spool.v1.ScramKeys
+	(*Failures)(nil),       // 17: relay.spool.v1.Failures
+	(*Domain)(nil),         // 18: relay.spool.v1.Domain
+	(*Alias)(nil),          // 19: relay.spool.v1.Alias
+	(*Route)(nil),          // 20: relay.spool.v1.Route
+	(*Settings)(nil),       // 21: relay.spool.v1.Settings
+	(*Session)(nil),        // 22: relay.spool.v1.Session
+	(*Member)(nil),         // 23: relay.spool.v1.Member
+	(*Cluster)(nil),        // 24: relay.spool.v1.Cluster
+	(*Tomb)(nil),           // 25: relay.spool.v1.Tomb
+	(*TimeState)(nil),      // 26: relay.spool.v1.TimeState
+	(*Orphan)(nil),         // 27: relay.spool.v1.Orphan
+	(*Seen)(nil),           // 28: relay.spool.v1.Seen
+	(*JoinToken)(nil),      // 29: relay.spool.v1.JoinToken
+	(*Shard)(nil),          // 30: relay.spool.v1.Shard
+	(*Event)(nil),          // 31: relay.spool.v1.Event
+	(*Audit)(nil),          // 32: relay.spool.v1.Audit
+	(*Admin)(nil),          // 33: relay.spool.v1.Admin
+	(*Accept)(nil),         // 34: relay.spool.v1.Accept
+	(*Import)(nil),         // 35: relay.spool.v1.Import
+	(*Old)(nil),            // 36: relay.spool.v1.Old
+	(*Chunk)(nil),          // 37: relay.spool.v1.Chunk
+	(*Abort)(nil),          // 38: relay.spool.v1.Abort
+	(*Discard)(nil),        // 39: relay.spool.v1.Discard
+	(*Verdict)(nil),        // 40: relay.spool.v1.Verdict
+	(*Notice)(nil),         // 41: relay.spool.v1.Notice
+	(*Settle)(nil),         // 42: relay.spool.v1.Settle
+	(*Register)(nil),       // 43: relay.spool.v1.Register
+	(*Renew)(nil),          // 44: relay.spool.v1.Renew
+	(*Raise)(nil),          // 45: relay.spool.v1.Raise
+	(*PutSecret)(nil),      // 46: relay.spool.v1.PutSecret
+	(*Clock)(nil),          // 47: relay.spool.v1.Clock
+	(*Generation)(nil),     // 48: relay.spool.v1.Generation
+	(*Certify)(nil),        // 49: relay.spool.v1.Certify
+	(*PutCa)(nil),          // 50: relay.spool.v1.PutCa
+	(*Expire)(nil),         // 51: relay.spool.v1.Expire
+	(*Adopt)(nil),          // 52: relay.spool.v1.Adopt
+	(*Drain)(nil),          // 53: relay.spool.v1.Drain
+	(*TakeLock)(nil),       // 54: relay.spool.v1.TakeLock
+	(*Unlock)(nil),         // 55: relay.spool.v1.Unlock
+	(*BreakLock)(nil),      // 56: relay.spool.v1.BreakLock
+	(*Remove)(nil),         // 57: relay.spool.v1.Remove
+	(*PutAccount)(nil),     // 58: relay.spool.v1.PutAccount
+	(*DropAccount)(nil),    // 59: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),      // 60: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),     // 61: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),       // 62: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),      // 63: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),       // 64: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),      // 65: relay.spool.v1.DropRoute
+	(*PutSettings)(nil),    // 66: relay.spool.v1.PutSettings
+	(*Manage)(nil),         // 67: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 68: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 69: relay.spool.v1.Twin
+	(*Uidl)(nil),           // 70: relay.spool.v1.Uidl
+	(*Spent)(nil),          // 71: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 72: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 73: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 74: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 75: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 76: relay.spool.v1.Tally
+	(*Tried)(nil),          // 77: relay.spool.v1.Tried
+	(*Grey)(nil),           // 78: relay.spool.v1.Grey
+	(*Greet)(nil),          // 79: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 80: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 81: relay.spool.v1.Cert
+	(*PutCert)(nil),        // 82: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 83: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 84: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 85: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 86: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 87: relay.spool.v1.Mark
+	(*Result)(nil),         // 88: relay.spool.v1.Result
+	(*Burial_Part)(nil),    // 89: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 90: relay.spool.v1.TimeState.Jump
 }
 var file_spool_proto_depIdxs = []int32{
-	5,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
+	6,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	8,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	88, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
-	12, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
-	15, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
+	9,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
+	89, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	13, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
+	16, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	89, // 8: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	87, // 9: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	6,  // 10: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	7,  // 11: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	8,  // 12: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	33, // 13: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	40, // 14: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	32, // 15: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
-	35, // 16: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
-	33, // 17: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
-	6,  // 18: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
-	1,  // 19: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	33, // 20: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	39, // 21: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	40, // 22: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	22, // 23: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	32, // 24: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	32, // 25: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
-	32, // 26: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
-	32, // 27: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	32, // 28: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	32, // 29: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	32, // 30: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	14, // 31: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	32, // 32: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	32, // 33: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	17, // 34: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	32, // 35: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	32, // 36: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	18, // 37: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	32, // 38: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	32, // 39: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	19, // 40: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	32, // 41: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	32, // 42: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	20, // 43: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	32, // 44: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	3,  // 45: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	67, // 46: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	40, // 47: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	32, // 48: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	71, // 49: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	32, // 50: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	23, // 51: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	76, // 52: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	79, // 53: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	32, // 54: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	32, // 55: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	28, // 56: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	32, // 57: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	4,  // 58: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	4,  // 59: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	12, // 60: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	10, // 61: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	3,  // 8: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
+	90, // 9: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	88, // 10: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	7,  // 11: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	8,  // 12: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	9,  // 13: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	34, // 14: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	41, // 15: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	33, // 16: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
+	36, // 17: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
+	34, // 18: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
+	7,  // 19: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
+	1,  // 20: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	34, // 21: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	40, // 22: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	41, // 23: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	23, // 24: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	33, // 25: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
+	33, // 26: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	33, // 27: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	33, // 28: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	33, // 29: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	33, // 30: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	33, // 31: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	15, // 32: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	33, // 33: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	33, // 34: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	18, // 35: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	33, // 36: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	33, // 37: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	19, // 38: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	33, // 39: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	33, // 40: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	20, // 41: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	33, // 42: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	33, // 43: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	21, // 44: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	33, // 45: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	4,  // 46: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	68, // 47: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	41, // 48: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	33, // 49: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	72, // 50: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	33, // 51: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	24, // 52: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	77, // 53: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	80, // 54: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	33, // 55: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	33, // 56: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	29, // 57: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	33, // 58: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	5,  // 59: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	5,  // 60: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	13, // 61: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	11, // 62: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -7963,7 +8034,7 @@ func file_spool_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,194 @@
+package node
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"mime"
+	"net/mail"
+	"strings"
+	"sync/atomic"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/smtp"
+)
+
+// errNoAuthor says that the From fields of a message name nobody for certain:
+// there is none, or more than one, or it can't be read.
+var errNoAuthor = errors.New("there is not one From field that can be read")
+
+// fields yields the header fields of b up to the end of its header section:
+// names as they stand, without the blanks behind them, and values with all
+// their lines.
+func fields(b []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for len(b) > 0 {
+			end := 0
+			for {
+				i := bytes.IndexByte(b[end:], '\n')
+				if i < 0 {
+					end = len(b)
+					break
+				}
+				if end += i + 1; end == len(b) || b[end] != ' ' && b[end] != '\t' {
+					break
+				}
+			}
+			name, value, ok := bytes.Cut(b[:end], []byte(":"))
+			if !ok || !fieldName(name) {
+				return // the empty line, or text without one
+			}
+			if !yield(bytes.TrimRight(name, " \t"), value) {
+				return
+			}
+			b = b[end:]
+		}
+	}
+}
+
+// authors are the addresses in the From field of a header section: mailboxes,
+// and members of groups (RFC 6854). absent says that there is no such field. An
+// error wraps errNoAuthor: recipients' programs may show whom they like then.
+func authors(header []byte) (addresses []string, absent bool, err error) {
+	var value []byte
+	count := 0
+	for name, v := range fields(header) {
+		if bytes.EqualFold(name, []byte("From")) {
+			value, count = v, count+1
+		}
+	}
+	if count != 1 {
+		return nil, count == 0, fmt.Errorf("%w: there are %d", errNoAuthor, count)
+	}
+	if lone(header) {
+		return nil, false, fmt.Errorf("%w: the header has a bare CR or a NUL", errNoAuthor)
+	}
+	text := strings.ToValidUTF8(strings.TrimSpace(unfolded(value)), "?")
+	list, err := addressParser().ParseList(text)
+	if err != nil || len(list) == 0 {
+		return nil, false, fmt.Errorf("%w: %w", errNoAuthor, cmp.Or(err, errors.New("it names nobody")))
+	}
+	for _, a := range list {
+		if local, domain := splitAddress(a.Address); local == "" || domain == "" {
+			return nil, false, fmt.Errorf("%w: %q is no address", errNoAuthor, clean(a.Address, 100))
+		}
+		addresses = append(addresses, a.Address)
+	}
+	return addresses, false, nil
+}
+
+// addressParser takes encoded words of any character set: names do not matter.
+func addressParser() *mail.AddressParser {
+	return &mail.AddressParser{WordDecoder: &mime.WordDecoder{
+		CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
+	}}
+}
+
+// lone reports whether octets that some programs take for a line end stand
+// alone in a header section: they would read other fields in it.
+func lone(header []byte) bool {
+	for i, c := range header {
+		if c == 0 || c == '\r' && (i+1 == len(header) || header[i+1] != '\n') {
+			return true
+		}
+	}
+	return false
+}
+
+// fromStats count messages of accounts with another's address in From.
+type fromStats struct{ refused, unsigned atomic.Int64 }
+
+// fromCheck holds a message of an account to the addresses that are its own.
+type fromCheck struct {
+	refusals *refusals
+	account  *pb.Account
+	stats    *fromStats
+}
+
+// judge looks whose address stands in From. It returns whether the message may
+// be signed, or its refusal. Nil judges nothing.
+func (c *fromCheck) judge(ctx context.Context, header []byte) (signed bool, err error) {
+	if c == nil {
+		return true, nil
+	}
+	list, absent, unreadable := authors(header)
+	mode, foreign := pb.FromCheck_FROM_DEFAULT, ""
+	err = c.refusals.rule(ctx, func(v spool.View) error {
+		s, err := v.Settings()
+		if err != nil {
+			return err
+		}
+		if mode, foreign = s.FromCheck, ""; mode == pb.FromCheck_FROM_OFF || absent {
+			return nil // the sender, whose address was judged at MAIL, is the author where nobody is named
+		}
+		if foreign, err = c.foreign(v, list, unreadable); err == nil && foreign != "" && mode == pb.FromCheck_FROM_REFUSE {
+			return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: foreign}
+		}
+		return err
+	})
+	switch {
+	case err != nil && final(err):
+		c.stats.refused.Add(1)
+	case err == nil && foreign != "":
+		c.stats.unsigned.Add(1)
+	}
+	return foreign == "", err
+}
+
+// foreign says what is wrong with the authors, and the cure; empty: they all
+// are the account's own.
+func (c *fromCheck) foreign(v spool.View, list []string, unreadable error) (string, error) {
+	if unreadable != nil {
+		return "The From field must be one, and name an address of " + c.account.Address + ": correct it in your mail program", nil
+	}
+	for _, address := range list {
+		own, err := owns(v, c.account, address)
+		if err != nil {
+			return "", err
+		}
+		if !own {
+			return fmt.Sprintf("From is %s, which is not an address of %s: send as your own address, or have the postmaster "+
+				"allow it with 'relayctl user set %[2]s --sender %[1]s'", clean(canonical(address), 100), c.account.Address), nil
+		}
+	}
+	return "", nil
+}
+
+// owns reports whether an account may send as an address: its own, with a
+// subaddress too, an alias that leads to it alone, or one that it was given.
+func owns(v spool.View, account *pb.Account, address string) (bool, error) {
+	lower := canonical(address)
+	local, domain := splitAddress(lower)
+	user, _, _ := strings.Cut(local, "+")
+	if lower == account.Address || user+"@"+domain == account.Address {
+		return true, nil
+	}
+	for _, allowed := range account.Senders {
+		if allowed == lower || allowed == "*" || strings.HasPrefix(allowed, "@") && "@"+domain == allowed {
+			return true, nil
+		}
+	}
+	return leadsHome(v, lower, account.Address)
+}
+
+// checkFrom refuses a message whose author is not its account's, or has it go
+// unsigned. A header section whose end is not at hand may hold another From.
+func (in *intake) checkFrom(ctx context.Context, trace int, done bool) error {
+	if in.env.from == nil {
+		return nil
+	}
+	header := in.buf[trace : trace+in.head.end]
+	if !in.head.whole && !done {
+		header = []byte("From: \r\n") // names nobody
+	}
+	signed, err := in.env.from.judge(ctx, header)
+	if !signed {
+		in.env.options.Ours = false // which is what signatures go by
+	}
+	return err
+}

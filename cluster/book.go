@@ -71,3 +71,8 @@ func (b *book) recorded() []string {
 func (b *book) member(node string) bool {
 	return slices.ContainsFunc(b.servers(), func(s raft.Server) bool { return string(s.ID) == node })
 }
+
+// votes reports whether raft's configuration has a node with a vote.
+func (b *book) votes(node string) bool {
+	return slices.ContainsFunc(b.servers(), func(s raft.Server) bool { return string(s.ID) == node && s.Suffrage == raft.Voter })
+}

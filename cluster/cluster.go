@@ -72,6 +72,8 @@ type Cluster struct {
 	kinds      [256]bool
 	version    atomic.Uint32 // of the cluster, as applied here
 	generation atomic.Uint64 // of the cluster, as applied here
+	draining   atomic.Bool   // this node is, as applied here
+	began      time.Time     // when this process opened the node
 	uptimes    uptimes
 	birth      string        // names this start of the node
 	vetted     chan struct{} // closed when this start may take part
@@ -145,7 +147,7 @@ func open(o Options) (*Cluster, error) {
 		pinch:   make(chan struct{}, 1),
 		newCA:   make(chan struct{}, 1),
 		clocks:  newClocks(o),
-		birth:   newNonce(), vetted: make(chan struct{}),
+		birth:   newNonce(), vetted: make(chan struct{}), began: time.Now(),
 	}
 	c.self.Store(&self)
 	c.says.Store(new([]byte))
@@ -416,7 +418,7 @@ func (c *Cluster) changed(ch spool.Changes) {
 	}
 	if ch.Sessions {
 		// Registrations come with sessions, and may bring a new address.
-		if err := c.store.View(c.book.learn); err != nil {
+		if err := errors.Join(c.store.View(c.book.learn), c.store.View(c.learnDrain)); err != nil {
 			c.log.Warn("cluster: members can't be read", zap.Error(err))
 		}
 	}
@@ -431,6 +433,15 @@ func (c *Cluster) learnVersion(v spool.View) error {
 	if err == nil && there {
 		c.version.Store(spool.VersionOf(record))
 		c.generation.Store(record.Generation)
+	}
+	return err
+}
+
+// learnDrain reads whether this node is being drained.
+func (c *Cluster) learnDrain(v spool.View) error {
+	s, there, err := v.Session(c.id.Node)
+	if err == nil {
+		c.draining.Store(there && s.Draining)
 	}
 	return err
 }

@@ -205,6 +205,7 @@ type deathwatch struct {
 	margin time.Duration // the least
 	mu     sync.Mutex
 	seen   map[string]sighting
+	last   map[string]time.Time // when a renewal of a node was seen, also of one whose session has ended
 }
 
 type sighting struct {
@@ -213,7 +214,14 @@ type sighting struct {
 }
 
 func newDeathwatch(t Tuning) *deathwatch {
-	return &deathwatch{lease: t.Lease, margin: t.Margin, seen: map[string]sighting{}}
+	return &deathwatch{lease: t.Lease, margin: t.Margin, seen: map[string]sighting{}, last: map[string]time.Time{}}
+}
+
+// heard is when a renewal of a node was seen last; the zero time: never.
+func (w *deathwatch) heard(node string) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last[node]
 }
 
 // grace is how long after its last renewal a session is taken for dead.
@@ -235,7 +243,7 @@ func (w *deathwatch) look(now time.Time, sessions []*pb.Session) (dead []*pb.Ses
 		last, ok := w.seen[s.Node]
 		switch {
 		case !ok || last.epoch != s.Epoch || last.renewed != s.Renewed:
-			w.seen[s.Node] = sighting{s.Epoch, s.Renewed, now}
+			w.seen[s.Node], w.last[s.Node] = sighting{s.Epoch, s.Renewed, now}, now
 		case now.Sub(last.at) > w.grace(s):
 			dead = append(dead, s)
 		}
@@ -290,7 +298,11 @@ func (c *Cluster) steward(ctx context.Context, st *steering) {
 	nextSweep := time.Now().Add(c.t.Sweep)
 	ripe := ripening{}
 	away := c.newAbdication()
+	var leave retreat
 	for {
+		if c.draining.Load() {
+			leave.round(ctx, c)
+		}
 		if in, err := c.instant(); err == nil {
 			st.round(ctx, in)
 			if err := away.round(ctx, in, c.clocks.quick()); err != nil {

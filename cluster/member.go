@@ -119,17 +119,17 @@ func (c *Cluster) answerTransfer(_ context.Context, _ string, req []byte) ([]byt
 	return nil, c.handOver(id)
 }
 
-// handOver moves the leadership away from here.
+// handOver moves the leadership away from here; with an empty id to a node that
+// is up to date, and not to one that is being drained where there is another.
 func (c *Cluster) handOver(id string) error {
 	var f raft.Future
 	if id == "" {
+		id = c.heir(c.ctx)
+	}
+	if id == "" {
 		f = c.raft.LeadershipTransfer()
 	} else {
-		voter := false
-		for _, s := range c.book.servers() {
-			voter = voter || string(s.ID) == id && s.Suffrage == raft.Voter
-		}
-		if !voter {
+		if !c.book.votes(id) {
 			return fmt.Errorf("cluster: %s is no voting member", id)
 		}
 		addr, err := c.book.address(id)
@@ -142,6 +142,38 @@ func (c *Cluster) handOver(id string) error {
 		return fmt.Errorf("cluster: the leadership did not move: %w", err)
 	}
 	return nil
+}
+
+// heir is a voter that is up to date, not being drained, and has a right clock;
+// empty: there is none.
+func (c *Cluster) heir(ctx context.Context) string {
+	sessions, err := c.sessions()
+	if err != nil {
+		return ""
+	}
+	for _, s := range sessions {
+		if s.Node != c.id.Node && c.book.votes(s.Node) && c.mayLead(s.Node) == nil && c.caughtUp(ctx, s.Node) {
+			return s.Node
+		}
+	}
+	return ""
+}
+
+// retreat moves the leadership away from a node that is being drained.
+type retreat struct{ said string }
+
+func (r *retreat) round(ctx context.Context, c *Cluster) {
+	to := c.heir(ctx)
+	if to == "" {
+		return // better this one than none
+	}
+	if r.said != to {
+		r.said = to
+		c.log.Info("cluster: this node is being drained: it hands the leadership over", zap.String("to", to))
+	}
+	if err := c.handOver(to); err != nil {
+		c.log.Warn("cluster: the leadership stays with a node that is being drained", zap.Error(err))
+	}
 }
 
 // answerRemove is the leader's part of Remove.

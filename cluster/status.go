@@ -40,12 +40,13 @@ type MemberStatus struct {
 	Admin    string
 	Hostname string
 	Version  string
-	Role     string // leader, voter, nonvoter, removed
-	Applied  uint64 // 0 where it did not answer
-	Lag      uint64 // entries behind the leader's commit index
-	Answers  bool   // it answered a question just now
-	Live     bool   // it has a session
-	Draining bool
+	Role     string        // leader, voter, nonvoter, removed
+	Applied  uint64        // 0 where it did not answer
+	Lag      uint64        // entries behind the leader's commit index
+	Answers  bool          // it answered a question just now
+	Silent   time.Duration // since anything was heard of it, as far as this process can tell; 0 where it answers
+	Live     bool          // it has a session
+	Draining bool          // it is marked to be drained, dead or alive
 	Epoch    uint64
 	Ready    string // empty: ready; else why not, in its own words
 
@@ -68,6 +69,7 @@ type report struct {
 	at      time.Time // when it was had
 
 	Silent    int64  `json:"silent_ms,omitempty"` // how long it has heard no leader
+	Drains    bool   `json:"drains,omitempty"`    // it is being drained
 	LastTerm  uint64 `json:"last_term,omitempty"` // of the newest entry in its log
 	LastIndex uint64 `json:"last_index,omitempty"`
 
@@ -84,7 +86,7 @@ type reports struct {
 func (c *Cluster) ownReport() report {
 	_, leader := c.raft.LeaderWithID()
 	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader)}
-	r.Silent = c.silence().Milliseconds()
+	r.Silent, r.Drains = c.silence().Milliseconds(), c.draining.Load()
 	if !c.trans.filter.vetted.Load() {
 		r.Term = 0 // it has no say in who stands for election
 	}
@@ -207,11 +209,13 @@ func (c *Cluster) roll(leader string) ([]MemberStatus, error) {
 				all[r.Id] = m
 			}
 			m.Address, m.Admin, m.Hostname, m.Version = r.Address, r.Admin, r.Hostname, r.Version
+			m.Draining = r.DrainMs != 0
 		}
 		sessions, err := v.Sessions()
 		for _, s := range sessions {
 			if m := all[s.Node]; m != nil {
-				m.Live, m.Draining, m.Epoch, m.Failover = true, s.Draining, s.Epoch, c.deaths.grace(s)
+				m.Live, m.Epoch, m.Failover = true, s.Epoch, c.deaths.grace(s)
+				m.Draining = m.Draining || s.Draining
 			}
 		}
 		return err
@@ -234,13 +238,37 @@ func (c *Cluster) question(ctx context.Context, members []MemberStatus) {
 		wg.Go(func() {
 			r, err := c.remembered(ctx, m.ID)
 			if err != nil {
-				m.Ready = "does not answer"
+				m.Ready, m.Silent = "does not answer", c.unheard(m.ID)
 				return
 			}
 			m.Answers, m.Applied, m.Ready = true, r.Applied, r.Ready
 		})
 	}
 	wg.Wait()
+}
+
+// unheard is for how long nothing was heard of a node: neither an answer nor a
+// renewal of its session.
+func (c *Cluster) unheard(node string) time.Duration {
+	c.reports.mu.Lock()
+	last := c.reports.seen[node].at
+	c.reports.mu.Unlock()
+	if at := c.deaths.heard(node); at.After(last) {
+		last = at
+	}
+	if last.IsZero() {
+		last = c.began
+	}
+	return time.Since(last)
+}
+
+// Answers reports whether a node answers now: it is asked, and waited for as
+// long as Status does.
+func (c *Cluster) Answers(ctx context.Context, node string) bool {
+	ctx, cancel := context.WithTimeout(ctx, statusTime+4*c.t.Latency)
+	defer cancel()
+	_, err := c.askReport(ctx, node)
+	return err == nil
 }
 
 func (c *Cluster) remembered(ctx context.Context, node string) (report, error) {

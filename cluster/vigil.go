@@ -159,7 +159,7 @@ func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough t
 		}
 		miss++
 		standing = standing || a.Leader == ""
-		if a.Term > term || a.ahead(me) || a.Leader != "" && a.node < v.c.id.Node && !me.ahead(a.report) {
+		if a.Term > term || a.ahead(me) || a.Leader != "" && !me.ahead(a.report) && before(a.report, me, a.node < v.c.id.Node) {
 			first = false
 		}
 	}
@@ -184,6 +184,15 @@ func (v *vigil) patient(standing bool, term uint64) bool {
 // up already: that one waits for votes, and may give its own.
 func (r report) ahead(o report) bool {
 	return r.LastTerm > o.LastTerm || r.LastTerm == o.LastTerm && r.LastIndex > o.LastIndex
+}
+
+// before reports whether, of two with equal logs, r stands rather than o: who is
+// being drained comes last, else the name decides.
+func before(r, o report, byName bool) bool {
+	if r.Drains != o.Drains {
+		return o.Drains
+	}
+	return byName
 }
 
 // silence is how long no leader has been heard.

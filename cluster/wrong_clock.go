@@ -132,13 +132,16 @@ func (c *Cluster) newAbdication() *abdication {
 	}}
 }
 
-// mayLead refuses a successor whose clock is far off.
+// mayLead refuses a successor whose clock is far off, or that is being drained.
 func (c *Cluster) mayLead(node string) error {
 	sessions, err := c.sessions()
 	if err != nil {
 		return err
 	}
 	for _, s := range sessions {
+		if s.Node == node && s.Draining {
+			return fmt.Errorf("cluster: node %s is being drained: undrain it before it leads", node)
+		}
 		if off, known := offsetOf(s); s.Node == node && known && off.Abs() > tooFar {
 			return fmt.Errorf("cluster: %s: set it before that node leads", ClockWords(node, off))
 		}

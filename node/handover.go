@@ -24,16 +24,12 @@ func leaves(v spool.View, node string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	draining, heir := false, false
 	for _, s := range sessions {
-		switch {
-		case s.Node == node:
-			draining = s.Draining
-		case !s.Draining:
-			heir = true
+		if s.Node == node && s.Draining {
+			return heir(sessions, node), nil
 		}
 	}
-	return draining && heir, nil
+	return false, nil
 }
 
 // handOver gives this node's queue entries to others while it is drained. From

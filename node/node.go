@@ -48,6 +48,10 @@ type Options struct {
 	// Grace is how long transactions and deliveries under way may take to end
 	// at a stop; 0: 15 s and 5 s.
 	Grace time.Duration
+	// Notice is asked at a stop for how long new clients are still served, where
+	// another node serves, too: the node is not ready, but refuses nobody. Nil: not
+	// at all.
+	Notice func() time.Duration
 }
 
 // Node is one relay. New opens it, Run serves.
@@ -86,7 +90,7 @@ type Node struct {
 	health    *http.Server
 	metrics   *metrics
 	timings   *timings
-	draining  atomic.Bool
+	drain     *drain
 	wired     atomic.Bool   // all parts are there: changed may use them
 	stir      chan struct{} // sessions or settings changed: refresh
 	crash     chan struct{} // closed by Crash
@@ -225,6 +229,7 @@ func (n *Node) build() error {
 		return err
 	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
+	n.drain = newDrain(n.cluster, id, n.refuseClients, n.log)
 	known := newFamiliar()
 	known.others = n.anyKnows
 	n.cluster.Handle(askFamiliar, func(_ context.Context, _ string, req []byte) ([]byte, error) {
@@ -255,7 +260,7 @@ func (n *Node) build() error {
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
 	n.mail.took = n.timings.commit
 	n.drops.took = n.timings.login
-	n.drops.folders = folders(n.conf.Folders)
+	n.drops.folders, n.drops.drain = folders(n.conf.Folders), n.drain
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
 	}
@@ -312,7 +317,7 @@ func (n *Node) stirUp() {
 // refresher reads sessions, routes and settings again when they changed.
 func (n *Node) refresher(ctx context.Context) error {
 	for {
-		if err := n.outbound.refresh(n.queue); err != nil {
+		if err := errors.Join(n.drain.look(), n.outbound.refresh(n.queue)); err != nil {
 			n.log.Error("cannot read sessions and routes", zap.Error(err))
 		}
 		select {
@@ -323,10 +328,19 @@ func (n *Node) refresher(ctx context.Context) error {
 	}
 }
 
-// Ready returns nil where this node may take traffic, else why not.
+// Ready returns nil where this node may take traffic, else why not. A node that
+// goes out of service is not ready at once, and serves on until its notice ends.
 func (n *Node) Ready() error {
-	if n.draining.Load() {
-		return errors.New("this node is being drained or stopped")
+	if err := n.drain.ready(); err != nil {
+		return err
+	}
+	return n.cluster.Ready()
+}
+
+// takes returns nil while a message can be taken in.
+func (n *Node) takes() error {
+	if err := n.drain.serving(); err != nil {
+		return err
 	}
 	return n.cluster.Ready()
 }
@@ -375,7 +389,12 @@ func (n *Node) Run(ctx context.Context) error {
 	start("cluster", n.cluster.Run)
 	start("admin", n.serveAdmin)
 	start("storage", func(ctx context.Context) error { return n.storage.watch(ctx, n.cluster.SetShort) })
+	if err := n.drain.look(); err != nil {
+		n.log.Error("cannot read whether this node is being drained", zap.Error(err))
+	}
+	n.drain.step(time.Now())
 	start("refresh", n.refresher)
+	start("drain", n.drain.run)
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.handOver(ctx, n.queue) })
 	start("maildrops", n.drops.watch)
@@ -388,20 +407,51 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	start("clients", n.serveClients)
 
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	case <-n.crash:
-		err = n.cluster.Crash(nil)
-	}
-	n.draining.Store(true)
+	err := n.awaitStop(ctx, failed)
 	for i := len(stages) - 1; i >= 0; i-- {
 		stages[i]()
 	}
 	wg.Wait()
 	n.close()
 	return err
+}
+
+// awaitStop returns when the stages are to end: ctx has ended and the notice is
+// over, a part has failed, or the node crashes.
+func (n *Node) awaitStop(ctx context.Context, failed <-chan error) error {
+	var err error
+	over := make(chan struct{})
+	noticed, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	giveNotice := func() {
+		defer close(over)
+		var notice time.Duration
+		if n.options.Notice != nil {
+			notice = n.options.Notice()
+		}
+		n.drain.stop(noticed, notice)
+	}
+	stop := ctx.Done()
+	for {
+		select {
+		case <-stop:
+			stop = nil
+			go giveNotice()
+			continue
+		case <-over:
+			return nil
+		case err = <-failed:
+		case <-n.crash:
+			err = n.cluster.Crash(nil)
+		}
+		cancel()
+		if stop == nil {
+			<-over
+		} else {
+			n.drain.stop(noticed, 0)
+		}
+		return err
+	}
 }
 
 // Crash ends a running node as kill -9 would, as far as that is possible inside
@@ -431,11 +481,57 @@ func (n *Node) serveClients(ctx context.Context) error {
 		<-gctx.Done()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(n.options.Grace, stopGrace))
 		defer cancel()
+		n.refuseClients(true, true)
+		n.sendAway(grace)
 		n.shutdownClients(grace)
 		stop()
 		return nil
 	})
 	return g.Wait()
+}
+
+// refuseClients has all servers refuse new clients and let the others end, or
+// ends that.
+func (n *Node) refuseClients(on, stopping bool) {
+	quiet := quietDrain
+	if stopping {
+		quiet = quietStop
+	}
+	for _, l := range n.listeners {
+		if l.smtp != nil {
+			l.smtp.Refuse(on)
+		}
+		if l.pop3 != nil {
+			l.pop3.Refuse(on, quiet)
+		}
+	}
+}
+
+// sendAway returns when the open sessions have ended, or ctx has. Until then new
+// clients hear that they are refused.
+func (n *Node) sendAway(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for n.served() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// served counts the sessions of clients that were not refused.
+func (n *Node) served() (open int) {
+	for _, l := range n.listeners {
+		if l.smtp != nil {
+			open += int(l.smtp.Stats().Serving.Load())
+		}
+		if l.pop3 != nil {
+			open += int(l.pop3.Stats().LoggedIn.Load())
+		}
+	}
+	return open
 }
 
 func (n *Node) shutdownClients(ctx context.Context) {

@@ -37,6 +37,8 @@ func (n *Node) vitals() vitals {
 		Full:    n.storage.full.Load() || n.storage.laden.Load(),
 		Version: n.options.Version, Troubles: n.acme.troubles(n.cluster.Now()),
 	}
+	refusing := n.drain.refuses()
+	v.Refusing, v.Served = &refusing, n.served()
 	if slow := n.cluster.Trouble(); slow != "" {
 		v.Advice = append(v.Advice, slow)
 	}
@@ -56,7 +58,7 @@ func (n *Node) vitals() vitals {
 
 // submit takes a message in from the admin API, as a trusted client's.
 func (n *Node) submit(ctx context.Context, sender string, recipients []string, message io.Reader, by admin.By) (*admin.Receipt, error) {
-	if err := n.Ready(); err != nil {
+	if err := n.takes(); err != nil {
 		return nil, admin.NoQuorum(err.Error())
 	}
 	env := &envelope{sender: sender, fixUp: true, options: pb.Message{Ours: true}, detail: "sent by " + by.Who, client: &pb.Client{

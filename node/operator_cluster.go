@@ -99,9 +99,12 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 	}
 	for i := range raft.Members {
 		m := &raft.Members[i]
-		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID]))
+		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID], raft.Failover))
 	}
-	s.Problems = append(s.Problems, o.problems(&raft, s, state)...)
+	count := votesOf(&raft)
+	s.MayFail = count.spare()
+	s.Advice = append(s.Advice, count.advice()...)
+	s.Problems = append(s.Problems, o.problems(&raft, s, state, count)...)
 	words, held := o.rotation(&raft)
 	s.Rotation, s.Problems = words, append(s.Problems, held...)
 	for _, n := range s.Nodes {
@@ -115,17 +118,57 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 	return s, nil
 }
 
-// memberNode is one member as the API shows it.
-func memberNode(m *cluster.MemberStatus, state local, said vitals) admin.Node {
+// voteCount is how many of the voting nodes answer.
+type voteCount struct{ all, up int }
+
+func votesOf(raft *cluster.Status) (c voteCount) {
+	for i := range raft.Members {
+		if m := &raft.Members[i]; votes(m) {
+			c.all++
+			if m.Answers {
+				c.up++
+			}
+		}
+	}
+	return c
+}
+
+// need is how many must be up.
+func (c voteCount) need() int { return c.all/2 + 1 }
+
+// spare is how many of those that are up may fail.
+func (c voteCount) spare() int { return max(c.up-c.need(), 0) }
+
+// advice says what an even number of nodes is worth.
+func (c voteCount) advice() []string {
+	switch {
+	case c.all == 0 || c.all%2 == 1 || c.up < c.all:
+		return nil
+	case c.all == 2:
+		return []string{"of 2 voting nodes none may fail: without either of them the cluster stops; with a third one may"}
+	}
+	return []string{fmt.Sprintf("of %d voting nodes %d may fail, as of %d; with one more %d may", c.all, c.spare(), c.all-1, c.spare()+1)}
+}
+
+// memberNode is one member as the API shows it. What it said before it fell
+// silent is not shown.
+func memberNode(m *cluster.MemberStatus, state local, said vitals, failover time.Duration) admin.Node {
 	owned := uint64(max(state.owned[m.Epoch], 0))
 	if m.Epoch == 0 {
 		owned = 0 // what nobody owns is no node's
 	}
+	if !m.Answers {
+		said = vitals{}
+	}
 	n := admin.Node{
-		ID: m.ID, State: memberState(m, owned), Role: memberRole(m), Applied: m.Applied, Lag: m.Lag, Owned: owned,
+		ID: m.ID, State: memberState(m, said, owned, failover), Role: memberRole(m), Applied: m.Applied, Lag: m.Lag, Owned: owned,
 		POP3Sessions: said.POP3, SMTPSessions: said.SMTP, Version: m.Version, Hostname: m.Hostname,
 		Address: m.Address, Admin: m.Admin, DiskFree: said.DiskFree, DiskTotal: said.DiskTotal, UptimeSeconds: said.Uptime,
 	}
+	if !m.Answers {
+		n.SilentSeconds = max(m.Silent.Round(time.Second/10).Seconds(), 0.1)
+	}
+	n.Drained = n.State == admin.NodeDrained || m.Draining && n.State == admin.NodeDead && owned == 0
 	if session := state.sessions[m.ID]; session != nil {
 		n.LastSeen = admin.AtMs(session.RenewedMs)
 		if session.WallMs != 0 {
@@ -135,20 +178,33 @@ func memberNode(m *cluster.MemberStatus, state local, said vitals) admin.Node {
 	return n
 }
 
-func memberState(m *cluster.MemberStatus, owned uint64) string {
+// memberState names a node's state. Without a majority no session ends, so that a
+// node that does not answer is taken for dead when its session would have.
+func memberState(m *cluster.MemberStatus, said vitals, owned uint64, failover time.Duration) string {
 	switch {
 	case !m.Live && m.Role == memberLearner && m.Answers:
 		return admin.NodeJoining
-	case !m.Live:
+	case !m.Live || !m.Answers && m.Silent >= max(m.Failover, failover):
 		return admin.NodeDead
-	case m.Draining && owned > 0:
-		return admin.NodeDraining
-	case m.Draining:
+	case !m.Answers:
+		return admin.NodeSilent
+	case m.Draining && owned == 0 && m.Role != memberLeader && left(said):
 		return admin.NodeDrained
+	case m.Draining:
+		return admin.NodeDraining
 	case m.Role == memberLearner:
 		return admin.NodeJoining
 	}
 	return admin.NodeAlive
+}
+
+// left reports whether the last client of a node that is drained is gone. A build
+// that refuses no clients is taken as it always was.
+func left(said vitals) bool {
+	if said.Refusing == nil {
+		return said.Version != "" // else it has not said anything in time
+	}
+	return *said.Refusing && said.Served == 0
 }
 
 func memberRole(m *cluster.MemberStatus) string {
@@ -165,24 +221,25 @@ func memberRole(m *cluster.MemberStatus) string {
 
 // problems says in words what is wrong. A node that was drained on purpose is
 // none.
-func (o *operator) problems(raft *cluster.Status, s *admin.Status, state local) []string {
+func (o *operator) problems(raft *cluster.Status, s *admin.Status, state local, count voteCount) []string {
 	var all []string
 	if raft.Leader == "" {
 		all = append(all, "the cluster has no leader: too few nodes are up, or an election is under way; nothing can be changed and no mail is taken in")
 	}
-	voters, up := 0, 0
+	taken := false
 	for i := range raft.Members {
 		m, n := &raft.Members[i], &s.Nodes[i]
-		if votes(m) {
-			voters++
-			if m.Answers {
-				up++
-			}
-		}
+		taken = taken || m.Answers && !m.Draining
 		all = append(all, o.troubles(m, n)...)
 	}
-	if voters > 1 && up > 0 && up == voters/2+1 && up < voters {
-		all = append(all, fmt.Sprintf("%d of %d voting nodes are up: no other may fail now", up, voters))
+	if !taken {
+		all = append(all, "every node that is up is being drained: none takes new clients; take one back with 'relayctl node undrain ID'")
+	}
+	switch {
+	case count.up < count.need():
+		all = append(all, fmt.Sprintf("%d of %d voting nodes answer, and %d are needed: no mail is taken in until more are up", count.up, count.all, count.need()))
+	case count.up == count.need() && count.up < count.all:
+		all = append(all, fmt.Sprintf("%d of %d voting nodes are up: no other may fail now", count.up, count.all))
 	}
 	if n := state.owned[0]; n > 0 {
 		all = append(all, fmt.Sprintf("%s wait without a node to deliver them", counted(uint64(n), "recipient")))
@@ -200,6 +257,8 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 		all = append(all, fmt.Sprintf("node %s is down: start it, or take it out with 'relayctl node rm %s'", m.ID, m.ID))
 	case !m.Live:
 		all = append(all, fmt.Sprintf("node %s answers but has no session: %s", m.ID, reason(m.Ready, "it is starting")))
+	case !m.Answers && n.State == admin.NodeDead:
+		all = append(all, fmt.Sprintf("node %s has not been heard of for %s: start it, or bring the link to it back", m.ID, span(m.Silent)))
 	case !m.Answers:
 		all = append(all, fmt.Sprintf("node %s does not answer node %s", m.ID, o.node))
 	case m.Lag > lagging:
@@ -209,7 +268,7 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 	case m.Ready != "" && !m.Draining:
 		all = append(all, fmt.Sprintf("node %s is not ready: %s", m.ID, m.Ready))
 	}
-	if m.Live && !n.LastSeen.IsZero() && o.now().Sub(n.LastSeen.Time) > unheard {
+	if m.Live && m.Answers && !n.LastSeen.IsZero() && o.now().Sub(n.LastSeen.Time) > unheard {
 		all = append(all, fmt.Sprintf("node %s has not renewed its session for %s", m.ID, span(o.now().Sub(n.LastSeen.Time))))
 	}
 	if words := cluster.ClockWords(m.ID, time.Duration(n.ClockOffsetSeconds*float64(time.Second))); m.Live && words != "" {
@@ -294,7 +353,7 @@ func (o *operator) Remove(ctx context.Context, by admin.By, id string, opts admi
 		return nil, err
 	}
 	change := &admin.NodeChange{ID: id, DryRun: opts.DryRun, Effects: []string{}}
-	if err := o.removal(raft, m, opts.Force, change); err != nil {
+	if err := o.removal(ctx, raft, m, opts.Force, change); err != nil {
 		return nil, err
 	}
 	if opts.DryRun {
@@ -341,7 +400,7 @@ func plain(err error) string {
 }
 
 // removal says what the removal of a node does, or why it must not be.
-func (o *operator) removal(raft *cluster.Status, m *cluster.MemberStatus, force bool, change *admin.NodeChange) error {
+func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster.MemberStatus, force bool, change *admin.NodeChange) error {
 	voters, up := 0, 0
 	for i := range raft.Members {
 		other := &raft.Members[i]
@@ -381,11 +440,11 @@ func (o *operator) removal(raft *cluster.Status, m *cluster.MemberStatus, force 
 	if voters > 0 && votes(m) {
 		say("the cluster can then lose %s without stopping", counted(uint64((voters-1)/2), "node"))
 	}
-	return o.inheritance(m, say)
+	return o.inheritance(ctx, m, say)
 }
 
 // inheritance says what becomes of a node's work.
-func (o *operator) inheritance(m *cluster.MemberStatus, say func(string, ...any)) error {
+func (o *operator) inheritance(ctx context.Context, m *cluster.MemberStatus, say func(string, ...any)) error {
 	state, err := o.local()
 	if err != nil {
 		return err
@@ -393,43 +452,66 @@ func (o *operator) inheritance(m *cluster.MemberStatus, say func(string, ...any)
 	if n := state.owned[m.Epoch]; n > 0 && m.Epoch != 0 {
 		say("%s that it was to deliver go to the other nodes", counted(uint64(n), "recipient"))
 	}
-	if m.Live {
-		say("its client connections are cut; 'relayctl node drain %s' before it would let them end", m.ID)
+	switch said := o.allVitals(ctx)[m.ID]; {
+	case !m.Answers:
+	case said.SMTP+said.POP3 > 0:
+		say("its clients are cut: %s and %s; 'relayctl node drain %s --wait' before it would let them end",
+			counted(uint64(said.SMTP), "SMTP connection"), counted(uint64(said.POP3), "POP3 session"), m.ID)
+	default:
+		say("no client is connected to it now; 'relayctl node drain %s --wait' before it would keep new ones away", m.ID)
 	}
 	return nil
 }
 
 // Drain implements admin.Cluster.
-func (o *operator) Drain(ctx context.Context, by admin.By, id string, off, dryRun bool) (*admin.NodeChange, error) {
+func (o *operator) Drain(ctx context.Context, by admin.By, id string, opts admin.DrainOptions) (*admin.NodeChange, error) {
 	raft, m, err := o.member(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	change := &admin.NodeChange{ID: id, DryRun: dryRun}
-	if change.Effects, err = o.drainage(raft, m, off); err != nil || dryRun {
+	change := &admin.NodeChange{ID: id, DryRun: opts.DryRun}
+	if opts.Off {
+		change.Effects, err = undrainage(m)
+	} else {
+		change.Effects, err = o.drainage(raft, m, opts.Notice)
+	}
+	if err != nil || opts.DryRun {
 		return change, err
 	}
+	upgrade, err := o.members.Upgrade()
+	if err != nil {
+		return nil, err
+	}
 	_, err = o.do(ctx, by, spool.KindDrain, func(adm *pb.Admin) proto.Message {
-		return &pb.Drain{Admin: adm, Node: id, Off: off}
+		h := &pb.Drain{Admin: adm, Node: id, Off: opts.Off}
+		if upgrade.Version > 1 && !opts.Off {
+			h.NoticeMs = opts.Notice.Milliseconds()
+		}
+		return h
 	})
 	return change, err
 }
 
-// drainage says what a drain, or its end, does.
-func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, off bool) ([]string, error) {
+// undrainage says what the end of a drain does.
+func undrainage(m *cluster.MemberStatus) ([]string, error) {
+	switch {
+	case !m.Draining:
+		return []string{fmt.Sprintf("node %s is not being drained: nothing changes", m.ID)}, nil
+	case !m.Answers:
+		return []string{fmt.Sprintf("node %s does not run; it takes mail and work again when it does", m.ID)}, nil
+	}
+	return []string{fmt.Sprintf("node %s takes new clients, mail and work again", m.ID)}, nil
+}
+
+// drainage says what a drain does, or why it must not be.
+func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, notice time.Duration) ([]string, error) {
 	if !m.Live {
 		return nil, admin.Conflict(fmt.Sprintf("node %s is down: the others have its work already", m.ID),
 			fmt.Sprintf("start it, or take it out with 'relayctl node rm %s'", m.ID))
 	}
-	if off {
-		if !m.Draining {
-			return []string{fmt.Sprintf("node %s is not being drained: nothing changes", m.ID)}, nil
-		}
-		return []string{fmt.Sprintf("node %s takes new mail and work again", m.ID)}, nil
-	}
 	takers := 0
 	for i := range raft.Members {
-		if other := &raft.Members[i]; other.ID != m.ID && other.Live && !other.Draining {
+		if other := &raft.Members[i]; other.ID != m.ID && other.Live && other.Answers && !other.Draining {
 			takers++
 		}
 	}
@@ -441,9 +523,15 @@ func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, off b
 	if err != nil {
 		return nil, err
 	}
-	effects := []string{fmt.Sprintf("node %s takes no new mail and no new deliveries; it is not ready for load balancers any more", m.ID)}
+	effects := []string{fmt.Sprintf("node %s is not ready for load balancers any more; it takes new clients for %s yet, then refuses them, and lets open sessions end", m.ID, span(notice))}
 	if n := state.owned[m.Epoch]; n > 0 {
 		effects = append(effects, fmt.Sprintf("%s that it is to deliver go to %s", counted(uint64(n), "recipient"), counted(uint64(takers), "other node")))
+	}
+	if m.ID == raft.Leader {
+		effects = append(effects, "the leadership moves to another node")
+	}
+	if c := votesOf(raft); votes(m) && m.Answers && c.spare() == 0 {
+		effects = append(effects, fmt.Sprintf("when it is stopped the cluster stops, too, until it is back: %d of %d voting nodes would be up, and %d are needed", c.up-1, c.all, c.need()))
 	}
 	if m.Draining {
 		effects = append(effects, "it is being drained already")

@@ -45,6 +45,8 @@ type vitals struct {
 	Full      bool     `json:"full,omitempty"` // past the watermark: it refuses new mail
 	POP3      int      `json:"pop3_sessions"`
 	SMTP      int      `json:"smtp_sessions"`
+	Refusing  *bool    `json:"refusing,omitempty"` // new clients, for it is drained; nil: a build that never does
+	Served    int      `json:"served,omitempty"`   // sessions of clients that it has not refused
 	Version   string   `json:"version"`
 	Troubles  []string `json:"troubles,omitempty"` // in words, for the operator
 	Advice    []string `json:"advice,omitempty"`   // what would be better, though nothing is wrong

@@ -17,7 +17,7 @@ func (o *operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateO
 		if err != nil {
 			return nil, err
 		}
-		if err := o.removal(raft, m, false, change); err != nil {
+		if err := o.removal(ctx, raft, m, false, change); err != nil {
 			return nil, err
 		}
 	}

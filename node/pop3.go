@@ -31,6 +31,7 @@ type maildrops struct {
 	log         *zap.Logger
 	folders     map[string]*folder.Folder // by account; set before the first login
 	took        prometheus.Histogram      // of logins by password; nil: nobody counts
+	drain       *drain                    // nil: this node is never drained
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
 	terms terms
@@ -162,6 +163,9 @@ func ignoreNoDomain(err error) error {
 func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
 	if err := d.mayAct(); err != nil {
 		return nil, err
+	}
+	if d.drain.refuses() {
+		return nil, errRefusing
 	}
 	epoch := d.replica.Epoch()
 	if err := d.inUse(ctx, a); err != nil {

@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -25,7 +26,7 @@ const (
 	// the limit for commands.
 	maxResponse  = 12288
 	handshake    = 30 * time.Second
-	drainGrace   = 2 * time.Second
+	drainGrace   = 2 * time.Second        // of silence, at a stop
 	lastWords    = 250 * time.Millisecond // to tell a client why it is cut
 	deadlineSlop = 8                      // the write deadline is renewed at this fraction
 )
@@ -40,11 +41,12 @@ var (
 type reason struct {
 	text  text
 	words string
+	code  string // empty: SYS/TEMP
 }
 
 // conn is one connection. Its own goroutine does all work. Two others may reach
 // in, through cut and drain only: the one that watches the maildrop's lock, and
-// whoever stops the server.
+// whoever stops the server or takes it out of service.
 type conn struct {
 	srv    *Server
 	group  *group
@@ -76,12 +78,13 @@ type conn struct {
 	fails   int    // logins
 	*session
 
-	mu       sync.Mutex
-	dead     *reason       // cut
-	draining bool          // the server is stopping
-	holding  chan struct{} // closed to end the watch over the maildrop; nil: none is watched
-	locked   bool          // holds a maildrop
-	since    time.Time     // waits for a client that is not logged in; zero: has not yet
+	mu      sync.Mutex
+	dead    *reason       // cut
+	grace   time.Duration // how long it may be silent while it comes to its end; 0: for as long as ever
+	ending  text          // why it does
+	holding chan struct{} // closed to end the watch over the maildrop; nil: none is watched
+	locked  bool          // holds a maildrop
+	since   time.Time     // waits for a client that is not logged in; zero: has not yet
 }
 
 func newConn(ctx context.Context, g *group, nc net.Conn) *conn {
@@ -119,6 +122,12 @@ func (c *conn) run() {
 	}
 	defer c.srv.counter.Leave(ip, who)
 	if c.srv.cfg.ImplicitTLS && !c.secure() {
+		return
+	}
+	if c.srv.refuses() {
+		c.err("SYS/TEMP", tOutOfService)
+		c.closing = true
+		_ = c.flush()
 		return
 	}
 	c.group.speak(c)
@@ -174,7 +183,7 @@ func (c *conn) farewell() {
 	if dead.words != "" {
 		c.say(append(append(c.line(), "-ERR [SYS/TEMP] "...), oneLine(dead.words)...))
 	} else {
-		c.err("SYS/TEMP", dead.text)
+		c.err(cmp.Or(dead.code, "SYS/TEMP"), dead.text)
 	}
 	_, _ = c.nc.Write(c.out)
 	c.out = c.out[:0]
@@ -236,8 +245,8 @@ func (c *conn) greet() {
 func (c *conn) hangUp(err error) {
 	switch {
 	case c.isCut():
-	case errors.Is(err, os.ErrDeadlineExceeded) && c.isDraining():
-		c.cut(reason{text: tStopping})
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.ends():
+		c.cutEnding()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.srv.stats.Autologouts.Add(1)
 		c.log("autologout")
@@ -378,9 +387,9 @@ func (c *conn) setRead(d time.Duration) {
 	case c.dead != nil:
 		_ = c.raw.SetReadDeadline(past)
 		return
-	case c.draining && c.locked:
-		d = min(d, drainGrace)
-	case c.draining:
+	case c.grace > 0 && c.locked:
+		d = min(d, c.grace)
+	case c.grace > 0:
 		d = 0
 	}
 	_ = c.raw.SetReadDeadline(now.Add(d))
@@ -415,15 +424,20 @@ func (c *conn) cutLocked(why reason) {
 	_ = c.raw.SetWriteDeadline(time.Now().Add(lastWords))
 }
 
-// drain asks the connection to come to its end.
-func (c *conn) drain() {
+// drain asks the connection to come to its end, and says why. A connection that
+// holds no maildrop does so at once, the others when they have been silent for
+// so long.
+func (c *conn) drain(grace time.Duration, why text) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.draining = true
+	if c.grace > 0 {
+		grace = min(grace, c.grace)
+	}
+	c.grace, c.ending = grace, why
 	if !c.locked {
-		c.cutLocked(reason{text: tStopping})
+		c.cutLocked(reason{text: why})
 	} else if c.dead == nil {
-		_ = c.raw.SetReadDeadline(time.Now().Add(drainGrace))
+		_ = c.raw.SetReadDeadline(time.Now().Add(grace))
 	}
 }
 
@@ -433,10 +447,18 @@ func (c *conn) isCut() bool {
 	return c.dead != nil
 }
 
-func (c *conn) isDraining() bool {
+// ends reports whether the connection was asked to come to its end.
+func (c *conn) ends() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.draining
+	return c.grace > 0
+}
+
+// cutEnding cuts a connection that was asked to come to its end.
+func (c *conn) cutEnding() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cutLocked(reason{text: c.ending})
 }
 
 // stls begins TLS (RFC 2595 §4). Everything that came before the handshake is

@@ -166,6 +166,9 @@ const (
 	LostMajority   = "this node has lost contact with the majority, marked messages are kept"
 	LostSession    = "the session of this node has ended, and its locks with it; marked messages are kept"
 	LostState      = "this node's state was replaced by a newer one, marked messages are kept"
+	LostRemoved    = "your account was removed, and its mail with it"
+	LostDisabled   = "your account was disabled, marked messages are kept"
+	LostPassword   = "your password was changed, log in with the new one; marked messages are kept"
 )
 
 // ReadOnly is a Maildrop from which a client may be barred to delete.

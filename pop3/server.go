@@ -151,6 +151,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	stopping  bool
+	refusing  bool // new clients are turned away
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	sleepers  map[string]int // by user, and by host
@@ -277,6 +278,27 @@ func (s *Server) track(ln net.Listener) bool {
 	}
 	s.listeners[ln] = struct{}{}
 	return true
+}
+
+func (s *Server) refuses() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusing
+}
+
+// Refuse turns new clients away with -ERR [SYS/TEMP] and cuts those that hold no
+// maildrop; the others may finish, but for those that are silent for so long. The
+// listeners stay open. With on false it ends that, for new clients.
+func (s *Server) Refuse(on bool, silence time.Duration) {
+	s.mu.Lock()
+	s.refusing = on
+	s.mu.Unlock()
+	if !on {
+		return
+	}
+	for _, c := range s.all(nil) {
+		c.drain(silence, tOutOfService)
+	}
 }
 
 func (s *Server) untrack(ln net.Listener) {
@@ -468,7 +490,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	for _, c := range s.all(nil) {
-		c.drain()
+		c.drain(drainGrace, tStopping)
 	}
 	select {
 	case <-idle:

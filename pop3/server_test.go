@@ -240,6 +240,60 @@ func TestShutdown(t *testing.T) {
 	require.ErrorIs(t, s.Serve(ctx, ln), pop3.ErrServerClosed)
 }
 
+// TestRefuse checks that a server that goes out of service lets sessions with a
+// maildrop finish, ends the others, and lets nobody in until it is back.
+func TestRefuse(t *testing.T) {
+	const words = "pop3: [SYS/TEMP] server is going out of service, connect again; nothing was deleted"
+	ctx, store := t.Context(), newStore()
+	s := serve(t, config(store), false)
+	idle, busy, asleep := dial(t, s), dial(t, s), dial(t, s)
+	require.NoError(t, asleep.Login(ctx, "bob", "two words "))
+	require.NoError(t, asleep.Sleep(ctx))
+	require.NoError(t, busy.Login(ctx, "alice", "secret"))
+	require.NoError(t, busy.Dele(ctx, 1))
+	s.Refuse(true, time.Minute)
+	for _, c := range []*pop3.Client{idle, asleep} {
+		_, err := c.Reply()
+		require.EqualError(t, err, words)
+		_, err = c.Reply()
+		require.Equal(t, io.EOF, err)
+	}
+	_, err := pop3.Dial(ctx, s.addr, nil)
+	require.ErrorContains(t, err, "[SYS/TEMP] server is going out of service")
+	require.NoError(t, busy.Noop(ctx))
+	require.NoError(t, busy.Sleep(ctx), "the deletions are committed")
+	_, err = busy.Reply()
+	require.EqualError(t, err, words)
+	require.Equal(t, []string{"u2", "u3"}, store.UIDs("alice"))
+	s.Refuse(false, 0)
+	require.NoError(t, dial(t, s).Login(ctx, "alice", "secret"))
+}
+
+// TestRefuseGrace checks that who is silent for half a minute is cut, and that a
+// stop after that waits for less.
+func TestRefuseGrace(t *testing.T) {
+	for _, stops := range []bool{false, true} {
+		store := newStore()
+		inBubble(t, config(store), func(srv *pop3.Server, ln *pipe) {
+			c := ln.dial(t)
+			require.NoError(t, c.Login(context.Background(), "alice", "secret"))
+			srv.Refuse(true, 30*time.Second)
+			time.Sleep(25 * time.Second) // the bubble's clock
+			require.NoError(t, c.Noop(context.Background()))
+			start := time.Now()
+			if stops {
+				go func() { _ = srv.Shutdown(context.Background()) }()
+			}
+			_, err := c.Reply()
+			require.ErrorContains(t, err, "[SYS/TEMP]")
+			require.Equal(t, !stops, time.Since(start) > 20*time.Second)
+			require.Less(t, time.Since(start), 31*time.Second)
+			synctest.Wait()
+			require.False(t, store.Held("alice"))
+		})
+	}
+}
+
 // TestStop checks that the end of Serve's context cuts all sessions and frees
 // their maildrops.
 func TestStop(t *testing.T) {

@@ -119,9 +119,9 @@ func (c *conn) watch(drop Maildrop) {
 // cutLost cuts the connection unless the watch has ended meanwhile.
 func (c *conn) cutLost(watch chan struct{}, drop Maildrop) {
 	words := drop.LostReason()
-	why := reason{text: tTemporary, words: words}
-	if t, ok := losses[words]; ok {
-		why = reason{text: t}
+	why, ok := losses[words]
+	if !ok {
+		why = reason{text: tTemporary, words: words}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,11 +145,11 @@ func (c *conn) unwatch() {
 func (c *conn) unlocked() {
 	c.mu.Lock()
 	c.locked = false
-	draining := c.draining
+	ends := c.grace > 0
 	c.mu.Unlock()
 	c.srv.stats.LoggedIn.Add(-1)
-	if draining && !c.closing {
-		c.cut(reason{text: tStopping})
+	if ends && !c.closing {
+		c.cutEnding()
 	}
 }
 

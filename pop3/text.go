@@ -37,6 +37,9 @@ const (
 	tLostMajority
 	tLostSession
 	tLostState
+	tLostRemoved
+	tLostDisabled
+	tLostPassword
 	tReadOnly
 	tMechanisms
 	tNoMechanism
@@ -66,6 +69,7 @@ const (
 	tTooMany
 	tTooManyErrors
 	tStopping
+	tOutOfService
 	numTexts
 )
 
@@ -123,6 +127,9 @@ var texts = [numTexts][numLangs]string{
 	tLostMajority:   {LostMajority, "dieser Knoten hat die Mehrheit verloren, vorgemerkte Nachrichten bleiben", "ce nœud a perdu le contact avec la majorité, les messages marqués sont conservés", "este nodo ha perdido el contacto con la mayoría, los mensajes marcados se conservan", "此节点已与多数节点失去联系，已标记的邮件予以保留"},
 	tLostSession:    {LostSession, "die Sitzung dieses Knotens ist zu Ende, und damit seine Sperren; vorgemerkte Nachrichten bleiben", "la session de ce nœud est terminée, et ses verrous avec elle ; les messages marqués sont conservés", "la sesión de este nodo ha terminado, y con ella sus bloqueos; los mensajes marcados se conservan", "此节点的会话已结束，其锁定随之失效；已标记的邮件予以保留"},
 	tLostState:      {LostState, "der Zustand dieses Knotens wurde durch einen neueren ersetzt, vorgemerkte Nachrichten bleiben", "l'état de ce nœud a été remplacé par un plus récent, les messages marqués sont conservés", "el estado de este nodo fue sustituido por otro más nuevo, los mensajes marcados se conservan", "此节点的状态已被较新的状态取代，已标记的邮件予以保留"},
+	tLostRemoved:    {LostRemoved, "Ihr Konto wurde gelöscht, und die Post darin", "votre compte a été supprimé, et son courrier avec lui", "su cuenta fue eliminada, y su correo con ella", "您的帐户及其邮件已被删除"},
+	tLostDisabled:   {LostDisabled, "Ihr Konto wurde gesperrt, vorgemerkte Nachrichten bleiben", "votre compte a été désactivé, les messages marqués sont conservés", "su cuenta fue desactivada, los mensajes marcados se conservan", "您的帐户已被停用；已标记的邮件予以保留"},
+	tLostPassword:   {LostPassword, "Ihr Passwort wurde geändert, bitte mit dem neuen anmelden; vorgemerkte Nachrichten bleiben", "votre mot de passe a été changé, connectez-vous avec le nouveau ; les messages marqués sont conservés", "su contraseña fue cambiada, entre con la nueva; los mensajes marcados se conservan", "您的密码已更改，请使用新密码登录；已标记的邮件予以保留"},
 	tReadOnly:       {"the maildrop is read-only", "das Postfach ist schreibgeschützt", "la boîte est en lecture seule", "el buzón es de solo lectura", "邮箱为只读"},
 	tMechanisms:     {"mechanisms follow", "Verfahren folgen", "liste des mécanismes", "lista de mecanismos", "认证机制如下"},
 	tNoMechanism:    {"unknown mechanism", "unbekanntes Verfahren", "mécanisme inconnu", "mecanismo desconocido", "未知认证机制"},
@@ -152,11 +159,14 @@ var texts = [numTexts][numLangs]string{
 	tTooMany:        {"too many connections, try again later", "zu viele Verbindungen, später wieder versuchen", "trop de connexions, réessayez plus tard", "demasiadas conexiones, inténtelo más tarde", "连接过多，请稍后再试"},
 	tTooManyErrors:  {"too many errors, goodbye", "zu viele Fehler, auf Wiedersehen", "trop d'erreurs, au revoir", "demasiados errores, adiós", "错误过多，再见"},
 	tStopping:       {"server is stopping, nothing was deleted", "Server hält an, nichts wurde gelöscht", "le serveur s'arrête, rien n'a été effacé", "el servidor se detiene, no se borró nada", "服务器正在停止，未删除任何邮件"},
+	tOutOfService:   {"server is going out of service, connect again; nothing was deleted", "Server geht außer Betrieb, bitte neu verbinden; nichts wurde gelöscht", "le serveur est mis hors service, reconnectez-vous ; rien n'a été effacé", "el servidor queda fuera de servicio, vuelva a conectarse; no se borró nada", "服务器即将停止服务，请重新连接；未删除任何邮件"},
 }
 
 // losses are the reasons to lose a maildrop that have words in every language.
-var losses = map[string]text{
-	LostToOperator: tLostToOperator, LostMajority: tLostMajority, LostSession: tLostSession, LostState: tLostState,
+var losses = map[string]reason{
+	LostToOperator: {text: tLostToOperator}, LostMajority: {text: tLostMajority}, LostSession: {text: tLostSession},
+	LostState: {text: tLostState}, LostRemoved: {text: tLostRemoved, code: "SYS/PERM"},
+	LostDisabled: {text: tLostDisabled, code: "SYS/PERM"}, LostPassword: {text: tLostPassword, code: "AUTH"},
 }
 
 // appendText appends a text with its numbers and its string put in.

@@ -63,6 +63,7 @@ type conn struct {
 
 	mu     sync.Mutex // guards deadlines against Shutdown and cut
 	idle   bool       // waits for a command, outside a transaction
+	woken  bool       // and was told to end
 	hasty  bool       // may be sent away for silence where there are many
 	since  time.Time  // waits for the client
 	pace   time.Time  // by when more of a stranger's message is due under pressure; zero: any time
@@ -147,6 +148,8 @@ func (c *conn) run(ctx context.Context) {
 	if !c.open() {
 		return
 	}
+	c.srv.stats.Serving.Add(1)
+	defer c.srv.stats.Serving.Add(-1)
 	c.loop()
 }
 
@@ -206,6 +209,11 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // open asks the backend for a session and greets.
 func (c *conn) open() bool {
+	if c.srv.refuses.Load() {
+		c.srv.stats.Turned.Add(1)
+		c.turnAway(c.goodbye())
+		return false
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
 	defer cancel()
 	sess, err := c.cfg.Backend.NewSession(ctx, &c.peer)
@@ -220,6 +228,11 @@ func (c *conn) open() bool {
 	}
 	c.sess = sess
 	if !c.silent() {
+		return false
+	}
+	if c.leaves() {
+		c.srv.stats.Turned.Add(1)
+		c.turnAway(c.goodbye())
 		return false
 	}
 	c.put("220 ")
@@ -246,8 +259,8 @@ func (c *conn) silent() bool {
 		}
 	}
 	switch {
-	case c.ctx.Err() != nil || c.srv.closing.Load():
-		c.turnAway(&Reply{Code: 421, Enhanced: "4.3.2", Text: c.cfg.Hostname + " is shutting down, try again later", Reason: ReasonStopping})
+	case c.ctx.Err() != nil || c.leaves():
+		c.turnAway(c.goodbye())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return true
 	}
@@ -281,7 +294,7 @@ func (c *conn) loop() {
 				continue
 			}
 		}
-		if c.srv.closing.Load() && c.state&inTransaction == 0 {
+		if c.state&inTransaction == 0 && c.leaves() {
 			c.hangUp(errShutdown)
 			break
 		}
@@ -306,7 +319,7 @@ func (c *conn) linger() {
 	}
 	until := time.Now().Add(500 * time.Millisecond)
 	for read := 0; read < 256<<10; {
-		if c.await(until) != nil {
+		if !c.stays(until) {
 			return
 		}
 		c.in.discard()
@@ -316,6 +329,15 @@ func (c *conn) linger() {
 		}
 		read += n
 	}
+}
+
+// stays sets the deadline for a read of what is thrown away, unless the
+// connection was cut. That the server is to stop does not matter here: its 421
+// is what must not get lost.
+func (c *conn) stays(until time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.severe && c.net.SetReadDeadline(until) == nil
 }
 
 // command reads the next command line and enforces the rules on line ends. A nil
@@ -505,7 +527,7 @@ func (c *conn) fill(command bool) error {
 	c.hasty, c.since, c.pace = hasty, now, pace
 	c.mu.Unlock()
 	err := c.read(until)
-	if err != nil && c.srv.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 {
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.state&inTransaction == 0 && c.leaves() {
 		return errShutdown
 	}
 	return err
@@ -533,7 +555,7 @@ func (c *conn) await(until time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idle = c.state&inTransaction == 0
-	if c.severe || c.idle && c.srv.closing.Load() {
+	if c.severe || c.idle && (c.woken || c.srv.leaves()) {
 		return errShutdown
 	}
 	return c.net.SetReadDeadline(until)
@@ -549,11 +571,32 @@ func (c *conn) hurry(before time.Time) {
 	}
 }
 
+// leaves reports whether the connection is to end between transactions.
+func (s *Server) leaves() bool { return s.closing.Load() || s.refuses.Load() }
+
+// leaves reports whether this connection is, also where the server has changed
+// its mind since it was told.
+func (c *conn) leaves() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.woken || c.srv.leaves()
+}
+
+// goodbye is the last reply to a client that may come back, or go elsewhere.
+func (c *conn) goodbye() *Reply {
+	what := " is shutting down, try again later"
+	if c.ctx.Err() == nil && !c.srv.closing.Load() {
+		what = " is going out of service, connect again"
+	}
+	return &Reply{Code: 421, Enhanced: "4.3.2", Text: c.cfg.Hostname + what, Reason: ReasonStopping}
+}
+
 // wake makes an idle connection see that the server stops.
 func (c *conn) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.idle {
+		c.woken = true
 		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -605,7 +648,8 @@ func (c *conn) flushLate() error {
 func (c *conn) hangUp(err error) {
 	switch {
 	case errors.Is(err, errShutdown), c.ctx.Err() != nil:
-		c.answer(421, "4.3.2", c.cfg.Hostname+" is shutting down, try again later")
+		r := c.goodbye()
+		c.answer(r.Code, r.Enhanced, r.Text)
 	case errors.Is(err, errFlood):
 		c.srv.stats.Flooded.Add(1)
 		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Line much too long, closing connection", Reason: ReasonProtocol})
@@ -620,6 +664,7 @@ func (c *conn) handshake() bool {
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.HandshakeTimeout)
 	defer cancel()
 	c.mu.Lock()
+	c.idle = false // wake must not break the handshake off
 	if !c.severe {
 		_ = c.raw.SetDeadline(time.Time{})
 	}

@@ -116,6 +116,7 @@ type ServerConfig struct {
 type Stats struct {
 	Connections       atomic.Int64 // accepted
 	Active            atomic.Int64 // open now
+	Serving           atomic.Int64 // of them: greeted with 220
 	Turned            atomic.Int64 // refused at the greeting
 	Talked            atomic.Int64 // of them: before it
 	TLS, TLSFailed    atomic.Int64 // handshakes
@@ -143,6 +144,7 @@ type Server struct {
 	stats   Stats
 	count   atomic.Uint64
 	closing atomic.Bool
+	refuses atomic.Bool
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -355,6 +357,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	<-idle
 	return ctx.Err()
+}
+
+// Refuse turns new clients away with 421 in the greeting's place, and ends open
+// connections between their transactions, as Shutdown does; the listeners stay
+// open, and no connection is cut. Refuse(false) ends that, for new clients.
+func (s *Server) Refuse(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses.Store(on)
+	if !on {
+		return
+	}
+	for c := range s.conns {
+		c.wake()
+	}
 }
 
 // stop closes the listeners, wakes idle connections, and returns a channel that

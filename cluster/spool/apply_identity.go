@@ -56,7 +56,7 @@ func (t *tx) enrol(h *pb.Register) {
 	}
 	old, m := &pb.Member{}, proto.CloneOf(h.Member)
 	t.read(k, old)
-	m.Nonce, m.Registered = h.Nonce, t.index
+	m.Nonce, m.Registered, m.DrainMs = h.Nonce, t.index, old.DrainMs
 	t.keepCertificate(m)
 	if m.Log == old.Log {
 		m.Term, m.Last = old.Term, old.Last

@@ -32,6 +32,9 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 		one.LeaseMs = boundLease(h.LeaseMs)
 		one.WallMs = h.WallMs
 		one.Term, one.Last = h.Term, h.Last
+		m := &pb.Member{}
+		t.read(key(kMember, node), m)
+		one.Draining = m.DrainMs != 0
 	}
 	t.sessions[node], t.epochs[one.Epoch] = one, one
 	t.write(key(kSession, node), one)
@@ -264,16 +267,57 @@ func (t *tx) adopt(h *pb.Adopt) *pb.Result {
 
 // drain marks a node as one that gets no more work, or takes the mark off. The
 // node itself hands over what it owns (Adopt) when none of it is under way any
-// more: an entry that moved during an attempt would be delivered twice.
+// more: an entry that moved during an attempt would be delivered twice. The mark
+// on the member's record is there for the node's next session.
 func (t *tx) drain(h *pb.Drain) *pb.Result {
 	one := t.sessions[h.GetNode()]
-	if one == nil {
+	if one == nil && !(h.Off && t.at(2)) {
 		return t.refuse(pb.Code_MISSING, "node %s has no session: it is not running", h.GetNode())
 	}
-	one.Draining = !h.Off
-	t.write(key(kSession, one.Node), one)
-	t.changes.Sessions = true
+	if t.at(2) {
+		if res := t.markDrain(h, one); res != nil {
+			return res
+		}
+	}
+	if one != nil {
+		one.Draining = !h.Off
+		t.write(key(kSession, one.Node), one)
+		t.changes.Sessions = true
+	}
 	return t.ok()
+}
+
+// markDrain writes the mark into the member's record, or says why not. Of two
+// drains the one that ends the notice earlier counts.
+func (t *tx) markDrain(h *pb.Drain, one *pb.Session) *pb.Result {
+	m := &pb.Member{}
+	if !t.read(key(kMember, h.Node), m) {
+		return t.refuse(pb.Code_MISSING, "there is no member %s", h.Node)
+	}
+	if h.Off {
+		m.DrainMs = 0
+		t.write(key(kMember, h.Node), m)
+		return nil
+	}
+	if !one.Draining && !t.spared(h.Node) {
+		return t.refuse(pb.Code_INVALID, "no other node is there to take over what %s does: start or undrain another node first", h.Node)
+	}
+	at := max(t.clock+h.NoticeMs, 1)
+	if m.DrainMs == 0 || at < m.DrainMs {
+		m.DrainMs = at
+		t.write(key(kMember, h.Node), m)
+	}
+	return nil
+}
+
+// spared reports whether a node other than this one lives and is not drained.
+func (t *tx) spared(but string) bool {
+	for node, one := range t.sessions {
+		if node != but && !one.Draining {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *tx) dropMember(h *pb.DropMember) *pb.Result {

@@ -48,3 +48,69 @@ func TestDrainWaitsForAttempts(t *testing.T) {
 	require.EqualValues(t, 1, r.do(spool.KindAdopt, &pb.Adopt{From: n1}).Count)
 	require.Equal(t, pb.Code_OK, r.settle(n2, waits, 0, 1, pb.State_DELIVERED))
 }
+
+// From version 2 on the mark of a drain outlives the session, so that a node
+// that is started again stays drained; version 1 forgets it.
+func TestDrainOutlivesTheSession(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		r := newReplica(t)
+		if version == 2 {
+			r = newReplicaAt2(t)
+		}
+		r.register("n1", "a")
+		r.register("n2", "b")
+		require.Equal(t, pb.Code_OK, r.do(spool.KindDrain, &pb.Drain{Node: "n1"}).Code)
+		r.expire("n1")
+		res := r.do(spool.KindDrain, &pb.Drain{Node: "n1"})
+		require.Equal(t, pb.Code_MISSING, res.Code, "what does not run is not drained")
+		r.again("n1", "a", "c")
+		s, _, err := r.view().Session("n1")
+		require.NoError(t, err)
+		require.Equal(t, version == 2, s.Draining)
+
+		res = r.do(spool.KindDrain, &pb.Drain{Node: "n2"})
+		require.Equal(t, version == 1, res.Code == pb.Code_OK, "the last one stays: %s", res.Text)
+		r.expire("n1")
+		res = r.do(spool.KindDrain, &pb.Drain{Node: "n1", Off: true})
+		require.Equal(t, version == 2, res.Code == pb.Code_OK, "the mark goes without a session: %s", res.Text)
+		r.again("n1", "c", "d")
+		s, _, err = r.view().Session("n1")
+		require.NoError(t, err)
+		require.False(t, s.Draining)
+	}
+}
+
+// Of two drains the one that ends the notice earlier counts.
+func TestDrainTwice(t *testing.T) {
+	r := newReplicaAt2(t)
+	r.register("n1", "a")
+	r.register("n2", "b")
+	mark := func() int64 {
+		m, _, err := r.view().Member("n1")
+		require.NoError(t, err)
+		return m.DrainMs
+	}
+	r.do(spool.KindDrain, &pb.Drain{Node: "n1", NoticeMs: 60_000})
+	first := mark()
+	r.do(spool.KindDrain, &pb.Drain{Node: "n1", NoticeMs: 90_000})
+	require.Equal(t, first, mark())
+	r.do(spool.KindDrain, &pb.Drain{Node: "n1", NoticeMs: 5_000})
+	require.Less(t, mark(), first)
+	r.do(spool.KindDrain, &pb.Drain{Node: "n1", Off: true})
+	require.Zero(t, mark())
+}
+
+// expire ends a node's session.
+func (r *replica) expire(node string) {
+	s := r.session(node)
+	require.Equal(r.t, pb.Code_OK, r.do(spool.KindExpire, &pb.Expire{Node: node, Epoch: s.Epoch, Renewed: s.Renewed}).Code)
+}
+
+// again registers a node that is started again.
+func (r *replica) again(node, former, nonce string) {
+	h := &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node}}
+	if r.version() > 1 {
+		h.Previous = []string{former}
+	}
+	require.NotZero(r.t, r.do(spool.KindRegister, h).Epoch)
+}

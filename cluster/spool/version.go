@@ -32,6 +32,8 @@ import (
 //     no more of the CA's key.
 //   - A Register must know the nonce of the one before, and names the session whose
 //     place it takes; Register and Renew say how far the node's log goes.
+//   - A Drain marks the member's record, too (drain_ms), so that the mark outlives the session; it is refused where
+//     no other node would be left to take the work. An end of a drain needs no session.
 //   - DropMember leaves a Tomb with the certificates that count no more.
 //   - A stamp more than 60 s ahead does not move the clock, a Clock makes it jump (TimeState). Sweep deletes by
 //     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
@@ -75,6 +77,7 @@ var (
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,
 		"Member.term": 2, "Member.last": 2, "Member.registered": 2, "Member.log": 2, "Member.key": 2, "Member.old_key": 2,
+		"Member.drain_ms": 2, "Drain.notice_ms": 2,
 		"Cluster.next_cert": 2, "Cluster.next_key": 2, "Cluster.cross_cert": 2, "Cluster.ca_step": 2,
 		"Cluster.generation": 2, "Cluster.raised": 2, "Cluster.secret": 2,
 		"JoinToken.made_ms": 2,

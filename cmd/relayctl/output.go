@@ -176,9 +176,12 @@ func (t *table) line(cells []string, width int) string {
 
 // paint colours the first word of a row that is a state.
 func paint(line string, row []string) string {
-	colours := map[string]string{"alive": "32", "dead": "31", "draining": "33", "drained": "33", "joining": "33",
+	colours := map[string]string{"alive": "32", "dead": "31", "silent": "31", "draining": "33", "drained": "33", "joining": "33",
 		"deferred": "33", "held": "35", "suspended": "35", "active": "36", "delivered": "32", "bounced": "31", "expired": "31"}
 	for _, cell := range row {
+		if strings.HasPrefix(cell, "silent ") {
+			cell = "silent"
+		}
 		if code, ok := colours[cell]; ok {
 			return strings.Replace(line, " "+cell, " \x1b["+code+"m"+cell+"\x1b[0m", 1)
 		}

@@ -277,7 +277,7 @@ func TestDrainWaits(t *testing.T) {
 	out, stderr, code := w.ctl(t, "", "node", "drain", "n2", "--wait")
 	require.Zero(t, code, stderr)
 	require.Equal(t, "n2 is drained and safe to stop.\n", out)
-	require.Contains(t, stderr, "n2 still has 1 recipient and 0 POP3 sessions\n")
+	require.Contains(t, stderr, "n2 still has 1 recipient, 0 SMTP connections and 0 POP3 sessions\n")
 	w.Fail = nil
 	w.Cluster(func(s *admin.Status) { s.Nodes[2].ID = "nx" })
 	_, stderr, code = w.ctl(t, "", "node", "drain", "n3", "--wait")

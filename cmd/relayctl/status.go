@@ -83,9 +83,7 @@ func (a *app) showStatus(s *admin.Status) {
 		leader = fmt.Sprintf("%s leads in term %d", s.Leader, s.Term)
 	}
 	a.say("Cluster %s %s; %s.", clean(s.Cluster), health, clean(leader))
-	if s.FailoverSeconds > 0 {
-		a.say("Others take over from a node that dies within %.3gs.", s.FailoverSeconds)
-	}
+	a.say("%s", mayFail(s))
 	for _, p := range s.Problems {
 		a.say("  ! %s", clean(p))
 	}
@@ -103,12 +101,39 @@ func (a *app) showStatus(s *admin.Status) {
 	a.say("\nQueue: %s to %s, %s.", count(s.Queue.Messages, "message"), count(s.Queue.Recipients, "recipient"), size(s.Queue.Bytes))
 }
 
+// mayFail says how many nodes may fail, and what happens then.
+func mayFail(s *admin.Status) string {
+	switch {
+	case len(s.Nodes) == 1:
+		return "It is a single node: no other takes over from it."
+	case s.MayFail == 0:
+		return "No node may fail: the cluster would stop taking mail."
+	}
+	text := fmt.Sprintf("%s may fail", plural(uint64(max(s.MayFail, 0)), "node", "nodes"))
+	if s.FailoverSeconds > 0 {
+		text += fmt.Sprintf("; others take over within %.3gs", s.FailoverSeconds)
+	}
+	return text + "."
+}
+
 func (a *app) showNodes(nodes []admin.Node) {
 	t := a.table("NODE", "STATE", "ROLE", "VERSION", ">APPLIED", ">LAG", ">OWNED", ">POP3", ">SMTP", ">DISK FREE", ">UP", "HOSTNAME")
 	for _, n := range nodes {
-		t.row(n.ID, n.State, n.Role, orDash(n.Version), n.Applied, n.Lag, n.Owned, n.POP3Sessions, n.SMTPSessions, disk(n), seconds(n.UptimeSeconds), orDash(n.Hostname))
+		applied, lag, pop3, smtp, up := fmt.Sprint(n.Applied), fmt.Sprint(n.Lag), fmt.Sprint(n.POP3Sessions), fmt.Sprint(n.SMTPSessions), seconds(n.UptimeSeconds)
+		if n.SilentSeconds > 0 { // nobody knows
+			applied, lag, pop3, smtp, up = "-", "-", "-", "-", "-"
+		}
+		t.row(n.ID, stateOf(n), n.Role, orDash(n.Version), applied, lag, n.Owned, pop3, smtp, disk(n), up, orDash(n.Hostname))
 	}
 	t.flush()
+}
+
+// stateOf is a node's state in words: since when it is silent, too.
+func stateOf(n admin.Node) string {
+	if n.State == admin.NodeSilent {
+		return n.State + " " + age(time.Duration(n.SilentSeconds*float64(time.Second)))
+	}
+	return n.State
 }
 
 func disk(n admin.Node) string {

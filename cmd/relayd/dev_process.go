@@ -178,8 +178,9 @@ func (n *process) stop(ctx context.Context) {
 		return
 	default:
 	}
-	// A stopped (SIGSTOP) node must hear it too.
-	_ = n.cmd.Process.Signal(syscall.SIGTERM)
+	// Without a notice: nobody looks away here. A stopped (SIGSTOP) node must hear
+	// it too.
+	_ = n.cmd.Process.Signal(syscall.SIGINT)
 	_ = n.cmd.Process.Signal(syscall.SIGCONT)
 	select {
 	case <-n.ended():

@@ -21,7 +21,7 @@ func tellManager(ctx context.Context, n *node.Node) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	patience := time.After(30 * time.Second)
-	for n.Ready() != nil {
+	for n.Cluster().Ready() != nil { // a node that is drained has started all the same
 		select {
 		case <-ctx.Done():
 			notify(socket, "STOPPING=1")

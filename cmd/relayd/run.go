@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,12 +24,15 @@ func newRun() *cobra.Command {
 	var path string
 	var tuning cluster.Tuning
 	var moved bool
+	var notice time.Duration
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "run the node until SIGTERM",
-		Long: `Runs the node that FILE describes. SIGTERM and SIGINT drain and stop it, a
-second one stops it at once; SIGHUP reads certificates, tokens and what else
-can change live again. The process id is in DATA_DIR/relayd.pid.
+		Long: `Runs the node that FILE describes. SIGTERM takes it out of service and stops it:
+/readyz says so at once, new clients are served until the notice is over, open
+transactions end. SIGINT does that without a notice. A second signal stops it at
+once; SIGHUP reads certificates, tokens and what else can change live again. The
+process id is in DATA_DIR/relayd.pid.
 
 A data directory that was copied takes part only after the leader, or all
 other nodes, have answered for it: a restored copy may have forgotten mail that
@@ -36,10 +40,14 @@ it acknowledged. --moved says once that you moved the directory in order, and
 that no node has run on the former one since.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runNode(cmd.Context(), path, node.Options{Tuning: tuning, Moved: moved}, os.NewFile(2, "stderr"))
+			if notice < 0 || notice > 10*time.Minute {
+				return usage("--notice must be between 0s and 10m, not %s", notice)
+			}
+			return runNode(cmd.Context(), path, node.Options{Tuning: tuning, Moved: moved}, notice, os.NewFile(2, "stderr"))
 		},
 	}
 	configFlag(cmd, &path)
+	cmd.Flags().DurationVar(&notice, "notice", node.DefaultNotice, "how long new clients are still served after SIGTERM, where another node serves, too")
 	cmd.Flags().DurationVar(&tuning.Promote, "promote-after", 0, "how long a new node must have caught up before it votes (0: the default)")
 	_ = cmd.Flags().MarkHidden("promote-after")
 	cmd.Flags().BoolVar(&moved, "moved", false, "the data directory was moved in order, and nothing has run since")
@@ -53,7 +61,7 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // runNode serves until ctx ends or a signal says so.
-func runNode(ctx context.Context, path string, o node.Options, stderr *os.File) error {
+func runNode(ctx context.Context, path string, o node.Options, notice time.Duration, stderr *os.File) error {
 	cfg, err := config.Load(path)
 	if err != nil {
 		return err
@@ -81,7 +89,8 @@ func runNode(ctx context.Context, path string, o node.Options, stderr *os.File) 
 	done := make(chan struct{})
 	defer close(done)
 	reload := make(chan struct{}, 1)
-	go watchSignals(done, signals, stop, reload, func() {
+	var interrupted atomic.Bool
+	go watchSignals(done, signals, func(s os.Signal) { interrupted.Store(s == syscall.SIGINT); stop() }, reload, func() {
 		log.Warn("stopped at once by a second signal")
 		flush()
 		os.Exit(exitFailed)
@@ -91,6 +100,12 @@ func runNode(ctx context.Context, path string, o node.Options, stderr *os.File) 
 	}
 	for _, w := range cfg.Warnings() {
 		log.Warn(w)
+	}
+	o.Notice = func() time.Duration {
+		if interrupted.Load() {
+			return 0
+		}
+		return notice
 	}
 	o.Log, o.Version = log, version()
 	o.Fatal = func(err error) {
@@ -118,7 +133,7 @@ func runNode(ctx context.Context, path string, o node.Options, stderr *os.File) 
 // watchSignals turns signals into stop, reload and, the second time, kill. It
 // ends with done, not with the context that stop cancels: while the node
 // drains, a second signal must still be heard.
-func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(), reload chan<- struct{}, kill func()) {
+func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(os.Signal), reload chan<- struct{}, kill func()) {
 	stopping := false
 	for {
 		var s os.Signal
@@ -137,7 +152,7 @@ func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(), r
 			kill()
 		default:
 			stopping = true
-			stop()
+			stop(s)
 		}
 	}
 }

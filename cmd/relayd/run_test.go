@@ -22,7 +22,7 @@ func TestSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done, signals, reload := make(chan struct{}), make(chan os.Signal), make(chan struct{}, 1)
 		var stopped, killed int
-		go watchSignals(done, signals, func() { stopped++ }, reload, func() { killed++ })
+		go watchSignals(done, signals, func(os.Signal) { stopped++ }, reload, func() { killed++ })
 		for range 3 {
 			signals <- syscall.SIGHUP // never blocks, however slow a reload is
 		}

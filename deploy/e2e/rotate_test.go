@@ -63,7 +63,7 @@ func TestRotationAndRemoval(t *testing.T) {
 	last := d.credential(3)
 	require.NoError(t, d.opens(1, "relay-rpc/1", last))
 	began = time.Now()
-	d.Ctl("node", "rm", "n3")
+	d.Ctl("node", "rm", "n3", "--yes")
 	line := d.ends(3, 60*time.Second)
 	t.Logf("n3 ended %s after its removal began: %s", seconds(time.Since(began)), line)
 	require.Regexp(t, `^relayd: cluster: this node is no member of its cluster any more: .*relayd join`, line)

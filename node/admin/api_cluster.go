@@ -3,9 +3,16 @@ package admin
 import (
 	"context"
 	"net/http"
+	"time"
 )
 
 type nodeDrain struct {
+	DryChanging
+	ID            string  `path:"id"`
+	NoticeSeconds float64 `query:"notice_seconds" minimum:"0" maximum:"600" default:"5" doc:"for how long new clients are still served, so that balancers can look away"`
+}
+
+type nodeUndrain struct {
 	DryChanging
 	ID string `path:"id"`
 }
@@ -59,11 +66,12 @@ func (s *server) registerCluster() {
 	handle(s, http.MethodDelete, "/v1/nodes/{id}", "Remove a node for good", func(ctx context.Context, in *nodeRemove) (*body[*NodeChange], error) {
 		return answer(c.Remove(ctx, in.by(ctx), in.ID, RemoveOptions{DryRun: in.DryRun, Force: in.Force}))
 	})
-	handle(s, http.MethodPost, "/v1/nodes/{id}/drain", "Stop intake on a node and hand its work over", func(ctx context.Context, in *nodeDrain) (*body[*NodeChange], error) {
-		return answer(c.Drain(ctx, in.by(ctx), in.ID, false, in.DryRun))
+	handle(s, http.MethodPost, "/v1/nodes/{id}/drain", "Take a node out of service and hand its work over", func(ctx context.Context, in *nodeDrain) (*body[*NodeChange], error) {
+		notice := time.Duration(in.NoticeSeconds * float64(time.Second))
+		return answer(c.Drain(ctx, in.by(ctx), in.ID, DrainOptions{DryRun: in.DryRun, Notice: notice}))
 	})
-	handle(s, http.MethodPost, "/v1/nodes/{id}/undrain", "Let a drained node work again", func(ctx context.Context, in *nodeDrain) (*body[*NodeChange], error) {
-		return answer(c.Drain(ctx, in.by(ctx), in.ID, true, in.DryRun))
+	handle(s, http.MethodPost, "/v1/nodes/{id}/undrain", "Let a drained node work again", func(ctx context.Context, in *nodeUndrain) (*body[*NodeChange], error) {
+		return answer(c.Drain(ctx, in.by(ctx), in.ID, DrainOptions{Off: true, DryRun: in.DryRun}))
 	})
 	handle(s, http.MethodPost, "/v1/transfer", "Move leadership", func(ctx context.Context, in *transferInput) (*body[*NodeChange], error) {
 		return answer(c.Transfer(ctx, in.by(ctx), in.To))

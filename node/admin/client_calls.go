@@ -50,13 +50,13 @@ func (c *Client) Remove(ctx context.Context, by By, id string, o RemoveOptions) 
 }
 
 // Drain implements Cluster.
-func (c *Client) Drain(ctx context.Context, by By, id string, off, dryRun bool) (*NodeChange, error) {
-	verb := "/drain"
-	if off {
-		verb = "/undrain"
+func (c *Client) Drain(ctx context.Context, by By, id string, o DrainOptions) (*NodeChange, error) {
+	path, out := "/v1/nodes/"+url.PathEscape(id), new(NodeChange)
+	if o.Off {
+		return out, c.change(ctx, http.MethodPost, path+"/undrain", by, nil, out, dry(o.DryRun))
 	}
-	out := new(NodeChange)
-	return out, c.change(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(id)+verb, by, nil, out, dry(dryRun))
+	notice := strconv.FormatFloat(o.Notice.Seconds(), 'g', -1, 64)
+	return out, c.change(ctx, http.MethodPost, path+"/drain", by, nil, out, dry(o.DryRun), with("notice_seconds", notice))
 }
 
 // Transfer implements Cluster.

@@ -19,9 +19,9 @@ type Cluster interface {
 	// Remove takes a node out for good. Conflict where that would lose quorum
 	// and opts.Force is not set.
 	Remove(ctx context.Context, by By, id string, opts RemoveOptions) (*NodeChange, error)
-	// Drain stops intake on a node and hands its work over, off undoes it. It
-	// returns when the order is committed; Status tells when it is drained.
-	Drain(ctx context.Context, by By, id string, off, dryRun bool) (*NodeChange, error)
+	// Drain takes a node out of service and hands its work over, or takes it back.
+	// It returns when the order is committed; Status tells when it is drained.
+	Drain(ctx context.Context, by By, id string, opts DrainOptions) (*NodeChange, error)
 	// Transfer moves leadership to a node, or to any other where to is empty.
 	Transfer(ctx context.Context, by By, to string) (*NodeChange, error)
 	// Upgrade raises the cluster version now, holds it or releases it. Conflict:

@@ -1,6 +1,9 @@
 package admin
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // By says who asks for a change and why. It goes into the audit log and, where
 // the change touches messages, into their history.
@@ -17,9 +20,10 @@ type By struct {
 // States of a node.
 const (
 	NodeAlive    = "alive"
-	NodeDead     = "dead"     // its session ended; others took over
+	NodeSilent   = "silent"   // does not answer, and may still have work
+	NodeDead     = "dead"     // does not answer, or has no session: others took over, or will when they can
 	NodeDraining = "draining" // takes no new work, still hands over
-	NodeDrained  = "drained"  // owns nothing: safe to stop
+	NodeDrained  = "drained"  // has neither clients nor work, and does not lead: safe to stop
 	NodeJoining  = "joining"  // catching up, has no vote yet
 )
 
@@ -48,13 +52,15 @@ type Status struct {
 
 	Rotation string `json:"rotation" doc:"how far a rotation of the cluster's CA is, in words; empty: none is under way"`
 
+	MayFail int `json:"may_fail" doc:"how many of the voting nodes that are up may fail while the cluster goes on"`
+
 	FailoverSeconds float64 `json:"failover_seconds" doc:"after how long at most the others take over the work of a node that dies; longer on slow links and disks"`
 }
 
 // Node is one member.
 type Node struct {
 	ID            string `json:"id"`
-	State         string `json:"state" enum:"alive,dead,draining,drained,joining"`
+	State         string `json:"state" enum:"alive,silent,dead,draining,drained,joining"`
 	Role          string `json:"role" enum:"leader,follower,non-voter,none"`
 	Applied       uint64 `json:"applied" doc:"index of the last applied log entry"`
 	Lag           uint64 `json:"lag" doc:"entries behind the leader's commit index"`
@@ -71,6 +77,8 @@ type Node struct {
 	LastSeen      Time   `json:"last_seen" doc:"when its session was last renewed"`
 
 	ClockOffsetSeconds float64 `json:"clock_offset_seconds" doc:"how far its wall clock is ahead of the cluster's time, negative: behind; 0 where it has not said"`
+	SilentSeconds      float64 `json:"silent_seconds" doc:"since when nothing was heard of it, as far as the answering node can tell; 0: it answers"`
+	Drained            bool    `json:"drained" doc:"it is marked by a drain, and has neither clients nor work"`
 }
 
 // QueueTotals count what waits for remote delivery.
@@ -112,6 +120,13 @@ type NodeChange struct {
 	ID      string   `json:"id" doc:"the node concerned"`
 	DryRun  bool     `json:"dry_run"`
 	Effects []string `json:"effects" doc:"what it does, one sentence each"`
+}
+
+// DrainOptions steer a drain, or its end.
+type DrainOptions struct {
+	Off    bool          // take the node back
+	DryRun bool          // only say what would happen
+	Notice time.Duration // for how long new clients are still served, so that balancers can look away
 }
 
 // RemoveOptions steer the removal of a node.

@@ -36,6 +36,7 @@ type Options struct {
 	Configure func(i int, c *config.Config) // changes a node's configuration
 	Verbose   bool                          // the nodes' logs go to the test's
 	Log       *zap.Logger                   // or here
+	Notice    time.Duration                 // that Stop gives
 }
 
 // Quick is a tuning for tests: a second where production has five.
@@ -165,7 +166,8 @@ func (m *Member) join(via *Member) {
 func (m *Member) Start() {
 	m.c.t.Helper()
 	n, err := node.New(m.conf, node.Options{
-		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond, Dial: m.c.links.dial(m.ID), Wall: m.wall,
+		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond,
+		Notice: func() time.Duration { return m.c.o.Notice }, Dial: m.c.links.dial(m.ID), Wall: m.wall,
 		Fatal: func(err error) { m.c.t.Errorf("%s can not go on: %v", m.ID, err); go m.Kill() },
 	})
 	require.NoError(m.c.t, err)

@@ -60,7 +60,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	drain := func(off bool) {
 		c.Eventually(20*time.Second, "no drain", func() bool {
-			_, err := other.Client().Drain(within(t, 5*time.Second), by, n1.ID, off, false)
+			_, err := other.Client().Drain(within(t, 5*time.Second), by, n1.ID, admin.DrainOptions{Off: off})
 			return err == nil
 		})
 	}
@@ -103,6 +103,7 @@ func TestDrainUnderLoad(t *testing.T) {
 		return err == nil && s.Queue.Messages == 0
 	})
 	once(t, c, l.ids)
+	drain(true) // though it is down
 	n1.Start()
 	n1.WaitReady()
 	c.Verify()
@@ -120,7 +121,7 @@ func TestUndrainBeforeItIsOver(t *testing.T) {
 	}
 	<-entered
 	for _, off := range []bool{false, true} {
-		_, err := c.Nodes[1].Client().Drain(within(t, 10*time.Second), by, "n1", off, false)
+		_, err := c.Nodes[1].Client().Drain(within(t, 10*time.Second), by, "n1", admin.DrainOptions{Off: off})
 		require.NoError(t, err)
 	}
 	release()

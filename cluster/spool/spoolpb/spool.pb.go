@@ -2225,6 +2225,7 @@ type Member struct {
 	Log           string `protobuf:"bytes,16,opt,name=log,proto3" json:"log,omitempty"`                // name of its raft log: a node that joins anew has another
 	Key           []byte `protobuf:"bytes,17,opt,name=key,proto3" json:"key,omitempty"`                // SHA-256 of the public key of the latest certificate
 	OldKey        []byte `protobuf:"bytes,18,opt,name=old_key,json=oldKey,proto3" json:"old_key,omitempty"`
+	DrainMs       int64  `protobuf:"varint,19,opt,name=drain_ms,json=drainMs,proto3" json:"drain_ms,omitempty"` // from when on the node takes no new clients: it is drained; 0: it is not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2383,6 +2384,13 @@ func (x *Member) GetOldKey() []byte {
 		return x.OldKey
 	}
 	return nil
+}
+
+func (x *Member) GetDrainMs() int64 {
+	if x != nil {
+		return x.DrainMs
+	}
+	return 0
 }
 
 // Cluster is the identity all nodes share.
@@ -4728,6 +4736,7 @@ type Drain struct {
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Off           bool                   `protobuf:"varint,3,opt,name=off,proto3" json:"off,omitempty"`
+	NoticeMs      int64                  `protobuf:"varint,4,opt,name=notice_ms,json=noticeMs,proto3" json:"notice_ms,omitempty"` // for how long new clients are still served; from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4781,6 +4790,13 @@ func (x *Drain) GetOff() bool {
 		return x.Off
 	}
 	return false
+}
+
+func (x *Drain) GetNoticeMs() int64 {
+	if x != nil {
+		return x.NoticeMs
+	}
+	return 0
 }
 
 type TakeLock struct {
@@ -7381,7 +7397,7 @@ const file_spool_proto_rawDesc = "" +
 	"\tsum_index\x18\v \x01(\x04R\bsumIndex\x12\x10\n" +
 	"\x03sum\x18\f \x01(\x06R\x03sum\x12\x10\n" +
 	"\x03seq\x18\r \x01(\x04R\x03seq\x12\x0e\n" +
-	"\x02ca\x18\x0e \x01(\fR\x02ca\"\xbf\x03\n" +
+	"\x02ca\x18\x0e \x01(\fR\x02ca\"\xda\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -7406,7 +7422,8 @@ const file_spool_proto_rawDesc = "" +
 	"registered\x12\x10\n" +
 	"\x03log\x18\x10 \x01(\tR\x03log\x12\x10\n" +
 	"\x03key\x18\x11 \x01(\fR\x03key\x12\x17\n" +
-	"\aold_key\x18\x12 \x01(\fR\x06oldKey\"\xd6\x02\n" +
+	"\aold_key\x18\x12 \x01(\fR\x06oldKey\x12\x19\n" +
+	"\bdrain_ms\x18\x13 \x01(\x03R\adrainMs\"\xd6\x02\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x17\n" +
@@ -7621,11 +7638,12 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Adopt\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x03(\x04R\x02to\"Z\n" +
+	"\x02to\x18\x03 \x03(\x04R\x02to\"w\n" +
 	"\x05Drain\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
-	"\x03off\x18\x03 \x01(\bR\x03off\"\x94\x01\n" +
+	"\x03off\x18\x03 \x01(\bR\x03off\x12\x1b\n" +
+	"\tnotice_ms\x18\x04 \x01(\x03R\bnoticeMs\"\x94\x01\n" +
 	"\bTakeLock\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +

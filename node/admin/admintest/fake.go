@@ -57,7 +57,7 @@ func New() *Fake {
 		aliases: map[string]admin.Alias{}, routes: map[string]admin.Route{}, bodies: map[string]string{},
 		mailboxes: map[string]*admin.MailboxDetail{}, seen: map[string]bool{},
 	}
-	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5, ClusterVersion: 1,
+	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5, MayFail: 1, ClusterVersion: 1,
 		Upgrade: "cluster version 1, all nodes can 2: raised in 43 min; no way back after that"}
 	for i, role := range []string{admin.RoleLeader, admin.RoleFollower, admin.RoleFollower} {
 		f.status.Nodes = append(f.status.Nodes, admin.Node{
@@ -220,8 +220,8 @@ func (f *Fake) Remove(_ context.Context, by admin.By, id string, o admin.RemoveO
 }
 
 // Drain implements admin.Cluster.
-func (f *Fake) Drain(_ context.Context, by admin.By, id string, off, dryRun bool) (*admin.NodeChange, error) {
-	unlock, _, err := f.change("Drain", by, "node drain %s off=%v", id, off)
+func (f *Fake) Drain(_ context.Context, by admin.By, id string, o admin.DrainOptions) (*admin.NodeChange, error) {
+	unlock, _, err := f.change("Drain", by, "node drain %s off=%v", id, o.Off)
 	if err != nil {
 		return nil, err
 	}
@@ -231,16 +231,16 @@ func (f *Fake) Drain(_ context.Context, by admin.By, id string, off, dryRun bool
 		return nil, err
 	}
 	effect := id + " takes no new work"
-	if off {
+	if o.Off {
 		effect = id + " takes work again"
 	}
-	if !dryRun {
-		n.State = admin.NodeDrained
-		if off {
-			n.State = admin.NodeAlive
+	if !o.DryRun {
+		n.State, n.Drained = admin.NodeDrained, true
+		if o.Off {
+			n.State, n.Drained = admin.NodeAlive, false
 		}
 	}
-	return &admin.NodeChange{ID: id, DryRun: dryRun, Effects: []string{effect}}, nil
+	return &admin.NodeChange{ID: id, DryRun: o.DryRun, Effects: []string{effect}}, nil
 }
 
 // Upgrade implements admin.Cluster.

@@ -1,0 +1,179 @@
+package nodetest
+
+import (
+	"context"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/node/admin"
+	"relay/pop3"
+)
+
+// maintainer is who drains nodes.
+var maintainer = admin.By{Who: "test", Why: "maintenance"}
+
+// at is what a node says of another one, or of itself.
+func (m *Member) at(id string) (found admin.Node) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if s, err := m.Client().Status(ctx); err == nil {
+		for _, n := range s.Nodes {
+			if n.ID == id {
+				found = n
+			}
+		}
+	}
+	return found
+}
+
+// readyz is what balancers see of a node; 0: it does not answer.
+func (m *Member) readyz() int {
+	resp, err := http.Get(m.Admin + "/readyz")
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// refused reports whether a node turns new clients away, by both protocols.
+func (m *Member) refused(t *testing.T) bool {
+	s, err := m.Dial(within(t, 5*time.Second))
+	if err == nil {
+		s.Close()
+		return false
+	}
+	var reply *textproto.Error
+	require.ErrorAs(t, err, &reply)
+	require.Equal(t, 421, reply.Code)
+	p, err := m.Login(within(t, 5*time.Second), "bob")
+	if err == nil { // one server hears of it after the other
+		_ = p.Close()
+		return false
+	}
+	require.ErrorContains(t, err, "[SYS/TEMP] server is going out of service")
+	return true
+}
+
+// goodbye reads the 421 that ends a connection.
+func (s *Sender) goodbye(t *testing.T) {
+	t.Helper()
+	_, _, err := s.tp.ReadResponse(250)
+	var reply *textproto.Error
+	require.ErrorAs(t, err, &reply)
+	require.Equal(t, 421, reply.Code)
+	_, err = s.tp.ReadLine()
+	require.Error(t, err)
+}
+
+// open are the clients of a node that is about to go out of service.
+type open struct {
+	idle, busy     *Sender
+	reading, sleep *pop3.Client
+}
+
+func (m *Member) fill(t *testing.T, ctx context.Context) (o open) {
+	var err error
+	o.idle, err = m.Dial(ctx)
+	require.NoError(t, err)
+	t.Cleanup(o.idle.Close)
+	o.busy, err = m.Dial(ctx)
+	require.NoError(t, err)
+	t.Cleanup(o.busy.Close)
+	_, err = o.busy.say(250, "MAIL FROM:<a@far.example>")
+	require.NoError(t, err)
+	o.reading, err = m.Login(ctx, "alice")
+	require.NoError(t, err)
+	o.sleep, err = m.Login(ctx, "bob")
+	require.NoError(t, err)
+	require.NoError(t, o.sleep.Sleep(ctx))
+	return o
+}
+
+// finish ends the transaction that is under way, and hears the 421 after it.
+func (o *open) finish(t *testing.T) {
+	t.Helper()
+	for _, line := range []string{"250 RCPT TO:<alice@example.test>", "354 DATA", "250 x\r\n."} {
+		code, line, _ := strings.Cut(line, " ")
+		_, err := o.busy.say(map[string]int{"250": 250, "354": 354}[code], line)
+		require.NoError(t, err)
+	}
+	o.busy.goodbye(t)
+}
+
+// TestDrainIsMoreThanAWord: a leader that is drained is not ready at once, serves
+// new clients until the notice is over, lets open sessions end, has neither work
+// nor the leadership then, and stays so over a restart until it is taken back.
+func TestDrainIsMoreThanAWord(t *testing.T) {
+	c := New(t, Options{})
+	ctx := within(t, 60*time.Second)
+	n := c.Leader()
+	other := c.Nodes[0]
+	if other == n {
+		other = c.Nodes[1]
+	}
+	o := n.fill(t, ctx)
+	_, err := other.Client().Drain(ctx, maintainer, n.ID, admin.DrainOptions{Notice: 700 * time.Millisecond})
+	require.NoError(t, err)
+	c.Eventually(300*time.Millisecond, "it is ready", func() bool { return n.readyz() == http.StatusServiceUnavailable })
+	require.False(t, n.refused(t), "the notice is not over")
+	n.MustSend("a@far.example", "bob@example.test", Letter("late"))
+	require.Equal(t, admin.NodeDraining, other.at(n.ID).State)
+	c.Eventually(3*time.Second, "new clients are served", func() bool { return n.refused(t) })
+
+	o.idle.goodbye(t)
+	_, err = o.sleep.Reply()
+	require.ErrorContains(t, err, "[SYS/TEMP]")
+	_, _, err = o.reading.Stat(ctx)
+	require.NoError(t, err, "a session may finish")
+	require.Equal(t, admin.NodeDraining, other.at(n.ID).State, "clients are left")
+	o.finish(t)
+	require.NoError(t, o.reading.Quit(ctx))
+	drained := func() bool {
+		s := other.at(n.ID)
+		return s.State == admin.NodeDrained && s.Drained && s.Role == admin.RoleFollower
+	}
+	c.Eventually(5*time.Second, "it is never drained", drained)
+
+	n.Stop()
+	c.Eventually(5*time.Second, "what is stopped is dead", func() bool { return other.at(n.ID).State == admin.NodeDead })
+	require.True(t, other.at(n.ID).Drained)
+	n.Start()
+	c.Eventually(10*time.Second, "the mark is gone after a restart", drained)
+	require.True(t, n.refused(t))
+	require.ErrorContains(t, n.Node().Ready(), "drained")
+	_, err = other.Client().Drain(ctx, maintainer, n.ID, admin.DrainOptions{Off: true})
+	require.NoError(t, err)
+	n.WaitReady()
+	c.Eventually(time.Second, "it still refuses", func() bool { return !n.refused(t) })
+	n.MustSend("a@far.example", "alice@example.test", Letter("back"))
+	require.Equal(t, admin.NodeAlive, other.at(n.ID).State)
+}
+
+// TestStopGivesNotice: SIGTERM does as a drain does, in bounded time, and leaves
+// no mark.
+func TestStopGivesNotice(t *testing.T) {
+	c := New(t, Options{Notice: 500 * time.Millisecond})
+	ctx := within(t, 60*time.Second)
+	n, other := c.Nodes[0], c.Nodes[1]
+	o := n.fill(t, ctx)
+	stopped := make(chan time.Duration)
+	began := time.Now()
+	go func() { n.Stop(); stopped <- time.Since(began) }()
+	c.Eventually(300*time.Millisecond, "it is ready", func() bool { return n.readyz() == http.StatusServiceUnavailable })
+	require.False(t, n.refused(t))
+	c.Eventually(2*time.Second, "new clients are served", func() bool { return n.refused(t) })
+	o.idle.goodbye(t)
+	o.finish(t)
+	took := <-stopped
+	require.Greater(t, took, 500*time.Millisecond)
+	require.Less(t, took, 5*time.Second)
+	require.False(t, other.at(n.ID).Drained)
+	n.Start()
+	n.WaitReady()
+}

@@ -291,7 +291,7 @@ func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func
 		return nil, err
 	}
 	o.Log, o.Fatal, o.MemTableSize, o.CacheSize = log, fatal, t.MemTable, t.BlockCache
-	o.OnInstall = d.log.Guard
+	o.OnInstall, o.TermAt = d.log.Guard, d.log.TermAt
 	o.OldestLog = func() uint64 {
 		first, err := d.log.FirstIndex()
 		if err != nil {

@@ -224,7 +224,7 @@ func (c *Cluster) openRaft() error {
 // guard sets the filter before raft, and the last line behind it: the log.
 func (c *Cluster) guard() {
 	f := c.trans.filter
-	f.admits, f.term, f.fatal, f.floor, f.termAt = c.book.admission.member, c.raft.CurrentTerm, c.fatal, c.floor, c.termAt
+	f.admits, f.term, f.fatal, f.floor, f.termAt = c.book.admission.member, c.raft.CurrentTerm, c.fatal, c.floor, c.rlog.TermAt
 	f.leader = func() string {
 		_, id := c.raft.LeaderWithID()
 		return string(id)
@@ -241,15 +241,6 @@ func (c *Cluster) guard() {
 // floor is the index up to which everything is surely committed, as far as this
 // node knows: by what it has applied, or had before it was killed.
 func (c *Cluster) floor() uint64 { return max(c.store.Applied(), c.promise.look().Commit) }
-
-// termAt is the term of an entry of the log, where the log still has it.
-func (c *Cluster) termAt(index uint64) (term uint64, known bool) {
-	var l raft.Log
-	if c.rlog.GetLog(index, &l) != nil {
-		return 0, false
-	}
-	return l.Term, true
-}
 
 // bootstrap writes the first entry of a new cluster's log: this node, alone.
 func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {

@@ -158,6 +158,15 @@ func (l *Log) GetLog(index uint64, to *raft.Log) error {
 	return err
 }
 
+// TermAt returns the term of an entry; false: the log does not have it.
+func (l *Log) TermAt(index uint64) (term uint64, known bool) {
+	var e raft.Log
+	if l.GetLog(index, &e) != nil {
+		return 0, false
+	}
+	return e.Term, true
+}
+
 // read gets an entry from the files and checks it.
 func (l *Log) read(index uint64, to *raft.Log) (err error) {
 	l.mu.RLock()

@@ -25,7 +25,7 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	if lo <= first && hi < last {
 		return l.deleteOld(hi)
 	}
-	if floor := l.floorNow(); lo > first && lo <= floor {
+	if floor := l.floorNow(); max(lo, first) <= floor {
 		return l.fail(fmt.Errorf("disk: the entries from %d on are to be replaced, but all up to %d is committed here: "+
 			"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide", lo, floor))
 	}

@@ -332,6 +332,37 @@ func TestFirstErrorStopsTheLog(t *testing.T) {
 	require.Len(t, f.get(), 1)
 }
 
+// A leader that replaces entries which were committed here is of another history.
+// What goes at the log's beginning is in the store, and may.
+func TestCommittedEntriesAreNotReplaced(t *testing.T) {
+	for name, c := range map[string]struct {
+		lo, hi uint64
+		bad    bool
+	}{
+		"a suffix behind the floor":   {7, 9, false},
+		"a suffix from the floor on":  {6, 9, true},
+		"a suffix far below":          {3, 9, true},
+		"all of it":                   {2, 9, true},
+		"the beginning":               {1, 5, false},
+		"the beginning and the floor": {2, 8, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var f failures
+			l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+			require.NoError(t, l.StoreLogs(entries(5, 2, 9)))
+			l.Floor(func() uint64 { return 6 })
+			err := l.DeleteRange(c.lo, c.hi)
+			if !c.bad {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, "all up to 6 is committed here")
+			require.Len(t, f.get(), 1)
+			require.ErrorContains(t, l.StoreLogs(entries(7, 10, 10)), "committed here", "the log has stopped")
+		})
+	}
+}
+
 // An error of bbolt itself: it may only read the file.
 func TestRealWriteErrorIsFatal(t *testing.T) {
 	var f failures

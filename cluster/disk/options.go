@@ -47,6 +47,10 @@ type Options struct {
 	// here. An error at Open fails Open; later it ends the process.
 	OnInstall func(index, term uint64) error
 
+	// TermAt returns the term of an entry that the log still holds. Where it is set,
+	// a leader's snapshot that would be dropped as nothing new is compared with it.
+	TermAt func(index uint64) (term uint64, known bool)
+
 	// OldestLog returns the index of the first entry the log still holds. Where
 	// it is set, a cached checkpoint is not sent again to a member that could
 	// not go on from it.
@@ -90,6 +94,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnInstall == nil {
 		o.OnInstall = func(uint64, uint64) error { return nil }
+	}
+	if o.TermAt == nil {
+		o.TermAt = func(uint64) (uint64, bool) { return 0, false }
 	}
 	if o.OldestLog == nil {
 		o.OldestLog = func() uint64 { return 0 }

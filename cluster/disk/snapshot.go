@@ -300,11 +300,11 @@ func (s *Store) install(r *received) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if err := s.contradicts(r.meta); err != nil {
-		s.fatal(err)
-		return err
-	}
 	if r.meta.index <= s.meta.index {
+		if err := s.contradicts(r); err != nil {
+			s.fatal(err)
+			return err
+		}
 		// What it contains is here already. Raft will truncate its log up to
 		// there, so it must be on the disk.
 		s.discard(r)
@@ -332,18 +332,6 @@ func (s *Store) install(r *received) error {
 	c.Sessions, c.Directory, c.Restored = true, true, true
 	s.o.OnChanges(c)
 	return nil
-}
-
-// contradicts reports that a leader's snapshot is of another history than what is
-// applied here: terms never fall along a log. It would be dropped as nothing new,
-// and raft would go on behind it.
-func (s *Store) contradicts(sent meta) error {
-	if sent.index > s.meta.index || sent.term < s.meta.term || sent.term == s.meta.term && sent.index <= s.meta.index {
-		return nil
-	}
-	return fmt.Errorf("disk: the leader sends a snapshot of entry %d in term %d, and here entry %d is applied in term %d: "+
-		"the two sides have taken different mail. Keep this directory, and %s, or recover the cluster from this node instead",
-		sent.index, sent.term, s.meta.index, s.meta.term, rebuild)
 }
 
 // adopt gives the received files a database's name and opens them.

@@ -111,16 +111,25 @@ func resume(r pebble.Reader, machine Machine, index uint64) error {
 	if !ok {
 		return nil
 	}
+	sum, there, err := readSum(r, index)
+	if there {
+		m.Resume(sum)
+	}
+	return err
+}
+
+// readSum reads the chain that a database has; false: it has none of that index.
+func readSum(r pebble.Reader, index uint64) (sum uint64, there bool, err error) {
 	v, c, err := r.Get(sumKey)
 	if errors.Is(err, pebble.ErrNotFound) {
-		return nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	defer c.Close()
-	if len(v) == 17 && v[0] == spool.SumFormat && binary.BigEndian.Uint64(v[1:]) == index {
-		m.Resume(binary.BigEndian.Uint64(v[9:]))
+	if len(v) != 17 || v[0] != spool.SumFormat || binary.BigEndian.Uint64(v[1:]) != index {
+		return 0, false, nil
 	}
-	return nil
+	return binary.BigEndian.Uint64(v[9:]), true, nil
 }

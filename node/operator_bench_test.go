@@ -44,7 +44,7 @@ func (r onDisk) fill(b *testing.B, messages int) {
 			}
 		}
 	}
-	apply(frame(spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1"}}))
+	apply(frame(spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}))
 	epoch := index
 	var logs []*raft.Log
 	for i := range messages {

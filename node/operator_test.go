@@ -205,7 +205,7 @@ func newWorld(t testing.TB) *world {
 // register gives a node a session.
 func (w *world) register(id string) {
 	res := w.do(spool.KindRegister, &pb.Register{Nonce: id + fmt.Sprint(w.rep.index), Member: &pb.Member{
-		Id: id, Address: id + ":7170", Admin: "http://" + id, Version: "v1", Hostname: id + ".example.test",
+		Id: id, MaxCommand: spool.MaxVersion, Address: id + ":7170", Admin: "http://" + id, Version: "v1", Hostname: id + ".example.test",
 	}})
 	w.epochs[id] = res.Epoch
 	if id == "n1" {

@@ -43,7 +43,7 @@ func newDropWorld(t testing.TB) *dropWorld {
 	p, err := newPasswords()
 	require.NoError(t, err)
 	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p, newThrottle(3, w, "n1", nil, newFamiliar(), zap.NewNop()), newRefusals(w, zap.NewNop()), zap.NewNop())
-	res, err := propose(t.Context(), w, spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1"}})
+	res, err := propose(t.Context(), w, spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
 	w.epoch = res.Epoch
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})

@@ -52,7 +52,7 @@ func newOutboundWorld(t *testing.T) *outboundWorld {
 }
 
 func (w *outboundWorld) register(t *testing.T, node, nonce string) {
-	res, err := propose(t.Context(), w.replica, spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node}})
+	res, err := propose(t.Context(), w.replica, spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
 }

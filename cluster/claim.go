@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -34,9 +35,10 @@ func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
 	}
 	p := k.c.promise.look()
 	if !slices.Contains(p.Pending, h.Nonce) {
-		if err := k.c.promise.write(func(p *promised) {
-			p.Pending = append(slices.Clone(p.Pending[:min(len(p.Pending), maxPending-1)]), h.Nonce)
-		}); err != nil {
+		if err := k.makeRoom(ctx, len(p.Pending)); err != nil {
+			return err
+		}
+		if err := k.c.promise.write(func(p *promised) { p.Pending = append(slices.Clone(p.Pending), h.Nonce) }); err != nil {
 			return err
 		}
 	}
@@ -53,6 +55,39 @@ func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
 	h.Term, h.Last = k.c.place()
 	h.Member.Log = k.c.id.Log
 	return nil
+}
+
+// makeRoom forgets nonces where there are too many that were never answered: only
+// the state, as of a read index, tells which of them counts.
+func (k *claims) makeRoom(ctx context.Context, pending int) error {
+	if pending < maxPending {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTime+4*k.c.t.Latency)
+	defer cancel()
+	err := k.c.Consistent(ctx)
+	var m *pb.Member
+	if err == nil {
+		err = k.c.store.View(func(v spool.View) (err error) {
+			m, _, err = v.Member(k.c.id.Node)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("%d registrations were never answered, and no leader tells which of them counts: %w", pending, err)
+	}
+	return k.c.promise.write(func(p *promised) { p.Pending = needed(p.Pending, m.GetNonce()) })
+}
+
+// needed are the nonces that may count still: the one on record, and the newest, as
+// what was sent last may be under way.
+func needed(pending []string, recorded string) []string {
+	old := pending[:max(0, len(pending)-maxPending/2)]
+	kept := slices.Clone(pending[len(old):])
+	if slices.Contains(old, recorded) {
+		kept = append([]string{recorded}, kept...)
+	}
+	return kept
 }
 
 // busy takes the answer that the node's id has a session, or that this node lags

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,4 +15,17 @@ func TestUnknownSessionHoldsAsLongAsAny(t *testing.T) {
 	w := newDeathwatch(Tuning{}.withDefaults())
 	require.Greater(t, w.surely(unknownSession(rival{Epoch: 7})), spool.MaxLease)
 	require.Less(t, w.surely(unknownSession(rival{Epoch: 7, Dead: 1})), spool.MaxLease)
+}
+
+// TestNoncesThatMayCountAreKept: the one on record, and those that may be on their way.
+func TestNoncesThatMayCountAreKept(t *testing.T) {
+	var all []string
+	for i := range maxPending {
+		all = append(all, fmt.Sprint(i))
+	}
+	newest := all[maxPending/2:]
+	require.Equal(t, append([]string{"0"}, newest...), needed(all, "0"))
+	require.Equal(t, newest, needed(all, "15"))
+	require.Equal(t, newest, needed(all, "of another copy"))
+	require.Equal(t, []string{"a"}, needed([]string{"a"}, "b"))
 }

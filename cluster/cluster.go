@@ -75,6 +75,7 @@ type Cluster struct {
 	draining   atomic.Bool   // this node is, as applied here
 	began      time.Time     // when this process opened the node
 	uptimes    uptimes
+	judges     judge         // of states that differ, while leading
 	birth      string        // names this start of the node
 	vetted     chan struct{} // closed when this start may take part
 	born       string        // birth of the log's file
@@ -274,6 +275,7 @@ func (c *Cluster) start() {
 	c.server.handle(askSum, c.answerSum)
 	c.server.handle(askMark, c.answerMark)
 	c.server.handle(askJudge, c.answerJudge)
+	c.server.handle(askCompare, c.answerCompare)
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())

@@ -65,6 +65,29 @@ func TestOlderThanItsPromise(t *testing.T) {
 	require.ErrorContains(t, n.Fatal(), "older than what node "+n.ID+" has promised")
 }
 
+// TestManyUnansweredRegistrations: the newest was taken, but its answer was lost, as
+// those of all before it. The node must not forget that one.
+func TestManyUnansweredRegistrations(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	n := g.Followers()[0]
+	for range 2 { // also when the first start was killed before it registered
+		n.Kill()
+		require.NoError(t, cluster.Unanswered(n.Dir, 16))
+		n.Start()
+		g.WaitReady(n)
+		require.NoError(t, n.Fatal())
+	}
+}
+
+// TestConfigurationIsComparedBeforeItIsChanged: who looked at it before the last
+// change of it must look again.
+func TestConfigurationIsComparedBeforeItIsChanged(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Nodes: 2})
+	leader := g.Leader().C()
+	require.NoError(t, leader.ChangeConfiguration(0))
+	require.ErrorContains(t, leader.ChangeConfiguration(1), "configuration changed since")
+}
+
 // TestOldWordsDoNotEndARunningNode: a node that hears no leader asks who the
 // members are. Until they answer it may have voted, registered, and taken more of
 // the log, so that it seems older than it is.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,13 +19,14 @@ import (
 )
 
 const (
-	askSum    = "cluster/sum"
-	askMark   = "cluster/mark"
-	askJudge  = "cluster/judge"
-	judgeTime = 5 * time.Second
-	judgeWait = time.Second // between two looks at one difference
-	markWait  = time.Minute // between two full comparisons, which read everything
-	markTime  = 5 * time.Minute
+	askSum     = "cluster/sum"
+	askMark    = "cluster/mark"
+	askJudge   = "cluster/judge"
+	askCompare = "cluster/compare"
+	judgeTime  = 5 * time.Second
+	judgeWait  = time.Second // between two looks at one difference
+	markWait   = time.Minute // between two full comparisons, which read everything
+	markTime   = 5 * time.Minute
 )
 
 // sumAnswer is what a node says of its state at an anchor, or at a mark.
@@ -86,16 +88,24 @@ func (c *Cluster) answerMark(ctx context.Context, _ string, id []byte) ([]byte, 
 // compare looks for a session whose node says another sum than this one has. Its
 // own difference ends this node's right to act.
 func (c *Cluster) compare(ctx context.Context) {
+	var since uint64 // anchor at which the present difference was seen first
 	for {
 		if c.Diverged() != "" {
 			c.standBack(ctx)
 		} else if c.unsummed() {
-			c.log.Warn("cluster: this node's chain of sums is void, as another build has run on its data: the states are compared")
-			if c.judgeByMark(ctx); c.unsummed() {
-				sleep(ctx, markWait)
+			if since == 0 {
+				c.log.Warn("cluster: this node's chain of sums is void, as another build has run on its data: the states are compared")
+				since = c.store.Applied()
 			}
-		} else if index := c.differs(); index != 0 {
-			c.judgeSums(ctx, index)
+			c.takeJudgement(ctx, since)
+			sleep(ctx, judgeWait)
+		} else if index := c.differs(); index == 0 {
+			since = 0
+		} else {
+			if since == 0 {
+				since = index
+			}
+			c.judgeSums(ctx, index, since)
 			sleep(ctx, judgeWait)
 		}
 		if sleep(ctx, min(time.Second, c.t.Renew)); ctx.Err() != nil {
@@ -130,7 +140,7 @@ func (c *Cluster) standBack(ctx context.Context) {
 
 // judgeSums asks the voters for their sums at an anchor. Of nodes of one build the
 // sums decide; between builds they are an alarm, and full hashes decide.
-func (c *Cluster) judgeSums(ctx context.Context, index uint64) {
+func (c *Cluster) judgeSums(ctx context.Context, index, since uint64) {
 	req, err := json.Marshal(index)
 	if err != nil {
 		return
@@ -144,9 +154,7 @@ func (c *Cluster) judgeSums(ctx context.Context, index uint64) {
 	}
 	c.log.Error("cluster: states differ", zap.Uint64("index", index), zap.Strings("right", right), zap.Strings("wrong", wrong))
 	if !sameBuild(said, right, wrong) {
-		if c.judgeByMark(ctx); c.Diverged() == "" {
-			sleep(ctx, markWait)
-		}
+		c.takeJudgement(ctx, since)
 		return
 	}
 	c.accept(ctx, index, right, wrong)
@@ -166,27 +174,77 @@ func (c *Cluster) accept(ctx context.Context, index uint64, right, wrong []strin
 	c.standBack(ctx)
 }
 
+// judgement is what the leader found by full hashes at a mark.
+type judgement struct {
+	Index uint64   `json:"index,omitempty"` // of the mark; 0: there is none yet
+	Right []string `json:"right,omitempty"`
+	Wrong []string `json:"wrong,omitempty"`
+}
+
+// judge keeps the leader's newest judgement. One is made at a time.
+type judge struct {
+	mu    sync.Mutex
+	busy  bool
+	began time.Time
+	last  judgement
+}
+
+// takeJudgement has the leader compare full hashes, and takes its judgement where
+// that is of a place behind the first sign of the difference.
+func (c *Cluster) takeJudgement(ctx context.Context, since uint64) {
+	var j judgement
+	b, err := c.askLeader(ctx, askCompare, nil)
+	if err == nil {
+		err = json.Unmarshal(b, &j)
+	}
+	if err != nil {
+		c.log.Warn("cluster: the leader does not compare the states", zap.Error(err))
+		return
+	}
+	if j.Index > since && len(j.Wrong) > 0 {
+		c.accept(ctx, j.Index, j.Right, j.Wrong)
+	}
+}
+
+// answerCompare tells the newest judgement, and begins another one where that is old:
+// a comparison reads everything, and takes longer than anybody waits for an answer.
+func (c *Cluster) answerCompare(context.Context, string, []byte) ([]byte, error) {
+	if c.throne.Load() == nil {
+		return nil, errNotLeader
+	}
+	c.judges.mu.Lock()
+	defer c.judges.mu.Unlock()
+	if !c.judges.busy && (c.judges.began.IsZero() || time.Since(c.judges.began) > markWait) {
+		c.judges.busy, c.judges.began = true, time.Now()
+		c.goRun(func() {
+			j := c.judgeByMark(c.ctx)
+			c.judges.mu.Lock()
+			defer c.judges.mu.Unlock()
+			c.judges.busy, c.judges.last = false, j
+		})
+	}
+	return json.Marshal(c.judges.last)
+}
+
 // judgeByMark compares full hashes of all voters. Where they are equal the sums
 // differed by the builds alone, and the chain begins anew.
-func (c *Cluster) judgeByMark(ctx context.Context) {
+func (c *Cluster) judgeByMark(ctx context.Context) (j judgement) {
 	ctx, cancel := context.WithTimeout(ctx, markTime)
 	defer cancel()
 	id := ulid.Make().String()
 	res := c.command(ctx, spool.KindMark, &pb.Mark{Id: id})
 	if res == nil {
-		return
+		return j
 	}
 	said := c.poll(ctx, askMark, []byte(id))
-	right, wrong := verdict(said, c.voters(), c.Leader())
-	if len(wrong) > 0 {
-		c.accept(ctx, res.Index, right, wrong)
-		return
-	}
-	if len(right) == len(c.voters()) {
+	j.Index = res.Index
+	j.Right, j.Wrong = verdict(said, c.voters(), c.Leader())
+	if len(j.Wrong) == 0 && len(j.Right) == len(c.voters()) {
 		c.log.Warn("cluster: the states are equal, and builds sum them in different ways; the sums begin anew")
 		v := c.Version()
 		c.command(ctx, spool.KindRaise, &pb.Raise{From: v, To: v, Admin: &pb.Admin{Who: "cluster", Why: "sums begin anew", Node: c.id.Node}})
 	}
+	return j
 }
 
 // unsummed reports whether this node has no chain of sums where it should: a build

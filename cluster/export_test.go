@@ -108,3 +108,35 @@ func (c *Cluster) AnswerHello(ctx context.Context, node string) error {
 	}
 	return err
 }
+
+// Unanswered makes a data directory know so many registrations that were never
+// answered, the last of which is the one that was.
+func Unanswered(dir string, n int) error {
+	id, err := loadIdentity(dir)
+	if err != nil {
+		return err
+	}
+	p, err := openPromise(dir, id, promised{})
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return p.write(func(p *promised) {
+		var pending []string
+		for len(pending) < n-1 {
+			pending = append(pending, newNonce())
+		}
+		newest := p.Acked.Nonce
+		if len(p.Pending) > 0 {
+			newest = p.Pending[len(p.Pending)-1]
+		}
+		p.Acked, p.Pending = acked{}, append(pending, newest)
+	})
+}
+
+// ChangeConfiguration writes a member's address again, as if the configuration had
+// been looked at so many entries ago.
+func (c *Cluster) ChangeConfiguration(ago uint64) error {
+	servers, index := c.configuration()
+	return c.raft.AddVoter(servers[0].ID, servers[0].Address, index-ago, time.Second).Error()
+}

@@ -401,11 +401,7 @@ type ripening map[raft.ServerID]time.Time
 // caught up get a vote, addresses that moved are written down, records of
 // nodes that were removed are dropped.
 func (c *Cluster) groom(ctx context.Context, ripe ripening) {
-	f := c.raft.GetConfiguration()
-	if f.Error() != nil {
-		return
-	}
-	servers, index := f.Configuration().Servers, f.Index()
+	servers, index := c.configuration()
 	sessions, err := c.sessions()
 	if err != nil {
 		return
@@ -441,6 +437,14 @@ func (c *Cluster) groom(ctx context.Context, ripe ripening) {
 			return
 		}
 	}
+}
+
+// configuration is raft's latest one, and an index of which a change can be made
+// conditional: raft does not say it. The index is of the one applied here, and where a
+// later one is not applied yet, the change is refused and tried again.
+func (c *Cluster) configuration() (servers []raft.Server, index uint64) {
+	index = c.store.ConfigIndex()
+	return c.book.servers(), index
 }
 
 // changeTime is how long a configuration change may wait to be begun.

@@ -138,12 +138,8 @@ func (c *Cluster) allow(p wire.Peer, proto string) error {
 // judge says whether a peer's certificate counts. Where it is newer than what is
 // on record here, the leader's word decides: a leader records a certificate
 // before it hands it out. A node that hears no leader lets such a peer in, or
-// the leader that would tell it could not. Between a recovery and its first
-// command, what is on record is of the generation before.
+// the leader that would tell it could not.
 func (c *Cluster) judge(p wire.Peer) error {
-	if _, n := wire.GenerationOf(c.id.name()); n > c.generation.Load() && len(p.Serial) > 0 {
-		return c.roster.unrecorded(p)
-	}
 	err := c.roster.judge(p)
 	if !errors.Is(err, errNewer) || c.deaf() {
 		return unlessNewer(err)

@@ -18,6 +18,7 @@ import (
 type flipping struct {
 	*spool.Machine
 	armed *atomic.Bool
+	marks *atomic.Int64 // that were applied
 }
 
 func (f flipping) Apply(b spool.Batch, index uint64, frame spool.Frame) (*pb.Result, error) {
@@ -25,25 +26,30 @@ func (f flipping) Apply(b spool.Batch, index uint64, frame spool.Frame) (*pb.Res
 		frame = slices.Clone(frame)
 		frame[len(frame)-1] ^= 1
 	}
+	if frame.Kind() == spool.KindMark {
+		f.marks.Add(1)
+	}
 	return f.Machine.Apply(b, index, frame)
 }
 
-// faulty makes a cluster in which each node can be armed.
-func faulty(t *testing.T, nodes int, foundAt uint32) (*clustertest.Group, func(*clustertest.Node)) {
+// faulty makes a cluster in which each node can be armed. marks counts the marks
+// that its first node has applied.
+func faulty(t *testing.T, nodes int, foundAt uint32) (g *clustertest.Group, arm func(*clustertest.Node), marks *atomic.Int64) {
+	all := map[string]*atomic.Int64{"n1": {}, "n2": {}, "n3": {}}
 	armed := map[string]*atomic.Bool{"n1": {}, "n2": {}, "n3": {}}
-	g := clustertest.New(t, clustertest.Options{Nodes: nodes, FoundAt: foundAt, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
+	g = clustertest.New(t, clustertest.Options{Nodes: nodes, FoundAt: foundAt, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
 		return func(r spool.Reader) (disk.Machine, error) {
 			m, err := spool.Load(r)
-			return flipping{m, armed[node]}, err
+			return flipping{m, armed[node], all[node]}, err
 		}
 	}})
-	return g, func(n *clustertest.Node) { armed[n.ID].Store(true) }
+	return g, func(n *clustertest.Node) { armed[n.ID].Store(true) }, all["n1"]
 }
 
 // diverge lets one node go wrong under load, and waits for the one that has to
 // stand back.
 func diverge(t *testing.T, nodes int, leads bool) {
-	g, arm := faulty(t, nodes, 0)
+	g, arm, _ := faulty(t, nodes, 0)
 	l := g.NewLedger()
 	victim := g.Followers()[0]
 	if leads {
@@ -80,3 +86,25 @@ func TestAFollowerThatDivergesStandsBack(t *testing.T) { diverge(t, 3, false) }
 func TestALeaderThatDivergesStandsBack(t *testing.T)   { diverge(t, 3, true) }
 func TestOfTwoTheFollowerStandsBack(t *testing.T)      { diverge(t, 2, false) }
 func TestOfTwoTheLeaderIsRight(t *testing.T)           { diverge(t, 2, true) }
+
+// TestOneNodeHasTheStatesCompared: between builds full hashes decide. All nodes see
+// the difference; the leader alone marks the log, once.
+func TestOneNodeHasTheStatesCompared(t *testing.T) {
+	g, arm, marks := faulty(t, 3, 0)
+	l := g.NewLedger()
+	victim := g.Followers()[0]
+	victim.Stop()
+	victim.Version = "other"
+	victim.Start()
+	g.WaitReady(victim)
+	had := marks.Load()
+	stop := l.Flood(t.Context(), 2, 300, g.Nodes()...)
+	arm(victim)
+	g.Eventually("it does not stand back", func() bool { return victim.C().Diverged() != "" })
+	after(g, l, 50)
+	stop()
+	require.EqualValues(t, 1, marks.Load()-had)
+	for _, n := range others(g, victim) {
+		require.Empty(t, n.C().Diverged())
+	}
+}

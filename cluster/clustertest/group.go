@@ -88,6 +88,8 @@ type Node struct {
 	// Max is the newest cluster version that the node says it knows, from its next
 	// start on; 0: what this build knows.
 	Max uint32
+	// Version is what the node says of its build, from its next start on; empty: "test".
+	Version string
 
 	g      *Group
 	wire   string // its name in the network; a copy has one of its own
@@ -230,6 +232,13 @@ func (n *Node) max() uint32 {
 	return spool.MaxVersion
 }
 
+func (n *Node) version() string {
+	if n.Version != "" {
+		return n.Version
+	}
+	return "test"
+}
+
 func (n *Node) open(l net.Listener) error {
 	var load func(spool.Reader) (disk.Machine, error)
 	if n.g.o.Load != nil {
@@ -240,7 +249,7 @@ func (n *Node) open(l net.Listener) error {
 		Load: load,
 		Dir:  n.Dir, Listener: l, Advertise: n.Addr, Log: n.log(), Tuning: n.g.o.Tuning, Dial: n.g.wires.dialer(n.wire),
 		Wall: n.wall, Moved: n.Moved,
-		Member: &pb.Member{Version: "test", Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
+		Member: &pb.Member{Version: n.version(), Hostname: n.ID + ".test", MinCommand: spool.MinVersion, MaxCommand: n.max()},
 		Fatal: func(err error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

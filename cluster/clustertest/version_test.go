@@ -93,7 +93,7 @@ func audited(t *testing.T, n *clustertest.Node) (all []string) {
 // TestWhatDifferedBeforeTheRaiseIsFound: the chain of sums begins with the raise, and
 // says nothing of what a node applied wrongly before; the comparison behind it does.
 func TestWhatDifferedBeforeTheRaiseIsFound(t *testing.T) {
-	g, arm := faulty(t, 3, 1)
+	g, arm, _ := faulty(t, 3, 1)
 	l := g.NewLedger()
 	wrong := g.Followers()[0]
 	arm(wrong)

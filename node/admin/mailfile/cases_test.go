@@ -183,7 +183,7 @@ func TestPipe(t *testing.T) {
 		_, _ = w.WriteString(fromLine + one + "\n" + fromLine + two)
 		_ = w.Close()
 	}()
-	s, err := openStream(t.Context(), "a pipe", r)
+	s, err := openStream(t.Context(), "a pipe", r, 0)
 	require.NoError(t, err)
 	var texts []string
 	in := reading{ctx: t.Context(), fn: func(m Message) error { texts = append(texts, string(m.Content)); return nil }}
@@ -195,6 +195,6 @@ func TestPipe(t *testing.T) {
 	defer keep.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = openStream(ctx, "a pipe", silent)
+	_, err = openStream(ctx, "a pipe", silent, 0)
 	require.ErrorIs(t, err, context.Canceled)
 }

@@ -35,6 +35,7 @@ var (
 	timeOfDay  = regexp.MustCompile(`\s[0-2]?\d:[0-5]\d(:[0-6]\d)?\s(.*\s)?(19|20)\d\d(\s|$)`)
 
 	fieldStart = regexp.MustCompile(`^[!-9;-~]+[ \t]*:`)
+	mailStart  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*[ \t]*:`)
 )
 
 // styleOf tells what a line that begins with "From " says.
@@ -56,6 +57,10 @@ func styleOf(line []byte) style {
 
 // isField reports whether a line begins a field of a message's header.
 func isField(line []byte) bool { return fieldStart.Match(line) }
+
+// isMail reports whether a file that begins so is a message. RFC 5322 would let a
+// field's name begin almost any file, JSON and lists of addresses of the web too.
+func isMail(content []byte) bool { return mailStart.Match(content[:min(len(content), 256)]) }
 
 // fromTime reads the time of a "From " line; zero where it has none that can be
 // read. Without a zone it is UTC.

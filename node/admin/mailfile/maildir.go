@@ -82,6 +82,10 @@ func chosen(path string, inside, asked []string) (found []string, err error) {
 func (r *reading) maildirFolder(dir string) error {
 	var all []maildirName
 	for _, sub := range []string{"cur", "new"} {
+		if st, err := os.Lstat(filepath.Join(dir, sub)); err == nil && !st.IsDir() {
+			r.left(filepath.Join(dir, sub), "is no folder but a link or a file", true)
+			continue
+		}
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

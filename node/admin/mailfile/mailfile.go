@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -68,7 +69,10 @@ var ErrFormat = errors.New("no mail that can be read: give an .eml file, a folde
 func Read(ctx context.Context, path string, o Options, fn func(Message) error) error {
 	r := &reading{ctx: ctx, o: o, fn: fn}
 	if path == "-" {
-		s, err := openStream(ctx, "the standard input", os.Stdin)
+		if err := r.noFolders(path); err != nil {
+			return err
+		}
+		s, err := openStream(ctx, "the standard input", os.Stdin, 0)
 		if err != nil {
 			return err
 		}
@@ -81,7 +85,18 @@ func Read(ctx context.Context, path string, o Options, fn func(Message) error) e
 	if st.IsDir() {
 		return r.folder(path)
 	}
+	if err := r.noFolders(path); err != nil {
+		return err
+	}
 	return r.file(path)
+}
+
+// noFolders refuses a wish for folders of what has none.
+func (r *reading) noFolders(path string) error {
+	if len(r.o.Folders) > 0 {
+		return fmt.Errorf("%s is no Maildir, so it has no folders to choose from", path)
+	}
+	return nil
 }
 
 // reading is one Read.
@@ -122,9 +137,13 @@ func (r *reading) emit(m Message, name string) error {
 
 var internal = regexp.MustCompile(`(?im)^Subject:.*FOLDER INTERNAL DATA`)
 
-// headerOf returns the header section of a message, whatever its line ends.
+// maxHeader is how far marks are looked for in a header.
+const maxHeader = 1 << 20
+
+// headerOf returns the header section of a message, whatever its line ends, as far
+// as marks are looked for.
 func headerOf(content []byte) []byte {
-	end := len(content)
+	end := min(len(content), maxHeader)
 	for _, gap := range []string{"\n\n", "\n\r\n"} {
 		if i := bytes.Index(content[:end], []byte(gap)); i >= 0 {
 			end = i + 1
@@ -150,6 +169,8 @@ func (r *reading) folder(path string) error {
 	switch {
 	case isDir(path, "cur"), isDir(path, "new"):
 		return r.maildir(path)
+	case len(r.o.Folders) > 0:
+		return r.noFolders(path)
 	case isFile(path, mailboxName):
 		return r.file(filepath.Join(path, mailboxName))
 	case isFile(path, "mbox"):
@@ -185,8 +206,13 @@ func (r *reading) folder(path string) error {
 // tolerate notes a file of a folder that can't be read, and lets others be read.
 func (r *reading) tolerate(name string, err error) error {
 	var bad *refusal
-	if errors.As(err, &bad) {
+	var failed *fs.PathError
+	switch {
+	case errors.As(err, &bad):
 		r.left(name, bad.why, true)
+		return nil
+	case errors.As(err, &failed) && failed.Path == name:
+		r.left(name, "can't be read: "+failed.Err.Error(), true)
 		return nil
 	}
 	return err
@@ -217,6 +243,8 @@ func (r *reading) file(path string) error {
 	case filepath.Base(path) == mailboxName:
 		defer s.Close()
 		return Plain(s.reader(), r.numbered(s))
+	case strings.HasSuffix(strings.ToLower(path), ".partial.emlx"):
+		return errors.Join(&refusal{path, "is a message without its parts, which Apple Mail keeps elsewhere: export the mailbox from Mail"}, s.Close())
 	case strings.EqualFold(filepath.Ext(path), ".emlx"):
 		return r.emlx(s)
 	case isMessage(path):
@@ -247,17 +275,18 @@ func (r *reading) guess(s *source) error {
 // dropped, and its date is the time of receipt where no other is known.
 func (r *reading) single(s *source, received time.Time) error {
 	defer s.Close()
+	s.firstLine() // it drops empty lines
 	content, err := s.all()
 	if err != nil {
 		return err
 	}
-	if line, rest, _ := bytes.Cut(content, []byte("\n")); styleOf(line) != notFrom {
+	if line, rest, _ := bytes.Cut(content, []byte("\n")); styleOf(bytes.TrimPrefix(line, []byte(">"))) != notFrom {
 		content = rest
 		if received.IsZero() {
 			received = fromTime(line)
 		}
 	}
-	if len(content) > 0 && !isField(content) {
+	if len(content) > 0 && !isMail(content) {
 		return &refusal{s.name, "does not begin with a header field, so it is no message"}
 	}
 	if received.IsZero() {

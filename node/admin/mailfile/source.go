@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -20,8 +21,13 @@ type source struct {
 	at      io.ReaderAt
 	size    int64
 	cr      bool // the file ends its lines with CR alone
+	layers  int  // how many times it was packed
 	file    *os.File
 }
+
+// maxLayers bounds files that are packed in one another: a few octets may be made
+// to fill any disk.
+const maxLayers = 3
 
 // packed lists how files begin that are no text, and what to do about them.
 var packed = []struct{ magic, what string }{
@@ -29,6 +35,12 @@ var packed = []struct{ magic, what string }{
 	{"\xfd7zXZ\x00", "is compressed with xz: unpack it with 'xz -d' first"},
 	{"\x04\x22\x4d\x18", "is compressed with lz4: unpack it with 'lz4 -d' first"},
 	{"PK\x03\x04", "is a zip archive: unpack it first"},
+	{"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive: unpack it first"},
+	{"Rar!\x1a\x07", "is a RAR archive: unpack it first"},
+	{"BEGIN:VCARD", "is a vCard, which holds no mail: leave it out"},
+	{"BEGIN:VCALENDAR", "is a calendar, which holds no mail: leave it out"},
+	{"\x01\x01\x01\x01\n", "is an MMDF mailbox: convert it to mbox first, with 'formail' or s-nail"},
+	{"*mbx*", "is an MBX mailbox: convert it to mbox with 'mailutil' first"},
 	{"\x00\x05\x16\x07", "is an AppleDouble file, which holds no mail: leave it out"},
 	{"\x00\x05\x16\x00", "is an AppleSingle file, which holds no mail: leave it out"},
 	{"\xff\xfe", "is UTF-16 text: convert it to UTF-8 first"},
@@ -47,7 +59,7 @@ func (r *refusal) Unwrap() error { return ErrFormat }
 
 // openFile opens a regular file or a pipe; the caller closes the source.
 func openFile(ctx context.Context, path string) (*source, error) {
-	f, err := os.Open(path)
+	f, err := openSoon(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -57,15 +69,38 @@ func openFile(ctx context.Context, path string) (*source, error) {
 	}
 	if !st.Mode().IsRegular() {
 		defer f.Close()
-		return openStream(ctx, path, f)
+		return openStream(ctx, path, f, 0)
 	}
 	s := &source{name: path, changed: st.ModTime(), at: f, size: st.Size(), file: f}
 	return s.prepare(ctx)
 }
 
+// openSoon opens a file, but for a named pipe waits for its writer no longer than
+// ctx lasts.
+func openSoon(ctx context.Context, path string) (*os.File, error) {
+	if st, err := os.Stat(path); err != nil || st.Mode()&fs.ModeNamedPipe == 0 {
+		return os.Open(path)
+	}
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(path)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		return o.f, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err() // the opening ends with the process, or when a writer comes
+	}
+}
+
 // openStream keeps what comes from a pipe in a file of its own, because an mbox
 // is read with looks ahead. It returns when ctx ends, though the pipe is silent.
-func openStream(ctx context.Context, name string, r io.Reader) (*source, error) {
+func openStream(ctx context.Context, name string, r io.Reader, layers int) (*source, error) {
 	f, err := keep(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -74,7 +109,7 @@ func openStream(ctx context.Context, name string, r io.Reader) (*source, error) 
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	s := &source{name: name, at: f, size: st.Size(), file: f}
+	s := &source{name: name, at: f, size: st.Size(), layers: layers, file: f}
 	return s.prepare(ctx)
 }
 
@@ -104,14 +139,18 @@ func keep(ctx context.Context, r io.Reader) (*os.File, error) {
 // prepare unpacks the file and finds out what its lines end with. It closes the
 // file where it fails.
 func (s *source) prepare(ctx context.Context) (*source, error) {
-	head := s.head(8)
-	for _, p := range packed {
-		if bytes.HasPrefix(head, []byte(p.magic)) {
-			return nil, errors.Join(&refusal{s.name, p.what}, s.Close())
-		}
+	head := s.head(512)
+	if why := noMail(head); why != "" {
+		return nil, errors.Join(&refusal{s.name, why}, s.Close())
 	}
 	if unpack := unpacker(head); unpack != nil {
+		if s.layers == maxLayers {
+			return nil, errors.Join(&refusal{s.name, "is packed many times in itself: unpack it first"}, s.Close())
+		}
 		return s.unpacked(ctx, unpack)
+	}
+	if bytes.IndexByte(headerOf(head), 0) >= 0 {
+		return nil, errors.Join(&refusal{s.name, "is no text: NUL stands where mail has its header"}, s.Close())
 	}
 	if bytes.HasPrefix(head, []byte("\xef\xbb\xbf")) {
 		s.at, s.size = io.NewSectionReader(s.at, 3, s.size-3), s.size-3
@@ -119,6 +158,19 @@ func (s *source) prepare(ctx context.Context) (*source, error) {
 	top := s.head(64 << 10)
 	s.cr = bytes.IndexByte(top, '\r') >= 0 && bytes.IndexByte(top, '\n') < 0
 	return s, nil
+}
+
+// noMail says why what begins so is no mail; empty: it may be some.
+func noMail(head []byte) string {
+	for _, p := range packed {
+		if bytes.HasPrefix(head, []byte(p.magic)) {
+			return p.what
+		}
+	}
+	if len(head) > 262 && string(head[257:262]) == "ustar" {
+		return "is a tar archive: unpack it first"
+	}
+	return ""
 }
 
 // unpacker returns the decoder of what begins so, or nil.
@@ -138,10 +190,14 @@ func (s *source) unpacked(ctx context.Context, unpack func(io.Reader) (io.Reader
 	if err != nil {
 		return nil, &refusal{s.name, "is damaged: " + err.Error()}
 	}
-	out, err := openStream(ctx, s.name, r)
+	out, err := openStream(ctx, s.name, r, s.layers+1)
 	if err != nil {
+		var no *refusal
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		if errors.As(err, &no) {
+			return nil, err
 		}
 		return nil, &refusal{s.name, "can't be unpacked: " + err.Error()}
 	}

@@ -51,12 +51,16 @@ func (o *operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 	if received.IsZero() {
 		received = admin.At(o.now())
 	}
-	res, err := o.propose(ctx, im.accept(adm, user, received), im.inline())
+	h := im.accept(adm, user, received)
+	res, err := o.propose(ctx, h, im.inline())
 	if err != nil {
 		if !errors.Is(err, admin.ErrUnknown) {
 			im.abort(ctx)
 		}
 		return "", err
+	}
+	if res.Code == pb.Code_OK {
+		logAccepted(o.log, h, []string{user})
 	}
 	return im.id.String(), o.caughtUp(ctx, res.Index)
 }

@@ -341,8 +341,7 @@ func (im *importRun) flush(ctx context.Context) error {
 		one := &im.result.Messages[places[i]]
 		switch res.Codes[i] {
 		case pb.Code_OK:
-			im.log.Info("accepted", zap.String("id", one.ID), zap.String("mailbox", im.user), zap.String("by", "import"),
-				zap.String("who", im.adm.Who), zap.Uint64("size", pending[i].Accept.Message.Size))
+			logAccepted(im.log, pending[i].Accept, []string{im.user})
 		case pb.Code_DUPLICATE:
 			*one = admin.ImportedMessage{Outcome: admin.ImportKnown}
 		case pb.Code_EXISTS:

@@ -81,7 +81,8 @@ be read makes the exit code 1, after the rest went in.
 
 With --keep-uidl POP3 clients that leave mail on the server know it again: by
 X-UIDL, a Maildir's dovecot-uidlist, or --keep-uidl=FILE with such a list, or with
-lines of a file's name, or a message's number, and its unique id.`,
+lines of a file's name, or a message's number, and its unique id. A message has
+its unique id from when it goes in: one that was imported before keeps what it has.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error { return a.importAll(ctx, client, args, flags) })
 		},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -25,7 +26,7 @@ type progress struct {
 	terminal bool
 	total    int64 // octets; 0: not known
 	octets   int64
-	messages int
+	messages atomic.Int64 // the bar reads it
 
 	group *mpb.Progress // nil: no bar yet
 	bar   *mpb.Bar
@@ -56,7 +57,8 @@ func (p *progress) expect(paths []string) {
 // add says that so many octets more were dealt with, and how many messages that
 // makes.
 func (p *progress) add(octets, messages int) {
-	p.octets, p.messages = p.octets+int64(octets), messages
+	p.octets += int64(octets)
+	p.messages.Store(int64(messages))
 	if p.bar == nil && p.terminal && p.now().Sub(p.began) > barAfter {
 		p.show()
 	}
@@ -74,22 +76,22 @@ func (p *progress) show() {
 	p.bar = p.group.AddBar(p.total,
 		mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Percentage()),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.rate() }), decor.Elapsed(decor.ET_STYLE_GO, decor.WC{W: 6})))
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.rate() })))
 }
 
 func (p *progress) rate() string {
-	took := p.now().Sub(p.began).Seconds()
-	return fmt.Sprintf("%s, %.0f a second", count(p.messages, "message"), float64(p.messages)/max(took, 0.001))
+	took, n := p.now().Sub(p.began), p.messages.Load()
+	return fmt.Sprintf("%s, %.0f a second, in %s", count(n, "message"), float64(n)/max(took.Seconds(), 0.001), took.Round(time.Second/10))
 }
 
 // end takes the bar away, and says how long it took where that was long.
 func (p *progress) end(messages int) {
-	p.messages = messages
+	p.messages.Store(int64(messages))
 	if p.bar != nil {
 		p.bar.Abort(true)
 		p.group.Wait()
 	}
 	if took := p.now().Sub(p.began); took > barAfter {
-		p.note("%s, in %s.", p.rate(), took.Round(100*time.Millisecond))
+		p.note("%s.", p.rate())
 	}
 }

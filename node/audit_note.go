@@ -36,7 +36,7 @@ func (o *operator) annotate(h proto.Message) {
 		case err != nil:
 			return err
 		case spool.VersionOf(c) < 2:
-			adm.Note = ""
+			adm.Note, adm.Count, adm.Quiet = "", 0, false
 		case adm.Note == "":
 			adm.Note, err = changeNote(v, h)
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -203,7 +205,12 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 		}
 		m.result.Matched++
 		fit, why := m.fitting(picked)
-		if len(fit) == 0 {
+		switch {
+		case len(fit) > 0:
+		case m.what.All: // the same command twice is no mistake
+			m.result.Already++
+			continue
+		default:
 			m.refuse(one.mail.ID, why)
 			continue
 		}
@@ -329,30 +336,59 @@ func (b *batch) messages() (n int) {
 // carryOut proposes all commands, a few at a time, and waits until this node
 // shows them.
 func (m *managing) carryOut(ctx context.Context, whole *batch, parts map[string]*batch) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(manageInFlight)
-	run := func(b *batch) {
+	type step struct {
+		recipient string
+		*part
+	}
+	var steps []step
+	told := &telling{messages: map[string]bool{}}
+	for _, b := range append([]*batch{whole}, slices.Collect(maps.Values(parts))...) {
 		for i := range b.parts {
-			if gctx.Err() != nil {
-				return
-			}
-			g.Go(func() error { return m.command(ctx, b.recipient, &b.parts[i]) })
+			steps = append(steps, step{b.recipient, &b.parts[i]})
+			told.add(b.parts[i].ids)
 		}
 	}
-	run(whole)
-	for _, b := range parts {
-		run(b)
+	// The first that changes something leaves the audit line of all.
+	for len(steps) > 0 && !told.told {
+		if err := m.command(ctx, steps[0].recipient, steps[0].part, told); err != nil {
+			return err
+		}
+		steps = steps[1:]
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manageInFlight)
+	for _, s := range steps {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return m.command(ctx, s.recipient, s.part, told) })
 	}
 	return g.Wait()
 }
 
-func (m *managing) command(ctx context.Context, recipient string, p *part) error {
+// telling is what the audit line of an action is about.
+type telling struct {
+	messages map[string]bool
+	ids      [][]byte
+	told     bool // a command has left the line; written before others run beside it
+}
+
+func (t *telling) add(ids [][]byte) {
+	for _, id := range ids {
+		if !t.messages[string(id)] {
+			t.messages[string(id)] = true
+			t.ids = append(t.ids, id)
+		}
+	}
+}
+
+func (m *managing) command(ctx context.Context, recipient string, p *part, told *telling) error {
 	content := [][]byte{[]byte(m.what.Action), []byte(recipient), []byte(m.what.Route)}
 	adm, err := m.admin(m.by, append(content, p.ids...)...)
 	if err != nil {
 		return err
 	}
-	adm.Note = m.note(recipient, p.ids)
+	adm.Quiet, adm.Count, adm.Note = told.told, uint32(len(told.ids)), m.note(m.what.Recipient, told.ids)
 	_, err = m.change(ctx, spool.KindManage, &pb.Manage{
 		Admin: adm, Action: m.verb, Ids: p.ids, Recipient: recipient, Route: m.what.Route,
 	})
@@ -361,6 +397,9 @@ func (m *managing) command(ctx context.Context, recipient string, p *part) error
 	}
 	if err != nil {
 		return err
+	}
+	if !told.told {
+		told.told = true
 	}
 	var more []zap.Field
 	if m.what.Route != "" {

@@ -182,6 +182,43 @@ func TestManageMeetsDelivery(t *testing.T) {
 	id := w.accept("s@x.test", "a@far.test")
 	m := &managing{operator: w.operator, by: theBy, what: admin.QueueAction{Action: admin.ActionHold}, verb: pb.Action_HOLD}
 	w.verdict("n1", id, 0, 1, pb.State_DELIVERED, "250 ok", 0)
-	require.NoError(t, m.command(context.Background(), "", &part{ids: [][]byte{id[:]}, messages: 1}))
+	require.NoError(t, m.command(context.Background(), "", &part{ids: [][]byte{id[:]}, messages: 1}, &telling{}))
 	require.Zero(t, m.changed)
+}
+
+// The same action on all twice is no mistake, says how much was so already, and
+// leaves one line in the audit log however many commands it takes.
+func TestManageAllIsIdempotentAndOneAuditLine(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c1", Name: "test", Version: 2}})
+	for range 3 {
+		w.accept("s@x.test", "a@far.test", "a@near.test", "b@far.test")
+	}
+	audits := func() []admin.AuditEntry {
+		lines, err := w.Audit(context.Background(), admin.AuditQuery{})
+		require.NoError(t, err)
+		return lines
+	}
+	before := len(audits())
+	for _, action := range []string{admin.ActionHold, admin.ActionRelease, admin.ActionRetry} {
+		res := w.manage(admin.QueueAction{Action: action, All: true})
+		require.Equal(t, 3, res.Changed, action)
+		again := w.manage(admin.QueueAction{Action: action, All: true})
+		require.Empty(t, again.Refused, action)
+		if action != admin.ActionRetry {
+			require.Zero(t, again.Changed, action)
+			require.Equal(t, 3, again.Already, action)
+		}
+	}
+	require.Len(t, audits(), before+4, "what changed nothing leaves no line")
+	w.manage(admin.QueueAction{Action: admin.ActionReroute, All: true, Filter: admin.QueueFilter{Domain: "far.test"}, Route: "smtp:hub.test"})
+	lines := audits()
+	require.Len(t, lines, before+5, "two recipients of each of three messages")
+	require.Contains(t, lines[0].What, "queue reroute of 3 messages: to smtp:hub.test, domain=far.test, ids ")
+	w.manage(admin.QueueAction{Action: admin.ActionHold, All: true})
+	retry := w.manage(admin.QueueAction{Action: admin.ActionRetry, All: true})
+	require.Empty(t, retry.Refused)
+	require.Equal(t, 3, retry.Already)
+	require.Equal(t, 3, w.manage(admin.QueueAction{Action: admin.ActionRemove, All: true}).Changed)
+	require.Empty(t, w.manage(admin.QueueAction{Action: admin.ActionRemove, All: true}).Refused)
 }

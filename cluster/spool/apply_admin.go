@@ -22,6 +22,9 @@ func (t *tx) unmarshal(k, v []byte, into proto.Message) bool {
 }
 
 func (t *tx) audit(adm *pb.Admin, what string) {
+	if adm.GetQuiet() {
+		return
+	}
 	if adm.GetNote() != "" {
 		what += ": " + adm.Note
 	}
@@ -56,7 +59,11 @@ func describe(h proto.Message) string {
 	case *pb.PutSettings:
 		return "settings set"
 	case *pb.Manage:
-		return fmt.Sprintf("queue %s of %d messages", strings.ToLower(h.Action.String()), len(h.Ids)+len(h.Bouncing))
+		n := len(h.Ids) + len(h.Bouncing)
+		if h.Admin.GetCount() > 0 {
+			n = int(h.Admin.Count)
+		}
+		return fmt.Sprintf("queue %s of %d messages", strings.ToLower(h.Action.String()), n)
 	case *pb.Adopt:
 		return fmt.Sprintf("queue of session %d moved", h.From)
 	case *pb.Drain:

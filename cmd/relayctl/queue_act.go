@@ -83,13 +83,26 @@ func past(action string) string {
 	}[action]
 }
 
+// already says how many messages an action on all had nothing to change of.
+func already(r *admin.QueueActionResult) string {
+	switch {
+	case r.Already == 0:
+		return ""
+	case r.Action == admin.ActionHold:
+		return fmt.Sprintf(", %d were so already", r.Already)
+	case r.Action == admin.ActionRelease:
+		return fmt.Sprintf(", %d were not held", r.Already)
+	}
+	return fmt.Sprintf(", %d stay held or suspended: release them first", r.Already)
+}
+
 func (a *app) showActed(r *admin.QueueActionResult) error {
 	err := a.emit(r, func() {
 		if !r.DryRun {
-			a.say("%s %s.", count(r.Changed, "message"), past(r.Action))
+			a.say("%s %s%s.", count(r.Changed, "message"), past(r.Action), already(r))
 			return
 		}
-		a.say("Nothing was changed. Without --dry-run %s would be %s%s", count(r.Changed, "message"), past(r.Action), map[bool]string{true: ":", false: "."}[len(r.Messages) > 0])
+		a.say("Nothing was changed. Without --dry-run %s would be %s%s%s", count(r.Changed, "message"), past(r.Action), already(r), map[bool]string{true: ":", false: "."}[len(r.Messages) > 0])
 		if len(r.Messages) == 0 {
 			return
 		}

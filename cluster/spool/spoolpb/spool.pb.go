@@ -3207,6 +3207,8 @@ type Admin struct {
 	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	Request       []byte                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // ULID; the same request applied twice answers as the first time
 	Note          string                 `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`       // for the audit log: from what to what, which filter, which ids; from version 2 on
+	Count         uint32                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`    // messages that the whole action is about, where it takes several commands; from version 2 on
+	Quiet         bool                   `protobuf:"varint,7,opt,name=quiet,proto3" json:"quiet,omitempty"`    // another command of the same action has left the audit line; from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3274,6 +3276,20 @@ func (x *Admin) GetNote() string {
 		return x.Note
 	}
 	return ""
+}
+
+func (x *Admin) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Admin) GetQuiet() bool {
+	if x != nil {
+		return x.Quiet
+	}
+	return false
 }
 
 // Accept makes a message exist. The frame's body is the message where chunks is 1 and inline is set.
@@ -7507,13 +7523,15 @@ const file_spool_proto_rawDesc = "" +
 	"\x03why\x18\x03 \x01(\tR\x03why\x12\x12\n" +
 	"\x04what\x18\x04 \x01(\tR\x04what\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12\x14\n" +
-	"\x05index\x18\x06 \x01(\x04R\x05index\"m\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\"\x99\x01\n" +
 	"\x05Admin\x12\x10\n" +
 	"\x03who\x18\x01 \x01(\tR\x03who\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
 	"\arequest\x18\x04 \x01(\fR\arequest\x12\x12\n" +
-	"\x04note\x18\x05 \x01(\tR\x04note\"\xb1\x03\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\rR\x05count\x12\x14\n" +
+	"\x05quiet\x18\a \x01(\bR\x05quiet\"\xb1\x03\n" +
 	"\x06Accept\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.relay.spool.v1.MessageR\amessage\x129\n" +
 	"\n" +

@@ -218,11 +218,19 @@ func (d *Dev) kill(node int) time.Time {
 	pid := d.PID(node)
 	at := time.Now()
 	require.NoError(d.t, syscall.Kill(pid, syscall.SIGKILL))
-	d.Await(5*time.Second, fmt.Sprintf("n%d is gone", node), func() bool {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return err != nil || strings.Contains(string(data), ") Z ")
-	})
+	d.Await(20*time.Second, fmt.Sprintf("n%d is gone", node), func() bool { return dead(pid) })
 	return at
+}
+
+// dead reports whether a process has ended with all its threads: a leader that is a
+// zombie says nothing of the others, and they hold the ports.
+func dead(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return strings.Contains(string(data), ") Z ") && (err != nil || len(threads) <= 1)
 }
 
 // revive runs a node that relayd dev does not start again, from a configuration

@@ -153,6 +153,19 @@ func copyEnds(t *testing.T, d *Dev) {
 	require.NoError(t, os.RemoveAll(filepath.Join(d.Dir, "n4")))
 }
 
+// busy begins mail to new accounts and to the world, and fights for alice's mailbox;
+// settle ends both.
+func (d *Dev) busy() (mail func() []*parcel, fight func() *ring, accounts []string) {
+	d.t.Helper()
+	accounts = []string{"carol", "dora"}
+	for _, name := range accounts {
+		d.Run("secret\n", d.bin+"/relayctl", "user", "add", name+"@example.test", "--password-stdin")
+	}
+	d.settings(map[string]any{"retry_first_seconds": 2})
+	fillBox(d.t, d, "alice", 60)
+	return trickle(d, accounts), fighters(d, 4), accounts
+}
+
 // settle ends mail and fights, and checks that nothing was lost, doubled or held
 // twice.
 func (d *Dev) settle(mail func() []*parcel, fight func() *ring, accounts []string) {

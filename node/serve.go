@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"relay/cluster/spool"
@@ -132,9 +133,20 @@ func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {
 	return n.certs.config(n.conf.TLS.MinVersion, n.relayers != nil)
 }
 
+// adminConnections bounds those of the admin port, and of the port for balancers.
+const adminConnections = 256
+
 // serveWith wraps the admin port, and the port for balancers.
 func (n *Node) serveWith() error {
-	n.admin = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(n.log)}
+	n.admin = &http.Server{
+		Handler: n.adminHandler(), ErrorLog: zap.NewStdLog(n.log),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+	for _, l := range n.listeners {
+		if l.service == "admin" || l.service == "health" {
+			l.Listener = netutil.LimitListener(l.Listener, adminConnections)
+		}
+	}
 	n.health = &http.Server{
 		Handler: admin.NewHealth(n.Ready), ErrorLog: zap.NewStdLog(n.log), MaxHeaderBytes: 8 << 10,
 		ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,

@@ -64,7 +64,7 @@ func NewServer(o Options) http.Handler {
 	s.registerAll()
 	delete(s.api.OpenAPI().Components.Schemas.Map(), "ErrorModel") // the library's; Problem is in its place
 	s.registerPlain()
-	return s.recovered(s.logged(http.NewCrossOriginProtection().Handler(s.authorised(s.mux))))
+	return timed(s.recovered(s.logged(http.NewCrossOriginProtection().Handler(s.authorised(s.mux)))))
 }
 
 type server struct {

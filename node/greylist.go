@@ -13,6 +13,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/smtp"
+	"relay/smtp/admission"
 )
 
 // greylist puts strangers' first mail off (RFC 6647). What it knows is
@@ -31,6 +32,8 @@ type greylist struct {
 	stats   greyStats
 
 	mu    sync.Mutex
+	met   map[netip.Prefix]int     // first attempts of this hour, by /24 or /48
+	since time.Time                // it began
 	first []*greyCall              // somebody waits for each
 	used  map[[16]byte]*pb.Attempt // nobody does
 }
@@ -115,7 +118,13 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 			g.use(call, net, now)
 			return nil
 		}
-		if one == nil || one.ExpiresMs <= now || one.Passed == 0 && one.FirstMs > now {
+		if unknown(one, now) && !g.within(client) {
+			call.Triplet = spool.Triplet(admission.Block(client).String(), "", domain)
+			if one, _, err = v.Grey(call.Triplet, network); err != nil {
+				return err
+			}
+		}
+		if unknown(one, now) {
 			return nil
 		}
 		decided, known = true, one
@@ -142,6 +151,28 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 		waited = time.Duration(g.replica.Now().UnixMilli()-known.FirstMs) * time.Millisecond
 	}
 	return wait, waited, nil
+}
+
+func unknown(one *pb.Grey, now int64) bool {
+	return one == nil || one.ExpiresMs <= now || one.Passed == 0 && one.FirstMs > now
+}
+
+// greyShare is how many first attempts of a /24 or /48 are written down in an
+// hour. Beyond, all its mail to a domain is one triplet: it waits like any other,
+// and nobody's records are driven out.
+const greyShare = 500
+
+// within counts a first attempt, and reports whether its network has a share left.
+func (g *greylist) within(client netip.Addr) bool {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.met == nil || now.Sub(g.since) > time.Hour || len(g.met) > 100_000 {
+		g.met, g.since = map[netip.Prefix]int{}, now
+	}
+	block := admission.Block(client)
+	g.met[block]++
+	return g.met[block] <= greyShare
 }
 
 // greyDelay is that of a domain, or of the cluster.

@@ -85,3 +85,52 @@ func TestGreylistBatches(t *testing.T) {
 		}))
 	})
 }
+
+// First attempts of one network have a share of the records, and what comes beyond
+// waits together.
+func TestGreylistRecordsAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newDropWorld(t)
+		time.Sleep(time.Until(w.clock))
+		w.clock = time.Now()
+		w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000}})
+		g := newGreylist(w, zap.NewNop())
+		go func() { _ = g.run(t.Context()) }()
+		var wg sync.WaitGroup
+		bad := make(chan error, 2*greyShare)
+		for i := range 2 * greyShare {
+			wg.Go(func() {
+				client := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
+				if wait, _, err := g.look(t.Context(), client, strings.Repeat("x", i), "example.test"); err != nil || wait <= 0 {
+					bad <- err
+				}
+			})
+		}
+		wg.Wait()
+		require.Empty(t, bad, "all have to wait")
+		known := 0
+		require.NoError(t, w.View(func(v spool.View) error {
+			for i := range 2 * greyShare {
+				one, _, err := v.Grey(spool.Triplet("192.0.2.0/24", strings.Repeat("x", i), "example.test"), "192.0.2.0/24")
+				if err != nil {
+					return err
+				}
+				if one != nil {
+					known++
+				}
+			}
+			return nil
+		}))
+		require.Equal(t, greyShare, known)
+		wait, _, err := g.look(t.Context(), netip.MustParseAddr("198.51.100.1"), "x", "example.test")
+		require.NoError(t, err)
+		require.Positive(t, wait)
+		time.Sleep(2 * time.Minute)
+		w.mu.Lock()
+		w.clock = time.Now()
+		w.mu.Unlock()
+		wait, _, err = g.look(t.Context(), netip.MustParseAddr("192.0.2.9"), "somebody", "example.test")
+		require.NoError(t, err)
+		require.Zero(t, wait, "what waited together passes together")
+	})
+}

@@ -28,6 +28,7 @@ type dest struct {
 	ring       int8  // -1: in none
 	picks      uint8
 	lingers    bool
+	blocked    bool     // waits for other jobs of its next message
 	ctl        *control // nil until the first job
 }
 

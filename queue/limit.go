@@ -9,6 +9,9 @@ import (
 // Which destination is served next, and how many jobs it may have at a time.
 // All need m.mu.
 
+// slowJob is how long a job takes at a destination that counts as not warm.
+const slowJob = 30 * time.Second
+
 // window is how many jobs a destination may have now.
 func (m *Manager) window(d *dest) int32 {
 	switch {
@@ -48,6 +51,8 @@ func (m *Manager) replace(n int32, now int64) {
 	}
 	if want >= 0 && d.ctl != nil && d.ctl.warm {
 		want++
+	} else if want >= 0 && m.normal(d, now) && m.block(n) {
+		want = -1
 	}
 	if want == d.ring {
 		return
@@ -86,6 +91,66 @@ func (m *Manager) pick() int32 {
 		}
 	}
 	return none
+}
+
+// spread is what one message has of the workers at destinations that are not warm.
+type spread struct {
+	jobs    int32
+	blocked []*dest // those that wait until one of the jobs has ended
+}
+
+// most is how many such jobs one message may have: else one to many hosts that
+// hang would hold most workers.
+func (m *Manager) most() int32 { return int32(max(m.limits.Workers/4, 1)) }
+
+// wide reports whether the message that is next at a destination has its share of
+// the workers.
+func (m *Manager) wide(d *dest) *spread {
+	if d.ctl != nil && d.ctl.warm {
+		return nil
+	}
+	for c := range classOverdue {
+		if slot := d.lists[c].head; slot != none {
+			if s := m.spreads[m.table.at(slot).id]; s != nil && s.jobs >= m.most() {
+				return s
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// block has a destination wait for its next message's other jobs.
+func (m *Manager) block(n int32) bool {
+	d := m.dests.all[n]
+	s := m.wide(d)
+	if s != nil && !d.blocked {
+		d.blocked = true
+		s.blocked = append(s.blocked, d)
+	}
+	return s != nil
+}
+
+// unblock lets destinations go on after a job of a message has ended.
+func (m *Manager) unblock(id ID, now int64) {
+	s := m.spreads[id]
+	if s == nil {
+		return
+	}
+	s.jobs--
+	free := int(m.most() - s.jobs)
+	if s.jobs == 0 {
+		delete(m.spreads, id)
+		free = len(s.blocked)
+	}
+	for ; free > 0 && len(s.blocked) > 0; free-- {
+		d := s.blocked[0]
+		s.blocked = s.blocked[1:]
+		d.blocked = false
+		if n, ok := m.dests.index[d.name]; ok && m.dests.all[n] == d {
+			m.replace(n, now)
+		}
+	}
 }
 
 // from chooses the list of a destination to take from.

@@ -86,8 +86,9 @@ type Manager struct {
 	rings     [3][2]ring // by class, then 0 cold and 1 warm
 	inRings   int
 	count     [active + 1]int
-	idle      int // workers waiting
-	cold      int // jobs to destinations that are not warm
+	idle      int            // workers waiting
+	cold      int            // jobs to destinations that are not warm
+	spreads   map[ID]*spread // by message: those jobs
 	turn      uint
 	walks     []walk
 	mark      uint8
@@ -126,6 +127,8 @@ func New(c Config) *Manager {
 		rescan: make(chan struct{}, 1),
 		table:  newTable(),
 		dests:  newDests(),
+
+		spreads: map[ID]*spread{},
 	}
 	m.heap.t = &m.table
 	m.work.L, m.settles.L = &m.mu, &m.mu

@@ -482,6 +482,41 @@ func TestHungDestinationsLeaveWorkersToOthers(t *testing.T) {
 	})
 }
 
+// One message to many hosts that hang has a share of the workers, and others get
+// theirs, also at hosts that nobody has heard of yet.
+func TestOneMessageToManyTarpits(t *testing.T) {
+	w := newWorld()
+	w.deliver = func(ctx context.Context, j *Job) []Verdict {
+		if strings.HasPrefix(j.Domain, "tar") {
+			time.Sleep(4 * time.Minute)
+		}
+		return all(j, Verdict{Outcome: Delivered, Reply: "250 Ok"})
+	}
+	w.run(t, Config{Limits: Limits{Workers: 8}}, func(m *Manager) {
+		var to []string
+		for i := range 20 {
+			to = append(to, fmt.Sprintf("a@tar%d.example", i))
+		}
+		m.Add(w.message(to...))
+		synctest.Wait()
+		require.Equal(t, 2, m.Stats().Active, "a quarter")
+		for i := range 10 {
+			m.Add(w.message(fmt.Sprintf("a@new%d.example", i)))
+		}
+		synctest.Wait()
+		require.Len(t, w.settled, 10)
+		time.Sleep(45 * time.Minute)
+		synctest.Wait()
+		require.Len(t, w.settled, 30, "all get their turn")
+		require.Empty(t, m.spreads)
+
+		// Those that have answered, slowly, are no better the next time.
+		m.Add(w.message(to...))
+		synctest.Wait()
+		require.Equal(t, 2, m.Stats().Active)
+	})
+}
+
 func TestFairAndByPriority(t *testing.T) {
 	w := newWorld()
 	w.deliver = func(ctx context.Context, j *Job) []Verdict {

@@ -20,6 +20,7 @@ type unit struct {
 	slots []int32  // their entries
 	n     int32    // destination
 	d     *dest
+	began int64
 	cold  bool
 	over  bool // from the overdue list
 	check bool // and the destination is down: look only, do not try
@@ -93,6 +94,12 @@ func (m *Manager) next(h *hold) *unit {
 	} else if n = m.pick(); n == none {
 		return nil
 	}
+	for m.normal(m.dests.all[n], now) && m.wide(m.dests.all[n]) != nil {
+		m.replace(n, now) // which takes it out of its ring
+		if n = m.pick(); n == none {
+			return nil
+		}
+	}
 	d := m.dests.all[n]
 	if h.d != d || !fresh {
 		*h = hold{d: d, n: n, since: t}
@@ -111,7 +118,7 @@ func (m *Manager) cut(n int32, now int64) *unit {
 		d.ctl = &control{window: float64(m.limits.Initial)}
 	}
 	over := l == &d.lists[classOverdue]
-	u := &unit{n: n, d: d, id: m.table.at(l.head).id, lease: m.lease, over: over, check: over && d.down(now), cold: !d.ctl.warm}
+	u := &unit{n: n, d: d, id: m.table.at(l.head).id, lease: m.lease, over: over, check: over && d.down(now), cold: !d.ctl.warm, began: now}
 	for l.head != none && len(u.ns) < m.limits.Recipients {
 		slot := l.head
 		e := m.table.at(slot)
@@ -125,6 +132,12 @@ func (m *Manager) cut(n int32, now int64) *unit {
 	d.ctl.active++
 	if u.cold {
 		m.cold++
+		s := m.spreads[u.id]
+		if s == nil {
+			s = &spread{}
+			m.spreads[u.id] = s
+		}
+		s.jobs++
 	}
 	if over {
 		d.ctl.overdue = true
@@ -414,13 +427,17 @@ func heard(verdicts []Verdict) (word, string) {
 func (m *Manager) release(u *unit, w word, reply string, now int64) {
 	c := u.d.ctl
 	c.active--
-	if u.cold {
-		m.cold--
-	}
 	if u.over {
 		c.overdue = false
 	}
 	m.learn(u.n, w, reply, now)
+	if now-u.began > int64(slowJob) {
+		c.warm = false // it answers, but holds workers like one that does not
+	}
+	if u.cold {
+		m.cold--
+		m.unblock(u.id, now)
+	}
 	m.replace(u.n, now)
 	m.retire(u.n)
 }

@@ -72,7 +72,7 @@ func explain(ctx context.Context, err error) string {
 	case ctx.Err() != nil:
 		return "interrupted"
 	case errors.As(err, &none):
-		return err.Error() + "; start one with 'relayd dev', or name one with --addr or RELAY_ADDR"
+		return unreachable(none)
 	}
 	return err.Error()
 }
@@ -109,6 +109,7 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.
 			return usagef("the output %q is not table, json or yaml", a.output)
 		},
 	}
+	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")

@@ -256,7 +256,7 @@ func TestStatusWaitGivesUp(t *testing.T) {
 	w.url = "http://127.0.0.1:1"
 	_, stderr, code = w.ctl(t, "", "status", "--wait", "20ms")
 	require.Equal(t, 1, code)
-	require.Contains(t, stderr, "no node answers")
+	require.Contains(t, stderr, "no node runs at http://127.0.0.1:1")
 }
 
 func TestDrainWaits(t *testing.T) {

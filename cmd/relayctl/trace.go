@@ -28,6 +28,9 @@ func (a *app) traceCmd() *cobra.Command {
 			if q.Until, err = a.parseTime("--until", until, true); err != nil {
 				return err
 			}
+			if err := between("limit", q.Limit, 1, 1000); err != nil {
+				return err
+			}
 			q.MessageID = strings.Trim(q.MessageID, "<>")
 			filtered := q.From+q.Client+q.User+q.Helo+q.MessageID+since+until != ""
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
@@ -184,6 +187,9 @@ func (a *app) auditCmd() *cobra.Command {
 		Use: "audit", Short: "Show who changed what, when and why; newest first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if q.Since, err = a.parseSince(since); err != nil {
+				return err
+			}
+			if err := between("limit", q.Limit, 1, 10000); err != nil {
 				return err
 			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {

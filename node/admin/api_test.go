@@ -432,13 +432,13 @@ func TestProblems(t *testing.T) {
 	fail = nil
 	for _, test := range []struct{ method, path, kind, body, want string }{
 		{"GET", "/v1/nothing", "", "", `"status":404`},
-		{"GET", "/v1/queue?limit=0", "", "", "query.limit"},
-		{"GET", "/v1/queue?state=delivered", "", "", "query.state"},
+		{"GET", "/v1/queue?limit=0", "", "", "limit has to be"},
+		{"GET", "/v1/queue?state=delivered", "", "", "state has to be"},
 		{"GET", "/v1/queue?stat=held", "", "", "unknown query parameter"},
-		{"GET", "/v1/trace?since=yesterday", "", "", "query.since"},
+		{"GET", "/v1/trace?since=yesterday", "", "", "since"},
 		{"POST", "/v1/users", "application/json", `{"addres":"x"}`, "unexpected property"},
 		{"POST", "/v1/users", "application/json", `{`, `"status":400`},
-		{"PUT", "/v1/aliases/a@b", "application/json", `{"targets":[]}`, "body.targets"},
+		{"PUT", "/v1/aliases/a@b", "application/json", `{"targets":[]}`, "targets"},
 	} {
 		_, body, h := w.raw(t, test.method, test.path, test.kind, test.body)
 		require.Contains(t, body, test.want)

@@ -99,11 +99,28 @@ func oneProblem(_ huma.Context, _ string, v any) (any, error) {
 	if len(m.Errors) > 0 {
 		var parts []string
 		for _, e := range m.Errors {
-			parts = append(parts, strings.TrimPrefix(e.Location+": ", ": ")+e.Message)
+			parts = append(parts, plainPath(e.Location)+plainWish(e.Message))
 		}
 		detail = strings.Join(parts, "; ")
 	}
 	return Problem(m.Status, detail, "/openapi.json describes what is expected"), nil
+}
+
+// plainWish says what a value has to be.
+func plainWish(message string) string {
+	what, ok := strings.CutPrefix(message, "expected ")
+	if !ok || strings.HasPrefix(what, "required") {
+		return message
+	}
+	return "has to be " + what
+}
+
+// plainPath names a value by its last name, without the way through the request.
+func plainPath(location string) string {
+	if location == "" {
+		return ""
+	}
+	return location[strings.LastIndexByte(location, '.')+1:] + " "
 }
 
 // NewHealth returns the handler of a port for balancers: /healthz and /readyz,

@@ -260,7 +260,7 @@ func (n *Node) build() error {
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
 	n.mail.took = n.timings.commit
 	n.drops.took = n.timings.login
-	n.drops.folders, n.drops.drain = folders(n.conf.Folders), n.drain
+	n.drops.folders, n.drops.drain, n.drops.holders.ask = folders(n.conf.Folders), n.drain, n.cluster.Answers
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
 	}

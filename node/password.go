@@ -50,7 +50,7 @@ func hashPassword(secret string) (string, error) {
 // checkPassword compares a secret with a stored hash.
 func checkPassword(stored, secret string) (bool, error) {
 	switch {
-	case strings.HasPrefix(stored, "$argon2id$"):
+	case isArgon(stored):
 		return checkArgon(stored, secret)
 	case strings.HasPrefix(stored, "$2"):
 		err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(secret))
@@ -276,7 +276,7 @@ func (p *passwords) remember(a *pb.Account, secret string) {
 // returns the account as it is now. That is no reason to refuse a login: what
 // fails is tried again at the next one.
 func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.Account, secret string, log *zap.Logger) *pb.Account {
-	argon := strings.HasPrefix(a.Password, "$argon2id$")
+	argon := isArgon(a.Password)
 	if a.Scram != nil && argon && p.keysAreGood(a, secret) {
 		return a
 	}
@@ -360,3 +360,6 @@ func (p *passwords) hash(ctx context.Context, secret string) (string, error) {
 	}
 	return hashPassword(secret)
 }
+
+// isArgon reports whether a hash is of the kind that this build makes.
+func isArgon(stored string) bool { return strings.HasPrefix(stored, "$argon2id$") }

@@ -32,6 +32,8 @@ type maildrops struct {
 	folders     map[string]*folder.Folder // by account; set before the first login
 	took        prometheus.Histogram      // of logins by password; nil: nobody counts
 	drain       *drain                    // nil: this node is never drained
+	holders     holders
+	directory   atomic.Bool // it has changed: some sessions may have to end
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
 	terms terms
@@ -159,8 +161,20 @@ func ignoreNoDomain(err error) error {
 	return err
 }
 
-// take locks the mailbox for one session and freezes its list.
+// take locks the mailbox for one session and freezes its list. Where the lock's
+// holder is on a node that does not answer it waits for that node's session to
+// end.
 func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
+	until := time.Now().Add(holderPatience)
+	for {
+		m, err := d.tryTake(ctx, a, p, wake)
+		if err == nil || !d.outlive(ctx, a.Address, err, until) {
+			return m, err
+		}
+	}
+}
+
+func (d *maildrops) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
@@ -268,6 +282,11 @@ func (d *maildrops) changed(c spool.Changes) {
 	if len(c.Taken) > 0 {
 		d.taken(c.Taken) // first: what was taken may be broken by now
 	}
+	if len(c.Broken) > 0 && c.Directory {
+		if err := d.dismissBroken(c.Broken); err != nil {
+			d.log.Warn("cannot read whether the accounts of open sessions are there", zap.Error(err))
+		}
+	}
 	if len(c.Broken)+len(c.Voided) > 0 {
 		d.cut(c.Broken, pop3.LostToOperator)
 		d.cut(c.Voided, pop3.LostSession)
@@ -276,8 +295,13 @@ func (d *maildrops) changed(c spool.Changes) {
 		d.cutAll(pop3.LostState, func(*maildrop) bool { return true })
 		d.restored()
 	}
+	if len(c.Voided) > 0 || c.Restored {
+		d.holders.wake()
+	}
 	if c.Directory || c.Restored {
 		d.terms.stale.Store(true)
+		d.directory.Store(true)
+		d.wakeKeeper()
 	}
 }
 

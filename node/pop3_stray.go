@@ -140,13 +140,20 @@ func (d *maildrops) wakeKeeper() {
 // strayAgain is when a lock that could not be given back is tried again.
 const strayAgain = time.Second
 
-// keep gives stray locks back and keeps the terms up to date, until ctx ends.
+// keep gives stray locks back, keeps the terms up to date, and ends sessions whose
+// account may not be used any more, until ctx ends.
 func (d *maildrops) keep(ctx context.Context) error {
 	tick := time.NewTicker(strayAgain)
 	defer tick.Stop()
 	for {
 		if err := d.terms.refresh(d.replica); err != nil {
 			d.log.Warn("what CAPA says before login is out of date", zap.Error(err))
+		}
+		if d.directory.Swap(false) {
+			if err := d.dismiss(); err != nil {
+				d.directory.Store(true) // again at the next tick
+				d.log.Warn("cannot read whether the accounts of open sessions are there", zap.Error(err))
+			}
 		}
 		if err := d.freeStrays(ctx); err != nil && ctx.Err() == nil {
 			d.log.Info("a lock that no session holds is not given back yet", zap.Error(err))

@@ -177,3 +177,72 @@ func TestStopGivesNotice(t *testing.T) {
 	n.Start()
 	n.WaitReady()
 }
+
+// TestLoginOutlivesADeadHolder: where the lock's holder is on a node that does not
+// answer, a login waits for that node's session to end; where it answers the
+// login hears [IN-USE] at once.
+func TestLoginOutlivesADeadHolder(t *testing.T) {
+	c := New(t, Options{})
+	ctx := within(t, 30*time.Second)
+	holder, other := c.Nodes[0], c.Nodes[1]
+	held, err := holder.Login(ctx, "alice")
+	require.NoError(t, err)
+	defer held.Close()
+	began := time.Now()
+	_, err = other.Login(ctx, "alice")
+	require.ErrorContains(t, err, "[IN-USE]")
+	require.Less(t, time.Since(began), time.Second, "its node answers")
+	holder.Kill()
+	c.Eventually(time.Second, "the dead node is not shown so", func() bool {
+		s := other.at(holder.ID)
+		return (s.State == admin.NodeSilent || s.State == admin.NodeDead) && s.SilentSeconds > 0 && s.UptimeSeconds == 0
+	})
+	p, err := other.Login(ctx, "alice")
+	require.NoError(t, err, "not [IN-USE]")
+	require.Less(t, time.Since(began), holderWithin)
+
+	// Without a majority too: no session ends then.
+	c.Nodes[2].Kill()
+	c.Eventually(5*time.Second, "the second dead node is not shown", func() bool {
+		return other.at(c.Nodes[2].ID).State == admin.NodeDead && other.at(holder.ID).State == admin.NodeDead
+	})
+	_ = p.Close()
+}
+
+const holderWithin = 6 * time.Second
+
+// TestSessionsEndWithTheirAccount: whoever was disabled or removed, or got another
+// password, is told so and cut at every node; others are not.
+func TestSessionsEndWithTheirAccount(t *testing.T) {
+	c := New(t, Options{})
+	ctx := within(t, 30*time.Second)
+	api := c.Nodes[0].Client()
+	by := admin.By{Who: "test"}
+	stays, err := c.Nodes[1].Login(ctx, "bob")
+	require.NoError(t, err)
+	set := func(u admin.UserSet) func() error {
+		return func() error { return api.SetUser(ctx, by, "alice@example.test", u) }
+	}
+	on, off, secret, other := true, false, "secret", "other"
+	for _, step := range []struct {
+		before, do func() error
+		told       string
+	}{
+		{set(admin.UserSet{Name: &other}), set(admin.UserSet{Disabled: &on}), "[SYS/PERM] your account was disabled"},
+		{set(admin.UserSet{Disabled: &off}), set(admin.UserSet{Password: &other}), "[AUTH] your password was changed"},
+		{set(admin.UserSet{Password: &secret}), func() error {
+			_, err := api.RemoveUser(ctx, by, "alice@example.test", admin.DropOptions{})
+			return err
+		}, "[SYS/PERM] your account was removed"},
+	} {
+		require.NoError(t, step.before())
+		p, err := c.Nodes[1].Login(ctx, "alice")
+		require.NoError(t, err)
+		require.NoError(t, set(admin.UserSet{Name: &secret})(), "which ends no session")
+		require.NoError(t, p.Noop(ctx))
+		require.NoError(t, step.do())
+		_, err = p.Reply()
+		require.ErrorContains(t, err, step.told)
+	}
+	require.NoError(t, stays.Noop(ctx))
+}

@@ -16,6 +16,13 @@ import (
 // clients: until then every balancer has seen that it is not ready.
 const DefaultNotice = 5 * time.Second
 
+// StopWithin is how long a stop takes at most: the notice, transactions, deliveries
+// and calls of the admin API under way, and what the replica does at its end.
+func StopWithin(notice time.Duration) time.Duration {
+	const deliveries, calls, replica = 5 * time.Second, 2 * time.Second, 15 * time.Second
+	return notice + stopGrace + deliveries + calls + replica
+}
+
 const (
 	maxNotice = 10 * time.Minute // whatever the clock of the state does
 	// quietStop and quietDrain are how long a POP3 client may be silent before its

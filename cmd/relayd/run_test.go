@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/node"
 	"relay/node/config"
 )
 
@@ -138,4 +139,18 @@ func TestWriteFileLeavesNoHalves(t *testing.T) {
 	all, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, all, 1)
+}
+
+// Whoever stops a node must wait for as long as a stop may take.
+func TestStopsAreWaitedFor(t *testing.T) {
+	for file, key := range map[string]string{"../../deploy/systemd/relay.service": "TimeoutStopSec=", "../../deploy/compose/compose.yaml": "stop_grace_period: "} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		_, after, ok := strings.Cut(string(text), key)
+		require.True(t, ok, file)
+		value, _, _ := strings.Cut(after, "\n")
+		given, err := time.ParseDuration(value)
+		require.NoError(t, err, file)
+		require.GreaterOrEqual(t, given, node.StopWithin(node.DefaultNotice), file)
+	}
 }

@@ -40,7 +40,7 @@ func example(t *testing.T, c *nodetest.Cluster, binds map[string]string) string 
 			}
 			_, adminPort, err := net.SplitHostPort(strings.TrimPrefix(m.Admin, "http://"))
 			require.NoError(t, err)
-			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7180 check-ssl verify none", i+1, port), addr+" check port "+adminPort, 1)
+			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", i+1, port), addr+" check port "+adminPort, 1)
 		}
 	}
 	require.NotContains(t, text, "10.0.0.1")

@@ -80,10 +80,11 @@ func (a *admission) member(node string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if a.vouched.Index > index {
-		if slices.Contains(a.vouched.Servers, node) {
+		t, dead := a.tombs[node]
+		if slices.Contains(a.vouched.Servers, node) && !(dead && t.Index > a.vouched.Index) {
 			return true
 		}
-		if _, dead := a.tombs[node]; dead {
+		if dead {
 			return false
 		}
 	}

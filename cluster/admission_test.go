@@ -29,6 +29,10 @@ func TestAdmissionGoesByTheNewestConfiguration(t *testing.T) {
 	require.True(t, a.member("n2"), "nobody said that it was removed")
 	a.remember([]tomb{{Node: "n2", Serials: [][]byte{{1}}, Keys: [][]byte{{2}}, Index: 11}}, zap.NewNop())
 	require.False(t, a.member("n2"))
+	a.remember([]tomb{{Node: "n3", Index: 12}}, zap.NewNop())
+	require.True(t, a.member("n3"), "it came back since")
+	a.remember([]tomb{{Node: "n3", Index: 13}}, zap.NewNop())
+	require.False(t, a.member("n3"), "removed behind the configuration that vouches for it")
 
 	again := open()
 	require.True(t, again.denied("n2", []byte{1}, nil))

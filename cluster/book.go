@@ -47,6 +47,10 @@ func (b *book) allow(node, _ string) error {
 	return fmt.Errorf("cluster: node %s is not a member", node)
 }
 
+// mayAsk reports whether a node may put any question to us, and propose; others may
+// say hello at most.
+func (b *book) mayAsk(node string) bool { return b.allow(node, "") == nil }
+
 // marks names the logs that places in them are of; what is of no log that is
 // known is left out.
 func (b *book) marks(all map[string]mark) map[string]mark {

@@ -76,6 +76,8 @@ type Cluster struct {
 	began      time.Time     // when this process opened the node
 	uptimes    uptimes
 	judges     judge         // of states that differ, while leading
+	beckoned   sync.Map      // servers that this leader says hello to just now
+	heeding    atomic.Bool   // a stranger is being asked back
 	birth      string        // names this start of the node
 	vetted     chan struct{} // closed when this start may take part
 	born       string        // birth of the log's file
@@ -258,7 +260,7 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
 	c.gate = newGate(c.raft, c.t, c.admits, c.clocks.quick)
-	c.server.gate, c.server.mark = c.gate, c.withCertificate
+	c.server.gate, c.server.mark, c.server.asks = c.gate, c.withCertificate, c.book.mayAsk
 	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
 	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
 	c.server.handle(askReadIndex, c.answerReadIndex)

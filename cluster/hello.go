@@ -32,6 +32,7 @@ type hello struct {
 	Term   uint64   `json:"term"`
 	Last   uint64   `json:"last"`           // index of its newest entry
 	From   string   `json:"from,omitempty"` // who asks, where a member passes the question on
+	At     string   `json:"at,omitempty"`   // where a leader is that looks for a server of its own
 }
 
 // helloReply is what another node knows of it.
@@ -64,6 +65,10 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 	var h hello
 	if err := json.Unmarshal(body, &h); err != nil {
 		return nil, err
+	}
+	if !c.book.mayAsk(from) {
+		c.heed(from, h.At)
+		return json.Marshal(helloReply{Start: c.birth})
 	}
 	passed := h.From != ""
 	if passed {

@@ -312,6 +312,7 @@ func (c *Cluster) steward(ctx context.Context, st *steering) {
 		c.found(ctx)
 		c.groom(ctx, ripe)
 		c.rotate(ctx)
+		c.beckon(ctx)
 		if now := time.Now(); now.After(nextSweep) {
 			c.sweep(ctx)
 			nextSweep = now.Add(c.t.Sweep)

@@ -126,7 +126,7 @@ func serialIndex(serial []byte) uint64 {
 // allow is the port's question: whether a node may talk to us, by its
 // membership and by the certificate that it shows.
 func (c *Cluster) allow(p wire.Peer, proto string) error {
-	if err := c.book.allow(p.Node, proto); err != nil {
+	if err := c.book.allow(p.Node, proto); err != nil && !c.heeds(proto) {
 		return err
 	}
 	if c.book.admission.denied(p.Node, p.Serial, p.Key[:]) {

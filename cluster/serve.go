@@ -36,9 +36,13 @@ const (
 type server struct {
 	gate *gate
 	mark func(spool.Frame, *wire.Peer) spool.Frame // writes into a frame who sent it
+	asks func(node string) bool                    // whether a node may ask more than hello
 	mu   sync.RWMutex
 	how  map[string]Handler
 }
+
+// errStranger is told those who may say hello and nothing else.
+var errStranger = status.Error(codes.PermissionDenied, "the asker is not a member")
 
 // Handler answers a question of another node. It runs on a goroutine of its
 // own; ctx ends with the asker's patience or the connection.
@@ -92,6 +96,9 @@ func (s *server) grpcServer() *grpc.Server {
 // propose serves one stream of proposals. They go to the gate as they come,
 // without a goroutine each; one goroutine sends back what the gate settles.
 func (s *server) propose(stream grpc.ServerStream) error {
+	if !s.asks(peerOf(stream.Context())) {
+		return errStranger
+	}
 	back := &backlog{wake: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(stream.Context())
 	var wg sync.WaitGroup
@@ -163,6 +170,9 @@ func (s *server) ask(ctx context.Context, dec func(any) error) (any, error) {
 	var q question
 	if err := dec(&q); err != nil {
 		return nil, err
+	}
+	if q.method != askHello && !s.asks(peerOf(ctx)) {
+		return nil, errStranger
 	}
 	h := s.handler(q.method)
 	if h == nil {

@@ -121,6 +121,34 @@ func TestNodeThatWasOffFindsItsCluster(t *testing.T) {
 	require.Equal(t, last.ID, off.C().Leader())
 }
 
+// TestNodeThatWasOffWhileAllOthersWereReplaced: it knows nobody who lives, and whoever
+// lives knows it. Those who were removed stay what they are.
+func TestNodeThatWasOffWhileAllOthersWereReplaced(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	l := g.NewLedger()
+	off := g.Followers()[0]
+	off.Stop()
+	before := others(g, off)
+	by := g.Add(before[0])
+	g.Add(before[0])
+	g.WaitVoters(5)
+	for _, old := range before {
+		g.Eventually("it can't be removed", func() bool { return by.C().Remove(t.Context(), old.ID, false, operator) == nil })
+		old.Stop()
+	}
+	g.WaitReady(g.Up()...)
+	require.NoError(t, l.Send(t.Context(), by, 1000))
+	began := time.Now()
+	off.Start()
+	g.WaitReady(off)
+	t.Logf("after %s", time.Since(began))
+	l.Check()
+
+	before[0].Start() // with its old certificate
+	g.Eventually("the removed node is not told", func() bool { return before[0].Fatal() != nil })
+	require.NoError(t, off.Fatal())
+}
+
 // TestMajorityFromThePast: two of three are restored from an older copy. The one
 // that is left knows better, and neither takes part.
 func TestMajorityFromThePast(t *testing.T) {

@@ -106,7 +106,7 @@ func TestLaggingNodeInstallsSnapshot(t *testing.T) {
 	had := late.C().Applied()
 	late.Kill()
 	stop := l.Flood(t.Context(), 4, 4000, others(g, late)...)
-	after(g, l, 500)
+	after(g, l, 200)
 	g.Eventually("the log is not shortened", func() bool {
 		s, err := g.Leader().C().Status(t.Context())
 		return err == nil && s.LogBytes < 4*tuning.LogBytes && s.FirstIndex > had+100

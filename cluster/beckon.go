@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"relay/cluster/internal/wire"
+)
+
+// A node that was off while all others were replaced knows nobody who lives. Its
+// leader knows it, and says hello to each server that does not answer raft. Such a
+// node takes a hello, and nothing else, from whoever has a certificate of our CA and
+// generation, and asks back: what a leader says that knows it as a server, under a
+// configuration newer than its own, tells it whom to ask next. It is vetted by the
+// voters of that one as ever.
+
+// lost reports whether this node hears no leader: it listens to strangers.
+func (c *Cluster) lost() bool {
+	return c.book.raft.Load() != nil && c.throne.Load() == nil &&
+		(!c.trans.filter.vetted.Load() || c.silence() > 2*c.t.Heartbeat)
+}
+
+// heeds reports whether a node that is no member may say hello on a connection.
+func (c *Cluster) heeds(proto string) bool { return proto == wire.RPC && c.lost() }
+
+// beckon says hello, as the leader, to the servers that have not answered for a while.
+func (c *Cluster) beckon(ctx context.Context) {
+	h, err := c.introduce()
+	if err != nil {
+		return
+	}
+	h.At = c.id.Advertise
+	body, err := json.Marshal(h)
+	if err != nil {
+		return
+	}
+	for _, s := range c.book.servers() {
+		node := string(s.ID)
+		if node == c.id.Node || !c.pace.silent(s.ID, 2*c.t.Heartbeat) {
+			continue
+		}
+		if _, busy := c.beckoned.LoadOrStore(node, true); busy {
+			continue
+		}
+		c.goRun(func() {
+			defer c.beckoned.Delete(node)
+			_, _ = c.greet(ctx, node, body)
+		})
+	}
+}
+
+// heed asks back a stranger that said hello. One is asked at a time.
+func (c *Cluster) heed(node, addr string) {
+	if addr == "" || !c.heeding.CompareAndSwap(false, true) {
+		return
+	}
+	c.goRun(func() {
+		defer c.heeding.Store(false)
+		c.book.hear(node, addr)
+		h, err := c.introduce()
+		if err != nil {
+			return
+		}
+		body, err := json.Marshal(h)
+		if err != nil {
+			return
+		}
+		r, err := c.greet(c.ctx, node, body)
+		if err != nil || !r.Leads || !c.book.admission.vouch(r.Known) {
+			return
+		}
+		c.log.Info("cluster: a leader that this node did not know has it as a member",
+			zap.String("leader", node), zap.Uint64("index", r.Known.Index), zap.Strings("servers", r.Known.Servers))
+		for member, at := range r.Where {
+			c.book.hear(member, at)
+		}
+	})
+}
+
+// silent reports whether a follower has not answered this node for so long. Who has
+// never answered counts from the first look.
+func (p *pace) silent(id raft.ServerID, d time.Duration) bool {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last, ok := p.answers[id]
+	if !ok {
+		p.answers[id] = now
+	}
+	return ok && now.Sub(last) > d
+}

@@ -234,8 +234,8 @@ func dead(pid int) bool {
 }
 
 // revive runs a node that relayd dev does not start again, from a configuration
-// file (empty: its own), until the test ends.
-func (d *Dev) revive(node int, config string) time.Time {
+// file (empty: its own) and with more arguments, until the test ends.
+func (d *Dev) revive(node int, config string, args ...string) time.Time {
 	d.t.Helper()
 	dir := filepath.Join(d.Dir, fmt.Sprintf("n%d", node))
 	if config == "" {
@@ -244,7 +244,7 @@ func (d *Dev) revive(node int, config string) time.Time {
 	require.NoError(d.t, os.MkdirAll(dir, 0o755))
 	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	require.NoError(d.t, err)
-	cmd := exec.Command(filepath.Join(d.bin, "relayd"), "run", "--config", config)
+	cmd := exec.Command(filepath.Join(d.bin, "relayd"), append([]string{"run", "--config", config}, args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	began := time.Now()
 	require.NoError(d.t, cmd.Start())

@@ -307,6 +307,45 @@ func TestDirectoryFromThePast(t *testing.T) {
 	d.verify()
 }
 
+// TestMovedDirectory: n3's directory was copied in order, and comes back when n1 is
+// dead and n2 starts, too. Nobody can answer for the copy, so it waits and says so,
+// until an operator does.
+func TestMovedDirectory(t *testing.T) {
+	d := Start(t, "--restart-after", "0")
+	dir, kept := filepath.Join(d.Dir, "n3"), filepath.Join(t.TempDir(), "n3")
+	submit(t, d, 1, "alice@example.test", "before")
+	for _, node := range []int{3, 2, 1} {
+		d.halt(node)
+	}
+	require.NoError(t, os.Rename(dir, kept))
+	d.copyDir(kept, dir)
+	d.revive(2, "")
+	d.revive(3, "")
+	d.Await(30*time.Second, "n3 says what it waits for", func() bool {
+		err := d.call(3, http.MethodGet, "/readyz", nil, nil)
+		return err != nil && strings.Contains(err.Error(), "relayd run --moved")
+	})
+	pause(d, 5*time.Second)
+	for _, node := range []int{2, 3} {
+		s, err := d.status(node)
+		require.NoError(t, err)
+		require.Empty(t, s.Leader, "n2 and the copy are no majority")
+	}
+	require.NotEmpty(t, d.logged(3, "this node waits"))
+	d.halt(3)
+	d.revive(3, "", "--moved")
+	d.ready(3, 30*time.Second)
+	d.halt(3)
+	d.revive(3, "") // once is enough
+	d.ready(3, 30*time.Second)
+	d.revive(1, "")
+	d.healthy(60 * time.Second)
+	d.verify()
+	p := login(t, d.Addr(3, POP3), "alice", "secret")
+	require.Equal(t, 1, p.count())
+	p.quit()
+}
+
 // applied is the index up to which a node has applied the log.
 func (d *Dev) applied(node int) uint64 {
 	s, err := d.status(node)

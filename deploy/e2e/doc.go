@@ -11,7 +11,10 @@
 // what they measure (-v), and RELAY_E2E_RUNS says how often in a row the load
 // and the lock are played. RELAY_E2E_FIGHT says how long fifty clients fight for
 // one mailbox while a node dies every ten seconds (25s). RELAY_E2E_PROFILE names
-// a directory for heap profiles of the nodes while a big message passes.
+// a directory for heap profiles of the nodes while a big message passes. RELAY_FAR
+// says for how long the links between nodes are slow, and then lossy (60s; without
+// it that is left out). RELAY_E2E_CLOCKS says how long to wait until a cluster whose
+// clocks all were ten days ahead has gone back, which takes ten minutes (12m).
 //
 // Exim and OpenSMTPD are not installed for it: they are downloaded once, and run
 // in a namespace of their own beside Postfix (debian_test.go).

@@ -256,12 +256,31 @@ domain has its own for mx).`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
-				return client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1], NoEHLO: without})
+				if err := client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1], NoEHLO: without}); err != nil {
+					return err
+				}
+				return a.warnOfLocal(ctx, client, args[0])
 			})
 		},
 	}
 	cmd.Flags().StringSliceVar(&without, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
 	return cmd
+}
+
+// warnOfLocal tells that a route has no effect: mail to a local domain goes into
+// its mailboxes.
+func (a *app) warnOfLocal(ctx context.Context, client *admin.Client, domain string) error {
+	all, err := client.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if strings.EqualFold(d.Name, domain) {
+			a.note("warning: %s is a local domain: its mail goes into mailboxes, and this route is not used; "+
+				"'relayctl route rm %s' removes the route, 'relayctl domain rm %s' the domain", d.Name, d.Name, d.Name)
+		}
+	}
+	return nil
 }
 
 func (a *app) routeRm() *cobra.Command {

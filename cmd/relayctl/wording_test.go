@@ -53,3 +53,13 @@ func TestErrorsNameTheNextStep(t *testing.T) {
 	_, stderr, code = w.ctl(t, "", "status", "--ca", ca)
 	require.Zero(t, code, stderr)
 }
+
+func TestRouteOfALocalDomainIsWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	_, stderr, code := w.ctl(t, "", "route", "set", "example.test", "smtp:127.0.0.1:25")
+	require.Zero(t, code)
+	require.Contains(t, stderr, "warning: example.test is a local domain")
+	_, stderr, code = w.ctl(t, "", "route", "set", "far.test", "mx")
+	require.Zero(t, code)
+	require.Empty(t, stderr)
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +41,7 @@ func checkConfig(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range cfg.Warnings() {
+	for _, w := range append(cfg.Warnings(), config.Unknown(os.Environ())...) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", path, w)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", path)

@@ -98,7 +98,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	if err := ensureMember(ctx, cfg, log); err != nil {
 		return err
 	}
-	for _, w := range cfg.Warnings() {
+	for _, w := range append(cfg.Warnings(), config.Unknown(os.Environ())...) {
 		log.Warn(w)
 	}
 	o.Notice = func() time.Duration {

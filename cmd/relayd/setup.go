@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,7 +83,7 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 		return fmt.Errorf("no configuration was written: %s", problems[0])
 	}
 	if !exists(cert) {
-		if err := writeCertificate(cert, key, "", []string{s.hostname}); err != nil {
+		if err := writeCertificate(cert, key, "", s.names()); err != nil {
 			return err
 		}
 	}
@@ -94,6 +95,28 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 	}
 	fmt.Fprintf(out.OutOrStdout(), "wrote %s, with a certificate of its own making at %s\n", s.config, cert)
 	return nil
+}
+
+// names are those that clients may use for this machine: its host name,
+// localhost, where other nodes reach it, and its addresses.
+func (s *setup) names() []string {
+	all := []string{s.hostname, "localhost", "127.0.0.1", "::1"}
+	if host, _, err := net.SplitHostPort(s.advertise); err == nil && host != "" {
+		all = append(all, host)
+	}
+	addresses, _ := net.InterfaceAddrs() // without them the certificate has the other names
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLinkLocalUnicast() {
+			all = append(all, n.IP.String())
+		}
+	}
+	var names []string
+	for _, n := range all {
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // complete fills in what the flags left open.

@@ -37,6 +37,12 @@ func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	written, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Contains(t, string(written), "# fixed for life", "the annotations stay")
+	require.Equal(t, "mx.example.test", c.Verify.AuthservID, "nobody else's name")
+	cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+	require.NoError(t, err)
+	for _, name := range []string{"mx.example.test", "localhost", "127.0.0.1", "::1"} {
+		require.NoError(t, cert.Leaf.VerifyHostname(name), name)
+	}
 	token := filepath.Join(data, "admin.token")
 	require.Contains(t, stdout, token)
 	require.Equal(t, token, c.TokenPath())

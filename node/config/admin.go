@@ -39,6 +39,9 @@ func (c *Config) Tokenless() bool {
 
 // Warnings says what works, but should not stay as it is. It looks at files.
 func (c *Config) Warnings() (all []string) {
+	for _, p := range c.Unwise {
+		all = append(all, p.String())
+	}
 	path := c.TokenPath()
 	if c.Tokenless() {
 		cure := fmt.Sprintf(makeToken, path)

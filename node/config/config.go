@@ -26,6 +26,9 @@ type Config struct {
 	Delivery Delivery `toml:"delivery"`
 	Storage  Storage  `toml:"storage"`
 	Log      Log      `toml:"log"`
+
+	// Unwise is what the last check found that is no mistake, and hardly meant.
+	Unwise []Problem `toml:"-"`
 }
 
 // Node says who this node is.

@@ -209,7 +209,9 @@ func kindOf(value any) string {
 func fields(t reflect.Type) map[string]int {
 	all := make(map[string]int, t.NumField())
 	for i := range t.NumField() {
-		all[t.Field(i).Tag.Get("toml")] = i
+		if tag := t.Field(i).Tag.Get("toml"); tag != "-" {
+			all[tag] = i
+		}
 	}
 	return all
 }

@@ -1,0 +1,81 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// warnings finds what is no mistake, and hardly meant.
+func (c *Config) warnings(r *report) (all []Problem) {
+	add := func(key, format string, args ...any) {
+		all = append(all, Problem{Line: r.line(key), Key: key, Text: fmt.Sprintf(format, args...)})
+	}
+	for i, n := range c.Relay.TrustedNetworks {
+		if everybody(n) {
+			add(fmt.Sprintf("relay.trusted_networks[%d]", i), "%s lets everybody on the internet send through this node (an open relay): "+
+				"name only your own networks, such as 10.0.0.0/8", n)
+		}
+	}
+	for i := range c.SMTP {
+		for j, n := range c.SMTP[i].ProxyProtocol {
+			if everybody(n) {
+				add(fmt.Sprintf("smtp[%d].proxy_protocol[%d]", i, j), "%s lets everybody say which address it comes from, "+
+					"a trusted one too: name only your load balancers", n)
+			}
+		}
+		for j, n := range c.SMTP[i].XClient {
+			if everybody(n) {
+				add(fmt.Sprintf("smtp[%d].xclient[%d]", i, j), "%s lets everybody speak for any client and any login: "+
+					"name only your front ends", n)
+			}
+		}
+	}
+	return all
+}
+
+// everybody reports whether a network is so large that strangers are in it.
+func everybody(n netip.Prefix) bool {
+	return n.Addr().Is4() && n.Bits() < 8 || n.Addr().Is6() && n.Bits() < 16
+}
+
+// Unknown lists the variables of an environment, as os.Environ returns it, that
+// begin with RELAY_ and override no key, with what may be meant. Those of
+// relayctl, and those that Kubernetes makes of a service's name, are known.
+func Unknown(environ []string) (all []string) {
+	known := map[string]bool{"RELAY_ADDR": true, "RELAY_TOKEN": true, "RELAY_TOKEN_FILE": true, "RELAY_CA": true}
+	var keys []string
+	eachVariable("", reflect.TypeFor[Config](), func(name string) { known[name], keys = true, append(keys, name) })
+	kubernetes := regexp.MustCompile(`^RELAY_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+	for _, one := range environ {
+		name, _, _ := strings.Cut(one, "=")
+		if !strings.HasPrefix(name, "RELAY_") || known[name] || kubernetes.MatchString(name) || strings.HasPrefix(name, "RELAY_E2E") {
+			continue
+		}
+		text := name + " overrides nothing: keys of listeners have no variable, others are RELAY_TABLE_KEY, such as RELAY_NODE_ID"
+		last := name[strings.LastIndexByte(name, '_')+1:]
+		if i := slices.IndexFunc(keys, func(k string) bool { return strings.HasSuffix(k, strings.TrimPrefix(name, "RELAY")) }); i >= 0 {
+			text = name + " overrides nothing; perhaps " + keys[i] + " is meant"
+		} else if i := slices.IndexFunc(keys, func(k string) bool { return last != "" && strings.HasSuffix(k, "_"+last) }); i >= 0 && len(last) > 4 {
+			text = name + " overrides nothing; perhaps " + keys[i] + " is meant"
+		}
+		all = append(all, text)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// eachVariable visits the names of all variables that override a key.
+func eachVariable(path string, t reflect.Type, visit func(string)) {
+	for name, i := range fields(t) {
+		key, field := dotted(path, name), t.Field(i).Type
+		if field.Kind() == reflect.Struct && !isText(reflect.New(field).Elem()) {
+			eachVariable(key, field, visit)
+			continue
+		}
+		visit(Variable(key))
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"relay/cmd/internal/release"
 )
 
 type version struct {
@@ -25,21 +27,9 @@ func (a *app) versionCmd() *cobra.Command {
 
 // built reads what the Go tool wrote into the program.
 func built() version {
-	v := version{Version: "devel", Go: runtime.Version()}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	if info.Main.Version != "" && info.Main.Version != "(devel)" {
-		v.Version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			v.Commit = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			v.Commit += "+"
-		}
+	v := version{Version: release.Version(), Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v.Commit = release.Commit(info)
 	}
 	return v
 }

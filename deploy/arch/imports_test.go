@@ -19,8 +19,9 @@ const module = "relay/"
 func layers() map[string][]string {
 	state := []string{"cluster/spool", "cluster/spool/spoolpb"}
 	return map[string][]string{
-		"cmd/relayd":   {"node", "node/config", "node/admin", "cluster", "smtp"},
-		"cmd/relayctl": {"node/admin", "node/admin/mailfile", "smtp/sasl"},
+		"cmd/relayd":           {"node", "node/config", "node/admin", "cluster", "smtp", "cmd/internal/release"},
+		"cmd/relayctl":         {"node/admin", "node/admin/mailfile", "smtp/sasl", "cmd/internal/release"},
+		"cmd/internal/release": {},
 		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue", "queue/bounce", "queue/remote",
 			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "pop3"}, state...),
 		"node/config":               {"smtp/sasl"},

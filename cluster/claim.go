@@ -38,7 +38,9 @@ func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
 		if err := k.makeRoom(ctx, len(p.Pending)); err != nil {
 			return err
 		}
-		if err := k.c.promise.write(func(p *promised) { p.Pending = append(slices.Clone(p.Pending), h.Nonce) }); err != nil {
+		if err := k.c.promise.write(func(p *promised) {
+			p.Pending, p.Here = append(slices.Clone(p.Pending), h.Nonce), append(slices.Clone(p.Here), h.Nonce)
+		}); err != nil {
 			return err
 		}
 	}
@@ -115,13 +117,13 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 }
 
 // await waits until whoever has the session that is in the way has renewed it, or
-// can not act any more. Nobody but us can at our own address.
+// can not act any more. Nobody but us can at our own address, and nobody who ran here.
 func (k *claims) await(ctx context.Context) {
 	wait := max(k.c.deaths.surely(k.session()), time.Duration(k.over.Dead)*time.Millisecond)
 	switch {
 	case k.over.Epoch == k.mine:
 		return // this process gave it up
-	case k.c.ownAddress(k.over.Address):
+	case k.c.ownAddress(k.over.Address) || k.c.wasHere(k.over.Epoch):
 		wait = k.c.t.Renew * 6 / 5
 	}
 	if left := k.over.at + wait - bootNow(); left > 0 {

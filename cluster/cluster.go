@@ -78,6 +78,8 @@ type Cluster struct {
 	judges     judge         // of states that differ, while leading
 	beckoned   sync.Map      // servers that this leader says hello to just now
 	heeding    atomic.Bool   // a stranger is being asked back
+	here       []string      // nonces of registrations by former processes in this place
+	former     atomic.Uint64 // session of such a process
 	birth      string        // names this start of the node
 	vetted     chan struct{} // closed when this start may take part
 	born       string        // birth of the log's file

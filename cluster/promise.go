@@ -19,6 +19,7 @@ const (
 	slotSize    = 4 << 10
 	slotHead    = 16  // sequence (8 octets), length (4), CRC-32C (4)
 	maxPending  = 16  // nonces
+	maxHere     = 8   // nonces
 	maxDiverged = 512 // octets
 )
 
@@ -36,6 +37,8 @@ type promised struct {
 	Applied   uint64          `json:"applied,omitempty"`
 	Acked     acked           `json:"acked,omitzero"`
 	Pending   []string        `json:"pending,omitempty"`  // nonces sent whose answer has not come
+	Home      string          `json:"home,omitempty"`     // this machine since its boot, and the log's file
+	Here      []string        `json:"here,omitempty"`     // nonces that were made there
 	Peers     map[string]mark `json:"peers,omitempty"`    // what followers acknowledged to this node
 	Birth     string          `json:"birth,omitempty"`    // of the log's file (birthOf)
 	Diverged  string          `json:"diverged,omitempty"` // how this replica differs from the others
@@ -187,6 +190,7 @@ func (p *promise) note(fn func(*promised)) {
 	defer p.mu.Unlock()
 	fn(&p.now)
 	p.now.Pending = p.now.Pending[max(0, len(p.now.Pending)-maxPending):]
+	p.now.Here = p.now.Here[max(0, len(p.now.Here)-maxHere):]
 	p.now.Diverged = p.now.Diverged[:min(len(p.now.Diverged), maxDiverged)]
 }
 
@@ -276,6 +280,7 @@ func (c *Cluster) promiseOf(d *drawer) (err error) {
 			ErrLogLost, filepath.Join(c.o.Dir, logDir), last, first.Term, p.Commit, p.Term), c.promise.close())
 	}
 	c.checkBirth()
+	c.settleHome()
 	return nil
 }
 

@@ -63,7 +63,7 @@ func TestPromiseIsBounded(t *testing.T) {
 		for i := range 99 {
 			name := fmt.Sprintf("%s%d", strings.Repeat("n", 60), i)
 			v.Peers[name] = mark{Term: 1 << 60, Index: 1 << 60, Log: newLogName()}
-			v.Pending = append(v.Pending, newNonce())
+			v.Pending, v.Here = append(v.Pending, newNonce()), append(v.Here, newNonce())
 		}
 		v.Diverged = strings.Repeat("\x01", 9999)
 		v.Cluster, v.Node = strings.Repeat("c", 63), strings.Repeat("n", 63)

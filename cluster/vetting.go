@@ -156,10 +156,11 @@ func (c *Cluster) gone(ctx context.Context, r helloReply) bool {
 		return true
 	}
 	r.Rival.at = bootNow()
+	c.recogniseFormer(r)
 	if old := c.rival.Load(); r.Leads && (old == nil || old.Epoch != r.Rival.Epoch || old.Renewed != r.Rival.Renewed) {
 		c.rival.Store(r.Rival)
 	}
-	if r.Version < 2 || c.ownAddress(r.Rival.Address) {
+	if r.Version < 2 || c.ownAddress(r.Rival.Address) || c.wasHere(r.Rival.Epoch) {
 		return true
 	}
 	if c.isElsewhere(ctx, r.Rival.Address) {

@@ -88,6 +88,9 @@ type Node struct {
 	// Max is the newest cluster version that the node says it knows, from its next
 	// start on; 0: what this build knows.
 	Max uint32
+	// Host is by which name the others know the node's machine, from its next start on;
+	// empty: by its IP address.
+	Host string
 	// Version is what the node says of its build, from its next start on; empty: "test".
 	Version string
 
@@ -193,6 +196,9 @@ func (n *Node) log() *zap.Logger {
 func (n *Node) listen() net.Listener {
 	l := n.bind()
 	n.Addr = l.Addr().String()
+	if _, port, err := net.SplitHostPort(n.Addr); n.Host != "" && err == nil {
+		n.Addr = net.JoinHostPort(n.Host, port)
+	}
 	n.g.wires.register(n.wire, n.Addr)
 	return l
 }
@@ -315,6 +321,16 @@ func (n *Node) Kill() {
 	<-ended
 	require.NoError(n.g.t, err)
 	n.Dir, n.Moved = image, true // the image stands for the directory itself
+}
+
+// KillHere is Kill for a node whose next start is on the very same files.
+func (n *Node) KillHere() {
+	n.g.t.Helper()
+	c, cancel, ended := n.detach()
+	err := c.Crash(nil)
+	cancel()
+	<-ended
+	require.NoError(n.g.t, err)
 }
 
 // Wipe gives a node that is down an empty disk.

@@ -7,7 +7,6 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/queue"
 )
 
 // address plans where the message goes: into mailboxes here and into the queue,
@@ -75,10 +74,8 @@ func (in *intake) queued(r *rcpt, t target) *pb.Recipient {
 	if q.Original == "" && !strings.EqualFold(t.recipient, r.address) {
 		q.Original = originalOf(r.address)
 	}
-	if len(r.targets) > 1 && q.Notify&queue.NotifySuccess != 0 {
-		if q.Notify &^= queue.NotifySuccess; q.Notify == 0 {
-			q.Notify = queue.NotifyNever
-		}
+	if len(r.targets) > 1 {
+		q.Notify = withoutSuccess(q.Notify)
 	}
 	return q
 }

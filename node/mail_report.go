@@ -57,7 +57,7 @@ func (in *intake) final(r *rcpt, one *bounce.Recipient) bool {
 	case len(r.targets) == 1 && r.targets[0].owner == "" && in.later():
 		return false // the queue reports when it is there
 	case len(r.targets) == 1 && r.targets[0].mailbox != "":
-		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox "+r.targets[0].mailbox
+		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox"
 	case len(r.targets) == 1 && r.targets[0].owner == "":
 		return false // forwarded; who gets it reports
 	case slices.ContainsFunc(r.targets, func(t target) bool { return t.owner != "" }):
@@ -106,7 +106,10 @@ func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
 			left = append(left, d)
 			continue
 		}
-		failed = append(failed, bounce.Recipient{Address: d.Recipient, Action: bounce.Failed, Status: "5.2.2", Reply: "the mailbox is full", Last: in.now})
+		r := in.addressed(d)
+		failed = append(failed, bounce.Recipient{
+			Address: r.address, Original: r.original, Action: bounce.Failed, Status: "5.2.2", Reply: "the mailbox is full", Last: in.now,
+		})
 	}
 	before := len(h.Notices)
 	in.addReport(h, bounce.Failure, failed, "")
@@ -115,6 +118,41 @@ func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
 	}
 	h.Drops = left
 	return true
+}
+
+// addressed is the recipient, as the client gave it, that led to a mailbox: where
+// it leads is no business of the sender's.
+func (in *intake) addressed(d *pb.Drop) *rcpt {
+	for i := range in.env.rcpts {
+		r := &in.env.rcpts[i]
+		if slices.ContainsFunc(r.targets, func(t target) bool { return t.mailbox == d.Mailbox }) {
+			return r
+		}
+	}
+	return &rcpt{address: d.Recipient}
+}
+
+// withoutSuccess takes the wish for reports of success away: who asked for them
+// is not who SPF says may send as the sender, and the sender did not ask.
+func (in *intake) withoutSuccess() {
+	for i := range in.env.rcpts {
+		in.env.rcpts[i].notify = withoutSuccess(in.env.rcpts[i].notify)
+	}
+	for _, h := range append([]*pb.Accept{in.plan}, in.plan.Copies...) {
+		for _, r := range h.Recipients {
+			r.Notify = withoutSuccess(r.Notify)
+		}
+	}
+}
+
+func withoutSuccess(notify uint32) uint32 {
+	if notify&queue.NotifySuccess == 0 {
+		return notify
+	}
+	if notify &^= queue.NotifySuccess; notify == 0 {
+		return queue.NotifyNever
+	}
+	return notify
 }
 
 // proposeReport stands for a message of which nothing is left but its report.

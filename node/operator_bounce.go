@@ -135,9 +135,10 @@ func (m *managing) write(r *returning) error {
 				return err
 			}
 			if ok && (to.Notify == 0 || to.Notify&queue.NotifyFailure != 0) {
-				failed = append(failed, bounce.Recipient{
+				one := bounce.Recipient{
 					Address: to.Address, Original: to.Original, Action: bounce.Failed, Status: "5.7.1", Reply: m.word(), Last: m.now(),
-				})
+				}
+				failed = append(failed, one.AsAddressed())
 			}
 		}
 		return nil

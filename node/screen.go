@@ -90,6 +90,7 @@ type screening struct {
 	check  *verify.Check // nil: no recipient's domain wants to know
 	refuse bool          // what the author's domain wants refused
 	lists  []string      // results of lists
+	forged bool          // SPF says that the client may not send as the sender
 	client *pb.Client
 }
 
@@ -209,6 +210,7 @@ func (s *screening) end(ctx context.Context) (field []byte, found string, err er
 			return nil, "", err
 		}
 		results, found = r.Results(), r.Summary()
+		s.forged = r.SPF.Outcome == verify.Fail || r.SPF.Outcome == verify.SoftFail
 	}
 	for _, one := range s.lists {
 		found = strings.TrimPrefix(found+" "+one, " ")
@@ -311,6 +313,9 @@ func (in *intake) endScreen(ctx context.Context) error {
 		var err error
 		if field, in.found, err = in.env.screen.end(ctx); err != nil {
 			return err
+		}
+		if in.env.screen.forged {
+			in.withoutSuccess()
 		}
 	}
 	if in.top == nil {

@@ -112,7 +112,7 @@ func add(to *[]bounce.Recipient, v *Verdict, r *Recipient, action bounce.Action)
 	if b.Reply == "" {
 		b.Reply = r.LastReply
 	}
-	*to = append(*to, b)
+	*to = append(*to, b.AsAddressed())
 }
 
 func (m *Manager) notice(j *Job, kind bounce.Kind, recipients []bounce.Recipient, p *policy, now time.Time) Notice {

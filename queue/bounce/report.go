@@ -2,6 +2,7 @@ package bounce
 
 import (
 	"io"
+	"strings"
 	"time"
 )
 
@@ -76,4 +77,50 @@ type Recipient struct {
 	Host    string // "mx1.example.com [192.0.2.1]:25", empty where no host was reached
 	Last    time.Time
 	Expired bool // given up because time ran out
+}
+
+// AsAddressed returns p under the address that its sender used, where Original
+// tells that: an alias keeps to itself where it leads, also in what the next
+// hop said of that place.
+func (p Recipient) AsAddressed() Recipient {
+	kind, used, ok := strings.Cut(p.Original, ";")
+	used = strings.TrimSpace(used)
+	if !ok || used == "" || strings.EqualFold(used, p.Address) {
+		return p
+	}
+	if kind = strings.ToLower(strings.TrimSpace(kind)); kind != "rfc822" && kind != "utf-8" {
+		return p
+	}
+	hide := func(text string) string { return replaceFold(text, p.Address, used) }
+	p.Reply, p.Host = hide(p.Reply), hide(p.Host)
+	p.Address = used
+	return p
+}
+
+// replaceFold replaces old in text, whatever the case of ASCII letters.
+func replaceFold(text, old, with string) string {
+	if old == "" {
+		return text
+	}
+	var out strings.Builder
+	lower, old := asciiLower(text), asciiLower(old)
+	for {
+		i := strings.Index(lower, old)
+		if i < 0 {
+			out.WriteString(text)
+			return out.String()
+		}
+		out.WriteString(text[:i] + with)
+		text, lower = text[i+len(old):], lower[i+len(old):]
+	}
+}
+
+func asciiLower(s string) string {
+	b := []byte(s) // octet by octet: the length stays
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }

@@ -1,0 +1,24 @@
+package bounce
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAsAddressed(t *testing.T) {
+	secret := Recipient{Address: "Jane@Home.example", Reply: "550 5.1.1 <JANE@home.example>: no such user \xff jane@home.example", Host: "mailbox jane@home.example"}
+	for original, want := range map[string]Recipient{
+		"":                         secret,
+		"x400;/s=jane":             secret,
+		"rfc822;":                  secret,
+		"rfc822;jane@home.EXAMPLE": secret,
+		"RFC822; info@example.test": {
+			Address: "info@example.test", Reply: "550 5.1.1 <info@example.test>: no such user \xff info@example.test", Host: "mailbox info@example.test",
+		},
+	} {
+		p := secret
+		p.Original, want.Original = original, original
+		require.Equal(t, want, p.AsAddressed(), original)
+	}
+}

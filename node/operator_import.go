@@ -23,8 +23,8 @@ import (
 // maxOld is how many messages one command imports: Apply holds up all others.
 const maxOld = 400
 
-// importRun is one batch of an import. What is pending is proposed as one command
-// when no more fits.
+// importRun is one batch of an import. Pending messages are proposed as one command
+// when no more fit.
 type importRun struct {
 	*operator
 	adm     *pb.Admin
@@ -60,7 +60,8 @@ func (o *operator) ImportMail(ctx context.Context, by admin.By, user string, opt
 	if err != nil {
 		if !errors.As(err, &im.result.Stopped) {
 			o.log.Error("an import failed", zap.String("user", im.user), zap.Error(err))
-			im.result.Stopped = admin.Problem(http.StatusInternalServerError, "node "+o.node+" failed", "its log says why")
+			im.result.Stopped = admin.Problem(http.StatusInternalServerError,
+				"node "+o.node+" failed", "its log says why")
 		}
 	}
 	if im.index > 0 {
@@ -89,7 +90,8 @@ func (o *operator) importInto(by admin.By, user string, opt admin.ImportOptions)
 			return err
 		}
 		if spool.VersionOf(record) < 2 {
-			return admin.Conflict("old mail can be imported from cluster version 2 on", "raise it with 'relayctl cluster upgrade'")
+			return admin.Conflict("old mail can be imported from cluster version 2 on",
+				"raise it with 'relayctl cluster upgrade'")
 		}
 		account, box, err := openBox(v, user)
 		im.account, im.box, im.messages, im.bytes = account, box.GetBox(), box.GetMessages(), box.GetBytes()
@@ -122,10 +124,10 @@ func (im *importRun) take(ctx context.Context, m *admin.OldMessage) error {
 	im.in.Reset(m.Content)
 	one := &importing{operator: im.operator, digest: sha256.New(), body: &crlf{in: im.in}, buf: make([]byte, 0, 4<<10)}
 	if err := one.fill(); err != nil {
-		return errors.Join(im.flush(ctx), admin.Invalid("message %d of the batch can not be read: %v", len(im.result.Messages)+1, err))
+		return errors.Join(im.flush(ctx), im.invalid("can not be read: %v", err))
 	}
 	if len(one.buf) == 0 {
-		return errors.Join(im.flush(ctx), admin.Invalid("message %d of the batch is empty", len(im.result.Messages)+1))
+		return errors.Join(im.flush(ctx), im.invalid("is empty"))
 	}
 	if one.done && len(one.buf) <= spool.MaxInline {
 		return im.small(ctx, m, one)
@@ -133,10 +135,15 @@ func (im *importRun) take(ctx context.Context, m *admin.OldMessage) error {
 	return im.large(ctx, m, one)
 }
 
+// invalid is what is wrong with the message at hand.
+func (im *importRun) invalid(format string, args ...any) error {
+	return admin.Invalid("message %d of the batch %s", len(im.result.Messages)+1, fmt.Sprintf(format, args...))
+}
+
 // small deals with a message that rides in the command.
 func (im *importRun) small(ctx context.Context, m *admin.OldMessage, one *importing) error {
 	sum := sha256.Sum256(one.buf)
-	old, done, err := im.begin(ctx, m, one, sum[:], uint64(len(one.buf)))
+	old, done, err := im.begin(m, one, sum[:], uint64(len(one.buf)))
 	if done || err != nil {
 		return err
 	}
@@ -164,9 +171,9 @@ func (im *importRun) large(ctx context.Context, m *admin.OldMessage, one *import
 		return err
 	}
 	if m.Digest == nil {
-		return admin.Invalid("message %d of the batch is 256 KiB or more and comes without its digest", len(im.result.Messages)+1)
+		return im.invalid("is 256 KiB or more and comes without its digest")
 	}
-	old, done, err := im.begin(ctx, m, one, m.Digest, 0)
+	old, done, err := im.begin(m, one, m.Digest, 0)
 	if done || err != nil {
 		return err
 	}
@@ -180,7 +187,7 @@ func (im *importRun) large(ctx context.Context, m *admin.OldMessage, one *import
 	sum := one.digest.Sum(nil)
 	if string(sum) != string(m.Digest) {
 		one.abort(ctx)
-		return admin.Invalid("message %d of the batch is not what its digest says", len(im.result.Messages)+1)
+		return im.invalid("is not what its digest says")
 	}
 	msg := old.Accept.Message
 	msg.Size, msg.Chunks, old.Accept.Inline = one.size, one.chunks, false
@@ -193,7 +200,7 @@ func (im *importRun) large(ctx context.Context, m *admin.OldMessage, one *import
 }
 
 // begin makes the record of a message. done: it is dealt with, and is no news.
-func (im *importRun) begin(ctx context.Context, m *admin.OldMessage, one *importing, digest []byte, size uint64) (*pb.Old, bool, error) {
+func (im *importRun) begin(m *admin.OldMessage, one *importing, digest []byte, size uint64) (*pb.Old, bool, error) {
 	key := im.key(digest, m.Number)
 	one.id = im.idOf(key)
 	known, err := im.known(key, one.id)
@@ -296,7 +303,8 @@ func (im *importRun) try(m *admin.OldMessage, one *importing, size uint64) error
 	}
 	a := im.account
 	if got.Outcome == admin.ImportStored {
-		if !im.o.OverQuota && (a.QuotaMessages > 0 && im.messages >= a.QuotaMessages || a.QuotaBytes > 0 && im.bytes+size > a.QuotaBytes) {
+		full := a.QuotaMessages > 0 && im.messages >= a.QuotaMessages || a.QuotaBytes > 0 && im.bytes+size > a.QuotaBytes
+		if full && !im.o.OverQuota {
 			return im.overQuota()
 		}
 		im.messages, im.bytes = im.messages+1, im.bytes+size
@@ -306,7 +314,8 @@ func (im *importRun) try(m *admin.OldMessage, one *importing, size uint64) error
 }
 
 func (im *importRun) overQuota() error {
-	return admin.Problem(http.StatusUnprocessableEntity, "mailbox "+im.user+" is full: the quota leaves no room for the next message",
+	return admin.Problem(http.StatusUnprocessableEntity,
+		"mailbox "+im.user+" is full: the quota leaves no room for the next message",
 		"raise it with 'relayctl user set "+im.user+" --quota', or go on with --over-quota")
 }
 
@@ -325,7 +334,8 @@ func (im *importRun) flush(ctx context.Context) error {
 	if err := im.room(); err != nil {
 		return cut(0, err)
 	}
-	f, err := spool.Encode(spool.KindImport, &pb.Import{Admin: im.adm, Messages: pending, Line: im.result.Line, Mailbox: im.user}, bodies...)
+	h := &pb.Import{Admin: im.adm, Messages: pending, Line: im.result.Line, Mailbox: im.user}
+	f, err := spool.Encode(spool.KindImport, h, bodies...)
 	if err != nil {
 		return cut(0, err)
 	}

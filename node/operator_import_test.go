@@ -35,7 +35,9 @@ func oldMail(texts ...string) func() (*admin.OldMessage, error) {
 		}
 		text, uidl, _ := strings.Cut(texts[i], "\x00")
 		sum := sha256.Sum256([]byte(text))
-		m := &admin.OldMessage{Number: seen[text], Digest: sum[:], UIDL: uidl, Content: strings.NewReader(text), Received: admin.At(start)}
+		m := &admin.OldMessage{
+			Number: seen[text], Digest: sum[:], UIDL: uidl, Content: strings.NewReader(text), Received: admin.At(start),
+		}
 		seen[text]++
 		return m, nil
 	}
@@ -72,12 +74,13 @@ func TestImportMail(t *testing.T) {
 	for _, f := range w.rep.frames[frames:] {
 		kinds = append(kinds, f.Kind())
 	}
-	require.Equal(t, []spool.Kind{spool.KindImport, spool.KindChunk, spool.KindChunk, spool.KindChunk, spool.KindImport, spool.KindImport}, kinds)
+	im, chunk := spool.KindImport, spool.KindChunk
+	require.Equal(t, []spool.Kind{im, chunk, chunk, chunk, im, im}, kinds)
 
 	again, err := w.ImportMail(ctx, theRequest(w, 1), "alice", admin.ImportOptions{Line: res.Line}, oldMail(texts...))
 	require.NoError(t, err)
 	require.Equal(t, res, again, "the answer got lost, and the request came again")
-	again, err = w.ImportMail(ctx, theRequest(w, 2), "alice", admin.ImportOptions{}, oldMail(append(texts, "A: 1\r\n\r\none\r\n")...))
+	again, err = w.ImportMail(ctx, theRequest(w, 2), "alice", admin.ImportOptions{}, oldMail(append(texts, texts[0])...))
 	require.NoError(t, err)
 	require.Equal(t, []string{known, known, known, known, known, stored}, outcomes(again))
 
@@ -123,7 +126,8 @@ func TestImportMailStops(t *testing.T) {
 		texts[i] = fmt.Sprintf("A: %d\r\n", i)
 	}
 	opt := admin.ImportOptions{}
-	w.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test", QuotaMessages: maxOld + 5}, Update: true})
+	alice := &pb.Account{Address: "alice@example.test", QuotaMessages: maxOld + 5}
+	w.do(spool.KindPutAccount, &pb.PutAccount{Account: alice, Update: true})
 	opt.DryRun = true
 	res, err := w.ImportMail(ctx, theBy, "alice", opt, oldMail(texts...))
 	require.NoError(t, err)

@@ -89,7 +89,7 @@ func (t *tx) importOne(one *pb.Old, body []byte, generations []int64) (said *pb.
 
 // oldGenerations are those in which a key may be found at a time: this one, and of
 // its neighbours those that hold any. To ask that once a command saves two looks a
-// message. What is dated in the future was written before the clock was set back.
+// message. A date in the future was written before the clock was set back.
 func oldGenerations(r Reader, at int64) ([]int64, error) {
 	now := at / OldMs
 	all := []int64{now}

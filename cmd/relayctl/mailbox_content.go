@@ -49,7 +49,8 @@ where an export ended. A file of another message under such a name ends it.`,
 					a.note("deleted by its user meanwhile: %s", count(done.Gone, "message"))
 				}
 				e := a.emit(done, func() {
-					a.say("%s of %s are in %s, %d of them new.", count(len(done.Files)+done.There, "message"), clean(m.User), clean(args[1]), len(done.Files))
+					all := count(len(done.Files)+done.There, "message")
+					a.say("%s of %s are in %s, %d of them new.", all, clean(m.User), clean(args[1]), len(done.Files))
 				})
 				if err != nil {
 					a.note("The export ended early; the same command goes on from there.")
@@ -60,7 +61,9 @@ where an export ended. A file of another message under such a name ends it.`,
 	}
 }
 
-func (a *app) exportAll(ctx context.Context, client *admin.Client, m *admin.MailboxDetail, dir string, done *exported) error {
+func (a *app) exportAll(
+	ctx context.Context, client *admin.Client, m *admin.MailboxDetail, dir string, done *exported,
+) error {
 	bar := a.workBar(ctx)
 	bar.total = int64(m.Bytes)
 	defer func() { bar.end(len(done.Files) + done.There) }()
@@ -90,7 +93,9 @@ func (a *app) exportAll(ctx context.Context, client *admin.Client, m *admin.Mail
 
 // isExported reports whether a message is in its file already. Size and time tell;
 // where a copy has lost the time the octets do.
-func isExported(ctx context.Context, client *admin.Client, user string, one admin.MailboxMessage, path string) (bool, error) {
+func isExported(
+	ctx context.Context, client *admin.Client, user string, one admin.MailboxMessage, path string,
+) (bool, error) {
 	st, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -116,7 +121,8 @@ func isExported(ctx context.Context, client *admin.Client, user string, one admi
 			return err == nil, err
 		}
 	}
-	return false, fmt.Errorf("%s is another message than the one in the maildrop: export to an empty folder", clean(path))
+	return false, fmt.Errorf("%s is another message than the one in the maildrop: export to an empty folder",
+		clean(path))
 }
 
 // isGone reports whether a message that was listed is in the maildrop no more.

@@ -56,8 +56,10 @@ type importFlags struct {
 	keepUIDL  string
 }
 
-// sourceUIDLs is what --keep-uidl means without a file.
-const sourceUIDLs = "the source"
+const (
+	sourceUIDLs = "the source" // what --keep-uidl means without a file
+	withoutUIDL = "without --keep-uidl it gets another"
+)
 
 func (a *app) mailboxImport() *cobra.Command {
 	var flags importFlags
@@ -84,11 +86,14 @@ X-UIDL, a Maildir's dovecot-uidlist, or --keep-uidl=FILE with such a list, or wi
 lines of a file's name, or a message's number, and its unique id. A message has
 its unique id from when it goes in: one that was imported before keeps what it has.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.do(c, func(ctx context.Context, client *admin.Client) error { return a.importAll(ctx, client, args, flags) })
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				return a.importAll(ctx, client, args, flags)
+			})
 		},
 	}
 	c.Flags().BoolVar(&flags.deleted, "include-deleted", false, "also what is marked as deleted")
-	c.Flags().StringArrayVar(&flags.folders, "folder", nil, "`NAME` of a folder of the Maildir in place of its inbox, such as .Sent; * is all")
+	c.Flags().StringArrayVar(&flags.folders, "folder", nil,
+		"`NAME` of a folder of the Maildir in place of its inbox, such as .Sent; * is all")
 	c.Flags().BoolVar(&flags.overQuota, "over-quota", false, "go on though the maildrop is full")
 	c.Flags().BoolVar(&flags.dryRun, "dry-run", false, "only say what would happen")
 	c.Flags().StringVar(&flags.keepUIDL, "keep-uidl", "", "keep the messages' unique ids, as the source or `FILE` says")
@@ -181,7 +186,9 @@ type oldMail struct {
 	content []byte
 }
 
-func (a *app) newImporting(ctx context.Context, client *admin.Client, user string, flags importFlags) (*importing, error) {
+func (a *app) newImporting(
+	ctx context.Context, client *admin.Client, user string, flags importFlags,
+) (*importing, error) {
 	im := &importing{
 		app: a, ctx: ctx, client: client, flags: flags, bar: a.workBar(ctx),
 		done: imported{User: user, DryRun: flags.dryRun, IDs: []string{}, LeftOut: []left{}},
@@ -200,14 +207,15 @@ func (a *app) newImporting(ctx context.Context, client *admin.Client, user strin
 func (im *importing) paths(paths []string) error {
 	for _, path := range paths {
 		im.seen = map[uint64]uint32{}
-		o := mailfile.Options{IncludeDeleted: im.flags.deleted, Folders: im.flags.folders, UIDLs: im.uidls, Left: func(l mailfile.Left) {
-			im.leave(l.Name, l.Why, l.Bad)
-		}}
+		o := mailfile.Options{
+			IncludeDeleted: im.flags.deleted, Folders: im.flags.folders, UIDLs: im.uidls,
+			Left: func(l mailfile.Left) { im.leave(l.Name, l.Why, l.Bad) },
+		}
 		err := mailfile.Read(im.ctx, path, o, im.add)
 		if im.ctx.Err() != nil {
 			return im.ctx.Err()
 		}
-		// What was read before a fault goes in, whatever the fault.
+		// All that was read before a fault goes in, whatever the fault.
 		if sent := im.send(); sent != nil {
 			return sent
 		}
@@ -231,10 +239,12 @@ func (im *importing) add(m mailfile.Message) error {
 	one := oldMail{name: m.Name, content: mailfile.CRLF(m.Content)}
 	sum := sha256.Sum256(one.content)
 	same := binary.BigEndian.Uint64(sum[:])
-	one.OldMessage = admin.OldMessage{Received: admin.At(m.Received), Number: im.seen[same], UIDL: m.UIDL, Digest: sum[:]}
+	one.OldMessage = admin.OldMessage{
+		Received: admin.At(m.Received), Number: im.seen[same], UIDL: m.UIDL, Digest: sum[:],
+	}
 	im.seen[same]++
 	if m.UIDL != "" && !mailfile.MayUIDL(m.UIDL) {
-		im.leave(m.Name, fmt.Sprintf("has the unique id %q, which POP3 can not show (without --keep-uidl it gets another)", m.UIDL), true)
+		im.leave(m.Name, fmt.Sprintf("has the unique id %q, which POP3 can not show (%s)", m.UIDL, withoutUIDL), true)
 		return nil
 	}
 	im.batch, im.size, im.raw = append(im.batch, one), im.size+len(one.content), im.raw+len(m.Content)
@@ -323,7 +333,7 @@ func (im *importing) count(res *admin.ImportResult) {
 		case admin.ImportKnown:
 			im.done.Known++
 		default:
-			im.leave(one.name, fmt.Sprintf("has the unique id %q of another message (without --keep-uidl it gets another)", one.UIDL), true)
+			im.leave(one.name, fmt.Sprintf("has the unique id %q of another message (%s)", one.UIDL, withoutUIDL), true)
 		}
 	}
 	im.batch = im.batch[len(res.Messages):]

@@ -81,7 +81,8 @@ func (p *progress) show() {
 
 func (p *progress) rate() string {
 	took, n := p.now().Sub(p.began), p.messages.Load()
-	return fmt.Sprintf("%s, %.0f a second, in %s", count(n, "message"), float64(n)/max(took.Seconds(), 0.001), took.Round(time.Second/10))
+	return fmt.Sprintf("%s, %.0f a second, in %s",
+		count(n, "message"), float64(n)/max(took.Seconds(), 0.001), took.Round(time.Second/10))
 }
 
 // end takes the bar away, and says how long it took where that was long.

@@ -49,7 +49,7 @@ type ImportedMessage struct {
 type ImportResult struct {
 	Messages []ImportedMessage `json:"messages" doc:"what was dealt with, in order"`
 	Line     uint64            `json:"line" doc:"names the import's line in the audit log, for the next batch"`
-	Stopped  *Error            `json:"stopped,omitempty" required:"false" doc:"why the rest was left; absent: there is no rest"`
+	Stopped  *Error            `json:"stopped,omitempty" required:"false" doc:"why the rest was left, if there is one"`
 }
 
 // The fields of a part that tell of its message.
@@ -70,11 +70,12 @@ type importInput struct {
 
 func (s *server) registerImport() {
 	op := huma.Operation{
-		Method: http.MethodPost, Path: "/v1/mailboxes/{user}/import", Summary: "Put old mail into a maildrop, many messages at a time",
-		Description: "Each part is a message. Its header may have Relay-Received (RFC 3339), Relay-Number (how many messages with " +
-			"the same octets came before it in the source), Relay-Uidl, and Relay-Digest (SHA-256 of the message with CRLF line " +
-			"ends, in hexadecimal; needed from 256 KiB on). What was imported in the last 30 days is known by octets and number " +
-			"and goes in once. The messages keep their order; the first that does not fit ends the batch.",
+		Method: http.MethodPost, Path: "/v1/mailboxes/{user}/import",
+		Summary: "Put old mail into a maildrop, many messages at a time",
+		Description: "Each part is a message. Its header may have Relay-Received (RFC 3339), Relay-Number (how many " +
+			"messages with the same octets came before it in the source), Relay-Uidl, and Relay-Digest (SHA-256 of " +
+			"the message with CRLF line ends, in hexadecimal; needed from 256 KiB on). A message that was imported " +
+			"in the last 30 days is known by octets and number and goes in once. The messages keep their order; the first that does not fit ends the batch.",
 	}
 	defer s.accepts(op.Path, "multipart/mixed")
 	handleOp(s, op, func(ctx context.Context, in *importInput) (*body[*ImportResult], error) {
@@ -83,7 +84,8 @@ func (s *server) registerImport() {
 		}
 		parts := multipart.NewReader(in.content, in.boundary)
 		o := ImportOptions{OverQuota: in.OverQuota, DryRun: in.DryRun, Line: in.Line}
-		res, err := s.Ports.Content.ImportMail(ctx, in.by(ctx), in.User, o, func() (*OldMessage, error) { return oldMessage(parts) })
+		next := func() (*OldMessage, error) { return oldMessage(parts) }
+		res, err := s.Ports.Content.ImportMail(ctx, in.by(ctx), in.User, o, next)
 		// A client that still writes would not read the answer.
 		_, _ = io.Copy(io.Discard, in.content)
 		return answer(res, err)
@@ -120,7 +122,9 @@ func oldMessage(parts *multipart.Reader) (*OldMessage, error) {
 
 // ImportMail implements Content. The batch is read into memory first, so that the
 // next node can be tried; with By.Request set it may be sent again.
-func (c *Client) ImportMail(ctx context.Context, by By, user string, o ImportOptions, next func() (*OldMessage, error)) (*ImportResult, error) {
+func (c *Client) ImportMail(
+	ctx context.Context, by By, user string, o ImportOptions, next func() (*OldMessage, error),
+) (*ImportResult, error) {
 	var data bytes.Buffer
 	parts := multipart.NewWriter(&data)
 	for {

@@ -76,7 +76,8 @@ func ask(t *testing.T, stdin string, env []string, program string, args ...strin
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdin, cmd.Env = strings.NewReader(stdin), append([]string{"PATH=" + os.Getenv("PATH"), "TERM=dumb", "LC_ALL=C.UTF-8"}, env...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TERM=dumb", "LC_ALL=C.UTF-8"}, env...)
 	out, err := cmd.Output() // what a peer can not read is an answer, too
 	require.NoError(t, ctx.Err(), "%v", err)
 	return string(out)
@@ -110,17 +111,21 @@ first_valid_gid = 0
 mail_uid = nobody
 mail_gid = nogroup
 `, dir), 0o644))
-	return subjects(ask(t, "", []string{"USER=nobody", "HOME=" + dir}, "doveadm", "-c", conf, "fetch", "hdr.subject", "all"), `(?m)^hdr\.subject:(.*)$`)
+	env := []string{"USER=nobody", "HOME=" + dir}
+	return subjects(ask(t, "", env, "doveadm", "-c", conf, "fetch", "hdr.subject", "all"), `(?m)^hdr\.subject:(.*)$`)
 }
 
 func byNail(t *testing.T, file string) []string {
 	dir := copyOf(t, file)
 	script := "set headline='<%70s>'\nfrom *\nxit\n"
-	return subjects(ask(t, script, []string{"HOME=" + dir}, "s-nail", "-n", "-R", "-Sv15-compat", "-Snoheader", "-f", filepath.Join(dir, "m")), `(?m)^<(.*)>$`)
+	out := ask(t, script, []string{"HOME=" + dir},
+		"s-nail", "-n", "-R", "-Sv15-compat", "-Snoheader", "-f", filepath.Join(dir, "m"))
+	return subjects(out, `(?m)^<(.*)>$`)
 }
 
 func byPython(t *testing.T, file string) []string {
-	script := "import mailbox, sys\nfor m in mailbox.mbox(sys.argv[1], create=False): print('<%s>' % (m['subject'] or ''))\n"
+	script := "import mailbox, sys\n" +
+		"for m in mailbox.mbox(sys.argv[1], create=False): print('<%s>' % (m['subject'] or ''))\n"
 	return subjects(ask(t, script, nil, "python3", "-", filepath.Join(copyOf(t, file), "m")), `(?m)^<(.*)>$`)
 }
 

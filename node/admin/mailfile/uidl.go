@@ -51,12 +51,15 @@ func readUIDLs(path string) (map[string]string, error) {
 				if err != nil {
 					return nil, fmt.Errorf("%s, line 1: the uidvalidity is no number of 32 bits", path)
 				}
-				line = func(listed map[string]string, text string) bool { return takeDovecot(listed, text, uint32(validity)) }
+				line = func(listed map[string]string, text string) bool {
+					return takeDovecot(listed, text, uint32(validity))
+				}
 				continue
 			}
 		}
 		if text != "" && !line(listed, text) {
-			return nil, fmt.Errorf("%s, line %d: a line is the name of a file or the number of a message, a space, and a unique id", path, n)
+			return nil, fmt.Errorf("%s, line %d: "+
+				"a line is the name of a file or the number of a message, a space, and a unique id", path, n)
 		}
 	}
 	return listed, in.Err()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -167,4 +168,31 @@ func TestMailboxImportSaysHowLongItTook(t *testing.T) {
 	_, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", mboxOf(t, 10))
 	require.Zero(t, code, stderr)
 	require.Contains(t, stderr, "10 messages, 2 a second, in 5s.")
+}
+
+// TestTheBarIsForTerminals: it comes after two seconds, says how many messages and how
+// fast, and is gone at the end; elsewhere there is a line at the end.
+func TestTheBarIsForTerminals(t *testing.T) {
+	for _, terminal := range []bool{true, false} {
+		var stderr bytes.Buffer
+		now := time.Unix(1_700_000_000, 0)
+		var passed atomic.Int64
+		a := &app{stderr: &stderr, output: "table", now: func() time.Time { return now.Add(time.Duration(passed.Load())) }}
+		p := a.workBar(t.Context())
+		p.terminal = terminal
+		p.expect([]string{mboxOf(t, 100)})
+		p.add(1000, 10)
+		require.Nil(t, p.bar, "work may be short")
+		passed.Store(int64(4 * time.Second))
+		p.add(2500, 60)
+		require.Equal(t, terminal, p.bar != nil)
+		if terminal {
+			require.Positive(t, p.total)
+			require.EqualValues(t, 3500, p.bar.Current())
+			require.Equal(t, "60 messages, 15 a second, in 4s", p.rate())
+		}
+		p.add(10_000, 100) // packed, it was larger than it looked
+		p.end(100)
+		require.Contains(t, stderr.String(), "100 messages, 25 a second, in 4s.\n")
+	}
 }

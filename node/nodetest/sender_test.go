@@ -188,6 +188,8 @@ func TestWhoSends(t *testing.T) {
 		d = c.stranger()
 		d.startTLS()
 		d.play(loginAlice, "S: 235")
+		senders := []string{"a@bank.example"}
+		require.NoError(t, api.SetUser(ctx, admin.By{}, "alice@example.test", admin.UserSet{Senders: &senders}))
 		require.NotEmpty(t, idOf(d.mail("alice@example.test", "carol@strict.test", "From: a@bank.example\r\nAuthentication-Results: n1.example.test; spf=pass\r\n\r\nx\r\n")))
 		require.Empty(t, results(c.last("carol@strict.test")), "whoever logs in is not us")
 	})

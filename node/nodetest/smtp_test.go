@@ -183,7 +183,7 @@ func TestSubmissionExtensions(t *testing.T) {
 		d := talkTo(t, port)
 		d.play("C: AUTH PLAIN AGNhcm9sQGV4YW1wbGUudGVzdABzZWNyZXQ=", "S: 235", "C: MAIL FROM:<carol@example.test>", "S: 250",
 			"C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RCPT TO:<x@far.example>", "S: 450 4.7.1")
-		d.play(letter("spent")...)
+		d.play("C: DATA", "S: 354", "M: From: carol@example.test", "M: ", "M: text", "M: .", "S: 250")
 		d.play("C: MAIL FROM:<carol@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 450 4.7.1")
 	})
 	t.Run("SCRAM", func(t *testing.T) {

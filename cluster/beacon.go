@@ -3,6 +3,7 @@ package cluster
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // beacon shows who leads, and wakes those who wait for that to change.
@@ -16,12 +17,13 @@ type beacon struct {
 type reignMark struct {
 	leader  string // empty: nobody that we know of
 	term    uint64
+	since   time.Time // when it became the answer
 	changed chan struct{}
 }
 
 func newBeacon() *beacon {
 	b := &beacon{}
-	b.now.Store(&reignMark{changed: make(chan struct{})})
+	b.now.Store(&reignMark{since: time.Now(), changed: make(chan struct{})})
 	return b
 }
 
@@ -36,7 +38,7 @@ func (b *beacon) show(leader string, term uint64) bool {
 	if old.leader == leader && old.term == term {
 		return false
 	}
-	b.now.Store(&reignMark{leader: leader, term: term, changed: make(chan struct{})})
+	b.now.Store(&reignMark{leader: leader, term: term, since: time.Now(), changed: make(chan struct{})})
 	close(old.changed)
 	return true
 }

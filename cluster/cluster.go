@@ -615,6 +615,35 @@ func (c *Cluster) RaftStats() map[string]string { return c.raft.Stats() }
 // empty: none is known. It is cheap.
 func (c *Cluster) Leader() string { return c.beacon.look().leader }
 
+// electionPatience is how long it is worth to wait for the next leader: one that
+// hands over is followed within some hundredths of a second, one that dies within
+// a few seconds.
+const electionPatience = 5 * time.Second
+
+// AwaitReady is Ready, but where all that is missing is a leader, and not for long,
+// it waits for one, and then returns what Ready does.
+func (c *Cluster) AwaitReady(ctx context.Context) error {
+	for {
+		mark, err := c.beacon.look(), c.Ready()
+		if err == nil || mark.leader != "" || c.ctx.Err() != nil {
+			return err
+		}
+		left := time.Until(mark.since.Add(electionPatience))
+		if left <= 0 {
+			return err
+		}
+		t := time.NewTimer(left)
+		select {
+		case <-mark.changed:
+			t.Stop()
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
+}
+
 // Ready returns nil when the node can take traffic, else why not.
 func (c *Cluster) Ready() error {
 	switch {

@@ -33,7 +33,7 @@ func (f *follower) session(more func(*receiver, *smtp.Peer)) *session {
 func (f *follower) begin(more func(*receiver, *smtp.Peer)) (smtp.Session, error) {
 	b := &receiver{
 		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), passwords: f.drops.passwords, throttle: f.drops.throttle,
-		refusals: f.drops.refusals, storage: &storage{}, ready: func() error { return nil }, starts: newStarts(), log: zap.NewNop(),
+		refusals: f.drops.refusals, storage: &storage{}, ready: func(context.Context) error { return nil }, starts: newStarts(), log: zap.NewNop(),
 	}
 	p := &smtp.Peer{Remote: home, ESMTP: true}
 	if more != nil {

@@ -211,7 +211,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 	return smtp.NewServer(smtp.ServerConfig{
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
-			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.cluster.Ready,
+			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.cluster.AwaitReady,
 			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log, took: n.timings.accept,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,

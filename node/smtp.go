@@ -29,7 +29,7 @@ type receiver struct {
 	mail       *mailer
 	passwords  *passwords
 	storage    *storage
-	ready      func() error
+	ready      func(ctx context.Context) error // waits where that is worth it
 	starts     *starts
 	throttle   *throttle
 	refusals   *refusals
@@ -62,7 +62,7 @@ var (
 // NewSession implements smtp.Backend. A node that could not keep what it takes
 // sends its clients away at once.
 func (b *receiver) NewSession(ctx context.Context, p *smtp.Peer) (smtp.Session, error) {
-	if err := b.ready(); err != nil {
+	if err := b.ready(ctx); err != nil {
 		r := *replyNotReady
 		r.Cause = err
 		return nil, &r
@@ -161,7 +161,7 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	if s.storage.full.Load() {
 		return replyFull
 	}
-	if err := s.ready(); err != nil {
+	if err := s.ready(ctx); err != nil {
 		r := *replyNotReady
 		r.Code, r.Cause = 451, err // the session may outlive what is wrong
 		return &r

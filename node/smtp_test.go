@@ -14,7 +14,7 @@ import (
 // that are open.
 func TestNotReady(t *testing.T) {
 	why := errors.New("no leader")
-	b := &receiver{ready: func() error { return why }, storage: &storage{}}
+	b := &receiver{ready: func(context.Context) error { return why }, storage: &storage{}}
 	var r *smtp.Reply
 	_, err := b.NewSession(context.Background(), &smtp.Peer{})
 	require.ErrorAs(t, err, &r)

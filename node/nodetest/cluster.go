@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -37,6 +38,7 @@ type Options struct {
 	Verbose   bool                          // the nodes' logs go to the test's
 	Log       *zap.Logger                   // or here
 	Notice    time.Duration                 // that Stop gives
+	Grace     time.Duration                 // for what is under way at a Stop; default half a second
 }
 
 // Quick is a tuning for tests: a second where production has five.
@@ -166,7 +168,7 @@ func (m *Member) join(via *Member) {
 func (m *Member) Start() {
 	m.c.t.Helper()
 	n, err := node.New(m.conf, node.Options{
-		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: 500 * time.Millisecond,
+		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: cmp.Or(m.c.o.Grace, 500*time.Millisecond),
 		Notice: func() time.Duration { return m.c.o.Notice }, Dial: m.c.links.dial(m.ID), Wall: m.wall,
 		Fatal: func(err error) { m.c.t.Errorf("%s can not go on: %v", m.ID, err); go m.Kill() },
 	})

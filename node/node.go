@@ -402,6 +402,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("throttle", n.throttle.run)
 	start("greylist", n.grey.run)
 	start("refusals", n.refused.run)
+	start("dkim", (&dkimWaits{n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log, dkimLook}).run)
 	if n.acme != nil {
 		start("acme", n.serveACME)
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -28,11 +29,74 @@ func (o *operator) Signers(context.Context) ([]admin.Signer, error) {
 			if err != nil {
 				return err
 			}
+			one.Waiting = waits(k, keys)
 			all = append(all, *one)
 		}
 		return nil
 	})
 	return all, err
+}
+
+// waits reports whether a key that does not sign is to take the place of one that
+// does: it is the newest of its algorithm.
+func waits(k *pb.DkimKey, keys []*pb.DkimKey) bool {
+	signs := false
+	for _, other := range keys {
+		if other.Domain != k.Domain || other.Algorithm != k.Algorithm || other == k {
+			continue
+		}
+		if other.CreatedMs > k.CreatedMs {
+			return false
+		}
+		signs = signs || !other.Retired
+	}
+	return k.Retired && signs
+}
+
+// ActivateSigner implements admin.Signers.
+func (o *operator) ActivateSigner(ctx context.Context, by admin.By, domain, selector string) (*admin.Signer, error) {
+	domain, err := domainName(domain)
+	if err != nil {
+		return nil, err
+	}
+	selector = strings.ToLower(selector)
+	_, err = o.do(ctx, by, spool.KindPutDkim, func(adm *pb.Admin) proto.Message {
+		return &pb.PutDkim{Admin: adm, Key: &pb.DkimKey{Domain: domain, Selector: selector}, Activate: true}
+	})
+	if err != nil {
+		return nil, err
+	}
+	all, err := o.Signers(ctx)
+	for i := range all {
+		if all[i].Domain == domain && all[i].Selector == selector {
+			return &all[i], nil
+		}
+	}
+	if err == nil {
+		err = admin.NotFound("signing key", selector)
+	}
+	return nil, err
+}
+
+// rotates says how a new key begins: waiting, where it is to take the place of one
+// that signs.
+func (o *operator) rotates(domain string, s *admin.SignerAdd) (waiting bool, err error) {
+	if !s.Rotate || !s.Wait {
+		return false, nil
+	}
+	err = o.replica.View(func(v spool.View) error {
+		keys, err := v.DkimKeys(domain)
+		for _, k := range keys {
+			waiting = waiting || !k.Retired && k.Algorithm == s.Algorithm
+		}
+		c, _, verr := v.Cluster()
+		if waiting && verr == nil && spool.VersionOf(c) < 2 {
+			return admin.Conflict("a key can wait for its DNS record from cluster version 2 on, and this cluster has version 1",
+				"install this version on all nodes, then run relayctl cluster upgrade")
+		}
+		return errors.Join(err, verr)
+	})
+	return waiting, err
 }
 
 func signerOf(k *pb.DkimKey) (*admin.Signer, error) {
@@ -69,8 +133,11 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 	if err != nil {
 		return nil, err
 	}
+	if key.Retired, err = o.rotates(domain, &s); err != nil {
+		return nil, err
+	}
 	_, err = o.do(ctx, by, spool.KindPutDkim, func(adm *pb.Admin) proto.Message {
-		return &pb.PutDkim{Admin: adm, Key: key, RetireOthers: s.Rotate}
+		return &pb.PutDkim{Admin: adm, Key: key, RetireOthers: s.Rotate && !key.Retired}
 	})
 	if err != nil {
 		return nil, err
@@ -83,7 +150,7 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 		case k.Domain != domain:
 		case k.Selector == selector:
 			return k, nil
-		case !named && k.Algorithm == s.Algorithm && !k.Retired && (newest == nil || !k.Created.Before(newest.Created.Time)):
+		case !named && k.Algorithm == s.Algorithm && k.Retired == key.Retired && (newest == nil || !k.Created.Before(newest.Created.Time)):
 			newest = k
 		}
 	}

@@ -89,6 +89,9 @@ func describe(h proto.Message) string {
 	case *pb.PutCa:
 		return fmt.Sprintf("cluster rotate-ca, step %d to %d", h.FromStep, h.ToStep)
 	case *pb.PutDkim:
+		if h.Activate {
+			return "dkim activate " + h.GetKey().GetDomain() + " " + h.GetKey().GetSelector()
+		}
 		return "dkim set " + h.GetKey().GetDomain() + " " + h.GetKey().GetSelector()
 	case *pb.DropDkim:
 		return "dkim rm " + h.Domain + " " + h.Selector

@@ -10,6 +10,9 @@ func keyDkim(domain, selector string) []byte { return key(kDkim, domain+"\x00"+s
 // stop signing in the same step: a rotation has no moment without a key.
 func (t *tx) putDkim(h *pb.PutDkim) *pb.Result {
 	k := h.GetKey()
+	if h.Activate {
+		return t.activateDkim(k.GetDomain(), k.GetSelector())
+	}
 	if k.GetDomain() == "" || k.GetSelector() == "" || len(k.GetPrivate()) == 0 {
 		return t.refuse(pb.Code_INVALID, "a signing key needs a domain, a selector and a key")
 	}
@@ -20,16 +23,34 @@ func (t *tx) putDkim(h *pb.PutDkim) *pb.Result {
 		return t.refuse(pb.Code_EXISTS, "domain %s has a key with selector %s", k.Domain, k.Selector)
 	}
 	if h.RetireOthers {
-		t.scan(key(kDkim, k.Domain+"\x00"), 0, func(at, v []byte) {
-			var old pb.DkimKey
-			if t.unmarshal(at, v, &old) && old.Algorithm == k.Algorithm && !old.Retired {
-				old.Retired = true
-				t.write(at, &old)
-			}
-		})
+		t.retireDkim(k)
 	}
 	k.CreatedMs = t.clock
 	t.write(keyDkim(k.Domain, k.Selector), k)
+	t.changes.Directory = true
+	return t.ok()
+}
+
+// retireDkim has the keys of a domain with the algorithm of another sign no more.
+func (t *tx) retireDkim(k *pb.DkimKey) {
+	t.scan(key(kDkim, k.Domain+"\x00"), 0, func(at, v []byte) {
+		var old pb.DkimKey
+		if t.unmarshal(at, v, &old) && old.Algorithm == k.Algorithm && !old.Retired {
+			old.Retired = true
+			t.write(at, &old)
+		}
+	})
+}
+
+// activateDkim has a key sign that is there and does not.
+func (t *tx) activateDkim(domain, selector string) *pb.Result {
+	var k pb.DkimKey
+	if !t.read(keyDkim(domain, selector), &k) {
+		return t.refuse(pb.Code_MISSING, "domain %s has no key with selector %s: 'relayctl dkim ls' lists them", domain, selector)
+	}
+	t.retireDkim(&k)
+	k.Retired = false
+	t.write(keyDkim(domain, selector), &k)
 	t.changes.Directory = true
 	return t.ok()
 }

@@ -41,6 +41,7 @@ import (
 //     maybe_duplicate goes by it. Twins that were written before the clock was set back count when it comes there again.
 //   - The audit line of a command has the note of its Admin behind it. Of an action that takes several commands one
 //     leaves a line (quiet), with the number of messages of all (count).
+//   - PutDkim has a key that is there sign in place of the others (activate).
 //   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a unique
 //     id of their own (uidl).
 const (
@@ -73,7 +74,8 @@ var (
 		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2,
 		"Route.no_ehlo": 2, "Settings.from_check": 2,
 		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
-		"Drop.uidl": 2, "Entry.uidl": 2,
+		"PutDkim.activate": 2,
+		"Drop.uidl":        2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,

@@ -6042,11 +6042,13 @@ func (x *DkimKey) GetRetired() bool {
 	return false
 }
 
+// activate: the key that is there under that selector signs from now on, in place of the others of its algorithm.
 type PutDkim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Key           *DkimKey               `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	RetireOthers  bool                   `protobuf:"varint,3,opt,name=retire_others,json=retireOthers,proto3" json:"retire_others,omitempty"`
+	Activate      bool                   `protobuf:"varint,4,opt,name=activate,proto3" json:"activate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6098,6 +6100,13 @@ func (x *PutDkim) GetKey() *DkimKey {
 func (x *PutDkim) GetRetireOthers() bool {
 	if x != nil {
 		return x.RetireOthers
+	}
+	return false
+}
+
+func (x *PutDkim) GetActivate() bool {
+	if x != nil {
+		return x.Activate
 	}
 	return false
 }
@@ -7752,11 +7761,12 @@ const file_spool_proto_rawDesc = "" +
 	"\aprivate\x18\x04 \x01(\fR\aprivate\x12\x1d\n" +
 	"\n" +
 	"created_ms\x18\x05 \x01(\x03R\tcreatedMs\x12\x18\n" +
-	"\aretired\x18\x06 \x01(\bR\aretired\"\x86\x01\n" +
+	"\aretired\x18\x06 \x01(\bR\aretired\"\xa2\x01\n" +
 	"\aPutDkim\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12)\n" +
 	"\x03key\x18\x02 \x01(\v2\x17.relay.spool.v1.DkimKeyR\x03key\x12#\n" +
-	"\rretire_others\x18\x03 \x01(\bR\fretireOthers\"k\n" +
+	"\rretire_others\x18\x03 \x01(\bR\fretireOthers\x12\x1a\n" +
+	"\bactivate\x18\x04 \x01(\bR\bactivate\"k\n" +
 	"\bDropDkim\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x1a\n" +

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/node/admin"
+)
+
+// dkimLook is how often the leader looks for the records of keys that wait.
+const dkimLook = time.Minute
+
+// dkimWaits has new keys sign as soon as DNS has their records.
+type dkimWaits struct {
+	operator *operator
+	leads    func() bool
+	txt      func(ctx context.Context, name string) ([]string, error)
+	log      *zap.Logger
+	every    time.Duration
+}
+
+func (d *dkimWaits) run(ctx context.Context) error {
+	t := time.NewTicker(d.every)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if d.leads() {
+			d.look(ctx)
+		}
+	}
+}
+
+// look asks for the record of each key that waits.
+func (d *dkimWaits) look(ctx context.Context) {
+	keys, err := d.operator.Signers(ctx)
+	if err != nil {
+		d.log.Error("cannot read the signing keys", zap.Error(err))
+		return
+	}
+	for _, k := range keys {
+		if !k.Waiting || !d.published(ctx, &k) {
+			continue
+		}
+		by := admin.By{Who: "cluster", Why: "its record is in DNS"}
+		if _, err := d.operator.ActivateSigner(ctx, by, k.Domain, k.Selector); err != nil && ctx.Err() == nil {
+			d.log.Warn("a key whose record is in DNS does not sign yet", zap.String("name", k.Name), zap.Error(err))
+		}
+	}
+}
+
+// published reports whether DNS has the public key of a key. Blanks and the order
+// of tags do not matter.
+func (d *dkimWaits) published(ctx context.Context, k *admin.Signer) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	all, _ := d.txt(ctx, k.Name) // an error is a no, for now
+	for _, text := range all {
+		if publicKey(text) != "" && publicKey(text) == publicKey(k.Record) {
+			return true
+		}
+	}
+	return false
+}
+
+// publicKey is the tag p of a record.
+func publicKey(record string) string {
+	for tag := range strings.SplitSeq(record, ";") {
+		if name, value, ok := strings.Cut(tag, "="); ok && strings.TrimSpace(name) == "p" {
+			return strings.Join(strings.Fields(value), "")
+		}
+	}
+	return ""
+}

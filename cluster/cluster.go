@@ -71,7 +71,6 @@ type Cluster struct {
 	joining    sync.Mutex   // one membership change by a person at a time
 	kinds      [256]bool
 	version    atomic.Uint32 // of the cluster, as applied here
-	generation atomic.Uint64 // of the cluster, as applied here
 	draining   atomic.Bool   // this node is, as applied here
 	began      time.Time     // when this process opened the node
 	uptimes    uptimes
@@ -424,12 +423,11 @@ func (c *Cluster) changed(ch spool.Changes) {
 	}
 }
 
-// learnVersion reads the cluster version and the generation from the state.
+// learnVersion reads the cluster version from the state.
 func (c *Cluster) learnVersion(v spool.View) error {
 	record, there, err := v.Cluster()
 	if err == nil && there {
 		c.version.Store(spool.VersionOf(record))
-		c.generation.Store(record.Generation)
 	}
 	return err
 }

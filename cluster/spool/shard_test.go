@@ -108,7 +108,7 @@ func (r *replica) expire(node string) {
 
 // again registers a node that is started again.
 func (r *replica) again(node, former, nonce string) {
-	h := &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node}}
+	h := &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}}
 	if r.version() > 1 {
 		h.Previous = []string{former}
 	}

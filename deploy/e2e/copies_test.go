@@ -314,9 +314,9 @@ func TestMovedDirectory(t *testing.T) {
 	d := Start(t, "--restart-after", "0")
 	dir, kept := filepath.Join(d.Dir, "n3"), filepath.Join(t.TempDir(), "n3")
 	submit(t, d, 1, "alice@example.test", "before")
-	for _, node := range []int{3, 2, 1} {
-		d.halt(node)
-	}
+	d.halt(3)
+	d.halt(2)
+	d.kill(1)
 	require.NoError(t, os.Rename(dir, kept))
 	d.copyDir(kept, dir)
 	d.revive(2, "")
@@ -332,7 +332,7 @@ func TestMovedDirectory(t *testing.T) {
 		require.Empty(t, s.Leader, "n2 and the copy are no majority")
 	}
 	require.NotEmpty(t, d.logged(3, "this node waits"))
-	d.halt(3)
+	d.kill(3)
 	d.revive(3, "", "--moved")
 	d.ready(3, 30*time.Second)
 	d.halt(3)

@@ -28,6 +28,7 @@ func run(args []string, out, errs io.Writer) int {
 	busy := flags.Int("busy", 200, "busy connections, with -idle")
 	large := flags.Int("large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
 	idlePOP3 := flags.Int("idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
+	hostile := flags.Bool("hostile", false, "instead of the table: what strangers' attacks cost a node, and an innocent sender")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -41,9 +42,19 @@ func run(args []string, out, errs io.Writer) int {
 	}
 	b := &bench{n: *n, logins: *logins, nodes: *nodes, dir: *keep, errs: errs}
 	defer b.tearDown()
-	err := b.setUp(ctx, *idle+*idlePOP3+*large == 0, *with)
+	if *hostile {
+		dns, err := deafDNS()
+		if err != nil {
+			fmt.Fprintln(errs, "bench:", err)
+			return 1
+		}
+		defer dns.Close()
+	}
+	err := b.setUp(ctx, *idle+*idlePOP3+*large == 0 && !*hostile, *with)
 	if err == nil {
 		switch {
+		case *hostile:
+			err = b.hostile(ctx, out)
 		case *idle > 0:
 			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
 		case *idlePOP3 > 0:

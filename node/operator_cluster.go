@@ -560,6 +560,10 @@ func (o *operator) Transfer(ctx context.Context, by admin.By, to string) (*admin
 		if to == m.ID && (!votes(m) || !m.Live) {
 			return nil, admin.Conflict(fmt.Sprintf("node %s can not lead: it must be up and have a vote", to), "'relayctl node ls' shows which can")
 		}
+		if to == m.ID && m.Draining {
+			return nil, admin.Conflict(fmt.Sprintf("node %s is being drained and would hand the leadership over at once", to),
+				fmt.Sprintf("take it back first with 'relayctl node undrain %s'", to))
+		}
 		if votes(m) && m.Live && m.ID != raft.Leader && (to == "" || to == m.ID) {
 			heir = m.ID
 		}

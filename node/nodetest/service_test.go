@@ -21,7 +21,9 @@ var maintainer = admin.By{Who: "test", Why: "maintenance"}
 func (m *Member) at(id string) (found admin.Node) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if s, err := m.Client().Status(ctx); err == nil {
+	api := m.Client()
+	defer api.Close()
+	if s, err := api.Status(ctx); err == nil {
 		for _, n := range s.Nodes {
 			if n.ID == id {
 				found = n

@@ -36,6 +36,7 @@ type Cluster struct {
 	clocks    *clocks
 	now       *stateClock
 	steered   atomic.Bool   // this process has led before
+	founding  atomic.Bool   // the cluster's first records are not there yet
 	agree     atomic.Bool   // the clocks of a majority with the state's time, as of a second ago
 	jumps     atomic.Int64  // of the state's time that were applied here
 	holdUntil atomic.Int64  // in Unix milliseconds: nothing goes by age before
@@ -154,6 +155,7 @@ func open(o Options) (*Cluster, error) {
 		birth:   newNonce(), vetted: make(chan struct{}), began: time.Now(),
 	}
 	c.self.Store(&self)
+	c.founding.Store(id.Fresh && id.CAKey != "")
 	c.says.Store(new([]byte))
 	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
 	c.pace = newPace(c.t)
@@ -655,6 +657,8 @@ func (c *Cluster) Ready() error {
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")
 	case c.Diverged() != "":
 		return errors.New(c.barred())
+	case c.founding.Load():
+		return errors.New("the cluster is being made")
 	case c.Epoch() == 0 && c.session.registered():
 		return errors.New("the node is catching up with the others")
 	case c.Epoch() == 0:

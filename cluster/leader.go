@@ -343,6 +343,7 @@ func (c *Cluster) found(ctx context.Context) {
 	}
 	c.beginGeneration(ctx, record)
 	if c.id.CAKey != "" {
+		c.firstSettings(ctx)
 		c.id.forgetKey(c.o.Dir, c.log)
 	}
 	c.ripen(ctx)
@@ -368,11 +369,24 @@ func (c *Cluster) founded(ctx context.Context) {
 		c.command(ctx, spool.KindRaise, &pb.Raise{From: 1, To: to, Admin: &pb.Admin{
 			Who: "cluster", Why: "a new cluster begins at the newest version", Node: c.id.Node,
 		}})
-		c.command(ctx, spool.KindPutSettings, &pb.PutSettings{
-			Admin:    &pb.Admin{Who: "cluster", Why: "what new clusters begin with", Node: c.id.Node},
-			Settings: &pb.Settings{FromCheck: pb.FromCheck_FROM_REFUSE},
-		})
 	}
+	c.firstSettings(ctx)
+}
+
+// firstSettings puts what a new cluster begins with, before anybody is served:
+// later it would take the place of what an operator has set.
+func (c *Cluster) firstSettings(ctx context.Context) {
+	defer c.founding.Store(false)
+	var s *pb.Settings
+	err := c.store.View(func(v spool.View) (err error) { s, err = v.Settings(); return err })
+	if err != nil || !c.At(2) || s.GetFromCheck() != pb.FromCheck_FROM_DEFAULT {
+		return
+	}
+	first := proto.CloneOf(s)
+	first.FromCheck = pb.FromCheck_FROM_REFUSE
+	c.command(ctx, spool.KindPutSettings, &pb.PutSettings{
+		Admin: &pb.Admin{Who: "cluster", Why: "what new clusters begin with", Node: c.id.Node}, Settings: first,
+	})
 }
 
 const sweepLimit = 1000

@@ -96,7 +96,14 @@ func TestImportInterrupted(t *testing.T) {
 	underWay(0)
 	require.NoError(t, one.cmd.Process.Kill())
 	_ = one.cmd.Wait()
-	killed := d.held()
+	killed, same := d.held(), 0
+	d.Await(60*time.Second, "the batch of the dead relayctl is over", func() bool {
+		now := d.held()
+		if same++; now != killed {
+			killed, same = now, 0
+		}
+		return same == 10
+	})
 	require.Less(t, killed, n, "it was killed under way")
 
 	two := d.imports("--keep-uidl", "bob", path)

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"relay/smtp/printable"
 )
 
 // header is what the relay reads in a message's header section.
@@ -138,21 +140,6 @@ func identifier(value []byte) string {
 	return clean(strings.Trim(text, "<>"), 255)
 }
 
-// clean makes a foreign string safe for a header, a log or a reply: printable
-// octets only, at most max of them.
-func clean(s string, max int) string {
-	if len(s) > max {
-		s = s[:max]
-	}
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
-			return strings.Map(func(r rune) rune {
-				if r < ' ' || r == 0x7f {
-					return '?'
-				}
-				return r
-			}, s)
-		}
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+// clean makes a foreign string safe for a header, a log or a reply: one line of
+// at most max octets.
+func clean(s string, max int) string { return printable.Text(s, max) }

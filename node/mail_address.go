@@ -136,5 +136,5 @@ func (in *intake) detail() string {
 	add(len(in.dropped) > 0, "without %s, as %s wished", some(in.dropped, 5), in.discarder)
 	unasked := in.env.filter.Unasked()
 	add(len(unasked) > 0, "not seen by the content filter %s, which did not answer", strings.Join(unasked, ", "))
-	return strings.Join(words, ", ")
+	return clean(strings.Join(words, ", "), 4096) // filters, signatures and lists have their words in it
 }

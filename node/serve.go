@@ -314,12 +314,22 @@ func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
 func events(log *zap.Logger) func(event string, kv ...any) {
 	sugared := log.Sugar()
 	return func(event string, kv ...any) {
-		switch event {
-		case "error", "accept failed":
-			sugared.Warnw(event, kv...)
-		default:
-			sugared.Debugw(event, kv...)
+		level := zap.DebugLevel
+		if event == "error" || event == "accept failed" {
+			level = zap.WarnLevel
 		}
+		if !log.Core().Enabled(level) {
+			return
+		}
+		for i, v := range kv { // strangers have their words in it
+			switch v := v.(type) {
+			case string:
+				kv[i] = clean(v, 1024)
+			case error:
+				kv[i] = clean(v.Error(), 1024)
+			}
+		}
+		sugared.Logw(level, event, kv...)
 	}
 }
 

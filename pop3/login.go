@@ -7,8 +7,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"unicode"
 
+	"relay/smtp/printable"
 	"relay/smtp/sasl"
 )
 
@@ -97,7 +97,7 @@ func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Ma
 
 // let is how every login, whatever its protocol, gets a maildrop.
 func (c *conn) let(user string, enter func(context.Context) (Maildrop, error)) (Maildrop, error) {
-	if strings.ContainsFunc(user, unicode.IsControl) {
+	if strings.ContainsFunc(user, func(r rune) bool { return !printable.Rune(r) }) {
 		return nil, ErrAuth
 	}
 	ctx, cancel := c.loginTime()

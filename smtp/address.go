@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"unicode/utf8"
+
+	"relay/smtp/printable"
 )
 
 // RFC 5321 section 4.5.3.1 asks for 64 and 255 octets at least; longer local
@@ -280,7 +282,7 @@ func (a *addressParser) checkUTF8(b []byte) error {
 			return errNeedUTF8
 		}
 		c, size := utf8.DecodeRune(b[i:])
-		if c == utf8.RuneError && size == 1 || c < 0xa0 { // C1 controls
+		if c == utf8.RuneError && size == 1 || !printable.Rune(c) { // C1 controls, bidi
 			return errAddress
 		}
 		i += size - 1

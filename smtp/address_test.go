@@ -132,7 +132,7 @@ func TestXtextRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.String().Draw(t, "s")
 		wire := encodeXtext(s)
-		require.True(t, IsASCII(wire) && printable(wire))
+		require.True(t, IsASCII(wire) && isPrintable(wire))
 		back, ok := decodeXtext(wire)
 		require.True(t, ok)
 		require.Equal(t, s, back)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"relay/smtp/printable"
 	"relay/smtp/sasl"
 )
 
@@ -548,15 +549,7 @@ func addReplyText(text []byte, r *Reply, line []byte, n int) []byte {
 	if len(text)+len(line) > maxReplyText {
 		line = line[:max(0, min(len(line), maxReplyText-len(text)))]
 	}
-	for _, c := range bytes.ToValidUTF8(line, []byte("?")) {
-		if c == '\t' {
-			c = ' '
-		} else if c < ' ' || c == 0x7f {
-			c = '?'
-		}
-		text = append(text, c)
-	}
-	return text
+	return append(text, printable.Text(strings.ReplaceAll(string(line), "\t", " "), len(line))...)
 }
 
 // enhancedCode returns the length of the enhanced code that line begins with; 0

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relay/smtp/printable"
 )
 
 // verb is one command of the protocol.
@@ -140,13 +142,10 @@ func (c *conn) idled() bool {
 	return c.idles > c.cfg.MaxIdle && !c.inner()
 }
 
+// hasControl finds what must not get into logs and histories. Octets that are
+// not UTF-8 are not judged here.
 func hasControl(b []byte) bool {
-	for _, c := range b {
-		if c < ' ' || c == 0x7f {
-			return true
-		}
-	}
-	return false
+	return bytes.ContainsFunc(b, func(r rune) bool { return !printable.Rune(r) })
 }
 
 func (c *conn) outOfOrder(v *verb) string {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"relay/smtp/printable"
 )
 
 // param is one ESMTP parameter of MAIL or RCPT (RFC 5321 section 4.1.2).
@@ -108,13 +110,13 @@ func setRet(o *MailOptions, v string, _ time.Time) bool {
 func setEnvID(o *MailOptions, v string, _ time.Time) bool {
 	id, ok := decodeXtext(v)
 	o.EnvID = id
-	return ok && len(v) <= 100 && printable(id) // RFC 3461 section 4.4
+	return ok && len(v) <= 100 && isPrintable(id) // RFC 3461 section 4.4
 }
 
 func setAuth(o *MailOptions, v string, _ time.Time) bool {
 	id, ok := decodeXtext(v)
 	o.Auth = id
-	return ok && printable(id) && len(v) <= 500
+	return ok && isPrintable(id) && len(v) <= 500
 }
 
 // setBy reads by-time;mode[trace], RFC 2852 section 4.
@@ -247,13 +249,13 @@ func setORCPT(o *RcptOptions, v string) bool {
 		addr, ok = decodeUnitext(addr)
 	}
 	o.ORCPT = kind + ";" + addr
-	return ok && addr != "" && printable(addr)
+	return ok && addr != "" && isPrintable(addr)
 }
 
-// printable reports whether s is UTF-8 without control characters.
-func printable(s string) bool {
+// isPrintable reports whether s is UTF-8 without control characters.
+func isPrintable(s string) bool {
 	for _, c := range s {
-		if c < ' ' || c >= 0x7f && c < 0xa0 || c == utf8.RuneError {
+		if !printable.Rune(c) || c == utf8.RuneError {
 			return false
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"relay/smtp/printable"
 )
 
 // Reply is what one side of SMTP answers to the other. As an error of a Session
@@ -113,7 +115,7 @@ func appendReplyLine(dst []byte, code int, more bool, enhanced, text string, utf
 		switch {
 		case c == '\t':
 			dst = append(dst, ' ')
-		case c < ' ' || c == 0x7f || c >= 0x80 && !utf8OK || c == utf8.RuneError:
+		case !printable.Rune(c) || c >= 0x80 && !utf8OK || c == utf8.RuneError:
 			dst = append(dst, '?')
 		default:
 			dst = utf8.AppendRune(dst, c)

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/term"
 	"gopkg.in/yaml.v3"
+
+	"relay/smtp/printable"
 )
 
 // emit writes a value as JSON or YAML, or calls table.
@@ -39,7 +41,7 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	var n yaml.Node
-	if err := yaml.Unmarshal(text.Bytes(), &n); err != nil {
+	if err := yaml.Unmarshal(escaped(text.Bytes()), &n); err != nil {
 		return err
 	}
 	block(&n)
@@ -49,6 +51,22 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	return e.Close()
+}
+
+// escaped writes characters that YAML wants escaped so: JSON does not.
+func escaped(text []byte) []byte {
+	var out []byte
+	for _, r := range string(text) {
+		switch {
+		case r == '\n' || printable.Rune(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			out = fmt.Appendf(out, "\\U%08x", r)
+		default:
+			out = fmt.Appendf(out, "\\u%04x", r)
+		}
+	}
+	return out
 }
 
 func block(n *yaml.Node) {

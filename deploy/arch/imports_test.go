@@ -20,29 +20,30 @@ func layers() map[string][]string {
 	state := []string{"cluster/spool", "cluster/spool/spoolpb"}
 	return map[string][]string{
 		"cmd/relayd":           {"node", "node/config", "node/admin", "cluster", "smtp", "cmd/internal/release"},
-		"cmd/relayctl":         {"node/admin", "node/admin/mailfile", "smtp/sasl", "cmd/internal/release"},
+		"cmd/relayctl":         {"node/admin", "node/admin/mailfile", "smtp/sasl", "smtp/printable", "cmd/internal/release"},
 		"cmd/internal/release": {},
 		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue", "queue/bounce", "queue/remote",
-			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "pop3"}, state...),
+			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "smtp/printable", "pop3"}, state...),
 		"node/config":               {"smtp/sasl"},
 		"node/admin":                {},
-		"node/milter":               {"smtp"},
+		"node/milter":               {"smtp", "smtp/printable"},
 		"node/verify":               {},
 		"node/admin/mailfile":       {},
 		"node/folder":               {"pop3"},
 		"queue":                     {"queue/bounce"},
-		"queue/bounce":              {},
-		"queue/remote":              {"queue", "smtp", "smtp/sasl"},
+		"queue/bounce":              {"smtp/printable"},
+		"queue/remote":              {"queue", "smtp", "smtp/sasl", "smtp/printable"},
 		"cluster":                   append([]string{"cluster/disk", "cluster/internal/..."}, state...),
 		"cluster/disk":              state,
 		"cluster/spool":             {"cluster/spool/spoolpb"},
 		"cluster/spool/spoolpb":     {},
 		"cluster/internal/protogen": {},
 		"cluster/internal/...":      {"cluster/internal/...", "cluster/spool/spoolpb"},
-		"smtp":                      {"smtp/sasl", "smtp/admission"},
+		"smtp":                      {"smtp/sasl", "smtp/admission", "smtp/printable"},
 		"smtp/sasl":                 {},
 		"smtp/admission":            {},
-		"pop3":                      {"smtp/sasl", "smtp/admission"},
+		"smtp/printable":            {},
+		"pop3":                      {"smtp/sasl", "smtp/admission", "smtp/printable"},
 		"deploy":                    {"node/config"},
 		"deploy/...":                {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3"},
 	}
@@ -51,7 +52,7 @@ func layers() map[string][]string {
 // leaves are the packages that stay usable anywhere: besides the standard
 // library they import what is named here, and nothing else.
 func leaves() map[string]string {
-	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/", "smtp/admission": ""}
+	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/", "smtp/admission": "", "smtp/printable": ""}
 }
 
 // isHelper recognises packages that exist for tests.

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // Options describe one filter.
@@ -238,7 +239,7 @@ func replyOf(code int, text string) *smtp.Reply {
 	if class, rest, ok := strings.Cut(text, " "); ok && enhanced(class, code) {
 		r.Enhanced, text = class, rest
 	}
-	r.Text = printable(text)
+	r.Text = oneLine(text)
 	return r
 }
 
@@ -256,16 +257,7 @@ func enhanced(s string, code int) bool {
 	return true
 }
 
-// printable makes a foreign text one line.
-func printable(s string) string {
-	const most = 400
-	if len(s) > most {
-		s = s[:most]
-	}
-	return strings.ToValidUTF8(strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
-			return ' '
-		}
-		return c
-	}, strings.TrimSpace(s)), "?")
+// oneLine makes a foreign text one line.
+func oneLine(s string) string {
+	return printable.Text(strings.NewReplacer("\r", " ", "\n", " ", "\t", " ").Replace(strings.TrimSpace(s)), 400)
 }

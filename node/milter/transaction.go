@@ -297,7 +297,7 @@ func (v *Verdict) take(wishes []wire.ModifyAction, most int) error {
 		case wire.ActDelRcpt:
 			wanted.Drop = append(wanted.Drop, bare(w.Rcpt))
 		case wire.ActQuarantine:
-			wanted.edit(edit{what: insert, name: "X-Quarantine", value: printable(w.Reason)})
+			wanted.edit(edit{what: insert, name: "X-Quarantine", value: oneLine(w.Reason)})
 		case wire.ActAddHeader:
 			wanted.edit(edit{what: add, name: w.HeaderName, value: w.HeaderValue})
 		case wire.ActInsertHeader:

@@ -85,7 +85,7 @@ func (w *writer) header(out *bytes.Buffer, boundary string, orig original) {
 }
 
 func (w *writer) subject() string {
-	if s := printable(w.r.Subject, false); s != "" {
+	if s := oneLine(w.r.Subject, false); s != "" {
 		return s
 	}
 	switch w.r.Kind {

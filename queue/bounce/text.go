@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"relay/smtp/printable"
 )
 
 // maxText bounds any foreign text that is put on one line.
@@ -19,11 +21,11 @@ func ascii[T ~string | ~[]byte](s T) bool {
 }
 
 // clean makes foreign text fit for a line of the notice.
-func (w *writer) clean(s string) string { return printable(s, w.global) }
+func (w *writer) clean(s string) string { return oneLine(s, w.global) }
 
-// printable makes foreign text fit for one line: no control characters, no
+// oneLine makes foreign text fit for one line: no control characters, no
 // line ends, bounded, and beyond ASCII only valid UTF-8 and only where wanted.
-func printable(s string, global bool) string {
+func oneLine(s string, global bool) string {
 	var b strings.Builder
 	for _, r := range s {
 		if b.Len() >= maxText {
@@ -33,7 +35,7 @@ func printable(s string, global bool) string {
 		switch {
 		case r == '\r' || r == '\n' || r == '\t':
 			b.WriteByte(' ')
-		case r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0:
+		case !printable.Rune(r):
 			b.WriteByte('?')
 		case r < utf8.RuneSelf:
 			b.WriteRune(r)

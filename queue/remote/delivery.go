@@ -12,6 +12,7 @@ import (
 
 	"relay/queue"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 const (
@@ -469,10 +470,5 @@ func text(r *smtp.Reply) string {
 // plain is an error for people.
 func plain(err error) string {
 	s := strings.TrimPrefix(err.Error(), "smtp: ")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
+	return printable.Text(s, len(s))
 }

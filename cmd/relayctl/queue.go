@@ -112,6 +112,27 @@ func (a *app) listQueue(ctx context.Context, client *admin.Client, p admin.Queue
 		return nil
 	}
 	t.flush()
+	if n < limit || limit == 0 {
+		return nil
+	}
+	return a.leftOut(ctx, client, p, n)
+}
+
+// leftOutMost is up to how many messages beyond a limit are counted.
+const leftOutMost = 10000
+
+// leftOut counts what a limit left out of a list.
+func (a *app) leftOut(ctx context.Context, client *admin.Client, p admin.QueuePage, shown int) error {
+	n := -shown
+	err := client.EachQueued(ctx, p, shown+leftOutMost, func(admin.QueueMessage) error { n++; return nil })
+	switch {
+	case err != nil:
+		return err
+	case n >= leftOutMost:
+		a.say("… and %d more at least; --limit left them out.", n)
+	case n > 0:
+		a.say("… and %d more; --limit left them out.", n)
+	}
 	return nil
 }
 

@@ -200,7 +200,8 @@ func TestLongQueue(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &list))
 	require.Len(t, list, 3000)
 	out, _, _ = w.ctl(t, "", "queue", "ls", "--domain", "long.test", "--limit", "1200")
-	require.Equal(t, 1201, strings.Count(out, "\n"))
+	require.Equal(t, 1202, strings.Count(out, "\n"))
+	require.Contains(t, out, "… and 1800 more; --limit left them out.")
 	out, _, _ = w.ctl(t, "", "queue", "hold", "--all", "--domain", "long.test", "--dry-run")
 	require.Contains(t, out, "3000 messages would be held")
 }

@@ -18,6 +18,9 @@ import (
 type steering struct {
 	reign uint64 // index of the barrier
 	first bool   // the first reign since this process began: after a cold start the time is late for long enough
+	// late: since this process began, no round has found the time near what a majority
+	// agrees on. After the whole cluster was off, the time is late for as long as that.
+	late  bool
 	t     Tuning
 	now   func() int64 // the stamper's
 	boot  func() time.Duration
@@ -87,7 +90,8 @@ func (s *steering) round(ctx context.Context, in instant) {
 	case !ok:
 		s.slew(0)
 		s.away = 0
-	case median.Abs() <= tooFar:
+	case median.Abs() <= tooFar && !(s.late && s.first && median > near):
+		s.late = s.late && median.Abs() > near
 		s.follow(median)
 		s.away = 0
 	default:
@@ -125,7 +129,7 @@ func (s *steering) consider(ctx context.Context, in instant, median time.Duratio
 	if now-s.away < need {
 		return
 	}
-	s.away, s.first = 0, false
+	s.away, s.first, s.late = 0, false, false
 	from := max(s.reign, s.jumped)
 	s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now() + median.Milliseconds(), FromIndex: from + 1})
 }
@@ -156,9 +160,9 @@ func (s *steering) begin(ctx context.Context, look func() (instant, error), let 
 
 // newSteering makes the steering of a reign.
 func (c *Cluster) newSteering(barrier uint64) *steering {
-	time := reignTime{c.gate}
+	time, first := reignTime{c.gate}, !c.steered.Swap(true)
 	return &steering{
-		reign: barrier, first: !c.steered.Swap(true), t: c.t,
+		reign: barrier, first: first, late: first, t: c.t,
 		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
 		clock: func() int64 { return c.Now().UnixMilli() },
 	}

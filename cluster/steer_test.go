@@ -46,7 +46,7 @@ func newCourse(t require.TestingT, voters int) *course {
 func (c *course) reign(now int64, first bool) {
 	c.index++
 	c.st = &steering{
-		reign: c.index, first: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew, base: c.stamps.rebase,
+		reign: c.index, first: first, late: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew, base: c.stamps.rebase,
 		boot: c.stamps.quick, clock: func() int64 { return c.state }, jump: c.jump,
 	}
 	c.state = now
@@ -157,6 +157,21 @@ func TestAfterAColdStart(t *testing.T) {
 	c.run(4)
 	require.Equal(t, 1, c.jumps)
 	require.InDelta(t, 0, c.off(), float64(time.Second))
+}
+
+// TestAfterAllWereOff: a cluster that was off for half a minute is not told for
+// minutes that all clocks are wrong; a step of the clocks later on is slewed.
+func TestAfterAllWereOff(t *testing.T) {
+	c := newCourse(t, 3)
+	c.reign(c.truth-30_000, true)
+	c.run(5)
+	require.Equal(t, 1, c.jumps)
+	require.InDelta(t, 0, c.off(), float64(time.Second))
+	for id := range c.skew {
+		c.skew[id] = 30 * time.Second
+	}
+	c.run(30)
+	require.Equal(t, 1, c.jumps)
 }
 
 // TestASuspendIsCaughtUpWith: the boot clock ran on, and stamps that are more than

@@ -130,6 +130,7 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3
 // Disproven implements pop3.SCRAM.
 func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, told *sasl.Keys) error {
 	if err := d.refusals.disproven(ctx, user, told); err != nil {
+		d.throttle.dropped(p.Session)
 		return err
 	}
 	d.throttle.failed(p.Session)

@@ -12,14 +12,14 @@ func TestText(t *testing.T) {
 	for in, want := range map[string]string{
 		"":      "",
 		"plain": "plain",
-		"Grüße, می‌خواهم 👩‍👩‍👧":            "Grüße, می‌خواهم 👩‍👩‍👧",
-		"a\r\nb\x00\x1b[2J\x7f":            "a??b??[2J?",
-		"\u0085\u009b2J\u0090":             "??2J?",
-		"\u202egpj.exe\u2066x\u2069\u200f": "?gpj.exe?x??",
-		"\u2028\u2029\ufeff\ufff9":         "????",
-		"\ufffe\U000e0041":                 "??",
-		"\x85\xff":                         "??",
-		"\ufffd":                           "\ufffd",
+		"Grüße, می\u200cخواهم 👩\u200d👩\u200d👧": "Grüße, می\u200cخواهم 👩\u200d👩\u200d👧",
+		"a\r\nb\x00\x1b[2J\x7f":                "a??b??[2J?",
+		"\u0085\u009b2J\u0090":                 "??2J?",
+		"\u202egpj.exe\u2066x\u2069\u200f":     "?gpj.exe?x??",
+		"\u2028\u2029\ufeff\ufff9":             "????",
+		"\ufffe\U000e0041":                     "??",
+		"\x85\xff":                             "??",
+		"\ufffd":                               "\ufffd",
 	} {
 		require.Equal(t, want, Text(in, 1000), "%q", in)
 	}

@@ -20,6 +20,7 @@ type steering struct {
 	first bool   // the first reign since this process began: after a cold start the time is late for long enough
 	// late: since this process began, no round has found the time near what a majority
 	// agrees on. After the whole cluster was off, the time is late for as long as that.
+	// A process that had a session under another leader takes the time over from it.
 	late  bool
 	t     Tuning
 	now   func() int64 // the stamper's
@@ -162,7 +163,7 @@ func (s *steering) begin(ctx context.Context, look func() (instant, error), let 
 func (c *Cluster) newSteering(barrier uint64) *steering {
 	time, first := reignTime{c.gate}, !c.steered.Swap(true)
 	return &steering{
-		reign: barrier, first: first, late: first, t: c.t,
+		reign: barrier, first: first, late: first && c.session.epoch.Load() == 0, t: c.t,
 		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
 		clock: func() int64 { return c.Now().UnixMilli() },
 	}

@@ -12,6 +12,7 @@ func TestAsAddressed(t *testing.T) {
 		"":                         secret,
 		"x400;/s=jane":             secret,
 		"rfc822;":                  secret,
+		"rfc822;nobody":            secret,
 		"rfc822;jane@home.EXAMPLE": secret,
 		"RFC822; info@example.test": {
 			Address: "info@example.test", Reply: "550 5.1.1 <info@example.test>: no such user \xff info@example.test", Host: "mailbox info@example.test",

@@ -85,7 +85,7 @@ type Recipient struct {
 func (p Recipient) AsAddressed() Recipient {
 	kind, used, ok := strings.Cut(p.Original, ";")
 	used = strings.TrimSpace(used)
-	if !ok || used == "" || strings.EqualFold(used, p.Address) {
+	if !ok || !strings.Contains(used, "@") || strings.EqualFold(used, p.Address) {
 		return p
 	}
 	if kind = strings.ToLower(strings.TrimSpace(kind)); kind != "rfc822" && kind != "utf-8" {

@@ -141,6 +141,7 @@ func (n *Node) serveWith() error {
 	n.admin = &http.Server{
 		Handler: n.adminHandler(), ErrorLog: zap.NewStdLog(n.log),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		ConnState: newSpareConns(adminConnections).hook,
 	}
 	for _, l := range n.listeners {
 		if l.service == "admin" || l.service == "health" {
@@ -150,6 +151,7 @@ func (n *Node) serveWith() error {
 	n.health = &http.Server{
 		Handler: admin.NewHealth(n.Ready), ErrorLog: zap.NewStdLog(n.log), MaxHeaderBytes: 8 << 10,
 		ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
+		ConnState: newSpareConns(adminConnections).hook,
 	}
 	if n.conf.Admin.TLS == config.TLSImplicit {
 		for _, l := range n.listeners {

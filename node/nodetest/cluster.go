@@ -79,6 +79,7 @@ type Member struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error
+	api  *admin.Client
 }
 
 // New starts a cluster and waits until every node is ready. Everything ends
@@ -315,9 +316,14 @@ func (c *Cluster) Leader() *Member {
 
 // Client is the admin API of one node.
 func (m *Member) Client() *admin.Client {
-	c, err := admin.NewClient(admin.ClientOptions{Addrs: []string{m.Admin}, Token: "test"})
-	require.NoError(m.c.t, err)
-	return c
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.api == nil {
+		c, err := admin.NewClient(admin.ClientOptions{Addrs: []string{m.Admin}, Token: "test"})
+		require.NoError(m.c.t, err)
+		m.api = c
+	}
+	return m.api
 }
 
 // populate makes the domain, the users and the route of a fresh cluster.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,17 +30,17 @@ func ask(h http.Handler, path, remote, auth string) *httptest.ResponseRecorder {
 	return rec
 }
 
-func guarded(failed *int, log *zap.Logger) http.Handler {
+func guarded(failed *atomic.Int64, log *zap.Logger) http.Handler {
 	return admin.NewServer(admin.Options{
 		Ports: admintest.New().Ports(), Token: func() string { return "# operators\nolga s3cret\n" }, Log: log,
-		TokenFile: "/var/lib/relay/admin.token", TokenFailed: func() { *failed++ },
+		TokenFile: "/var/lib/relay/admin.token", TokenFailed: func() { failed.Add(1) },
 	})
 }
 
 func TestWrongTokensAreLoggedCountedAndSlowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
-		failed := 0
+		var failed atomic.Int64
 		h := guarded(&failed, zap.New(core))
 		took := func(remote, auth string, want int) time.Duration {
 			began := time.Now()
@@ -51,7 +52,7 @@ func TestWrongTokensAreLoggedCountedAndSlowed(t *testing.T) {
 		} {
 			require.Equal(t, min(100*time.Millisecond<<i, 5*time.Second), took("[2001:db8::1]:999", auth, 401), auth)
 		}
-		require.Equal(t, 8, failed)
+		require.EqualValues(t, 8, failed.Load())
 		entries := logs.FilterMessage("wrong admin token").All()
 		require.Len(t, entries, 8)
 		require.Equal(t, "[2001:db8::1]:999", entries[2].ContextMap()["remote"])
@@ -67,7 +68,7 @@ func TestWrongTokensAreLoggedCountedAndSlowed(t *testing.T) {
 
 func TestParallelGuessesGainNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		failed := 0
+		var failed atomic.Int64
 		h := guarded(&failed, nil)
 		var mu sync.Mutex
 		var wg sync.WaitGroup
@@ -94,11 +95,11 @@ func TestParallelGuessesGainNothing(t *testing.T) {
 }
 
 func TestOnlyThisMachineHearsOfTheTokenFile(t *testing.T) {
-	failed := 0
+	var failed atomic.Int64
 	h := guarded(&failed, nil)
 	require.Equal(t, "/var/lib/relay/admin.token", ask(h, "/v1/status", "[::ffff:127.0.0.1]:9", "").Header().Get(admin.TokenFileHeader))
 	require.Empty(t, ask(h, "/v1/status", "192.0.2.1:9", "").Header().Get(admin.TokenFileHeader))
-	require.Zero(t, failed, "who gives no token guesses none")
+	require.Zero(t, failed.Load(), "who gives no token guesses none")
 }
 
 func TestAnonymous(t *testing.T) {

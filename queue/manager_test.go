@@ -482,6 +482,13 @@ func TestHungDestinationsLeaveWorkersToOthers(t *testing.T) {
 	})
 }
 
+// verdicts counts those that were settled.
+func (w *world) verdicts() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.settled)
+}
+
 // One message to many hosts that hang has a share of the workers, and others get
 // theirs, also at hosts that nobody has heard of yet.
 func TestOneMessageToManyTarpits(t *testing.T) {
@@ -504,11 +511,13 @@ func TestOneMessageToManyTarpits(t *testing.T) {
 			m.Add(w.message(fmt.Sprintf("a@new%d.example", i)))
 		}
 		synctest.Wait()
-		require.Len(t, w.settled, 10)
+		require.Equal(t, 10, w.verdicts())
 		time.Sleep(45 * time.Minute)
 		synctest.Wait()
-		require.Len(t, w.settled, 30, "all get their turn")
+		require.Equal(t, 30, w.verdicts(), "all get their turn")
+		m.mu.Lock()
 		require.Empty(t, m.spreads)
+		m.mu.Unlock()
 
 		// Those that have answered, slowly, are no better the next time.
 		m.Add(w.message(to...))

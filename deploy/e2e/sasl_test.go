@@ -54,7 +54,8 @@ func msmtpLogsIn(t *testing.T, d *Dev, user, password string) {
 			continue
 		}
 		subject := "msmtp " + mech + " " + user
-		d.Run(message(subject), "env", "LC_ALL=C.UTF-8", "msmtp", "--host=localhost", "--port="+d.Port(2, Submission), "--auth="+mech, "--user="+user, "--passwordeval=printf '%s\\n' '"+password+"'",
+		own := strings.ReplaceAll(message(subject), "bob@example.test", user+"@example.test")
+		d.Run(own, "env", "LC_ALL=C.UTF-8", "msmtp", "--host=localhost", "--port="+d.Port(2, Submission), "--auth="+mech, "--user="+user, "--passwordeval=printf '%s\\n' '"+password+"'",
 			"--tls=on", "--tls-trust-file="+d.CA(), "--from="+user+"@example.test", "x@example.net")
 		d.AwaitSink("Subject: " + subject + "\r\n")
 	}

@@ -67,6 +67,8 @@ func (c *Cluster) voters() (ids []string) {
 // judgeClocks notes whether a majority of the voters agree on the time, and that
 // it is the state's.
 func (c *Cluster) judgeClocks() {
+	c.judging.Lock() // an older look must not win over a newer one
+	defer c.judging.Unlock()
 	var sessions []*pb.Session
 	var ts *pb.TimeState
 	err := c.store.View(func(v spool.View) (err error) {

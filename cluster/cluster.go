@@ -40,6 +40,7 @@ type Cluster struct {
 	agree     atomic.Bool   // the clocks of a majority with the state's time, as of a second ago
 	jumps     atomic.Int64  // of the state's time that were applied here
 	holdUntil atomic.Int64  // in Unix milliseconds: nothing goes by age before
+	judging   sync.Mutex    // of judgeClocks
 	short     atomic.Bool   // of space: the disk
 	pinch     chan struct{} // it has become so
 	port      *wire.Port
@@ -391,12 +392,12 @@ func (c *Cluster) electSole() {
 
 // changed runs on the applying goroutine.
 func (c *Cluster) changed(ch spool.Changes) {
+	if ch.Clock || ch.Restored {
+		c.judgeClocks() // before Now jumps: nothing may go by age then
+	}
 	c.now.applied(ch.ClockMs, ch.Clock || ch.Restored)
 	if ch.Clock {
 		c.jumps.Add(1)
-	}
-	if ch.Clock || ch.Restored {
-		c.judgeClocks()
 	}
 	if ch.Version != 0 || ch.Members || ch.Restored {
 		if err := c.store.View(c.learnVersion); err != nil {

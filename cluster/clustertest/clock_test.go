@@ -84,6 +84,9 @@ func TestALeaderIsKilledWhileTheTimeIsSlewed(t *testing.T) {
 	const by = 45 * time.Second
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader()
+	// Where all clocks are ahead from the beginning on, the cluster was off, and the time jumps.
+	began := time.Now()
+	g.Eventually("the clocks agree", func() bool { return leader.C().Clock().Agreement && time.Since(began) > 2*time.Second })
 	for _, n := range g.Nodes() {
 		n.Skew(by)
 	}
@@ -91,7 +94,8 @@ func TestALeaderIsKilledWhileTheTimeIsSlewed(t *testing.T) {
 	if seen == leader {
 		seen = g.Node(1)
 	}
-	start, began := seen.C().Now(), time.Now()
+	start := seen.C().Now()
+	began = time.Now()
 	gained := func() time.Duration { return seen.C().Now().Sub(start) - time.Since(began) }
 	// fast wants that the time has run neither backwards nor more than a tenth too fast.
 	last := start

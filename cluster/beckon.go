@@ -81,7 +81,7 @@ func (c *Cluster) heed(node, addr string) {
 	})
 }
 
-// silent reports whether a follower has not answered this node for so long. Who has
+// silent reports whether a follower has not answered this node for so long. One that has
 // never answered counts from the first look.
 func (p *pace) silent(id raft.ServerID, d time.Duration) bool {
 	now := time.Now()

@@ -7,9 +7,9 @@ import (
 )
 
 // The file system witnesses that a data directory was copied or restored: files are
-// born where that happens, and neither cp, tar nor rsync can set the time. What is
-// restored may have forgotten votes and entries that it acknowledged, and where all
-// who know better are down nobody else could tell.
+// born where that happens, and neither cp, tar nor rsync can set the time. A
+// restored directory may have forgotten votes and entries that it acknowledged, and
+// nobody else can tell while all nodes that know better are down.
 
 const copiedWords = "its data directory was copied, and not all who may know of a newer one answer: start the other nodes, " +
 	"or start this one once with 'relayd run --moved' if the directory was moved in order and nothing has run since; " +

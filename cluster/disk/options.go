@@ -47,7 +47,7 @@ type Options struct {
 	// here. An error at Open fails Open; later it ends the process.
 	OnInstall func(index, term uint64) error
 
-	// TermAt returns the term of an entry that the log still holds. Where it is set,
+	// TermAt returns the term of an entry that the log still holds. If it is set,
 	// a leader's snapshot that would be dropped as nothing new is compared with it.
 	TermAt func(index uint64) (term uint64, known bool)
 

@@ -15,7 +15,7 @@ const (
 const countCerts = "certs.records"
 
 // putCert keeps a certificate with its key, or takes it away where there is no
-// data. Where no operator does it, it stands in no audit log.
+// data. A change that no operator makes stands in no audit log.
 func (t *tx) putCert(h *pb.PutCert) *pb.Result {
 	if h.GetName() == "" || len(h.Name) > 300 || len(h.Data) > maxCertData {
 		return t.refuse(pb.Code_INVALID, "a certificate needs a name and at most %d octets", maxCertData)

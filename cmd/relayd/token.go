@@ -11,8 +11,8 @@ import (
 )
 
 // namedToken makes the file that [admin] token_file of a configuration names,
-// where it is absent and its directory is there. Whatever is wrong with the
-// configuration is told by whoever loads it.
+// where it is absent and its directory is there. Faults of the
+// configuration are told by its loader.
 func namedToken(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -80,7 +80,7 @@ func (g *guard) makeRoom() {
 	}
 }
 
-// end ends the turn. Who has given no wrong token is not remembered.
+// end ends the turn. A network that has given no wrong token is not remembered.
 func (t turn) end() {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
@@ -106,8 +106,8 @@ func (t turn) failed() (int, time.Duration) {
 	return t.of.wrong, min(guardFirst<<(t.of.wrong-1), guardMost)
 }
 
-// wait returns after d. Who hangs up meanwhile keeps the turn, or guesses would
-// go on faster so; only turns of this machine, which are not bounded, end then.
+// wait returns after d. A client that hangs up meanwhile keeps the turn, or guesses
+// would go on faster so; only turns of this machine, which are not bounded, end then.
 func (t turn) wait(ctx context.Context, d time.Duration) {
 	if !t.net.IsLoopback() {
 		ctx = context.WithoutCancel(ctx)
@@ -120,8 +120,8 @@ func (t turn) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// networkOf is whom a wrong token counts against. What is no address counts
-// against the zero address.
+// networkOf returns the network that a wrong token counts against: the zero
+// address for a remote that is none.
 func networkOf(remote string) netip.Addr {
 	peer, err := netip.ParseAddrPort(remote)
 	if err != nil {

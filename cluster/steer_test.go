@@ -28,7 +28,7 @@ type course struct {
 	jumps  int
 	st     *steering
 	lost   bool // the answers to Clocks are lost
-	leapt  bool // in the last second
+	silent bool // the time jumped in the last second, and the leader got no answer
 }
 
 func newCourse(t require.TestingT, voters int) *course {
@@ -91,8 +91,7 @@ func (c *course) instant() instant {
 // 1.1 of real time but for jumps.
 func (c *course) run(seconds int) {
 	for range seconds {
-		before, unheard := c.state, c.lost && c.leapt
-		jumps := c.jumps
+		before, jumps, unheard := c.state, c.jumps, c.silent
 		c.boot += time.Second
 		c.truth += 1000
 		if at := c.stamps.stamp(); at > c.state && at-c.state <= 60_000 {
@@ -102,7 +101,7 @@ func (c *course) run(seconds int) {
 			require.InDelta(c.t, 1000, c.state-before, 101)
 		}
 		c.st.round(context.Background(), c.instant())
-		c.leapt = c.jumps != jumps
+		c.silent = c.lost && c.jumps != jumps
 	}
 }
 

@@ -120,6 +120,7 @@ type intake struct {
 	buf    []byte // what is not in the log yet
 	digest hash.Hash
 	size   uint64
+	tail   []byte // the last two octets sent ahead, the top apart
 	chunks uint32 // sent ahead
 	head   header
 	plan   *pb.Accept // without what only the whole body tells
@@ -267,6 +268,7 @@ func (in *intake) sendChunk(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		in.chunks++
+		in.tail = lastTwo(in.tail, part)
 		in.buf = append(in.buf[:0], in.buf[len(part):]...)
 	}
 	return ctx.Err()
@@ -303,9 +305,14 @@ func (in *intake) commit(ctx context.Context) error {
 	if h.Inline {
 		in.digest.Write(in.buf)
 		in.size = uint64(len(in.buf))
+		in.tail = lastTwo(nil, in.buf)
 	}
 	in.number(ctx, in.twinKey(in.recipients()), h.Inline)
-	in.sign(h)
+	unended, err := in.unended()
+	if err != nil {
+		return err
+	}
+	in.sign(h, unended)
 	for {
 		h.Twin = numbered(in.key, in.env.receipt.n)
 		res, err := in.propose(ctx, h)
@@ -372,8 +379,29 @@ func (in *intake) fit(ctx context.Context, h *pb.Accept) error {
 	return g.Wait()
 }
 
+// lastTwo returns the last two octets of a text in two parts.
+func lastTwo(before, part []byte) []byte {
+	if len(part) < 2 {
+		part = slices.Concat(before, part)
+	}
+	return slices.Clone(part[max(0, len(part)-2):])
+}
+
+// unended reports whether the message ends otherwise than by CRLF, where the
+// cluster keeps that on record. DATA always ends so; BDAT need not.
+func (in *intake) unended() (is bool, err error) {
+	if string(lastTwo(lastTwo(nil, in.top), in.tail)) == "\r\n" {
+		return false, nil
+	}
+	return is, in.replica.View(func(v spool.View) error {
+		record, _, err := v.Cluster()
+		is = spool.VersionOf(record) >= 2
+		return err
+	})
+}
+
 // sign fills in what is known of the body when all of it was read.
-func (in *intake) sign(h *pb.Accept) {
+func (in *intake) sign(h *pb.Accept, unended bool) {
 	digest := in.digest.Sum(nil)
 	chunks := in.chunks
 	if h.Inline {
@@ -383,6 +411,7 @@ func (in *intake) sign(h *pb.Accept) {
 		m := in.message()
 		m.Id, m.Sender = one.Message.Id, one.Message.Sender
 		m.Size, m.Digest, m.DigestTop, m.Chunks = in.size, digest, uint64(len(in.top)), chunks
+		m.Unended = unended
 		if one != h {
 			m.Envid, m.Ret = "", "" // RFC 3461 §5.2.7.3: a list's mail begins anew
 		}

@@ -171,6 +171,7 @@ func (o *operator) OpenMail(_ context.Context, user string, uid uint64) (io.Read
 	var entry *pb.Entry
 	var id spool.ID
 	var chunks uint32
+	var size uint64
 	err = o.replica.Frozen(func(v spool.View, _ uint64) error {
 		_, box, err := openBox(v, user)
 		if err != nil {
@@ -188,12 +189,12 @@ func (o *operator) OpenMail(_ context.Context, user string, uid uint64) (io.Read
 		if err == nil && !ok {
 			err = errors.New("message " + id.String() + " has an entry in a mailbox and no body")
 		}
-		chunks = refs.GetChunks()
+		chunks, size = refs.GetChunks(), refs.GetBytes()+uint64(len(entry.Header))
 		return err
 	})
 	if err != nil {
 		return nil, 0, err
 	}
 	body, err := o.replica.OpenBody(id, chunks, entry.Header)
-	return body, int64(entry.Size), err
+	return body, int64(size), err
 }

@@ -241,6 +241,7 @@ func (m *maildrop) open(uid uint64) (io.ReadCloser, error) {
 	var id spool.ID
 	var header []byte
 	var chunks uint32
+	var missing bool
 	err := m.drops.replica.View(func(v spool.View) error {
 		entry := v.OwnEntry
 		if m.account.Shared {
@@ -260,12 +261,23 @@ func (m *maildrop) open(uid uint64) (io.ReadCloser, error) {
 			err = fmt.Errorf("message %s has no body", id)
 		}
 		chunks = refs.GetChunks()
+		missing = e.Size > refs.GetBytes()+uint64(len(header))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return m.drops.replica.OpenBody(id, chunks, header)
+	body, err := m.drops.replica.OpenBody(id, chunks, header)
+	if err == nil && missing {
+		body = endedBody{io.MultiReader(body, strings.NewReader("\r\n")), body}
+	}
+	return body, err
+}
+
+// endedBody is a body whose last line was without its end, and has one now.
+type endedBody struct {
+	io.Reader
+	io.Closer
 }
 
 // Commit implements pop3.Maildrop: one command removes all, or none. Where a

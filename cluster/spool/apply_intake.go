@@ -138,6 +138,7 @@ func (t *tx) over(h *pb.Accept, boxes []*pb.Mailbox, inline uint64) *pb.Result {
 	if h.Inline {
 		size = inline
 	}
+	size += lastEnd(h.Message)
 	var full []uint32
 	for i, d := range h.Drops {
 		box := boxes[i]

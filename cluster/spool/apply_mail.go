@@ -107,13 +107,21 @@ func (t *tx) claim(h *pb.Accept, m *pb.Message, id ID, body []byte) *pb.Result {
 	return nil
 }
 
+// lastEnd is how many octets POP3 adds to a message so that it ends with CRLF.
+func lastEnd(m *pb.Message) uint64 {
+	if m.Unended {
+		return uint64(len("\r\n"))
+	}
+	return 0
+}
+
 // drop puts a message into one mailbox.
 func (t *tx) drop(id ID, m *pb.Message, d *pb.Drop, box *pb.Mailbox) {
 	if box.NextUid == 0 {
 		box.NextUid = 1
 	}
 	uid := box.NextUid
-	size := m.Size + uint64(len(d.Header))
+	size := m.Size + uint64(len(d.Header)) + lastEnd(m)
 	box.NextUid++
 	box.Messages++
 	box.Bytes += size

@@ -357,6 +357,7 @@ func randomLog(t *rapid.T) []entry {
 		case 0, 1, 2:
 			x, _ := toID(id())
 			h := acceptOf(x, epoch(), nil)
+			h.Message.Unended = two && rapid.Bool().Draw(t, "unended")
 			for n := range rapid.IntRange(0, 3).Draw(t, "rcpts") {
 				h.Recipients = append(h.Recipients, &pb.Recipient{Address: fmt.Sprintf("r%d@far%d.example", n, n%2)})
 				if rapid.IntRange(0, 2).Draw(t, "later") == 0 {

@@ -44,6 +44,7 @@ import (
 //   - PutDkim has a key that is there sign in place of the others (activate).
 //   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a unique
 //     id of their own (uidl).
+//   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -71,7 +72,7 @@ var (
 		"Import": 2, "Old": 2, "Uidl": 2,
 	}
 	sinceField = map[string]uint32{
-		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2,
+		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2, "Message.unended": 2,
 		"Route.no_ehlo": 2, "Settings.from_check": 2,
 		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2,

@@ -97,6 +97,23 @@ func TestMailboxExportBesideItsUser(t *testing.T) {
 	require.NotZero(t, code)
 }
 
+// TestMailboxExportUnended: a message that is stored without its last line end is
+// smaller than what POP3 sends, and known in its file all the same.
+func TestMailboxExportUnended(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.eml")
+	require.NoError(t, os.WriteFile(path, []byte("A: 1\r\n\r\nno end"), 0o600))
+	_, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", path)
+	require.Zero(t, code, stderr)
+	w.Grow("alice@example.test", 2)
+	for _, said := range []string{"1 of them new", "0 of them new"} {
+		out, stderr, code := w.ctl(t, "", "mailbox", "export", "alice@example.test", filepath.Join(dir, "out"))
+		require.Zero(t, code, stderr)
+		require.Contains(t, out, said)
+	}
+}
+
 func TestMailboxShowsItsQuotas(t *testing.T) {
 	w := newWorld(t)
 	_, stderr, code := w.ctl(t, "password\n", "user", "add", "carol@example.test", "--password-stdin", "--quota", "1GB", "--quota-messages", "2")

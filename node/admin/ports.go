@@ -115,7 +115,8 @@ type Mailboxes interface {
 
 // Content reads and fills maildrops (export and import).
 type Content interface {
-	// OpenMail returns one message as POP3 RETR sends it before stuffing.
+	// OpenMail returns one message as it is stored. POP3 sends the same, and CRLF
+	// behind a message that does not end so.
 	OpenMail(ctx context.Context, user string, uid uint64) (body io.ReadCloser, size int64, err error)
 	// PutMail adds a message to a maildrop as it is, with a time of receipt
 	// (zero: now), and returns its id.

@@ -492,6 +492,7 @@ type Message struct {
 	BounceOf        []byte                 `protobuf:"bytes,21,opt,name=bounce_of,json=bounceOf,proto3" json:"bounce_of,omitempty"`                      // the id of the message this one reports on
 	ExpiresMs       int64                  `protobuf:"varint,22,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`                  // when the queue gives up; 0: by the retry policy
 	Index           uint64                 `protobuf:"varint,23,opt,name=index,proto3" json:"index,omitempty"`                                           // raft index of its Accept; set by Apply from version 2 on
+	Unended         bool                   `protobuf:"varint,24,opt,name=unended,proto3" json:"unended,omitempty"`                                       // the body does not end with CRLF, which POP3 adds (V2)
 	DeliverByTrace  bool                   `protobuf:"varint,40,opt,name=deliver_by_trace,json=deliverByTrace,proto3" json:"deliver_by_trace,omitempty"` // report each relaying
 	Ours            bool                   `protobuf:"varint,41,opt,name=ours,proto3" json:"ours,omitempty"`                                             // handed in by somebody we know: signed when it leaves
 	DigestTop       uint64                 `protobuf:"varint,70,opt,name=digest_top,json=digestTop,proto3" json:"digest_top,omitempty"`                  // so many octets at the beginning of the body go into digest last
@@ -688,6 +689,13 @@ func (x *Message) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Message) GetUnended() bool {
+	if x != nil {
+		return x.Unended
+	}
+	return false
 }
 
 func (x *Message) GetDeliverByTrace() bool {
@@ -966,7 +974,7 @@ func (x *Drop) GetUidl() string {
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // octets of header and body together
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // octets that RETR sends: header, body, and a last CRLF where Message.unended is set
 	ReceivedMs    int64                  `protobuf:"varint,3,opt,name=received_ms,json=receivedMs,proto3" json:"received_ms,omitempty"`
 	Header        []byte                 `protobuf:"bytes,4,opt,name=header,proto3" json:"header,omitempty"`
 	Recipient     string                 `protobuf:"bytes,5,opt,name=recipient,proto3" json:"recipient,omitempty"`
@@ -7226,7 +7234,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x03tls\x18\x04 \x01(\tR\x03tls\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\xfa\x05\n" +
+	"\asession\x18\a \x01(\tR\asession\"\x94\x06\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1d\n" +
 	"\n" +
@@ -7258,7 +7266,8 @@ const file_spool_proto_rawDesc = "" +
 	"\tbounce_of\x18\x15 \x01(\fR\bbounceOf\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\x16 \x01(\x03R\texpiresMs\x12\x14\n" +
-	"\x05index\x18\x17 \x01(\x04R\x05index\x12(\n" +
+	"\x05index\x18\x17 \x01(\x04R\x05index\x12\x18\n" +
+	"\aunended\x18\x18 \x01(\bR\aunended\x12(\n" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +

@@ -664,6 +664,16 @@ func (f *Fake) TakeOut(user string, uid uint64) {
 	}
 }
 
+// Grow makes the messages of a mailbox count for so many octets more than are
+// stored, as those do whose last line end POP3 adds.
+func (f *Fake) Grow(user string, octets uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.mailboxes[user].Content {
+		f.mailboxes[user].Content[i].Size += octets
+	}
+}
+
 // OpenMail implements admin.Content.
 func (f *Fake) OpenMail(_ context.Context, user string, uid uint64) (io.ReadCloser, int64, error) {
 	unlock, err := f.ask("OpenMail")

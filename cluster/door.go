@@ -223,6 +223,7 @@ func (c *Cluster) unfit(req joinRequest) string {
 func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.CertificateRequest) ([]byte, error) {
 	c.joining.Lock()
 	defer c.joining.Unlock()
+	on := c.configuration()
 	record, err := c.unlessLive(req.Node)
 	if err != nil {
 		return nil, err
@@ -238,7 +239,7 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	if err := c.useToken(ctx, token, req); err != nil {
 		return nil, err
 	}
-	if err := c.enter(ctx, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
+	if err := c.enter(ctx, on, raft.ServerID(req.Node), raft.ServerAddress(req.Advertise)); err != nil {
 		return nil, err
 	}
 	return json.Marshal(joinReply{

@@ -12,6 +12,9 @@ var (
 	ErrUnknown = errors.New("cluster: it is not known whether the command was applied")
 	// ErrInvalid: the frame is not a command that this cluster may write.
 	ErrInvalid = errors.New("cluster: not a command of this cluster's version")
+	// ErrChanged: a change of the members was surely not made, as others were members
+	// than those it was decided on. It may be decided again.
+	ErrChanged = errors.New("cluster: the members have changed meanwhile")
 )
 
 // Why a node can't be opened, initialised or joined.
@@ -43,7 +46,7 @@ var (
 
 // mayBeApplied tells the ends of an attempt apart.
 func mayBeApplied(err error) bool {
-	for _, sure := range []error{errNotLeader, errNoLeader, errUnsent, errStopping, ErrInvalid} {
+	for _, sure := range []error{errNotLeader, errNoLeader, errUnsent, errStopping, ErrInvalid, ErrChanged} {
 		if errors.Is(err, sure) {
 			return false
 		}

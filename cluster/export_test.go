@@ -137,6 +137,18 @@ func Unanswered(dir string, n int) error {
 // ChangeConfiguration writes a member's address again, as if the configuration had
 // been looked at so many entries ago.
 func (c *Cluster) ChangeConfiguration(ago uint64) error {
-	servers, index := c.configuration()
-	return c.raft.AddVoter(servers[0].ID, servers[0].Address, index-ago, time.Second).Error()
+	on := c.configuration()
+	return c.raft.AddVoter(on.servers[0].ID, on.servers[0].Address, on.index-ago, time.Second).Error()
+}
+
+// DecideRemoval decides to take a member out, and returns what does it.
+func (c *Cluster) DecideRemoval(ctx context.Context, id string) (act func() error) {
+	on := c.configuration()
+	return func() error { return c.expel(ctx, on, raft.ServerID(id)) }
+}
+
+// DecideEntry decides to enter a node without a vote, and returns what does it.
+func (c *Cluster) DecideEntry(ctx context.Context, id, addr string) (act func() error) {
+	on := c.configuration()
+	return func() error { return c.enter(ctx, on, raft.ServerID(id), raft.ServerAddress(addr)) }
 }

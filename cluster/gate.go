@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -290,6 +291,8 @@ func raftError(err error) error {
 		return fmt.Errorf("%w: %w", errNotLeader, err)
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, raft.ErrAbortedByRestore):
 		return fmt.Errorf("%w: %w", errDeposed, err)
+	case err != nil && strings.HasPrefix(err.Error(), changedText):
+		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	return err
 }

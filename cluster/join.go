@@ -268,15 +268,19 @@ func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest
 	return nil
 }
 
-// enter makes a node a member without a vote. Where its id is known, the node
-// comes back without its log: its vote, which it could give against what it
-// promised, is taken away first.
-func (c *Cluster) enter(ctx context.Context, id raft.ServerID, addr raft.ServerAddress) error {
-	if c.book.member(string(id)) {
-		if err := c.change(c.raft.RemoveServer(id, 0, changeTime)); err != nil {
+// enter makes a node a member without a vote, on the configuration in which it was
+// looked for. Where its id is known, the node comes back without its log: its vote,
+// which it could give against what it promised, is taken away first. After ErrChanged
+// the joining node asks again, and goes on where this ended.
+func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID, addr raft.ServerAddress) error {
+	if on.has(id) {
+		if err := c.expel(ctx, on, id); err != nil {
 			return err
 		}
 		c.log.Warn("cluster: a member comes back without its data", zap.String("node", string(id)))
+		if on = c.configuration(); on.has(id) {
+			return ErrChanged
+		}
 	}
 	// Its old record must be gone first: its nonce would refuse the new directory.
 	res := c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node}})
@@ -284,19 +288,7 @@ func (c *Cluster) enter(ctx context.Context, id raft.ServerID, addr raft.ServerA
 		return fmt.Errorf("%w: the record of the former node %s is still there", ErrUnavailable, id)
 	}
 	c.trans.acks.forget(string(id))
-	return c.change(c.raft.AddNonvoter(id, addr, 0, changeTime))
-}
-
-// change waits for a membership change and sorts its error.
-func (c *Cluster) change(f raft.IndexFuture) error {
-	if err := f.Error(); err != nil {
-		err = raftError(err)
-		if mayBeApplied(err) {
-			return fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
+	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture { return c.raft.AddNonvoter(id, addr, index, changeTime) })
 }
 
 // addresses lists where the members are.

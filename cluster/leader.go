@@ -416,7 +416,7 @@ type ripening map[raft.ServerID]time.Time
 // caught up get a vote, addresses that moved are written down, records of
 // nodes that were removed are dropped.
 func (c *Cluster) groom(ctx context.Context, ripe ripening) {
-	servers, index := c.configuration()
+	on := c.configuration()
 	sessions, err := c.sessions()
 	if err != nil {
 		return
@@ -425,8 +425,8 @@ func (c *Cluster) groom(ctx context.Context, ripe ripening) {
 	for _, s := range sessions {
 		live[s.Node] = true
 	}
-	c.dropStrangers(ctx, servers, live)
-	for _, s := range servers {
+	c.dropStrangers(ctx, on.servers, live)
+	for _, s := range on.servers {
 		addr, err := c.book.address(string(s.ID))
 		if err != nil || !live[string(s.ID)] {
 			delete(ripe, s.ID)
@@ -445,25 +445,14 @@ func (c *Cluster) groom(ctx context.Context, ripe ripening) {
 				continue
 			}
 			delete(ripe, s.ID)
-			c.logChange("promoted", s.ID, c.raft.AddVoter(s.ID, raft.ServerAddress(addr), index, changeTime))
+			c.logChange("promoted", s.ID, c.raft.AddVoter(s.ID, raft.ServerAddress(addr), on.index, changeTime))
 			return // the configuration is another one now
 		case addr != string(s.Address):
-			c.logChange("moved", s.ID, c.raft.AddVoter(s.ID, raft.ServerAddress(addr), index, changeTime))
+			c.logChange("moved", s.ID, c.raft.AddVoter(s.ID, raft.ServerAddress(addr), on.index, changeTime))
 			return
 		}
 	}
 }
-
-// configuration is raft's latest one, and an index of which a change can be made
-// conditional: raft does not say it. The index is of the one applied here, and where a
-// later one is not applied yet, the change is refused and tried again.
-func (c *Cluster) configuration() (servers []raft.Server, index uint64) {
-	index = c.store.ConfigIndex()
-	return c.book.servers(), index
-}
-
-// changeTime is how long a configuration change may wait to be begun.
-const changeTime = 5 * time.Second
 
 func (c *Cluster) logChange(what string, id raft.ServerID, f raft.IndexFuture) {
 	if err := f.Error(); err != nil {

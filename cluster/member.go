@@ -77,7 +77,8 @@ type removeRequest struct {
 
 // Remove takes a node out of the cluster. It refuses, with ErrQuorum, what
 // would leave too few live voters to go on; force removes nevertheless, as
-// long as the present majority can still decide it. A node that runs and is
+// long as the present majority can still decide it. ErrChanged: the members changed
+// while it was decided; nothing was removed. A node that runs and is
 // removed keeps its data, but nobody talks to it any more.
 func (c *Cluster) Remove(ctx context.Context, id string, force bool, adm *pb.Admin) error {
 	b, err := proto.Marshal(adm)
@@ -191,11 +192,11 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 	}
 	c.joining.Lock()
 	defer c.joining.Unlock()
-	servers := c.book.servers()
-	if err := c.removable(servers, req); err != nil {
+	on := c.configuration()
+	if err := c.removable(on.servers, req); err != nil {
 		return nil, err
 	}
-	if c.book.member(req.ID) {
+	if on.has(raft.ServerID(req.ID)) {
 		if req.ID == c.id.Node {
 			// A leader that removes itself would decide without itself; let
 			// another one do it.
@@ -204,7 +205,7 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 			}
 			return nil, errNotLeader
 		}
-		if err := c.change(c.raft.RemoveServer(raft.ServerID(req.ID), 0, changeTime)); err != nil {
+		if err := c.expel(ctx, on, raft.ServerID(req.ID)); err != nil {
 			return nil, err
 		}
 		if from != req.ID { // who leaves still waits for the answer
@@ -218,6 +219,11 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 	}
 	_, err = c.propose(ctx, f)
 	return nil, err
+}
+
+// expel takes a server out of the configuration that this was decided on.
+func (c *Cluster) expel(ctx context.Context, on configuration, id raft.ServerID) error {
+	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture { return c.raft.RemoveServer(id, index, changeTime) })
 }
 
 // removable says whether the cluster can go on without a node.

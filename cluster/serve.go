@@ -196,6 +196,8 @@ func errorCode(err error) codes.Code {
 		return codes.FailedPrecondition
 	case errors.Is(err, ErrMember):
 		return codes.AlreadyExists
+	case errors.Is(err, ErrChanged):
+		return codes.OutOfRange
 	case errors.Is(err, ErrToken):
 		return codes.PermissionDenied
 	case errors.Is(err, context.DeadlineExceeded):
@@ -233,6 +235,8 @@ func remoteError(node string, err error) error {
 		e.kind = ErrQuorum
 	case codes.AlreadyExists:
 		e.kind = ErrMember
+	case codes.OutOfRange:
+		e.kind = ErrChanged
 	case codes.PermissionDenied:
 		e.kind = ErrToken
 	case codes.DeadlineExceeded:

@@ -383,6 +383,9 @@ func memberError(err error) error {
 		detail, next, _ := strings.Cut(strings.TrimPrefix(plain(err), cluster.ErrQuorum.Error()+": "), ": ")
 		return admin.Conflict(detail, next)
 	}
+	if errors.Is(err, cluster.ErrChanged) {
+		return admin.Conflict("nothing was changed: the members have changed meanwhile", "look at 'relayctl status' and try again")
+	}
 	var remote *cluster.RemoteError
 	if mapped := proposalError(err); mapped != err || !errors.As(err, &remote) {
 		return mapped

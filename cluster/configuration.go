@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// configuration is what a change of the members was decided on: raft's latest
+// configuration, and an index on which the change is conditional. Raft does not say the
+// index of its latest one. This is the index of the one applied here, and where a later
+// one is not applied yet, the change is refused and tried again.
+type configuration struct {
+	servers []raft.Server
+	index   uint64
+}
+
+// configuration reads the index first: what comes between the two makes the change fail.
+func (c *Cluster) configuration() configuration {
+	index := c.store.ConfigIndex()
+	return configuration{c.book.servers(), index}
+}
+
+// has reports whether a node is among the servers.
+func (on configuration) has(id raft.ServerID) bool {
+	return slices.ContainsFunc(on.servers, func(s raft.Server) bool { return s.ID == id })
+}
+
+// changeTime is how long a configuration change may wait to be begun.
+const changeTime = 5 * time.Second
+
+// reconfigure makes a change that was decided on a configuration. ErrChanged: the
+// servers are others by now, and nothing was done. Where they are the same and only
+// their index was not known yet, it tries again.
+func (c *Cluster) reconfigure(ctx context.Context, on configuration, begin func(index uint64) raft.IndexFuture) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	for {
+		err := fmt.Errorf("%w: none is applied here yet", ErrChanged)
+		if on.index != 0 { // raft takes 0 for no condition
+			err = raftError(begin(on.index).Error())
+		}
+		switch now := c.configuration(); {
+		case err == nil:
+			return nil
+		case mayBeApplied(err):
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		case !errors.Is(err, ErrChanged):
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		case !slices.Equal(on.servers, now.servers):
+			return err
+		default:
+			on = now
+		}
+		if sleep(ctx, 10*time.Millisecond); ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// changedText begins raft's word for a condition that does not hold.
+const changedText = "configuration changed since "

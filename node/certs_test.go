@@ -126,6 +126,7 @@ func TestClientCertificatesMayRelay(t *testing.T) {
 		state, _ := shake(t, c.config("1.3", true), conf)
 		require.Equal(t, one.may, r.may(&state))
 	}
+	require.False(t, r.may(nil), "a client in clear text")
 	none, err := newRelayers(config.Relay{})
 	require.NoError(t, err)
 	require.False(t, none.may(nil))

@@ -97,6 +97,38 @@ func TestPOP3ConnectionsAreShared(t *testing.T) {
 	})
 }
 
+// TestSilentClientsUnderHalfLoad: the client that makes the load high is itself
+// given a minute, and it ends the others that have been silent for longer. The
+// trusted stay.
+func TestSilentClientsUnderHalfLoad(t *testing.T) {
+	open := func(s *Server, clients int) {
+		t.Helper()
+		synctest.Wait()
+		require.EqualValues(t, clients, s.stats.Open.Load(), "clients")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := crowded(t, ServerConfig{Limits: Limits{Connections: 16}})
+		visit(t, s, "192.0.2.7")
+		for range 7 {
+			visit(t, s, "192.0.2.1")
+		}
+		open(s, 8)
+		time.Sleep(61 * time.Second)
+		open(s, 8)
+		visit(t, s, "192.0.2.1")
+		open(s, 2)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := crowded(t, ServerConfig{Limits: Limits{Connections: 16}})
+		for n := range 8 {
+			visit(t, s, "192.0.2.1")
+			open(s, n+1)
+		}
+		time.Sleep(61 * time.Second)
+		open(s, 7)
+	})
+}
+
 // Who does not log in makes room for others.
 func TestSilentClientsGoUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

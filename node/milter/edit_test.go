@@ -93,6 +93,24 @@ func plainly(v *Verdict, trace, section string) string {
 	return top + trace + strings.Join(fields, "") + section[size:]
 }
 
+// The n-th field of a name is counted after everything that was done before: a
+// field that was put between others of its name is one of them, in its place.
+func TestEditCountsInsertedFields(t *testing.T) {
+	const section = "X-A: 1\r\nX-B: 2\r\nX-A: 3\r\n"
+	inserted := func(at int) edit { return edit{what: insert, at: at, name: "x-A", value: "new"} }
+	changed := func(at int, value string) edit { return edit{what: change, at: at, name: "X-a", value: value} }
+	for place := range 6 {
+		for nth := range 5 {
+			for _, value := range []string{"other", ""} {
+				v := &Verdict{edits: []edit{
+					changed(1, "first"), inserted(place), changed(nth+1, value), inserted(place + 1), changed(nth+1, value),
+				}}
+				require.Equal(t, plainly(v, "", section), string(v.Edit(nil, []byte(section))), "at %d, then the %d. is %q", place, nth+1, value)
+			}
+		}
+	}
+}
+
 // A filter that removes all of very many fields, from either end, and puts
 // others in their place.
 func TestEditManyFields(t *testing.T) {

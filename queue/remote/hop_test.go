@@ -482,6 +482,19 @@ func TestRecipientLimits(t *testing.T) {
 	require.Equal(t, 3, bodies)
 }
 
+// A 4xx to one of several recipients is said of that one only: the others go on
+// over the same connection, and it is not asked for again in this attempt.
+func TestLaterForOneRecipientHoldsNobodyBack(t *testing.T) {
+	h := newHop(t, map[string]string{"RCPT TO:<later@x>": "450 4.2.1 busy"})
+	h.ehlo = append(h.ehlo, "LIMITS RCPTMAX=2")
+	v := deliver(t, newAgent(t, Config{}), job(h, "later@x", "b@x", "c@x", "d@x"))
+	require.Equal(t, []queue.Outcome{queue.Deferred, queue.Delivered, queue.Delivered, queue.Delivered}, outcomes(v))
+	require.Equal(t, "450 4.2.1 busy", v[0].Reply)
+	conns, bodies := h.count()
+	require.Equal(t, []int{1, 2}, []int{conns, bodies}, "connections and transactions")
+	require.Equal(t, 1, strings.Count(h.said(), "RCPT TO:<later@x>"))
+}
+
 func TestMessagesPerConnection(t *testing.T) {
 	h := newHop(t, nil)
 	a := newAgent(t, Config{Messages: 2})

@@ -175,6 +175,19 @@ func TestSessionsOfOneAttempt(t *testing.T) {
 	}
 }
 
+// The first host is asked whatever the time, a further one only before Patience is over.
+func TestPatienceEndsTheSearchForHosts(t *testing.T) {
+	for patience, want := range map[time.Duration]queue.Outcome{time.Nanosecond: queue.Deferred, time.Hour: queue.Delivered} {
+		one, two := twoHops(t, map[string]string{"RCPT": "451 4.3.0 later"}, nil)
+		v := deliver(t, mxOf(t, Config{Patience: patience}, one.port(), mx23...), xJob("a@x.example"))
+		require.Equal(t, []queue.Outcome{want}, outcomes(v), "patience %s", patience)
+		asked, _ := one.count()
+		require.Equal(t, 1, asked, "the first host, patience %s", patience)
+		asked, _ = two.count()
+		require.Equal(t, want == queue.Delivered, asked > 0, "the second host, patience %s", patience)
+	}
+}
+
 func TestOtherHostsComeBeforeOtherAddresses(t *testing.T) {
 	one, two := twoHops(t, map[string]string{"RCPT": "451 4.3.0 later"}, nil)
 	third := newHopAt(t, fmt.Sprintf("127.0.0.4:%d", one.port()), map[string]string{"RCPT": "451 4.3.0 later"})

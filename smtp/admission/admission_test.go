@@ -81,5 +81,7 @@ func TestLoad(t *testing.T) {
 	load(Full)
 	now = now.Add(pressed)
 	load(Low)
-	require.Greater(t, High.Patience(), Full.Patience())
+	for load, want := range map[Load]time.Duration{Low: 0, High: time.Minute, Full: 10 * time.Second} {
+		require.Equal(t, want, load.Patience(), "load %d", load)
+	}
 }

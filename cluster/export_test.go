@@ -40,17 +40,21 @@ func (c *Cluster) Broken() bool { return c.trans.broken.Load() }
 // Silence is how long this node has heard no leader.
 func (c *Cluster) Silence() time.Duration { return c.silence() }
 
-// StandsAgainst reports whether this node would stand for election against a
-// leader that nothing listens for, if all others said that they miss it too.
-// asked runs before each of them answers.
-func (c *Cluster) StandsAgainst(ctx context.Context, leader string, asked func()) bool {
+// StandsAgainst counts how often this node would stand for election in so many
+// looks at a leader that nothing listens for, if all others said that they miss
+// it too. asked runs before each of them answers.
+func (c *Cluster) StandsAgainst(ctx context.Context, leader string, looks int, asked func()) (stands int) {
 	v := newVigil(c)
+	v.stand = func() error { stands++; return nil }
 	v.gone, v.goneIn = leader, c.raft.CurrentTerm()
 	v.ask = func(context.Context, string) (report, error) {
 		asked()
 		return report{Term: v.goneIn, Leader: leader, Silent: time.Hour.Milliseconds()}, nil
 	}
-	return v.due(ctx)
+	for range looks {
+		v.look(ctx)
+	}
+	return stands
 }
 
 // Graft makes the promise of a data directory know the registrations of another

@@ -30,6 +30,7 @@ import (
 type vigil struct {
 	c       *Cluster
 	ask     func(ctx context.Context, node string) (report, error)
+	stand   func() error
 	stood   uint64 // term in which we stood: once is enough
 	knocked time.Time
 	gone    string    // leader that nothing listens for
@@ -38,7 +39,7 @@ type vigil struct {
 	yieldIn uint64
 }
 
-func newVigil(c *Cluster) *vigil { return &vigil{c: c, ask: c.askReport} }
+func newVigil(c *Cluster) *vigil { return &vigil{c: c, ask: c.askReport, stand: c.stand} }
 
 // watchLeader runs the vigil until ctx ends.
 func (c *Cluster) watchLeader(ctx context.Context) {
@@ -52,13 +53,19 @@ func (c *Cluster) watchLeader(ctx context.Context) {
 			return
 		}
 		c.keepPace(c.clocks.boot())
-		if v.due(ctx) {
-			v.stood = c.raft.CurrentTerm()
-			c.log.Warn("cluster: the leader is silent; this node stands for election")
-			if err := c.stand(); err != nil {
-				c.log.Debug("cluster: no early election", zap.Error(err))
-			}
-		}
+		v.look(ctx)
+	}
+}
+
+// look stands for election where it is due, once a term.
+func (v *vigil) look(ctx context.Context) {
+	if !v.due(ctx) {
+		return
+	}
+	v.stood = v.c.raft.CurrentTerm()
+	v.c.log.Warn("cluster: the leader is silent; this node stands for election")
+	if err := v.stand(); err != nil {
+		v.c.log.Debug("cluster: no early election", zap.Error(err))
 	}
 }
 

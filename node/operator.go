@@ -178,37 +178,6 @@ func (o *operator) do(ctx context.Context, by admin.By, kind spool.Kind, fill fu
 	return o.change(ctx, kind, fill(adm))
 }
 
-// messageID reads an id as an operator may give it.
-func messageID(text string) (spool.ID, error) {
-	id, err := ulid.ParseStrict(strings.ToUpper(strings.TrimSpace(text)))
-	if err != nil {
-		return id, admin.NotFound("message", clean(text, 64))
-	}
-	return id, nil
-}
-
-// message reads an id that an operator gave. Where this node does not know it,
-// it catches up first, if it can: the id may have been told to a client by
-// another node a moment ago.
-func (o *operator) message(ctx context.Context, text string) (spool.ID, error) {
-	id, err := messageID(text)
-	if err != nil {
-		return id, err
-	}
-	known := false
-	err = o.replica.View(func(v spool.View) error { _, known, err = v.Message(id); return err })
-	if err != nil || known {
-		return id, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
-	defer cancel()
-	_ = o.replica.Consistent(ctx) // without a majority this node tells what it knows
-	return id, nil
-}
-
-// catchUpWithin bounds the wait for a message that may not exist.
-const catchUpWithin = time.Second
-
 // toID reads the 16 octets of an id in a record.
 func toID(b []byte) (id spool.ID, ok bool) {
 	if len(b) != len(id) {

@@ -10,12 +10,13 @@ import (
 	"relay/node/admin"
 )
 
-// auditMost bounds one answer.
-const auditMost = 10000
+// Bounds of one answer, and of the indexes that are read at once.
+const (
+	auditMost = 10000
+	auditStep = 1 << 24
+)
 
-// Audit implements admin.Auditor. Lines are kept by log index, which has gaps,
-// and can be read upward only: the newest is found by halving, the rest by
-// going back in widening steps.
+// Audit implements admin.Auditor.
 func (o *operator) Audit(ctx context.Context, q admin.AuditQuery) ([]admin.AuditEntry, error) {
 	limit := q.Limit
 	if limit <= 0 {
@@ -23,28 +24,41 @@ func (o *operator) Audit(ctx context.Context, q admin.AuditQuery) ([]admin.Audit
 	}
 	limit = min(limit, auditMost)
 	all := []admin.AuditEntry{}
-	err := o.replica.View(func(v spool.View) error {
+	err := o.audits(ctx, q, limit, func(a *pb.Audit) bool {
+		all = append(all, auditEntry(a))
+		return len(all) < limit
+	})
+	return all, err
+}
+
+// audits calls fn for each line that a query picks, whatever its limit is, newest
+// first, until fn returns false. Lines are kept by log index, which has gaps, and
+// can be read upward only: the newest is found by halving, the rest by going back
+// in widening steps. few is how many lines fn may want.
+func (o *operator) audits(ctx context.Context, q admin.AuditQuery, few int, fn func(*pb.Audit) bool) error {
+	return o.replica.View(func(v spool.View) error {
 		hi, err := auditEnd(v)
 		if err != nil {
 			return err
 		}
-		for width := uint64(4 * limit); hi > 0 && len(all) < limit && ctx.Err() == nil; width *= 2 {
+		if q.Before > 0 {
+			hi = min(hi, q.Before)
+		}
+		for width := uint64(4 * min(few, auditMost)); hi > 0 && ctx.Err() == nil; width = min(2*width, auditStep) {
 			lo := hi - min(hi, width)
 			lines, err := auditLines(v, lo, hi)
 			if err != nil {
 				return err
 			}
-			for i := len(lines) - 1; i >= 0 && len(all) < limit; i-- {
-				if !q.Since.IsZero() && lines[i].AtMs < q.Since.UnixMilli() {
+			for i := len(lines) - 1; i >= 0; i-- {
+				if !q.Since.IsZero() && lines[i].AtMs < q.Since.UnixMilli() || !fn(lines[i]) {
 					return nil // the state's time never runs back
 				}
-				all = append(all, auditEntry(lines[i]))
 			}
 			hi = lo
 		}
 		return ctx.Err()
 	})
-	return all, err
 }
 
 // auditEnd is the first index with no line at it or behind it.

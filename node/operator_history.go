@@ -135,23 +135,40 @@ func (o *operator) Find(ctx context.Context, q admin.TraceQuery) ([]admin.Trace,
 		return nil, err
 	}
 	f := &finder{query: q, sieve: s, scan: findScan, histories: findHistory, found: []admin.Trace{}}
+	ended, err := o.search(ctx, f)
+	if err == nil && len(f.found) == 0 && ended {
+		return nil, admin.Problem(422, fmt.Sprintf("nothing matches back to %s, and the search ended there", f.reached.UTC().Format(time.RFC3339)),
+			"ask for the Message-ID or the sender, or trace the id that the client was told")
+	}
+	return f.found, err
+}
+
+// search goes back through what a finder is to look at. It reports whether it
+// ended before all of that was seen.
+func (o *operator) search(ctx context.Context, f *finder) (ended bool, err error) {
+	q := &f.query
 	floor, err := o.firstMessage(q.Since.Time)
 	if err != nil || floor.IsZero() {
-		return f.found, err
+		return false, err
 	}
 	newest := lastID()
 	if !q.Until.IsZero() { // with a minute to spare, as ids are made by the clocks of several nodes
 		newest = idAt(q.Until.Add(time.Minute))
 	}
+	if q.Before != "" {
+		before, err := messageID(q.Before)
+		if err != nil {
+			return false, err
+		}
+		if before.Compare(newest) < 0 {
+			newest = before
+		}
+	}
 	err = backward(ctx, o.now(), floor, newest, func(lo, hi spool.ID, most int) (seen int, more bool, err error) {
 		err = o.replica.View(func(v spool.View) error { seen, more, err = f.stretch(ctx, v, lo, hi, most); return err })
 		return seen, more, err
 	})
-	if err == nil && len(f.found) == 0 && (f.scan <= 0 || f.histories <= 0) {
-		return nil, admin.Problem(422, fmt.Sprintf("nothing matches back to %s, and the search ended there", f.reached.UTC().Format(time.RFC3339)),
-			"ask for the Message-ID or the sender, or trace the id that the client was told")
-	}
-	return f.found, err
+	return f.scan <= 0 || f.histories <= 0, err
 }
 
 // firstMessage is the id of the oldest message that is known and was accepted
@@ -175,6 +192,7 @@ type finder struct {
 	histories int
 	found     []admin.Trace
 	reached   time.Time
+	count     *admin.Count // only this is wanted
 }
 
 func (f *finder) stretch(ctx context.Context, v spool.View, lo, hi spool.ID, most int) (seen int, more bool, err error) {
@@ -200,11 +218,19 @@ func (f *finder) stretch(ctx context.Context, v spool.View, lo, hi spool.ID, mos
 	for i := len(list) - 1; i >= 0 && len(f.found) < f.query.Limit && f.histories > 0 && ctx.Err() == nil; i-- {
 		f.reached = ulidTime(list[i].id)
 		f.histories--
+		if f.count != nil && f.query.To == "" {
+			f.count.Count++
+			continue
+		}
 		t, err := readTrace(v, f.sieve, list[i].id, list[i].m)
 		if err != nil {
 			return seen, false, err
 		}
-		if f.reaches(t) {
+		switch {
+		case !f.reaches(t):
+		case f.count != nil:
+			f.count.Count++
+		default:
 			f.found = append(f.found, *t)
 		}
 	}

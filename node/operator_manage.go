@@ -143,9 +143,18 @@ func (m *managing) all(ctx context.Context) error {
 func (m *managing) named(ctx context.Context) error {
 	seen := map[spool.ID]bool{}
 	var found []*waitingMail
+	meant, err := m.shortened(ctx)
+	if err != nil {
+		return err
+	}
 	for _, text := range m.what.IDs {
 		id, err := messageID(text)
-		if err != nil {
+		if ending, ok := admin.IDEnding(text); ok {
+			if id, ok = meant[ending]; !ok {
+				m.refuse(ending, "there is no such message")
+				continue
+			}
+		} else if err != nil {
 			m.refuse(clean(text, 64), "is not the id of a message")
 			continue
 		}
@@ -162,6 +171,20 @@ func (m *managing) named(ctx context.Context) error {
 		}
 	}
 	return m.act(ctx, found)
+}
+
+// shortened finds the messages that were named by the end of their ids.
+func (m *managing) shortened(ctx context.Context) (map[string]spool.ID, error) {
+	var want []string
+	for _, text := range m.what.IDs {
+		if ending, ok := admin.IDEnding(text); ok && !slices.Contains(want, ending) {
+			want = append(want, ending)
+		}
+	}
+	if len(want) == 0 {
+		return nil, nil
+	}
+	return m.endings(ctx, want)
 }
 
 // lookUp reads a message by id, or refuses it.

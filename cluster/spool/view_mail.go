@@ -144,6 +144,15 @@ func (v View) Messages(from, to ID, fn func(id ID, m *pb.Message) bool) error {
 	return err
 }
 
+// IDs calls fn for each message that is known, oldest first, finished ones too,
+// until fn returns false. It reads no record.
+func (v View) IDs(fn func(ID) bool) error {
+	return v.R.Scan([]byte{kMessage}, []byte{kMessage + 1}, func(k, _ []byte) bool {
+		id, ok := toID(k[1:])
+		return !ok || fn(id)
+	})
+}
+
 // Mailbox returns the mailbox of an account.
 func (v View) Mailbox(address string) (*pb.Mailbox, bool, error) {
 	return load(v.R, key(kBox, address), new(pb.Mailbox))

@@ -30,6 +30,8 @@ type app struct {
 	tick           time.Duration // between looks while waiting
 
 	output  string // table, json or yaml
+	wide    bool   // tables show all, however wide
+	fitted  bool   // a table was asked for by name: it fits a line, wherever it goes
 	why     string
 	link    link
 	started bool // flags and arguments were understood
@@ -57,7 +59,13 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return exitFound
 	}
 	var usage usageError
-	if !a.started || errors.As(err, &usage) {
+	var problem *admin.Error
+	ambiguous := errors.As(err, &problem) && problem.Title == admin.TitleAmbiguous
+	if !a.started || errors.As(err, &usage) || ambiguous {
+		if ambiguous {
+			fmt.Fprintf(a.stderr, "relayctl: %s\n", oneLine(err.Error()))
+			return exitUsage
+		}
 		fmt.Fprintf(a.stderr, "relayctl: %s; see '%s --help'\n", oneLine(err.Error()), cmd.CommandPath())
 		return exitUsage
 	}
@@ -91,33 +99,44 @@ It finds a node by --addr or RELAY_ADDR, else on this machine: 127.0.0.1:7180,
 then a dev cluster at 12180, 12280 and 12380. The admin token comes from
 --token, --token-file or RELAY_TOKEN; that of a node on this machine is found.
 
+On a terminal tables fit the line by what matters, and ids are shortened to
+their end, by which every command knows them; -o wide shows all, and so does
+what goes to a file or a program. COLUMNS sets the width, -o table asks for it.
+
 Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.`,
 		Example: `  relayctl status
   relayctl user add carol@example.test --password-stdin < password
   relayctl queue ls --state deferred --domain example.com
   relayctl queue hold --all --sender '@example.org' --dry-run
   relayctl trace 01JABCDEFGHJKMNPQRSTVWXYZ0`,
-		Args:          cobra.ArbitraryArgs,
-		RunE:          onlyBelow,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			switch a.output {
-			case "table", "json", "yaml":
-				return nil
-			}
-			return usagef("the output %q is not table, json or yaml", a.output)
-		},
+		Args:              cobra.ArbitraryArgs,
+		RunE:              onlyBelow,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.format() },
 	}
 	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
-	flags.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
+	flags.StringVarP(&a.output, "output", "o", "", "table, wide, json or yaml; default: table on a terminal, else wide")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
 	a.link.flags(root)
 	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(), a.dkimCmd(), a.settingsCmd(),
 		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.auditCmd(), a.verifyCmd(), a.versionCmd())
 	a.marked(root)
 	return root
+}
+
+// format reads --output.
+func (a *app) format() error {
+	switch a.output {
+	case "json", "yaml":
+		return nil
+	case "", "table", "wide":
+		a.wide, a.fitted = a.output == "wide", a.output == "table"
+		a.output = "table"
+		return nil
+	}
+	return usagef("the output %q is not table, wide, json or yaml", a.output)
 }
 
 // marked notes when a command begins: whatever fails before that is the

@@ -54,9 +54,10 @@ func (a *app) domainLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "GREYLIST", "AUTH", "CREATED")
+					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "GREYLIST", "AUTH", "CREATED").
+						matter("DOMAIN", "USERS", "AUTH", "GREYLIST", "CATCH-ALL")
 					for _, d := range all {
-						t.row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), orDash(d.AuthPolicy), clock(d.Created))
+						t.row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), orDash(d.AuthPolicy), d.Created)
 					}
 					t.flush()
 				})

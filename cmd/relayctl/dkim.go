@@ -24,7 +24,7 @@ func (a *app) dkimLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("NAME", "ALGORITHM", "SIGNS", "CREATED")
+					t := a.table("NAME", "ALGORITHM", "SIGNS", "CREATED").matter("NAME", "SIGNS")
 					for _, k := range all {
 						signs := "yes"
 						switch {
@@ -33,7 +33,7 @@ func (a *app) dkimLs() *cobra.Command {
 						case k.Retired:
 							signs = "no, retired"
 						}
-						t.row(k.Name, k.Algorithm, signs, clock(k.Created))
+						t.row(k.Name, k.Algorithm, signs, k.Created)
 					}
 					t.flush()
 				})

@@ -155,6 +155,15 @@ func count[N int | int64 | uint64](n N, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// grouped writes a number in groups of three digits: 12,345.
+func grouped(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return digits
+}
+
 // clean takes out what could steer a terminal: senders choose much of what is
 // shown here.
 func clean(s string) string {

@@ -24,7 +24,7 @@ func (a *app) mailboxLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK")
+					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK").matter("USER", "LOCK", "MESSAGES", "SIZE")
 					for _, m := range all {
 						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes, m.QuotaMessages), holders(m))
 					}
@@ -75,9 +75,9 @@ func (a *app) showMailbox(m *admin.MailboxDetail) {
 		return
 	}
 	a.say("")
-	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT")
+	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT").matter("UID", "RECEIVED", "SIZE", "SENDER", "ID")
 	for _, one := range m.Content {
-		t.row(one.UID, one.ID, clock(one.Received), size(one.Size), path(one.Sender), one.Recipient)
+		t.row(one.UID, ident(one.ID), one.Received, size(one.Size), path(one.Sender), one.Recipient)
 	}
 	t.flush()
 }

@@ -115,34 +115,35 @@ func (a *app) listQueue(ctx context.Context, client *admin.Client, p admin.Queue
 	if n < limit || limit == 0 {
 		return nil
 	}
-	return a.leftOut(ctx, client, p, n)
+	all, err := client.CountQueue(ctx, p.Filter)
+	return a.leftOut(all, err, n)
 }
 
-// leftOutMost is up to how many messages beyond a limit are counted.
-const leftOutMost = 10000
-
-// leftOut counts what a limit left out of a list.
-func (a *app) leftOut(ctx context.Context, client *admin.Client, p admin.QueuePage, shown int) error {
-	n := -shown
-	err := client.EachQueued(ctx, p, shown+leftOutMost, func(admin.QueueMessage) error { n++; return nil })
+// leftOut says how much a limit left out of a list.
+func (a *app) leftOut(all *admin.Count, err error, shown int) error {
 	switch {
+	case isNotFound(err): // a node of a former build
+		a.say("There may be more; --limit 0 shows all.")
 	case err != nil:
 		return err
-	case n >= leftOutMost:
-		a.say("… and %d more at least; --limit left them out.", n)
-	case n > 0:
-		a.say("… and %d more; --limit left them out.", n)
+	case all.AtLeast && all.Count <= uint64(shown):
+		a.say("There are more; --limit 0 shows all.")
+	case all.AtLeast:
+		a.say("At least %s more; --limit 0 shows all.", grouped(all.Count-uint64(shown)))
+	case all.Count > uint64(shown):
+		a.say("%s more; --limit 0 shows all.", grouped(all.Count-uint64(shown)))
 	}
 	return nil
 }
 
 func (a *app) queueTable() *table {
-	return a.table("ID", ">AGE", ">SIZE", "SENDER", "RECIPIENT", "STATE", ">TRIES", "NEXT", "OWNER", "LAST REPLY")
+	return a.table("ID", ">AGE", ">SIZE", "SENDER", "RECIPIENT", "STATE", ">TRIES", "NEXT", "OWNER", "LAST REPLY").
+		matter("RECIPIENT", "ID", "STATE", "NEXT", "LAST REPLY")
 }
 
 func (a *app) queueRows(t *table, m admin.QueueMessage) {
 	for _, r := range m.Recipients {
-		t.row(m.ID, seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.due(r), orDash(m.Owner), orDash(r.LastReply))
+		t.row(ident(m.ID), seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.due(r), orDash(m.Owner), orDash(r.LastReply))
 	}
 }
 
@@ -194,7 +195,8 @@ func (a *app) showMessage(m *admin.QueueDetail) {
 		"given up", a.next(m.Expires),
 	)
 	a.say("")
-	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "LAST REPLY")
+	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "LAST REPLY").
+		matter("RECIPIENT", "STATE", "NEXT", "LAST REPLY").wrap()
 	for i, r := range m.Recipients {
 		t.row(r.Address, r.State, r.Attempts, a.due(r), at(m.Route, i), at(m.LastHost, i), orDash(r.LastReply))
 	}
@@ -253,7 +255,8 @@ func (a *app) showStats(s *admin.QueueStats) {
 	for _, bound := range s.Ages {
 		heads = append(heads, ">≤"+seconds(bound))
 	}
-	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "LAST FAILURE")...)
+	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "LAST FAILURE")...).
+		matter("DESTINATION", "TOTAL", "DEFERRED", "PARKED", "LAST FAILURE")
 	for _, d := range s.Destinations {
 		row := []any{d.Domain, d.Total}
 		for _, n := range d.Ages {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -33,9 +34,15 @@ type world struct {
 	url string
 	ctx context.Context  // nil: the test's
 	now func() time.Time // nil: what the relay thinks
+	env map[string]string
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	return worldOf(t, fill)
+}
+
+func worldOf(t *testing.T, fill func(*admintest.Fake)) *world {
 	t.Helper()
 	f := admintest.New()
 	fill(f)
@@ -71,6 +78,7 @@ func fill(f *admintest.Fake) {
 func (w *world) ctl(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	env := map[string]string{"RELAY_ADDR": w.url, "RELAY_TOKEN": "s3cret"}
+	maps.Copy(env, w.env)
 	var out, errs bytes.Buffer
 	a := &app{stdin: strings.NewReader(stdin), stdout: &out, stderr: &errs, now: func() time.Time { return w.Now },
 		getenv: func(name string) string { return env[name] }, tick: time.Millisecond}
@@ -85,9 +93,46 @@ func (w *world) ctl(t *testing.T, stdin string, args ...string) (stdout, stderr 
 	return out.String(), errs.String(), code
 }
 
+// crowd gives tables something to leave out: ids that begin alike, long and wide
+// texts.
+func crowd(f *admintest.Fake) {
+	at := func(d time.Duration) admin.Time { return admin.At(f.Now.Add(d)) }
+	long := strings.Repeat("very.", 12) + "long.example"
+	for i, to := range []string{"x@" + long, "山田太郎山田太郎山田太郎山田太郎@例え.テスト", "c@short.test", "d@short.test"} {
+		f.Enqueue(admin.QueueMessage{
+			ID: fmt.Sprintf("01M0T4AAAABBBBBBBB%dCDDDDDD", i), Created: at(-30 * time.Hour), Size: 123456, Sender: "newsletter+list=" + long, Owner: "n2",
+			Recipients: []admin.QueueRecipient{{
+				Address: to, Domain: "short.test", State: admin.StateDeferred, Attempts: 7, NextAttempt: at(10*time.Hour + 59*time.Minute),
+				LastReply: "451 4.7.1 <client.example[192.0.2.7]>: 抱歉，稍后再试 Client host rejected: try again later, please, in half an hour",
+			}},
+		}, "Subject: one\r\n\r\n")
+	}
+	for i := range 4 {
+		f.AddTrace(admin.Trace{
+			ID: fmt.Sprintf("01M0T4AAAABBBBBBBB%dCFFFFFF", i), Created: at(-time.Hour), Sender: "s@" + long, Size: 1 << 20,
+			Client:     admin.Origin{Node: "n1", Address: "192.0.2.7:4242"},
+			Recipients: []admin.QueueRecipient{{Address: "x@short.test", State: admin.StateDelivered, Attempts: 1, LastReply: "250 2.0.0 Ok: queued as 4711ABCDEF"}},
+		})
+	}
+	f.AddTrace(admin.Trace{
+		ID: "01M0T4AAAABBBBBBBB9CEEEEEE", Created: at(-400 * 24 * time.Hour), Sender: "s@" + long, Size: 1 << 20,
+		Client:     admin.Origin{Node: "n1", Address: "[2001:db8::1]:4242", User: "alice@example.test"},
+		Recipients: []admin.QueueRecipient{{Address: "x@" + long, State: admin.StateBounced, Attempts: 1, LastReply: "550 5.1.1 no such user here, and there never was"}},
+		Events: []admin.TraceEvent{
+			{At: at(-400 * 24 * time.Hour), What: "accepted", Node: "n1", Detail: "ESMTPSA from [2001:db8::1]:4242"},
+			{At: at(-time.Hour), What: "bounced", Node: "n1", Recipient: "x@" + long, Attempt: 1, Host: "mx." + long + " [192.0.2.1]:25", Reply: "550 5.1.1 no such user here, and there never was"},
+		},
+	})
+	f.Cluster(func(s *admin.Status) {
+		s.Nodes[0].Hostname, s.Nodes[2].State, s.Nodes[2].SilentSeconds = "mx1."+long, admin.NodeSilent, 4000
+		s.Nodes[0].Version, s.Nodes[0].Owned, s.Nodes[0].Applied = "1.2.3-rc4+abcdef0123", 1234567, 123456789
+	})
+	f.Lock("alice@example.test", admin.Lock{Node: "n1", Remote: "[2001:db8:1111:2222:3333:4444:5555:6666]:55555", Since: at(-time.Hour), AgeSeconds: 3600})
+}
+
 // TestTranscripts plays each file of testdata on a fresh relay: lines that
 // begin with "$ " are run, and what follows is what they print. "<<< TEXT"
-// gives them input.
+// gives them input, NAME=VALUE in front is for their environment.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	require.NoError(t, err)
@@ -96,7 +141,11 @@ func TestTranscripts(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			want, err := os.ReadFile(file)
 			require.NoError(t, err)
-			w := newWorld(t)
+			with := fill
+			if filepath.Base(file) == "tables.txt" {
+				with = crowd
+			}
+			w := worldOf(t, with)
 			var got strings.Builder
 			for line := range strings.Lines(string(want)) {
 				switch {
@@ -105,7 +154,13 @@ func TestTranscripts(t *testing.T) {
 				case strings.HasPrefix(line, "$ "):
 					got.WriteString(line)
 					command, stdin, _ := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "$ "), " <<< ")
-					stdout, stderr, code := w.ctl(t, strings.ReplaceAll(stdin, `\n`, "\n"), split(command)...)
+					words := split(command)
+					w.env = map[string]string{}
+					for len(words) > 0 && strings.ToUpper(words[0]) == words[0] && strings.Contains(words[0], "=") {
+						name, value, _ := strings.Cut(words[0], "=")
+						w.env[name], words = value, words[1:]
+					}
+					stdout, stderr, code := w.ctl(t, strings.ReplaceAll(stdin, `\n`, "\n"), words...)
 					show(&got, "", strings.ReplaceAll(stdout, "\r", "␍"))
 					show(&got, "! ", stderr)
 					if code != 0 {
@@ -201,7 +256,7 @@ func TestLongQueue(t *testing.T) {
 	require.Len(t, list, 3000)
 	out, _, _ = w.ctl(t, "", "queue", "ls", "--domain", "long.test", "--limit", "1200")
 	require.Equal(t, 1202, strings.Count(out, "\n"))
-	require.Contains(t, out, "… and 1800 more; --limit left them out.")
+	require.Contains(t, out, "1,800 more; --limit 0 shows all.")
 	out, _, _ = w.ctl(t, "", "queue", "hold", "--all", "--domain", "long.test", "--dry-run")
 	require.Contains(t, out, "3000 messages would be held")
 }

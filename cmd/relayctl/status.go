@@ -117,7 +117,8 @@ func mayFail(s *admin.Status) string {
 }
 
 func (a *app) showNodes(nodes []admin.Node) {
-	t := a.table("NODE", "STATE", "ROLE", "VERSION", ">APPLIED", ">LAG", ">OWNED", ">POP3", ">SMTP", ">DISK FREE", ">UP", "HOSTNAME")
+	t := a.table("NODE", "STATE", "ROLE", "VERSION", ">APPLIED", ">LAG", ">OWNED", ">POP3", ">SMTP", ">DISK FREE", ">UP", "HOSTNAME").
+		matter("NODE", "STATE", "ROLE", "LAG", "OWNED", "POP3", "SMTP", "DISK FREE")
 	for _, n := range nodes {
 		applied, lag, pop3, smtp, up := fmt.Sprint(n.Applied), fmt.Sprint(n.Lag), fmt.Sprint(n.POP3Sessions), fmt.Sprint(n.SMTPSessions), seconds(n.UptimeSeconds)
 		if n.SilentSeconds > 0 { // nobody knows
@@ -173,7 +174,7 @@ against its digest. It exits 3 where something is wrong.`,
 }
 
 func (a *app) showVerification(v *admin.Verification) {
-	t := a.table("NODE", "HASH", "ERROR")
+	t := a.table("NODE", "HASH", "ERROR").matter("NODE", "ERROR", "HASH")
 	for _, n := range v.Nodes {
 		t.row(n.ID, orDash(n.Hash), orDash(n.Error))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 func (a *app) traceCmd() *cobra.Command {
 	var q admin.TraceQuery
 	var since, until string
+	var limit int
 	c := &cobra.Command{
 		Use:   "trace [ID|MESSAGE-ID]",
 		Short: "Show the timeline of a message, also after delivery",
@@ -28,8 +30,8 @@ func (a *app) traceCmd() *cobra.Command {
 			if q.Until, err = a.parseTime("--until", until, true); err != nil {
 				return err
 			}
-			if err := between("limit", q.Limit, 1, 1000); err != nil {
-				return err
+			if limit < 0 {
+				return usagef("--limit %d is less than 0", limit)
 			}
 			q.MessageID = strings.Trim(q.MessageID, "<>")
 			filtered := q.From+q.Client+q.User+q.Helo+q.MessageID+since+until != ""
@@ -37,7 +39,7 @@ func (a *app) traceCmd() *cobra.Command {
 				switch {
 				case len(args) == 1 && strings.ContainsAny(args[0], "@<"):
 					q.MessageID = strings.Trim(args[0], "<>")
-					return a.traceFind(ctx, client, q)
+					return a.traceFind(ctx, client, q, limit)
 				case len(args) == 1 && filtered:
 					return usagef("give either an id or filters, not both; --to goes with an id")
 				case len(args) == 1:
@@ -45,7 +47,7 @@ func (a *app) traceCmd() *cobra.Command {
 				case !filtered && q.To == "":
 					return usagef("give an id, a Message-ID, or --from, --to, --client, --user, --helo, --since or --until")
 				}
-				return a.traceFind(ctx, client, q)
+				return a.traceFind(ctx, client, q, limit)
 			})
 		},
 	}
@@ -57,7 +59,7 @@ func (a *app) traceCmd() *cobra.Command {
 	c.Flags().StringVar(&q.MessageID, "message-id", "", "the Message-ID field")
 	c.Flags().StringVar(&since, "since", "", "accepted since: 2h, yesterday, 2026-11-28, or a time (UTC)")
 	c.Flags().StringVar(&until, "until", "", "accepted until: the same; a day counts whole")
-	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many messages")
+	c.Flags().IntVar(&limit, "limit", 100, "at most so many messages; 0: all")
 	return c
 }
 
@@ -77,31 +79,83 @@ func (a *app) traceOne(ctx context.Context, client *admin.Client, id, to string)
 	return a.emit(t, func() { a.showTrace(t) })
 }
 
-func (a *app) traceFind(ctx context.Context, client *admin.Client, q admin.TraceQuery) error {
-	found, err := client.Find(ctx, q)
-	if err != nil {
+// traceMost is how many messages are asked for at once.
+const traceMost = 1000
+
+// traceFind shows what is found as it comes: one message whole, several in a
+// table.
+func (a *app) traceFind(ctx context.Context, client *admin.Client, q admin.TraceQuery, limit int) error {
+	show, end := a.showFound(q)
+	n := 0
+	for more := true; more; {
+		q.Limit = traceMost
+		if limit > 0 {
+			q.Limit = min(limit-n, traceMost)
+		}
+		found, err := client.Find(ctx, q)
+		if errors.Is(err, admin.ErrInvalid) && n > 0 {
+			a.note("relayctl: %s", oneLine(err.Error())) // older ones than these are out of reach
+			break
+		}
+		if err != nil {
+			return err
+		}
+		for i := range found {
+			if err := show(&found[i]); err != nil {
+				return err
+			}
+		}
+		n += len(found)
+		if more = len(found) > 0 && (limit == 0 || n < limit); more {
+			q.Before = found[len(found)-1].ID
+		}
+	}
+	if err := end(); err != nil || n < limit || limit == 0 || a.output != "table" {
 		return err
 	}
-	return a.emit(found, func() {
-		switch len(found) {
-		case 0:
-			a.say("No message matches.")
-		case 1:
-			a.showTrace(&found[0])
-		default:
-			a.showTraces(found)
-		}
-	})
+	all, err := client.CountFound(ctx, q)
+	return a.leftOut(all, err, n)
 }
 
-func (a *app) showTraces(found []admin.Trace) {
-	t := a.table("ID", "ACCEPTED", ">SIZE", "SENDER", "RECIPIENT", "STATE", "HANDED IN BY", "LAST REPLY")
-	for _, m := range found {
-		for _, r := range m.Recipients {
-			t.row(m.ID, clock(m.Created), size(m.Size), path(m.Sender), r.Address, r.State, handedIn(m.Client), orDash(r.LastReply))
-		}
+// showFound returns what shows each message that is found, and what ends that.
+func (a *app) showFound(q admin.TraceQuery) (show func(*admin.Trace) error, end func() error) {
+	if a.output != "table" {
+		out := &stream{a: a}
+		return func(m *admin.Trace) error { return out.add(m) }, out.end
 	}
-	t.flush()
+	var first *admin.Trace
+	var t *table
+	show = func(m *admin.Trace) error {
+		switch {
+		case t != nil:
+			traceRows(t, m)
+		case first != nil:
+			t = a.table("ID", "ACCEPTED", ">SIZE", "SENDER", "RECIPIENT", "STATE", "HANDED IN BY", "LAST REPLY").
+				matter("RECIPIENT", "ID", "STATE", "ACCEPTED", "SENDER", "LAST REPLY")
+			traceRows(t, first)
+			traceRows(t, m)
+		default:
+			first = m
+		}
+		return nil
+	}
+	return show, func() error {
+		switch {
+		case first == nil:
+			a.say("No message matches.")
+		case t == nil:
+			a.showTrace(first)
+		default:
+			t.flush()
+		}
+		return nil
+	}
+}
+
+func traceRows(t *table, m *admin.Trace) {
+	for _, r := range m.Recipients {
+		t.row(ident(m.ID), m.Created, size(m.Size), path(m.Sender), r.Address, r.State, handedIn(m.Client), orDash(r.LastReply))
+	}
 }
 
 // handedIn says who a message came from.
@@ -125,15 +179,17 @@ func (a *app) showTrace(m *admin.Trace) {
 		"by way of", wayIn(m.Client),
 	)
 	a.say("")
-	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "LAST REPLY")
+	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "LAST REPLY").
+		matter("RECIPIENT", "STATE", "LAST REPLY").wrap()
 	for _, r := range m.Recipients {
 		t.row(r.Address, r.State, r.Attempts, a.due(r), orDash(r.LastReply))
 	}
 	t.flush()
 	a.say("")
-	t = a.table("WHEN", "WHAT", "NODE", "RECIPIENT", "DETAILS")
+	t = a.table("WHEN", "WHAT", "NODE", "RECIPIENT", "DETAILS").
+		matter("WHEN", "WHAT", "RECIPIENT", "DETAILS").wrap()
 	for _, e := range m.Events {
-		t.row(clock(e.At), e.What, orDash(e.Node), orDash(e.Recipient), details(e))
+		t.row(e.At, e.What, orDash(e.Node), orDash(e.Recipient), details(e))
 	}
 	t.flush()
 }
@@ -183,31 +239,58 @@ func details(e admin.TraceEvent) string {
 func (a *app) auditCmd() *cobra.Command {
 	var q admin.AuditQuery
 	var since string
+	var limit int
 	c := &cobra.Command{
 		Use: "audit", Short: "Show who changed what, when and why; newest first", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if q.Since, err = a.parseSince(since); err != nil {
 				return err
 			}
-			if err := between("limit", q.Limit, 1, 10000); err != nil {
-				return err
+			if limit < 0 {
+				return usagef("--limit %d is less than 0", limit)
 			}
-			return a.do(c, func(ctx context.Context, client *admin.Client) error {
-				all, err := client.Audit(ctx, q)
-				if err != nil {
-					return err
-				}
-				return a.emit(all, func() {
-					t := a.table("WHEN", "WHO", "NODE", "WHAT", "WHY")
-					for _, e := range all {
-						t.row(clock(e.At), e.Who, e.Node, e.What, orDash(e.Why))
-					}
-					t.flush()
-				})
-			})
+			return a.do(c, func(ctx context.Context, client *admin.Client) error { return a.audits(ctx, client, q, limit) })
 		},
 	}
 	c.Flags().StringVar(&since, "since", "", "only changes since: a span such as 2h, or a time")
-	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many entries")
+	c.Flags().IntVar(&limit, "limit", 100, "at most so many entries; 0: all")
 	return c
+}
+
+// auditMost is how many entries are asked for at once.
+const auditMost = 10000
+
+func (a *app) audits(ctx context.Context, client *admin.Client, q admin.AuditQuery, limit int) error {
+	out, n := stream{a: a}, 0
+	t := a.table("WHEN", "WHO", "NODE", "WHAT", "WHY").matter("WHEN", "WHO", "WHAT", "WHY")
+	for more := true; more; {
+		q.Limit = auditMost
+		if limit > 0 {
+			q.Limit = min(limit-n, auditMost)
+		}
+		page, err := client.Audit(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if a.output == "table" {
+				t.row(e.At, e.Who, e.Node, e.What, orDash(e.Why))
+			} else if err := out.add(e); err != nil {
+				return err
+			}
+		}
+		n += len(page)
+		if more = len(page) == q.Limit && (limit == 0 || n < limit); more {
+			q.Before = page[len(page)-1].Index
+		}
+	}
+	if a.output != "table" {
+		return out.end()
+	}
+	t.flush()
+	if n < limit || limit == 0 {
+		return nil
+	}
+	all, err := client.CountAudit(ctx, q)
+	return a.leftOut(all, err, n)
 }

@@ -21,8 +21,8 @@ func TestErrorsNameTheNextStep(t *testing.T) {
 		want string
 	}{
 		{[]string{"trace", "--since", "2h", "--limit", "many"}, `--limit "many" is not a whole number`},
-		{[]string{"trace", "--since", "2h", "--limit", "5000"}, `--limit 5000 is not between 1 and 1000`},
-		{[]string{"audit", "--limit", "0"}, `--limit 0 is not between 1 and 10000`},
+		{[]string{"trace", "--since", "2h", "--limit", "-1"}, `--limit -1 is less than 0`},
+		{[]string{"audit", "--limit", "-5"}, `--limit -5 is less than 0`},
 		{[]string{"queue", "hold", "--all=perhaps"}, `--all "perhaps" is not true or false`},
 		{[]string{"queue", "ls", "--limit", "-1"}, `--limit -1 is less than 0`},
 	} {

@@ -157,8 +157,14 @@ func strictJSON(r io.Reader, into any) error {
 
 type auditInput struct {
 	Reading
+	Since  string `query:"since" format:"date-time"`
+	Before uint64 `query:"before" doc:"only entries of a lower index: that of the last of the page before"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"100"`
+}
+
+type auditCountInput struct {
+	Reading
 	Since string `query:"since" format:"date-time"`
-	Limit int    `query:"limit" minimum:"1" maximum:"10000" default:"100"`
 }
 
 func (s *server) registerAudit() {
@@ -167,6 +173,13 @@ func (s *server) registerAudit() {
 		if err != nil {
 			return nil, err
 		}
-		return answerList(s.Ports.Audit.Audit(ctx, AuditQuery{Since: since, Limit: in.Limit}))
+		return answerList(s.Ports.Audit.Audit(ctx, AuditQuery{Since: since, Before: in.Before, Limit: in.Limit}))
+	})
+	handle(s, http.MethodGet, "/v1/audit/count", "How many changes there are", func(ctx context.Context, in *auditCountInput) (*body[*Count], error) {
+		since, err := instant(in.Since)
+		if err != nil {
+			return nil, err
+		}
+		return answer(s.Ports.Audit.CountAudit(ctx, AuditQuery{Since: since}))
 	})
 }

@@ -18,6 +18,11 @@ type queueInput struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
 }
 
+type countInput struct {
+	Reading
+	QueueFilter
+}
+
 type queueOutput struct {
 	Next string `header:"Relay-Next" doc:"cursor of the next page; absent on the last"`
 	Body []QueueMessage
@@ -25,7 +30,7 @@ type queueOutput struct {
 
 type idInput struct {
 	Reading
-	ID string `path:"id"`
+	ID string `path:"id" doc:"whole, or so much of its end that no other message has the same"`
 }
 
 type actionInput struct {
@@ -38,6 +43,9 @@ func (s *server) registerQueue() {
 	handle(s, http.MethodGet, "/v1/queue", "One page of the waiting mail", func(ctx context.Context, in *queueInput) (*queueOutput, error) {
 		messages, next, err := q.Queue(ctx, QueuePage{Filter: in.QueueFilter, Sort: in.Sort, After: in.After, Limit: in.Limit})
 		return &queueOutput{Next: next, Body: messages}, err
+	})
+	handle(s, http.MethodGet, "/v1/queue/count", "How much waiting mail there is", func(ctx context.Context, in *countInput) (*body[*Count], error) {
+		return answer(q.CountQueue(ctx, in.QueueFilter))
 	})
 	handle(s, http.MethodGet, "/v1/queue/stats", "Destinations by age", func(ctx context.Context, _ *none) (*body[*QueueStats], error) {
 		return answer(q.Stats(ctx))
@@ -103,7 +111,8 @@ func stream(message io.ReadCloser, size int64, err error) (*huma.StreamResponse,
 	}}, nil
 }
 
-type traceInput struct {
+// Matching says which messages are looked for.
+type Matching struct {
 	Reading
 	MessageID string `query:"message_id"`
 	From      string `query:"from" doc:"address, @domain or part with *"`
@@ -113,24 +122,42 @@ type traceInput struct {
 	Helo      string `query:"helo" doc:"what the client called itself; may have *"`
 	Since     string `query:"since" format:"date-time" doc:"accepted at or after"`
 	Until     string `query:"until" format:"date-time" doc:"accepted before"`
-	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+}
+
+// query is what was asked for.
+func (in *Matching) query() (q TraceQuery, err error) {
+	q = TraceQuery{
+		MessageID: strings.Trim(in.MessageID, "<>"), From: in.From, To: in.To, Client: in.Client, User: in.User, Helo: in.Helo,
+	}
+	if q.Since, err = instant(in.Since); err != nil {
+		return q, err
+	}
+	q.Until, err = instant(in.Until)
+	return q, err
+}
+
+type traceInput struct {
+	Matching
+	Before string `query:"before" doc:"only messages older than the one with this id: the last of the page before"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }
 
 func (s *server) registerHistory() {
 	h := s.Ports.History
 	handle(s, http.MethodGet, "/v1/trace", "The newest messages that match", func(ctx context.Context, in *traceInput) (*body[[]Trace], error) {
-		since, err := instant(in.Since)
+		q, err := in.query()
 		if err != nil {
 			return nil, err
 		}
-		until, err := instant(in.Until)
+		q.Before, q.Limit = in.Before, in.Limit
+		return answerList(h.Find(ctx, q))
+	})
+	handle(s, http.MethodGet, "/v1/trace/count", "How many messages match", func(ctx context.Context, in *Matching) (*body[*Count], error) {
+		q, err := in.query()
 		if err != nil {
 			return nil, err
 		}
-		return answerList(h.Find(ctx, TraceQuery{
-			MessageID: strings.Trim(in.MessageID, "<>"), From: in.From, To: in.To, Client: in.Client, User: in.User, Helo: in.Helo,
-			Since: since, Until: until, Limit: in.Limit,
-		}))
+		return answer(h.CountFound(ctx, q))
 	})
 	handle(s, http.MethodGet, "/v1/trace/{id}", "The timeline of one message", func(ctx context.Context, in *idInput) (*body[*Trace], error) {
 		return answer(h.Trace(ctx, in.ID))

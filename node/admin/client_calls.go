@@ -214,6 +214,12 @@ func (c *Client) Queue(ctx context.Context, p QueuePage) (out []QueueMessage, ne
 	return out, h.Get("Relay-Next"), err
 }
 
+// CountQueue implements Queue.
+func (c *Client) CountQueue(ctx context.Context, f QueueFilter) (*Count, error) {
+	out := new(Count)
+	return out, c.call(ctx, get("/v1/queue/count", QueuePage{Filter: f}.query()), out)
+}
+
 // EachQueued walks the queue page by page until limit messages were seen (0:
 // all) or each returns an error, which it returns.
 func (c *Client) EachQueued(ctx context.Context, p QueuePage, limit int, each func(QueueMessage) error) error {
@@ -268,11 +274,21 @@ func (c *Client) Trace(ctx context.Context, id string) (*Trace, error) {
 	return out, c.call(ctx, get("/v1/trace/"+url.PathEscape(id), nil), out)
 }
 
+func (q TraceQuery) request(path string) *request {
+	r := get(path, url.Values{})
+	r.set("message_id", q.MessageID).set("from", q.From).set("to", q.To).set("since", q.Since.String())
+	return r.set("client", q.Client).set("user", q.User).set("helo", q.Helo).set("until", q.Until.String())
+}
+
+// CountFound implements History.
+func (c *Client) CountFound(ctx context.Context, q TraceQuery) (*Count, error) {
+	out := new(Count)
+	return out, c.call(ctx, q.request("/v1/trace/count"), out)
+}
+
 // Find implements History.
 func (c *Client) Find(ctx context.Context, q TraceQuery) (out []Trace, err error) {
-	r := get("/v1/trace", url.Values{})
-	r.set("message_id", q.MessageID).set("from", q.From).set("to", q.To).set("since", q.Since.String())
-	r.set("client", q.Client).set("user", q.User).set("helo", q.Helo).set("until", q.Until.String())
+	r := q.request("/v1/trace").set("before", q.Before)
 	if q.Limit > 0 {
 		r.set("limit", strconv.Itoa(q.Limit))
 	}
@@ -340,9 +356,18 @@ func (c *Client) Send(ctx context.Context, by By, e Envelope, message io.Reader)
 	})
 }
 
+// CountAudit implements Auditor.
+func (c *Client) CountAudit(ctx context.Context, q AuditQuery) (*Count, error) {
+	out := new(Count)
+	return out, c.call(ctx, get("/v1/audit/count", url.Values{}).set("since", q.Since.String()), out)
+}
+
 // Audit implements Auditor.
 func (c *Client) Audit(ctx context.Context, q AuditQuery) (out []AuditEntry, err error) {
 	r := get("/v1/audit", url.Values{}).set("since", q.Since.String())
+	if q.Before > 0 {
+		r.set("before", strconv.FormatUint(q.Before, 10))
+	}
 	if q.Limit > 0 {
 		r.set("limit", strconv.Itoa(q.Limit))
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // Error is a refusal or failure that an operator reads: an RFC 9457 problem
@@ -91,6 +92,21 @@ func Full(detail string) *Error {
 // Unsupported says that this node does not offer the function (501).
 func Unsupported(what string) *Error {
 	return Problem(http.StatusNotImplemented, "this node does not offer "+what, "")
+}
+
+// TitleAmbiguous is the title of the problem that Ambiguous makes.
+const TitleAmbiguous = "Ambiguous Id"
+
+// Ambiguous says that the end of an id is that of n messages (409); some of them
+// are shown.
+func Ambiguous(ending string, n int, some []string) *Error {
+	words := strings.Join(some, ", ")
+	if n > len(some) {
+		words += " and others"
+	}
+	e := Problem(http.StatusConflict, fmt.Sprintf("the ids of %d messages end in %s: %s", n, ending, words), "give more of the id")
+	e.Title = TitleAmbiguous
+	return e
 }
 
 // Errors to compare with by errors.Is; only the status counts.

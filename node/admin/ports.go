@@ -78,7 +78,8 @@ type Policy interface {
 	SetSettings(ctx context.Context, by By, s Settings) error
 }
 
-// Queue shows and steers waiting mail.
+// Queue shows and steers waiting mail. Where it takes the id of a message, and
+// History too, the end of one does (see IDEnding).
 type Queue interface {
 	// Queue returns one page and the cursor of the next, empty at the end.
 	// Each message holds only the recipients that match the filter.
@@ -89,6 +90,9 @@ type Queue interface {
 	// (queue or mailbox) refers to it. The caller closes it.
 	Open(ctx context.Context, id string) (body io.ReadCloser, size int64, err error)
 	Stats(ctx context.Context) (*QueueStats, error)
+	// CountQueue says how many waiting messages a filter picks, or how many at
+	// least where that would take a pass over a long queue.
+	CountQueue(ctx context.Context, f QueueFilter) (*Count, error)
 	// Manage acts on the messages named by a.IDs, or on all that a.Filter
 	// matches where a.All is set. Ids that are not in the queue are Refused,
 	// not an error. With a.DryRun it only says what it would do.
@@ -101,6 +105,8 @@ type History interface {
 	Trace(ctx context.Context, id string) (*Trace, error)
 	// Find returns the newest messages that match, newest first.
 	Find(ctx context.Context, q TraceQuery) ([]Trace, error)
+	// CountFound says how many match, whatever q.Limit is, or how many at least.
+	CountFound(ctx context.Context, q TraceQuery) (*Count, error)
 }
 
 // Mailboxes shows the maildrops and breaks their locks.
@@ -140,6 +146,9 @@ type Mail interface {
 type Auditor interface {
 	// Audit returns entries, newest first.
 	Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error)
+	// CountAudit says how many entries match, whatever q.Limit is, or how many at
+	// least.
+	CountAudit(ctx context.Context, q AuditQuery) (*Count, error)
 }
 
 // Ports are all ports of one node. A nil port answers 501.

@@ -449,6 +449,12 @@ type TraceEvent struct {
 	Index          uint64 `json:"index" doc:"log index of the change"`
 }
 
+// Count says how many there are of what was asked for.
+type Count struct {
+	Count   uint64 `json:"count"`
+	AtLeast bool   `json:"at_least" doc:"counting ended there, and there may be more"`
+}
+
 // TraceQuery finds messages by what the operator knows. Empty fields match all.
 type TraceQuery struct {
 	MessageID string // without <>
@@ -459,6 +465,7 @@ type TraceQuery struct {
 	Helo      string // what the client called itself: a name, or part with *
 	Since     Time   // accepted at or after
 	Until     Time   // accepted before; zero: no bound
+	Before    string // only messages older than the one with this id; empty: no bound
 	Limit     int    // the newest so many; 0: 100
 }
 
@@ -544,6 +551,7 @@ type AuditEntry struct {
 
 // AuditQuery selects entries.
 type AuditQuery struct {
-	Since Time
-	Limit int // the newest so many; 0: 100
+	Since  Time
+	Before uint64 // only entries of a lower index; 0: no bound
+	Limit  int    // the newest so many; 0: 100
 }

@@ -823,10 +823,27 @@ func (f *Fake) Audit(_ context.Context, q admin.AuditQuery) ([]admin.AuditEntry,
 		return nil, err
 	}
 	defer unlock()
+	all := f.audits(q)
+	return all[:min(len(all), max(q.Limit, 1))], nil
+}
+
+// CountAudit implements admin.Auditor.
+func (f *Fake) CountAudit(_ context.Context, q admin.AuditQuery) (*admin.Count, error) {
+	unlock, err := f.ask("CountAudit")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	q.Before = 0
+	return &admin.Count{Count: uint64(len(f.audits(q)))}, nil
+}
+
+func (f *Fake) audits(q admin.AuditQuery) []admin.AuditEntry {
 	all := slices.Clone(f.audit)
 	slices.Reverse(all)
-	all = slices.DeleteFunc(all, func(e admin.AuditEntry) bool { return e.At.Before(q.Since.Time) })
-	return all[:min(len(all), max(q.Limit, 1))], nil
+	return slices.DeleteFunc(all, func(e admin.AuditEntry) bool {
+		return e.At.Before(q.Since.Time) || q.Before > 0 && e.Index >= q.Before
+	})
 }
 
 // Open implements admin.Queue.
@@ -836,6 +853,9 @@ func (f *Fake) Open(_ context.Context, id string) (io.ReadCloser, int64, error) 
 		return nil, 0, err
 	}
 	defer unlock()
+	if id, err = f.whole(id); err != nil {
+		return nil, 0, err
+	}
 	body, ok := f.bodies[id]
 	if !ok {
 		return nil, 0, admin.NotFound("message", id)

@@ -60,6 +60,43 @@ func order(all []admin.QueueMessage, by string) {
 	})
 }
 
+// CountQueue implements admin.Queue.
+func (f *Fake) CountQueue(_ context.Context, filter admin.QueueFilter) (*admin.Count, error) {
+	unlock, err := f.ask("CountQueue")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return &admin.Count{Count: uint64(len(f.picked(filter)))}, nil
+}
+
+// whole returns the id that is meant by its end.
+func (f *Fake) whole(id string) (string, error) {
+	ending, ok := admin.IDEnding(id)
+	if !ok {
+		return id, nil
+	}
+	var found []string
+	add := func(one string) {
+		if strings.HasSuffix(one, ending) && !slices.Contains(found, one) {
+			found = append(found, one)
+		}
+	}
+	for _, m := range f.queue {
+		add(m.ID)
+	}
+	for _, t := range f.traces {
+		add(t.ID)
+	}
+	switch len(found) {
+	case 0:
+		return id, nil
+	case 1:
+		return found[0], nil
+	}
+	return "", admin.Ambiguous(ending, len(found), found[:min(len(found), 5)])
+}
+
 // Message implements admin.Queue.
 func (f *Fake) Message(_ context.Context, id string) (*admin.QueueDetail, error) {
 	unlock, err := f.ask("Message")
@@ -67,6 +104,9 @@ func (f *Fake) Message(_ context.Context, id string) (*admin.QueueDetail, error)
 		return nil, err
 	}
 	defer unlock()
+	if id, err = f.whole(id); err != nil {
+		return nil, err
+	}
 	for _, m := range f.queue {
 		if m.ID != id {
 			continue
@@ -128,6 +168,11 @@ func (f *Fake) Manage(_ context.Context, by admin.By, a admin.QueueAction) (*adm
 		return nil, err
 	}
 	defer unlock()
+	for i, id := range a.IDs {
+		if a.IDs[i], err = f.whole(id); err != nil {
+			return nil, err
+		}
+	}
 	chosen := f.picked(a.Filter)
 	if !a.All {
 		chosen = slices.DeleteFunc(chosen, func(m admin.QueueMessage) bool { return !slices.Contains(a.IDs, m.ID) })
@@ -172,6 +217,9 @@ func (f *Fake) Trace(_ context.Context, id string) (*admin.Trace, error) {
 		return nil, err
 	}
 	defer unlock()
+	if id, err = f.whole(id); err != nil {
+		return nil, err
+	}
 	for _, t := range f.traces {
 		if t.ID == id {
 			return &t, nil
@@ -187,8 +235,27 @@ func (f *Fake) Find(_ context.Context, q admin.TraceQuery) ([]admin.Trace, error
 		return nil, err
 	}
 	defer unlock()
-	var found []admin.Trace
+	return f.find(q), nil
+}
+
+// CountFound implements admin.History.
+func (f *Fake) CountFound(_ context.Context, q admin.TraceQuery) (*admin.Count, error) {
+	unlock, err := f.ask("CountFound")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	q.Limit, q.Before = len(f.traces), ""
+	return &admin.Count{Count: uint64(len(f.find(q)))}, nil
+}
+
+func (f *Fake) find(q admin.TraceQuery) (found []admin.Trace) {
+	behind := q.Before == ""
 	for _, t := range slices.Backward(f.traces) {
+		if !behind {
+			behind = t.ID == q.Before
+			continue
+		}
 		to := q.To == "" || slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return admin.MatchAddress(q.To, r.Address) })
 		from := q.From == "" || admin.MatchAddress(q.From, t.Sender)
 		if to && from && (q.User == "" || admin.MatchUser(q.User, t.Client.User)) &&
@@ -197,5 +264,5 @@ func (f *Fake) Find(_ context.Context, q admin.TraceQuery) ([]admin.Trace, error
 			found = append(found, t)
 		}
 	}
-	return found, nil
+	return found
 }

@@ -335,5 +335,13 @@ Try:
   kill -9 $(cat %[6]s)
 
 Ctrl-C stops all.
-`, d.plan.addr(1, portSMTP), d.plan.addr(last, portPOP3), devDomain, devPassword, ctl, d.plan.path("n1", "relayd.pid"))
+`, d.plan.addr(1, portSMTP), d.plan.addr(last, portPOP3), devDomain, devPassword, ctl, shellWord(d.plan.path("n1", "relayd.pid")))
+}
+
+// shellWord writes a text as one word of a shell's command line.
+func shellWord(s string) string {
+	if strings.Trim(s, "/._-+=:,@%0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/smtp"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -44,6 +45,68 @@ func startTrial(t *testing.T, args ...string) *trial {
 	d := &trial{dir: t.TempDir(), base: freePorts(t), code: make(chan int, 1), out: new(lockedBuffer)}
 	d.again(t, args...)
 	return d
+}
+
+// hints are the commands to try that relayd dev prints.
+func (d *trial) hints(t *testing.T) (all []string) {
+	t.Helper()
+	_, after, ok := strings.Cut(d.out.String(), "\nTry:\n")
+	require.True(t, ok, d.out)
+	for line := range strings.Lines(after) {
+		command, ok := strings.CutPrefix(line, "  ")
+		if !ok {
+			return all
+		}
+		all = append(all, strings.TrimSpace(command))
+	}
+	return all
+}
+
+// TestDevHintsRunAsPrinted gives each hint to a shell, word for word, in the order
+// they stand, and sees what each is there for.
+func TestDevHintsRunAsPrinted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	bin := t.TempDir()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "relay/cmd/relayctl").CombinedOutput()
+	require.NoError(t, err, string(out))
+	d := &trial{dir: filepath.Join(t.TempDir(), "my node's mail"), base: porttest.Base(t, 400), code: make(chan int, 1), out: new(lockedBuffer)}
+	d.again(t, "--nodes", "3", "--restart-after", "10ms")
+	first := d.pid(t)
+	promised := map[string]string{ // by how a hint begins: what is to be seen
+		"swaks": "<-  250 2.0.0", "curl": "Subject: test", "relayctl status": "is healthy", "relayctl trace": "someone@example.net",
+	}
+	seen := map[string]bool{}
+	for _, hint := range d.hints(t) {
+		words := strings.Fields(hint)
+		kind := words[0]
+		if kind == "relayctl" {
+			kind += " " + words[len(words)-1]
+			if strings.Contains(hint, " trace ") {
+				kind = "relayctl trace"
+			}
+		}
+		if _, err := exec.LookPath(words[0]); err != nil && words[0] != "relayctl" && words[0] != "kill" {
+			t.Logf("not installed, so not tried: %s", hint)
+			continue
+		}
+		c := exec.CommandContext(t.Context(), "sh", "-c", hint)
+		c.Env = append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"), "RELAY_ADDR=", "RELAY_TOKEN=")
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%s\n%s", hint, out)
+		seen[kind] = true
+		if kind == "kill" {
+			d.await(t, "another process for the killed node", func() bool { p := d.pid(t); return p != 0 && p != first })
+			continue
+		}
+		require.Contains(t, promised, kind, hint)
+		require.Contains(t, string(out), promised[kind], hint)
+	}
+	for _, kind := range []string{"relayctl status", "relayctl trace", "kill"} {
+		require.True(t, seen[kind], "%s is among %q", kind, d.hints(t))
+	}
+	d.stop()
 }
 
 func (d *trial) again(t *testing.T, args ...string) {

@@ -50,6 +50,9 @@ func (a *answer) weigh() int {
 	for _, rr := range a.rrs {
 		n += each + dns.Len(rr)
 	}
+	for _, name := range a.names {
+		n += len(name)
+	}
 	return n
 }
 

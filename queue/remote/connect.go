@@ -212,6 +212,9 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 		return false, a.refusal(k, err)
 	}
 	_ = c.client.Close()
+	if errors.Is(err, smtp.ErrStray) { // says nothing of TLS
+		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.5.0 " + plain(err)}
+	}
 	if errors.Is(err, smtp.ErrHello) {
 		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.7.5 TLS works, but " + plain(err)}
 	}

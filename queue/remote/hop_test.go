@@ -31,6 +31,10 @@ import (
 const (
 	hang    = "hang"    // says nothing until the test ends
 	drop    = "drop"    // closes
+	reset   = "reset"   // breaks the connection off, without an end
+	half    = "half"    // closes inside a reply
+	endless = "endless" // never ends a reply
+	deaf    = "deaf"    // reads nothing more until the test ends
 	garbage = "garbage" // says something that is not SMTP
 	gate    = "gate"    // says yes once the gate is closed
 )
@@ -52,8 +56,11 @@ type nextHop struct {
 	open   map[net.Conn]bool
 	wait   sync.WaitGroup
 	gate   chan struct{}
-	late   chan struct{} // not nil: lines behind the first of a reply to a message wait for it
-	came   chan struct{} // and then this ends
+	strays map[string]string // by step, a first reply with more behind it
+	gone   chan struct{}     // ends with the test
+	met    chan struct{}     // takes a word when the hop has stopped
+	late   chan struct{}     // not nil: lines behind the first of a reply to a message wait for it
+	came   chan struct{}     // and then this ends
 }
 
 func newHop(t *testing.T, say map[string]string) *nextHop {
@@ -65,13 +72,14 @@ func newHopAt(t *testing.T, addr string, say map[string]string) *nextHop {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
-	h := &nextHop{t: t, l: l, say: map[string][]string{}, gate: make(chan struct{}), came: make(chan struct{}), open: map[net.Conn]bool{}, ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 1000000", "ENHANCEDSTATUSCODES"}}
+	h := &nextHop{t: t, l: l, say: map[string][]string{}, gate: make(chan struct{}), gone: make(chan struct{}), met: make(chan struct{}, 100), came: make(chan struct{}), open: map[net.Conn]bool{}, ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 1000000", "ENHANCEDSTATUSCODES"}}
 	for verb, reply := range say {
 		h.say[verb] = strings.Split(reply, "|")
 	}
 	h.wait.Go(h.serve)
 	t.Cleanup(func() {
 		l.Close()
+		close(h.gone)
 		h.mu.Lock()
 		for c := range h.open {
 			c.Close()
@@ -116,11 +124,28 @@ func (h *nextHop) next(verb, def string) string {
 
 // answer writes the reply for a verb; false: the session is over.
 func (h *nextHop) answer(c net.Conn, verb, def string) bool {
-	switch r := h.next(verb, def); r {
+	r := h.next(verb, def)
+	if r == hang || r == endless || r == deaf {
+		h.met <- struct{}{}
+	}
+	switch r {
 	case hang:
 		_, _ = io.Copy(io.Discard, c)
 		return false
 	case drop:
+		return false
+	case deaf:
+		<-h.gone
+		return false
+	case reset:
+		breakOff(c)
+		return false
+	case half:
+		fmt.Fprintf(c, "250-half\r\n25")
+		return false
+	case endless:
+		fmt.Fprintf(c, "250-and\r\n250")
+		_, _ = io.Copy(io.Discard, c)
 		return false
 	case gate:
 		<-h.gate
@@ -139,6 +164,26 @@ func (h *nextHop) answer(c net.Conn, verb, def string) bool {
 		fmt.Fprintf(c, "%s\r\n", strings.ReplaceAll(r, "\n", "\r\n"))
 		return !strings.HasPrefix(r, "421")
 	}
+}
+
+// breakOff ends a connection with a reset.
+func breakOff(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+}
+
+// meets reports whether a fault waits at a step that has no reply, and plays it.
+func (h *nextHop) meets(c net.Conn, step string) bool {
+	what := h.next(step, "")
+	if what == "" {
+		return false
+	}
+	h.script("\x00"+step, what)
+	h.answer(c, "\x00"+step, "")
+	return true
 }
 
 func (h *nextHop) session(c net.Conn) {
@@ -164,12 +209,18 @@ func (h *nextHop) session(c net.Conn) {
 			if secure && h.refuses("TLS "+verb) {
 				verb = "TLS " + verb
 			}
+			step := map[bool]string{true: "TLS EHLO", false: "EHLO"}[secure]
+			if r := h.strays[step]; r != "" {
+				delete(h.strays, step)
+				fmt.Fprintf(c, "%s\r\n", strings.ReplaceAll(r, "\n", "\r\n"))
+				break
+			}
 			ok = h.answer(c, verb, h.hello(secure))
 		case "STARTTLS":
 			if h.refuses(verb) {
 				ok = h.answer(c, verb, "")
 			} else if ok = h.answer(c, verb, "220 go"); ok && h.cert != nil {
-				if h.next("HANDSHAKE", "") == drop {
+				if h.meets(c, "HANDSHAKE") {
 					return
 				}
 				s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*h.cert}})
@@ -211,6 +262,9 @@ func (h *nextHop) session(c net.Conn) {
 				if l == ".\r\n" {
 					break
 				}
+				if body.Len() == 0 && h.meets(c, "BODY") {
+					return
+				}
 				body.WriteString(l)
 			}
 			h.mu.Lock()
@@ -224,6 +278,9 @@ func (h *nextHop) session(c net.Conn) {
 				ok = ok && h.answer(c, "DOT", "250 2.0.0 Ok: queued")
 			}
 		case "BDAT":
+			if h.meets(c, "BODY") {
+				return
+			}
 			body, last, err := chunk(in, line)
 			if err != nil {
 				return

@@ -133,6 +133,7 @@ type mailHost struct {
 	name       string
 	preference uint16
 	addrs      []netip.Addr
+	ours       bool // it is an alias of this host's name
 }
 
 // resolve turns mail hosts into addresses. Hosts from our own on are left out:
@@ -147,7 +148,7 @@ func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([
 		records = before(records, records[named].Preference)
 	}
 	hosts, last := a.lookUp(ctx, share(records, maxHosts, func(r Record) uint16 { return r.Preference }))
-	addressed := slices.IndexFunc(hosts, func(h mailHost) bool { return a.reachesUs(h.addrs, own) })
+	addressed := slices.IndexFunc(hosts, func(h mailHost) bool { return h.ours || a.reachesUs(h.addrs, own) })
 	if addressed >= 0 {
 		least := hosts[addressed].preference
 		hosts = slices.DeleteFunc(hosts, func(h mailHost) bool { return h.preference >= least })
@@ -175,11 +176,15 @@ func before(records []Record, preference uint16) []Record {
 	return records[:n]
 }
 
-// lookUp finds the addresses of mail hosts. Hosts without any are left out; the
-// error is the one that says most of why.
+// lookUp finds the addresses of mail hosts. Hosts without any are left out, but
+// for aliases of our own name; the error is the one that says most of why.
 func (a *Agent) lookUp(ctx context.Context, records []Record) (hosts []mailHost, last error) {
 	for _, r := range records {
-		addrs, err := a.conf.Resolver.Addresses(ctx, r.Host)
+		addrs, aliases, err := a.addresses(ctx, r.Host)
+		if slices.ContainsFunc(aliases, a.leadsHere) {
+			hosts = append(hosts, mailHost{name: r.Host, preference: r.Preference, ours: true})
+			continue
+		}
 		if err != nil {
 			last = cmp.Or(last, err)
 			if !settled(err) {
@@ -188,10 +193,22 @@ func (a *Agent) lookUp(ctx context.Context, records []Record) (hosts []mailHost,
 			continue
 		}
 		if len(addrs) > 0 {
-			hosts = append(hosts, mailHost{r.Host, r.Preference, interleave(addrs)})
+			hosts = append(hosts, mailHost{name: r.Host, preference: r.Preference, addrs: interleave(addrs)})
 		}
 	}
 	return hosts, last
+}
+
+// addresses asks for a mail host's addresses, and for the names that it is an
+// alias of where the resolver can tell them.
+func (a *Agent) addresses(ctx context.Context, host string) ([]netip.Addr, []string, error) {
+	if r, ok := a.conf.Resolver.(interface {
+		Resolve(context.Context, string) ([]netip.Addr, []string, error)
+	}); ok {
+		return r.Resolve(ctx, host)
+	}
+	addrs, err := a.conf.Resolver.Addresses(ctx, host)
+	return addrs, nil, err
 }
 
 // hops lists the addresses of hosts in the order in which they are tried. Where

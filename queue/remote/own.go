@@ -66,6 +66,11 @@ func (a *Agent) ourName(host string) bool {
 	return false
 }
 
+// leadsHere reports whether an alias of a mail host is this host.
+func (a *Agent) leadsHere(name string) bool {
+	return a.ourName(name) || !a.conf.LoopbackHops && isLocalhost(name)
+}
+
 // reachesUs reports whether a connection to one of these addresses would end at
 // this host. Only an operator's route may lead there.
 func (a *Agent) reachesUs(addrs, own []netip.Addr) bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -92,6 +93,7 @@ type question struct {
 
 type answer struct {
 	rrs   []dns.RR // of the kind asked for, aliases followed
+	names []string // of the aliases' targets, in lower case, with the dot
 	err   error    // ErrNoName or ErrNoData
 	until time.Time
 	size  int // octets that it takes in the cache
@@ -195,45 +197,55 @@ func (r *DNS) MX(ctx context.Context, domain string) ([]Record, error) {
 // Addresses implements Resolver. Both kinds are asked for at once; one that
 // fails does not matter where the other gives addresses.
 func (r *DNS) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs, _, err := r.Resolve(ctx, host)
+	return addrs, err
+}
+
+// Resolve is Addresses that tells besides which names the host is an alias of,
+// whether they have addresses or not.
+func (r *DNS) Resolve(ctx context.Context, host string) (addrs []netip.Addr, aliases []string, err error) {
 	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a.Unmap()}, nil
+		return []netip.Addr{a.Unmap()}, nil, nil
 	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 §6.3
-		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	if isLocalhost(host) {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil, nil
 	}
-	var six []netip.Addr
+	var six answer
 	var errSix error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		six, errSix = r.addresses(ctx, host, dns.TypeAAAA)
+		six, errSix = r.find(ctx, host, dns.TypeAAAA)
 	}()
-	four, errFour := r.addresses(ctx, host, dns.TypeA)
+	four, errFour := r.find(ctx, host, dns.TypeA)
 	<-done
-	all := append(six, four...)
+	all := append(six.addresses(), four.addresses()...)
+	aliases = slices.Concat(six.names, four.names)
 	switch {
 	case len(all) > 0:
-		return all, nil
+		return all, aliases, nil
 	case errFour != nil && !settled(errFour):
-		return nil, errFour
+		return nil, aliases, errFour
 	case errSix != nil && !settled(errSix):
-		return nil, errSix
+		return nil, aliases, errSix
 	case errFour != nil:
-		return nil, errFour
+		return nil, aliases, errFour
 	}
-	return nil, errSix
+	return nil, aliases, errSix
+}
+
+// isLocalhost: RFC 6761 §6.3.
+func isLocalhost(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
 // settled: the name servers have answered, and the answer is no.
 func settled(err error) bool { return errors.Is(err, ErrNoName) || errors.Is(err, ErrNoData) }
 
-func (r *DNS) addresses(ctx context.Context, host string, kind uint16) ([]netip.Addr, error) {
-	rrs, err := r.lookup(ctx, host, kind)
-	if err != nil {
-		return nil, err
-	}
+func (a *answer) addresses() []netip.Addr {
 	var all []netip.Addr
-	for _, rr := range rrs {
+	for _, rr := range a.rrs {
 		var ip net.IP
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -245,7 +257,7 @@ func (r *DNS) addresses(ctx context.Context, host string, kind uint16) ([]netip.
 			all = append(all, a.Unmap())
 		}
 	}
-	return all, nil
+	return all
 }
 
 // Host returns the addresses of a host that an operator named. With the
@@ -268,36 +280,42 @@ func (r *DNS) Host(ctx context.Context, host string) ([]netip.Addr, error) {
 	return all, nil
 }
 
-// lookup answers from the cache, or asks.
+// lookup gives the records of a name.
 func (r *DNS) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
+	a, err := r.find(ctx, name, kind)
+	return a.rrs, err
+}
+
+// find answers from the cache, or asks. The error is the answer's own, too.
+func (r *DNS) find(ctx context.Context, name string, kind uint16) (answer, error) {
 	q := question{strings.ToLower(dns.Fqdn(name)), kind}
 	if _, ok := dns.IsDomainName(q.name); !ok {
-		return nil, fmt.Errorf("%w: %q is not a domain name", ErrNoName, name)
+		return answer{}, fmt.Errorf("%w: %q is not a domain name", ErrNoName, name)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
+		return answer{}, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
 	}
 	if a, ok := r.cached(q); ok {
-		return a.rrs, a.err
+		return a, a.err
 	}
 	release, err := r.shares.acquire(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
+		return answer{}, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, err)
 	}
 	defer release()
 	a, c, err := r.begin(q)
 	if c == nil {
-		return a.rrs, cmp.Or(err, a.err)
+		return a, cmp.Or(err, a.err)
 	}
 	select {
 	case <-ctx.Done():
 		r.leave(q, c)
-		return nil, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, ctx.Err())
+		return answer{}, fmt.Errorf("%w: %s %s: %w", ErrLookup, dns.TypeToString[kind], name, ctx.Err())
 	case <-c.done:
 		if c.err != nil {
-			return nil, c.err
+			return answer{}, c.err
 		}
-		return c.a.rrs, c.a.err
+		return c.a, c.a.err
 	}
 }
 
@@ -387,6 +405,7 @@ func (r *DNS) ask(ctx context.Context, q question) (answer, error) {
 		}
 		a, next := read(m, q, seen, &least)
 		if next == "" {
+			a.names = slices.Collect(maps.Keys(seen))
 			return a, a.absurd(q)
 		}
 		q.name = next

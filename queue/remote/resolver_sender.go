@@ -66,7 +66,8 @@ func decimal(s string) (byte, bool) {
 
 // IPv4 returns the A records of a name.
 func (r *DNS) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
-	return r.addresses(ctx, name, dns.TypeA)
+	a, err := r.find(ctx, name, dns.TypeA)
+	return a.addresses(), err
 }
 
 // Names returns the names that the PTR records of an address give, lower case,

@@ -98,6 +98,29 @@ func TestStrayReplyLosesNothing(t *testing.T) {
 	})
 }
 
+// A reply too many before or inside TLS defers. It does not make the next message
+// go in clear.
+func TestStrayAroundTLS(t *testing.T) {
+	for step, stray := range map[string]string{"EHLO": "250 ok", "TLS EHLO": "250 hop.example\n250 ok"} {
+		h := newHop(t, nil)
+		h.ehlo = append(h.ehlo, "STARTTLS")
+		h.cert, _ = certificate(t, "mx.x")
+		if step == "EHLO" {
+			stray = h.hello(false) + "\n" + stray
+		}
+		h.strays = map[string]string{step: stray}
+		a := mxAgent(t, Config{}, h)
+		v := deliver(t, a, mxJob("a@x"))[0]
+		require.Equal(t, queue.Deferred, v.Outcome, "%s: %s", step, v.Reply)
+		require.Contains(t, v.Reply, "no command accounts for")
+		v = deliver(t, a, mxJob("a@x"))[0]
+		require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
+		require.NotEmpty(t, v.TLS, step)
+		conns, _ := h.count()
+		require.Equal(t, 2, conns)
+	}
+}
+
 // What comes in on an idle connection ends it, and the message goes over a fresh
 // one in the same attempt, in clear and inside TLS.
 func TestStrayOnIdleConnection(t *testing.T) {
@@ -356,6 +379,63 @@ func TestLoopsAreNotDialled(t *testing.T) {
 	conns, _ := h.count()
 	require.Zero(t, conns)
 	require.Equal(t, queue.Delivered, deliver(t, a, job(h, "a@x"))[0].Outcome, "the operator may")
+}
+
+// An alias leads to this host as its target does, whether that has an address that
+// is known here or not. Operators' routes go where they say.
+func TestAliasesOfThisHost(t *testing.T) {
+	h := newHop(t, nil)
+	zone := map[string][]string{
+		"far.example. A":            {"far.example. 60 IN A 203.0.113.9"},
+		"relay.example.com. A":      {"relay.example.com. 60 IN A 203.0.113.7"}, // what others see of us
+		"loop.example. A":           {"loop.example. 60 IN A 127.0.0.5"},
+		"none.relay.example. CNAME": {"none.relay.example. 60 IN CNAME helo.example."}, // which has no address
+	}
+	to := func(domain, mx string) {
+		zone[domain+" MX"] = append(zone[domain+" MX"], domain+" 60 IN MX "+mx)
+	}
+	alias := func(name, target string) { zone[name+" CNAME"] = []string{name + " 60 IN CNAME " + target} }
+	alias("one.x.example.", "relay.example.com.")
+	alias("two.x.example.", "middle.example.")
+	alias("middle.example.", "RELAY.example.com.")
+	alias("three.x.example.", "loop.example.")
+	alias("four.x.example.", "localhost.")
+	alias("five.x.example.", "mail.localhost.")
+	alias("here.example.", "localhost.example.")
+	zone["localhost.example. A"] = []string{"localhost.example. 60 IN A 127.0.0.1"}
+	alias("bare.example.", "relay.example.com.")
+	for i, mx := range []string{"10 one.x.example.", "10 two.x.example.", "10 three.x.example.", "10 four.x.example.", "10 five.x.example.",
+		"10 none.relay.example.", "10 localhost.", "10 mail.localhost.", "10 LocalHost."} {
+		domain := fmt.Sprintf("m%d.example.", i)
+		to(domain, mx)
+		to(domain, "20 far.example.")
+	}
+	r := resolver(t, newNameServer(t, zone).addr)
+	for _, fixed := range [][]netip.Addr{nil, addr("192.0.2.77")} {
+		a := newAgent(t, Config{Helo: "helo.example", Port: h.port(), Resolver: r, Own: fixed})
+		list := []string{"bare.example", "[::ffff:127.0.0.1]", "[IPv6:::ffff:127.0.0.1]", "[0.255.0.1]", "[IPv6:::ffff:0.9.9.9]"}
+		for i := range 9 {
+			list = append(list, fmt.Sprintf("m%d.example", i))
+		}
+		for _, domain := range list {
+			j := jobTo("", "a@"+domain)
+			j.Domain = domain
+			v := deliver(t, a, j)[0]
+			require.Equal(t, queue.Failed, v.Outcome, "%s: %s", domain, v.Reply)
+			require.Contains(t, v.Reply, "5.4.6", domain)
+		}
+		for _, host := range []string{"localhost", "127.0.0.1", "here.example"} {
+			require.Equal(t, queue.Delivered, deliver(t, a, jobTo(fmt.Sprintf("smtp:%s:%d", host, h.port()), "a@x"))[0].Outcome, host)
+		}
+	}
+	// A better host than ours is still asked.
+	to("better.example.", "5 far.example.")
+	to("better.example.", "10 one.x.example.")
+	a := newAgent(t, Config{Resolver: resolver(t, newNameServer(t, zone).addr)})
+	hops, f := a.mxHops(t.Context(), "better.example")
+	require.Nil(t, f)
+	require.Len(t, hops, 1)
+	require.Equal(t, "far.example", hops[0].name)
 }
 
 func TestOwnAddressesAreKnownOrNothingGoes(t *testing.T) {

@@ -156,3 +156,12 @@ func (c *Cluster) DecideEntry(ctx context.Context, id, addr string) (act func() 
 	on := c.configuration()
 	return func() error { return c.enter(ctx, on, raft.ServerID(id), raft.ServerAddress(addr)) }
 }
+
+// Summed reports whether this node has a chain of sums.
+func (c *Cluster) Summed() bool { return c.store.Summed() }
+
+// Anchor is the newest place where this node's chain of sums is compared.
+func (c *Cluster) Anchor() (index, sum uint64) { return c.store.Anchor() }
+
+// SumAt is the chain's value at such a place.
+func (c *Cluster) SumAt(index uint64) (sum uint64, known bool) { return c.store.SumAt(index) }

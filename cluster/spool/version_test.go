@@ -308,3 +308,44 @@ func summed(t require.TestingT, log []entry, ends func(int) bool, restart bool) 
 	require.True(t, on)
 	return sum
 }
+
+// TestAVoidChainBeginsAnew: a replica that lost its chain has none after a restart, does
+// not get one by a Mark alone, and has that of the others from the next Raise on, also
+// from a version to itself.
+func TestAVoidChainBeginsAnew(t *testing.T) {
+	kept, void := newReplica(t), newReplica(t)
+	both := func(kind spool.Kind, h proto.Message) {
+		for _, r := range []*replica{kept, void} {
+			require.Equal(t, pb.Code_OK, r.do(kind, h).Code, "%s", kind)
+		}
+	}
+	for _, r := range []*replica{kept, void} {
+		require.Equal(t, pb.Code_OK, r.raised(2).Code)
+	}
+	both(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "a.example"}})
+	require.Equal(t, chain(t, kept), chain(t, void))
+	m, err := spool.Load(void.store)
+	require.NoError(t, err)
+	void.m = m // and no Resume
+	_, on := void.m.Sum()
+	require.False(t, on)
+	both(spool.KindMark, &pb.Mark{Id: "m"})
+	_, on = void.m.Sum()
+	require.False(t, on, "a Mark compares, and begins nothing")
+	require.Equal(t, kept.store.Sum(), void.store.Sum(), "the states are equal")
+
+	both(spool.KindRaise, &pb.Raise{From: 2, To: 2})
+	require.Equal(t, chain(t, kept), chain(t, void))
+	both(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "b.example"}})
+	require.Equal(t, chain(t, kept), chain(t, void))
+	kept.do(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "c.example"}})
+	void.do(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "d.example"}})
+	both(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "e.example"}})
+	require.NotEqual(t, chain(t, kept), chain(t, void), "once different, always different")
+}
+
+func chain(t *testing.T, r *replica) uint64 {
+	sum, on := r.m.Sum()
+	require.True(t, on)
+	return sum
+}

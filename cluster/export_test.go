@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
@@ -165,3 +166,30 @@ func (c *Cluster) Anchor() (index, sum uint64) { return c.store.Anchor() }
 
 // SumAt is the chain's value at such a place.
 func (c *Cluster) SumAt(index uint64) (sum uint64, known bool) { return c.store.SumAt(index) }
+
+// SayHello says hello to a node as one does that starts.
+func (c *Cluster) SayHello(ctx context.Context, node string) error {
+	h, err := c.introduce()
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(h)
+	if err == nil {
+		_, err = c.greet(ctx, node, body)
+	}
+	return err
+}
+
+// ProposeTo opens a stream of proposals to a node, whether it leads or not, and returns
+// how it ends.
+func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
+	l, err := c.peers.to(node, wire.RPC)
+	if err != nil {
+		return err
+	}
+	s, err := l.cc.NewStream(ctx, &grpc.StreamDesc{StreamName: "Propose", ServerStreams: true, ClientStreams: true}, proposeMethod)
+	if err != nil {
+		return err
+	}
+	return s.RecvMsg(new(answers))
+}

@@ -1,0 +1,38 @@
+package cluster_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster"
+	"relay/cluster/clustertest"
+)
+
+// TestAStrangerMaySayHelloAlone: a node that hears no leader takes a hello of a node that
+// it does not know as a member, as that may be one that joined meanwhile. It answers
+// nothing else, and takes no proposals.
+func TestAStrangerMaySayHelloAlone(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	off := g.Followers()[0]
+	off.Stop()
+	stranger := g.Add(g.Leader())
+	for _, n := range g.Up() {
+		if n != stranger {
+			n.Kill()
+		}
+	}
+	off.Start()
+	off.C().Handle("greet", func(context.Context, string, []byte) ([]byte, error) { return []byte("hello"), nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	g.Eventually("it takes no hello", func() bool { return stranger.C().SayHello(ctx, off.ID) == nil })
+
+	_, err := stranger.C().Ask(ctx, off.ID, "greet", nil)
+	var remote *cluster.RemoteError
+	require.ErrorAs(t, err, &remote)
+	require.Equal(t, "the asker is not a member", remote.Text)
+	require.ErrorContains(t, stranger.C().ProposeTo(ctx, off.ID), "the asker is not a member")
+}

@@ -19,9 +19,14 @@ type clocks struct {
 	// quick is boot without the system call: Go's monotonic clock, plus the
 	// suspends that the last resync has found.
 	quick func() time.Duration
+	// recent is quick with a resync each freshness: it tells whether a lease has
+	// ended as boot does, but within freshness of a suspend. A caller that is
+	// suspended between its question and its act is no better off with boot.
+	recent func() time.Duration
 
 	start time.Time
 	slept atomic.Int64
+	asked atomic.Int64 // when recent resynced last, since start
 }
 
 func newClocks(o Options) *clocks {
@@ -30,14 +35,24 @@ func newClocks(o Options) *clocks {
 		k.wall = time.Now
 	}
 	if k.boot != nil {
-		k.quick = k.boot
+		k.quick, k.recent = k.boot, k.boot
 		return k
 	}
 	k.boot = bootNow
 	k.quick = func() time.Duration { return time.Since(k.start) + time.Duration(k.slept.Load()) }
+	k.recent = func() time.Duration {
+		since := time.Since(k.start)
+		if asked := k.asked.Load(); int64(since)-asked > int64(freshness) && k.asked.CompareAndSwap(asked, int64(since)) {
+			k.resync()
+		}
+		return since + time.Duration(k.slept.Load())
+	}
 	k.resync()
 	return k
 }
+
+// freshness bounds how long recent goes without the system call.
+const freshness = 5 * time.Millisecond
 
 // resync makes quick agree with boot again after a suspend.
 func (k *clocks) resync() {

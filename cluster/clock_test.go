@@ -56,4 +56,7 @@ func TestClocksAreInjected(t *testing.T) {
 	k.slept.Add(-int64(time.Hour)) // as after a suspend of an hour
 	k.resync()
 	require.InDelta(t, k.boot(), k.quick(), float64(100*time.Millisecond))
+	k.slept.Add(-int64(time.Hour))
+	k.asked.Add(-int64(freshness))
+	require.InDelta(t, k.boot(), k.recent(), float64(100*time.Millisecond))
 }

@@ -340,7 +340,7 @@ func (c *Cluster) newSession() *session {
 	if m.MaxCommand == 0 {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
-	s.member, s.log, s.now = m, c.log, c.clocks.boot
+	s.member, s.log, s.now, s.recent = m, c.log, c.clocks.boot, c.clocks.recent
 	s.send = func(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
 		return c.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
 	}

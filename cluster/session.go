@@ -30,6 +30,7 @@ type session struct {
 	renew  time.Duration // from one renewal to the next
 	log    *zap.Logger
 	now    func() time.Duration // a clock that counts suspends
+	recent func() time.Duration // now at less cost, see clocks; nil: now
 	leased func() bool          // renewals say their lease and their number: cluster version 2
 	// send proposes a command; it also tells when the attempt that was answered
 	// was sent, on now's clock.
@@ -460,16 +461,24 @@ func (s *session) Until() time.Time {
 	if until == 0 {
 		return time.Time{}
 	}
-	left := until - s.now()
+	left := until - s.about()
 	if left <= 0 {
 		return time.Time{}
 	}
 	return time.Now().Add(left)
 }
 
+// about is now for those who ask for each message.
+func (s *session) about() time.Duration {
+	if s.recent != nil {
+		return s.recent()
+	}
+	return s.now()
+}
+
 // current returns the epoch under which the node may act now, or 0.
 func (s *session) current() uint64 {
-	if time.Duration(s.until.Load()) <= s.now() {
+	if time.Duration(s.until.Load()) <= s.about() {
 		return 0
 	}
 	return s.epoch.Load()

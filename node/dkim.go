@@ -181,10 +181,11 @@ func (o *outbound) header(id spool.ID, m *pb.Message) ([]byte, error) {
 
 // readHeader reads the header section of a message, and little more.
 func readHeader(body io.Reader) ([]byte, error) {
-	var b []byte
+	b := make([]byte, 0, 4096)
 	for len(b) < dkimHeaderMost {
 		n := len(b)
-		b = append(b, make([]byte, max(4096, n))...)
+		b = slices.Grow(b, 1)
+		b = b[:cap(b)]
 		got, err := io.ReadFull(body, b[n:])
 		b = b[:n+got]
 		if h := parseHeader(b); h.whole {

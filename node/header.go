@@ -126,8 +126,13 @@ func unfolded(value []byte) string {
 	if bytes.IndexByte(value, '\n') < 0 {
 		return string(value)
 	}
-	return strings.NewReplacer("\r\n", "", "\n", "").Replace(string(value))
+	return unfolder.Replace(string(value))
 }
+
+var (
+	unfolder = strings.NewReplacer("\r\n", "", "\n", "")
+	joiner   = strings.NewReplacer(" ", "", "\t", "")
+)
 
 // identifier is the id in a Message-ID field: what stands in its first brackets,
 // without the blanks that old programs fold it at, or all of a field that has none.
@@ -135,7 +140,7 @@ func identifier(value []byte) string {
 	text := unfolded(value)
 	if _, behind, ok := strings.Cut(text, "<"); ok {
 		inside, _, _ := strings.Cut(behind, ">")
-		text = strings.NewReplacer(" ", "", "\t", "").Replace(inside)
+		text = joiner.Replace(inside)
 	}
 	return clean(strings.Trim(text, "<>"), 255)
 }

@@ -38,6 +38,7 @@ type outbound struct {
 	epoch     atomic.Uint64     // this node's session as of the applied state
 	rerouting sync.Mutex        // orders those who read the routes
 	routes    atomic.Pointer[routeTable]
+	unsigned  atomic.Bool // no domain has a key to sign with
 	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
 	owners    atomic.Pointer[spool.Owners]
@@ -145,7 +146,7 @@ func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 	}
 	chunks := m.Chunks
 	job.Open = func() (io.ReadCloser, error) { return o.replica.OpenBody(spool.ID(id), chunks, nil) }
-	if m.Ours {
+	if m.Ours && !o.unsigned.Load() {
 		job.Open = func() (io.ReadCloser, error) { return o.openSigned(spool.ID(id), m) }
 	}
 	return job
@@ -460,18 +461,23 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 	}
 }
 
-// reroute reads the routes again.
+// reroute reads the routes again, and whether mail is signed at all.
 func (o *outbound) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
 	routes := &routeTable{domains: map[string]routed{}, without: map[string]string{}}
-	err := o.replica.View(func(v spool.View) error {
+	signs := true
+	err := o.replica.View(func(v spool.View) (err error) {
+		if signs, err = v.HasDkimKeys(); err != nil {
+			return err
+		}
 		all, err := v.Routes()
 		for _, r := range all {
 			routes.add(r)
 		}
 		return err
 	})
+	o.unsigned.Store(!signs)
 	if err != nil {
 		return err
 	}

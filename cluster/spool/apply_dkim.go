@@ -59,6 +59,15 @@ func (t *tx) dropDkim(h *pb.DropDkim) *pb.Result {
 	return t.dropRecord(keyDkim(h.Domain, h.Selector), "signing key "+h.Selector+" of", h.Domain)
 }
 
+// HasDkimKeys reports whether there is a signing key, of whichever domain.
+func (v View) HasDkimKeys() (has bool, err error) {
+	err = v.R.Scan([]byte{kDkim}, []byte{kDkim + 1}, func(_, _ []byte) bool {
+		has = true
+		return false
+	})
+	return has, err
+}
+
 // DkimKeys returns the signing keys of a domain, or of all for "".
 func (v View) DkimKeys(domain string) ([]*pb.DkimKey, error) {
 	prefix := []byte{kDkim}

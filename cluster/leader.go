@@ -403,6 +403,9 @@ func (c *Cluster) sweep(ctx context.Context) {
 			h.OrphansBeforeMs = c.Now().Add(-c.t.Orphans).UnixMilli()
 		}
 		res := c.command(ctx, spool.KindSweep, h)
+		if c.o.OnRemoved != nil && len(res.GetRemoved()) > 0 {
+			c.o.OnRemoved(res.Removed)
+		}
 		if res == nil || res.Count < sweepLimit || ctx.Err() != nil {
 			return
 		}

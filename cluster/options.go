@@ -35,6 +35,9 @@ type Options struct {
 	// OnChanges hears what a committed batch changed. It runs on the applying
 	// goroutine: it must return at once and must not call the Cluster.
 	OnChanges func(spool.Changes)
+	// OnRemoved hears, on the leader alone, what a Sweep took out of mailboxes: once,
+	// or not at all where the leader dies meanwhile. Nil: nobody wants to know.
+	OnRemoved func([]*pb.Removed)
 	// Fatal hears, at most a few times, that this node can't go on: its disk
 	// failed, or an entry of the log can't be applied. The caller must end the
 	// process (tests: Abandon the node). It may run on any goroutine.

@@ -216,7 +216,7 @@ func (n *Node) openCluster() error {
 		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Peers:  n.conf.Cluster.PeerAddresses(),
-		Log:    n.log, OnChanges: n.changed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning, Moved: n.options.Moved,
+		Log:    n.log, OnChanges: n.changed, OnRemoved: n.removed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning, Moved: n.options.Moved,
 		Wall: n.options.Wall, Boot: n.options.Boot,
 	})
 	return err
@@ -306,6 +306,9 @@ func (n *Node) changed(c spool.Changes) {
 		n.stirUp()
 	}
 }
+
+// removed hears what a Sweep of this node, as the leader, took out of mailboxes.
+func (n *Node) removed(all []*pb.Removed) { logSwept(n.log, all) }
 
 func (n *Node) stirUp() {
 	select {

@@ -30,7 +30,7 @@ type maildrops struct {
 	refusals    *refusals
 	log         *zap.Logger
 	folders     map[string]*folder.Folder // by account; set before the first login
-	took        prometheus.Histogram      // of logins by password; nil: nobody counts
+	took        prometheus.Histogram      // of logins; nil: nobody counts
 	drain       *drain                    // nil: this node is never drained
 	holders     holders
 	directory   atomic.Bool // it has changed: some sessions may have to end
@@ -112,7 +112,13 @@ func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (*s
 }
 
 // Proven implements pop3.SCRAM.
-func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (pop3.Maildrop, error) {
+func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (drop pop3.Maildrop, err error) {
+	begin := time.Now()
+	defer func() {
+		if err == nil {
+			since(d.took, begin)
+		}
+	}()
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}

@@ -110,9 +110,20 @@ func logManaged(log *zap.Logger, verb pb.Action, id []byte, to []string, by admi
 	log.Info(managedWord(verb), append(fields, more...)...)
 }
 
-// removedEach is up to how many deletions of one POP3 session have lines of their
-// own.
-const removedEach = 1000
+// logSwept tells of what left mailboxes otherwise than by an operator's or a POP3
+// session's word to this node: by age, with its account, or as one of very many.
+func logSwept(log *zap.Logger, all []*pb.Removed) {
+	for _, gone := range all {
+		for ids := gone.Ids; len(ids) >= len(ulid.ULID{}); ids = ids[len(ulid.ULID{}):] {
+			log.Info("removed", idField("id", ids), zap.String("mailbox", gone.Mailbox),
+				zap.String("who", gone.Who), zap.String("why", gone.Why))
+		}
+	}
+}
+
+// removedEach is up to how many deletions of one POP3 session have lines at once.
+// More go out of the store one by one later, and each has its line then.
+const removedEach = spool.MaxTakeOut
 
 // removing finds out which messages a POP3 session is about to delete, as long as
 // they are still there.

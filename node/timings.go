@@ -29,7 +29,7 @@ func newTimings() *timings {
 		delivery: one("relay_delivery_seconds",
 			"Time of one attempt to deliver a message to a next hop or a mailbox, connecting included, whatever its outcome."),
 		login: one("relay_pop3_login_seconds",
-			"Time that POP3 logins by password which succeeded took, with hashing it and the mailbox lock that holds in the whole cluster."),
+			"Time that POP3 logins which succeeded took, with hashing a password and the mailbox lock that holds in the whole cluster."),
 	}
 }
 

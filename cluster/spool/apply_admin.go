@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -142,7 +143,11 @@ func (t *tx) dropAccount(h *pb.DropAccount) *pb.Result {
 	t.del(key(kAccount, h.Address))
 	t.keeps(h.Address, 1, 0)
 	t.del(key(kBox, h.Address))
-	t.set(keyBox(kGarbage, box.Box), []byte{1})
+	if t.at(2) {
+		t.write(keyBox(kGarbage, box.Box), &pb.Garbage{Mailbox: h.Address, Who: h.Admin.GetWho(), Why: h.Admin.GetWhy()})
+	} else {
+		t.set(keyBox(kGarbage, box.Box), []byte{1})
+	}
 	var held pb.Lock
 	if t.locked(h.Address, &held) {
 		t.dropLock(h.Address, &held)
@@ -503,30 +508,51 @@ const boxesPerSweep = 100
 
 // sweepBoxes empties boxes without an account, at most limit entries in all.
 func (t *tx) sweepBoxes(limit int, res *pb.Result) {
-	t.scan([]byte{kGarbage}, boxesPerSweep, func(k, _ []byte) {
+	t.scan([]byte{kGarbage}, boxesPerSweep, func(k, mark []byte) {
 		if limit > 0 {
-			n := t.sweepBox(k, limit)
-			limit -= n
-			res.Count += uint32(n)
+			gone := t.sweepBox(k, mark, limit)
+			t.told(res, gone)
+			limit -= len(gone.GetIds()) / idOctets
 		}
 	})
 }
 
 // sweepBox deletes entries of a dropped account, and the mark when none is left.
-// It returns how many entries it deleted.
-func (t *tx) sweepBox(mark []byte, limit int) int {
+// It returns what it deleted.
+func (t *tx) sweepBox(mark, value []byte, limit int) *pb.Removed {
 	box := binary.BigEndian.Uint64(mark[1:])
-	n := 0
+	var of pb.Garbage
+	if !bytes.Equal(value, []byte{1}) && !t.unmarshal(mark, value, &of) {
+		return nil
+	}
+	gone := &pb.Removed{Mailbox: of.Mailbox, Who: of.Who, Why: "account dropped"}
+	if of.Why != "" {
+		gone.Why += ": " + of.Why
+	}
 	t.scan(keyBox(kEntry, box), limit, func(k, v []byte) {
 		var entry pb.Entry
 		if t.unmarshal(k, v, &entry) {
 			t.dropEntry(box, uidOf(k), &entry)
-			t.unreference(&entry, &pb.Event{What: "removed", Detail: "account dropped"})
-			n++
+			t.unreference(&entry, &pb.Event{What: "removed", Detail: "account dropped", Who: of.Who, Why: of.Why})
+			gone.Ids = append(gone.Ids, entry.Id...)
 		}
 	})
-	if n < limit {
+	if len(gone.Ids) < limit*idOctets {
 		t.del(mark)
 	}
-	return n
+	return gone
+}
+
+// idOctets is the size of a message's id.
+const idOctets = len(ID{})
+
+// told counts what a Sweep took out of a mailbox, and has its answer name it.
+func (t *tx) told(res *pb.Result, gone *pb.Removed) {
+	if len(gone.GetIds()) == 0 {
+		return
+	}
+	res.Count += uint32(len(gone.Ids) / idOctets)
+	if t.at(2) {
+		res.Removed = append(res.Removed, gone)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -12,12 +13,12 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// maxTakeOut is how many messages a Remove takes out one by one. That costs a
+// MaxTakeOut is how many messages a Remove takes out one by one. That costs a
 // look at each message's references and a line in its history, so that a hundred
 // thousand would hold up every other command for seconds, and the node with them.
 // More than that are buried: the Remove counts them and writes down their uids,
 // and from then on nobody sees them. Sweep lets go of them in bounded steps.
-const maxTakeOut = 500
+const MaxTakeOut = 500
 
 // buried is what a mailbox's burial says, ready to be asked.
 type buried [][]run
@@ -195,9 +196,7 @@ func (t *tx) sweepBurials(limit int, res *pb.Result) {
 		found := false
 		t.scan([]byte{kBurial}, 1, func(k, v []byte) {
 			found = true
-			n := t.sweepBurial(k, v, limit)
-			limit -= n
-			res.Count += uint32(n)
+			limit -= t.sweepBurial(k, v, limit, res)
 		})
 		if !found || limit <= 0 || t.err != nil {
 			return
@@ -207,7 +206,7 @@ func (t *tx) sweepBurials(limit int, res *pb.Result) {
 
 // sweepBurial lets go of entries of one box, and forgets the burial when none is
 // left. It returns how many entries it deleted.
-func (t *tx) sweepBurial(mark, value []byte, limit int) int {
+func (t *tx) sweepBurial(mark, value []byte, limit int, res *pb.Result) int {
 	var burial pb.Burial
 	if !t.unmarshal(mark, value, &burial) {
 		return 0
@@ -220,8 +219,9 @@ func (t *tx) sweepBurial(mark, value []byte, limit int) int {
 			t.fail(fmt.Errorf("spool: a burial is corrupt: %w", err))
 			return done
 		}
-		n, rest := t.letGoOf(box, part, runs, limit-done)
-		done += n
+		gone, rest := t.letGoOf(box, part, runs, limit-done)
+		t.told(res, gone)
+		done += len(gone.GetIds()) / idOctets
 		if part.Ranges = encodeRuns(rest); len(rest) == 0 {
 			burial.Parts = burial.Parts[1:]
 		}
@@ -234,8 +234,8 @@ func (t *tx) sweepBurial(mark, value []byte, limit int) int {
 	return done
 }
 
-// letGoOf deletes entries of the runs, and returns how many and what is left.
-func (t *tx) letGoOf(box uint64, part *pb.Burial_Part, runs []run, limit int) (n int, rest []run) {
+// letGoOf deletes entries of the runs, and returns them and what is left.
+func (t *tx) letGoOf(box uint64, part *pb.Burial_Part, runs []run, limit int) (gone *pb.Removed, rest []run) {
 	type pair struct {
 		uid   uint64
 		value []byte
@@ -245,20 +245,22 @@ func (t *tx) letGoOf(box uint64, part *pb.Burial_Part, runs []run, limit int) (n
 		found = append(found, pair{uid, bytes.Clone(value)})
 		return len(found) < limit
 	})
+	mailbox := strings.TrimPrefix(part.Detail, "mailbox ")
+	gone = &pb.Removed{Mailbox: mailbox, Who: mailbox, Why: "deleted by POP3"}
 	for _, p := range found {
 		var entry pb.Entry
 		if err := proto.Unmarshal(p.value, &entry); err != nil {
 			t.fail(err)
-			return n, nil
+			return gone, nil
 		}
 		t.dropEntry(box, p.uid, &entry)
 		t.unreference(&entry, &pb.Event{What: "removed", Node: part.Node, Detail: part.Detail})
-		n++
+		gone.Ids = append(gone.Ids, entry.Id...)
 	}
-	if n < limit {
-		return n, nil
+	if len(found) < limit {
+		return gone, nil
 	}
-	return n, behind(runs, found[n-1].uid)
+	return gone, behind(runs, found[len(found)-1].uid)
 }
 
 // behind is what of the runs comes after a uid.

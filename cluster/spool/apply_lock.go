@@ -288,7 +288,7 @@ func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
 		one(uid)
 	}
 	var gone []run
-	if sizeOf(runs) > maxTakeOut {
+	if sizeOf(runs) > MaxTakeOut {
 		var n uint32
 		n, gone = t.bury(h, detail, box, runs)
 		res.Count += n

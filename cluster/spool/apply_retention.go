@@ -1,8 +1,6 @@
 package spool
 
 import (
-	"slices"
-
 	"google.golang.org/protobuf/proto"
 
 	pb "relay/cluster/spool/spoolpb"
@@ -38,9 +36,9 @@ func (t *tx) sweepRetention(limit int, res *pb.Result) {
 			t.set(cursor, []byte(name)) // the first to look at next time
 			return
 		}
-		n := t.sweepMailbox(name, limit)
-		limit -= n
-		res.Count += uint32(n)
+		gone := t.sweepMailbox(name, limit)
+		t.told(res, gone)
+		limit -= len(gone.GetIds()) / idOctets
 	}
 	if had {
 		t.del(cursor)
@@ -49,31 +47,31 @@ func (t *tx) sweepRetention(limit int, res *pb.Result) {
 
 // sweepMailbox deletes what is too old in one mailbox, oldest first. A session
 // that has the mailbox for itself finds all of what it listed.
-func (t *tx) sweepMailbox(address string, limit int) int {
+func (t *tx) sweepMailbox(address string, limit int) *pb.Removed {
 	var account pb.Account
 	var box pb.Mailbox
 	var held pb.Lock
 	if !t.read(key(kAccount, address), &account) || !t.read(key(kBox, address), &box) ||
 		t.locked(address, &held) && !held.Shared {
-		return 0
+		return nil
 	}
 	// What is buried goes first; it would stand in the way of every look.
 	if t.get(keyBox(kBurial, box.Box)) != nil {
-		return 0
+		return nil
 	}
-	old := t.older(box.Box, account.RetentionMs, limit)
+	old, ids := t.older(box.Box, account.RetentionMs, limit)
 	for _, uid := range old {
 		t.takeOut(&box, uid, &pb.Event{What: "removed", Detail: "mailbox " + address + ", past its retention"})
 	}
 	if len(old) > 0 {
 		t.write(key(kBox, address), &box)
 	}
-	return len(old)
+	return &pb.Removed{Mailbox: address, Why: "past its retention", Ids: ids}
 }
 
-// older lists entries that are older than so much. Uids ascend with the time.
-func (t *tx) older(box uint64, keep int64, limit int) []uint64 {
-	var uids []uint64
+// older lists entries that are older than so much, and the ids of their messages.
+// Uids ascend with the time.
+func (t *tx) older(box uint64, keep int64, limit int) (uids []uint64, ids []byte) {
 	prefix := keyBox(kEntry, box)
 	t.fail(t.b.Scan(prefix, after(prefix), func(k, v []byte) bool {
 		var e pb.Entry
@@ -84,8 +82,8 @@ func (t *tx) older(box uint64, keep int64, limit int) []uint64 {
 		if t.age(e.ReceivedMs, e.Index) <= keep || len(uids) == limit {
 			return false
 		}
-		uids = append(uids, uidOf(k))
+		uids, ids = append(uids, uidOf(k)), append(ids, e.Id...)
 		return true
 	}))
-	return slices.Clip(uids)
+	return uids, ids
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -239,4 +240,68 @@ func TestBuriedEntryDoesNotRise(t *testing.T) {
 	}}}.Entry(box.Box, 7)
 	require.NoError(t, err)
 	require.False(t, ok)
+}
+
+// TestSweepNamesWhatItRemoves: the answer of a Sweep has every message that left a
+// mailbox by it, by age, with its account, or as one of very many, once.
+func TestSweepNamesWhatItRemoves(t *testing.T) {
+	const n = spool.MaxTakeOut + 1
+	r := newSecond(t)
+	one := r.register("n1", "a")
+	found := map[spool.ID]*pb.Removed{}
+	sweep := func(limit uint32) {
+		for more := true; more; {
+			res := r.do(spool.KindSweep, &pb.Sweep{Limit: limit, Ages: true})
+			named := 0
+			for _, gone := range res.Removed {
+				for ids := gone.Ids; len(ids) > 0; ids = ids[16:] {
+					id, _ := toID(ids)
+					require.NotContains(t, found, id)
+					found[id] = gone
+					named++
+				}
+			}
+			require.LessOrEqual(t, named, 3*int(limit))
+			more = res.Count > 0
+		}
+	}
+	ids := func(first byte, count int) (all []spool.ID) {
+		for i := range count {
+			all = append(all, spool.ID{first, byte(i >> 8), byte(i)})
+			r.do(spool.KindAccept, acceptOf(all[i], one, nil, alice), []byte("body"))
+		}
+		return all
+	}
+	check := func(all []spool.ID, who, why string) {
+		t.Helper()
+		require.Len(t, found, len(all))
+		for _, id := range all {
+			require.Contains(t, found, id)
+			require.Equal(t, []string{alice, who, why}, []string{found[id].Mailbox, found[id].Who, found[id].Why})
+		}
+		clear(found)
+	}
+	r.user(alice)
+	large := ids(1, n)
+	uids := make([]uint64, n)
+	for i := range uids {
+		uids[i] = uint64(i + 1)
+	}
+	require.EqualValues(t, n, r.remove(one, r.lock("n1", one, "s").Token, 1, true, uids...).Count)
+	sweep(200)
+	check(large, alice, "deleted by POP3")
+
+	old := ids(2, 5)
+	r.pass(2 * time.Hour)
+	r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, RetentionMs: 3600_000}})
+	sweep(2)
+	check(old, "", "past its retention")
+
+	last := ids(3, 5)
+	r.do(spool.KindDropAccount, &pb.DropAccount{Address: alice, Admin: &pb.Admin{Who: "olga", Why: "she left"}})
+	sweep(2)
+	check(last, "olga", "account dropped: she left")
+	events, err := r.view().History(last[0])
+	require.NoError(t, err)
+	require.Equal(t, "olga", events[len(events)-1].Who)
 }

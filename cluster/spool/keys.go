@@ -19,7 +19,7 @@ const (
 	kDomain    = 'd' // d<name> → Domain
 	kExpiry    = 'e' // e<done ms:8><id> → varint history size: finished messages by age
 	kRefs      = 'f' // f<id> → Refs: what still needs the body
-	kGarbage   = 'g' // g<box:8> → mark: entries of a dropped account, to be swept
+	kGarbage   = 'g' // g<box:8> → Garbage: entries of a dropped account, to be swept
 	kHistory   = 'h' // h<id><index:8><n:2> → Event
 	kMember    = 'i' // i<node> → Member
 	kJoinToken = 'j' // j<hash> → JoinToken

@@ -45,6 +45,7 @@ import (
 //   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a unique
 //     id of their own (uidl).
 //   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
+//   - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers what it took out of mailboxes.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -70,6 +71,7 @@ var (
 		"Raise": 1,
 		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
 		"Import": 2, "Old": 2, "Uidl": 2,
+		"Garbage": 2, "Removed": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Entry.index": 2, "Message.index": 2, "Message.unended": 2,
@@ -87,8 +89,8 @@ var (
 		"JoinToken.made_ms": 2,
 		"PutCert.admin":     2,
 		"Shard.adopted":     2,
-		"Result.renewed":    2,
-		"Register.wall_ms":  2, "Register.previous": 2, "Register.over_epoch": 2, "Register.over_renewed": 2,
+		"Result.renewed":    2, "Result.removed": 2,
+		"Register.wall_ms": 2, "Register.previous": 2, "Register.over_epoch": 2, "Register.over_renewed": 2,
 		"Register.lease_ms": 2, "Register.term": 2, "Register.last": 2,
 		"Renew.wall_ms": 2, "Renew.lease_ms": 2, "Renew.term": 2, "Renew.last": 2, "Renew.seq": 2, "Renew.sum_index": 2,
 		"Renew.sum": 2, "Renew.ca": 2,

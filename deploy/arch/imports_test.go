@@ -27,7 +27,7 @@ func layers() map[string][]string {
 		"node/config":               {"smtp/sasl"},
 		"node/admin":                {},
 		"node/milter":               {"smtp", "smtp/printable"},
-		"node/verify":               {},
+		"node/verify":               {"smtp/printable"},
 		"node/admin/mailfile":       {},
 		"node/folder":               {"pop3"},
 		"queue":                     {"queue/bounce"},

@@ -3,6 +3,9 @@ package verify
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
+
+	"relay/smtp/printable"
 )
 
 // maxValue bounds what a stranger may have written into a field of ours.
@@ -43,7 +46,7 @@ func (r *Result) Results() []string {
 func (r *Result) Summary() string {
 	words := []string{"spf=" + string(r.SPF.Outcome)}
 	for _, s := range r.DKIM {
-		words = append(words, fmt.Sprintf("dkim=%s (%s)", s.Outcome, printable(s.Domain)))
+		words = append(words, fmt.Sprintf("dkim=%s (%s)", s.Outcome, printable.Text(s.Domain, maxValue)))
 	}
 	if len(r.DKIM) == 0 {
 		words = append(words, "dkim=none")
@@ -97,28 +100,20 @@ func pair(name, value string) string {
 func quoted(s string) string {
 	bare := s != ""
 	for _, c := range s {
+		if c >= 0x80 && (c == utf8.RuneError || !printable.Rune(c)) {
+			bare = false
+		}
 		if c < 0x80 && !strings.ContainsRune("!#$%&'*+-./@^_`{|}~", c) &&
 			(c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') {
 			bare = false
 		}
 	}
 	if bare && len(s) <= maxValue {
-		return strings.ToValidUTF8(s, "?")
+		return s
 	}
 	return `"` + escaped(s) + `"`
 }
 
 func escaped(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(s))
-}
-
-// printable makes a stranger's text safe for a field, a reply or a log.
-func printable(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), maxValue)], "?")
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f && c < 0xa0 {
-			return '?'
-		}
-		return c
-	}, s)
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Text(s, maxValue))
 }

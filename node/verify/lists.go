@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"relay/smtp/printable"
 )
 
 // Action is what it means for a client to be on a list.
@@ -146,7 +148,7 @@ func (l *Lists) ask(ctx context.Context, list *List, a netip.Addr) *Listing {
 	}
 	found := &Listing{List: list, Code: codes[i]}
 	if texts, err := l.resolver.TXT(ctx, name); err == nil && len(texts) > 0 && list.Action != Exempt {
-		found.Text = ascii(printable(texts[0]))
+		found.Text = ascii(printable.Text(texts[0], maxValue))
 	}
 	return found
 }

@@ -291,7 +291,7 @@ func (n *Node) Start() {
 // Stop stops a node in order.
 func (n *Node) Stop() {
 	n.g.t.Helper()
-	_, cancel, ended := n.detach()
+	_, cancel, ended := n.mustDetach()
 	cancel()
 	select {
 	case err := <-ended:
@@ -301,10 +301,18 @@ func (n *Node) Stop() {
 	}
 }
 
+// mustDetach is detach for a node that must run.
+func (n *Node) mustDetach() (*cluster.Cluster, context.CancelFunc, chan error) {
+	n.g.t.Helper()
+	c, cancel, ended := n.detach()
+	require.NotNil(n.g.t, c, "%s is down", n.ID)
+	return c, cancel, ended
+}
+
+// detach takes the cluster out of a node; nil: the node is down.
 func (n *Node) detach() (*cluster.Cluster, context.CancelFunc, chan error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	require.NotNil(n.g.t, n.c, "%s is down", n.ID)
 	c := n.c
 	n.c = nil
 	return c, n.cancel, n.ended
@@ -314,7 +322,7 @@ func (n *Node) detach() (*cluster.Cluster, context.CancelFunc, chan error) {
 // nothing is flushed. Start goes on with what was on the disk.
 func (n *Node) Kill() {
 	n.g.t.Helper()
-	c, cancel, ended := n.detach()
+	c, cancel, ended := n.mustDetach()
 	image := n.g.dir()
 	err := c.Crash(func() { require.NoError(n.g.t, copyTree(n.Dir, image)) })
 	cancel()
@@ -326,7 +334,7 @@ func (n *Node) Kill() {
 // KillHere is Kill for a node whose next start is on the very same files.
 func (n *Node) KillHere() {
 	n.g.t.Helper()
-	c, cancel, ended := n.detach()
+	c, cancel, ended := n.mustDetach()
 	err := c.Crash(nil)
 	cancel()
 	<-ended

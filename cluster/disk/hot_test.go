@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"relay/cluster/spool"
@@ -15,8 +16,9 @@ import (
 
 func hotH(o *Options) { o.Hot = func(key []byte) bool { return key[0] == 'h' } }
 
+// look may be called on any goroutine.
 func look(t testing.TB, s *Store, key string) (value string, ok bool) {
-	require.NoError(t, s.View(func(v spool.View) error {
+	assert.NoError(t, s.View(func(v spool.View) error {
 		b, err := v.R.Get([]byte(key))
 		value, ok = string(b), b != nil
 		return err

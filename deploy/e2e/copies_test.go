@@ -144,7 +144,8 @@ func copyEnds(t *testing.T, d *Dev) {
 	began := time.Now()
 	d.revive(fourth, "")
 	acted := make(chan error, 1)
-	go func() { acted <- d.actsAt(d.Addr(0, SMTP+1), d.Addr(0, POP3+1), fourth) }()
+	pid := d.PID(fourth)
+	go func() { acted <- d.actsAt(d.Addr(0, SMTP+1), d.Addr(0, POP3+1), pid) }()
 	last := d.ends(fourth, 60*time.Second)
 	t.Logf("the copy ended after %s: %s", seconds(time.Since(began)), last)
 	require.NoError(t, <-acted)
@@ -212,8 +213,7 @@ func TestCopyOfAFrozenNode(t *testing.T) {
 
 // actsAt asks a process that must not act for mail and a mailbox until it is gone,
 // and tells what it granted.
-func (d *Dev) actsAt(smtp, pop3 string, node int) error {
-	pid := d.PID(node)
+func (d *Dev) actsAt(smtp, pop3 string, pid int) error {
 	for d.t.Context().Err() == nil && syscall.Kill(pid, 0) == nil {
 		if m, err := open(pop3, "alice", "secret"); err == nil {
 			m.close()

@@ -157,11 +157,17 @@ func (d *Dev) CA() string { return filepath.Join(d.Dir, "ca.pem") }
 // PID returns the process id of a node.
 func (d *Dev) PID(node int) int {
 	d.t.Helper()
-	data, err := os.ReadFile(filepath.Join(d.Dir, fmt.Sprintf("n%d", node), "relayd.pid"))
-	require.NoError(d.t, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	pid, err := d.pid(node)
 	require.NoError(d.t, err)
 	return pid
+}
+
+func (d *Dev) pid(node int) (int, error) {
+	data, err := os.ReadFile(filepath.Join(d.Dir, fmt.Sprintf("n%d", node), "relayd.pid"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(data)))
 }
 
 // KillNode ends a node's process without a warning (kill -9).

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -170,7 +172,7 @@ func leaderDies(t *testing.T, d *Dev, accounts []string, run int) {
 		for l.acked.Load() < at && t.Context().Err() == nil {
 			pause(d, time.Millisecond)
 		}
-		d.KillNode(leader)
+		assert.NoError(t, syscall.Kill(old, syscall.SIGKILL))
 		killed <- time.Now()
 	}()
 	began := time.Now()

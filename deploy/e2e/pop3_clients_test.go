@@ -257,14 +257,13 @@ func TestFetchmailKeepsOverFailures(t *testing.T) {
 			sent++
 		}
 		had := strings.Count(slurp(d, box), "Subject: keep-")
-		killed := make(chan bool, 1)
-		go func() {
-			killed <- d.killServer("bob", func() bool { return strings.Count(slurp(d, box), "Subject: keep-") > had+2 })
-		}()
-		if _, err := poll(); err != nil {
+		polled := make(chan error, 1)
+		go func() { _, err := poll(); polled <- err }()
+		killed := d.killServer("bob", func() bool { return strings.Count(slurp(d, box), "Subject: keep-") > had+2 })
+		if <-polled != nil {
 			broken++
 		}
-		require.True(t, <-killed, "the poll was over before its node could be killed")
+		require.True(t, killed, "the poll was over before its node could be killed")
 		// The lock of the dead node, and HAProxy's, last for some seconds.
 		d.Await(40*time.Second, "a poll comes to its end", func() bool {
 			_, err := poll()

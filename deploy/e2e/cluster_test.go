@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +35,7 @@ func TestCluster(t *testing.T) {
 		{"fetchmail", fetchmailOverTLS},
 		{"mpop", mpopOverTLS},
 		{"relayctl", relayctlLooks},
+		{"promtool", promtoolIsContent}, // last, when there is much to tell
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, d.with(t)) })
 	}
@@ -134,6 +137,20 @@ func mpopOverTLS(t *testing.T, d *Dev) {
 	got, err := os.ReadFile(box)
 	require.NoError(t, err)
 	require.Contains(t, lf(string(got)), "\n.\n..two dots\n")
+}
+
+// promtoolIsContent: Prometheus' own linter has nothing to say of any node's metrics.
+func promtoolIsContent(t *testing.T, d *Dev) {
+	need(t, "promtool")
+	for node := 1; node <= 3; node++ {
+		res, err := http.Get("http://" + d.Addr(node, Admin) + "/metrics")
+		require.NoError(t, err)
+		text, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Contains(t, string(text), "relay_accept_seconds_count ")
+		require.Empty(t, d.Run(string(text), "promtool", "check", "metrics"))
+	}
 }
 
 func relayctlLooks(t *testing.T, d *Dev) {

@@ -87,6 +87,8 @@ func describe(h proto.Message) string {
 			return "cluster upgrade release"
 		}
 		return "cert set " + h.Name
+	case *pb.PutSecret:
+		return "cluster secret made"
 	case *pb.PutCa:
 		return fmt.Sprintf("cluster rotate-ca, step %d to %d", h.FromStep, h.ToStep)
 	case *pb.PutDkim:

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -198,7 +197,7 @@ func shortened(s string, most int) string {
 
 // note says which messages an action on the queue is about: by which filter, to
 // where, and which ids.
-func (m *managing) note(recipient string, ids [][]byte) string {
+func (m *managing) note() string {
 	var all []string
 	add := func(format string, value any, given bool) {
 		if given {
@@ -207,7 +206,7 @@ func (m *managing) note(recipient string, ids [][]byte) string {
 	}
 	f := &m.what.Filter
 	add("to %s", m.what.Route, m.what.Route != "")
-	add("recipient %s", clean(recipient, noteValue), recipient != "")
+	add("recipient %s", clean(m.what.Recipient, noteValue), m.what.Recipient != "")
 	add("reason %q", clean(m.what.Reason, noteValue), m.what.Reason != "")
 	add("%s", "all that waits", m.what.All && f.Empty())
 	add("state=%s", clean(f.State, noteValue), f.State != "")
@@ -218,14 +217,12 @@ func (m *managing) note(recipient string, ids [][]byte) string {
 	add("error=%q", clean(f.Error, noteValue), f.Error != "")
 	add("older than %s", (time.Duration(f.OlderThanSeconds) * time.Second).String(), f.OlderThanSeconds > 0)
 	var shown []string
-	for _, raw := range ids[:min(len(ids), noteIDs)] {
-		var id ulid.ULID
-		copy(id[:], raw)
+	for _, id := range m.told.ids {
 		shown = append(shown, id.String())
 	}
 	list := "ids " + strings.Join(shown, " ")
-	if len(ids) > noteIDs {
-		list += fmt.Sprintf(" and %d more", len(ids)-noteIDs)
+	if more := m.told.count - len(shown); more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
 	}
 	return strings.Join(append(all, list), ", ")
 }

@@ -68,12 +68,17 @@ func (m *managing) giveBack(ctx context.Context, back []*returning) error {
 	g.SetLimit(manageInFlight)
 	var group []*returning
 	size := 0
-	send := func() {
+	send := func() error {
 		some := group
 		group, size = nil, 0
-		if len(some) > 0 {
+		switch {
+		case len(some) == 0:
+		case !m.told.told: // the first that changes something leaves the audit line of all
+			return m.bounce(ctx, some)
+		default:
 			g.Go(func() error { return m.bounce(ctx, some) })
 		}
+		return nil
 	}
 	for _, r := range back {
 		if gctx.Err() != nil {
@@ -81,19 +86,19 @@ func (m *managing) giveBack(ctx context.Context, back []*returning) error {
 		}
 		written, err := m.written(r)
 		if err != nil {
-			send()
-			return errors.Join(err, g.Wait())
+			return errors.Join(err, send(), g.Wait())
 		}
 		for _, r := range written {
 			n := proto.Size(r.record)
 			if size > 0 && size+n > returnOctets {
-				send()
+				if err := send(); err != nil {
+					return errors.Join(err, g.Wait())
+				}
 			}
 			group, size = append(group, r), size+n
 		}
 	}
-	send()
-	return g.Wait()
+	return errors.Join(send(), g.Wait())
 }
 
 // written is write in as many pieces as it takes for each report to fit a command:
@@ -171,6 +176,19 @@ func (m *managing) word() string {
 	return "given back by the operator of the mail system"
 }
 
+// spare keeps an action on all from giving back the reports that it writes. Their
+// ids come after those of what is meant, unless another node's clock is ahead.
+func (m *managing) spare(n *pb.Notice) {
+	id, ok := toID(n.GetAccept().GetMessage().GetId())
+	if !ok || !m.what.All || id.Compare(m.end) >= 0 {
+		return
+	}
+	if m.reports == nil {
+		m.reports = map[spool.ID]bool{}
+	}
+	m.reports[id] = true
+}
+
 // bounce proposes one command. What changed while its report was written is
 // left alone and named as refused.
 func (m *managing) bounce(ctx context.Context, group []*returning) error {
@@ -187,14 +205,13 @@ func (m *managing) bounce(ctx context.Context, group []*returning) error {
 	if h.Admin, err = m.admin(m.by, content...); err != nil {
 		return err
 	}
-	ids := make([][]byte, len(group))
-	for i, r := range group {
-		ids[i] = r.id[:]
-	}
-	h.Admin.Note = m.note(m.what.Recipient, ids)
+	m.audited(h.Admin)
 	res, err := m.change(ctx, spool.KindManage, h)
 	if err != nil && !errors.Is(err, admin.ErrNotFound) {
 		return err
+	}
+	if err == nil && !m.told.told {
+		m.told.told = true
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -208,6 +225,7 @@ func (m *managing) bounce(ctx context.Context, group []*returning) error {
 		}
 		logManaged(m.log, m.verb, r.id[:], r.to, m.by, zap.String("reply", h.Reply))
 		if r.record.Notice != nil {
+			m.spare(r.record.Notice)
 			logNotice(m.log, r.record.Notice)
 		}
 	}

@@ -35,9 +35,12 @@ type managing struct {
 	verb   pb.Action
 	sieve  *sieve
 	result *admin.QueueActionResult
+	told   telling
+	end    spool.ID // with all: behind the last message that is meant
 
 	mu      sync.Mutex
 	changed int
+	reports map[spool.ID]bool // written by this action, and before end
 }
 
 // Manage implements admin.Queue. Ids and filters pick recipients: where a
@@ -121,22 +124,64 @@ func (m *managing) all(ctx context.Context) error {
 	if err != nil || none {
 		return err
 	}
-	from := spool.ID{}
-	end := idAt(m.sieve.now.Add(time.Minute)) // new mail must not keep it busy for ever
-	for more := true; more && from.Compare(end) < 0; {
+	m.end = idAt(m.sieve.now.Add(time.Minute)) // new mail must not keep it busy for ever
+	surveyed := m.what.DryRun
+	return m.stretches(ctx, spool.ID{}, func(found []*waitingMail, behind spool.ID, more bool) error {
+		if surveyed {
+			return m.act(ctx, found)
+		}
+		surveyed = true
+		last := behind
+		tell := func(found []*waitingMail, _ spool.ID, _ bool) error {
+			m.tell(found)
+			if len(found) > 0 {
+				last = idAfter(found[len(found)-1].id)
+			}
+			return nil
+		}
+		_ = tell(found, behind, more)
+		if more {
+			if err := m.stretches(ctx, behind, tell); err != nil {
+				return err
+			}
+		}
+		m.end = last
+		return m.act(ctx, found)
+	})
+}
+
+// stretches calls fn for what the filter picks from an id on, a stretch of the
+// queue at a time, with the id that is behind it and whether there is more.
+func (m *managing) stretches(
+	ctx context.Context, from spool.ID, fn func(found []*waitingMail, behind spool.ID, more bool) error,
+) error {
+	for more := true; more && from.Compare(m.end) < 0; {
 		if ctx.Err() != nil {
 			return admin.Unknown("the request ended before the whole queue was gone through")
 		}
 		var found []*waitingMail
+		var err error
 		budget := scanStep
 		if found, from, more, err = m.step(m.sieve, from, manageIDs, &budget); err != nil {
 			return err
 		}
-		if err := m.act(ctx, found); err != nil {
+		if err := fn(found, from, more); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// tell counts messages for the audit line, which the first command leaves.
+func (m *managing) tell(found []*waitingMail) {
+	for _, one := range found {
+		if fit, _, _ := m.fitting(m.recipients(one)); len(fit) > 0 {
+			m.told.count++
+			if len(m.told.ids) < noteIDs {
+				m.told.ids = append(m.told.ids, one.id)
+			}
+		}
+	}
 }
 
 // named acts on ids.
@@ -170,6 +215,7 @@ func (m *managing) named(ctx context.Context) error {
 			found = append(found, one)
 		}
 	}
+	m.tell(found)
 	return m.act(ctx, found)
 }
 
@@ -193,9 +239,16 @@ func (m *managing) lookUp(id spool.ID) (one *waitingMail, err error) {
 		if one, err = m.sieve.pick(v, id); err != nil || one != nil {
 			return err
 		}
-		_, known, err := v.Message(id)
+		record, known, err := v.Message(id)
+		if err != nil {
+			return err
+		}
+		done, err := m.wasDone(v, id, record)
 		switch {
 		case err != nil:
+		case done:
+			m.result.Matched++
+			m.result.Already++
 		case known:
 			m.refuse(id.String(), "nothing of it waits any more: 'relayctl trace' shows what became of it")
 		default:
@@ -204,6 +257,20 @@ func (m *managing) lookUp(id spool.ID) (one *waitingMail, err error) {
 		return err
 	})
 	return one, err
+}
+
+// wasDone reports whether a message of which nothing waits any more ended as the
+// action would have it end, so that the same command twice is no mistake.
+func (m *managing) wasDone(v spool.View, id spool.ID, record *pb.Message) (bool, error) {
+	end := map[pb.Action]string{pb.Action_DELETE: admin.StateDeleted, pb.Action_BOUNCE: admin.StateBounced}[m.verb]
+	if end == "" || record == nil {
+		return false, nil
+	}
+	t, err := readTrace(v, m.sieve, id, record)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return r.State == end && m.meant(r.Address) }), nil
 }
 
 func (m *managing) refuse(id, why string) {
@@ -219,7 +286,7 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 	parts := map[string]*batch{}
 	for _, one := range found {
 		picked := m.recipients(one)
-		if len(picked) == 0 && m.what.All {
+		if m.what.All && (len(picked) == 0 || one.id.Compare(m.end) >= 0 || m.reports[one.id]) {
 			continue
 		}
 		if len(picked) == 0 {
@@ -227,10 +294,10 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 			continue
 		}
 		m.result.Matched++
-		fit, why := m.fitting(picked)
+		fit, why, so := m.fitting(picked)
 		switch {
 		case len(fit) > 0:
-		case m.what.All: // the same command twice is no mistake
+		case m.what.All || so: // the same command twice is no mistake
 			m.result.Already++
 			continue
 		default:
@@ -291,33 +358,35 @@ func (m *managing) meant(address string) bool {
 }
 
 // fitting lists the addresses that the action can change, each once, or says
-// why there are none.
-func (m *managing) fitting(picked []admin.QueueRecipient) (fit []string, why string) {
+// why there are none. so: because all are as the action would have them.
+func (m *managing) fitting(picked []admin.QueueRecipient) (fit []string, why string, so bool) {
 	seen := map[string]bool{}
+	so = true
 	for _, r := range picked {
-		if no := m.unfit(r.State); no != "" {
-			why = no
+		if no, already := m.unfit(r.State); no != "" {
+			why, so = no, so && already
 		} else if !seen[r.Address] {
 			seen[r.Address] = true
 			fit = append(fit, r.Address)
 		}
 	}
-	return fit, why
+	return fit, why, so
 }
 
-// unfit says why a recipient in a state can not be changed.
-func (m *managing) unfit(state string) string {
+// unfit says why a recipient in a state can not be changed, and whether that is
+// because it is so already.
+func (m *managing) unfit(state string) (why string, so bool) {
 	switch {
 	case m.verb == pb.Action_HOLD && state == admin.StateHeld:
-		return "it is held already"
+		return "it is held already", true
 	case m.verb == pb.Action_RELEASE && state != admin.StateHeld:
-		return "it is not held"
+		return "it is not held", true
 	case m.verb == pb.Action_RETRY && state == admin.StateHeld:
-		return "it is held: release it"
+		return "it is held: release it", false
 	case m.verb == pb.Action_RETRY && state == admin.StateSuspended:
-		return "it is suspended by a rule"
+		return "it is suspended by a rule", false
 	}
-	return ""
+	return "", false
 }
 
 // batch is what goes into commands of one kind: whole messages, or one
@@ -364,16 +433,14 @@ func (m *managing) carryOut(ctx context.Context, whole *batch, parts map[string]
 		*part
 	}
 	var steps []step
-	told := &telling{messages: map[string]bool{}}
 	for _, b := range append([]*batch{whole}, slices.Collect(maps.Values(parts))...) {
 		for i := range b.parts {
 			steps = append(steps, step{b.recipient, &b.parts[i]})
-			told.add(b.parts[i].ids)
 		}
 	}
 	// The first that changes something leaves the audit line of all.
-	for len(steps) > 0 && !told.told {
-		if err := m.command(ctx, steps[0].recipient, steps[0].part, told); err != nil {
+	for len(steps) > 0 && !m.told.told {
+		if err := m.command(ctx, steps[0].recipient, steps[0].part); err != nil {
 			return err
 		}
 		steps = steps[1:]
@@ -384,34 +451,31 @@ func (m *managing) carryOut(ctx context.Context, whole *batch, parts map[string]
 		if gctx.Err() != nil {
 			break
 		}
-		g.Go(func() error { return m.command(ctx, s.recipient, s.part, told) })
+		g.Go(func() error { return m.command(ctx, s.recipient, s.part) })
 	}
 	return g.Wait()
 }
 
-// telling is what the audit line of an action is about.
+// telling is what the audit line of an action is about, however many commands
+// that takes.
 type telling struct {
-	messages map[string]bool
-	ids      [][]byte
-	told     bool // a command has left the line; written before others run beside it
+	count int        // messages
+	ids   []spool.ID // the first of them
+	told  bool       // a command has left the line; written before others run beside it
 }
 
-func (t *telling) add(ids [][]byte) {
-	for _, id := range ids {
-		if !t.messages[string(id)] {
-			t.messages[string(id)] = true
-			t.ids = append(t.ids, id)
-		}
-	}
+// audited gives a command the line of the whole action, if it is the first.
+func (m *managing) audited(adm *pb.Admin) {
+	adm.Quiet, adm.Count, adm.Note = m.told.told, uint32(m.told.count), m.note()
 }
 
-func (m *managing) command(ctx context.Context, recipient string, p *part, told *telling) error {
+func (m *managing) command(ctx context.Context, recipient string, p *part) error {
 	content := [][]byte{[]byte(m.what.Action), []byte(recipient), []byte(m.what.Route)}
 	adm, err := m.admin(m.by, append(content, p.ids...)...)
 	if err != nil {
 		return err
 	}
-	adm.Quiet, adm.Count, adm.Note = told.told, uint32(len(told.ids)), m.note(m.what.Recipient, told.ids)
+	m.audited(adm)
 	_, err = m.change(ctx, spool.KindManage, &pb.Manage{
 		Admin: adm, Action: m.verb, Ids: p.ids, Recipient: recipient, Route: m.what.Route,
 	})
@@ -421,8 +485,8 @@ func (m *managing) command(ctx context.Context, recipient string, p *part, told 
 	if err != nil {
 		return err
 	}
-	if !told.told {
-		told.told = true
+	if !m.told.told {
+		m.told.told = true
 	}
 	var more []zap.Field
 	if m.what.Route != "" {

@@ -83,26 +83,43 @@ func past(action string) string {
 	}[action]
 }
 
-// already says how many messages an action on all had nothing to change of.
-func already(r *admin.QueueActionResult) string {
+// already says how many messages an action had nothing to change of.
+func already(r *admin.QueueActionResult, n string) string {
+	were := "were"
+	if r.Already == 1 {
+		were = "was"
+	}
+	switch r.Action {
+	case admin.ActionRelease:
+		return n + " " + were + " not held"
+	case admin.ActionRetry:
+		return n + " stay held or suspended: release them first"
+	}
+	return n + " " + were + " " + past(r.Action) + " already"
+}
+
+// acted says what an action changed, or would change.
+func acted(r *admin.QueueActionResult, were string) string {
 	switch {
 	case r.Already == 0:
-		return ""
-	case r.Action == admin.ActionHold:
-		return fmt.Sprintf(", %d were so already", r.Already)
-	case r.Action == admin.ActionRelease:
-		return fmt.Sprintf(", %d were not held", r.Already)
+		return count(r.Changed, "message") + were + past(r.Action)
+	case r.Changed == 0:
+		return already(r, count(r.Already, "message"))
 	}
-	return fmt.Sprintf(", %d stay held or suspended: release them first", r.Already)
+	return count(r.Changed, "message") + were + past(r.Action) + ", " + already(r, fmt.Sprint(r.Already))
 }
 
 func (a *app) showActed(r *admin.QueueActionResult) error {
 	err := a.emit(r, func() {
 		if !r.DryRun {
-			a.say("%s %s%s.", count(r.Changed, "message"), past(r.Action), already(r))
+			a.say("%s.", acted(r, " "))
 			return
 		}
-		a.say("Nothing was changed. Without --dry-run %s would be %s%s%s", count(r.Changed, "message"), past(r.Action), already(r), map[bool]string{true: ":", false: "."}[len(r.Messages) > 0])
+		if r.Changed == 0 && r.Already > 0 {
+			a.say("Nothing would be changed: %s.", already(r, count(r.Already, "message")))
+			return
+		}
+		a.say("Nothing was changed. Without --dry-run %s%s", acted(r, " would be "), map[bool]string{true: ":", false: "."}[len(r.Messages) > 0])
 		if len(r.Messages) == 0 {
 			return
 		}

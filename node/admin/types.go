@@ -396,7 +396,7 @@ type QueueActionResult struct {
 	Action   string         `json:"action"`
 	DryRun   bool           `json:"dry_run"`
 	Matched  int            `json:"matched" doc:"messages that ids or filter name"`
-	Already  int            `json:"already" doc:"with all: messages that were so already, or that the action cannot change, and that stay as they are"`
+	Already  int            `json:"already" doc:"messages that were so already and, with all, those that the action cannot change; they stay as they are"`
 	Changed  int            `json:"changed" doc:"messages changed; with dry_run: that would be"`
 	Messages []QueueMessage `json:"messages" doc:"the messages concerned, at most 1000"`
 	Refused  []QueueRefusal `json:"refused"`

@@ -182,7 +182,15 @@ func (f *Fake) Manage(_ context.Context, by admin.By, a admin.QueueAction) (*adm
 			}
 		}
 	}
-	out.Matched, out.Changed, out.Messages = len(chosen)+len(out.Refused), len(chosen), chosen
+	out.Matched = len(chosen) + len(out.Refused)
+	chosen = slices.DeleteFunc(chosen, func(m admin.QueueMessage) bool {
+		so := isSo(a.Action, m)
+		if so {
+			out.Already++
+		}
+		return so
+	})
+	out.Changed, out.Messages = len(chosen), chosen
 	if a.DryRun {
 		return out, nil
 	}
@@ -190,6 +198,18 @@ func (f *Fake) Manage(_ context.Context, by admin.By, a admin.QueueAction) (*adm
 		f.act(m.ID, a)
 	}
 	return out, nil
+}
+
+// isSo reports whether a message is as an action would have it.
+func isSo(action string, m admin.QueueMessage) bool {
+	held := func(r admin.QueueRecipient) bool { return r.State == admin.StateHeld }
+	switch action {
+	case admin.ActionHold:
+		return !slices.ContainsFunc(m.Recipients, func(r admin.QueueRecipient) bool { return !held(r) })
+	case admin.ActionRelease:
+		return !slices.ContainsFunc(m.Recipients, held)
+	}
+	return false
 }
 
 func (f *Fake) act(id string, a admin.QueueAction) {

@@ -14,37 +14,71 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/node/config"
 	"relay/node/nodetest"
 	"relay/pop3"
 )
 
-func free(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+// services are what the example listens for, and where.
+var services = map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "pop3": "110", "pop3s": "995"}
+
+// listeners gives each node all services behind a proxy on this host, and returns
+// their addresses by service and node.
+func listeners(t *testing.T) (configure func(int, *config.Config), addrs map[string][]string) {
+	from := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	addrs = map[string][]string{}
+	return func(_ int, conf *config.Config) {
+		submission, submissions, pop3s := config.NewSMTP(), config.NewSMTP(), config.NewPOP3()
+		submission.Role, submissions.Role = config.RoleSubmission, config.RoleSubmission
+		submissions.TLS, pop3s.TLS = config.TLSImplicit, config.TLSImplicit
+		for _, listen := range []*string{&submission.Listen, &submissions.Listen, &pop3s.Listen} {
+			*listen = porttest.Addr(t, "127.0.0.1")
+		}
+		conf.SMTP, conf.POP3 = append(conf.SMTP, submission, submissions), append(conf.POP3, pop3s)
+		for i := range conf.SMTP {
+			conf.SMTP[i].ProxyProtocol = from
+		}
+		for i := range conf.POP3 {
+			conf.POP3[i].ProxyProtocol = from
+		}
+		for service, addr := range map[string]string{
+			"smtp": conf.SMTP[0].Listen, "submission": submission.Listen, "submissions": submissions.Listen,
+			"pop3": conf.POP3[0].Listen, "pop3s": pop3s.Listen,
+		} {
+			addrs[service] = append(addrs[service], addr)
+		}
+	}, addrs
+}
+
+// started runs the example before a cluster, and returns its addresses by service.
+func started(ctx context.Context, t *testing.T, program string, c *nodetest.Cluster, addrs map[string][]string) map[string]string {
+	binds := map[string]string{}
+	for service := range services {
+		binds[service] = porttest.Addr(t, "127.0.0.1")
+	}
+	proxy := exec.CommandContext(ctx, program, "-db", "-f", example(t, c, addrs, binds))
+	proxy.Stderr = os.Stderr
+	require.NoError(t, proxy.Start())
+	t.Cleanup(func() { _ = proxy.Process.Kill(); _ = proxy.Wait() })
+	return binds
 }
 
 // example is haproxy.cfg with the addresses of a test.
-func example(t *testing.T, c *nodetest.Cluster, binds map[string]string) string {
+func example(t *testing.T, c *nodetest.Cluster, addrs map[string][]string, binds map[string]string) string {
 	data, err := os.ReadFile("haproxy.cfg")
 	require.NoError(t, err)
 	text := string(data)
-	for service, port := range map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "pop3": "110", "pop3s": "995"} {
+	for service, port := range services {
 		text = strings.Replace(text, "bind :"+port+"\n", "bind "+binds[service]+"\n", 1)
 		for i, m := range c.Nodes {
-			addr := m.SMTP
-			if strings.HasPrefix(service, "pop3") {
-				addr = m.POP3
-			}
 			_, adminPort, err := net.SplitHostPort(strings.TrimPrefix(m.Admin, "http://"))
 			require.NoError(t, err)
-			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", i+1, port), addr+" check port "+adminPort, 1)
+			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", i+1, port), addrs[service][i]+" check port "+adminPort, 1)
 		}
 	}
 	require.NotContains(t, text, "10.0.0.1")
-	text = strings.Replace(text, "maxconn 20000", "maxconn 100", 1) // within the limits of a test
+	text = strings.Replace(text, "maxconn 20000", "maxconn 200", 1) // within the limits of a test
 	path := filepath.Join(t.TempDir(), "haproxy.cfg")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
@@ -57,21 +91,11 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Skip("haproxy is not installed")
 	}
-	c := nodetest.New(t, nodetest.Options{Configure: func(_ int, conf *config.Config) {
-		from := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
-		conf.SMTP[0].ProxyProtocol, conf.POP3[0].ProxyProtocol = from, from
-	}})
-	binds := map[string]string{}
-	for _, service := range []string{"smtp", "submission", "submissions", "pop3", "pop3s"} {
-		binds[service] = free(t)
-	}
+	configure, addrs := listeners(t)
+	c := nodetest.New(t, nodetest.Options{Configure: configure})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	proxy := exec.CommandContext(ctx, program, "-db", "-f", example(t, c, binds))
-	proxy.Stderr = os.Stderr
-	require.NoError(t, proxy.Start())
-	t.Cleanup(func() { _ = proxy.Process.Kill(); _ = proxy.Wait() })
-
+	binds := started(ctx, t, program, c, addrs)
 	front := &nodetest.Member{SMTP: binds["smtp"], POP3: binds["pop3"]}
 	send := func(name string) bool {
 		_, err := front.Send(ctx, "a@far.example", "alice@example.test", nodetest.Letter(name))

@@ -2,12 +2,11 @@ package haproxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/textproto"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -17,42 +16,56 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"relay/node/admin"
-	"relay/node/config"
 	"relay/node/nodetest"
+	"relay/pop3"
 )
 
 // public is the load of a rolling restart, and what came of it.
 type public struct {
 	ctx   context.Context
-	front *nodetest.Member
+	front map[string]string // by service
 
 	mu       sync.Mutex
-	requests int
-	ended    int // open connections that heard 421 between two transactions
+	requests map[string]int // by service
+	ended    int            // open connections that heard 421 between two transactions
 	longest  time.Duration
 	faults   []string
 }
 
-func (p *public) note(began time.Time, err error) {
+func (p *public) note(service string, began time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.requests++
+	p.requests[service]++
 	p.longest = max(p.longest, time.Since(began))
 	if err != nil && len(p.faults) < 20 {
-		p.faults = append(p.faults, fmt.Sprintf("%s, after %s: %v", time.Now().Format("05.000"), time.Since(began), err))
+		p.faults = append(p.faults, fmt.Sprintf("%s %s, after %s: %v", time.Now().Format("05.000"), service, time.Since(began), err))
 	}
 }
 
-// dial opens a connection through the proxy and says EHLO.
-func (p *public) dial() (*textproto.Conn, error) {
-	conn, err := net.DialTimeout("tcp", p.front.SMTP, 20*time.Second)
+// inTLS is what clients of a service begin with; nil: in clear.
+func inTLS(service string) *tls.Config {
+	if service == "submissions" || service == "pop3s" {
+		return &tls.Config{InsecureSkipVerify: true}
+	}
+	return nil
+}
+
+// dial opens a connection through the proxy, says EHLO, and logs in for submission.
+func (p *public) dial(service string) (*textproto.Conn, error) {
+	conn, err := net.DialTimeout("tcp", p.front[service], 20*time.Second)
 	if err != nil {
 		return nil, err
+	}
+	if config := inTLS(service); config != nil {
+		conn = tls.Client(conn, config)
 	}
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	c := textproto.NewConn(conn)
 	if _, _, err = c.ReadResponse(220); err == nil {
 		err = say(c, 250, "EHLO client.test")
+	}
+	if err == nil && service != "smtp" {
+		err = say(c, 235, "AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABzZWNyZXQ=") // alice
 	}
 	if err != nil {
 		_ = c.Close()
@@ -68,6 +81,13 @@ func say(c *textproto.Conn, code int, line string) error {
 	return err
 }
 
+func mailFrom(service string) string {
+	if service == "smtp" {
+		return "MAIL FROM:<a@far.example>"
+	}
+	return "MAIL FROM:<alice@example.test>"
+}
+
 // rest is a transaction behind its MAIL.
 func rest(c *textproto.Conn, to, name string) error {
 	err := say(c, 250, "RCPT TO:<"+to+">")
@@ -75,36 +95,36 @@ func rest(c *textproto.Conn, to, name string) error {
 		err = say(c, 354, "DATA")
 	}
 	if err == nil {
-		err = say(c, 250, "Subject: "+name+"\r\n\r\n"+name+"\r\n.")
+		err = say(c, 250, "From: alice@example.test\r\nSubject: "+name+"\r\n\r\n"+name+"\r\n.")
 	}
 	return err
 }
 
 // fresh sends one message over a connection of its own.
-func (p *public) fresh(n int) {
+func (p *public) fresh(service string, n int) {
 	began := time.Now()
-	c, err := p.dial()
+	c, err := p.dial(service)
 	if err == nil {
-		if err = say(c, 250, "MAIL FROM:<a@far.example>"); err == nil {
-			err = rest(c, "alice@example.test", fmt.Sprint("fresh", n))
+		if err = say(c, 250, mailFrom(service)); err == nil {
+			err = rest(c, "alice@example.test", fmt.Sprint(service, "-fresh", n))
 		}
 		_ = c.Close()
 	}
-	p.note(began, err)
+	p.note(service, began, err)
 }
 
 // stay sends the next message over a connection that stays open, and returns that;
 // nil where the server has ended it, which it may between two messages.
-func (p *public) stay(c *textproto.Conn, n int) *textproto.Conn {
+func (p *public) stay(service string, c *textproto.Conn, n int) *textproto.Conn {
 	began := time.Now()
 	var err error
 	if c == nil {
-		if c, err = p.dial(); err != nil {
-			p.note(began, err)
+		if c, err = p.dial(service); err != nil {
+			p.note(service, began, err)
 			return nil
 		}
 	}
-	err = say(c, 250, "MAIL FROM:<a@far.example>")
+	err = say(c, 250, mailFrom(service))
 	if no, ok := errors.AsType[*textproto.Error](err); ok && no.Code == 421 {
 		_ = c.Close()
 		p.mu.Lock()
@@ -113,9 +133,9 @@ func (p *public) stay(c *textproto.Conn, n int) *textproto.Conn {
 		return nil
 	}
 	if err == nil {
-		err = rest(c, "bob@example.test", fmt.Sprint("stay", n))
+		err = rest(c, "bob@example.test", fmt.Sprint(service, "-stay", n))
 	}
-	p.note(began, err)
+	p.note(service, began, err)
 	if err != nil {
 		_ = c.Close()
 		return nil
@@ -123,22 +143,34 @@ func (p *public) stay(c *textproto.Conn, n int) *textproto.Conn {
 	return c
 }
 
-// read opens a mailbox, looks at it, and leaves it.
-func (p *public) read(user string) {
+// read opens a mailbox, looks at it so many times, and leaves it.
+func (p *public) read(service, user string, looks int) {
+	think := time.NewTicker(lookEvery)
+	defer think.Stop()
 	began := time.Now()
-	m, err := p.front.Login(p.ctx, user)
+	m, err := pop3.Dial(p.ctx, p.front[service], inTLS(service))
 	if err == nil {
-		if _, _, err = m.Stat(p.ctx); err == nil {
+		err = m.Login(p.ctx, user, "secret")
+		for n := 0; n < looks && err == nil; n++ {
+			p.note(service, began, nil)
+			<-think.C
+			began = time.Now()
+			_, _, err = m.Stat(p.ctx)
+		}
+		if err == nil {
 			err = m.Quit(p.ctx)
 		}
 		_ = m.Close()
 	}
-	p.note(began, err)
+	p.note(service, began, err)
 }
 
-// crowd has clients at work until stop is called.
-func crowd(ctx context.Context, front *nodetest.Member) (p *public, stop func()) {
-	p = &public{ctx: ctx, front: front}
+// lookEvery is how long a reader thinks between two commands.
+const lookEvery = 100 * time.Millisecond
+
+// crowd has clients of all services at work until stop is called.
+func crowd(ctx context.Context, front map[string]string) (p *public, stop func()) {
+	p = &public{ctx: ctx, front: front, requests: map[string]int{}}
 	over := make(chan struct{})
 	var all sync.WaitGroup
 	work := func(step func(n int)) {
@@ -153,13 +185,16 @@ func crowd(ctx context.Context, front *nodetest.Member) (p *public, stop func())
 			}
 		})
 	}
-	for range 2 {
-		work(p.fresh)
+	for _, service := range []string{"smtp", "submissions"} {
+		work(func(n int) { p.fresh(service, n) })
 		var c *textproto.Conn
-		work(func(n int) { c = p.stay(c, n) })
+		work(func(n int) { c = p.stay(service, c, n) })
 	}
-	for _, user := range []string{"alice", "bob"} {
-		work(func(int) { p.read(user) })
+	for user, service := range map[string]string{"u1": "pop3", "u2": "pop3s"} {
+		work(func(int) { p.read(service, user, 1) })
+	}
+	for user, service := range map[string]string{"u3": "pop3", "u4": "pop3s"} { // for four seconds each
+		work(func(int) { p.read(service, user, 40) })
 	}
 	return p, func() { close(over); all.Wait() }
 }
@@ -176,28 +211,23 @@ func TestRollingRestart(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	const notice = 4 * time.Second
-	c := nodetest.New(t, nodetest.Options{Notice: notice, Grace: 15 * time.Second, Configure: func(_ int, conf *config.Config) {
-		from := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
-		conf.SMTP[0].ProxyProtocol, conf.POP3[0].ProxyProtocol = from, from
-	}})
-	binds := map[string]string{}
-	for _, service := range []string{"smtp", "submission", "submissions", "pop3", "pop3s"} {
-		binds[service] = free(t)
-	}
+	configure, addrs := listeners(t)
+	c := nodetest.New(t, nodetest.Options{Notice: notice, Grace: 15 * time.Second, Configure: configure})
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	proxy := exec.CommandContext(ctx, program, "-db", "-f", example(t, c, binds))
-	proxy.Stderr = os.Stderr
-	require.NoError(t, proxy.Start())
-	t.Cleanup(func() { _ = proxy.Process.Kill(); _ = proxy.Wait() })
+	binds := started(ctx, t, program, c, addrs)
 	front := &nodetest.Member{SMTP: binds["smtp"], POP3: binds["pop3"]}
+	for _, user := range []string{"u1", "u2", "u3", "u4"} {
+		one := admin.UserAdd{Address: user + "@example.test", Password: "secret"}
+		require.NoError(t, c.Nodes[0].Client().AddUser(ctx, admin.By{Why: "test"}, one))
+	}
 	c.Eventually(10*time.Second, "no mail through the proxy", func() bool {
 		_, err := front.Send(ctx, "a@far.example", "alice@example.test", nodetest.Letter("first"))
 		return err == nil
 	})
 	for _, drains := range []bool{true, false} {
 		began := time.Now()
-		p, stop := crowd(ctx, front)
+		p, stop := crowd(ctx, binds)
 		for i, m := range c.Nodes {
 			at := c.Nodes[(i+1)%3].Client()
 			if drains {
@@ -213,11 +243,13 @@ func TestRollingRestart(t *testing.T) {
 			settled(c)
 		}
 		stop()
-		t.Logf("with drain: %t; %d requests in %s, %d refused or broken, %d open connections ended between messages, longest wait %s",
+		t.Logf("with drain: %t; %v requests in %s, %d refused or broken, %d open connections ended between messages, longest wait %s",
 			drains, p.requests, time.Since(began).Round(time.Second), len(p.faults), p.ended, p.longest.Round(time.Millisecond))
 		require.Empty(t, p.faults)
 		require.NotZero(t, p.ended)
-		require.Greater(t, p.requests, 200)
+		for _, service := range []string{"smtp", "submissions", "pop3", "pop3s"} {
+			require.Greater(t, p.requests[service], 50, service)
+		}
 	}
 	c.Verify()
 }

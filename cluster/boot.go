@@ -111,8 +111,11 @@ type RecoverOptions struct {
 type Recovered struct {
 	Node    string
 	Before  []Peer // the members as the log knew them
-	Applied uint64 // index of the last entry; compare survivors, and keep the highest
-	Term    uint64 // of the last entry: the higher one counts before the index
+	Applied uint64 // index of the last entry
+	Term    uint64 // of the last entry: among survivors the higher one counts, and of those the higher index
+	// Diverged says how the state differs from the others', as Cluster.Diverged: to be
+	// recovered from only where nobody else is left.
+	Diverged string
 	// Generation is the cluster's name in certificates since the recovery; empty
 	// before cluster version 2, where lost nodes are not refused.
 	Generation string
@@ -207,6 +210,10 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity, 
 	}
 	if r, err = d.survey(id.Node); err != nil {
 		return r, err
+	}
+	if p, err := readPromise(filepath.Join(o.Dir, promiseFile)); err == nil {
+		r.Diverged = p.now.Diverged
+		_ = p.close()
 	}
 	return fn(d, id, r)
 }

@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
+	"relay/cluster"
 	"relay/cluster/clustertest"
 	"relay/cluster/disk"
 	"relay/cluster/spool"
@@ -117,4 +119,8 @@ func TestAVoidChainHidesNothing(t *testing.T) {
 	for _, n := range g.Nodes() {
 		require.Equal(t, n == victim, n.C().Diverged() != "", n.ID)
 	}
+	victim.Stop()
+	seen, err := cluster.Inspect(t.Context(), cluster.RecoverOptions{Dir: victim.Dir, Log: zap.NewNop(), Tuning: clustertest.Quick()})
+	require.NoError(t, err)
+	require.Contains(t, seen.Diverged, "differs from ", "whoever recovers it is told")
 }

@@ -26,10 +26,18 @@ last resort: what only the lost nodes had on disk is lost with them.
 
   1. Stop relayd on all survivors, and make sure the lost nodes stay off.
   2. Run this on each survivor without --yes. It says how far its log goes.
-  3. Run it with --yes on the survivor whose log has the highest term, and of
-     those the highest index. --peers names who is to go on with its data, with
-     cluster addresses, new ones if they changed: best this node alone.
+  3. Run it with --yes on one of them, chosen as below. --peers names who is to go
+     on with its data, with cluster addresses, new ones if they changed: best this
+     node alone.
   4. Start it, and let the others join anew with empty data directories.
+
+Which survivor:
+  - One that has ended with "what is committed does not change", whatever its
+    term: the other side has lost mail that this node has. Elections give a side
+    from the past a higher term. See "A node from the past" in the guide first.
+  - Else the one whose log has the highest term, and of those the highest index.
+  - Never one whose state differs from the others', as step 2 says, while there is
+    another: its log is right, but what it made of it is not.
 
 With several survivors in --peers, run step 3 on each of them with the same
 --peers before any is started. One whose log contradicts the others' ends when it
@@ -82,15 +90,9 @@ func recoverNode(ctx context.Context, out io.Writer, path string, peers []cluste
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "This is node %s; its log goes to index %d, in term %d.\nMembers now:   %s\nMembers then:  %s\n",
-		found.Node, found.Applied, found.Term, peerList(found.Before), peerList(peers))
+	fmt.Fprint(out, survey(found, peers))
 	if !yes {
-		fmt.Fprint(out, `
-All mail in this node's log will count as accepted. What only the missing nodes
-have on disk is lost, and they must never start again with their old data. Do
-this on the survivor with the highest term and index; 'relayd recover --help'
-says what becomes of the others.
-`)
+		fmt.Fprint(out, choice)
 		return fmt.Errorf("nothing was changed; say --yes to do it")
 	}
 	done, err := cluster.Recover(ctx, o)
@@ -99,6 +101,34 @@ says what becomes of the others.
 	}
 	fmt.Fprintf(out, "\nDone, at index %d. Next: %s.\n%s", done.Applied, nextOf(peers), outcome(done))
 	return nil
+}
+
+// wrongState warns of a replica that has gone wrong.
+const wrongState = `
+This node's state %s, so it is the
+wrong one to go on from: recover another survivor, if there is any, and join this
+node anew with an empty directory.
+`
+
+// choice says which survivor is the right one.
+const choice = `
+All mail in this node's log will count as accepted. What only the missing nodes
+have on disk is lost, and they must never start again with their old data.
+
+Where a survivor has ended with "what is committed does not change", do this
+there, whatever its term: the others have lost mail that it has. Else do it on the
+survivor with the highest term, and of those the highest index. 'relayd recover
+--help' says what becomes of the others.
+`
+
+// survey says what a stopped node is, and whether it is one to go on from.
+func survey(found cluster.Recovered, peers []cluster.Peer) string {
+	text := fmt.Sprintf("This is node %s; its log goes to index %d, in term %d.\nMembers now:   %s\nMembers then:  %s\n",
+		found.Node, found.Applied, found.Term, peerList(found.Before), peerList(peers))
+	if found.Diverged != "" {
+		text += fmt.Sprintf(wrongState, found.Diverged)
+	}
+	return text
 }
 
 func nextOf(peers []cluster.Peer) string {

@@ -193,3 +193,6 @@ func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
 	}
 	return s.RecvMsg(new(answers))
 }
+
+// CompareClock is what this node says of its own clock; false: nothing.
+func (c *Cluster) CompareClock() (offset time.Duration, known bool) { return c.compareClock() }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
 	pb "relay/cluster/spool/spoolpb"
@@ -54,9 +55,13 @@ func (w *warnings) due(wrong bool, now time.Duration) bool {
 	return true
 }
 
-// sayClock tells the log that this node's clock is wrong.
+// sayClock tells the log that this node's clock is wrong. While nobody can know, it says
+// nothing, and does not take back what it said.
 func (c *Cluster) sayClock(w *warnings) {
-	offset := c.Clock().Offset
+	offset, known := c.compareClock()
+	if !known {
+		return
+	}
 	words := ClockWords(c.id.Node, offset)
 	switch {
 	case !w.due(words != "", c.clocks.quick()):
@@ -65,6 +70,32 @@ func (c *Cluster) sayClock(w *warnings) {
 	default:
 		c.log.Info("cluster: this node's clock agrees with the cluster's again", zap.Duration("offset", offset))
 	}
+}
+
+// compareClock is how far this node's clock is from what a majority agrees on, or, where
+// none does, from the state's time. False: a majority has not told the present leader its
+// clocks yet. Without a leader the state's time has stood still for as long as this node,
+// or the whole cluster, was off.
+func (c *Cluster) compareClock() (offset time.Duration, known bool) {
+	term := c.raft.CurrentTerm()
+	in, err := c.instant()
+	if err != nil || c.Leader() == "" {
+		return 0, false
+	}
+	offset = c.Clock().Offset
+	if !in.second { // nobody tells
+		return offset, true
+	}
+	fresh := slices.DeleteFunc(in.sessions, func(s *pb.Session) bool {
+		var l raft.Log
+		return c.rlog.GetLog(s.Renewed, &l) != nil || l.Term != term
+	})
+	offs := offsets(fresh, in.voters, in.ts.GetJumpedIndex())
+	median, ok := agreed(offs, len(in.voters))
+	if ok {
+		offset -= median
+	}
+	return offset, len(offs) > len(in.voters)/2
 }
 
 // abdication hands the leadership of a node over whose clock is far off.

@@ -43,7 +43,7 @@ func TestOnlyTheIndexHasChanged(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader().C()
 	remove := leader.DecideRemoval(t.Context(), g.Followers()[0].ID)
-	require.NoError(t, leader.ChangeConfiguration(0))
+	g.Eventually("the last promotion is applied", func() bool { return leader.ChangeConfiguration(0) == nil })
 	require.NoError(t, remove())
 }
 

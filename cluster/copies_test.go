@@ -84,7 +84,7 @@ func TestManyUnansweredRegistrations(t *testing.T) {
 func TestConfigurationIsComparedBeforeItIsChanged(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{Nodes: 2})
 	leader := g.Leader().C()
-	require.NoError(t, leader.ChangeConfiguration(0))
+	g.Eventually("the last promotion is applied", func() bool { return leader.ChangeConfiguration(0) == nil })
 	require.ErrorContains(t, leader.ChangeConfiguration(1), "configuration changed since")
 }
 

@@ -18,6 +18,11 @@ import (
 // places is what a book knows of where nodes are. No source overrules another: a
 // node that was renumbered while it was stopped is at the newest address, and
 // nobody but its certificate tells which one that is.
+//
+// A node is looked for where it answered last, where it said it is, at its record, in
+// raft's configuration, in [cluster] peers, and where Join or Recover said. The next
+// address is tried when one refuses or is silent for 200 ms; the certificate proves who
+// answers, so a wrong one costs time and nothing else.
 type places struct {
 	own     string            // where this node is
 	worked  map[string]string // the node answered there last, in this run

@@ -25,6 +25,9 @@ import (
 // servers: else a node that was off while others were replaced would know none of
 // those that lead now. Removed nodes are remembered in tombs, in the state and in
 // a file of this node's own.
+//
+// Peers: TLS 1.3, our CA, one URI name relay://cluster/node. The connections of removed
+// nodes are cut within a second.
 type admission struct {
 	self   string
 	latest func() (servers []raft.Server, index uint64) // nil, 0: raft does not run yet

@@ -22,6 +22,12 @@ import (
 // signs, and what it signed is in the state before it is handed out; a node that
 // did not get the answer has the certificate before, which counts for as long.
 
+// A certificate lives 90 days; at two thirds the node asks the leader
+// (cluster/certify), which commits Certify before it answers; the identity file is
+// written, then the port's pointer swapped. Answers get lost, so Certify names the
+// certificate that the node shows, and that one stays on record; the door renews by it
+// for 400 days. Live connections of a replaced one end after an hour.
+
 const (
 	askCertify    = "cluster/certify"
 	askCertifyFor = "cluster/certify-for" // a door's question for a node that has lost touch

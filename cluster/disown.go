@@ -17,6 +17,8 @@ import (
 // knows itself a member for ever: nobody talks to those who are none. So a node
 // that hears no leader asks at the door, where strangers are heard, too.
 
+// It gives up where a leader has said no twice in a row.
+
 const (
 	askMember    = "cluster/member"
 	asksMember   = "member" // joinRequest.Asks

@@ -21,6 +21,12 @@ import (
 // no certificate. Nothing is told there without a valid join token, but to a node
 // about itself, by the certificate that it shows.
 
+// The door has a lobby of its own (32, 8 from one address). There the token is judged
+// first; without a good one everybody gets the same answer, the log gets nothing, and
+// only a node that shows its certificate is told whether it is a member. Keys other
+// than P-256 are refused before any signature is checked. Lines about strangers: one a
+// minute, with the number of the others.
+
 const (
 	doorGuests  = 32              // who have not said yet what they want
 	doorFromOne = 8               // of one address

@@ -23,6 +23,11 @@ var (
 // because the connections of each peer are served by a transport of their own.
 // And a call that would change what is committed here ends the node before raft
 // sees it.
+//
+// Each peer's connections have a transport of their own, and of all five calls the
+// header's id must be the TLS peer. TimeoutNow comes from the leader or from us. A call
+// that contradicts an entry up to max(applied, promise.Commit) ends the node before
+// raft acts (ErrContradiction); the log refuses to drop such a suffix, too.
 type filter struct {
 	self   string
 	vetted atomic.Bool       // before that raft hears nobody and reaches nobody

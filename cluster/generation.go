@@ -19,6 +19,17 @@ import (
 // and a node of the former generation that meets one of the new one ends. Nodes
 // that were lost and come back together would go on as the old cluster otherwise.
 
+// The other name is ULID.gN-HEX, where HEX is a hash over ULID, N and the peers:
+// survivors that were told the same peers fit together without talking. The log is
+// written first and the identity last, and the same peers again are the same N, so that
+// a crash in between is mended by doing it again. A node that meets a certificate of
+// its own CA with a higher N ends (wire.ErrLater); every recovered node shows its own
+// to those left behind, every ten seconds. Generation, the new leader's first command,
+// takes the former certificates off the record. Limit: lost nodes that come up together
+// and reach nobody are the old cluster until they do. Survivors whose logs contradict
+// each other are told apart by the snapshot that one sends the other: terms never fall
+// along a log (disk, contradicts).
+
 // name is what the cluster is called in certificates.
 func (id *identity) name() string {
 	if id.Generation != "" {

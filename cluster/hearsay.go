@@ -11,6 +11,10 @@ import (
 // in one direction. It asks the others whom they follow. What it learns serves
 // to forward proposals, above all the registration that carries the new
 // address; raft itself never hears of it. It belongs to one goroutine.
+//
+// Leaders dial, so a node whose address changed hears none. After a heartbeat of
+// silence it asks, and with the question it says where it is; the answer says where
+// others are.
 type hearsay struct {
 	c       *Cluster
 	silent  time.Time // since when there is no leader

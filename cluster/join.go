@@ -19,6 +19,15 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
+// A node directory holds identity.json (written last, as a whole), raft/, state/. The
+// log carries the identity's log name: a node never runs with another log than it began
+// with, as it would vote without knowing its promises. A join token is "rj1." +
+// base64url(SHA-256 of the CA's certificate, then the secret); the joining node checks
+// the CA before it sends the secret and believes nothing else of the reply. It enters
+// without a vote; the leader promotes it when it is live and has been caught up for a
+// while. An id that is known comes back only when its session is dead, and then its old
+// vote is removed first.
+
 // JoinOptions describe a node that wants to become a member.
 type JoinOptions struct {
 	ID        string // of the node, for life; or the one it had before its disk was lost

@@ -200,6 +200,14 @@ func (c *Cluster) sessions() (all []*pb.Session, err error) {
 // deathwatch counts for each session how long it has not been renewed, on this
 // node's clock and from when this node saw the renewal applied. Each session
 // says its own lease.
+//
+// The leader counts lease + margin from when it saw the renewal applied, and expires by
+// compare-and-swap on it. Every node keeps that count (witness), so that a new leader
+// knows at once since when the old one is silent; a renewal that only its barrier
+// applied counts from when the old leader was heard last, as it was in the log by then.
+// After an election the living first get one and a half renewals' time, as nobody could
+// renew while there was no leader. So there are two margins between the end of a node's
+// right to act and the moment another gets its work.
 type deathwatch struct {
 	lease  time.Duration // of a session that says none
 	margin time.Duration // the least

@@ -21,6 +21,19 @@ import (
 //     sent by now: that one may be the one that the leader counts.
 //
 // The owner stops a margin before that, the leader acts a margin after it.
+//
+// From cluster version 2 on a renewal goes out each second, whatever is unanswered (up
+// to eight), with a number and its own lease: 4 s + 10 times [cluster] latency, or four
+// times the longest answer of the last minute + 2 s, up to 15 s. The margin is 1 s or
+// an eighth of the lease. Links reorder, and an election has a renewal sent again. A
+// renewal without an answer after a quarter of a second is sent on the leader's other
+// link, too. A number that is not above the session's is DUPLICATE, changes nothing,
+// and counts from when it was sent first.
+//
+// Rejected (2026-11-29): renewals outside the log, as a new leader would know nothing
+// of them, and the commit proves the quorum; a longer lease for all, as a dead node's
+// mail would wait longer on a LAN; both links at once for each renewal, two entries a
+// second a node, on a LAN for nothing: the copy waits for 250 ms.
 type leases struct {
 	base   time.Duration // on a good day
 	most   time.Duration // on a bad one

@@ -160,6 +160,26 @@ const maxGroup = 128
 //     seconds, not milliseconds;
 //   - NoSnapshotRestoreOnStart: the store itself is the snapshot;
 //   - ShutdownOnRemove: the process decides when it ends.
+//
+// Guards of raft, what they are against, and the tests that fail without them (those of
+// the log: disk.Log):
+//
+//   - no heartbeat shortcut: raft#695, logs diverge.
+//     TestHeartbeatsGoThroughTheMainLoop.
+//   - one append in flight: raft#612, a follower is wedged for ever.
+//     TestNoPipelining, TestPipelineWedgesAFollower (shows it with two).
+//   - a failed call ends with the outage: raft waits up to 10 s before it tries a
+//     node again that was off. TestReturnedNodeIsServedSoon.
+//   - batches, timeouts: TestRaftConfigurationIsAsDesigned.
+//   - one group in flight, control first, bulk not starved: latency.
+//     TestGateMakesGroupsOfWhatArrives, TestGateTakesControlFirstAndBoundsBulk,
+//     TestGateLetsBulkThroughBesideMuchControl.
+//   - a stamped frame is copied: a changed entry in the log's cache.
+//     TestGateStampsCopiesOfFramesSeenBefore.
+//   - frames are bounded, unknown ones kept out of the log: bbolt's neighbours;
+//     nodes that stop. TestGateRefuses, TestFramesAreBounded.
+//   - octets under way are bounded, control and bulk apart: memory; a lock behind
+//     a large message. TestBudgetsAreApart.
 func (t Tuning) raftConfig(node string, log *zap.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(node)

@@ -25,6 +25,8 @@ const (
 
 // promised is what a node must not forget, whatever becomes of its log and
 // store. All of it says "at least": an older build does not write it.
+//
+// The file has two slots with checksums, and is written with each probe.
 type promised struct {
 	Cluster   string          `json:"cluster"`
 	Node      string          `json:"node"`

@@ -12,6 +12,15 @@ import (
 // Consistent returns when local reads are at least as new as anything that was
 // acknowledged, or read anywhere, before the call. It asks the leader for its
 // read index, and waits until that is applied here.
+//
+// A read index is the commit index, taken after the barrier of the term and before a
+// round of VerifyLeader; calls that come while a round runs share the next. An index up
+// to the barrier is replaced by what the store had applied then: raft never shows the
+// store its own no-ops and barriers, so waiting for one would wait for the next
+// command. After the barrier there are none in the term.
+//
+// Rejected: read leases, as clocks would decide correctness. A round of heartbeats
+// costs a fraction of a millisecond.
 func (c *Cluster) Consistent(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()

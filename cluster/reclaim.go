@@ -20,6 +20,12 @@ const (
 // nearly so. While it is, this node gives up space for time: the log is kept
 // short, and mail that was deleted leaves the disk within a minute instead of at
 // some time. It does not wait and may be called by any goroutine, again and again.
+//
+// It is the node's own disk; others may have room. The log is cut from 32 MiB on
+// instead of 256 (a member that lags by more than half of that gets a snapshot), and
+// every ten to fifteen seconds, but for a sixth of the time at most, the store is asked
+// to give back what was deleted (disk/DESIGN.md, Space). The times are random: the
+// nodes of a cluster run short together.
 func (c *Cluster) SetShort(short bool) {
 	if c.short.Swap(short) == short || !short {
 		return

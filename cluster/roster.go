@@ -28,6 +28,12 @@ var errNewer = errors.New("the certificate is newer than the one on record")
 // roster knows which certificates count: of each member, the serial and the key
 // that the replicated state has. The signature of the CA alone is not enough, as
 // the CA's key is in the store of every replica.
+//
+// The port checks a chain as of when its leaf began, so no clock breaks a link. The
+// serial and key on record are good whatever the date, those before them for an hour. A
+// serial that is newer than the record (its first 8 octets are the signer's applied
+// index) counts after a read index, or where no leader is heard, as a node that lags
+// must hear the leader.
 type roster struct {
 	now        func() time.Time // the cluster's clock
 	generation uint64           // of this node's certificate

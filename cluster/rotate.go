@@ -20,6 +20,16 @@ import (
 // then it alone is trusted. A leader takes the next step when every member has
 // said that it did the present one, so a node that is off holds the rotation up.
 
+// The steps, and when every member of raft's configuration is ready for the next one:
+//
+//   - 0: the CA is trusted and signs.
+//   - 1: CA and next CA are trusted, the CA signs; each has written that to its
+//     file, and says so in its renewals.
+//   - 2: both are trusted, the next one signs; each says the serial of its new
+//     certificate, as on record.
+//   - 0 again: the next CA is trusted and signs. Shown are leaf, CA, that CA
+//     signed by the former, the former; tokens of both are good.
+
 const askRotate = "cluster/rotate-ca"
 
 // Rotation is how far a rotation of the CA is.

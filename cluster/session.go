@@ -25,6 +25,13 @@ import (
 //
 // A renewal is sent on schedule, whether those before it were answered or not:
 // an answer may take as long as the lease less one interval and the margin.
+//
+// A goroutine of its own writes and syncs the promise each second; a renewal goes out
+// only if a write that began in the last two seconds (or three times as long as it
+// took) has ended well. The lease counts from before the attempt that was answered was
+// sent, on CLOCK_BOOTTIME; for a registration whose first answer was lost, from its
+// first attempt. A timer ends the right even where the session's goroutine hangs in a
+// sync. A graceful stop resigns the session: nobody waits.
 type session struct {
 	lease  time.Duration // of renewals of cluster version 1, and of the leader's own where a record says none
 	renew  time.Duration // from one renewal to the next

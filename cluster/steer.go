@@ -15,6 +15,15 @@ import (
 // members: towards the median of a majority that agree, slowly where it is up to
 // a minute away, by a logged jump where it is more and stays so. Where no majority
 // agrees it runs freely. The leader's own wall clock is one vote among the others.
+//
+// Each renewal carries its sender's wall clock; its difference to the state's time
+// stands in the session, so that all nodes know all offsets. A majority of the voters
+// within 5 s of their median agree: up to a minute the time is slewed towards it, by a
+// tenth at most; further away it jumps by a Clock, forward after 10 s (2 s in the first
+// reign of a process), back after 10 min. After all were off the time is late by that;
+// where it is by more than 5 s when a process first leads, it jumps, too, or all clocks
+// would be named wrong for minutes. After a suspend the stamps are further ahead than
+// the state moves for: the leader proposes a Clock first.
 type steering struct {
 	reign uint64 // index of the barrier
 	first bool   // the first reign since this process began: after a cold start the time is late for long enough

@@ -16,6 +16,20 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
+// The cluster version is state (spool, version.go). ripen, a chore of the leader,
+// raises it when every server of raft's configuration has a record that knows the next
+// one, all have had their present session for UpgradeAfter (1 h, counted on each node,
+// so that a new leader goes on counting) and nobody holds it; an operator's Raise waits
+// for the records alone. Both hold Cluster.joining, as a join may bring a server that
+// can't follow. The hold is a record under PutCert's generic names: builds of version 1
+// apply that as we do, so it can be set while they are members; Apply of Raise looks at
+// it again. Rejected: a field of the settings, which builds of version 1 keep in
+// silence and write in an order of their own.
+//
+// The gate decodes each frame down to its last field, since what one node does not know
+// would stop it, and answers "not the leader" to a command of a version that it has not
+// applied yet.
+
 // ErrUpgrade says why the cluster version can't be raised now.
 var ErrUpgrade = errors.New("cluster: the cluster version stays")
 

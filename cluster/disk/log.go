@@ -65,6 +65,23 @@ func (o LogOptions) withDefaults() LogOptions {
 // deletes in small steps, writes a vote as one value, and lets a member go on
 // after a snapshot that its log contradicts. Raft calls it from several
 // goroutines; all methods are safe for that.
+//
+// Guards of raft, what they are against, and the tests that fail without them:
+//
+//   - the log stops at its first error, or when a write hangs: raft#503, #614.
+//     TestFirstErrorStopsTheLog, TestRealWriteErrorIsFatal,
+//     TestHangingWriteIsFatal, TestPanicsOfBoltAreFatal.
+//   - damaged entries and files are refused: bit rot. TestDamagedEntryIsFatal,
+//     TestDamagedFileIsRefused, TestEveryFlippedOctetIsRefused.
+//   - prefixes of the log go in small steps: a long write blocks heartbeats.
+//     TestOldEntriesGoInSteps.
+//   - cached entries are bounded in octets: memory. TestCacheIsBoundedInOctets.
+//   - term and vote are one value: raft#661, two votes in a term.
+//     TestVoteIsOneValue, TestVoteCostsOneSync.
+//   - the suffix behind an installed snapshot is checked: raft#697, logs diverge.
+//     TestDivergentLogAfterInstall, TestGuardIsRepeatedAtStart.
+//   - no freelist sync, a file grown once: latency. TestBoltIsSetUpWell,
+//     TestLogIsGrownOnce.
 type Log struct {
 	o    LogOptions
 	db   backend

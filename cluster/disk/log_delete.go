@@ -15,6 +15,10 @@ const deleteStep = 512
 // DeleteRange implements raft.LogStore. Old entries go in small transactions,
 // from the oldest on; a suffix that a new leader replaces goes in one, because
 // a part of it must not stay behind.
+//
+// Prefixes go 512 entries at a time, so that raft's main loop can store in between; a
+// crash leaves a shorter prefix. Half of a suffix would leave a hole below the last
+// entry, which raft can not get out of.
 func (l *Log) DeleteRange(lo, hi uint64) error {
 	l.mu.RLock()
 	first, last := l.ledger.first(), l.ledger.last()
@@ -118,6 +122,9 @@ func (l *Log) deleted(lo, hi uint64) error {
 // it; it gets one with the right term, or it would refuse everything the
 // leader sends and ask for snapshots for ever (hashicorp/raft#697). Entries
 // behind index are left to raft, which replaces them.
+//
+// Not covered: a stale log that ends exactly there, which raft answers from memory
+// until the next snapshot or restart.
 func (l *Log) Guard(index, term uint64) error {
 	var have raft.Log
 	err := l.usable()

@@ -127,6 +127,10 @@ const boltShare = 8
 // createLog makes empty files of their final size. Otherwise the first hundreds
 // of megabytes cost an additional sync and the allocation of blocks with every
 // few commits.
+//
+// raft.db never shrinks. Segments that are made later, until the first ones can be used
+// again, get their blocks by fallocate: to write a file twice took 15 % of the
+// processor time of a load of 64 KiB messages.
 func createLog(path string, o LogOptions) error {
 	tmp := path + ".new"
 	if err := os.RemoveAll(tmp); err != nil {

@@ -19,6 +19,13 @@ import (
 // table that refers to the body, and no table refers to the blob file any more or
 // the file was rewritten without it. Pebble hurries none of them for the sake of
 // space. Reclaim does, while the disk is short.
+//
+// Compactions take room before they give any. A table holds references, not bodies, so
+// that is little; pieces of 64 MiB of tables are compacted one after the other, each
+// only if the disk has twice its size and a memtable's. What tombstones stand for is
+// read from the tables' properties and so survives a restart. What a reader's snapshot
+// keeps is tried again after five minutes, not before, and garbage in blob files too
+// young is looked at every twenty seconds.
 type reclaiming struct {
 	short   atomic.Bool
 	deleted atomic.Int64 // octets of bodies, by what was committed

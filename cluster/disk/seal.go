@@ -23,6 +23,9 @@ const spilledType raft.LogType = 0x80
 // seal copies an entry into the scratch, with a checksum behind the extensions:
 // bbolt has none for its data, and a flipped bit must neither be applied nor
 // spread. Data that has a place is left out.
+//
+// The checksum is put on and taken off in the store; neither raft nor another member
+// sees it.
 func (l *Log) seal(e *raft.Log, p place, sum uint64) {
 	c := *e
 	from := len(l.sums)

@@ -25,6 +25,15 @@ import (
 // long run no block is ever allocated.
 //
 // append is called by one goroutine at a time; the other methods by any.
+//
+// bbolt gets 256 entries at a time, without data from 1 KiB on; the entry says where
+// that is. A transaction for each write cost two more syncs and a multiple of the
+// processor time; a B+tree rewrites up to four neighbours with each append of a large
+// value, and is read through a memory map, whose pages count as the process's memory. A
+// file that bbolt has all frames of and whose entries are deleted is written over later
+// (spare-N, eight at most); deleting old entries costs bbolt small pages only. release
+// waits for readers, and a write for none of them; a place in a file that was given
+// back is ErrLogNotFound, if the entry is gone too.
 type segments struct {
 	dir    string
 	size   int64 // of a file

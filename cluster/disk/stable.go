@@ -111,6 +111,9 @@ func unsealed(key string, b []byte) (value []byte, ok bool) {
 // SealPromises gives term and vote checksums, now and whenever they change. An
 // older build refuses the log from then on, so this waits until none may come
 // back. It costs nothing when it is done already.
+//
+// They carry a CRC32C over key and value. The vote moves to a key of its own, and an
+// older build finds the former one damaged.
 func (l *Log) SealPromises() error {
 	l.stable.mu.Lock()
 	defer l.stable.mu.Unlock()

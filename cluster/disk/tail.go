@@ -11,6 +11,15 @@ import (
 
 // tail is the end of the log that is in the segments only: bbolt does not have
 // it yet. Its entries' indexes rise.
+//
+// The order is: frame, sync (promised) … entries in bbolt, synced; position in bbolt,
+// synced; only then the tail is forgotten, and only then is anything of it deleted. At
+// start the frames behind the position are read again (replay.go) and given to bbolt:
+// the same entries, if it had got them. So a crash between any two steps changes
+// nothing, and a deletion never comes undone. An orderly stop leaves no tail.
+//
+// Rejected: moving the tail on a goroutine of its own, which saves a hiccup of about
+// two milliseconds every 256 entries, and makes every deletion a race.
 type tail struct {
 	all   []waiting
 	bytes int64 // of their data; small data may keep a large buffer in memory

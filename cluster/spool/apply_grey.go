@@ -45,6 +45,11 @@ func keyGreyTime(expires int64, of []byte) []byte {
 }
 
 // greet judges attempts in their order.
+//
+// Gt and Gn are what is known of triplets and networks, Ge the same by the time at
+// which it is forgotten. A Greet judges many attempts in their order and answers each;
+// delay by attempt (the proposer knows the domain's), window, life, trust and bound by
+// the settings.
 func (t *tx) greet(h *pb.Greet) *pb.Result {
 	res := t.ok()
 	for _, a := range h.Attempts {

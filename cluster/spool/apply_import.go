@@ -24,6 +24,17 @@ func keyUidl(box uint64, text string) []byte { return append(keyBox(kUidl, box),
 // before are DUPLICATE and those whose unique id is taken EXISTS; at any other
 // refusal it ends, and what stands behind is as if it had not been in the command.
 // Applied twice, it answers the same.
+//
+// Imports (2026-11-29). An Import holds as many old messages as fit a frame, so that a
+// mailbox keeps the order of its source and an fsync serves a hundred. It ends at the
+// first message that does not fit; one that was imported before is passed by. That is
+// known for 30 days by a key (I, by generation as twins are, so that old ones go in one
+// piece), which its proposer makes of box, digest and number; the record names the
+// message, so the same frame again is told that it was the one. The import's line in
+// the audit log is found by its index and counts on. An entry's own unique id (U) is
+// free again with the entry. Rejected: Accepts side by side (no order), the id as the
+// key (it goes with the history after 3 days), twins (10 minutes, and a filter sized
+// for that).
 func (t *tx) importOld(h *pb.Import, body []byte) *pb.Result {
 	res, all := t.ok(), uint64(0)
 	for _, one := range h.Messages {

@@ -23,6 +23,13 @@ type shardKey struct {
 }
 
 // state is what Apply keeps in memory; every part of it is in the store too.
+//
+// Locks are read from memory. The machine keeps the records of the mailboxes that are
+// held, as it does the sessions. Every POP3 session writes and deletes its mailbox's
+// record, and a read of a deleted key walks over all that was written under it since
+// the store's last flush: the twenty thousandth session of a mailbox cost half a
+// millisecond on each node, and costs 15 µs now (go test ./cluster/disk -bench Locks
+// -benchtime 20000x).
 type state struct {
 	clock    int64
 	timing   *pb.TimeState // the clock's jumps

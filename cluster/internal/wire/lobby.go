@@ -15,6 +15,10 @@ import (
 // its place longest without a word is closed for the new one, else the one that
 // came first. A member, whose handshake takes milliseconds, is in and out again
 // before its turn comes, however many say nothing.
+//
+// The cluster port has 192 places in all, 64 from one address (IPv6: /64), 64 more for
+// addresses that members came from; 3 s for the first octet, 10 s for all. So half-open
+// connections never close the port.
 type Lobby struct {
 	limit      int // guests at once
 	perAddress int // of one address (IPv4) or network of 64 bits (IPv6)

@@ -87,6 +87,11 @@ func TestRemoveNode(t *testing.T) {
 	require.Equal(t, "without n3 only 1 of 2 voters would be up", p.Detail)
 	require.Equal(t, "bring the others back first", p.Next)
 
+	w.members.err = fmt.Errorf("%w: configuration changed since 7 (latest is 9)", cluster.ErrChanged)
+	_, err = w.Remove(ctx, theBy, "n3", admin.RemoveOptions{})
+	require.ErrorIs(t, err, admin.ErrConflict)
+	require.ErrorContains(t, err, "nothing was changed: the members have changed meanwhile")
+
 	w.members.status.Members = w.members.status.Members[:1]
 	_, err = w.Remove(ctx, theBy, "n1", admin.RemoveOptions{Force: true})
 	require.ErrorIs(t, err, admin.ErrConflict)

@@ -64,6 +64,7 @@ type rcpt struct {
 	notify   uint32
 	targets  []target
 	unknown  bool // there is no such user, and the sender is to be told by a report
+	kept     bool // address goes into the queue, for reports
 }
 
 // mailer turns messages into Accept commands. Its methods may be called

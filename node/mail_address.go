@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +72,9 @@ func (in *intake) queued(r *rcpt, t target) *pb.Recipient {
 		return q
 	}
 	q.Original, q.Notify = r.original, r.notify
+	if r.kept {
+		q.Addressed = r.address
+	}
 	if q.Original == "" && !strings.EqualFold(t.recipient, r.address) {
 		q.Original = originalOf(r.address)
 	}
@@ -78,6 +82,19 @@ func (in *intake) queued(r *rcpt, t target) *pb.Recipient {
 		q.Notify = withoutSuccess(q.Notify)
 	}
 	return q
+}
+
+// keep finds out whether the queue has to know what the client said: an alias
+// leads elsewhere, or ORCPT says something of its own. Before cluster version 2
+// reports go by ORCPT alone.
+func (r *rcpt) keep(v spool.View) error {
+	aliased := func(t target) bool { return !strings.EqualFold(t.recipient, r.address) }
+	if r.original == "" && !slices.ContainsFunc(r.targets, aliased) {
+		return nil
+	}
+	c, _, err := v.Cluster()
+	r.kept = err == nil && spool.VersionOf(c) >= 2
+	return err
 }
 
 // originalOf makes an ORCPT of an address (RFC 3461 §4.2, RFC 6533 §3).

@@ -141,7 +141,8 @@ func (m *managing) write(r *returning) error {
 			}
 			if ok && (to.Notify == 0 || to.Notify&queue.NotifyFailure != 0) {
 				one := bounce.Recipient{
-					Address: to.Address, Original: to.Original, Action: bounce.Failed, Status: "5.7.1", Reply: m.word(), Last: m.now(),
+					Address: to.Address, Original: to.Original, Addressed: to.Addressed,
+					Action: bounce.Failed, Status: "5.7.1", Reply: m.word(), Last: m.now(),
 				}
 				failed = append(failed, one.AsAddressed())
 			}

@@ -191,7 +191,7 @@ func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) er
 			continue
 		}
 		job.Recipients = append(job.Recipients, queue.Recipient{
-			N: n, Address: r.Address, Original: r.Original, Notify: r.Notify, Attempts: r.Attempts,
+			N: n, Address: r.Address, Original: r.Original, Addressed: r.Addressed, Notify: r.Notify, Attempts: r.Attempts,
 			DelayTold: r.DelayTold, LastReply: r.LastReply,
 		})
 	}

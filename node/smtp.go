@@ -297,6 +297,9 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 			return replyNoRelay
 		}
 		r.targets = targets
+		if err := r.keep(v); err != nil {
+			return err
+		}
 		if len(s.env.rcpts) > 0 && s.env.weight+s.weigh(&r) > maxWeight {
 			return replyWide
 		}

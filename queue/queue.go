@@ -93,6 +93,7 @@ type Recipient struct {
 	N         uint32 // number within the message
 	Address   string
 	Original  string // ORCPT
+	Addressed string // what the client said in RCPT, for reports; empty: Address, or what ORCPT names
 	Notify    uint32 // bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: default
 	Attempts  uint32 // ended so far
 	DelayTold bool

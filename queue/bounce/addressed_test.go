@@ -22,4 +22,15 @@ func TestAsAddressed(t *testing.T) {
 		p.Original, want.Original = original, original
 		require.Equal(t, want, p.AsAddressed(), original)
 	}
+	// What the client said goes before what ORCPT says.
+	for _, original := range []string{"", "x400;/s=jane", "rfc822;other@elsewhere.example", "rfc822;jane@home.example"} {
+		p := secret
+		p.Original, p.Addressed = original, "info@example.test"
+		got := p.AsAddressed()
+		require.Equal(t, "info@example.test", got.Address)
+		require.Equal(t, "mailbox info@example.test", got.Host)
+		require.Equal(t, original, got.Original)
+		p.Addressed = "jane@HOME.example" // no alias
+		require.Equal(t, p, p.AsAddressed())
+	}
 }

@@ -67,7 +67,9 @@ type Report struct {
 type Recipient struct {
 	Address  string
 	Original string // ORCPT, "rfc822;bob@example.com", decoded from xtext
-	Action   Action
+	// Addressed is what the client said in RCPT, where it is known.
+	Addressed string
+	Action    Action
 	// Status is the enhanced code of RFC 3463. Empty: what Reply says, and
 	// failing that what Action allows to say.
 	Status string
@@ -79,22 +81,31 @@ type Recipient struct {
 	Expired bool // given up because time ran out
 }
 
-// AsAddressed returns p under the address that its sender used, where Original
-// tells that: an alias keeps to itself where it leads, also in what the next
-// hop said of that place.
+// AsAddressed returns p under the address that the client used: an alias keeps
+// to itself where it leads, also in what the next hop said of that place. Where
+// that address is not known, an Original that is one counts in its place.
 func (p Recipient) AsAddressed() Recipient {
-	kind, used, ok := strings.Cut(p.Original, ";")
-	used = strings.TrimSpace(used)
-	if !ok || !strings.Contains(used, "@") || strings.EqualFold(used, p.Address) {
-		return p
+	used := p.Addressed
+	if used == "" {
+		used = p.originalAddress()
 	}
-	if kind = strings.ToLower(strings.TrimSpace(kind)); kind != "rfc822" && kind != "utf-8" {
+	if used == "" || strings.EqualFold(used, p.Address) {
 		return p
 	}
 	hide := func(text string) string { return replaceFold(text, p.Address, used) }
 	p.Reply, p.Host = hide(p.Reply), hide(p.Host)
 	p.Address = used
 	return p
+}
+
+// originalAddress is the mail address that Original names, if it does.
+func (p *Recipient) originalAddress() string {
+	kind, used, _ := strings.Cut(p.Original, ";")
+	kind, used = strings.ToLower(strings.TrimSpace(kind)), strings.TrimSpace(used)
+	if kind != "rfc822" && kind != "utf-8" || !strings.Contains(used, "@") {
+		return ""
+	}
+	return used
 }
 
 // replaceFold replaces old in text, whatever the case of ASCII letters.

@@ -739,6 +739,7 @@ type Recipient struct {
 	ExpiresMs     int64                  `protobuf:"varint,40,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // when it is given up (DELIVERBY); 0: by the retry policy
 	Drop          *Drop                  `protobuf:"bytes,41,opt,name=drop,proto3" json:"drop,omitempty"`                             // where the route is "mailbox": the place that the message takes when it is delivered
 	Changed       uint64                 `protobuf:"varint,42,opt,name=changed,proto3" json:"changed,omitempty"`                      // raft index of the command that wrote it last; from version 2 on
+	Addressed     string                 `protobuf:"bytes,43,opt,name=addressed,proto3" json:"addressed,omitempty"`                   // what the client said in RCPT, where reports may not name address, or ORCPT is given (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,6 +884,13 @@ func (x *Recipient) GetChanged() uint64 {
 		return x.Changed
 	}
 	return 0
+}
+
+func (x *Recipient) GetAddressed() string {
+	if x != nil {
+		return x.Addressed
+	}
+	return ""
 }
 
 // Drop is a message's place in one mailbox, as the Accept command names it.
@@ -7410,7 +7418,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +
-	"digest_top\x18F \x01(\x04R\tdigestTop\"\xd8\x03\n" +
+	"digest_top\x18F \x01(\x04R\tdigestTop\"\xf6\x03\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -7431,7 +7439,8 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18( \x01(\x03R\texpiresMs\x12(\n" +
 	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\x12\x18\n" +
-	"\achanged\x18* \x01(\x04R\achanged\"\xb2\x01\n" +
+	"\achanged\x18* \x01(\x04R\achanged\x12\x1c\n" +
+	"\taddressed\x18+ \x01(\tR\taddressed\"\xb2\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +

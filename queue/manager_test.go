@@ -652,6 +652,7 @@ func TestPoisonedBatchIsSplit(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { m.Run(ctx); close(done) }()
+		synctest.Wait() // until it has scanned: it would find the message before that is poisoned
 		var x []Waiting
 		for range 40 {
 			x = append(x, w.message("a@one.example")...)

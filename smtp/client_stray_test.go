@@ -306,3 +306,84 @@ func TestClientWithout(t *testing.T) {
 	require.Equal(t, 250, replies[0].Code)
 	require.Equal(t, 1, s.seen["DATA"], fmt.Sprint(s.seen))
 }
+
+// A reply too many to a chunk counts for no other chunk, even where the answers
+// to those are late: while one is on its way, nothing else is sent.
+func TestClientStrayBehindAChunk(t *testing.T) {
+	body := strings.Repeat("0123456789abcdef0123456789abcde\r\n", 2500)
+	for _, size := range []int{0, len(body)} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		whole := make(chan bool, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer func() { _ = conn.Close() }()
+			whole <- stutterAtChunk(conn)
+		}()
+		conn, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		c, err := NewClient(t.Context(), conn, ClientOptions{Hostname: "me", Chunking: true})
+		require.NoError(t, err)
+		replies, err := c.Send(t.Context(), &Envelope{To: to("ann@x"), Size: int64(size)}, strings.NewReader(body), nil)
+		require.ErrorIs(t, err, ErrStray)
+		require.Equal(t, 451, replies[0].Code)
+		require.NotErrorIs(t, replies[0], ErrMaybeSent)
+		require.False(t, <-whole)
+		_ = l.Close()
+	}
+}
+
+// stutterAtChunk answers the first chunk twice, and the second one not before the
+// last has come. It reports whether that came.
+func stutterAtChunk(conn net.Conn) bool {
+	_, _ = io.WriteString(conn, "220 hi\r\n")
+	in := bufio.NewReader(conn)
+	s := &stutterer{ends: []string{"250 ok"}, pipelining: true, seen: map[string]int{}}
+	for chunks := 0; ; {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		reply := s.command(line, in)
+		if strings.HasSuffix(line, " LAST\r\n") {
+			_, _ = io.WriteString(conn, "250 the chunk before\r\n")
+			return true
+		}
+		if strings.HasPrefix(line, "BDAT") {
+			if chunks++; chunks == 1 {
+				reply = "250 chunk\r\n250 chunk\r\n"
+			}
+		}
+		if chunks < 2 {
+			_, _ = io.WriteString(conn, reply)
+		}
+	}
+}
+
+// Chunks are as large as the size of the message allows, and a message that is
+// not as long as was said does not go out as if it were.
+func TestClientChunkSizes(t *testing.T) {
+	for left, want := range map[int64]int64{
+		-5: 0, 0: 0, 1: 0, largeBuffer: 0, largeBuffer + 1: largeBuffer, 2 * largeBuffer: largeBuffer, 100_000: 65536, maxChunk: maxChunk / 2, 64 << 20: maxChunk,
+	} {
+		require.Equal(t, want, nextChunk(left), left)
+	}
+	body := strings.Repeat("0123456789abcdef0123456789abcde\r\n", 10_000)
+	for said, want := range map[int]int{0: 250, 1: 250, len(body): 250, len(body) - 1: 250, len(body) / 2: 250, len(body) * 10: 451} {
+		s := &stutterer{ends: []string{"250 ok"}, pipelining: true}
+		c, err := NewClient(t.Context(), s.start(t), ClientOptions{Hostname: "me", Chunking: true})
+		require.NoError(t, err)
+		replies, _ := c.Send(t.Context(), &Envelope{To: to("ann@x"), Size: int64(said)}, strings.NewReader(body), nil)
+		require.Equal(t, want, replies[0].Code, "%d: %s", said, replies[0].Error())
+		require.NotErrorIs(t, replies[0], ErrMaybeSent)
+		s.mu.Lock()
+		if said == len(body) {
+			require.Equal(t, 2, s.seen["CHUNK"], "262144 and 65536 octets")
+		}
+		require.Equal(t, want == 250, s.seen["END"] == 1)
+		s.mu.Unlock()
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -260,7 +261,7 @@ func (t *transaction) run(body io.Reader) error {
 		return nil
 	}
 	if bdat {
-		return t.sendChunks(body, pipelining)
+		return t.sendChunks(body)
 	}
 	return t.sendDots(body)
 }
@@ -665,73 +666,109 @@ func (t *transaction) allYes(more []*Reply) bool {
 	return !slices.ContainsFunc(more, no) && !slices.ContainsFunc(t.accepted, func(i int) bool { return no(t.replies[i]) })
 }
 
-// sendChunks sends the message as BDAT chunks (RFC 3030). Where the server can
-// pipeline, one chunk is under way while the next is read.
-func (t *transaction) sendChunks(body io.Reader, pipelining bool) error {
-	const head = 32 // room for the command in front of its chunk
-	unanswered := 0
-	for {
-		n, err := io.ReadFull(body, t.large[head:])
+// sendChunks sends the message as BDAT chunks (RFC 3030). Each waits for the
+// answer to the one before: all answers are 250, so that one too many would be
+// taken for that to a chunk under way. To make up for it chunks are large where
+// the size of the message is known.
+func (t *transaction) sendChunks(body io.Reader) error {
+	for left := t.env.Size; ; {
+		size := nextChunk(left)
+		left -= size
+		if size > 0 {
+			if failed, err := t.sendLarge(body, size); failed || err != nil {
+				return err
+			}
+			continue
+		}
+		n, err := io.ReadFull(body, t.large[chunkHead:])
 		last := err == io.EOF || err == io.ErrUnexpectedEOF
-		if err != nil && !last {
+		switch {
+		case err != nil && !last:
 			return t.cut(err)
+		case last:
+			return t.finish(t.chunk(int64(n), n, true))
 		}
-		chunk := t.chunk(head, n, last)
-		if last {
-			// Answers for chunks must be in before the point of no return.
-			if failed, err := t.chunkReplies(unanswered, 0); failed || err != nil {
-				return err
-			}
-			return t.finish(chunk)
+		if failed, err := t.beginChunk(t.chunk(int64(n), n, false)); failed || err != nil {
+			return err
 		}
-		if unanswered == 0 {
-			if err := t.quiet(t.ctx); err != nil {
-				return t.unasked(err)
-			}
-		}
-		if err := t.write(chunk); err != nil {
-			return t.early(err)
-		}
-		unanswered++
-		if !pipelining || unanswered > 4 {
-			unanswered--
-			if failed, err := t.chunkReplies(1, unanswered); failed || err != nil {
-				return err
-			}
+		if failed, err := t.chunkReply(); failed || err != nil {
+			return err
 		}
 	}
 }
 
-// chunk puts the command right in front of the n octets behind head.
-func (t *transaction) chunk(head, n int, last bool) []byte {
-	var buf [32]byte
-	line := strconv.AppendInt(append(buf[:0], "BDAT "...), int64(n), 10)
+const (
+	chunkHead = 32 // room for the command in front of its chunk
+	maxChunk  = 8 << 20
+)
+
+// nextChunk is the size of the next chunk of a message of which left octets are to
+// come; 0: what fits a buffer. It leaves something for the last chunk.
+func nextChunk(left int64) int64 {
+	if left <= largeBuffer {
+		return 0
+	}
+	return min(maxChunk, int64(1)<<(bits.Len64(uint64(left-1))-1))
+}
+
+// sendLarge sends a chunk that is larger than the buffer.
+func (t *transaction) sendLarge(body io.Reader, size int64) (failed bool, err error) {
+	left := size
+	for left > 0 {
+		block := t.large[chunkHead:]
+		block = block[:min(left, int64(len(block)))]
+		if n, err := io.ReadFull(body, block); err == io.EOF || err == io.ErrUnexpectedEOF {
+			return true, t.cut(fmt.Errorf("the message is %d octets shorter than its size", left-int64(n)))
+		} else if err != nil {
+			return true, t.cut(err)
+		}
+		if left == size {
+			failed, err = t.beginChunk(t.chunk(size, len(block), false))
+		} else if err = t.write(block); err != nil {
+			err = t.early(err)
+		}
+		if failed || err != nil {
+			return true, err
+		}
+		left -= int64(len(block))
+	}
+	return t.chunkReply()
+}
+
+// beginChunk sends the beginning of a chunk, or all of it.
+func (t *transaction) beginChunk(block []byte) (failed bool, err error) {
+	if err := t.quiet(t.ctx); err != nil {
+		return true, t.unasked(err)
+	}
+	if err := t.write(block); err != nil {
+		return true, t.early(err)
+	}
+	return false, nil
+}
+
+// chunk puts the command for size octets right in front of n octets behind
+// chunkHead.
+func (t *transaction) chunk(size int64, n int, last bool) []byte {
+	var buf [chunkHead]byte
+	line := strconv.AppendInt(append(buf[:0], "BDAT "...), size, 10)
 	if last {
 		line = append(line, " LAST"...)
 	}
 	line = append(line, '\r', '\n')
-	copy(t.large[head-len(line):], line)
-	return t.large[head-len(line) : head+n]
+	copy(t.large[chunkHead-len(line):], line)
+	return t.large[chunkHead-len(line) : chunkHead+n]
 }
 
-// chunkReplies reads n answers to chunks. One that fails fails the message; it is
-// believed once the others have come, more of them, and nothing else.
-func (t *transaction) chunkReplies(n, more int) (failed bool, err error) {
-	var no *Reply
-	for ; n > 0; n-- {
-		r, err := t.read(t.ctx, t.opt.BlockTimeout)
-		if err != nil || t.err != nil {
-			return true, err
-		}
-		if !r.Positive() && no == nil {
-			no = unexpected(r)
-			n, more = n+more, 0
-		}
+// chunkReply reads the answer to a chunk. A no fails the message.
+func (t *transaction) chunkReply() (failed bool, err error) {
+	r, err := t.read(t.ctx, t.opt.BlockTimeout)
+	if err != nil || t.err != nil {
+		return true, err
 	}
-	if no == nil {
+	if r.Positive() {
 		return false, nil
 	}
-	t.give(no, StageEnd)
+	t.give(unexpected(r), StageEnd)
 	if err := t.settled(); err != nil {
 		return true, err
 	}

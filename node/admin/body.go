@@ -17,7 +17,7 @@ func timed(h http.Handler) http.Handler {
 			b := &timedBody{ReadCloser: r.Body, on: http.NewResponseController(w)}
 			b.until(time.Now().Add(bodySilence))
 			r.Body = b
-			defer b.until(time.Time{})
+			defer b.leave()
 		}
 		h.ServeHTTP(w, r)
 	})
@@ -25,19 +25,30 @@ func timed(h http.Handler) http.Handler {
 
 type timedBody struct {
 	io.ReadCloser
-	on *http.ResponseController
+	on    *http.ResponseController
+	ended bool
 }
 
 // until sets the deadline; a ResponseWriter that has none belongs to a test.
 func (b *timedBody) until(t time.Time) { _ = b.on.SetReadDeadline(t) }
 
+// leave is called behind the request. The server reads what is left of its body,
+// and then sets a deadline of its own.
+func (b *timedBody) leave() {
+	if !b.ended {
+		b.until(time.Now().Add(bodySilence))
+	}
+}
+
 // Read implements io.Reader. A body that has ended must leave no deadline behind,
 // which would end the request while it is answered.
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	switch {
+	case err == io.EOF:
+		b.ended = true
 		b.until(time.Time{})
-	} else {
+	case err == nil:
 		b.until(time.Now().Add(bodySilence))
 	}
 	return n, err

@@ -74,6 +74,34 @@ func TestBodiesHaveADeadline(t *testing.T) {
 	})
 }
 
+// Nor does a connection stay open for a body that nobody reads, such as that of
+// a request which was refused, or for one that came too late.
+func TestBodiesThatNobodyReads(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"unread": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) },
+		"late":   func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := pipes{make(chan net.Conn, 1)}
+			s := &http.Server{Handler: timed(handler), IdleTimeout: time.Minute}
+			done := make(chan struct{})
+			go func() { defer close(done); _ = s.Serve(l) }()
+			here, there := net.Pipe()
+			l.made <- there
+			_, err := io.WriteString(here, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+			require.NoError(t, err)
+			require.NoError(t, here.SetReadDeadline(time.Now().Add(10*time.Minute)))
+			began := time.Now()
+			_, err = io.Copy(io.Discard, here)
+			require.NoError(t, err, name)
+			require.LessOrEqual(t, time.Since(began), 3*bodySilence, name)
+			close(l.made)
+			_ = s.Close()
+			<-done
+		})
+	}
+}
+
 func TestTimedWithoutABody(t *testing.T) {
 	r, err := http.NewRequest("POST", "/", strings.NewReader(""))
 	require.NoError(t, err)

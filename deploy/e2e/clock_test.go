@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -24,67 +23,32 @@ import (
 // skewed builds relayd with a time.Now that the file skew in a node's directory
 // makes wrong at any moment, and relayctl as it is. The standard library is the
 // machine's own, but for that function.
-var skewed = sync.OnceValues(func() (string, error) {
-	right, err := binaries()
-	if err != nil {
-		return "", err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "relay-e2e", "skew") // the same each time, so that the build is cached
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	overlay, err := skewOverlay(dir)
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(right, "skewed")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-overlay", overlay, "-o", filepath.Join(bin, "relayd"), "./cmd/relayd")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build -overlay: %w\n%s", err, out)
-	}
-	return bin, os.Link(filepath.Join(right, "relayctl"), filepath.Join(bin, "relayctl"))
-})
+var skewed = sync.OnceValues(func() (string, error) { return overlaid("skewed", skewOverlay) })
 
 // skewOverlay writes what go build is to take in place of time/time.go.
-func skewOverlay(dir string) (string, error) {
+func skewOverlay(dir string) (map[string]string, error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	place := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
 	text, err := os.ReadFile(filepath.Join(place, "time.go"))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	now := regexp.MustCompile(`(?m)^func Now\(\) Time \{$`)
 	if len(now.FindAll(text, -1)) != 1 {
-		return "", fmt.Errorf("%s has another time.Now than this test knows", place)
+		return nil, fmt.Errorf("%s has another time.Now than this test knows", place)
 	}
 	text = now.ReplaceAll(text, []byte("func rightNow() Time {"))
 	text = regexp.MustCompile(`(?m)^//go:linkname Now$`).ReplaceAll(text, nil)
-	changed, overlay := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json")
+	changed := filepath.Join(dir, "time.go")
 	own, err := filepath.Abs(filepath.Join("testdata", "skew.go.txt"))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := os.WriteFile(changed, text, 0o644); err != nil {
-		return "", err
-	}
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {
-		filepath.Join(place, "time.go"): changed, filepath.Join(place, "skew.go"): own,
-	}})
-	if err != nil {
-		return "", err
-	}
-	return overlay, os.WriteFile(overlay, list, 0o644)
+	return map[string]string{filepath.Join(place, "time.go"): changed, filepath.Join(place, "skew.go"): own},
+		os.WriteFile(changed, text, 0o644)
 }
 
 const (

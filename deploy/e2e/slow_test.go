@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// slowed builds relayd with a disk that the file slow in a node's directory makes slow at
+// any moment.
+var slowed = sync.OnceValues(func() (string, error) { return overlaid("slowed", slowOverlay) })
+
+// slowOverlay gives cluster.Open a disk of that kind.
+func slowOverlay(dir string) (map[string]string, error) {
+	place, err := filepath.Abs(filepath.Join("..", "..", "cluster"))
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(place, "cluster.go"))
+	if err != nil {
+		return nil, err
+	}
+	const begin = "func Open(o Options) (*Cluster, error) {\n"
+	if strings.Count(string(text), begin) != 1 {
+		return nil, fmt.Errorf("%s has another Open than this test knows", place)
+	}
+	changed := filepath.Join(dir, "cluster.go")
+	own, err := filepath.Abs(filepath.Join("testdata", "slow.go.txt"))
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{filepath.Join(place, "cluster.go"): changed, filepath.Join(place, "slow_disk.go"): own},
+		os.WriteFile(changed, []byte(strings.Replace(string(text), begin, begin+"\to.SlowDisk = slowDisk\n", 1)), 0o644)
+}
+
+// TestSlowSyncs: each sync of all three nodes takes half a second longer. All serve all
+// the time: no session ends, no mail is lost or doubled, and no mailbox has two holders.
+// RELAY_FAR says for how long (60s).
+func TestSlowSyncs(t *testing.T) {
+	if os.Getenv("RELAY_E2E") == "" {
+		t.Skip("set RELAY_E2E=1 to run the end-to-end tests")
+	}
+	long := time.Minute
+	if text := os.Getenv("RELAY_FAR"); text != "" {
+		var err error
+		long, err = time.ParseDuration(text)
+		require.NoError(t, err, "RELAY_FAR")
+	}
+	bin, err := slowed()
+	require.NoError(t, err)
+	d := &Dev{t: t, bin: bin, Dir: t.TempDir(), basePort: freeBase(t)}
+	d.run("--restart-after", "0")
+	t.Cleanup(d.Stop)
+	d.Stop()
+	for node := 1; node <= 3; node++ {
+		d.edit(node, func(text string) string {
+			text = regexp.MustCompile(`(?m)^latency = .*\n`).ReplaceAllString(text, "")
+			return clusterKey(text, `latency = "500ms"`)
+		})
+	}
+	d.Restart("--restart-after", "0")
+	d.healthy(60 * time.Second)
+	mail, fight, accounts := d.busy()
+	slow := func(by time.Duration) {
+		for node := 1; node <= 3; node++ {
+			require.NoError(t, os.WriteFile(filepath.Join(d.Dir, "n"+itoa(node), "slow"), []byte(itoa(int(by.Milliseconds()))), 0o644))
+		}
+	}
+	before := d.lapses()
+	slow(500 * time.Millisecond)
+	took := d.serves(long)
+	require.Equal(t, before, d.lapses(), "a session ended")
+	require.Greater(t, took, time.Second/2, "the disks were not slow")
+	t.Logf("all nodes served for %s; a message took %s", long, seconds(took))
+	slow(0)
+	d.settle(mail, fight, accounts)
+	require.Equal(t, before, d.lapses())
+}
+
+// serves wants each node ready for so long, and returns how long a message took at least.
+func (d *Dev) serves(long time.Duration) (took time.Duration) {
+	d.t.Helper()
+	took = long
+	for end := time.Now().Add(long); time.Now().Before(end); pause(d, time.Second) {
+		for node := 1; node <= 3; node++ {
+			require.NoError(d.t, d.call(node, "GET", "/readyz", nil, nil), "n%d does not serve", node)
+		}
+		began := time.Now()
+		submit(d.t, d, 1, "bob@example.test", "slow")
+		took = min(took, time.Since(began))
+	}
+	return took
+}
+
+// TestAllWereOff: all nodes are killed, and started again half a minute later. The time
+// catches up by one jump, nobody's clock is called wrong any longer than that takes, and
+// mail goes out at once. Nothing is lost, doubled or held twice.
+func TestAllWereOff(t *testing.T) {
+	d := Start(t, "--restart-after", "0")
+	mail, fight, accounts := d.busy()
+	pause(d, 2*time.Second)
+	for node := 1; node <= 3; node++ {
+		d.kill(node)
+	}
+	pause(d, 30*time.Second) // the machine's clock is the subject
+	began := time.Now()
+	for node := 1; node <= 3; node++ {
+		d.revive(node, "")
+	}
+	d.Await(60*time.Second, "a node takes mail", func() bool {
+		return send(d.Addr(1, SMTP), "alice@example.test", []string{"x@example.net"}, message("at-once")) == nil
+	})
+	taken := time.Now()
+	d.AwaitSink("Subject: at-once")
+	require.Less(t, time.Since(taken), late)
+	t.Logf("mail was taken %s after the start, and out %s later", seconds(taken.Sub(began)), seconds(time.Since(taken)))
+	d.healthy(60 * time.Second)
+	healthy := time.Since(began)
+	t.Logf("healthy %s after the start", seconds(healthy))
+	require.Less(t, healthy, 30*time.Second)
+	var jumps []string
+	for node := 1; node <= 3; node++ {
+		jumps = append(jumps, d.logged(node, "the state's time has jumped")...)
+		require.Empty(t, d.logged(node, "'s clock is "), "n%d: no clock of three is wrong", node)
+	}
+	require.Len(t, jumps, 1)
+	t.Logf("%s", jumps[0])
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); pause(d, 500*time.Millisecond) {
+		s, err := d.status(1)
+		require.NoError(t, err)
+		for _, p := range s.Problems {
+			require.NotContains(t, p, "'s clock is ")
+		}
+	}
+	d.settle(mail, fight, accounts)
+}

@@ -75,7 +75,7 @@ func (d *Dev) ends(node int, within time.Duration) string {
 // nothing that was acknowledged is lost.
 func TestRecoverAndBothLostNodes(t *testing.T) {
 	d := Start(t)
-	f := startFlow(d, []int{1, 2, 3})
+	f := startFlow(d, []int{1, 2, 3}, "alice@example.test")
 	d.Await(60*time.Second, "mail flows", func() bool { return f.accepted.Load() > 300 })
 	ids := f.stop()
 	d.verify()

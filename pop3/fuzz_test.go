@@ -69,9 +69,12 @@ var (
 // it did not delete.
 func FuzzServer(f *testing.F) {
 	for _, s := range []string{
-		"USER alice\r\nPASS secret\r\nSTAT\r\nUIDL\r\nLIST\r\nRETR 1\r\nTOP 2 0\r\nDELE 1\r\nRSET\r\nDELE 3\r\nLAST\r\nNOOP\r\nQUIT\r\n",
-		"CAPA\r\nAUTH\r\nAUTH PLAIN AGFsaWNlAHNlY3JldA==\r\nUTF8\r\nLANG de\r\nLANG\r\nRETR UID:u1\r\nDELI UID:u2\r\nSLEE\r\nWAKE\r\nQAUT\r\nQUIT\r\n",
-		"XTND XMIT\r\nAPOP alice 0123456789abcdef0123456789abcdef\r\nAUTH LOGIN\r\nYWxpY2U=\r\n*\r\nSTLS\r\nUSER \r\nPASS\r\n",
+		"USER alice\r\nPASS secret\r\nSTAT\r\nUIDL\r\nLIST\r\nRETR 1\r\nTOP 2 0\r\nDELE 1\r\nRSET\r\nDELE 3\r\nLAST\r\n" +
+			"NOOP\r\nQUIT\r\n",
+		"CAPA\r\nAUTH\r\nAUTH PLAIN AGFsaWNlAHNlY3JldA==\r\nUTF8\r\nLANG de\r\nLANG\r\nRETR UID:u1\r\nDELI UID:u2\r\n" +
+			"SLEE\r\nWAKE\r\nQAUT\r\nQUIT\r\n",
+		"XTND XMIT\r\nAPOP alice 0123456789abcdef0123456789abcdef\r\nAUTH LOGIN\r\nYWxpY2U=\r\n*\r\nSTLS\r\n" +
+			"USER \r\nPASS\r\n",
 		"AUTH SCRAM-SHA-256 biwsbj1hbGljZSxyPWFiYw==\r\nYz1iaXdzLHI9YWJj\r\nuser alice\npass secret\nretr 0\nretr 99\n",
 	} {
 		f.Add([]byte(s), uint64(0))

@@ -76,13 +76,15 @@ func stuffInPieces(t testing.TB, body []byte, piece int, cut *topper) string {
 var bodies = []string{
 	"", ".", "..", "\r\n", ".\r\n", "a", "a\r", "a\n", "a\n.b\n", "\n.\n.\n", "\r\n.\r\n.\r\n",
 	"Subject: x\r\n\r\nbody\r\n.\r\n..\r\n.end", "Subject: x\r\n\r\n", "Subject: x\r\n", "\r\nno header\r\n",
-	"\n\n\n", "a: b\n\nc\nd\n", "x\r\n\r\r\ny\r\n", strings.Repeat(".\r\n", 100), "a\r\n\r\n" + strings.Repeat("line\r\n", 50),
+	"\n\n\n", "a: b\n\nc\nd\n", "x\r\n\r\r\ny\r\n", strings.Repeat(".\r\n", 100),
+	"a\r\n\r\n" + strings.Repeat("line\r\n", 50),
 }
 
 func TestStuffing(t *testing.T) {
 	for _, body := range bodies {
 		for piece := 1; piece <= len(body)+1; piece++ {
-			require.Equal(t, string(slowStuff([]byte(body))), stuffInPieces(t, []byte(body), piece, nil), "%q by %d", body, piece)
+			require.Equal(t, string(slowStuff([]byte(body))), stuffInPieces(t, []byte(body), piece, nil),
+				"%q by %d", body, piece)
 		}
 	}
 }
@@ -92,7 +94,8 @@ func TestTopping(t *testing.T) {
 		for piece := 1; piece <= len(body)+1; piece++ {
 			for _, lines := range []int{0, 1, 2, 49, 50, 1000} {
 				want := string(slowStuff(slowTop([]byte(body), lines)))
-				require.Equal(t, want, stuffInPieces(t, []byte(body), piece, &topper{left: lines}), "%q by %d, %d lines", body, piece, lines)
+				require.Equal(t, want, stuffInPieces(t, []byte(body), piece, &topper{left: lines}),
+					"%q by %d, %d lines", body, piece, lines)
 			}
 		}
 	}
@@ -257,7 +260,9 @@ func TestPOP2Words(t *testing.T) {
 }
 
 func TestLangTags(t *testing.T) {
-	for tag, want := range map[string]lang{"de": german, "DE-at-1996": german, "zh-Hans": chinese, "*": english, "fr": french} {
+	for tag, want := range map[string]lang{
+		"de": german, "DE-at-1996": german, "zh-Hans": chinese, "*": english, "fr": french,
+	} {
 		got, ok := findLang(tag)
 		require.True(t, ok, tag)
 		require.Equal(t, want, got, tag)

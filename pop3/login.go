@@ -314,7 +314,9 @@ func (c *conn) mechanism(name string, p *proof) sasl.Server {
 		return nil
 	}
 	c.peer.Mechanism = name
-	on := sasl.Channel{TLS: c.peer.TLS, Plus: slices.Contains(c.srv.cfg.Mechanisms, sasl.ScramPlus) && c.can(sasl.ScramPlus)}
+	on := sasl.Channel{
+		TLS: c.peer.TLS, Plus: slices.Contains(c.srv.cfg.Mechanisms, sasl.ScramPlus) && c.can(sasl.ScramPlus),
+	}
 	checks := sasl.Checks{Same: c.sameAccount, Password: func(user, secret string) error {
 		p.user = user
 		p.enter = func(ctx context.Context) (Maildrop, error) {

@@ -106,7 +106,10 @@ func FuzzAddress(f *testing.F) {
 }
 
 func FuzzParams(f *testing.F) {
-	for _, s := range []string{" SIZE=1 BODY=8BITMIME", " RET=FULL ENVID=a+2B", " BY=1;RT", " HOLDFOR=1", " NOTIFY=NEVER ORCPT=rfc822;a", " MT-PRIORITY=-9"} {
+	for _, s := range []string{
+		" SIZE=1 BODY=8BITMIME", " RET=FULL ENVID=a+2B", " BY=1;RT", " HOLDFOR=1", " NOTIFY=NEVER ORCPT=rfc822;a",
+		" MT-PRIORITY=-9",
+	} {
 		f.Add(s)
 	}
 	known := mailParams()

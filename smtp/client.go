@@ -143,7 +143,9 @@ func unexpected(r *Reply) *Reply {
 	if r.Code >= 400 {
 		return r
 	}
-	return &Reply{Code: 451, Enhanced: "4.5.0", Text: fmt.Sprintf("unexpected reply %d %s", r.Code, r.Text), Cause: ErrProtocol}
+	return &Reply{
+		Code: 451, Enhanced: "4.5.0", Text: fmt.Sprintf("unexpected reply %d %s", r.Code, r.Text), Cause: ErrProtocol,
+	}
 }
 
 func (c *Client) hello(ctx context.Context) error {

@@ -142,9 +142,11 @@ func (s *stutterer) checkTruth(t *testing.T, n int, to []Rcpt, replies []*Reply)
 		}
 		switch {
 		case r.Positive():
-			require.Equal(t, "2", truth[:min(1, len(truth))], "%s got %s, but the server said %q", to[i].Address, r.Error(), truth)
+			require.Equal(t, "2", truth[:min(1, len(truth))],
+				"%s got %s, but the server said %q", to[i].Address, r.Error(), truth)
 		case !r.Temporary():
-			require.Equal(t, "5", truth[:min(1, len(truth))], "%s got %s, but the server said %q", to[i].Address, r.Error(), truth)
+			require.Equal(t, "5", truth[:min(1, len(truth))],
+				"%s got %s, but the server said %q", to[i].Address, r.Error(), truth)
 		case truth != "" && truth[0] == '2':
 			require.ErrorIs(t, r, ErrMaybeSent, "%s was delivered, but got %s", to[i].Address, r.Error())
 		}
@@ -158,10 +160,15 @@ func TestClientStrayReplies(t *testing.T) {
 	body := strings.Repeat("0123456789abcdef0123456789abcde\r\n", 2000)
 	n := 0
 	for _, verb := range []string{"CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "CHUNK", "END", "RSET"} {
-		for _, stray := range []string{"250 2.0.0 ok", "550 5.1.1 no", "452 4.3.1 full", "354 go", "250-half", "421 4.3.2 bye", "what?"} {
+		for _, stray := range []string{
+			"250 2.0.0 ok", "550 5.1.1 no", "452 4.3.1 full", "354 go", "250-half", "421 4.3.2 bye", "what?",
+		} {
 			for mode := range 4 {
 				for nth := 1; nth <= 2; nth++ {
-					for _, ends := range [][]string{{"250 2.0.0 one"}, {"250 2.0.0 one", "552 5.3.4 two"}, {"452 4.3.1 one", "250 2.0.0 two"}, {"552 5.3.4 one", "452 4.3.1 two"}} {
+					for _, ends := range [][]string{
+						{"250 2.0.0 one"}, {"250 2.0.0 one", "552 5.3.4 two"}, {"452 4.3.1 one", "250 2.0.0 two"},
+						{"552 5.3.4 one", "452 4.3.1 two"},
+					} {
 						s := &stutterer{verb: verb, stray: stray, nth: nth, ends: ends, pipelining: mode&1 == 0}
 						s.converse(t, mode&2 == 0, list, body)
 						n++
@@ -180,13 +187,17 @@ func (s *stutterer) converse(t *testing.T, chunking bool, list []Rcpt, body stri
 			t.Logf("%+v, chunking %v", s, chunking)
 		}
 	}()
-	c, err := NewClient(t.Context(), s.start(t), ClientOptions{Hostname: "me", Chunking: chunking, MailTimeout: time.Second, RcptTimeout: time.Second, DataTimeout: time.Second, BlockTimeout: time.Second, EndTimeout: time.Second})
+	c, err := NewClient(t.Context(), s.start(t), ClientOptions{
+		Hostname: "me", Chunking: chunking, MailTimeout: time.Second, RcptTimeout: time.Second, DataTimeout: time.Second,
+		BlockTimeout: time.Second, EndTimeout: time.Second,
+	})
 	if err != nil {
 		return
 	}
 	none := to("bob@x")
 	for i, to := range [][]Rcpt{list, none, list[:1], list} {
-		replies, err := c.Send(t.Context(), &Envelope{From: "a@b", To: to}, strings.NewReader(body[:len(body)/(1+3*(i%2))]), nil)
+		replies, err := c.Send(t.Context(), &Envelope{From: "a@b", To: to},
+			strings.NewReader(body[:len(body)/(1+3*(i%2))]), nil)
 		s.checkTruth(t, i, to, replies)
 		if err != nil {
 			return
@@ -243,7 +254,9 @@ func TestClientStrayOnAnIdleConnection(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 250, replies[0].Code)
 		close(idle)
-		require.Eventually(t, func() bool { return c.arrived(now) != nil || stray != "" && len(c.in.pending()) >= len(stray) }, 5e9, 1e6)
+		require.Eventually(t, func() bool {
+			return c.arrived(now) != nil || stray != "" && len(c.in.pending()) >= len(stray)
+		}, 5e9, 1e6)
 		replies, err = c.Send(t.Context(), &Envelope{To: to("ann@x")}, strings.NewReader("x\r\n"), nil)
 		require.Error(t, err)
 		var r *Reply
@@ -295,7 +308,9 @@ func TestClientOddRepliesToTheMessage(t *testing.T) {
 
 func TestClientWithout(t *testing.T) {
 	s := &stutterer{ends: []string{"250 ok"}, pipelining: true}
-	c, err := NewClient(t.Context(), s.start(t), ClientOptions{Hostname: "me", Chunking: true, Without: []string{"chunking", "PIPELINING"}})
+	c, err := NewClient(t.Context(), s.start(t), ClientOptions{
+		Hostname: "me", Chunking: true, Without: []string{"chunking", "PIPELINING"},
+	})
 	require.NoError(t, err)
 	for _, name := range []string{"CHUNKING", "PIPELINING"} {
 		_, ok := c.Has(name)

@@ -141,7 +141,8 @@ func TestClientNoRecipients(t *testing.T) {
 				return codes(replies)
 			}
 			require.Equal(t, []string{"550 5.1.1 No such user here"}, send("a@b", "no@example.test"))
-			require.Equal(t, []string{"550 5.7.1 Go away", "550 5.7.1 Go away"}, send("spammer@b", "ann@example.test", "bob@example.test"))
+			require.Equal(t, []string{"550 5.7.1 Go away", "550 5.7.1 Go away"},
+				send("spammer@b", "ann@example.test", "bob@example.test"))
 			require.Equal(t, []string{"550 5.1.1 No such user here"}, send("a@b", "no@example.test"))
 			require.NoError(t, c.Quit(t.Context()))
 		}
@@ -171,7 +172,9 @@ func TestClientTLSAndAuth(t *testing.T) {
 		serverTLS, clientTLS := testTLS(t)
 		serverTLS.MaxVersion = version
 		b := &testBackend{}
-		_, addr := start(t, ServerConfig{Backend: fullBackend{b}, TLS: serverTLS, RequireAuth: true, MaxErrors: 100, Mechanisms: sasl.Names()})
+		_, addr := start(t, ServerConfig{
+			Backend: fullBackend{b}, TLS: serverTLS, RequireAuth: true, MaxErrors: 100, Mechanisms: sasl.Names(),
+		})
 		c := dial(t, addr, ClientOptions{})
 		var r *Reply
 		require.ErrorAs(t, c.Auth(t.Context(), sasl.NewPlainClient("ann", "secret")), &r)
@@ -182,14 +185,16 @@ func TestClientTLSAndAuth(t *testing.T) {
 		require.Equal(t, version, state.Version)
 		for _, mech := range []sasl.Client{
 			sasl.NewPlainClient("ann", "wrong"),
-			sasl.NewScramClient("ann", "wrong", nil), sasl.NewScramClient("joe", "secret", nil), sasl.NewScramClient("joe", "secret", &state),
+			sasl.NewScramClient("ann", "wrong", nil), sasl.NewScramClient("joe", "secret", nil),
+			sasl.NewScramClient("joe", "secret", &state),
 		} {
 			require.ErrorAs(t, c.Auth(t.Context(), mech), &r)
 			require.Equal(t, 535, r.Code, r.Text)
 		}
 		require.NoError(t, c.Auth(t.Context(), sasl.NewScramClient("ann", "secret", &state)))
 		replies, err := c.Send(t.Context(), &Envelope{
-			From: "ann@example.test", To: to("x@elsewhere.example"), Options: MailOptions{RequireTLS: true, Auth: "ann@example.test"},
+			From: "ann@example.test", To: to("x@elsewhere.example"),
+			Options: MailOptions{RequireTLS: true, Auth: "ann@example.test"},
 		}, strings.NewReader("x"), nil)
 		require.NoError(t, err)
 		require.Equal(t, 250, replies[0].Code, replies[0].Text)
@@ -208,7 +213,9 @@ func TestScramWithoutBinding(t *testing.T) {
 
 // A wrong proof is 535 only where the Session says so.
 func TestScramDisproven(t *testing.T) {
-	srv, addr := start(t, ServerConfig{Backend: fullBackend{&testBackend{}}, Trusted: all, AuthDelay: func(netip.Addr, error) time.Duration { return 0 }})
+	srv, addr := start(t, ServerConfig{
+		Backend: fullBackend{&testBackend{}}, Trusted: all, AuthDelay: func(netip.Addr, error) time.Duration { return 0 },
+	})
 	for user, want := range map[string]string{"ann": "535 5.7.8", "nobody": "535 5.7.8", "eve": "454 4.7.0"} {
 		c := dial(t, addr, ClientOptions{})
 		require.ErrorContains(t, c.Auth(t.Context(), sasl.NewScramClient(user, "wrong", nil)), want)
@@ -240,22 +247,28 @@ func TestClientRefusesBySelf(t *testing.T) {
 	require.Equal(t, 553, replies[1].Code)
 	require.Equal(t, 553, replies[2].Code)
 	require.Equal(t, "EHLO me\r\n", said())
-	require.Equal(t, "554 5.6.3", (&Client{ext: map[string]string{"BINARYMIME": ""}}).lackingBody(BodyBinaryMIME).Error()[:9])
+	require.Equal(t, "554 5.6.3",
+		(&Client{ext: map[string]string{"BINARYMIME": ""}}).lackingBody(BodyBinaryMIME).Error()[:9])
 }
 
 func TestClientHeloFallback(t *testing.T) {
 	conn, said := hop(t, "220 hi\r\n", [2]string{"EHLO", "502 what?\r\n"}, [2]string{"HELO", "250 hi\r\n"},
-		[2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "250 ok\r\n"}, [2]string{"DATA", "354 go\r\n"}, [2]string{".", "250 done\r\n"})
+		[2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "250 ok\r\n"}, [2]string{"DATA", "354 go\r\n"},
+		[2]string{".", "250 done\r\n"})
 	c, err := NewClient(t.Context(), conn, ClientOptions{Hostname: "me"})
 	require.NoError(t, err)
-	replies, err := c.Send(t.Context(), &Envelope{From: "a@b", To: to("c@d"), Size: 9, Options: MailOptions{EnvID: "x"}}, strings.NewReader(".x"), nil)
+	replies, err := c.Send(t.Context(), &Envelope{From: "a@b", To: to("c@d"), Size: 9, Options: MailOptions{EnvID: "x"}},
+		strings.NewReader(".x"), nil)
 	require.NoError(t, err)
 	require.Equal(t, []string{"250 done"}, codes(replies))
 	require.Equal(t, "EHLO me\r\nHELO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n..x\r\n.\r\n", said())
 }
 
 func TestClientRefused(t *testing.T) {
-	for _, greeting := range []string{"554 no\r\n", "421 4.3.2 later\r\n", "220-a\r\n250 b\r\n", "250 what\r\n", "hello\r\n", "", "\x00\x00\x00\n", "220 " + strings.Repeat("x", 5000)} {
+	for _, greeting := range []string{
+		"554 no\r\n", "421 4.3.2 later\r\n", "220-a\r\n250 b\r\n", "250 what\r\n", "hello\r\n", "", "\x00\x00\x00\n",
+		"220 " + strings.Repeat("x", 5000),
+	} {
 		conn, said := hop(t, greeting)
 		_, err := NewClient(t.Context(), conn, ClientOptions{Hostname: "me", GreetingTimeout: 50 * time.Millisecond})
 		require.Error(t, err, greeting)
@@ -281,7 +294,8 @@ func TestClientCutsOnBodyError(t *testing.T) {
 		require.Error(t, err)
 
 		c = dial(t, addr, ClientOptions{Chunking: chunking})
-		replies, err = c.Send(t.Context(), &Envelope{To: to("bob@example.test")}, strings.NewReader("x"), func() error { return errors.New("not ours") })
+		replies, err = c.Send(t.Context(), &Envelope{To: to("bob@example.test")}, strings.NewReader("x"),
+			func() error { return errors.New("not ours") })
 		require.ErrorContains(t, err, "not ours")
 		require.Equal(t, 451, replies[0].Code)
 		_, sent := b.last()
@@ -290,7 +304,8 @@ func TestClientCutsOnBodyError(t *testing.T) {
 }
 
 func TestClientNoAnswerToTheDot(t *testing.T) {
-	c, said := talk(t, "250 hi\r\n", [2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "250 ok\r\n"}, [2]string{"DATA", "354 go\r\n"}, [2]string{".", "CLOSE"})
+	c, said := talk(t, "250 hi\r\n", [2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "250 ok\r\n"},
+		[2]string{"DATA", "354 go\r\n"}, [2]string{".", "CLOSE"})
 	replies, err := c.Send(t.Context(), &Envelope{To: to("c@d")}, strings.NewReader("x"), nil)
 	require.Error(t, err)
 	require.ErrorIs(t, replies[0], ErrMaybeSent)
@@ -298,7 +313,8 @@ func TestClientNoAnswerToTheDot(t *testing.T) {
 	said()
 
 	ctx, cancel := context.WithCancel(t.Context())
-	c, said = talk(t, "250 hi\r\n", [2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "250 ok\r\n"}, [2]string{"DATA", "354 go\r\n"})
+	c, said = talk(t, "250 hi\r\n", [2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "250 ok\r\n"},
+		[2]string{"DATA", "354 go\r\n"})
 	replies, err = c.Send(ctx, &Envelope{To: to("c@d")}, strings.NewReader("x"), func() error { cancel(); return nil })
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, replies[0], ErrMaybeSent)
@@ -312,14 +328,19 @@ func TestClientHostileReplies(t *testing.T) {
 		want  string // the recipient's reply begins
 		dead  bool
 	}{
-		"mixed codes":   {[][2]string{mail, {"RCPT", "250-2.1.5 a\r\n550 5.1.1 b\r\n"}, {"RSET", "250 ok\r\n"}}, "550 5.1.1 2.1.5 a b", false},
-		"a tab":         {[][2]string{mail, {"RCPT", "550\tno\tuser\r\n"}, {"RSET", "250\tok\r\n"}}, "550 no user", false},
-		"a long line":   {[][2]string{mail, {"RCPT", "550 " + strings.Repeat("x", 5000) + "\r\n"}, {"RSET", "250 ok\r\n"}}, "550 xxxxx", false},
-		"garbage":       {[][2]string{mail, {"RCPT", "\x00\x01\x02\xff\r\n"}}, "451 4.4.2", true},
-		"code 999":      {[][2]string{mail, {"RCPT", "999 what\r\n"}}, "451 4.4.2", true},
-		"3xx":           {[][2]string{mail, {"RCPT", "354 what\r\n"}, {"RSET", "250 ok\r\n"}}, "451 4.5.0 unexpected reply 354 what", false},
-		"NUL in text":   {[][2]string{mail, {"RCPT", "550 5.1.1 a\x00b\xffc\r\n"}, {"RSET", "250 ok\r\n"}}, "550 5.1.1 a?b?c", false},
-		"bare LF":       {[][2]string{mail, {"RCPT", "550-5.1.1 a\n550 5.1.1 b\n"}, {"RSET", "250 ok\r\n"}}, "550 5.1.1 a b", false},
+		"mixed codes": {[][2]string{mail, {"RCPT", "250-2.1.5 a\r\n550 5.1.1 b\r\n"}, {"RSET", "250 ok\r\n"}},
+			"550 5.1.1 2.1.5 a b", false},
+		"a tab": {[][2]string{mail, {"RCPT", "550\tno\tuser\r\n"}, {"RSET", "250\tok\r\n"}}, "550 no user", false},
+		"a long line": {[][2]string{mail, {"RCPT", "550 " + strings.Repeat("x", 5000) + "\r\n"}, {"RSET", "250 ok\r\n"}},
+			"550 xxxxx", false},
+		"garbage":  {[][2]string{mail, {"RCPT", "\x00\x01\x02\xff\r\n"}}, "451 4.4.2", true},
+		"code 999": {[][2]string{mail, {"RCPT", "999 what\r\n"}}, "451 4.4.2", true},
+		"3xx": {[][2]string{mail, {"RCPT", "354 what\r\n"}, {"RSET", "250 ok\r\n"}},
+			"451 4.5.0 unexpected reply 354 what", false},
+		"NUL in text": {[][2]string{mail, {"RCPT", "550 5.1.1 a\x00b\xffc\r\n"}, {"RSET", "250 ok\r\n"}},
+			"550 5.1.1 a?b?c", false},
+		"bare LF": {[][2]string{mail, {"RCPT", "550-5.1.1 a\n550 5.1.1 b\n"}, {"RSET", "250 ok\r\n"}},
+			"550 5.1.1 a b", false},
 		"no text":       {[][2]string{mail, {"RCPT", "550\r\n"}, {"RSET", "250 ok\r\n"}}, "550", false},
 		"wrong class":   {[][2]string{mail, {"RCPT", "550 2.1.1 a\r\n"}, {"RSET", "250 ok\r\n"}}, "550 2.1.1 a", false},
 		"421":           {[][2]string{mail, {"RCPT", "421 4.3.2 bye\r\n"}}, "421 4.3.2 bye", true},
@@ -327,8 +348,11 @@ func TestClientHostileReplies(t *testing.T) {
 		"endless lines": {[][2]string{mail, {"RCPT", strings.Repeat("250-x\r\n", 1000)}}, "451 4.4.2", true},
 		"endless line":  {[][2]string{mail, {"RCPT", "250 " + strings.Repeat("x", 100000)}}, "451 4.4.2", true},
 		"closed":        {[][2]string{mail, {"RCPT", "CLOSE"}}, "451 4.4.2", true},
-		"data refused":  {[][2]string{mail, {"RCPT", "250 ok\r\n"}, {"DATA", "554 5.7.1 no\r\n"}, {"RSET", "250 ok\r\n"}}, "554 5.7.1 no", false},
-		"dot refused":   {[][2]string{mail, {"RCPT", "250 ok\r\n"}, {"DATA", "354 go\r\n"}, {".", "452-4.3.1 full\r\n452 4.3.1 up\r\n"}}, "452 4.3.1 full up", false},
+		"data refused": {[][2]string{mail, {"RCPT", "250 ok\r\n"}, {"DATA", "554 5.7.1 no\r\n"}, {"RSET", "250 ok\r\n"}},
+			"554 5.7.1 no", false},
+		"dot refused": {[][2]string{
+			mail, {"RCPT", "250 ok\r\n"}, {"DATA", "354 go\r\n"}, {".", "452-4.3.1 full\r\n452 4.3.1 up\r\n"},
+		}, "452 4.3.1 full up", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl, said := talk(t, "250 hi\r\n", c.steps...)
@@ -342,7 +366,8 @@ func TestClientHostileReplies(t *testing.T) {
 
 func TestClientPipelinedEmptyMessage(t *testing.T) {
 	// A server that says 354 although it took no recipient.
-	c, said := talk(t, "250-hi\r\n250 PIPELINING\r\n", [2]string{"DATA", "250 ok\r\n550 no\r\n354 go\r\n"}, [2]string{".", "554 no recipients\r\n"})
+	c, said := talk(t, "250-hi\r\n250 PIPELINING\r\n", [2]string{"DATA", "250 ok\r\n550 no\r\n354 go\r\n"},
+		[2]string{".", "554 no recipients\r\n"})
 	replies, err := c.Send(t.Context(), &Envelope{To: to("c@d")}, strings.NewReader("x"), nil)
 	require.NoError(t, err)
 	require.Equal(t, []string{"550 no"}, codes(replies))
@@ -351,7 +376,8 @@ func TestClientPipelinedEmptyMessage(t *testing.T) {
 
 func TestClientLMTP(t *testing.T) {
 	conn, said := hop(t, "220 hi\r\n", [2]string{"LHLO", "250-hi\r\n250 PIPELINING\r\n"},
-		[2]string{"DATA", "250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n"}, [2]string{".", "250 one\r\n452 4.2.2 full\r\n"})
+		[2]string{"DATA", "250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n"},
+		[2]string{".", "250 one\r\n452 4.2.2 full\r\n"})
 	c, err := NewClient(t.Context(), conn, ClientOptions{Hostname: "me", LMTP: true})
 	require.NoError(t, err)
 	replies, err := c.Send(t.Context(), &Envelope{To: to("a@d", "b@d", "c@d")}, strings.NewReader("x"), nil)
@@ -377,7 +403,8 @@ func TestStartTLSInjection(t *testing.T) {
 }
 
 func TestStartTLSRefused(t *testing.T) {
-	c, said := talk(t, "250-hi\r\n250 STARTTLS\r\n", [2]string{"STARTTLS", "454 4.7.0 later\r\n"}, [2]string{"RSET", "250 ok\r\n"})
+	c, said := talk(t, "250-hi\r\n250 STARTTLS\r\n", [2]string{"STARTTLS", "454 4.7.0 later\r\n"},
+		[2]string{"RSET", "250 ok\r\n"})
 	var r *Reply
 	require.ErrorAs(t, c.StartTLS(t.Context(), &tls.Config{ServerName: "x"}), &r)
 	require.Equal(t, 454, r.Code)
@@ -386,13 +413,17 @@ func TestStartTLSRefused(t *testing.T) {
 }
 
 func TestClientEnvelopeOnTheWire(t *testing.T) {
-	c, said := talk(t, "250-hi\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-DELIVERBY\r\n250-MT-PRIORITY\r\n250 AUTH=LOGIN\r\n",
+	c, said := talk(t, "250-hi\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-DELIVERBY\r\n"+
+		"250-MT-PRIORITY\r\n250 AUTH=LOGIN\r\n",
 		[2]string{"MAIL", "250 ok\r\n"}, [2]string{"RCPT", "550 no\r\n"}, [2]string{"RSET", "250 ok\r\n"})
 	p := -2
 	_, err := c.Send(t.Context(), &Envelope{
 		From: "ü@b", Size: 7,
-		Options: MailOptions{Body: Body8BitMIME, Ret: "FULL", EnvID: "a+b", Auth: "a@b", Priority: &p, DeliverBy: &DeliverBy{Until: time.Now().Add(-time.Hour), Trace: true}},
-		To:      []Rcpt{{"c@d", RcptOptions{Notify: NotifySuccess | NotifyDelay, ORCPT: "rfc822;x+y@z"}}},
+		Options: MailOptions{
+			Body: Body8BitMIME, Ret: "FULL", EnvID: "a+b", Auth: "a@b", Priority: &p,
+			DeliverBy: &DeliverBy{Until: time.Now().Add(-time.Hour), Trace: true},
+		},
+		To: []Rcpt{{"c@d", RcptOptions{Notify: NotifySuccess | NotifyDelay, ORCPT: "rfc822;x+y@z"}}},
 	}, nil, nil)
 	require.NoError(t, err)
 	param, ok := c.Has("auth")
@@ -406,7 +437,9 @@ RSET\r
 }
 
 func FuzzReply(f *testing.F) {
-	for _, s := range []string{"250 ok\r\n", "250-a\r\n250 b\r\n", "550 5.1.1 x\n", "25", "250\x00\r\n", "250-2.0.0\r\n250 2.0.0 \r\n"} {
+	for _, s := range []string{
+		"250 ok\r\n", "250-a\r\n250 b\r\n", "550 5.1.1 x\n", "25", "250\x00\r\n", "250-2.0.0\r\n250 2.0.0 \r\n",
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -53,13 +53,18 @@ func verbTable(cfg *ServerConfig) map[string]*verb {
 		{"TURN", anyState, false, (*conn).obsolete, "", ""},
 	}
 	if cfg.Without&ExtChunking == 0 {
-		list = append(list, verb{"BDAT", anyState | stateChunks, true, (*conn).bdat, "BDAT size [LAST]: that many octets of the message follow", ""})
+		list = append(list, verb{
+			"BDAT", anyState | stateChunks, true, (*conn).bdat, "BDAT size [LAST]: that many octets of the message follow", "",
+		})
 	}
 	if cfg.TLS != nil {
 		list = append(list, verb{"STARTTLS", anyState, true, (*conn).startTLS, "STARTTLS: goes on encrypted", ""})
 	}
 	if cfg.XClient != nil {
-		list = append(list, verb{"XCLIENT", stateNew | stateReady, true, (*conn).xclient, "XCLIENT attribute=value ...: speaks for another client", ""})
+		list = append(list, verb{
+			"XCLIENT", stateNew | stateReady, true, (*conn).xclient,
+			"XCLIENT attribute=value ...: speaks for another client", "",
+		})
 	}
 	if cfg.LegacyVerbs {
 		list = append(list,
@@ -120,7 +125,9 @@ func (c *conn) dispatch(line []byte) {
 		c.fail(503, "5.5.1", c.outOfOrder(v))
 	case idles(v.name) && c.idled():
 		c.srv.stats.Flooded.Add(1)
-		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many commands without a message, closing connection", Reason: ReasonIdle})
+		c.last(&Reply{
+			Code: 421, Enhanced: "4.7.0", Text: "Too many commands without a message, closing connection", Reason: ReasonIdle,
+		})
 	default:
 		c.endsFlight(v)
 		v.run(c, arg)

@@ -181,7 +181,9 @@ func (c *conn) admitted(who admission.Standing) bool {
 	}
 	c.srv.stats.Turned.Add(1)
 	c.brusque = meters.conns.Load(now) == admission.Full
-	c.turnAway(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later", Reason: ReasonConnections})
+	c.turnAway(&Reply{
+		Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later", Reason: ReasonConnections,
+	})
 	return false
 }
 
@@ -254,7 +256,9 @@ func (c *conn) silent() bool {
 		if n, err = c.net.Read(c.in.room()); n > 0 {
 			c.srv.stats.Talked.Add(1)
 			c.srv.stats.Turned.Add(1)
-			c.turnAway(&Reply{Code: 554, Enhanced: "5.5.1", Text: c.cfg.Hostname + " You talk before you are greeted", Reason: ReasonEarly})
+			c.turnAway(&Reply{
+				Code: 554, Enhanced: "5.5.1", Text: c.cfg.Hostname + " You talk before you are greeted", Reason: ReasonEarly,
+			})
 			return false
 		}
 	}
@@ -354,7 +358,9 @@ func (c *conn) command() ([]byte, error) {
 	c.arrived()
 	if c.state == stateNew && c.foreign(line) {
 		c.srv.stats.Turned.Add(1)
-		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "This is an SMTP server, closing connection", Reason: ReasonForeign})
+		c.last(&Reply{
+			Code: 421, Enhanced: "4.7.0", Text: "This is an SMTP server, closing connection", Reason: ReasonForeign,
+		})
 		c.quit = true
 		return nil, nil
 	}
@@ -387,7 +393,8 @@ func (c *conn) foreign(line []byte) bool {
 	if field, _, ok := bytes.Cut(line, []byte(":")); ok && isToken(field) {
 		return true
 	}
-	return bytes.Contains(rest, []byte(" HTTP/")) || bytes.Contains(rest, []byte(" RTSP/")) || bytes.Contains(rest, []byte(" SIP/"))
+	return bytes.Contains(rest, []byte(" HTTP/")) || bytes.Contains(rest, []byte(" RTSP/")) ||
+		bytes.Contains(rest, []byte(" SIP/"))
 }
 
 // isToken reports whether b may name a header field.

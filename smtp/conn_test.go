@@ -215,8 +215,9 @@ func FuzzServer(f *testing.F) {
 	f.Add([]byte("EHLO c\r\nVRFY j\xc3\xbcrgen SMTPUTF8\r\nVRFY \xc9\x90\xc9\x90\xc9\x90\xc9\x90 SMTPUTF8\r\nEXPN <>\r\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s, err := NewServer(ServerConfig{
-			Hostname: "mx", Backend: fullBackend{&testBackend{}}, Trusted: all, XClient: all, LegacyVerbs: true, LenientSyntax: true,
-			Verify: true, Expand: true, MaxSize: 1 << 16, AuthDelay: func(netip.Addr, error) time.Duration { return 0 },
+			Hostname: "mx", Backend: fullBackend{&testBackend{}}, Trusted: all, XClient: all, LegacyVerbs: true,
+			LenientSyntax: true,
+			Verify:        true, Expand: true, MaxSize: 1 << 16, AuthDelay: func(netip.Addr, error) time.Duration { return 0 },
 			CallTimeout: 10 * time.Millisecond,
 		})
 		require.NoError(t, err)

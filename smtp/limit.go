@@ -52,8 +52,10 @@ type meter struct {
 func NewMeters(l Limits) *Meters {
 	return &Meters{
 		limits: [2][quantities]int64{
-			{countMessages: int64(l.NetMessages), countRecipients: int64(l.NetRecipients), countErrors: int64(l.NetErrors), countBytes: l.NetBytes},
-			{countMessages: int64(l.Messages), countRecipients: int64(l.Recipients), countErrors: int64(l.Errors), countBytes: l.Bytes},
+			{countMessages: int64(l.NetMessages), countRecipients: int64(l.NetRecipients), countErrors: int64(l.NetErrors),
+				countBytes: l.NetBytes},
+			{countMessages: int64(l.Messages), countRecipients: int64(l.Recipients), countErrors: int64(l.Errors),
+				countBytes: l.Bytes},
 		},
 		conns: admission.New(admission.Limits{All: l.Connections, Host: l.NetConnections}), by: map[netip.Prefix]*meter{},
 		holds: holds{limit: l.Held},

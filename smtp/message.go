@@ -164,7 +164,10 @@ func (m *message) accept(out []byte) {
 		case m.size > m.c.cfg.MaxSize:
 			m.refusal = NewReply(552, "5.3.4", "Message too large")
 		case m.dot.bare && !m.c.peer.Trusted:
-			m.refusal = &Reply{Code: 550, Enhanced: "5.6.0", Text: "Lines in a message must end in CR LF, this one has a bare CR or LF", Reason: "bare_line_ends"}
+			m.refusal = &Reply{
+				Code: 550, Enhanced: "5.6.0", Text: "Lines in a message must end in CR LF, this one has a bare CR or LF",
+				Reason: "bare_line_ends",
+			}
 		}
 	}
 	if m.refusal == nil {

@@ -53,16 +53,17 @@ type mailParam struct {
 
 func mailParams() map[string]mailParam {
 	return map[string]mailParam{
-		"SIZE":       {ExtSize, false, setSize},
-		"BODY":       {Ext8BitMIME, false, setBody},
-		"SMTPUTF8":   {ExtSMTPUTF8, true, func(o *MailOptions, _ string, _ time.Time) bool { o.UTF8 = true; return true }},
-		"REQUIRETLS": {ExtRequireTLS, true, func(o *MailOptions, _ string, _ time.Time) bool { o.RequireTLS = true; return true }},
-		"RET":        {ExtDSN, false, setRet},
-		"ENVID":      {ExtDSN, false, setEnvID},
-		"AUTH":       {ExtAuth, false, setAuth},
-		"BY":         {ExtDeliverBy, false, setBy},
-		"HOLDFOR":    {ExtFutureRelease, false, setHoldFor},
-		"HOLDUNTIL":  {ExtFutureRelease, false, setHoldUntil},
+		"SIZE":     {ExtSize, false, setSize},
+		"BODY":     {Ext8BitMIME, false, setBody},
+		"SMTPUTF8": {ExtSMTPUTF8, true, func(o *MailOptions, _ string, _ time.Time) bool { o.UTF8 = true; return true }},
+		"REQUIRETLS": {ExtRequireTLS, true,
+			func(o *MailOptions, _ string, _ time.Time) bool { o.RequireTLS = true; return true }},
+		"RET":       {ExtDSN, false, setRet},
+		"ENVID":     {ExtDSN, false, setEnvID},
+		"AUTH":      {ExtAuth, false, setAuth},
+		"BY":        {ExtDeliverBy, false, setBy},
+		"HOLDFOR":   {ExtFutureRelease, false, setHoldFor},
+		"HOLDUNTIL": {ExtFutureRelease, false, setHoldUntil},
 		"MT-PRIORITY": {ExtMTPriority, false, func(o *MailOptions, v string, _ time.Time) bool {
 			n, err := strconv.Atoi(v)
 			o.Priority = &n

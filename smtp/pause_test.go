@@ -46,7 +46,8 @@ func TestGreetPauseEndsEarly(t *testing.T) {
 	conn, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	defer conn.Close()
-	require.Eventually(t, func() bool { return s.stats.Connections.Load() == 2 && s.stats.Active.Load() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.stats.Connections.Load() == 2 && s.stats.Active.Load() == 1 },
+		5*time.Second, time.Millisecond)
 	require.NoError(t, s.Shutdown(t.Context()))
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	said, err := io.ReadAll(conn)
@@ -58,7 +59,9 @@ func TestGreetPauseEndsEarly(t *testing.T) {
 // Who is over a limit costs no handshake.
 func TestFloodCostsNoHandshake(t *testing.T) {
 	server, client := testTLS(t)
-	s, addr := start(t, ServerConfig{Backend: &testBackend{}, TLS: server, ImplicitTLS: true, Limits: Limits{NetConnections: 1}})
+	s, addr := start(t, ServerConfig{
+		Backend: &testBackend{}, TLS: server, ImplicitTLS: true, Limits: Limits{NetConnections: 1},
+	})
 	first, err := tls.Dial("tcp", addr, client)
 	require.NoError(t, err)
 	defer first.Close()
@@ -69,5 +72,6 @@ func TestFloodCostsNoHandshake(t *testing.T) {
 	require.Error(t, tls.Client(conn, client).Handshake())
 	require.EqualValues(t, 1, s.stats.Turned.Load())
 	// The first one's side may be done with its handshake before the server has counted it.
-	require.Eventually(t, func() bool { return s.stats.TLS.Load()+s.stats.TLSFailed.Load() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.stats.TLS.Load()+s.stats.TLSFailed.Load() == 1 }, 5*time.Second,
+		time.Millisecond)
 }

@@ -116,7 +116,8 @@ func TestReceipt(t *testing.T) {
 				w.say(envelope+"DATA\r\n", "250", "250", "354")
 				c.play(w, b)
 				_ = w.c.Close()
-				require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return slices.Contains(b.log, "close") }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return slices.Contains(b.log, "close") },
+					10*time.Second, time.Millisecond)
 				require.Equal(t, c.want, b.received())
 			})
 		}

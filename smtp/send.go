@@ -188,9 +188,14 @@ func (t *transaction) distrust(err error) {
 		f := &t.fate[i]
 		switch {
 		case f.accepted && t.ended:
-			t.replies[i] = &Reply{Code: 451, Enhanced: "4.4.2", Text: "the reply to the message is in doubt", Cause: fmt.Errorf("%w: %w", ErrMaybeSent, err)}
+			t.replies[i] = &Reply{
+				Code: 451, Enhanced: "4.4.2", Text: "the reply to the message is in doubt",
+				Cause: fmt.Errorf("%w: %w", ErrMaybeSent, err),
+			}
 		case f.accepted || f.stage != StageNone:
-			t.replies[i] = &Reply{Code: 451, Enhanced: "4.5.0", Text: "the next hop gave more replies than it was asked for", Cause: err}
+			t.replies[i] = &Reply{
+				Code: 451, Enhanced: "4.5.0", Text: "the next hop gave more replies than it was asked for", Cause: err,
+			}
 		}
 		f.stage = StageNone
 	}
@@ -209,7 +214,10 @@ func (t *transaction) end(err error) ([]*Reply, error) {
 	case last: // 421, what came after it does not matter
 		t.all(r)
 	case t.ended:
-		t.all(&Reply{Code: 451, Enhanced: "4.4.2", Text: "no answer to the end of the message", Cause: fmt.Errorf("%w: %w", ErrMaybeSent, err)})
+		t.all(&Reply{
+			Code: 451, Enhanced: "4.4.2", Text: "no answer to the end of the message",
+			Cause: fmt.Errorf("%w: %w", ErrMaybeSent, err),
+		})
 	default:
 		t.all(&Reply{Code: 451, Enhanced: "4.4.2", Text: "connection to the next hop failed: " + err.Error(), Cause: err})
 	}

@@ -282,8 +282,10 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 		MaxErrors:       number("maxerrors"),
 		DefaultDomain:   func() string { return s.Options["domain"] },
 		Without:         Extension(number("without")),
-		Limits: Limits{NetMessages: number("netmessages"), NetRecipients: number("netrecipients"), NetErrors: number("neterrors"), NetBytes: int64(number("netbytes")),
-			Messages: number("messages"), Recipients: number("recipients"), Errors: number("errors"), Bytes: int64(number("bytes"))},
+		Limits: Limits{NetMessages: number("netmessages"), NetRecipients: number("netrecipients"),
+			NetErrors: number("neterrors"), NetBytes: int64(number("netbytes")),
+			Messages: number("messages"), Recipients: number("recipients"), Errors: number("errors"),
+			Bytes: int64(number("bytes"))},
 		MinDeliverBy: time.Duration(number("minby")) * time.Second,
 	}
 	if on("plain") {
@@ -352,9 +354,11 @@ func scripted(t *testing.T, s *wiretest.Script) *wiretest.Player {
 
 // text shows the options without their times.
 func (o MailOptions) text() string {
-	s := fmt.Sprintf("size=%d body=%v utf8=%v tls=%v ret=%s envid=%s auth=%s", o.Size, o.Body, o.UTF8, o.RequireTLS, o.Ret, o.EnvID, o.Auth)
+	s := fmt.Sprintf("size=%d body=%v utf8=%v tls=%v ret=%s envid=%s auth=%s", o.Size, o.Body, o.UTF8, o.RequireTLS,
+		o.Ret, o.EnvID, o.Auth)
 	if o.DeliverBy != nil {
-		s += fmt.Sprintf(" by=%v return=%v trace=%v", time.Until(o.DeliverBy.Until).Round(time.Minute), o.DeliverBy.Return, o.DeliverBy.Trace)
+		s += fmt.Sprintf(" by=%v return=%v trace=%v", time.Until(o.DeliverBy.Until).Round(time.Minute), o.DeliverBy.Return,
+			o.DeliverBy.Trace)
 	}
 	if !o.HoldUntil.IsZero() {
 		s += fmt.Sprintf(" hold=%v", time.Until(o.HoldUntil).Round(time.Minute))

@@ -14,17 +14,18 @@ import (
 // Peer is the client of one connection. The server keeps its fields current, on
 // the connection's goroutine; a Session reads them during its calls only.
 type Peer struct {
-	Session   string         // names the connection in logs, unique in this process
-	Remote    netip.AddrPort // as the socket, PROXY or XCLIENT says
-	Local     netip.AddrPort
-	Name      string               // of the remote host as XCLIENT says; else empty
-	Helo      string               // the argument of HELO or EHLO, cleaned: fit for a header field
-	ESMTP     bool                 // it said EHLO
-	TLS       *tls.ConnectionState // nil: in clear
-	User      string               // set by AUTH, or XCLIENT before NewSession; a Session may set its own form of the name then
-	Mechanism string               // of the last AUTH, in upper case; AUTHLOGIN for that command
-	Trusted   bool                 // by ServerConfig.Trusted
-	UTF8      bool                 // the current transaction asked for SMTPUTF8
+	Session string         // names the connection in logs, unique in this process
+	Remote  netip.AddrPort // as the socket, PROXY or XCLIENT says
+	Local   netip.AddrPort
+	Name    string               // of the remote host as XCLIENT says; else empty
+	Helo    string               // the argument of HELO or EHLO, cleaned: fit for a header field
+	ESMTP   bool                 // it said EHLO
+	TLS     *tls.ConnectionState // nil: in clear
+	// set by AUTH, or XCLIENT before NewSession; a Session may set its own form of the name then
+	User      string
+	Mechanism string // of the last AUTH, in upper case; AUTHLOGIN for that command
+	Trusted   bool   // by ServerConfig.Trusted
+	UTF8      bool   // the current transaction asked for SMTPUTF8
 }
 
 // Protocol returns the WITH keyword for a Received field: RFC 3848 section 1,

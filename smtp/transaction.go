@@ -65,7 +65,9 @@ func (c *conn) mayMail(opts *MailOptions) bool {
 	case opts.Size > c.cfg.MaxSize:
 		c.fail(552, "5.3.4", "Message too large")
 	case c.cfg.MaxTransactions > 0 && c.count >= c.cfg.MaxTransactions:
-		c.say(&Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many messages on one connection, use another", Reason: ReasonMessages}, "mail")
+		c.say(&Reply{
+			Code: 452, Enhanced: "4.5.3", Text: "Too many messages on one connection, use another", Reason: ReasonMessages,
+		}, "mail")
 	default:
 		if r := c.excess(countMessages, 1, "Too much mail"); r != nil {
 			c.say(r, "mail")
@@ -90,7 +92,9 @@ func (c *conn) excess(q quantity, n int64, what string) *Reply {
 	case overNet:
 		return &Reply{Code: 450, Enhanced: "4.7.1", Text: what + " from your network, try again later", Reason: ReasonRate}
 	case overAll:
-		return &Reply{Code: 450, Enhanced: "4.3.2", Text: what + " from everybody at the moment, try again later", Reason: ReasonRate}
+		return &Reply{
+			Code: 450, Enhanced: "4.3.2", Text: what + " from everybody at the moment, try again later", Reason: ReasonRate,
+		}
 	}
 	return nil
 }

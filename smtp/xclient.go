@@ -36,7 +36,8 @@ func (c *conn) xclient(arg []byte) {
 		word, rest, _ := bytes.Cut(arg, []byte(" "))
 		arg = bytes.TrimLeft(rest, " ")
 		name, value, ok := strings.Cut(string(word), "=")
-		if value, ok2 := decodeXtext(value); !ok || !ok2 || !isPrintable(value) || !setXClient(&peer, &over, strings.ToUpper(name), value) {
+		if value, ok2 := decodeXtext(value); !ok || !ok2 || !isPrintable(value) ||
+			!setXClient(&peer, &over, strings.ToUpper(name), value) {
 			c.fail(501, "5.5.4", "Bad XCLIENT attribute "+name)
 			return
 		}

@@ -62,7 +62,8 @@ func TestAFollowersWrongClockMovesNothing(t *testing.T) {
 // nothing goes by age meanwhile.
 func TestAllClocksStep(t *testing.T) {
 	tuning := clustertest.Quick()
-	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = 300*time.Millisecond, 300*time.Millisecond,
+		300*time.Millisecond
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})
 	g.Eventually("ages count", func() bool { return g.Node(0).C().Ageing() })
 	for jumps, by := range []time.Duration{10 * day, 0} {
@@ -86,7 +87,9 @@ func TestALeaderIsKilledWhileTheTimeIsSlewed(t *testing.T) {
 	leader := g.Leader()
 	// Where all clocks are ahead from the beginning on, the cluster was off, and the time jumps.
 	began := time.Now()
-	g.Eventually("the clocks agree", func() bool { return leader.C().Clock().Agreement && time.Since(began) > 2*time.Second })
+	g.Eventually("the clocks agree", func() bool {
+		return leader.C().Clock().Agreement && time.Since(began) > 2*time.Second
+	})
 	for _, n := range g.Nodes() {
 		n.Skew(by)
 	}

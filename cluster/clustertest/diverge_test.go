@@ -34,15 +34,17 @@ func (f flipping) Apply(b spool.Batch, index uint64, frame spool.Frame) (*pb.Res
 
 // faulty makes a cluster in which each node can be armed. marks counts the marks
 // that its first node has applied.
-func faulty(t *testing.T, nodes int, foundAt uint32) (g *clustertest.Group, arm func(*clustertest.Node), marks *atomic.Int64) {
+func faulty(t *testing.T, nodes int,
+	foundAt uint32) (g *clustertest.Group, arm func(*clustertest.Node), marks *atomic.Int64) {
 	all := map[string]*atomic.Int64{"n1": {}, "n2": {}, "n3": {}}
 	armed := map[string]*atomic.Bool{"n1": {}, "n2": {}, "n3": {}}
-	g = clustertest.New(t, clustertest.Options{Nodes: nodes, FoundAt: foundAt, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
-		return func(r spool.Reader) (disk.Machine, error) {
-			m, err := spool.Load(r)
-			return flipping{m, armed[node], all[node]}, err
-		}
-	}})
+	g = clustertest.New(t,
+		clustertest.Options{Nodes: nodes, FoundAt: foundAt, Load: func(node string) func(spool.Reader) (disk.Machine, error) {
+			return func(r spool.Reader) (disk.Machine, error) {
+				m, err := spool.Load(r)
+				return flipping{m, armed[node], all[node]}, err
+			}
+		}})
 	return g, func(n *clustertest.Node) { armed[n.ID].Store(true) }, all["n1"]
 }
 

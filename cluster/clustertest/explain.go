@@ -49,7 +49,8 @@ func (g *Group) explain() {
 	g.t.Logf("the nodes' last lines:\n%s", bytes.Join(g.diary.lines, nil))
 	g.diary.mu.Unlock()
 	for _, n := range g.Up() {
-		g.t.Logf("%s at %s: ready: %v, fatal: %v, applied: %d, raft: %v", n.ID, n.Addr, n.C().Ready(), n.Fatal(), n.C().Applied(), n.C().RaftStats())
+		g.t.Logf("%s at %s: ready: %v, fatal: %v, applied: %d, raft: %v", n.ID, n.Addr, n.C().Ready(), n.Fatal(),
+			n.C().Applied(), n.C().RaftStats())
 	}
 	if os.Getenv("RELAY_TEST_STACKS") != "" {
 		b := make([]byte, 8<<20)

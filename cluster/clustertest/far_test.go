@@ -35,8 +35,10 @@ func TestFarNodesKeepTheirSessions(t *testing.T) {
 		weather clustertest.Weather
 		sync    time.Duration
 	}{
-		{name: "200 ms one way", latency: 200 * time.Millisecond, weather: clustertest.Weather{Delay: 190 * time.Millisecond, Jitter: 20 * time.Millisecond}},
-		{name: "30 % loss", latency: 200 * time.Millisecond, weather: clustertest.Weather{Delay: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.3}},
+		{name: "200 ms one way", latency: 200 * time.Millisecond,
+			weather: clustertest.Weather{Delay: 190 * time.Millisecond, Jitter: 20 * time.Millisecond}},
+		{name: "30 % loss", latency: 200 * time.Millisecond,
+			weather: clustertest.Weather{Delay: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.3}},
 		{name: "500 ms syncs", latency: 500 * time.Millisecond, sync: 500 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -204,17 +204,21 @@ func TestDeadHolderCanNotRemove(t *testing.T) {
 	require.NoError(t, l.Send(t.Context(), victim, 100))
 	old := victim.C().Epoch()
 	const box = "alice@example.test"
-	lock := clustertest.Propose(t.Context(), t, victim, spool.KindLock, &pb.TakeLock{Mailbox: box, Node: victim.ID, Epoch: old, Session: "1"})
+	lock := clustertest.Propose(t.Context(), t, victim, spool.KindLock,
+		&pb.TakeLock{Mailbox: box, Node: victim.ID, Epoch: old, Session: "1"})
 	require.NotZero(t, lock.Token)
 
 	g.Isolate(victim)
 	leader := g.Leader(others(g, victim)...)
 	g.Eventually("the session is not expired", func() bool { return session(t, leader, victim.ID) == nil })
-	next := clustertest.Propose(t.Context(), t, leader, spool.KindLock, &pb.TakeLock{Mailbox: box, Node: leader.ID, Epoch: leader.C().Epoch(), Session: "2"})
+	next := clustertest.Propose(t.Context(), t, leader, spool.KindLock,
+		&pb.TakeLock{Mailbox: box, Node: leader.ID, Epoch: leader.C().Epoch(), Session: "2"})
 	require.Greater(t, next.Token, lock.Token, "tokens grow")
 
 	g.HealAll()
-	f, err := spool.Encode(spool.KindRemove, &pb.Remove{Mailbox: box, Epoch: old, Token: lock.Token, Uids: []uint64{1}, Unlock: true})
+	f, err := spool.Encode(spool.KindRemove, &pb.Remove{
+		Mailbox: box, Epoch: old, Token: lock.Token, Uids: []uint64{1}, Unlock: true,
+	})
 	require.NoError(t, err)
 	res, err := victim.C().Propose(t.Context(), f)
 	require.NoError(t, err)

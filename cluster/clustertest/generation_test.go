@@ -17,7 +17,9 @@ func recovered(t *testing.T, peers []*clustertest.Node, nodes ...*clustertest.No
 		all = append(all, cluster.Peer{ID: n.ID, Address: n.Addr})
 	}
 	for _, n := range nodes {
-		done, err := cluster.Recover(t.Context(), cluster.RecoverOptions{Dir: n.Dir, Peers: all, Log: zap.NewNop(), Tuning: clustertest.Quick()})
+		done, err := cluster.Recover(t.Context(), cluster.RecoverOptions{
+			Dir: n.Dir, Peers: all, Log: zap.NewNop(), Tuning: clustertest.Quick(),
+		})
 		require.NoError(t, err)
 		last = done
 	}

@@ -125,7 +125,8 @@ func New(t testing.TB, o Options) *Group {
 		l := n.listen()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		if i == 0 {
-			require.NoError(t, cluster.Init(ctx, cluster.InitOptions{ID: n.ID, Name: "test", Dir: n.Dir, Advertise: n.Addr, Log: n.log()}))
+			require.NoError(t,
+				cluster.Init(ctx, cluster.InitOptions{ID: n.ID, Name: "test", Dir: n.Dir, Advertise: n.Addr, Log: n.log()}))
 		} else {
 			require.NoError(t, n.join(ctx, g.nodes[0]))
 		}

@@ -98,7 +98,8 @@ func survive(t *testing.T, g *clustertest.Group, take, giveBack func(*clustertes
 		longest, slowest = max(longest, elected), max(slowest, freed)
 		giveBack(leader)
 	}
-	t.Logf("%d leaders lost: %d sessions of survivors lapsed; longest election %v, the lost one's session ended after at most %v", n, lapses, longest, slowest)
+	t.Logf("%d leaders lost: %d sessions of survivors lapsed; longest election %v, the lost one's session ended "+
+		"after at most %v", n, lapses, longest, slowest)
 	require.Zero(t, lapses)
 	require.Less(t, slowest, 6*time.Second)
 }

@@ -136,7 +136,10 @@ type lockHistory struct {
 }
 
 func newLockHistory() *lockHistory {
-	return &lockHistory{history: history{began: time.Now()}, taken: map[string]map[uint64]int64{}, void: map[uint64]int64{}, broke: map[uint64]bool{}}
+	return &lockHistory{
+		history: history{began: time.Now()}, taken: map[string]map[uint64]int64{}, void: map[uint64]int64{},
+		broke: map[uint64]bool{},
+	}
 }
 
 // changed hears of what every node applies. What is applied twice, because a
@@ -268,7 +271,8 @@ func (f *fighter) round(ctx context.Context, c *cluster.Cluster, session string)
 
 // use works under a lock until it gives it back or the node's session is lost,
 // and returns until when it could think that it was alone.
-func (f *fighter) use(ctx context.Context, c *cluster.Cluster, box string, epoch, token uint64, lost <-chan struct{}) int64 {
+func (f *fighter) use(ctx context.Context, c *cluster.Cluster, box string, epoch, token uint64,
+	lost <-chan struct{}) int64 {
 	var seq uint64
 	may := int64(math.MaxInt64) // until when it may act, as it last looked
 	for {
@@ -287,9 +291,12 @@ func (f *fighter) use(ctx context.Context, c *cluster.Cluster, box string, epoch
 		}
 		may = now + int64(time.Until(until))
 		if rand.IntN(3) > 0 {
-			in := lockOp{what: "remove", mailbox: box, token: token, uids: []uint64{1 + rand.Uint64N(f.mail)}, release: rand.IntN(3) > 0}
+			in := lockOp{
+				what: "remove", mailbox: box, token: token, uids: []uint64{1 + rand.Uint64N(f.mail)}, release: rand.IntN(3) > 0,
+			}
 			ok := f.act(ctx, c, in, &pb.Remove{
-				Mailbox: box, Epoch: epoch, Token: token, Unlock: in.release, Node: f.n.ID, Seq: seq, Ranges: spool.AppendRanges(nil, in.uids),
+				Mailbox: box, Epoch: epoch, Token: token, Unlock: in.release, Node: f.n.ID, Seq: seq,
+				Ranges: spool.AppendRanges(nil, in.uids),
 			}, spool.KindRemove)
 			if !ok || in.release {
 				return now
@@ -326,7 +333,8 @@ func (f *fighter) act(ctx context.Context, c *cluster.Cluster, in lockOp, h prot
 	return res.Code != pb.Code_STALE
 }
 
-func (f *fighter) propose(ctx context.Context, c *cluster.Cluster, kind spool.Kind, h proto.Message) (*pb.Result, error) {
+func (f *fighter) propose(ctx context.Context, c *cluster.Cluster, kind spool.Kind,
+	h proto.Message) (*pb.Result, error) {
 	frame, err := spool.Encode(kind, h)
 	if err != nil {
 		return nil, err
@@ -397,7 +405,8 @@ func fight(t *testing.T, g *clustertest.Group, h *lockHistory, clients int, whil
 		}
 	}
 	apart(t, slices.DeleteFunc(h.holds, func(one hold) bool { return h.broke[one.token] }))
-	t.Logf("%d operations in %s: %v; %d sessions held a lock", len(h.ops), time.Since(h.began).Round(time.Second), counts, len(h.holds))
+	t.Logf("%d operations in %s: %v; %d sessions held a lock", len(h.ops), time.Since(h.began).Round(time.Second),
+		counts, len(h.holds))
 }
 
 // apart checks that no two clients could think at one time that they were alone,

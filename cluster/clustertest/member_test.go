@@ -23,7 +23,8 @@ func join(t *testing.T, id, token, addr string) error {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	return cluster.Join(ctx, cluster.JoinOptions{
-		ID: id, Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:1", Token: token, Addr: addr, Log: zap.NewNop(),
+		ID: id, Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:1", Token: token, Addr: addr,
+		Log: zap.NewNop(),
 	})
 }
 
@@ -62,7 +63,8 @@ func TestIDOfLiveMemberIsRefused(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 	defer cancel()
 	err = cluster.Join(ctx, cluster.JoinOptions{
-		ID: g.Node(0).ID, Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:1", Token: token, Addr: g.Node(0).Addr, Log: zap.NewNop(),
+		ID: g.Node(0).ID, Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:1", Token: token,
+		Addr: g.Node(0).Addr, Log: zap.NewNop(),
 	})
 	require.ErrorIs(t, err, cluster.ErrMember)
 }
@@ -185,7 +187,8 @@ func TestRecoverWithoutMajority(t *testing.T) {
 	for _, n := range g.Nodes() {
 		n.Kill()
 	}
-	o := cluster.RecoverOptions{Dir: survivor.Dir, Peers: []cluster.Peer{{ID: survivor.ID, Address: survivor.Addr}}, Log: zap.NewNop(), Tuning: clustertest.Quick()}
+	o := cluster.RecoverOptions{Dir: survivor.Dir, Peers: []cluster.Peer{{ID: survivor.ID, Address: survivor.Addr}},
+		Log: zap.NewNop(), Tuning: clustertest.Quick()}
 	seen, err := cluster.Inspect(t.Context(), o)
 	require.NoError(t, err)
 	require.Len(t, seen.Before, 3)
@@ -218,7 +221,9 @@ func TestQuestionsBetweenNodes(t *testing.T) {
 }
 
 func TestSoleNodeIsReadyAtOnce(t *testing.T) {
-	g := clustertest.New(t, clustertest.Options{Nodes: 1, Tuning: cluster.Tuning{GrowTo: -1, Heartbeat: 3 * time.Second, Election: 3 * time.Second}})
+	g := clustertest.New(t, clustertest.Options{
+		Nodes: 1, Tuning: cluster.Tuning{GrowTo: -1, Heartbeat: 3 * time.Second, Election: 3 * time.Second},
+	})
 	n := g.Node(0)
 	n.Stop()
 	began := time.Now()

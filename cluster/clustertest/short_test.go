@@ -24,7 +24,8 @@ func deletedBody(t *testing.T, g *clustertest.Group) {
 	}
 	g.WaitEqual()
 	// Nobody claims the body.
-	res := clustertest.Propose(t.Context(), t, g.Leader(), spool.KindSweep, &pb.Sweep{Limit: 10, Ages: true, OrphansAgeMs: 1})
+	res := clustertest.Propose(t.Context(), t, g.Leader(), spool.KindSweep,
+		&pb.Sweep{Limit: 10, Ages: true, OrphansAgeMs: 1})
 	require.EqualValues(t, 1, res.Count)
 	g.WaitEqual()
 }

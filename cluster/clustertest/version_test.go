@@ -79,7 +79,9 @@ func TestAnOperatorRaisesHoldsAndReleases(t *testing.T) {
 	require.ErrorContains(t, g.Node(1).C().Raise(t.Context(), operator), "it is 2 already")
 	require.NoError(t, g.Node(1).C().Hold(t.Context(), true, operator))
 	require.NoError(t, g.Node(1).C().Hold(t.Context(), false, operator))
-	require.Subset(t, audited(t, g.Node(1)), []string{"cluster upgrade from version 1 to 2", "cluster upgrade hold", "cluster upgrade release"})
+	require.Subset(t, audited(t, g.Node(1)), []string{
+		"cluster upgrade from version 1 to 2", "cluster upgrade hold", "cluster upgrade release",
+	})
 }
 
 // audited is what the audit log says was done.
@@ -153,7 +155,8 @@ func TestJoinOfABuildThatIsTooOld(t *testing.T) {
 	}
 	err = cluster.Join(ctx, o)
 	require.ErrorIs(t, err, cluster.ErrTooOld)
-	require.ErrorContains(t, err, "the cluster version is 2, and the relayd of n9 knows 1 to 1: install the relayd that the members run")
+	require.ErrorContains(t, err,
+		"the cluster version is 2, and the relayd of n9 knows 1 to 1: install the relayd that the members run")
 	o.MaxVersion = 0
 	require.NoError(t, cluster.Join(ctx, o), "the token was not used up")
 }

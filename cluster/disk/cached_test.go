@@ -186,7 +186,9 @@ func TestWritesDoNotWaitForReads(t *testing.T) {
 
 // A node can stop though its disk does not answer.
 func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
-	for what, says := range map[string]string{"a write": "hangs for 50ms", "close itself": "hangs for 50ms", "a read": "a read of its files hangs"} {
+	for what, says := range map[string]string{
+		"a write": "hangs for 50ms", "close itself": "hangs for 50ms", "a read": "a read of its files hangs",
+	} {
 		t.Run(what, func(t *testing.T) {
 			var f failures
 			disk := &cached{}

@@ -24,7 +24,8 @@ func (s *Store) contradicts(r *received) error {
 		return fmt.Errorf("disk: the leader sends a snapshot of entry %d in term %d, and here that entry is of term %d: %s",
 			sent.index, sent.term, term, twoSides)
 	case sent.term > here.term:
-		return fmt.Errorf("disk: the leader sends a snapshot of entry %d in term %d, and here entry %d is applied in term %d: %s",
+		return fmt.Errorf("disk: the leader sends a snapshot of entry %d in term %d, and here entry %d is applied "+
+			"in term %d: %s",
 			sent.index, sent.term, here.index, here.term, twoSides)
 	case sent.index != here.index:
 		return nil
@@ -39,7 +40,8 @@ func (s *Store) contradicts(r *received) error {
 		sent.index, sent.term, twoSides)
 }
 
-const twoSides = "the two sides have taken different mail. Keep this directory, and " + rebuild + ", or recover the cluster from this node instead"
+const twoSides = "the two sides have taken different mail. Keep this directory, and " + rebuild +
+	", or recover the cluster from this node instead"
 
 // sameState compares a received state with ours at the same entry: by the chain of
 // sums, and where that differs, as it may between builds, by all that they hold.

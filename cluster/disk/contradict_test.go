@@ -62,9 +62,12 @@ func TestDroppedSnapshotThatContradictsIsFatal(t *testing.T) {
 		{"older, and the log begins later", agreed, terms(), agreed[:1], 0, ""},
 		{"the same, summed by another build", agreed, terms(3, 3, 3), agreed, 1, ""},
 		{"of a later term", agreed, terms(), logs(4, "set a 1", "set a 9"), 0, "entry 3 is applied in term 3"},
-		{"the log has another term there", agreed, terms(3, 3, 3), logs(2, "set a 1", "set a 9"), 0, "that entry is of term 3"},
-		{"the last entry has another term", agreed, nil, logs(2, "set a 1", "set a 2", "set a 9"), 0, "that entry is of term 3"},
-		{"one entry, two states", agreed, terms(3, 3, 3), logs(3, "set a 1", "set a 2", "set a 9"), 0, "whose state is another than here"},
+		{"the log has another term there", agreed, terms(3, 3, 3), logs(2, "set a 1", "set a 9"), 0,
+			"that entry is of term 3"},
+		{"the last entry has another term", agreed, nil, logs(2, "set a 1", "set a 2", "set a 9"), 0,
+			"that entry is of term 3"},
+		{"one entry, two states", agreed, terms(3, 3, 3), logs(3, "set a 1", "set a 2", "set a 9"), 0,
+			"whose state is another than here"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			from := openStore(t, vfs.NewMem(), "leader", func(o *Options) { o.Load = loadSumming(c.build) })

@@ -73,7 +73,9 @@ func TestImportsOnPebble(t *testing.T) {
 		add(spool.KindImport, h, n, n, n)
 	}
 	add(spool.KindLock, &pb.TakeLock{Mailbox: user, Node: "n1", Epoch: 3, Session: "s"})
-	add(spool.KindRemove, &pb.Remove{Mailbox: user, Epoch: 3, Token: uint64(len(log)), Uids: []uint64{1, 2, 7}, Unlock: true})
+	add(spool.KindRemove, &pb.Remove{
+		Mailbox: user, Epoch: 3, Token: uint64(len(log)), Uids: []uint64{1, 2, 7}, Unlock: true,
+	})
 	add(spool.KindDropAccount, &pb.DropAccount{Address: user})
 	add(spool.KindSweep, &pb.Sweep{Limit: 20})
 

@@ -21,10 +21,11 @@ type LogOptions struct {
 	// default panics.
 	Fatal func(error)
 
-	GrowTo     int64         // a new log is given so much disk at once; default 128 MiB, negative: none
-	StallAfter time.Duration // a write that takes longer, pauses of the machine aside, is fatal while it still hangs; default 10 s
-	CacheBytes int64         // newest entries kept in memory, default 32 MiB
-	MmapBytes  int64         // address space set aside for raft.db, default 8 GiB
+	GrowTo int64 // a new log is given so much disk at once; default 128 MiB, negative: none
+	// a write that takes longer, pauses of the machine aside, is fatal while it still hangs; default 10 s
+	StallAfter time.Duration
+	CacheBytes int64 // newest entries kept in memory, default 32 MiB
+	MmapBytes  int64 // address space set aside for raft.db, default 8 GiB
 
 	// Slow is called in place of each write to the disk, and must call it; nil
 	// calls it at once. Tests of slow disks set it.

@@ -30,7 +30,9 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		// It comes before the first segment. A new one would have no votes.
 		if found, err := filepath.Glob(filepath.Join(dir, livePrefix+"*")); err != nil || len(found) > 0 {
-			return nil, errors.Join(err, fmt.Errorf("%w: %s is gone, and segments of the log are there: remove this node and let it join anew", errSeal, path))
+			return nil, errors.Join(err,
+				fmt.Errorf("%w: %s is gone, and segments of the log are there: remove this node and let it join anew", errSeal,
+					path))
 		}
 		if err := createLog(path, o); err != nil {
 			return nil, fmt.Errorf("disk: make %s: %w", path, err)
@@ -38,7 +40,9 @@ func OpenLog(dir string, o LogOptions) (l *Log, err error) {
 	}
 	l = &Log{o: o, path: path, failed: make(chan struct{})}
 	l.cache.limit = o.CacheBytes
-	l.data = segments{dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment, syncDir: o.syncDir}
+	l.data = segments{
+		dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment, syncDir: o.syncDir,
+	}
 	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("disk: %s is in use: does another relayd run on this data directory? (%w)", path, err)
 	} else if err != nil {

@@ -202,7 +202,9 @@ func TestLogModel(t *testing.T) {
 		cacheSize := rapid.Int64Range(1, 3000).Draw(r, "cache")
 		disk := &forgetful{}
 		open := func() *Log {
-			l, err := OpenLog(dir, LogOptions{GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize, segmentBytes: 16 << 10, openSegment: disk.open})
+			l, err := OpenLog(dir, LogOptions{
+				GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize, segmentBytes: 16 << 10, openSegment: disk.open,
+			})
 			require.NoError(t, err)
 			return l
 		}
@@ -580,7 +582,8 @@ func TestGuard(t *testing.T) {
 		{"the log agrees", [][]*raft.Log{entries(3, 1, 12)}, [2]uint64{9, 3}, [2]uint64{1, 12}, false},
 		{"the log ends before", [][]*raft.Log{entries(1, 1, 6)}, [2]uint64{9, 3}, [2]uint64{0, 0}, true},
 		{"another history", [][]*raft.Log{entries(1, 1, 4), entries(2, 5, 9)}, [2]uint64{9, 3}, [2]uint64{0, 0}, true},
-		{"another history, and more of it", [][]*raft.Log{entries(1, 1, 4), entries(2, 5, 12)}, [2]uint64{9, 3}, [2]uint64{10, 12}, true},
+		{"another history, and more of it", [][]*raft.Log{entries(1, 1, 4), entries(2, 5, 12)}, [2]uint64{9, 3},
+			[2]uint64{10, 12}, true},
 		{"the log begins behind", [][]*raft.Log{entries(4, 10, 12)}, [2]uint64{9, 3}, [2]uint64{10, 12}, true},
 	} {
 		for _, reopen := range []bool{false, true} {

@@ -192,7 +192,8 @@ func TestRaftOverStoreAndLog(t *testing.T) {
 		l := openLog(t, dir)
 		s := openStore(t, fs, "s", func(o *Options) { o.OnInstall = l.Guard })
 		c := raftConfig("a")
-		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond,
+			50*time.Millisecond
 		c.TrailingLogs = 5
 		_, tr := raft.NewInmemTransport("a:1")
 		had, err := raft.HasExistingState(l, l, s.Snapshots())

@@ -100,7 +100,8 @@ func (s *Store) Reclaim(ctx context.Context) (bool, error) {
 		return false, s.checked(err)
 	}
 	compacted := false
-	if worth.octets >= s.o.ReclaimFrom && (retry || worth.octets-r.left >= s.o.ReclaimFrom || deleted-r.done >= s.o.ReclaimFrom) {
+	if worth.octets >= s.o.ReclaimFrom &&
+		(retry || worth.octets-r.left >= s.o.ReclaimFrom || deleted-r.done >= s.o.ReclaimFrom) {
 		for _, p := range worth.pieces {
 			if !s.room(h, p.size) {
 				s.log.Warn("too little space to make more of it by a compaction",

@@ -45,7 +45,8 @@ type stable struct {
 	marked bool    // and voteKey says so
 }
 
-var errPromise = errors.New("disk: the node's term or vote is damaged, so it does not know what it promised: " + rebuild)
+var errPromise = errors.New("disk: the node's term or vote is damaged, so it does not know what " +
+	"it promised: " + rebuild)
 
 func (s *stable) load(db raft.StableStore) error {
 	s.values = make(map[string][]byte)
@@ -152,7 +153,9 @@ func (l *Log) seals() error {
 		return err
 	}
 	vote := append(binary.BigEndian.AppendUint64(nil, s.vote.term), s.vote.candidate...)
-	if err := l.write("write the vote", func() error { return l.db.Set([]byte(sealedVoteKey), sealedAs(sealedVoteKey, vote)) }); err != nil {
+	if err := l.write("write the vote", func() error {
+		return l.db.Set([]byte(sealedVoteKey), sealedAs(sealedVoteKey, vote))
+	}); err != nil {
 		return err
 	}
 	s.sealed = true

@@ -159,8 +159,11 @@ func TestDamagedPromisesAreRefused(t *testing.T) {
 			})
 		}
 	}
-	refused("a term of the former format", func(db *raftboltdb.BoltStore) { require.NoError(t, db.SetUint64([]byte(termKey), 7)) })
-	refused("a vote that is cut short", func(db *raftboltdb.BoltStore) { require.NoError(t, db.Set([]byte(sealedVoteKey), []byte{1})) })
+	refused("a term of the former format",
+		func(db *raftboltdb.BoltStore) { require.NoError(t, db.SetUint64([]byte(termKey), 7)) })
+	refused("a vote that is cut short", func(db *raftboltdb.BoltStore) {
+		require.NoError(t, db.Set([]byte(sealedVoteKey), []byte{1}))
+	})
 	refused("a term before the vote's", func(db *raftboltdb.BoltStore) {
 		require.NoError(t, db.Set([]byte(termKey), sealedAs(termKey, make([]byte, 8))))
 	})

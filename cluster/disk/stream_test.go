@@ -16,7 +16,9 @@ func TestStreamRoundTrip(t *testing.T) {
 		from, to := vfs.NewMem(), vfs.NewMem()
 		require.NoError(r, from.MkdirAll("d", 0o700))
 		require.NoError(r, to.MkdirAll("d", 0o700))
-		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 100, maxPayload - 1, maxPayload, maxPayload + 1, 2 * maxPayload}), 0, 5).
+		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{
+			0, 1, 100, maxPayload - 1, maxPayload, maxPayload + 1, 2 * maxPayload,
+		}), 0, 5).
 			Draw(r, "sizes")
 		var files []file
 		for i, n := range sizes {
@@ -51,7 +53,9 @@ func TestStreamRoundTrip(t *testing.T) {
 }
 
 func TestFileNames(t *testing.T) {
-	for _, good := range []string{"000123.sst", "MANIFEST-000001", "OPTIONS-000003", "marker.manifest.000001.MANIFEST-000001"} {
+	for _, good := range []string{
+		"000123.sst", "MANIFEST-000001", "OPTIONS-000003", "marker.manifest.000001.MANIFEST-000001",
+	} {
 		require.True(t, fileName(good), good)
 	}
 	for _, bad := range []string{"", ".", "..", "../x", "a/b", `a\b`, ".hidden", "a b", "a\x00", "é", string(make([]byte, 200))} {
@@ -75,8 +79,10 @@ func build(frames ...[]byte) []byte {
 
 func FuzzUnpack(f *testing.F) {
 	m := meta{index: 7, term: 3}.encode([]byte{frameMeta})
-	f.Add(m, []byte("\x02\x00\x00\x00\x00\x00\x00\x00\x03a.sst"), []byte("\x03abc"), []byte("\x04\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x03"))
-	f.Add(m, []byte("\x02\x00\x00\x00\x00\x00\x00\x00\x00../x"), []byte("\x02\xff\xff\xff\xff\xff\xff\xff\xffa"), []byte("\x04"))
+	f.Add(m, []byte("\x02\x00\x00\x00\x00\x00\x00\x00\x03a.sst"), []byte("\x03abc"),
+		[]byte("\x04\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x03"))
+	f.Add(m, []byte("\x02\x00\x00\x00\x00\x00\x00\x00\x00../x"),
+		[]byte("\x02\xff\xff\xff\xff\xff\xff\xff\xffa"), []byte("\x04"))
 	f.Add([]byte("\x01"), []byte("\x03"), []byte("\x09"), []byte("\x04\x00"))
 	f.Fuzz(func(t *testing.T, a, b, c, d []byte) {
 		if len(a) == 0 || len(b) == 0 || len(c) == 0 || len(d) == 0 {

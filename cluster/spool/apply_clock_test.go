@@ -78,7 +78,8 @@ func TestAClockIsACompareAndSwap(t *testing.T) {
 	require.Equal(t, pb.Code_STALE, try(&pb.Clock{FromMs: now - 5100, ToMs: now + 7_200_000}))
 	require.Equal(t, pb.Code_STALE, try(&pb.Clock{FromMs: now + 5100, ToMs: now + 7_200_000}))
 	require.Equal(t, pb.Code_INVALID, try(&pb.Clock{FromMs: now}))
-	require.Equal(t, pb.Code_STALE, try(&pb.Clock{FromMs: now, ToMs: now - (31 * day).Milliseconds()}), "no majority is believed that far")
+	require.Equal(t, pb.Code_STALE, try(&pb.Clock{FromMs: now, ToMs: now - (31 * day).Milliseconds()}),
+		"no majority is believed that far")
 	require.Equal(t, now, r.clock())
 	require.Equal(t, pb.Code_OK, try(&pb.Clock{FromMs: now - 4000, ToMs: now + 7_200_000}))
 	require.Equal(t, now+7_200_000, r.clock())
@@ -92,7 +93,8 @@ func TestAClockIsACompareAndSwap(t *testing.T) {
 
 	old := newReplica(t)
 	old.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
-	require.Equal(t, pb.Code_STALE, old.do(spool.KindClock, &pb.Clock{FromMs: old.clock(), ToMs: old.clock() + 1}).Code, "not before version 2")
+	require.Equal(t, pb.Code_STALE, old.do(spool.KindClock, &pb.Clock{FromMs: old.clock(), ToMs: old.clock() + 1}).Code,
+		"not before version 2")
 }
 
 // TestAJumpHoldsWhatGoesByAge: a tenth of the jump, ten minutes at least, a day at
@@ -128,9 +130,13 @@ func TestNothingIsDeletedByAgeAfterAJump(t *testing.T) {
 	r.do(spool.KindAccept, acceptOf(newID(2), epoch, []string{"a@far.example"}), []byte("gone soon"))
 	require.Equal(t, pb.Code_OK, r.settle(epoch, newID(2), 0, 1, pb.State_DELIVERED))
 	r.do(spool.KindChunk, &pb.Chunk{Id: []byte("0123456789abcdef")}, []byte("orphan"))
-	r.do(spool.KindPutToken, &pb.PutToken{Admin: &pb.Admin{Request: []byte("r")}, Token: &pb.JoinToken{Hash: []byte("h"), Uses: 1, ExpiresMs: r.clock() + 1000}})
+	r.do(spool.KindPutToken, &pb.PutToken{
+		Admin: &pb.Admin{Request: []byte("r")}, Token: &pb.JoinToken{Hash: []byte("h"), Uses: 1, ExpiresMs: r.clock() + 1000},
+	})
 	r.do(spool.KindTally, &pb.Tally{Node: "n1", Seq: 1, Tried: []*pb.Tried{{Network: "192.0.2.1/32", Count: 1}}})
-	r.do(spool.KindGreet, &pb.Greet{Attempts: []*pb.Attempt{{Triplet: spool.Triplet("a", "b", "c"), Network: "192.0.2.0/24", DelayMs: 1}}})
+	r.do(spool.KindGreet, &pb.Greet{
+		Attempts: []*pb.Attempt{{Triplet: spool.Triplet("a", "b", "c"), Network: "192.0.2.0/24", DelayMs: 1}},
+	})
 	r.do(spool.KindPutCert, &pb.PutCert{Name: "x+token", Data: []byte("x"), Token: true})
 	twin := acceptOf(newID(3), epoch, nil, alice)
 	twin.Twin = []byte("once")
@@ -167,7 +173,9 @@ func TestDatesOfTheFuture(t *testing.T) {
 	t.Run("greylist", func(t *testing.T) {
 		r := newSecond(t)
 		greet := func() *pb.Result {
-			return r.do(spool.KindGreet, &pb.Greet{Attempts: []*pb.Attempt{{Triplet: spool.Triplet("a", "b", "c"), Network: "192.0.2.0/24", DelayMs: 60_000}}})
+			return r.do(spool.KindGreet, &pb.Greet{
+				Attempts: []*pb.Attempt{{Triplet: spool.Triplet("a", "b", "c"), Network: "192.0.2.0/24", DelayMs: 60_000}},
+			})
 		}
 		r.jump(ahead, 0)
 		require.Equal(t, pb.Code_TOO_SOON, greet().Codes[0])
@@ -223,7 +231,9 @@ func TestDatesOfTheFuture(t *testing.T) {
 	t.Run("join token", func(t *testing.T) {
 		r := newSecond(t)
 		r.jump(ahead, 0)
-		r.do(spool.KindPutToken, &pb.PutToken{Token: &pb.JoinToken{Hash: []byte("h"), Uses: 1, MadeMs: r.clock(), ExpiresMs: r.clock() + 3600_000}})
+		r.do(spool.KindPutToken, &pb.PutToken{
+			Token: &pb.JoinToken{Hash: []byte("h"), Uses: 1, MadeMs: r.clock(), ExpiresMs: r.clock() + 3600_000},
+		})
 		r.jump(-ahead, 0)
 		require.Equal(t, pb.Code_STALE, r.do(spool.KindUseToken, &pb.UseToken{Hash: []byte("h"), Node: "n2"}).Code)
 	})
@@ -232,7 +242,9 @@ func TestDatesOfTheFuture(t *testing.T) {
 // TestADuplicateIsMarkedByIndex: clocks of owners and of the state have no say in
 // whether an entry was due when its owner died.
 func TestADuplicateIsMarkedByIndex(t *testing.T) {
-	for name, at := range map[string]time.Duration{"an owner behind": -2 * time.Hour, "an owner ahead": 2 * time.Hour, "right": 0} {
+	for name, at := range map[string]time.Duration{
+		"an owner behind": -2 * time.Hour, "an owner ahead": 2 * time.Hour, "right": 0,
+	} {
 		r := newSecond(t)
 		one, two := r.register("n1", "a"), r.register("n2", "b")
 		r.do(spool.KindAccept, acceptOf(newID(1), one, []string{"a@far.example"}), []byte("x"))

@@ -17,7 +17,8 @@ func (t *tx) putDkim(h *pb.PutDkim) *pb.Result {
 		return t.refuse(pb.Code_INVALID, "a signing key needs a domain, a selector and a key")
 	}
 	if t.get(key(kDomain, k.Domain)) == nil {
-		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", k.Domain, k.Domain)
+		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first",
+			k.Domain, k.Domain)
 	}
 	if t.get(keyDkim(k.Domain, k.Selector)) != nil {
 		return t.refuse(pb.Code_EXISTS, "domain %s has a key with selector %s", k.Domain, k.Selector)
@@ -46,7 +47,8 @@ func (t *tx) retireDkim(k *pb.DkimKey) {
 func (t *tx) activateDkim(domain, selector string) *pb.Result {
 	var k pb.DkimKey
 	if !t.read(keyDkim(domain, selector), &k) {
-		return t.refuse(pb.Code_MISSING, "domain %s has no key with selector %s: 'relayctl dkim ls' lists them", domain, selector)
+		return t.refuse(pb.Code_MISSING, "domain %s has no key with selector %s: 'relayctl dkim ls' lists them",
+			domain, selector)
 	}
 	t.retireDkim(&k)
 	k.Retired = false

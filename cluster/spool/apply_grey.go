@@ -78,7 +78,8 @@ func (t *tx) attempt(a *pb.Attempt) (pb.Code, int64) {
 	switch {
 	case one == nil, one.Passed == 0 && one.FirstMs > t.clock: // the clock was set back: as if it were new
 		one = &pb.Grey{FirstMs: t.clock, LastMs: t.clock}
-		t.keepGrey(tripletKey, nil, one, t.clock+max(orDefault(t.settings.GreylistWindowMs, DefaultGreyWindowMs), delay+greyGraceMs))
+		t.keepGrey(tripletKey, nil, one,
+			t.clock+max(orDefault(t.settings.GreylistWindowMs, DefaultGreyWindowMs), delay+greyGraceMs))
 		return pb.Code_TOO_SOON, delay
 	case one.Passed > 0:
 		t.useGrey(tripletKey, one)

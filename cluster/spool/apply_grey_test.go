@@ -96,7 +96,9 @@ func TestGreylistIsBounded(t *testing.T) {
 	for i := range 21 {
 		h := &pb.Greet{}
 		for j := range 10 {
-			h.Attempts = append(h.Attempts, &pb.Attempt{Triplet: spool.Triplet("198.51.100.0/24", fmt.Sprint(i, j), ""), Network: "198.51.100.0/24", DelayMs: 60_000})
+			h.Attempts = append(h.Attempts, &pb.Attempt{
+				Triplet: spool.Triplet("198.51.100.0/24", fmt.Sprint(i, j), ""), Network: "198.51.100.0/24", DelayMs: 60_000,
+			})
 		}
 		r.do(spool.KindGreet, h)
 	}

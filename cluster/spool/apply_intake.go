@@ -99,7 +99,9 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 		m.Index = t.index
 	}
 	size := 17 + uint64(t.write(keyID(kMessage, id), m))
-	size += t.event(id, &pb.Event{AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail})
+	size += t.event(id, &pb.Event{
+		AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail,
+	})
 	for _, to := range h.Recipients {
 		size += t.event(id, &pb.Event{What: "discarded", Node: m.Client.GetNode(), Recipient: to, Detail: "by " + h.By})
 	}

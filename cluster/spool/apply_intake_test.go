@@ -76,10 +76,11 @@ func TestChunksOfARepeatAreDropped(t *testing.T) {
 	require.Equal(t, pb.Code_DUPLICATE, send(2).Code)
 	for _, prefix := range []byte{'b', 'o'} {
 		id := newID(2)
-		require.NoError(t, r.store.Scan(append([]byte{prefix}, id[:]...), append([]byte{prefix}, append(id[:15:15], 3)...), func(k, _ []byte) bool {
-			require.Fail(t, "left behind", "%q", k)
-			return true
-		}))
+		require.NoError(t, r.store.Scan(append([]byte{prefix}, id[:]...), append([]byte{prefix}, append(id[:15:15], 3)...),
+			func(k, _ []byte) bool {
+				require.Fail(t, "left behind", "%q", k)
+				return true
+			}))
 	}
 	invariants(t, r.store)
 }
@@ -202,8 +203,11 @@ func TestDiscardLeavesAHistory(t *testing.T) {
 	}
 	discard := func(id spool.ID) *pb.Result {
 		return r.do(spool.KindDiscard, &pb.Discard{
-			Message:    &pb.Message{Id: id[:], CreatedMs: r.now.UnixMilli(), Sender: "s@far.example", Size: 4, Client: &pb.Client{Node: "n1"}},
-			Recipients: []string{"alice@here.example", "x@far.example"}, By: "the content filter f", Detail: "detail", Bodies: [][]byte{id[:], copied[:]}, Twin: []byte("twin"),
+			Message: &pb.Message{
+				Id: id[:], CreatedMs: r.now.UnixMilli(), Sender: "s@far.example", Size: 4, Client: &pb.Client{Node: "n1"},
+			},
+			Recipients: []string{"alice@here.example", "x@far.example"}, By: "the content filter f", Detail: "detail",
+			Bodies: [][]byte{id[:], copied[:]}, Twin: []byte("twin"),
 		})
 	}
 	res := discard(id)
@@ -225,7 +229,10 @@ func TestDiscardLeavesAHistory(t *testing.T) {
 	for _, e := range events {
 		told = append(told, e.What+" "+e.Recipient+" "+e.Detail)
 	}
-	require.Equal(t, []string{"accepted  detail", "discarded alice@here.example by the content filter f", "discarded x@far.example by the content filter f"}, told)
+	require.Equal(t, []string{
+		"accepted  detail", "discarded alice@here.example by the content filter f",
+		"discarded x@far.example by the content filter f",
+	}, told)
 	for _, prefix := range []byte{'b', 'o', 'f', 'r'} {
 		require.NoError(t, r.store.Scan([]byte{prefix}, []byte{prefix + 1}, func(k, _ []byte) bool {
 			require.Fail(t, "left behind", "%q", k)

@@ -130,7 +130,8 @@ func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 		return res
 	}
 	mine := &pb.Lock{
-		Token: t.index, Node: h.Node, Epoch: h.Epoch, Session: h.Session, Remote: h.Remote, SinceMs: t.clock, Shared: account.Shared,
+		Token: t.index, Node: h.Node, Epoch: h.Epoch, Session: h.Session, Remote: h.Remote, SinceMs: t.clock,
+		Shared: account.Shared,
 	}
 	if locked {
 		held.Others = append(held.Others, mine)
@@ -151,7 +152,8 @@ func Contents(box *pb.Mailbox) *pb.Mailbox {
 // one log. A message comes with a new uid, so as long as next_uid is the same
 // none has come, and their number can only have fallen.
 func SameContents(a, b *pb.Mailbox) bool {
-	return a.GetBox() != 0 && a.GetBox() == b.GetBox() && a.GetNextUid() == b.GetNextUid() && a.GetMessages() == b.GetMessages()
+	return a.GetBox() != 0 && a.GetBox() == b.GetBox() && a.GetNextUid() == b.GetNextUid() &&
+		a.GetMessages() == b.GetMessages()
 }
 
 // tooSoon enforces an account's login delay (RFC 2449 §6.5) for logins at any

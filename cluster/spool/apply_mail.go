@@ -63,11 +63,15 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 		Bytes: m.Size, Chunks: m.Chunks,
 	}
 	refs.History = 17 + uint64(t.write(keyID(kMessage, id), m))
-	refs.History += t.event(id, &pb.Event{AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail, Bounce: m.BounceOf})
+	node := m.Client.GetNode()
+	refs.History += t.event(id, &pb.Event{
+		AtMs: m.CreatedMs, What: "accepted", Node: node, Tls: m.Client.GetTls(), Detail: h.Detail, Bounce: m.BounceOf,
+	})
 	for i, d := range h.Drops {
 		t.drop(id, m, d, boxes[i])
 		t.count(CountDelivered, 1)
-		refs.History += t.event(id, &pb.Event{What: "delivered", Node: m.Client.GetNode(), Recipient: d.Recipient, Host: "mailbox " + d.Mailbox})
+		e := &pb.Event{What: "delivered", Node: node, Recipient: d.Recipient, Host: "mailbox " + d.Mailbox}
+		refs.History += t.event(id, e)
 	}
 	t.enqueue(id, m, h.Recipients)
 	t.write(keyID(kRefs, id), refs)
@@ -147,7 +151,8 @@ func (t *tx) arrive(id ID, r *pb.Recipient) bool {
 	var m pb.Message
 	var refs pb.Refs
 	box := &pb.Mailbox{}
-	if r.Drop == nil || !t.read(key(kBox, r.Drop.Mailbox), box) || !t.read(keyID(kMessage, id), &m) || !t.read(keyID(kRefs, id), &refs) {
+	if r.Drop == nil || !t.read(key(kBox, r.Drop.Mailbox), box) || !t.read(keyID(kMessage, id), &m) ||
+		!t.read(keyID(kRefs, id), &refs) {
 		return false
 	}
 	t.drop(id, &m, r.Drop, box)
@@ -322,7 +327,10 @@ func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
 	if v.State == pb.State_DELIVERED && r.Route == MailboxRoute && !t.arrive(id, &r) {
 		// The mailbox was removed while the verdict was on its way: whoever tries
 		// it next finds that out, and tells the sender.
-		v = &pb.Verdict{Recipient: v.Recipient, Attempt: v.Attempt, AtMs: v.AtMs, NextMs: t.clock, Reply: "4.2.1 the mailbox was removed just now"}
+		v = &pb.Verdict{
+			Recipient: v.Recipient, Attempt: v.Attempt, AtMs: v.AtMs, NextMs: t.clock,
+			Reply: "4.2.1 the mailbox was removed just now",
+		}
 		e.What, e.Reply, e.Host, e.NextMs = "deferred", v.Reply, "", v.NextMs
 		t.deferred(id, &r, v, e)
 		return pb.Code_STALE

@@ -15,7 +15,8 @@ func (t *tx) register(h *pb.Register) *pb.Result {
 		return t.refuse(pb.Code_INVALID, "a Register needs a node and a nonce")
 	}
 	if now, max := VersionOf(t.cluster), h.Member.MaxCommand; t.at(2) && max < now { // 0: it does not say
-		return t.refuse(pb.Code_INVALID, "the cluster version is %d, and this relayd knows only %d: install the newer one", now, max)
+		return t.refuse(pb.Code_INVALID,
+			"the cluster version is %d, and this relayd knows only %d: install the newer one", now, max)
 	}
 	old := t.sessions[node]
 	if old != nil && old.Nonce == h.Nonce {
@@ -300,7 +301,8 @@ func (t *tx) markDrain(h *pb.Drain, one *pb.Session) *pb.Result {
 		return nil
 	}
 	if !one.Draining && !t.spared(h.Node) {
-		return t.refuse(pb.Code_INVALID, "no other node is there to take over what %s does: start or undrain another node first", h.Node)
+		return t.refuse(pb.Code_INVALID,
+			"no other node is there to take over what %s does: start or undrain another node first", h.Node)
 	}
 	at := max(t.clock+h.NoticeMs, 1)
 	if m.DrainMs == 0 || at < m.DrainMs {

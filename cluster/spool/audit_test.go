@@ -24,7 +24,9 @@ func auditLines(r *replica) (lines int, first uint64) {
 
 func putRoutes(r *replica, n int, why string) {
 	for range n {
-		r.do(spool.KindPutRoute, &pb.PutRoute{Admin: &pb.Admin{Who: "ann", Why: why}, Route: &pb.Route{Domain: "far.example", Target: "mx"}})
+		r.do(spool.KindPutRoute, &pb.PutRoute{
+			Admin: &pb.Admin{Who: "ann", Why: why}, Route: &pb.Route{Domain: "far.example", Target: "mx"},
+		})
 	}
 }
 

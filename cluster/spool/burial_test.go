@@ -145,7 +145,9 @@ func TestLargeRemoveReadsOnce(t *testing.T) {
 		uids = append(uids, uint64(i+1))
 	}
 	token := r.lock("n1", one, "s").Token
-	f, err := spool.Encode(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Unlock: true, Ranges: spool.AppendRanges(nil, uids)})
+	f, err := spool.Encode(spool.KindRemove, &pb.Remove{
+		Mailbox: alice, Epoch: one, Token: token, Unlock: true, Ranges: spool.AppendRanges(nil, uids),
+	})
 	require.NoError(t, err)
 	f.Stamp(r.now)
 	b := r.store.Batch()

@@ -34,7 +34,8 @@ func TestCertificateOnRecord(t *testing.T) {
 	s := func(b byte) []byte { return []byte{b} }
 	register := func(nonce string, serial []byte) {
 		r.do(spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{
-			Id: "n1", MaxCommand: spool.MaxVersion, Address: "a:1", Serial: serial, Key: serial, Ca: s(9), OldSerial: s(66), IssuedMs: 5,
+			Id: "n1", MaxCommand: spool.MaxVersion, Address: "a:1", Serial: serial, Key: serial, Ca: s(9),
+			OldSerial: s(66), IssuedMs: 5,
 		}})
 	}
 	certify := func(serial, old []byte) pb.Code {
@@ -67,11 +68,16 @@ func TestCertificateOnRecord(t *testing.T) {
 // tool made, commands of version 2 change nothing before the cluster has it.
 func TestCertificatesWaitForTheRaise(t *testing.T) {
 	r := newReplica(t)
-	r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c1", Version: 1, CaCert: []byte("ca"), CaKey: []byte("key")}})
+	r.do(spool.KindPutCluster, &pb.PutCluster{
+		Cluster: &pb.Cluster{Id: "c1", Version: 1, CaCert: []byte("ca"), CaKey: []byte("key")},
+	})
 	r.register("n1", "a")
 	for kind, h := range map[spool.Kind]proto.Message{
-		spool.KindCertify: &pb.Certify{Node: "n1", Serial: []byte("s"), Key: []byte("k"), Old: []byte("o"), OldKey: []byte("p")},
-		spool.KindPutCa: &pb.PutCa{FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: []byte("n"), NextKey: []byte("k"),
+		spool.KindCertify: &pb.Certify{
+			Node: "n1", Serial: []byte("s"), Key: []byte("k"), Old: []byte("o"), OldKey: []byte("p"),
+		},
+		spool.KindPutCa: &pb.PutCa{FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: []byte("n"),
+			NextKey:   []byte("k"),
 			CrossCert: []byte("x")},
 	} {
 		res := r.do(kind, h)

@@ -14,7 +14,11 @@ import (
 func TestGeneration(t *testing.T) {
 	r := atVersion(t, 2)
 	one := &pb.Generation{Number: 1, Name: "c.g1-0", Peers: []string{"n1=10.0.0.1:7170"}, Outcasts: []string{"n2"}}
-	r.do(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion, Address: "10.0.0.1:7170", Serial: []byte("1"), Key: []byte("k")}})
+	r.do(spool.KindRegister, &pb.Register{
+		Nonce: "a", Member: &pb.Member{
+			Id: "n1", MaxCommand: spool.MaxVersion, Address: "10.0.0.1:7170", Serial: []byte("1"), Key: []byte("k"),
+		},
+	})
 	require.Equal(t, pb.Code_OK, r.do(spool.KindGeneration, one).Code)
 	m, there, err := r.view().Member("n1")
 	require.NoError(t, err)

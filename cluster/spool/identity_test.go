@@ -15,7 +15,10 @@ import (
 func TestRegistrationsAreAChain(t *testing.T) {
 	r := atVersion(t, 2)
 	ask := func(nonce string, over *pb.Result, previous ...string) *pb.Result {
-		h := &pb.Register{Nonce: nonce, Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion, Address: "10.0.0.1:7170", Log: "x"}, Previous: previous, Term: 4, Last: 90}
+		h := &pb.Register{
+			Nonce: nonce, Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion, Address: "10.0.0.1:7170", Log: "x"},
+			Previous: previous, Term: 4, Last: 90,
+		}
 		if over != nil {
 			h.OverEpoch, h.OverRenewed = over.Epoch, over.Renewed
 		}
@@ -72,6 +75,7 @@ func TestRemovedNodeLeavesATomb(t *testing.T) {
 			require.Equal(t, "n1", tombs[0].Node)
 			require.Equal(t, r.index, tombs[0].Index)
 		}
-		require.Equal(t, pb.Code_OK, r.do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Code)
+		require.Equal(t, pb.Code_OK,
+			r.do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Code)
 	}
 }

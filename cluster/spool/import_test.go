@@ -99,7 +99,8 @@ func TestImportIsOneAuditLine(t *testing.T) {
 	r.user(alice)
 	var line uint64
 	for n := range 3 {
-		h, body := importOf(epoch, old{byte(2 * n), string(rune('a' + n)), "x", ""}, old{byte(2*n + 1), string(rune('A' + n)), "x", ""})
+		h, body := importOf(epoch, old{byte(2 * n), string(rune('a' + n)), "x", ""},
+			old{byte(2*n + 1), string(rune('A' + n)), "x", ""})
 		h.Line = line
 		line = r.do(spool.KindImport, h, body).Token
 		require.NotZero(t, line)
@@ -124,12 +125,15 @@ func TestUniqueIDs(t *testing.T) {
 	require.NoError(t, err)
 	own := spool.UidlPrefix(box.Box) + "1"
 	h, body := importOf(epoch, old{1, "a", "one", "UID1-9"}, old{2, "b", "two", "UID1-9"}, old{3, "c", "six", own},
-		old{4, "d", "ten", "with space"}, old{5, "e", "one", strings.Repeat("x", 71)}, old{6, "f", "one", strings.Repeat("~", 70)})
+		old{4, "d", "ten", "with space"}, old{5, "e", "one", strings.Repeat("x", 71)},
+		old{6, "f", "one", strings.Repeat("~", 70)})
 	res := r.do(spool.KindImport, h, body)
 	taken := pb.Code_EXISTS
 	require.Equal(t, []pb.Code{pb.Code_OK, taken, taken, taken, taken, pb.Code_OK}, res.Codes)
 	size := len("one") + len("Delivered-To: \r\n") + len(alice)
-	require.Equal(t, []string{fmt.Sprintf("1 %d UID1-9", size), fmt.Sprintf("2 %d %s", size, strings.Repeat("~", 70))}, uidls(t, r))
+	require.Equal(t, []string{
+		fmt.Sprintf("1 %d UID1-9", size), fmt.Sprintf("2 %d %s", size, strings.Repeat("~", 70)),
+	}, uidls(t, r))
 
 	lock := r.do(spool.KindLock, &pb.TakeLock{Mailbox: alice, Node: "n1", Epoch: epoch, Session: "s"})
 	r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: lock.Token, Uids: []uint64{1}})

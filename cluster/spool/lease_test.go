@@ -28,7 +28,9 @@ func (r *replica) session(node string) *pb.Session {
 // comes twice, changes nothing: it would look like a sign of life.
 func TestRenewalsCarryTheirLease(t *testing.T) {
 	r := atVersion(t, 2)
-	begun := r.do(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}, LeaseMs: 6000})
+	begun := r.do(spool.KindRegister, &pb.Register{
+		Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}, LeaseMs: 6000,
+	})
 	require.Equal(t, int64(6000), r.session("n1").LeaseMs)
 
 	third := r.do(spool.KindRenew, &pb.Renew{Node: "n1", Epoch: begun.Epoch, Seq: 3, LeaseMs: 9000})
@@ -55,7 +57,9 @@ func TestRenewalsCarryTheirLease(t *testing.T) {
 
 func TestLeasesHaveBounds(t *testing.T) {
 	r := atVersion(t, 2)
-	begun := r.do(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}, LeaseMs: 1 << 40})
+	begun := r.do(spool.KindRegister, &pb.Register{
+		Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}, LeaseMs: 1 << 40,
+	})
 	require.Equal(t, spool.MaxLease.Milliseconds(), r.session("n1").LeaseMs)
 	for seq, test := range []struct{ asked, want int64 }{
 		{1, 1000}, {-5, 1000}, {1000, 1000}, {4321, 4321}, {30_001, 30_000}, {0, 30_000},
@@ -71,7 +75,9 @@ func TestLeasesHaveBounds(t *testing.T) {
 func TestLateExpireIsToldTheRenewal(t *testing.T) {
 	for version, told := range map[uint32]bool{1: false, 2: true} {
 		r := atVersion(t, version)
-		begun := r.do(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
+		begun := r.do(spool.KindRegister, &pb.Register{
+			Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion},
+		})
 		renewed := r.do(spool.KindRenew, &pb.Renew{Node: "n1", Epoch: begun.Epoch})
 		res := r.do(spool.KindExpire, &pb.Expire{Node: "n1", Epoch: begun.Epoch, Renewed: begun.Index})
 		require.Equal(t, pb.Code_STALE, res.Code)
@@ -90,7 +96,9 @@ func TestLateExpireIsToldTheRenewal(t *testing.T) {
 // what it meant before.
 func TestVersion1KnowsNoLeases(t *testing.T) {
 	r := atVersion(t, 1)
-	begun := r.do(spool.KindRegister, &pb.Register{Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}, LeaseMs: 6000})
+	begun := r.do(spool.KindRegister, &pb.Register{
+		Nonce: "a", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}, LeaseMs: 6000,
+	})
 	for range 2 {
 		res := r.do(spool.KindRenew, &pb.Renew{Node: "n1", Epoch: begun.Epoch, Seq: 1, LeaseMs: 6000})
 		require.Equal(t, pb.Code_OK, res.Code)

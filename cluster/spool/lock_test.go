@@ -58,7 +58,8 @@ func mailbox(t *testing.T, shared bool, n int) (r *replica, one, two uint64) {
 	one, two = r.register("n1", "a"), r.register("n2", "a")
 	r.user(alice)
 	if shared {
-		require.Equal(t, pb.Code_OK, r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, Shared: true}}).Code)
+		require.Equal(t, pb.Code_OK,
+			r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, Shared: true}}).Code)
 	}
 	for i := range n {
 		r.do(spool.KindAccept, acceptOf(newID(byte(i)), one, nil, alice), []byte("body"))
@@ -73,13 +74,16 @@ func (r *replica) lock(node string, epoch uint64, session string) *pb.Result {
 }
 
 func (r *replica) remove(epoch, token, seq uint64, unlock bool, uids ...uint64) *pb.Result {
-	return r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: token, Seq: seq, Unlock: unlock, Ranges: spool.AppendRanges(nil, uids)})
+	return r.do(spool.KindRemove, &pb.Remove{
+		Mailbox: alice, Epoch: epoch, Token: token, Seq: seq, Unlock: unlock, Ranges: spool.AppendRanges(nil, uids),
+	})
 }
 
 func TestRemoveByRanges(t *testing.T) {
 	r, one, _ := mailbox(t, false, 5)
 	token := r.lock("n1", one, "s").Token
-	require.Equal(t, pb.Code_INVALID, r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Ranges: []byte{0}}).Code)
+	require.Equal(t, pb.Code_INVALID,
+		r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Ranges: []byte{0}}).Code)
 	res := r.remove(one, token, 1, false, 1, 2, 3, 5)
 	require.Equal(t, pb.Code_OK, res.Code)
 	require.EqualValues(t, 4, res.Count)
@@ -154,7 +158,9 @@ func TestLoginDelay(t *testing.T) {
 func TestTally(t *testing.T) {
 	r := newReplica(t)
 	tally := func(seq uint64, network string, count uint32, clear bool) pb.Code {
-		return r.do(spool.KindTally, &pb.Tally{Node: "n1", Seq: seq, Tried: []*pb.Tried{{Network: network, Count: count, Clear: clear}}}).Code
+		return r.do(spool.KindTally, &pb.Tally{
+			Node: "n1", Seq: seq, Tried: []*pb.Tried{{Network: network, Count: count, Clear: clear}},
+		}).Code
 	}
 	count := func(network string) uint32 {
 		f, _, err := r.view().Failures(network)
@@ -183,7 +189,8 @@ func TestTally(t *testing.T) {
 func TestRetention(t *testing.T) {
 	r, one, _ := mailbox(t, false, 3)
 	keep := func(d time.Duration) {
-		require.Equal(t, pb.Code_OK, r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, RetentionMs: d.Milliseconds()}}).Code)
+		require.Equal(t, pb.Code_OK,
+			r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, RetentionMs: d.Milliseconds()}}).Code)
 	}
 	sweep := func() uint32 { return r.do(spool.KindSweep, &pb.Sweep{Limit: 2}).Count }
 	r.now = r.now.Add(48 * time.Hour)
@@ -212,7 +219,8 @@ func TestRetentionGoesRound(t *testing.T) {
 		r.user(a)
 		r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: a, RetentionMs: 1000}})
 	}
-	r.do(spool.KindAccept, acceptOf(newID(1), one, nil, "u001@here.example", "u300@here.example", "u449@here.example"), []byte("old"))
+	r.do(spool.KindAccept,
+		acceptOf(newID(1), one, nil, "u001@here.example", "u300@here.example", "u449@here.example"), []byte("old"))
 	r.now = r.now.Add(time.Minute)
 	for _, want := range []uint32{1, 1, 1, 0, 0} {
 		require.Equal(t, want, r.do(spool.KindSweep, &pb.Sweep{Limit: 100}).Count)
@@ -233,7 +241,8 @@ func TestDoneBefore(t *testing.T) {
 	require.EqualValues(t, 1, r.counter(spool.CountMailboxMessages))
 	r.m.Changes()
 	next := r.lock("n2", two, "last")
-	require.Equal(t, []spool.Taken{{Mailbox: alice, Node: "n2", Epoch: two, Token: next.Token, Session: "last"}}, r.m.Changes().Taken)
+	require.Equal(t, []spool.Taken{{Mailbox: alice, Node: "n2", Epoch: two, Token: next.Token, Session: "last"}},
+		r.m.Changes().Taken)
 }
 
 // TestLargeRemove: what is too much to be taken out at once is gone at once all
@@ -317,7 +326,9 @@ func TestLargeRemoveOfAMailboxWithHoles(t *testing.T) {
 	}
 	token := r.lock("n1", one, "s").Token
 	require.EqualValues(t, 1, r.remove(one, token, 1, false, 3).Count)
-	f, err := spool.Encode(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: one, Token: token, Seq: 2, Ranges: spool.AppendRanges(nil, uids)})
+	f, err := spool.Encode(spool.KindRemove, &pb.Remove{
+		Mailbox: alice, Epoch: one, Token: token, Seq: 2, Ranges: spool.AppendRanges(nil, uids),
+	})
 	require.NoError(t, err)
 	f.Stamp(r.now)
 	b := r.store.Batch()
@@ -395,12 +406,15 @@ func TestLocksAreNotReadFromTheStore(t *testing.T) {
 	token := do(spool.KindLock, take).Token
 	require.NotZero(t, token)
 	require.Equal(t, pb.Code_DUPLICATE, do(spool.KindLock, take).Code)
-	require.Equal(t, pb.Code_OK, do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: token, Unlock: true}).Code)
+	require.Equal(t, pb.Code_OK,
+		do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: token, Unlock: true}).Code)
 	token = do(spool.KindLock, take).Token
 	require.Equal(t, pb.Code_OK, do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: epoch, Token: token}).Code)
 	require.Equal(t, pb.Code_MISSING, do(spool.KindBreakLock, &pb.BreakLock{Mailbox: alice}).Code)
 	require.NotZero(t, do(spool.KindLock, take).Token)
-	require.Equal(t, pb.Code_OK, do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Code, "its locks are void")
+	require.Equal(t, pb.Code_OK,
+		do(spool.KindRegister, &pb.Register{Nonce: "b", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Code,
+		"its locks are void")
 	require.Zero(t, countKeys(r, 'l'))
 }
 
@@ -420,7 +434,8 @@ func TestSameContents(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, ok && spool.SameContents(held.Mailbox, box))
 			list := fmt.Sprint(box.Box)
-			require.NoError(t, r.view().Entries(box.Box, 0, func(uid uint64, _ *pb.Entry) bool { list += fmt.Sprint(" ", uid); return true }))
+			require.NoError(t,
+				r.view().Entries(box.Box, 0, func(uid uint64, _ *pb.Entry) bool { list += fmt.Sprint(" ", uid); return true }))
 			was, ok := lists[held.Mailbox.String()]
 			require.True(t, !ok || was == list, "%s was %s and is %s", held.Mailbox, was, list)
 			lists[held.Mailbox.String()] = list
@@ -433,7 +448,10 @@ func TestSameContents(t *testing.T) {
 			case 2:
 				uids := rapid.SliceOfDistinct(rapid.Uint64Range(1, 20), rapid.ID).Draw(t, "uids")
 				slices.Sort(uids)
-				uids = slices.DeleteFunc(uids, func(uid uint64) bool { box, _, _ := r.view().Mailbox(alice); return uid >= box.NextUid })
+				uids = slices.DeleteFunc(uids, func(uid uint64) bool {
+					box, _, _ := r.view().Mailbox(alice)
+					return uid >= box.NextUid
+				})
 				token := r.lock("n1", epoch, "r").Token
 				require.Equal(t, pb.Code_OK, r.remove(epoch, token, 0, true, uids...).Code)
 			case 3: // so many at once that they are buried

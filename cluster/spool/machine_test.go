@@ -157,7 +157,8 @@ func TestSettleIsFenced(t *testing.T) {
 
 	s, _, err := r.view().Session("n1")
 	require.NoError(t, err)
-	require.Equal(t, pb.Code_STALE, r.do(spool.KindExpire, &pb.Expire{Node: "n1", Epoch: one, Renewed: s.Renewed + 1}).Code)
+	require.Equal(t, pb.Code_STALE,
+		r.do(spool.KindExpire, &pb.Expire{Node: "n1", Epoch: one, Renewed: s.Renewed + 1}).Code)
 	require.Equal(t, pb.Code_OK, r.do(spool.KindExpire, &pb.Expire{Node: "n1", Epoch: one, Renewed: s.Renewed}).Code)
 	require.Equal(t, pb.Code_STALE, r.settle(one, id, 1, 1, pb.State_DELIVERED), "the dead node's result comes too late")
 	rec, ok, err := r.view().Recipient(id, 0)
@@ -389,7 +390,9 @@ func randomLog(t *rapid.T) []entry {
 		case 4:
 			add(spool.KindAbort, &pb.Abort{Id: id()})
 		case 5, 6:
-			add(spool.KindRegister, &pb.Register{Nonce: rapid.StringN(1, 2, 2).Draw(t, "nonce"), Member: &pb.Member{Id: node(), MaxCommand: spool.MaxVersion}})
+			add(spool.KindRegister, &pb.Register{
+				Nonce: rapid.StringN(1, 2, 2).Draw(t, "nonce"), Member: &pb.Member{Id: node(), MaxCommand: spool.MaxVersion},
+			})
 		case 7:
 			e := epoch()
 			add(spool.KindExpire, &pb.Expire{Node: node(), Epoch: e, Renewed: e})
@@ -397,39 +400,57 @@ func randomLog(t *rapid.T) []entry {
 			h := &pb.Settle{Epoch: epoch(), Node: node()}
 			for range rapid.IntRange(1, 4).Draw(t, "verdicts") {
 				h.Verdicts = append(h.Verdicts, &pb.Verdict{
-					Id: id(), Recipient: uint32(rapid.IntRange(0, 2).Draw(t, "n")), Attempt: uint32(rapid.IntRange(1, 3).Draw(t, "attempt")),
-					State: rapid.SampledFrom([]pb.State{pb.State_DELIVERED, pb.State_DEFERRED, pb.State_BOUNCED}).Draw(t, "state"), NextMs: now.UnixMilli(),
+					Id: id(), Recipient: uint32(rapid.IntRange(0, 2).Draw(t, "n")),
+					Attempt: uint32(rapid.IntRange(1, 3).Draw(t, "attempt")),
+					State:   rapid.SampledFrom([]pb.State{pb.State_DELIVERED, pb.State_DEFERRED, pb.State_BOUNCED}).Draw(t, "state"),
+					NextMs:  now.UnixMilli(),
 				})
 			}
 			if rapid.Bool().Draw(t, "notice") {
 				x, _ := toID(id())
-				h.Notices = append(h.Notices, &pb.Notice{About: h.Verdicts[0].Id, Accept: acceptOf(x, 0, nil, user()), Body: []byte("report")})
+				h.Notices = append(h.Notices, &pb.Notice{
+					About: h.Verdicts[0].Id, Accept: acceptOf(x, 0, nil, user()), Body: []byte("report"),
+				})
 			}
 			add(spool.KindSettle, h)
 		case 11:
-			add(spool.KindLock, &pb.TakeLock{Mailbox: user(), Node: node(), Epoch: epoch(), Session: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "session")})
+			add(spool.KindLock, &pb.TakeLock{
+				Mailbox: user(), Node: node(), Epoch: epoch(), Session: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "session"),
+			})
 		case 12:
-			h := &pb.Remove{Mailbox: user(), Epoch: epoch(), Token: epoch(), Uids: []uint64{1, 2}, Unlock: rapid.Bool().Draw(t, "unlock")}
+			h := &pb.Remove{
+				Mailbox: user(), Epoch: epoch(), Token: epoch(), Uids: []uint64{1, 2}, Unlock: rapid.Bool().Draw(t, "unlock"),
+			}
 			if rapid.Bool().Draw(t, "ranges") {
-				h.Uids, h.Ranges, h.Seq = nil, spool.AppendRanges(nil, []uint64{1, 2, 4}), uint64(rapid.IntRange(0, 2).Draw(t, "number"))
+				h.Uids, h.Ranges, h.Seq = nil, spool.AppendRanges(nil, []uint64{1, 2, 4}),
+					uint64(rapid.IntRange(0, 2).Draw(t, "number"))
 			}
 			add(spool.KindRemove, h)
 		case 13:
-			add(spool.KindManage, &pb.Manage{Action: pb.Action(rapid.IntRange(0, 4).Draw(t, "action")), Ids: [][]byte{id(), id()}, Admin: &pb.Admin{Who: "x"}})
+			add(spool.KindManage, &pb.Manage{
+				Action: pb.Action(rapid.IntRange(0, 4).Draw(t, "action")), Ids: [][]byte{id(), id()}, Admin: &pb.Admin{Who: "x"},
+			})
 		case 14:
 			add(spool.KindSweep, &pb.Sweep{Limit: 3, OrphansBeforeMs: now.UnixMilli()})
 			add(spool.KindTally, &pb.Tally{Node: node(), Seq: epoch(), Tried: []*pb.Tried{
 				{Network: node(), Count: uint32(epoch()), Clear: rapid.Bool().Draw(t, "clear")},
 			}})
 			add(spool.KindGreet, &pb.Greet{Attempts: []*pb.Attempt{
-				{Triplet: spool.Triplet(node(), user(), ""), Network: node(), DelayMs: int64(rapid.IntRange(0, 3000).Draw(t, "delay"))},
+				{Triplet: spool.Triplet(node(), user(), ""), Network: node(),
+					DelayMs: int64(rapid.IntRange(0, 3000).Draw(t, "delay"))},
 				{Triplet: spool.Triplet(node(), user(), ""), Network: node()},
 			}})
 		case 15:
 			add(spool.KindDropAccount, &pb.DropAccount{Address: user()})
-			add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: user(), Shared: rapid.Bool().Draw(t, "shared"), RetentionMs: int64(rapid.IntRange(0, 2000).Draw(t, "retention"))}})
+			add(spool.KindPutAccount, &pb.PutAccount{
+				Account: &pb.Account{
+					Address: user(), Shared: rapid.Bool().Draw(t, "shared"),
+					RetentionMs: int64(rapid.IntRange(0, 2000).Draw(t, "retention")),
+				},
+			})
 		case 17: // the clock jumps, most often
-			to := now.Add(time.Duration(rapid.SampledFrom([]int64{-86_400_000, -30_000, 50_000, 7_200_000, 864_000_000}).Draw(t, "jump")) * time.Millisecond)
+			to := now.Add(time.Duration(rapid.SampledFrom([]int64{-86_400_000, -30_000, 50_000, 7_200_000, 864_000_000}).Draw(t,
+				"jump")) * time.Millisecond)
 			if two {
 				add(spool.KindClock, &pb.Clock{FromMs: now.UnixMilli(), ToMs: to.UnixMilli(), FromIndex: epoch()})
 				now = to
@@ -547,7 +568,8 @@ func invariants(t require.TestingT, s *memory.Store) {
 		entries[uint64(k[8])|uint64(k[7])<<8]++
 		if e.Uidl != "" {
 			uid, ok, err := v.Uidl(binary.BigEndian.Uint64(k[1:]), e.Uidl)
-			require.True(t, err == nil && ok && uid == binary.BigEndian.Uint64(k[9:]), "the unique id %s leads elsewhere", e.Uidl)
+			require.True(t, err == nil && ok && uid == binary.BigEndian.Uint64(k[9:]),
+				"the unique id %s leads elsewhere", e.Uidl)
 			named++
 		}
 		return true
@@ -711,7 +733,8 @@ func TestMailboxInTheQueueIsRerouted(t *testing.T) {
 	h := acceptOf(id, epoch, []string{"alice@here.example"})
 	h.Recipients[0].Route, h.Recipients[0].Drop = spool.MailboxRoute, &pb.Drop{Mailbox: "alice@here.example"}
 	require.Equal(t, pb.Code_OK, r.do(spool.KindAccept, h, []byte("body")).Code)
-	require.Equal(t, pb.Code_OK, r.do(spool.KindManage, &pb.Manage{Action: pb.Action_REROUTE, Ids: [][]byte{id[:]}, Route: "smtp:other.example"}).Code)
+	require.Equal(t, pb.Code_OK,
+		r.do(spool.KindManage, &pb.Manage{Action: pb.Action_REROUTE, Ids: [][]byte{id[:]}, Route: "smtp:other.example"}).Code)
 	require.Equal(t, pb.Code_OK, r.settle(epoch, id, 0, 1, pb.State_DELIVERED))
 	require.Zero(t, r.counter(spool.CountMailboxMessages))
 }

@@ -27,7 +27,8 @@ func TestUnendedMessages(t *testing.T) {
 
 	later := acceptOf(newID(2), epoch, []string{alice})
 	later.Message.Unended = true
-	later.Recipients[0].Route, later.Recipients[0].Drop = spool.MailboxRoute, &pb.Drop{Mailbox: alice, Header: []byte(header)}
+	later.Recipients[0].Route, later.Recipients[0].Drop = spool.MailboxRoute,
+		&pb.Drop{Mailbox: alice, Header: []byte(header)}
 	require.Equal(t, pb.Code_OK, r.do(spool.KindAccept, later, []byte("body")).Code)
 	require.Equal(t, pb.Code_OK, r.settle(epoch, newID(2), 0, 1, pb.State_DELIVERED))
 
@@ -41,6 +42,7 @@ func TestUnendedMessages(t *testing.T) {
 	require.EqualValues(t, 2*len("body"), r.counter(spool.CountSpoolBytes), "what is stored")
 
 	lock := r.do(spool.KindLock, &pb.TakeLock{Mailbox: alice, Node: "n1", Epoch: epoch, Session: "s"})
-	require.Equal(t, pb.Code_OK, r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: lock.Token, Uids: []uint64{1, 2}}).Code)
+	require.Equal(t, pb.Code_OK,
+		r.do(spool.KindRemove, &pb.Remove{Mailbox: alice, Epoch: epoch, Token: lock.Token, Uids: []uint64{1, 2}}).Code)
 	require.Zero(t, r.counter(spool.CountMailboxBytes))
 }

@@ -112,7 +112,8 @@ func (o Owners) Of(home uint64, id ID) uint64 {
 
 // Equal reports whether both say the same of every entry.
 func (o Owners) Equal(p Owners) bool {
-	return maps.Equal(o.live, p.live) && maps.EqualFunc(o.shards, p.shards, func(a, b *pb.Shard) bool { return proto.Equal(a, b) })
+	return maps.Equal(o.live, p.live) &&
+		maps.EqualFunc(o.shards, p.shards, func(a, b *pb.Shard) bool { return proto.Equal(a, b) })
 }
 
 // Node names the node whose session an epoch is, or "".

@@ -54,7 +54,8 @@ func writeCertificate(certPath, keyPath, caPath string, hosts []string) error {
 	for _, path := range []string{certPath, keyPath, caPath} {
 		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755))
 	}
-	err = errors.Join(err, writeFile(keyPath, encode("PRIVATE KEY", secret), 0o600), writeFile(certPath, encode("CERTIFICATE", der), 0o644))
+	err = errors.Join(err, writeFile(keyPath, encode("PRIVATE KEY", secret), 0o600),
+		writeFile(certPath, encode("CERTIFICATE", der), 0o644))
 	if caPath != "" {
 		err = errors.Join(err, writeFile(caPath, ca, 0o644))
 	}

@@ -36,7 +36,9 @@ func checkConfig(cmd *cobra.Command, path string) error {
 		for _, p := range invalid.Problems {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", path, p)
 		}
-		return &exitError{exitWrong, fmt.Errorf("%s has %s; mend it and check again", path, count(len(invalid.Problems), "mistake"))}
+		return &exitError{
+			exitWrong, fmt.Errorf("%s has %s; mend it and check again", path, count(len(invalid.Problems), "mistake")),
+		}
 	}
 	if err != nil {
 		return err

@@ -53,7 +53,8 @@ its state, its log and relayd.pid under DIR/nI. Admin token: dev.
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.nodes, "nodes", 3, "how many nodes: 1, 3 or 5")
-	f.StringVar(&o.dir, "dir", "", "keep the state here and find it again (default: a temporary directory, removed at exit)")
+	f.StringVar(&o.dir, "dir", "",
+		"keep the state here and find it again (default: a temporary directory, removed at exit)")
 	f.IntVar(&o.basePort, "base-port", defaultBase, "lowest port; the others count from it")
 	f.StringVar(&o.listen, "listen", "127.0.0.1", "address of all ports; only loopback is taken")
 	f.StringVar(&o.readyFile, "ready-file", "", "write this file when the cluster serves")
@@ -74,7 +75,8 @@ func (o *devOptions) check() error {
 		return usage("--base-port %d leaves no room for the ports of %s", o.basePort, count(o.nodes, "node"))
 	}
 	if !isLoopback(o.listen) {
-		return usage("--listen %s is not a loopback address; a trial cluster has known passwords and must not be reachable", o.listen)
+		return usage("--listen %s is not a loopback address; a trial cluster has known passwords and must not be reachable",
+			o.listen)
 	}
 	if o.restartAfter < 0 {
 		return usage("--restart-after must not be negative")

@@ -143,7 +143,8 @@ func (d *dev) fillDirectory(ctx context.Context, api *admin.Client) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, user := range []string{"alice", "bob"} {
 		g.Go(func() error {
-			return ignoreExists(api.AddUser(gctx, devBy(), admin.UserAdd{Address: user + "@" + devDomain, Password: devPassword}))
+			return ignoreExists(api.AddUser(gctx, devBy(),
+				admin.UserAdd{Address: user + "@" + devDomain, Password: devPassword}))
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -313,7 +314,8 @@ func (d *dev) table(took time.Duration) string {
 	} else {
 		fmt.Fprintf(&b, "\nRemote mail goes to %s\n", d.options.relay)
 	}
-	fmt.Fprintf(&b, "Users: alice and bob of %s, password %s. CA of the TLS ports: %s\n", devDomain, devPassword, d.plan.path("ca.pem"))
+	fmt.Fprintf(&b, "Users: alice and bob of %s, password %s. CA of the TLS ports: %s\n", devDomain, devPassword,
+		d.plan.path("ca.pem"))
 	b.WriteString(d.suggestions())
 	return b.String()
 }

@@ -49,10 +49,12 @@ func loadPlan(o devOptions, changed func(string) bool) (*plan, error) {
 		return nil, fmt.Errorf("%s is damaged: %w; remove the directory to begin anew", p.path("dev.json"), err)
 	}
 	if changed("nodes") && p.Nodes != o.nodes {
-		return nil, fmt.Errorf("%s holds a cluster of %s; leave --nodes out or choose another directory", p.Dir, count(p.Nodes, "node"))
+		return nil, fmt.Errorf("%s holds a cluster of %s; leave --nodes out or choose another directory", p.Dir,
+			count(p.Nodes, "node"))
 	}
 	if changed("base-port") && p.BasePort != o.basePort {
-		return nil, fmt.Errorf("%s holds a cluster with base port %d; leave --base-port out or choose another directory", p.Dir, p.BasePort)
+		return nil, fmt.Errorf("%s holds a cluster with base port %d; leave --base-port out or choose another directory",
+			p.Dir, p.BasePort)
 	}
 	return p, nil
 }
@@ -115,7 +117,8 @@ func (p *plan) writeConfig(node int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	head := fmt.Sprintf("# Node %d of a trial cluster. Edit it, and kill the node: it comes back with the new settings.\n\n", node)
+	head := fmt.Sprintf("# Node %d of a trial cluster. Edit it, and kill the node: it comes back with the new "+
+		"settings.\n\n", node)
 	return writeFile(path, append([]byte(head), data...), 0o644)
 }
 
@@ -136,7 +139,8 @@ func (p *plan) nodeConfig(node int) *config.Config {
 			return l
 		}
 		c.SMTP = append(c.SMTP, smtp(portSMTP, config.RoleMX, config.TLSStart),
-			smtp(portSubmission, config.RoleSubmission, config.TLSStart), smtp(portSubmissions, config.RoleSubmission, config.TLSImplicit))
+			smtp(portSubmission, config.RoleSubmission, config.TLSStart),
+			smtp(portSubmissions, config.RoleSubmission, config.TLSImplicit))
 		c.POP3 = append(c.POP3, pop3(portPOP3, config.TLSStart), pop3(portPOP3S, config.TLSImplicit))
 	}
 	c.Admin.Listen, c.Admin.TokenFile, c.Admin.URL = p.addr(node, portAdmin), p.path("admin.token"), p.adminURL(node)
@@ -192,7 +196,8 @@ func (p *plan) checkPorts() error {
 		for _, s := range services() {
 			l, err := net.Listen("tcp", p.addr(node, s))
 			if err != nil {
-				return fmt.Errorf("port %d can not be used (%w); is another 'relayd dev' running? --base-port chooses others", p.port(node, s), err)
+				return fmt.Errorf("port %d can not be used (%w); is another 'relayd dev' running? --base-port chooses others",
+					p.port(node, s), err)
 			}
 			_ = l.Close()
 		}

@@ -71,11 +71,13 @@ func TestDevHintsRunAsPrinted(t *testing.T) {
 	bin := t.TempDir()
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "relay/cmd/relayctl").CombinedOutput()
 	require.NoError(t, err, string(out))
-	d := &trial{dir: filepath.Join(t.TempDir(), "my node's mail"), base: porttest.Base(t, 400), code: make(chan int, 1), out: new(lockedBuffer)}
+	d := &trial{dir: filepath.Join(t.TempDir(), "my node's mail"), base: porttest.Base(t, 400), code: make(chan int, 1),
+		out: new(lockedBuffer)}
 	d.again(t, "--nodes", "3", "--restart-after", "10ms")
 	first := d.pid(t)
 	promised := map[string]string{ // by how a hint begins: what is to be seen
-		"swaks": "<-  250 2.0.0", "curl": "Subject: test", "relayctl status": "is healthy", "relayctl trace": "someone@example.net",
+		"swaks": "<-  250 2.0.0", "curl": "Subject: test", "relayctl status": "is healthy",
+		"relayctl trace": "someone@example.net",
 	}
 	seen := map[string]bool{}
 	for _, hint := range d.hints(t) {
@@ -92,7 +94,8 @@ func TestDevHintsRunAsPrinted(t *testing.T) {
 			continue
 		}
 		c := exec.CommandContext(t.Context(), "sh", "-c", hint)
-		c.Env = append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"), "RELAY_ADDR=", "RELAY_TOKEN=")
+		c.Env = append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
+			"RELAY_ADDR=", "RELAY_TOKEN=")
 		out, err := c.CombinedOutput()
 		require.NoError(t, err, "%s\n%s", hint, out)
 		seen[kind] = true
@@ -119,7 +122,9 @@ func (d *trial) again(t *testing.T, args ...string) {
 		d.stop = func() {}
 	}
 	t.Cleanup(func() { d.stop() })
-	args = append([]string{"dev", "--nodes", "1", "--dir", d.dir, "--base-port", strconv.Itoa(d.base), "--ready-file", d.ready}, args...)
+	args = append([]string{
+		"dev", "--nodes", "1", "--dir", d.dir, "--base-port", strconv.Itoa(d.base), "--ready-file", d.ready,
+	}, args...)
 	go func() { d.code <- run(ctx, args, strings.NewReader(""), d.out, d.out) }()
 	d.await(t, "ready", func() bool {
 		select {
@@ -218,7 +223,9 @@ func TestJoinAndRecover(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	d := startTrial(t, "--relay", "127.0.0.1:9")
-	api, err := admin.NewClient(admin.ClientOptions{Addrs: []string{"127.0.0.1:" + strconv.Itoa(d.base+180)}, Token: "dev"})
+	api, err := admin.NewClient(admin.ClientOptions{
+		Addrs: []string{"127.0.0.1:" + strconv.Itoa(d.base+180)}, Token: "dev",
+	})
 	require.NoError(t, err)
 	defer api.Close()
 	token, err := api.Token(t.Context(), admin.By{}, admin.TokenRequest{Uses: 1, TTLSeconds: 60})
@@ -244,8 +251,9 @@ func TestJoinAndRecover(t *testing.T) {
 		"peers = [\"n1=127.0.0.1:" + strconv.Itoa(d.base+170) + "\"]\n":                                 exitFailed,
 		"join = [\"127.0.0.1:" + strconv.Itoa(d.base+170) + "\"]\njoin_token_file = \"" + conf + "\"\n": exitOK,
 	} {
-		require.NoError(t, os.WriteFile(conf, []byte("[node]\nid = \"n9\"\nhostname = \"n9.example.test\"\ndata_dir = \""+empty+"/data\"\n"+
-			"[cluster]\nlisten = \"127.0.0.1:7170\"\n"+key), 0o600))
+		require.NoError(t,
+			os.WriteFile(conf, []byte("[node]\nid = \"n9\"\nhostname = \"n9.example.test\"\ndata_dir = \""+empty+"/data\"\n"+
+				"[cluster]\nlisten = \"127.0.0.1:7170\"\n"+key), 0o600))
 		code, stdout, stderr = relayd(t, "init", "--once", "--config", conf)
 		require.Equal(t, want, code, "%s%s", stdout, stderr)
 		require.Contains(t, stdout+stderr, "127.0.0.1:"+strconv.Itoa(d.base+170))

@@ -59,7 +59,10 @@ func TestDevConfigurations(t *testing.T) {
 func TestDevKeepsAnEditedFileOnLoopback(t *testing.T) {
 	p := &plan{Dir: t.TempDir(), Listen: "127.0.0.1", Nodes: 1, BasePort: 12000}
 	require.NoError(t, os.MkdirAll(p.nodeDir(1), 0o755))
-	require.NoError(t, writeFile(p.config(1), []byte("[node]\nid = \"n1\"\nhostname = \"n1\"\n[cluster]\nlisten = \"127.0.0.1:1\"\n[[pop3]]\nlisten = \"0.0.0.0:110\"\ntls = \"none\"\n"), 0o644))
+	require.NoError(t,
+		writeFile(p.config(1),
+			[]byte("[node]\nid = \"n1\"\nhostname = \"n1\"\n[cluster]\nlisten = \"127.0.0.1:1\"\n[[pop3]]\n"+
+				"listen = \"0.0.0.0:110\"\ntls = \"none\"\n"), 0o644))
 	require.ErrorContains(t, p.writeConfig(1), "0.0.0.0:110")
 }
 

@@ -47,9 +47,11 @@ func askOthers(ctx context.Context, out io.Writer, c *config.Config, limit time.
 		found := cluster.Answers(ctx, addrs)
 		switch {
 		case len(found) > 0 && len(c.Cluster.Join) > 0:
-			return fmt.Errorf("%w, at %s: 'relayd run' joins it with the token in %s", errJoins, found[0], c.Cluster.JoinTokenFile)
+			return fmt.Errorf("%w, at %s: 'relayd run' joins it with the token in %s", errJoins, found[0],
+				c.Cluster.JoinTokenFile)
 		case len(found) > 0:
-			return fmt.Errorf("a cluster answers at %s, and %s holds no node: join it with 'relayd join' and a token of 'relayctl node token', "+
+			return fmt.Errorf("a cluster answers at %s, and %s holds no node: join it with 'relayd join' and a token of "+
+				"'relayctl node token', "+
 				"or take the address out of [cluster] peers to make another cluster", found[0], c.Node.DataDir)
 		}
 		t := time.NewTimer(time.Second)

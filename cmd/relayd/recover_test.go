@@ -25,5 +25,6 @@ func TestRecoverSaysWhichSurvivor(t *testing.T) {
 	require.Equal(t, "This is node n1; its log goes to index 7, in term 2.\n"+
 		"Members now:   n1=192.0.2.1:7170\nMembers then:  n1=192.0.2.1:7170\n", survey(found, peers))
 	found.Diverged = "differs from n2, n3 at 64"
-	require.Contains(t, survey(found, peers), "This node's state differs from n2, n3 at 64, so it is the\nwrong one to go on from")
+	require.Contains(t, survey(found, peers),
+		"This node's state differs from n2, n3 at 64, so it is the\nwrong one to go on from")
 }

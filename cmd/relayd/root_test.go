@@ -60,7 +60,9 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestHelpOnEveryLevel(t *testing.T) {
-	for _, args := range []string{"", "dev", "init", "join", "run", "config", "config check", "config default", "recover", "version", "completion"} {
+	for _, args := range []string{
+		"", "dev", "init", "join", "run", "config", "config check", "config default", "recover", "version", "completion",
+	} {
 		code, stdout, stderr := relayd(t, append(strings.Fields(args), "--help")...)
 		require.Equal(t, exitOK, code)
 		require.Contains(t, stdout, "Usage:")
@@ -70,7 +72,8 @@ func TestHelpOnEveryLevel(t *testing.T) {
 
 func TestConfigCheckNamesEveryMistake(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "relay.toml")
-	require.NoError(t, os.WriteFile(file, []byte("[node]\nid = \"n1\"\nhostnam = \"x\"\n\n[cluster]\nadvertise = 7\n"), 0o600))
+	require.NoError(t,
+		os.WriteFile(file, []byte("[node]\nid = \"n1\"\nhostnam = \"x\"\n\n[cluster]\nadvertise = 7\n"), 0o600))
 	code, _, stderr := relayd(t, "config", "check", file)
 	require.Equal(t, exitWrong, code)
 	require.Contains(t, stderr, "line 3: node.hostnam")
@@ -79,7 +82,8 @@ func TestConfigCheckNamesEveryMistake(t *testing.T) {
 
 func TestConfigCheckGood(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "relay.toml")
-	require.NoError(t, os.WriteFile(file, []byte("[node]\nid = \"n1\"\nhostname = \"n1\"\n[cluster]\nadvertise = \"n1:7170\"\n"), 0o600))
+	require.NoError(t,
+		os.WriteFile(file, []byte("[node]\nid = \"n1\"\nhostname = \"n1\"\n[cluster]\nadvertise = \"n1:7170\"\n"), 0o600))
 	code, stdout, stderr := relayd(t, "config", "check", file)
 	require.Equal(t, exitOK, code, stderr)
 	require.Contains(t, stdout, "is good")

@@ -47,8 +47,10 @@ that no node has run on the former one since.`,
 		},
 	}
 	configFlag(cmd, &path)
-	cmd.Flags().DurationVar(&notice, "notice", node.DefaultNotice, "how long new clients are still served after SIGTERM, where another node serves, too")
-	cmd.Flags().DurationVar(&tuning.Promote, "promote-after", 0, "how long a new node must have caught up before it votes (0: the default)")
+	cmd.Flags().DurationVar(&notice, "notice", node.DefaultNotice,
+		"how long new clients are still served after SIGTERM, where another node serves, too")
+	cmd.Flags().DurationVar(&tuning.Promote, "promote-after", 0,
+		"how long a new node must have caught up before it votes (0: the default)")
 	_ = cmd.Flags().MarkHidden("promote-after")
 	cmd.Flags().BoolVar(&moved, "moved", false, "the data directory was moved in order, and nothing has run since")
 	return cmd
@@ -133,7 +135,8 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 // watchSignals turns signals into stop, reload and, the second time, kill. It
 // ends with done, not with the context that stop cancels: while the node
 // drains, a second signal must still be heard.
-func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(os.Signal), reload chan<- struct{}, kill func()) {
+func watchSignals(done <-chan struct{}, signals <-chan os.Signal, stop func(os.Signal),
+	reload chan<- struct{}, kill func()) {
 	stopping := false
 	for {
 		var s os.Signal
@@ -178,7 +181,8 @@ func (r reloader) reload(log *zap.Logger) {
 		return
 	}
 	if keys := config.Changed(r.cfg, now); len(keys) > 0 {
-		log.Warn("keys of the configuration that were changed and not taken over: restart the node for them", zap.Strings("keys", keys))
+		log.Warn("keys of the configuration that were changed and not taken over: restart the node for them",
+			zap.Strings("keys", keys))
 	}
 }
 

@@ -65,7 +65,8 @@ func TestLastLineIsTheCause(t *testing.T) {
 	log, flush, err := newLogger("info", "json", last)
 	require.NoError(t, err)
 	log.Error("what came before")
-	last.say(errors.Join(errors.New("the store is damaged\n"+pebbleNoise), errors.New("the store is damaged"), errors.New("close: late")))
+	last.say(errors.Join(errors.New("the store is damaged\n"+pebbleNoise), errors.New("the store is damaged"),
+		errors.New("close: late")))
 	log.Error("what comes behind")
 	flush()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -80,7 +81,8 @@ func (r *reloads) Reload() error { *r++; return nil }
 // SIGHUP takes over what it can, and names the keys that wait for a restart.
 func TestReloadSaysWhatItLeaves(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relay.toml")
-	text := "[node]\nid = \"n1\"\nhostname = \"n1\"\ndata_dir = \"" + filepath.Dir(path) + "\"\n[cluster]\nlisten = \"127.0.0.1:7170\"\n"
+	text := "[node]\nid = \"n1\"\nhostname = \"n1\"\ndata_dir = \"" + filepath.Dir(path) +
+		"\"\n[cluster]\nlisten = \"127.0.0.1:7170\"\n"
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	cfg, err := config.Load(path)
 	require.NoError(t, err)
@@ -143,7 +145,9 @@ func TestWriteFileLeavesNoHalves(t *testing.T) {
 
 // Whoever stops a node must wait for as long as a stop may take.
 func TestStopsAreWaitedFor(t *testing.T) {
-	for file, key := range map[string]string{"../../deploy/systemd/relay.service": "TimeoutStopSec=", "../../deploy/compose/compose.yaml": "stop_grace_period: "} {
+	for file, key := range map[string]string{
+		"../../deploy/systemd/relay.service": "TimeoutStopSec=", "../../deploy/compose/compose.yaml": "stop_grace_period: ",
+	} {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		_, after, ok := strings.Cut(string(text), key)

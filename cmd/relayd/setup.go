@@ -30,10 +30,13 @@ type setup struct {
 func (s *setup) flags(cmd *cobra.Command) {
 	configFlag(cmd, &s.config)
 	f := cmd.Flags()
-	f.StringVar(&s.id, "id", "", "id of this node, fixed for life; for a new FILE (default: n1 for init, the host's name for join)")
-	f.StringVar(&s.hostname, "hostname", "", "name in greetings and Received; for a new FILE (default: what the system says)")
+	f.StringVar(&s.id, "id", "",
+		"id of this node, fixed for life; for a new FILE (default: n1 for init, the host's name for join)")
+	f.StringVar(&s.hostname, "hostname", "",
+		"name in greetings and Received; for a new FILE (default: what the system says)")
 	f.StringVar(&s.dataDir, "data-dir", "", "where the node keeps everything; for a new FILE (default: /var/lib/relay)")
-	f.StringVar(&s.advertise, "advertise", "", "HOST:PORT at which other nodes reach this one; for a new FILE (default: HOSTNAME:7170)")
+	f.StringVar(&s.advertise, "advertise", "",
+		"HOST:PORT at which other nodes reach this one; for a new FILE (default: HOSTNAME:7170)")
 }
 
 // load reads the configuration, or writes it first. With a new file comes a
@@ -57,7 +60,8 @@ func (s *setup) load(out *cobra.Command, defaultID string) (*config.Config, erro
 		{"advertise", s.advertise, cfg.Cluster.Advertise},
 	} {
 		if c.value != "" && c.value != c.file {
-			return nil, fmt.Errorf("--%s is %s but %s says %s; change the file or leave the flag out", c.flag, c.value, s.config, c.file)
+			return nil, fmt.Errorf("--%s is %s but %s says %s; change the file or leave the flag out", c.flag, c.value,
+				s.config, c.file)
 		}
 	}
 	return cfg, nil
@@ -220,7 +224,8 @@ Next:
 	}
 	s.flags(cmd)
 	cmd.Flags().StringVar(&name, "name", "relay", "name of the cluster")
-	cmd.Flags().BoolVar(&once, "once", false, "do nothing, successfully, where the data directory holds a node already; refuse where one of [cluster] peers is in a cluster, and leave it to 'relayd run' where one of [cluster] join is")
+	cmd.Flags().BoolVar(&once, "once", false, "do nothing, successfully, where the data directory holds a node already; "+
+		"refuse where one of [cluster] peers is in a cluster, and leave it to 'relayd run' where one of [cluster] join is")
 	return cmd
 }
 
@@ -271,13 +276,15 @@ node has a vote once it runs and has caught up.`,
 			if err := joinCluster(cmd.Context(), cfg, token, args[0], zap.NewNop()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "node %s may come in.\n\nNext:\n  relayd run --config %s\n  relayctl status --wait 60\n", cfg.Node.ID, s.config)
+			fmt.Fprintf(cmd.OutOrStdout(),
+				"node %s may come in.\n\nNext:\n  relayd run --config %s\n  relayctl status --wait 60\n", cfg.Node.ID, s.config)
 			return nil
 		},
 	}
 	s.flags(cmd)
 	cmd.Flags().StringVar(&token, "token", "", "join token")
-	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the join token (keeps it out of the process list)")
+	cmd.Flags().StringVar(&tokenFile, "token-file", "",
+		"file that holds the join token (keeps it out of the process list)")
 	return cmd
 }
 

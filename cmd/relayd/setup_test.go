@@ -14,8 +14,10 @@ import (
 )
 
 func TestSetKeyReplacesValuesOnly(t *testing.T) {
-	text := "# [node]\n[node] # who\nid = \"n1\"   # fixed for life\nx = 1\n[cluster]\nid = \"other\"\n[[smtp]]\nid = \"third\"\n"
-	require.Equal(t, "# [node]\n[node] # who\nid = \"n7\"   # fixed for life\nx = 1\n[cluster]\nid = \"other\"\n[[smtp]]\nid = \"third\"\n",
+	text := "# [node]\n[node] # who\nid = \"n1\"   # fixed for life\nx = 1\n[cluster]\nid = \"other\"\n[[smtp]]\n" +
+		"id = \"third\"\n"
+	require.Equal(t, "# [node]\n[node] # who\nid = \"n7\"   # fixed for life\nx = 1\n[cluster]\nid = \"other\"\n"+
+		"[[smtp]]\nid = \"third\"\n",
 		setKey(text, "node", "id", "n7"))
 	require.Equal(t, text, setKey(text, "node", "absent", "v"))
 }
@@ -23,7 +25,8 @@ func TestSetKeyReplacesValuesOnly(t *testing.T) {
 func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	dir := t.TempDir()
 	file, data := filepath.Join(dir, "etc", "relay.toml"), filepath.Join(dir, "data")
-	args := []string{"init", "--config", file, "--id", "a", "--hostname", "mx.example.test", "--data-dir", data, "--advertise", "127.0.0.1:7170"}
+	args := []string{"init", "--config", file, "--id", "a", "--hostname", "mx.example.test", "--data-dir", data,
+		"--advertise", "127.0.0.1:7170"}
 	code, stdout, stderr := relayd(t, args...)
 	require.Equal(t, exitOK, code, stderr)
 	require.Contains(t, stdout, "relayd run --config "+file)
@@ -121,7 +124,8 @@ func TestAFormerConfigurationIsWarnedOf(t *testing.T) {
 func TestAnotherNodesDirectoryIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	file, data := filepath.Join(dir, "relay.toml"), filepath.Join(dir, "data")
-	code, _, stderr := relayd(t, "init", "--config", file, "--id", "n2", "--data-dir", data, "--advertise", "127.0.0.1:7170")
+	code, _, stderr := relayd(t, "init", "--config", file, "--id", "n2", "--data-dir", data, "--advertise",
+		"127.0.0.1:7170")
 	require.Equal(t, exitOK, code, stderr)
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -152,7 +156,10 @@ func TestInitRefusesNonsenseBeforeItWrites(t *testing.T) {
 func TestRunWantsAMember(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "relay.toml")
-	require.NoError(t, os.WriteFile(file, []byte("[node]\nid = \"n1\"\nhostname = \"n1\"\ndata_dir = \""+dir+"/data\"\n[cluster]\nadvertise = \"n1:7170\"\n"), 0o600))
+	require.NoError(t,
+		os.WriteFile(file,
+			[]byte("[node]\nid = \"n1\"\nhostname = \"n1\"\ndata_dir = \""+dir+"/data\"\n[cluster]\nadvertise = \"n1:7170\"\n"),
+			0o600))
 	code, _, stderr := relayd(t, "run", "--config", file)
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "holds no node yet")

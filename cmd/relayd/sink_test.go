@@ -81,7 +81,8 @@ func BenchmarkSink(b *testing.B) {
 	for _, discard := range []bool{false, true} {
 		b.Run(fmt.Sprintf("discard=%v", discard), func(b *testing.B) {
 			addr := startSink(b, filepath.Join(b.TempDir(), "sink"), discard)
-			message := "Subject: x\r\n\r\n" + strings.Repeat("0123456789012345678901234567890123456789012345678901234567890123456789\r\n", 56)
+			message := "Subject: x\r\n\r\n" +
+				strings.Repeat("0123456789012345678901234567890123456789012345678901234567890123456789\r\n", 56)
 			b.SetBytes(int64(len(message)))
 			b.RunParallel(func(pb *testing.PB) {
 				c, err := smtp.Dial(addr)

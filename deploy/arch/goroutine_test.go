@@ -24,7 +24,8 @@ func TestRequireStaysOnTheTestsGoroutine(t *testing.T) {
 		for _, file := range p.files {
 			for _, lit := range elsewhere(file) {
 				for _, call := range p.fatal(lit) {
-					t.Errorf("%s/%s: %s off the test's goroutine", strings.TrimPrefix(dir, "../../"), place(p.fset, call.at), call.name)
+					t.Errorf("%s/%s: %s off the test's goroutine", strings.TrimPrefix(dir, "../../"),
+						place(p.fset, call.at), call.name)
 				}
 			}
 		}

@@ -22,7 +22,8 @@ func layers() map[string][]string {
 		"cmd/relayd":           {"node", "node/config", "node/admin", "cluster", "smtp", "cmd/internal/release"},
 		"cmd/relayctl":         {"node/admin", "node/admin/mailfile", "smtp/sasl", "smtp/printable", "cmd/internal/release"},
 		"cmd/internal/release": {},
-		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue", "queue/bounce", "queue/remote",
+		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue",
+			"queue/bounce", "queue/remote",
 			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "smtp/printable", "pop3"}, state...),
 		"node/config":               {"smtp/sasl"},
 		"node/admin":                {},
@@ -52,7 +53,8 @@ func layers() map[string][]string {
 // leaves are the packages that stay usable anywhere: besides the standard
 // library they import what is named here, and nothing else.
 func leaves() map[string]string {
-	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/", "smtp/admission": "", "smtp/printable": ""}
+	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/",
+		"smtp/admission": "", "smtp/printable": ""}
 }
 
 // isHelper recognises packages that exist for tests.

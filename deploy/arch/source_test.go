@@ -22,7 +22,8 @@ func eachFile(t *testing.T, visit func(fset *token.FileSet, path string, f *ast.
 			return err
 		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root && d.Name() != "..":
 			return filepath.SkipDir
-		case d.IsDir(), !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"), strings.HasSuffix(path, ".pb.go"):
+		case d.IsDir(), !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"),
+			strings.HasSuffix(path, ".pb.go"):
 			return nil
 		}
 		fset := token.NewFileSet()

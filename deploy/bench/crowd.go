@@ -222,7 +222,9 @@ func (b *bench) busy(ctx context.Context, c crowd) (pace, error) {
 	if err != nil {
 		return pace{}, err
 	}
-	p := pace{rate: float64(len(times)) / time.Since(begin).Seconds(), p50: quantile(times, 0.5), p99: quantile(times, 0.99)}
+	p := pace{
+		rate: float64(len(times)) / time.Since(begin).Seconds(), p50: quantile(times, 0.5), p99: quantile(times, 0.99),
+	}
 	if err := waitFor(ctx, 5*time.Minute, b.cluster.empty); err != nil {
 		return p, fmt.Errorf("the queue does not empty: %w", err)
 	}
@@ -284,7 +286,8 @@ func (s *sender) say(lines string, codes ...int) error {
 // send hands in one message of 4 KiB, and returns the time from its final dot to
 // the 250.
 func (s *sender) send() (time.Duration, error) {
-	if err := s.say("MAIL FROM:<sender@bench.example>\r\nRCPT TO:<rcpt@far.example>\r\nDATA\r\n", 250, 250, 354); err != nil {
+	if err := s.say("MAIL FROM:<sender@bench.example>\r\nRCPT TO:<rcpt@far.example>\r\nDATA\r\n", 250, 250,
+		354); err != nil {
 		return 0, err
 	}
 	begin := time.Now()

@@ -57,7 +57,8 @@ func (b *bench) hostile(ctx context.Context, out io.Writer) error {
 		}
 	}
 	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "attack, 5 s\tbuild\tdescriptors\tmemory, MB\tprocessor, s\tinnocent median\tworst\tfailed\tof the attack")
+	fmt.Fprintln(w, "attack, 5 s\tbuild\tdescriptors\tmemory, MB\tprocessor, s\tinnocent "+
+		"median\tworst\tfailed\tof the attack")
 	for _, a := range attacks() {
 		for _, side := range []struct {
 			name string
@@ -115,7 +116,8 @@ func measure(ctx context.Context, c *cluster, a attack) (string, error) {
 	spent := processor(proc) - before
 	slices.Sort(took)
 	time.Sleep(2 * time.Second) // what is left of it ends
-	return fmt.Sprintf("%d\t%d\t%.1f\t%s\t%s\t%d of %d\t%s", most, memory/1024, spent, took[len(took)/2].Round(time.Millisecond),
+	return fmt.Sprintf("%d\t%d\t%.1f\t%s\t%s\t%d of %d\t%s", most, memory/1024, spent,
+		took[len(took)/2].Round(time.Millisecond),
 		took[len(took)-1].Round(time.Millisecond), failed, len(took), got), nil
 }
 
@@ -145,7 +147,8 @@ func innocent(addr string) error {
 	}
 	defer s.conn.Close()
 	for _, one := range [][2]string{
-		{"EHLO innocent.example", "250"}, {"MAIL FROM:<innocent@example.com>", "250"}, {"RCPT TO:<bob@example.test>", "250"}, {"DATA", "354"},
+		{"EHLO innocent.example", "250"}, {"MAIL FROM:<innocent@example.com>", "250"},
+		{"RCPT TO:<bob@example.test>", "250"}, {"DATA", "354"},
 		{"Subject: x\r\n\r\n" + strings.Repeat("a line of text\r\n", 250) + ".", "250"},
 	} {
 		if err := s.ask(one[0], one[1]); err != nil {
@@ -295,7 +298,8 @@ func slowMessages(ctx context.Context, c *cluster) string {
 				return
 			}
 			defer s.conn.Close()
-			err = errors.Join(s.ask("EHLO x.example", "250"), s.ask("MAIL FROM:<a@example.com>", "250"), s.ask("RCPT TO:<bob@example.test>", "250"), s.ask("DATA", "354"))
+			err = errors.Join(s.ask("EHLO x.example", "250"), s.ask("MAIL FROM:<a@example.com>", "250"),
+				s.ask("RCPT TO:<bob@example.test>", "250"), s.ask("DATA", "354"))
 			if err == nil {
 				_, err = io.WriteString(s.conn, text)
 			}
@@ -315,7 +319,8 @@ func guessLogins(ctx context.Context, c *cluster) string {
 	var running sync.WaitGroup
 	for i := range 150 {
 		running.Go(func() {
-			d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.10.0.1")}}, Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's certificate
+			d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.10.0.1")}},
+				Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's certificate
 			conn, err := d.DialContext(ctx, "tcp", c.port(1, 65))
 			if err != nil {
 				return

@@ -60,7 +60,8 @@ func (b *bench) idleRow(ctx context.Context, w io.Writer, kind idleKind, n int) 
 		return err
 	}
 	others := func() (float64, error) {
-		return popLogins(ctx, func(i int) string { return c.port(i%c.nodes+1, 10) }, func(i int) string { return fmt.Sprintf("bench%d@example.test", i) }, 25)
+		return popLogins(ctx, func(i int) string { return c.port(i%c.nodes+1, 10) },
+			func(i int) string { return fmt.Sprintf("bench%d@example.test", i) }, 25)
 	}
 	if _, err := others(); err != nil { // so that the heap has its size
 		return err
@@ -96,8 +97,10 @@ func (b *bench) idleRow(ctx context.Context, w io.Writer, kind idleKind, n int) 
 		return err
 	}
 	one := func(a, b int64) float64 { return float64(b-a) / float64(n) / 1024 }
-	fmt.Fprintf(w, "%s\t%.1f KiB\t%.1f KiB\t%.0f/s\t%.0f/s\t\n", kind.name, one(before.live, after.live), one(before.resident, after.resident), alone, beside)
-	fmt.Fprintf(b.errs, "%s: live %.1f, resident %.1f KiB each; resident %d MiB in all; others %.0f/s alone, %.0f/s beside\n",
+	fmt.Fprintf(w, "%s\t%.1f KiB\t%.1f KiB\t%.0f/s\t%.0f/s\t\n", kind.name, one(before.live, after.live),
+		one(before.resident, after.resident), alone, beside)
+	fmt.Fprintf(b.errs,
+		"%s: live %.1f, resident %.1f KiB each; resident %d MiB in all; others %.0f/s alone, %.0f/s beside\n",
 		kind.name, one(before.live, after.live), one(before.resident, after.resident), after.resident>>20, alone, beside)
 	// All of them are still there and are served.
 	return each(ctx, 50, n, func(i int) error { return idle[i].say("QUIT") })
@@ -156,7 +159,8 @@ type idler struct {
 
 // sessions holds TLS sessions, so that most handshakes are short.
 var sessions = sync.OnceValue(func() *tls.Config {
-	return &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(4)} // loopback, made a moment ago
+	// loopback, made a moment ago
+	return &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
 })
 
 func (c *cluster) idler(ctx context.Context, kind idleKind, i int) (*idler, error) {

@@ -53,7 +53,10 @@ func (b *bench) large(ctx context.Context, out io.Writer, n int) error {
 	for _, line := range []struct {
 		name string
 		took time.Duration
-	}{{"login", m.login}, {"UIDL", m.uidl}, {"DELE of all", m.dele}, {"QUIT", m.quit}, {"the same user's next login, at another node", m.again}} {
+	}{
+		{"login", m.login}, {"UIDL", m.uidl}, {"DELE of all", m.dele}, {"QUIT", m.quit},
+		{"the same user's next login, at another node", m.again},
+	} {
 		fmt.Fprintf(w, "%s\t%d ms\t\n", line.name, line.took.Milliseconds())
 	}
 	fmt.Fprintf(w, "answers that saw a part of it deleted\t%d of %d\t\n", m.partly, m.looks)
@@ -61,7 +64,8 @@ func (b *bench) large(ctx context.Context, out io.Writer, n int) error {
 		name string
 		took []float64
 	}{{"others' sessions before", alone}, {"while it was read and deleted", beside}, {"while the messages went", after}} {
-		fmt.Fprintf(w, "%s, median, p99, longest of %d\t%.0f, %.0f, %.0f ms\t\n", line.name, len(line.took), quantile(line.took, 0.5), quantile(line.took, 0.99), quantile(line.took, 1))
+		fmt.Fprintf(w, "%s, median, p99, longest of %d\t%.0f, %.0f, %.0f ms\t\n", line.name, len(line.took),
+			quantile(line.took, 0.5), quantile(line.took, 0.99), quantile(line.took, 1))
 	}
 	return w.Flush()
 }
@@ -69,7 +73,10 @@ func (b *bench) large(ctx context.Context, out io.Writer, n int) error {
 // fillLarge hands in n small messages over some connections to each node.
 func (c *cluster) fillLarge(ctx context.Context, n int) error {
 	for node := 1; node <= c.nodes; node++ { // who has not heard of the account refuses its mail
-		if err := waitFor(ctx, time.Minute, func() bool { _, err := c.messages(ctx, node, largeUser); return err == nil }); err != nil {
+		if err := waitFor(ctx, time.Minute, func() bool {
+			_, err := c.messages(ctx, node, largeUser)
+			return err == nil
+		}); err != nil {
 			return err
 		}
 	}

@@ -28,7 +28,8 @@ func run(args []string, out, errs io.Writer) int {
 	busy := flags.Int("busy", 200, "busy connections, with -idle")
 	large := flags.Int("large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
 	idlePOP3 := flags.Int("idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
-	hostile := flags.Bool("hostile", false, "instead of the table: what strangers' attacks cost a node, and an innocent sender")
+	hostile := flags.Bool("hostile", false,
+		"instead of the table: what strangers' attacks cost a node, and an innocent sender")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}

@@ -355,10 +355,13 @@ func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
 	if err := os.WriteFile(filepath.Join(dir, "users"), []byte(users.String()), 0o644); err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, "chown", "-R", "mail:mail", filepath.Join(dir, "mail")).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "chown", "-R", "mail:mail",
+		filepath.Join(dir, "mail")).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	if err := os.WriteFile(d.conf, []byte(strings.ReplaceAll(strings.ReplaceAll(dovecotConf, "DIR", dir), "PORT", strconv.Itoa(dovecotPort))), 0o644); err != nil {
+	if err := os.WriteFile(d.conf,
+		[]byte(strings.ReplaceAll(strings.ReplaceAll(dovecotConf, "DIR", dir), "PORT", strconv.Itoa(dovecotPort))),
+		0o644); err != nil {
 		return nil, err
 	}
 	// The daemon keeps its standard output: a pipe would never end.

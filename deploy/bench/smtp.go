@@ -123,7 +123,8 @@ func (c *cluster) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	c.cmd = exec.CommandContext(ctx, c.binary, "dev", "--dir", filepath.Join(c.dir, "state"), "--nodes", strconv.Itoa(c.nodes),
+	c.cmd = exec.CommandContext(ctx, c.binary, "dev", "--dir", filepath.Join(c.dir, "state"), "--nodes",
+		strconv.Itoa(c.nodes),
 		"--base-port", strconv.Itoa(c.base), "--relay", fmt.Sprintf("127.0.0.1:%d", sinkPort), "--ready-file", ready)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {
@@ -258,10 +259,12 @@ func startPostfix(ctx context.Context, dir string) (*postfix, error) {
 	if err := os.Chown(filepath.Join(dir, "data"), uid, -1); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(p.conf, "main.cf"), fmt.Appendf(nil, mainCF, dir, dir, sinkPort, filepath.Dir(dir), dir), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(p.conf, "main.cf"),
+		fmt.Appendf(nil, mainCF, dir, dir, sinkPort, filepath.Dir(dir), dir), 0o644); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(p.conf, "master.cf"), fmt.Appendf(nil, masterCF, postfixPort), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(p.conf, "master.cf"), fmt.Appendf(nil, masterCF, postfixPort),
+		0o644); err != nil {
 		return nil, err
 	}
 	if out, err := exec.CommandContext(ctx, "postfix", "-c", p.conf, "start").CombinedOutput(); err != nil {

@@ -166,7 +166,8 @@ func (b *bench) printTable(ctx context.Context, out io.Writer, rounds int, only 
 	}
 	first, second, peers := fmt.Sprintf("relay, %s", b.cluster.size()), "peer, 1 node", "peers with their default sync"
 	if b.former != nil {
-		first, second, peers = "this build, "+b.cluster.size(), "former build, "+b.former.size(), "the former build is "+b.former.binary
+		first, second, peers = "this build, "+b.cluster.size(), "former build, "+b.former.size(),
+			"the former build is "+b.former.binary
 	}
 	fmt.Fprintf(out, "%s; every 250 of the relay synced on a majority; %s; all on this machine, in turns, median of %d;\n"+
 		"CPU of all processes of a side, in seconds per 1,000 messages or sessions, until its queue is empty\n",

@@ -36,7 +36,9 @@ func TestTurns(t *testing.T) {
 	require.Equal(t, "abbaab"+"abbaab"+"aaa", strings.Join(order, ""))
 	lines := strings.Split(out.String(), "\n")
 	require.Len(t, lines, 5)
-	require.Equal(t, []string{"load", "this", "CPU", "s/1,000", "former", "CPU", "s/1,000", "unit", "ratio", "CPU", "ratio"}, strings.Fields(lines[0]))
+	require.Equal(t, []string{
+		"load", "this", "CPU", "s/1,000", "former", "CPU", "s/1,000", "unit", "ratio", "CPU", "ratio",
+	}, strings.Fields(lines[0]))
 	rate := strings.Fields(lines[1])
 	require.Equal(t, []string{"rate", "200.0"}, rate[:2])
 	require.Equal(t, []string{"msg/s", "2.00×"}, rate[5:7])

@@ -35,8 +35,10 @@ func (d *Dev) sent(subject, protocol, to, ending string) {
 	m := d.AwaitSink("Subject: " + subject + "\r\n")
 	require.Contains(d.t, m.Envelope, "X-Sink-To: <"+to+">\r\n")
 	require.Regexp(d.t, ` with `+regexp.QuoteMeta(protocol)+` id `+idOf(m.Message), m.Message)
-	require.Equal(d.t, strings.HasSuffix(protocol, "S") || strings.HasSuffix(protocol, "SA"), strings.Contains(m.Message, "\r\n\t(TLS 1."), "%s", m.Message)
-	require.True(d.t, strings.HasSuffix(strings.TrimRight(m.Message, "\r\n"), strings.TrimRight(ending, "\r\n")), "%s: the message below the added fields: %q", subject, m.Message)
+	require.Equal(d.t, strings.HasSuffix(protocol, "S") || strings.HasSuffix(protocol, "SA"),
+		strings.Contains(m.Message, "\r\n\t(TLS 1."), "%s", m.Message)
+	require.True(d.t, strings.HasSuffix(strings.TrimRight(m.Message, "\r\n"), strings.TrimRight(ending, "\r\n")),
+		"%s: the message below the added fields: %q", subject, m.Message)
 }
 
 // temp writes a file of the test's own.
@@ -72,14 +74,19 @@ func swaksSends(t *testing.T, d *Dev) {
 			t.Logf("%s: swaks has no TLS without libnet-ssleay-perl", c.name)
 			continue
 		}
-		args := append([]string{"swaks", "--server", "localhost", "--port", d.Port(1, c.service), "--from", "bob@example.test", "--to", "x@example.net",
+		args := append([]string{"swaks", "--server", "localhost", "--port", d.Port(1, c.service), "--from",
+			"bob@example.test", "--to", "x@example.net",
 			"--data", "@" + temp(t, message(c.name)), "--silent", "2"}, c.more...)
 		d.Run("", args...)
 		d.sent(c.name, c.protocol, "x@example.net", message(c.name))
 	}
-	for _, wrong := range [][]string{{"--port", d.Port(1, Submission), "--tls", "--auth", "PLAIN", "--auth-user", "bob", "--auth-password", "wrong"},
+	for _, wrong := range [][]string{{"--port", d.Port(1, Submission), "--tls", "--auth", "PLAIN", "--auth-user", "bob",
+		"--auth-password", "wrong"},
 		{"--port", d.Port(1, Submission), "--tls"}, {"--port", d.Port(1, SMTP), "--local-interface", "127.0.0.9"}} {
-		_, err := d.Try("", append([]string{"swaks", "--server", "127.0.0.1", "--from", "bob@example.test", "--to", "x@example.net", "--silent", "2"}, wrong...)...)
+		_, err := d.Try("",
+			append([]string{
+				"swaks", "--server", "127.0.0.1", "--from", "bob@example.test", "--to", "x@example.net", "--silent", "2",
+			}, wrong...)...)
 		require.Error(t, err)
 	}
 }
@@ -92,16 +99,22 @@ func curlSends(t *testing.T, d *Dev) {
 	}{
 		{"curl-clear", "smtp://localhost:" + d.Port(2, SMTP), "ESMTP", "x@example.net", nil},
 		{"curl-tls", "smtp://localhost:" + d.Port(2, SMTP), "ESMTPS", "x@example.net", []string{"--ssl-reqd"}},
-		{"curl-plain", "smtp://localhost:" + d.Port(2, Submission), "ESMTPSA", "x@example.net", []string{"--ssl-reqd", "-u", "bob:secret", "--login-options", "AUTH=PLAIN"}},
-		{"curl-login", "smtp://localhost:" + d.Port(2, Submission), "ESMTPSA", "x@example.net", []string{"--ssl-reqd", "-u", "bob:secret", "--login-options", "AUTH=LOGIN"}},
-		{"curl-wrapped", "smtps://localhost:" + d.Port(2, Submissions), "ESMTPSA", "x@example.net", []string{"-u", "bob:secret"}},
-		{"curl-utf8", "smtps://localhost:" + d.Port(2, Submissions), "UTF8SMTPSA", "jürgen@example.net", []string{"-u", "bob:secret"}},
+		{"curl-plain", "smtp://localhost:" + d.Port(2, Submission), "ESMTPSA", "x@example.net",
+			[]string{"--ssl-reqd", "-u", "bob:secret", "--login-options", "AUTH=PLAIN"}},
+		{"curl-login", "smtp://localhost:" + d.Port(2, Submission), "ESMTPSA", "x@example.net",
+			[]string{"--ssl-reqd", "-u", "bob:secret", "--login-options", "AUTH=LOGIN"}},
+		{"curl-wrapped", "smtps://localhost:" + d.Port(2, Submissions), "ESMTPSA", "x@example.net",
+			[]string{"-u", "bob:secret"}},
+		{"curl-utf8", "smtps://localhost:" + d.Port(2, Submissions), "UTF8SMTPSA", "jürgen@example.net",
+			[]string{"-u", "bob:secret"}},
 	} {
-		d.Run("", append([]string{"env", "LC_ALL=C.UTF-8", "curl", "-sS", "--cacert", d.CA(), c.url, "--mail-from", "bob@example.test", "--mail-rcpt", c.to,
+		d.Run("", append([]string{"env", "LC_ALL=C.UTF-8", "curl", "-sS", "--cacert", d.CA(), c.url, "--mail-from",
+			"bob@example.test", "--mail-rcpt", c.to,
 			"-T", temp(t, message(c.name))}, c.more...)...)
 		d.sent(c.name, c.protocol, c.to, message(c.name))
 	}
-	_, err := d.Try("", "curl", "-sS", "--cacert", d.CA(), "--ssl-reqd", "smtp://localhost:"+d.Port(2, Submission), "-u", "bob:wrong",
+	_, err := d.Try("", "curl", "-sS", "--cacert", d.CA(), "--ssl-reqd", "smtp://localhost:"+d.Port(2, Submission),
+		"-u", "bob:wrong",
 		"--mail-from", "bob@example.test", "--mail-rcpt", "x@example.net", "-T", temp(t, message("curl-wrong")))
 	require.Error(t, err)
 }
@@ -110,7 +123,9 @@ func msmtpSends(t *testing.T, d *Dev) {
 	need(t, "msmtp")
 	known := d.Run("", "msmtp", "--version")
 	login := func(mech string) []string {
-		return []string{"--auth=" + mech, "--user=bob", "--passwordeval=echo secret", "--tls=on", "--tls-trust-file=" + d.CA()}
+		return []string{
+			"--auth=" + mech, "--user=bob", "--passwordeval=echo secret", "--tls=on", "--tls-trust-file=" + d.CA(),
+		}
 	}
 	for _, c := range []struct {
 		name     string
@@ -128,7 +143,9 @@ func msmtpSends(t *testing.T, d *Dev) {
 			t.Logf("%s: this msmtp has no SCRAM", c.name)
 			continue
 		}
-		d.Run(message(c.name), append([]string{"msmtp", "--host=localhost", "--port=" + d.Port(3, c.service), "--from=bob@example.test"}, append(c.more, "x@example.net")...)...)
+		d.Run(message(c.name),
+			append([]string{"msmtp", "--host=localhost", "--port=" + d.Port(3, c.service), "--from=bob@example.test"},
+				append(c.more, "x@example.net")...)...)
 		d.sent(c.name, c.protocol, "x@example.net", message(c.name))
 	}
 }
@@ -140,12 +157,17 @@ func nailSends(t *testing.T, d *Dev) {
 		more                []string
 	}{
 		{"nail-clear", "smtp://localhost:" + d.Port(1, SMTP), "SMTP", []string{"-S", "smtp-auth=none"}},
-		{"nail-plain", "submission://bob:secret@localhost:" + d.Port(1, Submission), "ESMTPSA", []string{"-S", "smtp-use-starttls", "-S", "smtp-auth=plain"}},
-		{"nail-login", "submission://bob:secret@localhost:" + d.Port(1, Submission), "ESMTPSA", []string{"-S", "smtp-use-starttls", "-S", "smtp-auth=login"}},
-		{"nail-wrapped", "submissions://bob:secret@localhost:" + d.Port(1, Submissions), "ESMTPSA", []string{"-S", "smtp-auth=plain"}},
+		{"nail-plain", "submission://bob:secret@localhost:" + d.Port(1, Submission), "ESMTPSA",
+			[]string{"-S", "smtp-use-starttls", "-S", "smtp-auth=plain"}},
+		{"nail-login", "submission://bob:secret@localhost:" + d.Port(1, Submission), "ESMTPSA",
+			[]string{"-S", "smtp-use-starttls", "-S", "smtp-auth=login"}},
+		{"nail-wrapped", "submissions://bob:secret@localhost:" + d.Port(1, Submissions), "ESMTPSA",
+			[]string{"-S", "smtp-auth=plain"}},
 	} {
-		args := append([]string{"s-nail", "-:/", "-S", "v15-compat", "-S", "mta=" + c.mta, "-S", "tls-ca-file=" + d.CA(), "-S", "tls-verify=strict", "-S", "sendwait", "-S", "nosave",
-			"-S", "ttycharset=utf-8", "-S", "mime-encoding=8bit", "-S", "from=bob@example.test", "-S", "hostname=client.example.org", "-s", c.name}, c.more...)
+		args := append([]string{"s-nail", "-:/", "-S", "v15-compat", "-S", "mta=" + c.mta, "-S", "tls-ca-file=" + d.CA(),
+			"-S", "tls-verify=strict", "-S", "sendwait", "-S", "nosave",
+			"-S", "ttycharset=utf-8", "-S", "mime-encoding=8bit", "-S", "from=bob@example.test", "-S",
+			"hostname=client.example.org", "-s", c.name}, c.more...)
 		d.Run("na\xc3\xafve \xe2\x82\xac\n.\n..two\n", append(args, "x@example.net")...)
 		d.sent(c.name, c.protocol, "x@example.net", "\r\n\r\nna\xc3\xafve \xe2\x82\xac\r\n.\r\n..two\r\n")
 	}
@@ -154,7 +176,8 @@ func nailSends(t *testing.T, d *Dev) {
 func gsaslLogsIn(t *testing.T, d *Dev) {
 	need(t, "gsasl")
 	try := func(mech, password string, more ...string) (string, error) {
-		return d.Try("", append([]string{"timeout", "10", "gsasl", "--client", "--smtp", "--starttls", "--x509-ca-file=" + d.CA(), "--mechanism=" + mech,
+		return d.Try("", append([]string{"timeout", "10", "gsasl", "--client", "--smtp", "--starttls",
+			"--x509-ca-file=" + d.CA(), "--mechanism=" + mech,
 			"--authentication-id=bob@example.test", "--password=" + password, "localhost", d.Port(1, Submission)}, more...)...)
 	}
 	// Without --no-cb this program refuses any SCRAM that it can not bind.
@@ -230,7 +253,9 @@ with smtplib.SMTP_SSL('localhost', int(wrapped), context=tls) as s:
 func pythonSends(t *testing.T, d *Dev) {
 	need(t, "python3")
 	d.Run(hard, "python3", "-c", python, d.Port(2, SMTP), d.Port(2, Submission), d.Port(2, Submissions), d.CA())
-	for name, protocol := range map[string]string{"python-clear": "ESMTP", "python-body": "ESMTP", "python-login": "ESMTPSA", "python-wrapped": "ESMTPSA"} {
+	for name, protocol := range map[string]string{
+		"python-clear": "ESMTP", "python-body": "ESMTP", "python-login": "ESMTPSA", "python-wrapped": "ESMTPSA",
+	} {
 		d.sent(name, protocol, "x@example.net", message(name))
 	}
 	d.sent("python-binary", "ESMTPSA", "x@example.net", message("python-binary")+"\x00\n\r")
@@ -240,7 +265,8 @@ func pythonSends(t *testing.T, d *Dev) {
 // bareLF is a program that ends its lines in LF and hangs up without QUIT: from
 // the host itself it is served, from elsewhere refused.
 func bareLF(t *testing.T, d *Dev) {
-	dialogue := "HELO old\nMAIL FROM:<bob@example.test>\nRCPT TO:<x@example.net>\nDATA\n" + strings.ReplaceAll(lf("\n"+message("bare-lf")), "\n.", "\n..")[1:] + ".\n"
+	dialogue := "HELO old\nMAIL FROM:<bob@example.test>\nRCPT TO:<x@example.net>\nDATA\n" +
+		strings.ReplaceAll(lf("\n"+message("bare-lf")), "\n.", "\n..")[1:] + ".\n"
 	say := func(from string) string {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
 		conn, err := dialer.DialContext(t.Context(), "tcp", d.Addr(1, SMTP))

@@ -70,7 +70,9 @@ func startClocks(t *testing.T) *clocks {
 	}
 	bin, err := skewed()
 	require.NoError(t, err)
-	c := &clocks{Dev: &Dev{t: t, bin: bin, Dir: t.TempDir(), basePort: freeBase(t)}, sink: nodetest.NewSink(t, "127.0.0.1:0")}
+	c := &clocks{
+		Dev: &Dev{t: t, bin: bin, Dir: t.TempDir(), basePort: freeBase(t)}, sink: nodetest.NewSink(t, "127.0.0.1:0"),
+	}
 	c.run("--restart-after", "0")
 	t.Cleanup(c.Dev.Stop)
 	c.Ctl("route", "rm", "*")
@@ -113,7 +115,8 @@ func (c *clocks) mail() {
 				return false
 			}
 			defer s.close()
-			_, err = s.send("alice@example.test", []string{"x@far.example", "bob@example.test"}, message(fmt.Sprintf("mail-%d-%d", c.sent, node)))
+			_, err = s.send("alice@example.test", []string{"x@far.example", "bob@example.test"},
+				message(fmt.Sprintf("mail-%d-%d", c.sent, node)))
 			return err == nil
 		})
 		c.sent++

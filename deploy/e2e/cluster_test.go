@@ -69,7 +69,8 @@ func goThroughAnotherNode(t *testing.T, d *Dev) {
 }
 
 func goToTheSink(t *testing.T, d *Dev) {
-	require.NoError(t, send(d.Addr(2, SMTP), "alice@example.test", []string{"x@example.net", "y@example.net"}, message("to-sink")))
+	require.NoError(t,
+		send(d.Addr(2, SMTP), "alice@example.test", []string{"x@example.net", "y@example.net"}, message("to-sink")))
 	m := d.AwaitSink("Subject: to-sink")
 	require.True(t, strings.HasSuffix(m.Message, message("to-sink")), "the message below the added fields")
 	require.Contains(t, m.Envelope, "X-Sink-From: <alice@example.test>\r\n")
@@ -114,9 +115,11 @@ func fetchmailOverTLS(t *testing.T, d *Dev) {
 	dir := t.TempDir()
 	box := filepath.Join(dir, "box")
 	conf := filepath.Join(dir, "fetchmailrc")
-	require.NoError(t, os.WriteFile(conf, []byte("set no bouncemail\npoll localhost protocol pop3 service "+d.Port(2, POP3S)+
-		" user bob password secret ssl sslcertck sslcertfile "+d.CA()+" fetchall mda \"cat >> "+box+"\"\n"), 0o600))
-	d.Run("", "fetchmail", "--fetchmailrc", conf, "--pidfile", filepath.Join(dir, "pid"), "--idfile", filepath.Join(dir, "ids"), "--silent")
+	require.NoError(t,
+		os.WriteFile(conf, []byte("set no bouncemail\npoll localhost protocol pop3 service "+d.Port(2, POP3S)+
+			" user bob password secret ssl sslcertck sslcertfile "+d.CA()+" fetchall mda \"cat >> "+box+"\"\n"), 0o600))
+	d.Run("", "fetchmail", "--fetchmailrc", conf, "--pidfile", filepath.Join(dir, "pid"), "--idfile",
+		filepath.Join(dir, "ids"), "--silent")
 	got, err := os.ReadFile(box)
 	require.NoError(t, err)
 	require.Contains(t, lf(string(got)), "\n.\n..two dots\n")
@@ -131,7 +134,8 @@ func mpopOverTLS(t *testing.T, d *Dev) {
 	require.NoError(t, send(d.Addr(1, SMTP), "alice@example.test", []string{"bob@example.test"}, message("mpop")))
 	dir := t.TempDir()
 	box := filepath.Join(dir, "box")
-	d.Run("", "mpop", "--host=localhost", "--port="+d.Port(3, POP3), "--auth=on", "--user=bob", "--passwordeval=echo secret",
+	d.Run("", "mpop", "--host=localhost", "--port="+d.Port(3, POP3), "--auth=on", "--user=bob",
+		"--passwordeval=echo secret",
 		"--tls=on", "--tls-starttls=on", "--tls-trust-file="+d.CA(), "--uidls-file="+filepath.Join(dir, "uidls"),
 		"--keep=off", "--delivery=mbox,"+box, "-q")
 	got, err := os.ReadFile(box)

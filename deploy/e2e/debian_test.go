@@ -141,7 +141,8 @@ func (g *guest) etc(name, text string) {
 	g.t.Helper()
 	path := filepath.Join(g.dir, "etc", name)
 	require.NoError(g.t, os.MkdirAll(filepath.Dir(path), 0o755))
-	require.NoError(g.t, os.WriteFile(path, []byte(strings.NewReplacer("DIR", g.dir, "ADDR", g.addr).Replace(text)), 0o644))
+	require.NoError(g.t,
+		os.WriteFile(path, []byte(strings.NewReplacer("DIR", g.dir, "ADDR", g.addr).Replace(text)), 0o644))
 }
 
 // users adds users, each with a group of the same name and number.
@@ -180,7 +181,8 @@ shift 2
 exec "$@"`
 
 func (g *guest) command(args ...string) *exec.Cmd {
-	all := []string{"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-ec", inNamespace, "sh", g.base, g.dir}
+	all := []string{"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-ec", inNamespace,
+		"sh", g.base, g.dir}
 	return exec.Command("unshare", append(all, args...)...)
 }
 

@@ -77,7 +77,8 @@ func TestDrainSharedMailbox(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d clients drained %d messages in %s; refusals: %v", drainClients, len(deleted), seconds(time.Since(began)), refusals)
+	t.Logf("%d clients drained %d messages in %s; refusals: %v", drainClients, len(deleted),
+		seconds(time.Since(began)), refusals)
 	require.Len(t, deleted, drainMessages, "every message was deleted by somebody")
 	for uid, n := range deleted {
 		require.Equal(t, 1, n, "message %s was handed out deleted more than once", uid)

@@ -33,7 +33,9 @@ type arrival struct {
 
 func startHop(t *testing.T) *hop {
 	h := &hop{}
-	server, err := smtp.NewServer(smtp.ServerConfig{Hostname: "hop.example.net", Backend: h, Trusted: func(netip.Addr) bool { return true }})
+	server, err := smtp.NewServer(smtp.ServerConfig{
+		Hostname: "hop.example.net", Backend: h, Trusted: func(netip.Addr) bool { return true },
+	})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

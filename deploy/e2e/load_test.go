@@ -180,7 +180,8 @@ func leaderDies(t *testing.T, d *Dev, accounts []string, run int) {
 	took := time.Since(began)
 	dead := (<-killed).Sub(began)
 	slices.Sort(l.stalls)
-	t.Logf("leader n%d killed %s in, after %d messages; all %d accepted after %s; longest wait for a 250 %s, 99th percentile %s, median %s",
+	t.Logf("leader n%d killed %s in, after %d messages; all %d accepted after %s; longest wait for a 250 %s, 99th "+
+		"percentile %s, median %s",
 		leader, seconds(dead), at, len(l.stalls), seconds(took), seconds(l.stalls[len(l.stalls)-1]),
 		seconds(l.stalls[len(l.stalls)*99/100]), seconds(l.stalls[len(l.stalls)/2]))
 	for _, kind := range slices.Sorted(maps.Keys(l.errors)) {
@@ -242,7 +243,8 @@ func (l *ledger) check(all []*parcel, accounts []string, run int) {
 			l.t.Errorf("DOUBLED: %s was delivered twice to %s and its history does not say so\n%s", c.id, c.to, l.evidence(c.id))
 		}
 	}
-	l.t.Logf("%d messages acknowledged, %d copies found; %d copies of messages whose 250 was lost; %d delivered twice, as their history says",
+	l.t.Logf("%d messages acknowledged, %d copies found; %d copies of messages whose 250 was lost; %d delivered twice, "+
+		"as their history says",
 		len(all), len(l.copies), l.unasked, l.doubled)
 }
 

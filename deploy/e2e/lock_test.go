@@ -17,7 +17,8 @@ const lockWithin = 6 * time.Second
 func TestLockOfDeadNode(t *testing.T) {
 	d := Start(t, "--restart-after", "8s")
 	for i := range 3 {
-		require.NoError(t, send(d.Addr(i+1, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("lock-%d", i))))
+		require.NoError(t,
+			send(d.Addr(i+1, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("lock-%d", i))))
 	}
 	for n := range runs(t) {
 		for _, leads := range []bool{false, true} {
@@ -72,7 +73,8 @@ func holderDies(t *testing.T, d *Dev, leads bool) {
 	}
 	require.NotNil(t, next, "no login within 30 s: %v", answers)
 	took := time.Since(dead)
-	t.Logf("login on node 2 succeeded %s after the kill; before: %v; slowest answer %s", seconds(took), answers, seconds(slowest))
+	t.Logf("login on node 2 succeeded %s after the kill; before: %v; slowest answer %s", seconds(took), answers,
+		seconds(slowest))
 	if took > lockWithin {
 		t.Errorf("that is more than %s", lockWithin)
 		for _, node := range []int{2, 3} {

@@ -94,7 +94,8 @@ func (m *marionette) call(command string, params any) (json.RawMessage, error) {
 // are in args, and returns what that returns.
 func (m *marionette) run(body string, args ...any) (string, error) {
 	script := "const done = arguments[arguments.length - 1];" +
-		"(async (args) => {" + body + "})([...arguments].slice(0, -1)).then(v => done(String(v)), e => done('failed: ' + e + ' ' + e.stack))"
+		"(async (args) => {" + body +
+		"})([...arguments].slice(0, -1)).then(v => done(String(v)), e => done('failed: ' + e + ' ' + e.stack))"
 	if args == nil {
 		args = []any{}
 	}

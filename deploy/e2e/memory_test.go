@@ -82,7 +82,8 @@ func bigPass(t *testing.T, d *Dev, seed uint64) (missed []string) {
 		most, sum = max(most, x), sum+x
 	}
 	require.NotEmpty(t, took)
-	t.Logf("%d small messages to node 2 meanwhile: at most %s, on average %s", len(took), most, sum/time.Duration(len(took)))
+	t.Logf("%d small messages to node 2 meanwhile: at most %s, on average %s", len(took), most,
+		sum/time.Duration(len(took)))
 	if most >= smallBound {
 		missed = append(missed, fmt.Sprintf("a small message waited %s", most))
 	}
@@ -227,7 +228,8 @@ func (d *Dev) watchMemory() func() [4]resident {
 
 // profile writes a heap profile of a node to a file.
 func (d *Dev) profile(node int, path string) {
-	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet, "http://"+d.Addr(node, Admin)+"/debug/pprof/heap", nil)
+	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet,
+		"http://"+d.Addr(node, Admin)+"/debug/pprof/heap", nil)
 	if err != nil {
 		return
 	}
@@ -255,7 +257,8 @@ func (d *Dev) sendSmall(node int) func() []time.Duration {
 		defer c.close()
 		for i := 0; ; i++ {
 			began := time.Now()
-			if _, err := c.send("bob@example.test", []string{"bob@example.test"}, message(fmt.Sprintf("small-%d", i))); err != nil {
+			if _, err := c.send("bob@example.test", []string{"bob@example.test"},
+				message(fmt.Sprintf("small-%d", i))); err != nil {
 				d.t.Errorf("a small message: %v", err)
 				return
 			}

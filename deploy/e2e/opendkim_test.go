@@ -30,13 +30,18 @@ func TestOpenDKIMAsContentFilter(t *testing.T) {
 	public, err := exec.Command("openssl", "rsa", "-in", key, "-pubout", "-outform", "DER").Output()
 	require.NoError(t, err)
 	records := filepath.Join(dir, "records") // what DNS would say
-	require.NoError(t, os.WriteFile(records, fmt.Appendf(nil, "s1._domainkey.signed.example v=DKIM1; k=rsa; p=%s\n", base64.StdEncoding.EncodeToString(public)), 0o600))
+	require.NoError(t,
+		os.WriteFile(records, fmt.Appendf(nil, "s1._domainkey.signed.example v=DKIM1; k=rsa; p=%s\n",
+			base64.StdEncoding.EncodeToString(public)), 0o600))
 	address := unused(t)
 	_, port, _ := net.SplitHostPort(address)
 	conf := filepath.Join(dir, "opendkim.conf")
-	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, "Mode sv\nDomain signed.example\nSelector s1\nKeyFile %s\nSocket inet:%s@127.0.0.1\n"+
-		"Background no\nAutoRestart no\nUMask 007\nInternalHosts 127.0.0.1\nAuthservID mx.example.test\nAlwaysAddARHeader yes\nRequireSafeKeys no\n"+
-		"TestDNSData file:%s\nPidFile %s\n", key, port, records, filepath.Join(dir, "pid")), 0o600))
+	require.NoError(t,
+		os.WriteFile(conf,
+			fmt.Appendf(nil, "Mode sv\nDomain signed.example\nSelector s1\nKeyFile %s\nSocket inet:%s@127.0.0.1\n"+
+				"Background no\nAutoRestart no\nUMask 007\nInternalHosts 127.0.0.1\nAuthservID mx.example.test\n"+
+				"AlwaysAddARHeader yes\nRequireSafeKeys no\n"+
+				"TestDNSData file:%s\nPidFile %s\n", key, port, records, filepath.Join(dir, "pid")), 0o600))
 	startProgram(t, dir, address, "opendkim", "-f", "-x", conf)
 
 	c := nodetest.New(t, nodetest.Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
@@ -60,7 +65,8 @@ func TestOpenDKIMAsContentFilter(t *testing.T) {
 		return b.String()
 	}
 	// A message of its domain, from an inner client, is signed.
-	c.Nodes[0].MustSend("a@signed.example", "alice@example.test", strings.Replace(nodetest.Letter("signed"), "sender@far.example", "a@signed.example", 1))
+	c.Nodes[0].MustSend("a@signed.example", "alice@example.test",
+		strings.Replace(nodetest.Letter("signed"), "sender@far.example", "a@signed.example", 1))
 	got := newest()
 	require.Contains(t, got, "\r\nDKIM-Signature: v=1; a=rsa-sha256;")
 	require.Contains(t, got, "d=signed.example; s=s1;")

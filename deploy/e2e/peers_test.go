@@ -94,7 +94,9 @@ func handOver(t *testing.T, c *client, text string) {
 // peerTakes: what the cluster relays to the peer is in its mailbox.
 func peerTakes(t *testing.T, d *Dev, p *peer) {
 	large := message(p.name+"-large") + strings.Repeat(".0123456789abcdef0123456789abcdef0123456789abcdef\r\n", 8000)
-	for _, m := range []struct{ name, text string }{{p.name + "-small", message(p.name + "-small")}, {p.name + "-large", large}} {
+	for _, m := range []struct{ name, text string }{
+		{p.name + "-small", message(p.name + "-small")}, {p.name + "-large", large},
+	} {
 		id := chunked(t, d, "alice@example.test", "y@"+p.keeps, "", m.text)
 		d.Await(30*time.Second, "it is delivered", func() bool { return d.trace(id).Recipients[0].State == "delivered" })
 		var got []string
@@ -103,7 +105,8 @@ func peerTakes(t *testing.T, d *Dev, p *peer) {
 			return len(got) > 0
 		})
 		require.Len(t, got, 1)
-		require.True(t, strings.HasSuffix(got[0], lf(m.text)), "%s: the message below the added fields, of %d octets", m.name, len(got[0]))
+		require.True(t, strings.HasSuffix(got[0], lf(m.text)),
+			"%s: the message below the added fields, of %d octets", m.name, len(got[0]))
 	}
 	name := p.name + "-intern"
 	id := chunked(t, d, "alice@example.test", "jürgen@"+p.keeps, " SMTPUTF8", message(name))
@@ -150,15 +153,21 @@ func postfixPeer(t *testing.T, d *Dev) *peer {
 	}
 	next := func(service int) string { return "[localhost]:" + d.Port(1, service) }
 	p := startPostfix(t, "mynetworks = 127.0.0.0/8", "mailbox_size_limit = 0", "virtual_mailbox_limit = 0",
-		"smtputf8_enable = yes", "smtp_host_lookup = native", "smtp_tls_CAfile = "+d.CA(), "smtp_tls_policy_maps = texthash:DIR/conf/tls",
-		"transport_maps = texthash:DIR/conf/transport", "smtp_sasl_auth_enable = yes", "smtp_sasl_password_maps = texthash:DIR/conf/secrets",
-		"smtp_sasl_security_options = noanonymous", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
+		"smtputf8_enable = yes", "smtp_host_lookup = native", "smtp_tls_CAfile = "+d.CA(),
+		"smtp_tls_policy_maps = texthash:DIR/conf/tls",
+		"transport_maps = texthash:DIR/conf/transport", "smtp_sasl_auth_enable = yes",
+		"smtp_sasl_password_maps = texthash:DIR/conf/secrets",
+		"smtp_sasl_security_options = noanonymous",
+		"smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
 	p.write("tls", next(Submission)+" verify match=localhost\n"+next(Submissions)+" verify match=localhost\n")
 	p.write("secrets", next(Submission)+" bob@example.test:secret\n"+next(Submissions)+" bob@example.test:secret\n")
-	p.write("transport", "clear.example smtp:"+next(SMTP)+"\nauth.example smtp:"+next(Submission)+"\nwrap.example smtps:"+next(Submissions)+"\n")
-	p.write("master.cf", strings.ReplaceAll(postfixMaster, "ADDR", p.addr)+"smtps unix - - n - - smtp -o smtp_tls_wrappermode=yes\n")
+	p.write("transport", "clear.example smtp:"+next(SMTP)+"\n"+
+		"auth.example smtp:"+next(Submission)+"\nwrap.example smtps:"+next(Submissions)+"\n")
+	p.write("master.cf",
+		strings.ReplaceAll(postfixMaster, "ADDR", p.addr)+"smtps unix - - n - - smtp -o smtp_tls_wrappermode=yes\n")
 	p.command("reload")
-	return &peer{name: "postfix", addr: p.addr, took: func(text string) []string { return p.delivered(text) }, utf8: true, keeps: "dest.example.com"}
+	return &peer{name: "postfix", addr: p.addr, took: func(text string) []string { return p.delivered(text) }, utf8: true,
+		keeps: "dest.example.com"}
 }
 
 const eximConf = `primary_hostname = exim.example.com
@@ -255,7 +264,10 @@ func placesOf(t *testing.T, d *Dev, g *guest) []string {
 	host, port, err := net.SplitHostPort(g.addr)
 	require.NoError(t, err)
 	g.etc("ca.pem", readFile(t, d.CA())) // the test's own directory is closed to others
-	return []string{"HOST", host, "SMTPPORT", d.Port(1, SMTP), "SUBMISSIONS", d.Port(1, Submissions), "SUBMISSION", d.Port(1, Submission), "PORT", port, "CAFILE", "/etc/ca.pem"}
+	return []string{
+		"HOST", host, "SMTPPORT", d.Port(1, SMTP), "SUBMISSIONS", d.Port(1, Submissions), "SUBMISSION", d.Port(1, Submission),
+		"PORT", port, "CAFILE", "/etc/ca.pem",
+	}
 }
 
 func readFile(t *testing.T, path string) string {

@@ -54,14 +54,16 @@ func TestPOP3Clients(t *testing.T) {
 				d := d.with(t)
 				empty(t, d, "bob")
 				for k := range 3 {
-					require.NoError(t, send(d.Addr(k+1, SMTP), "alice@example.test", []string{"bob@example.test"}, message(fmt.Sprintf("%s-%s-%d", c.name, w.name, k))))
+					require.NoError(t, send(d.Addr(k+1, SMTP), "alice@example.test", []string{"bob@example.test"},
+						message(fmt.Sprintf("%s-%s-%d", c.name, w.name, k))))
 				}
 				got := lf(c.fetch(d, w, i+1, t.TempDir()))
 				for k := range 3 {
 					require.Equal(t, 1, strings.Count(got, fmt.Sprintf("Subject: %s-%s-%d\n", c.name, w.name, k)))
 				}
 				require.Equal(t, 3, strings.Count(got, "\n.\n..two dots\n"), "stuffing is undone")
-				require.Equal(t, 3, strings.Count(got, "na\xc3\xafve \xe2\x82\xac\n.hidden\ntrailing space \n"), "octets are as they were")
+				require.Equal(t, 3, strings.Count(got, "na\xc3\xafve \xe2\x82\xac\n.hidden\ntrailing space \n"),
+					"octets are as they were")
 				p := login(t, d.Addr(1, POP3), "bob", "secret")
 				require.Zero(t, p.count(), "it deletes what it has")
 				p.quit()
@@ -102,9 +104,11 @@ func byFetchmail(d *Dev, w way, node int, dir string) string {
 	case w.tls:
 		protect = "sslproto 'TLS1+' sslcertck sslcertfile " + d.CA()
 	}
-	require.NoError(d.t, os.WriteFile(conf, []byte("set no bouncemail\npoll localhost protocol pop3 uidl service "+w.port(d, node)+
-		" user bob password secret "+protect+" fetchall mda \"cat >> "+box+"\"\n"), 0o600))
-	d.Run("", "fetchmail", "--fetchmailrc", conf, "--pidfile", filepath.Join(dir, "pid"), "--idfile", filepath.Join(dir, "ids"), "--silent")
+	require.NoError(d.t,
+		os.WriteFile(conf, []byte("set no bouncemail\npoll localhost protocol pop3 uidl service "+w.port(d, node)+
+			" user bob password secret "+protect+" fetchall mda \"cat >> "+box+"\"\n"), 0o600))
+	d.Run("", "fetchmail", "--fetchmailrc", conf, "--pidfile", filepath.Join(dir, "pid"), "--idfile",
+		filepath.Join(dir, "ids"), "--silent")
 	return slurp(d, box)
 }
 
@@ -114,8 +118,11 @@ func byGetmail(d *Dev, w way, node int, dir string) string {
 	if w.implicit {
 		retriever, more = "SimplePOP3SSLRetriever", "ca_certs = "+d.CA()+"\n"
 	}
-	require.NoError(d.t, os.WriteFile(filepath.Join(dir, "getmailrc"), []byte("[retriever]\ntype = "+retriever+"\nserver = localhost\nport = "+
-		w.port(d, node)+"\nusername = bob\npassword = secret\n"+more+"[destination]\ntype = MDA_external\npath = /bin/sh\narguments = ('-c', 'cat >> "+box+"')\nunixfrom = false\nallow_root_commands = true\n[options]\ndelete = true\ndelivered_to = false\nreceived = false\n"), 0o600))
+	require.NoError(d.t,
+		os.WriteFile(filepath.Join(dir, "getmailrc"), []byte("[retriever]\ntype = "+retriever+"\nserver = localhost\nport = "+
+			w.port(d, node)+"\nusername = bob\npassword = secret\n"+more+"[destination]\ntype = MDA_external\npath = /bin/sh\n"+
+			"arguments = ('-c', 'cat >> "+box+"')\nunixfrom = false\nallow_root_commands = true\n[options]\ndelete = true\n"+
+			"delivered_to = false\nreceived = false\n"), 0o600))
 	d.Run("", "getmail", "--getmaildir", dir, "--rcfile", "getmailrc", "--quiet")
 	return slurp(d, box)
 }
@@ -246,14 +253,16 @@ func TestFetchmailKeepsOverFailures(t *testing.T) {
 	require.NoError(t, os.WriteFile(conf, []byte("set no bouncemail\npoll localhost protocol pop3 uidl service "+port+
 		" user bob password secret sslproto '' keep fetchlimit 0 mda \"cat >> "+box+"; sleep 0.05\"\n"), 0o600))
 	poll := func() (string, error) {
-		return d.Try("", "fetchmail", "--fetchmailrc", conf, "--pidfile", filepath.Join(dir, "pid"), "--idfile", filepath.Join(dir, "ids"), "--nodetach", "--verbose")
+		return d.Try("", "fetchmail", "--fetchmailrc", conf, "--pidfile", filepath.Join(dir, "pid"), "--idfile",
+			filepath.Join(dir, "ids"), "--nodetach", "--verbose")
 	}
 	const rounds, each = 4, 12
 	sent, broken := 0, 0
 	for range rounds {
 		d.healthy(60 * time.Second)
 		for k := range each {
-			require.NoError(t, send(d.Addr(k%3+1, SMTP), "alice@example.test", []string{"bob@example.test"}, message(fmt.Sprintf("keep-%d", sent))))
+			require.NoError(t, send(d.Addr(k%3+1, SMTP), "alice@example.test", []string{"bob@example.test"},
+				message(fmt.Sprintf("keep-%d", sent))))
 			sent++
 		}
 		had := strings.Count(slurp(d, box), "Subject: keep-")

@@ -193,7 +193,8 @@ func secondMX(t *testing.T, d *Dev, p *postfix) {
 	got := p.delivered("Subject: by-mx")
 	require.Len(t, got, 1)
 	require.Contains(t, got[0], id)
-	require.True(t, strings.HasSuffix(strings.TrimRight(lf(got[0]), "\n"), strings.TrimRight(lf(message("by-mx")), "\n")), "the message below the added fields")
+	require.True(t, strings.HasSuffix(strings.TrimRight(lf(got[0]), "\n"), strings.TrimRight(lf(message("by-mx")), "\n")),
+		"the message below the added fields")
 	d.Await(10*time.Second, "it is settled", func() bool { return d.trace(id).Recipients[0].State == "delivered" })
 	last := d.trace(id).Events
 	end := last[len(last)-1]
@@ -290,13 +291,15 @@ func refusedBounces(t *testing.T, d *Dev, p *postfix) {
 	require.Equal(t, []string{"text/plain", "message/delivery-status"}, kinds[:2])
 	require.Contains(t, []string{"message/rfc822", "text/rfc822-headers"}, kinds[2])
 	require.Contains(t, bodies[0], "Nobody of that name here")
-	for _, want := range []string{"Final-Recipient: rfc822;", "gone@dest.example.com", "Action: failed", "Status: 5.1.1", "Diagnostic-Code: smtp;", "mx2.dest.example.com"} {
+	for _, want := range []string{"Final-Recipient: rfc822;", "gone@dest.example.com", "Action: failed", "Status: 5.1.1",
+		"Diagnostic-Code: smtp;", "mx2.dest.example.com"} {
 		require.Contains(t, bodies[1], want)
 	}
 	require.Contains(t, bodies[2], "Subject: refused")
 	line := d.trace(id)
 	require.Equal(t, "bounced", line.Recipients[0].State)
 	last := line.Events[len(line.Events)-1]
-	t.Logf("refused %s after it was accepted; the report was there after %s", seconds(last.At.Sub(line.Events[0].At)), seconds(took))
+	t.Logf("refused %s after it was accepted; the report was there after %s",
+		seconds(last.At.Sub(line.Events[0].At)), seconds(took))
 	require.Empty(t, p.delivered("Subject: refused"))
 }

@@ -53,7 +53,8 @@ func ownerDies(t *testing.T, leads bool) {
 	later := fill(t, d, owner, "later", each)
 	all := append(soon, later...)
 	for _, w := range all {
-		d.Await(5*time.Second, w.id+" was tried", func() bool { return d.look(w, owner) && w.attempts == 1 && !w.due.IsZero() })
+		d.Await(5*time.Second, w.id+" was tried",
+			func() bool { return d.look(w, owner) && w.attempts == 1 && !w.due.IsZero() })
 	}
 	require.Empty(t, h.taken())
 
@@ -77,7 +78,8 @@ func ownerDies(t *testing.T, leads bool) {
 		late = max(late, at.Sub(w.due))
 	}
 	firstOf, lastOf := span(soon, taken)
-	t.Logf("%d messages due at the kill or soon after: delivered %s to %s after it", each, seconds(firstOf.Sub(dead)), seconds(lastOf.Sub(dead)))
+	t.Logf("%d messages due at the kill or soon after: delivered %s to %s after it", each, seconds(firstOf.Sub(dead)),
+		seconds(lastOf.Sub(dead)))
 	firstOf, lastOf = span(later, taken)
 	t.Logf("%d messages due later: delivered %s to %s after it; earliest %s before, latest %s after the due time",
 		each, seconds(firstOf.Sub(dead)), seconds(lastOf.Sub(dead)), seconds(early), seconds(late))

@@ -35,7 +35,8 @@ func majorityDies(t *testing.T, led bool) {
 		d.lead(first)
 	}
 	for i := range 2 {
-		require.NoError(t, send(d.Addr(left, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("kept-%d", i))))
+		require.NoError(t,
+			send(d.Addr(left, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("kept-%d", i))))
 	}
 	// What stands open when the majority dies: before MAIL, behind 354, and a
 	// mailbox with a deletion.

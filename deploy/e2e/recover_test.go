@@ -146,7 +146,8 @@ func TestLastLineOfAFailedStart(t *testing.T) {
 	for range 20 {
 		c, err := dialSMTP(d.Addr(1, SMTP), 20*time.Second)
 		require.NoError(t, err)
-		_, err = c.send("bob@example.test", []string{"alice@example.test"}, message("large")+strings.Repeat("some octets more\r\n", 2000))
+		_, err = c.send("bob@example.test", []string{"alice@example.test"},
+			message("large")+strings.Repeat("some octets more\r\n", 2000))
 		require.NoError(t, err)
 		c.close()
 	}

@@ -125,12 +125,15 @@ func startRspamd(t *testing.T) (p *program, address string, grey bool) {
 	if _, err := exec.LookPath("redis-server"); err == nil {
 		grey = true
 		host, port, _ := net.SplitHostPort(redis)
-		startProgram(t, dir, redis, "redis-server", "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", dir)
+		startProgram(t, dir, redis, "redis-server", "--bind", host, "--port", port, "--save", "", "--appendonly",
+			"no", "--dir", dir)
 	}
 	conf := os.Expand(rspamdConf, func(name string) string {
 		return map[string]string{"dir": dir, "socket": address, "redis": redis}[name]
 	})
-	for name, text := range map[string]string{"rspamd.conf": conf, "grey.map": "grey\n", "soft.map": "soft\n", "void.map": "void\n"} {
+	for name, text := range map[string]string{
+		"rspamd.conf": conf, "grey.map": "grey\n", "soft.map": "soft\n", "void.map": "void\n",
+	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	// -i: it may run as the user that runs the tests, root included.
@@ -154,7 +157,8 @@ func TestRspamdAsContentFilter(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	letter := func(subject, text string) string {
-		return "From: Ann <ann@far.example>\r\nTo: alice@example.test\r\nSubject: " + subject + "\r\nDate: Sat, 21 Nov 2026 12:00:00 +0000\r\n" +
+		return "From: Ann <ann@far.example>\r\nTo: alice@example.test\r\nSubject: " + subject +
+			"\r\nDate: Sat, 21 Nov 2026 12:00:00 +0000\r\n" +
 			"Message-ID: <" + subject + "@far.example>\r\nX-Spam: forged by its sender\r\n\r\n" + text + "\r\n"
 	}
 	send := func(node int, subject, text string) (string, error) {
@@ -216,7 +220,8 @@ func TestRspamdAsContentFilter(t *testing.T) {
 			_, err := send(i, "worst", "X"+gtube)
 			refused(err, 554, "5.7.1 Gtube pattern")
 		}
-		require.Len(t, logs.FilterMessage("refused by a content filter").FilterField(zap.String("reply", "554 5.7.1 Gtube pattern")).All(), len(c.Nodes))
+		require.Len(t, logs.FilterMessage("refused by a content filter").FilterField(zap.String("reply",
+			"554 5.7.1 Gtube pattern")).All(), len(c.Nodes))
 	})
 	t.Run("marked", func(t *testing.T) {
 		_, err := send(1, "bad", "Y"+gtube)
@@ -291,7 +296,8 @@ func TestRspamdAsContentFilter(t *testing.T) {
 		_, err = send(0, "put off", "Hello.")
 		refused(err, 451, "4.7.1 The message can not be checked now, try again later")
 		down := logs.FilterMessage("content filter does not answer")
-		require.Equal(t, 2, down.FilterField(zap.String("filter", "inet:"+address)).FilterField(zap.Bool("passes", false)).Len())
+		require.Equal(t, 2,
+			down.FilterField(zap.String("filter", "inet:"+address)).FilterField(zap.Bool("passes", false)).Len())
 
 		id, err := send(2, "unseen", "X"+gtube)
 		require.NoError(t, err)

@@ -26,8 +26,10 @@ func TestLoginsOfOtherPrograms(t *testing.T) {
 		}
 	}
 	// Who has only an imported hash logs in by mutt, too: SCRAM is not announced.
-	ctl("$2y$04$c2FsdHNhbHRzYWx0c2FsdOVzBnUVvVyHWQY0j3HmPyWbZPVlUZ1Pe\n", "user", "add", "frida@example.test", "--password-stdin", "--hashed")
-	require.NotContains(t, d.Run("QUIT\r\n", "openssl", "s_client", "-quiet", "-starttls", "smtp", "-connect", d.Addr(1, Submission)), "SCRAM")
+	ctl("$2y$04$c2FsdHNhbHRzYWx0c2FsdOVzBnUVvVyHWQY0j3HmPyWbZPVlUZ1Pe\n", "user", "add", "frida@example.test",
+		"--password-stdin", "--hashed")
+	require.NotContains(t,
+		d.Run("QUIT\r\n", "openssl", "s_client", "-quiet", "-starttls", "smtp", "-connect", d.Addr(1, Submission)), "SCRAM")
 	d.verify()
 }
 
@@ -37,11 +39,14 @@ func muttSends(t *testing.T, d *Dev, user, password string) {
 	home := t.TempDir()
 	rc := filepath.Join(home, "muttrc")
 	require.NoError(t, os.WriteFile(rc, []byte(strings.Join([]string{
-		"set smtp_url = \"smtp://" + user + "@localhost:" + d.Port(1, Submission) + "/\"", "set smtp_pass = \"" + password + "\"", "set ssl_force_tls = yes",
-		"set certificate_file = \"" + d.CA() + "\"", "set ssl_usesystemcerts = no", "set from = \"" + user + "@example.test\"", "set use_from = yes", "set use_envelope_from = yes",
+		"set smtp_url = \"smtp://" + user + "@localhost:" + d.Port(1, Submission) + "/\"",
+		"set smtp_pass = \"" + password + "\"", "set ssl_force_tls = yes",
+		"set certificate_file = \"" + d.CA() + "\"", "set ssl_usesystemcerts = no",
+		"set from = \"" + user + "@example.test\"", "set use_from = yes", "set use_envelope_from = yes",
 		"set copy = no", "set charset = utf-8", "set hostname = example.test", "set record = \"\"",
 	}, "\n")+"\n"), 0o600))
-	out, err := d.Try("said by mutt\n", "env", "LC_ALL=C.UTF-8", "HOME="+home, "mutt", "-n", "-F", rc, "-s", "mutt "+user, "x@example.net")
+	out, err := d.Try("said by mutt\n", "env", "LC_ALL=C.UTF-8", "HOME="+home, "mutt", "-n", "-F", rc, "-s",
+		"mutt "+user, "x@example.net")
 	require.NoError(t, err, out)
 	m := d.AwaitSink("Subject: mutt " + user + "\r\n")
 	require.Contains(t, m.Message, " with ESMTPSA id ")
@@ -55,7 +60,8 @@ func msmtpLogsIn(t *testing.T, d *Dev, user, password string) {
 		}
 		subject := "msmtp " + mech + " " + user
 		own := strings.ReplaceAll(message(subject), "bob@example.test", user+"@example.test")
-		d.Run(own, "env", "LC_ALL=C.UTF-8", "msmtp", "--host=localhost", "--port="+d.Port(2, Submission), "--auth="+mech, "--user="+user, "--passwordeval=printf '%s\\n' '"+password+"'",
+		d.Run(own, "env", "LC_ALL=C.UTF-8", "msmtp", "--host=localhost", "--port="+d.Port(2, Submission), "--auth="+mech,
+			"--user="+user, "--passwordeval=printf '%s\\n' '"+password+"'",
 			"--tls=on", "--tls-trust-file="+d.CA(), "--from="+user+"@example.test", "x@example.net")
 		d.AwaitSink("Subject: " + subject + "\r\n")
 	}
@@ -70,8 +76,10 @@ func mpopLogsIn(t *testing.T, d *Dev, user, password string) {
 		subject := "mpop " + mech + " " + user
 		require.NoError(t, send(d.Addr(1, SMTP), "alice@example.test", []string{user + "@example.test"}, message(subject)))
 		box := filepath.Join(t.TempDir(), "mbox")
-		d.Run("", "env", "LC_ALL=C.UTF-8", "mpop", "--host=localhost", "--port="+d.Port(3, POP3), "--auth="+mech, "--user="+user, "--passwordeval=printf '%s\\n' '"+password+"'",
-			"--tls=on", "--tls-trust-file="+d.CA(), "--delivery=mbox,"+box, "--uidls-file="+filepath.Join(t.TempDir(), "uidls"), "--keep=off")
+		d.Run("", "env", "LC_ALL=C.UTF-8", "mpop", "--host=localhost", "--port="+d.Port(3, POP3), "--auth="+mech,
+			"--user="+user, "--passwordeval=printf '%s\\n' '"+password+"'",
+			"--tls=on", "--tls-trust-file="+d.CA(), "--delivery=mbox,"+box,
+			"--uidls-file="+filepath.Join(t.TempDir(), "uidls"), "--keep=off")
 		got, err := os.ReadFile(box)
 		require.NoError(t, err)
 		require.Contains(t, string(got), "Subject: "+subject)
@@ -83,7 +91,8 @@ func gsaslProves(t *testing.T, d *Dev, user, password string) {
 	need(t, "gsasl")
 	for _, mech := range []string{"PLAIN", "SCRAM-SHA-256"} {
 		for _, id := range []string{"", "--authorization-id=" + user + "@example.test"} {
-			args := []string{"env", "LC_ALL=C.UTF-8", "timeout", "10", "gsasl", "--client", "--smtp", "--starttls", "--no-cb", "--x509-ca-file=" + d.CA(), "--mechanism=" + mech,
+			args := []string{"env", "LC_ALL=C.UTF-8", "timeout", "10", "gsasl", "--client", "--smtp", "--starttls", "--no-cb",
+				"--x509-ca-file=" + d.CA(), "--mechanism=" + mech,
 				"--authentication-id=" + user, "--password=" + password, "localhost", d.Port(1, Submission)}
 			if id != "" {
 				args = append(args, id)

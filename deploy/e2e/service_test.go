@@ -30,10 +30,14 @@ func balance(t *testing.T, d *Dev) (smtp, pop3 string) {
 	text := strings.Replace(string(data), "send-proxy-v2 ", "", 1)  // the nodes of a dev cluster expect none
 	text = strings.Replace(text, "maxconn 20000", "maxconn 100", 1) // within the limits of a test
 	ports := map[string]string{}
-	for service, port := range map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "pop3": "110", "pop3s": "995"} {
+	for service, port := range map[string]string{
+		"smtp": "25", "submission": "587", "submissions": "465", "pop3": "110", "pop3s": "995",
+	} {
 		ports[service] = porttest.Addr(t, "127.0.0.1")
 		text = strings.Replace(text, "bind :"+port+"\n", "bind "+ports[service]+"\n", 1)
-		at := map[string]int{"smtp": SMTP, "submission": Submission, "submissions": Submissions, "pop3": POP3, "pop3s": POP3S}[service]
+		at := map[string]int{
+			"smtp": SMTP, "submission": Submission, "submissions": Submissions, "pop3": POP3, "pop3s": POP3S,
+		}[service]
 		for node := 1; node <= 3; node++ {
 			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", node, port),
 				fmt.Sprintf("%s check port %s", d.Addr(node, at), d.Port(node, Admin)), 1)

@@ -212,9 +212,11 @@ func (tb *thunderbird) sendsMail() {
 // isNotSent: for a recipient that is unknown, and for a wrong password.
 func (tb *thunderbird) isNotSent() {
 	t := tb.d.t
-	require.ErrorContains(t, tb.compose("x@example.net, nobody@example.test", "tb-refused", "", false), "No such user here")
+	require.ErrorContains(t, tb.compose("x@example.net, nobody@example.test", "tb-refused", "", false),
+		"No such user here")
 	tb.password("smtp://localhost", "wrong")
-	require.ErrorContains(t, tb.compose("x@example.net", "tb-wrong", "", false), "Login to server localhost with username alice failed")
+	require.ErrorContains(t, tb.compose("x@example.net", "tb-wrong", "", false),
+		"Login to server localhost with username alice failed")
 	tb.password("smtp://localhost", "secret")
 }
 
@@ -282,7 +284,8 @@ func (tb *thunderbird) compare(transcript string) {
 	}
 	if dir := os.Getenv("RELAY_E2E_RECORD"); dir != "" {
 		name := strings.ReplaceAll(transcript, "/", "-")
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("# Thunderbird "+tb.version+"\n"+said.String()), 0o600))
+		require.NoError(t,
+			os.WriteFile(filepath.Join(dir, name), []byte("# Thunderbird "+tb.version+"\n"+said.String()), 0o600))
 	}
 	data, err := os.ReadFile(filepath.Join("..", "..", transcript))
 	require.NoError(t, err)
@@ -301,7 +304,8 @@ func (tb *thunderbird) compare(transcript string) {
 	switch same := fmt.Sprintf("%q", want) == fmt.Sprintf("%q", got); {
 	case same:
 	case strings.Contains(string(data), "Thunderbird "+tb.version):
-		require.Equal(t, want, got, "the transcript has what this version does not say (RELAY_E2E_RECORD=DIR keeps what it says)")
+		require.Equal(t, want, got,
+			"the transcript has what this version does not say (RELAY_E2E_RECORD=DIR keeps what it says)")
 	default:
 		t.Logf("Thunderbird %s says other things than the transcript, which is an other version's:\n%s", tb.version, said)
 	}
@@ -311,8 +315,10 @@ func (tb *thunderbird) compare(transcript string) {
 var variable = regexp.MustCompile(`\b(SIZE|ENVID)=\S+`)
 
 // asTranscript names the user of smtp's transcripts.
-var asTranscript = strings.NewReplacer("FROM:<alice@", "FROM:<ann@", "C: "+base64.StdEncoding.EncodeToString([]byte("alice")), "C: YW5u",
-	"AUTH PLAIN "+plain("alice", "secret"), "AUTH PLAIN "+plain("ann", "secret"), "AUTH PLAIN "+plain("alice", "wrong"), "AUTH PLAIN "+plain("ann", "wrong"))
+var asTranscript = strings.NewReplacer("FROM:<alice@", "FROM:<ann@",
+	"C: "+base64.StdEncoding.EncodeToString([]byte("alice")), "C: YW5u",
+	"AUTH PLAIN "+plain("alice", "secret"), "AUTH PLAIN "+plain("ann", "secret"), "AUTH PLAIN "+plain("alice", "wrong"),
+	"AUTH PLAIN "+plain("ann", "wrong"))
 
 func plain(user, secret string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + secret))

@@ -16,7 +16,8 @@ func TestThunderbirdOutlivesNode(t *testing.T) {
 	tb := newThunderbird(d)
 	const many, at = 60, 33
 	for i := range many {
-		require.NoError(t, send(d.Addr(i%3+1, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("outlive-%d", i))))
+		require.NoError(t,
+			send(d.Addr(i%3+1, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("outlive-%d", i))))
 	}
 	uids := d.listed("alice", nil)
 	require.Len(t, uids, many)

@@ -76,13 +76,17 @@ var thunderbirdProfile = map[string]any{
 	"mail.account.account1.server": "server1", "mail.account.account2.server": "server2",
 	"mail.identity.id1.useremail": "alice@example.test", "mail.identity.id1.smtpServer": "smtp1",
 	"mail.identity.id1.valid": true, "mail.identity.id1.fcc": false,
-	"mail.server.server1.type": "pop3", "mail.server.server1.hostname": "localhost", "mail.server.server1.userName": "alice",
-	"mail.server.server1.name": "alice", "mail.server.server1.storeContractID": "@mozilla.org/msgstore/berkeleystore;1",
-	"mail.server.server1.authMethod": 3, "mail.server.server1.socketType": 0, "mail.server.server1.leave_on_server": true,
-	"mail.server.server1.check_new_mail": false, "mail.server.server1.login_at_startup": false,
+	"mail.server.server1.type": "pop3", "mail.server.server1.hostname": "localhost",
+	"mail.server.server1.userName":        "alice",
+	"mail.server.server1.name":            "alice",
+	"mail.server.server1.storeContractID": "@mozilla.org/msgstore/berkeleystore;1",
+	"mail.server.server1.authMethod":      3, "mail.server.server1.socketType": 0,
+	"mail.server.server1.leave_on_server": true,
+	"mail.server.server1.check_new_mail":  false, "mail.server.server1.login_at_startup": false,
 	"mail.server.server1.download_on_biff": true,
-	"mail.server.server2.type":             "none", "mail.server.server2.hostname": "Local Folders", "mail.server.server2.userName": "nobody",
-	"mail.smtpservers": "smtp1", "mail.smtp.defaultserver": "smtp1", "mail.smtpserver.smtp1.type": "smtp",
+	"mail.server.server2.type":             "none", "mail.server.server2.hostname": "Local Folders",
+	"mail.server.server2.userName": "nobody",
+	"mail.smtpservers":             "smtp1", "mail.smtp.defaultserver": "smtp1", "mail.smtpserver.smtp1.type": "smtp",
 	"mail.smtpserver.smtp1.hostname": "localhost", "mail.smtpserver.smtp1.username": "alice",
 	"mail.smtpserver.smtp1.authMethod": 3, "mail.smtpserver.smtp1.try_ssl": 2,
 	"network.dns.disableIPv6": true, "network.manage-offline-status": false,
@@ -108,9 +112,11 @@ func (tb *thunderbird) start() {
 	active := filepath.Join(tb.profile, "MarionetteActivePort")
 	_ = os.Remove(active)
 	began := time.Now()
-	cmd := exec.Command("thunderbird", "--headless", "--no-remote", "--profile", tb.profile, "--marionette", "--remote-allow-system-access")
+	cmd := exec.Command("thunderbird", "--headless", "--no-remote", "--profile", tb.profile, "--marionette",
+		"--remote-allow-system-access")
 	home := filepath.Join(tb.profile, "home")
-	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home, "MOZ_CRASHREPORTER_DISABLE=1")
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home,
+		"MOZ_CRASHREPORTER_DISABLE=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
 	require.NoError(t, cmd.Start())
@@ -207,8 +213,10 @@ func awkward() (all []string) {
 		}
 	}
 	bodies := []string{
-		".\r\n..\r\n...\r\n", "From here\r\n>From there\r\n>>From anywhere\r\nFrom - Thu Nov 26 16:32:45 2026\r\n", "\r\n\r\n\r\n", "",
-		string(every) + "\r\n", strings.Repeat("x", 990) + "\r\n", " leading\r\ntrailing \r\n\t\r\n", "+OK\r\n-ERR [IN-USE]\r\n+ \r\n. \r\n",
+		".\r\n..\r\n...\r\n", "From here\r\n>From there\r\n>>From anywhere\r\nFrom - Thu Nov 26 16:32:45 2026\r\n",
+		"\r\n\r\n\r\n", "",
+		string(every) + "\r\n", strings.Repeat("x", 990) + "\r\n", " leading\r\ntrailing \r\n\t\r\n",
+		"+OK\r\n-ERR [IN-USE]\r\n+ \r\n. \r\n",
 		"X-UIDL: 1\r\nX-Mozilla-Status: 0001\r\n", strings.Repeat("A line like many others.\r\n", 20_000),
 	}
 	for i, body := range bodies {
@@ -263,7 +271,8 @@ func TestThunderbirdFetches(t *testing.T) {
 		got := tb.stored()
 		require.Len(t, got, len(uids), step.name)
 		for uid, want := range uids {
-			require.True(t, got[uid] == want, "%s: message %s\nfrom the server: %.3000q\nstored:          %.3000q", step.name, uid, want, got[uid])
+			require.True(t, got[uid] == want,
+				"%s: message %s\nfrom the server: %.3000q\nstored:          %.3000q", step.name, uid, want, got[uid])
 		}
 		t.Logf("%d: %s, after %s", i, step.name, seconds(time.Since(began)))
 	}

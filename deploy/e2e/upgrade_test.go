@@ -22,7 +22,8 @@ func pinned(t *testing.T) string {
 	require.NoError(t, err)
 	commit := strings.TrimSpace(string(b))
 	if exec.Command("git", "cat-file", "-e", commit+"^{commit}").Run() != nil {
-		t.Skipf("this clone's history does not reach %s, which the upgrade begins at: fetch all of it with 'git fetch --unshallow'", commit)
+		t.Skipf("this clone's history does not reach %s, which the upgrade begins at: fetch all of it with 'git fetch "+
+			"--unshallow'", commit)
 	}
 	cache, err := os.UserCacheDir()
 	require.NoError(t, err)
@@ -60,7 +61,8 @@ func (d *Dev) well(node int) {
 	defer func() {
 		if d.t.Failed() {
 			out, err := d.Try("", d.bin+"/relayctl", "status")
-			d.t.Logf("n%d runs %s: %s %v\n%s", node, d.bin, out, err, tail(filepath.Join(d.Dir, fmt.Sprintf("n%d", node), "log"), 3000))
+			d.t.Logf("n%d runs %s: %s %v\n%s", node, d.bin, out, err,
+				tail(filepath.Join(d.Dir, fmt.Sprintf("n%d", node), "log"), 3000))
 		}
 	}()
 	d.healthy(90 * time.Second)

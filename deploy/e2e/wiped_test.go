@@ -43,11 +43,13 @@ func TestWipedNode(t *testing.T) {
 
 	token := strings.TrimSpace(d.Ctl("node", "token"))
 	began = time.Now()
-	d.Run("", d.bin+"/relayd", "join", "--config", config, "--token", token, fmt.Sprintf("127.0.0.1:%d", d.basePort+100+70))
+	d.Run("", d.bin+"/relayd", "join", "--config", config, "--token", token,
+		fmt.Sprintf("127.0.0.1:%d", d.basePort+100+70))
 	t.Logf("joined after %s", seconds(time.Since(began)))
 	d.revive(wiped, config)
 	d.healthy(90 * time.Second)
-	t.Logf("the cluster is healthy %s after the join began, %d messages accepted by then", seconds(time.Since(began)), f.accepted.Load())
+	t.Logf("the cluster is healthy %s after the join began, %d messages accepted by then", seconds(time.Since(began)),
+		f.accepted.Load())
 	took := d.logged(wiped, "switched to a received snapshot")
 	require.NotEmpty(t, took, "it took the state over, not the whole log")
 	t.Logf("n3: %s", took[0])

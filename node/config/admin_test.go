@@ -14,7 +14,8 @@ func TestShortTokens(t *testing.T) {
 	token, file := filepath.Join(dir, "admin.token"), filepath.Join(dir, "relay.toml")
 	require.NoError(t, os.WriteFile(token, []byte("# two\nolga 0123456789abcdef\npeer 0123456789abcde\n"), 0o600))
 	load := func(listen string) []Problem {
-		text := "[node]\nid = \"n1\"\nhostname = \"mx.example.test\"\ndata_dir = \"" + dir + "\"\n[cluster]\nlisten = \"127.0.0.1:7170\"\n" +
+		text := "[node]\nid = \"n1\"\nhostname = \"mx.example.test\"\ndata_dir = \"" + dir +
+			"\"\n[cluster]\nlisten = \"127.0.0.1:7170\"\n" +
 			"[admin]\nlisten = \"" + listen + "\"\ntoken_file = \"" + token + "\"\n"
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		return Check(file)
@@ -22,7 +23,8 @@ func TestShortTokens(t *testing.T) {
 	require.Empty(t, load("127.0.0.1:7180"))
 	problems := load("10.0.0.1:7180")
 	require.Len(t, problems, 2)
-	require.Equal(t, "line 9: admin.token_file: line 3 of "+token+" is shorter than 16 characters, which can be guessed, and admin.listen "+
+	require.Equal(t, "line 9: admin.token_file: line 3 of "+token+" is shorter than 16 characters, which can be "+
+		"guessed, and admin.listen "+
 		"is not a loopback address: 'head -c 24 /dev/urandom | base64' makes a token", problems[1].String())
 	require.NotContains(t, problems[1].String(), "0123456789abcde")
 }

@@ -70,7 +70,8 @@ func (c *Config) checkNode(r *report) {
 	case c.Node.ID == "":
 		r.add("node.id", `must be set: a short name of this node that never changes, such as "n1"`)
 	case !validID(c.Node.ID):
-		r.add("node.id", "%q is not 1 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit", c.Node.ID)
+		r.add("node.id", "%q is not 1 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit",
+			c.Node.ID)
 	}
 	if !validHost(c.Node.Hostname) {
 		r.add("node.hostname", "%q is not a host name", c.Node.Hostname)
@@ -166,7 +167,8 @@ func (c *Config) checkFolders(r *report) {
 const maxGreetPause = 10 * time.Second
 
 func (c *Config) checkListenerTLS(r *report, key string, mode TLSMode) {
-	if oneOf(r, key, string(mode), string(TLSNone), string(TLSStart), string(TLSImplicit)) && mode != TLSNone && !c.certified() {
+	if oneOf(r, key, string(mode), string(TLSNone), string(TLSStart), string(TLSImplicit)) &&
+		mode != TLSNone && !c.certified() {
 		r.add(key, `%q needs a certificate: set tls.cert and tls.key, or set "none" here`, mode)
 	}
 }
@@ -180,7 +182,8 @@ func (c *Config) checkAdmin(r *report) {
 	if c.Admin.Token != "" && c.Admin.TokenFile != "" {
 		r.add("admin.token", "is set beside admin.token_file; keep one")
 	}
-	if u, err := url.Parse(c.Admin.URL); c.Admin.URL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+	if u, err := url.Parse(c.Admin.URL); c.Admin.URL != "" &&
+		(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		r.add("admin.url", `%q is not a URL such as "https://10.0.0.1:7180"`, c.Admin.URL)
 	}
 	if loopback(c.Admin.Listen) {
@@ -285,7 +288,8 @@ func (c *Config) checkDelivery(r *report) {
 	between(r, "delivery.port", d.Port, 1, 65535)
 	between(r, "delivery.mx_session_limit", d.MXSessionLimit, 0, 100)
 	least(r, "delivery.connect_timeout", d.ConnectTimeout, "100ms")
-	oneOf(r, "delivery.tls", string(d.TLS), string(DeliveryTLSOff), string(DeliveryTLSOpportunistic), string(DeliveryTLSRequired))
+	oneOf(r, "delivery.tls", string(d.TLS), string(DeliveryTLSOff), string(DeliveryTLSOpportunistic),
+		string(DeliveryTLSRequired))
 	if !validHost(d.Helo) && validHost(c.Node.Hostname) {
 		r.add("delivery.helo", "%q is not a host name", d.Helo)
 	}

@@ -188,12 +188,14 @@ func TestLoad(t *testing.T) {
 	_, err = Load(file)
 	var invalid *Invalid
 	require.ErrorAs(t, err, &invalid)
-	require.Equal(t, file+", line 3: node.hostnam: unknown key; did you mean hostname?", (&Invalid{file, invalid.Problems[1:2]}).Error())
+	require.Equal(t, file+", line 3: node.hostnam: unknown key; did you mean hostname?",
+		(&Invalid{file, invalid.Problems[1:2]}).Error())
 	require.ErrorContains(t, err, "more mistakes")
 
 	token := filepath.Join(dir, "token")
 	require.NoError(t, os.WriteFile(token, []byte("x\n"), 0o600))
-	text := fmt.Sprintf("[node]\nid='n1'\nhostname='h'\ndata_dir=%q\n[cluster]\nlisten='127.0.0.1:0'\n[admin]\ntoken_file=%q\n[[smtp]]\nlisten='127.0.0.1:0'\ntls='none'\n", dir, token)
+	text := fmt.Sprintf("[node]\nid='n1'\nhostname='h'\ndata_dir=%q\n[cluster]\nlisten='127.0.0.1:0'\n[admin]\n"+
+		"token_file=%q\n[[smtp]]\nlisten='127.0.0.1:0'\ntls='none'\n", dir, token)
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	c, err := Load(file)
 	require.NoError(t, err)
@@ -210,7 +212,9 @@ func TestProblemsOfAProgram(t *testing.T) {
 }
 
 func TestUnits(t *testing.T) {
-	for text, want := range map[string]Size{"0": 0, "1": 1, "10B": 10, "50MB": 50 * MB, "50 mb": 50 * MB, "1GiB": GB, "1.5GB": 3 * GB / 2, "2TB": 2 * TB} {
+	for text, want := range map[string]Size{
+		"0": 0, "1": 1, "10B": 10, "50MB": 50 * MB, "50 mb": 50 * MB, "1GiB": GB, "1.5GB": 3 * GB / 2, "2TB": 2 * TB,
+	} {
 		got, err := ParseSize(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, got, text)
@@ -219,7 +223,10 @@ func TestUnits(t *testing.T) {
 		_, err := ParseSize(text)
 		require.Error(t, err, text)
 	}
-	for text, want := range map[string]time.Duration{"0": 0, "5m": 5 * time.Minute, "2d": 48 * time.Hour, "1d12h": 36 * time.Hour, "1h30m": 90 * time.Minute, "250ms": 250 * time.Millisecond} {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "5m": 5 * time.Minute, "2d": 48 * time.Hour, "1d12h": 36 * time.Hour, "1h30m": 90 * time.Minute,
+		"250ms": 250 * time.Millisecond,
+	} {
 		got, err := ParseDuration(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, got.D(), text)

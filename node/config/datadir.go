@@ -20,7 +20,8 @@ func (c *Config) checkDataDir(r *report) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrPermission) || errors.Is(inside, fs.ErrPermission):
-		r.add(key, "user %s may not enter %s: give it to that user with 'chown -R %[1]s %[2]s', or run relayd as its owner", userName(), dir)
+		r.add(key, "user %s may not enter %s: give it to that user with 'chown -R %[1]s %[2]s', or run relayd as its owner",
+			userName(), dir)
 	case errors.Is(err, fs.ErrNotExist):
 		if parent := filepath.Dir(dir); !isDir(parent) {
 			r.add(key, "there is no directory %s: make it with 'mkdir -p %[1]s', or mount the disk that belongs there", parent)

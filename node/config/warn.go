@@ -16,8 +16,9 @@ func (c *Config) warnings(r *report) (all []Problem) {
 	}
 	for i, n := range c.Relay.TrustedNetworks {
 		if everybody(n) {
-			add(fmt.Sprintf("relay.trusted_networks[%d]", i), "%s lets everybody on the internet send through this node (an open relay): "+
-				"name only your own networks, such as 10.0.0.0/8", n)
+			add(fmt.Sprintf("relay.trusted_networks[%d]", i),
+				"%s lets everybody on the internet send through this node (an open relay): "+
+					"name only your own networks, such as 10.0.0.0/8", n)
 		}
 	}
 	for i := range c.SMTP {
@@ -52,14 +53,19 @@ func Unknown(environ []string) (all []string) {
 	kubernetes := regexp.MustCompile(`^RELAY_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 	for _, one := range environ {
 		name, _, _ := strings.Cut(one, "=")
-		if !strings.HasPrefix(name, "RELAY_") || known[name] || kubernetes.MatchString(name) || strings.HasPrefix(name, "RELAY_E2E") {
+		if !strings.HasPrefix(name, "RELAY_") || known[name] || kubernetes.MatchString(name) ||
+			strings.HasPrefix(name, "RELAY_E2E") {
 			continue
 		}
-		text := name + " overrides nothing: keys of listeners have no variable, others are RELAY_TABLE_KEY, such as RELAY_NODE_ID"
+		text := name + " overrides nothing: keys of listeners have no variable, others are RELAY_TABLE_KEY, such as " +
+			"RELAY_NODE_ID"
 		last := name[strings.LastIndexByte(name, '_')+1:]
-		if i := slices.IndexFunc(keys, func(k string) bool { return strings.HasSuffix(k, strings.TrimPrefix(name, "RELAY")) }); i >= 0 {
+		if i := slices.IndexFunc(keys, func(k string) bool {
+			return strings.HasSuffix(k, strings.TrimPrefix(name, "RELAY"))
+		}); i >= 0 {
 			text = name + " overrides nothing; perhaps " + keys[i] + " is meant"
-		} else if i := slices.IndexFunc(keys, func(k string) bool { return last != "" && strings.HasSuffix(k, "_"+last) }); i >= 0 && len(last) > 4 {
+		} else if i := slices.IndexFunc(keys,
+			func(k string) bool { return last != "" && strings.HasSuffix(k, "_"+last) }); i >= 0 && len(last) > 4 {
 			text = name + " overrides nothing; perhaps " + keys[i] + " is meant"
 		}
 		all = append(all, text)

@@ -160,8 +160,10 @@ func TestALargeFolderIsReadInTheEnd(t *testing.T) {
 func TestLines(t *testing.T) {
 	long := strings.Repeat("x", 40<<10)
 	for in, want := range map[string]string{
-		"": "", "a": "a\r\n", "a\n": "a\r\n", "a\r\n": "a\r\n", "a\r": "a\r\n", "\n": "\r\n", "\r\n": "\r\n", "\n\n": "\r\n\r\n",
-		"a\rb\n": "a\rb\r\n", "\r\r\n": "\r\r\n", "a\x00": "a\x00\r\n", "a\n\x00": "a\r\n\x00\r\n", "\x00": "\x00\r\n", "a\n\r\nb": "a\r\n\r\nb\r\n", long: long + "\r\n", long + "\r\n": long + "\r\n",
+		"": "", "a": "a\r\n", "a\n": "a\r\n", "a\r\n": "a\r\n", "a\r": "a\r\n", "\n": "\r\n", "\r\n": "\r\n",
+		"\n\n":   "\r\n\r\n",
+		"a\rb\n": "a\rb\r\n", "\r\r\n": "\r\r\n", "a\x00": "a\x00\r\n", "a\n\x00": "a\r\n\x00\r\n", "\x00": "\x00\r\n",
+		"a\n\r\nb": "a\r\n\r\nb\r\n", long: long + "\r\n", long + "\r\n": long + "\r\n",
 		strings.Repeat("y", 32<<10-1) + "\r\nz\n": strings.Repeat("y", 32<<10-1) + "\r\nz\r\n",
 	} {
 		var out bytes.Buffer

@@ -43,15 +43,23 @@ func TestEdit(t *testing.T) {
 	require.NoError(t, v.take([]wire.ModifyAction{header(wire.ActAddHeader, 0, "X-B", "b")}, 0))
 	require.Equal(t, "Subject: s\r\nX-B: b\r\n", string(v.Edit(nil, []byte("Subject: s"))), "a line of its own")
 	require.Equal(t, trace+section+"X-B: b\r\n", run(header(wire.ActInsertHeader, 99, "X-B", "b")))
-	require.Equal(t, trace+strings.Replace(section, "x-a : 2", "X-A: 3", 1), run(header(wire.ActChangeHeader, 2, "X-A", "3")))
+	require.Equal(t, trace+strings.Replace(section, "x-a : 2", "X-A: 3", 1),
+		run(header(wire.ActChangeHeader, 2, "X-A", "3")))
 	require.Equal(t, trace+strings.Replace(section, "X-A: 1\r\n", "", 1), run(header(wire.ActChangeHeader, 1, "x-a", "")))
 	require.Equal(t, trace+section+"X-C: c\r\n", run(header(wire.ActChangeHeader, 1, "X-C", "c")))
 	require.Equal(t, trace+section, run(header(wire.ActChangeHeader, 3, "X-A", "")))
 	require.Equal(t, trace+section, run(header(wire.ActAddHeader, 0, "no field\r\n", "x")), "a name that is none")
-	require.Equal(t, trace+section+"X-B: a\r\n\tb: c\r\n\t\r\n d\r\n", run(header(wire.ActAddHeader, 0, "X-B", "a\nb: c\r\n\n d\n")), "lines never begin a field")
-	require.Equal(t, trace+"X-Quarantine: virus found\r\n"+section, strings.Replace(run(wire.ModifyAction{Code: wire.ActQuarantine, Reason: "virus\nfound"}), "X-Quarantine: virus found\r\n"+trace, trace+"X-Quarantine: virus found\r\n", 1))
-	require.ErrorIs(t, (&Verdict{}).take([]wire.ModifyAction{{Code: wire.ActReplBody, Body: make([]byte, 60)}, {Code: wire.ActReplBody, Body: make([]byte, 60)}}, 100), errBody)
-	require.ErrorIs(t, (&Verdict{}).take([]wire.ModifyAction{{Code: wire.ActReplBody}}, 0), errBody, "an empty body is another body, too")
+	require.Equal(t, trace+section+"X-B: a\r\n\tb: c\r\n\t\r\n d\r\n",
+		run(header(wire.ActAddHeader, 0, "X-B", "a\nb: c\r\n\n d\n")), "lines never begin a field")
+	require.Equal(t, trace+"X-Quarantine: virus found\r\n"+section,
+		strings.Replace(run(wire.ModifyAction{Code: wire.ActQuarantine, Reason: "virus\nfound"}),
+			"X-Quarantine: virus found\r\n"+trace, trace+"X-Quarantine: virus found\r\n", 1))
+	require.ErrorIs(t,
+		(&Verdict{}).take([]wire.ModifyAction{
+			{Code: wire.ActReplBody, Body: make([]byte, 60)}, {Code: wire.ActReplBody, Body: make([]byte, 60)},
+		}, 100), errBody)
+	require.ErrorIs(t, (&Verdict{}).take([]wire.ModifyAction{{Code: wire.ActReplBody}}, 0), errBody,
+		"an empty body is another body, too")
 }
 
 // plainly edits as the words say, field by field.
@@ -105,7 +113,8 @@ func TestEditCountsInsertedFields(t *testing.T) {
 				v := &Verdict{edits: []edit{
 					changed(1, "first"), inserted(place), changed(nth+1, value), inserted(place + 1), changed(nth+1, value),
 				}}
-				require.Equal(t, plainly(v, "", section), string(v.Edit(nil, []byte(section))), "at %d, then the %d. is %q", place, nth+1, value)
+				require.Equal(t, plainly(v, "", section), string(v.Edit(nil, []byte(section))),
+					"at %d, then the %d. is %q", place, nth+1, value)
 			}
 		}
 	}
@@ -123,10 +132,12 @@ func TestEditManyFields(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := &Verdict{}
 			for i := range n {
-				require.NoError(t, v.take([]wire.ModifyAction{{Code: wire.ActChangeHeader, HeaderIndex: at(i), HeaderName: "x-a"}}, 0))
+				require.NoError(t,
+					v.take([]wire.ModifyAction{{Code: wire.ActChangeHeader, HeaderIndex: at(i), HeaderName: "x-a"}}, 0))
 			}
 			require.NoError(t, v.take([]wire.ModifyAction{
-				{Code: wire.ActChangeHeader, HeaderIndex: 1, HeaderName: "X-A", HeaderValue: "new"}, {Code: wire.ActInsertHeader, HeaderIndex: 2, HeaderName: "X-C", HeaderValue: "between"},
+				{Code: wire.ActChangeHeader, HeaderIndex: 1, HeaderName: "X-A", HeaderValue: "new"},
+				{Code: wire.ActInsertHeader, HeaderIndex: 2, HeaderName: "X-C", HeaderValue: "between"},
 			}, 0))
 			require.Equal(t, "X-B: 2\r\nX-C: between\r\nX-A: new\r\n", string(v.Edit(nil, []byte(many))))
 		})
@@ -154,7 +165,10 @@ func TestReplies(t *testing.T) {
 		code := int(text[0]-'0')*100 + int(text[1]-'0')*10 + int(text[2]-'0')
 		require.Equal(t, want, replyOf(code, text[4:]).Error())
 	}
-	for text, ok := range map[string]bool{"inet:127.0.0.1:11332": true, "unix:/run/x": true, "inet:[::1]:1": true, "inet:1": false, "unix:x": false, "127.0.0.1:1": false, "inet:h:0": false} {
+	for text, ok := range map[string]bool{
+		"inet:127.0.0.1:11332": true, "unix:/run/x": true, "inet:[::1]:1": true, "inet:1": false, "unix:x": false,
+		"127.0.0.1:1": false, "inet:h:0": false,
+	} {
 		_, _, err := ParseAddress(text)
 		require.Equal(t, ok, err == nil, text)
 	}
@@ -173,14 +187,17 @@ func FuzzEdit(f *testing.F) {
 			return
 		}
 		for _, code := range []wire.ModifyActCode{wire.ActAddHeader, wire.ActInsertHeader, wire.ActChangeHeader} {
-			require.NoError(t, v.take([]wire.ModifyAction{{Code: code, HeaderIndex: at, HeaderName: name, HeaderValue: value}}, 0))
+			require.NoError(t,
+				v.take([]wire.ModifyAction{{Code: code, HeaderIndex: at, HeaderName: name, HeaderValue: value}}, 0))
 		}
 		for _, code := range []wire.ModifyActCode{wire.ActChangeHeader, wire.ActInsertHeader, wire.ActChangeHeader} {
 			for _, value := range []string{"", value} {
-				require.NoError(t, v.take([]wire.ModifyAction{{Code: code, HeaderIndex: at/2 + 1, HeaderName: name, HeaderValue: value}}, 0))
+				require.NoError(t,
+					v.take([]wire.ModifyAction{{Code: code, HeaderIndex: at/2 + 1, HeaderName: name, HeaderValue: value}}, 0))
 			}
 		}
-		require.Equal(t, plainly(v, "Received: ours\r\n", section), string(v.Edit([]byte("Received: ours\r\n"), []byte(section))))
+		require.Equal(t, plainly(v, "Received: ours\r\n", section),
+			string(v.Edit([]byte("Received: ours\r\n"), []byte(section))))
 		v.edits = v.edits[:min(3, len(v.edits))]
 		before := len(Fields([]byte(section)))
 		out := v.Edit(nil, []byte(section))

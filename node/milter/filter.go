@@ -93,10 +93,13 @@ type Client struct {
 // What we let filters do, and what they may ask to be spared. Version 2 knows
 // the first six bits of the one and the first seven of the other.
 const (
-	actions = wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader | wire.OptQuarantine
-	spared  = wire.OptNoConnect | wire.OptNoHelo | wire.OptNoMailFrom | wire.OptNoRcptTo | wire.OptNoBody | wire.OptNoHeaders | wire.OptNoEOH
-	more    = wire.OptNoHeaderReply | wire.OptNoUnknown | wire.OptNoData | wire.OptNoConnReply | wire.OptNoHeloReply | wire.OptNoMailReply |
-		wire.OptNoRcptReply | wire.OptNoDataReply | wire.OptNoUnknownReply | wire.OptNoEOHReply | wire.OptNoBodyReply | wire.OptHeaderLeadingSpace
+	actions = wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader |
+		wire.OptQuarantine
+	spared = wire.OptNoConnect | wire.OptNoHelo | wire.OptNoMailFrom | wire.OptNoRcptTo | wire.OptNoBody |
+		wire.OptNoHeaders | wire.OptNoEOH
+	more = wire.OptNoHeaderReply | wire.OptNoUnknown | wire.OptNoData | wire.OptNoConnReply | wire.OptNoHeloReply |
+		wire.OptNoMailReply | wire.OptNoRcptReply | wire.OptNoDataReply | wire.OptNoUnknownReply | wire.OptNoEOHReply |
+		wire.OptNoBodyReply | wire.OptHeaderLeadingSpace
 )
 
 // dialogue is one connection to a filter, about one message.

@@ -91,7 +91,8 @@ func (d *dialogue) connect(c *Client) (*wire.Action, error) {
 	}
 	// Filters take {daemon_name} for the name of the host, which it is at Postfix,
 	// and write it into Authentication-Results.
-	err := d.wire.Macros(wire.CodeConn, "j", d.o.Host, "{daemon_name}", d.o.Host, "{if_name}", c.Listener, "v", "relay "+d.o.Version,
+	err := d.wire.Macros(wire.CodeConn, "j", d.o.Host, "{daemon_name}", d.o.Host, "{if_name}", c.Listener, "v",
+		"relay "+d.o.Version,
 		"{client_addr}", address.String(), "{client_port}", port, "{client_name}", name, "{client_ptr}", name, "_", name)
 	if err != nil {
 		return nil, err
@@ -127,7 +128,8 @@ func (t *Transaction) each(ctx context.Context, at stage, ask func(*dialogue) (*
 		}
 		if err != nil {
 			d.Stats.Refused.Add(1)
-			d.o.Log.Info("refused by a content filter", append(t.fields(d.Filter), zap.String("stage", string(at)), zap.String("reply", err.Error()))...)
+			d.o.Log.Info("refused by a content filter",
+				append(t.fields(d.Filter), zap.String("stage", string(at)), zap.String("reply", err.Error()))...)
 			return err
 		}
 	}
@@ -143,12 +145,16 @@ func (t *Transaction) failed(f *Filter, err error) error {
 		t.unasked = append(t.unasked, f.o.Address)
 		return nil
 	}
-	return &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message can not be checked now, try again later", Cause: err, Reason: "filter_failed"}
+	return &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message can not be checked now, try again later",
+		Cause: err, Reason: "filter_failed"}
 }
 
 // fields say in the log whose message and which filter it is about.
 func (t *Transaction) fields(f *Filter) []zap.Field {
-	return []zap.Field{zap.String("filter", f.o.Address), zap.String("session", t.client.Session), zap.String("remote", t.client.Remote.String())}
+	return []zap.Field{
+		zap.String("filter", f.o.Address), zap.String("session", t.client.Session),
+		zap.String("remote", t.client.Remote.String()),
+	}
 }
 
 // Unasked are the addresses of the filters that could not be asked, or not to

@@ -83,7 +83,8 @@ func (s *script) play(t *testing.T, o Options) *Filter {
 	require.NoError(t, err)
 	server := &wire.Server{
 		NewMilter: func() wire.Milter { return s },
-		Actions:   wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader | wire.OptQuarantine,
+		Actions: wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader |
+			wire.OptQuarantine,
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
@@ -94,7 +95,8 @@ func (s *script) play(t *testing.T, o Options) *Filter {
 	return f
 }
 
-var aClient = &Client{Remote: netip.MustParseAddrPort("192.0.2.1:4711"), Helo: "client.test", User: "ann@example.test", TLS: "TLSv1.3", Listener: "mx"}
+var aClient = &Client{Remote: netip.MustParseAddrPort("192.0.2.1:4711"), Helo: "client.test", User: "ann@example.test",
+	TLS: "TLSv1.3", Listener: "mx"}
 
 // send plays a whole message.
 func send(t *testing.T, c Chain, body string) (*Verdict, error) {
@@ -121,11 +123,14 @@ func TestFilterHearsAll(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, v.Changes())
 	require.Equal(t, []string{
-		"connect [192.0.2.1] tcp4 192.0.2.1", "helo client.test", "mail a@far.example", "rcpt x@example.test", "rcpt y@example.test",
-		"header From=a@far.example", "header Subject=one\n two", "header X-A=1", "header x-a=2", "headers ", "body body text", "end ",
+		"connect [192.0.2.1] tcp4 192.0.2.1", "helo client.test", "mail a@far.example", "rcpt x@example.test",
+		"rcpt y@example.test",
+		"header From=a@far.example", "header Subject=one\n two", "header X-A=1", "header x-a=2", "headers ",
+		"body body text", "end ",
 	}, s.heard)
 	for name, want := range map[string]string{
-		"j": "mx.example.test", "{daemon_name}": "mx.example.test", "{if_name}": "mx", "{client_addr}": "192.0.2.1", "{client_port}": "4711", "{auth_authen}": "ann@example.test",
+		"j": "mx.example.test", "{daemon_name}": "mx.example.test", "{if_name}": "mx", "{client_addr}": "192.0.2.1",
+		"{client_port}": "4711", "{auth_authen}": "ann@example.test",
 		"{tls_version}": "TLSv1.3", "i": "ID1", "{rcpt_addr}": "y@example.test", "{mail_addr}": "a@far.example",
 	} {
 		require.Equal(t, want, s.macros[name], name)
@@ -139,8 +144,9 @@ func TestFilterAnswers(t *testing.T) {
 		answer wire.Response
 		want   string // of the refusal; "": none
 	}{
-		"refused at MAIL":        {"mail", wire.RespReject, "550 5.7.1 Command rejected"},
-		"put off at RCPT":        {"rcpt y@example.test", wire.RespTempFail, "451 4.7.1 Service unavailable, try again later"},
+		"refused at MAIL": {"mail", wire.RespReject, "550 5.7.1 Command rejected"},
+		"put off at RCPT": {"rcpt y@example.test", wire.RespTempFail,
+			"451 4.7.1 Service unavailable, try again later"},
 		"refused by a field":     {"header X-A=1", wire.RespReject, "550 5.7.1 Message rejected"},
 		"refused by the body":    {"body", wire.RespReject, "550 5.7.1 Message rejected"},
 		"a reply of its own":     {"end", wire.NewResponseStr('y', "550 5.7.9 This is spam"), "550 5.7.9 This is spam"},
@@ -171,7 +177,8 @@ func TestFilterAnswers(t *testing.T) {
 
 func TestFiltersChangeMessages(t *testing.T) {
 	one := &script{end: func(m *wire.Modifier) error {
-		return errors.Join(m.AddHeader("X-Spam", "no"), m.AddRecipient("<z@example.test>"), m.DeleteRecipient("x@example.test"), m.Quarantine("why"), m.ReplaceBody([]byte("new")))
+		return errors.Join(m.AddHeader("X-Spam", "no"), m.AddRecipient("<z@example.test>"),
+			m.DeleteRecipient("x@example.test"), m.Quarantine("why"), m.ReplaceBody([]byte("new")))
 	}}
 	two := &script{end: func(m *wire.Modifier) error { return m.ChangeHeader(1, "X-Spam", "yes") }}
 	v, err := send(t, Chain{one.play(t, Options{}), two.play(t, Options{})}, "old")

@@ -29,18 +29,21 @@ import (
 
 // startCA runs an ACME server that asks challenges of both kinds at a port, and
 // makes certificates that live for so many seconds.
-func startCA(t *testing.T, dns string, port int, life uint64, wrap func(http.Handler) http.Handler) (directory, roots string) {
+func startCA(t *testing.T, dns string, port int, life uint64,
+	wrap func(http.Handler) http.Handler) (directory, roots string) {
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
 	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0")
 	logger := log.New(io.Discard, "", 0)
 	store := db.NewMemoryStore()
-	authority := ca.New(logger, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {Description: "test", ValidityPeriod: life}})
+	authority := ca.New(logger, store, "", "ecdsa", 0, 1,
+		map[string]ca.Profile{"default": {Description: "test", ValidityPeriod: life}})
 	validator := va.New(logger, port, port, false, dns, store)
 	front := wfe.New(logger, store, validator, authority, nil, false, false, 1, 1)
 	server := httptest.NewTLSServer(wrap(front.Handler()))
 	t.Cleanup(server.Close)
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	require.NoError(t,
+		os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
 	return server.URL + wfe.DirectoryPath, file
 }
 
@@ -168,7 +171,10 @@ func TestCertificateByHTTP01(t *testing.T) {
 	}
 	c := New(t, Options{Configure: func(i int, conf *config.Config) {
 		conf.TLS.Cert, conf.TLS.Key = "", ""
-		conf.ACME = config.ACME{Directory: directory, Hosts: hosts, CA: roots, HTTPListen: net.JoinHostPort("127.0.0."+strconv.Itoa(i+1), strconv.Itoa(port))}
+		conf.ACME = config.ACME{
+			Directory: directory, Hosts: hosts, CA: roots,
+			HTTPListen: net.JoinHostPort("127.0.0."+strconv.Itoa(i+1), strconv.Itoa(port)),
+		}
 	}})
 	close(ready)
 	for _, host := range hosts {
@@ -209,7 +215,10 @@ func TestCertificateIsRenewed(t *testing.T) {
 	names.Add(t, host+". A 127.0.0.1")
 	c := New(t, Options{Configure: func(i int, conf *config.Config) {
 		conf.TLS.Cert, conf.TLS.Key = "", ""
-		conf.ACME = config.ACME{Directory: directory, Hosts: []string{host}, CA: roots, HTTPListen: net.JoinHostPort("127.0.0."+strconv.Itoa(i+1), strconv.Itoa(port))}
+		conf.ACME = config.ACME{
+			Directory: directory, Hosts: []string{host}, CA: roots,
+			HTTPListen: net.JoinHostPort("127.0.0."+strconv.Itoa(i+1), strconv.Itoa(port)),
+		}
 	}})
 	close(ready)
 	all := func(serial string) bool {

@@ -35,7 +35,8 @@ func lagging(t *testing.T) (c *Cluster, leader, behind *Member) {
 func newcomer(t *testing.T, ctx context.Context, at *Member, name string) {
 	api, by := at.Client(), admin.By{Why: "test"}
 	require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: name + "@example.test", Password: "secret"}))
-	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: name + "-list@example.test", Targets: []string{name + "@example.test"}}))
+	require.NoError(t,
+		api.SetAlias(ctx, by, admin.Alias{Address: name + "-list@example.test", Targets: []string{name + "@example.test"}}))
 	require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: name + ".test", CatchAll: name + "@example.test"}))
 	require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{Senders: &[]string{name + "@far.test"}}))
 }
@@ -94,7 +95,8 @@ func TestFollowerBehindRefusesNothing(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	for what, ask := range asks(t, ctx, behind, "zoe") {
 		answer := ask()
-		require.True(t, strings.HasPrefix(answer, "5") || strings.Contains(answer, "[AUTH]"), "%s: %s: nobody is called that", what, answer)
+		require.True(t, strings.HasPrefix(answer, "5") || strings.Contains(answer, "[AUTH]"),
+			"%s: %s: nobody is called that", what, answer)
 	}
 
 	answers := make(chan [2]string, 20)

@@ -46,12 +46,15 @@ func TestStrangersText(t *testing.T) {
 	}
 	d = talkTo(t, m.SMTP)
 	d.play("C: MAIL FROM:<alice@example.test> SMTPUTF8", "S: 250")
-	for _, line := range []string{"RCPT TO:<" + evil + "@far.example>", "RCPT TO:<x@far.example> ORCPT=utf-8;\\x{202E}a@b.example"} {
+	for _, line := range []string{
+		"RCPT TO:<" + evil + "@far.example>", "RCPT TO:<x@far.example> ORCPT=utf-8;\\x{202E}a@b.example",
+	} {
 		d.raw(line + "\r\n")
 		d.play("S: 5")
 	}
 	d.play("C: RCPT TO:<x@far.example>", "S: 250", "C: DATA", "S: 354")
-	d.raw("Message-ID: <" + evil + "@x>\r\nSubject: " + evil + "\r\nFrom: " + evil + " <alice@example.test>\r\n\r\nx\r\n.\r\n")
+	d.raw("Message-ID: <" + evil + "@x>\r\nSubject: " + evil + "\r\nFrom: " + evil +
+		" <alice@example.test>\r\n\r\nx\r\n.\r\n")
 	id := idOf(d.play("S: 250"))
 	_, err := m.Login(ctx, evil)
 	require.Error(t, err)
@@ -77,7 +80,8 @@ func TestStrangersText(t *testing.T) {
 
 func fit(t *testing.T, text string) {
 	t.Helper()
-	require.False(t, strings.ContainsFunc(strings.ReplaceAll(text, "\n", ""), func(r rune) bool { return !printable.Rune(r) }), "%q", text)
+	require.False(t, strings.ContainsFunc(strings.ReplaceAll(text, "\n", ""),
+		func(r rune) bool { return !printable.Rune(r) }), "%q", text)
 }
 
 // rude is a content filter that speaks as TestStrangersText does.
@@ -109,7 +113,9 @@ func TestOthersText(t *testing.T) {
 	const escaped = `a\194\133\194\155\226\128\174exe\226\129\166`
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	filter := &wire.Server{NewMilter: func() wire.Milter { return rude{} }, Actions: wire.OptAddHeader | wire.OptQuarantine}
+	filter := &wire.Server{
+		NewMilter: func() wire.Milter { return rude{} }, Actions: wire.OptAddHeader | wire.OptQuarantine,
+	}
 	go func() { _ = filter.Serve(l) }()
 	t.Cleanup(func() { _ = l.Close() })
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -118,7 +124,9 @@ func TestOthersText(t *testing.T) {
 		m.Address = "inet:" + l.Addr().String()
 		conf.Milter = []config.Milter{m}
 		conf.SMTP[0].XClient = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-		conf.DNSBL = []config.DNSBL{{Zone: "tag.example", Action: config.DNSBLTag}, {Zone: "bl.example", Action: config.DNSBLRefuse}}
+		conf.DNSBL = []config.DNSBL{
+			{Zone: "tag.example", Action: config.DNSBLTag}, {Zone: "bl.example", Action: config.DNSBLRefuse},
+		}
 	}})
 	c.DNS.Add(t, "7.2.0.192.tag.example. A 127.0.0.2", `7.2.0.192.tag.example. TXT "`+escaped+`"`,
 		"8.2.0.192.bl.example. A 127.0.0.2", `8.2.0.192.bl.example. TXT "`+escaped+`"`,
@@ -133,8 +141,10 @@ func TestOthersText(t *testing.T) {
 		return d
 	}
 	d := from("192.0.2.7")
-	message := "From: " + evilText + " <a@rude.example>\r\nDKIM-Signature: v=1; a=rsa-sha256; d=rude.example; s=sel; h=from; bh=AAAA; b=AAAA\r\n" +
-		"DKIM-Signature: v=1; a=rsa-sha256; d=" + evilText + ".example; s=" + evilText + "; h=from; bh=AAAA; b=" + evilText + "\r\nSubject: x\r\n\r\nx\r\n"
+	message := "From: " + evilText +
+		" <a@rude.example>\r\nDKIM-Signature: v=1; a=rsa-sha256; d=rude.example; s=sel; h=from; bh=AAAA; b=AAAA\r\n" +
+		"DKIM-Signature: v=1; a=rsa-sha256; d=" + evilText + ".example; s=" + evilText + "; h=from; bh=AAAA; b=" + evilText +
+		"\r\nSubject: x\r\n\r\nx\r\n"
 	id := idOf(d.mail("a@rude.example", "alice@example.test", message))
 	d.play("C: MAIL FROM:<a@rude.example>", "S: 250", "C: RCPT TO:<bob@example.test>")
 	said := d.play("S: 550 5.7.9")

@@ -161,7 +161,8 @@ func (m *Member) join(via *Member) {
 	token, err := via.Node().Cluster().Token(ctx, 1, time.Hour, nil)
 	require.NoError(m.c.t, err)
 	require.NoError(m.c.t, cluster.Join(ctx, cluster.JoinOptions{
-		ID: m.ID, Dir: m.conf.Node.DataDir, Advertise: m.conf.Cluster.Advertise, Token: token, Addr: via.conf.Cluster.Advertise, Log: m.log(),
+		ID: m.ID, Dir: m.conf.Node.DataDir, Advertise: m.conf.Cluster.Advertise, Token: token,
+		Addr: via.conf.Cluster.Advertise, Log: m.log(),
 	}))
 }
 
@@ -381,7 +382,8 @@ func writeCertificate(t testing.TB, certFile, keyFile string) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
 		IPAddresses: []net.IP{netip.MustParseAddr("127.0.0.1").AsSlice()},
-		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)

@@ -29,12 +29,14 @@ func TestMailOfOwnDomainsIsSigned(t *testing.T) {
 
 	large := strings.Repeat("0123456789012345678901234567890123456789\r\n", 10000)
 	for i, body := range []string{"text\r\n", large} {
-		c.Nodes[0].MustSend("alice@example.test", "x@far.example", "From: Alice <alice@example.test>\r\nSubject: s\r\nMessage-ID: <"+string(rune('a'+i))+"@x>\r\n\r\n"+body)
+		c.Nodes[0].MustSend("alice@example.test", "x@far.example",
+			"From: Alice <alice@example.test>\r\nSubject: s\r\nMessage-ID: <"+string(rune('a'+i))+"@x>\r\n\r\n"+body)
 		require.NoError(t, c.Sink.Wait(ctx, i+1))
 		got := c.Sink.Got()[i].Body
-		checks, err := dkim.VerifyWithOptions(strings.NewReader(got), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
-			return []string{records[name]}, nil
-		}})
+		checks, err := dkim.VerifyWithOptions(strings.NewReader(got),
+			&dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+				return []string{records[name]}, nil
+			}})
 		require.NoError(t, err)
 		require.Len(t, checks, 2, "one for each algorithm, none with the retired key")
 		for _, check := range checks {

@@ -36,7 +36,8 @@ type load struct {
 func (l *load) run(ctx context.Context, c *Cluster, on func(n int) bool) {
 	for n := 0; on(n) && ctx.Err() == nil; n++ {
 		for try := n; ctx.Err() == nil; try++ {
-			id, err := c.Nodes[try%len(c.Nodes)].Send(ctx, "s@away.example", fmt.Sprintf("x%d@far.example", n), Letter(fmt.Sprint("q", n)))
+			id, err := c.Nodes[try%len(c.Nodes)].Send(ctx, "s@away.example", fmt.Sprintf("x%d@far.example", n),
+				Letter(fmt.Sprint("q", n)))
 			if err == nil {
 				l.mu.Lock()
 				l.ids = append(l.ids, id)
@@ -91,7 +92,8 @@ func TestDrainUnderLoad(t *testing.T) {
 
 	// The second time it dies in the middle of it.
 	_, release = gateHop(t, c)
-	c.Eventually(20*time.Second, "nothing to hand over", func() bool { n := c.owned(t, other, n1.ID); return n > 3 && n < 1<<62 })
+	c.Eventually(20*time.Second, "nothing to hand over",
+		func() bool { n := c.owned(t, other, n1.ID); return n > 3 && n < 1<<62 })
 	drain(false)
 	n1.Kill()
 	close(stop)
@@ -117,7 +119,8 @@ func TestUndrainBeforeItIsOver(t *testing.T) {
 	entered, release := gateHop(t, c)
 	var ids []string
 	for n := range 5 {
-		ids = append(ids, c.Nodes[0].MustSend("s@away.example", fmt.Sprintf("x%d@far.example", n), Letter(fmt.Sprint("q", n))))
+		ids = append(ids, c.Nodes[0].MustSend("s@away.example", fmt.Sprintf("x%d@far.example", n),
+			Letter(fmt.Sprint("q", n))))
 	}
 	<-entered
 	for _, off := range []bool{false, true} {
@@ -132,6 +135,7 @@ func TestUndrainBeforeItIsOver(t *testing.T) {
 	})
 	once(t, c, ids)
 	ids = []string{c.Nodes[0].MustSend("s@away.example", "y@far.example", Letter("q0"))}
-	c.Eventually(10*time.Second, "a node that was taken back does not deliver", func() bool { return c.timeline(t, ids[0]) == "accepted delivered" })
+	c.Eventually(10*time.Second, "a node that was taken back does not deliver",
+		func() bool { return c.timeline(t, ids[0]) == "accepted delivered" })
 	c.Verify()
 }

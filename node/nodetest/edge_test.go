@@ -15,14 +15,17 @@ import (
 )
 
 // folded is a message as programs send it that fold long fields behind the name.
-const folded = "From: alice@example.test\r\nTo: bob@example.test\r\nSubject: folded\r\nMessage-ID:\r\n <PAX0123456789@EURP000.PROD.EXAMPLE>\r\n" +
+const folded = "From: alice@example.test\r\nTo: bob@example.test\r\nSubject: folded\r\nMessage-ID:\r\n" +
+	" <PAX0123456789@EURP000.PROD.EXAMPLE>\r\n" +
 	"Date: Sun, 29 Nov 2026 12:00:00 +0000\r\n\r\nhi\r\n"
 
 // TestFoldedMessageID: a Message-ID counts wherever its field is folded.
 func TestFoldedMessageID(t *testing.T) {
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
-	envelope := []string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: DATA", "S: 354"}
+	envelope := []string{
+		"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: DATA", "S: 354",
+	}
 	hand := func(addr string) {
 		d := talkTo(t, addr)
 		d.play(envelope...)
@@ -72,8 +75,10 @@ func TestLoopFailsAlone(t *testing.T) {
 		}
 		return d.play("C: DATA", "S: 354", "M: Subject: round", field, "M: ", "M: text", "M: .", "S: ")
 	}
-	require.Contains(t, send("bob@example.test", "M: Delivered-To: alice@example.test", "alice@example.test"), "5.4.6", "nobody else: refused")
-	require.Contains(t, send("bob@example.test", "M: Delivered-To:\r\n alice@example.test", "alice@example.test", "x@far.example"), "queued as")
+	require.Contains(t, send("bob@example.test", "M: Delivered-To: alice@example.test", "alice@example.test"), "5.4.6",
+		"nobody else: refused")
+	require.Contains(t, send("bob@example.test", "M: Delivered-To:\r\n alice@example.test", "alice@example.test",
+		"x@far.example"), "queued as")
 	require.NoError(t, c.Sink.Wait(within(t, 20*time.Second), 1))
 	require.Empty(t, c.inbox("alice@example.test"))
 	box := c.inbox("bob@example.test")
@@ -92,7 +97,8 @@ func TestLoopFailsAlone(t *testing.T) {
 // TestStrangersAddresses: forms that people write, from strangers.
 func TestStrangersAddresses(t *testing.T) {
 	c, _ := relay(t, nil)
-	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 10*time.Second), admin.By{Why: "test"}, admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
+	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 10*time.Second), admin.By{Why: "test"},
+		admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
 	d := strangerTo(t, c.Nodes[0].SMTP)
 	host, _, err := net.SplitHostPort(c.Nodes[0].SMTP)
 	require.NoError(t, err)
@@ -104,7 +110,8 @@ func TestStrangersAddresses(t *testing.T) {
 	d.play(letter("dots")...)
 	require.True(t, strings.HasPrefix(c.inbox("alice@example.test")[0], "Return-Path: <\".a\"@far.example>\r\n"))
 	quoted := talkTo(t, c.Nodes[0].SMTP)
-	quoted.play(append([]string{"C: MAIL FROM:<a@example.test>", "S: 250", "C: RCPT TO:<c..d.@far.example.>", "S: 250"}, letter("out")...)...)
+	quoted.play(append([]string{"C: MAIL FROM:<a@example.test>", "S: 250", "C: RCPT TO:<c..d.@far.example.>", "S: 250"},
+		letter("out")...)...)
 	require.NoError(t, c.Sink.Wait(within(t, 20*time.Second), 1))
 	require.Equal(t, `"c..d."@far.example`, c.Sink.Got()[0].To)
 }
@@ -114,17 +121,20 @@ func TestStrangersAddresses(t *testing.T) {
 func TestBareHeaderOfStrangers(t *testing.T) {
 	c, _ := relay(t, nil)
 	for _, head := range []string{
-		"Subject: x\rAuthentication-Results: mx.example.test; dmarc=pass\r\n\r\n", "Subject: x\nFrom: ceo@example.test\r\n\r\n",
+		"Subject: x\rAuthentication-Results: mx.example.test; dmarc=pass\r\n\r\n",
+		"Subject: x\nFrom: ceo@example.test\r\n\r\n",
 		"Subject: x\r\nAuthentication-Results\x00: mx.example.test\r\n\r\n", "Subject: x\n\nbody\r\n\r\n",
 	} {
 		d := strangerTo(t, c.Nodes[0].SMTP)
-		d.play("S: 220", "C: EHLO far.example", "S: 250", "C: MAIL FROM:<a@far.example> BODY=BINARYMIME", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250")
+		d.play("S: 220", "C: EHLO far.example", "S: 250", "C: MAIL FROM:<a@far.example> BODY=BINARYMIME", "S: 250",
+			"C: RCPT TO:<alice@example.test>", "S: 250")
 		d.raw(fmt.Sprintf("BDAT %d LAST\r\n%s", len(head), head))
 		d.play("S: 550 5.6.0")
 	}
 	d := strangerTo(t, c.Nodes[0].SMTP)
 	body := "Subject: binary\r\nMIME-Version: 1.0\r\n\r\n\x00\r\n\n\r"
-	d.play("S: 220", "C: EHLO far.example", "S: 250", "C: MAIL FROM:<a@far.example> BODY=BINARYMIME", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250")
+	d.play("S: 220", "C: EHLO far.example", "S: 250", "C: MAIL FROM:<a@far.example> BODY=BINARYMIME", "S: 250",
+		"C: RCPT TO:<alice@example.test>", "S: 250")
 	d.raw(fmt.Sprintf("BDAT %d LAST\r\n%s", len(body), body))
 	d.play("S: 250")
 	require.Len(t, c.inbox("alice@example.test"), 1)

@@ -49,7 +49,8 @@ func TestEveryRefusalLeavesALineAndACount(t *testing.T) {
 	}})
 	m := c.Nodes[0]
 	d := stranger(t, m.SMTP)
-	d.play("C: MAIL FROM:<a@far.example>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 550", "C: RCPT TO:<x@elsewhere.example>", "S: 550",
+	d.play("C: MAIL FROM:<a@far.example>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 550",
+		"C: RCPT TO:<x@elsewhere.example>", "S: 550",
 		"C: RCPT TO:<@@>", "S: 501", "C: DATA", "S: 554", "C: RSET", "S: 250", "C: MAIL FROM:<no-domain>", "S: 501",
 		"C: MAIL FROM:<a@far.example> SIZE=999999999999", "S: 552", "C: FOO", "S: 500")
 	want := func(reason, stage string, more map[string]any) map[string]any {
@@ -116,9 +117,13 @@ func TestEveryChangeOfStateIsALineWithAnID(t *testing.T) {
 	ctx := within(t, 30*time.Second)
 	d := talkTo(t, port)
 	d.startTLS()
-	reply := d.play(append([]string{loginAlice, "S: 235", "C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250"}, letter("state")...)...)
+	reply := d.play(append([]string{
+		loginAlice, "S: 235", "C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250",
+	}, letter("state")...)...)
 	id := idOf(reply)
-	l := line(c, logs, "accepted", map[string]any{"id": id, "user": "alice@example.test", "sender": "alice@example.test", "helo": "client.test"})
+	l := line(c, logs, "accepted", map[string]any{
+		"id": id, "user": "alice@example.test", "sender": "alice@example.test", "helo": "client.test",
+	})
 	require.Equal(t, []any{"bob@example.test"}, l["recipients"])
 	require.Contains(t, l["remote"], "127.0.0.1:")
 	line(c, logs, "delivered", map[string]any{"id": id, "mailbox": "bob@example.test", "recipient": "bob@example.test"})
@@ -134,7 +139,8 @@ func TestEveryChangeOfStateIsALineWithAnID(t *testing.T) {
 	line(c, logs, "deferred", map[string]any{"id": id, "recipient": "x@far.example", "attempt": uint32(1)})
 	by := admin.By{Who: "ann", Why: "a look"}
 	for _, a := range []struct{ action, word string }{
-		{admin.ActionHold, "held"}, {admin.ActionRelease, "released"}, {admin.ActionRetry, "retried"}, {admin.ActionReroute, "rerouted"},
+		{admin.ActionHold, "held"}, {admin.ActionRelease, "released"}, {admin.ActionRetry, "retried"},
+		{admin.ActionReroute, "rerouted"},
 	} {
 		what := admin.QueueAction{Action: a.action, IDs: []string{id}}
 		if a.action == admin.ActionReroute {
@@ -185,7 +191,8 @@ func TestMetricsAreWholeAndClean(t *testing.T) {
 		require.Empty(t, string(out))
 	}
 	for _, want := range []string{
-		"relay_accept_seconds_count 2", "relay_commit_seconds_count ", "relay_delivery_seconds_count 1", "relay_pop3_login_seconds_count 2",
+		"relay_accept_seconds_count 2", "relay_commit_seconds_count ", "relay_delivery_seconds_count 1",
+		"relay_pop3_login_seconds_count 2",
 		"relay_leader 1", "relay_has_leader 1", "relay_term ", "relay_lag_entries ", "relay_clock_offset_seconds ",
 		`relay_build_info{cluster_version="2",go_version="go1`, `kind="file"}`, `kind="cluster"}`, `kind="ca"}`, `role="mx"}`, "relay_logins_failed_total{",
 	} {

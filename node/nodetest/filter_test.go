@@ -56,7 +56,8 @@ func (c *censor) Body(m *wire.Modifier) (wire.Response, error) {
 	case "move":
 		return wire.RespContinue, errors.Join(m.DeleteRecipient("<alice@example.test>"), m.AddRecipient("<bob@example.test>"))
 	}
-	return wire.RespContinue, errors.Join(m.AddHeader("X-Seen", "by the censor"), m.ChangeHeader(1, "Subject", "["+c.subject+"]"), m.InsertHeader(1, "X-First", "yes"))
+	return wire.RespContinue, errors.Join(m.AddHeader("X-Seen", "by the censor"),
+		m.ChangeHeader(1, "Subject", "["+c.subject+"]"), m.InsertHeader(1, "X-First", "yes"))
 }
 
 // startCensor returns the address of a filter, and a function that ends it.
@@ -65,7 +66,8 @@ func startCensor(t *testing.T) (string, func()) {
 	require.NoError(t, err)
 	server := &wire.Server{
 		NewMilter: func() wire.Milter { return &censor{} },
-		Actions:   wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader | wire.OptQuarantine,
+		Actions: wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader |
+			wire.OptQuarantine,
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
@@ -84,7 +86,8 @@ func TestContentFilter(t *testing.T) {
 	d := talkTo(t, c.Nodes[0].SMTP)
 	send := func(subject string, size int, want string) {
 		t.Helper()
-		lines := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354",
+		lines := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250",
+			"C: DATA", "S: 354",
 			"M: From: s@far.example", "M: Subject: " + subject, "M: "}
 		for range size / 100 {
 			lines = append(lines, "M: "+strings.Repeat("x", 98))
@@ -98,7 +101,8 @@ func TestContentFilter(t *testing.T) {
 	}
 	send("hello", 0, "250 2.0.0")
 	got := newest("alice@example.test")
-	require.Contains(t, got, "\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [hello]\r\nX-Seen: by the censor\r\n\r\ntext\r\n")
+	require.Contains(t, got,
+		"\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [hello]\r\nX-Seen: by the censor\r\n\r\ntext\r\n")
 	require.Contains(t, got[:strings.Index(got, "X-First")], "Received: ", "our trace stays above")
 	d.play("C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<postmaster@example.test>", "S: 550", "C: RSET", "S: 250")
 
@@ -107,7 +111,8 @@ func TestContentFilter(t *testing.T) {
 	send("discard", 0, "250 2.0.0")
 	send("large", 600_000, "250 2.0.0")
 	got = newest("alice@example.test")
-	require.Contains(t, got, "\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [large]\r\nX-Seen: by the censor\r\n\r\nxxx")
+	require.Contains(t, got,
+		"\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [large]\r\nX-Seen: by the censor\r\n\r\nxxx")
 	require.Contains(t, got[:strings.Index(got, "X-First")], "Received: ", "our trace stays above")
 	require.Len(t, got[strings.Index(got, "\r\n\r\n")+4:], 600_000+len("text\r\n"))
 	send("other", 600_000, "451 4.7.1")
@@ -126,10 +131,12 @@ func TestContentFilter(t *testing.T) {
 		Address: "list@example.test", Targets: []string{"bob@example.test", "x@far.example"}, Owner: "owner@example.test",
 	}))
 	body := strings.Repeat(strings.Repeat("y", 98)+"\r\n", 6000)
-	require.Contains(t, d.mail("s@far.example", "list@example.test", "From: s@far.example\r\nSubject: all\r\n\r\n"+body), "250 2.0.0")
+	require.Contains(t,
+		d.mail("s@far.example", "list@example.test", "From: s@far.example\r\nSubject: all\r\n\r\n"+body), "250 2.0.0")
 	require.NoError(t, c.Sink.Wait(ctx, 1))
 	for _, got := range []string{newest("bob@example.test"), c.Sink.Got()[0].Body} {
-		require.True(t, strings.HasSuffix(got, "\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [all]\r\nX-Seen: by the censor\r\n\r\n"+body))
+		require.True(t, strings.HasSuffix(got,
+			"\r\nX-First: yes\r\nFrom: s@far.example\r\nSubject: [all]\r\nX-Seen: by the censor\r\n\r\n"+body))
 	}
 
 	stop()
@@ -158,11 +165,13 @@ func TestContentFilterOfLargeHeaders(t *testing.T) {
 			all := c.inbox("alice@example.test")
 			_, got, found := strings.Cut(all[len(all)-1], "\r\nX-First: yes\r\n")
 			require.True(t, found, "%d with %d", head, rest)
-			require.True(t, from+list(head)+"Subject: [s]\r\nX-Seen: by the censor\r\n\r\n"+body(rest) == got, "%d with %d", head, rest)
+			require.True(t, from+list(head)+"Subject: [s]\r\nX-Seen: by the censor\r\n\r\n"+body(rest) == got,
+				"%d with %d", head, rest)
 		}
 	}
 	d := talkTo(t, c.Nodes[0].SMTP)
-	require.Contains(t, d.mail("s@far.example", "alice@example.test", from+list(300<<10)+"Subject: s\r\n\r\nx\r\n"), "552 5.3.4")
+	require.Contains(t,
+		d.mail("s@far.example", "alice@example.test", from+list(300<<10)+"Subject: s\r\n\r\nx\r\n"), "552 5.3.4")
 	require.Contains(t, d.mail("s@far.example", "alice@example.test", from+"Subject: swell\r\n\r\nx\r\n"), "451 4.7.1")
 	c.Verify()
 }
@@ -193,14 +202,18 @@ func TestDiscardedMessageHasAHistory(t *testing.T) {
 	}})
 	ctx := within(t, 60*time.Second)
 	large := strings.Repeat(strings.Repeat("x", 98)+"\r\n", 6000)
-	for name, body := range map[string]string{"discard": "text\r\n", "nobody": "text\r\n", "discard large": large, "early": large} {
+	for name, body := range map[string]string{
+		"discard": "text\r\n", "nobody": "text\r\n", "discard large": large, "early": large,
+	} {
 		subject, _, _ := strings.Cut(name, " ")
 		d := talkTo(t, c.Nodes[1].SMTP)
-		letter := "From: s@far.example\r\nMessage-ID: <" + strings.ReplaceAll(name, " ", "-") + "@far.example>\r\nSubject: " + subject + "\r\n\r\n" + body
+		letter := "From: s@far.example\r\nMessage-ID: <" + strings.ReplaceAll(name, " ", "-") + "@far.example>\r\nSubject: " +
+			subject + "\r\n\r\n" + body
 		id := idOf(d.mail("s@far.example", "alice@example.test", letter))
 		require.NotEmpty(t, id, name)
 		again := talkTo(t, c.Nodes[1].SMTP) // nothing says that the first 250 was read
-		require.Equal(t, id, idOf(again.mail("s@far.example", "alice@example.test", letter)), "%s: sent again it is the same", name)
+		require.Equal(t, id, idOf(again.mail("s@far.example", "alice@example.test", letter)),
+			"%s: sent again it is the same", name)
 		for _, m := range c.Nodes {
 			c.Eventually(10*time.Second, "no history at "+m.ID, func() bool {
 				trace, err := m.Client().Trace(ctx, id)

@@ -18,8 +18,11 @@ func TestWhoseSignature(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: "other.test"}))
-	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "info@other.test", Targets: []string{"alice@example.test"}}))
-	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "all@other.test", Targets: []string{"alice@example.test", "bob@example.test"}}))
+	require.NoError(t,
+		api.SetAlias(ctx, by, admin.Alias{Address: "info@other.test", Targets: []string{"alice@example.test"}}))
+	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{
+		Address: "all@other.test", Targets: []string{"alice@example.test", "bob@example.test"},
+	}))
 	records := map[string]string{}
 	for _, domain := range []string{"example.test", "other.test"} {
 		k, err := api.AddSigner(ctx, by, admin.SignerAdd{Domain: domain, Selector: "s"})
@@ -41,9 +44,10 @@ func TestWhoseSignature(t *testing.T) {
 		sent++
 		require.NoError(t, c.Sink.Wait(ctx, sent))
 		got := c.Sink.Got()[sent-1].Body
-		checks, err := dkim.VerifyWithOptions(strings.NewReader(got), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
-			return []string{records[name]}, nil
-		}})
+		checks, err := dkim.VerifyWithOptions(strings.NewReader(got),
+			&dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+				return []string{records[name]}, nil
+			}})
 		require.NoError(t, err)
 		if len(checks) == 0 {
 			return "unsigned"
@@ -78,7 +82,8 @@ func TestWhoseSignature(t *testing.T) {
 		reply := send(port, loginAlice, from)
 		require.True(t, strings.HasPrefix(reply, "550 5.7.1 "), "%q: %s", from, reply)
 	}
-	require.Contains(t, send(port, loginAlice, foreign[0]), "'relayctl user set alice@example.test --sender ceo@other.test'")
+	require.Contains(t, send(port, loginAlice, foreign[0]),
+		"'relayctl user set alice@example.test --sender ceo@other.test'")
 	require.Equal(t, "other.test", send(c.Nodes[0].SMTP, "", foreign[0]), "who is trusted without a login is no account")
 
 	senders := []string{"ceo@other.test"}

@@ -38,7 +38,8 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	c := New(t, Options{})
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
-	require.NoError(t, api.SetSettings(ctx, by, admin.Settings{Greylist: 1, GreylistTrust: -1, DefaultDomain: "example.test"}))
+	require.NoError(t,
+		api.SetSettings(ctx, by, admin.Settings{Greylist: 1, GreylistTrust: -1, DefaultDomain: "example.test"}))
 	c.Eventually(5*time.Second, "not known everywhere", func() bool {
 		for _, m := range c.Nodes {
 			if s, err := m.Client().Settings(ctx); err != nil || s.Greylist != 1 {
@@ -66,12 +67,14 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	require.Contains(t, try(c.Nodes[1], "One+tag@far.example"), "450 4.7.1", "too soon, and known to the second node")
 	comesBack(c.Nodes[1], "one@far.example")
 	d := stranger(t, c.Nodes[2].SMTP)
-	d.play("C: MAIL FROM:<one@far.example>", "S: 250", to, "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RSET", "S: 250")
+	d.play("C: MAIL FROM:<one@far.example>", "S: 250", to, "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250",
+		"C: RSET", "S: 250")
 
 	// Who is known is not asked to wait, nor is mail to the postmaster.
 	d = talkTo(t, c.Nodes[2].SMTP)
 	d.play("C: MAIL FROM:<two@far.example>", "S: 250", to, "S: 250")
-	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice@example.test"}}))
+	require.NoError(t,
+		api.SetAlias(ctx, by, admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice@example.test"}}))
 	d = stranger(t, c.Nodes[0].SMTP)
 	d.play("C: MAIL FROM:<two@far.example>", "S: 250", "C: RCPT TO:<postmaster>", "S: 250", "C: RSET", "S: 250")
 	// A caller that only asks whether an address exists is answered; its message is put off.
@@ -103,7 +106,8 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 func TestGreylistingCostsOneCommandForManyRecipients(t *testing.T) {
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 60*time.Second)
-	require.NoError(t, c.Nodes[0].Client().SetSettings(ctx, admin.By{Why: "test"}, admin.Settings{Greylist: 60, DefaultDomain: "example.test"}))
+	require.NoError(t, c.Nodes[0].Client().SetSettings(ctx, admin.By{Why: "test"},
+		admin.Settings{Greylist: 60, DefaultDomain: "example.test"}))
 	d := stranger(t, c.Nodes[0].SMTP)
 	applied := func() uint64 {
 		s, err := c.Nodes[0].Client().Status(ctx)

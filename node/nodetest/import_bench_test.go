@@ -31,7 +31,8 @@ func BenchmarkImport(b *testing.B) {
 				return nil, io.EOF
 			}
 			at++
-			text := fmt.Sprintf("Subject: %d\r\n\r\n%s", at, strings.Repeat("a line of text, to make it as long as mail is\r\n", 20))
+			text := fmt.Sprintf("Subject: %d\r\n\r\n%s", at,
+				strings.Repeat("a line of text, to make it as long as mail is\r\n", 20))
 			sum := sha256.Sum256([]byte(text))
 			return &admin.OldMessage{Digest: sum[:], UIDL: fmt.Sprint("old-", at), Content: strings.NewReader(text)}, nil
 		})

@@ -105,7 +105,8 @@ func (c *cutter) serve(client net.Conn, node string) {
 // again at another node (RFC 1047). There is one copy, under the first id.
 func TestLostReply(t *testing.T) {
 	c := New(t, Options{Nodes: 3})
-	envelope := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<x@near.example>", "S: 250"}
+	envelope := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250",
+		"C: RCPT TO:<x@near.example>", "S: 250"}
 	t.Run("between the commit and its reply", func(t *testing.T) {
 		cut := newCutter(t, c.Nodes[0].SMTP)
 		text := letter("lost")
@@ -126,7 +127,8 @@ func TestLostReply(t *testing.T) {
 		d.play(envelope...)
 		d.raw(fmt.Sprintf("BDAT %d LAST\r\n%s", len(body), body))
 		d.closed()
-		again := talkTo(t, c.Nodes[0].SMTP).play(append(envelope, "C: DATA", "S: 354", "M: Subject: chunk", "M: Message-ID: <chunk@test>", "M: ", "M: text", "M: .", "S: 250")...)
+		again := talkTo(t, c.Nodes[0].SMTP).play(append(envelope, "C: DATA", "S: 354", "M: Subject: chunk",
+			"M: Message-ID: <chunk@test>", "M: ", "M: text", "M: .", "S: 250")...)
 		require.Equal(t, idOf(<-cut.said), idOf(again))
 	})
 	t.Run("at once after the dot", func(t *testing.T) {
@@ -160,7 +162,9 @@ type hop struct {
 
 func newHop(t *testing.T, without smtp.Extension) *hop {
 	h := &hop{got: map[string]string{}}
-	s, err := smtp.NewServer(smtp.ServerConfig{Hostname: "hop.test", Backend: h, Trusted: func(netip.Addr) bool { return true }, Without: without})
+	s, err := smtp.NewServer(smtp.ServerConfig{
+		Hostname: "hop.test", Backend: h, Trusted: func(netip.Addr) bool { return true }, Without: without,
+	})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -295,7 +299,8 @@ func TestBDATPassesUnchanged(t *testing.T) {
 		for _, domain := range []string{"lines.example", "plain.example"} {
 			c.Eventually(20*time.Second, "no bounce for "+domain, func() bool {
 				return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
-					return strings.Contains(s, "binary@"+domain) && strings.Contains(s, "5.6.3") && strings.Contains(s, "Action: failed")
+					return strings.Contains(s, "binary@"+domain) && strings.Contains(s, "5.6.3") &&
+						strings.Contains(s, "Action: failed")
 				})
 			})
 			_, came := hops[domain].message("binary@" + domain)
@@ -331,7 +336,8 @@ func TestStrangers(t *testing.T) {
 	t.Run("what is not for strangers", func(t *testing.T) {
 		d := strangerTo(t, addr)
 		d.play(greet...)
-		d.play("C: MAIL FROM:<eve>", "S: 501 5.1.7", "C: MAIL FROM:eve@else.example", "S: 501 5.1.7", "C: VRFY alice", "S: 252", "C: EXPN alice", "S: 502",
+		d.play("C: MAIL FROM:<eve>", "S: 501 5.1.7", "C: MAIL FROM:eve@else.example", "S: 501 5.1.7", "C: VRFY alice",
+			"S: 252", "C: EXPN alice", "S: 502",
 			loginAlice, "S: 538", "C: XCLIENT ADDR=127.0.0.1", "S: 500", "C: TURN", "S: 502")
 		d = strangerTo(t, port)
 		d.play(greet...)
@@ -352,7 +358,8 @@ func TestStrangers(t *testing.T) {
 	t.Run("a trusted client of bare LF that hangs up", func(t *testing.T) {
 		conn, err := net.Dial("tcp", addr)
 		require.NoError(t, err)
-		_, err = io.WriteString(conn, "HELO old\nMAIL FROM: <bob@example.test>\nRCPT TO: alice@example.test\nDATA\nSubject: old program\n\n..one\n.\n")
+		_, err = io.WriteString(conn,
+			"HELO old\nMAIL FROM: <bob@example.test>\nRCPT TO: alice@example.test\nDATA\nSubject: old program\n\n..one\n.\n")
 		require.NoError(t, err)
 		in := textproto.NewConn(conn)
 		for _, code := range []int{220, 250, 250, 250, 354, 250} {
@@ -369,13 +376,15 @@ func TestStrangers(t *testing.T) {
 		conn := tls.Client(d.conn, &tls.Config{InsecureSkipVerify: true})
 		require.NoError(t, conn.Handshake())
 		d.conn, d.tp = conn, textproto.NewConn(conn)
-		d.play("C: EHLO [192.0.2.1] (evil)", "S: 250", "C: MAIL FROM:<>", "S: 250", "C: RCPT TO:<Alice+tag@Example.Test>", "S: 250", "C: DATA", "S: 354")
+		d.play("C: EHLO [192.0.2.1] (evil)", "S: 250", "C: MAIL FROM:<>", "S: 250", "C: RCPT TO:<Alice+tag@Example.Test>",
+			"S: 250", "C: DATA", "S: 354")
 		id := idOf(d.play("M: Subject: gap", "M: this is text", "M: .", "S: 250"))
 		all := c.inbox("alice@example.test")
 		got := all[len(all)-1]
 		require.True(t, strings.HasSuffix(got, "\r\nSubject: gap\r\n\r\nthis is text\r\n"), got)
 		require.True(t, strings.HasPrefix(got, "Return-Path: <>\r\nDelivered-To: alice@example.test\r\n"+
-			"Authentication-Results: n1.example.test;\r\n\tspf=none smtp.helo=\"[192.0.2.1]??evil?\";\r\n\tdkim=none;\r\n\tdmarc=permerror reason=\"no author's domain\"\r\n"+
+			"Authentication-Results: n1.example.test;\r\n\tspf=none smtp.helo=\"[192.0.2.1]??evil?\";\r\n\tdkim=none;\r\n"+
+			"\tdmarc=permerror reason=\"no author's domain\"\r\n"+
 			"Received: from "), got)
 		require.Contains(t, got, "([127.0.0.9])\r\n\tby n1.example.test with ESMTPS id "+id+"\r\n\t(TLS 1.3 ")
 		require.NotContains(t, got, "(evil)")
@@ -387,10 +396,12 @@ func TestStrangers(t *testing.T) {
 		require.Contains(t, trace.Events[0].TLS, "TLS 1.3", "%+v", trace.Events[0])
 	})
 	t.Run("postmaster", func(t *testing.T) {
-		require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{Why: "test"}, admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
+		require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{Why: "test"},
+			admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
 		d := strangerTo(t, addr)
 		d.play(greet...)
-		d.play(append([]string{"C: MAIL FROM:<eve@else.example>", "S: 250", "C: RCPT TO:<Postmaster>", "S: 250"}, letter("help")...)...)
+		d.play(append([]string{"C: MAIL FROM:<eve@else.example>", "S: 250", "C: RCPT TO:<Postmaster>", "S: 250"},
+			letter("help")...)...)
 	})
 }
 
@@ -399,9 +410,11 @@ func TestAnnouncedSizeMeetsTheQuota(t *testing.T) {
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 30*time.Second)
 	quota := uint64(5000)
-	require.NoError(t, c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "bob@example.test", admin.UserSet{QuotaBytes: &quota}))
+	require.NoError(t,
+		c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "bob@example.test", admin.UserSet{QuotaBytes: &quota}))
 	d := talkTo(t, c.Nodes[0].SMTP)
-	d.play("C: MAIL FROM:<s@else.example> SIZE=6000", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 452 4.2.2", "C: RCPT TO:<alice@example.test>", "S: 250", "C: RSET", "S: 250",
+	d.play("C: MAIL FROM:<s@else.example> SIZE=6000", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 452 4.2.2",
+		"C: RCPT TO:<alice@example.test>", "S: 250", "C: RSET", "S: 250",
 		"C: MAIL FROM:<s@else.example> SIZE=4000", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RSET", "S: 250",
 		"C: MAIL FROM:<s@else.example> SIZE=999999999", "S: 552 5.3.4")
 }
@@ -465,7 +478,8 @@ func TestLimitsAreOfTheNode(t *testing.T) {
 func TestStopLetsTransactionsEnd(t *testing.T) {
 	c := New(t, Options{Nodes: 1})
 	busy, idle := talkTo(t, c.Nodes[0].SMTP), talkTo(t, c.Nodes[0].SMTP)
-	busy.play("C: MAIL FROM:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354", "M: Subject: last", "M: ")
+	busy.play("C: MAIL FROM:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA",
+		"S: 354", "M: Subject: last", "M: ")
 	done := make(chan struct{})
 	go func() { defer close(done); c.Nodes[0].Stop() }()
 	idle.play("S: 421 4.3.2")
@@ -488,11 +502,16 @@ func TestAliasLeadsOutOfSMTPUTF8(t *testing.T) {
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	h := newHop(t, smtp.ExtSMTPUTF8)
 	require.NoError(t, api.SetRoute(ctx, by, admin.Route{Domain: "plain.example", Target: "smtp:" + h.addr}))
-	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "jürgen@example.test", Targets: []string{"j@plain.example"}}))
+	require.NoError(t,
+		api.SetAlias(ctx, by, admin.Alias{Address: "jürgen@example.test", Targets: []string{"j@plain.example"}}))
 	d := talkTo(t, c.Nodes[0].SMTP)
-	d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@example.test>", "S: 250"}, letter("out")...)...)
+	d.play(append([]string{
+		"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@example.test>", "S: 250",
+	}, letter("out")...)...)
 	c.Eventually(10*time.Second, "it did not arrive", func() bool { _, ok := h.message("j@plain.example"); return ok })
-	id := idOf(d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@plain.example>", "S: 250"}, letter("in")...)...))
+	id := idOf(d.play(append([]string{
+		"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@plain.example>", "S: 250",
+	}, letter("in")...)...))
 	c.Eventually(10*time.Second, "it was not refused", func() bool {
 		trace, err := api.Trace(ctx, id)
 		return err == nil && strings.Contains(fmt.Sprint(trace.Events), "5.6.7")

@@ -54,12 +54,14 @@ func TestRemovedWhileDelivered(t *testing.T) {
 	id := c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("too late"))
 	<-entered
 	by := admin.By{Who: "ann", Why: "a mistake"}
-	done, err := c.Nodes[0].Client().Manage(within(t, 10*time.Second), by, admin.QueueAction{Action: admin.ActionRemove, IDs: []string{id}})
+	done, err := c.Nodes[0].Client().Manage(within(t, 10*time.Second), by,
+		admin.QueueAction{Action: admin.ActionRemove, IDs: []string{id}})
 	require.NoError(t, err)
 	require.Equal(t, 1, done.Changed)
 	release()
 	require.NoError(t, c.Sink.Wait(within(t, 10*time.Second), 1))
-	c.Eventually(10*time.Second, "the delivery is not told", func() bool { return c.timeline(t, id) == "accepted deleted delivered" })
+	c.Eventually(10*time.Second, "the delivery is not told",
+		func() bool { return c.timeline(t, id) == "accepted deleted delivered" })
 	trace, err := c.Nodes[0].Client().Trace(within(t, 5*time.Second), id)
 	require.NoError(t, err)
 	require.Equal(t, admin.StateDelivered, trace.Recipients[0].State)

@@ -55,7 +55,9 @@ func TestDecoysAreAlikeOnEveryNode(t *testing.T) {
 		})
 		return secret
 	}
-	c.Eventually(20*time.Second, "no secret on all nodes", func() bool { return secret(c.Nodes[0]) != "" && secret(c.Nodes[0]) == secret(c.Nodes[1]) })
+	c.Eventually(20*time.Second, "no secret on all nodes", func() bool {
+		return secret(c.Nodes[0]) != "" && secret(c.Nodes[0]) == secret(c.Nodes[1])
+	})
 	salt := func(m *nodetest.Member, first string) string {
 		conn, err := textproto.Dial("tcp", m.POP3)
 		require.NoError(t, err)
@@ -92,7 +94,8 @@ func TestMaildropPolicies(t *testing.T) {
 	defer cancel()
 	shared, month, hour := true, int64(30*24*3600), int64(3600)
 	api := c.Nodes[0].Client()
-	require.NoError(t, api.SetUser(ctx, admin.By{Why: "test"}, "alice@example.test", admin.UserSet{Retention: &month, LoginDelay: &hour}))
+	require.NoError(t,
+		api.SetUser(ctx, admin.By{Why: "test"}, "alice@example.test", admin.UserSet{Retention: &month, LoginDelay: &hour}))
 	require.NoError(t, api.SetUser(ctx, admin.By{Why: "test"}, "bob@example.test", admin.UserSet{Shared: &shared}))
 	c.Verify()
 
@@ -192,7 +195,8 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	shared := true
-	require.NoError(t, c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "alice@example.test", admin.UserSet{Shared: &shared}))
+	require.NoError(t,
+		c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "alice@example.test", admin.UserSet{Shared: &shared}))
 	for i := range mails {
 		c.Nodes[i%3].MustSend("a@far.example", "alice@example.test", nodetest.Letter(strconv.Itoa(i)))
 	}

@@ -117,7 +117,9 @@ func TestGreetPauseBehindProxy(t *testing.T) {
 	line, err = textproto.NewConn(conn).ReadLine()
 	require.NoError(t, err)
 	require.Equal(t, early, line)
-	for _, said := range []string{"EHLO balancer\r\n", "PROXY TCP4 192.0.2.1 nonsense\r\n", "PROXY TCP4 192.0.2.300 198.51.100.25 1 25\r\n"} {
+	for _, said := range []string{
+		"EHLO balancer\r\n", "PROXY TCP4 192.0.2.1 nonsense\r\n", "PROXY TCP4 192.0.2.300 198.51.100.25 1 25\r\n",
+	} {
 		got, _ := io.ReadAll(through(t, m, said))
 		require.Empty(t, string(got), "%q", said)
 	}
@@ -134,11 +136,14 @@ func TestGreetPauseBehindProxy(t *testing.T) {
 func TestPoliciesBehindProxy(t *testing.T) {
 	c := balanced(t, func(conf *config.Config) {
 		conf.SMTP[0].GreetPause = 0
-		conf.DNSBL = []config.DNSBL{{Zone: "bl.example", Name: "bl.example", Action: config.DNSBLRefuse, Codes: []string{"127.0.0.2"}}}
+		conf.DNSBL = []config.DNSBL{
+			{Zone: "bl.example", Name: "bl.example", Action: config.DNSBLRefuse, Codes: []string{"127.0.0.2"}},
+		}
 		conf.Limits.ConnectionsPerClient = 2
 		conf.Limits.RecipientsPerMinute = 3
 	})
-	c.DNS.Add(t, "1.2.0.192.bl.example. A 127.0.0.2", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example. A 127.0.0.2")
+	c.DNS.Add(t, "1.2.0.192.bl.example. A 127.0.0.2",
+		"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example. A 127.0.0.2")
 	m, ctx := c.Nodes[0], within(t, 60*time.Second)
 	meet := func(version byte, client string) *talk {
 		t.Helper()
@@ -176,7 +181,8 @@ func TestPoliciesBehindProxy(t *testing.T) {
 	other.play(rcpt, "S: 250", "C: RSET", "S: 250")
 
 	// The triplet is that of the client's network.
-	require.NoError(t, m.Client().SetSettings(ctx, admin.By{Why: "test"}, admin.Settings{Greylist: 1, GreylistTrust: -1, DefaultDomain: "example.test"}))
+	require.NoError(t, m.Client().SetSettings(ctx, admin.By{Why: "test"},
+		admin.Settings{Greylist: 1, GreylistTrust: -1, DefaultDomain: "example.test"}))
 	try := func(version byte, client string) string {
 		d := meet(version, client)
 		defer d.conn.Close()
@@ -189,5 +195,6 @@ func TestPoliciesBehindProxy(t *testing.T) {
 		return strings.HasPrefix(try(2, fmt.Sprintf("203.0.113.%d:4711", host%250+1)), "250")
 	})
 	require.Contains(t, try(2, "198.51.100.1:4711"), "450 4.7.1 Greylisted", "another network")
-	require.False(t, slices.ContainsFunc(c.inbox("alice@example.test"), func(text string) bool { return strings.Contains(text, "127.0.0.1") }))
+	require.False(t, slices.ContainsFunc(c.inbox("alice@example.test"),
+		func(text string) bool { return strings.Contains(text, "127.0.0.1") }))
 }

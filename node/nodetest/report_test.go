@@ -60,7 +60,8 @@ func TestNoReportOfSuccessToForgedSenders(t *testing.T) {
 	ctx := within(t, 30*time.Second)
 	send := func(from, name string) {
 		d := c.stranger()
-		d.play("C: MAIL FROM:<"+from+">", "S: 250", "C: RCPT TO:<alice@example.test> NOTIFY=SUCCESS", "S: 250", "C: DATA", "S: 354",
+		d.play("C: MAIL FROM:<"+from+">", "S: 250", "C: RCPT TO:<alice@example.test> NOTIFY=SUCCESS", "S: 250",
+			"C: DATA", "S: 354",
 			"M: Subject: "+name, "M: ", "M: x", "M: .", "S: 250")
 	}
 	send("victim@bank.example", "forged")

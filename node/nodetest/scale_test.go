@@ -66,8 +66,10 @@ func TestBigMailbox(t *testing.T) {
 	require.NoError(t, one.Quit(ctx))
 	quit := time.Since(began)
 	worst, probes := stalls()
-	t.Logf("mailbox of %d: login %s, UIDL %.0f lines/s, %.1f octets a message in a session, DELE of all %s, QUIT %s; meanwhile %d other commands, the slowest %s",
-		n, login.Round(time.Millisecond), rate, perMessage, marks.Round(time.Millisecond), quit.Round(time.Millisecond), probes, worst.Round(time.Millisecond))
+	t.Logf("mailbox of %d: login %s, UIDL %.0f lines/s, %.1f octets a message in a session, DELE of all %s, QUIT %s; "+
+		"meanwhile %d other commands, the slowest %s",
+		n, login.Round(time.Millisecond), rate, perMessage, marks.Round(time.Millisecond), quit.Round(time.Millisecond),
+		probes, worst.Round(time.Millisecond))
 	one, err = m.Login(ctx, "alice")
 	require.NoError(t, err)
 	count, _, err = one.Stat(ctx)

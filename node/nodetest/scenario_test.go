@@ -55,7 +55,8 @@ func TestMailIsReadFromAnyNode(t *testing.T) {
 			return true
 		})
 		require.True(t, strings.HasSuffix(body.String(), letter), "the client's octets are unchanged: %q", body.String())
-		require.True(t, strings.HasPrefix(body.String(), "Return-Path: <bob@example.test>\r\nDelivered-To: alice@example.test\r\nReceived: from client.test"))
+		require.True(t, strings.HasPrefix(body.String(),
+			"Return-Path: <bob@example.test>\r\nDelivered-To: alice@example.test\r\nReceived: from client.test"))
 	}
 	c.Verify()
 }
@@ -82,7 +83,11 @@ func TestBounceReachesTheLocalSender(t *testing.T) {
 }
 
 func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
-	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) { conf.Delivery.RetryFirst = config.Duration(300 * time.Millisecond) }})
+	c := New(t, Options{
+		Nodes: 1, Configure: func(_ int, conf *config.Config) {
+			conf.Delivery.RetryFirst = config.Duration(300 * time.Millisecond)
+		},
+	})
 	var tries atomic.Int32
 	c.Sink.Answer(func(string) error {
 		if tries.Add(1) < 3 {
@@ -137,7 +142,8 @@ func TestLeaderDiesUnderLoad(t *testing.T) {
 	c.Eventually(30*time.Second, "no traffic", func() bool { return sent.Load() > clients*each/4 })
 	leader := c.Leader()
 	leader.Kill()
-	c.Eventually(30*time.Second, "no traffic after the leader's death", func() bool { return sent.Load() > clients*each/2 })
+	c.Eventually(30*time.Second, "no traffic after the leader's death",
+		func() bool { return sent.Load() > clients*each/2 })
 	leader.Start()
 	wg.Wait()
 	require.NoError(t, ctx.Err())
@@ -252,11 +258,14 @@ func once(t *testing.T, c *Cluster, ids []string) {
 }
 
 func TestDeadNodesQueueIsTakenOver(t *testing.T) {
-	c := New(t, Options{Configure: func(_ int, conf *config.Config) { conf.Delivery.RetryFirst = config.Duration(2 * time.Second) }})
+	c := New(t, Options{
+		Configure: func(_ int, conf *config.Config) { conf.Delivery.RetryFirst = config.Duration(2 * time.Second) },
+	})
 	c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
 	var ids []string
 	for n := range 20 {
-		ids = append(ids, c.Nodes[0].MustSend("alice@example.test", fmt.Sprintf("x%d@far.example", n), Letter(fmt.Sprint("q", n))))
+		ids = append(ids, c.Nodes[0].MustSend("alice@example.test", fmt.Sprintf("x%d@far.example", n),
+			Letter(fmt.Sprint("q", n))))
 	}
 	c.Eventually(10*time.Second, "not all were tried", func() bool {
 		page, _, err := c.Nodes[1].Client().Queue(within(t, 5*time.Second), admin.QueuePage{Limit: 50})

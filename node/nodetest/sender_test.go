@@ -103,7 +103,9 @@ func TestWhoSends(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	api := c.Nodes[0].Client()
 	good := func(subject string) string {
-		return dkimSigned(t, "good.example", "From: A <a@good.example>\r\nSubject: "+subject+"\r\nMessage-ID: <"+subject+"@good.example>\r\n\r\nthe text of it\r\n")
+		return dkimSigned(t, "good.example",
+			"From: A <a@good.example>\r\nSubject: "+subject+"\r\n"+
+				"Message-ID: <"+subject+"@good.example>\r\n\r\nthe text of it\r\n")
 	}
 	stored := func() uint64 {
 		s, err := api.Status(ctx)
@@ -120,7 +122,8 @@ func TestWhoSends(t *testing.T) {
 		id := idOf(d.mail("a@good.example", "alice@example.test", good("good")))
 		require.NotEmpty(t, id)
 		got := c.last("alice@example.test")
-		require.Contains(t, got, "Delivered-To: alice@example.test\r\nAuthentication-Results: n1.example.test;\r\n\tspf=pass smtp.mailfrom=a@good.example;\r\n\tdkim=pass header.d=good.example header.s=sel header.b=")
+		require.Contains(t, got, "Delivered-To: alice@example.test\r\nAuthentication-Results: n1.example.test;\r\n"+
+			"\tspf=pass smtp.mailfrom=a@good.example;\r\n\tdkim=pass header.d=good.example header.s=sel header.b=")
 		require.Contains(t, got, ";\r\n\tdmarc=pass (p=reject dis=none) header.from=good.example\r\nReceived: from ")
 		require.True(t, strings.HasSuffix(got, good("good")[strings.Index(good("good"), "From: "):]))
 		trace, err := api.Trace(ctx, id)
@@ -147,7 +150,8 @@ func TestWhoSends(t *testing.T) {
 	})
 	t.Run("more authors than are asked about", func(t *testing.T) {
 		d := c.stranger()
-		crowd := "From: s@a.example, s@b.example, s@c.example, s@d.example, s@e.example, s@f.example, s@g.example, s@h.example\r\nFrom: a@bank.example\r\n\r\nx\r\n"
+		crowd := "From: s@a.example, s@b.example, s@c.example, s@d.example, s@e.example, s@f.example, s@g.example, " +
+			"s@h.example\r\nFrom: a@bank.example\r\n\r\nx\r\n"
 		require.Contains(t, d.mail("a@good.example", "carol@strict.test", crowd), "550 5.7.1 The From field")
 		require.NotEmpty(t, idOf(d.mail("a@good.example", "alice@example.test", crowd)))
 		require.Contains(t, results(c.last("alice@example.test"))[0], `dmarc=permerror reason="too many authors"`)
@@ -172,34 +176,47 @@ func TestWhoSends(t *testing.T) {
 	})
 	t.Run("recipients under other rules come in a message of their own", func(t *testing.T) {
 		d := c.stranger()
-		d.play("C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<carol@open.test>", "S: 250",
+		d.play("C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250",
+			"C: RCPT TO:<carol@open.test>", "S: 250",
 			"C: RCPT TO:<carol@strict.test>", "S: 452 4.5.3", "C: RSET", "S: 250",
-			"C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<carol@strict.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 452 4.5.3", "C: RSET", "S: 250")
+			"C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<carol@strict.test>", "S: 250",
+			"C: RCPT TO:<alice@example.test>", "S: 452 4.5.3", "C: RSET", "S: 250")
 	})
 	t.Run("a postmaster gets everything", func(t *testing.T) {
 		d := c.stranger()
-		require.NoError(t, api.SetAlias(ctx, admin.By{}, admin.Alias{Address: "postmaster@strict.test", Targets: []string{"carol@strict.test"}}))
+		require.NoError(t,
+			api.SetAlias(ctx, admin.By{}, admin.Alias{
+				Address: "postmaster@strict.test", Targets: []string{"carol@strict.test"},
+			}))
 		require.NotEmpty(t, idOf(d.mail("a@bank.example", "postmaster@strict.test", "From: a@bank.example\r\n\r\nhelp\r\n")))
 	})
 	t.Run("who is known is not asked about", func(t *testing.T) {
 		d := talkTo(t, c.Nodes[0].SMTP)
-		require.NotEmpty(t, idOf(d.mail("a@bank.example", "carol@strict.test", "From: a@bank.example\r\nAuthentication-Results: n1.example.test; spf=pass\r\n\r\nx\r\n")))
+		require.NotEmpty(t,
+			idOf(d.mail("a@bank.example", "carol@strict.test",
+				"From: a@bank.example\r\nAuthentication-Results: n1.example.test; spf=pass\r\n\r\nx\r\n")))
 		require.Equal(t, []string{"Authentication-Results: n1.example.test; spf=pass"}, results(c.last("carol@strict.test")))
 		d = c.stranger()
 		d.startTLS()
 		d.play(loginAlice, "S: 235")
 		senders := []string{"a@bank.example"}
 		require.NoError(t, api.SetUser(ctx, admin.By{}, "alice@example.test", admin.UserSet{Senders: &senders}))
-		require.NotEmpty(t, idOf(d.mail("alice@example.test", "carol@strict.test", "From: a@bank.example\r\nAuthentication-Results: n1.example.test; spf=pass\r\n\r\nx\r\n")))
+		require.NotEmpty(t,
+			idOf(d.mail("alice@example.test", "carol@strict.test",
+				"From: a@bank.example\r\nAuthentication-Results: n1.example.test; spf=pass\r\n\r\nx\r\n")))
 		require.Empty(t, results(c.last("carol@strict.test")), "whoever logs in is not us")
 	})
 	t.Run("what claims to be from us goes", func(t *testing.T) {
 		d := c.stranger()
-		require.NotEmpty(t, idOf(d.mail("a@good.example", "carol@open.test", "Received: from x\r\nAuthentication-Results: N1.example.test;\r\n dmarc=pass\r\n"+
-			"Authentication-Results: other.example; spf=fail\r\nFrom: a@good.example\r\n\r\nAuthentication-Results: n1.example.test; spf=pass\r\n")))
+		require.NotEmpty(t,
+			idOf(d.mail("a@good.example", "carol@open.test",
+				"Received: from x\r\nAuthentication-Results: N1.example.test;\r\n dmarc=pass\r\n"+
+					"Authentication-Results: other.example; spf=fail\r\nFrom: a@good.example\r\n\r\n"+
+					"Authentication-Results: n1.example.test; spf=pass\r\n")))
 		got := c.last("carol@open.test")
 		require.Equal(t, []string{"Authentication-Results: other.example; spf=fail"}, results(got))
-		require.True(t, strings.HasSuffix(got, "Received: from x\r\nAuthentication-Results: other.example; spf=fail\r\nFrom: a@good.example\r\n\r\nAuthentication-Results: n1.example.test; spf=pass\r\n"))
+		require.True(t, strings.HasSuffix(got, "Received: from x\r\nAuthentication-Results: other.example; spf=fail\r\n"+
+			"From: a@good.example\r\n\r\nAuthentication-Results: n1.example.test; spf=pass\r\n"))
 		huge := "From: a@good.example\r\n" + strings.Repeat("X-Filler: "+strings.Repeat("x", 900)+"\r\n", 300)
 		require.Contains(t, d.mail("a@good.example", "carol@open.test", huge+"\r\nx\r\n"), "552 5.3.4")
 	})
@@ -225,10 +242,12 @@ func TestLargeMessageFromStranger(t *testing.T) {
 	}
 	// n1's field and the trace stand above what came, which is whole.
 	require.Equal(t, sha256.Sum256([]byte(large)), sha256.Sum256([]byte(got[len(got)-len(large):])))
-	again := idOf(c.stranger().mail("a@good.example", "carol@strict.test", forged)) // nothing says that the first 250 was read
+	// nothing says that the first 250 was read
+	again := idOf(c.stranger().mail("a@good.example", "carol@strict.test", forged))
 	require.Equal(t, id, again, "the same message, whatever stands on top of it")
 
-	require.Contains(t, d.mail("a@bank.example", "carol@strict.test", strings.Replace(signed, "\r\nxxx", "\r\nyyy", 1)), "550 5.7.26")
+	require.Contains(t,
+		d.mail("a@bank.example", "carol@strict.test", strings.Replace(signed, "\r\nxxx", "\r\nyyy", 1)), "550 5.7.26")
 	require.Len(t, c.inbox("carol@strict.test"), 1)
 	// To two mailboxes and a list that goes on under another sender.
 	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{}, admin.Alias{
@@ -244,7 +263,8 @@ func TestLargeMessageFromStranger(t *testing.T) {
 // A signed message, half of it sent, is given up: nothing waits for it.
 func TestStrangerHangsUp(t *testing.T) {
 	c := senders(t, 1, nil)
-	message := dkimSigned(t, "good.example", "From: a@good.example\r\nSubject: s\r\n\r\n"+strings.Repeat("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", 20_000))
+	message := dkimSigned(t, "good.example",
+		"From: a@good.example\r\nSubject: s\r\n\r\n"+strings.Repeat("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", 20_000))
 	for _, part := range []int{0, 100, 400_000} {
 		d := c.stranger()
 		d.play("C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354")
@@ -269,7 +289,8 @@ func TestListsOfClients(t *testing.T) {
 	})
 	c.DNS.Add(t,
 		"1.2.0.192.key.bl.example. A 127.0.0.4", `1.2.0.192.key.bl.example. TXT "see https://bl.example/192.0.2.1"`,
-		"2.2.0.192.key.bl.example. A 127.0.0.4", "2.2.0.192.white.example. A 127.0.0.1", "2.2.0.192.white.example. A 127.0.10.3",
+		"2.2.0.192.key.bl.example. A 127.0.0.4", "2.2.0.192.white.example. A 127.0.0.1",
+		"2.2.0.192.white.example. A 127.0.10.3",
 		"3.2.0.192.tag.example. A 127.0.0.2",
 		"4.2.0.192.key.bl.example. A 127.255.255.254",
 		"1.100.51.198.key.bl.example. A 127.0.0.4",
@@ -285,23 +306,28 @@ func TestListsOfClients(t *testing.T) {
 	d := from("192.0.2.1")
 	d.play("C: MAIL FROM:<a@good.example>", "S: 250",
 		"C: RCPT TO:<nobody@example.test>", "S: 550 5.1.1",
-		"C: RCPT TO:<alice@example.test>", "S: 550 5.7.1 Client [192.0.2.1] is on bl.example: see https://bl.example/192.0.2.1",
+		"C: RCPT TO:<alice@example.test>",
+		"S: 550 5.7.1 Client [192.0.2.1] is on bl.example: see https://bl.example/192.0.2.1",
 		"C: RCPT TO:<Postmaster>", "S: 550 5.1.1", // none is set up here
 		"C: RCPT TO:<x@far.example>", "S: 550 5.7.1 Relaying denied", "C: RSET", "S: 250")
 	ctx := within(t, 20*time.Second)
-	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{}, admin.Alias{Address: "postmaster@example.test", Targets: []string{"bob@example.test"}}))
+	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{},
+		admin.Alias{Address: "postmaster@example.test", Targets: []string{"bob@example.test"}}))
 	require.NotEmpty(t, idOf(d.mail("a@good.example", "Postmaster", "From: a@good.example\r\n\r\nlet me in\r\n")))
 	require.Contains(t, results(c.last("bob@example.test"))[0], `x-dnsbl=fail reason="see https://bl.example/192.0.2.1" policy.list=bl.example policy.code=127.0.0.4`)
 
 	d = from("IPV6:2001:db8::1")
-	d.play("C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 550 5.7.1 Client [2001:db8::1] is on bl.example")
+	d.play("C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<alice@example.test>",
+		"S: 550 5.7.1 Client [2001:db8::1] is on bl.example")
 	for _, address := range []string{"192.0.2.2", "192.0.2.4", "192.0.2.5", "198.51.100.1"} {
 		d = from(address)
 		d.play("C: MAIL FROM:<a@good.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250")
 	}
 	d = from("192.0.2.3")
 	id := idOf(d.mail("a@careful.example", "carol@open.test", "From: a@careful.example\r\n\r\nx\r\n"))
-	require.Equal(t, []string{"Authentication-Results: n1.example.test; x-dnsbl=fail policy.list=tag.example policy.code=127.0.0.2"}, results(c.last("carol@open.test")))
+	require.Equal(t, []string{
+		"Authentication-Results: n1.example.test; x-dnsbl=fail policy.list=tag.example policy.code=127.0.0.2",
+	}, results(c.last("carol@open.test")))
 	trace, err := c.Nodes[0].Client().Trace(ctx, id)
 	require.NoError(t, err)
 	require.Contains(t, trace.Events[0].Detail, "x-dnsbl=fail")

@@ -73,7 +73,10 @@ const loginAlice = "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABzZWNyZXQ=" // alice
 
 // letter is a message for play.
 func letter(subject string) []string {
-	return []string{"C: DATA", "S: 354", "M: From: alice@example.test", "M: Subject: " + subject, "M: Message-ID: <" + subject + "@test>", "M: ", "M: text", "M: .", "S: 250"}
+	return []string{
+		"C: DATA", "S: 354", "M: From: alice@example.test", "M: Subject: " + subject, "M: Message-ID: <" + subject + "@test>",
+		"M: ", "M: text", "M: .", "S: 250",
+	}
 }
 
 func idOf(reply string) string {
@@ -124,7 +127,9 @@ func TestSubmissionExtensions(t *testing.T) {
 	d.play("C: MAIL FROM:<alice@example.test>", "S: 530 5.7.0", loginAlice, "S: 235")
 
 	t.Run("a message for later waits, and says until when", func(t *testing.T) {
-		id := idOf(d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=3600 MT-PRIORITY=3", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250"}, letter("later")...)...))
+		id := idOf(d.play(append([]string{
+			"C: MAIL FROM:<alice@example.test> HOLDFOR=3600 MT-PRIORITY=3", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250",
+		}, letter("later")...)...))
 		m, err := api.Message(ctx, id)
 		require.NoError(t, err)
 		require.EqualValues(t, "queued", m.Recipients[0].State)
@@ -140,7 +145,8 @@ func TestSubmissionExtensions(t *testing.T) {
 	t.Run("a bound of time ends in a bounce", func(t *testing.T) {
 		c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
 		defer c.Sink.Answer(nil)
-		d.play(append([]string{"C: MAIL FROM:<alice@example.test> BY=1;R", "S: 250", "C: RCPT TO:<y@far.example>", "S: 250"}, letter("soon")...)...)
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test> BY=1;R", "S: 250", "C: RCPT TO:<y@far.example>", "S: 250"},
+			letter("soon")...)...)
 		c.Eventually(10*time.Second, "no bounce", func() bool {
 			return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
 				return strings.Contains(s, "<y@far.example>") && strings.Contains(s, "Action: failed")
@@ -158,7 +164,9 @@ func TestSubmissionExtensions(t *testing.T) {
 		require.Contains(t, report, "Return-Path: <>")
 	})
 	t.Run("unknown users are accepted and bounced", func(t *testing.T) {
-		id := idOf(d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 250"}, letter("unknown")...)...))
+		id := idOf(d.play(append([]string{
+			"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<nobody@example.test>", "S: 250",
+		}, letter("unknown")...)...))
 		require.NotEmpty(t, id)
 		all := c.inbox("alice@example.test")
 		require.Contains(t, all[len(all)-1], "Subject: ERROR - Your email was not sent")
@@ -174,7 +182,8 @@ func TestSubmissionExtensions(t *testing.T) {
 		}
 	})
 	t.Run("a sender is one's own", func(t *testing.T) {
-		d.play("C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<Alice+tag@Example.TEST>", "S: 250", "C: RSET", "S: 250")
+		d.play("C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<Alice+tag@Example.TEST>", "S: 250",
+			"C: RSET", "S: 250")
 	})
 	t.Run("a day's limit", func(t *testing.T) {
 		two := uint64(2)
@@ -182,7 +191,8 @@ func TestSubmissionExtensions(t *testing.T) {
 		require.NoError(t, api.SetUser(ctx, by, "carol@example.test", admin.UserSet{SendLimitDay: &two}))
 		d := talkTo(t, port)
 		d.play("C: AUTH PLAIN AGNhcm9sQGV4YW1wbGUudGVzdABzZWNyZXQ=", "S: 235", "C: MAIL FROM:<carol@example.test>", "S: 250",
-			"C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RCPT TO:<x@far.example>", "S: 450 4.7.1")
+			"C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250",
+			"C: RCPT TO:<x@far.example>", "S: 450 4.7.1")
 		d.play("C: DATA", "S: 354", "M: From: carol@example.test", "M: ", "M: text", "M: .", "S: 250")
 		d.play("C: MAIL FROM:<carol@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 450 4.7.1")
 	})
@@ -195,11 +205,14 @@ func TestSubmissionExtensions(t *testing.T) {
 			if secure {
 				require.NoError(t, cl.StartTLS(ctx, &tls.Config{InsecureSkipVerify: true}))
 				state, _ := cl.TLS()
-				require.ErrorContains(t, cl.Auth(ctx, sasl.NewScramClient("alice@example.test", "secret", &state)), "504", "-PLUS is not listed")
+				require.ErrorContains(t, cl.Auth(ctx, sasl.NewScramClient("alice@example.test", "secret", &state)), "504",
+					"-PLUS is not listed")
 			}
 			require.Error(t, cl.Auth(ctx, sasl.NewScramClient("alice@example.test", "wrong", nil)))
 			require.NoError(t, cl.Auth(ctx, sasl.NewScramClient("alice@example.test", "secret", nil)))
-			replies, err := cl.Send(ctx, &smtp.Envelope{From: "bob@example.test", To: []smtp.Rcpt{{Address: "bob@example.test"}}}, strings.NewReader("Subject: x\r\n\r\n"), nil)
+			replies, err := cl.Send(ctx, &smtp.Envelope{
+				From: "bob@example.test", To: []smtp.Rcpt{{Address: "bob@example.test"}},
+			}, strings.NewReader("Subject: x\r\n\r\n"), nil)
 			require.NoError(t, err)
 			require.Equal(t, 550, replies[0].Code, "the session knows who it is")
 			_ = cl.Close()
@@ -214,7 +227,9 @@ func TestRequireTLSIsKept(t *testing.T) {
 	d = talkTo(t, port)
 	d.startTLS()
 	d.play(loginAlice, "S: 235")
-	d.play(append([]string{"C: MAIL FROM:<alice@example.test> REQUIRETLS", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250"}, letter("secret")...)...)
+	d.play(append([]string{
+		"C: MAIL FROM:<alice@example.test> REQUIRETLS", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250",
+	}, letter("secret")...)...)
 	c.Eventually(10*time.Second, "no bounce", func() bool {
 		return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
 			return strings.Contains(s, "5.7.30") && !strings.Contains(s, "\r\ntext\r\n")
@@ -225,13 +240,18 @@ func TestRequireTLSIsKept(t *testing.T) {
 
 func TestSentAgainToAnotherNodeIsTheFirst(t *testing.T) {
 	c := New(t, Options{Nodes: 2})
-	to := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: RCPT TO:<x@near.example>", "S: 250"}
+	to := []string{
+		"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250",
+		"C: RCPT TO:<x@near.example>", "S: 250",
+	}
 	first := idOf(talkTo(t, c.Nodes[0].SMTP).play(append(to, letter("once")...)...))
 	again := idOf(talkTo(t, c.Nodes[1].SMTP).play(append(to, letter("once")...)...))
 	require.Equal(t, first, again)
-	require.NotEqual(t, first, idOf(talkTo(t, c.Nodes[1].SMTP).play(append(to[:4:4], letter("once")...)...)), "another envelope")
+	require.NotEqual(t, first, idOf(talkTo(t, c.Nodes[1].SMTP).play(append(to[:4:4], letter("once")...)...)),
+		"another envelope")
 	bare := append(to[:4:4], "C: DATA", "S: 354", "M: Subject: bare", "M: ", "M: .", "S: 250")
-	require.NotEqual(t, idOf(talkTo(t, c.Nodes[0].SMTP).play(bare...)), idOf(talkTo(t, c.Nodes[1].SMTP).play(bare...)), "without a Message-ID")
+	require.NotEqual(t, idOf(talkTo(t, c.Nodes[0].SMTP).play(bare...)), idOf(talkTo(t, c.Nodes[1].SMTP).play(bare...)),
+		"without a Message-ID")
 
 	large := append(to[:4:4], "C: DATA", "S: 354", "M: Subject: large", "M: Message-ID: <large@test>", "M: ")
 	for range 6000 {
@@ -248,8 +268,11 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for _, a := range []admin.Alias{
-		{Address: "news@example.test", Targets: []string{"bob", "n1@far.example", "inner@example.test"}, Owner: "news-owner@example.test"},
-		{Address: "inner@example.test", Targets: []string{"n2@far.example", "n1@far.example", "news@example.test", "gone@example.test"}},
+		{Address: "news@example.test", Targets: []string{"bob", "n1@far.example", "inner@example.test"},
+			Owner: "news-owner@example.test"},
+		{Address: "inner@example.test", Targets: []string{
+			"n2@far.example", "n1@far.example", "news@example.test", "gone@example.test",
+		}},
 		{Address: "other@example.test", Targets: []string{"o1@far.example", "bob"}, Owner: "other-owner@example.test"},
 		{Address: "forward@example.test", Targets: []string{"f@far.example"}},
 		{Address: "loop@example.test", Targets: []string{"loop2@example.test"}},
@@ -259,15 +282,18 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 	}
 	d := talkTo(t, c.Nodes[0].SMTP)
 	t.Run("owners of several lists in one transaction", func(t *testing.T) {
-		d.play(append([]string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<News@Example.Test>", "S: 250", "C: RCPT TO:<other@example.test>", "S: 250",
-			"C: RCPT TO:<Forward+tag@example.test>", "S: 250", "C: RCPT TO:<loop@example.test>", "S: 550 5.4.6"}, letter("lists")...)...)
+		d.play(append([]string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<News@Example.Test>", "S: 250",
+			"C: RCPT TO:<other@example.test>", "S: 250",
+			"C: RCPT TO:<Forward+tag@example.test>", "S: 250", "C: RCPT TO:<loop@example.test>", "S: 550 5.4.6"},
+			letter("lists")...)...)
 		require.NoError(t, c.Sink.Wait(ctx, 4))
 		from := map[string]string{}
 		for _, g := range c.Sink.Got() {
 			require.NotContains(t, from, g.To, "each once")
 			from[g.To] = g.From
 		}
-		require.Equal(t, map[string]string{"n1@far.example": "news-owner@example.test", "n2@far.example": "news-owner@example.test",
+		require.Equal(t, map[string]string{"n1@far.example": "news-owner@example.test",
+			"n2@far.example": "news-owner@example.test",
 			"o1@far.example": "other-owner@example.test", "f@far.example": "s@else.example"}, from)
 		box := c.inbox("bob@example.test")
 		require.Len(t, box, 1)
@@ -275,39 +301,51 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 		c.Verify()
 	})
 	t.Run("VRFY and EXPN", func(t *testing.T) {
-		d.play("C: VRFY BOB", "S: 250 2.1.5 <bob@example.test>", "C: VRFY news@example.test", "S: 250 2.1.5 <news@example.test>",
+		d.play("C: VRFY BOB", "S: 250 2.1.5 <bob@example.test>", "C: VRFY news@example.test",
+			"S: 250 2.1.5 <news@example.test>",
 			"C: VRFY nobody", "S: 550 5.1.1", "C: VRFY x@far.example", "S: 252", "C: EXPN nobody", "S: 550")
 		require.Equal(t, 3, strings.Count(d.play("C: EXPN news", "S: 250"), "<"))
 	})
 	t.Run("quotas at RCPT and at DATA", func(t *testing.T) {
 		quota := uint64(2000)
 		require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{QuotaBytes: &quota}))
-		big := []string{"C: DATA", "S: 354", "M: Subject: big", "M: ", "M: " + strings.Repeat("x", 900), "M: " + strings.Repeat("x", 900), "M: ."}
-		d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250"}, append(big, "S: 452 4.2.2")...)...)
-		d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250"}, append(big, "S: 250")...)...)
+		big := []string{
+			"C: DATA", "S: 354", "M: Subject: big", "M: ", "M: " + strings.Repeat("x", 900),
+			"M: " + strings.Repeat("x", 900), "M: .",
+		}
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250"},
+			append(big, "S: 452 4.2.2")...)...)
+		d.play(append([]string{"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250",
+			"C: RCPT TO:<alice@example.test>", "S: 250"}, append(big, "S: 250")...)...)
 		all := c.inbox("alice@example.test")
 		require.Len(t, all, 2, "the message, and the report on bob")
 		require.True(t, strings.Contains(all[0]+all[1], "5.2.2"))
 		one := uint64(1)
 		require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{QuotaMessages: &one}))
-		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 452 4.2.2", "C: RSET", "S: 250")
+		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 452 4.2.2",
+			"C: RSET", "S: 250")
 		off := true
 		require.NoError(t, api.SetUser(ctx, by, "bob@example.test", admin.UserSet{Disabled: &off}))
-		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 550 5.2.1", "C: RSET", "S: 250")
+		d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 550 5.2.1",
+			"C: RSET", "S: 250")
 	})
 	t.Run("addresses beyond ASCII", func(t *testing.T) {
 		require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: "bücher.test"}))
 		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: "jörg@bücher.test", Password: "secret"}))
-		d.play("C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<jörg@bücher.test>", "S: 553 5.6.7", "C: RSET", "S: 250")
+		d.play("C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<jörg@bücher.test>", "S: 553 5.6.7",
+			"C: RSET", "S: 250")
 		for _, to := range []string{"jörg@bücher.test", "JO\u0308RG@xn--bcher-kva.TEST"} {
-			d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<" + to + ">", "S: 250"}, letter("utf8"+to[:2])...)...)
+			d.play(append([]string{"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<" + to + ">", "S: 250"},
+				letter("utf8"+to[:2])...)...)
 		}
 		list, err := api.Mailbox(ctx, "jörg@bücher.test")
 		require.NoError(t, err)
 		require.EqualValues(t, 2, list.Messages)
 	})
 	t.Run("loops", func(t *testing.T) {
-		hops := []string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354"}
+		hops := []string{
+			"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA", "S: 354",
+		}
 		for range 101 {
 			hops = append(hops, "M: Received: from a by b; date")
 		}
@@ -321,16 +359,20 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 func TestETRNStartsWhatWaits(t *testing.T) {
 	c, _ := relay(t, nil)
 	ctx := within(t, 30*time.Second)
-	require.NoError(t, c.Nodes[0].Client().SetRoute(ctx, admin.By{Why: "test"}, admin.Route{Domain: "dialup.example", Target: "smtp:" + c.Sink.Addr}))
+	require.NoError(t, c.Nodes[0].Client().SetRoute(ctx, admin.By{Why: "test"},
+		admin.Route{Domain: "dialup.example", Target: "smtp:" + c.Sink.Addr}))
 	c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
 	d := talkTo(t, c.Nodes[0].SMTP)
-	id := idOf(d.play(append([]string{"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<x@dialup.example>", "S: 250"}, letter("waits")...)...))
+	id := idOf(d.play(append([]string{
+		"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<x@dialup.example>", "S: 250",
+	}, letter("waits")...)...))
 	c.Eventually(10*time.Second, "not tried", func() bool {
 		m, err := c.Nodes[0].Client().Message(ctx, id)
 		return err == nil && m.Recipients[0].Attempts > 0
 	})
 	c.Sink.Answer(nil)
-	d.play("C: ETRN other.example", "S: 459", "C: ETRN #q", "S: 459", "C: ETRN", "S: 501", "C: ETRN dialup.example", "S: 253")
+	d.play("C: ETRN other.example", "S: 459", "C: ETRN #q", "S: 459", "C: ETRN", "S: 501",
+		"C: ETRN dialup.example", "S: 253")
 	require.NoError(t, c.Sink.Wait(ctx, 1))
 	c.Eventually(10*time.Second, "still waits", func() bool {
 		_, err := c.Nodes[0].Client().Message(ctx, id)
@@ -361,7 +403,8 @@ func TestLoginEndsWithItsAccount(t *testing.T) {
 	}
 	refused := func(cl *smtp.Client, from string) {
 		t.Helper()
-		replies, err := cl.Send(ctx, &smtp.Envelope{From: from, To: []smtp.Rcpt{{Address: "x@far.example"}}}, strings.NewReader("Subject: x\r\n\r\n"), nil)
+		replies, err := cl.Send(ctx, &smtp.Envelope{From: from, To: []smtp.Rcpt{{Address: "x@far.example"}}},
+			strings.NewReader("Subject: x\r\n\r\n"), nil)
 		require.Error(t, err, "the connection ends")
 		require.Equal(t, 421, replies[0].Code)
 	}
@@ -409,8 +452,10 @@ func TestXClientSpeaksForALogin(t *testing.T) {
 	})
 	for _, addr := range []string{c.Nodes[0].SMTP, port} {
 		d := strangerTo(t, addr)
-		d.play("S: 220", "C: EHLO front", "S: 250", "C: XCLIENT ADDR=192.0.2.7 LOGIN=alice", "S: 220", "C: EHLO front", "S: 250",
-			"C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250")
+		d.play("S: 220", "C: EHLO front", "S: 250", "C: XCLIENT ADDR=192.0.2.7 LOGIN=alice", "S: 220",
+			"C: EHLO front", "S: 250",
+			"C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<alice@example.test>", "S: 250",
+			"C: RCPT TO:<x@far.example>", "S: 250")
 		id := idOf(d.play(letter("front")...))
 		m, err := c.Nodes[0].Client().Trace(within(t, 10*time.Second), id)
 		require.NoError(t, err)
@@ -442,7 +487,9 @@ func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
 	for _, user := range []string{"carol@example.test", "dora@example.test"} {
 		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: user, Password: "secret"}))
 	}
-	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: "list@example.test", Targets: []string{"bob", "dora", "x@far.example"}, Owner: "alice@example.test"}))
+	require.NoError(t, api.SetAlias(ctx, by, admin.Alias{
+		Address: "list@example.test", Targets: []string{"bob", "dora", "x@far.example"}, Owner: "alice@example.test",
+	}))
 	c.WaitHealthy()
 	count := func(user string) uint64 {
 		box, err := api.Mailbox(ctx, user)
@@ -452,7 +499,8 @@ func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
 
 	d := talkTo(t, submission)
 	d.play(loginAlice, "S: 235")
-	d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=4 ENVID=later1", "S: 250", "C: RCPT TO:<bob+tag@example.test> NOTIFY=SUCCESS", "S: 250",
+	d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=4 ENVID=later1", "S: 250",
+		"C: RCPT TO:<bob+tag@example.test> NOTIFY=SUCCESS", "S: 250",
 		"C: RCPT TO:<carol@example.test>", "S: 250", "C: RCPT TO:<list@example.test>", "S: 250"}, letter("later")...)...)
 	due := time.Now().Add(4 * time.Second)
 	list, _, err := api.Queue(ctx, admin.QueuePage{})
@@ -475,11 +523,13 @@ func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
 	_, err = api.RemoveUser(ctx, by, "carol@example.test", admin.DropOptions{})
 	require.NoError(t, err)
 	c.Eventually(30*time.Second, "it never arrives", func() bool {
-		return count("bob@example.test") == 1 && count("dora@example.test") == 1 && len(c.Sink.Got()) == 1 && count("alice@example.test") == 2
+		return count("bob@example.test") == 1 && count("dora@example.test") == 1 && len(c.Sink.Got()) == 1 &&
+			count("alice@example.test") == 2
 	})
 	require.GreaterOrEqual(t, time.Now(), due.Add(-time.Second))
 	bob := c.inbox("bob@example.test")[0]
-	require.True(t, strings.HasPrefix(bob, "Return-Path: <alice@example.test>\r\nDelivered-To: bob@example.test\r\nReceived: "), bob)
+	require.True(t, strings.HasPrefix(bob,
+		"Return-Path: <alice@example.test>\r\nDelivered-To: bob@example.test\r\nReceived: "), bob)
 	reports := strings.Join(c.inbox("alice@example.test"), "\x00")
 	require.Contains(t, reports, "Action: delivered")
 	require.Contains(t, reports, "Final-Recipient: rfc822; bob+tag@example.test")

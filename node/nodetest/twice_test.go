@@ -47,7 +47,9 @@ func TestMailMeantTwice(t *testing.T) {
 		require.Equal(t, first, send(0, text), "closed without a word")
 		d := talkTo(t, c.Nodes[1].SMTP)
 		d.play(append(envelope[:4:4], text[:2]...)...)
-		d.raw(strings.Join([]string{"From: alice@example.test", "Subject: unsure", "Message-ID: <unsure@test>", "", "text", ".", "QUIT", ""}, "\r\n"))
+		d.raw(strings.Join([]string{
+			"From: alice@example.test", "Subject: unsure", "Message-ID: <unsure@test>", "", "text", ".", "QUIT", "",
+		}, "\r\n"))
 		require.Equal(t, first, idOf(d.play("S: 250")), "QUIT was in the same flight")
 		require.Equal(t, first, send(2, text))
 		proven := send(2, text, quit...)

@@ -41,7 +41,8 @@ func TestDrainOfTwo(t *testing.T) {
 	require.ErrorContains(t, err, "is being drained", "it does not get the leadership back")
 
 	n.Kill()
-	c.Eventually(5*time.Second, "the dead node is not shown", func() bool { return other.at(n.ID).State == admin.NodeDead })
+	c.Eventually(5*time.Second, "the dead node is not shown",
+		func() bool { return other.at(n.ID).State == admin.NodeDead })
 	s, err = api.Status(ctx)
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(s.Problems, "\n"), "1 of 2 voting nodes answer, and 2 are needed")

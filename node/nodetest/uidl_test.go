@@ -22,14 +22,15 @@ func TestKeptUniqueIDsOverASnapshot(t *testing.T) {
 	put := func(m *Member, uidls ...string) (outcomes []string) {
 		t.Helper()
 		n := 0
-		res, err := m.Client().ImportMail(ctx, admin.By{Why: "test"}, "alice@example.test", admin.ImportOptions{}, func() (*admin.OldMessage, error) {
-			if n == len(uidls) {
-				return nil, io.EOF
-			}
-			n++
-			text := "Subject: " + m.ID + uidls[n-1] + "\r\n\r\nbody\r\n"
-			return &admin.OldMessage{UIDL: uidls[n-1], Content: strings.NewReader(text)}, nil
-		})
+		res, err := m.Client().ImportMail(ctx, admin.By{Why: "test"}, "alice@example.test", admin.ImportOptions{},
+			func() (*admin.OldMessage, error) {
+				if n == len(uidls) {
+					return nil, io.EOF
+				}
+				n++
+				text := "Subject: " + m.ID + uidls[n-1] + "\r\n\r\nbody\r\n"
+				return &admin.OldMessage{UIDL: uidls[n-1], Content: strings.NewReader(text)}, nil
+			})
 		require.NoError(t, err)
 		require.Nil(t, res.Stopped)
 		for _, one := range res.Messages {

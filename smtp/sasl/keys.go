@@ -48,5 +48,7 @@ func Decoy(secret []byte, user string, iterations int) *Keys {
 		m.Write([]byte("SCRAM of nobody\x00" + what + "\x00" + user))
 		return m.Sum(nil)
 	}
-	return &Keys{Salt: part("salt")[:saltSize], Iterations: iterations, StoredKey: part("stored"), ServerKey: part("server")}
+	return &Keys{
+		Salt: part("salt")[:saltSize], Iterations: iterations, StoredKey: part("stored"), ServerKey: part("server"),
+	}
 }

@@ -68,7 +68,8 @@ func TestScramVector(t *testing.T) {
 
 func TestPrepared(t *testing.T) {
 	for in, want := range map[string]string{
-		"secret": "secret", "pass²": "pass2", "µ": "μ", "´": " ́", "u\u0308": "ü", "ü": "ü", "a\u00a0b": "a b", "I\u00adX": "IX", "ª": "a", "Ⅸ": "IX",
+		"secret": "secret", "pass²": "pass2", "µ": "μ", "´": " ́", "u\u0308": "ü", "ü": "ü", "a\u00a0b": "a b",
+		"I\u00adX": "IX", "ª": "a", "Ⅸ": "IX",
 		"😀u\u0308": "😀ü", "a\x07": "a\x07", "ا1": "ا1", "": "", "\u00ad": "\u00ad", "\xff": "\xff",
 	} {
 		require.Equal(t, want, Prepared(in), "%q", in)
@@ -78,7 +79,9 @@ func TestPrepared(t *testing.T) {
 
 // TestPasswordsBeyondASCII: whichever form a password was set in, all of them log in.
 func TestPasswordsBeyondASCII(t *testing.T) {
-	for _, forms := range [][]string{{"pass²", "pass2"}, {"10µ", "10μ"}, {"a´b", "a \u0301b"}, {"jürgen", "ju\u0308rgen"}, {"a\u00a0b", "a b"}} {
+	for _, forms := range [][]string{
+		{"pass²", "pass2"}, {"10µ", "10μ"}, {"a´b", "a \u0301b"}, {"jürgen", "ju\u0308rgen"}, {"a\u00a0b", "a b"},
+	} {
 		for _, set := range forms {
 			for _, given := range forms {
 				c := checks(t, keysOf(t, set))
@@ -97,7 +100,8 @@ func TestExchanges(t *testing.T) {
 		for _, who := range [][2]string{{"ann", "wrong"}, {"eve", "secret"}} {
 			err := talk(t, client(who[0], who[1]), NewServer(mechanism, Channel{}, c))
 			refused := new(Refusal)
-			require.True(t, errors.Is(err, errWrong) || errors.As(err, &refused) && refused.User == who[0], "%s: %v", mechanism, err)
+			require.True(t, errors.Is(err, errWrong) || errors.As(err, &refused) && refused.User == who[0],
+				"%s: %v", mechanism, err)
 		}
 	}
 	require.Nil(t, NewServer("CRAM-MD5", Channel{}, c))
@@ -110,7 +114,8 @@ func TestAuthorization(t *testing.T) {
 	for id, ok := range map[string]bool{"": true, "ann": true, "ANN": true, "ann@example.test": true, "bob": false} {
 		_, done, err := NewServer(Plain, Channel{}, c).Next([]byte(id + "\x00ann\x00secret"))
 		require.Equal(t, ok, done && err == nil, id)
-		challenge, _, scramErr := NewServer(Scram, Channel{}, c).Next([]byte("n," + map[bool]string{true: "a=" + id}[id != ""] + ",n=ann,r=abc"))
+		challenge, _, scramErr := NewServer(Scram, Channel{},
+			c).Next([]byte("n," + map[bool]string{true: "a=" + id}[id != ""] + ",n=ann,r=abc"))
 		require.Equal(t, ok, scramErr == nil && strings.HasPrefix(string(challenge), "r=abc"), id)
 		if !ok {
 			require.ErrorAs(t, err, &refused)
@@ -122,8 +127,10 @@ func TestAuthorization(t *testing.T) {
 func TestMalformed(t *testing.T) {
 	c := checks(t, keysOf(t, "secret"))
 	for _, msg := range []string{
-		"", "n", "n,,", "n,,n=ann", "n,,n=ann,r=", "n,,n=,r=abc", "n,,m=x,n=ann,r=abc", "n,,n=a=nn,r=abc", "n,,n=ann=,r=abc", "n,,n=ann=2c,r=abc",
-		"n,a=x=,n=ann,r=abc", "n,x,n=ann,r=abc", "x,,n=ann,r=abc", "p=tls-exporter,,n=ann,r=abc", "n,,n=ann\x00,r=abc", "n,,n=\xff,r=abc",
+		"", "n", "n,,", "n,,n=ann", "n,,n=ann,r=", "n,,n=,r=abc", "n,,m=x,n=ann,r=abc", "n,,n=a=nn,r=abc", "n,,n=ann=,r=abc",
+		"n,,n=ann=2c,r=abc",
+		"n,a=x=,n=ann,r=abc", "n,x,n=ann,r=abc", "x,,n=ann,r=abc", "p=tls-exporter,,n=ann,r=abc", "n,,n=ann\x00,r=abc",
+		"n,,n=\xff,r=abc",
 	} {
 		_, _, err := NewServer(Scram, Channel{}, c).Next([]byte(msg))
 		require.ErrorIs(t, err, ErrMalformed, "%q", msg)
@@ -151,16 +158,22 @@ func TestDowngrade(t *testing.T) {
 		_, _, err = NewServer(Scram, Channel{TLS: state}, c).Next([]byte(flag + ",,n=ann,r=abc"))
 		require.NoError(t, err, "-PLUS is not announced: %s", flag)
 	}
-	require.NoError(t, talk(t, NewScramClient("ann", "secret", state), NewServer(ScramPlus, Channel{TLS: state, Plus: true}, c)))
+	require.NoError(t,
+		talk(t, NewScramClient("ann", "secret", state), NewServer(ScramPlus, Channel{TLS: state, Plus: true}, c)))
 	other := *state
 	other.TLSUnique = []byte("ba9876543210")
-	require.Error(t, talk(t, NewScramClient("ann", "secret", &other), NewServer(ScramPlus, Channel{TLS: state, Plus: true}, c)), "another channel")
-	require.ErrorIs(t, talk(t, NewScramClient("ann", "secret", state), NewServer(Scram, Channel{TLS: state, Plus: true}, c)), ErrMalformed)
+	require.Error(t, talk(t, NewScramClient("ann", "secret", &other),
+		NewServer(ScramPlus, Channel{TLS: state, Plus: true}, c)), "another channel")
+	require.ErrorIs(t,
+		talk(t, NewScramClient("ann", "secret", state), NewServer(Scram, Channel{TLS: state, Plus: true}, c)), ErrMalformed)
 }
 
 // TestClientTrustsNobody: what a server may say that does not know the password.
 func TestClientTrustsNobody(t *testing.T) {
-	for _, first := range []string{"", "r=x,s=AAAA,i=4096", "r=NONCE,s=AAAA,i=4096", "r=NONCEx,s=AAAA,i=1", "r=NONCEx,s=AAAA,i=99999999999", "r=NONCEx,s=AAAA,i=10000001", "m=x,r=NONCEx,s=AAAA,i=4096"} {
+	for _, first := range []string{
+		"", "r=x,s=AAAA,i=4096", "r=NONCE,s=AAAA,i=4096", "r=NONCEx,s=AAAA,i=1", "r=NONCEx,s=AAAA,i=99999999999",
+		"r=NONCEx,s=AAAA,i=10000001", "m=x,r=NONCEx,s=AAAA,i=4096",
+	} {
 		c := NewScramClient("ann", "secret", nil)
 		_, sent, err := c.Start()
 		require.NoError(t, err)

@@ -139,7 +139,8 @@ func (s *scramServer) Next(response []byte) ([]byte, bool, error) {
 func (s *scramServer) first(msg string) ([]byte, bool, error) {
 	flag, _, _ := strings.Cut(msg, ",")
 	kind, bound := strings.CutPrefix(flag, "p=")
-	if bound != s.plus || !utf8.ValidString(msg) || strings.ContainsFunc(msg, unicode.IsControl) || strings.Contains(msg+",", ",r=,") {
+	if bound != s.plus || !utf8.ValidString(msg) || strings.ContainsFunc(msg, unicode.IsControl) ||
+		strings.Contains(msg+",", ",r=,") {
 		return nil, false, ErrMalformed
 	}
 	if err := s.begin(kind); err != nil {
@@ -196,7 +197,8 @@ func (s *scramServer) lookUp(user string) (scram.StoredCredentials, error) {
 	}
 	k := s.told
 	return scram.StoredCredentials{
-		KeyFactors: scram.KeyFactors{Salt: string(k.Salt), Iters: k.Iterations}, StoredKey: k.StoredKey, ServerKey: k.ServerKey,
+		KeyFactors: scram.KeyFactors{Salt: string(k.Salt), Iters: k.Iterations}, StoredKey: k.StoredKey,
+		ServerKey: k.ServerKey,
 	}, nil
 }
 

@@ -57,7 +57,8 @@ func run(ctx context.Context, grpc bool, files []string) error {
 			imp := f.Imports().Get(i).FileDescriptor
 			imports[imp.Path()] = protoutil.ProtoFromFileDescriptor(imp)
 		}
-		add(protoutil.ProtoFromFileDescriptor(f), func(name string) *descriptorpb.FileDescriptorProto { return imports[name] })
+		add(protoutil.ProtoFromFileDescriptor(f),
+			func(name string) *descriptorpb.FileDescriptorProto { return imports[name] })
 	}
 	plugins := []string{"protoc-gen-go"}
 	if grpc {

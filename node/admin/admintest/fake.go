@@ -57,7 +57,8 @@ func New() *Fake {
 		aliases: map[string]admin.Alias{}, routes: map[string]admin.Route{}, bodies: map[string]string{},
 		mailboxes: map[string]*admin.MailboxDetail{}, seen: map[string]bool{},
 	}
-	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5, MayFail: 1, ClusterVersion: 1,
+	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5,
+		MayFail: 1, ClusterVersion: 1,
 		Upgrade: "cluster version 1, all nodes can 2: raised in 43 min; no way back after that"}
 	for i, role := range []string{admin.RoleLeader, admin.RoleFollower, admin.RoleFollower} {
 		f.status.Nodes = append(f.status.Nodes, admin.Node{
@@ -73,7 +74,9 @@ func New() *Fake {
 		f.users[address] = admin.User{Address: address, Created: f.at(-time.Hour)}
 		f.mailboxes[address] = &admin.MailboxDetail{Mailbox: admin.Mailbox{User: address}}
 	}
-	f.aliases["postmaster@example.test"] = admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice@example.test"}}
+	f.aliases["postmaster@example.test"] = admin.Alias{
+		Address: "postmaster@example.test", Targets: []string{"alice@example.test"},
+	}
 	return f
 }
 
@@ -154,7 +157,9 @@ func (f *Fake) change(call string, by admin.By, format string, args ...any) (unl
 	f.seen[by.Request] = true
 	what := fmt.Sprintf(format, args...)
 	f.changes = append(f.changes, Change{by, what})
-	f.audit = append(f.audit, admin.AuditEntry{At: f.at(0), Who: by.Who, Why: by.Why, What: what, Node: "n1", Index: uint64(100 + len(f.audit))})
+	f.audit = append(f.audit, admin.AuditEntry{
+		At: f.at(0), Who: by.Who, Why: by.Why, What: what, Node: "n1", Index: uint64(100 + len(f.audit)),
+	})
 	return unlock, false, nil
 }
 
@@ -187,7 +192,8 @@ func (f *Fake) Token(_ context.Context, by admin.By, r admin.TokenRequest) (*adm
 		return nil, err
 	}
 	defer unlock()
-	return &admin.Token{Token: "join-secret", Expires: f.at(time.Duration(r.TTLSeconds) * time.Second), Uses: r.Uses, Address: "127.0.0.1:12170"}, nil
+	return &admin.Token{Token: "join-secret", Expires: f.at(time.Duration(r.TTLSeconds) * time.Second), Uses: r.Uses,
+		Address: "127.0.0.1:12170"}, nil
 }
 
 func (f *Fake) node(id string) (*admin.Node, error) {
@@ -305,7 +311,9 @@ func (f *Fake) Verify(_ context.Context, o admin.VerifyOptions) (*admin.Verifica
 		return nil, err
 	}
 	defer unlock()
-	v := &admin.Verification{OK: f.status.Healthy, Index: 4711, Checked: admin.VerifyCounts{Messages: uint64(len(f.queue))}}
+	v := &admin.Verification{
+		OK: f.status.Healthy, Index: 4711, Checked: admin.VerifyCounts{Messages: uint64(len(f.queue))},
+	}
 	for _, n := range f.status.Nodes {
 		v.Nodes = append(v.Nodes, admin.NodeHash{ID: n.ID, Hash: "c0ffee"})
 	}
@@ -402,13 +410,16 @@ func (f *Fake) RemoveDomain(_ context.Context, by admin.By, name string, o admin
 	}
 	for address := range f.users {
 		if strings.HasSuffix(address, "@"+name) {
-			return nil, admin.Conflict("the domain "+name+" still has users", "remove them first: relayctl user ls --domain "+name)
+			return nil, admin.Conflict("the domain "+name+" still has users",
+				"remove them first: relayctl user ls --domain "+name)
 		}
 	}
 	if !o.DryRun {
 		delete(f.domains, name)
 	}
-	return &admin.Removed{DryRun: o.DryRun, Name: name, Effects: []string{"mail to " + name + " is remote from now on"}}, nil
+	return &admin.Removed{
+		DryRun: o.DryRun, Name: name, Effects: []string{"mail to " + name + " is remote from now on"},
+	}, nil
 }
 
 // Users implements admin.Users.
@@ -458,9 +469,13 @@ func (f *Fake) AddUser(_ context.Context, by admin.By, u admin.UserAdd) error {
 	case f.domains[domain].Name == "":
 		return admin.Invalid("the domain %s is not local", domain)
 	}
-	f.users[u.Address] = admin.User{Address: u.Address, Name: u.Name, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages, Created: f.at(0)}
+	f.users[u.Address] = admin.User{
+		Address: u.Address, Name: u.Name, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages, Created: f.at(0),
+	}
 	f.passwords[u.Address] = u.Password
-	f.mailboxes[u.Address] = &admin.MailboxDetail{Mailbox: admin.Mailbox{User: u.Address, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages}}
+	f.mailboxes[u.Address] = &admin.MailboxDetail{
+		Mailbox: admin.Mailbox{User: u.Address, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages},
+	}
 	return nil
 }
 
@@ -693,7 +708,8 @@ func (f *Fake) OpenMail(_ context.Context, user string, uid uint64) (io.ReadClos
 }
 
 // PutMail implements admin.Content.
-func (f *Fake) PutMail(_ context.Context, by admin.By, user string, received admin.Time, message io.Reader) (string, error) {
+func (f *Fake) PutMail(_ context.Context, by admin.By, user string, received admin.Time,
+	message io.Reader) (string, error) {
 	data, err := io.ReadAll(message)
 	if err != nil {
 		return "", err
@@ -711,7 +727,9 @@ func (f *Fake) PutMail(_ context.Context, by admin.By, user string, received adm
 	f.bodies[id] = string(data)
 	m.Messages++
 	m.Bytes += uint64(len(data))
-	m.Content = append(m.Content, admin.MailboxMessage{UID: m.Messages, ID: id, Size: uint64(len(data)), Received: received, Recipient: user})
+	m.Content = append(m.Content, admin.MailboxMessage{
+		UID: m.Messages, ID: id, Size: uint64(len(data)), Received: received, Recipient: user,
+	})
 	return id, nil
 }
 
@@ -749,7 +767,8 @@ func (f *Fake) ImportMail(_ context.Context, by admin.By, user string, o admin.I
 	}
 }
 
-func (f *Fake) importOne(m *admin.MailboxDetail, user string, one *admin.OldMessage, data []byte, dry bool) admin.ImportedMessage {
+func (f *Fake) importOne(m *admin.MailboxDetail, user string, one *admin.OldMessage, data []byte,
+	dry bool) admin.ImportedMessage {
 	key := fmt.Sprintf("%s %x %d", user, one.Digest, one.Number)
 	if f.imported[key] {
 		return admin.ImportedMessage{Outcome: admin.ImportKnown}
@@ -792,7 +811,9 @@ func (f *Fake) Send(_ context.Context, by admin.By, e admin.Envelope, message io
 	defer unlock()
 	id := f.nextID()
 	f.bodies[id] = string(data)
-	out := &admin.Receipt{ID: id, Node: "n1", Size: uint64(len(data)), Dialogue: []string{"MAIL FROM:<" + e.Sender + "> → 250 2.1.0 Ok"}}
+	out := &admin.Receipt{
+		ID: id, Node: "n1", Size: uint64(len(data)), Dialogue: []string{"MAIL FROM:<" + e.Sender + "> → 250 2.1.0 Ok"},
+	}
 	m := admin.QueueMessage{ID: id, Created: f.at(0), Size: uint64(len(data)), Sender: e.Sender, Owner: "n1"}
 	for _, to := range e.Recipients {
 		_, domain, _ := strings.Cut(to, "@")
@@ -801,11 +822,15 @@ func (f *Fake) Send(_ context.Context, by admin.By, e admin.Envelope, message io
 		switch {
 		case local:
 			box.Messages++
-			box.Content = append(box.Content, admin.MailboxMessage{UID: box.Messages, ID: id, Size: out.Size, Received: f.at(0), Recipient: to, Sender: e.Sender})
+			box.Content = append(box.Content, admin.MailboxMessage{
+				UID: box.Messages, ID: id, Size: out.Size, Received: f.at(0), Recipient: to, Sender: e.Sender,
+			})
 		case f.domains[domain].Name != "":
 			verdict = admin.ReceiptRecipient{Address: to, Reply: "550 5.1.1 no such user"}
 		default:
-			m.Recipients = append(m.Recipients, admin.QueueRecipient{Address: to, Domain: domain, State: admin.StateQueued, NextAttempt: f.at(0)})
+			m.Recipients = append(m.Recipients, admin.QueueRecipient{
+				Address: to, Domain: domain, State: admin.StateQueued, NextAttempt: f.at(0),
+			})
 		}
 		out.Recipients = append(out.Recipients, verdict)
 		out.Dialogue = append(out.Dialogue, "RCPT TO:<"+to+"> → "+verdict.Reply)

@@ -51,16 +51,21 @@ func TestFilesOfOtherPrograms(t *testing.T) {
 func TestLinesThatBeginAMessage(t *testing.T) {
 	for _, line := range []string{
 		"From a@b Thu Feb  1 10:00:00 2024", "From a@b Thu Feb  1 10:00 2024", "From a@b Thu Feb  1 10:00:00 +0200 2016",
-		"From a@b Thu Feb  1 10:00:00 CET 2024", "From a@b Thu Feb  1 10:00:00 2024 +0100", "From - Fri, 16 Sep 2016 10:00:00 +0200",
-		"From a b c Fri, 16 Sep 2016 10:00:00 GMT", "From MAILER-DAEMON Thu Feb  1 10:00:00 2024\r", "From  Thu Feb  1 10:00:00 2024",
-		"From a@b thu feb 1 1:00:00 2024", "From uucp Thu Feb  1 10:00:00 2024 remote from host", "From a@b Thu Feb  1 10:00:00 96",
+		"From a@b Thu Feb  1 10:00:00 CET 2024", "From a@b Thu Feb  1 10:00:00 2024 +0100",
+		"From - Fri, 16 Sep 2016 10:00:00 +0200",
+		"From a b c Fri, 16 Sep 2016 10:00:00 GMT", "From MAILER-DAEMON Thu Feb  1 10:00:00 2024\r",
+		"From  Thu Feb  1 10:00:00 2024",
+		"From a@b thu feb 1 1:00:00 2024", "From uucp Thu Feb  1 10:00:00 2024 remote from host",
+		"From a@b Thu Feb  1 10:00:00 96",
 	} {
 		require.Equal(t, fullFrom, styleOf([]byte(line+"\n")), line)
 		require.False(t, fromTime([]byte(line+"\n")).IsZero(), line)
 	}
 	for line, want := range map[string]style{
-		"From ": bareFrom, "From -": bareFrom, "From - ": bareFrom, "From a@b": anyFrom, "From 10:30 until noon we meet.": anyFrom,
-		"From a@b Do Feb  1 10:00:00 2024": timeFrom, "From: a@b": notFrom, "From": notFrom, ">From a@b Thu Feb  1 10:00:00 2024": notFrom,
+		"From ": bareFrom, "From -": bareFrom, "From - ": bareFrom, "From a@b": anyFrom,
+		"From 10:30 until noon we meet.":   anyFrom,
+		"From a@b Do Feb  1 10:00:00 2024": timeFrom, "From: a@b": notFrom, "From": notFrom,
+		">From a@b Thu Feb  1 10:00:00 2024": notFrom,
 	} {
 		require.Equal(t, want, styleOf([]byte(line+"\n")), line)
 	}
@@ -74,26 +79,36 @@ func TestMboxForms(t *testing.T) {
 		box  string
 		want []string
 	}{
-		"no empty line between":     {fromLine + one + fromLine + two, []string{one, two}},
-		"empty lines in front":      {"\n\n" + fromLine + one + "\n" + fromLine + two, []string{one, two}},
-		"CRLF":                      {strings.ReplaceAll(fromLine+one+"\n"+fromLine+two, "\n", "\r\n"), []string{crlf(one), crlf(two)}},
-		"CR alone":                  {strings.ReplaceAll(fromLine+one+"\n"+fromLine+two, "\n", "\r"), []string{one, two}},
-		"byte order mark":           {"\ufeff" + fromLine + one, []string{one}},
-		"bare lines":                {"From \n" + one + "\nFrom \n" + two, []string{one, two}},
-		"lines with a dash":         {"From - \n" + mozilla + one + "\nFrom - \n" + mozilla + two, []string{mozilla + one, mozilla + two}},
+		"no empty line between": {fromLine + one + fromLine + two, []string{one, two}},
+		"empty lines in front":  {"\n\n" + fromLine + one + "\n" + fromLine + two, []string{one, two}},
+		"CRLF": {strings.ReplaceAll(fromLine+one+"\n"+fromLine+two, "\n", "\r\n"),
+			[]string{crlf(one), crlf(two)}},
+		"CR alone":        {strings.ReplaceAll(fromLine+one+"\n"+fromLine+two, "\n", "\r"), []string{one, two}},
+		"byte order mark": {"\ufeff" + fromLine + one, []string{one}},
+		"bare lines":      {"From \n" + one + "\nFrom \n" + two, []string{one, two}},
+		"lines with a dash": {"From - \n" + mozilla + one + "\nFrom - \n" + mozilla + two,
+			[]string{mozilla + one, mozilla + two}},
 		"bare line among full ones": {fromLine + one + "\nFrom - \n" + two, []string{one, two}},
 		"date in the text":          {fromLine + one + fromLine[:30] + "\n", []string{one + fromLine[:30] + "\n"}},
-		"no header behind, no gap":  {fromLine + one + fromLine + "is what stands there\n", []string{one + fromLine + "is what stands there\n"}},
-		"UUCP":                      {fromLine + ">From a@b Thu Feb  1 10:00:00 2024 remote from x\n" + one, []string{one}},
-		"length right, nothing quoted": {fromLine + "Content-Length: 64\n\nx\n\n" + fromLine + "Subject: y\n\n" + "\n" + fromLine + two,
+		"no header behind, no gap": {fromLine + one + fromLine + "is what stands there\n",
+			[]string{one + fromLine + "is what stands there\n"}},
+		"UUCP": {fromLine + ">From a@b Thu Feb  1 10:00:00 2024 remote from x\n" + one, []string{one}},
+		"length right, nothing quoted": {fromLine + "Content-Length: 64\n\nx\n\n" + fromLine + "Subject: y\n\n" +
+			"\n" + fromLine + two,
 			[]string{"Content-Length: 64\n\nx\n\n" + fromLine + "Subject: y\n\n", two}},
-		"length right, quoted":     {fromLine + "Content-Length: 9\n\n>From me\n\n" + fromLine + two, []string{"Content-Length: 9\n\nFrom me\n", two}},
-		"length wrong":             {fromLine + "Content-Length: 3\n\nlonger\n\n" + fromLine + two, []string{"Content-Length: 3\n\nlonger\n", two}},
-		"length far too large":     {fromLine + "Content-Length: 99999999\n\nx\n\n" + fromLine + two, []string{"Content-Length: 99999999\n\nx\n", two}},
-		"length of none":           {fromLine + "Content-Length: 0\n\n\n" + fromLine + two, []string{"Content-Length: 0\n\n", two}},
-		"length less its line end": {fromLine + "Content-Length: 1\n\nx\n\n" + fromLine + two, []string{"Content-Length: 1\n\nx\n", two}},
-		"length up to the end":     {fromLine + "Content-Length: 1\n\nx", []string{"Content-Length: 1\n\nx"}},
-		"dates in another language": {"From a@b Do Feb  1 10:00:00 2024\n" + one + "\nFrom a@b Fr Feb  2 10:00:00 2024\n" + two,
+		"length right, quoted": {fromLine + "Content-Length: 9\n\n>From me\n\n" + fromLine + two,
+			[]string{"Content-Length: 9\n\nFrom me\n", two}},
+		"length wrong": {fromLine + "Content-Length: 3\n\nlonger\n\n" + fromLine + two,
+			[]string{"Content-Length: 3\n\nlonger\n", two}},
+		"length far too large": {fromLine + "Content-Length: 99999999\n\nx\n\n" + fromLine + two,
+			[]string{"Content-Length: 99999999\n\nx\n", two}},
+		"length of none": {fromLine + "Content-Length: 0\n\n\n" + fromLine + two,
+			[]string{"Content-Length: 0\n\n", two}},
+		"length less its line end": {fromLine + "Content-Length: 1\n\nx\n\n" + fromLine + two,
+			[]string{"Content-Length: 1\n\nx\n", two}},
+		"length up to the end": {fromLine + "Content-Length: 1\n\nx", []string{"Content-Length: 1\n\nx"}},
+		"dates in another language": {"From a@b Do Feb  1 10:00:00 2024\n" + one + "\nFrom a@b Fr Feb  2 10:00:00 2024\n" +
+			two,
 			[]string{one, two}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,11 +132,13 @@ func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 func TestWhatIsNoMailIsRefusedByName(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"a.eml": "\x00\x05\x16\x07\x00\x02", "b.eml": "\x28\xb5\x2f\xfd....", "c.eml": "\x89PNG\r\n\x1a\n", "d.eml": "hello\n",
+		"a.eml": "\x00\x05\x16\x07\x00\x02", "b.eml": "\x28\xb5\x2f\xfd....", "c.eml": "\x89PNG\r\n\x1a\n",
+		"d.eml": "hello\n",
 		"e.eml": "\x1f\x8bbroken", "f.eml": "\xff\xfeF\x00",
 	} {
 		write(t, filepath.Join(dir, name), text)
-		err := Read(t.Context(), filepath.Join(dir, name), Options{}, func(Message) error { t.Error("a message"); return nil })
+		err := Read(t.Context(), filepath.Join(dir, name), Options{},
+			func(Message) error { t.Error("a message"); return nil })
 		require.ErrorIs(t, err, ErrFormat)
 		require.Contains(t, err.Error(), name)
 	}
@@ -148,7 +165,8 @@ func TestMailOfApple(t *testing.T) {
 
 func TestInternalData(t *testing.T) {
 	path := t.TempDir() + "/inbox"
-	write(t, path, "From MAILER-DAEMON Thu Feb  1 10:00:00 2024\nSubject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n\nx\n\n"+fromLine+one)
+	write(t, path, "From MAILER-DAEMON Thu Feb  1 10:00:00 2024\nSubject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL "+
+		"DATA\n\nx\n\n"+fromLine+one)
 	texts, _, left := readWith(t, path, Options{})
 	require.Equal(t, []string{one}, texts)
 	require.Len(t, left, 1)
@@ -157,7 +175,8 @@ func TestInternalData(t *testing.T) {
 func TestMaildirInOrderOfArrival(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"cur/999999999.M1P1.host:2,S": "A: 1", "cur/1000000000.M5P1Q10.host:2,S": "A: 4", "new/1000000000.M5P1Q9.host": "A: 3",
+		"cur/999999999.M1P1.host:2,S": "A: 1", "cur/1000000000.M5P1Q10.host:2,S": "A: 4",
+		"new/1000000000.M5P1Q9.host":  "A: 3",
 		"new/1000000000.M4P1Q99.host": "A: 2", "cur/1000000001.7_10.host:2,": "A: 6", "cur/1000000001.7_9.host:2,": "A: 5",
 		"cur/1000000002.x.host:2,ST": "A: deleted", ".Sent/cur/1000000003.x.host:2,S": "A: sent", ".Sent/new/.keep": "",
 	} {

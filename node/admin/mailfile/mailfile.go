@@ -48,7 +48,8 @@ const MaxMessage = 2 << 30
 const mailboxName = "my_mailbox.txt"
 
 // ErrFormat says that a path holds nothing this package reads.
-var ErrFormat = errors.New("no mail that can be read: give an .eml file, a folder of them, a Maildir, an mbox file or a my_mailbox.txt")
+var ErrFormat = errors.New("no mail that can be read: give an .eml file, a folder of them, a Maildir, an mbox file " +
+	"or a my_mailbox.txt")
 
 // Read calls fn for each message at a path, and returns the first error of
 // either. What kind of mail lies there it finds out by itself:
@@ -244,7 +245,9 @@ func (r *reading) file(path string) error {
 		defer s.Close()
 		return Plain(s.reader(), r.numbered(s))
 	case strings.HasSuffix(strings.ToLower(path), ".partial.emlx"):
-		return errors.Join(&refusal{path, "is a message without its parts, which Apple Mail keeps elsewhere: export the mailbox from Mail"}, s.Close())
+		return errors.Join(&refusal{
+			path, "is a message without its parts, which Apple Mail keeps elsewhere: export the mailbox from Mail",
+		}, s.Close())
 	case strings.EqualFold(filepath.Ext(path), ".emlx"):
 		return r.emlx(s)
 	case isMessage(path):
@@ -258,7 +261,9 @@ func (r *reading) numbered(s *source) func(n int, received time.Time, content []
 		if received.IsZero() {
 			received = s.changed
 		}
-		return r.emit(Message{Name: fmt.Sprintf("%s, message %d", s.name, n), Received: received, Content: content}, strconv.Itoa(n))
+		return r.emit(Message{
+			Name: fmt.Sprintf("%s, message %d", s.name, n), Received: received, Content: content,
+		}, strconv.Itoa(n))
 	}
 }
 

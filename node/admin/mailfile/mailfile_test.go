@@ -76,7 +76,8 @@ func TestMbox(t *testing.T) {
 // in "From " lines, and quote nothing.
 func TestMboxWithTextThatIsNotQuoted(t *testing.T) {
 	path := t.TempDir() + "/inbox"
-	write(t, path, "From a@b Thu Jan  1 00:00:01 1970\nA: 1\n\nHello.\n\nFrom here on it gets worse.\n\nFrom - Fri Jan  2 00:00:00 1970\nA: 2\n\nlast\n")
+	write(t, path, "From a@b Thu Jan  1 00:00:01 1970\nA: 1\n\nHello.\n\nFrom here on it gets worse.\n\n"+
+		"From - Fri Jan  2 00:00:00 1970\nA: 2\n\nlast\n")
 	texts, _ := read(t, path)
 	require.Equal(t, []string{"A: 1\n\nHello.\n\nFrom here on it gets worse.\n", "A: 2\n\nlast\n"}, texts)
 	write(t, path, "From a@b\nA: 1\n\nx\n\nFrom c@d\nA: 2\n\ny\n")
@@ -86,11 +87,13 @@ func TestMboxWithTextThatIsNotQuoted(t *testing.T) {
 
 func TestPlain(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/my_mailbox.txt", "From: a\nTo: b\nSubject: c\nReceived: 2024-05-06 07:08:09\nFrom: body\nReceived: body\n..dot\n...\n.\n"+
-		"From: a\nTo: b\nSubject: empty\n.\nSubject: first\nFrom: x\nhello\nTo: body\n")
+	write(t, dir+"/my_mailbox.txt",
+		"From: a\nTo: b\nSubject: c\nReceived: 2024-05-06 07:08:09\nFrom: body\nReceived: body\n..dot\n...\n.\n"+
+			"From: a\nTo: b\nSubject: empty\n.\nSubject: first\nFrom: x\nhello\nTo: body\n")
 	texts, times := read(t, dir)
 	require.Equal(t, []string{
-		"From: a\r\nTo: b\r\nSubject: c\r\nReceived: 2024-05-06 07:08:09\r\n\r\nFrom: body\r\nReceived: body\r\n.dot\r\n..\r\n",
+		"From: a\r\nTo: b\r\nSubject: c\r\nReceived: 2024-05-06 07:08:09\r\n\r\nFrom: body\r\nReceived: body\r\n" +
+			".dot\r\n..\r\n",
 		"From: a\r\nTo: b\r\nSubject: empty\r\n\r\n",
 		"Subject: first\r\nFrom: x\r\n\r\nhello\r\nTo: body\r\n",
 	}, texts)
@@ -117,7 +120,8 @@ func FuzzMbox(f *testing.F) {
 		var box bytes.Buffer
 		want := [][]byte{ended(a), ended(b)}
 		for _, m := range want {
-			if bytes.HasPrefix(bytes.TrimLeft(m, ">"), []byte("From ")) || bytes.Contains(bytes.ToLower(m), []byte("content-length")) {
+			if bytes.HasPrefix(bytes.TrimLeft(m, ">"), []byte("From ")) ||
+				bytes.Contains(bytes.ToLower(m), []byte("content-length")) {
 				return // a line of the envelope, or a length
 			}
 		}
@@ -132,7 +136,8 @@ func FuzzMbox(f *testing.F) {
 			box.WriteByte('\n')
 		}
 		var got [][]byte
-		require.NoError(t, Mbox(bytes.NewReader(box.Bytes()), int64(box.Len()), func(_ int, _ time.Time, c []byte) error { got = append(got, bytes.Clone(c)); return nil }))
+		require.NoError(t, Mbox(bytes.NewReader(box.Bytes()), int64(box.Len()),
+			func(_ int, _ time.Time, c []byte) error { got = append(got, bytes.Clone(c)); return nil }))
 		require.Equal(t, want, got)
 	})
 }

@@ -26,7 +26,9 @@ var errLarge = errors.New("a message is too large")
 // message that holds a "From " line inside its Content-Length: nothing is quoted
 // there.
 func Mbox(r io.ReaderAt, size int64, fn func(n int, received time.Time, content []byte) error) error {
-	m := mboxReader{at: r, size: size, in: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 64<<10), fn: fn, gap: true, length: -1}
+	m := mboxReader{
+		at: r, size: size, in: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 64<<10), fn: fn, gap: true, length: -1,
+	}
 	for {
 		line, err := m.line()
 		if len(line) > 0 {

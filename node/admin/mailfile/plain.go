@@ -71,7 +71,8 @@ func (m *plainMessage) line(text []byte) {
 // field takes a line of the header; false where it is none.
 func (m *plainMessage) field(text []byte) bool {
 	for i, name := range plainFields {
-		if m.seen[i] || !strings.EqualFold(string(text[:min(len(text), len(name))]), name) && string(text) != strings.TrimSpace(name) {
+		if m.seen[i] || !strings.EqualFold(string(text[:min(len(text), len(name))]), name) &&
+			string(text) != strings.TrimSpace(name) {
 			continue
 		}
 		m.seen[i] = true
@@ -103,7 +104,8 @@ func plainTime(text string) time.Time {
 		text = strings.TrimSpace(text[i+1:])
 	}
 	for _, layout := range []string{
-		time.RFC1123Z, time.RFC1123, time.ANSIC, time.RFC3339, "2006-01-02 15:04:05.999999", "2006-01-02 15:04:05", "2006-01-02 15:04",
+		time.RFC1123Z, time.RFC1123, time.ANSIC, time.RFC3339, "2006-01-02 15:04:05.999999", "2006-01-02 15:04:05",
+		"2006-01-02 15:04",
 		"02/01/2006 15:04:05", "2006/01/02 15:04:05", "2 Jan 2006 15:04:05 -0700",
 	} {
 		if t, err := time.Parse(layout, text); err == nil {

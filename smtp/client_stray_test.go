@@ -382,12 +382,15 @@ func stutterAtChunk(conn net.Conn) bool {
 // not as long as was said does not go out as if it were.
 func TestClientChunkSizes(t *testing.T) {
 	for left, want := range map[int64]int64{
-		-5: 0, 0: 0, 1: 0, largeBuffer: 0, largeBuffer + 1: largeBuffer, 2 * largeBuffer: largeBuffer, 100_000: 65536, maxChunk: maxChunk / 2, 64 << 20: maxChunk,
+		-5: 0, 0: 0, 1: 0, largeBuffer: 0, largeBuffer + 1: largeBuffer, 2 * largeBuffer: largeBuffer, 100_000: 65536,
+		maxChunk: maxChunk / 2, 64 << 20: maxChunk,
 	} {
 		require.Equal(t, want, nextChunk(left), left)
 	}
 	body := strings.Repeat("0123456789abcdef0123456789abcde\r\n", 10_000)
-	for said, want := range map[int]int{0: 250, 1: 250, len(body): 250, len(body) - 1: 250, len(body) / 2: 250, len(body) * 10: 451} {
+	for said, want := range map[int]int{
+		0: 250, 1: 250, len(body): 250, len(body) - 1: 250, len(body) / 2: 250, len(body) * 10: 451,
+	} {
 		s := &stutterer{ends: []string{"250 ok"}, pipelining: true}
 		c, err := NewClient(t.Context(), s.start(t), ClientOptions{Hostname: "me", Chunking: true})
 		require.NoError(t, err)

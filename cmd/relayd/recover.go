@@ -34,7 +34,7 @@ last resort: what only the lost nodes had on disk is lost with them.
 Which survivor:
   - One that has ended with "what is committed does not change", whatever its
     term: the other side has lost mail that this node has. Elections give a side
-    from the past a higher term. See "A node from the past" in the guide first.
+    from the past a higher term: see "A node from the past" in the guide first.
   - Else the one whose log has the highest term, and of those the highest index.
   - Never one whose state differs from the others', as step 2 says, while there is
     another: its log is right, but what it made of it is not.

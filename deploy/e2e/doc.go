@@ -13,7 +13,8 @@
 // one mailbox while a node dies every ten seconds (25s). RELAY_E2E_PROFILE names
 // a directory for heap profiles of the nodes while a big message passes. RELAY_FAR
 // says for how long the links between nodes are slow, and then lossy (60s; without
-// it that is left out), and for how long all disks are slow (60s). RELAY_E2E_CLOCKS says how long to wait until a cluster whose
+// it that is left out), and for how long all disks are slow (60s). RELAY_E2E_CLOCKS says
+// how long to wait until a cluster whose
 // clocks all were ten days ahead has gone back, which takes ten minutes (12m).
 //
 // Exim and OpenSMTPD are not installed for it: they are downloaded once, and run

@@ -70,7 +70,8 @@ func TestSlowSyncs(t *testing.T) {
 	mail, fight, accounts := d.busy()
 	slow := func(by time.Duration) {
 		for node := 1; node <= 3; node++ {
-			require.NoError(t, os.WriteFile(filepath.Join(d.Dir, "n"+itoa(node), "slow"), []byte(itoa(int(by.Milliseconds()))), 0o644))
+			require.NoError(t,
+				os.WriteFile(filepath.Join(d.Dir, "n"+itoa(node), "slow"), []byte(itoa(int(by.Milliseconds()))), 0o644))
 		}
 	}
 	before := d.lapses()

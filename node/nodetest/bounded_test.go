@@ -84,7 +84,9 @@ func TestAdminPortIsBounded(t *testing.T) {
 			_, err = io.WriteString(conn, "GET /healthz HTTP/1.1\r\n")
 		case 1: // a body that never comes
 			bodies = append(bodies, conn)
-			_, err = io.WriteString(conn, "POST /v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+			_, err = io.WriteString(conn,
+				"POST /v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test\r\nContent-Type: application/json\r\n"+
+					"Content-Length: 100\r\n\r\n{")
 		}
 		require.NoError(t, err)
 	}

@@ -82,19 +82,23 @@ func TestReportsNameWhatWasAddressed(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for alias, targets := range map[string][]string{
-		"away": {"jane@secret.example"}, "deep": {"away@example.test"}, "two": {"jane@secret.example", "joan@secret.example"}, "both": {"jane@secret.example", "bob@example.test"},
+		"away": {"jane@secret.example"}, "deep": {"away@example.test"}, "two": {"jane@secret.example", "joan@secret.example"},
+		"both": {"jane@secret.example", "bob@example.test"},
 	} {
 		require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: alias + "@example.test", Targets: targets}))
 	}
 	c.Sink.Answer(func(to string) error { return smtp.NewReply(550, "5.1.1", "<"+to+">: no such user") })
 	seen := 0
-	for _, to := range []string{"away@example.test", "deep@example.test", "two@example.test", "both@example.test", "AWAY@Example.TEST", "nobody@far.example"} {
+	for _, to := range []string{"away@example.test", "deep@example.test", "two@example.test", "both@example.test",
+		"AWAY@Example.TEST", "nobody@far.example"} {
 		for given, shown := range map[string]string{
-			"": "", " ORCPT=rfc822;" + to: "rfc822; " + to, " ORCPT=rfc822;list@elsewhere.example": "rfc822; list@elsewhere.example",
-			" ORCPT=x400;/C+3Dde/S+3Dsmith": "x400; /C", " ORCPT=rfc822;a+2Bb+3Dc@elsewhere.example": "rfc822; a",
+			"": "", " ORCPT=rfc822;" + to: "rfc822; " + to,
+			" ORCPT=rfc822;list@elsewhere.example": "rfc822; list@elsewhere.example",
+			" ORCPT=x400;/C+3Dde/S+3Dsmith":        "x400; /C", " ORCPT=rfc822;a+2Bb+3Dc@elsewhere.example": "rfc822; a",
 		} {
 			d := talkTo(t, c.Nodes[0].SMTP)
-			d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<"+to+">"+given, "S: 250", "C: DATA", "S: 354", "M: Subject: x", "M: ", "M: x", "M: .", "S: 250")
+			d.play("C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<"+to+">"+given, "S: 250", "C: DATA", "S: 354",
+				"M: Subject: x", "M: ", "M: x", "M: .", "S: 250")
 			c.Eventually(20*time.Second, "no report", func() bool { return len(c.inbox("alice")) > seen })
 			seen++
 			text := c.inbox("alice")[seen-1]

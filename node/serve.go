@@ -214,7 +214,7 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
 			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.cluster.AwaitReady,
-			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log, took: n.timings.accept,
+			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log, took: n.timings.accept, own: n.agent.OwnAddresses,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,

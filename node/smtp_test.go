@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"relay/smtp"
 )
@@ -23,4 +25,23 @@ func TestNotReady(t *testing.T) {
 	require.ErrorAs(t, s.Mail(context.Background(), "a@example.test", nil), &r)
 	require.Equal(t, [2]any{451, "4.3.2"}, [2]any{r.Code, r.Enhanced})
 	require.Equal(t, why, r.Cause)
+}
+
+// An address literal is this machine's as deliveries see it, whatever its form.
+func TestOwnLiteral(t *testing.T) {
+	asked := 0
+	s := &session{peer: &smtp.Peer{Local: netip.MustParseAddrPort("198.51.100.1:25")}, receiver: &receiver{log: zap.NewNop(), own: func() ([]netip.Addr, error) {
+		asked++
+		return []netip.Addr{netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")}, nil
+	}}}
+	for literal, own := range map[string]bool{
+		"[198.51.100.1]": true, "[192.0.2.77]": true, "[IPv6:2001:db8::77]": true, "[IPv6:2001:DB8:0::77]": true, "[IPv6:::ffff:192.0.2.77]": true,
+		"[192.0.2.78]": false, "[IPv6:2001:db8::78]": false, "[nonsense]": false, "[]": false, "[IPv6:]": false,
+	} {
+		require.Equal(t, own, s.ownLiteral(literal), literal)
+	}
+	require.NotZero(t, asked)
+	s.own = func() ([]netip.Addr, error) { return nil, errors.New("not allowed") }
+	require.False(t, s.ownLiteral("[192.0.2.77]"))
+	require.True(t, s.ownLiteral("[198.51.100.1]"), "that the client has connected to")
 }

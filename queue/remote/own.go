@@ -55,6 +55,10 @@ func (o *ownAddresses) look() ([]netip.Addr, error) {
 	return all, nil
 }
 
+// OwnAddresses returns the addresses of this host, as deliveries see them: read
+// again every few seconds. Not to know them is an error.
+func (a *Agent) OwnAddresses() ([]netip.Addr, error) { return a.own.addresses() }
+
 // ourName reports whether a mail host is this one by its name.
 func (a *Agent) ourName(host string) bool {
 	host = strings.TrimSuffix(host, ".")

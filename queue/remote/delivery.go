@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -29,6 +30,7 @@ type delivery struct {
 	next     []int          // of them, those for whom the host at hand has said later
 	said     map[int]*fault // what a host has said last of a recipient that is open
 	met      bool           // the host at hand got as far as a transaction
+	lacked   bool           // it lacks what a recipient, or the message, needs
 	without  string         // EHLO keywords that do not count, by the route
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
@@ -71,8 +73,8 @@ func (d *delivery) rest(ctx context.Context, f *fault) {
 	}
 	for _, i := range d.open {
 		g := f
-		if said := d.said[i]; said != nil && !f.untried {
-			g = said
+		if said := d.said[i]; said != nil && !f.untried && (said.outcome != queue.Failed || !f.next && !f.left) {
+			g = said // what one host lacks, another one that is away may have
 		}
 		d.set(i, queue.Verdict{Outcome: g.outcome, Reply: g.text, Host: g.host, NextHop: g.next, Untried: g.untried})
 	}
@@ -86,10 +88,13 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 	sessions := 0
 	d.a.prefer(hops, d.key(hop{}))
 	for i := 0; i < len(hops); i++ {
-		if len(d.open) == 0 || ctx.Err() != nil || i > 0 && time.Since(d.start) > d.a.conf.Patience {
+		if len(d.open) == 0 || ctx.Err() != nil {
 			break
 		}
-		d.met = false
+		if i > 0 && (sessions == d.a.conf.Sessions || time.Since(d.start) > d.a.conf.Patience) {
+			return cmp.Or(last, &fault{outcome: queue.Deferred, left: true, text: "4.3.0 not all hosts could be tried"})
+		}
+		d.met, d.lacked = false, false
 		f := d.try(ctx, hops[i])
 		d.open = merge(d.open, d.next)
 		d.next = nil
@@ -99,9 +104,9 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 			last = f
 		}
 		if d.met {
-			if sessions++; sessions == d.a.conf.Sessions {
-				break
-			}
+			sessions++
+		}
+		if d.met || d.lacked {
 			othersFirst(hops[i+1:], hops[i].name)
 		}
 	}
@@ -215,10 +220,10 @@ func (d *delivery) transaction(ctx context.Context, c *conn) (usable bool, f *fa
 	}
 	defer body.Close()
 	in := &watched{Reader: body}
-	d.met = true
 	sendCtx, beforeDot, done := d.fence(ctx)
 	replies, err := c.client.Send(sendCtx, env, in, beforeDot)
 	done()
+	d.met = d.met || slices.ContainsFunc(replies, func(r *smtp.Reply) bool { return !errors.Is(r, smtp.ErrLacking) })
 	if errors.Is(err, smtp.ErrStalled) && (!c.reused() || timedOut(err)) {
 		d.a.slow.add(c.hop)
 	}
@@ -377,6 +382,8 @@ func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*sm
 			d.set(i, v)
 		case accepted && stage != smtp.StageEnd && progress && tooMany(r):
 			left = append(left, i) // goes into the next transaction
+		case errors.Is(r, smtp.ErrLacking):
+			d.lacks(c, i, r)
 		case !r.Temporary() && !d.doubtful(c, stage, r) && !(accepted && stage == smtp.StageRcpt && tooMany(r)):
 			d.set(i, d.verdict(c, r, queue.Failed))
 		case ctx.Err() != nil || isNotLive(r):
@@ -412,6 +419,19 @@ func (d *delivery) later(c *conn, i int, r *smtp.Reply, err error) *fault {
 		d.said[i] = f
 	}
 	return f
+}
+
+// lacks notes that a host cannot take what a recipient, or the message, needs,
+// which is no word of the host's: another one may (RFC 5321 §5.1, RFC 6531 §3.2).
+func (d *delivery) lacks(c *conn, i int, r *smtp.Reply) {
+	d.lacked = true
+	if d.said == nil {
+		d.said = make(map[int]*fault)
+	}
+	if d.said[i] == nil {
+		d.said[i] = &fault{outcome: queue.Failed, text: text(r), host: c.hop.String()}
+	}
+	d.next = append(d.next, i)
 }
 
 // doubtful: a no that a host gave in clear is not the last word where it offers

@@ -41,6 +41,7 @@ type fault struct {
 	text    string // begins with an enhanced code or, from a host, with its reply
 	host    string
 	next    bool // it speaks of the destination, not of the recipients
+	left    bool // there are hosts that were not tried
 	untried bool
 }
 

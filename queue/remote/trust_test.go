@@ -179,6 +179,53 @@ func TestBackupMX(t *testing.T) {
 	}
 }
 
+// What the message needs and the first MX host lacks, another one may have. It is
+// returned where all lack it, and waits where one that may have it is away.
+func TestNextHostForWhatOneLacks(t *testing.T) {
+	for name, c := range map[string]struct {
+		to   string
+		need func(*queue.Job)
+		has  string
+		code string
+	}{
+		"an address":  {"jä@x.example", func(*queue.Job) {}, "SMTPUTF8", "5.6.7"},
+		"the sender":  {"a@x.example", func(j *queue.Job) { j.Sender = "ä@example.net" }, "SMTPUTF8", "5.6.7"},
+		"binary mail": {"a@x.example", func(j *queue.Job) { j.Binary = true }, "BINARYMIME", "5.6.3"},
+		"size":        {"a@x.example", func(j *queue.Job) { j.Size = 2_000_000 }, "SIZE 0", "5.3.4"},
+		"a time":      {"a@x.example", func(j *queue.Job) { j.DeliverBy = &queue.DeliverBy{Until: time.Now().Add(time.Hour), Return: true} }, "DELIVERBY", "5.3.3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one, two := twoHops(t, nil, nil)
+			one.ehlo = []string{"8BITMIME", "CHUNKING", "SIZE 1000000"}
+			two.ehlo = []string{"8BITMIME", "CHUNKING", c.has}
+			a := mxOf(t, Config{Sessions: 1}, one.port(), mx23...)
+			send := func(to ...string) []queue.Verdict {
+				j := xJob(to...)
+				c.need(j)
+				return deliver(t, a, j)
+			}
+			v := send(c.to)[0]
+			require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
+			require.Contains(t, v.Host, "127.0.0.3")
+			require.NotContains(t, one.said(), "MAIL", "nothing was begun there")
+			if name == "an address" {
+				v := send("a@x.example", c.to)
+				require.Equal(t, []queue.Outcome{queue.Delivered, queue.Delivered}[:1], outcomes(v)[:1])
+				require.NotEqual(t, queue.Failed, v[1].Outcome, "the second host was not asked in this attempt")
+			}
+			a.pool.flush()
+			two.ehlo = one.ehlo
+			v = send(c.to)[0]
+			require.Equal(t, queue.Failed, v.Outcome, v.Reply)
+			require.True(t, strings.HasPrefix(v.Reply, c.code+" "), v.Reply)
+			a.pool.flush()
+			two.l.Close()
+			v = send(c.to)[0]
+			require.Equal(t, queue.Deferred, v.Outcome, v.Reply)
+		})
+	}
+}
+
 func TestSessionsOfOneAttempt(t *testing.T) {
 	for limit, want := range map[int]int{0: 2, 1: 1, 3: 3, -1: 4} {
 		hops := []*nextHop{newHopAt(t, "127.0.0.2:0", map[string]string{"RCPT": "451 4.3.0 later"})}

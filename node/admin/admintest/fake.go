@@ -36,6 +36,7 @@ type Fake struct {
 	passwords map[string]string
 	aliases   map[string]admin.Alias
 	routes    map[string]admin.Route
+	signers   []admin.Signer
 	settings  admin.Settings
 	queue     []admin.QueueMessage
 	imported  map[string]bool
@@ -82,7 +83,7 @@ func New() *Fake {
 
 // Ports returns the fake as all ports.
 func (f *Fake) Ports() admin.Ports {
-	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Routes: f, Policy: f, Queue: f,
+	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Signers: f, Routes: f, Policy: f, Queue: f,
 		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f}
 }
 

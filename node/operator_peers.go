@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/queue"
+	"relay/smtp"
 )
 
 // Questions that nodes ask each other on behalf of operators.
@@ -275,5 +277,33 @@ func (o *operator) Send(ctx context.Context, by admin.By, e admin.Envelope, mess
 	if len(e.Recipients) == 0 {
 		return nil, admin.Invalid("a recipient is missing")
 	}
-	return o.submit(ctx, e.Sender, e.Recipients, message, by)
+	sender, err := "", error(nil)
+	if e.Sender != "" {
+		if sender, err = envelopeAddress(e.Sender); err != nil {
+			return nil, err
+		}
+	}
+	to := make([]string, len(e.Recipients))
+	for i, one := range e.Recipients {
+		if to[i], err = envelopeAddress(one); err != nil {
+			return nil, err
+		}
+	}
+	return o.submit(ctx, sender, to, message, by)
+}
+
+// envelopeAddress checks an address as SMTP does: what is no address must not come
+// into the queue, and a line end in one not into a dialogue. A bare local part is
+// completed later.
+func envelopeAddress(text string) (string, error) {
+	if !strings.Contains(text, "@") {
+		if _, err := smtp.ParseAddress(text + "@local.invalid"); err == nil {
+			return text, nil
+		}
+	}
+	plain, err := smtp.ParseAddress(text)
+	if err != nil {
+		return "", admin.Invalid("%s is not an address", clean(text, maxName))
+	}
+	return plain, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/internal/wording"
 	"relay/node/admin"
 )
 
@@ -35,6 +36,21 @@ type app struct {
 	why     string
 	link    link
 	started bool // flags and arguments were understood
+	written *checked
+}
+
+// checked is standard output. It remembers that something could not be written.
+type checked struct {
+	io.Writer
+	err error
+}
+
+func (c *checked) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	if err != nil && c.err == nil {
+		c.err = fmt.Errorf("the output can not be written: %w", err)
+	}
+	return n, err
 }
 
 // usageError says that the command line can not be understood.
@@ -46,12 +62,17 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 var errFound = errors.New("the check found something wrong")
 
 func (a *app) run(ctx context.Context, args []string) int {
+	a.written = &checked{Writer: a.stdout}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
-	root.SetOut(a.stdout)
+	root.SetOut(a.written)
 	root.SetErr(a.stderr)
+	completion(root)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = a.written.err
+	}
 	switch {
 	case err == nil:
 		return exitOK
@@ -66,11 +87,23 @@ func (a *app) run(ctx context.Context, args []string) int {
 			fmt.Fprintf(a.stderr, "relayctl: %s\n", oneLine(err.Error()))
 			return exitUsage
 		}
+		err = wording.Missing(err)
 		fmt.Fprintf(a.stderr, "relayctl: %s; see '%s --help'\n", oneLine(err.Error()), cmd.CommandPath())
 		return exitUsage
 	}
 	fmt.Fprintf(a.stderr, "relayctl: %s\n", oneLine(explain(ctx, err)))
 	return exitFailed
+}
+
+// completion adds the command that writes shells' completion, to the output that
+// root has now. A shell that it does not know is a mistake.
+func completion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = cobra.ArbitraryArgs, onlyBelow
+		}
+	}
 }
 
 // explain adds the next step where only relayctl knows it.
@@ -82,7 +115,7 @@ func explain(ctx context.Context, err error) string {
 	case errors.As(err, &none):
 		return unreachable(none)
 	}
-	return err.Error()
+	return wording.Files(err)
 }
 
 // oneLine keeps an error on one line, whatever a server put into it.
@@ -115,7 +148,7 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.
 		SilenceUsage:      true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.format() },
 	}
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(wording.Flag)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "", "table, wide, json or yaml; default: table on a terminal, else wide")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
@@ -142,6 +175,9 @@ func (a *app) format() error {
 // marked notes when a command begins: whatever fails before that is the
 // library's word on flags and arguments.
 func (a *app) marked(c *cobra.Command) {
+	if c.Args != nil && len(c.Commands()) == 0 {
+		c.Args = wording.Form(c.Args)
+	}
 	if run := c.RunE; run != nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
 			a.started = true
@@ -200,7 +236,7 @@ func (a *app) do(c *cobra.Command, f func(ctx context.Context, client *admin.Cli
 // say writes a sentence for people; with -o json or yaml stdout stays for data.
 func (a *app) say(format string, args ...any) {
 	if a.output == "table" {
-		fmt.Fprintf(a.stdout, format+"\n", args...)
+		fmt.Fprintf(a.written, format+"\n", args...)
 	}
 }
 

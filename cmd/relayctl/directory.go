@@ -72,8 +72,11 @@ func (a *app) domainAdd() *cobra.Command {
 		Use: "add NAME", Short: "Take mail for a domain", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			d.Name = args[0]
+			if err := authPolicy(d.AuthPolicy); err != nil {
+				return err
+			}
 			return a.change(c, "domain "+d.Name+" is local from now on", func(ctx context.Context, client *admin.Client) error {
-				return client.AddDomain(ctx, a.by(), d)
+				return ofUsage(client.AddDomain(ctx, a.by(), d))
 			})
 		},
 	}
@@ -83,6 +86,13 @@ func (a *app) domainAdd() *cobra.Command {
 }
 
 const authPolicyUsage = "what SPF, DKIM and DMARC do to mail from strangers: tag (default), refuse or none"
+
+func authPolicy(text string) error {
+	if !slices.Contains([]string{"", admin.AuthTag, admin.AuthRefuse, admin.AuthNone}, text) {
+		return usagef("--auth-policy %q is not tag, refuse or none", text)
+	}
+	return nil
+}
 
 // greylistWords says how a domain greylists.
 func greylistWords(seconds *int64) string {
@@ -108,10 +118,13 @@ func (a *app) domainSet() *cobra.Command {
 			if c.Flags().Changed("catch-all") {
 				s.CatchAll = &catchAll
 			}
+			err := authPolicy(auth)
+			if err != nil {
+				return err
+			}
 			if c.Flags().Changed("auth-policy") {
 				s.AuthPolicy = &auth
 			}
-			var err error
 			if s.Greylist, err = delayFlag(c, "greylist", greylist); err != nil {
 				return err
 			}
@@ -119,7 +132,7 @@ func (a *app) domainSet() *cobra.Command {
 				return usagef("nothing is to be changed")
 			}
 			return a.change(c, "domain "+args[0]+" is changed", func(ctx context.Context, client *admin.Client) error {
-				return client.SetDomain(ctx, a.by(), args[0], s)
+				return ofUsage(client.SetDomain(ctx, a.by(), args[0], s))
 			})
 		},
 	}
@@ -258,7 +271,7 @@ domain has its own for mx).`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
 				if err := client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1], NoEHLO: without}); err != nil {
-					return err
+					return ofUsage(err)
 				}
 				return a.warnOfLocal(ctx, client, args[0])
 			})

@@ -51,6 +51,9 @@ func (a *app) dkimAdd(rotate bool) *cobra.Command {
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		in.Domain = args[0]
+		if in.Algorithm != "rsa" && in.Algorithm != "ed25519" {
+			return usagef("--algorithm %q is neither rsa nor ed25519", in.Algorithm)
+		}
 		return a.do(c, func(ctx context.Context, client *admin.Client) error {
 			k, err := client.AddSigner(ctx, a.by(), in)
 			if err != nil {

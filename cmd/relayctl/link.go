@@ -89,11 +89,16 @@ func readToken(path string) (string, error) {
 		return "", fmt.Errorf("the token file can not be read: %w", err)
 	}
 	for line := range strings.Lines(string(data)) {
-		if words := strings.Fields(line); len(words) > 0 && !strings.HasPrefix(words[0], "#") {
-			return words[len(words)-1], nil
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
+			continue
 		}
+		if strings.ContainsFunc(line, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\r' && r != '\t' }) {
+			break
+		}
+		return words[len(words)-1], nil
 	}
-	return "", fmt.Errorf("the token file %s is empty", path)
+	return "", fmt.Errorf("the token file %s is empty, or holds no token", path)
 }
 
 // findToken is asked for the token of a node that wants one where none was given.

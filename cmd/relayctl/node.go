@@ -47,6 +47,9 @@ output alone, so that a script can take it; how to use it goes to standard error
 			if err != nil || d < time.Second {
 				return usagef("--ttl %q is not a time span such as \"1h\"", ttl)
 			}
+			if err := between("uses", uses, 1, 100); err != nil {
+				return err
+			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				t, err := client.Token(ctx, a.by(), admin.TokenRequest{Uses: uses, TTLSeconds: int64(d / time.Second)})
 				if err != nil {

@@ -17,9 +17,9 @@ import (
 func (a *app) emit(v any, table func()) error {
 	switch a.output {
 	case "json":
-		return writeJSON(a.stdout, v, "")
+		return writeJSON(a.written, v, "")
 	case "yaml":
-		return writeYAML(a.stdout, v)
+		return writeYAML(a.written, v)
 	}
 	table()
 	return nil
@@ -85,7 +85,7 @@ type stream struct {
 func (s *stream) add(v any) (err error) {
 	s.n++
 	if s.a.output == "yaml" {
-		return writeYAML(s.a.stdout, []any{v})
+		return writeYAML(s.a.written, []any{v})
 	}
 	lead := ",\n  "
 	if s.n == 1 {
@@ -95,16 +95,16 @@ func (s *stream) add(v any) (err error) {
 	if err := writeJSON(&text, v, "  "); err != nil {
 		return err
 	}
-	_, err = io.WriteString(s.a.stdout, lead+strings.TrimSuffix(text.String(), "\n"))
+	_, err = io.WriteString(s.a.written, lead+strings.TrimSuffix(text.String(), "\n"))
 	return err
 }
 
 func (s *stream) end() (err error) {
 	switch {
 	case s.n == 0:
-		_, err = io.WriteString(s.a.stdout, "[]\n")
+		_, err = io.WriteString(s.a.written, "[]\n")
 	case s.a.output == "json":
-		_, err = io.WriteString(s.a.stdout, "\n]\n")
+		_, err = io.WriteString(s.a.written, "\n]\n")
 	}
 	return err
 }

@@ -160,6 +160,9 @@ func (a *app) queueShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one message: why it waits and what happens next", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkID(args[0]); err != nil {
+				return err
+			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				m, err := client.Message(ctx, args[0])
 				if err != nil {
@@ -220,13 +223,16 @@ func (a *app) queueCat() *cobra.Command {
 	return &cobra.Command{
 		Use: "cat ID", Short: "Write the message itself, as stored", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkID(args[0]); err != nil {
+				return err
+			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				body, _, err := client.Open(ctx, args[0])
 				if err != nil {
 					return gone(err, args[0])
 				}
 				defer body.Close()
-				if _, err = io.Copy(a.stdout, body); err != nil {
+				if _, err = io.Copy(a.written, body); err != nil {
 					return fmt.Errorf("the message broke off: %w; try again", err)
 				}
 				return nil

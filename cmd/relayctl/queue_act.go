@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/spf13/cobra"
 
 	"relay/node/admin"
@@ -31,7 +33,7 @@ func (a *app) queueAct(action, short string) *cobra.Command {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				r, err := client.Manage(ctx, a.by(), act)
 				if err != nil {
-					return err
+					return ofUsage(err)
 				}
 				return a.showActed(r)
 			})
@@ -57,6 +59,11 @@ func (f *actFlags) action(action string, ids []string) (admin.QueueAction, error
 	if err != nil {
 		return out, err
 	}
+	for _, id := range ids {
+		if err := checkID(id); err != nil {
+			return out, err
+		}
+	}
 	switch {
 	case f.all && len(ids) > 0:
 		return out, usagef("give either ids or --all, not both")
@@ -73,6 +80,17 @@ func (f *actFlags) action(action string, ids []string) (admin.QueueAction, error
 		return out, usagef("filters other than --recipient go with --all, not with ids")
 	}
 	return out, nil
+}
+
+// checkID refuses what can be no id, nor the end of one.
+func checkID(text string) error {
+	if _, ending := admin.IDEnding(text); ending {
+		return nil
+	}
+	if _, err := ulid.ParseStrict(strings.ToUpper(strings.TrimSpace(text))); err != nil {
+		return usagef("%q is not the id of a message, nor the end of one: 'relayctl queue ls' shows them", text)
+	}
+	return nil
 }
 
 // past names what an action did.
@@ -112,7 +130,9 @@ func acted(r *admin.QueueActionResult, were string) string {
 func (a *app) showActed(r *admin.QueueActionResult) error {
 	err := a.emit(r, func() {
 		if !r.DryRun {
-			a.say("%s.", acted(r, " "))
+			if r.Matched > 0 || len(r.Refused) == 0 {
+				a.say("%s.", acted(r, " "))
+			}
 			return
 		}
 		if r.Changed == 0 && r.Already > 0 {

@@ -59,9 +59,9 @@ func fill(f *admintest.Fake) {
 			{Address: "x@remote.test", Domain: "remote.test", State: admin.StateDeferred, Attempts: 3, NextAttempt: at(7 * time.Minute), LastReply: "451 4.7.1 Greylisted,\r\n\x1b[31mtry later", LastAttempt: at(-time.Minute)},
 			{Address: "y@other.test", Domain: "other.test", State: admin.StateHeld},
 		}}, "Subject: one\r\n\r\nhello\r\n")
-	f.Enqueue(admin.QueueMessage{ID: "01KQUEUED00000000000000000", Created: at(-30 * time.Second), Size: 20 << 20, Owner: "n2",
+	f.Enqueue(admin.QueueMessage{ID: "01KQVEVED00000000000000000", Created: at(-30 * time.Second), Size: 20 << 20, Owner: "n2",
 		Recipients: []admin.QueueRecipient{{Address: "z@remote.test", Domain: "remote.test", State: admin.StateQueued, NextAttempt: at(0)}}}, "Subject: two\r\n\r\n")
-	f.AddTrace(admin.Trace{ID: "01KDONE0000000000000000000", MessageID: "abc@example.test", Created: at(-time.Hour), Sender: "alice@example.test", Size: 512,
+	f.AddTrace(admin.Trace{ID: "01KD0NE0000000000000000000", MessageID: "abc@example.test", Created: at(-time.Hour), Sender: "alice@example.test", Size: 512,
 		Recipients: []admin.QueueRecipient{{Address: "x@remote.test", Domain: "remote.test", State: admin.StateDelivered, Attempts: 2, LastReply: "250 Ok", LastAttempt: at(-time.Minute)}},
 		Events: []admin.TraceEvent{
 			{At: at(-time.Hour), What: "accepted", Node: "n1", Detail: "ESMTP from 127.0.0.1:4242"},
@@ -69,7 +69,7 @@ func fill(f *admintest.Fake) {
 			{At: at(-40 * time.Minute), What: "retried", Node: "n2", Who: "admin", Why: "they fixed it"},
 			{At: at(-time.Minute), What: "delivered", Node: "n2", Recipient: "x@remote.test", Attempt: 2, Host: "mx.remote.test [192.0.2.1]:25", Reply: "250 Ok", MaybeDuplicate: true},
 		}})
-	f.AddTrace(admin.Trace{ID: "01KDONE0000000000000000001", MessageID: "def@example.test", Created: at(-time.Minute), Sender: "",
+	f.AddTrace(admin.Trace{ID: "01KD0NE0000000000000000001", MessageID: "def@example.test", Created: at(-time.Minute), Sender: "",
 		Recipients: []admin.QueueRecipient{{Address: "alice@example.test", Domain: "example.test", State: admin.StateDelivered}}})
 	f.Lock("bob@example.test", admin.Lock{Node: "n2", Session: "s7", Remote: "192.0.2.9:5555", Since: at(-90 * time.Second), AgeSeconds: 90, Token: 42})
 }
@@ -207,7 +207,7 @@ func split(line string) (words []string) {
 func TestJSONAndYAMLSayTheSame(t *testing.T) {
 	w := newWorld(t)
 	for _, command := range []string{"status", "node ls", "queue ls", "queue stats", "queue show 01KDEFERRED000000000000000", "domain ls", "user ls",
-		"user show alice@example.test", "alias ls", "route ls", "trace 01KDONE0000000000000000000", "trace --since 2h", "mailbox ls",
+		"user show alice@example.test", "alias ls", "route ls", "trace 01KD0NE0000000000000000000", "trace --since 2h", "mailbox ls",
 		"mailbox show bob@example.test", "audit", "verify", "version", "queue ls --state suspended"} {
 		j, stderr, code := w.ctl(t, "", append(split(command), "-o", "json")...)
 		require.Zero(t, code, stderr)

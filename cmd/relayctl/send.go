@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"relay/node/admin"
+	"relay/smtp"
 )
 
 // sendFlags say what is sent and how.
@@ -90,10 +91,16 @@ func (f *sendFlags) prepare(a *app, c *cobra.Command) error {
 		}
 		f.letter.Headers[name] = strings.TrimSpace(value)
 	}
+	if err := checkEnvelope(f.letter.From, f.letter.To); err != nil {
+		return err
+	}
 	if f.letter.Text == "-" || f.data == "-" {
 		text, err := io.ReadAll(a.stdin)
 		if err != nil {
 			return fmt.Errorf("standard input can not be read: %w", err)
+		}
+		if f.data == "-" && len(text) == 0 {
+			return errors.New("there is no message on standard input")
 		}
 		if f.data == "-" {
 			f.data = string(text)
@@ -107,7 +114,31 @@ func (f *sendFlags) prepare(a *app, c *cobra.Command) error {
 		if err != nil {
 			return fmt.Errorf("the message can not be read: %w", err)
 		}
+		if len(text) == 0 {
+			return fmt.Errorf("there is no message in %s", clean(f.data))
+		}
 		f.data = string(text)
+	}
+	return nil
+}
+
+// checkEnvelope refuses what is no address. A bare local part is the server's to
+// complete.
+func checkEnvelope(from string, to []string) error {
+	if len(to) == 0 {
+		return usagef("--to names no recipient")
+	}
+	for i, one := range append([]string{from}, to...) {
+		if i == 0 && one == "" {
+			continue
+		}
+		full := one
+		if !strings.Contains(one, "@") {
+			full += "@local.invalid"
+		}
+		if _, err := smtp.ParseAddress(full); err != nil {
+			return usagef("%q is not an address", one)
+		}
 	}
 	return nil
 }

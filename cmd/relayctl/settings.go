@@ -92,7 +92,7 @@ func (a *app) settingsSet() *cobra.Command {
 				if err := f.put(c, s); err != nil {
 					return err
 				}
-				return client.SetSettings(ctx, a.by(), *s)
+				return ofUsage(client.SetSettings(ctx, a.by(), *s))
 			})
 		},
 	}

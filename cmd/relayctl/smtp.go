@@ -121,7 +121,7 @@ func dialSMTP(ctx context.Context, f *sendFlags, config *tls.Config, heard func(
 		conn, err = dialer.DialContext(ctx, "tcp", addr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no SMTP server can be reached at %s: %w; check the port and --tls", addr, err)
+		return nil, fmt.Errorf("no SMTP server can be reached at %s: %s; check the port and --tls", addr, plainNet(err))
 	}
 	heard("* connected to " + addr)
 	return newDialogue(conn, f.smtp.timeout, heard), nil
@@ -131,9 +131,28 @@ func newDialogue(conn net.Conn, timeout time.Duration, heard func(string)) *dial
 	return &dialogue{conn: conn, text: textproto.NewConn(conn), timeout: timeout, heard: heard}
 }
 
+// greetingWithin is how long a server may take to greet.
+const greetingWithin = 15 * time.Second
+
+// greeting waits for the server's first words. A port that speaks TLS from the
+// start has none.
+func (d *dialogue) greeting() error {
+	whole := d.timeout
+	if whole <= 0 || whole > greetingWithin {
+		d.timeout = greetingWithin
+	}
+	_, err := d.reply(2)
+	d.timeout = whole
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errors.New("the server does not greet: a port that begins with TLS, such as 465, wants --tls implicit")
+	}
+	return err
+}
+
 // open greets, encrypts and logs in as asked.
 func (d *dialogue) open(ctx context.Context, f *sendFlags, config *tls.Config, secret string) error {
-	if _, err := d.reply(2); err != nil {
+	if err := d.greeting(); err != nil {
 		return err
 	}
 	if err := d.ehlo(f.smtp.helo); err != nil {
@@ -145,7 +164,7 @@ func (d *dialogue) open(ctx context.Context, f *sendFlags, config *tls.Config, s
 		}
 		conn := tls.Client(d.conn, config)
 		if err := conn.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS failed: %w; --ca FILE names the authority to trust", err)
+			return fmt.Errorf("TLS failed: %s", plainNet(err))
 		}
 		d.conn, d.text = conn, textproto.NewConn(conn)
 		d.heard("* " + tls.VersionName(conn.ConnectionState().Version) + " " + tls.CipherSuiteName(conn.ConnectionState().CipherSuite))
@@ -313,6 +332,13 @@ func (e *smtpRefusal) reply() string { return fmt.Sprintf("%d %s", e.code, e.tex
 
 func (e *smtpRefusal) Error() string { return "the server answers " + e.reply() }
 
-func lost(err error) error {
-	return fmt.Errorf("the connection to the server was lost: %w; try again, or another node", err)
+func lost(err error) error { return &lostError{err} }
+
+// lostError says that the dialogue can't go on.
+type lostError struct{ cause error }
+
+func (e *lostError) Unwrap() error { return e.cause }
+
+func (e *lostError) Error() string {
+	return "the connection to the server was lost: " + plainNet(e.cause) + "; try again, or another node"
 }

@@ -160,7 +160,7 @@ func (t *table) flush() {
 		}
 	}
 	t.rows = t.rows[:0]
-	_, _ = io.WriteString(t.a.stdout, b.String())
+	_, _ = io.WriteString(t.a.written, b.String())
 }
 
 // measure widens the columns to what is in them. Once a table that has to fit is

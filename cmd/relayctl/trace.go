@@ -42,6 +42,8 @@ func (a *app) traceCmd() *cobra.Command {
 					return a.traceFind(ctx, client, q, limit)
 				case len(args) == 1 && filtered:
 					return usagef("give either an id or filters, not both; --to goes with an id")
+				case len(args) == 1 && checkID(args[0]) != nil:
+					return usagef("%q is not the id of a message, nor the end of one; --message-id finds a Message-ID", args[0])
 				case len(args) == 1:
 					return a.traceOne(ctx, client, args[0], q.To)
 				case !filtered && q.To == "":

@@ -36,14 +36,14 @@ func TestTraceAnswersWhoSentThisYesterday(t *testing.T) {
 	w := newWorld(t)
 	day := w.Now.Truncate(24 * time.Hour).Add(-12 * time.Hour)
 	w.AddTrace(admin.Trace{
-		ID: "01KWHO00000000000000000000", Created: admin.At(day), Sender: "s@example.test",
+		ID: "01KWH000000000000000000000", Created: admin.At(day), Sender: "s@example.test",
 		Client:     admin.Origin{Node: "n1", Address: "192.0.2.7:4242", Helo: "pc7", User: "alice@example.test", Protocol: "ESMTPSA", Session: "abc-1"},
 		Recipients: []admin.QueueRecipient{{Address: "a@far.test", State: "delivered"}, {Address: "b@far.test", State: "bounced"}},
 		Events:     []admin.TraceEvent{{What: "accepted"}, {What: "delivered", Recipient: "a@far.test"}, {What: "bounced", Recipient: "b@far.test"}},
 	})
 	for _, args := range [][]string{
 		{"trace", "--user", "alice", "--since", "yesterday", "--until", "yesterday"}, {"trace", "--client", "192.0.2.0/24"},
-		{"trace", "--helo", "pc7"}, {"trace", "01KWHO00000000000000000000"},
+		{"trace", "--helo", "pc7"}, {"trace", "01KWH000000000000000000000"},
 	} {
 		out, stderr, code := w.ctl(t, "", args...)
 		require.Zero(t, code, stderr)
@@ -51,14 +51,14 @@ func TestTraceAnswersWhoSentThisYesterday(t *testing.T) {
 		require.Contains(t, out, "alice@example.test")
 		require.Contains(t, out, "b@far.test")
 	}
-	out, stderr, code := w.ctl(t, "", "trace", "01KWHO00000000000000000000", "--to", "b@far.test")
+	out, stderr, code := w.ctl(t, "", "trace", "01KWH000000000000000000000", "--to", "b@far.test")
 	require.Zero(t, code, stderr)
 	require.Contains(t, out, "bounced")
 	require.NotContains(t, out, "a@far.test")
-	_, stderr, code = w.ctl(t, "", "trace", "01KWHO00000000000000000000", "--to", "c@far.test")
+	_, stderr, code = w.ctl(t, "", "trace", "01KWH000000000000000000000", "--to", "c@far.test")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "no recipient c@far.test")
 	out, _, code = w.ctl(t, "", "trace", "--message-id", "<abc@example.test>")
 	require.Zero(t, code)
-	require.Contains(t, out, "01KDONE0000000000000000000")
+	require.Contains(t, out, "01KD0NE0000000000000000000")
 }

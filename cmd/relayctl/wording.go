@@ -1,34 +1,19 @@
 package main
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
 	"strings"
 	"syscall"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
 	"relay/node/admin"
 )
-
-// flagError says in plain words what is wrong with a flag.
-func flagError(_ *cobra.Command, err error) error {
-	var bad *pflag.InvalidValueError
-	if !errors.As(err, &bad) {
-		return err
-	}
-	f := bad.GetFlag()
-	want := map[string]string{
-		"int": "a whole number", "int64": "a whole number", "uint": "a whole number from 0 on", "uint32": "a whole number from 0 on",
-		"uint64": "a whole number from 0 on", "bool": "true or false", "duration": `a span such as "30s" or "2h"`, "float64": "a number",
-	}[f.Value.Type()]
-	if want == "" {
-		want = f.Value.Type()
-	}
-	return usagef("--%s %q is not %s", f.Name, bad.GetValue(), want)
-}
 
 // unreachable says why no node answers, and what to do about it.
 func unreachable(none *admin.Unreachable) string {
@@ -48,7 +33,72 @@ func unreachable(none *admin.Unreachable) string {
 		return fmt.Sprintf("no node runs at %s, the connection was refused; start one with 'relayd run' or 'relayd dev', "+
 			"or name one with --addr or RELAY_ADDR", where)
 	}
-	return none.Error() + "; start one with 'relayd dev', or name one with --addr or RELAY_ADDR"
+	return fmt.Sprintf("no node answers at %s: %s; start one with 'relayd dev', or name one with --addr or RELAY_ADDR",
+		where, plainHTTP(none.Cause))
+}
+
+// plainHTTP says why an HTTP request had no answer.
+func plainHTTP(err error) string {
+	switch text := err.Error(); {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "it speaks HTTP without TLS, so write http:// and not https://"
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFail"), strings.Contains(text, "unsolicited"):
+		return "what answers there does not speak HTTP, so it is not an admin port"
+	}
+	return plainNet(err)
+}
+
+// plainNet says in plain words why a connection failed.
+func plainNet(err error) string {
+	var name *net.DNSError
+	var addr *net.AddrError
+	var header tls.RecordHeaderError
+	var protocol textproto.ProtocolError
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused"
+	case errors.As(err, &name) && name.IsNotFound && name.Name != "" && !strings.Contains(name.Err, "port"):
+		return "there is no host " + name.Name
+	case errors.As(err, &name) && strings.Contains(name.Err, "port"), errors.As(err, &addr):
+		return "that is not a host and a port"
+	case errors.As(err, &name):
+		return "the name " + name.Name + " can not be looked up now"
+	case errors.As(err, &header):
+		return "it does not speak TLS"
+	case errors.As(err, &protocol):
+		return "what answers there does not speak SMTP"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "there was no answer in time"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "the network does not lead there"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the other side closed the connection"
+	}
+	return certificate(err)
+}
+
+// certificate says what is wrong with a certificate, and of other errors what they
+// say themselves.
+func certificate(err error) string {
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	switch {
+	case errors.As(err, &authority):
+		return "its certificate is of an authority that this machine does not trust: --ca FILE names one"
+	case errors.As(err, &host):
+		return "its certificate is for another name"
+	}
+	return err.Error()
+}
+
+// ofUsage makes a mistake of the command line of what a node refuses to take, where
+// nothing but the arguments can be the reason.
+func ofUsage(err error) error {
+	if errors.Is(err, admin.ErrInvalid) {
+		return usageError{err}
+	}
+	return err
 }
 
 // between checks a number before it is sent.

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"encoding/pem"
+	"io"
+	"log"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -62,4 +69,103 @@ func TestRouteOfALocalDomainIsWarnedOf(t *testing.T) {
 	_, stderr, code = w.ctl(t, "", "route", "set", "far.test", "mx")
 	require.Zero(t, code)
 	require.Empty(t, stderr)
+}
+
+// Whatever is wrong on a command line or in the network is said without the words of
+// Go, of system calls or of the API's description, and has the right exit code.
+func TestHostileInput(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	secure := httptest.NewTLSServer(admin.NewServer(admin.Options{Ports: w.Ports(), Token: func() string { return "s3cret" }}))
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(secure.Close)
+	talker := listen(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mx.example ESMTP\r\n"); _ = c.Close() })
+	closer := listen(t, func(c net.Conn) { _ = c.Close() })
+	for _, c := range []struct {
+		want string
+		code int
+		args []string
+	}{
+		{"argument is empty", 2, []string{"queue", "show", ""}},
+		{"nor the end of one", 2, []string{"queue", "show", "../../etc"}},
+		{"nor the end of one", 2, []string{"queue", "hold", "zzz"}},
+		{"nor the end of one", 2, []string{"trace", "not-an-id"}},
+		{"there is no waiting message", 1, []string{"queue", "show", "01M0T4AAAABBBBBBBB1CDDDDDD"}},
+		{"the form is 'relayctl queue show ID'", 2, []string{"queue", "show", "a", "b"}},
+		{"--algorithm", 2, []string{"dkim", "add", "example.test", "--algorithm", "dsa"}},
+		{"--auth-policy", 2, []string{"domain", "set", "example.test", "--auth-policy", "perhaps"}},
+		{"--uses 0 is not between", 2, []string{"node", "token", "--uses", "0"}},
+		{"not a whole number", 2, []string{"settings", "set", "--greylist-trust", "x"}},
+		{"--from is missing", 2, []string{"send", "--to", "a@b.test"}},
+		{`"x@@y" is not an address`, 2, []string{"send", "--from", "a@b.test", "--to", "x@@y"}},
+		{`"a b" is not an address`, 2, []string{"send", "--from", "a b", "--to", "a@b.test"}},
+		{"--to names no recipient", 2, []string{"send", "--from", "a@b.test", "--to", ""}},
+		{"no message in", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--data", file("empty", "")}},
+		{"no message on standard input", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--data", "-"}},
+		{"read: " + dir, 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--data", dir}},
+		{"the connection was refused", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", "127.0.0.1:1"}},
+		{"not a host and a port", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", "127.0.0.1:xx"}},
+		{"closed the connection", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", closer}},
+		{"holds no token", 1, []string{"status", "--token-file", file("junk", "\x80\x01binary\x00\n")}},
+		{"can not be read: " + dir, 1, []string{"status", "--ca", dir}},
+		{"write http:// and not https://", 1, []string{"status", "--addr", strings.Replace(w.url, "http:", "https:", 1)}},
+		{"write https:// and not http://", 1, []string{"status", "--addr", strings.Replace(secure.URL, "https:", "http:", 1)}},
+		{"does not speak HTTP", 1, []string{"status", "--addr", "http://" + talker}},
+		{"closed the connection", 1, []string{"status", "--addr", "http://" + closer}},
+		{"not a host and a port", 1, []string{"status", "--addr", "http://127.0.0.1:99999"}},
+		{"unknown command", 2, []string{"completion", "nosh"}},
+	} {
+		out, stderr, code := w.ctl(t, "", c.args...)
+		require.Equal(t, c.code, code, "%q: %s", c.args, stderr)
+		require.Empty(t, out, c.args)
+		require.Contains(t, stderr, c.want)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		for _, word := range []string{"strconv", "dial tcp", "EOF", "open /", "read /", "stat /", "%!", "openapi", "arg(s)", "flag(s)", "malformed", "net/http"} {
+			require.NotContains(t, stderr, word, c.args)
+		}
+	}
+}
+
+// listen answers each connection with f.
+func listen(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f(c)
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return l.Addr().String()
+}
+
+// fullDisk takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A table that could not be written is no success.
+func TestOutputThatCanNotBeWritten(t *testing.T) {
+	w := newWorld(t)
+	for _, form := range []string{"table", "json", "yaml"} {
+		var errs bytes.Buffer
+		a := &app{
+			stdin: strings.NewReader(""), stdout: fullDisk{}, stderr: &errs, now: func() time.Time { return w.Now },
+			getenv: func(string) string { return "" },
+		}
+		require.Equal(t, 1, a.run(t.Context(), []string{"queue", "ls", "--addr", w.url, "--token", "s3cret", "-o", form}))
+		require.Contains(t, errs.String(), "no space left")
+	}
 }

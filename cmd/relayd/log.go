@@ -10,6 +10,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"relay/cmd/internal/wording"
 )
 
 // newLogger writes JSON or console lines to w. Lines below warn are buffered
@@ -84,7 +86,7 @@ func (l *lastWord) say(err error) {
 // after the other, the cause first.
 func oneLine(err error) string {
 	var parts []string
-	for line := range strings.Lines(err.Error()) {
+	for line := range strings.Lines(wording.Files(err)) {
 		line = strings.TrimSpace(line)
 		if line == "" || line == pebbleNoise || slices.Contains(parts, line) {
 			continue

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"relay/cmd/internal/wording"
 )
 
 // Exit codes.
@@ -53,6 +55,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if errors.As(err, &e) {
 		code = e.code
 	}
+	if code == exitUsage {
+		err = wording.Missing(err)
+	}
 	text := "relayd: " + oneLine(err)
 	if code == exitUsage {
 		text += fmt.Sprintf("; '%s --help' shows how", cmd.CommandPath())
@@ -79,6 +84,7 @@ Grow:     relayctl node token, then relayd join --config FILE --token T ADDR`,
 	root.AddCommand(newDev(), newInit(), newJoin(), newRun(), newConfig(),
 		newRecover(), newVersion(), newCompletion(root))
 	mark(root, started)
+	root.SetFlagErrorFunc(wording.Flag)
 	return root
 }
 
@@ -89,6 +95,9 @@ func mark(cmd *cobra.Command, started *bool) {
 			*started = true
 			return run(cmd, args)
 		}
+	}
+	if cmd.Args != nil && len(cmd.Commands()) == 0 {
+		cmd.Args = wording.Form(cmd.Args)
 	}
 	for _, sub := range cmd.Commands() {
 		mark(sub, started)

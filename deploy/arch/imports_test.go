@@ -19,9 +19,12 @@ const module = "relay/"
 func layers() map[string][]string {
 	state := []string{"cluster/spool", "cluster/spool/spoolpb"}
 	return map[string][]string{
-		"cmd/relayd":           {"node", "node/config", "node/admin", "cluster", "smtp", "cmd/internal/release"},
-		"cmd/relayctl":         {"node/admin", "node/admin/mailfile", "smtp/sasl", "smtp/printable", "cmd/internal/release"},
+		"cmd/relayd": {"node", "node/config", "node/admin", "cluster", "smtp",
+			"cmd/internal/release", "cmd/internal/wording"},
+		"cmd/relayctl": {"node/admin", "node/admin/mailfile", "smtp", "smtp/sasl", "smtp/printable",
+			"cmd/internal/release", "cmd/internal/wording"},
 		"cmd/internal/release": {},
+		"cmd/internal/wording": {},
 		"node": append([]string{"node/config", "node/milter", "node/admin", "node/folder", "node/verify", "queue",
 			"queue/bounce", "queue/remote",
 			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "smtp/printable", "pop3"}, state...),

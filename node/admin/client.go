@@ -330,6 +330,9 @@ func accepted(resp *http.Response) (*http.Response, error) {
 	e := &Error{}
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if json.Unmarshal(data, e) != nil || e.Title == "" {
+		if strings.Contains(string(data), "HTTPS server") { // as Go's server says it
+			return nil, Problem(resp.StatusCode, fmt.Sprintf("the node at %s speaks TLS", resp.Request.URL.Host), "write https:// and not http://")
+		}
 		e = Problem(resp.StatusCode, fmt.Sprintf("the server at %s answers %s, which is not an answer of relay's admin API", resp.Request.URL.Host, resp.Status),
 			"check the address")
 	}

@@ -121,6 +121,19 @@ func (d *drain) look() error {
 	return nil
 }
 
+// begin takes over what the replica says when the node starts. A node that starts
+// drained refuses new clients from the first: no balancer sends it any.
+func (d *drain) begin() error {
+	err := d.look()
+	d.mu.Lock()
+	if d.mark != 0 {
+		d.end = time.Now()
+	}
+	d.mu.Unlock()
+	d.step(time.Now())
+	return err
+}
+
 // drainMark reads the end of a node's notice, in the state's time; 1 where it has
 // none, and 0 where the node is not being drained.
 func drainMark(r replica, node string) (mark int64, err error) {

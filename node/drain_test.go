@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"relay/cluster"
 	"relay/cluster/spool"
@@ -57,6 +58,31 @@ func TestWhatMayFail(t *testing.T) {
 		require.Contains(t, strings.Join(v.advice(), "\n"), c.advice)
 		require.Equal(t, c.advice == "", len(v.advice()) == 0, "%v", v)
 	}
+}
+
+// TestDrainedNodeStarts: a node that starts with the mark refuses new clients at
+// once, though the clock of a state that is behind leaves some of the notice.
+func TestDrainedNodeStarts(t *testing.T) {
+	r := newFakeReplica(t)
+	do := func(kind spool.Kind, h proto.Message) {
+		res, err := propose(t.Context(), r, kind, h)
+		require.NoError(t, err)
+		require.Equal(t, pb.Code_OK, res.Code, res.Text)
+	}
+	for _, id := range []string{"n1", "n2"} {
+		do(spool.KindRegister, &pb.Register{Nonce: id, Member: &pb.Member{Id: id, MaxCommand: spool.MaxVersion}})
+	}
+	do(spool.KindDrain, &pb.Drain{Node: "n1", NoticeMs: 5000})
+	refused := false
+	d := newDrain(r, "n1", func(on, _ bool) { refused = on }, zap.NewNop())
+	require.NoError(t, d.begin())
+	require.True(t, refused)
+	require.ErrorIs(t, d.ready(), errDrained)
+	do(spool.KindDrain, &pb.Drain{Node: "n1", Off: true})
+	require.NoError(t, d.look())
+	d.step(time.Now())
+	require.False(t, refused)
+	require.NoError(t, d.ready())
 }
 
 // TestNoticeOfADrain plays the phases of a node that goes out of service, by its

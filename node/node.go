@@ -392,10 +392,9 @@ func (n *Node) Run(ctx context.Context) error {
 	start("cluster", n.cluster.Run)
 	start("admin", n.serveAdmin)
 	start("storage", func(ctx context.Context) error { return n.storage.watch(ctx, n.cluster.SetShort) })
-	if err := n.drain.look(); err != nil {
+	if err := n.drain.begin(); err != nil {
 		n.log.Error("cannot read whether this node is being drained", zap.Error(err))
 	}
-	n.drain.step(time.Now())
 	start("refresh", n.refresher)
 	start("drain", n.drain.run)
 	start("queue", n.deliver)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -253,6 +254,8 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 	switch {
 	case m.Role == "removed":
 		all = append(all, fmt.Sprintf("node %s is no member any more, but its record is still there: take it out with 'relayctl node rm %s'", m.ID, m.ID))
+	case !m.Live && !m.Answers && m.Draining:
+		all = append(all, fmt.Sprintf("node %s is down, and drained: start it, then 'relayctl node undrain %s', or take it out with 'relayctl node rm %s'", m.ID, m.ID, m.ID))
 	case !m.Live && !m.Answers:
 		all = append(all, fmt.Sprintf("node %s is down: start it, or take it out with 'relayctl node rm %s'", m.ID, m.ID))
 	case !m.Live:
@@ -404,6 +407,11 @@ func plain(err error) string {
 
 // removal says what the removal of a node does, or why it must not be.
 func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster.MemberStatus, force bool, change *admin.NodeChange) error {
+	if c := votesOf(raft); c.up < c.need() {
+		return admin.Problem(http.StatusServiceUnavailable,
+			fmt.Sprintf("%d of %d voting nodes answer, and %d are needed to take one out", c.up, c.all, c.need()),
+			"start the others first; where their disks are lost, 'relayd recover' goes on without them")
+	}
 	voters, up := 0, 0
 	for i := range raft.Members {
 		other := &raft.Members[i]
@@ -433,7 +441,7 @@ func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster
 	case m.Role == "removed":
 		say("the record of node %s is deleted", m.ID)
 	case votes(m):
-		say("node %s leaves the cluster for good; %s remain", m.ID, counted(uint64(voters), "voting node"))
+		say("node %s leaves the cluster for good, which then has %s", m.ID, counted(uint64(voters), "voting node"))
 	default:
 		say("node %s, which has no vote, leaves the cluster for good", m.ID)
 	}
@@ -453,7 +461,7 @@ func (o *operator) inheritance(ctx context.Context, m *cluster.MemberStatus, say
 		return err
 	}
 	if n := state.owned[m.Epoch]; n > 0 && m.Epoch != 0 {
-		say("%s that it was to deliver go to the other nodes", counted(uint64(n), "recipient"))
+		say("the other nodes deliver what it was to: %s", counted(uint64(n), "recipient"))
 	}
 	switch said := o.allVitals(ctx)[m.ID]; {
 	case !m.Answers:
@@ -528,7 +536,7 @@ func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, notic
 	}
 	effects := []string{fmt.Sprintf("node %s is not ready for load balancers any more; it takes new clients for %s yet, then refuses them, and lets open sessions end", m.ID, span(notice))}
 	if n := state.owned[m.Epoch]; n > 0 {
-		effects = append(effects, fmt.Sprintf("%s that it is to deliver go to %s", counted(uint64(n), "recipient"), counted(uint64(takers), "other node")))
+		effects = append(effects, fmt.Sprintf("what it is to deliver goes to %s: %s", counted(uint64(takers), "other node"), counted(uint64(n), "recipient")))
 	}
 	if m.ID == raft.Leader {
 		effects = append(effects, "the leadership moves to another node")

@@ -40,6 +40,10 @@ func TestStatus(t *testing.T) {
 	require.Equal(t, admin.NodeDead, s.Nodes[1].State)
 	require.Contains(t, strings.Join(s.Problems, "\n"), "node n2 is down: start it, or take it out with 'relayctl node rm n2'")
 	require.Contains(t, strings.Join(s.Problems, "\n"), "2 of 3 voting nodes are up: no other may fail now")
+	w.member("n2").Draining = true
+	s, err = w.Status(ctx)
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(s.Problems, "\n"), "node n2 is down, and drained: start it, then 'relayctl node undrain n2'")
 	w.members.status.Leader = ""
 	s, err = w.Status(ctx)
 	require.NoError(t, err, "without a quorum too")
@@ -64,7 +68,7 @@ func TestRemoveNode(t *testing.T) {
 	w.acceptAt("n2", "s@x.test", "x\r\n", "a@far.test")
 	change, err := w.Remove(ctx, theBy, "n2", admin.RemoveOptions{DryRun: true})
 	require.NoError(t, err)
-	require.Contains(t, strings.Join(change.Effects, "\n"), "1 recipient that it was to deliver go to the other nodes")
+	require.Contains(t, strings.Join(change.Effects, "\n"), "the other nodes deliver what it was to: 1 recipient")
 	require.Empty(t, w.members.removed)
 	_, err = w.Remove(ctx, theBy, "n9", admin.RemoveOptions{})
 	require.ErrorIs(t, err, admin.ErrNotFound)
@@ -97,13 +101,27 @@ func TestRemoveNode(t *testing.T) {
 	require.ErrorIs(t, err, admin.ErrConflict)
 }
 
+// TestRemoveNodeWithoutAMajority: what cannot be done now is refused, and does not
+// wait until the node that was taken for dead is there again.
+func TestRemoveNodeWithoutAMajority(t *testing.T) {
+	w := newWorld(t)
+	w.kill("n2")
+	w.kill("n3")
+	for _, o := range []admin.RemoveOptions{{}, {Force: true}, {DryRun: true}} {
+		_, err := w.Remove(context.Background(), theBy, "n2", o)
+		require.ErrorContains(t, err, "1 of 3 voting nodes answer, and 2 are needed")
+		require.ErrorIs(t, err, admin.ErrNoQuorum)
+	}
+	require.Empty(t, w.members.removed)
+}
+
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	w.acceptAt("n2", "s@x.test", "x\r\n", "a@far.test")
 	change, err := w.Drain(ctx, theBy, "n2", admin.DrainOptions{DryRun: true})
 	require.NoError(t, err)
-	require.Contains(t, change.Effects[1], "1 recipient that it is to deliver go to 2 other nodes")
+	require.Contains(t, change.Effects[1], "what it is to deliver goes to 2 other nodes: 1 recipient")
 	require.Equal(t, "n2", w.owner())
 	_, err = w.Drain(ctx, theBy, "n2", admin.DrainOptions{})
 	require.NoError(t, err)

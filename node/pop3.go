@@ -186,7 +186,7 @@ func (d *maildrops) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wa
 		return nil, err
 	}
 	if d.drain.refuses() {
-		return nil, errRefusing
+		return nil, fmt.Errorf("%w: %w", pop3.ErrLeaving, errRefusing)
 	}
 	epoch := d.replica.Epoch()
 	if err := d.inUse(ctx, a); err != nil {

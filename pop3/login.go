@@ -142,6 +142,9 @@ func (c *conn) refuse(err error, temporary text) {
 		c.err("LOGIN-DELAY", tLoginDelay)
 	case errors.Is(err, ErrThrottled):
 		c.err("SYS/TEMP", tThrottled)
+	case errors.Is(err, ErrLeaving):
+		c.err("SYS/TEMP", tOutOfService)
+		c.closing = true
 	case errors.Is(err, ErrPermanent):
 		c.err("SYS/PERM", tPermanent)
 	case errors.Is(err, ErrReadOnly):

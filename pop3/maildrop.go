@@ -27,7 +27,7 @@ type Backend interface {
 	// Login checks a user's secret and takes the maildrop's lock. user is what
 	// the client typed: a local part or a whole address. The errors that mean
 	// something to a client are ErrAuth, ErrDisabled, *InUseError,
-	// ErrLoginDelay, ErrThrottled and ErrPermanent; any other is answered
+	// ErrLoginDelay, ErrThrottled, ErrLeaving and ErrPermanent; any other is answered
 	// [SYS/TEMP]. It must take as long for an unknown user as for a wrong
 	// secret. It may wait in order to slow a guesser down, until ctx ends.
 	Login(ctx context.Context, p *Peer, user, secret string) (Maildrop, error)
@@ -199,12 +199,13 @@ type Retention struct {
 // Errors that a Backend or a Maildrop returns and that have an answer of their
 // own. They may be wrapped.
 var (
-	ErrAuth       = errors.New("pop3: wrong user or secret")          // [AUTH]
-	ErrDisabled   = errors.New("pop3: the account is disabled")       // [AUTH], not to be told from ErrAuth
-	ErrLoginDelay = errors.New("pop3: too soon after the last login") // [LOGIN-DELAY]
-	ErrThrottled  = errors.New("pop3: too many failed logins")        // [SYS/TEMP]
-	ErrPermanent  = errors.New("pop3: this needs a person")           // [SYS/PERM]
-	ErrReadOnly   = errors.New("pop3: the maildrop is read-only")     // [READ-ONLY]
+	ErrAuth       = errors.New("pop3: wrong user or secret")               // [AUTH]
+	ErrDisabled   = errors.New("pop3: the account is disabled")            // [AUTH], not to be told from ErrAuth
+	ErrLoginDelay = errors.New("pop3: too soon after the last login")      // [LOGIN-DELAY]
+	ErrThrottled  = errors.New("pop3: too many failed logins")             // [SYS/TEMP]
+	ErrLeaving    = errors.New("pop3: the server is going out of service") // [SYS/TEMP], and the connection ends
+	ErrPermanent  = errors.New("pop3: this needs a person")                // [SYS/PERM]
+	ErrReadOnly   = errors.New("pop3: the maildrop is read-only")          // [READ-ONLY]
 	ErrNoMessage  = errors.New("pop3: no such message")
 	ErrUncertain  = errors.New("pop3: whether it was done is not known") // [SYS/TEMP], and the session ends
 )

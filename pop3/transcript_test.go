@@ -180,7 +180,7 @@ func extensions(t *testing.T, names string) (set pop3.Extension) {
 func calls(store *pop3test.Store, s *serving) map[string]func(string) error {
 	failures := map[string]error{
 		"broken": pop3test.ErrBroken, "permanent": fmt.Errorf("wrapped: %w", pop3.ErrPermanent),
-		"throttled": pop3.ErrThrottled, "delay": pop3.ErrLoginDelay, "mend": nil,
+		"throttled": pop3.ErrThrottled, "leaving": pop3.ErrLeaving, "delay": pop3.ErrLoginDelay, "mend": nil,
 		"inuse": &pop3.InUseError{}, "auth": pop3.ErrAuth, "readonly": pop3.ErrReadOnly, "unknown": pop3.ErrNoMessage,
 		"uncertain": fmt.Errorf("wrapped: %w", pop3.ErrUncertain),
 	}

@@ -24,7 +24,7 @@ import (
 const maxOld = 400
 
 // importRun is one batch of an import. Pending messages are proposed as one command
-// when no more fit.
+// when no more fit, and while it is under way those of the next are read.
 type importRun struct {
 	*operator
 	adm     *pb.Admin
@@ -38,9 +38,10 @@ type importRun struct {
 
 	pending []*pb.Old
 	bodies  [][]byte
-	places  []int  // of pending, in result.Messages
-	size    int    // of the frame
-	index   uint64 // of the last command
+	places  []int   // of pending, in result.Messages
+	size    int     // of the frame
+	under   *flight // nil: no command is under way
+	index   uint64  // of the last command
 
 	messages, bytes uint64          // in the mailbox, for a dry run
 	named           map[string]bool // unique ids that a dry run would give
@@ -54,6 +55,9 @@ func (o *operator) ImportMail(ctx context.Context, by admin.By, user string, opt
 		return nil, err
 	}
 	err = im.run(ctx, next)
+	if last := im.land(); err == nil {
+		err = last
+	}
 	if err != nil && len(im.result.Messages) == 0 {
 		return nil, err
 	}
@@ -144,12 +148,15 @@ func (im *importRun) invalid(format string, args ...any) error {
 func (im *importRun) small(ctx context.Context, m *admin.OldMessage, one *importing) error {
 	sum := sha256.Sum256(one.buf)
 	old, done, err := im.begin(m, one, sum[:], uint64(len(one.buf)))
-	if done || err != nil {
-		return err
+	if err != nil {
+		return errors.Join(im.flush(ctx), err)
+	}
+	if done {
+		return nil
 	}
 	size := proto.Size(old) + 8 + len(one.buf)
 	if len(im.pending) == maxOld || im.size+size > spool.MaxFrame-4<<10 {
-		if err := im.flush(ctx); err != nil {
+		if err := im.launch(ctx); err != nil {
 			return err
 		}
 	}
@@ -319,47 +326,86 @@ func (im *importRun) overQuota() error {
 		"raise it with 'relayctl user set "+im.user+" --quota', or go on with --over-quota")
 }
 
-// flush proposes what is pending. After an error the result ends before the first
-// message that did not go in.
+// flight is a command under way.
+type flight struct {
+	pending []*pb.Old
+	places  []int
+	done    chan struct{} // closed when res and err are there
+	res     *pb.Result
+	err     error
+}
+
+// flush proposes what is pending and returns when it is applied. After an error the
+// result ends before the first message that did not go in.
 func (im *importRun) flush(ctx context.Context) error {
-	if len(im.pending) == 0 {
-		return nil
-	}
-	pending, places, bodies := im.pending, im.places, im.bodies
-	im.pending, im.places, im.bodies, im.size = nil, nil, nil, 0
-	cut := func(at int, err error) error {
-		im.result.Messages = im.result.Messages[:places[at]]
+	if err := im.launch(ctx); err != nil {
 		return err
 	}
+	return im.land()
+}
+
+// launch proposes what is pending, when the command before it has been applied.
+// Errors are those of flush.
+func (im *importRun) launch(ctx context.Context) error {
+	if err := im.land(); err != nil || len(im.pending) == 0 {
+		return err
+	}
+	f := &flight{pending: im.pending, places: im.places, done: make(chan struct{})}
+	bodies := im.bodies
+	im.pending, im.places, im.bodies, im.size = nil, nil, nil, 0
 	if err := im.room(); err != nil {
-		return cut(0, err)
+		return im.cut(f, 0, err)
 	}
-	h := &pb.Import{Admin: im.adm, Messages: pending, Line: im.result.Line, Mailbox: im.user}
-	f, err := spool.Encode(spool.KindImport, h, bodies...)
+	h := &pb.Import{Admin: im.adm, Messages: f.pending, Line: im.result.Line, Mailbox: im.user}
+	frame, err := spool.Encode(spool.KindImport, h, bodies...)
 	if err != nil {
-		return cut(0, err)
+		return im.cut(f, 0, err)
 	}
-	res, err := im.replica.Propose(ctx, f)
-	if err != nil {
-		return cut(0, proposalError(err))
+	im.under = f
+	go func() {
+		defer close(f.done)
+		f.res, f.err = im.replica.Propose(ctx, frame)
+	}()
+	return nil
+}
+
+// cut ends the result before a message of a command that did not go in. What is
+// pending stands behind it and is given up.
+func (im *importRun) cut(f *flight, at int, err error) error {
+	im.result.Messages = im.result.Messages[:f.places[at]]
+	im.pending, im.places, im.bodies, im.size = nil, nil, nil, 0
+	return err
+}
+
+// land waits for the command under way, and notes what became of its messages.
+func (im *importRun) land() error {
+	f := im.under
+	if f == nil {
+		return nil
+	}
+	<-f.done
+	im.under = nil
+	res := f.res
+	if f.err != nil {
+		return im.cut(f, 0, proposalError(f.err))
 	}
 	im.index, im.result.Line = res.Index, res.Token
-	for i := range pending {
+	for i := range f.pending {
 		if i >= len(res.Codes) {
-			return cut(i, refusal(res))
+			return im.cut(f, i, refusal(res))
 		}
-		one := &im.result.Messages[places[i]]
+		one := &im.result.Messages[f.places[i]]
 		switch res.Codes[i] {
 		case pb.Code_OK:
-			logAccepted(im.log, pending[i].Accept, []string{im.user})
+			logAccepted(im.log, f.pending[i].Accept, []string{im.user})
 		case pb.Code_DUPLICATE:
 			*one = admin.ImportedMessage{Outcome: admin.ImportKnown}
 		case pb.Code_EXISTS:
 			*one = admin.ImportedMessage{Outcome: admin.ImportTaken}
 		case pb.Code_OVER_QUOTA:
-			return cut(i, im.overQuota())
+			return im.cut(f, i, im.overQuota())
 		default:
-			return cut(i, refusal(&pb.Result{Code: res.Codes[i], Text: res.Text}))
+			return im.cut(f, i, refusal(&pb.Result{Code: res.Codes[i], Text: res.Text}))
 		}
 	}
 	return nil

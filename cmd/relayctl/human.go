@@ -114,37 +114,77 @@ func parseAge(s string) (time.Duration, error) {
 // parseSince reads the value of --since.
 func (a *app) parseSince(s string) (admin.Time, error) { return a.parseTime("--since", s, false) }
 
+// timeForms are what parseTime reads, for the help.
+const timeForms = `Times are UTC:
+  2h, 90m, 1d12h, "2h ago"             so long before now; a bare number is seconds
+  now, today, yesterday, 2026-11-28    a day counts whole, also as --until
+  yesterday 14:00, today 9:30, 2026-11-28 14:00[:05]
+  2026-11-28T14:00:05+02:00, 2026-11-28 14:00:05Z, 11-28 14:00:05Z
+                                       with a zone, and as the tables show them`
+
 // parseTime reads a span before now, a day, or an instant; all are UTC, as they
-// are shown. Of a day it is the beginning, or with end the end.
+// are shown, unless they name a zone. Of a day it is the beginning, or with end the
+// end.
 func (a *app) parseTime(flag, s string, end bool) (admin.Time, error) {
+	s = strings.TrimSpace(s)
 	if s == "" {
 		return admin.Time{}, nil
 	}
-	day := a.now().UTC().Truncate(24 * time.Hour)
-	switch t, err := time.Parse(time.DateOnly, s); {
-	case err == nil:
-		day = t
-	case s == "yesterday":
-		day = day.AddDate(0, 0, -1)
-	case s != "today":
+	word, clock, _ := strings.Cut(strings.ToLower(s), " ")
+	day, ok := a.day(word)
+	switch {
+	case !ok:
 		return a.parseInstant(flag, s)
+	case clock == "" && end:
+		return admin.At(day.AddDate(0, 0, 1)), nil
+	case clock == "":
+		return admin.At(day), nil
 	}
-	if end {
-		day = day.AddDate(0, 0, 1)
+	t, err := a.parseInstant(flag, day.Format(time.DateOnly)+" "+clock)
+	if err != nil {
+		return t, notATime(flag, s)
 	}
-	return admin.At(day), nil
+	return t, nil
+}
+
+func notATime(flag, s string) error {
+	return usagef(`%s %q is neither a span such as "2h", a day such as "yesterday" or "2026-01-31", nor a time such as `+
+		`"2026-01-31 12:00"`, flag, s)
+}
+
+// day is the beginning of a day that is named by a word or its date.
+func (a *app) day(word string) (time.Time, bool) {
+	today := a.now().UTC().Truncate(24 * time.Hour)
+	switch word {
+	case "today":
+		return today, true
+	case "yesterday":
+		return today.AddDate(0, 0, -1), true
+	}
+	t, err := time.Parse(time.DateOnly, word)
+	return t, err == nil
 }
 
 func (a *app) parseInstant(flag, s string) (admin.Time, error) {
-	if d, err := parseAge(s); err == nil {
-		return admin.At(a.now().Add(-d)), nil
+	now := a.now().UTC()
+	if strings.EqualFold(s, "now") {
+		return admin.At(now), nil
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return admin.At(t), nil
+	if d, err := parseAge(strings.TrimSuffix(strings.ToLower(s), " ago")); err == nil {
+		return admin.At(now.Add(-d)), nil
+	}
+	text := strings.ToUpper(s)
+	for _, layout := range []string{
+		time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02T15:04",
+		"2006-01-02 15:04:05Z07:00", "2006-01-02 15:04Z07:00", "2006-01-02 15:04:05", "2006-01-02 15:04",
+	} {
+		for _, t := range []string{text, now.Format("2006-") + text} { // tables leave this year out
+			if t, err := time.Parse(layout, t); err == nil {
+				return admin.At(t), nil
+			}
 		}
 	}
-	return admin.Time{}, usagef(`%s %q is neither a span such as "2h", a day such as "yesterday" or "2026-01-31", nor a time such as "2026-01-31 12:00"`, flag, s)
+	return admin.Time{}, notATime(flag, s)
 }
 
 // count writes "1 message", "2 messages".

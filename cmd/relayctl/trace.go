@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,14 @@ func (a *app) traceCmd() *cobra.Command {
   relayctl trace '<abc@example.com>'
   relayctl trace --from @example.org --to alice@example.test --since 2h
   relayctl trace --user alice --client 192.0.2.0/24 --since yesterday --until yesterday`,
+		Long: `Trace shows the timeline of a message that is named by its id, or the end of one,
+or by its Message-ID, with or without <>. Filters find messages, newest first.
+
+` + timeForms + `
+
+A client is an IPv4 or IPv6 address, a network such as 192.0.2.0/24 or
+2001:db8::/32, part of an address with *, or 'local': the admin API. Case matters
+in a Message-ID only, which has to be whole.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if q.Since, err = a.parseSince(since); err != nil {
@@ -33,7 +42,10 @@ func (a *app) traceCmd() *cobra.Command {
 			if limit < 0 {
 				return usagef("--limit %d is less than 0", limit)
 			}
-			q.MessageID = strings.Trim(q.MessageID, "<>")
+			if q.Client, err = clientFilter(q.Client); err != nil {
+				return err
+			}
+			q.MessageID = strings.Trim(strings.TrimSpace(q.MessageID), "<>")
 			filtered := q.From+q.Client+q.User+q.Helo+q.MessageID+since+until != ""
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				switch {
@@ -55,14 +67,31 @@ func (a *app) traceCmd() *cobra.Command {
 	}
 	c.Flags().StringVar(&q.From, "from", "", "sender: address, @domain, part with *, or <>")
 	c.Flags().StringVar(&q.To, "to", "", "recipient: address, @domain, or part with *; shows the lines of that one only")
-	c.Flags().StringVar(&q.Client, "client", "", "client that handed it in: address or network, such as 192.0.2.0/24")
+	c.Flags().StringVar(&q.Client, "client", "", "client that handed it in: address, network such as 192.0.2.0/24, part with *, or local")
 	c.Flags().StringVar(&q.User, "user", "", "login that handed it in: address, local part, @domain, or part with *")
 	c.Flags().StringVar(&q.Helo, "helo", "", "what the client called itself, or part with *")
-	c.Flags().StringVar(&q.MessageID, "message-id", "", "the Message-ID field")
-	c.Flags().StringVar(&since, "since", "", "accepted since: 2h, yesterday, 2026-11-28, or a time (UTC)")
+	c.Flags().StringVar(&q.MessageID, "message-id", "", "the Message-ID field, whole, with or without <>")
+	c.Flags().StringVar(&since, "since", "", "accepted since: 2h, yesterday, 2026-11-28, or a time (see above)")
 	c.Flags().StringVar(&until, "until", "", "accepted until: the same; a day counts whole")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many messages; 0: all")
 	return c
+}
+
+// clientFilter checks --client: what can be no client would match nothing.
+func clientFilter(text string) (string, error) {
+	text = strings.ToLower(strings.TrimSpace(text))
+	if in, ok := strings.CutPrefix(text, "["); ok {
+		if in, ok = strings.CutSuffix(in, "]"); ok {
+			text = in
+		}
+	}
+	_, one := netip.ParseAddr(text)
+	_, port := netip.ParseAddrPort(text)
+	_, network := netip.ParsePrefix(text)
+	if text == "" || text == "local" || strings.Contains(text, "*") || one == nil || port == nil || network == nil {
+		return text, nil
+	}
+	return "", usagef(`--client %q is not an address, a network such as 192.0.2.0/24, part of an address with *, or local`, text)
 }
 
 func (a *app) traceOne(ctx context.Context, client *admin.Client, id, to string) error {
@@ -244,6 +273,7 @@ func (a *app) auditCmd() *cobra.Command {
 	var limit int
 	c := &cobra.Command{
 		Use: "audit", Short: "Show who changed what, when and why; newest first", Args: cobra.NoArgs,
+		Long: "Audit shows who changed what, when and why; newest first.\n\n" + timeForms,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if q.Since, err = a.parseSince(since); err != nil {
 				return err
@@ -254,7 +284,7 @@ func (a *app) auditCmd() *cobra.Command {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error { return a.audits(ctx, client, q, limit) })
 		},
 	}
-	c.Flags().StringVar(&since, "since", "", "only changes since: a span such as 2h, or a time")
+	c.Flags().StringVar(&since, "since", "", "only changes since: 2h, yesterday, 2026-11-28, or a time (see above)")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many entries; 0: all")
 	return c
 }

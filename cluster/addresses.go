@@ -92,7 +92,9 @@ func (b *book) candidates(node string) []string {
 		own = b.own
 	}
 	var all []string
-	for _, addr := range []string{own, b.worked[node], b.told[node], b.records[node], configured, b.peers[node], b.hints[node]} {
+	for _, addr := range []string{
+		own, b.worked[node], b.told[node], b.records[node], configured, b.peers[node], b.hints[node],
+	} {
 		if addr != "" && !slices.Contains(all, addr) {
 			all = append(all, addr)
 		}
@@ -196,7 +198,8 @@ type dialled struct {
 
 // dial connects to a node at whichever of its addresses it is. try must fail
 // where another node answers.
-func (b *book) dial(ctx context.Context, node string, try func(ctx context.Context, addr string) (*wire.Conn, error)) (*wire.Conn, error) {
+func (b *book) dial(ctx context.Context, node string, try func(ctx context.Context,
+	addr string) (*wire.Conn, error)) (*wire.Conn, error) {
 	all := b.candidates(node)
 	if len(all) == 0 {
 		return nil, fmt.Errorf("cluster: no address is known for node %s", node)
@@ -210,7 +213,8 @@ func (b *book) dial(ctx context.Context, node string, try func(ctx context.Conte
 
 // race tries addresses one after the other, and the next one also where one is
 // slow; the first that answers wins, and what comes later is closed.
-func race(ctx context.Context, all []string, try func(ctx context.Context, addr string) (*wire.Conn, error)) (*wire.Conn, string, error) {
+func race(ctx context.Context, all []string, try func(ctx context.Context,
+	addr string) (*wire.Conn, error)) (*wire.Conn, string, error) {
 	if len(all) == 1 {
 		conn, err := try(ctx, all[0])
 		return conn, all[0], err

@@ -11,7 +11,8 @@ import (
 // restored directory may have forgotten votes and entries that it acknowledged, and
 // nobody else can tell while all nodes that know better are down.
 
-const copiedWords = "its data directory was copied, and not all who may know of a newer one answer: start the other nodes, " +
+const copiedWords = "its data directory was copied, and not all who may know of a newer one answer: start the " +
+	"other nodes, " +
 	"or start this one once with 'relayd run --moved' if the directory was moved in order and nothing has run since; " +
 	"see \"A node from the past\" in the guide"
 

@@ -78,5 +78,6 @@ func (b *book) member(node string) bool {
 
 // votes reports whether raft's configuration has a node with a vote.
 func (b *book) votes(node string) bool {
-	return slices.ContainsFunc(b.servers(), func(s raft.Server) bool { return string(s.ID) == node && s.Suffrage == raft.Voter })
+	return slices.ContainsFunc(b.servers(),
+		func(s raft.Server) bool { return string(s.ID) == node && s.Suffrage == raft.Voter })
 }

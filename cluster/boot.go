@@ -78,7 +78,8 @@ func Init(ctx context.Context, o InitOptions) error {
 
 func checkNode(id, advertise string) error {
 	if !wire.ValidName(id) {
-		return fmt.Errorf("cluster: %q is no node id: 1 to 63 letters, digits, dots, hyphens and underscores, beginning with a letter or digit", id)
+		return fmt.Errorf("cluster: %q is no node id: 1 to 63 letters, digits, dots, hyphens and underscores, beginning "+
+			"with a letter or digit", id)
 	}
 	if _, port, err := net.SplitHostPort(advertise); err != nil || port == "" || port == "0" {
 		return fmt.Errorf("cluster: %q is no address that others can reach: set [cluster] advertise to host:port", advertise)
@@ -173,7 +174,8 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 }
 
 // offline opens a node's data without the network.
-func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity, Recovered) (Recovered, error)) (r Recovered, err error) {
+func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity,
+	Recovered) (Recovered, error)) (r Recovered, err error) {
 	if err := ctx.Err(); err != nil {
 		return r, err
 	}
@@ -288,7 +290,8 @@ type drawer struct {
 	log   *disk.Log
 }
 
-func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error, fatal func(error)) (*drawer, error) {
+func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
+	fatal func(error)) (*drawer, error) {
 	d := &drawer{}
 	var err error
 	d.log, err = disk.OpenLog(filepath.Join(dir, logDir), disk.LogOptions{
@@ -327,7 +330,8 @@ func (d *drawer) contiguous() error {
 		return err
 	}
 	if first > durable+1 {
-		return fmt.Errorf("%w: the log begins at %d, but the store ends at %d: move the data directory away and join again with a token",
+		return fmt.Errorf("%w: the log begins at %d, but the store ends at %d: move the data directory away and join again "+
+			"with a token",
 			ErrLogLost, first, durable)
 	}
 	return nil

@@ -131,7 +131,8 @@ func newRequest(node string) (keyPEMBytes, csrDER []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	csrDER, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: node}}, key)
+	csrDER, err = x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{Subject: pkix.Name{CommonName: node}}, key)
 	if err != nil {
 		return nil, nil, err
 	}

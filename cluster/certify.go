@@ -200,7 +200,8 @@ func (c *Cluster) CertificateTrouble() string {
 	if left := self.NotAfter.Sub(c.Now()); !c.At(2) || left > c.t.CertLife/6 {
 		return ""
 	}
-	return fmt.Sprintf("the cluster certificate of node %s ends at %s and is not renewed: see the log of that node for the cause",
+	return fmt.Sprintf("the cluster certificate of node %s ends at %s and is not renewed: see the log of that node "+
+		"for the cause",
 		c.id.Node, self.NotAfter.UTC().Format(time.RFC3339))
 }
 

@@ -179,7 +179,9 @@ func open(o Options) (*Cluster, error) {
 	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
 	_, generation := wire.GenerationOf(id.name())
 	c.roster = newRoster(c.Now, generation)
-	c.port = wire.New(wire.Options{Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log})
+	c.port = wire.New(wire.Options{
+		Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log,
+	})
 	if err := c.openRaft(); err != nil {
 		c.cancel()
 		return nil, errors.Join(err, c.port.Close())
@@ -231,7 +233,8 @@ func (c *Cluster) openRaft() error {
 // guard sets the filter before raft, and the last line behind it: the log.
 func (c *Cluster) guard() {
 	f := c.trans.filter
-	f.admits, f.term, f.fatal, f.floor, f.termAt = c.book.admission.member, c.raft.CurrentTerm, c.fatal, c.floor, c.rlog.TermAt
+	f.admits, f.term, f.fatal, f.floor, f.termAt = c.book.admission.member, c.raft.CurrentTerm, c.fatal,
+		c.floor, c.rlog.TermAt
 	f.leader = func() string {
 		_, id := c.raft.LeaderWithID()
 		return string(id)

@@ -29,7 +29,8 @@ func TestBatchesArriveAsTheyLeft(t *testing.T) {
 		var out batch
 		var want []spool.Frame
 		for i := range rapid.IntRange(0, 10).Draw(t, "frames") {
-			f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Seq: uint32(i)}, bytes.Repeat([]byte{byte(i)}, rapid.IntRange(0, 3000).Draw(t, "body")))
+			f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Seq: uint32(i)},
+				bytes.Repeat([]byte{byte(i)}, rapid.IntRange(0, 3000).Draw(t, "body")))
 			require.NoError(t, err)
 			want = append(want, bytes.Clone(f))
 			out.add(uint64(i), f)
@@ -39,7 +40,8 @@ func TestBatchesArriveAsTheyLeft(t *testing.T) {
 		require.NoError(t, err)
 		raw := s.Materialize()
 		var in batch
-		require.NoError(t, in.unmarshal(pieces(raw, rapid.IntRange(0, 5000).Draw(t, "cut"), rapid.IntRange(0, 5000).Draw(t, "cut"))))
+		require.NoError(t,
+			in.unmarshal(pieces(raw, rapid.IntRange(0, 5000).Draw(t, "cut"), rapid.IntRange(0, 5000).Draw(t, "cut"))))
 		require.Len(t, in.in, len(want))
 		for i, p := range in.in {
 			require.Equal(t, uint64(i), p.num)

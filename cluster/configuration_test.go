@@ -58,7 +58,8 @@ func TestJoinGoesOnWhereMembersChange(t *testing.T) {
 	joined := make(chan error, 1)
 	go func() {
 		joined <- cluster.Join(t.Context(), cluster.JoinOptions{
-			ID: "n7", Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:1", Token: token, Addr: leader.Addr, Log: zap.New(core),
+			ID: "n7", Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:1", Token: token, Addr: leader.Addr,
+			Log: zap.New(core),
 		})
 	}()
 	for said.Len() == 0 { // until it had to ask again, or was let in

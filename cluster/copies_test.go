@@ -55,7 +55,8 @@ func TestOlderThanItsPromise(t *testing.T) {
 		require.NoError(t, l.Send(t.Context(), n, 1000))
 	}
 	g.WaitEqual()
-	g.Eventually("the others have not heard how far the log goes", func() bool { return toldPast(t, g.Leader(), n.ID, 20) })
+	g.Eventually("the others have not heard how far the log goes",
+		func() bool { return toldPast(t, g.Leader(), n.ID, 20) })
 	n.Kill()
 	require.NoError(t, cluster.Graft(n.Dir, image))
 	n.Restore(image)

@@ -137,7 +137,8 @@ func (c *Cluster) renewAtDoor(ctx context.Context, addr string, fingerprint [32]
 
 // leave tells the owner that this node is no member any more.
 func (c *Cluster) leave() {
-	err := fmt.Errorf("%w: to bring it back, move the data directory %s away and join it anew with 'relayd join' and a token of 'relayctl node token'",
+	err := fmt.Errorf("%w: to bring it back, move the data directory %s away and join it anew with 'relayd join' and a "+
+		"token of 'relayctl node token'",
 		ErrRemoved, c.o.Dir)
 	c.log.Error("cluster: this node was removed", zap.String("node", c.id.Node))
 	c.fatal(err)

@@ -115,7 +115,8 @@ func (c *Cluster) compare(ctx context.Context) {
 			c.standBack(ctx)
 		} else if c.unsummed() {
 			if since == 0 {
-				c.log.Warn("cluster: this node's chain of sums is void, as another build has run on its data: the states are compared")
+				c.log.Warn("cluster: this node's chain of sums is void, as another build has run on its data: the states " +
+					"are compared")
 				since = c.store.Applied()
 			}
 			c.takeJudgement(ctx, since)
@@ -173,7 +174,8 @@ func (c *Cluster) judgeSums(ctx context.Context, index, since uint64) {
 	if len(wrong) == 0 {
 		return
 	}
-	c.log.Error("cluster: states differ", zap.Uint64("index", index), zap.Strings("right", right), zap.Strings("wrong", wrong))
+	c.log.Error("cluster: states differ", zap.Uint64("index", index), zap.Strings("right", right),
+		zap.Strings("wrong", wrong))
 	if !sameBuild(said, right, wrong) {
 		c.takeJudgement(ctx, since)
 		return
@@ -263,7 +265,9 @@ func (c *Cluster) judgeByMark(ctx context.Context) (j judgement) {
 	if len(j.Wrong) == 0 && len(j.Right) == len(c.voters()) {
 		c.log.Warn("cluster: the states are equal, and builds sum them in different ways; the sums begin anew")
 		v := c.Version()
-		c.command(ctx, spool.KindRaise, &pb.Raise{From: v, To: v, Admin: &pb.Admin{Who: "cluster", Why: "sums begin anew", Node: c.id.Node}})
+		c.command(ctx, spool.KindRaise, &pb.Raise{
+			From: v, To: v, Admin: &pb.Admin{Who: "cluster", Why: "sums begin anew", Node: c.id.Node},
+		})
 	}
 	return j
 }

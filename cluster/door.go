@@ -221,7 +221,8 @@ func (c *Cluster) unfit(req joinRequest) string {
 	if now == 0 || low <= now && now <= high {
 		return ""
 	}
-	return fmt.Sprintf("the cluster version is %d, and the relayd of %s knows %d to %d: install the relayd that the members run",
+	return fmt.Sprintf("the cluster version is %d, and the relayd of %s knows %d to %d: install the relayd that "+
+		"the members run",
 		now, req.Node, low, high)
 }
 

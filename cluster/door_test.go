@@ -68,12 +68,15 @@ func TestDoorTellsNothingWithoutAToken(t *testing.T) {
 	require.NoError(t, err)
 	secret := make([]byte, secretSize)
 	for name, req := range map[string]joinRequest{
-		"a new node":         {Secret: secret, Request: []byte("1"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr, MaxVersion: spool.MaxVersion},
-		"a member that runs": {Secret: secret, Request: []byte("1"), Node: "n1", Advertise: "127.0.0.1:1", CSR: csr, MaxVersion: spool.MaxVersion},
-		"a bad name":         {Secret: secret, Request: []byte("1"), Node: "a b", Advertise: "127.0.0.1:1", CSR: csr, MaxVersion: spool.MaxVersion},
-		"a bad request":      {Secret: secret, Request: []byte("1"), Node: "n2", Advertise: "127.0.0.1:1", CSR: []byte("x")},
-		"a short secret":     {Secret: []byte("x"), Request: []byte("1"), Node: "n1"},
-		"nothing":            {},
+		"a new node": {Secret: secret, Request: []byte("1"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
+			MaxVersion: spool.MaxVersion},
+		"a member that runs": {Secret: secret, Request: []byte("1"), Node: "n1", Advertise: "127.0.0.1:1", CSR: csr,
+			MaxVersion: spool.MaxVersion},
+		"a bad name": {Secret: secret, Request: []byte("1"), Node: "a b", Advertise: "127.0.0.1:1", CSR: csr,
+			MaxVersion: spool.MaxVersion},
+		"a bad request":  {Secret: secret, Request: []byte("1"), Node: "n2", Advertise: "127.0.0.1:1", CSR: []byte("x")},
+		"a short secret": {Secret: []byte("x"), Request: []byte("1"), Node: "n1"},
+		"nothing":        {},
 	} {
 		began, before := time.Now(), c.rejections(t)
 		reply, err := knockRaw(t, c, fp, nil, req)
@@ -124,7 +127,8 @@ func TestDoorTakesPlainKeysOnly(t *testing.T) {
 	}
 	_, csr, err := newRequest("n2")
 	require.NoError(t, err)
-	req := joinRequest{Secret: token.secret[:], Request: []byte("again"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr, MaxVersion: spool.MaxVersion}
+	req := joinRequest{Secret: token.secret[:], Request: []byte("again"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
+		MaxVersion: spool.MaxVersion}
 	for range 2 {
 		reply, err := knockRaw(t, c, token.fingerprint, nil, req)
 		require.NoError(t, err)

@@ -19,8 +19,9 @@ var (
 
 // Why a node can't be opened, initialised or joined.
 var (
-	ErrInUse     = errors.New("cluster: the data directory is in use")
-	ErrNoNode    = errors.New("cluster: the data directory belongs to no cluster: run 'relayd init' or 'relayd join' first")
+	ErrInUse  = errors.New("cluster: the data directory is in use")
+	ErrNoNode = errors.New("cluster: the data directory belongs to no cluster: run 'relayd init' or " +
+		"'relayd join' first")
 	ErrOtherNode = errors.New("cluster: the data directory is another node's")
 	ErrLogLost   = errors.New("cluster: the raft log of this node is lost")
 	ErrToken     = errors.New("cluster: the join token is refused")

@@ -187,7 +187,8 @@ func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	s, err := l.cc.NewStream(ctx, &grpc.StreamDesc{StreamName: "Propose", ServerStreams: true, ClientStreams: true}, proposeMethod)
+	s, err := l.cc.NewStream(ctx,
+		&grpc.StreamDesc{StreamName: "Propose", ServerStreams: true, ClientStreams: true}, proposeMethod)
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,8 @@ func (f *filter) uphold(peer string, term uint64, c *clash) error {
 	if c == nil || term < f.term() {
 		return nil
 	}
-	err := fmt.Errorf("%w: entry %d was committed here in term %d, and %s sends it in term %d: %s's side has lost acknowledged mail; "+
+	err := fmt.Errorf("%w: entry %d was committed here in term %d, and %s sends it in term %d: %s's side has lost "+
+		"acknowledged mail; "+
 		"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide",
 		ErrContradiction, c.index, c.here, peer, c.there, peer)
 	f.broken.Store(true)

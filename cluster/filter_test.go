@@ -79,7 +79,8 @@ func TestAnotherNodesHeaderIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	defer n.Close()
 	term, lastTerm, last := other[0].C().Place()
-	require.ErrorContains(t, calls(other[1].ID, term, last, lastTerm)["TimeoutNow"](n, raft.ServerID(other[0].ID)), "does not lead")
+	require.ErrorContains(t,
+		calls(other[1].ID, term, last, lastTerm)["TimeoutNow"](n, raft.ServerID(other[0].ID)), "does not lead")
 }
 
 // TestRemovedNodeIsWorthNothing: with a leader and, above all, without one.
@@ -118,7 +119,9 @@ func TestCommittedEntryDoesNotChange(t *testing.T) {
 	n, err := cluster.Impostor(leader.Dir, victim.ID, victim.Addr)
 	require.NoError(t, err)
 	defer n.Close()
-	head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.ID), Addr: []byte(leader.ID + "@" + leader.Addr)}
+	head := raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.ID), Addr: []byte(leader.ID + "@" + leader.Addr),
+	}
 	err = n.AppendEntries(raft.ServerID(victim.ID), "", &raft.AppendEntriesRequest{
 		RPCHeader: head, Term: term - 1, PrevLogEntry: last - 2, PrevLogTerm: lastTerm + 7,
 	}, new(raft.AppendEntriesResponse))

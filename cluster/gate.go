@@ -287,9 +287,11 @@ func outcome(p *proposal, f raft.ApplyFuture) (*proposal, *pb.Result, error) {
 // raftError sorts raft's errors: which of them mean surely not applied.
 func raftError(err error) error {
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress),
+		errors.Is(err, raft.ErrEnqueueTimeout):
 		return fmt.Errorf("%w: %w", errNotLeader, err)
-	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, raft.ErrAbortedByRestore):
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown),
+		errors.Is(err, raft.ErrAbortedByRestore):
 		return fmt.Errorf("%w: %w", errDeposed, err)
 	case err != nil && strings.HasPrefix(err.Error(), changedText):
 		return fmt.Errorf("%w: %w", ErrChanged, err)

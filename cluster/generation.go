@@ -79,7 +79,8 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 		return err
 	}
 	id.change(credential{
-		ca: string(record.CaCert), next: string(record.NextCert), cross: string(record.CrossCert), cert: string(cert), key: string(key),
+		ca: string(record.CaCert), next: string(record.NextCert), cross: string(record.CrossCert), cert: string(cert),
+		key: string(key),
 	})
 	id.castOut(before)
 	return nil
@@ -123,7 +124,8 @@ func (d *drawer) clusterRecord() (record *pb.Cluster, err error) {
 // outlived ends this node: it has met a node of a later generation.
 func (c *Cluster) outlived(met error) {
 	c.outcast.Do(func() {
-		c.fatal(fmt.Errorf("%w (%w): where this node is one of the survivors, run 'relayd recover' here with the --peers of the others; "+
+		c.fatal(fmt.Errorf("%w (%w): where this node is one of the survivors, run 'relayd recover' here with the --peers "+
+			"of the others; "+
 			"else move the data directory %s away and join it anew with 'relayd join' and a token of 'relayctl node token'",
 			ErrOutlived, met, c.o.Dir))
 	})
@@ -146,7 +148,8 @@ func (c *Cluster) proclaim(ctx context.Context) {
 			}
 			knocks.Go(func() {
 				if err := c.port.Herald(ctx, addr); err == nil {
-					c.log.Info("cluster: a node that was left behind hears of the recovery", zap.String("node", node), zap.String("address", addr))
+					c.log.Info("cluster: a node that was left behind hears of the recovery", zap.String("node", node),
+						zap.String("address", addr))
 				}
 			})
 		}

@@ -110,7 +110,8 @@ func (c *Cluster) passHello(ctx context.Context, leader, from string, h hello) (
 // recognise compares what a node says of itself with what is known of it here.
 func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 	r := helloReply{
-		Start: c.birth, Version: c.Version(), Known: c.book.admission.known(), Where: c.addresses(), Tombs: c.book.admission.graves(),
+		Start: c.birth, Version: c.Version(), Known: c.book.admission.known(), Where: c.addresses(),
+		Tombs: c.book.admission.graves(),
 	}
 	m, s := &pb.Member{}, (*pb.Session)(nil)
 	live := false
@@ -130,11 +131,13 @@ func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 	}
 	// Who answers may know less than who asks, as a store can be taken back.
 	if m.Nonce != "" && m.Registered > h.Acked.Epoch && !slices.Contains(h.Nonces, m.Nonce) {
-		r.Refused = fmt.Sprintf("another copy of this data directory has run since, at %s (entry %d)", m.Address, m.Registered)
+		r.Refused = fmt.Sprintf("another copy of this data directory has run since, at %s (entry %d)",
+			m.Address, m.Registered)
 		return r, nil
 	}
 	if best := c.promisedBy(node, h.Log, m, s); (mark{Term: h.Term, Index: h.Last}).less(best) {
-		r.Refused = fmt.Sprintf("this directory is older than what node %s has promised (term %d, entry %d): it was restored from a copy",
+		r.Refused = fmt.Sprintf("this directory is older than what node %s has promised (term %d, entry %d): it was "+
+			"restored from a copy",
 			node, best.Term, best.Index)
 	}
 	return r, nil
@@ -188,7 +191,8 @@ func (c *Cluster) take(r helloReply) {
 	a := c.book.admission
 	a.remember(r.Tombs, c.log)
 	if a.vouch(r.Known) {
-		c.log.Info("cluster: a member knows a newer configuration", zap.Uint64("index", r.Known.Index), zap.Strings("servers", r.Known.Servers))
+		c.log.Info("cluster: a member knows a newer configuration", zap.Uint64("index", r.Known.Index),
+			zap.Strings("servers", r.Known.Servers))
 		for node, addr := range r.Where {
 			c.book.hear(node, addr)
 		}

@@ -95,7 +95,8 @@ func (c *Cluster) trim(trail uint64) uint64 {
 		}
 	}
 	f := c.raft.Snapshot()
-	if err := f.Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
+	if err := f.Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) &&
+		!errors.Is(err, raft.ErrRaftShutdown) {
 		c.log.Warn("cluster: the log is too long, and the snapshot failed", zap.Int64("octets", size), zap.Error(err))
 	}
 	return want

@@ -168,7 +168,8 @@ func vacant(dir string) error {
 			return fmt.Errorf("cluster: %w", err)
 		}
 		if len(entries) > 0 {
-			return fmt.Errorf("%w: %s holds the data of a node whose %s is gone: restore that file, or choose an empty directory",
+			return fmt.Errorf("%w: %s holds the data of a node whose %s is gone: restore that file, or choose an "+
+				"empty directory",
 				ErrInUse, filepath.Join(dir, sub), identityFile)
 		}
 	}
@@ -197,7 +198,8 @@ func (id *identity) isNode(want, dir string) error {
 	if want == "" || want == id.Node {
 		return nil
 	}
-	return fmt.Errorf("%w: [node] id is %s, but %s is node %s's: correct [node] id or [node] data_dir", ErrOtherNode, want, dir, id.Node)
+	return fmt.Errorf("%w: [node] id is %s, but %s is node %s's: correct [node] id or [node] data_dir", ErrOtherNode,
+		want, dir, id.Node)
 }
 
 // logName is where the log says whose it is.
@@ -213,7 +215,8 @@ func (id *identity) settle(dir string, stable raft.StableStore, bootstrap func()
 	}
 	switch {
 	case len(have) == 0 && !id.Fresh:
-		return fmt.Errorf("%w: move %s away and join again with 'relayd join' and a token of 'relayctl node token'", ErrLogLost, dir)
+		return fmt.Errorf("%w: move %s away and join again with 'relayd join' and a token of 'relayctl node token'",
+			ErrLogLost, dir)
 	case len(have) > 0 && !bytes.Equal(have, []byte(id.Log)):
 		return fmt.Errorf("%w: %s belongs to another identity than %s", ErrLogLost, filepath.Join(dir, logDir), identityFile)
 	case !id.Fresh:

@@ -263,7 +263,9 @@ func (c *Cluster) unlessLive(node string) (record *pb.Cluster, err error) {
 }
 
 func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest) error {
-	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{Hash: token.hash(), Node: req.Node, Request: token.request(req.Request)})
+	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{
+		Hash: token.hash(), Node: req.Node, Request: token.request(req.Request),
+	})
 	if err != nil {
 		return err
 	}
@@ -292,12 +294,16 @@ func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID,
 		}
 	}
 	// Its old record must be gone first: its nonce would refuse the new directory.
-	res := c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node}})
+	res := c.command(ctx, spool.KindDropMember, &pb.DropMember{
+		Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node},
+	})
 	if res == nil || res.Code != pb.Code_OK && res.Code != pb.Code_MISSING {
 		return fmt.Errorf("%w: the record of the former node %s is still there", ErrUnavailable, id)
 	}
 	c.trans.acks.forget(string(id))
-	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture { return c.raft.AddNonvoter(id, addr, index, changeTime) })
+	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture {
+		return c.raft.AddNonvoter(id, addr, index, changeTime)
+	})
 }
 
 // addresses lists where the members are.

@@ -467,7 +467,8 @@ func (c *Cluster) groom(ctx context.Context, ripe ripening) {
 
 func (c *Cluster) logChange(what string, id raft.ServerID, f raft.IndexFuture) {
 	if err := f.Error(); err != nil {
-		c.log.Warn("cluster: membership change failed", zap.String("change", what), zap.String("node", string(id)), zap.Error(err))
+		c.log.Warn("cluster: membership change failed", zap.String("change", what),
+			zap.String("node", string(id)), zap.Error(err))
 		return
 	}
 	c.log.Info("cluster: member "+what, zap.String("node", string(id)))
@@ -494,7 +495,9 @@ func (c *Cluster) dropStrangers(ctx context.Context, servers []raft.Server, live
 	}
 	for _, id := range c.book.recorded() {
 		if !known[id] && !live[id] {
-			c.command(ctx, spool.KindDropMember, &pb.DropMember{Id: id, Admin: &pb.Admin{Who: "cluster", Why: "no longer a member", Node: c.id.Node}})
+			c.command(ctx, spool.KindDropMember, &pb.DropMember{
+				Id: id, Admin: &pb.Admin{Who: "cluster", Why: "no longer a member", Node: c.id.Node},
+			})
 		}
 	}
 }

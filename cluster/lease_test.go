@@ -130,7 +130,8 @@ func (f *farCluster) check() {
 	hold := time.Duration(f.record.LeaseMs) * time.Millisecond
 	margin := marginOf(hold, f.tuning.Margin)
 	if expiry := f.seen + hold + margin; end+2*margin > expiry {
-		f.violations = append(f.violations, fmt.Sprintf("at %v: the owner acts until %v, the leader from %v on, margin %v", f.now(), end, expiry, margin))
+		f.violations = append(f.violations,
+			fmt.Sprintf("at %v: the owner acts until %v, the leader from %v on, margin %v", f.now(), end, expiry, margin))
 	}
 }
 

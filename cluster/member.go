@@ -212,7 +212,8 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 			c.cutOff()
 		}
 	}
-	c.log.Warn("cluster: member removed", zap.String("node", req.ID), zap.String("who", adm.Who), zap.String("why", adm.Why))
+	c.log.Warn("cluster: member removed", zap.String("node", req.ID), zap.String("who", adm.Who),
+		zap.String("why", adm.Why))
 	f, err := spool.Encode(spool.KindDropMember, &pb.DropMember{Id: req.ID, Admin: adm})
 	if err != nil {
 		return nil, err
@@ -223,7 +224,8 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 
 // expel takes a server out of the configuration that this was decided on.
 func (c *Cluster) expel(ctx context.Context, on configuration, id raft.ServerID) error {
-	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture { return c.raft.RemoveServer(id, index, changeTime) })
+	return c.reconfigure(ctx, on,
+		func(index uint64) raft.IndexFuture { return c.raft.RemoveServer(id, index, changeTime) })
 }
 
 // removable says whether the cluster can go on without a node.
@@ -261,7 +263,8 @@ func (c *Cluster) removable(servers []raft.Server, req removeRequest) error {
 		return fmt.Errorf("%w: %s is the only voter", ErrQuorum, req.ID)
 	}
 	if votes && up < voters/2+1 && !req.Force {
-		return fmt.Errorf("%w: without %s only %d of %d voters would be up: bring the others back first, or use --force", ErrQuorum, req.ID, up, voters)
+		return fmt.Errorf("%w: without %s only %d of %d voters would be up: bring the others back first, or use --force",
+			ErrQuorum, req.ID, up, voters)
 	}
 	return nil
 }

@@ -50,7 +50,8 @@ const paceMemory = time.Minute
 func newPace(t Tuning) *pace {
 	p := &pace{
 		base: t.Heartbeat, most: max(t.Heartbeat, 5*(t.Heartbeat-8*t.Latency)), lease: t.LeaderLease,
-		gaps: newPeak(paceMemory), quorum: newPeak(paceMemory), votes: newPeak(paceMemory), answers: map[raft.ServerID]time.Time{},
+		gaps: newPeak(paceMemory), quorum: newPeak(paceMemory), votes: newPeak(paceMemory),
+		answers: map[raft.ServerID]time.Time{},
 	}
 	p.current.Store(int64(p.base))
 	return p
@@ -146,7 +147,8 @@ func (p *pace) trouble() string {
 }
 
 // keepPace measures, and reloads raft's patience when it is off by a fifth. A
-// follower without a leader keeps what it has, as it stands for election soon. A leader keeps to the base: it sends ten signs in that time.
+// follower without a leader keeps what it has, as it stands for election soon. A leader
+// keeps to the base: it sends ten signs in that time.
 func (c *Cluster) keepPace(now time.Duration) {
 	switch c.raft.State() {
 	case raft.Leader:

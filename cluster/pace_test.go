@@ -63,7 +63,8 @@ func TestLeaderSaysThatItsQuorumIsSlow(t *testing.T) {
 	look(900 * time.Millisecond)
 	require.Empty(t, p.trouble(), "n3 is silent, but n2 is enough")
 	look(1200 * time.Millisecond)
-	require.Contains(t, p.trouble(), "did not answer the leader for 800ms, and after 1s it steps down: set [cluster] latency to 90ms or more")
+	require.Contains(t, p.trouble(),
+		"did not answer the leader for 800ms, and after 1s it steps down: set [cluster] latency to 90ms or more")
 	p.answers["n3"] = begin.Add(70 * time.Second)
 	look(70 * time.Second)
 	require.Empty(t, p.trouble(), "a minute later")

@@ -85,7 +85,10 @@ func (idle) Restore(r io.ReadCloser) error       { return r.Close() }
 
 // pair runs a leader and two followers, of which the first stumbles.
 func pair(t *testing.T, inFlight int) (leader, follower *raft.Raft, trip *stumbling) {
-	conf := Tuning{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, LeaderLease: 200 * time.Millisecond, CommitTimeout: 5 * time.Millisecond}.
+	conf := Tuning{
+		Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, LeaderLease: 200 * time.Millisecond,
+		CommitTimeout: 5 * time.Millisecond,
+	}.
 		withDefaults()
 	var members raft.Configuration
 	var nets []*raft.NetworkTransport

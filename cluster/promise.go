@@ -91,7 +91,8 @@ func openPromise(dir string, id *identity, first promised) (*promise, error) {
 			}
 			return makePromise(path, first)
 		}
-		return nil, errors.Join(fmt.Errorf("%w: %s is of node %s with another log: move the data directory away and join again with a token",
+		return nil, errors.Join(fmt.Errorf("%w: %s is of node %s with another log: move the data directory away and join "+
+			"again with a token",
 			ErrLogLost, path, p.now.Node), p.close())
 	}
 	return p, nil

@@ -110,7 +110,8 @@ func (c *Cluster) beginRotation(ctx context.Context, adm *pb.Admin) error {
 		return err
 	}
 	f, err := spool.Encode(spool.KindPutCa, &pb.PutCa{
-		Admin: adm, FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: next.certPEM(), NextKey: key, CrossCert: cross,
+		Admin: adm, FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: next.certPEM(), NextKey: key,
+		CrossCert: cross,
 	})
 	if err != nil {
 		return err

@@ -85,7 +85,9 @@ type reports struct {
 
 func (c *Cluster) ownReport() report {
 	_, leader := c.raft.LeaderWithID()
-	r := report{Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader)}
+	r := report{
+		Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader),
+	}
 	r.Silent, r.Drains = c.silence().Milliseconds(), c.draining.Load()
 	if !c.trans.filter.vetted.Load() {
 		r.Term = 0 // it has no say in who stands for election
@@ -320,7 +322,8 @@ type Standing struct {
 func (c *Cluster) Standing() Standing {
 	_, leader := c.raft.LeaderWithID()
 	return Standing{
-		Leads: c.Leads(), Leader: string(leader), Term: c.raft.CurrentTerm(), Commit: c.raft.CommitIndex(), Applied: c.store.Applied(),
+		Leads: c.Leads(), Leader: string(leader), Term: c.raft.CurrentTerm(), Commit: c.raft.CommitIndex(),
+		Applied: c.store.Applied(),
 	}
 }
 

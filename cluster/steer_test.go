@@ -32,7 +32,9 @@ type course struct {
 }
 
 func newCourse(t require.TestingT, voters int) *course {
-	c := &course{t: t, boot: time.Hour, truth: 1_900_000_000_000, index: 10, skew: map[string]time.Duration{}, dead: map[string]bool{}}
+	c := &course{
+		t: t, boot: time.Hour, truth: 1_900_000_000_000, index: 10, skew: map[string]time.Duration{}, dead: map[string]bool{},
+	}
 	for i := range voters {
 		c.skew[fmt.Sprint("n", i+1)] = 0
 	}
@@ -46,11 +48,13 @@ func newCourse(t require.TestingT, voters int) *course {
 func (c *course) reign(now int64, first bool) {
 	c.index++
 	c.st = &steering{
-		reign: c.index, first: first, late: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew, base: c.stamps.rebase,
+		reign: c.index, first: first, late: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew,
+		base: c.stamps.rebase,
 		boot: c.stamps.quick, clock: func() int64 { return c.state }, jump: c.jump,
 	}
 	c.state = now
-	require.True(c.t, c.st.begin(context.Background(), func() (instant, error) { return c.instant(), nil }, func(stamping) {}))
+	require.True(c.t, c.st.begin(context.Background(), func() (instant, error) { return c.instant(), nil },
+		func(stamping) {}))
 }
 
 func (c *course) jump(_ context.Context, h *pb.Clock) uint64 {
@@ -108,7 +112,9 @@ func (c *course) run(seconds int) {
 func (c *course) off() time.Duration { return time.Duration(c.state-c.truth) * time.Millisecond }
 
 func TestOneWrongClockMovesNothing(t *testing.T) {
-	for _, by := range []time.Duration{-240 * time.Hour, -2 * time.Hour, -45 * time.Second, 45 * time.Second, 2 * time.Hour, 240 * time.Hour} {
+	for _, by := range []time.Duration{
+		-240 * time.Hour, -2 * time.Hour, -45 * time.Second, 45 * time.Second, 2 * time.Hour, 240 * time.Hour,
+	} {
 		c := newCourse(t, 3)
 		c.skew["n1"] = by
 		c.run(1200)
@@ -225,7 +231,8 @@ func TestSteering(t *testing.T) {
 		want := c.state + median.Milliseconds() - c.truth
 		c.run(15)
 		if median > 0 {
-			require.LessOrEqual(t, time.Duration(want-(c.state-c.truth))*time.Millisecond, time.Minute, "forward within ten seconds")
+			require.LessOrEqual(t, time.Duration(want-(c.state-c.truth))*time.Millisecond, time.Minute,
+				"forward within ten seconds")
 		}
 		c.run(620)
 		require.InDelta(t, want, c.state-c.truth, 61_000, "back within ten minutes")

@@ -120,7 +120,9 @@ func TestAVoidChainHidesNothing(t *testing.T) {
 		require.Equal(t, n == victim, n.C().Diverged() != "", n.ID)
 	}
 	victim.Stop()
-	seen, err := cluster.Inspect(t.Context(), cluster.RecoverOptions{Dir: victim.Dir, Log: zap.NewNop(), Tuning: clustertest.Quick()})
+	seen, err := cluster.Inspect(t.Context(), cluster.RecoverOptions{
+		Dir: victim.Dir, Log: zap.NewNop(), Tuning: clustertest.Quick(),
+	})
 	require.NoError(t, err)
 	require.Contains(t, seen.Diverged, "differs from ", "whoever recovers it is told")
 }

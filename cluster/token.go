@@ -45,7 +45,8 @@ func (t joinToken) request(id []byte) []byte {
 func parseToken(s string) (t joinToken, err error) {
 	body, ok := strings.CutPrefix(strings.TrimSpace(s), tokenPrefix)
 	if !ok {
-		return t, fmt.Errorf("%w: it does not begin with %q: copy it whole, as 'relayctl node token' printed it", ErrToken, tokenPrefix)
+		return t, fmt.Errorf("%w: it does not begin with %q: copy it whole, as 'relayctl node token' printed it",
+			ErrToken, tokenPrefix)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(body)
 	if err != nil || len(b) != len(t.fingerprint)+len(t.secret) {

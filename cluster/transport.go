@@ -54,7 +54,8 @@ func (t transport) Close() error {
 
 // AppendEntries implements raft.Transport, and remembers what the other side
 // acknowledges. All of them come this way: see maxInFlight.
-func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse) error {
 	if !t.vetted.Load() {
 		return errProbation
 	}
@@ -91,7 +92,8 @@ func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req 
 }
 
 // RequestVote implements raft.Transport.
-func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest,
+	resp *raft.RequestVoteResponse) error {
 	if !t.vetted.Load() {
 		return errProbation
 	}
@@ -104,7 +106,8 @@ func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raf
 }
 
 // RequestPreVote implements raft.WithPreVote.
-func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest,
+	resp *raft.RequestPreVoteResponse) error {
 	if !t.vetted.Load() {
 		return errProbation
 	}
@@ -153,7 +156,10 @@ func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(ra
 	f.inlet = func(in *inbound) *raft.NetworkTransport {
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
-	t := transport{network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}}, newRetry(f.done), answered, &votes{func(uint64, time.Duration) {}}}
+	t := transport{
+		network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}},
+		newRetry(f.done), answered, &votes{func(uint64, time.Duration) {}},
+	}
 	go f.serve(port.Listen(wire.Raft))
 	return t
 }

@@ -50,11 +50,14 @@ type Upgrade struct {
 func (u Upgrade) String() string {
 	switch {
 	case u.Next > u.Version && u.Held:
-		return fmt.Sprintf("cluster version %d, all nodes can %d: held%s until 'relayctl cluster upgrade --release'", u.Version, u.Next, by(u.HeldBy))
+		return fmt.Sprintf("cluster version %d, all nodes can %d: held%s until 'relayctl cluster upgrade --release'",
+			u.Version, u.Next, by(u.HeldBy))
 	case u.Next > u.Version && len(u.Missing) > 0:
-		return fmt.Sprintf("cluster version %d, all nodes can %d: not raised while %s down", u.Version, u.Next, are(u.Missing))
+		return fmt.Sprintf("cluster version %d, all nodes can %d: not raised while %s down", u.Version,
+			u.Next, are(u.Missing))
 	case u.Next > u.Version && u.In < time.Minute:
-		return fmt.Sprintf("cluster version %d, all nodes can %d: raised within a minute; no way back after that", u.Version, u.Next)
+		return fmt.Sprintf("cluster version %d, all nodes can %d: raised within a minute; no way back after that",
+			u.Version, u.Next)
 	case u.Next > u.Version:
 		return fmt.Sprintf("cluster version %d, all nodes can %d: raised in %d min; no way back after that",
 			u.Version, u.Next, int(u.In.Round(time.Minute)/time.Minute))
@@ -222,7 +225,8 @@ func (c *Cluster) answerRaise(ctx context.Context, _ string, body []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	c.log.Warn("cluster: version raised by an operator", zap.Uint32("version", u.Next), zap.String("who", adm.Who), zap.String("why", adm.Why))
+	c.log.Warn("cluster: version raised by an operator", zap.Uint32("version", u.Next), zap.String("who", adm.Who),
+		zap.String("why", adm.Why))
 	if res.Code == pb.Code_OK {
 		c.goRun(func() { c.attest(c.ctx) })
 	}

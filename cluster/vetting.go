@@ -201,7 +201,9 @@ func (c *Cluster) ownAddress(addr string) bool {
 func (c *Cluster) isElsewhere(ctx context.Context, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, helloTime/2)
 	defer cancel()
-	cc, err := dialMember(func(ctx context.Context) (net.Conn, error) { return c.port.Dial(ctx, wire.RPC, c.id.Node, addr) }, c.id.Node)
+	cc, err := dialMember(func(ctx context.Context) (net.Conn, error) {
+		return c.port.Dial(ctx, wire.RPC, c.id.Node, addr)
+	}, c.id.Node)
 	if err != nil {
 		return false
 	}
@@ -226,7 +228,8 @@ func (c *Cluster) isElsewhere(ctx context.Context, addr string) bool {
 // disqualified tells the owner that this start must not go on, and waits for the
 // end.
 func (c *Cluster) disqualified(ctx context.Context, why string) {
-	c.fatal(fmt.Errorf("%w: %s; move the data directory %s away and join it anew with 'relayd join' and a token of 'relayctl node token'",
+	c.fatal(fmt.Errorf("%w: %s; move the data directory %s away and join it anew with 'relayd join' and a token of "+
+		"'relayctl node token'",
 		ErrCopy, why, c.o.Dir))
 	<-ctx.Done()
 }

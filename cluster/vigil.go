@@ -170,7 +170,8 @@ func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough t
 		}
 		miss++
 		standing = standing || a.Leader == ""
-		if a.Term > term || a.ahead(me) || a.Leader != "" && !me.ahead(a.report) && before(a.report, me, a.node < v.c.id.Node) {
+		if a.Term > term || a.ahead(me) ||
+			a.Leader != "" && !me.ahead(a.report) && before(a.report, me, a.node < v.c.id.Node) {
 			first = false
 		}
 	}

@@ -22,7 +22,8 @@ func TestNobodyKnowsWhoseClockIsWrong(t *testing.T) {
 		m.Skew(time.Hour)
 	}
 	n.Start()
-	for until := time.Now().Add(2 * clustertest.Quick().Heartbeat); time.Now().Before(until); <-time.After(10 * time.Millisecond) {
+	until := time.Now().Add(2 * clustertest.Quick().Heartbeat)
+	for ; time.Now().Before(until); <-time.After(10 * time.Millisecond) {
 		require.InDelta(t, time.Hour, n.C().Clock().Offset, float64(time.Minute), "to where the state's time stood")
 		_, known := n.C().CompareClock()
 		require.False(t, known, "without a leader")

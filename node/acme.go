@@ -155,8 +155,11 @@ func (a *authority) read(host string) (*tls.Certificate, error) {
 // handshake is all there is to it, and HTTP-01.
 func (a *authority) answerTLS(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
-		Handler: http.NotFoundHandler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(zap.NewNop()),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{acme.ALPNProto}, GetCertificate: a.challenged},
+		Handler: http.NotFoundHandler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		ErrorLog: zap.NewStdLog(zap.NewNop()),
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, NextProtos: []string{acme.ALPNProto}, GetCertificate: a.challenged,
+		},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			acme.ALPNProto: func(_ *http.Server, c *tls.Conn, _ http.Handler) { _ = c.Close() },
 		},
@@ -189,7 +192,8 @@ func (a *authority) answerHTTP(ctx context.Context, l net.Listener) error {
 		_, _ = w.Write(data)
 	})
 	return serveHTTP(ctx, &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(zap.NewNop()),
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		ErrorLog: zap.NewStdLog(zap.NewNop()),
 	}, l)
 }
 

@@ -118,8 +118,10 @@ func (a *authority) order(ctx context.Context, host string) {
 	defer a.mu.Unlock()
 	if err == nil {
 		a.orders.Add(1)
-		a.plans[host] = &plan{next: now.Add(min(firstRetry, leaf.NotAfter.Sub(leaf.NotBefore)/10))} // whatever it says of itself
-		a.log.Info("certificate by ACME", zap.String("host", host), zap.Time("expires", leaf.NotAfter), zap.Time("renewal", renewal(leaf)))
+		// whatever it says of itself
+		a.plans[host] = &plan{next: now.Add(min(firstRetry, leaf.NotAfter.Sub(leaf.NotBefore)/10))}
+		a.log.Info("certificate by ACME", zap.String("host", host), zap.Time("expires", leaf.NotAfter),
+			zap.Time("renewal", renewal(leaf)))
 		return
 	}
 	a.failures.Add(1)
@@ -131,7 +133,9 @@ func (a *authority) order(ctx context.Context, host string) {
 	p.err, p.failed = err, p.failed+1
 	wait := retryAfter(p.failed, leaf, err, now)
 	p.next = now.Add(wait)
-	fields := []zap.Field{zap.String("host", host), zap.Int("failed", p.failed), zap.Duration("again", wait), zap.Error(err)}
+	fields := []zap.Field{
+		zap.String("host", host), zap.Int("failed", p.failed), zap.Duration("again", wait), zap.Error(err),
+	}
 	if leaf != nil {
 		fields = append(fields, zap.Time("expires", leaf.NotAfter))
 	}
@@ -174,9 +178,11 @@ func (a *authority) troubles(now time.Time) (all []string) {
 		case leaf == nil:
 			all = append(all, fmt.Sprintf("there is no certificate for %s: %v; see [acme]", host, p.err))
 		case !now.Before(leaf.NotAfter):
-			all = append(all, fmt.Sprintf("the certificate for %s has expired and could not be renewed: %v; see [acme]", host, p.err))
+			all = append(all, fmt.Sprintf("the certificate for %s has expired and could not be renewed: %v; see [acme]", host,
+				p.err))
 		case now.Sub(renewal(leaf)) > leaf.NotAfter.Sub(now):
-			all = append(all, fmt.Sprintf("the certificate for %s expires in %s and could not be renewed: %v; see [acme]", host, span(leaf.NotAfter.Sub(now)), p.err))
+			all = append(all, fmt.Sprintf("the certificate for %s expires in %s and could not be renewed: %v; see [acme]", host,
+				span(leaf.NotAfter.Sub(now)), p.err))
 		}
 		a.mu.Unlock()
 	}

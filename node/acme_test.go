@@ -39,7 +39,8 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 				answer(w, r)
 			}))
 			defer server.Close() // waits for the request that hangs
-			a, err := newAuthority(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}, TLSListen: ":443"}, newFakeReplica(t), func() bool { return true }, zap.NewNop())
+			a, err := newAuthority(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}, TLSListen: ":443"},
+				newFakeReplica(t), func() bool { return true }, zap.NewNop())
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
@@ -74,7 +75,9 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	d := &desk{rep: newFakeReplica(t), began: time.Now()}
 	d.leads.Store(true)
-	a, err := newAuthority(config.ACME{Directory: "https://ca.test", Hosts: []string{"mx.example.test"}, HTTPListen: ":80"}, d.rep, d.leads.Load, zap.NewNop())
+	a, err := newAuthority(config.ACME{
+		Directory: "https://ca.test", Hosts: []string{"mx.example.test"}, HTTPListen: ":80",
+	}, d.rep, d.leads.Load, zap.NewNop())
 	require.NoError(t, err)
 	d.authority, a.get = a, d.sign
 	return d
@@ -101,7 +104,9 @@ func (d *desk) sign(ctx context.Context, host string) error {
 	d.made++
 	now := time.Now()
 	d.rep.clock = now
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(d.made), DNSNames: []string{host}, NotBefore: now, NotAfter: now.Add(d.life)}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(d.made), DNSNames: []string{host}, NotBefore: now, NotAfter: now.Add(d.life),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
 	if err != nil {
 		return err
@@ -140,9 +145,11 @@ func TestOrdersAndRenewals(t *testing.T) {
 		until := func(at time.Duration) { time.Sleep(at - time.Since(d.began)); synctest.Wait() }
 
 		until(4*time.Hour - time.Second)
-		require.Equal(t, []time.Duration{0, 1 * time.Minute, 3 * time.Minute, 7 * time.Minute, 15 * time.Minute, 31 * time.Minute, 63 * time.Minute, 123 * time.Minute, 183 * time.Minute}, d.asks())
+		require.Equal(t, []time.Duration{0, 1 * time.Minute, 3 * time.Minute, 7 * time.Minute, 15 * time.Minute,
+			31 * time.Minute, 63 * time.Minute, 123 * time.Minute, 183 * time.Minute}, d.asks())
 		require.Zero(t, d.serial())
-		require.Equal(t, []string{"there is no certificate for mx.example.test: nobody answers; see [acme]"}, d.troubles(time.Now()))
+		require.Equal(t, []string{"there is no certificate for mx.example.test: nobody answers; see [acme]"},
+			d.troubles(time.Now()))
 		require.EqualValues(t, 9, d.failures.Load())
 		d.now(nil, life)
 		until(10 * time.Hour)
@@ -154,18 +161,25 @@ func TestOrdersAndRenewals(t *testing.T) {
 		d.now(errors.New("nobody answers"), life) // when it is due, sixty hours after
 		due := 243*time.Minute + 60*time.Hour
 		until(due + 2*time.Hour)
-		require.Equal(t, []time.Duration{due, due + 1*time.Minute, due + 3*time.Minute, due + 7*time.Minute, due + 15*time.Minute, due + 31*time.Minute, due + 63*time.Minute}, d.asks())
+		require.Equal(t, []time.Duration{due, due + 1*time.Minute, due + 3*time.Minute, due + 7*time.Minute,
+			due + 15*time.Minute, due + 31*time.Minute, due + 63*time.Minute}, d.asks())
 		require.EqualValues(t, 1, d.serial(), "what is there stays in use")
 		require.Empty(t, d.troubles(time.Now()), "there is time")
 		until(due + 16*time.Hour)
-		require.Equal(t, []string{"the certificate for mx.example.test expires in 14 hours and could not be renewed: nobody answers; see [acme]"}, d.troubles(time.Now()))
+		require.Equal(t, []string{
+			"the certificate for mx.example.test expires in 14 hours and could not be renewed: nobody answers; see [acme]",
+		}, d.troubles(time.Now()))
 		until(due + 31*time.Hour)
 		require.EqualValues(t, 1, d.serial(), "better than none")
-		require.Equal(t, []string{"the certificate for mx.example.test has expired and could not be renewed: nobody answers; see [acme]"}, d.troubles(time.Now()))
+		require.Equal(t, []string{
+			"the certificate for mx.example.test has expired and could not be renewed: nobody answers; see [acme]",
+		}, d.troubles(time.Now()))
 		d.asks()
 
 		// Too much is too much.
-		d.now(&acme.Error{ProblemType: "urn:ietf:params:acme:error:rateLimited", Header: http.Header{"Retry-After": {"7200"}}}, life)
+		d.now(&acme.Error{
+			ProblemType: "urn:ietf:params:acme:error:rateLimited", Header: http.Header{"Retry-After": {"7200"}},
+		}, life)
 		until(due + 31*time.Hour + 5*time.Hour)
 		asked := d.asks()
 		require.Len(t, asked, 3)

@@ -80,7 +80,8 @@ func changeNote(v spool.View, h proto.Message) (string, error) {
 	case *pb.PutDkim:
 		return strings.Join(valuesOf(h.GetKey()), ", "), nil
 	case *pb.PutToken:
-		return fmt.Sprintf("%d uses until %s", h.GetToken().GetUses(), time.UnixMilli(h.GetToken().GetExpiresMs()).UTC().Format(time.RFC3339)), nil
+		return fmt.Sprintf("%d uses until %s", h.GetToken().GetUses(),
+			time.UnixMilli(h.GetToken().GetExpiresMs()).UTC().Format(time.RFC3339)), nil
 	}
 	return "", nil
 }

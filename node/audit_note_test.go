@@ -32,7 +32,8 @@ func TestAuditSaysFromWhatToWhat(t *testing.T) {
 	quota, password := uint64(1000), "s3cret"
 	require.NoError(t, w.SetUser(ctx, theBy, "alice@example.test", admin.UserSet{QuotaBytes: &quota, Password: &password}))
 	require.Equal(t, "user set alice@example.test: password changed, quota_bytes 0 → 1000", last())
-	require.NoError(t, w.SetAlias(ctx, theBy, admin.Alias{Address: "all@example.test", Targets: []string{"alice@example.test"}}))
+	require.NoError(t,
+		w.SetAlias(ctx, theBy, admin.Alias{Address: "all@example.test", Targets: []string{"alice@example.test"}}))
 	require.Contains(t, last(), "new, targets [alice@example.test]")
 	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ExpireSeconds: 3600, DefaultDomain: "example.test"}))
 	require.Contains(t, last(), "expire 0s → 1h0m0s")
@@ -40,13 +41,19 @@ func TestAuditSaysFromWhatToWhat(t *testing.T) {
 	require.Equal(t, `route rm far.test: was target "smtp:hub.test"`, last())
 
 	one, two := w.accept("s@x.test", "a@far.test"), w.accept("s@x.test", "b@far.test")
-	_, err := w.Manage(ctx, theBy, admin.QueueAction{Action: admin.ActionReroute, IDs: []string{one.String(), two.String()}, Route: "smtp:other.test"})
+	_, err := w.Manage(ctx, theBy, admin.QueueAction{
+		Action: admin.ActionReroute, IDs: []string{one.String(), two.String()}, Route: "smtp:other.test",
+	})
 	require.NoError(t, err)
 	require.Equal(t, "queue reroute of 2 messages: to smtp:other.test, ids "+one.String()+" "+two.String(), last())
-	_, err = w.Manage(ctx, theBy, admin.QueueAction{Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{Domain: "far.test"}})
+	_, err = w.Manage(ctx, theBy, admin.QueueAction{
+		Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{Domain: "far.test"},
+	})
 	require.NoError(t, err)
 	require.Contains(t, last(), "queue hold of 2 messages: domain=far.test, ids ")
-	_, err = w.Manage(ctx, theBy, admin.QueueAction{Action: admin.ActionBounce, IDs: []string{one.String()}, Reason: "no such thing"})
+	_, err = w.Manage(ctx, theBy, admin.QueueAction{
+		Action: admin.ActionBounce, IDs: []string{one.String()}, Reason: "no such thing",
+	})
 	require.NoError(t, err)
 	require.Contains(t, last(), `queue bounce of 1 messages: reason "no such thing", ids `+one.String())
 }

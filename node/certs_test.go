@@ -36,7 +36,8 @@ func makeCert(t *testing.T, name string, issuer *tls.Certificate) (file string, 
 	}
 	parent, signer := template, any(key)
 	if issuer == nil {
-		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature
+		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true,
+			x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature
 	} else {
 		parent, signer = issuer.Leaf, issuer.PrivateKey
 	}
@@ -44,7 +45,8 @@ func makeCert(t *testing.T, name string, issuer *tls.Certificate) (file string, 
 	require.NoError(t, err)
 	raw, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
-	data := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})...)
+	data := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})...)
 	file = filepath.Join(t.TempDir(), name+".pem")
 	require.NoError(t, os.WriteFile(file, data, 0o600))
 	one, err := tls.LoadX509KeyPair(file, file)
@@ -70,7 +72,9 @@ func TestTheNameAskedForChoosesTheCertificate(t *testing.T) {
 	second, _ := makeCert(t, "two.test", nil)
 	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.NewNop())
 	require.NoError(t, err)
-	for asked, want := range map[string]string{"one.test": "one.test", "two.test": "two.test", "other.test": "one.test", "": "one.test"} {
+	for asked, want := range map[string]string{
+		"one.test": "one.test", "two.test": "two.test", "other.test": "one.test", "": "one.test",
+	} {
 		_, got := shake(t, c.config("1.2", false), &tls.Config{ServerName: asked, InsecureSkipVerify: true})
 		require.Equal(t, want, got.PeerCertificates[0].Subject.CommonName, "asked for %q", asked)
 	}

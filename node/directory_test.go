@@ -16,23 +16,37 @@ import (
 func directoryWorld(t *testing.T) *dropWorld {
 	w := newDropWorld(t)
 	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
-	for name, all := range map[string]string{"all.test": "alice@example.test", "ping.test": "x@pong.test", "pong.test": "x@ping.test", "bare.test": ""} {
+	for name, all := range map[string]string{
+		"all.test": "alice@example.test", "ping.test": "x@pong.test", "pong.test": "x@ping.test", "bare.test": "",
+	} {
 		w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: name, CatchAll: all}})
 	}
 	for _, a := range []*pb.Account{
-		{Address: "bob@example.test"}, {Address: "bob+own@example.test"}, {Address: "gone@example.test", Disabled: true}, {Address: "jörg@example.test"}, {Address: "owner-choir@example.test"},
+		{Address: "bob@example.test"}, {Address: "bob+own@example.test"}, {Address: "gone@example.test", Disabled: true},
+		{Address: "jörg@example.test"}, {Address: "owner-choir@example.test"},
 	} {
 		w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: true})
 	}
 	deep := []*pb.Alias{{Address: fmt.Sprintf("deep%d@example.test", maxDepth+1), Targets: []string{"alice"}}}
 	for i := range maxDepth + 1 {
-		deep = append(deep, &pb.Alias{Address: fmt.Sprintf("deep%d@example.test", i), Targets: []string{fmt.Sprintf("deep%d@example.test", i+1)}})
+		deep = append(deep, &pb.Alias{
+			Address: fmt.Sprintf("deep%d@example.test", i), Targets: []string{fmt.Sprintf("deep%d@example.test", i+1)},
+		})
 	}
 	for _, a := range append(deep,
 		&pb.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}},
-		&pb.Alias{Address: "team@example.test", Targets: []string{"alice", "Bob@Example.TEST", "inner@example.test", "x@far.test", "X@far.test"}},
-		&pb.Alias{Address: "inner@example.test", Targets: []string{"bob+tag", "x@FAR.test", "team@example.test", "gone", "nobody"}, Owner: "inner-owner@example.test"},
-		&pb.Alias{Address: "list@example.test", Targets: []string{"y@far.test", "team@example.test"}, Owner: "owner@example.test"},
+		&pb.Alias{
+			Address: "team@example.test", Targets: []string{
+				"alice", "Bob@Example.TEST", "inner@example.test", "x@far.test", "X@far.test",
+			},
+		},
+		&pb.Alias{
+			Address: "inner@example.test", Targets: []string{"bob+tag", "x@FAR.test", "team@example.test", "gone", "nobody"},
+			Owner: "inner-owner@example.test",
+		},
+		&pb.Alias{
+			Address: "list@example.test", Targets: []string{"y@far.test", "team@example.test"}, Owner: "owner@example.test",
+		},
 		&pb.Alias{Address: "club@example.test", Targets: []string{"z@far.test", "choir@example.test"}},
 		&pb.Alias{Address: "owner-club@example.test", Targets: []string{"alice"}},
 		&pb.Alias{Address: "owner-owner-club@example.test", Targets: []string{"bob"}},
@@ -68,10 +82,17 @@ func TestResolve(t *testing.T) {
 		{"who@far.test", []string{">who@far.test"}, nil},
 		{"Who@FAR.test", []string{">Who@far.test"}, nil},
 		// lists: each member once, with the owner nearest to it
-		{"team@example.test", []string{"alice@example.test", "bob@example.test", ">x@far.test inner-owner@example.test", ">X@far.test"}, nil},
-		{"list+tag@example.test", []string{">y@far.test owner@example.test", "alice@example.test owner@example.test", "bob@example.test owner@example.test", ">x@far.test inner-owner@example.test", ">X@far.test owner@example.test"}, nil},
+		{"team@example.test", []string{
+			"alice@example.test", "bob@example.test", ">x@far.test inner-owner@example.test", ">X@far.test",
+		}, nil},
+		{"list+tag@example.test", []string{
+			">y@far.test owner@example.test", "alice@example.test owner@example.test", "bob@example.test owner@example.test",
+			">x@far.test inner-owner@example.test", ">X@far.test owner@example.test",
+		}, nil},
 		// owners by their name
-		{"Club+x@example.test", []string{">z@far.test owner-club@example.test", "bob@example.test owner-choir@example.test"}, nil},
+		{"Club+x@example.test", []string{
+			">z@far.test owner-club@example.test", "bob@example.test owner-choir@example.test",
+		}, nil},
 		{"owner-club@example.test", []string{"alice@example.test"}, nil},
 		{"self@example.test", nil, errAliasLoop},
 		{"ring@example.test", nil, errAliasLoop},
@@ -123,8 +144,10 @@ func TestMayUse(t *testing.T) {
 	s := &session{receiver: &receiver{replica: w}, peer: &smtp.Peer{User: "alice@example.test"}, account: w.account()}
 	mayUse := func(from string) error { return w.View(func(v spool.View) error { return s.mayUse(v, from) }) }
 	for from, may := range map[string]bool{
-		"": true, "alice@example.test": true, "Alice+x@Example.TEST": true, "postmaster@example.test": true, "sales@far.test": true, "SALES@FAR.test": true,
-		"any@all.test": true, "bob@example.test": false, "team@example.test": false, "alice@far.test": false, "x@sub.all.test": false, "alice": false,
+		"": true, "alice@example.test": true, "Alice+x@Example.TEST": true, "postmaster@example.test": true,
+		"sales@far.test": true, "SALES@FAR.test": true,
+		"any@all.test": true, "bob@example.test": false, "team@example.test": false, "alice@far.test": false,
+		"x@sub.all.test": false, "alice": false,
 	} {
 		err := mayUse(from)
 		require.Equal(t, may, err == nil, "%s: %v", from, err)

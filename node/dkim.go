@@ -90,7 +90,8 @@ func dkimHeaders(header []byte) (keys []string) {
 	for _, name := range []string{
 		"Sender", "Date", "Message-ID", "In-Reply-To", "References",
 		"MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Content-ID", "Content-Description",
-		"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post", "List-Owner", "List-Archive",
+		"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post",
+		"List-Owner", "List-Archive",
 	} {
 		if n := counts[strings.ToLower(name)]; n > 0 {
 			keys = append(keys, slices.Repeat([]string{name}, n+1)...)

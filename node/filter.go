@@ -21,8 +21,14 @@ import (
 var errDiscarded = errors.New("discarded by a content filter")
 
 var (
-	replyFilterHeader = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10), Reason: "too_large"}
-	replyFilterLarge  = &smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "The message is too large for what a filter wants changed, try again later", Reason: "filter"}
+	replyFilterHeader = &smtp.Reply{
+		Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10),
+		Reason: "too_large",
+	}
+	replyFilterLarge = &smtp.Reply{
+		Code: 451, Enhanced: "4.7.1", Text: "The message is too large for what a filter wants changed, try again later",
+		Reason: "filter",
+	}
 )
 
 // filter is one content filter and the listeners whose mail it sees.
@@ -62,7 +68,10 @@ func (s *session) filtered(ctx context.Context, o *smtp.MailOptions) (err error)
 	if len(s.filters) == 0 {
 		return nil
 	}
-	c := &milter.Client{Session: s.peer.Session, Remote: s.peer.Remote, Name: s.peer.Name, Helo: s.peer.Helo, User: s.peer.User, Listener: string(s.role)}
+	c := &milter.Client{
+		Session: s.peer.Session, Remote: s.peer.Remote, Name: s.peer.Name, Helo: s.peer.Helo, User: s.peer.User,
+		Listener: string(s.role),
+	}
 	if t := s.peer.TLS; t != nil {
 		c.TLS, c.Cipher = tlsNames(t)
 	}
@@ -198,7 +207,8 @@ func (in *intake) discard(ctx context.Context) error {
 	in.number(ctx, in.twinKey(in.given), true)
 	discard := func() (*pb.Result, error) {
 		return propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
-			Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(), Twin: numbered(in.key, in.env.receipt.n),
+			Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(),
+			Twin: numbered(in.key, in.env.receipt.n),
 		})
 	}
 	res, err := discard()
@@ -213,9 +223,11 @@ func (in *intake) discard(ctx context.Context) error {
 	case res.Code != pb.Code_OK:
 		return fmt.Errorf("discard refused: %s %s", res.Code, res.Text)
 	}
-	in.log.Info("discarded", zap.String("id", in.id.String()), zap.String("who", in.discarder), zap.String("sender", m.Sender),
+	in.log.Info("discarded", zap.String("id", in.id.String()), zap.String("who", in.discarder),
+		zap.String("sender", m.Sender),
 		recipientsField(in.given), zap.Int("recipient_count", len(in.given)), zap.Uint64("size", m.Size),
-		zap.String("message_id", m.MessageId), zap.String("session", m.Client.GetSession()), zap.String("remote", m.Client.GetAddress()))
+		zap.String("message_id", m.MessageId), zap.String("session", m.Client.GetSession()),
+		zap.String("remote", m.Client.GetAddress()))
 	return nil
 }
 

@@ -144,7 +144,8 @@ func (c *fromCheck) judge(ctx context.Context, header []byte) (signed bool, err 
 // are the account's own.
 func (c *fromCheck) foreign(v spool.View, list []string, unreadable error) (string, error) {
 	if unreadable != nil {
-		return "The From field must be one, and name an address of " + c.account.Address + ": correct it in your mail program", nil
+		return "The From field must be one, and name an address of " + c.account.Address +
+			": correct it in your mail program", nil
 	}
 	for _, address := range list {
 		own, err := owns(v, c.account, address)

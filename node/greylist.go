@@ -49,7 +49,9 @@ type greyCall struct {
 }
 
 func newGreylist(r replica, log *zap.Logger) *greylist {
-	return &greylist{replica: r, log: log, every: 50 * time.Millisecond, stir: make(chan struct{}, 1), used: map[[16]byte]*pb.Attempt{}}
+	return &greylist{
+		replica: r, log: log, every: 50 * time.Millisecond, stir: make(chan struct{}, 1), used: map[[16]byte]*pb.Attempt{},
+	}
 }
 
 // greyNetwork is what counts as one client: large senders retry from a
@@ -92,7 +94,7 @@ func greySender(address string) string {
 
 // look says how long a client still has to wait with mail from a sender to a
 // local domain; zero: it need not. waited is for how long it has been known.
-func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain string) (wait, waited time.Duration, err error) {
+func (g *greylist) look(ctx context.Context, ip netip.Addr, sender, to string) (wait, waited time.Duration, err error) {
 	var known *pb.Grey
 	var call *pb.Attempt
 	decided := false
@@ -101,13 +103,13 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 		if err != nil {
 			return err
 		}
-		delay, err := greyDelay(v, s, domain)
-		if err != nil || delay <= 0 || exempt(s.GreylistExempt, client) {
+		delay, err := greyDelay(v, s, to)
+		if err != nil || delay <= 0 || exempt(s.GreylistExempt, ip) {
 			decided = true
 			return err
 		}
-		network := greyNetwork(client).String()
-		call = &pb.Attempt{Triplet: spool.Triplet(network, sender, domain), Network: network, DelayMs: delay}
+		network := greyNetwork(ip).String()
+		call = &pb.Attempt{Triplet: spool.Triplet(network, sender, to), Network: network, DelayMs: delay}
 		one, net, err := v.Grey(call.Triplet, network)
 		if err != nil {
 			return err
@@ -118,8 +120,8 @@ func (g *greylist) look(ctx context.Context, client netip.Addr, sender, domain s
 			g.use(call, net, now)
 			return nil
 		}
-		if unknown(one, now) && !g.within(client) {
-			call.Triplet = spool.Triplet(admission.Block(client).String(), "", domain)
+		if unknown(one, now) && !g.within(ip) {
+			call.Triplet = spool.Triplet(admission.Block(ip).String(), "", to)
 			if one, _, err = v.Grey(call.Triplet, network); err != nil {
 				return err
 			}

@@ -38,7 +38,9 @@ func TestGreylistBatches(t *testing.T) {
 		w := newDropWorld(t)
 		time.Sleep(time.Until(w.clock)) // the replica's time never runs backwards
 		w.clock = time.Now()
-		w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000, GreylistExempt: []string{"198.51.100.0/24"}}})
+		w.must(spool.KindPutSettings, &pb.PutSettings{
+			Settings: &pb.Settings{GreylistMs: 60_000, GreylistExempt: []string{"198.51.100.0/24"}},
+		})
 		g := newGreylist(w, zap.NewNop())
 		go func() { _ = g.run(t.Context()) }()
 		frames := len(w.frames)

@@ -26,7 +26,8 @@ func TestFieldsAreReadUnfolded(t *testing.T) {
 	}
 	require.True(t, parseHeader([]byte("Message-ID:\r\n\r\n")).id)
 	require.False(t, parseHeader([]byte("Message-Id2: <a@b>\r\n\r\n")).id)
-	h := parseHeader([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: <bob@example.test>\r\nReceived: a\r\n b\r\nreceived:\r\n c\r\n\r\n"))
+	h := parseHeader([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: <bob@example.test>\r\nReceived: a\r\n" +
+		" b\r\nreceived:\r\n c\r\n\r\n"))
 	require.Equal(t, []string{"alice@example.test", "bob@example.test"}, h.delivered)
 	require.Equal(t, 2, h.hops)
 	require.True(t, h.whole)

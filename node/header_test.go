@@ -9,11 +9,12 @@ import (
 func TestMailboxLineBecomesAField(t *testing.T) {
 	const trace = "Received: here\r\n"
 	for text, want := range map[string]string{
-		"From a@b Thu Nov 26 10:00:00 2026\r\nSubject: s\r\n\r\nx\r\n": "X-Mailbox-Line: From a@b Thu Nov 26 10:00:00 2026\r\nSubject: s\r\n\r\nx\r\n",
-		">From a\r\nSubject: s\r\n\r\n":                                "X-Mailbox-Line: >From a\r\nSubject: s\r\n\r\n",
-		"From: a@b\r\n\r\n":                                            "From: a@b\r\n\r\n",
-		"":                                                             "",
-		"Subject: s\r\nFrom a\r\n\r\n":                                 "Subject: s\r\nFrom a\r\n\r\n",
+		"From a@b Thu Nov 26 10:00:00 2026\r\nSubject: s\r\n\r\nx\r\n": "X-Mailbox-Line: From a@b Thu Nov 26 10:00:00 " +
+			"2026\r\nSubject: s\r\n\r\nx\r\n",
+		">From a\r\nSubject: s\r\n\r\n": "X-Mailbox-Line: >From a\r\nSubject: s\r\n\r\n",
+		"From: a@b\r\n\r\n":             "From: a@b\r\n\r\n",
+		"":                              "",
+		"Subject: s\r\nFrom a\r\n\r\n":  "Subject: s\r\nFrom a\r\n\r\n",
 	} {
 		got := nameMailboxLine([]byte(trace+text), len(trace))
 		require.Equal(t, trace+want, string(got))

@@ -441,7 +441,8 @@ func (in *intake) message() *pb.Message {
 		Id: in.id[:], CreatedMs: in.now.UnixMilli(), Sender: in.env.sender,
 		MessageId: in.head.messageID, Client: in.env.client,
 		Smtputf8: o.Smtputf8, Body: o.Body, Ret: o.Ret, Envid: o.Envid, Requiretls: o.Requiretls,
-		DeliverByMs: o.DeliverByMs, DeliverByReturn: o.DeliverByReturn, DeliverByTrace: o.DeliverByTrace, HoldUntilMs: o.HoldUntilMs, Priority: o.Priority, Ours: o.Ours,
+		DeliverByMs: o.DeliverByMs, DeliverByReturn: o.DeliverByReturn, DeliverByTrace: o.DeliverByTrace,
+		HoldUntilMs: o.HoldUntilMs, Priority: o.Priority, Ours: o.Ours,
 	}
 }
 

@@ -83,8 +83,9 @@ func (in *intake) addReport(h *pb.Accept, kind bounce.Kind, about []bounce.Recip
 	}
 	body, utf8 := bounce.Write(&bounce.Report{
 		Kind: kind, Hostname: in.hostname, ID: in.id.String(), To: in.env.sender, Subject: subject, EnvID: o.Envid,
-		Arrived: in.now, Now: in.now, Recipients: about, Ret: ret, UTF8: o.Smtputf8, Binary: o.Body == pb.Body_BODY_BINARYMIME,
-		Size: int64(in.size) + int64(len(in.buf)), Limit: reportLimit,
+		Arrived: in.now, Now: in.now, Recipients: about, Ret: ret, UTF8: o.Smtputf8,
+		Binary: o.Body == pb.Body_BODY_BINARYMIME,
+		Size:   int64(in.size) + int64(len(in.buf)), Limit: reportLimit,
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(sample)), nil },
 	})
 	n := &queue.Notice{About: queue.ID(in.id), To: in.env.sender, Body: body, UTF8: utf8}
@@ -108,7 +109,8 @@ func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
 		}
 		r := in.addressed(d)
 		failed = append(failed, bounce.Recipient{
-			Address: r.address, Original: r.original, Action: bounce.Failed, Status: "5.2.2", Reply: "the mailbox is full", Last: in.now,
+			Address: r.address, Original: r.original, Action: bounce.Failed, Status: "5.2.2",
+			Reply: "the mailbox is full", Last: in.now,
 		})
 	}
 	before := len(h.Notices)

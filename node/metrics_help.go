@@ -6,7 +6,8 @@ func clusterHelp(metric string) string {
 		"relay_cluster_queue_messages":   "Messages in the queue of the whole cluster; the same on every node.",
 		"relay_cluster_queue_recipients": "Recipients in the queue of the whole cluster; the same on every node.",
 		"relay_cluster_queue_bytes":      "Octets of the messages in the queue of the whole cluster; the same on every node.",
-		"relay_cluster_spool_messages":   "Messages that the cluster keeps, in the queue or in mailboxes; the same on every node.",
+		"relay_cluster_spool_messages": "Messages that the cluster keeps, in the queue or in mailboxes; the same " +
+			"on every node.",
 		"relay_cluster_spool_bytes":      "Octets of the messages that the cluster keeps; the same on every node.",
 		"relay_cluster_mailbox_messages": "Messages in all mailboxes; the same on every node.",
 		"relay_cluster_history_bytes":    "Octets of the history of finished messages; the same on every node.",
@@ -18,10 +19,11 @@ func clusterHelp(metric string) string {
 // storageHelp explains a number of this node's log or store.
 func storageHelp(metric string) string {
 	help := map[string]string{
-		"relay_log_appends_total":           "Writes to this node's raft log; each is one sync of the disk.",
-		"relay_log_entries_total":           "Entries that were written to this node's raft log; many share a write.",
-		"relay_log_bytes_total":             "Octets that were written to this node's raft log.",
-		"relay_log_moves_total":             "Large bodies that were moved out of the raft log instead of being written twice.",
+		"relay_log_appends_total": "Writes to this node's raft log; each is one sync of the disk.",
+		"relay_log_entries_total": "Entries that were written to this node's raft log; many share a write.",
+		"relay_log_bytes_total":   "Octets that were written to this node's raft log.",
+		"relay_log_moves_total": "Large bodies that were moved out of the raft log instead of being " +
+			"written twice.",
 		"relay_log_cache_hits_total":        "Reads of the raft log that memory answered.",
 		"relay_log_cache_misses_total":      "Reads of the raft log that went to the disk.",
 		"relay_store_commands_total":        "Commands that this node has applied to its store.",

@@ -41,7 +41,8 @@ type operator struct {
 	active func() []queue.Ref
 	why    func(queue.Ref) string
 	// submit takes a message in as a trusted client's; nil: not offered.
-	submit func(ctx context.Context, sender string, recipients []string, message io.Reader, by admin.By) (*admin.Receipt, error)
+	submit func(ctx context.Context, sender string, recipients []string, message io.Reader,
+		by admin.By) (*admin.Receipt, error)
 	// full measures whether the disk here has room for nothing more; nil: it has.
 	full func() bool
 	// vitals tells what only this node knows of itself.
@@ -163,14 +164,16 @@ func refusal(res *pb.Result) error {
 	case pb.Code_INVALID, pb.Code_OVER_QUOTA:
 		return admin.Problem(http.StatusUnprocessableEntity, detail, next)
 	case pb.Code_BUSY:
-		return admin.Conflict(fmt.Sprintf("the mailbox is locked by a session on node %s", res.Node), "free it with 'relayctl mailbox unlock'")
+		return admin.Conflict(fmt.Sprintf("the mailbox is locked by a session on node %s", res.Node),
+			"free it with 'relayctl mailbox unlock'")
 	}
 	// EXISTS, STALE, and what a later version may say.
 	return admin.Conflict(detail, next)
 }
 
 // do is change with the admin record filled in by fill.
-func (o *operator) do(ctx context.Context, by admin.By, kind spool.Kind, fill func(*pb.Admin) proto.Message) (*pb.Result, error) {
+func (o *operator) do(ctx context.Context, by admin.By, kind spool.Kind,
+	fill func(*pb.Admin) proto.Message) (*pb.Result, error) {
 	adm, err := o.admin(by)
 	if err != nil {
 		return nil, err

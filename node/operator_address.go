@@ -25,7 +25,8 @@ func mailAddress(text, defaultDomain string) (string, error) {
 	}
 	if !strings.Contains(address, "@") {
 		if defaultDomain == "" {
-			return "", admin.Invalid("%s has no domain and there is no default domain: give the whole address", clean(address, maxName))
+			return "", admin.Invalid("%s has no domain and there is no default domain: give the whole address",
+				clean(address, maxName))
 		}
 		address += "@" + defaultDomain
 	}
@@ -70,7 +71,8 @@ func routeTarget(text string) (string, error) {
 		}
 		return "", admin.Invalid("%s is not lmtp:HOST:PORT", clean(text, maxName))
 	case "https":
-		return "", admin.Invalid("this version can not hand mail over by https: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard")
+		return "", admin.Invalid("this version can not hand mail over by https: give mx, smtp:HOST[:PORT], " +
+			"lmtp:HOST:PORT or discard")
 	}
 	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard", clean(text, maxName))
 }
@@ -96,5 +98,6 @@ func hostPort(s string, must bool) bool {
 		return true
 	}
 	_, err = domainName(host)
-	return err == nil && !strings.ContainsFunc(host, func(c rune) bool { return c == '/' || unicode.IsSpace(c) || unicode.IsControl(c) })
+	return err == nil &&
+		!strings.ContainsFunc(host, func(c rune) bool { return c == '/' || unicode.IsSpace(c) || unicode.IsControl(c) })
 }

@@ -53,7 +53,9 @@ func (r onDisk) fill(b *testing.B, messages int) {
 		binary.BigEndian.PutUint64(id[8:], uint64(i))
 		logs = append(logs, frame(spool.KindAccept, &pb.Accept{
 			Inline: true, Epoch: epoch,
-			Message: &pb.Message{Id: id[:], CreatedMs: r.clock.UnixMilli(), Sender: fmt.Sprintf("sender%d@example.test", i%1000)},
+			Message: &pb.Message{
+				Id: id[:], CreatedMs: r.clock.UnixMilli(), Sender: fmt.Sprintf("sender%d@example.test", i%1000),
+			},
 			Recipients: []*pb.Recipient{{
 				Address: fmt.Sprintf("user%d@d%d.test", i, min(i%100, i%7*50)), State: pb.State(i % 2),
 				Attempts: uint32(i % 5), LastReply: "451 4.7.1 Greylisted, try again later", LastHost: "mx.far.test [192.0.2.1]:25",
@@ -94,8 +96,10 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 	}
 	middle := idAt(start.Add(12 * time.Hour)).String()
 	for name, p := range map[string]admin.QueuePage{
-		"oldest": {}, "newest": {Sort: "-created"}, "middle": {After: middle}, "newest from the middle": {Sort: "-created", After: middle},
-		"by domain": {Filter: admin.QueueFilter{Domain: "d77.test"}}, "by sender": {Filter: admin.QueueFilter{Sender: "sender7@example.test"}},
+		"oldest": {}, "newest": {Sort: "-created"}, "middle": {After: middle},
+		"newest from the middle": {Sort: "-created", After: middle},
+		"by domain":              {Filter: admin.QueueFilter{Domain: "d77.test"}},
+		"by sender":              {Filter: admin.QueueFilter{Sender: "sender7@example.test"}},
 		"by reply and age":       {Filter: admin.QueueFilter{Error: "greylisted", OlderThanSeconds: 3600}},
 		"whole pass by attempts": {Sort: "-attempts"},
 	} {

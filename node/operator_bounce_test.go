@@ -34,7 +34,8 @@ func TestBounceTellsTheSender(t *testing.T) {
 	w := newWorld(t)
 	id := w.accept("alice@example.test", "a1@far.test", "a2@far.test", "b@other.test")
 	w.verdict("n1", id, 0, 1, pb.State_DEFERRED, "450 4.2.0 later", time.Hour)
-	action := admin.QueueAction{Action: admin.ActionBounce, All: true, Filter: admin.QueueFilter{Domain: "far.test"}, DryRun: true, Reason: "no such partner any more"}
+	action := admin.QueueAction{Action: admin.ActionBounce, All: true, Filter: admin.QueueFilter{Domain: "far.test"},
+		DryRun: true, Reason: "no such partner any more"}
 	dry := w.manage(action)
 	require.Equal(t, 1, dry.Changed)
 	require.Len(t, w.states(), 3, "a dry run does nothing")
@@ -47,7 +48,10 @@ func TestBounceTellsTheSender(t *testing.T) {
 	require.Equal(t, map[string]string{"b@other.test": "queued"}, w.states())
 	all := w.inbox()
 	require.Len(t, all, 1, "one report on both")
-	for _, part := range []string{"Final-Recipient: rfc822; a1@far.test", "Final-Recipient: rfc822; a2@far.test", "Status: 5.7.1", "no such partner any more", "Subject: x"} {
+	for _, part := range []string{
+		"Final-Recipient: rfc822; a1@far.test", "Final-Recipient: rfc822; a2@far.test", "Status: 5.7.1",
+		"no such partner any more", "Subject: x",
+	} {
 		require.Contains(t, all[0], part)
 	}
 	require.NotContains(t, all[0], "b@other.test")
@@ -68,8 +72,9 @@ func TestBounceOfWhatNobodyIsToldOf(t *testing.T) {
 	w := newWorld(t)
 	null := w.accept("", "x@far.test")
 	silent := w.newID()
-	w.do(spool.KindAccept, &pb.Accept{Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: silent[:], Sender: "alice@example.test"},
-		Recipients: []*pb.Recipient{{Address: "y@far.test", Notify: 1}}}, []byte("Subject: z\r\n\r\n"))
+	w.do(spool.KindAccept,
+		&pb.Accept{Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: silent[:], Sender: "alice@example.test"},
+			Recipients: []*pb.Recipient{{Address: "y@far.test", Notify: 1}}}, []byte("Subject: z\r\n\r\n"))
 	res := w.manage(admin.QueueAction{Action: admin.ActionBounce, IDs: texts(null, silent)})
 	require.Equal(t, 2, res.Changed)
 	require.Empty(t, w.states())
@@ -93,7 +98,9 @@ func TestBounceOfLongNames(t *testing.T) {
 	id := w.newID()
 	var to []*pb.Recipient
 	for i := range 200 {
-		to = append(to, &pb.Recipient{Address: fmt.Sprintf("x%d@%sfar.test", i, strings.Repeat("y.", 110)), Original: "rfc822;" + strings.Repeat("o", 490)})
+		to = append(to, &pb.Recipient{
+			Address: fmt.Sprintf("x%d@%sfar.test", i, strings.Repeat("y.", 110)), Original: "rfc822;" + strings.Repeat("o", 490),
+		})
 	}
 	w.do(spool.KindAccept, &pb.Accept{
 		Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: id[:], Sender: "alice@example.test"}, Recipients: to,
@@ -114,7 +121,10 @@ func TestBounceOfLongNames(t *testing.T) {
 func TestBounceIsFenced(t *testing.T) {
 	w := newWorld(t)
 	id := w.accept("alice@example.test", "x@far.test")
-	m := &managing{operator: w.operator, by: theBy, verb: pb.Action_BOUNCE, what: admin.QueueAction{Action: admin.ActionBounce}, result: &admin.QueueActionResult{}}
+	m := &managing{
+		operator: w.operator, by: theBy, verb: pb.Action_BOUNCE, what: admin.QueueAction{Action: admin.ActionBounce},
+		result: &admin.QueueActionResult{},
+	}
 	r := &returning{id: id, record: &pb.Bouncing{Id: id[:], Recipients: []uint32{0}, Attempts: []uint32{0}}, counts: true}
 	require.NoError(t, m.write(r))
 	w.verdict("n1", id, 0, 1, pb.State_DEFERRED, "450 4.2.0 later", time.Hour)

@@ -25,7 +25,8 @@ const importProtocol = "IMPORT"
 // recipients in the queue and without fields of our own. Line ends become
 // CRLF. Quotas do not hold an operator up. The same request with the same
 // message is taken once. A full disk does: what goes beyond it stops the node.
-func (o *operator) PutMail(ctx context.Context, by admin.By, user string, received admin.Time, message io.Reader) (string, error) {
+func (o *operator) PutMail(ctx context.Context, by admin.By, user string, received admin.Time,
+	message io.Reader) (string, error) {
 	user, err := o.address(user)
 	if err != nil {
 		return "", err
@@ -188,10 +189,13 @@ func (im *importing) accept(adm *pb.Admin, user string, received admin.Time) *pb
 	return &pb.Accept{
 		Message: &pb.Message{
 			Id: im.id[:], CreatedMs: received.UnixMilli(), Size: im.size, Chunks: max(im.chunks, 1), Digest: im.digest.Sum(nil),
-			MessageId: im.head.messageID, Client: &pb.Client{Node: im.node, Address: "local", User: adm.Who, Protocol: importProtocol},
+			MessageId: im.head.messageID, Client: &pb.Client{
+				Node: im.node, Address: "local", User: adm.Who, Protocol: importProtocol,
+			},
 			Body: pb.Body_BODY_8BITMIME,
 		},
-		Drops: []*pb.Drop{{Mailbox: user, Recipient: user}}, Inline: im.chunks == 0, Epoch: im.replica.Epoch(), Detail: detail,
+		Drops: []*pb.Drop{{Mailbox: user, Recipient: user}}, Inline: im.chunks == 0,
+		Epoch: im.replica.Epoch(), Detail: detail,
 	}
 }
 

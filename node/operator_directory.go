@@ -26,7 +26,10 @@ func (o *operator) Domains(context.Context) ([]admin.Domain, error) {
 		}
 		users, err := usersOf(v)
 		for _, d := range domains {
-			one := admin.Domain{Name: d.Name, CatchAll: d.CatchAll, AuthPolicy: authPolicyName(d.AuthPolicy), Created: admin.AtMs(d.CreatedMs), Users: uint64(len(users[d.Name]))}
+			one := admin.Domain{
+				Name: d.Name, CatchAll: d.CatchAll, AuthPolicy: authPolicyName(d.AuthPolicy), Created: admin.AtMs(d.CreatedMs),
+				Users: uint64(len(users[d.Name])),
+			}
 			if d.GreylistMs != nil {
 				one.Greylist = new(*d.GreylistMs / 1000)
 			}
@@ -55,7 +58,8 @@ func (o *operator) AddDomain(ctx context.Context, by admin.By, d admin.Domain) e
 		return err
 	}
 	rec := &pb.Domain{Name: name}
-	if err := changeDomain(rec, admin.DomainSet{CatchAll: &d.CatchAll, AuthPolicy: &d.AuthPolicy, Greylist: d.Greylist}); err != nil {
+	if err := changeDomain(rec,
+		admin.DomainSet{CatchAll: &d.CatchAll, AuthPolicy: &d.AuthPolicy, Greylist: d.Greylist}); err != nil {
 		return err
 	}
 	_, err = o.do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
@@ -169,7 +173,8 @@ func (o *operator) editDomain(ctx context.Context, by admin.By, name string, s a
 
 // RemoveDomain implements admin.Domains. Aliases of the domain stay, without
 // effect, so that a domain that was removed by mistake can be added again.
-func (o *operator) RemoveDomain(ctx context.Context, by admin.By, name string, opts admin.DropOptions) (*admin.Removed, error) {
+func (o *operator) RemoveDomain(ctx context.Context, by admin.By, name string,
+	opts admin.DropOptions) (*admin.Removed, error) {
 	name, err := domainName(name)
 	if err != nil {
 		return nil, err
@@ -211,7 +216,8 @@ func domainRemoval(v spool.View, name string, r *admin.Removed) error {
 		return err
 	}
 	if n := len(users[name]); n > 0 {
-		return admin.Conflict(fmt.Sprintf("domain %s still has %s (%s)", name, counted(uint64(n), "user"), some(users[name], 3)),
+		return admin.Conflict(fmt.Sprintf("domain %s still has %s (%s)", name, counted(uint64(n), "user"),
+			some(users[name], 3)),
 			"remove them with 'relayctl user rm' first")
 	}
 	aliases, err := v.Aliases()
@@ -224,7 +230,8 @@ func domainRemoval(v spool.View, name string, r *admin.Removed) error {
 			idle++
 		}
 	}
-	r.Effects = append(r.Effects, fmt.Sprintf("mail to %s is no longer taken in from strangers, and leaves by its route", name))
+	r.Effects = append(r.Effects,
+		fmt.Sprintf("mail to %s is no longer taken in from strangers, and leaves by its route", name))
 	if idle > 0 {
 		r.Effects = append(r.Effects, fmt.Sprintf("%s of the domain stay without effect", counted(uint64(idle), "alias")))
 	}
@@ -443,7 +450,8 @@ func (o *operator) fromCheckOf(word string) (pb.FromCheck, error) {
 // SetSettings implements admin.Policy. It replaces all of them, but a from_check
 // that is not named.
 func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
-	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, AuditBytes: s.AuditBytes, GreylistTrust: s.GreylistTrust, GreylistRecords: s.GreylistRecords}
+	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, AuditBytes: s.AuditBytes, GreylistTrust: s.GreylistTrust,
+		GreylistRecords: s.GreylistRecords}
 	for _, one := range []struct {
 		name    string
 		seconds int64
@@ -474,7 +482,8 @@ func (o *operator) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 		return err
 	}
 	if rec.RetryFirstMs > 0 && rec.RetryMaxMs > 0 && rec.RetryFirstMs > rec.RetryMaxMs {
-		return admin.Invalid("the first wait (%d s) is longer than the longest (%d s)", s.RetryFirstSeconds, s.RetryMaxSeconds)
+		return admin.Invalid("the first wait (%d s) is longer than the longest (%d s)", s.RetryFirstSeconds,
+			s.RetryMaxSeconds)
 	}
 	if s.DefaultDomain != "" {
 		name, err := domainName(s.DefaultDomain)

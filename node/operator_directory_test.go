@@ -21,12 +21,15 @@ func TestDomains(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.Equal(t, admin.Domain{Name: "example.test", AuthPolicy: "tag", Created: admin.At(start), Users: 1}, all[0])
-	require.Equal(t, admin.Domain{Name: "other.test", CatchAll: "alice@other.test", AuthPolicy: "tag", Created: admin.At(start)}, all[1])
+	require.Equal(t, admin.Domain{
+		Name: "other.test", CatchAll: "alice@other.test", AuthPolicy: "tag", Created: admin.At(start),
+	}, all[1])
 	none, refuse, odd := "", "refuse", "never"
 	require.NoError(t, w.SetDomain(ctx, theBy, "OTHER.test", admin.DomainSet{AuthPolicy: &refuse}))
 	all, err = w.Domains(ctx)
 	require.NoError(t, err)
-	require.Equal(t, [2]string{"alice@other.test", "refuse"}, [2]string{all[1].CatchAll, all[1].AuthPolicy}, "what is not named stays")
+	require.Equal(t, [2]string{"alice@other.test", "refuse"}, [2]string{all[1].CatchAll, all[1].AuthPolicy},
+		"what is not named stays")
 	require.NoError(t, w.SetDomain(ctx, theBy, "other.test", admin.DomainSet{CatchAll: &none}))
 	all, err = w.Domains(ctx)
 	require.NoError(t, err)
@@ -54,10 +57,14 @@ func TestDomains(t *testing.T) {
 	require.ErrorIs(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Greylist: &long}), admin.ErrInvalid)
 	require.ErrorIs(t, w.SetDomain(ctx, theBy, "nowhere.test", admin.DomainSet{}), admin.ErrNotFound)
 	require.ErrorIs(t, w.SetSettings(ctx, theBy, admin.Settings{GreylistExempt: []string{"here"}}), admin.ErrInvalid)
-	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.9/24", "::1"}}))
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{
+		DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.9/24", "::1"},
+	}))
 	settings, err := w.Settings(ctx)
 	require.NoError(t, err)
-	require.Equal(t, &admin.Settings{DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.0/24", "::1/128"}}, settings)
+	require.Equal(t, &admin.Settings{
+		DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.0/24", "::1/128"},
+	}, settings)
 
 	_, err = w.RemoveDomain(ctx, theBy, "example.test", admin.DropOptions{DryRun: true})
 	require.ErrorIs(t, err, admin.ErrConflict)
@@ -77,14 +84,17 @@ func TestDomains(t *testing.T) {
 func TestUsers(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	require.NoError(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "Bob", Password: "secret", Name: "Bob B.", QuotaBytes: 9}))
+	require.NoError(t,
+		w.AddUser(ctx, theBy, admin.UserAdd{Address: "Bob", Password: "secret", Name: "Bob B.", QuotaBytes: 9}))
 	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "bob@EXAMPLE.test", Password: "x"}), admin.ErrConflict)
 	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "bob@remote.test", Password: "x"}), admin.ErrInvalid)
 	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl"}), admin.ErrInvalid, "no password")
-	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", Password: "a", PasswordHash: "$2b$x"}), admin.ErrInvalid)
+	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", Password: "a", PasswordHash: "$2b$x"}),
+		admin.ErrInvalid)
 	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", PasswordHash: "plain"}), admin.ErrInvalid)
 	require.NoError(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", PasswordHash: "$2b$10$abc"}))
-	require.NoError(t, w.SetAlias(ctx, theBy, admin.Alias{Address: "team", Targets: []string{"bob", "BOB@example.test", "x@Remote.test"}}))
+	require.NoError(t,
+		w.SetAlias(ctx, theBy, admin.Alias{Address: "team", Targets: []string{"bob", "BOB@example.test", "x@Remote.test"}}))
 
 	u, err := w.User(ctx, "bob")
 	require.NoError(t, err)
@@ -94,7 +104,9 @@ func TestUsers(t *testing.T) {
 	}, u)
 	aliases, err := w.Aliases(ctx)
 	require.NoError(t, err)
-	require.Equal(t, []admin.Alias{{Address: "team@example.test", Targets: []string{"bob@example.test", "x@remote.test"}}}, aliases)
+	require.Equal(t, []admin.Alias{
+		{Address: "team@example.test", Targets: []string{"bob@example.test", "x@remote.test"}},
+	}, aliases)
 
 	yes, senders, delay := true, []string{"Sales@example.test", "@Other.test", "*"}, int64(30)
 	require.NoError(t, w.SetUser(ctx, theBy, "bob", admin.UserSet{Disabled: &yes, Senders: &senders, LoginDelay: &delay}))
@@ -129,7 +141,9 @@ func TestRemoveUser(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	w.accept("s@remote.test", "alice@example.test")
-	w.do(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: w.epochs["n1"], Session: "s1", Remote: "192.0.2.7:1"})
+	w.do(spool.KindLock, &pb.TakeLock{
+		Mailbox: "alice@example.test", Node: "n1", Epoch: w.epochs["n1"], Session: "s1", Remote: "192.0.2.7:1",
+	})
 	r, err := w.RemoveUser(ctx, theBy, "alice", admin.DropOptions{DryRun: true})
 	require.NoError(t, err)
 	require.True(t, r.DryRun)
@@ -153,7 +167,9 @@ func TestRoutesAndSettings(t *testing.T) {
 	require.NoError(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "Remote.TEST", Target: " MX "}))
 	all, err := w.Routes(ctx)
 	require.NoError(t, err)
-	require.Equal(t, []admin.Route{{Domain: "*", Target: "smtp:relay.test:2525"}, {Domain: "remote.test", Target: "mx"}}, all)
+	require.Equal(t, []admin.Route{
+		{Domain: "*", Target: "smtp:relay.test:2525"}, {Domain: "remote.test", Target: "mx"},
+	}, all)
 	require.ErrorIs(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "*.remote.test", Target: "mx"}), admin.ErrInvalid)
 	require.NoError(t, w.RemoveRoute(ctx, theBy, "*"))
 	require.ErrorIs(t, w.RemoveRoute(ctx, theBy, "*"), admin.ErrNotFound)
@@ -162,12 +178,17 @@ func TestRoutesAndSettings(t *testing.T) {
 	s, err := w.Settings(ctx)
 	require.NoError(t, err)
 	require.Equal(t, &admin.Settings{DefaultDomain: "example.test"}, s)
-	want := admin.Settings{HistorySeconds: 60, HistoryBytes: 5, AuditSeconds: 86400, AuditBytes: 1000, ExpireSeconds: 70, RetryFirstSeconds: 8, RetryMaxSeconds: 9, DefaultDomain: "example.test"}
+	want := admin.Settings{
+		HistorySeconds: 60, HistoryBytes: 5, AuditSeconds: 86400, AuditBytes: 1000, ExpireSeconds: 70, RetryFirstSeconds: 8,
+		RetryMaxSeconds: 9, DefaultDomain: "example.test",
+	}
 	require.NoError(t, w.SetSettings(ctx, theBy, want))
 	s, err = w.Settings(ctx)
 	require.NoError(t, err)
 	require.Equal(t, &want, s)
-	for _, bad := range []admin.Settings{{ExpireSeconds: -1}, {RetryFirstSeconds: 9, RetryMaxSeconds: 8}, {DefaultDomain: "nowhere.test"}} {
+	for _, bad := range []admin.Settings{
+		{ExpireSeconds: -1}, {RetryFirstSeconds: 9, RetryMaxSeconds: 8}, {DefaultDomain: "nowhere.test"},
+	} {
 		require.ErrorIs(t, w.SetSettings(ctx, theBy, bad), admin.ErrInvalid)
 	}
 }
@@ -175,16 +196,19 @@ func TestRoutesAndSettings(t *testing.T) {
 func TestRouteTargets(t *testing.T) {
 	for text, want := range map[string]string{
 		"mx": "mx", "DISCARD": "discard", "smtp:host": "smtp:host", "smtp:host.test:587": "smtp:host.test:587",
-		"smtp:192.0.2.1": "smtp:192.0.2.1", "smtp:[2001:db8::1]:25": "smtp:[2001:db8::1]:25", "smtp:[2001:db8::1]": "smtp:[2001:db8::1]",
-		"lmtp:127.0.0.1:24": "lmtp:127.0.0.1:24",
+		"smtp:192.0.2.1": "smtp:192.0.2.1", "smtp:[2001:db8::1]:25": "smtp:[2001:db8::1]:25",
+		"smtp:[2001:db8::1]": "smtp:[2001:db8::1]",
+		"lmtp:127.0.0.1:24":  "lmtp:127.0.0.1:24",
 	} {
 		got, err := routeTarget(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, got)
 	}
 	for _, bad := range []string{
-		"", "mx:", "discard:x", "smtp:", "smtp:host:0", "smtp:host:99999", "smtp:a b", "smtp:2001:db8::1", "lmtp:host", "lmtp:/run/x",
-		"http://hook.test", "https://hook.test/in?x=1", "https://", "https://u:p@hook.test/", "uucp:host", "smtp:host:25:26", "smtp:ho/st",
+		"", "mx:", "discard:x", "smtp:", "smtp:host:0", "smtp:host:99999", "smtp:a b", "smtp:2001:db8::1",
+		"lmtp:host", "lmtp:/run/x",
+		"http://hook.test", "https://hook.test/in?x=1", "https://", "https://u:p@hook.test/", "uucp:host",
+		"smtp:host:25:26", "smtp:ho/st",
 		"smtp:0]", "smtp:[0", "smtp:[::1", "smtp:::1]",
 	} {
 		_, err := routeTarget(bad)

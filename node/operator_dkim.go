@@ -102,8 +102,9 @@ func (o *operator) rotates(domain string, s *admin.SignerAdd) (waiting bool, err
 func signerOf(k *pb.DkimKey) (*admin.Signer, error) {
 	record, err := dkimRecord(k)
 	return &admin.Signer{
-		Domain: k.Domain, Selector: k.Selector, Algorithm: k.Algorithm, Created: admin.At(time.UnixMilli(k.CreatedMs)), Retired: k.Retired,
-		Name: k.Selector + "._domainkey." + k.Domain, Record: record,
+		Domain: k.Domain, Selector: k.Selector, Algorithm: k.Algorithm, Created: admin.At(time.UnixMilli(k.CreatedMs)),
+		Retired: k.Retired,
+		Name:    k.Selector + "._domainkey." + k.Domain, Record: record,
 	}, err
 }
 
@@ -150,7 +151,8 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 		case k.Domain != domain:
 		case k.Selector == selector:
 			return k, nil
-		case !named && k.Algorithm == s.Algorithm && k.Retired == key.Retired && (newest == nil || !k.Created.Before(newest.Created.Time)):
+		case !named && k.Algorithm == s.Algorithm && k.Retired == key.Retired &&
+			(newest == nil || !k.Created.Before(newest.Created.Time)):
 			newest = k
 		}
 	}

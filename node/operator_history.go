@@ -86,7 +86,9 @@ func (f *fates) of(address string) *admin.QueueRecipient {
 	if !ok {
 		i = len(f.all)
 		f.at[address] = i
-		f.all = append(f.all, admin.QueueRecipient{Address: address, Domain: spool.DomainOf(address), State: admin.StateQueued})
+		f.all = append(f.all, admin.QueueRecipient{
+			Address: address, Domain: spool.DomainOf(address), State: admin.StateQueued,
+		})
 	}
 	return &f.all[i]
 }
@@ -137,7 +139,8 @@ func (o *operator) Find(ctx context.Context, q admin.TraceQuery) ([]admin.Trace,
 	f := &finder{query: q, sieve: s, scan: findScan, histories: findHistory, found: []admin.Trace{}}
 	ended, err := o.search(ctx, f)
 	if err == nil && len(f.found) == 0 && ended {
-		return nil, admin.Problem(422, fmt.Sprintf("nothing matches back to %s, and the search ended there", f.reached.UTC().Format(time.RFC3339)),
+		return nil, admin.Problem(422,
+			fmt.Sprintf("nothing matches back to %s, and the search ended there", f.reached.UTC().Format(time.RFC3339)),
 			"ask for the Message-ID or the sender, or trace the id that the client was told")
 	}
 	return f.found, err
@@ -195,7 +198,8 @@ type finder struct {
 	count     *admin.Count // only this is wanted
 }
 
-func (f *finder) stretch(ctx context.Context, v spool.View, lo, hi spool.ID, most int) (seen int, more bool, err error) {
+func (f *finder) stretch(ctx context.Context, v spool.View, lo, hi spool.ID,
+	most int) (seen int, more bool, err error) {
 	type candidate struct {
 		id spool.ID
 		m  *pb.Message

@@ -115,7 +115,8 @@ func TestFind(t *testing.T) {
 	require.Equal(t, newest(any, 7), found(admin.TraceQuery{Limit: 7}))
 	require.Equal(t, newest(func(i int) bool { return i%4 == 1 }, 100), found(admin.TraceQuery{From: "S1@x.test"}))
 	require.Equal(t, newest(func(i int) bool { return i%5 == 2 }, 3), found(admin.TraceQuery{To: "r2@*", Limit: 3}))
-	require.Equal(t, newest(func(i int) bool { return i >= 30 }, 100), found(admin.TraceQuery{Since: admin.AtMs(int64(all[30].Time()))}))
+	require.Equal(t, newest(func(i int) bool { return i >= 30 }, 100),
+		found(admin.TraceQuery{Since: admin.AtMs(int64(all[30].Time()))}))
 	require.Equal(t, texts(all[11]), found(admin.TraceQuery{MessageID: "<" + "0" + ulidLower(all[11])[1:] + "@x>"}))
 	require.Empty(t, found(admin.TraceQuery{From: "nobody@x.test"}))
 	require.Empty(t, found(admin.TraceQuery{Since: admin.At(w.rep.clock.Add(time.Hour))}))
@@ -167,7 +168,9 @@ func TestAudit(t *testing.T) {
 	require.Len(t, lines, 3)
 	require.Equal(t, "domain add d49.test", lines[0].What)
 	require.Equal(t, "domain add d47.test", lines[2].What)
-	require.Equal(t, admin.AuditEntry{At: admin.At(w.rep.clock), Who: "olga", Why: "a test", What: "domain add d49.test", Node: "n1", Index: w.rep.index}, lines[0])
+	require.Equal(t, admin.AuditEntry{
+		At: admin.At(w.rep.clock), Who: "olga", Why: "a test", What: "domain add d49.test", Node: "n1", Index: w.rep.index,
+	}, lines[0])
 	lines, err = w.Audit(ctx, admin.AuditQuery{})
 	require.NoError(t, err)
 	require.Len(t, lines, 52, "with those of the set-up")

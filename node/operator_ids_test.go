@@ -24,7 +24,8 @@ func TestIDsByTheirEnd(t *testing.T) {
 	done := w.accept("s@x.test", "alice@example.test")
 	end := func(s string, n int) string { return s[len(s)-n:] }
 	differ := 1
-	for end(waits.String(), differ) == end(other.String(), differ) || end(waits.String(), differ) == end(done.String(), differ) {
+	for end(waits.String(), differ) == end(other.String(), differ) ||
+		end(waits.String(), differ) == end(done.String(), differ) {
 		differ++
 	}
 	differ = max(differ, 4)
@@ -95,7 +96,8 @@ func TestCountsAndPages(t *testing.T) {
 	require.Equal(t, admin.Count{Count: 30}, found(admin.TraceQuery{Limit: 2}))
 	require.Equal(t, admin.Count{Count: 15}, found(admin.TraceQuery{From: "s0@x.test"}))
 	require.Equal(t, admin.Count{Count: 10}, found(admin.TraceQuery{To: "a2@far.test"}))
-	require.Equal(t, admin.Count{Count: 10}, found(admin.TraceQuery{Since: admin.At(w.rep.clock.Add(-9*time.Minute - time.Second))}))
+	require.Equal(t, admin.Count{Count: 10},
+		found(admin.TraceQuery{Since: admin.At(w.rep.clock.Add(-9*time.Minute - time.Second))}))
 
 	var all []string
 	q := admin.TraceQuery{Limit: 7}
@@ -135,7 +137,9 @@ func TestCountsAreBounded(t *testing.T) {
 	}
 	s, err := w.newSieve(t.Context(), admin.QueueFilter{})
 	require.NoError(t, err)
-	f := &finder{query: admin.TraceQuery{To: "a@far.test", Limit: 100}, sieve: s, scan: 100, histories: 4, count: &admin.Count{}}
+	f := &finder{
+		query: admin.TraceQuery{To: "a@far.test", Limit: 100}, sieve: s, scan: 100, histories: 4, count: &admin.Count{},
+	}
 	ended, err := w.search(context.Background(), f)
 	require.NoError(t, err)
 	require.True(t, ended)

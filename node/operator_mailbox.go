@@ -182,7 +182,8 @@ func (o *operator) OpenMail(_ context.Context, user string, uid uint64) (io.Read
 			return err
 		}
 		if !ok {
-			return admin.Problem(404, "there is no message with that UID in mailbox "+user, "'relayctl mailbox show "+user+"' lists them")
+			return admin.Problem(404, "there is no message with that UID in mailbox "+user,
+				"'relayctl mailbox show "+user+"' lists them")
 		}
 		id, _ = toID(entry.Id)
 		refs, ok, err := v.Refs(id)

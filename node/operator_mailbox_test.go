@@ -29,7 +29,9 @@ func TestMailboxes(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	id := w.accept("s@remote.test", "alice@example.test")
-	w.do(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: w.epochs["n2"], Session: "s1", Remote: "192.0.2.7:1"})
+	w.do(spool.KindLock, &pb.TakeLock{
+		Mailbox: "alice@example.test", Node: "n2", Epoch: w.epochs["n2"], Session: "s1", Remote: "192.0.2.7:1",
+	})
 	w.pass(90 * time.Second)
 	all, err := w.Mailboxes(ctx)
 	require.NoError(t, err)
@@ -40,8 +42,9 @@ func TestMailboxes(t *testing.T) {
 	d, err := w.Mailbox(ctx, "Alice")
 	require.NoError(t, err)
 	require.Equal(t, []admin.MailboxMessage{{
-		UID: 1, ID: id.String(), Size: all[0].Bytes, Received: admin.At(start), Recipient: "alice@example.test", Sender: "s@remote.test",
-		UIDL: d.Content[0].UIDL,
+		UID: 1, ID: id.String(), Size: all[0].Bytes, Received: admin.At(start), Recipient: "alice@example.test",
+		Sender: "s@remote.test",
+		UIDL:   d.Content[0].UIDL,
 	}}, d.Content)
 	body, size, err := w.OpenMail(ctx, "alice", 1)
 	require.NoError(t, err)
@@ -120,7 +123,8 @@ func TestPutMailStopsBeforeTheDisk(t *testing.T) {
 	w := newWorld(t)
 	looks := 0
 	w.operator.full = func() bool { looks++; return looks > 2 }
-	_, err := w.PutMail(context.Background(), theBy, "alice", admin.Time{}, strings.NewReader(strings.Repeat("Subject: large\n", 1<<20)))
+	_, err := w.PutMail(context.Background(), theBy, "alice", admin.Time{},
+		strings.NewReader(strings.Repeat("Subject: large\n", 1<<20)))
 	require.ErrorIs(t, err, admin.ErrFull)
 	require.Equal(t, 3, looks, "once for each chunk")
 	_, err = w.PutMail(context.Background(), theBy, "alice", admin.Time{}, strings.NewReader("x"))

@@ -270,7 +270,8 @@ func (m *managing) wasDone(v spool.View, id spool.ID, record *pb.Message) (bool,
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return r.State == end && m.meant(r.Address) }), nil
+	return slices.ContainsFunc(t.Recipients,
+		func(r admin.QueueRecipient) bool { return r.State == end && m.meant(r.Address) }), nil
 }
 
 func (m *managing) refuse(id, why string) {

@@ -48,7 +48,9 @@ func TestManageByIDs(t *testing.T) {
 	require.Equal(t, 2, dry.Changed)
 	require.Len(t, dry.Messages, 2)
 	require.Len(t, dry.Refused, 3)
-	require.Equal(t, map[string]string{"a1@far.test": "queued", "a2@far.test": "queued", "b@far.test": "queued"}, w.states())
+	require.Equal(t, map[string]string{
+		"a1@far.test": "queued", "a2@far.test": "queued", "b@far.test": "queued",
+	}, w.states())
 
 	res := w.manage(admin.QueueAction{Action: admin.ActionHold, IDs: names})
 	dry.DryRun = false
@@ -82,7 +84,9 @@ func TestManageByFilter(t *testing.T) {
 	w.accept("s@x.test", "b@far.test")
 	w.accept("other@x.test", "c@far.test")
 	w.accept("s@x.test", "d@near.test")
-	act := admin.QueueAction{Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{Domain: "far.test", Sender: "s@x.test"}, DryRun: true}
+	act := admin.QueueAction{
+		Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{Domain: "far.test", Sender: "s@x.test"}, DryRun: true,
+	}
 	dry := w.manage(act)
 	require.Equal(t, 2, dry.Matched)
 	require.Equal(t, 2, dry.Changed)
@@ -98,7 +102,9 @@ func TestManageByFilter(t *testing.T) {
 	res = w.manage(admin.QueueAction{Action: admin.ActionRemove, All: true})
 	require.Equal(t, 3, res.Changed)
 	require.Empty(t, w.states())
-	require.Zero(t, w.manage(admin.QueueAction{Action: admin.ActionRetry, All: true, Filter: admin.QueueFilter{State: admin.StateHeld}}).Matched)
+	require.Zero(t, w.manage(admin.QueueAction{
+		Action: admin.ActionRetry, All: true, Filter: admin.QueueFilter{State: admin.StateHeld},
+	}).Matched)
 }
 
 func TestManageInBatches(t *testing.T) {
@@ -178,7 +184,9 @@ func TestManageAgain(t *testing.T) {
 func TestManageMeetsDelivery(t *testing.T) {
 	w := newWorld(t)
 	id := w.accept("s@x.test", "a@far.test")
-	m := &managing{operator: w.operator, by: theBy, what: admin.QueueAction{Action: admin.ActionHold}, verb: pb.Action_HOLD}
+	m := &managing{
+		operator: w.operator, by: theBy, what: admin.QueueAction{Action: admin.ActionHold}, verb: pb.Action_HOLD,
+	}
 	w.verdict("n1", id, 0, 1, pb.State_DELIVERED, "250 ok", 0)
 	require.NoError(t, m.command(context.Background(), "", &part{ids: [][]byte{id[:]}, messages: 1}))
 	require.Zero(t, m.changed)
@@ -209,7 +217,9 @@ func TestManageAllIsIdempotentAndOneAuditLine(t *testing.T) {
 		}
 	}
 	require.Len(t, audits(), before+4, "what changed nothing leaves no line")
-	w.manage(admin.QueueAction{Action: admin.ActionReroute, All: true, Filter: admin.QueueFilter{Domain: "far.test"}, Route: "smtp:hub.test"})
+	w.manage(admin.QueueAction{
+		Action: admin.ActionReroute, All: true, Filter: admin.QueueFilter{Domain: "far.test"}, Route: "smtp:hub.test",
+	})
 	lines := audits()
 	require.Len(t, lines, before+5, "two recipients of each of three messages")
 	require.Contains(t, lines[0].What, "queue reroute of 3 messages: to smtp:hub.test, domain=far.test, ids ")

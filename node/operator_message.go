@@ -156,8 +156,9 @@ func (d *dossier) explain(said []string) []string {
 	case owner == "":
 		lines = append(lines, "No live node owns it at the moment; it is handed to one as soon as a node's session begins.")
 	case d.adopted.GetAdoptedFrom() != "" && d.adopted.AdoptedFrom != owner:
-		lines = append(lines, fmt.Sprintf("Node %s is to deliver it; it took it over from %s at %s.", owner, d.adopted.AdoptedFrom,
-			instant(time.UnixMilli(d.adopted.AdoptedMs), d.now)))
+		lines = append(lines,
+			fmt.Sprintf("Node %s is to deliver it; it took it over from %s at %s.", owner, d.adopted.AdoptedFrom,
+				instant(time.UnixMilli(d.adopted.AdoptedMs), d.now)))
 	default:
 		lines = append(lines, fmt.Sprintf("Node %s is to deliver it.", owner))
 	}
@@ -190,7 +191,8 @@ func (d *dossier) recipient(i int, said string) string {
 	text := seen.Address + ": "
 	switch seen.State {
 	case admin.StateActive:
-		return text + fmt.Sprintf("is being tried right now by node %s (attempt %d, by %s).", d.mail.Owner, r.Attempts+1, d.hops[i])
+		return text + fmt.Sprintf("is being tried right now by node %s (attempt %d, by %s).", d.mail.Owner,
+			r.Attempts+1, d.hops[i])
 	case admin.StateHeld:
 		text += "held" + d.holder(r) + fmt.Sprintf("; it waits until 'relayctl queue release %s'.", d.id)
 	case admin.StateSuspended:

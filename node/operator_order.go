@@ -39,7 +39,9 @@ func parseOrder(text string) (queueOrder, error) {
 		key = orderCreated
 	case orderCreated, orderSize, orderAttempts, orderNext, orderSender, orderDomain:
 	default:
-		return queueOrder{}, admin.Invalid("the queue can not be sorted by %s: give created, size, attempts, next_attempt, sender or domain, with - in front to turn it round", clean(key, 64))
+		return queueOrder{},
+			admin.Invalid("the queue can not be sorted by %s: give created, size, attempts, next_attempt, sender or domain, "+
+				"with - in front to turn it round", clean(key, 64))
 	}
 	return queueOrder{key, down}, nil
 }
@@ -182,7 +184,8 @@ const (
 // returns how many records it saw, and whether to go on; where it would see
 // over most it reads no further, returns more than most, and the stretch is
 // cut. backward ends at the floor, or when visit or ctx says so.
-func backward(ctx context.Context, now time.Time, floor, hi spool.ID, visit func(lo, hi spool.ID, most int) (seen int, more bool, err error)) error {
+func backward(ctx context.Context, now time.Time, floor, hi spool.ID, visit func(lo, hi spool.ID,
+	most int) (seen int, more bool, err error)) error {
 	edge := min(hi.Time(), uint64(max(now.UnixMilli(), 0)))
 	for width := uint64(1000); floor.Compare(hi) < 0; {
 		if ctx.Err() != nil {

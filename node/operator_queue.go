@@ -56,7 +56,8 @@ func (s *sieve) before() spool.ID {
 // it can not judge without the message's record is for complete to drop.
 // It stops after about *budget records, at the end of a message. next is where
 // to go on; more is false where nothing is left.
-func (s *sieve) read(v spool.View, from, to spool.ID, want int, budget *int) (found []*waitingMail, next spool.ID, more bool, err error) {
+func (s *sieve) read(v spool.View, from, to spool.ID, want int,
+	budget *int) (found []*waitingMail, next spool.ID, more bool, err error) {
 	var one *waitingMail
 	keep := func() {
 		if one != nil && len(one.n) > 0 {
@@ -266,7 +267,8 @@ func (o *operator) matchesNone(s *sieve) (bool, error) {
 }
 
 // oldestPage reads forward; its cursor is the id to begin with.
-func (o *operator) oldestPage(ctx context.Context, s *sieve, at cursor, limit int) (page []*waitingMail, next string, err error) {
+func (o *operator) oldestPage(ctx context.Context, s *sieve, at cursor,
+	limit int) (page []*waitingMail, next string, err error) {
 	from, budget := at.id, pageScan
 	for ctx.Err() == nil {
 		found, upTo, more, err := o.step(s, from, limit-len(page), &budget)
@@ -290,7 +292,8 @@ func (o *operator) oldestPage(ctx context.Context, s *sieve, at cursor, limit in
 const completeCost = 2
 
 // step reads and completes at most want messages from an id on, in one view.
-func (o *operator) step(s *sieve, from spool.ID, want int, budget *int) (found []*waitingMail, next spool.ID, more bool, err error) {
+func (o *operator) step(s *sieve, from spool.ID, want int,
+	budget *int) (found []*waitingMail, next spool.ID, more bool, err error) {
 	err = o.replica.View(func(v spool.View) error {
 		part := min(*budget, scanStep)
 		left := part
@@ -307,7 +310,8 @@ func (o *operator) step(s *sieve, from spool.ID, want int, budget *int) (found [
 
 // activePage shows what is being tried: the owners' lists are short, so they
 // are read whole, whatever the order.
-func (o *operator) activePage(ctx context.Context, s *sieve, order queueOrder, at cursor, limit int) ([]*waitingMail, string, error) {
+func (o *operator) activePage(ctx context.Context, s *sieve, order queueOrder, at cursor,
+	limit int) ([]*waitingMail, string, error) {
 	ids := make([]spool.ID, 0, len(s.active))
 	for ref := range s.active {
 		ids = append(ids, spool.ID(ref.ID))
@@ -332,7 +336,8 @@ func (o *operator) activePage(ctx context.Context, s *sieve, order queueOrder, a
 
 // sortedPage passes over the whole queue and keeps the best of it. Where order
 // and filter can do without the messages' records, only the page's are read.
-func (o *operator) sortedPage(ctx context.Context, s *sieve, order queueOrder, at cursor, limit int) ([]*waitingMail, string, error) {
+func (o *operator) sortedPage(ctx context.Context, s *sieve, order queueOrder, at cursor,
+	limit int) ([]*waitingMail, string, error) {
 	s.whole = order.key == orderSize || order.key == orderSender || s.filter.Sender != "" || s.filter.OlderThanSeconds > 0
 	best := &selection{order: order, after: at, limit: limit}
 	for from, more := (spool.ID{}), true; more; {

@@ -49,11 +49,13 @@ func TestQueueShowsWaitingMail(t *testing.T) {
 	require.Empty(t, next)
 	require.Equal(t, texts(first, second), ids(page))
 	require.Equal(t, admin.QueueMessage{
-		ID: first.String(), Created: admin.At(start), AgeSeconds: 3660, Size: uint64(len("Subject: x\r\n\r\ntext\r\n")), Sender: "s@remote.test", Owner: "n1",
+		ID: first.String(), Created: admin.At(start), AgeSeconds: 3660, Size: uint64(len("Subject: x\r\n\r\ntext\r\n")),
+		Sender: "s@remote.test", Owner: "n1",
 		Recipients: []admin.QueueRecipient{
 			{
 				Address: "a@Far.test", Domain: "far.test", State: admin.StateDeferred, Attempts: 1,
-				NextAttempt: admin.At(start.Add(70 * time.Minute)), LastReply: "451 4.7.1 Greylisted", LastAttempt: admin.At(start.Add(time.Hour)),
+				NextAttempt: admin.At(start.Add(70 * time.Minute)), LastReply: "451 4.7.1 Greylisted",
+				LastAttempt: admin.At(start.Add(time.Hour)),
 			},
 			{Address: "b@other.test", Domain: "other.test", State: admin.StateQueued, NextAttempt: admin.At(start)},
 		},
@@ -113,7 +115,9 @@ func TestQueueShowsWhatIsTried(t *testing.T) {
 	require.Equal(t, texts(first, second), ids(page))
 	require.Equal(t, "b@far.test", page[0].Recipients[0].Address)
 	require.Len(t, page[0].Recipients, 1)
-	page, _, err = w.Queue(ctx, admin.QueuePage{Limit: 1, Sort: "-created", Filter: admin.QueueFilter{State: admin.StateActive}})
+	page, _, err = w.Queue(ctx, admin.QueuePage{
+		Limit: 1, Sort: "-created", Filter: admin.QueueFilter{State: admin.StateActive},
+	})
 	require.NoError(t, err)
 	require.Equal(t, texts(second), ids(page))
 
@@ -211,18 +215,19 @@ func TestBackwardProperty(t *testing.T) {
 		}
 		slices.SortFunc(all, spool.ID.Compare)
 		seen, last, most := 0, lastID(), 0
-		err := backward(context.Background(), at.Add(-time.Hour), all[0], lastID(), func(lo, hi spool.ID, limit int) (int, bool, error) {
-			require.Equal(rt, last, hi)
-			from, _ := slices.BinarySearchFunc(all, lo, spool.ID.Compare)
-			to, _ := slices.BinarySearchFunc(all, hi, spool.ID.Compare)
-			if n := to - from; n > limit {
-				return limit + 1, true, nil
-			}
-			last = lo
-			seen += to - from
-			most = max(most, to-from)
-			return to - from, true, nil
-		})
+		err := backward(context.Background(), at.Add(-time.Hour), all[0], lastID(),
+			func(lo, hi spool.ID, limit int) (int, bool, error) {
+				require.Equal(rt, last, hi)
+				from, _ := slices.BinarySearchFunc(all, lo, spool.ID.Compare)
+				to, _ := slices.BinarySearchFunc(all, hi, spool.ID.Compare)
+				if n := to - from; n > limit {
+					return limit + 1, true, nil
+				}
+				last = lo
+				seen += to - from
+				most = max(most, to-from)
+				return to - from, true, nil
+			})
 		require.NoError(rt, err)
 		require.Equal(rt, len(all), seen)
 	})
@@ -234,7 +239,8 @@ func TestMessageSaysWhyItWaits(t *testing.T) {
 	id := w.accept("s@remote.test", "a@far.test", "b@far.test", "c@far.test", "d@gone.test")
 	require.NoError(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "gone.test", Target: "smtp:smart.test"}))
 	w.verdict("n1", id, 0, 1, pb.State_DEFERRED, "451 4.7.1 Greylisted", 10*time.Minute)
-	w.do(spool.KindManage, &pb.Manage{Admin: &pb.Admin{Who: "olga", Why: "looks odd"}, Action: pb.Action_HOLD, Ids: [][]byte{id[:]}, Recipient: "b@far.test"})
+	w.do(spool.KindManage, &pb.Manage{Admin: &pb.Admin{Who: "olga", Why: "looks odd"}, Action: pb.Action_HOLD,
+		Ids: [][]byte{id[:]}, Recipient: "b@far.test"})
 	w.pass(2 * time.Minute)
 	w.trial = []queue.Ref{{ID: queue.ID(id), Recipient: 2}}
 
@@ -247,10 +253,14 @@ func TestMessageSaysWhyItWaits(t *testing.T) {
 	why := strings.Join(d.Why, "\n")
 	for _, part := range []string{
 		"Node n1 is to deliver it.",
-		"a@far.test: attempt 1 failed at 2026-05-04 12:00:00Z (2 minutes ago): mx.remote.test [192.0.2.9]:25 said 451 4.7.1 Greylisted. The next attempt is due at 2026-05-04 12:10:00Z (in 8 minutes), by mx. The queue manager says: n1 waits for a turn",
-		"b@far.test: held by olga at 2026-05-04 12:00:00Z (2 minutes ago) (looks odd); it waits until 'relayctl queue release " + id.String() + "'.",
+		"a@far.test: attempt 1 failed at 2026-05-04 12:00:00Z (2 minutes ago): mx.remote.test [192.0.2.9]:25 said 451 " +
+			"4.7.1 Greylisted. The next attempt is due at 2026-05-04 12:10:00Z (in 8 minutes), by mx. The queue manager says: " +
+			"n1 waits for a turn",
+		"b@far.test: held by olga at 2026-05-04 12:00:00Z (2 minutes ago) (looks odd); it waits until 'relayctl " +
+			"queue release " + id.String() + "'.",
 		"c@far.test: is being tried right now by node n1 (attempt 1, by mx).",
-		"d@gone.test: not tried yet; has been due since 2026-05-04 12:00:00Z (2 minutes ago), by smtp:smart.test: it goes as soon as its turn comes.",
+		"d@gone.test: not tried yet; has been due since 2026-05-04 12:00:00Z (2 minutes ago), by smtp:smart.test: it goes " +
+			"as soon as its turn comes.",
 		"The queue gives up at 2026-05-09 12:00:00Z (in 4 days); then the sender gets a report.",
 	} {
 		require.Contains(t, why, part)
@@ -307,7 +317,8 @@ func TestStats(t *testing.T) {
 		States: map[string]uint64{admin.StateQueued: 2, admin.StateDeferred: 1, admin.StateHeld: 1},
 		Ages:   admin.QueueAges(), Owners: map[string]uint64{"n1": 2, "n2": 2},
 		Destinations: []admin.Destination{
-			{Domain: "far.test", Total: 3, Bytes: 450, Ages: []uint64{1, 1, 0, 1, 0, 0}, Deferred: 1, Parked: 1, LastReply: "452 later"},
+			{Domain: "far.test", Total: 3, Bytes: 450, Ages: []uint64{1, 1, 0, 1, 0, 0}, Deferred: 1, Parked: 1,
+				LastReply: "452 later"},
 			{Domain: "other.test", Total: 1, Bytes: 100, Ages: []uint64{0, 0, 0, 1, 0, 0}},
 		},
 	}, s)

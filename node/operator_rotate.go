@@ -27,7 +27,8 @@ func (o *operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateO
 	}
 	if r.Step == 0 {
 		change.Effects = append(change.Effects,
-			"the cluster gets a new CA and every node a new certificate by itself; nothing that the former CA signed counts then")
+			"the cluster gets a new CA and every node a new certificate by itself; nothing that the former CA "+
+				"signed counts then")
 	} else {
 		change.Effects = append(change.Effects, "the rotation that is under way goes on")
 	}

@@ -19,21 +19,29 @@ func TestRouteWithoutKeywords(t *testing.T) {
 	w := newWorld(t)
 	cluster := &pb.Cluster{Id: "c", Version: 1}
 	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: cluster})
-	hub := admin.Route{Domain: "hub.example", Target: "smtp:hub:25", NoEHLO: []string{"pipelining", " Chunking", "PIPELINING"}}
+	hub := admin.Route{
+		Domain: "hub.example", Target: "smtp:hub:25", NoEHLO: []string{"pipelining", " Chunking", "PIPELINING"},
+	}
 	err := w.operator.SetRoute(t.Context(), theBy, hub)
 	require.ErrorContains(t, err, "cluster version 2")
-	require.NoError(t, w.operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "plain.example", Target: "smtp:hub:25"}))
+	require.NoError(t,
+		w.operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "plain.example", Target: "smtp:hub:25"}))
 
 	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	require.NoError(t, w.operator.SetRoute(t.Context(), theBy, hub))
-	require.NoError(t, w.operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}}))
+	require.NoError(t,
+		w.operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}}))
 	for _, bad := range []string{"", "PIPE LINING", "-X", "ä", strings.Repeat("X", 65)} {
-		require.ErrorContains(t, w.operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "bad.example", Target: "mx", NoEHLO: []string{bad}}), "not an EHLO keyword")
+		require.ErrorContains(t,
+			w.operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "bad.example", Target: "mx", NoEHLO: []string{bad}}),
+			"not an EHLO keyword")
 	}
 	routes, err := w.operator.Routes(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, []admin.Route{{Domain: "hub.example", Target: "smtp:hub:25", NoEHLO: []string{"CHUNKING", "PIPELINING"}},
-		{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}}, {Domain: "plain.example", Target: "smtp:hub:25"}}, routes)
+	require.Equal(t, []admin.Route{{Domain: "hub.example", Target: "smtp:hub:25",
+		NoEHLO: []string{"CHUNKING", "PIPELINING"}},
+		{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}},
+		{Domain: "plain.example", Target: "smtp:hub:25"}}, routes)
 
 	o := &outbound{replica: &waited{fakeReplica: w.rep}, node: "n1", log: zap.NewNop()}
 	require.Empty(t, o.Without("smtp:hub:25"))
@@ -49,7 +57,9 @@ func TestRouteWithoutKeywords(t *testing.T) {
 
 func TestReportsWithEightBitsSaySo(t *testing.T) {
 	w := newWorld(t)
-	for text, want := range map[string]pb.Body{"Subject: x\r\n\r\nplain\r\n": pb.Body_BODY_7BIT, "Subject: x\r\n\r\nGrüße\r\n": pb.Body_BODY_8BITMIME} {
+	for text, want := range map[string]pb.Body{
+		"Subject: x\r\n\r\nplain\r\n": pb.Body_BODY_7BIT, "Subject: x\r\n\r\nGrüße\r\n": pb.Body_BODY_8BITMIME,
+	} {
 		n := newNotice(w.rep, "n1", &queue.Notice{To: "s@far.example", Body: []byte(text)}, false, zap.NewNop())
 		require.Equal(t, want, n.Accept.Message.Body)
 	}

@@ -36,7 +36,8 @@ const (
 // The busiest statsRows destinations are shown.
 func (o *operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 	active := o.trying(ctx)
-	stats := &admin.QueueStats{States: map[string]uint64{}, Ages: admin.QueueAges(), Owners: map[string]uint64{}, Destinations: []admin.Destination{}}
+	stats := &admin.QueueStats{States: map[string]uint64{}, Ages: admin.QueueAges(), Owners: map[string]uint64{},
+		Destinations: []admin.Destination{}}
 	err := o.replica.Frozen(func(v spool.View, _ uint64) error {
 		if err := queueTotals(v, &stats.Total); err != nil {
 			return err
@@ -184,7 +185,8 @@ func (m *ageMatrix) fill(ctx context.Context, v spool.View, recipients uint64) e
 // sample reads the first records of each slice, statsParts slices to a column.
 func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 	var oldest spool.ID
-	if err := v.Queue(spool.ID{}, func(id spool.ID, _ uint32, _ *pb.Recipient) bool { oldest = id; return false }); err != nil {
+	if err := v.Queue(spool.ID{},
+		func(id spool.ID, _ uint32, _ *pb.Recipient) bool { oldest = id; return false }); err != nil {
 		return err
 	}
 	young := m.now

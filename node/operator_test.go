@@ -182,14 +182,19 @@ var theBy = admin.By{Who: "olga", Why: "a test"}
 // with the local domain example.test and the user alice.
 func newWorld(t testing.TB) *world {
 	r := newFakeReplica(t)
-	w := &world{t: t, rep: r, members: &fakeMembers{answers: map[string]func(context.Context, string, []byte) ([]byte, error){}}, epochs: map[string]uint64{}}
+	w := &world{
+		t: t, rep: r, members: &fakeMembers{answers: map[string]func(context.Context, string, []byte) ([]byte, error){}},
+		epochs: map[string]uint64{},
+	}
 	w.operator = &operator{
 		node: "n1", hostname: "n1.example.test", replica: r, members: w.members, log: zap.NewNop(),
 		now:          func() time.Time { return r.clock },
 		hashPassword: func(p string) (string, error) { return "$argon2id$hash-of-" + p, nil },
 		active:       func() []queue.Ref { return w.trial },
 		why:          func(queue.Ref) string { return "n1 waits for a turn" },
-		vitals:       func() vitals { return vitals{Uptime: 5, DiskFree: 50, DiskTotal: 100, POP3: 2, SMTP: 3, Version: "v1"} },
+		vitals: func() vitals {
+			return vitals{Uptime: 5, DiskFree: 50, DiskTotal: 100, POP3: 2, SMTP: 3, Version: "v1"}
+		},
 	}
 	w.members.hash = func() (uint64, []byte, error) { return r.index, r.store.Sum(), nil }
 	w.members.status = cluster.Status{Cluster: "c1", Name: "test", Node: "n1", Leader: "n1", Term: 3}
@@ -198,14 +203,17 @@ func newWorld(t testing.TB) *world {
 		w.peer(id)
 	}
 	w.do(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}, Create: true})
-	w.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test", Password: "$argon2id$x"}, Create: true})
+	w.do(spool.KindPutAccount, &pb.PutAccount{
+		Account: &pb.Account{Address: "alice@example.test", Password: "$argon2id$x"}, Create: true,
+	})
 	return w
 }
 
 // register gives a node a session.
 func (w *world) register(id string) {
 	res := w.do(spool.KindRegister, &pb.Register{Nonce: id + fmt.Sprint(w.rep.index), Member: &pb.Member{
-		Id: id, MaxCommand: spool.MaxVersion, Address: id + ":7170", Admin: "http://" + id, Version: "v1", Hostname: id + ".example.test",
+		Id: id, MaxCommand: spool.MaxVersion, Address: id + ":7170", Admin: "http://" + id, Version: "v1",
+		Hostname: id + ".example.test",
 	}})
 	w.epochs[id] = res.Epoch
 	if id == "n1" {
@@ -303,7 +311,10 @@ func (w *world) acceptAt(node, sender, body string, recipients ...string) spool.
 // verdict settles or defers one recipient.
 func (w *world) verdict(node string, id spool.ID, n, attempt uint32, st pb.State, reply string, next time.Duration) {
 	w.t.Helper()
-	v := &pb.Verdict{Id: id[:], Recipient: n, Attempt: attempt, State: st, Reply: reply, Host: "mx.remote.test [192.0.2.9]:25", AtMs: w.rep.clock.UnixMilli()}
+	v := &pb.Verdict{
+		Id: id[:], Recipient: n, Attempt: attempt, State: st, Reply: reply, Host: "mx.remote.test [192.0.2.9]:25",
+		AtMs: w.rep.clock.UnixMilli(),
+	}
 	if st == pb.State_DEFERRED {
 		v.NextMs = w.rep.clock.Add(next).UnixMilli()
 	}

@@ -19,14 +19,19 @@ func TestFindByWhoHandedItIn(t *testing.T) {
 	ctx := context.Background()
 	accept := func(c *pb.Client, to ...string) string {
 		id := w.newID()
-		h := &pb.Accept{Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: id[:], CreatedMs: w.rep.clock.UnixMilli(), Sender: "s@x.test", Client: c}}
+		h := &pb.Accept{
+			Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{
+				Id: id[:], CreatedMs: w.rep.clock.UnixMilli(), Sender: "s@x.test", Client: c,
+			},
+		}
 		for _, r := range to {
 			h.Recipients = append(h.Recipients, &pb.Recipient{Address: r})
 		}
 		w.do(spool.KindAccept, h, []byte("Subject: x\r\n\r\n"))
 		return id.String()
 	}
-	one := accept(&pb.Client{Address: "192.0.2.7:25", Helo: "pc7.example", User: "alice@example.test"}, "a@far.test", "b@far.test")
+	one := accept(&pb.Client{Address: "192.0.2.7:25", Helo: "pc7.example", User: "alice@example.test"},
+		"a@far.test", "b@far.test")
 	w.pass(time.Hour)
 	middle := w.rep.clock
 	two := accept(&pb.Client{Address: "[2001:db8::1]:25", Helo: "mx.other.example"}, "a@far.test")
@@ -44,7 +49,9 @@ func TestFindByWhoHandedItIn(t *testing.T) {
 	} {
 		require.Equal(t, []string{one}, find(q), "%+v", q)
 	}
-	for _, q := range []admin.TraceQuery{{Client: "2001:db8::1"}, {Client: "2001:db8::/32"}, {Since: admin.At(middle)}, {Helo: "mx.*"}} {
+	for _, q := range []admin.TraceQuery{
+		{Client: "2001:db8::1"}, {Client: "2001:db8::/32"}, {Since: admin.At(middle)}, {Helo: "mx.*"},
+	} {
 		require.Equal(t, []string{two}, find(q), "%+v", q)
 	}
 	require.Equal(t, []string{two, one}, find(admin.TraceQuery{To: "a@far.test"}))

@@ -26,7 +26,9 @@ func (o *operator) Upgrade(ctx context.Context, by admin.By, opts admin.UpgradeO
 	case opts.Hold && opts.Release:
 		return nil, admin.Invalid("hold and release exclude each other")
 	case opts.Hold:
-		change.Effects = []string{fmt.Sprintf("the cluster version stays %d until 'relayctl cluster upgrade --release'", u.Version)}
+		change.Effects = []string{
+			fmt.Sprintf("the cluster version stays %d until 'relayctl cluster upgrade --release'", u.Version),
+		}
 		do = func() error { return o.members.Hold(ctx, true, adm) }
 	case opts.Release:
 		change.Effects = []string{"the cluster version rises again when all nodes can follow"}
@@ -50,13 +52,18 @@ func (o *operator) Upgrade(ctx context.Context, by admin.By, opts admin.UpgradeO
 func upgradeEffects(u cluster.Upgrade) ([]string, error) {
 	switch {
 	case u.Held:
-		return nil, admin.Conflict("the cluster version is held", "release it first with 'relayctl cluster upgrade --release'")
+		return nil, admin.Conflict("the cluster version is held",
+			"release it first with 'relayctl cluster upgrade --release'")
 	case u.Next <= u.Version && len(u.Old) > 0:
 		return nil, admin.Conflict(fmt.Sprintf("the cluster version stays %d: %s", u.Version, strings.Join(u.Old, "; ")), "")
 	case u.Next <= u.Version:
-		return nil, admin.Conflict(fmt.Sprintf("the cluster version is %d already, the newest that these builds know", u.Version), "")
+		return nil, admin.Conflict(fmt.Sprintf("the cluster version is %d already, the newest that these builds know",
+			u.Version), "")
 	}
-	effects := []string{fmt.Sprintf("the cluster version rises from %d to %d; there is no way back to builds that do not know it", u.Version, u.Next)}
+	effects := []string{
+		fmt.Sprintf("the cluster version rises from %d to %d; there is no way back to builds that do not know it",
+			u.Version, u.Next),
+	}
 	for _, node := range u.Missing {
 		effects = append(effects, fmt.Sprintf("node %s is down: an older relayd can't be started there any more", node))
 	}

@@ -100,7 +100,9 @@ func (o *operator) AddUser(ctx context.Context, by admin.By, u admin.UserAdd) er
 	if err != nil {
 		return err
 	}
-	a := &pb.Account{Address: address, Name: clean(u.Name, maxName), QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages}
+	a := &pb.Account{
+		Address: address, Name: clean(u.Name, maxName), QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages,
+	}
 	switch {
 	case u.Password != "" && u.PasswordHash != "":
 		return errTwoSecrets()
@@ -154,7 +156,8 @@ func importedHash(hash string) (string, error) {
 		known = true
 	}
 	if !known || len(hash) > 512 || hash != clean(hash, 512) {
-		return "", admin.Invalid("the password hash is of an unknown kind: give argon2id ($argon2id$…), bcrypt ($2b$…) or crypt ($6$…, $5$…, $1$…)")
+		return "", admin.Invalid("the password hash is of an unknown kind: give argon2id ($argon2id$…), bcrypt ($2b$…) or " +
+			"crypt ($6$…, $5$…, $1$…)")
 	}
 	return hash, nil
 }
@@ -184,7 +187,8 @@ func (o *operator) SetUser(ctx context.Context, by admin.By, address string, u a
 	}
 }
 
-func (o *operator) editUser(ctx context.Context, by admin.By, address string, change func(*pb.Account)) (*pb.Result, error) {
+func (o *operator) editUser(ctx context.Context, by admin.By, address string,
+	change func(*pb.Account)) (*pb.Result, error) {
 	if err := o.current(ctx); err != nil {
 		return nil, err
 	}
@@ -305,7 +309,8 @@ func senderAddresses(list []string) ([]string, error) {
 }
 
 // RemoveUser implements admin.Users.
-func (o *operator) RemoveUser(ctx context.Context, by admin.By, address string, opts admin.DropOptions) (*admin.Removed, error) {
+func (o *operator) RemoveUser(ctx context.Context, by admin.By, address string,
+	opts admin.DropOptions) (*admin.Removed, error) {
 	address, err := o.address(address)
 	if err != nil {
 		return nil, err
@@ -356,7 +361,8 @@ func userRemoval(v spool.View, address string, r *admin.Removed) error {
 	}
 	aliases, err := aliasesTo(v, address)
 	if len(aliases) > 0 {
-		r.Effects = append(r.Effects, fmt.Sprintf("%s still lead to it: %s", counted(uint64(len(aliases)), "alias"), some(aliases, 5)))
+		r.Effects = append(r.Effects,
+			fmt.Sprintf("%s still lead to it: %s", counted(uint64(len(aliases)), "alias"), some(aliases, 5)))
 	}
 	return err
 }

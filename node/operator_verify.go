@@ -115,7 +115,9 @@ func compareHashes(out *admin.Verification) {
 		case n.Error != "":
 			out.Findings = append(out.Findings, fmt.Sprintf("node %s gave no hash: %s", n.ID, n.Error))
 		case n.Hash != most:
-			out.Findings = append(out.Findings, fmt.Sprintf("node %s holds another state at %d than most: stop it, empty its data directory and let it join again", n.ID, out.Index))
+			out.Findings = append(out.Findings,
+				fmt.Sprintf("node %s holds another state at %d than most: stop it, empty its data directory and let it join again",
+					n.ID, out.Index))
 		}
 	}
 }
@@ -272,15 +274,18 @@ func (in *inspection) message(v spool.View, id spool.ID, m *pb.Message) error {
 	if !kept {
 		in.tally[spool.CountHistoryMessages]++
 		if open > 0 || drops > 0 {
-			in.find("messages in use without a body", "message %s is finished by its references, but %d recipients and %d mailbox entries need it", id, open, drops)
+			in.find("messages in use without a body",
+				"message %s is finished by its references, but %d recipients and %d mailbox entries need it", id, open, drops)
 		}
 		return nil
 	}
 	if refs.Open != open || refs.Drops != drops {
-		in.find("messages with wrong references", "message %s counts %d recipients and %d mailbox entries and has %d and %d", id, refs.Open, refs.Drops, open, drops)
+		in.find("messages with wrong references", "message %s counts %d recipients and %d mailbox entries and has %d and %d",
+			id, refs.Open, refs.Drops, open, drops)
 	}
 	if refs.Bytes != m.Size || refs.Chunks != m.Chunks {
-		in.find("messages with wrong references", "message %s has %d octets in %d parts, and its references say %d in %d", id, m.Size, m.Chunks, refs.Bytes, refs.Chunks)
+		in.find("messages with wrong references", "message %s has %d octets in %d parts, and its references say %d in %d", id,
+			m.Size, m.Chunks, refs.Bytes, refs.Chunks)
 	}
 	in.tally[spool.CountSpoolMessages]++
 	in.tally[spool.CountSpoolBytes] += int64(refs.Bytes)
@@ -312,7 +317,8 @@ func (in *inspection) counters(v spool.View) error {
 	for _, d := range dests {
 		key := spool.Destination{Domain: d.Domain, State: d.State}
 		if in.dests[key] != d.Count {
-			in.find("wrong counters", "the counter of %s recipients at %s says %d and the records %d", stateText(d.State), d.Domain, d.Count, in.dests[key])
+			in.find("wrong counters", "the counter of %s recipients at %s says %d and the records %d", stateText(d.State),
+				d.Domain, d.Count, in.dests[key])
 		}
 		delete(in.dests, key)
 	}
@@ -325,7 +331,8 @@ func (in *inspection) counters(v spool.View) error {
 	}
 	for epoch, n := range in.owned {
 		if owned[epoch] != n {
-			in.find("wrong counters", "session %d owns %d recipients by the counters and %d by the records", epoch, owned[epoch], n)
+			in.find("wrong counters", "session %d owns %d recipients by the counters and %d by the records",
+				epoch, owned[epoch], n)
 		}
 		delete(owned, epoch)
 	}

@@ -275,7 +275,8 @@ func (p *passwords) remember(a *pb.Account, secret string) {
 // clear: hashes of older kinds become argon2id, and SCRAM gets its keys. It
 // returns the account as it is now. That is no reason to refuse a login: what
 // fails is tried again at the next one.
-func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.Account, secret string, log *zap.Logger) *pb.Account {
+func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.Account, secret string,
+	log *zap.Logger) *pb.Account {
 	argon := isArgon(a.Password)
 	if a.Scram != nil && argon && p.keysAreGood(a, secret) {
 		return a

@@ -54,7 +54,8 @@ func parseCrypt(stored string) (algorithm.Digest, error) {
 	if text, given := strings.CutPrefix(strings.Split(stored, "$")[2], "rounds="); given {
 		rounds, err := strconv.Atoi(text)
 		if err != nil || rounds < shacrypt.IterationsMin || rounds > maxCryptRounds {
-			return nil, fmt.Errorf("password hash has %s rounds, %d to %d are taken", clean(text, 20), shacrypt.IterationsMin, maxCryptRounds)
+			return nil, fmt.Errorf("password hash has %s rounds, %d to %d are taken", clean(text, 20),
+				shacrypt.IterationsMin, maxCryptRounds)
 		}
 	}
 	return d, nil

@@ -19,9 +19,12 @@ func cryptHashes() [][2]string {
 		{"Hello world!", "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"},
 		{"This is just a test", "$5$rounds=5000$toolongsaltstrin$Un/5jzAHMgOGZ5.mWJpuVolil07guHPvOW8mGRcvxa5"},
 		{"secret", "$6$abc$IdWKNKTJEb8LxY7CGg8YBXlvtfZzFw7Mp/r6niK9YB2mdvgY..TKjv1T..8RadRt2qvUHYRLr/TsVArtr91iR1"},
-		{"secret", "$6$rounds=1234$salt0123456789ab$eaEjU4uk9xcfFw.Kcf5J6z4Ik7mD5MXzkMFs.BLSfJwjSADW8Xfy1tD1PBS3c4k44tBBO.NRAxTQbaXPinCXz0"},
-		{"we have a short salt string but not a short password", "$6$rounds=77777$short$WuQyW2YR.hBNpjjRhpYD/ifIw05xdfeEyQoMxIXbkvr0gge1a1x3yRULJ5CCaUeOxFmtlcGZelFl5CxtgfiAc0"},
-		{"n\xc3\xafve " + strings.Repeat("x", 200), "$6$long$l/7uE3JzaFC2qJzIJb0JhFI1qDo/j/QR0MUTtf.42vcZ75qY4Avo3DYU6UayH2/aIHLzv2twPKlHrIL/gTRum/"},
+		{"secret", "$6$rounds=1234$salt0123456789ab$" +
+			"eaEjU4uk9xcfFw.Kcf5J6z4Ik7mD5MXzkMFs.BLSfJwjSADW8Xfy1tD1PBS3c4k44tBBO.NRAxTQbaXPinCXz0"},
+		{"we have a short salt string but not a short password",
+			"$6$rounds=77777$short$WuQyW2YR.hBNpjjRhpYD/ifIw05xdfeEyQoMxIXbkvr0gge1a1x3yRULJ5CCaUeOxFmtlcGZelFl5CxtgfiAc0"},
+		{"n\xc3\xafve " + strings.Repeat("x", 200),
+			"$6$long$l/7uE3JzaFC2qJzIJb0JhFI1qDo/j/QR0MUTtf.42vcZ75qY4Avo3DYU6UayH2/aIHLzv2twPKlHrIL/gTRum/"},
 	}
 }
 

@@ -41,7 +41,10 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 		}
 	}
 
-	s := &session{receiver: &receiver{replica: w, passwords: w.drops.passwords, throttle: w.drops.throttle, refusals: w.drops.refusals}, peer: &smtp.Peer{Remote: home}}
+	s := &session{
+		receiver: &receiver{replica: w, passwords: w.drops.passwords, throttle: w.drops.throttle, refusals: w.drops.refusals},
+		peer:     &smtp.Peer{Remote: home},
+	}
 	n := &Node{conf: config.New(), throttle: w.drops.throttle, meters: smtp.NewMeters(smtp.Limits{})}
 	submit := func(mechanism, secret string) time.Duration {
 		s.peer.Mechanism = mechanism

@@ -69,7 +69,9 @@ func (f *follower) catchUp() {
 
 // elsewhere is a session on another node that deletes messages.
 func (f *follower) elsewhere(uids ...uint64) {
-	epoch := f.must(spool.KindRegister, &pb.Register{Nonce: fmt.Sprint(f.index), Member: &pb.Member{Id: "n2", MaxCommand: spool.MaxVersion}}).Epoch
+	epoch := f.must(spool.KindRegister, &pb.Register{
+		Nonce: fmt.Sprint(f.index), Member: &pb.Member{Id: "n2", MaxCommand: spool.MaxVersion},
+	}).Epoch
 	held := f.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: epoch, Session: "s"})
 	f.must(spool.KindRemove, &pb.Remove{
 		Mailbox: "alice@example.test", Epoch: epoch, Token: held.Token, Ranges: spool.AppendRanges(nil, uids), Unlock: true,

@@ -29,10 +29,11 @@ func TestFoldersConform(t *testing.T) {
 	pop3test.Conform(t, func(t *testing.T) pop3test.Fixture {
 		w, dir := folderWorld(t)
 		n := 0
-		return pop3test.Fixture{Backend: w.drops, User: "alice", Secret: "secret", ReadOnly: true, Deliver: func(t *testing.T, body string) {
-			n++
-			require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d.eml", n)), []byte(body), 0o600))
-		}}
+		return pop3test.Fixture{Backend: w.drops, User: "alice", Secret: "secret", ReadOnly: true,
+			Deliver: func(t *testing.T, body string) {
+				n++
+				require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d.eml", n)), []byte(body), 0o600))
+			}}
 	})
 }
 

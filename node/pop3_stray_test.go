@@ -43,7 +43,8 @@ func (l *lossy) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) 
 
 func (l *lossy) held() bool {
 	var held bool
-	require.NoError(l.t, l.View(func(v spool.View) (err error) { _, held, err = v.Lock("alice@example.test"); return err }))
+	require.NoError(l.t,
+		l.View(func(v spool.View) (err error) { _, held, err = v.Lock("alice@example.test"); return err }))
 	return held
 }
 

@@ -42,14 +42,18 @@ func newDropWorld(t testing.TB) *dropWorld {
 	w := &dropWorld{fakeReplica: newFakeReplica(t), t: t}
 	p, err := newPasswords()
 	require.NoError(t, err)
-	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p, newThrottle(3, w, "n1", nil, newFamiliar(), zap.NewNop()), newRefusals(w, zap.NewNop()), zap.NewNop())
-	res, err := propose(t.Context(), w, spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
+	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p,
+		newThrottle(3, w, "n1", nil, newFamiliar(), zap.NewNop()), newRefusals(w, zap.NewNop()), zap.NewNop())
+	res, err := propose(t.Context(), w, spool.KindRegister,
+		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
 	w.epoch = res.Epoch
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
 	hash, err := hashPassword("secret")
 	require.NoError(t, err)
-	w.must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true})
+	w.must(spool.KindPutAccount, &pb.PutAccount{
+		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
+	})
 	return w
 }
 
@@ -67,7 +71,9 @@ func (w *dropWorld) deliver(body string) {
 	w.ids++
 	id := spool.ID{1, 2, w.ids}
 	f, err := spool.Encode(spool.KindAccept, &pb.Accept{
-		Message: &pb.Message{Id: id[:]}, Inline: true, Drops: []*pb.Drop{{Mailbox: "alice@example.test", Header: []byte("Delivered-To: a\r\n")}},
+		Message: &pb.Message{Id: id[:]}, Inline: true, Drops: []*pb.Drop{
+			{Mailbox: "alice@example.test", Header: []byte("Delivered-To: a\r\n")},
+		},
 	}, []byte(body))
 	require.NoError(w.t, err)
 	_, err = w.Propose(context.Background(), f)
@@ -76,7 +82,8 @@ func (w *dropWorld) deliver(body string) {
 
 func (w *dropWorld) change(f func(*pb.Account)) {
 	var a *pb.Account
-	require.NoError(w.t, w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
+	require.NoError(w.t,
+		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
 	f(a)
 	w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Update: true})
 }
@@ -95,7 +102,9 @@ func (w *dropWorld) mustLogin() pop3.Maildrop {
 func TestMaildropsConform(t *testing.T) {
 	pop3test.Conform(t, func(t *testing.T) pop3test.Fixture {
 		w := newDropWorld(t)
-		return pop3test.Fixture{Backend: w.drops, User: "alice", Secret: "secret", Deliver: func(_ *testing.T, body string) { w.deliver(body) }}
+		return pop3test.Fixture{
+			Backend: w.drops, User: "alice", Secret: "secret", Deliver: func(_ *testing.T, body string) { w.deliver(body) },
+		}
 	})
 }
 

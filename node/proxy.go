@@ -16,18 +16,19 @@ const headerTimeout = 5 * time.Second
 // none from anybody else. The header is read where a connection is served, not
 // by Accept.
 func proxied(l net.Listener, from []netip.Prefix) net.Listener {
-	return balancers{&proxyproto.Listener{Listener: l, ReadHeaderTimeout: headerTimeout, ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
-		a, err := netip.ParseAddrPort(o.Upstream.String())
-		if err != nil {
-			return proxyproto.REJECT, err
-		}
-		for _, p := range from {
-			if p.Contains(a.Addr().Unmap()) {
-				return proxyproto.REQUIRE, nil
+	return balancers{&proxyproto.Listener{Listener: l, ReadHeaderTimeout: headerTimeout,
+		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+			a, err := netip.ParseAddrPort(o.Upstream.String())
+			if err != nil {
+				return proxyproto.REJECT, err
 			}
-		}
-		return proxyproto.SKIP, nil
-	}}}
+			for _, p := range from {
+				if p.Contains(a.Addr().Unmap()) {
+					return proxyproto.REQUIRE, nil
+				}
+			}
+			return proxyproto.SKIP, nil
+		}}}
 }
 
 type balancers struct{ *proxyproto.Listener }

@@ -96,10 +96,11 @@ func (o *outbound) afterJumps(v spool.View) (*jumped, error) {
 		return nil, err
 	}
 	settings, err := v.Settings()
-	return &jumped{ts: ts, now: o.replica.Now(), policy: o.retryPolicy(settings), message: func(id spool.ID) (*pb.Message, error) {
-		m, _, err := v.Message(id)
-		return m, err
-	}}, err
+	return &jumped{ts: ts, now: o.replica.Now(), policy: o.retryPolicy(settings),
+		message: func(id spool.ID) (*pb.Message, error) {
+			m, _, err := v.Message(id)
+			return m, err
+		}}, err
 }
 
 // Load implements queue.Spool.
@@ -142,7 +143,9 @@ func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 		Released: moment(m.HoldUntilMs), Priority: m.Priority,
 	}
 	if m.DeliverByMs != 0 {
-		job.DeliverBy = &queue.DeliverBy{Until: time.UnixMilli(m.DeliverByMs), Return: m.DeliverByReturn, Trace: m.DeliverByTrace}
+		job.DeliverBy = &queue.DeliverBy{
+			Until: time.UnixMilli(m.DeliverByMs), Return: m.DeliverByReturn, Trace: m.DeliverByTrace,
+		}
 	}
 	chunks := m.Chunks
 	job.Open = func() (io.ReadCloser, error) { return o.replica.OpenBody(spool.ID(id), chunks, nil) }
@@ -203,7 +206,8 @@ func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) er
 // what was settled. What was stale only because this node has begun another
 // session since the attempt is proposed again in its name: the entry stayed
 // active here all the time, so nobody tried it beside.
-func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict, notices []queue.Notice) (taken []queue.Taken, err error) {
+func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict,
+	notices []queue.Notice) (taken []queue.Taken, err error) {
 	h := &pb.Settle{Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
 	for i := range verdicts {
 		h.Verdicts[i] = verdictRecord(&verdicts[i])
@@ -322,7 +326,8 @@ func takenOf(res *pb.Result, i int, v *pb.Verdict) queue.Taken {
 
 func verdictRecord(v *queue.Verdict) *pb.Verdict {
 	rec := &pb.Verdict{
-		Id: v.ID[:], Recipient: v.Recipient, Attempt: v.Attempt, Reply: clean(v.Reply, 512), Host: clean(v.Host, 255), Tls: v.TLS,
+		Id: v.ID[:], Recipient: v.Recipient, Attempt: v.Attempt, Reply: clean(v.Reply, 512),
+		Host: clean(v.Host, 255), Tls: v.TLS,
 		AtMs: v.At.UnixMilli(), DelayTold: v.DelayTold,
 	}
 	switch v.Outcome {

@@ -26,7 +26,8 @@ func (b *boxes) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 	verdicts := make([]queue.Verdict, len(job.Recipients))
 	for i := range job.Recipients {
 		verdicts[i] = b.judge(ctx, job, job.Recipients[i].N)
-		verdicts[i].Ref, verdicts[i].At = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}, time.Now() // the manager makes it its own time
+		// the manager makes it its own time
+		verdicts[i].Ref, verdicts[i].At = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}, time.Now()
 	}
 	return verdicts
 }
@@ -72,5 +73,7 @@ func judgeDrop(v spool.View, d *pb.Drop, size uint64) (queue.Verdict, error) {
 		account.QuotaBytes > 0 && box.Bytes+size+uint64(len(d.Header)) > account.QuotaBytes {
 		return queue.Verdict{Outcome: queue.Deferred, Reply: "4.2.2 the mailbox is full"}, nil
 	}
-	return queue.Verdict{Outcome: queue.Delivered, Final: true, Reply: "2.1.5 put into the mailbox", Host: "mailbox " + account.Address}, nil
+	return queue.Verdict{
+		Outcome: queue.Delivered, Final: true, Reply: "2.1.5 put into the mailbox", Host: "mailbox " + account.Address,
+	}, nil
 }

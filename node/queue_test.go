@@ -42,8 +42,10 @@ func newOutboundWorld(t *testing.T) *outboundWorld {
 	require.NoError(t, err)
 	w.epoch.Store(epoch)
 	h := &pb.Accept{
-		Message: &pb.Message{Id: w.id[:], CreatedMs: start.UnixMilli(), Sender: "s@example.net", Client: &pb.Client{Node: "n1"}},
-		Epoch:   epoch, Inline: true, Recipients: []*pb.Recipient{{Address: "r@example.org", NextMs: start.UnixMilli()}},
+		Message: &pb.Message{
+			Id: w.id[:], CreatedMs: start.UnixMilli(), Sender: "s@example.net", Client: &pb.Client{Node: "n1"},
+		},
+		Epoch: epoch, Inline: true, Recipients: []*pb.Recipient{{Address: "r@example.org", NextMs: start.UnixMilli()}},
 	}
 	res, err := propose(t.Context(), w.replica, spool.KindAccept, h, []byte("Subject: x\r\n\r\n"))
 	require.NoError(t, err)
@@ -52,13 +54,16 @@ func newOutboundWorld(t *testing.T) *outboundWorld {
 }
 
 func (w *outboundWorld) register(t *testing.T, node, nonce string) {
-	res, err := propose(t.Context(), w.replica, spool.KindRegister, &pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}})
+	res, err := propose(t.Context(), w.replica, spool.KindRegister,
+		&pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
 }
 
 func (w *outboundWorld) delivered(attempt uint32) []queue.Verdict {
-	return []queue.Verdict{{Ref: queue.Ref{ID: w.id}, Outcome: queue.Delivered, Attempt: attempt, Reply: "250 Ok", At: start}}
+	return []queue.Verdict{
+		{Ref: queue.Ref{ID: w.id}, Outcome: queue.Delivered, Attempt: attempt, Reply: "250 Ok", At: start},
+	}
 }
 
 // A scan that begins after Settle has returned must not find what was settled.
@@ -89,7 +94,8 @@ func TestSettleOfForeignEntry(t *testing.T) {
 	w.register(t, "n2", "other")
 	var one *pb.Session
 	require.NoError(t, w.replica.View(func(v spool.View) (err error) { one, _, err = v.Session("n1"); return err }))
-	_, err := propose(t.Context(), w.replica, spool.KindExpire, &pb.Expire{Node: "n1", Epoch: one.Epoch, Renewed: one.Renewed})
+	_, err := propose(t.Context(), w.replica, spool.KindExpire,
+		&pb.Expire{Node: "n1", Epoch: one.Epoch, Renewed: one.Renewed})
 	require.NoError(t, err)
 	w.register(t, "n1", "second")
 	taken, err := w.Settle(t.Context(), w.delivered(1), nil)
@@ -120,7 +126,8 @@ func TestRouteHoldsForWhatFollows(t *testing.T) {
 	m := queue.New(queue.Config{Spool: w.outbound, Log: zap.NewNop()})
 	require.NoError(t, w.refresh(m))
 	require.Empty(t, w.hop("example.org"))
-	res, err := propose(t.Context(), w.replica, spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "example.org", Target: "smtp:hop"}})
+	res, err := propose(t.Context(), w.replica, spool.KindPutRoute,
+		&pb.PutRoute{Route: &pb.Route{Domain: "example.org", Target: "smtp:hop"}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
 	w.feed(m, spool.Changes{Directory: true})

@@ -44,7 +44,8 @@ const (
 	askReceiptWithin = time.Second
 )
 
-func newReceipts(r replica, node string, ask func(context.Context, string, string, []byte) ([]byte, error), log *zap.Logger) *receipts {
+func newReceipts(r replica, node string, ask func(context.Context, string, string, []byte) ([]byte, error),
+	log *zap.Logger) *receipts {
 	return &receipts{replica: r, node: node, ask1: ask, log: log, most: receiptsMost}
 }
 

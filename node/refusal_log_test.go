@@ -22,7 +22,8 @@ func TestRefusalsBeyondSixtyAMinuteAreSummedUp(t *testing.T) {
 	l.now = func() time.Time { return now }
 	refuse := func(from string) {
 		l.smtp("mx", &smtp.Refusal{
-			Peer: &smtp.Peer{Session: "s1", Remote: netip.MustParseAddrPort(from), Helo: "h"}, Stage: "rcpt", Reason: "unknown_user",
+			Peer: &smtp.Peer{Session: "s1", Remote: netip.MustParseAddrPort(from), Helo: "h"}, Stage: "rcpt",
+			Reason: "unknown_user",
 			InMail: true, Sender: "a@b.test", Recipients: []string{"c@d.test"}, Reply: replyNoUser,
 		})
 	}

@@ -33,8 +33,10 @@ func (f *follower) session(more func(*receiver, *smtp.Peer)) *session {
 
 func (f *follower) begin(more func(*receiver, *smtp.Peer)) (smtp.Session, error) {
 	b := &receiver{
-		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), passwords: f.drops.passwords, throttle: f.drops.throttle,
-		refusals: f.drops.refusals, storage: &storage{}, ready: func(context.Context) error { return nil }, starts: newStarts(), log: zap.NewNop(),
+		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), passwords: f.drops.passwords,
+		throttle: f.drops.throttle,
+		refusals: f.drops.refusals, storage: &storage{}, ready: func(context.Context) error { return nil },
+		starts: newStarts(), log: zap.NewNop(),
 	}
 	p := &smtp.Peer{Remote: home, ESMTP: true}
 	if more != nil {
@@ -121,24 +123,37 @@ func TestRefusalsAreTrue(t *testing.T) {
 	}{
 		{"a new account", nil, newcomer, rcpt("new@example.test", nil), "550 5.1.1"},
 		{"a new alias", nil, func(f *follower) {
-			f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}}})
+			f.must(spool.KindPutAlias, &pb.PutAlias{
+				Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
+			})
 		}, rcpt("sales@example.test", nil), "550 5.1.1"},
 		{"a new domain", nil, func(f *follower) {
 			f.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "new.test", CatchAll: "alice@example.test"}})
 		}, rcpt("any@new.test", nil), "550 5.7.1"},
-		{"a default domain", func(f *follower) { f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{}}) }, func(f *follower) {
-			f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
-		}, rcpt("alice", func(_ *receiver, p *smtp.Peer) { p.Trusted = true }), "550 5.1.2"},
+		{"a default domain", func(f *follower) { f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{}}) },
+			func(f *follower) {
+				f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+			}, rcpt("alice", func(_ *receiver, p *smtp.Peer) { p.Trusted = true }), "550 5.1.2"},
 		{"an account enabled", disabled, enabled, rcpt("alice@example.test", nil), "550 5.2.1"},
 		{"a loop of aliases broken", func(f *follower) {
-			f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "a@example.test", Targets: []string{"b@example.test"}}})
-			f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"a@example.test"}}})
+			f.must(spool.KindPutAlias, &pb.PutAlias{
+				Alias: &pb.Alias{Address: "a@example.test", Targets: []string{"b@example.test"}},
+			})
+			f.must(spool.KindPutAlias, &pb.PutAlias{
+				Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"a@example.test"}},
+			})
 		}, func(f *follower) {
-			f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"alice@example.test"}}})
+			f.must(spool.KindPutAlias, &pb.PutAlias{
+				Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"alice@example.test"}},
+			})
 		}, rcpt("a@example.test", nil), "550 5.4.6"},
-		{"a sender address allowed", nil, func(f *follower) { f.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test"} }) }, mail("sales@far.test"), "550 5.7.1"},
+		{"a sender address allowed", nil, func(f *follower) {
+			f.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test"} })
+		}, mail("sales@far.test"), "550 5.7.1"},
 		{"a sender address led home", nil, func(f *follower) {
-			f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}}})
+			f.must(spool.KindPutAlias, &pb.PutAlias{
+				Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
+			})
 		}, mail("sales@example.test"), "550 5.7.1"},
 		{"VRFY", nil, newcomer, func(f *follower) error {
 			_, err := f.session(nil).Verify(f.t.Context(), "new@example.test")
@@ -151,12 +166,19 @@ func TestRefusalsAreTrue(t *testing.T) {
 		}, "550 5.1.1"},
 		{"ETRN", nil, func(f *follower) {
 			f.must(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "far.test", Target: "mx"}})
-		}, func(f *follower) error { _, err := f.session(nil).StartQueue(f.t.Context(), "far.test"); return err }, "459 5.7.1"},
+		}, func(f *follower) error {
+			_, err := f.session(nil).StartQueue(f.t.Context(), "far.test")
+			return err
+		}, "459 5.7.1"},
 		{"AUTH of a new user", nil, newcomer, login("new", "secret"), smtp.ErrCredentials.Error()},
-		{"AUTH by a new password", nil, func(f *follower) { f.change(func(a *pb.Account) { a.Password = f.secret("changed") }) }, login("alice", "changed"), smtp.ErrCredentials.Error()},
+		{"AUTH by a new password", nil, func(f *follower) {
+			f.change(func(a *pb.Account) { a.Password = f.secret("changed") })
+		}, login("alice", "changed"), smtp.ErrCredentials.Error()},
 		{"AUTH of a user enabled", disabled, enabled, login("alice", "secret"), smtp.ErrCredentials.Error()},
 		{"POP3 of a new user", nil, newcomer, pop("new", "secret"), pop3.ErrAuth.Error()},
-		{"POP3 by a new password", nil, func(f *follower) { f.change(func(a *pb.Account) { a.Password = f.secret("changed") }) }, pop("alice", "changed"), pop3.ErrAuth.Error()},
+		{"POP3 by a new password", nil, func(f *follower) {
+			f.change(func(a *pb.Account) { a.Password = f.secret("changed") })
+		}, pop("alice", "changed"), pop3.ErrAuth.Error()},
 		{"POP3 of a user enabled", disabled, enabled, pop("alice", "secret"), pop3.ErrAuth.Error()},
 		{"POP3 of a user enabled, by SCRAM", disabled, enabled, func(f *follower) error {
 			m, err := f.drops.Proven(f.t.Context(), &pop3.Peer{Session: "s", Remote: home}, "alice")
@@ -250,7 +272,9 @@ func TestFormIsRefusedOutright(t *testing.T) {
 // that was changed since RCPT.
 func TestMessageRefusedByOldRules(t *testing.T) {
 	f := newFollower(t)
-	f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}}})
+	f.must(spool.KindPutAlias, &pb.PutAlias{
+		Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
+	})
 	f.catchUp()
 	data := func() error {
 		s := f.session(nil)
@@ -260,11 +284,15 @@ func TestMessageRefusedByOldRules(t *testing.T) {
 		return err
 	}
 	require.Equal(t, "554 5.4.6", code(data()))
-	f.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"bob@far.test"}}})
+	f.must(spool.KindPutAlias, &pb.PutAlias{
+		Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"bob@far.test"}},
+	})
 	require.Equal(t, "451 4.3.0", code(data()))
 	require.Equal(t, "250", code(data()))
 
-	f.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test", AuthPolicy: pb.AuthPolicy_AUTH_REFUSE}})
+	f.must(spool.KindPutDomain, &pb.PutDomain{
+		Domain: &pb.Domain{Name: "example.test", AuthPolicy: pb.AuthPolicy_AUTH_REFUSE},
+	})
 	f.catchUp()
 	s := f.session(nil)
 	require.NoError(t, s.Mail(t.Context(), "", nil))

@@ -29,7 +29,9 @@ func newScramKeys(secret string) (*pb.ScramKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ScramKeys{Salt: k.Salt, Iterations: uint32(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}, nil
+	return &pb.ScramKeys{
+		Salt: k.Salt, Iterations: uint32(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey,
+	}, nil
 }
 
 // saslKeys are the keys of an account in the words of package sasl.

@@ -15,7 +15,8 @@ import (
 )
 
 func (w *dropWorld) account() (a *pb.Account) {
-	require.NoError(w.t, w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
+	require.NoError(w.t,
+		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
 	return a
 }
 
@@ -94,8 +95,10 @@ func TestDecoysOutliveTheCA(t *testing.T) {
 		return sasl.Decoy(decoySecret(c), "eve@example.test", scramIterations).Salt
 	}
 	secret := []byte("0123456789abcdef")
-	require.Equal(t, salt(&pb.Cluster{CaKey: []byte("old"), Secret: secret}), salt(&pb.Cluster{CaKey: []byte("new"), Secret: secret}))
-	require.NotEqual(t, salt(&pb.Cluster{CaKey: secret}), salt(&pb.Cluster{CaKey: []byte("old"), Secret: []byte("fedcba9876543210")}))
+	require.Equal(t, salt(&pb.Cluster{CaKey: []byte("old"), Secret: secret}),
+		salt(&pb.Cluster{CaKey: []byte("new"), Secret: secret}))
+	require.NotEqual(t, salt(&pb.Cluster{CaKey: secret}),
+		salt(&pb.Cluster{CaKey: []byte("old"), Secret: []byte("fedcba9876543210")}))
 }
 
 // TestKeysHealAtALogin: keys that an older build made of a password as it was

@@ -34,10 +34,18 @@ const oneChunk = spool.MaxInline - milter.MaxAdded - maxField
 const maxField = 64 << 10
 
 var (
-	replyHeaderSize = &smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10), Reason: "too_large"}
-	replyBareHeader = &smtp.Reply{Code: 550, Enhanced: "5.6.0", Text: "A bare CR, LF or NUL in the header section", Reason: "bare_line_ends"}
-	errTheirRules   = errors.New("the rules of the recipients' domains")
-	replyApart      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own", Reason: "other_rules"}
+	replyHeaderSize = &smtp.Reply{
+		Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("Header section over %d KiB", spool.MaxInline>>10),
+		Reason: "too_large",
+	}
+	replyBareHeader = &smtp.Reply{
+		Code: 550, Enhanced: "5.6.0", Text: "A bare CR, LF or NUL in the header section", Reason: "bare_line_ends",
+	}
+	errTheirRules = errors.New("the rules of the recipients' domains")
+	replyApart    = &smtp.Reply{
+		Code: 452, Enhanced: "4.5.3", Text: "This recipient's domain has other rules, send to it in a message of its own",
+		Reason: "other_rules",
+	}
 )
 
 // screen looks at who sends what strangers hand in. Its methods may be called
@@ -134,7 +142,8 @@ func (s *session) admit(ctx context.Context, address string) error {
 	}
 	s.env.screen.refuse = refuse
 	if s.env.screen.check == nil && policy != pb.AuthPolicy_AUTH_NONE {
-		s.env.screen.check = s.screen.verifier.Begin(ctx, verify.Client{Address: s.peer.Remote.Addr(), Helo: s.peer.Helo, Sender: s.env.sender})
+		s.env.screen.check = s.screen.verifier.Begin(ctx,
+			verify.Client{Address: s.peer.Remote.Addr(), Helo: s.peer.Helo, Sender: s.env.sender})
 	}
 	return nil
 }
@@ -226,13 +235,24 @@ func (s *screening) decide(r *verify.Result) error {
 	var reply *smtp.Reply
 	switch wish {
 	case verify.RefuseDMARC: // RFC 7372 §3.3
-		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.26", Text: fmt.Sprintf("Neither SPF nor DKIM says that this is from %s, which wants such mail refused (DMARC)", domain), Reason: "dmarc"}
+		reply = &smtp.Reply{
+			Code: 550, Enhanced: "5.7.26",
+			Text: fmt.Sprintf("Neither SPF nor DKIM says that this is from %s, which wants such mail refused (DMARC)",
+				domain), Reason: "dmarc",
+		}
 	case verify.RefuseSPF: // RFC 7372 §3.2
-		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.23", Text: fmt.Sprintf("%s does not send from your address (SPF)", domain), Reason: "spf"}
+		reply = &smtp.Reply{
+			Code: 550, Enhanced: "5.7.23", Text: fmt.Sprintf("%s does not send from your address (SPF)", domain), Reason: "spf",
+		}
 	case verify.RefuseCrowd:
-		reply = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "The From field names more domains than can be asked about", Reason: "dmarc"}
+		reply = &smtp.Reply{
+			Code: 550, Enhanced: "5.7.1", Text: "The From field names more domains than can be asked about", Reason: "dmarc",
+		}
 	case verify.Unknown:
-		reply = &smtp.Reply{Code: 451, Enhanced: "4.4.3", Text: fmt.Sprintf("DNS does not say just now whether this is from %s, try again later", domain), Reason: "dns_failed"}
+		reply = &smtp.Reply{
+			Code: 451, Enhanced: "4.4.3", Text: fmt.Sprintf("DNS does not say just now whether this is from %s, try again later",
+				domain), Reason: "dns_failed",
+		}
 	default:
 		return nil
 	}
@@ -241,7 +261,8 @@ func (s *screening) decide(r *verify.Result) error {
 		count = &s.stats.Deferred
 	}
 	count.Add(1)
-	s.log.Debug("message refused for its author's domain", zap.String("session", s.client.GetSession()), zap.String("remote", s.client.GetAddress()),
+	s.log.Debug("message refused for its author's domain", zap.String("session", s.client.GetSession()),
+		zap.String("remote", s.client.GetAddress()),
 		zap.Int("code", reply.Code), zap.String("found", r.Summary()))
 	return fmt.Errorf("%w: %w", errTheirRules, reply)
 }
@@ -408,7 +429,10 @@ func (n *Node) newScreen() (*screen, error) {
 	r := senderDNS{dns}
 	return &screen{
 		replica: n.cluster, id: cmp.Or(c.AuthservID, n.conf.Node.Hostname), log: n.log,
-		verifier: &verify.Verifier{Resolver: r, Timeout: time.Duration(c.Timeout), Draw: rand.IntN, Slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))},
-		lists:    verify.NewLists(r, lists, time.Duration(c.DNSBLTimeout)), exempt: within(c.DNSBLExempt),
+		verifier: &verify.Verifier{
+			Resolver: r, Timeout: time.Duration(c.Timeout), Draw: rand.IntN,
+			Slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		},
+		lists: verify.NewLists(r, lists, time.Duration(c.DNSBLTimeout)), exempt: within(c.DNSBLExempt),
 	}, nil
 }

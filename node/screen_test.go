@@ -51,12 +51,18 @@ func BenchmarkIntake(b *testing.B) {
 		name    string
 		screen  *screen
 		trusted bool
-	}{{"trusted, no screen", nil, true}, {"trusted", screening, true}, {"stranger, no screen", nil, false}, {"stranger", screening, false}} {
+	}{
+		{"trusted, no screen", nil, true}, {"trusted", screening, true}, {"stranger, no screen", nil, false},
+		{"stranger", screening, false},
+	} {
 		b.Run(c.name, func(b *testing.B) {
 			rec := &receiver{
-				replica: r, mail: newMailer(r, nil, "n1", "mx.example.test", 50, log), storage: &storage{}, ready: func(context.Context) error { return nil }, screen: c.screen, refusals: newRefusals(r, log), log: log,
+				replica: r, mail: newMailer(r, nil, "n1", "mx.example.test", 50, log), storage: &storage{},
+				ready: func(context.Context) error { return nil }, screen: c.screen, refusals: newRefusals(r, log), log: log,
 			}
-			peer := &smtp.Peer{Remote: netip.MustParseAddrPort("192.0.2.1:25"), Helo: "far.example", ESMTP: true, Trusted: c.trusted}
+			peer := &smtp.Peer{
+				Remote: netip.MustParseAddrPort("192.0.2.1:25"), Helo: "far.example", ESMTP: true, Trusted: c.trusted,
+			}
 			ctx := context.Background()
 			s, err := rec.NewSession(ctx, peer)
 			require.NoError(b, err)

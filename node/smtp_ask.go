@@ -17,10 +17,13 @@ import (
 
 // What the commands besides mail answer.
 var (
-	replyNotConfigured = &smtp.Reply{Code: 459, Enhanced: "5.7.1", Text: "Node not allowed: there is no route of its own for this domain", Reason: "no_route"}
-	replyNoNode        = &smtp.Reply{Code: 459, Enhanced: "5.5.4", Text: "Node not known", Reason: "no_route"}
-	replyNoList        = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such list here", Reason: "unknown_user"}
-	replyNotOurs       = &smtp.Reply{Code: 252, Enhanced: "2.1.5", Text: "Cannot VRFY, but will take a message and try"}
+	replyNotConfigured = &smtp.Reply{
+		Code: 459, Enhanced: "5.7.1", Text: "Node not allowed: there is no route of its own for this domain",
+		Reason: "no_route",
+	}
+	replyNoNode  = &smtp.Reply{Code: 459, Enhanced: "5.5.4", Text: "Node not known", Reason: "no_route"}
+	replyNoList  = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such list here", Reason: "unknown_user"}
+	replyNotOurs = &smtp.Reply{Code: 252, Enhanced: "2.1.5", Text: "Cannot VRFY, but will take a message and try"}
 )
 
 // Verify implements smtp.Verifier: VRFY for addresses of local domains.
@@ -144,7 +147,8 @@ func (s *session) deferredFor(ctx context.Context, domain string, below bool) (m
 		waits := map[string]bool{}
 		list, err := v.Destinations()
 		for _, d := range list {
-			if d.State == pb.State_DEFERRED && d.Count > 0 && (d.Domain == domain || below && strings.HasSuffix(d.Domain, "."+domain)) {
+			if d.State == pb.State_DEFERRED && d.Count > 0 &&
+				(d.Domain == domain || below && strings.HasSuffix(d.Domain, "."+domain)) {
 				waits[d.Domain] = true
 			}
 		}
@@ -182,7 +186,8 @@ func (s *session) retry(ctx context.Context, domain string, ids [][]byte) (int, 
 		}
 		count += int(res.Count)
 	}
-	s.log.Info("queue run asked for", zap.String("domain", domain), zap.Int("recipients", count), zap.String("session", s.peer.Session))
+	s.log.Info("queue run asked for", zap.String("domain", domain), zap.Int("recipients", count),
+		zap.String("session", s.peer.Session))
 	return count, nil
 }
 

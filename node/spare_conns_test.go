@@ -16,7 +16,9 @@ import (
 // four are allowed, and each is answered.
 func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 	const limit = 4
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok")
+	}))
 	s.Listener = netutil.LimitListener(s.Listener, limit)
 	s.Config.ConnState = newSpareConns(limit).hook
 	s.Start()

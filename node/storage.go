@@ -46,7 +46,8 @@ func (s *storage) over(r replica, size uint64) (bool, error) {
 	}
 	laden := s.messages > 0 && uint64(messages) >= s.messages || s.bytes > 0 && uint64(bytes) >= s.bytes
 	if was := s.laden.Swap(laden); was != laden {
-		s.log.Warn("spool watermark crossed", zap.Bool("full", laden), zap.Int64("messages", messages), zap.Int64("bytes", bytes))
+		s.log.Warn("spool watermark crossed", zap.Bool("full", laden), zap.Int64("messages", messages),
+			zap.Int64("bytes", bytes))
 	}
 	return laden || s.bytes > 0 && uint64(bytes)+size > s.bytes, nil
 }

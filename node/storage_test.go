@@ -16,7 +16,10 @@ import (
 func TestStorageIsShortBeforeItIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var free atomic.Uint64
-		s := &storage{minFree: 100, percent: 3, log: zap.NewNop(), measure: func(string) (uint64, uint64, error) { return free.Load(), 20_000, nil }}
+		s := &storage{
+			minFree: 100, percent: 3, log: zap.NewNop(),
+			measure: func(string) (uint64, uint64, error) { return free.Load(), 20_000, nil },
+		}
 		var short atomic.Bool
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})

@@ -67,9 +67,11 @@ func (t tried) over(count int) int {
 	return count + t.count
 }
 
-func newThrottle(free int, r replica, node string, exempt func(netip.Addr) bool, known *familiar, log *zap.Logger) *throttle {
+func newThrottle(free int, r replica, node string, exempt func(netip.Addr) bool, known *familiar,
+	log *zap.Logger) *throttle {
 	return &throttle{
-		free: free, delay: time.Second, most: 10 * time.Second, every: time.Second, exempt: exempt, known: known, replica: r, node: node, log: log,
+		free: free, delay: time.Second, most: 10 * time.Second, every: time.Second, exempt: exempt, known: known, replica: r,
+		node: node, log: log,
 		stir: make(chan struct{}, 1), untold: map[string]tried{}, seq: uint64(time.Now().UnixNano()),
 		open: map[string]*loginTry{}, lines: map[string]*line{}, own: map[mistaken]lately{},
 	}

@@ -32,7 +32,8 @@ func TestThrottleIsShared(t *testing.T) {
 	w := newDropWorld(t)
 	w.clock = time.Now()
 	one, two := newTestThrottle(w, "n1"), newTestThrottle(w, "n2")
-	bad, same, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:1::1")
+	bad, same, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"),
+		netip.MustParseAddr("2001:db8:1::1")
 	for range 5 {
 		guess(one, bad)
 	}

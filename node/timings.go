@@ -23,13 +23,15 @@ func newTimings() *timings {
 	}
 	return &timings{
 		accept: one("relay_accept_seconds",
-			"Time from the last octet of a message that a client handed in to the answer 250, replication to a majority included."),
+			"Time from the last octet of a message that a client handed in to the answer 250, replication to a "+
+				"majority included."),
 		commit: one("relay_commit_seconds",
 			"Time that the command which accepts a message took until a majority of the nodes had it on disk."),
 		delivery: one("relay_delivery_seconds",
 			"Time of one attempt to deliver a message to a next hop or a mailbox, connecting included, whatever its outcome."),
 		login: one("relay_pop3_login_seconds",
-			"Time that POP3 logins which succeeded took, with hashing a password and the mailbox lock that holds in the whole cluster."),
+			"Time that POP3 logins which succeeded took, with hashing a password and the mailbox lock that holds in the "+
+				"whole cluster."),
 	}
 }
 

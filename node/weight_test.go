@@ -16,11 +16,14 @@ import (
 func TestWeightIsNotLessThanTheRecord(t *testing.T) {
 	for _, n := range []int{1, 20, 240} {
 		address := strings.Repeat("a", n) + "@example.test"
-		local := rcpt{address: address, original: address, notify: 4, targets: []target{{recipient: address, mailbox: address}}}
+		local := rcpt{
+			address: address, original: address, notify: 4, targets: []target{{recipient: address, mailbox: address}},
+		}
 		remote := rcpt{address: address, original: address, notify: 4, targets: []target{{recipient: address}}}
-		drop, entry := &pb.Accept{Drops: []*pb.Drop{newDrop(address, local.targets[0])}}, &pb.Accept{Recipients: []*pb.Recipient{
-			{Address: address, Original: address, Notify: 4, NextMs: time.Now().UnixMilli()},
-		}}
+		drop, entry := &pb.Accept{Drops: []*pb.Drop{newDrop(address, local.targets[0])}},
+			&pb.Accept{Recipients: []*pb.Recipient{
+				{Address: address, Original: address, Notify: 4, NextMs: time.Now().UnixMilli()},
+			}}
 		require.GreaterOrEqual(t, local.weight(address, false), proto.Size(drop))
 		require.GreaterOrEqual(t, remote.weight(address, false), proto.Size(entry))
 		entry.Recipients[0].Route, entry.Recipients[0].Drop = spool.MailboxRoute, drop.Drops[0]

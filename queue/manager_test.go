@@ -115,7 +115,9 @@ func (w *world) Load(ctx context.Context, id ID, recipients []uint32) (*Job, err
 			continue
 		}
 		j.Created, j.Sender, j.IsBounce, j.Expires = it.created, it.sender, it.bounce, it.Expires
-		j.Recipients = append(j.Recipients, Recipient{N: n, Address: it.address, Notify: it.notify, Attempts: it.Attempts, DelayTold: it.told, LastReply: it.last})
+		j.Recipients = append(j.Recipients, Recipient{
+			N: n, Address: it.address, Notify: it.notify, Attempts: it.Attempts, DelayTold: it.told, LastReply: it.last,
+		})
 	}
 	if len(j.Recipients) == 0 {
 		return nil, ErrGone
@@ -330,9 +332,11 @@ func TestNoticesFollowTheRules(t *testing.T) {
 		{name: "null sender", outcome: Failed},
 		{name: "bounce", sender: "s@x", bounce: true, outcome: Failed},
 		{name: "delivered", sender: "s@x", outcome: Delivered},
-		{name: "relayed", notify: NotifySuccess, sender: "s@x", outcome: Delivered, want: "Action: relayed", alsoWants: "Status: 2.0.0"},
+		{name: "relayed", notify: NotifySuccess, sender: "s@x", outcome: Delivered, want: "Action: relayed",
+			alsoWants: "Status: 2.0.0"},
 		{name: "next hop reports", notify: NotifySuccess, sender: "s@x", outcome: Delivered, passed: true},
-		{name: "mailbox", notify: NotifySuccess | NotifyFailure, sender: "s@x", outcome: Delivered, final: true, want: "Action: delivered"},
+		{name: "mailbox", notify: NotifySuccess | NotifyFailure, sender: "s@x", outcome: Delivered, final: true,
+			want: "Action: delivered"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()
@@ -341,7 +345,9 @@ func TestNoticesFollowTheRules(t *testing.T) {
 				reply = "250 2.0.0 Ok"
 			}
 			w.deliver = func(ctx context.Context, j *Job) []Verdict {
-				return all(j, Verdict{Outcome: c.outcome, Reply: reply, Host: "mx [192.0.2.1]:25", Passed: c.passed, Final: c.final})
+				return all(j, Verdict{
+					Outcome: c.outcome, Reply: reply, Host: "mx [192.0.2.1]:25", Passed: c.passed, Final: c.final,
+				})
 			}
 			w.run(t, Config{}, func(m *Manager) {
 				x := w.message("a@one.example", "b@one.example")
@@ -625,19 +631,20 @@ func TestSettleIsRepeatedUntilAnswered(t *testing.T) {
 func TestSettleGroups(t *testing.T) {
 	w := newWorld()
 	w.settle = func(n int) error { time.Sleep(10 * time.Millisecond); return nil }
-	w.run(t, Config{Limits: Limits{Settles: 1, Verdicts: 50, Workers: 100, PerDestination: 100, Initial: 100}}, func(m *Manager) {
-		var x []Waiting
-		for range 400 {
-			x = append(x, w.message("a@one.example")...)
-		}
-		m.Add(x)
-		w.wait(time.Second)
-		require.Len(t, w.settled, 400)
-		require.LessOrEqual(t, w.calls, 10, "%v", w.batches)
-		for _, n := range w.batches {
-			require.LessOrEqual(t, n, 50)
-		}
-	})
+	w.run(t, Config{Limits: Limits{Settles: 1, Verdicts: 50, Workers: 100, PerDestination: 100, Initial: 100}},
+		func(m *Manager) {
+			var x []Waiting
+			for range 400 {
+				x = append(x, w.message("a@one.example")...)
+			}
+			m.Add(x)
+			w.wait(time.Second)
+			require.Len(t, w.settled, 400)
+			require.LessOrEqual(t, w.calls, 10, "%v", w.batches)
+			for _, n := range w.batches {
+				require.LessOrEqual(t, n, 50)
+			}
+		})
 }
 
 func TestPoisonedBatchIsSplit(t *testing.T) {

@@ -107,7 +107,8 @@ func (m *Manager) report(u *unit, p *policy, now time.Time) {
 }
 
 func add(to *[]bounce.Recipient, v *Verdict, r *Recipient, action bounce.Action) {
-	b := bounce.Recipient{Address: r.Address, Original: r.Original, Addressed: r.Addressed, Action: action, Reply: v.Reply, Host: v.Host,
+	b := bounce.Recipient{Address: r.Address, Original: r.Original, Addressed: r.Addressed, Action: action,
+		Reply: v.Reply, Host: v.Host,
 		Last: v.At, Expired: v.Outcome == Expired}
 	if b.Reply == "" {
 		b.Reply = r.LastReply

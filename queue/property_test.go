@@ -51,7 +51,10 @@ func TestAnyOrderOfEvents(t *testing.T) {
 			return nil
 		}
 		events := rapid.SliceOfN(rapid.IntRange(0, 99), 1, 60).Draw(rt, "events")
-		w.run(t, Config{Policy: RetryPolicy{First: time.Minute, Max: 10 * time.Minute, Lifetime: 2 * time.Hour, DelayNotice: time.Hour}, Limits: Limits{Workers: 3, Initial: 2, PerDestination: 3, Recipients: 2, Verdicts: 5, Unsettled: 6}}, func(m *Manager) {
+		w.run(t, Config{
+			Policy: RetryPolicy{First: time.Minute, Max: 10 * time.Minute, Lifetime: 2 * time.Hour, DelayNotice: time.Hour},
+			Limits: Limits{Workers: 3, Initial: 2, PerDestination: 3, Recipients: 2, Verdicts: 5, Unsettled: 6},
+		}, func(m *Manager) {
 			var known [][]Waiting
 			for i, e := range events {
 				switch pick := e / 10; {

@@ -100,7 +100,8 @@ func (m *Manager) commit(ctx context.Context, units []*unit) {
 				return
 			}
 		}
-		m.log.Warn("queue: verdicts not committed yet, trying again", zap.Int("verdicts", len(verdicts)), zap.Error(err), zap.Duration("in", wait))
+		m.log.Warn("queue: verdicts not committed yet, trying again", zap.Int("verdicts", len(verdicts)), zap.Error(err),
+			zap.Duration("in", wait))
 		if !pause(ctx, wait) {
 			m.abandon(units)
 			return
@@ -119,7 +120,8 @@ func (m *Manager) later(u *unit, err error) bool {
 	if m.drained {
 		return false
 	}
-	m.log.Error("queue: the spool refuses this result, trying later", zap.Stringer("id", u.id), zap.Error(err), zap.Duration("in", refusedAgain))
+	m.log.Error("queue: the spool refuses this result, trying later", zap.Stringer("id", u.id), zap.Error(err),
+		zap.Duration("in", refusedAgain))
 	time.AfterFunc(refusedAgain, func() {
 		m.mu.Lock()
 		m.pending = append(m.pending, u)
@@ -136,7 +138,8 @@ func (m *Manager) abandon(units []*unit) {
 		for i := range u.verdicts {
 			if v := &u.verdicts[i]; v.Outcome == Delivered {
 				m.log.Error("queue: delivered, but not committed: it may be delivered again",
-					zap.Stringer("id", v.ID), zap.Uint32("recipient", v.Recipient), zap.String("host", v.Host), zap.String("reply", v.Reply))
+					zap.Stringer("id", v.ID), zap.Uint32("recipient", v.Recipient), zap.String("host", v.Host),
+					zap.String("reply", v.Reply))
 			}
 		}
 	}
@@ -202,7 +205,8 @@ func (m *Manager) line(u *unit, v *Verdict, t Taken) {
 		return
 	}
 	fields := make([]zap.Field, 0, 9)
-	fields = append(fields, zap.Stringer("id", v.ID), zap.String("sender", u.job.Sender), zap.String("recipient", u.address(v.Recipient)),
+	fields = append(fields, zap.Stringer("id", v.ID), zap.String("sender", u.job.Sender),
+		zap.String("recipient", u.address(v.Recipient)),
 		zap.Uint32("attempt", v.Attempt), zap.String("host", v.Host), zap.String("reply", v.Reply))
 	if v.TLS != "" {
 		fields = append(fields, zap.String("tls", v.TLS))

@@ -82,7 +82,9 @@ func (m *Manager) Destinations(limit int) []Destination {
 		if d == nil || d.total == 0 {
 			continue
 		}
-		one := Destination{Name: d.label(), Total: int(d.total), Ready: int(d.ready), Jobs: int(d.active()), Window: int(m.window(d))}
+		one := Destination{
+			Name: d.label(), Total: int(d.total), Ready: int(d.ready), Jobs: int(d.active()), Window: int(m.window(d)),
+		}
 		if d.ctl != nil {
 			one.Reply = d.ctl.reply
 		}

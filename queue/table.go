@@ -36,12 +36,13 @@ type entry struct {
 	attempts uint32
 	due      int64 // Unix nanoseconds
 	dest     int32
-	a, b     int32  // ready: next and previous in the list; waiting: a is the place in the heap; free: a is the next free one
-	expires  uint32 // Unix seconds; 0: by the policy
-	class    uint8  // of its priority
-	state    state
-	flags    uint8
-	mark     uint8 // the scan that saw it last
+	// ready: next and previous in the list; waiting: a is the place in the heap; free: a is the next free one
+	a, b    int32
+	expires uint32 // Unix seconds; 0: by the policy
+	class   uint8  // of its priority
+	state   state
+	flags   uint8
+	mark    uint8 // the scan that saw it last
 }
 
 const (

@@ -118,7 +118,8 @@ func (m *Manager) cut(n int32, now int64) *unit {
 		d.ctl = &control{window: float64(m.limits.Initial)}
 	}
 	over := l == &d.lists[classOverdue]
-	u := &unit{n: n, d: d, id: m.table.at(l.head).id, lease: m.lease, over: over, check: over && d.down(now), cold: !d.ctl.warm, began: now}
+	u := &unit{n: n, d: d, id: m.table.at(l.head).id, lease: m.lease, over: over, check: over && d.down(now),
+		cold: !d.ctl.warm, began: now}
 	for l.head != none && len(u.ns) < m.limits.Recipients {
 		slot := l.head
 		e := m.table.at(slot)
@@ -178,7 +179,8 @@ func (m *Manager) unloaded(u *unit, err error) {
 	if keep && u.lease.Err() != nil {
 		wait = 0
 	} else if keep {
-		m.log.Warn("queue: a message could not be read, trying later", zap.Stringer("id", u.id), zap.Error(err), zap.Duration("in", reload))
+		m.log.Warn("queue: a message could not be read, trying later", zap.Stringer("id", u.id), zap.Error(err),
+			zap.Duration("in", reload))
 	}
 	m.mu.Lock()
 	defer m.unlock()
@@ -197,7 +199,8 @@ func (m *Manager) unloaded(u *unit, err error) {
 func (m *Manager) deliver(u *unit) (verdicts []Verdict) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.log.Error("queue: the agent panicked", zap.Stringer("id", u.id), zap.String("panic", fmt.Sprint(p)), zap.ByteString("stack", debug.Stack()))
+			m.log.Error("queue: the agent panicked", zap.Stringer("id", u.id), zap.String("panic", fmt.Sprint(p)),
+				zap.ByteString("stack", debug.Stack()))
 			verdicts = nil
 		}
 	}()
@@ -314,7 +317,10 @@ func (m *Manager) giveUp(u *unit) {
 		if r.LastReply != "" {
 			reply += "; last: " + r.LastReply
 		}
-		v := Verdict{Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold, Outcome: Expired, Reply: bound(reply)}
+		v := Verdict{
+			Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold, Outcome: Expired,
+			Reply: bound(reply),
+		}
 		if !ageing {
 			v.Reply = bound(unsure)
 			m.again(&v, u.job, p, now, m.conf.Rand())

@@ -74,16 +74,26 @@ func TestClientStrayAroundTLSAndLogin(t *testing.T) {
 		do    []func(*Client) error // the last one fails
 		stray bool
 	}{
-		"EHLO twice, then STARTTLS": {[]turn{greeting, {"EHLO", hello.say + "250 ok\n"}}, []func(*Client) error{startTLS}, true},
-		"plain text behind 220":     {[]turn{greeting, hello, {"STARTTLS", "220 go\n250-hi\n250 SIZE\n"}}, []func(*Client) error{startTLS}, false},
-		"half a line behind 220":    {[]turn{greeting, hello, {"STARTTLS", "220 go\n25"}}, []func(*Client) error{startTLS}, false},
-		"STARTTLS refused twice":    {[]turn{greeting, hello, {"STARTTLS", "454 no\n454 no\n"}}, []func(*Client) error{startTLS, reset}, true},
-		"a greeting inside TLS":     {[]turn{greeting, hello, secure, {"", "220 hi again\n"}, hello}, []func(*Client) error{startTLS}, false},
-		"EHLO twice inside TLS":     {[]turn{greeting, hello, secure, {"EHLO", "250 hi\n250 hi\n"}}, []func(*Client) error{startTLS, reset}, true},
-		"235 twice":                 {[]turn{greeting, hello, {"AUTH PLAIN", "235 in\n235 in\n"}}, []func(*Client) error{login(sasl.NewPlainClient("u", "p")), reset}, true},
-		"334 twice":                 {[]turn{greeting, hello, {"AUTH LOGIN", "334 VXNlcm5hbWU6\n334 UGFzc3dvcmQ6\n"}}, []func(*Client) error{login(sasl.NewLoginClient("u", "p"))}, true},
-		"a no twice":                {[]turn{greeting, hello, {"AUTH PLAIN", "535 no\n235 in\n"}}, []func(*Client) error{refusedAuth(login(sasl.NewPlainClient("u", "p"))), reset}, true},
-		"RSET twice":                {[]turn{greeting, hello, {"RSET", "250 ok\n250 ok\n"}}, []func(*Client) error{reset, reset}, true},
+		"EHLO twice, then STARTTLS": {[]turn{greeting, {"EHLO", hello.say + "250 ok\n"}},
+			[]func(*Client) error{startTLS}, true},
+		"plain text behind 220": {[]turn{greeting, hello, {"STARTTLS", "220 go\n250-hi\n250 SIZE\n"}},
+			[]func(*Client) error{startTLS}, false},
+		"half a line behind 220": {[]turn{greeting, hello, {"STARTTLS", "220 go\n25"}},
+			[]func(*Client) error{startTLS}, false},
+		"STARTTLS refused twice": {[]turn{greeting, hello, {"STARTTLS", "454 no\n454 no\n"}},
+			[]func(*Client) error{startTLS, reset}, true},
+		"a greeting inside TLS": {[]turn{greeting, hello, secure, {"", "220 hi again\n"}, hello},
+			[]func(*Client) error{startTLS}, false},
+		"EHLO twice inside TLS": {[]turn{greeting, hello, secure, {"EHLO", "250 hi\n250 hi\n"}},
+			[]func(*Client) error{startTLS, reset}, true},
+		"235 twice": {[]turn{greeting, hello, {"AUTH PLAIN", "235 in\n235 in\n"}},
+			[]func(*Client) error{login(sasl.NewPlainClient("u", "p")), reset}, true},
+		"334 twice": {[]turn{greeting, hello, {"AUTH LOGIN", "334 VXNlcm5hbWU6\n334 UGFzc3dvcmQ6\n"}},
+			[]func(*Client) error{login(sasl.NewLoginClient("u", "p"))}, true},
+		"a no twice": {[]turn{greeting, hello, {"AUTH PLAIN", "535 no\n235 in\n"}},
+			[]func(*Client) error{refusedAuth(login(sasl.NewPlainClient("u", "p"))), reset}, true},
+		"RSET twice": {[]turn{greeting, hello, {"RSET", "250 ok\n250 ok\n"}},
+			[]func(*Client) error{reset, reset}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, rest := hopOfTurns(t, server, c.turns...)

@@ -115,11 +115,13 @@ func (t *tx) putAccount(h *pb.PutAccount) *pb.Result {
 	case !exists && h.Update:
 		return t.refuse(pb.Code_MISSING, "there is no user %s", a.Address)
 	case !exists && h.Create && t.hides(a.Address):
-		return t.refuse(pb.Code_INVALID, "%s is an alias, and its mail would not reach the new mailbox: remove it with 'relayctl alias rm %s' first, or name %s among its targets, too", a.Address, a.Address, a.Address)
+		return t.refuse(pb.Code_INVALID, "%s is an alias, and its mail would not reach the new mailbox: remove it with "+
+			"'relayctl alias rm %s' first, or name %s among its targets, too", a.Address, a.Address, a.Address)
 	case h.ExpectChanged != 0 && old.Changed != h.ExpectChanged:
 		return t.refuse(pb.Code_STALE, "user %s was changed by somebody else meanwhile: look at it and try again", a.Address)
 	case !exists && t.get(key(kDomain, DomainOf(a.Address))) == nil:
-		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", DomainOf(a.Address), DomainOf(a.Address))
+		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first",
+			DomainOf(a.Address), DomainOf(a.Address))
 	}
 	a.Changed = t.index
 	if exists {
@@ -202,7 +204,8 @@ func (t *tx) dropDomain(h *pb.DropDomain) *pb.Result {
 		return len(users) < 3
 	}))
 	if len(users) > 0 {
-		return t.refuse(pb.Code_INVALID, "domain %s still has users (%s): remove them with 'relayctl user rm' first", h.Name, strings.Join(users, ", "))
+		return t.refuse(pb.Code_INVALID, "domain %s still has users (%s): remove them with 'relayctl user rm' first", h.Name,
+			strings.Join(users, ", "))
 	}
 	t.del(key(kDomain, h.Name))
 	if t.settings.DefaultDomain == h.Name {
@@ -219,10 +222,12 @@ func (t *tx) putAlias(h *pb.PutAlias) *pb.Result {
 		return t.refuse(pb.Code_INVALID, "an alias needs an address and a target")
 	}
 	if t.get(key(kDomain, DomainOf(a.Address))) == nil {
-		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first", DomainOf(a.Address), DomainOf(a.Address))
+		return t.refuse(pb.Code_INVALID, "domain %s is not local: add it with 'relayctl domain add %s' first",
+			DomainOf(a.Address), DomainOf(a.Address))
 	}
 	if !h.Replace && !slices.Contains(a.Targets, a.Address) && t.get(key(kAccount, a.Address)) != nil {
-		return t.refuse(pb.Code_INVALID, "%s is an account, and its mail would no longer reach its mailbox: name %s among the targets, too, to keep a copy there, or say --replace", a.Address, a.Address)
+		return t.refuse(pb.Code_INVALID, "%s is an account, and its mail would no longer reach its mailbox: name %s among "+
+			"the targets, too, to keep a copy there, or say --replace", a.Address, a.Address)
 	}
 	t.write(key(kAlias, a.Address), a)
 	t.changes.Directory = true

@@ -27,7 +27,9 @@ import (
 //   - Register and Renew leave the node's wall clock in its session.
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo).
-//   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with refuse.
+//
+// - Settings say what becomes of accounts' mail from others' addresses (from_check); a
+// new cluster begins with refuse.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - A Register must know the nonce of the one before, and names the session whose
@@ -38,15 +40,22 @@ import (
 //   - A stamp more than 60 s ahead does not move the clock, a Clock makes it jump (TimeState). Sweep deletes by
 //     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
 //     clock was set back. Recipients, shards, entries and messages carry the index they were written at, and
-//     maybe_duplicate goes by it. Twins that were written before the clock was set back count when it comes there again.
+//
+// maybe_duplicate goes by it. Twins that were written before the clock was set back count
+// when it comes there again.
 //   - The audit line of a command has the note of its Admin behind it. Of an action that takes several commands one
 //     leaves a line (quiet), with the number of messages of all (count).
 //   - PutDkim has a key that is there sign in place of the others (activate).
 //   - A Recipient has the address that the client gave, for reports (addressed).
-//   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a unique
-//     id of their own (uidl).
-//   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
-//   - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers what it took out of mailboxes.
+//
+// - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop
+// and its Entry may have a unique
+//
+//	  id of their own (uidl).
+//	- Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
+//
+// - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers
+// what it took out of mailboxes.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -164,7 +173,8 @@ func (t *tx) raise(h *pb.Raise) *pb.Result {
 	case h.To < h.From:
 		return t.refuse(pb.Code_INVALID, "the cluster version never falls")
 	case h.To > h.From && t.get(key(kCert, UpgradeHold)) != nil:
-		return t.refuse(pb.Code_STALE, "the cluster version is held: release it first with 'relayctl cluster upgrade --release'")
+		return t.refuse(pb.Code_STALE,
+			"the cluster version is held: release it first with 'relayctl cluster upgrade --release'")
 	case h.To > MaxVersion:
 		t.fail(fmt.Errorf("%w: it goes on with version %d, this relayd knows %s: install the newer one",
 			ErrVersion, h.To, Versions()))

@@ -141,7 +141,8 @@ func TestEveryFieldHasAVersion(t *testing.T) {
 			require.EqualValues(t, 1, since, "%s is of version 1", line)
 			delete(first, line)
 		case name != "Raise":
-			require.Greater(t, since, uint32(1), "%s is no field of version 1: enter it in sinceField or sinceMessage of version.go", line)
+			require.Greater(t, since, uint32(1),
+				"%s is no field of version 1: enter it in sinceField or sinceMessage of version.go", line)
 			require.LessOrEqual(t, since, uint32(spool.MaxVersion), line)
 		}
 	})
@@ -203,7 +204,8 @@ func TestRaise(t *testing.T) {
 func TestAnOldBuildDoesNotRaise(t *testing.T) {
 	r := newReplica(t)
 	r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
-	require.Equal(t, pb.Code_OK, r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 2}}).Code)
+	require.Equal(t, pb.Code_OK,
+		r.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 2}}).Code)
 	require.EqualValues(t, 1, r.version())
 	require.Equal(t, pb.Code_OK, r.do(spool.KindRaise, &pb.Raise{From: 1, To: 2}).Code)
 	require.EqualValues(t, 2, r.version())
@@ -263,7 +265,8 @@ func BenchmarkCheck(b *testing.B) {
 
 func TestARouteNeedsVersion2ForKeywords(t *testing.T) {
 	for version, keywords := range map[uint32][]string{1: nil, 2: {"PIPELINING"}} {
-		f, err := spool.Encode(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "*", Target: "mx", NoEhlo: keywords}})
+		f, err := spool.Encode(spool.KindPutRoute,
+			&pb.PutRoute{Route: &pb.Route{Domain: "*", Target: "mx", NoEhlo: keywords}})
 		require.NoError(t, err)
 		require.Equal(t, version, f.Version())
 	}

@@ -67,7 +67,8 @@ func (a *app) mailboxShow() *cobra.Command {
 }
 
 func (a *app) showMailbox(m *admin.MailboxDetail) {
-	a.fields("user", m.User, "holds", count(m.Messages, "message")+", "+size(m.Bytes), "quota", quota(m.QuotaBytes, m.QuotaMessages), "lock", holder(m.Lock))
+	a.fields("user", m.User, "holds", count(m.Messages, "message")+", "+size(m.Bytes), "quota",
+		quota(m.QuotaBytes, m.QuotaMessages), "lock", holder(m.Lock))
 	for i := range m.Others {
 		a.fields("shared", holder(&m.Others[i]))
 	}
@@ -75,7 +76,8 @@ func (a *app) showMailbox(m *admin.MailboxDetail) {
 		return
 	}
 	a.say("")
-	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT").matter("UID", "RECEIVED", "SIZE", "SENDER", "ID")
+	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT").matter("UID", "RECEIVED",
+		"SIZE", "SENDER", "ID")
 	for _, one := range m.Content {
 		t.row(one.UID, ident(one.ID), one.Received, size(one.Size), path(one.Sender), one.Recipient)
 	}
@@ -84,7 +86,8 @@ func (a *app) showMailbox(m *admin.MailboxDetail) {
 
 func (a *app) mailboxUnlock() *cobra.Command {
 	return &cobra.Command{
-		Use: "unlock USER", Short: "Break the lock of a maildrop; the session that held it ends and deletes nothing", Args: cobra.ExactArgs(1),
+		Use: "unlock USER", Short: "Break the lock of a maildrop; the session that held it ends and deletes nothing",
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				u, err := client.Unlock(ctx, a.by(), args[0])

@@ -133,7 +133,8 @@ func isGone(ctx context.Context, client *admin.Client, user string, uid uint64) 
 	return err == nil && !slices.ContainsFunc(m.Content, func(one admin.MailboxMessage) bool { return one.UID == uid })
 }
 
-func exportOne(ctx context.Context, client *admin.Client, user string, one admin.MailboxMessage, dir string) (string, error) {
+func exportOne(ctx context.Context, client *admin.Client, user string, one admin.MailboxMessage,
+	dir string) (string, error) {
 	body, _, err := client.OpenMail(ctx, user, one.UID)
 	if err != nil {
 		return "", err

@@ -19,7 +19,8 @@ func TestMailboxImportAndExport(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
-	mbox := file("inbox", "From a@b Thu Jan  1 00:00:01 1970\nA: 1\n\none\n\nFrom a@b Thu Jan  1 00:00:01 1970\nA: 2\n\ntwo\n\n")
+	mbox := file("inbox",
+		"From a@b Thu Jan  1 00:00:01 1970\nA: 1\n\none\n\nFrom a@b Thu Jan  1 00:00:01 1970\nA: 2\n\ntwo\n\n")
 	single := file("x.eml", "A: 3\n\nthree\n")
 	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", mbox, single)
 	require.Zero(t, code, stderr)
@@ -29,7 +30,8 @@ func TestMailboxImportAndExport(t *testing.T) {
 	require.Contains(t, out, "0 messages went into the maildrop of alice@example.test; 3 had been imported before.")
 
 	file("my_mailbox.txt", "From: a\nhello\n.\nFrom: b\n.\n")
-	_, stderr, code = w.ctl(t, "", "mailbox", "import", "alice@example.test", filepath.Join(dir, "my_mailbox.txt"), filepath.Join(dir, "none"))
+	_, stderr, code = w.ctl(t, "", "mailbox", "import", "alice@example.test", filepath.Join(dir, "my_mailbox.txt"),
+		filepath.Join(dir, "none"))
 	require.NotZero(t, code)
 	require.Contains(t, stderr, "The import ended early; the same command goes on from there.")
 
@@ -116,7 +118,8 @@ func TestMailboxExportUnended(t *testing.T) {
 
 func TestMailboxShowsItsQuotas(t *testing.T) {
 	w := newWorld(t)
-	_, stderr, code := w.ctl(t, "password\n", "user", "add", "carol@example.test", "--password-stdin", "--quota", "1GB", "--quota-messages", "2")
+	_, stderr, code := w.ctl(t, "password\n", "user", "add", "carol@example.test", "--password-stdin", "--quota", "1GB",
+		"--quota-messages", "2")
 	require.Zero(t, code, stderr)
 	for _, args := range [][]string{{"show", "carol@example.test"}, {"ls"}} {
 		out, stderr, code := w.ctl(t, "", append([]string{"mailbox"}, args...)...)
@@ -131,7 +134,8 @@ func TestMailboxImportSwallowsNothing(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"a.eml": "A: 1\n\none\n", "b.eml": "\x28\xb5\x2f\xfdpacked", "c.eml": "A: 3\nX-Mozilla-Status: 0009\n\nthree\n", "notes.txt": "x",
+		"a.eml": "A: 1\n\none\n", "b.eml": "\x28\xb5\x2f\xfdpacked", "c.eml": "A: 3\nX-Mozilla-Status: 0009\n\nthree\n",
+		"notes.txt": "x",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}

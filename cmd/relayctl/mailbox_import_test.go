@@ -30,7 +30,8 @@ func mboxOf(t *testing.T, n int) string {
 
 func (w *world) importJSON(t *testing.T, wantCode int, args ...string) imported {
 	t.Helper()
-	out, stderr, code := w.ctl(t, "", append([]string{"mailbox", "import", "-o", "json", "alice@example.test"}, args...)...)
+	out, stderr, code := w.ctl(t, "",
+		append([]string{"mailbox", "import", "-o", "json", "alice@example.test"}, args...)...)
 	require.Equal(t, wantCode, code, stderr)
 	var done imported
 	require.NoError(t, json.Unmarshal([]byte(out), &done), out)
@@ -98,7 +99,8 @@ func TestMailboxImportInterrupted(t *testing.T) {
 
 func TestMailboxImportDryRunAndQuota(t *testing.T) {
 	w := newWorld(t)
-	_, stderr, code := w.ctl(t, "password\n", "user", "add", "carol@example.test", "--password-stdin", "--quota-messages", "2")
+	_, stderr, code := w.ctl(t, "password\n", "user", "add", "carol@example.test", "--password-stdin",
+		"--quota-messages", "2")
 	require.Zero(t, code, stderr)
 	path := mboxOf(t, 3)
 	out, stderr, code := w.ctl(t, "", "mailbox", "import", "--dry-run", "--over-quota", "carol@example.test", path)
@@ -125,7 +127,8 @@ func TestMailboxImportKeepsUniqueIDs(t *testing.T) {
 		return path
 	}
 	from := "From a@b Thu Jan  1 00:00:01 1970\n"
-	mbox := write("inbox", from+"A: 1\nX-UIDL: abc\n\none\n\n"+from+"A: 2\nX-UIDL: abc\n\ntwo\n\n"+from+"A: 3\n\n"+from+"A: 4\nX-UIDL: a b\n\n")
+	mbox := write("inbox",
+		from+"A: 1\nX-UIDL: abc\n\none\n\n"+from+"A: 2\nX-UIDL: abc\n\ntwo\n\n"+from+"A: 3\n\n"+from+"A: 4\nX-UIDL: a b\n\n")
 	done := w.importJSON(t, 1, "--keep-uidl", mbox)
 	require.Equal(t, 2, done.Messages)
 	require.Len(t, done.LeftOut, 2)
@@ -138,7 +141,8 @@ func TestMailboxImportKeepsUniqueIDs(t *testing.T) {
 	write("md/cur/1000000000.M1P1.h:2,S", "B: 1\n\n")
 	write("md/cur/1000000001.M1P1.h:2,", "B: 2\n\n")
 	md := filepath.Join(dir, "md")
-	write("md/dovecot-uidlist", "3 V1275660208 N3 G3085f01b7f11094c501100008c4a11c1\n1 PkeptByP :1000000000.M1P1.h\n2 :1000000001.M1P1.h\n")
+	write("md/dovecot-uidlist",
+		"3 V1275660208 N3 G3085f01b7f11094c501100008c4a11c1\n1 PkeptByP :1000000000.M1P1.h\n2 :1000000001.M1P1.h\n")
 	require.Equal(t, 2, w.importJSON(t, 0, "--keep-uidl", md).Messages)
 	list := write("list", "1 first\n3 third one\n2 second\r\n")
 	_, stderr, code := w.ctl(t, "", "mailbox", "import", "--keep-uidl="+list, "bob@example.test", mbox)

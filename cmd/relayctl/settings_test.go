@@ -12,7 +12,8 @@ func TestSettings(t *testing.T) {
 	require.Zero(t, code)
 	require.Regexp(t, `(?m)^greylist +off$`, out)
 	require.Regexp(t, `(?m)^greylist window +8h$`, out)
-	_, stderr, code := w.ctl(t, "", "settings", "set", "--greylist", "1m", "--expire", "2d", "--greylist-trust", "-1", "--greylist-exempt", "192.0.2.0/24,2001:db8::/32", "--history-bytes", "2GB", "--audit", "90d", "--audit-bytes", "5MB")
+	_, stderr, code := w.ctl(t, "", "settings", "set", "--greylist", "1m", "--expire", "2d", "--greylist-trust", "-1",
+		"--greylist-exempt", "192.0.2.0/24,2001:db8::/32", "--history-bytes", "2GB", "--audit", "90d", "--audit-bytes", "5MB")
 	require.Zero(t, code, stderr)
 	_, stderr, code = w.ctl(t, "", "settings", "set", "--retry-first", "1m")
 	require.Zero(t, code, stderr)
@@ -25,7 +26,8 @@ func TestSettings(t *testing.T) {
 		require.Equal(t, 2, code, args)
 	}
 
-	_, stderr, code = w.ctl(t, "", "domain", "set", "example.test", "--greylist", "off", "--catch-all", "alice@example.test")
+	_, stderr, code = w.ctl(t, "", "domain", "set", "example.test", "--greylist", "off", "--catch-all",
+		"alice@example.test")
 	require.Zero(t, code, stderr)
 	out, _, _ = w.ctl(t, "", "domain", "ls")
 	require.Regexp(t, `example.test +\d+ +alice@example.test +off`, out)

@@ -65,7 +65,8 @@ func (a *app) statusWait(ctx context.Context, client *admin.Client, limit time.D
 		case lastErr != nil:
 			return fmt.Errorf("the cluster is not healthy after %s: %w", age(limit), lastErr)
 		case last == nil:
-			return fmt.Errorf("no node answered within %s; look whether one runs, or name one with --addr or RELAY_ADDR", age(limit))
+			return fmt.Errorf("no node answered within %s; look whether one runs, or name one with --addr or RELAY_ADDR",
+				age(limit))
 		}
 		if err := a.emit(last, func() { a.showStatus(last) }); err != nil {
 			return err
@@ -98,7 +99,8 @@ func (a *app) showStatus(s *admin.Status) {
 	}
 	a.say("")
 	a.showNodes(s.Nodes)
-	a.say("\nQueue: %s to %s, %s.", count(s.Queue.Messages, "message"), count(s.Queue.Recipients, "recipient"), size(s.Queue.Bytes))
+	a.say("\nQueue: %s to %s, %s.", count(s.Queue.Messages, "message"), count(s.Queue.Recipients, "recipient"),
+		size(s.Queue.Bytes))
 }
 
 // mayFail says how many nodes may fail, and what happens then.
@@ -117,10 +119,12 @@ func mayFail(s *admin.Status) string {
 }
 
 func (a *app) showNodes(nodes []admin.Node) {
-	t := a.table("NODE", "STATE", "ROLE", "VERSION", ">APPLIED", ">LAG", ">OWNED", ">POP3", ">SMTP", ">DISK FREE", ">UP", "HOSTNAME").
+	t := a.table("NODE", "STATE", "ROLE", "VERSION", ">APPLIED", ">LAG", ">OWNED", ">POP3", ">SMTP", ">DISK FREE",
+		">UP", "HOSTNAME").
 		matter("NODE", "STATE", "ROLE", "LAG", "OWNED", "POP3", "SMTP", "DISK FREE")
 	for _, n := range nodes {
-		applied, lag, pop3, smtp, up := fmt.Sprint(n.Applied), fmt.Sprint(n.Lag), fmt.Sprint(n.POP3Sessions), fmt.Sprint(n.SMTPSessions), seconds(n.UptimeSeconds)
+		applied, lag, pop3, smtp, up := fmt.Sprint(n.Applied), fmt.Sprint(n.Lag), fmt.Sprint(n.POP3Sessions),
+			fmt.Sprint(n.SMTPSessions), seconds(n.UptimeSeconds)
 		if n.SilentSeconds > 0 { // nobody knows
 			applied, lag, pop3, smtp, up = "-", "-", "-", "-", "-"
 		}
@@ -179,7 +183,10 @@ func (a *app) showVerification(v *admin.Verification) {
 		t.row(n.ID, orDash(n.Hash), orDash(n.Error))
 	}
 	t.flush()
-	what := []string{count(v.Checked.Messages, "message"), count(v.Checked.Recipients, "recipient"), plural(v.Checked.Bodies, "body", "bodies"), plural(v.Checked.Mailboxes, "mailbox", "mailboxes")}
+	what := []string{
+		count(v.Checked.Messages, "message"), count(v.Checked.Recipients, "recipient"),
+		plural(v.Checked.Bodies, "body", "bodies"), plural(v.Checked.Mailboxes, "mailbox", "mailboxes"),
+	}
 	verdict := "all nodes agree"
 	if !v.OK {
 		verdict = "something is wrong"

@@ -33,9 +33,11 @@ func (a *app) userLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("ADDRESS", "NAME", ">MESSAGES", ">SIZE", ">QUOTA", "STATE").matter("ADDRESS", "STATE", "SIZE", "QUOTA")
+					t := a.table("ADDRESS", "NAME", ">MESSAGES", ">SIZE", ">QUOTA", "STATE").matter("ADDRESS",
+						"STATE", "SIZE", "QUOTA")
 					for _, u := range all {
-						t.row(u.Address, orDash(u.Name), u.Messages, size(u.Bytes), quota(u.QuotaBytes, u.QuotaMessages), enabled(u.Disabled))
+						t.row(u.Address, orDash(u.Name), u.Messages, size(u.Bytes), quota(u.QuotaBytes, u.QuotaMessages),
+							enabled(u.Disabled))
 					}
 					t.flush()
 				})
@@ -128,7 +130,8 @@ type password struct{ stdin, hashed bool }
 
 func (p *password) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&p.stdin, "password-stdin", false, "read the password from standard input")
-	c.Flags().BoolVar(&p.hashed, "hashed", false, "what is read is a hash: argon2id ($argon2id$), bcrypt ($2b$) or crypt ($6$, $5$, $1$)")
+	c.Flags().BoolVar(&p.hashed, "hashed", false,
+		"what is read is a hash: argon2id ($argon2id$), bcrypt ($2b$) or crypt ($6$, $5$, $1$)")
 }
 
 // read asks for the password, twice on a terminal.

@@ -75,7 +75,8 @@ func (im *userImporting) run(ctx context.Context, users []mailfile.User) error {
 		if im.done.DryRun {
 			words = "Nothing was changed. Without --dry-run: " + words
 		}
-		im.say(words+".", count(len(im.done.Added), "user"), count(len(im.done.Kept), "user"), count(im.done.Messages, "message"))
+		im.say(words+".", count(len(im.done.Added), "user"), count(len(im.done.Kept), "user"),
+			count(im.done.Messages, "message"))
 	})
 }
 

@@ -17,7 +17,8 @@ func TestUserImport(t *testing.T) {
 	require.NoError(t, os.WriteFile(users, []byte("dora secret1\nalice other\nemil secret2\n"), 0o600))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "dora"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dora", "my_mailbox.txt"),
-		[]byte("From: a\nTo: b\nSubject: c\nReceived: 2020-01-02 03:04\nhello\nFrom: not a field\n..\n.\nFrom: a\nTo: b\n.\n"), 0o600))
+		[]byte("From: a\nTo: b\nSubject: c\nReceived: 2020-01-02 03:04\nhello\nFrom: not a field\n..\n.\n"+
+			"From: a\nTo: b\n.\n"), 0o600))
 	args := []string{"user", "import", users, "--domain", "example.test", "--mail", dir}
 	out, stderr, code := w.ctl(t, "", append(args, "--dry-run")...)
 	require.Zero(t, code, stderr)
@@ -57,5 +58,6 @@ func TestUserImportThatFails(t *testing.T) {
 	}
 	_, stderr, code := w.ctl(t, "", "user", "import", users, "--domain", "example.test", "--mail", dir)
 	require.NotZero(t, code)
-	require.Contains(t, stderr, "'relayctl mailbox import dora@example.test "+filepath.Join(folder, "my_mailbox.txt")+"' goes on")
+	require.Contains(t, stderr,
+		"'relayctl mailbox import dora@example.test "+filepath.Join(folder, "my_mailbox.txt")+"' goes on")
 }

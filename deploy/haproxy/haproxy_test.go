@@ -52,7 +52,8 @@ func listeners(t *testing.T) (configure func(int, *config.Config), addrs map[str
 }
 
 // started runs the example before a cluster, and returns its addresses by service.
-func started(ctx context.Context, t *testing.T, program string, c *nodetest.Cluster, addrs map[string][]string) map[string]string {
+func started(ctx context.Context, t *testing.T, program string, c *nodetest.Cluster,
+	addrs map[string][]string) map[string]string {
 	binds := map[string]string{}
 	for service := range services {
 		binds[service] = porttest.Addr(t, "127.0.0.1")
@@ -74,7 +75,8 @@ func example(t *testing.T, c *nodetest.Cluster, addrs map[string][]string, binds
 		for i, m := range c.Nodes {
 			_, adminPort, err := net.SplitHostPort(strings.TrimPrefix(m.Admin, "http://"))
 			require.NoError(t, err)
-			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", i+1, port), addrs[service][i]+" check port "+adminPort, 1)
+			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", i+1, port),
+				addrs[service][i]+" check port "+adminPort, 1)
 		}
 	}
 	require.NotContains(t, text, "10.0.0.1")

@@ -38,7 +38,8 @@ func (p *public) note(service string, began time.Time, err error) {
 	p.requests[service]++
 	p.longest = max(p.longest, time.Since(began))
 	if err != nil && len(p.faults) < 20 {
-		p.faults = append(p.faults, fmt.Sprintf("%s %s, after %s: %v", time.Now().Format("05.000"), service, time.Since(began), err))
+		p.faults = append(p.faults,
+			fmt.Sprintf("%s %s, after %s: %v", time.Now().Format("05.000"), service, time.Since(began), err))
 	}
 }
 
@@ -243,7 +244,8 @@ func TestRollingRestart(t *testing.T) {
 			settled(c)
 		}
 		stop()
-		t.Logf("with drain: %t; %v requests in %s, %d refused or broken, %d open connections ended between messages, longest wait %s",
+		t.Logf("with drain: %t; %v requests in %s, %d refused or broken, %d open connections ended between messages, "+
+			"longest wait %s",
 			drains, p.requests, time.Since(began).Round(time.Second), len(p.faults), p.ended, p.longest.Round(time.Millisecond))
 		require.Empty(t, p.faults)
 		require.NotZero(t, p.ended)
@@ -255,7 +257,8 @@ func TestRollingRestart(t *testing.T) {
 }
 
 // drained takes a node out of service and waits until it is safe to stop.
-func drained(t *testing.T, ctx context.Context, c *nodetest.Cluster, at *admin.Client, m *nodetest.Member, notice time.Duration) {
+func drained(t *testing.T, ctx context.Context, c *nodetest.Cluster, at *admin.Client, m *nodetest.Member,
+	notice time.Duration) {
 	_, err := at.Drain(ctx, admin.By{Who: "test", Why: "a new kernel"}, m.ID, admin.DrainOptions{Notice: notice})
 	require.NoError(t, err)
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -49,37 +49,46 @@ type addressed struct {
 
 func (s *server) registerDomains() {
 	d := s.Ports.Domains
-	handle(s, http.MethodGet, "/v1/domains", "The local domains", func(ctx context.Context, _ *none) (*body[[]Domain], error) {
-		return answerList(d.Domains(ctx))
-	})
-	handle(s, http.MethodPost, "/v1/domains", "Add a local domain", func(ctx context.Context, in *domainAdd) (*nothing, error) {
-		return &nothing{}, d.AddDomain(ctx, in.by(ctx), in.Body)
-	})
-	handle(s, http.MethodPatch, "/v1/domains/{name}", "Change a local domain", func(ctx context.Context, in *domainSetInput) (*nothing, error) {
-		return &nothing{}, d.SetDomain(ctx, in.by(ctx), in.Name, in.Body)
-	})
-	handle(s, http.MethodDelete, "/v1/domains/{name}", "Remove a local domain", func(ctx context.Context, in *named) (*body[*Removed], error) {
-		return answer(d.RemoveDomain(ctx, in.by(ctx), in.Name, DropOptions{in.DryRun}))
-	})
+	handle(s, http.MethodGet, "/v1/domains", "The local domains",
+		func(ctx context.Context, _ *none) (*body[[]Domain], error) {
+			return answerList(d.Domains(ctx))
+		})
+	handle(s, http.MethodPost, "/v1/domains", "Add a local domain",
+		func(ctx context.Context, in *domainAdd) (*nothing, error) {
+			return &nothing{}, d.AddDomain(ctx, in.by(ctx), in.Body)
+		})
+	handle(s, http.MethodPatch, "/v1/domains/{name}", "Change a local domain",
+		func(ctx context.Context, in *domainSetInput) (*nothing, error) {
+			return &nothing{}, d.SetDomain(ctx, in.by(ctx), in.Name, in.Body)
+		})
+	handle(s, http.MethodDelete, "/v1/domains/{name}", "Remove a local domain",
+		func(ctx context.Context, in *named) (*body[*Removed], error) {
+			return answer(d.RemoveDomain(ctx, in.by(ctx), in.Name, DropOptions{in.DryRun}))
+		})
 }
 
 func (s *server) registerUsers() {
 	u := s.Ports.Users
-	handle(s, http.MethodGet, "/v1/users", "The accounts", func(ctx context.Context, in *usersInput) (*body[[]User], error) {
-		return answerList(u.Users(ctx, in.Domain))
-	})
-	handle(s, http.MethodPost, "/v1/users", "Add an account", func(ctx context.Context, in *userAddInput) (*nothing, error) {
-		return &nothing{}, u.AddUser(ctx, in.by(ctx), in.Body)
-	})
-	handle(s, http.MethodGet, "/v1/users/{address}", "One account", func(ctx context.Context, in *userInput) (*body[*User], error) {
-		return answer(u.User(ctx, in.Address))
-	})
-	handle(s, http.MethodPatch, "/v1/users/{address}", "Change an account", func(ctx context.Context, in *userSetInput) (*nothing, error) {
-		return &nothing{}, u.SetUser(ctx, in.by(ctx), in.Address, in.Body)
-	})
-	handle(s, http.MethodDelete, "/v1/users/{address}", "Remove an account and its mailbox", func(ctx context.Context, in *addressed) (*body[*Removed], error) {
-		return answer(u.RemoveUser(ctx, in.by(ctx), in.Address, DropOptions{in.DryRun}))
-	})
+	handle(s, http.MethodGet, "/v1/users", "The accounts",
+		func(ctx context.Context, in *usersInput) (*body[[]User], error) {
+			return answerList(u.Users(ctx, in.Domain))
+		})
+	handle(s, http.MethodPost, "/v1/users", "Add an account",
+		func(ctx context.Context, in *userAddInput) (*nothing, error) {
+			return &nothing{}, u.AddUser(ctx, in.by(ctx), in.Body)
+		})
+	handle(s, http.MethodGet, "/v1/users/{address}", "One account",
+		func(ctx context.Context, in *userInput) (*body[*User], error) {
+			return answer(u.User(ctx, in.Address))
+		})
+	handle(s, http.MethodPatch, "/v1/users/{address}", "Change an account",
+		func(ctx context.Context, in *userSetInput) (*nothing, error) {
+			return &nothing{}, u.SetUser(ctx, in.by(ctx), in.Address, in.Body)
+		})
+	handle(s, http.MethodDelete, "/v1/users/{address}", "Remove an account and its mailbox",
+		func(ctx context.Context, in *addressed) (*body[*Removed], error) {
+			return answer(u.RemoveUser(ctx, in.by(ctx), in.Address, DropOptions{in.DryRun}))
+		})
 }
 
 type aliasInput struct {
@@ -102,12 +111,16 @@ func (s *server) registerAliases() {
 	handle(s, http.MethodGet, "/v1/aliases", "The aliases", func(ctx context.Context, _ *none) (*body[[]Alias], error) {
 		return answerList(a.Aliases(ctx))
 	})
-	handle(s, http.MethodPut, "/v1/aliases/{address}", "Set an alias", func(ctx context.Context, in *aliasInput) (*nothing, error) {
-		return &nothing{}, a.SetAlias(ctx, in.by(ctx), Alias{Address: in.Address, Targets: in.Body.Targets, Owner: in.Body.Owner, Replace: in.Body.Replace})
-	})
-	handle(s, http.MethodDelete, "/v1/aliases/{address}", "Remove an alias", func(ctx context.Context, in *aliasRemove) (*nothing, error) {
-		return &nothing{}, a.RemoveAlias(ctx, in.by(ctx), in.Address)
-	})
+	handle(s, http.MethodPut, "/v1/aliases/{address}", "Set an alias",
+		func(ctx context.Context, in *aliasInput) (*nothing, error) {
+			return &nothing{}, a.SetAlias(ctx, in.by(ctx), Alias{
+				Address: in.Address, Targets: in.Body.Targets, Owner: in.Body.Owner, Replace: in.Body.Replace,
+			})
+		})
+	handle(s, http.MethodDelete, "/v1/aliases/{address}", "Remove an alias",
+		func(ctx context.Context, in *aliasRemove) (*nothing, error) {
+			return &nothing{}, a.RemoveAlias(ctx, in.by(ctx), in.Address)
+		})
 }
 
 type routeInput struct {
@@ -129,12 +142,15 @@ func (s *server) registerRoutes() {
 	handle(s, http.MethodGet, "/v1/routes", "The routes", func(ctx context.Context, _ *none) (*body[[]Route], error) {
 		return answerList(r.Routes(ctx))
 	})
-	handle(s, http.MethodPut, "/v1/routes/{domain}", "Set a route", func(ctx context.Context, in *routeInput) (*nothing, error) {
-		return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO})
-	})
-	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route", func(ctx context.Context, in *routeRemove) (*nothing, error) {
-		return &nothing{}, r.RemoveRoute(ctx, in.by(ctx), in.Domain)
-	})
+	handle(s, http.MethodPut, "/v1/routes/{domain}", "Set a route",
+		func(ctx context.Context, in *routeInput) (*nothing, error) {
+			return &nothing{},
+				r.SetRoute(ctx, in.by(ctx), Route{Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO})
+		})
+	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route",
+		func(ctx context.Context, in *routeRemove) (*nothing, error) {
+			return &nothing{}, r.RemoveRoute(ctx, in.by(ctx), in.Domain)
+		})
 }
 
 type settingsInput struct {
@@ -144,10 +160,12 @@ type settingsInput struct {
 
 func (s *server) registerPolicy() {
 	p := s.Ports.Policy
-	handle(s, http.MethodGet, "/v1/settings", "The replicated settings", func(ctx context.Context, _ *none) (*body[*Settings], error) {
-		return answer(p.Settings(ctx))
-	})
-	handle(s, http.MethodPut, "/v1/settings", "Replace the settings", func(ctx context.Context, in *settingsInput) (*nothing, error) {
-		return &nothing{}, p.SetSettings(ctx, in.by(ctx), in.Body)
-	})
+	handle(s, http.MethodGet, "/v1/settings", "The replicated settings",
+		func(ctx context.Context, _ *none) (*body[*Settings], error) {
+			return answer(p.Settings(ctx))
+		})
+	handle(s, http.MethodPut, "/v1/settings", "Replace the settings",
+		func(ctx context.Context, in *settingsInput) (*nothing, error) {
+			return &nothing{}, p.SetSettings(ctx, in.by(ctx), in.Body)
+		})
 }

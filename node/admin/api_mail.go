@@ -26,15 +26,18 @@ type unlockInput struct {
 
 func (s *server) registerMailboxes() {
 	m := s.Ports.Mailboxes
-	handle(s, http.MethodGet, "/v1/mailboxes", "The maildrops", func(ctx context.Context, _ *none) (*body[[]Mailbox], error) {
-		return answerList(m.Mailboxes(ctx))
-	})
-	handle(s, http.MethodGet, "/v1/mailboxes/{user}", "One maildrop with its messages", func(ctx context.Context, in *mailboxInput) (*body[*MailboxDetail], error) {
-		return answer(m.Mailbox(ctx, in.User))
-	})
-	handle(s, http.MethodDelete, "/v1/mailboxes/{user}/lock", "Break the lock of a maildrop", func(ctx context.Context, in *unlockInput) (*body[*Unlocked], error) {
-		return answer(m.Unlock(ctx, in.by(ctx), in.User))
-	})
+	handle(s, http.MethodGet, "/v1/mailboxes", "The maildrops",
+		func(ctx context.Context, _ *none) (*body[[]Mailbox], error) {
+			return answerList(m.Mailboxes(ctx))
+		})
+	handle(s, http.MethodGet, "/v1/mailboxes/{user}", "One maildrop with its messages",
+		func(ctx context.Context, in *mailboxInput) (*body[*MailboxDetail], error) {
+			return answer(m.Mailbox(ctx, in.User))
+		})
+	handle(s, http.MethodDelete, "/v1/mailboxes/{user}/lock", "Break the lock of a maildrop",
+		func(ctx context.Context, in *unlockInput) (*body[*Unlocked], error) {
+			return answer(m.Unlock(ctx, in.by(ctx), in.User))
+		})
 }
 
 type mailInput struct {
@@ -56,10 +59,13 @@ type stored struct {
 
 func (s *server) registerContent() {
 	c := s.Ports.Content
-	handleOp(s, raw("/v1/mailboxes/{user}/messages/{uid}", "One message of a maildrop"), func(ctx context.Context, in *mailInput) (*huma.StreamResponse, error) {
-		return stream(c.OpenMail(ctx, in.User, in.UID))
-	})
-	op := huma.Operation{Method: http.MethodPost, Path: "/v1/mailboxes/{user}/messages", Summary: "Put a message into a maildrop as it is"}
+	handleOp(s, raw("/v1/mailboxes/{user}/messages/{uid}", "One message of a maildrop"),
+		func(ctx context.Context, in *mailInput) (*huma.StreamResponse, error) {
+			return stream(c.OpenMail(ctx, in.User, in.UID))
+		})
+	op := huma.Operation{
+		Method: http.MethodPost, Path: "/v1/mailboxes/{user}/messages", Summary: "Put a message into a maildrop as it is",
+	}
 	defer s.accepts(op.Path, "message/rfc822")
 	handleOp(s, op, func(ctx context.Context, in *mailPut) (*body[*stored], error) {
 		received, err := instant(in.Received)
@@ -137,7 +143,8 @@ func (in *sendInput) message() (Envelope, io.Reader, error) {
 		}
 		e, message = l.envelope(), bytes.NewReader(text)
 	default:
-		return e, nil, Problem(http.StatusUnsupportedMediaType, "a message is message/rfc822 or application/json, not "+in.kind, "")
+		return e, nil, Problem(http.StatusUnsupportedMediaType,
+			"a message is message/rfc822 or application/json, not "+in.kind, "")
 	}
 	e.Sender = strings.TrimSuffix(strings.TrimPrefix(e.Sender, "<"), ">")
 	if len(e.Recipients) == 0 {
@@ -168,18 +175,20 @@ type auditCountInput struct {
 }
 
 func (s *server) registerAudit() {
-	handle(s, http.MethodGet, "/v1/audit", "Who changed what, newest first", func(ctx context.Context, in *auditInput) (*body[[]AuditEntry], error) {
-		since, err := instant(in.Since)
-		if err != nil {
-			return nil, err
-		}
-		return answerList(s.Ports.Audit.Audit(ctx, AuditQuery{Since: since, Before: in.Before, Limit: in.Limit}))
-	})
-	handle(s, http.MethodGet, "/v1/audit/count", "How many changes there are", func(ctx context.Context, in *auditCountInput) (*body[*Count], error) {
-		since, err := instant(in.Since)
-		if err != nil {
-			return nil, err
-		}
-		return answer(s.Ports.Audit.CountAudit(ctx, AuditQuery{Since: since}))
-	})
+	handle(s, http.MethodGet, "/v1/audit", "Who changed what, newest first",
+		func(ctx context.Context, in *auditInput) (*body[[]AuditEntry], error) {
+			since, err := instant(in.Since)
+			if err != nil {
+				return nil, err
+			}
+			return answerList(s.Ports.Audit.Audit(ctx, AuditQuery{Since: since, Before: in.Before, Limit: in.Limit}))
+		})
+	handle(s, http.MethodGet, "/v1/audit/count", "How many changes there are",
+		func(ctx context.Context, in *auditCountInput) (*body[*Count], error) {
+			since, err := instant(in.Since)
+			if err != nil {
+				return nil, err
+			}
+			return answer(s.Ports.Audit.CountAudit(ctx, AuditQuery{Since: since}))
+		})
 }

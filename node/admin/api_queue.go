@@ -40,16 +40,21 @@ type actionInput struct {
 
 func (s *server) registerQueue() {
 	q := s.Ports.Queue
-	handle(s, http.MethodGet, "/v1/queue", "One page of the waiting mail", func(ctx context.Context, in *queueInput) (*queueOutput, error) {
-		messages, next, err := q.Queue(ctx, QueuePage{Filter: in.QueueFilter, Sort: in.Sort, After: in.After, Limit: in.Limit})
-		return &queueOutput{Next: next, Body: messages}, err
-	})
-	handle(s, http.MethodGet, "/v1/queue/count", "How much waiting mail there is", func(ctx context.Context, in *countInput) (*body[*Count], error) {
-		return answer(q.CountQueue(ctx, in.QueueFilter))
-	})
-	handle(s, http.MethodGet, "/v1/queue/stats", "Destinations by age", func(ctx context.Context, _ *none) (*body[*QueueStats], error) {
-		return answer(q.Stats(ctx))
-	})
+	handle(s, http.MethodGet, "/v1/queue", "One page of the waiting mail",
+		func(ctx context.Context, in *queueInput) (*queueOutput, error) {
+			messages, next, err := q.Queue(ctx, QueuePage{
+				Filter: in.QueueFilter, Sort: in.Sort, After: in.After, Limit: in.Limit,
+			})
+			return &queueOutput{Next: next, Body: messages}, err
+		})
+	handle(s, http.MethodGet, "/v1/queue/count", "How much waiting mail there is",
+		func(ctx context.Context, in *countInput) (*body[*Count], error) {
+			return answer(q.CountQueue(ctx, in.QueueFilter))
+		})
+	handle(s, http.MethodGet, "/v1/queue/stats", "Destinations by age",
+		func(ctx context.Context, _ *none) (*body[*QueueStats], error) {
+			return answer(q.Stats(ctx))
+		})
 	handleOp(s, huma.Operation{
 		Method: http.MethodPost, Path: "/v1/queue/actions", MaxBodyBytes: 16 << 20,
 		Summary: "Retry, hold, release, remove, bounce or reroute mail",
@@ -59,12 +64,14 @@ func (s *server) registerQueue() {
 		}
 		return answer(q.Manage(ctx, in.by(ctx), in.Body))
 	})
-	handle(s, http.MethodGet, "/v1/queue/{id}", "One waiting message", func(ctx context.Context, in *idInput) (*body[*QueueDetail], error) {
-		return answer(q.Message(ctx, in.ID))
-	})
-	handleOp(s, raw("/v1/queue/{id}/message", "The message itself"), func(ctx context.Context, in *idInput) (*huma.StreamResponse, error) {
-		return stream(q.Open(ctx, in.ID))
-	})
+	handle(s, http.MethodGet, "/v1/queue/{id}", "One waiting message",
+		func(ctx context.Context, in *idInput) (*body[*QueueDetail], error) {
+			return answer(q.Message(ctx, in.ID))
+		})
+	handleOp(s, raw("/v1/queue/{id}/message", "The message itself"),
+		func(ctx context.Context, in *idInput) (*huma.StreamResponse, error) {
+			return stream(q.Open(ctx, in.ID))
+		})
 }
 
 // check refuses what is not said clearly: an empty list of ids must never
@@ -85,12 +92,13 @@ func (a QueueAction) check() error {
 
 // raw describes an operation that answers with a message.
 func raw(path, summary string) huma.Operation {
-	return huma.Operation{Method: http.MethodGet, Path: path, Summary: summary, Responses: map[string]*huma.Response{"200": {
-		Description: "the message as stored, CRLF line ends",
-		Content: map[string]*huma.MediaType{"message/rfc822": {
-			Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"},
-		}},
-	}}}
+	return huma.Operation{Method: http.MethodGet, Path: path, Summary: summary,
+		Responses: map[string]*huma.Response{"200": {
+			Description: "the message as stored, CRLF line ends",
+			Content: map[string]*huma.MediaType{"message/rfc822": {
+				Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"},
+			}},
+		}}}
 }
 
 // stream sends a message as it is and closes it.
@@ -127,7 +135,8 @@ type Matching struct {
 // query is what was asked for.
 func (in *Matching) query() (q TraceQuery, err error) {
 	q = TraceQuery{
-		MessageID: strings.Trim(in.MessageID, "<>"), From: in.From, To: in.To, Client: in.Client, User: in.User, Helo: in.Helo,
+		MessageID: strings.Trim(in.MessageID, "<>"), From: in.From, To: in.To, Client: in.Client,
+		User: in.User, Helo: in.Helo,
 	}
 	if q.Since, err = instant(in.Since); err != nil {
 		return q, err
@@ -144,24 +153,27 @@ type traceInput struct {
 
 func (s *server) registerHistory() {
 	h := s.Ports.History
-	handle(s, http.MethodGet, "/v1/trace", "The newest messages that match", func(ctx context.Context, in *traceInput) (*body[[]Trace], error) {
-		q, err := in.query()
-		if err != nil {
-			return nil, err
-		}
-		q.Before, q.Limit = in.Before, in.Limit
-		return answerList(h.Find(ctx, q))
-	})
-	handle(s, http.MethodGet, "/v1/trace/count", "How many messages match", func(ctx context.Context, in *Matching) (*body[*Count], error) {
-		q, err := in.query()
-		if err != nil {
-			return nil, err
-		}
-		return answer(h.CountFound(ctx, q))
-	})
-	handle(s, http.MethodGet, "/v1/trace/{id}", "The timeline of one message", func(ctx context.Context, in *idInput) (*body[*Trace], error) {
-		return answer(h.Trace(ctx, in.ID))
-	})
+	handle(s, http.MethodGet, "/v1/trace", "The newest messages that match",
+		func(ctx context.Context, in *traceInput) (*body[[]Trace], error) {
+			q, err := in.query()
+			if err != nil {
+				return nil, err
+			}
+			q.Before, q.Limit = in.Before, in.Limit
+			return answerList(h.Find(ctx, q))
+		})
+	handle(s, http.MethodGet, "/v1/trace/count", "How many messages match",
+		func(ctx context.Context, in *Matching) (*body[*Count], error) {
+			q, err := in.query()
+			if err != nil {
+				return nil, err
+			}
+			return answer(h.CountFound(ctx, q))
+		})
+	handle(s, http.MethodGet, "/v1/trace/{id}", "The timeline of one message",
+		func(ctx context.Context, in *idInput) (*body[*Trace], error) {
+			return answer(h.Trace(ctx, in.ID))
+		})
 }
 
 // instant reads an optional RFC 3339 time.

@@ -38,7 +38,9 @@ func start(t *testing.T, change func(*admin.Options)) *world {
 	t.Helper()
 	f := admintest.New()
 	core, logs := observer.New(zap.DebugLevel)
-	o := admin.Options{Ports: f.Ports(), Token: func() string { return "s3cret\nrobot r0bot\n" }, Log: zap.New(core), Version: "1.2.3"}
+	o := admin.Options{
+		Ports: f.Ports(), Token: func() string { return "s3cret\nrobot r0bot\n" }, Log: zap.New(core), Version: "1.2.3",
+	}
 	if change != nil {
 		change(&o)
 	}
@@ -83,7 +85,8 @@ func TestDirectoryThroughTheWire(t *testing.T) {
 	require.Equal(t, refuse, domains[1].AuthPolicy)
 	require.ErrorIs(t, w.Client.SetDomain(ctx, by, "nowhere.test", admin.DomainSet{}), admin.ErrNotFound)
 
-	require.NoError(t, w.Client.AddUser(ctx, by, admin.UserAdd{Address: "carol@other.test", Password: "pw", QuotaBytes: 1 << 30}))
+	require.NoError(t,
+		w.Client.AddUser(ctx, by, admin.UserAdd{Address: "carol@other.test", Password: "pw", QuotaBytes: 1 << 30}))
 	require.Equal(t, "pw", w.Password("carol@other.test"))
 	name, senders := "Carol C", []string{"c@other.test"}
 	require.NoError(t, w.Client.SetUser(ctx, by, "carol@other.test", admin.UserSet{Name: &name, Senders: &senders}))
@@ -110,7 +113,9 @@ func TestDirectoryThroughTheWire(t *testing.T) {
 	require.NoError(t, err)
 
 	odd := `odd/one?#%@example.test`
-	require.NoError(t, w.Client.SetAlias(ctx, by, admin.Alias{Address: odd, Targets: []string{"alice@example.test"}, Owner: "list@example.test"}))
+	require.NoError(t, w.Client.SetAlias(ctx, by, admin.Alias{
+		Address: odd, Targets: []string{"alice@example.test"}, Owner: "list@example.test",
+	}))
 	aliases, err := w.Client.Aliases(ctx)
 	require.NoError(t, err)
 	require.Equal(t, odd, aliases[0].Address)
@@ -179,7 +184,8 @@ func TestQueueThroughTheWire(t *testing.T) {
 		w.Enqueue(message(i, rcpt(fmt.Sprintf("u%d@remote.test", i), state)), fmt.Sprintf("Subject: %d\r\n\r\n", i))
 	}
 	count := func(f admin.QueueFilter, limit int) (n int) {
-		require.NoError(t, w.EachQueued(ctx, admin.QueuePage{Filter: f}, limit, func(admin.QueueMessage) error { n++; return nil }))
+		require.NoError(t,
+			w.EachQueued(ctx, admin.QueuePage{Filter: f}, limit, func(admin.QueueMessage) error { n++; return nil }))
 		return n
 	}
 	require.Equal(t, 2500, count(admin.QueueFilter{}, 0))
@@ -210,7 +216,9 @@ func TestQueueThroughTheWire(t *testing.T) {
 	require.EqualValues(t, 2500, stats.Destinations[0].Total)
 	require.Len(t, stats.Destinations[0].Ages, len(stats.Ages)+1)
 
-	hold := admin.QueueAction{Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{State: "deferred"}, DryRun: true}
+	hold := admin.QueueAction{
+		Action: admin.ActionHold, All: true, Filter: admin.QueueFilter{State: "deferred"}, DryRun: true,
+	}
 	out, err := w.Client.Manage(ctx, by, hold)
 	require.NoError(t, err)
 	require.Equal(t, 250, out.Changed)
@@ -239,10 +247,14 @@ func TestQueueThroughTheWire(t *testing.T) {
 
 func TestMailThroughTheWire(t *testing.T) {
 	w, ctx := start(t, nil), t.Context()
-	r, err := w.Client.Send(ctx, by, admin.Envelope{Sender: "a@b.test", Recipients: []string{"alice@example.test", "x@remote.test", "no@example.test"}},
+	r, err := w.Client.Send(ctx, by, admin.Envelope{
+		Sender: "a@b.test", Recipients: []string{"alice@example.test", "x@remote.test", "no@example.test"},
+	},
 		strings.NewReader("Subject: hi\r\n\r\nhello\r\n"))
 	require.NoError(t, err)
-	require.Equal(t, []bool{true, true, false}, []bool{r.Recipients[0].Accepted, r.Recipients[1].Accepted, r.Recipients[2].Accepted})
+	require.Equal(t, []bool{true, true, false}, []bool{
+		r.Recipients[0].Accepted, r.Recipients[1].Accepted, r.Recipients[2].Accepted,
+	})
 	m, err := w.Client.Mailbox(ctx, "alice@example.test")
 	require.NoError(t, err)
 	require.Len(t, m.Content, 1)
@@ -272,11 +284,16 @@ func TestMailThroughTheWire(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, gone.Lock)
 
-	w.AddTrace(admin.Trace{ID: "01T", MessageID: "m@x", Sender: "a@b.test", Created: admin.At(w.Now), Recipients: []admin.QueueRecipient{rcpt("x@remote.test", "delivered")}})
+	w.AddTrace(admin.Trace{
+		ID: "01T", MessageID: "m@x", Sender: "a@b.test", Created: admin.At(w.Now),
+		Recipients: []admin.QueueRecipient{rcpt("x@remote.test", "delivered")},
+	})
 	one, err := w.Client.Trace(ctx, "01T")
 	require.NoError(t, err)
 	require.Equal(t, "delivered", one.Recipients[0].State)
-	found, err := w.Client.Find(ctx, admin.TraceQuery{MessageID: "m@x", From: "@b.test", To: "x@*", Since: admin.At(w.Now)})
+	found, err := w.Client.Find(ctx, admin.TraceQuery{
+		MessageID: "m@x", From: "@b.test", To: "x@*", Since: admin.At(w.Now),
+	})
 	require.NoError(t, err)
 	require.Len(t, found, 1)
 }
@@ -322,7 +339,8 @@ func TestLetter(t *testing.T) {
 func TestContractNames(t *testing.T) {
 	w := start(t, nil)
 	m := message(1, rcpt("x@remote.test", admin.StateDeferred))
-	m.Recipients[0].LastReply, m.Recipients[0].LastAttempt, m.Recipients[0].Attempts = "451 later", admin.At(w.Now.Add(1500*time.Microsecond)), 2
+	m.Recipients[0].LastReply, m.Recipients[0].LastAttempt, m.Recipients[0].Attempts = "451 later",
+		admin.At(w.Now.Add(1500*time.Microsecond)), 2
 	w.Enqueue(m, "")
 	_, body, _ := w.raw(t, "GET", "/v1/queue", "", "")
 	require.Equal(t, `[{"id":"01M00000000000000000000001","created":"2026-03-04T05:05:07.000Z","age_seconds":60,"size":4096,"sender":"alice@example.test","owner":"n1",`+
@@ -357,7 +375,9 @@ func TestWhoMayAsk(t *testing.T) {
 	require.Contains(t, body, "RELAY_TOKEN")
 	require.Equal(t, "application/problem+json", h.Get("Content-Type"))
 	require.Contains(t, h.Get("WWW-Authenticate"), "Bearer")
-	for path, want := range map[string]int{"/": 200, "/healthz": 200, "/readyz": 200, "/metrics": 200, "/openapi.json": 401, "/debug/pprof/": 401, "/v1/x": 401} {
+	for path, want := range map[string]int{
+		"/": 200, "/healthz": 200, "/readyz": 200, "/metrics": 200, "/openapi.json": 401, "/debug/pprof/": 401, "/v1/x": 401,
+	} {
 		status, _, _ := w.raw(t, "GET", path, "", "", "Authorization", "")
 		require.Equal(t, want, status, path)
 	}
@@ -365,7 +385,8 @@ func TestWhoMayAsk(t *testing.T) {
 	require.Equal(t, 401, status, "by a proxy")
 	status, _, _ = w.raw(t, "GET", "/v1/status", "", "", "Authorization", "bearer r0bot")
 	require.Equal(t, 200, status)
-	status, _, _ = w.raw(t, "POST", "/v1/nodes/n2/drain", "", "", "Authorization", "Bearer r0bot", "Relay-Why", "50%25 f%C3%BCr", "Idempotency-Key", "my key")
+	status, _, _ = w.raw(t, "POST", "/v1/nodes/n2/drain", "", "", "Authorization", "Bearer r0bot", "Relay-Why",
+		"50%25 f%C3%BCr", "Idempotency-Key", "my key")
 	require.Equal(t, 200, status)
 	change := w.Changes()[0]
 	require.Equal(t, "robot", change.By.Who)

@@ -321,7 +321,8 @@ func (c *Client) OpenMail(ctx context.Context, user string, uid uint64) (io.Read
 
 // upload sends a message. It is read into memory first, so that the next node
 // can be tried; it is never sent twice where a node may have taken it.
-func (c *Client) upload(ctx context.Context, path string, by By, message io.Reader, out any, set ...func(*request)) error {
+func (c *Client) upload(ctx context.Context, path string, by By, message io.Reader, out any,
+	set ...func(*request)) error {
 	data, err := io.ReadAll(message)
 	if err != nil {
 		return err

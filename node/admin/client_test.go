@@ -91,7 +91,8 @@ func TestBrokenConnection(t *testing.T) {
 	require.Positive(t, seen.Load())
 
 	before := seen.Load()
-	_, err := client(t, dying, w.url).Send(t.Context(), by, admin.Envelope{Recipients: []string{"alice@example.test"}}, strings.NewReader("x"))
+	_, err := client(t, dying, w.url).Send(t.Context(), by, admin.Envelope{Recipients: []string{"alice@example.test"}},
+		strings.NewReader("x"))
 	require.ErrorIs(t, err, admin.ErrUnknown)
 	require.Len(t, w.Changes(), 1)
 	require.Equal(t, before+1, seen.Load())

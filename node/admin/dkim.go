@@ -56,16 +56,18 @@ func (s *server) registerSigners() {
 	handle(s, http.MethodGet, "/v1/dkim", "The DKIM keys", func(ctx context.Context, _ *none) (*body[[]Signer], error) {
 		return answerList(p.Signers(ctx))
 	})
-	handle(s, http.MethodPost, "/v1/dkim", "Make a DKIM key", func(ctx context.Context, in *signerInput) (*body[*Signer], error) {
-		return answer(p.AddSigner(ctx, in.by(ctx), in.Body))
-	})
+	handle(s, http.MethodPost, "/v1/dkim", "Make a DKIM key",
+		func(ctx context.Context, in *signerInput) (*body[*Signer], error) {
+			return answer(p.AddSigner(ctx, in.by(ctx), in.Body))
+		})
 	handle(s, http.MethodPost, "/v1/dkim/{domain}/{selector}/activate", "Let a DKIM key sign in place of the others",
 		func(ctx context.Context, in *signerRemove) (*body[*Signer], error) {
 			return answer(p.ActivateSigner(ctx, in.by(ctx), in.Domain, in.Selector))
 		})
-	handle(s, http.MethodDelete, "/v1/dkim/{domain}/{selector}", "Remove a DKIM key", func(ctx context.Context, in *signerRemove) (*nothing, error) {
-		return &nothing{}, p.RemoveSigner(ctx, in.by(ctx), in.Domain, in.Selector)
-	})
+	handle(s, http.MethodDelete, "/v1/dkim/{domain}/{selector}", "Remove a DKIM key",
+		func(ctx context.Context, in *signerRemove) (*nothing, error) {
+			return &nothing{}, p.RemoveSigner(ctx, in.by(ctx), in.Domain, in.Selector)
+		})
 }
 
 var _ Signers = (*Client)(nil)
@@ -85,7 +87,8 @@ func (c *Client) AddSigner(ctx context.Context, by By, s SignerAdd) (*Signer, er
 // ActivateSigner implements Signers.
 func (c *Client) ActivateSigner(ctx context.Context, by By, domain, selector string) (*Signer, error) {
 	out := new(Signer)
-	return out, c.change(ctx, http.MethodPost, "/v1/dkim/"+url.PathEscape(domain)+"/"+url.PathEscape(selector)+"/activate", by, nil, out)
+	return out, c.change(ctx, http.MethodPost,
+		"/v1/dkim/"+url.PathEscape(domain)+"/"+url.PathEscape(selector)+"/activate", by, nil, out)
 }
 
 // RemoveSigner implements Signers.

@@ -104,7 +104,8 @@ func Ambiguous(ending string, n int, some []string) *Error {
 	if n > len(some) {
 		words += " and others"
 	}
-	e := Problem(http.StatusConflict, fmt.Sprintf("the ids of %d messages end in %s: %s", n, ending, words), "give more of the id")
+	e := Problem(http.StatusConflict, fmt.Sprintf("the ids of %d messages end in %s: %s", n, ending, words),
+		"give more of the id")
 	e.Title = TitleAmbiguous
 	return e
 }

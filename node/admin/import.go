@@ -75,7 +75,8 @@ func (s *server) registerImport() {
 		Description: "Each part is a message. Its header may have Relay-Received (RFC 3339), Relay-Number (how many " +
 			"messages with the same octets came before it in the source), Relay-Uidl, and Relay-Digest (SHA-256 of " +
 			"the message with CRLF line ends, in hexadecimal; needed from 256 KiB on). A message that was imported " +
-			"in the last 30 days is known by octets and number and goes in once. The messages keep their order; the first that does not fit ends the batch.",
+			"in the last 30 days is known by octets and number and goes in once. The messages keep their order; the first " +
+			"that does not fit ends the batch.",
 	}
 	defer s.accepts(op.Path, "multipart/mixed")
 	handleOp(s, op, func(ctx context.Context, in *importInput) (*body[*ImportResult], error) {

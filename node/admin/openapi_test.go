@@ -19,7 +19,9 @@ import (
 // The description has what redocly's linter asks for, and where that linter is
 // installed (npm install -g @redocly/cli) it says so itself.
 func TestOpenAPIIsWhole(t *testing.T) {
-	srv := httptest.NewServer(admin.NewServer(admin.Options{Ports: admintest.New().Ports(), Token: func() string { return "t" }, Version: "1.2.3"}))
+	srv := httptest.NewServer(admin.NewServer(admin.Options{
+		Ports: admintest.New().Ports(), Token: func() string { return "t" }, Version: "1.2.3",
+	}))
 	t.Cleanup(srv.Close)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/openapi.json", nil)
 	require.NoError(t, err)

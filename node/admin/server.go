@@ -76,7 +76,8 @@ type server struct {
 
 func (s *server) apiConfig() huma.Config {
 	c := huma.DefaultConfig("Relay admin API", s.Version)
-	c.Info.Description = "Any node answers for the whole cluster. Times are RFC 3339 in UTC, sizes octets, durations seconds. " +
+	c.Info.Description = "Any node answers for the whole cluster. Times are RFC 3339 in UTC, sizes octets, " +
+		"durations seconds. " +
 		"Errors are RFC 9457 problem documents."
 	c.Info.License = &huma.License{Name: "MIT", Identifier: "MIT"}
 	c.Servers = []*huma.Server{{URL: "/", Description: "the node that is asked"}}
@@ -147,7 +148,8 @@ func (s *server) registerPlain() {
 		s.mux.Handle("GET /debug/pprof/", s.Profile)
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, Problem(http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path, "/openapi.json lists what there is"))
+		writeProblem(w, Problem(http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path,
+			"/openapi.json lists what there is"))
 	})
 }
 
@@ -173,7 +175,8 @@ var pageHTML []byte
 func page(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "+
+		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	_, _ = w.Write(pageHTML)
@@ -189,7 +192,8 @@ func (s *server) recovered(next http.Handler) http.Handler {
 			case p == http.ErrAbortHandler:
 				panic(p)
 			default:
-				s.Log.Error("admin request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", p), zap.Stack("stack"))
+				s.Log.Error("admin request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path),
+					zap.Any("panic", p), zap.Stack("stack"))
 				writeProblem(w, internal())
 			}
 		}()

@@ -426,8 +426,11 @@ type Trace struct {
 // Only leaves of the recipients and lines those of recipients that fit a pattern,
 // and lines that are about none.
 func (t *Trace) Only(pattern string) {
-	t.Recipients = slices.DeleteFunc(t.Recipients, func(r QueueRecipient) bool { return !MatchAddress(pattern, r.Address) })
-	t.Events = slices.DeleteFunc(t.Events, func(e TraceEvent) bool { return e.Recipient != "" && !MatchAddress(pattern, e.Recipient) })
+	t.Recipients = slices.DeleteFunc(t.Recipients,
+		func(r QueueRecipient) bool { return !MatchAddress(pattern, r.Address) })
+	t.Events = slices.DeleteFunc(t.Events, func(e TraceEvent) bool {
+		return e.Recipient != "" && !MatchAddress(pattern, e.Recipient)
+	})
 }
 
 // TraceEvent is one line of the timeline.

@@ -48,7 +48,8 @@ func TestWrongTokensAreLoggedCountedAndSlowed(t *testing.T) {
 			return time.Since(began)
 		}
 		for i, auth := range []string{
-			"Bearer", "Bearer ", "Bearer wrong", "Basic s3cret", "s3cret", "Bearer olga s3cret", "Bearer s3cret\tx", "Bearer operators",
+			"Bearer", "Bearer ", "Bearer wrong", "Basic s3cret", "s3cret", "Bearer olga s3cret", "Bearer s3cret\tx",
+			"Bearer operators",
 		} {
 			require.Equal(t, min(100*time.Millisecond<<i, 5*time.Second), took("[2001:db8::1]:999", auth, 401), auth)
 		}
@@ -97,7 +98,8 @@ func TestParallelGuessesGainNothing(t *testing.T) {
 func TestOnlyThisMachineHearsOfTheTokenFile(t *testing.T) {
 	var failed atomic.Int64
 	h := guarded(&failed, nil)
-	require.Equal(t, "/var/lib/relay/admin.token", ask(h, "/v1/status", "[::ffff:127.0.0.1]:9", "").Header().Get(admin.TokenFileHeader))
+	require.Equal(t, "/var/lib/relay/admin.token",
+		ask(h, "/v1/status", "[::ffff:127.0.0.1]:9", "").Header().Get(admin.TokenFileHeader))
 	require.Empty(t, ask(h, "/v1/status", "192.0.2.1:9", "").Header().Get(admin.TokenFileHeader))
 	require.Zero(t, failed.Load(), "who gives no token guesses none")
 }
@@ -122,7 +124,9 @@ func TestAnonymous(t *testing.T) {
 func TestHealthServesNothingElse(t *testing.T) {
 	ready := fmt.Errorf("it has no leader")
 	h := admin.NewHealth(func() error { return ready })
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/": 404, "/metrics": 404, "/v1/status": 404, "/openapi.json": 404} {
+	for path, want := range map[string]int{
+		"/healthz": 200, "/readyz": 503, "/": 404, "/metrics": 404, "/v1/status": 404, "/openapi.json": 404,
+	} {
 		require.Equal(t, want, ask(h, path, "192.0.2.1:9", "").Code, path)
 	}
 	ready = nil

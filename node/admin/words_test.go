@@ -74,7 +74,9 @@ func TestPick(t *testing.T) {
 }
 
 func TestTime(t *testing.T) {
-	data, err := json.Marshal([]Time{{}, At(time.Date(2026, 1, 2, 3, 4, 5, 6e8, time.FixedZone("x", 3600))), AtMs(0), AtMs(1)})
+	data, err := json.Marshal([]Time{
+		{}, At(time.Date(2026, 1, 2, 3, 4, 5, 6e8, time.FixedZone("x", 3600))), AtMs(0), AtMs(1),
+	})
 	require.NoError(t, err)
 	require.Equal(t, `[null,"2026-01-02T02:04:05.600Z",null,"1970-01-01T00:00:00.001Z"]`, string(data))
 	var back []Time
@@ -86,11 +88,17 @@ func TestTime(t *testing.T) {
 
 func TestCompose(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	data, err := Letter{From: "a@b.test", To: []string{"c@d.test", "e@f.test"}, Subject: "Grüße", Text: "one\ntwo", Headers: map[string]string{"X-Test": "1"}, MessageID: "m@b.test"}.Compose(now)
+	data, err := Letter{From: "a@b.test", To: []string{"c@d.test", "e@f.test"}, Subject: "Grüße", Text: "one\ntwo",
+		Headers: map[string]string{"X-Test": "1"}, MessageID: "m@b.test"}.Compose(now)
 	require.NoError(t, err)
-	require.Equal(t, "Date: Fri, 02 Jan 2026 03:04:05 +0000\r\nFrom: a@b.test\r\nTo: c@d.test,\r\n e@f.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <m@b.test>\r\nX-Test: 1\r\n"+
-		"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\none\r\ntwo\r\n", string(data))
-	for _, bad := range []Letter{{From: "a\r\nb"}, {To: []string{"a\nb"}}, {MessageID: "a\rb"}, {Headers: map[string]string{"a b": "x"}}, {Headers: map[string]string{"": "x"}}} {
+	require.Equal(t, "Date: Fri, 02 Jan 2026 03:04:05 +0000\r\nFrom: a@b.test\r\nTo: c@d.test,\r\n e@f.test\r\n"+
+		"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <m@b.test>\r\nX-Test: 1\r\n"+
+		"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"+
+		"one\r\ntwo\r\n", string(data))
+	for _, bad := range []Letter{
+		{From: "a\r\nb"}, {To: []string{"a\nb"}}, {MessageID: "a\rb"}, {Headers: map[string]string{"a b": "x"}},
+		{Headers: map[string]string{"": "x"}},
+	} {
 		_, err := bad.Compose(now)
 		require.Error(t, err)
 	}
@@ -103,7 +111,9 @@ func FuzzCompose(f *testing.F) {
 	f.Add("Grüße\r\nBcc: x", strings.Repeat("é", 600)+"\r\rx", "a\nb")
 	f.Add("", strings.Repeat("x", 2000), "\x00")
 	f.Fuzz(func(t *testing.T, subject, text, value string) {
-		data, err := Letter{From: "a@b.test", To: []string{"c@d.test"}, Subject: subject, Text: text, Headers: map[string]string{"X-A": value}}.Compose(time.Unix(0, 0).UTC())
+		data, err := Letter{
+			From: "a@b.test", To: []string{"c@d.test"}, Subject: subject, Text: text, Headers: map[string]string{"X-A": value},
+		}.Compose(time.Unix(0, 0).UTC())
 		require.NoError(t, err)
 		require.Equal(t, bytes.Count(data, []byte("\n")), bytes.Count(data, []byte("\r\n")))
 		m, err := mail.ReadMessage(bytes.NewReader(data))
@@ -116,7 +126,8 @@ func FuzzCompose(f *testing.F) {
 		got, err := io.ReadAll(body)
 		require.NoError(t, err)
 		want := strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
-		require.Equal(t, strings.TrimSuffix(want, "\n"), strings.TrimSuffix(strings.ReplaceAll(string(got), "\r\n", "\n"), "\n"))
+		require.Equal(t, strings.TrimSuffix(want, "\n"),
+			strings.TrimSuffix(strings.ReplaceAll(string(got), "\r\n", "\n"), "\n"))
 	})
 }
 

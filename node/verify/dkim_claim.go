@@ -280,7 +280,8 @@ func canonicalField(field []byte, relaxed bool) []byte {
 	}
 	name, v, _ := bytes.Cut(field, []byte(":"))
 	out := append(bytes.ToLower(bytes.TrimSpace(name)), ':')
-	for i, word := range bytes.FieldsFunc(v, func(r rune) bool { return r == ' ' || r == '\t' || r == '\r' || r == '\n' }) {
+	for i, word := range bytes.FieldsFunc(v,
+		func(r rune) bool { return r == ' ' || r == '\t' || r == '\r' || r == '\n' }) {
 		if i > 0 {
 			out = append(out, ' ')
 		}

@@ -80,7 +80,8 @@ func TestAllCanonicalizations(t *testing.T) {
 		}
 		w.zone["sel._domainkey.example.org"] = []dns.RR{&dns.TXT{Txt: []string{record}}}
 		err := dkim.Sign(&signed, strings.NewReader(message), &dkim.SignOptions{
-			Domain: "example.org", Selector: "sel", Signer: signer, HeaderKeys: []string{"From", "Subject", "X", "X", "X", "Date"},
+			Domain: "example.org", Selector: "sel", Signer: signer,
+			HeaderKeys:             []string{"From", "Subject", "X", "X", "X", "Date"},
 			HeaderCanonicalization: forms[i%2], BodyCanonicalization: forms[i/2%2],
 		})
 		require.NoError(t, err)

@@ -216,5 +216,6 @@ func (k *Lookup) Close() {
 // Methods that begin with x- are for what nobody has registered (RFC 8601
 // §2.7.7).
 func (f *Listing) String() string {
-	return "x-dnsbl=fail" + pair(" reason", f.Text) + pair(" policy.list", f.List.Name) + pair(" policy.code", f.Code.String())
+	return "x-dnsbl=fail" + pair(" reason", f.Text) + pair(" policy.list", f.List.Name) +
+		pair(" policy.code", f.Code.String())
 }

@@ -220,7 +220,8 @@ func playCase(t *testing.T, parts map[string]string) string {
 	for i := range r.DKIM { // it depends on the time of signing
 		out = strings.ReplaceAll(out, r.DKIM[i].Tag, "TAG")
 	}
-	return out + strings.TrimSpace(fmt.Sprintf("%s %s", [...]string{"whatever", "refuse: dmarc", "refuse: spf", "unknown", "refuse: crowd"}[wish], domain)) + "\n"
+	return out + strings.TrimSpace(fmt.Sprintf("%s %s",
+		[...]string{"whatever", "refuse: dmarc", "refuse: spf", "unknown", "refuse: crowd"}[wish], domain)) + "\n"
 }
 
 // A body of any size goes by without being held.
@@ -269,7 +270,8 @@ func TestSilentNameServers(t *testing.T) {
 		began := time.Now()
 		r := verifyAll(t, v, Client{Address: netip.MustParseAddr("192.0.2.1"), Sender: "a@example.net"}, signed)
 		require.Equal(t, 8*time.Second, time.Since(began), "once")
-		require.Equal(t, []Outcome{Fail, TempError, TempError}, []Outcome{r.SPF.Outcome, r.DKIM[0].Outcome, r.DMARC[0].Outcome})
+		require.Equal(t, []Outcome{Fail, TempError, TempError},
+			[]Outcome{r.SPF.Outcome, r.DKIM[0].Outcome, r.DMARC[0].Outcome})
 		wish, _ := r.Wish()
 		require.Equal(t, Unknown, wish)
 	})
@@ -341,8 +343,9 @@ func TestDrawnLots(t *testing.T) {
 
 func TestRecords(t *testing.T) {
 	for text, want := range map[string]*record{
-		"v=DMARC1; p=reject":                              {policy: Reject, below: Reject, percent: 100},
-		"v=DMARC1;p=None;sp=QUARANTINE;adkim=s;aspf=s":    {policy: Deliver, below: Quarantine, strictDKIM: true, strictSPF: true, percent: 100},
+		"v=DMARC1; p=reject": {policy: Reject, below: Reject, percent: 100},
+		"v=DMARC1;p=None;sp=QUARANTINE;adkim=s;aspf=s": {policy: Deliver, below: Quarantine, strictDKIM: true,
+			strictSPF: true, percent: 100},
 		"v=DMARC1; p=reject; pct=20; ri=x; rf=iodef; fo=": {policy: Reject, below: Reject, percent: 20},
 		"v=DMARC1; p=reject; pct=200":                     {policy: Reject, below: Reject, percent: 100},
 		"v=DMARC1; rua=mailto:a@example.org":              {policy: Deliver, below: Deliver, percent: 100},
@@ -399,7 +402,8 @@ func TestStrip(t *testing.T) {
 	ids := func() []string { return []string{"mx1.example.test", "mx2.example.test"} }
 	for _, c := range []struct{ field, why string }{
 		{"Authentication-Results: mx1.example.test; spf=pass\r\n", "plain"},
-		{"authentication-results:MX2.example.test;\r\n spf=pass\r\n\tdkim=pass\r\n", "folded, other case, no blank, another node's"},
+		{"authentication-results:MX2.example.test;\r\n spf=pass\r\n\tdkim=pass\r\n",
+			"folded, other case, no blank, another node's"},
 		{"Authentication-Results : mx1.example.test 1; none\r\n", "obsolete blank, version"},
 		{"Authentication-Results: (c (nested \\) ) ) \r\n (x)\"mx1.example.test\"; none\r\n", "comments and quotes"},
 		{"Authentication-Results: mx1.example.test. ; none\r\n", "a dot at the end"},
@@ -518,7 +522,8 @@ func TestSilentList(t *testing.T) {
 }
 
 func TestParseCodes(t *testing.T) {
-	for in, want := range map[string]string{"127.0.0.2": "127.0.0.2 127.0.0.2", "127.0.0.2-11": "127.0.0.2 127.0.0.11", "127.0.0.2 - 127.0.1.0": "127.0.0.2 127.0.1.0"} {
+	for in, want := range map[string]string{"127.0.0.2": "127.0.0.2 127.0.0.2", "127.0.0.2-11": "127.0.0.2 127.0.0.11",
+		"127.0.0.2 - 127.0.1.0": "127.0.0.2 127.0.1.0"} {
 		c, err := ParseCodes(in)
 		require.NoError(t, err)
 		require.Equal(t, want, c.First.String()+" "+c.Last.String())
@@ -535,7 +540,8 @@ func BenchmarkSignedMessage(b *testing.B) {
 	_ = private
 	w := newWorld(b, "example.org. TXT \"v=spf1 ip4:192.0.2.1 -all\"\n_dmarc.example.org. TXT \"v=DMARC1; p=reject\"")
 	w.zone["sel._domainkey.example.org"] = []dns.RR{&dns.TXT{Txt: []string{keyRecord()}}}
-	message := sign(b, "example.org", "From: a@example.org\r\nSubject: s\r\n\r\n"+strings.Repeat("text of a line\r\n", 640))
+	message := sign(b, "example.org",
+		"From: a@example.org\r\nSubject: s\r\n\r\n"+strings.Repeat("text of a line\r\n", 640))
 	v := &Verifier{Resolver: w, Timeout: 5 * time.Second}
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()

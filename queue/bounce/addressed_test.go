@@ -7,7 +7,10 @@ import (
 )
 
 func TestAsAddressed(t *testing.T) {
-	secret := Recipient{Address: "Jane@Home.example", Reply: "550 5.1.1 <JANE@home.example>: no such user \xff jane@home.example", Host: "mailbox jane@home.example"}
+	secret := Recipient{
+		Address: "Jane@Home.example", Reply: "550 5.1.1 <JANE@home.example>: no such user \xff jane@home.example",
+		Host: "mailbox jane@home.example",
+	}
 	for original, want := range map[string]Recipient{
 		"":                         secret,
 		"x400;/s=jane":             secret,
@@ -15,7 +18,8 @@ func TestAsAddressed(t *testing.T) {
 		"rfc822;nobody":            secret,
 		"rfc822;jane@home.EXAMPLE": secret,
 		"RFC822; info@example.test": {
-			Address: "info@example.test", Reply: "550 5.1.1 <info@example.test>: no such user \xff info@example.test", Host: "mailbox info@example.test",
+			Address: "info@example.test", Reply: "550 5.1.1 <info@example.test>: no such user \xff info@example.test",
+			Host: "mailbox info@example.test",
 		},
 	} {
 		p := secret

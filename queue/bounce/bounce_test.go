@@ -80,7 +80,8 @@ func check(t testing.TB, b []byte, global bool) {
 	t.Helper()
 	for rest := b; len(rest) > 0; {
 		n := bytes.IndexByte(rest, '\n')
-		if n < 1 || rest[n-1] != '\r' || n > 999 || bytes.IndexByte(rest[:n-1], '\r') >= 0 || bytes.IndexByte(rest[:n], 0) >= 0 {
+		if n < 1 || rest[n-1] != '\r' || n > 999 || bytes.IndexByte(rest[:n-1], '\r') >= 0 ||
+			bytes.IndexByte(rest[:n], 0) >= 0 {
 			t.Fatalf("bad line: %.80q", rest[:max(n, 0)])
 		}
 		rest = rest[n+1:]
@@ -121,7 +122,8 @@ func check(t testing.TB, b []byte, global bool) {
 		if !ascii(body) && p.Header.Get("Content-Transfer-Encoding") != "8bit" {
 			t.Fatal("a part of 8 bits without saying so")
 		}
-		if kind := p.Header.Get("Content-Type"); parts == 1 && kind != "message/delivery-status" && kind != "message/global-delivery-status" {
+		if kind := p.Header.Get("Content-Type"); parts == 1 && kind != "message/delivery-status" &&
+			kind != "message/global-delivery-status" {
 			t.Fatal(kind)
 		}
 	}
@@ -132,7 +134,8 @@ func check(t testing.TB, b []byte, global bool) {
 
 func report(message string) *Report {
 	return &Report{
-		Hostname: "relay.example.com", ID: "01ARZ3NDEKTSV4RRFFQ69G5FAV", To: "s@example.net", Now: time.Unix(1e9, 0).UTC(), Size: int64(len(message)),
+		Hostname: "relay.example.com", ID: "01ARZ3NDEKTSV4RRFFQ69G5FAV", To: "s@example.net", Now: time.Unix(1e9, 0).UTC(),
+		Size:       int64(len(message)),
 		Recipients: []Recipient{{Address: "r@example.org", Action: Failed, Reply: "550 5.1.1 no"}},
 		Open:       func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(message)), nil },
 	}
@@ -153,7 +156,8 @@ func TestBounds(t *testing.T) {
 	require.Equal(t, 1001, strings.Count(string(b), "Final-Recipient:"))
 	check(t, b, false)
 
-	header := "Subject: " + strings.Repeat("x", 5000) + "\r\n" + strings.Repeat("X-Long: "+strings.Repeat("y", 60)+"\r\n", 1000) + "\r\nbody\r\n"
+	header := "Subject: " + strings.Repeat("x", 5000) + "\r\n" +
+		strings.Repeat("X-Long: "+strings.Repeat("y", 60)+"\r\n", 1000) + "\r\nbody\r\n"
 	r = report(header)
 	r.Limit = 8 << 10
 	b, _ = Write(r)
@@ -183,15 +187,18 @@ func TestBoundaryIsNotInTheMessage(t *testing.T) {
 
 func TestEnhanced(t *testing.T) {
 	for in, want := range map[string]string{
-		"550 5.1.1 no": "5.1.1", "5.1.1 no": "5.1.1", "550 no": "", "550 4.1.1 no": "", "4.4.1 x": "4.4.1", "250 2.0.0": "2.0.0",
-		"": "", "550": "", "550 5.1": "", "550 5.1.1.1": "", "550 5.1.x": "", "550 5.1234.1": "", "3.1.1 x": "", "550 5..1": "",
+		"550 5.1.1 no": "5.1.1", "5.1.1 no": "5.1.1", "550 no": "", "550 4.1.1 no": "", "4.4.1 x": "4.4.1",
+		"250 2.0.0": "2.0.0",
+		"":          "", "550": "", "550 5.1": "", "550 5.1.1.1": "", "550 5.1.x": "", "550 5.1234.1": "",
+		"3.1.1 x": "", "550 5..1": "",
 	} {
 		require.Equal(t, want, Enhanced(in), in)
 	}
 }
 
 func FuzzWrite(f *testing.F) {
-	f.Add("Subject: x\r\nMessage-ID: <a@b>\r\n\r\nbody\r\n", "s@x", "r@x", "550 5.1.1 no\r\nBcc: x", "rfc822;r@x", "FULL", true)
+	f.Add("Subject: x\r\nMessage-ID: <a@b>\r\n\r\nbody\r\n", "s@x", "r@x", "550 5.1.1 no\r\nBcc: x",
+		"rfc822;r@x", "FULL", true)
 	f.Add("Subject: \xff\n\rx\x00", "ä@x", "\r\n.\r\n", "", "utf-8;ä@ü", "", false)
 	f.Add("\r\n", "", "", "\x00", ";", "HDRS", true)
 	f.Add("no header at all", "<>", "a b", "4.4.1 x", "x;;y", "FULL", false)

@@ -76,7 +76,9 @@ func BenchmarkRelay(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv, err := smtp.NewServer(smtp.ServerConfig{Hostname: "sink.example", Backend: s, Trusted: func(netip.Addr) bool { return true }})
+	srv, err := smtp.NewServer(smtp.ServerConfig{
+		Hostname: "sink.example", Backend: s, Trusted: func(netip.Addr) bool { return true },
+	})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -63,7 +63,8 @@ func (a *answer) absurd(q question) error {
 		octets += dns.Len(rr)
 	}
 	if len(a.rrs) > maxRecords || octets > maxAnswer {
-		return fmt.Errorf("%w: %s %s: %d records of %d octets are too much", ErrLookup, dns.TypeToString[q.kind], q.name, len(a.rrs), octets)
+		return fmt.Errorf("%w: %s %s: %d records of %d octets are too much", ErrLookup, dns.TypeToString[q.kind], q.name,
+			len(a.rrs), octets)
 	}
 	return nil
 }

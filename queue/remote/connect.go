@@ -216,12 +216,17 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.5.0 " + plain(err)}
 	}
 	if errors.Is(err, smtp.ErrHello) {
-		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.7.5 TLS works, but " + plain(err)}
+		return false, &fault{
+			outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.7.5 TLS works, but " + plain(err),
+		}
 	}
 	if a.must(k) || ctx.Err() != nil {
-		return false, &fault{outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err)}
+		return false, &fault{
+			outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err),
+		}
 	}
-	a.log.Info("delivery: TLS failed, going on in clear", zap.String("host", k.hop.String()), zap.String("error", plain(err)))
+	a.log.Info("delivery: TLS failed, going on in clear", zap.String("host", k.hop.String()),
+		zap.String("error", plain(err)))
 	a.clear.add(k.hop)
 	return true, nil
 }

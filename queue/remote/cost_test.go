@@ -206,9 +206,13 @@ func TestTooManyQuestionsInLine(t *testing.T) {
 
 func TestCacheIsBoundedInOctets(t *testing.T) {
 	r := resolver(t, "127.0.0.1:1")
-	txt := &dns.TXT{Hdr: dns.RR_Header{Name: "x.example.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: strings.Split(strings.Repeat(strings.Repeat("x", 250)+",", 100), ",")}
+	txt := &dns.TXT{
+		Hdr: dns.RR_Header{Name: "x.example.", Rrtype: dns.TypeTXT, Class: dns.ClassINET},
+		Txt: strings.Split(strings.Repeat(strings.Repeat("x", 250)+",", 100), ","),
+	}
 	for i := range 3 * maxOctets / 25_000 {
-		r.remember(question{fmt.Sprint(i, ".example."), dns.TypeTXT}, answer{rrs: []dns.RR{txt}, until: time.Now().Add(time.Hour)})
+		r.remember(question{fmt.Sprint(i, ".example."), dns.TypeTXT},
+			answer{rrs: []dns.RR{txt}, until: time.Now().Add(time.Hour)})
 	}
 	sum := 0
 	for q, a := range r.cache {
@@ -237,7 +241,8 @@ func TestAbsurdAnswersAreRefused(t *testing.T) {
 		"fair.example. TXT":  {"fair.example. 60 IN TXT " + strings.Repeat(long, 16)},
 	}
 	for i := range maxRecords + 1 {
-		zone["many.example. A"] = append(zone["many.example. A"], fmt.Sprintf("many.example. 60 IN A 192.0.%d.%d", i/250, i%250))
+		zone["many.example. A"] = append(zone["many.example. A"],
+			fmt.Sprintf("many.example. 60 IN A 192.0.%d.%d", i/250, i%250))
 	}
 	s := newNameServer(t, zone)
 	s.lie(func(m, _ *dns.Msg, network string) {

@@ -133,7 +133,9 @@ func TestLookups(t *testing.T) {
 
 	addrs, err := r.Addresses(ctx, "mx1.a.example")
 	require.NoError(t, err)
-	require.ElementsMatch(t, []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")}, addrs)
+	require.ElementsMatch(t, []netip.Addr{
+		netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
+	}, addrs)
 	addrs, err = r.Addresses(ctx, "plain.example")
 	require.NoError(t, err)
 	require.Len(t, addrs, 1)
@@ -168,7 +170,9 @@ func TestAliases(t *testing.T) {
 		"gone.example. MX":   {"gone.example. 60 IN CNAME nowhere.example."},
 	}
 	for i := range 20 {
-		zone[fmt.Sprintf("long%d.example. MX", i)] = []string{fmt.Sprintf("long%d.example. 60 IN CNAME long%d.example.", i, i+1)}
+		zone[fmt.Sprintf("long%d.example. MX", i)] = []string{
+			fmt.Sprintf("long%d.example. 60 IN CNAME long%d.example.", i, i+1),
+		}
 	}
 	s := newNameServer(t, zone)
 	r := resolver(t, s.addr)
@@ -248,7 +252,10 @@ func TestCacheIsBounded(t *testing.T) {
 }
 
 func TestServerAddresses(t *testing.T) {
-	for in, want := range map[string]string{"192.0.2.1": "192.0.2.1:53", "192.0.2.1:5353": "192.0.2.1:5353", "2001:db8::1": "[2001:db8::1]:53", "[2001:db8::1]:54": "[2001:db8::1]:54"} {
+	for in, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1:53", "192.0.2.1:5353": "192.0.2.1:5353", "2001:db8::1": "[2001:db8::1]:53",
+		"[2001:db8::1]:54": "[2001:db8::1]:54",
+	} {
 		got, err := serverAddress(in)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
@@ -286,12 +293,15 @@ func TestHosts(t *testing.T) {
 			"flaky.example":  {{"fails.example", 10}},
 			"wide.example":   {{"many.example", 10}, {"a.example", 20}},
 			"dual.example":   {{"dual.example", 10}},
-			"deep.example":   {{"a.example", 1}, {"a.example", 2}, {"a.example", 3}, {"a.example", 4}, {"a.example", 5}, {"b.example", 6}},
+			"deep.example": {{"a.example", 1}, {"a.example", 2}, {"a.example", 3}, {"a.example", 4}, {"a.example", 5},
+				{"b.example", 6}},
 		},
 		addrs: map[string][]netip.Addr{
-			"a.example": addr("192.0.2.1"), "b.example": addr("192.0.2.2"), "c.example": addr("192.0.2.4"), "alsome.example": addr("192.0.2.77"),
-			"plain.example": addr("192.0.2.3"), "me.example": addr("198.51.100.1"),
-			"many.example":          addr("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6", "192.0.2.7", "192.0.2.8", "192.0.2.9", "192.0.2.10", "192.0.2.11"),
+			"a.example": addr("192.0.2.1"), "b.example": addr("192.0.2.2"), "c.example": addr("192.0.2.4"),
+			"alsome.example": addr("192.0.2.77"),
+			"plain.example":  addr("192.0.2.3"), "me.example": addr("198.51.100.1"),
+			"many.example": addr("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6",
+				"192.0.2.7", "192.0.2.8", "192.0.2.9", "192.0.2.10", "192.0.2.11"),
 			"dual.example":          addr("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"),
 			"xn--bcher-kva.example": addr("192.0.2.50"),
 		},
@@ -348,7 +358,8 @@ func TestNextHostIsTried(t *testing.T) {
 		require.Equal(t, hopOf(good).String(), v.Host)
 	}
 	// A host that refuses the greeting for good does not have the last word.
-	rude, down := newHop(t, map[string]string{"CONNECT": "554 5.7.1 no"}), newHop(t, map[string]string{"CONNECT": "421 busy"})
+	rude, down := newHop(t, map[string]string{"CONNECT": "554 5.7.1 no"}),
+		newHop(t, map[string]string{"CONNECT": "421 busy"})
 	for _, order := range [][]hop{{hopOf(rude), hopOf(down)}, {hopOf(down), hopOf(rude)}} {
 		d = newDelivery(newAgent(t, Config{HardGreeting: true}), jobTo("", "a@x"))
 		d.rest(t.Context(), d.tryAll(t.Context(), order))
@@ -405,12 +416,18 @@ func TestRoutes(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	for _, s := range []string{"mx", "discard", "smtp:hub", "smtp:hub.example:2525", "smtp:[2001:db8::1]", "smtp:[2001:db8::1]:25", "smtp:192.0.2.1:25", "lmtp:hub:24", "https://example.com/x"} {
+	for _, s := range []string{
+		"mx", "discard", "smtp:hub", "smtp:hub.example:2525", "smtp:[2001:db8::1]", "smtp:[2001:db8::1]:25",
+		"smtp:192.0.2.1:25", "lmtp:hub:24", "https://example.com/x",
+	} {
 		got, err := ParseTarget(s)
 		require.NoError(t, err, s)
 		require.Equal(t, s, got.String())
 	}
-	for _, s := range []string{"MX!", "smtp:", "smtp:hub:0", "smtp:hub:70000", "smtp:hub:", "lmtp:hub", "smtp:2001:db8::1", "smtp:a b", "ftp:x:1", "https://", "smtp:a/b", "smtp::25"} {
+	for _, s := range []string{
+		"MX!", "smtp:", "smtp:hub:0", "smtp:hub:70000", "smtp:hub:", "lmtp:hub", "smtp:2001:db8::1", "smtp:a b", "ftp:x:1",
+		"https://", "smtp:a/b", "smtp::25",
+	} {
 		_, err := ParseTarget(s)
 		require.Error(t, err, s)
 	}

@@ -31,7 +31,8 @@ type faultCase struct {
 
 func (c *faultCase) String() string {
 	words := []string{c.step, c.what}
-	for word, on := range map[string]bool{"BDAT": c.bdat, "stepwise": c.stepwise, "TLS": c.secure, "reused": c.reused, "once": c.once, "backup": c.backup, "cancel": c.cancel} {
+	for word, on := range map[string]bool{"BDAT": c.bdat, "stepwise": c.stepwise, "TLS": c.secure, "reused": c.reused,
+		"once": c.once, "backup": c.backup, "cancel": c.cancel} {
 		if on {
 			words = append(words, word)
 		}
@@ -45,7 +46,8 @@ func (c *faultCase) sense() bool {
 	early := slices.Contains([]string{"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "TLS EHLO"}, c.step)
 	silent := c.what == hang || c.what == endless || c.what == deaf
 	switch {
-	case c.once && c.backup, testing.Short() && (c.secure && !strings.Contains("STARTTLS TLS EHLO HANDSHAKE DOT", c.step) || c.bdat && c.stepwise):
+	case c.once && c.backup,
+		testing.Short() && (c.secure && !strings.Contains("STARTTLS TLS EHLO HANDSHAKE DOT", c.step) || c.bdat && c.stepwise):
 		return false
 	case early && c.reused, c.step == "DATA" && c.bdat, c.step == "BDAT" && !c.bdat:
 		return false
@@ -122,7 +124,9 @@ func (c *faultCase) play(ctx context.Context) {
 	}
 	replies := []string{c.what}
 	if c.once {
-		replies = append(replies, map[string]string{"DATA": "354 go on", "HANDSHAKE": "", "BODY": "", "TLS EHLO": "250 hop.example"}[c.step])
+		replies = append(replies, map[string]string{
+			"DATA": "354 go on", "HANDSHAKE": "", "BODY": "", "TLS EHLO": "250 hop.example",
+		}[c.step])
 	}
 	step := c.step
 	if step == "RCPT3" {
@@ -130,7 +134,9 @@ func (c *faultCase) play(ctx context.Context) {
 	}
 	c.one.script(step, replies...)
 	if c.once && slices.Contains([]string{"CONNECT", "EHLO", "STARTTLS", "MAIL", "RCPT", "RCPT3", "BDAT", "DOT"}, c.step) {
-		c.one.script(step, c.what, map[string]string{"CONNECT": "220 hop.example", "EHLO": c.one.hello(false), "STARTTLS": "220 go"}[c.step])
+		c.one.script(step, c.what, map[string]string{
+			"CONNECT": "220 hop.example", "EHLO": c.one.hello(false), "STARTTLS": "220 go",
+		}[c.step])
 		if c.one.say[step][1] == "" {
 			c.one.script(step, c.what, "250 2.0.0 Ok")
 		}
@@ -195,12 +201,17 @@ func (c *faultCase) check(t *testing.T) {
 // every step, in every way in which a message is sent.
 func TestFaultTable(t *testing.T) {
 	whats := []string{hang, drop, reset, half, endless, deaf, "421 4.3.2 shutting down"}
-	for _, step := range []string{"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "TLS EHLO", "MAIL", "RCPT", "RCPT3", "DATA", "BODY", "BDAT", "DOT"} {
+	for _, step := range []string{
+		"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "TLS EHLO", "MAIL", "RCPT", "RCPT3", "DATA", "BODY", "BDAT", "DOT",
+	} {
 		t.Run(step, func(t *testing.T) {
 			var wait sync.WaitGroup
 			var all []*faultCase
 			for n := range len(whats) * 128 {
-				c := &faultCase{step: step, what: whats[n>>7], bdat: n&1 > 0, stepwise: n&2 > 0, secure: n&4 > 0, reused: n&8 > 0, once: n&16 > 0, backup: n&32 > 0, cancel: n&64 > 0}
+				c := &faultCase{
+					step: step, what: whats[n>>7], bdat: n&1 > 0, stepwise: n&2 > 0, secure: n&4 > 0, reused: n&8 > 0, once: n&16 > 0,
+					backup: n&32 > 0, cancel: n&64 > 0,
+				}
 				if c.sense() {
 					c.prepare(t)
 					all = append(all, c)

@@ -72,7 +72,11 @@ func newHopAt(t *testing.T, addr string, say map[string]string) *nextHop {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
-	h := &nextHop{t: t, l: l, say: map[string][]string{}, gate: make(chan struct{}), gone: make(chan struct{}), met: make(chan struct{}, 100), came: make(chan struct{}), open: map[net.Conn]bool{}, ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 1000000", "ENHANCEDSTATUSCODES"}}
+	h := &nextHop{
+		t: t, l: l, say: map[string][]string{}, gate: make(chan struct{}), gone: make(chan struct{}),
+		met: make(chan struct{}, 100), came: make(chan struct{}), open: map[net.Conn]bool{},
+		ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 1000000", "ENHANCEDSTATUSCODES"},
+	}
 	for verb, reply := range say {
 		h.say[verb] = strings.Split(reply, "|")
 	}
@@ -388,7 +392,9 @@ func (n names) Addresses(_ context.Context, h string) ([]netip.Addr, error) {
 }
 
 func patience(d time.Duration) smtp.ClientOptions {
-	return smtp.ClientOptions{GreetingTimeout: d, MailTimeout: d, RcptTimeout: d, DataTimeout: d, BlockTimeout: d, EndTimeout: d}
+	return smtp.ClientOptions{
+		GreetingTimeout: d, MailTimeout: d, RcptTimeout: d, DataTimeout: d, BlockTimeout: d, EndTimeout: d,
+	}
 }
 
 func newAgent(t *testing.T, c Config) *Agent {
@@ -465,7 +471,9 @@ func TestDelivers(t *testing.T) {
 // refuse, and nothing hangs.
 func TestFaultsAtEveryStep(t *testing.T) {
 	for _, step := range []string{"CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "DOT"} {
-		for _, what := range []string{hang, drop, garbage, "421 4.3.2 shutting down", "451 4.3.0 later", "554 5.7.1 go away", "299 ?", "999 x"} {
+		for _, what := range []string{
+			hang, drop, garbage, "421 4.3.2 shutting down", "451 4.3.0 later", "554 5.7.1 go away", "299 ?", "999 x",
+		} {
 			t.Run(step+"/"+what, func(t *testing.T) {
 				t.Parallel()
 				h := newHop(t, map[string]string{step: what})
@@ -510,7 +518,8 @@ func TestRecipientsApart(t *testing.T) {
 		"RCPT TO:<no@x>": "550 5.1.1 no such user", "RCPT TO:<later@x>": "450 4.2.1 busy",
 	})
 	v := deliver(t, newAgent(t, Config{}), job(h, "yes@x", "no@x", "later@x"))
-	require.Equal(t, []queue.Outcome{queue.Delivered, queue.Failed, queue.Deferred}, []queue.Outcome{v[0].Outcome, v[1].Outcome, v[2].Outcome})
+	require.Equal(t, []queue.Outcome{queue.Delivered, queue.Failed, queue.Deferred},
+		[]queue.Outcome{v[0].Outcome, v[1].Outcome, v[2].Outcome})
 	require.Equal(t, "550 5.1.1 no such user", v[1].Reply)
 	require.Equal(t, "450 4.2.1 busy", v[2].Reply)
 	require.False(t, v[2].NextHop)
@@ -585,7 +594,8 @@ func TestLMTP(t *testing.T) {
 	h := newHop(t, map[string]string{"DOT": "250 2.1.5 one|550 5.2.2 full|451 4.3.0 later"})
 	h.lmtp = true
 	v := deliver(t, newAgent(t, Config{}), job(h, "a@x", "b@x", "c@x"))
-	require.Equal(t, []queue.Outcome{queue.Delivered, queue.Failed, queue.Deferred}, []queue.Outcome{v[0].Outcome, v[1].Outcome, v[2].Outcome})
+	require.Equal(t, []queue.Outcome{queue.Delivered, queue.Failed, queue.Deferred},
+		[]queue.Outcome{v[0].Outcome, v[1].Outcome, v[2].Outcome})
 	require.True(t, v[0].Final)
 	require.Contains(t, h.said(), "LHLO")
 }
@@ -610,7 +620,10 @@ func certificate(t *testing.T, name string) (*tls.Certificate, *x509.CertPool) {
 func mxAgent(t *testing.T, c Config, h *nextHop) *Agent {
 	c.Port, c.LoopbackHops = h.port(), true
 	if c.Resolver == nil {
-		c.Resolver = names{mx: map[string][]Record{"x": {{"mx.x", 10}}}, addrs: map[string][]netip.Addr{"mx.x": {netip.MustParseAddr("127.0.0.1")}}}
+		c.Resolver = names{
+			mx:    map[string][]Record{"x": {{"mx.x", 10}}},
+			addrs: map[string][]netip.Addr{"mx.x": {netip.MustParseAddr("127.0.0.1")}},
+		}
 	}
 	return newAgent(t, c)
 }
@@ -692,13 +705,18 @@ func TestParameters(t *testing.T) {
 	h.ehlo = append(h.ehlo, "DSN", "SMTPUTF8", "MT-PRIORITY", "DELIVERBY")
 	j := mxJob("ä@x")
 	j.EightBit, j.UTF8, j.Ret, j.EnvID = true, true, "HDRS", "a b"
-	j.Priority, j.DeliverBy = -2, &queue.DeliverBy{Until: time.Now().Add(1000*time.Second + 500*time.Millisecond), Return: true}
+	j.Priority, j.DeliverBy = -2, &queue.DeliverBy{
+		Until: time.Now().Add(1000*time.Second + 500*time.Millisecond), Return: true,
+	}
 	j.Recipients[0].Notify, j.Recipients[0].Original = queue.NotifySuccess|queue.NotifyFailure, "rfc822;orig@x"
 	v := deliver(t, mxAgent(t, Config{}, h), j)[0]
 	require.Equal(t, queue.Delivered, v.Outcome)
 	require.True(t, v.Passed)
 	said := h.said()
-	for _, want := range []string{"BODY=8BITMIME", "SMTPUTF8", "RET=HDRS", "ENVID=a+20b", "NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;orig@x", "MT-PRIORITY=-2", "BY=1000;R", fmt.Sprintf("SIZE=%d", len(message))} {
+	for _, want := range []string{
+		"BODY=8BITMIME", "SMTPUTF8", "RET=HDRS", "ENVID=a+20b", "NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;orig@x",
+		"MT-PRIORITY=-2", "BY=1000;R", fmt.Sprintf("SIZE=%d", len(message)),
+	} {
 		require.Contains(t, said, want)
 	}
 
@@ -711,7 +729,8 @@ func TestParameters(t *testing.T) {
 	j.DeliverBy.Return = false
 	require.Equal(t, queue.Failed, deliver(t, mxAgent(t, Config{}, p), j)[0].Outcome, "an address that it can not take")
 	j.Recipients[0].Address = "a@x"
-	require.Equal(t, queue.Delivered, deliver(t, mxAgent(t, Config{}, p), j)[0].Outcome, "the header needs no SMTPUTF8, and 8 bits go as they are")
+	require.Equal(t, queue.Delivered, deliver(t, mxAgent(t, Config{}, p), j)[0].Outcome,
+		"the header needs no SMTPUTF8, and 8 bits go as they are")
 	require.NotContains(t, p.said(), "BODY")
 	j.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("Subject: ä\r\n\r\nx\r\n")), nil }
 	require.Equal(t, queue.Failed, deliver(t, mxAgent(t, Config{}, p), j)[0].Outcome, "the header needs it")

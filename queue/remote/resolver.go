@@ -520,7 +520,8 @@ func (r *DNS) one(ctx context.Context, server string, q question) (*dns.Msg, err
 			return nil, err
 		case !in.Response || !answers(in, m.Question[0]):
 			return nil, fmt.Errorf("%s answered something else", server)
-		case edns && (in.Rcode == dns.RcodeFormatError || in.Rcode == dns.RcodeNotImplemented || in.Rcode == dns.RcodeBadVers):
+		case edns && (in.Rcode == dns.RcodeFormatError || in.Rcode == dns.RcodeNotImplemented ||
+			in.Rcode == dns.RcodeBadVers):
 			edns = false
 		case in.Rcode == dns.RcodeSuccess || in.Rcode == dns.RcodeNameError:
 			return in, nil

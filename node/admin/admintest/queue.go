@@ -112,7 +112,8 @@ func (f *Fake) Message(_ context.Context, id string) (*admin.QueueDetail, error)
 			continue
 		}
 		d := &admin.QueueDetail{QueueMessage: m, MessageID: "abc@example.test", Expires: admin.At(m.Created.AddDate(0, 0, 5)),
-			Client: admin.Origin{Node: "n1", Address: "127.0.0.1:4242", Helo: "client", Protocol: "ESMTP"}, Replicas: []string{"n1", "n2", "n3"}}
+			Client:   admin.Origin{Node: "n1", Address: "127.0.0.1:4242", Helo: "client", Protocol: "ESMTP"},
+			Replicas: []string{"n1", "n2", "n3"}}
 		for _, r := range m.Recipients {
 			d.Route, d.LastHost = append(d.Route, "mx"), append(d.LastHost, "")
 			d.Why = append(d.Why, r.Address+" is "+r.State)
@@ -129,7 +130,9 @@ func (f *Fake) Stats(context.Context) (*admin.QueueStats, error) {
 		return nil, err
 	}
 	defer unlock()
-	s := &admin.QueueStats{Total: f.totals(), States: map[string]uint64{}, Ages: admin.QueueAges(), Owners: map[string]uint64{}}
+	s := &admin.QueueStats{
+		Total: f.totals(), States: map[string]uint64{}, Ages: admin.QueueAges(), Owners: map[string]uint64{},
+	}
 	rows := map[string]*admin.Destination{}
 	for _, m := range f.queue {
 		column := sort.Search(len(s.Ages), func(i int) bool { return m.AgeSeconds <= s.Ages[i] })
@@ -276,11 +279,14 @@ func (f *Fake) find(q admin.TraceQuery) (found []admin.Trace) {
 			behind = t.ID == q.Before
 			continue
 		}
-		to := q.To == "" || slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return admin.MatchAddress(q.To, r.Address) })
+		to := q.To == "" ||
+			slices.ContainsFunc(t.Recipients, func(r admin.QueueRecipient) bool { return admin.MatchAddress(q.To, r.Address) })
 		from := q.From == "" || admin.MatchAddress(q.From, t.Sender)
 		if to && from && (q.User == "" || admin.MatchUser(q.User, t.Client.User)) &&
-			(q.Client == "" || admin.MatchClient(q.Client, t.Client.Address)) && (q.Until.IsZero() || t.Created.Before(q.Until.Time)) &&
-			(q.Helo == "" || q.Helo == t.Client.Helo) && (q.MessageID == "" || q.MessageID == t.MessageID) && !t.Created.Before(q.Since.Time) && len(found) < q.Limit {
+			(q.Client == "" || admin.MatchClient(q.Client, t.Client.Address)) &&
+			(q.Until.IsZero() || t.Created.Before(q.Until.Time)) &&
+			(q.Helo == "" || q.Helo == t.Client.Helo) && (q.MessageID == "" || q.MessageID == t.MessageID) &&
+			!t.Created.Before(q.Since.Time) && len(found) < q.Limit {
 			found = append(found, t)
 		}
 	}

@@ -30,13 +30,15 @@ func TestNotReady(t *testing.T) {
 // An address literal is this machine's as deliveries see it, whatever its form.
 func TestOwnLiteral(t *testing.T) {
 	asked := 0
-	s := &session{peer: &smtp.Peer{Local: netip.MustParseAddrPort("198.51.100.1:25")}, receiver: &receiver{log: zap.NewNop(), own: func() ([]netip.Addr, error) {
-		asked++
-		return []netip.Addr{netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")}, nil
-	}}}
+	s := &session{peer: &smtp.Peer{Local: netip.MustParseAddrPort("198.51.100.1:25")},
+		receiver: &receiver{log: zap.NewNop(), own: func() ([]netip.Addr, error) {
+			asked++
+			return []netip.Addr{netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")}, nil
+		}}}
 	for literal, own := range map[string]bool{
-		"[198.51.100.1]": true, "[192.0.2.77]": true, "[IPv6:2001:db8::77]": true, "[IPv6:2001:DB8:0::77]": true, "[IPv6:::ffff:192.0.2.77]": true,
-		"[192.0.2.78]": false, "[IPv6:2001:db8::78]": false, "[nonsense]": false, "[]": false, "[IPv6:]": false,
+		"[198.51.100.1]": true, "[192.0.2.77]": true, "[IPv6:2001:db8::77]": true, "[IPv6:2001:DB8:0::77]": true,
+		"[IPv6:::ffff:192.0.2.77]": true,
+		"[192.0.2.78]":             false, "[IPv6:2001:db8::78]": false, "[nonsense]": false, "[]": false, "[IPv6:]": false,
 	} {
 		require.Equal(t, own, s.ownLiteral(literal), literal)
 	}

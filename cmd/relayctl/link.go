@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -104,7 +105,8 @@ func readToken(path string) (string, error) {
 // findToken is asked for the token of a node that wants one where none was given.
 // Of a node on this machine it reads the file that the node names. That must be
 // called admin.token, so that no program that waits at a node's port gets at
-// other secrets. A node that names none may be of a dev cluster, whose token is
+// other secrets, and what listens at the port must run as a user who may read the
+// file, or one that waits there while the node is down would get its content. A node that names none may be of a dev cluster, whose token is
 // no secret.
 func findToken(addr, file string) (string, error) {
 	u, err := url.Parse(addr)
@@ -126,7 +128,25 @@ func findToken(addr, file string) (string, error) {
 		return "", fmt.Errorf("the node at %s wants its admin token, and this user may not read %s; "+
 			"run relayctl as root or as the user of the node, or give the token with --token-file or RELAY_TOKEN", addr, file)
 	}
-	return token, err
+	if err != nil {
+		return "", err
+	}
+	if err := mayHear(portOf(u), file); err != nil {
+		return "", fmt.Errorf("the program at %s is not told the admin token, because it may not be the node (%w); "+
+			"if it is, give the token with --token-file %s", addr, err, file)
+	}
+	return token, nil
+}
+
+// portOf is the port of a URL.
+func portOf(u *url.URL) uint16 {
+	if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
+		return uint16(n)
+	}
+	if u.Scheme == "https" {
+		return 443
+	}
+	return 80
 }
 
 // trusting makes an HTTP client for a private authority.

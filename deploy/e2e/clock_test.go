@@ -181,6 +181,34 @@ func (c *clocks) wrong(by time.Duration, nodes ...int) {
 	c.t.Logf("%s at %v, n%d led: %s", by, nodes, leader, seconds(time.Since(began)))
 }
 
+// slight makes the clocks of some nodes wrong by less than anybody is named for, and
+// right again.
+func (c *clocks) slight(by time.Duration, nodes ...int) {
+	c.t.Helper()
+	c.skew(by, nodes...)
+	c.mail()
+	if by.Abs() < late { // at five seconds the words come and go
+		c.says(time.Second, "behind")
+	}
+	c.mail()
+	c.kept()
+	c.skew(0, nodes...)
+	c.mail()
+}
+
+// TestSlightlyWrongClocks: clocks that are a second or five off, on the leader and on a
+// follower, make no mail late and no trouble.
+func TestSlightlyWrongClocks(t *testing.T) {
+	c := startClocks(t)
+	for _, by := range []time.Duration{time.Second, -time.Second, late, -late} {
+		leader := c.leader()
+		c.slight(by, leader)
+		c.slight(by, leader%3+1)
+	}
+	c.healthy(20 * time.Second)
+	c.end()
+}
+
 // TestWrongClocks: the clocks of running processes step. Mail comes and goes in
 // time, status names the wrong ones, nothing is deleted early, and all is well
 // when they are right again.

@@ -29,6 +29,26 @@ import (
 // keys, and the answers to challenges, so that the CA may ask any node. Only the
 // leader orders and renews; the others serve what they read. Nothing of it is
 // ever logged or shown. Its methods may be called concurrently.
+//
+// [acme] hosts has the cluster get certificates itself (RFC 8555, acme of golang.org/x/crypto). All
+// that has to be kept is in the replica (C records: at most 2,000 of 64 KiB; no audit line, no event,
+// no log line bears them): the account's key, each host's certificate with its key, and answers to
+// challenges, so the CA may ask any node, and all nodes serve the same certificate as soon as they
+// have applied it. Only the leader orders: its transport refuses to talk to the CA when it leads no
+// more. A handshake never orders anything: it reads the replica (parsed once for each change), and
+// where a client's name is among the files of [tls], those come first. A port of its own answers
+// TLS-ALPN-01 (a handshake with acme-tls/1 only), another, if wanted, HTTP-01; only challenges that
+// there is a port for are tried, since a CA counts those that fail.
+//
+// A certificate is renewed when a third of its life is left, at most thirty days, each time with a new
+// key. An order that fails is tried again after a minute, doubled each time up to an hour; later where
+// the CA says so (Retry-After of a rate limit), earlier where the certificate in use has little left
+// (a tenth of it). The certificate in use stays, expired or not: a peer that does not verify still
+// gets TLS. Each failure is a line in the log; relay_acme_orders_total and
+// relay_certificate_expires_timestamp_seconds count, and the leader tells status of a host without a
+// certificate, or with one whose renewal has failed for half of the time there was. Rejected: the
+// library's autocert (it keeps the reason of a failed renewal to itself, tries TLS-ALPN-01 first
+// without a port for it, and knows no context, so that an order outlived its node).
 type authority struct {
 	shelf     shelf
 	hosts     []string

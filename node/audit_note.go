@@ -23,6 +23,10 @@ const (
 // annotate gives an operator's command the words that the audit log keeps of it:
 // what the record was and what it will be. A cluster of version 1 has no place
 // for them.
+//
+// 2026-11-29, audit: the node that is asked compares the command with the record and puts the words
+// into the command (Admin.note, version 2); Apply only keeps them. Rejected: comparing in Apply (words
+// would be part of the format for ever).
 func (o *operator) annotate(h proto.Message) {
 	one, ok := h.(interface{ GetAdmin() *pb.Admin })
 	if !ok || one.GetAdmin() == nil {

@@ -14,6 +14,10 @@ import (
 const dkimLook = time.Minute
 
 // dkimWaits has new keys sign as soon as DNS has their records.
+//
+// 2026-11-29, rotated keys wait: a key that waits is a retired one that is the newest of its algorithm
+// beside one that signs: no state of its own. The leader asks DNS every minute; activating is one
+// command (version 2).
 type dkimWaits struct {
 	operator *operator
 	leads    func() bool

@@ -37,6 +37,19 @@ const (
 //	serving ── mark, stop ──► noticed ── the notice ends ──► refusing
 //	   ▲ ready                  not ready, serves             new clients are refused,
 //	   └───────────────── the mark is gone ◄───────────────── open sessions end
+//
+// # Out of service (2026-11-29)
+//
+// drain has three phases: serving, noticed (not ready, serves), refusing. The mark is Member.drain_ms,
+// the end of the notice in the state's time, which outlives sessions; the former Session.draining
+// alone ended with the process. The servers refuse (smtp.Server.Refuse, pop3.Server.Refuse) while
+// their listeners stay open, so that a client without a balancer gets an answer. drained is: refusing,
+// no session served, nothing owned, no leadership. A drained leader hands over whenever it leads, and
+// comes last among equals in an early election. A stop goes the same way without a mark, with no
+// notice where no other node serves. Rejected: /readyz that refuses at once (balancers send clients
+// for seconds yet), cutting POP3 sessions (a client that loads a large message begins again),
+// forbidding a drained node to vote or to lead (a cluster without a leader is worse than one that a
+// drained node leads for a second).
 type drain struct {
 	replica replica
 	node    string

@@ -32,6 +32,25 @@ var (
 )
 
 // filter is one content filter and the listeners whose mail it sees.
+//
+// [[milter]] names filters that speak the protocol of Sendmail and Postfix; package milter holds the
+// dialogues. One connection to each filter for each transaction: it hears of client and sender at
+// MAIL, of each recipient at RCPT, and of header and body while they stream, in parts of 64 KiB. It
+// may refuse or put off at every step, and at the end have fields added, inserted, changed or removed,
+// recipients added or removed, or the message thrown away. That is answered 250 when a Discard is
+// committed: its id has a history, with each recipient as deleted and the filter that wished it, kept
+// as long as any; of its body no more goes into the log once it is known. It does not see our own
+// Received; a field inserted at 0 stands above that, at 1 below. Quarantine is a field X-Quarantine on
+// top: what is done about it is the mailbox's affair, and nothing gets stuck.
+//
+// A filter that does not answer puts mail off with 451 4.7.1 (on_failure = "tempfail"), or is passed
+// by, which the message's history says; nothing is ever lost by it. Of a message over 256 KiB the top
+// is held back (DESIGN.md), so fields can be changed at every size; what filters may add to one is
+// bounded (128 KiB), more is a filter that fails. Its body has gone ahead: where another one is wanted
+// it is put off. Refusals work at every size, recipients where no list's copies are under way. Sender
+// changes are not offered: an account's right to a sender address was checked at MAIL. Library:
+// emersion/go-milter, beside d--j/go-milter, its fork: smaller, and released more recently; it takes
+// no context, so a dialogue's connection is closed where one ends.
 type filter struct {
 	*milter.Filter
 	roles []config.Role // empty: all

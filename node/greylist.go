@@ -24,6 +24,35 @@ import (
 // answered, for the retry may come to another node while this one is down. All
 // first attempts that arrive within a moment travel in one command, and so do
 // the passes that are to be remembered, for which nobody waits.
+//
+// Off by default; relayctl settings set --greylist 1m, or domain set NAME --greylist 1m. A triplet is
+// client network (/24, /64), sender (without subaddress, digits and BATV tags) and domain of the
+// recipient: one look for each domain of a transaction, and a retry whose recipients come in another
+// order, or apart, is still known. Records are in the replica:
+//
+//   - a triplet that nobody knows: is answered 450 once it is written down on a majority; costs a
+//     share in one command; all first attempts of 50 ms travel in it
+//   - a triplet that still has to wait: is answered 450 with the rest of the time; costs a local read
+//   - a triplet that waited long enough: is answered taken, and written down without anybody waiting;
+//     costs the same share
+//   - a triplet that passed before, or whose network has five that did: is answered taken; costs a
+//     local read, and a share once a day
+//
+// The 450 comes after the commit, so the promise holds whatever dies: the retry is known at every
+// node. A replica that lags is no danger, since what it does not know is asked of the log, and Apply's
+// word counts. A pass that is lost with its node is noted again by the next mail: until the window
+// ends the first attempt speaks for it. Without a majority nobody is let through.
+//
+// First attempts are kept for 8 hours, what passed for 36 days from its last use. The table is bounded
+// (200,000); an index by time serves both the sweep and the bound, so that a flood of first attempts
+// drives out first attempts. Exempt are trusted, authenticated and relaying clients, greylist_exempt
+// networks, and mail to postmaster and abuse. With the null sender the answer comes at the end of the
+// message: a caller that checks an address sends none. Rejected: a command for each RCPT; a triplet
+// for each recipient (a message to a hundred would write a hundred records); answering before the
+// commit.
+//
+// 2026-11-29: first attempts of a /24 or /48 are written down 500 times an hour at each node; beyond,
+// its mail to a domain is one triplet, which waits as long. So nobody drives others' records out.
 type greylist struct {
 	replica replica
 	log     *zap.Logger

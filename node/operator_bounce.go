@@ -55,6 +55,9 @@ func (m *managing) returning(one *waitingMail) (all []*returning) {
 
 // giveBack ends what is to be given back and tells the senders. Reports are
 // committed with the ends they tell of.
+//
+// queue bounce writes its reports here and commits each with the ends that it tells of; the state
+// machine refuses those whose recipients changed meanwhile.
 func (m *managing) giveBack(ctx context.Context, back []*returning) error {
 	if m.what.DryRun {
 		for _, r := range back {

@@ -25,6 +25,23 @@ const maxOld = 400
 
 // importRun is one batch of an import. Pending messages are proposed as one command
 // when no more fit, and while it is under way those of the next are read.
+//
+// # Imports (2026-11-29)
+//
+// A batch of old mail is one request whose parts are the messages; the node makes commands of up to
+// 264 KiB and 400 messages of them, one after the other, since a mailbox has the order of its source.
+// A message's key is made of box, digest and number: how many equal ones came before it in the source,
+// which only the client sees. Ids are made of request and key, so that a batch whose answer got lost
+// is told it was the one, and every message is counted as what it is. A message that this replica
+// knows already is not proposed; Apply asks once more. The first message that does not fit (quota,
+// disk, no majority) ends the batch, and all before it is in. Rejected: proposals side by side (no
+// order), a session that a batch belongs to (state to lose), a stream with an answer for each message
+// (proxies hold those back).
+//
+// Three nodes on two cores with a load of 20 beside them, 50,000 messages of 1 KB: 1,400 to 2,250 a
+// second, 1,500 with a leader killed meanwhile (TestImportInterrupted, RELAY_E2E_IMPORT=50000), and
+// 4,800 to 7,600 of known ones. The nodes used a third of a core then: commits on a busy disk are
+// waited for, one after the other. One a request made 37 to 185.
 type importRun struct {
 	*operator
 	adm     *pb.Admin

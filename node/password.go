@@ -93,6 +93,13 @@ func checkArgon(stored, secret string) (bool, error) {
 // forgotten when the account changes, because its change number is hashed too.
 // So is one that was wrong, with the network that it came from and the
 // mechanisms it was given by: a mail program tries it by every one it has.
+//
+// Passwords are argon2id, at most two hashed at a time; a password that was right is remembered for
+// five minutes as an HMAC that includes the account's change number, so a changed password is
+// forgotten at once on every node. An unknown user costs as much as a wrong password. One that was
+// wrong is remembered for an hour, with the network it came from and the mechanisms it was given by.
+// By another mechanism it does not count once more, since Thunderbird spends three logins on each; by
+// the same one it does. It is not hashed again.
 type passwords struct {
 	key   [32]byte
 	slots chan struct{} // bounds the memory and CPU that hashing takes

@@ -21,6 +21,10 @@ var errCryptHash = errors.New("password hash is malformed")
 // isCrypt reports whether a stored hash is of the kinds that Unix systems keep
 // in their shadow files (crypt(5)): MD5, SHA-256, SHA-512. New ones are never
 // made; a login turns them into argon2id.
+//
+// Hashes of other systems (bcrypt, MD5-, SHA-256-, SHA-512-crypt) are taken as they are and become
+// argon2id at the first login. SHA-crypt with more than 500,000 rounds is refused at the import:
+// logins would cost seconds, and two at a time are hashed.
 func isCrypt(stored string) bool {
 	for _, prefix := range [...]string{"$1$", "$5$", "$6$"} {
 		if strings.HasPrefix(stored, prefix) {

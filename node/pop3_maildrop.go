@@ -25,6 +25,53 @@ type slot struct {
 
 // maildrop is one mailbox under the lock of one POP3 session. It meets
 // pop3.Maildrop, Live, Keeper, Delayer and Caller.
+//
+// # Maildrops and logins
+//
+// A POP3 session is two commits: TakeLock at login, Remove with unlock at QUIT, or an Unlock where
+// nothing is deleted. Where a login was refused by a lock, the next ones for two seconds cost none:
+// the replica is asked, and asked again once it is surely up to date. Each attempt to lock has a name
+// of its own, so that no session takes another's lock for a repetition of its own command.
+//
+// A follower learns with the next group, or the next heartbeat, that its lock is committed; the answer
+// to TakeLock comes sooner, and tells what the mailbox holds under the lock (box, next uid, number of
+// messages: the same three mean the same messages, as uids only ascend). A login waits for the lock to
+// be applied here only where this replica shows another mailbox than that, so what was accepted or
+// deleted before the lock was taken is always seen. The maildrop is registered under its token before
+// its list is read from one state of the store: a state that has seen the lock taken must still have
+// it, and one that has not yet will tell of its end by changed, so a lock that is broken is noticed by
+// one or the other, whenever that happens. A session can be over before its lock is seen here; it is
+// remembered (ended) until then, or the lock would be taken for a stray. The lists that were read last
+// are kept by what was in the mailbox (lists, 4 MiB at most): a login to a mailbox in which nothing
+// has changed since reads no store. A lock that is ended while the answer to its TakeLock is on its
+// way leaves doubts, and with those the store is read. Rejected: the index of the mailbox's last
+// change, which would be one more field to write with every message.
+//
+// A lock can be left without a session: the answer to a TakeLock got lost, an Unlock could not be
+// said, or a frame that was given up reached a leader late. The node lives on and renews its session,
+// so the lock would never end. So every lock that is taken in this node's name is compared with the
+// attempts and sessions it knows (taken, on the apply goroutine), and keep gives back what belongs to
+// none; after a snapshot it searches all. A Remove whose outcome is unknown ends its session
+// (ErrUncertain), whose Unlock then fences a late copy of it.
+//
+// A [[folder]] of the configuration is shown in place of an account's mailbox (package folder): the
+// lock, the password and all policies are the account's, the list and the octets are the folder's, and
+// nothing can be deleted. Mail for the account stays in its mailbox, out of sight.
+//
+// The words of CAPA before login (LOGIN-DELAY n USER, EXPIRE n USER) are the strictest of all
+// accounts. It is read again by keep when the directory has changed, at most every ten seconds.
+//
+// Failed logins are counted per network in the replica. A node adds what it has not told yet to what
+// it reads there, and tells it in one Tally about once a second; a Tally that surely failed is told
+// again, one that perhaps was applied is not. Rejected: a command for each failure, which would let a
+// guesser write to every disk.
+//
+// SCRAM keys are made whenever a password is seen in the clear: when it is set, or at a login that
+// proves it; there a bcrypt hash becomes argon2id as well, by a PutAccount that compares
+// (expect_changed). They are those of the prepared password (SASLprep); older ones heal at such a
+// login. SCRAM is announced while every account that can log in has keys (scramUse), or where a
+// listener names it. Users that are not there get keys made of the cluster's secret, the same on all
+// nodes (of the CA's key while the cluster is of version 1).
 type maildrop struct {
 	drops   *maildrops
 	account *pb.Account

@@ -15,6 +15,11 @@ const headerTimeout = 5 * time.Second
 // proxied wants a PROXY header from the configured load balancers and takes
 // none from anybody else. The header is read where a connection is served, not
 // by Accept.
+//
+// Behind a load balancer everything goes by the address in its PROXY header: trust, limits, lists,
+// greylisting, history. The header is no talking before the greeting, and the pause begins behind it.
+// A connection from there without a header that can be read is closed unserved: it would have the
+// balancer's own rights.
 func proxied(l net.Listener, from []netip.Prefix) net.Listener {
 	return balancers{&proxyproto.Listener{Listener: l, ReadHeaderTimeout: headerTimeout,
 		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {

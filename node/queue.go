@@ -29,6 +29,10 @@ type fenced interface {
 
 // outbound is the replicated queue as this node's queue manager sees it. It
 // meets queue.Spool and remote.Router.
+//
+// BDAT where the next hop has it, so that a message goes out as it came in, an unended last line
+// included; DATA would end it. The price is nil: the envelope and the message are two round trips
+// either way. [delivery] chunking = false goes back to DATA.
 type outbound struct {
 	replica   fenced
 	node      string

@@ -13,6 +13,11 @@ import (
 // boxes is the agent for mailboxes whose mail had to wait (FUTURERELEASE). It
 // only judges whether a mailbox may have the message: the Settle that commits the
 // verdict puts it there, in the same step. Everything else goes to remote.
+//
+// FUTURERELEASE holds for mailboxes as for remote recipients: they wait in the queue under the route
+// mailbox, whose agent (boxes) judges account and quota when the time has come, and the Settle puts
+// the message there (package spool). A mailbox that is gone by then is a bounce, a full one is tried
+// again until the queue gives up.
 type boxes struct {
 	remote   queue.Agent
 	refusals *refusals

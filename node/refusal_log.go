@@ -23,6 +23,11 @@ const (
 // refusalLog writes a line for everything that clients were not given, and counts
 // it. The counts are exact; of lines a client network gets refusalLines a minute,
 // then one that says how many more there were.
+//
+// 2026-11-29, refusals: the protocol servers hand each one to a hook (Refused) with a reason of one
+// word; refusalLog counts it and writes the line. 60 lines a minute for a client network (/32, /64),
+// then one line with a number; the count (relay_refused_total) is exact. Rejected: counting by reply
+// code, which says less than half.
 type refusalLog struct {
 	log *zap.Logger
 	now func() time.Time

@@ -50,6 +50,18 @@ var (
 
 // screen looks at who sends what strangers hand in. Its methods may be called
 // concurrently; a nil screen does nothing.
+//
+// One policy a message. DATA has one answer, so a stranger's recipients are all of domains that refuse
+// or all of domains that do not; others are told 452 4.5.3 and come in a message of their own.
+// Rejected: the most lenient policy for all (one recipient elsewhere would switch it off), a report
+// for the rest (backscatter).
+//
+// postmaster and abuse get everything (RFC 5321 §4.5.1, RFC 2142): no list and no policy refuses mail
+// to them, it is only tagged.
+//
+// Fields with our name are taken out of strangers' and of users' messages (RFC 8601 §5): this node's
+// authserv-id and the host names of all members. Verification sees the message before that. A header
+// section over 256 KiB is refused, for what could stand where nobody looks.
 type screen struct {
 	replica  fenced
 	id       string // in Authentication-Results
@@ -357,6 +369,9 @@ func (in *intake) endScreen(ctx context.Context) error {
 // senderDNS is the resolver that screening asks. It is not that of deliveries:
 // what strangers make us ask must not drive the answers for our own mail out of
 // the cache.
+//
+// Screening has a resolver of its own, so that what strangers make us ask does not drive deliveries'
+// answers out of the cache.
 type senderDNS struct{ *remote.DNS }
 
 // counted has questions count for the network of the client that causes them.

@@ -33,6 +33,10 @@ func recipientsField(all []string) zap.Field {
 // logAccepted tells of an Accept that was applied, of each mailbox that it put the
 // message into, and of the copies and reports that were made with it. given are
 // the recipients as the client named them.
+//
+// 2026-11-29, state changes: logged by the node that proposes, when the command is applied, as LOG.md
+// promises; a test holds its tables against the code. Rejected: logging in Apply (every node would,
+// and again at each start).
 func logAccepted(log *zap.Logger, h *pb.Accept, given []string) {
 	if !log.Core().Enabled(zap.InfoLevel) {
 		return

@@ -24,6 +24,18 @@ import (
 // All nodes count together: what fails here is told to the log about once a
 // second, in one command for all networks; what failed elsewhere is read from
 // the replica. In between each node adds what it has not told yet.
+//
+// # Logins that fail (2026-11-29)
+//
+// An attempt counts from its begin (throttle.begin): by network (address, /64) as many are judged at
+// once as may fail without consequence, then one at a time, a second later each, and past ten seconds
+// none. So 150 guesses at once: 14 are judged, where 115 were; 150 users behind one address get in
+// within seconds. A dialogue by SCRAM that stops counts as failed after 20 s. A login forgives what
+// failed at its own account at this node, nothing else. Twenty failures at one account in ten minutes,
+// told in the same tally under a hash of its name, slow it down for all networks but those (/24, /48)
+// from which it has logged in within 15 to 30 days. That is known in memory, and nodes ask each other
+// when it matters. Exempt are trusted networks only. Rejected: a field for accounts in Apply (the
+// tally does), and refusing an account (whoever guesses could lock its owner out).
 type throttle struct {
 	free    int           // failures without consequence
 	delay   time.Duration // added by each failure beyond

@@ -34,7 +34,7 @@ func (on configuration) has(id raft.ServerID) bool {
 const changeTime = 5 * time.Second
 
 // reconfigure makes a change that was decided on a configuration. ErrChanged: the
-// servers are others by now, and nothing was done. Where they are the same and only
+// servers are others by now, and nothing was done. If they are the same and only
 // their index was not known yet, it tries again.
 func (c *Cluster) reconfigure(ctx context.Context, on configuration, begin func(index uint64) raft.IndexFuture) error {
 	ctx, cancel := context.WithTimeout(ctx, changeTime)

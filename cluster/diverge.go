@@ -28,7 +28,7 @@ import (
 // is right. Each command pays for the copy and the hash of what it writes, of large
 // values the first 4 KiB.
 //
-// Where wrong and right are of different builds, full hashes at a Mark decide, for
+// If wrong and right are of different builds, full hashes at a Mark decide, for
 // which the leader alone is asked (cluster/compare, one a minute); equal ones begin the
 // chain anew (Raise from v to v). What differed before the chain began is found by a
 // Mark that the leader makes behind the raise (attest): whoever is wrong by it judges
@@ -249,7 +249,7 @@ func (c *Cluster) answerCompare(context.Context, string, []byte) ([]byte, error)
 	return json.Marshal(c.judges.last)
 }
 
-// judgeByMark compares full hashes of all voters. Where they are equal the sums
+// judgeByMark compares full hashes of all voters. If they are equal the sums
 // differed by the builds alone, and the chain begins anew.
 func (c *Cluster) judgeByMark(ctx context.Context) (j judgement) {
 	ctx, cancel := context.WithTimeout(ctx, markTime)

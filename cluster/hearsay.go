@@ -47,7 +47,7 @@ func (h *hearsay) leader(ctx context.Context, known string) string {
 	return h.said
 }
 
-// inquire asks the others. Where none of them follows anybody, or none talks to
+// inquire asks the others. If none of them follows anybody, or none talks to
 // us, they may have removed this node.
 func (h *hearsay) inquire(ctx context.Context) {
 	said := h.ask(ctx)

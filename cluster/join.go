@@ -280,7 +280,7 @@ func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest
 }
 
 // enter makes a node a member without a vote, on the configuration in which it was
-// looked for. Where its id is known, the node comes back without its log: its vote,
+// looked for. If its id is known, the node comes back without its log: its vote,
 // which it could give against what it promised, is taken away first. After ErrChanged
 // the joining node asks again, and goes on where this ended.
 func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID, addr raft.ServerAddress) error {

@@ -18,7 +18,7 @@ type Options struct {
 	Dir string // as Init or Join made it
 	ID  string // of the node, where the caller knows it: another node's directory is refused
 	// Listener is the cluster port; the Cluster owns it from Open on, whatever
-	// Open returns. Where nil, Listen is listened on.
+	// Open returns. If nil, Listen is listened on.
 	Listener  net.Listener
 	Listen    string
 	Advertise string // where others reach the port; empty: as at Init or Join

@@ -141,7 +141,7 @@ func (c *Cluster) allow(p wire.Peer, proto string) error {
 	return c.judge(p)
 }
 
-// judge says whether a peer's certificate counts. Where it is newer than what is
+// judge says whether a peer's certificate counts. If it is newer than what is
 // on record here, the leader's word decides: a leader records a certificate
 // before it hands it out. A node that hears no leader lets such a peer in, or
 // the leader that would tell it could not.

@@ -39,7 +39,7 @@ type Rotation struct {
 }
 
 // RotateCA begins to change the cluster's CA, after the members named were
-// removed: those must join anew. Where a rotation is under way, it goes on
+// removed: those must join anew. If a rotation is under way, it goes on
 // without them. It ends by itself; Rotation says how far it is.
 func (c *Cluster) RotateCA(ctx context.Context, without []string, adm *pb.Admin) error {
 	b, err := proto.Marshal(adm)

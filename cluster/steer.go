@@ -13,7 +13,7 @@ import (
 // steering is the leader's part in keeping the state's time right. The time runs
 // on the leader's boot clock, and is only steered by the wall clocks of the
 // members: towards the median of a majority that agree, slowly where it is up to
-// a minute away, by a logged jump where it is more and stays so. Where no majority
+// a minute away, by a logged jump where it is more and stays so. If no majority
 // agrees it runs freely. The leader's own wall clock is one vote among the others.
 //
 // Each renewal carries its sender's wall clock; its difference to the state's time

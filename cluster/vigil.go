@@ -17,15 +17,15 @@ import (
 // longer than the sessions of those who live may last.
 //
 // So each follower looks twelve times a heartbeat. When its leader is silent, it
-// asks the other voters. Where a majority, itself included, has heard nothing
+// asks the other voters. If a majority, itself included, has heard nothing
 // either, that leader could not commit anything any more and would have
 // stepped down by itself; then the one among them whose log is longest stands
 // for election at once, in the way in which a leader that hands over lets its
 // successor stand. Terms and logs decide as ever: this changes when somebody
-// stands, not who wins. Where nobody can be asked, raft's own timers remain.
+// stands, not who wins. If nobody can be asked, raft's own timers remain.
 //
 // How long silence must be: longer than the leader's lease, after which it has
-// stepped down. Where nothing listens any more at its address, though, its
+// stepped down. If nothing listens any more at its address, though, its
 // process is gone, and a third of a heartbeat will do.
 //
 // Of 20 leaders killed, 25 of 40 survivors' sessions lapsed before (no leader for up to

@@ -121,7 +121,7 @@ func (f *fates) event(e *pb.Event) {
 	// "removed" is the user's doing: the message had been delivered.
 }
 
-// Find implements admin.History. Where recipients are asked for it tells their
+// Find implements admin.History. If recipients are asked for it tells their
 // lines only. It goes back from the newest message and
 // looks at no more than findScan messages, and where recipients are asked for
 // at no more than findHistory that match otherwise. An error says so where

@@ -20,7 +20,7 @@ func messageID(text string) (spool.ID, error) {
 	return id, nil
 }
 
-// message reads an id that an operator gave, or the end of one. Where this node
+// message reads an id that an operator gave, or the end of one. If this node
 // does not know it, it catches up first, if it can: the id may have been told to a
 // client by another node a moment ago.
 func (o *operator) message(ctx context.Context, text string) (id spool.ID, err error) {

@@ -142,7 +142,7 @@ func (s *sieve) complete(v spool.View, list []*waitingMail) ([]*waitingMail, err
 	return kept, err
 }
 
-// records calls fn for each message of list that is still known. Where they
+// records calls fn for each message of list that is still known. If they
 // stand close together it scans, which is several times as fast as reading
 // one by one; where finished messages crowd between them, it reads.
 func (s *sieve) records(v spool.View, list []*waitingMail, fn func(*waitingMail, *pb.Message)) error {
@@ -334,7 +334,7 @@ func (o *operator) activePage(ctx context.Context, s *sieve, order queueOrder, a
 	return page, next, err
 }
 
-// sortedPage passes over the whole queue and keeps the best of it. Where order
+// sortedPage passes over the whole queue and keeps the best of it. If order
 // and filter can do without the messages' records, only the page's are read.
 func (o *operator) sortedPage(ctx context.Context, s *sieve, order queueOrder, at cursor,
 	limit int) ([]*waitingMail, string, error) {
@@ -422,7 +422,7 @@ func (o *operator) oldest() (oldest spool.ID, err error) {
 	return oldest, err
 }
 
-// window reads the messages of one stretch of ids. Where that holds more than
+// window reads the messages of one stretch of ids. If that holds more than
 // most records, seen is over most and nothing is found.
 func (o *operator) window(s *sieve, lo, hi spool.ID, most int) (found []*waitingMail, seen int, err error) {
 	err = o.replica.View(func(v spool.View) error {

@@ -219,7 +219,7 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 
 func ulidTime(id spool.ID) time.Time { return time.UnixMilli(int64(id.Time())) }
 
-// slice counts at most about most records of [lo, hi). Where there are more,
+// slice counts at most about most records of [lo, hi). If there are more,
 // the rest is cut in two and each half read in the same way, depth times; at
 // last those it read stand for the rest by the time they span.
 func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, most, depth int) error {

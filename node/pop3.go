@@ -168,7 +168,7 @@ func ignoreNoDomain(err error) error {
 	return err
 }
 
-// take locks the mailbox for one session and freezes its list. Where the lock's
+// take locks the mailbox for one session and freezes its list. If the lock's
 // holder is on a node that does not answer it waits for that node's session to
 // end.
 func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {

@@ -402,7 +402,7 @@ func (s *Server) all(g *group) []*conn {
 	return list
 }
 
-// admit counts a connection in, or refuses it. Where they become many, those that
+// admit counts a connection in, or refuses it. If they become many, those that
 // are silent without a login are cut.
 func (s *Server) admit(c *conn, who admission.Standing) bool {
 	now := time.Now()

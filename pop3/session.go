@@ -345,7 +345,7 @@ func (c *conn) top(arg []byte) {
 	}
 }
 
-// send answers RETR and TOP. Where a message breaks off in the middle nothing
+// send answers RETR and TOP. If a message breaks off in the middle nothing
 // can be said any more but by closing the connection without the final dot.
 func (c *conn) send(m message, cut *topper) bool {
 	body, err := c.drop.Open(c.ctx, m.i)
@@ -506,7 +506,7 @@ func (c *conn) commit(list []int, release bool) error {
 	return nil
 }
 
-// uncommitted answers a commit that failed. Where it is not known what became of
+// uncommitted answers a commit that failed. If it is not known what became of
 // it the session has no ground to stand on any more, neither its marks nor its
 // lock, and ends.
 func (c *conn) uncommitted(err error) {

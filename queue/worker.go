@@ -449,7 +449,7 @@ func (m *Manager) release(u *unit, w word, reply string, now int64) {
 }
 
 // refused prepares to forget an active entry because the spool would not load
-// it or take its verdict. Where a scan has reported the entry meanwhile, and it
+// it or take its verdict. If a scan has reported the entry meanwhile, and it
 // was passed over because it was active, it may be ours by now, as after this
 // node has lost its right to act and got it again: only another scan can tell.
 // It needs m.mu.

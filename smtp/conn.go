@@ -164,7 +164,7 @@ func (c *conn) standing() admission.Standing {
 	return admission.Stranger
 }
 
-// admitted counts the connection in, or sends it away. Where little is left it
+// admitted counts the connection in, or sends it away. If little is left it
 // gets no time to read why.
 func (c *conn) admitted(who admission.Standing) bool {
 	now := time.Now()

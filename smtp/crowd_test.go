@@ -103,7 +103,7 @@ func TestSilentStrangersGoUnderLoad(t *testing.T) {
 	})
 }
 
-// Where descriptors are scarce strangers are turned away.
+// If descriptors are scarce strangers are turned away.
 func TestScarceDescriptorsAreNotForStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := server(t, ServerConfig{Scarce: func(net.Conn) bool { return true }})

@@ -95,7 +95,7 @@ func (m *Meters) sweep(now time.Time) {
 	}
 }
 
-// connect counts a connection in, unless there are too many. Where they become
+// connect counts a connection in, unless there are too many. If they become
 // many, those that are silent are sent away.
 func (m *Meters) connect(a netip.Addr, who admission.Standing, now time.Time) bool {
 	ok := m.conns.Enter(a, who)

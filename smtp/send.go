@@ -64,7 +64,7 @@ const ErrStalled = constError("smtp: pipelined commands were not answered")
 // order, never nil. The error is not nil exactly if the connection is of no use
 // afterwards; recipients whose fate had not been told by then have a 4xx reply.
 //
-// Each reply is matched to its command. Where the server says something that no
+// Each reply is matched to its command. If the server says something that no
 // command accounts for, before the end of the message goes out or right behind
 // the last reply, none of its replies is believed: they could belong to other
 // commands. The connection ends, with ErrStray.

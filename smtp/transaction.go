@@ -255,7 +255,7 @@ func (c *conn) dataVerb(arg []byte) {
 func (c *conn) bdat(arg []byte) {
 	size, last, ok := chunkSize(arg)
 	if !ok {
-		// Where the chunk ends nobody knows.
+		// Nobody knows where the chunk ends.
 		c.fail(501, "5.5.4", "Expected BDAT size [LAST], closing connection")
 		c.quit = true
 		return

@@ -85,7 +85,7 @@ func TestALeaderIsKilledWhileTheTimeIsSlewed(t *testing.T) {
 	const by = 45 * time.Second
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader()
-	// Where all clocks are ahead from the beginning on, the cluster was off, and the time jumps.
+	// If all clocks are ahead from the beginning on, the cluster was off, and the time jumps.
 	began := time.Now()
 	g.Eventually("the clocks agree", func() bool {
 		return leader.C().Clock().Agreement && time.Since(began) > 2*time.Second

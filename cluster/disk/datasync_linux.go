@@ -17,7 +17,7 @@ func datasync(f *os.File) error {
 }
 
 // allocate sets blocks aside for a file up to a size, and makes it that large.
-// Where the file system can not, the file stays as it is.
+// If the file system can not, the file stays as it is.
 func allocate(f *os.File, size int64) error {
 	for {
 		err := unix.Fallocate(int(f.Fd()), 0, 0, size)

@@ -116,7 +116,7 @@ func (l *Log) deleted(lo, hi uint64) error {
 // Guard tells the log that the state now begins behind the snapshot at index,
 // whose last entry had that term. Store calls it through Options.OnInstall.
 //
-// Where the log has another entry there, or none, what it has up to there is
+// If the log has another entry there, or none, what it has up to there is
 // not the history of that snapshot, and must never be sent to another member:
 // it is deleted. And raft asks for the entry at index to check what follows
 // it; it gets one with the right term, or it would refuse everything the

@@ -51,7 +51,7 @@ type Options struct {
 	// a leader's snapshot that would be dropped as nothing new is compared with it.
 	TermAt func(index uint64) (term uint64, known bool)
 
-	// OldestLog returns the index of the first entry the log still holds. Where
+	// OldestLog returns the index of the first entry the log still holds. If
 	// it is set, a cached checkpoint is not sent again to a member that could
 	// not go on from it.
 	OldestLog func() uint64

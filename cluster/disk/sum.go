@@ -11,7 +11,7 @@ import (
 )
 
 // sumKey holds the chain of sums: format (1 octet), index (8), sum (8), written
-// with each batch. Where its index is not that of meta, a build that knows nothing
+// with each batch. If its index is not that of meta, a build that knows nothing
 // of it ran in between, and the chain is void until it is begun again.
 var sumKey = []byte{0, 'h'}
 

@@ -20,7 +20,7 @@ const (
 )
 
 // keepCertificate carries what is on record of a node's certificate into a new
-// member record. Where nothing is, the one by which the node was let in counts.
+// member record. If nothing is, the one by which the node was let in counts.
 func (t *tx) keepCertificate(m *pb.Member) {
 	var old pb.Member
 	if !t.read(key(kMember, m.Id), &old) || len(old.Serial) == 0 {

@@ -15,7 +15,7 @@ import (
 )
 
 // table aligns rows. A heading that begins with > is of a column of numbers.
-// Where it has to fit a width it leaves columns out by what matters least,
+// If it has to fit a width it leaves columns out by what matters least,
 // shortens ids and times, and cuts long cells; -o wide shows all.
 // It writes in portions, so that a million rows neither wait nor stay.
 type table struct {

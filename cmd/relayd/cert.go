@@ -19,7 +19,7 @@ import (
 const certificateLife = 397 * 24 * time.Hour
 
 // writeCertificate makes a key and a certificate for host names and addresses.
-// Where caPath is named, a private authority signs it and is left there; its key
+// If caPath is named, a private authority signs it and is left there; its key
 // is thrown away, so it can never sign another. Else it signs itself.
 func writeCertificate(certPath, keyPath, caPath string, hosts []string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

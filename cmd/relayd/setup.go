@@ -18,7 +18,7 @@ import (
 )
 
 // setup are the flags by which init and join write a configuration that is not
-// there yet. Where the file exists, it rules and they must not contradict it.
+// there yet. If the file exists, it rules and they must not contradict it.
 type setup struct {
 	config    string
 	id        string

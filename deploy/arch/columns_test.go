@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/scanner"
@@ -61,7 +62,8 @@ func stillWide() []string {
 	return []string{
 		"cmd/relayctl/*.go", "deploy/CHANGELOG.md", "node/admin/*.go", "node/drain_test.go", "node/metrics.go",
 		"node/node.go", "node/operate.go", "node/operator_cluster*.go", "node/pop3.go", "node/serve.go", "node/smtp.go",
-		"node/verify/dmarc.go", "queue/remote/*",
+		"node/verify/dmarc.go", "queue/remote/*", "node/doctor/*", "node/DESIGN.md", "node/drain.go", "README.md",
+		"deploy/e2e/clock_test.go",
 	}
 }
 
@@ -129,10 +131,43 @@ func TestColumnsCatch(t *testing.T) {
 // of its own, which has to be read twice.
 var clause = regexp.MustCompile(`(?:^|[.;:/] )(?:Who|What|Where|Whoever|Whatever) [a-z][^?]*$`)
 
+// unnamed is how many such sentences each directory may have yet. No number is
+// ever raised.
+func unnamed() map[string]int {
+	return map[string]int{
+		"cluster":                  24,
+		"cluster/clustertest":      3,
+		"cluster/disk":             20,
+		"cluster/spool":            9,
+		"cluster/spool/goldentest": 1,
+		"cmd/internal/release":     1,
+		"cmd/relayctl":             5,
+		"cmd/relayd":               2,
+		"deploy/arch":              1,
+		"deploy/e2e":               6,
+		"deploy/haproxy":           1,
+		"node":                     48,
+		"node/admin":               5,
+		"node/admin/mailfile":      2,
+		"node/config":              7,
+		"node/folder":              1,
+		"node/milter":              5,
+		"node/nodetest":            7,
+		"node/verify":              8,
+		"pop3":                     9,
+		"queue":                    2,
+		"queue/bounce":             1,
+		"queue/remote":             9,
+		"smtp":                     16,
+		"smtp/printable":           2,
+		"smtp/sasl":                1,
+	}
+}
+
 // TestCommentsNameTheirActor: no sentence of a comment begins with a bare who,
-// what or where clause.
+// what or where clause, but for those that were there before the rule.
 func TestCommentsNameTheirActor(t *testing.T) {
-	t.Skip("not yet")
+	found := map[string][]string{}
 	for _, path := range written(t, "*.go") {
 		fset := token.NewFileSet()
 		f, err := parser.ParseFile(fset, filepath.Join("../..", path), nil, parser.ParseComments|parser.SkipObjectResolution)
@@ -142,8 +177,14 @@ func TestCommentsNameTheirActor(t *testing.T) {
 		require.NoError(t, err)
 		for _, g := range f.Comments {
 			for _, s := range clauses(g) {
-				t.Errorf("%s: name the actor instead of %q", at(fset, path, g), s)
+				dir := filepath.Dir(path)
+				found[dir] = append(found[dir], fmt.Sprintf("%s: %s", at(fset, path, g), s))
 			}
+		}
+	}
+	for dir, all := range found {
+		if most := unnamed()[dir]; len(all) > most {
+			t.Errorf("%s: name the actor in %d of these:\n%s", dir, len(all)-most, strings.Join(all, "\n"))
 		}
 	}
 }

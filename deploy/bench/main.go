@@ -91,7 +91,7 @@ type bench struct {
 // sinkPort is where all sides relay to.
 const sinkPort = 14025
 
-// setUp starts the sides. Where it fails, tearDown ends what it has begun.
+// setUp starts the sides. If it fails, tearDown ends what it has begun.
 func (b *bench) setUp(ctx context.Context, compare bool, with string) (err error) {
 	for _, program := range []string{"smtp-source", "smtp-sink"} {
 		if _, err := exec.LookPath(program); err != nil {

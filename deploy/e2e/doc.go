@@ -20,7 +20,7 @@
 // Exim and OpenSMTPD are not installed for it: they are downloaded once, and run
 // in a namespace of their own beside Postfix (debian_test.go).
 //
-// Thunderbird is too large to be installed for a test. Where it is (apt-get
+// Thunderbird is too large to be installed for a test. If it is (apt-get
 // install --no-install-recommends thunderbird) it runs without a screen, steered
 // by its own remote control, and a proxy writes down what it says. The
 // transcripts in pop3/testdata and smtp/testdata that bear its name come from

@@ -15,7 +15,7 @@ import (
 )
 
 // TestThunderbirdHabits: what Thunderbird says is what the transcripts that bear
-// its name claim. Where another version is installed than they were recorded
+// its name claim. If another version is installed than they were recorded
 // from, a difference is only told.
 func TestThunderbirdHabits(t *testing.T) {
 	d := Start(t)
@@ -175,7 +175,7 @@ func (tb *thunderbird) asksForHeaders() {
 }
 
 // isRefused: by another session's lock, for a wrong password, and for want of a
-// mechanism that encrypts. Where it could be the password that is wrong, it asks.
+// mechanism that encrypts. If it could be the password that is wrong, it asks.
 func (tb *thunderbird) isRefused() {
 	t := tb.d.t
 	tb.deliver("refused")

@@ -176,7 +176,7 @@ func TestContentFilterOfLargeHeaders(t *testing.T) {
 	c.Verify()
 }
 
-// Where mail may pass a filter that does not answer by, its history says that it
+// If mail may pass a filter that does not answer by, its history says that it
 // did.
 func TestContentFilterIsPassedBy(t *testing.T) {
 	gone := "inet:" + freeAddr(t)

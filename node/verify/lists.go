@@ -179,7 +179,7 @@ func reversed(a netip.Addr) string {
 }
 
 // Wait returns the lists that refuse the client and those that only say
-// something, when all have answered or their time is over. Where a list exempts
+// something, when all have answered or their time is over. If a list exempts
 // the client both are empty. ctx cuts the wait short, with nothing found.
 func (k *Lookup) Wait(ctx context.Context) (refuse *Listing, tags []*Listing) {
 	if k == nil {

@@ -12,9 +12,9 @@ const (
 	RefuseCrowd             // more authors than are asked about: one of them may want it refused
 )
 
-// Wish returns what the domains want, and which of them. Where the author's
+// Wish returns what the domains want, and which of them. If the author's
 // domain has a DMARC policy, that alone counts, so that forwarded and list mail
-// is not refused for its reverse-path (RFC 7489 §6.7). Where it has none, a
+// is not refused for its reverse-path (RFC 7489 §6.7). If it has none, a
 // fail of SPF counts (RFC 7208 §8.4), unless a signature of the author's domain
 // is good.
 func (r *Result) Wish() (Wish, string) {

@@ -82,7 +82,7 @@ type Recipient struct {
 }
 
 // AsAddressed returns p under the address that the client used: an alias keeps
-// to itself where it leads, also in what the next hop said of that place. Where
+// to itself where it leads, also in what the next hop said of that place. If
 // that address is not known, an Original that is one counts in its place.
 func (p Recipient) AsAddressed() Recipient {
 	used := p.Addressed

@@ -86,7 +86,7 @@ func (c *faultCase) prepare(t *testing.T) {
 	c.agent = mxOf(t, conf, c.one.port(), mx23...)
 }
 
-// job is a message. Where the hop stops amid it, it is more than the buffers
+// job is a message. If the hop stops amid it, it is more than the buffers
 // between two sockets hold, when that happens.
 func (c *faultCase) job() *queue.Job {
 	line := strings.Repeat("0123456789abcdef0123456789abcde\r\n", 1000)

@@ -48,7 +48,7 @@ func (c *loginClient) Next([]byte) ([]byte, error) {
 var errChallenge = errors.New("sasl: a challenge that the mechanism does not know")
 
 // NewScramClient returns the client's side of SCRAM-SHA-256; with the state of a
-// TLS connection that can be bound to, that of SCRAM-SHA-256-PLUS. Where the
+// TLS connection that can be bound to, that of SCRAM-SHA-256-PLUS. If the
 // server does not offer -PLUS, state must be nil.
 func NewScramClient(user, password string, state *tls.ConnectionState) Client {
 	c := &scramClient{user: Prepared(user), password: Prepared(password)}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"relay/cluster/spool"
+	"relay/node/doctor"
 )
 
 // metrics publishes the counters of one node's parts under a registry of its
@@ -69,6 +70,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.queue(out)
 	c.spool(out)
 	c.storage(out)
+	c.doctor(out)
 	clock := c.n.cluster.Clock()
 	gauge(out, "relay_clock_offset_seconds", "How far this node's wall clock is ahead of the cluster's time.", clock.Offset.Seconds())
 	gauge(out, "relay_clock_agreement", "1 where the clocks of a majority of the members agree with the cluster's time.", truth(clock.Agreement))
@@ -226,6 +228,21 @@ func (c *nodeCollector) storage(out chan<- prometheus.Metric) {
 		gauge(out, name, storageHelp(name), float64(n))
 	}
 	gauge(out, "relay_applied_index", "Index of the last command that this node has applied.", float64(s.Applied))
+}
+
+// doctor tells what the last examination found, which asked no DNS.
+func (c *nodeCollector) doctor(out chan<- prometheus.Metric) {
+	all := c.n.examiner.last.Load()
+	if all == nil {
+		return
+	}
+	for _, one := range *all {
+		value := map[doctor.Severity]float64{doctor.OK: 0, doctor.Warning: 1, doctor.Error: 2}
+		if v, ok := value[one.Severity]; ok {
+			gauge(out, "relay_doctor_condition", "How a condition of 'relayctl doctor' stood within the last minute: 0 well, 1 warning, 2 error. "+
+				"Those that can not be judged, and those that DNS is asked about, are not there.", v, "condition", one.Condition)
+		}
+	}
 }
 
 func truth(b bool) float64 {

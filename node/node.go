@@ -86,6 +86,7 @@ type Node struct {
 	screen    *screen
 	senderDNS *remote.DNS
 	operator  *operator
+	examiner  *examiner
 	admin     *http.Server
 	health    *http.Server
 	metrics   *metrics
@@ -404,6 +405,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("throttle", n.throttle.run)
 	start("greylist", n.grey.run)
 	start("refusals", n.refused.run)
+	start("doctor", n.examiner.run)
 	start("dkim", (&dkimWaits{n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log, dkimLook}).run)
 	if n.acme != nil {
 		start("acme", n.serveACME)

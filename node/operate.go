@@ -23,6 +23,7 @@ func (n *Node) buildOperator() {
 		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log, now: n.cluster.Now,
 		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, full: n.storage.nowFull, vitals: n.vitals,
 	}
+	n.examiner = &examiner{n: n}
 	for _, method := range operatorMethods {
 		n.cluster.Handle(method, func(ctx context.Context, from string, req []byte) ([]byte, error) {
 			return n.operator.answer(ctx, from, method, req)

@@ -164,8 +164,10 @@ func (n *Node) serveWith() error {
 }
 
 func (n *Node) adminHandler() http.Handler {
+	ports := n.operator.ports()
+	ports.Doctor = n.examiner
 	return admin.NewServer(admin.Options{
-		Ports: n.operator.ports(), Ready: n.Ready, Barrier: n.cluster.Consistent,
+		Ports: ports, Ready: n.Ready, Barrier: n.cluster.Consistent,
 		Token: func() string { return *n.token.Load() }, TokenFile: n.conf.TokenPath(), Anonymous: n.anonymous,
 		TokenFailed: func() { n.badTokens.Add(1) },
 		Metrics:     n.metrics.handler(), Profile: profiles(), Log: n.log, Version: n.options.Version,

@@ -130,6 +130,19 @@ func crowd(f *admintest.Fake) {
 	f.Lock("alice@example.test", admin.Lock{Node: "n1", Remote: "[2001:db8:1111:2222:3333:4444:5555:6666]:55555", Since: at(-time.Hour), AgeSeconds: 3600})
 }
 
+// ail gives the doctor something to find.
+func ail(f *admintest.Fake) {
+	f.Found = []admin.Condition{
+		{Name: "domain-mx", Severity: admin.SeverityUnknown, Summary: "can not be judged", Evidence: []string{"DNS does not answer"}},
+		{
+			Name: "disk-room", Severity: admin.SeverityWarning, Summary: "a disk is full or nearly so",
+			Evidence: []string{"node n2: 3.1 GB of 100 GB free (3%), which is far less than a node that has many large messages to keep should have"},
+			Next:     "make room on it, or shorten what is kept: relayctl settings show",
+		},
+		{Name: "node-dead", Severity: admin.SeverityError, Summary: "a node is dead", Evidence: []string{"node n3\x1b[31m has not been heard of for 12s"}, Next: "start node n3"},
+	}
+}
+
 // TestTranscripts plays each file of testdata on a fresh relay: lines that
 // begin with "$ " are run, and what follows is what they print. "<<< TEXT"
 // gives them input, NAME=VALUE in front is for their environment.
@@ -142,8 +155,11 @@ func TestTranscripts(t *testing.T) {
 			want, err := os.ReadFile(file)
 			require.NoError(t, err)
 			with := fill
-			if filepath.Base(file) == "tables.txt" {
+			switch filepath.Base(file) {
+			case "tables.txt":
 				with = crowd
+			case "doctor.txt":
+				with = ail
 			}
 			w := worldOf(t, with)
 			var got strings.Builder

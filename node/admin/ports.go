@@ -166,4 +166,5 @@ type Ports struct {
 	Content   Content
 	Mail      Mail
 	Audit     Auditor
+	Doctor    Doctor
 }

@@ -15,7 +15,7 @@ func (c *Config) warnings(r *report) (all []Problem) {
 		all = append(all, Problem{Line: r.line(key), Key: key, Text: fmt.Sprintf(format, args...)})
 	}
 	for i, n := range c.Relay.TrustedNetworks {
-		if everybody(n) {
+		if Everybody(n) {
 			add(fmt.Sprintf("relay.trusted_networks[%d]", i),
 				"%s lets everybody on the internet send through this node (an open relay): "+
 					"name only your own networks, such as 10.0.0.0/8", n)
@@ -23,13 +23,13 @@ func (c *Config) warnings(r *report) (all []Problem) {
 	}
 	for i := range c.SMTP {
 		for j, n := range c.SMTP[i].ProxyProtocol {
-			if everybody(n) {
+			if Everybody(n) {
 				add(fmt.Sprintf("smtp[%d].proxy_protocol[%d]", i, j), "%s lets everybody say which address it comes from, "+
 					"a trusted one too: name only your load balancers", n)
 			}
 		}
 		for j, n := range c.SMTP[i].XClient {
-			if everybody(n) {
+			if Everybody(n) {
 				add(fmt.Sprintf("smtp[%d].xclient[%d]", i, j), "%s lets everybody speak for any client and any login: "+
 					"name only your front ends", n)
 			}
@@ -38,8 +38,8 @@ func (c *Config) warnings(r *report) (all []Problem) {
 	return all
 }
 
-// everybody reports whether a network is so large that strangers are in it.
-func everybody(n netip.Prefix) bool {
+// Everybody reports whether a network is so large that strangers are in it.
+func Everybody(n netip.Prefix) bool {
 	return n.Addr().Is4() && n.Bits() < 8 || n.Addr().Is6() && n.Bits() < 16
 }
 

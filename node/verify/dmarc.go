@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,6 +73,25 @@ func findRecord(ctx context.Context, r Resolver, domain string) (rec *record, ab
 	}
 	rec, _, err = recordOf(ctx, r, org)
 	return rec, true, err
+}
+
+// PolicyText is the DMARC record that counts for a domain as it stands in DNS;
+// empty: there is none, or none that is of use.
+func PolicyText(ctx context.Context, r Resolver, domain string) (string, error) {
+	for _, name := range []string{domain, organization(domain)} {
+		texts, err := r.TXT(ctx, "_dmarc."+name)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return "", temporary("DMARC policy of "+name, err)
+		}
+		texts = slices.DeleteFunc(texts, func(text string) bool { return !isRecord(text) })
+		switch {
+		case len(texts) == 1 && parseRecord(texts[0]) != nil:
+			return texts[0], nil
+		case len(texts) > 0: // RFC 7489 §6.6.3: several are none
+			return "", nil
+		}
+	}
+	return "", nil
 }
 
 // recordOf asks one domain. found: there is something that ends the search,

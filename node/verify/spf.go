@@ -39,6 +39,10 @@ func (v *Verifier) spf(ctx context.Context, c Client) SPF {
 	return r
 }
 
+// SPF asks whether a client may send for the domain of its sender, now and without
+// a message; ctx bounds it.
+func (v *Verifier) SPF(ctx context.Context, c Client) SPF { return v.spf(ctx, c) }
+
 func cutAddress(address string) (local, domain string, ok bool) {
 	i := strings.LastIndexByte(address, '@')
 	if i < 0 {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -62,6 +63,31 @@ func decimal(s string) (byte, bool) {
 		n = 10*n + int(c-'0')
 	}
 	return byte(n), n <= 255
+}
+
+// Validates asks the servers in their order about a name that is signed, and
+// reports whether the first answer says that its signatures were checked (RFC
+// 6840 §5.7). It is not cached. An error is that of the last server; none answers.
+func (r *DNS) Validates(ctx context.Context, name string) (bool, error) {
+	last := fmt.Errorf("%w: no name server is named", ErrLookup)
+	for _, server := range r.servers() {
+		m := new(dns.Msg)
+		m.RecursionDesired, m.AuthenticatedData = true, true
+		m.Question = []dns.Question{{Name: dns.Fqdn(name), Qtype: dns.TypeNS, Qclass: dns.ClassINET}}
+		m.SetEdns0(udpSize, false)
+		tryCtx, cancel := context.WithTimeout(ctx, perTry/2)
+		in, err := r.wires.udp(tryCtx, server, m)
+		cancel()
+		switch {
+		case err != nil:
+			last = fmt.Errorf("%w: %w", ErrLookup, err)
+		case !in.Response || in.Rcode == dns.RcodeServerFailure || in.Rcode == dns.RcodeRefused:
+			last = fmt.Errorf("%w: %s answered %s", ErrLookup, server, dns.RcodeToString[in.Rcode])
+		default:
+			return in.AuthenticatedData, nil
+		}
+	}
+	return false, last
 }
 
 // IPv4 returns the A records of a name.

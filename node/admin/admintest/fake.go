@@ -28,6 +28,8 @@ type Fake struct {
 	Now time.Time
 	// Fail, where set, is asked before each call and its error returned.
 	Fail func(call string) error
+	// Found is what is not well, by the doctor.
+	Found []admin.Condition
 
 	mu        sync.Mutex
 	status    admin.Status
@@ -84,7 +86,7 @@ func New() *Fake {
 // Ports returns the fake as all ports.
 func (f *Fake) Ports() admin.Ports {
 	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Signers: f, Routes: f, Policy: f, Queue: f,
-		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f}
+		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f, Doctor: f}
 }
 
 func (f *Fake) at(d time.Duration) admin.Time { return admin.At(f.Now.Add(d)) }
@@ -325,6 +327,30 @@ func (f *Fake) Verify(_ context.Context, o admin.VerifyOptions) (*admin.Verifica
 		v.Findings = []string{"n3 differs from n1 at index 4711"}
 	}
 	return v, nil
+}
+
+// Examine implements admin.Doctor.
+func (f *Fake) Examine(_ context.Context, o admin.ExamineOptions) (*admin.Examination, error) {
+	unlock, err := f.ask("Examine")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	x := &admin.Examination{OK: true, Node: "n1", At: admin.At(f.Now), Conditions: f.Found}
+	for _, c := range f.Found {
+		x.OK = x.OK && c.Severity != admin.SeverityWarning && c.Severity != admin.SeverityError
+	}
+	x.Conditions = append(x.Conditions, admin.Condition{
+		Name: "quorum", Severity: admin.SeverityOK, Summary: "a majority of the nodes is up and has a leader",
+		Evidence: []string{"3 of 3 voting nodes answer"},
+	})
+	if o.Outward {
+		x.Conditions = append(x.Conditions, admin.Condition{
+			Name: "outward", Severity: admin.SeverityOK, Summary: "other mail systems can be reached",
+			Evidence: []string{"mx.far.test can be reached"},
+		})
+	}
+	return x, nil
 }
 
 func values[V any](m map[string]V) []V {

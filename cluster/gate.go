@@ -75,6 +75,12 @@ func (q *fifo) pop() *proposal {
 // gate stands before raft on the leader. It lets a bounded number of groups
 // through at once and forms the next group from all that arrives meanwhile:
 // the busier the disk, the larger the groups, the fewer the syncs.
+//
+// Who may write which octet of a frame. A caller may propose one frame again, so
+// several attempts can hold it at once. Only octets 2–9, the time, ever change; only a
+// gate writes them, under its mutex, and never twice: a frame that was stamped before
+// is copied first, because the old one may stand in the log's cache under another
+// index. Pipes send zeros for the time and read nothing of it.
 type gate struct {
 	raft       applier
 	groupBytes int

@@ -20,11 +20,17 @@ import (
 // the file was rewritten without it. Pebble hurries none of them for the sake of
 // space. Reclaim does, while the disk is short.
 //
+// While space is plenty, all that waits for Pebble's own reasons: memtables that are
+// full, levels that are too large, a third of garbage in files older than a minute.
+// While mail is refused for want of space nothing is written either, so no memtable
+// would ever be full: Reclaim does the three steps on purpose, as long as SetShort
+// holds.
+//
 // Compactions take room before they give any. A table holds references, not bodies, so
 // that is little; pieces of 64 MiB of tables are compacted one after the other, each
-// only if the disk has twice its size and a memtable's. What tombstones stand for is
-// read from the tables' properties and so survives a restart. What a reader's snapshot
-// keeps is tried again after five minutes, not before, and garbage in blob files too
+// only if the disk has twice its size and a memtable's. The sizes that tombstones stand for
+// are read from the tables' properties and so survive a restart. Garbage that a reader's
+// snapshot keeps is tried again after five minutes, not before, and garbage in blob files too
 // young is looked at every twenty seconds.
 type reclaiming struct {
 	short   atomic.Bool

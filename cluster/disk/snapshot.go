@@ -81,6 +81,13 @@ func (l snapshots) Create(v raft.SnapshotVersion, index, term uint64, c raft.Con
 	}}, nil
 }
 
+// A failure before CURRENT leaves the store as it was and is an error to raft; one
+// there ends the process. A snapshot that is not newer than the store changes
+// nothing, but flushes. The stream's frames carry a running checksum, so lost, repeated
+// and moved frames are found like flipped bits. Reading every block in Close costs
+// about as long as writing them did; a leader with a bad disk must not spread its
+// damage.
+
 // installs are the received snapshots that Restore has not taken yet; raft
 // restores each at once, so there is never more than one of use.
 type installs struct {

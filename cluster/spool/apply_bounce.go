@@ -7,6 +7,11 @@ import (
 // bounceAll gives mail back to its senders by an operator's word. Codes tells,
 // for each Bouncing, whether it was done: STALE where a recipient is not as the
 // operator's node saw it, so that its report would not be true.
+//
+// Bounced by hand. Manage BOUNCE carries, for each message, the numbers of the
+// recipients, the attempts they had when the report was written, and the report. It is
+// done for all of them or, where one is not as it was, for none: a report never names
+// what did not happen. It says so in codes, one for each message.
 func (t *tx) bounceAll(h *pb.Manage) *pb.Result {
 	res := t.ok()
 	res.Codes = make([]pb.Code, len(h.Bouncing))

@@ -12,6 +12,13 @@ type afterthoughts map[ID]map[uint32]*pb.Event
 // late notes that a message reached a recipient although an operator had ended
 // it: the attempt was under way, and the history must not say otherwise. It is
 // noted once, whoever brings the verdict and however often.
+//
+// Delivered although deleted. An operator's word ends an entry at once, also one whose
+// attempt is under way. If that attempt succeeds, its verdict finds no entry; Settle
+// then looks in the message's history for a line that an operator ended this recipient
+// by (Event.number) and adds what happened, once, whoever brings the verdict. Rejected:
+// refusing to delete what is active (the state machine does not know what is active,
+// and a host may think for ten minutes).
 func (t *tx) late(seen afterthoughts, h *pb.Settle, id ID, v *pb.Verdict) {
 	if v.State != pb.State_DELIVERED {
 		return

@@ -102,6 +102,19 @@ func (t *tx) letGo(g grip) {
 
 // takeLock gives a mailbox to one POP3 session; where the account is shared,
 // beside others.
+//
+// Shared locks. If an account is shared, its one lock record lists several holders,
+// each with a token of its own, and each Remove is fenced by its holder's token alone.
+// A uid is taken out once; the answer of a Remove names the uids that were gone already
+// (missing), so that of all sessions that delete a message one is told that it did. A
+// holder's last answer is kept under its seq, and the tokens that left last are kept
+// with the mailbox: a command that is proposed again answers as the first time.
+// Rejected: a record for each holder, which makes every exclusive login a scan.
+//
+// The contents: TakeLock answers with the mailbox's box, next uid and number of
+// messages under the lock. A replica that shows the same three has the same messages,
+// however far it is behind otherwise (SameContents), and whoever reads there need not
+// wait for the lock to be applied.
 func (t *tx) takeLock(h *pb.TakeLock) *pb.Result {
 	one := t.sessions[h.GetNode()]
 	if one == nil || one.Epoch != h.Epoch {

@@ -271,6 +271,13 @@ func (t *tx) dropBody(k []byte, size int) {
 
 // settle takes the verdicts of a node on recipients it owns, and makes the
 // notices whose cause was taken.
+//
+// Possible duplicates. A delivery can have happened without its verdict being committed
+// only if its owner died while the entry was due. The shard remembers when it was
+// adopted; the first verdict of the new owner on an entry that was due by then is
+// marked maybe_duplicate in the history. That is conservative (an entry that was due
+// but not yet tried is marked too) and costs no write before each attempt. Rejected: a
+// record before each attempt, which is one more commit a message in the normal case.
 func (t *tx) settle(h *pb.Settle) *pb.Result {
 	res := &pb.Result{Index: t.index, Codes: make([]pb.Code, len(h.Verdicts))}
 	taken := map[ID]bool{}

@@ -28,18 +28,25 @@ func TestMemberStates(t *testing.T) {
 		owned uint64
 		want  string
 	}{
-		"alive":              {cluster.MemberStatus{Live: true, Answers: true}, vitals{Version: "v1", Refusing: &no}, 3, admin.NodeAlive},
-		"silent":             {cluster.MemberStatus{Live: true, Silent: 2 * time.Second}, vitals{}, 0, admin.NodeSilent},
-		"dead, no majority":  {cluster.MemberStatus{Live: true, Silent: 5 * time.Second}, vitals{}, 0, admin.NodeDead},
-		"dead":               {cluster.MemberStatus{Silent: time.Second}, vitals{}, 0, admin.NodeDead},
-		"drained":            {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, here, 0, admin.NodeDrained},
-		"during the notice":  {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, vitals{Version: "v1", Refusing: &no}, 0, admin.NodeDraining},
-		"has a client":       {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, vitals{Version: "v1", Refusing: &yes, Served: 1}, 0, admin.NodeDraining},
-		"owns something":     {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, here, 1, admin.NodeDraining},
-		"leads":              {cluster.MemberStatus{Live: true, Answers: true, Draining: true, Role: memberLeader}, here, 0, admin.NodeDraining},
-		"says nothing":       {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, vitals{}, 0, admin.NodeDraining},
-		"a build of before":  {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, vitals{Version: "v0"}, 0, admin.NodeDrained},
-		"silent and drained": {cluster.MemberStatus{Live: true, Draining: true, Silent: time.Second}, vitals{}, 0, admin.NodeSilent},
+		"alive": {cluster.MemberStatus{Live: true, Answers: true}, vitals{Version: "v1", Refusing: &no}, 3,
+			admin.NodeAlive},
+		"silent":            {cluster.MemberStatus{Live: true, Silent: 2 * time.Second}, vitals{}, 0, admin.NodeSilent},
+		"dead, no majority": {cluster.MemberStatus{Live: true, Silent: 5 * time.Second}, vitals{}, 0, admin.NodeDead},
+		"dead":              {cluster.MemberStatus{Silent: time.Second}, vitals{}, 0, admin.NodeDead},
+		"drained":           {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, here, 0, admin.NodeDrained},
+		"during the notice": {cluster.MemberStatus{Live: true, Answers: true, Draining: true},
+			vitals{Version: "v1", Refusing: &no}, 0, admin.NodeDraining},
+		"has a client": {cluster.MemberStatus{Live: true, Answers: true, Draining: true},
+			vitals{Version: "v1", Refusing: &yes, Served: 1}, 0, admin.NodeDraining},
+		"owns something": {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, here, 1, admin.NodeDraining},
+		"leads": {cluster.MemberStatus{Live: true, Answers: true, Draining: true, Role: memberLeader}, here, 0,
+			admin.NodeDraining},
+		"says nothing": {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, vitals{}, 0,
+			admin.NodeDraining},
+		"a build of before": {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, vitals{Version: "v0"}, 0,
+			admin.NodeDrained},
+		"silent and drained": {cluster.MemberStatus{Live: true, Draining: true, Silent: time.Second}, vitals{}, 0,
+			admin.NodeSilent},
 	} {
 		require.Equal(t, c.want, memberState(&c.m, c.said, c.owned, 5*time.Second), name)
 	}

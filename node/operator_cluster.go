@@ -110,7 +110,9 @@ func (o *operator) Status(ctx context.Context) (*admin.Status, error) {
 	s.Rotation, s.Problems = words, append(s.Problems, held...)
 	for _, n := range s.Nodes {
 		if said[n.ID].Full {
-			s.Problems = append(s.Problems, fmt.Sprintf("node %s refuses new mail: the disk of its data directory is past the watermark of [storage]; make room or lower it", n.ID))
+			s.Problems = append(s.Problems,
+				fmt.Sprintf("node %s refuses new mail: the disk of its data directory is past the watermark of [storage]; make "+
+					"room or lower it", n.ID))
 		}
 		s.Problems = append(s.Problems, said[n.ID].Troubles...)
 		s.Advice = append(s.Advice, said[n.ID].Advice...)
@@ -148,7 +150,9 @@ func (c voteCount) advice() []string {
 	case c.all == 2:
 		return []string{"of 2 voting nodes none may fail: without either of them the cluster stops; with a third one may"}
 	}
-	return []string{fmt.Sprintf("of %d voting nodes %d may fail, as of %d; with one more %d may", c.all, c.spare(), c.all-1, c.spare()+1)}
+	return []string{
+		fmt.Sprintf("of %d voting nodes %d may fail, as of %d; with one more %d may", c.all, c.spare(), c.all-1, c.spare()+1),
+	}
 }
 
 // memberNode is one member as the API shows it. What it said before it fell
@@ -162,7 +166,8 @@ func memberNode(m *cluster.MemberStatus, state local, said vitals, failover time
 		said = vitals{}
 	}
 	n := admin.Node{
-		ID: m.ID, State: memberState(m, said, owned, failover), Role: memberRole(m), Applied: m.Applied, Lag: m.Lag, Owned: owned,
+		ID: m.ID, State: memberState(m, said, owned, failover), Role: memberRole(m), Applied: m.Applied,
+		Lag: m.Lag, Owned: owned,
 		POP3Sessions: said.POP3, SMTPSessions: said.SMTP, Version: m.Version, Hostname: m.Hostname,
 		Address: m.Address, Admin: m.Admin, DiskFree: said.DiskFree, DiskTotal: said.DiskTotal, UptimeSeconds: said.Uptime,
 	}
@@ -225,7 +230,8 @@ func memberRole(m *cluster.MemberStatus) string {
 func (o *operator) problems(raft *cluster.Status, s *admin.Status, state local, count voteCount) []string {
 	var all []string
 	if raft.Leader == "" {
-		all = append(all, "the cluster has no leader: too few nodes are up, or an election is under way; nothing can be changed and no mail is taken in")
+		all = append(all, "the cluster has no leader: too few nodes are up, or an election is under way; nothing can be "+
+			"changed and no mail is taken in")
 	}
 	taken := false
 	for i := range raft.Members {
@@ -234,11 +240,13 @@ func (o *operator) problems(raft *cluster.Status, s *admin.Status, state local, 
 		all = append(all, o.troubles(m, n)...)
 	}
 	if !taken {
-		all = append(all, "every node that is up is being drained: none takes new clients; take one back with 'relayctl node undrain ID'")
+		all = append(all, "every node that is up is being drained: none takes new clients; take one back with 'relayctl "+
+			"node undrain ID'")
 	}
 	switch {
 	case count.up < count.need():
-		all = append(all, fmt.Sprintf("%d of %d voting nodes answer, and %d are needed: no mail is taken in until more are up", count.up, count.all, count.need()))
+		all = append(all, fmt.Sprintf("%d of %d voting nodes answer, and %d are needed: no mail is taken in "+
+			"until more are up", count.up, count.all, count.need()))
 	case count.up == count.need() && count.up < count.all:
 		all = append(all, fmt.Sprintf("%d of %d voting nodes are up: no other may fail now", count.up, count.all))
 	}
@@ -253,15 +261,18 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 	var all []string
 	switch {
 	case m.Role == "removed":
-		all = append(all, fmt.Sprintf("node %s is no member any more, but its record is still there: take it out with 'relayctl node rm %s'", m.ID, m.ID))
+		all = append(all, fmt.Sprintf("node %s is no member any more, but its record is still there: take it out with "+
+			"'relayctl node rm %s'", m.ID, m.ID))
 	case !m.Live && !m.Answers && m.Draining:
-		all = append(all, fmt.Sprintf("node %s is down, and drained: start it, then 'relayctl node undrain %s', or take it out with 'relayctl node rm %s'", m.ID, m.ID, m.ID))
+		all = append(all, fmt.Sprintf("node %s is down, and drained: start it, then 'relayctl node undrain %s', or take it "+
+			"out with 'relayctl node rm %s'", m.ID, m.ID, m.ID))
 	case !m.Live && !m.Answers:
 		all = append(all, fmt.Sprintf("node %s is down: start it, or take it out with 'relayctl node rm %s'", m.ID, m.ID))
 	case !m.Live:
 		all = append(all, fmt.Sprintf("node %s answers but has no session: %s", m.ID, reason(m.Ready, "it is starting")))
 	case !m.Answers && n.State == admin.NodeDead:
-		all = append(all, fmt.Sprintf("node %s has not been heard of for %s: start it, or bring the link to it back", m.ID, span(m.Silent)))
+		all = append(all, fmt.Sprintf("node %s has not been heard of for %s: start it, or bring the link to it back",
+			m.ID, span(m.Silent)))
 	case !m.Answers:
 		all = append(all, fmt.Sprintf("node %s does not answer node %s", m.ID, o.node))
 	case m.Lag > lagging:
@@ -350,7 +361,8 @@ func (o *operator) member(ctx context.Context, id string) (*cluster.Status, *clu
 }
 
 // Remove implements admin.Cluster.
-func (o *operator) Remove(ctx context.Context, by admin.By, id string, opts admin.RemoveOptions) (*admin.NodeChange, error) {
+func (o *operator) Remove(ctx context.Context, by admin.By, id string,
+	opts admin.RemoveOptions) (*admin.NodeChange, error) {
 	raft, m, err := o.member(ctx, id)
 	if err != nil {
 		return nil, err
@@ -387,7 +399,8 @@ func memberError(err error) error {
 		return admin.Conflict(detail, next)
 	}
 	if errors.Is(err, cluster.ErrChanged) {
-		return admin.Conflict("nothing was changed: the members have changed meanwhile", "look at 'relayctl status' and try again")
+		return admin.Conflict("nothing was changed: the members have changed meanwhile",
+			"look at 'relayctl status' and try again")
 	}
 	var remote *cluster.RemoteError
 	if mapped := proposalError(err); mapped != err || !errors.As(err, &remote) {
@@ -406,7 +419,8 @@ func plain(err error) string {
 }
 
 // removal says what the removal of a node does, or why it must not be.
-func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster.MemberStatus, force bool, change *admin.NodeChange) error {
+func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster.MemberStatus, force bool,
+	change *admin.NodeChange) error {
 	if c := votesOf(raft); c.up < c.need() {
 		return admin.Problem(http.StatusServiceUnavailable,
 			fmt.Sprintf("%d of %d voting nodes answer, and %d are needed to take one out", c.up, c.all, c.need()),
@@ -427,11 +441,13 @@ func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster
 	}
 	if votes(m) {
 		if voters == 0 {
-			return admin.Conflict(fmt.Sprintf("node %s is the only voting node: without it there is no cluster", m.ID), "add another one first")
+			return admin.Conflict(fmt.Sprintf("node %s is the only voting node: without it there is no cluster", m.ID),
+				"add another one first")
 		}
 		if need := voters/2 + 1; up < need {
 			if !force {
-				return admin.Conflict(fmt.Sprintf("without %s only %d of %d voting nodes would be up, and %d are needed", m.ID, up, voters, need),
+				return admin.Conflict(fmt.Sprintf("without %s only %d of %d voting nodes would be up, and %d are needed", m.ID,
+					up, voters, need),
 					"bring the others back first, or use --force")
 			}
 			say("the cluster loses its quorum: %d of %d voting nodes are up then, and %d are needed", up, voters, need)
@@ -475,7 +491,8 @@ func (o *operator) inheritance(ctx context.Context, m *cluster.MemberStatus, say
 }
 
 // Drain implements admin.Cluster.
-func (o *operator) Drain(ctx context.Context, by admin.By, id string, opts admin.DrainOptions) (*admin.NodeChange, error) {
+func (o *operator) Drain(ctx context.Context, by admin.By, id string,
+	opts admin.DrainOptions) (*admin.NodeChange, error) {
 	raft, m, err := o.member(ctx, id)
 	if err != nil {
 		return nil, err
@@ -534,15 +551,21 @@ func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, notic
 	if err != nil {
 		return nil, err
 	}
-	effects := []string{fmt.Sprintf("node %s is not ready for load balancers any more; it takes new clients for %s yet, then refuses them, and lets open sessions end", m.ID, span(notice))}
+	effects := []string{
+		fmt.Sprintf("node %s is not ready for load balancers any more; it takes new clients for %s yet, then refuses them, "+
+			"and lets open sessions end", m.ID, span(notice)),
+	}
 	if n := state.owned[m.Epoch]; n > 0 {
-		effects = append(effects, fmt.Sprintf("what it is to deliver goes to %s: %s", counted(uint64(takers), "other node"), counted(uint64(n), "recipient")))
+		effects = append(effects, fmt.Sprintf("what it is to deliver goes to %s: %s", counted(uint64(takers), "other node"),
+			counted(uint64(n), "recipient")))
 	}
 	if m.ID == raft.Leader {
 		effects = append(effects, "the leadership moves to another node")
 	}
 	if c := votesOf(raft); votes(m) && m.Answers && c.spare() == 0 {
-		effects = append(effects, fmt.Sprintf("when it is stopped the cluster stops, too, until it is back: %d of %d voting nodes would be up, and %d are needed", c.up-1, c.all, c.need()))
+		effects = append(effects,
+			fmt.Sprintf("when it is stopped the cluster stops, too, until it is back: %d of %d voting nodes would be up, and "+
+				"%d are needed", c.up-1, c.all, c.need()))
 	}
 	if m.Draining {
 		effects = append(effects, "it is being drained already")
@@ -569,7 +592,8 @@ func (o *operator) Transfer(ctx context.Context, by admin.By, to string) (*admin
 	for i := range raft.Members {
 		m := &raft.Members[i]
 		if to == m.ID && (!votes(m) || !m.Live) {
-			return nil, admin.Conflict(fmt.Sprintf("node %s can not lead: it must be up and have a vote", to), "'relayctl node ls' shows which can")
+			return nil, admin.Conflict(fmt.Sprintf("node %s can not lead: it must be up and have a vote", to),
+				"'relayctl node ls' shows which can")
 		}
 		if to == m.ID && m.Draining {
 			return nil, admin.Conflict(fmt.Sprintf("node %s is being drained and would hand the leadership over at once", to),
@@ -588,7 +612,8 @@ func (o *operator) Transfer(ctx context.Context, by admin.By, to string) (*admin
 	if err := o.members.Transfer(ctx, to); err != nil {
 		return nil, memberError(err)
 	}
-	o.log.Info("leadership moved by an operator", zap.String("from", raft.Leader), zap.String("to", to), zap.String("who", by.Who), zap.String("why", by.Why))
+	o.log.Info("leadership moved by an operator", zap.String("from", raft.Leader), zap.String("to", to),
+		zap.String("who", by.Who), zap.String("why", by.Why))
 	change.Effects = []string{fmt.Sprintf("node %s gave up the leadership%s", raft.Leader, toward(to))}
 	return change, nil
 }

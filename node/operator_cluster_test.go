@@ -28,7 +28,8 @@ func TestStatus(t *testing.T) {
 	require.Equal(t, "test", s.Cluster)
 	require.Equal(t, admin.QueueTotals{Messages: 1, Recipients: 2, Bytes: 20}, s.Queue)
 	require.Equal(t, admin.Node{
-		ID: "n1", State: admin.NodeAlive, Role: admin.RoleLeader, Applied: 1 << 40, Owned: 2, POP3Sessions: 2, SMTPSessions: 3,
+		ID: "n1", State: admin.NodeAlive, Role: admin.RoleLeader, Applied: 1 << 40, Owned: 2,
+		POP3Sessions: 2, SMTPSessions: 3,
 		Version: "v1", DiskFree: 50, DiskTotal: 100, UptimeSeconds: 5, LastSeen: admin.At(start),
 	}, s.Nodes[0])
 	require.EqualValues(t, 7, s.Nodes[1].UptimeSeconds)
@@ -38,12 +39,14 @@ func TestStatus(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, s.Healthy)
 	require.Equal(t, admin.NodeDead, s.Nodes[1].State)
-	require.Contains(t, strings.Join(s.Problems, "\n"), "node n2 is down: start it, or take it out with 'relayctl node rm n2'")
+	require.Contains(t, strings.Join(s.Problems, "\n"),
+		"node n2 is down: start it, or take it out with 'relayctl node rm n2'")
 	require.Contains(t, strings.Join(s.Problems, "\n"), "2 of 3 voting nodes are up: no other may fail now")
 	w.member("n2").Draining = true
 	s, err = w.Status(ctx)
 	require.NoError(t, err)
-	require.Contains(t, strings.Join(s.Problems, "\n"), "node n2 is down, and drained: start it, then 'relayctl node undrain n2'")
+	require.Contains(t, strings.Join(s.Problems, "\n"),
+		"node n2 is down, and drained: start it, then 'relayctl node undrain n2'")
 	w.members.status.Leader = ""
 	s, err = w.Status(ctx)
 	require.NoError(t, err, "without a quorum too")
@@ -54,7 +57,9 @@ func TestToken(t *testing.T) {
 	w := newWorld(t)
 	tok, err := w.Token(context.Background(), theBy, admin.TokenRequest{})
 	require.NoError(t, err)
-	require.Equal(t, &admin.Token{Token: "token 1 1h0m0s olga", Expires: admin.At(start.Add(time.Hour)), Uses: 1, Address: "n1:7170"}, tok)
+	require.Equal(t, &admin.Token{
+		Token: "token 1 1h0m0s olga", Expires: admin.At(start.Add(time.Hour)), Uses: 1, Address: "n1:7170",
+	}, tok)
 	_, err = w.Token(context.Background(), theBy, admin.TokenRequest{Uses: 101})
 	require.ErrorIs(t, err, admin.ErrInvalid)
 	w.members.err = cluster.ErrUnavailable
@@ -84,7 +89,8 @@ func TestRemoveNode(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"n3"}, w.members.removed)
 
-	w.members.err = fmt.Errorf("%w: without n3 only 1 of 2 voters would be up: bring the others back first", cluster.ErrQuorum)
+	w.members.err = fmt.Errorf("%w: without n3 only 1 of 2 voters would be up: bring the others back first",
+		cluster.ErrQuorum)
 	_, err = w.Remove(ctx, theBy, "n3", admin.RemoveOptions{})
 	var p *admin.Error
 	require.True(t, errors.As(err, &p))
@@ -212,7 +218,8 @@ func TestVerifyFindsDamage(t *testing.T) {
 			for range 3 {
 				w.peer(fmt.Sprint("n", 2))
 			}
-			text, err := w.PutMail(context.Background(), theBy, "alice", admin.Time{}, strings.NewReader(strings.Repeat("x", 18)+"\r\n"))
+			text, err := w.PutMail(context.Background(), theBy, "alice", admin.Time{},
+				strings.NewReader(strings.Repeat("x", 18)+"\r\n"))
 			require.NoError(t, err)
 			put, err := messageID(text)
 			require.NoError(t, err)
@@ -246,7 +253,8 @@ func TestSend(t *testing.T) {
 	}
 	_, err = w.Send(context.Background(), theBy, admin.Envelope{}, strings.NewReader(""))
 	require.ErrorIs(t, err, admin.ErrInvalid)
-	r, err := w.Send(context.Background(), theBy, admin.Envelope{Sender: "s", Recipients: []string{"a"}}, strings.NewReader(""))
+	r, err := w.Send(context.Background(), theBy, admin.Envelope{Sender: "s", Recipients: []string{"a"}},
+		strings.NewReader(""))
 	require.NoError(t, err)
 	require.Equal(t, "s", r.ID)
 }

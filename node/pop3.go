@@ -50,9 +50,11 @@ type maildrops struct {
 	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
 }
 
-func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, f *refusals, log *zap.Logger) *maildrops {
+func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, f *refusals,
+	log *zap.Logger) *maildrops {
 	return &maildrops{
-		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, refusals: f, log: log, stir: make(chan struct{}, 1),
+		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, refusals: f, log: log,
+		stir: make(chan struct{}, 1),
 		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, strays: map[uint64]stray{},
 		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
 	}

@@ -46,17 +46,31 @@ type receiver struct {
 
 // Replies of policy.
 var (
-	replyNotReady  = &smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service not available: no majority of the cluster in reach, try another node or later", Reason: "not_ready"}
-	replyFull      = &smtp.Reply{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try later", Reason: "storage_full"}
+	replyNotReady = &smtp.Reply{
+		Code: 421, Enhanced: "4.3.2",
+		Text: "Service not available: no majority of the cluster in reach, try another node or later", Reason: "not_ready",
+	}
+	replyFull = &smtp.Reply{
+		Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try later", Reason: "storage_full",
+	}
 	replyNoUser    = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user here", Reason: "unknown_user"}
 	replyNoRelay   = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied", Reason: "relay_denied"}
 	replyDisabled  = &smtp.Reply{Code: 550, Enhanced: "5.2.1", Text: "Mailbox disabled", Reason: "disabled"}
-	replyThrottled = &smtp.Reply{Code: 454, Enhanced: "4.7.0", Text: "Too many failed logins from your network, try again later", Reason: "throttled"}
-	replySpent     = &smtp.Reply{Code: 450, Enhanced: "4.7.1", Text: "You have sent to as many recipients as you may in a day", Reason: "send_limit"}
-	replyWide      = &smtp.Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients behind one message, send it to fewer at a time", Reason: "too_many_recipients"}
-	replyQuota     = &smtp.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full", Reason: "mailbox_full"}
-	replyChanged   = &smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Your account was changed, log in again", Reason: "account_changed"}
-	replyLoop      = &smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Mail loop detected", Reason: "loop"}
+	replyThrottled = &smtp.Reply{
+		Code: 454, Enhanced: "4.7.0", Text: "Too many failed logins from your network, try again later", Reason: "throttled",
+	}
+	replySpent = &smtp.Reply{
+		Code: 450, Enhanced: "4.7.1", Text: "You have sent to as many recipients as you may in a day", Reason: "send_limit",
+	}
+	replyWide = &smtp.Reply{
+		Code: 452, Enhanced: "4.5.3", Text: "Too many recipients behind one message, send it to fewer at a time",
+		Reason: "too_many_recipients",
+	}
+	replyQuota   = &smtp.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full", Reason: "mailbox_full"}
+	replyChanged = &smtp.Reply{
+		Code: 421, Enhanced: "4.7.0", Text: "Your account was changed, log in again", Reason: "account_changed",
+	}
+	replyLoop = &smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Mail loop detected", Reason: "loop"}
 )
 
 // NewSession implements smtp.Backend. A node that could not keep what it takes
@@ -69,7 +83,10 @@ func (b *receiver) NewSession(ctx context.Context, p *smtp.Peer) (smtp.Session, 
 	}
 	s := &session{receiver: b, peer: p}
 	if err := s.vouched(ctx); err != nil {
-		return nil, &smtp.Reply{Code: 421, Enhanced: "4.3.0", Text: "Cannot look up who you speak for, try another node or later", Cause: err, Reason: "unsure"}
+		return nil, &smtp.Reply{
+			Code: 421, Enhanced: "4.3.0", Text: "Cannot look up who you speak for, try another node or later", Cause: err,
+			Reason: "unsure",
+		}
 	}
 	if !b.submission { // there nobody gets anywhere without a login
 		s.listed = b.screen.asks(p)
@@ -111,7 +128,8 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 		return err
 	}
 	defer s.throttle.dropped(s.peer.Session)
-	account, v, err := s.refusals.login(ctx, s.passwords, login{s.peer.Remote.Addr(), "smtp " + s.peer.Mechanism, user, secret})
+	account, v, err := s.refusals.login(ctx, s.passwords,
+		login{s.peer.Remote.Addr(), "smtp " + s.peer.Mechanism, user, secret})
 	switch {
 	case err != nil:
 		return err
@@ -198,7 +216,10 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 		}
 	}
 	account := s.who()
-	env := &envelope{sender: from, announced: announced, fixUp: s.submission || account != nil, account: account, origin: network(s.peer.Remote.Addr()).String()}
+	env := &envelope{
+		sender: from, announced: announced, fixUp: s.submission || account != nil, account: account,
+		origin: network(s.peer.Remote.Addr()).String(),
+	}
 	if account != nil {
 		_, env.domain = splitAddress(account.Address)
 		env.origin = account.Address
@@ -244,7 +265,8 @@ func (s *session) mayUse(v spool.View, from string) error {
 	if own, err := owns(v, account, from); own || err != nil {
 		return err
 	}
-	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: fmt.Sprintf("%s may not send as this address", account.Address), Reason: "sender_denied"}
+	return &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: fmt.Sprintf("%s may not send as this address", account.Address),
+		Reason: "sender_denied"}
 }
 
 // leadsHome reports whether an alias leads to a mailbox and nowhere else.
@@ -413,7 +435,8 @@ func (s *session) room(v spool.View, targets []target) error {
 		if err != nil {
 			return err
 		}
-		if a.QuotaMessages > 0 && box.Messages >= a.QuotaMessages || a.QuotaBytes > 0 && (box.Bytes >= a.QuotaBytes || box.Bytes+s.env.announced > a.QuotaBytes) {
+		if a.QuotaMessages > 0 && box.Messages >= a.QuotaMessages ||
+			a.QuotaBytes > 0 && (box.Bytes >= a.QuotaBytes || box.Bytes+s.env.announced > a.QuotaBytes) {
 			return replyQuota
 		}
 	}
@@ -465,7 +488,8 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 			if err != nil {
 				return err
 			}
-			same := slices.EqualFunc(targets, r.targets, func(a, b target) bool { return a.mailbox == b.mailbox && a.recipient == b.recipient })
+			same := slices.EqualFunc(targets, r.targets,
+				func(a, b target) bool { return a.mailbox == b.mailbox && a.recipient == b.recipient })
 			if !same || env.screen != nil && env.screen.refuse != (policy == pb.AuthPolicy_AUTH_REFUSE) {
 				return errOutdated
 			}
@@ -510,9 +534,14 @@ func mapError(err error) error {
 	case errors.As(err, &r):
 		return r
 	case errors.Is(err, errUnsure):
-		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Cannot make sure just now that this is to be refused, try another node or later", Cause: err, Reason: "unsure"}
+		return &smtp.Reply{
+			Code: 451, Enhanced: "4.3.0", Text: "Cannot make sure just now that this is to be refused, try another " +
+				"node or later", Cause: err, Reason: "unsure",
+		}
 	case errors.Is(err, errOutdated):
-		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "The directory was changed meanwhile, try again", Cause: err, Reason: "unsure"}
+		return &smtp.Reply{
+			Code: 451, Enhanced: "4.3.0", Text: "The directory was changed meanwhile, try again", Cause: err, Reason: "unsure",
+		}
 	case errors.Is(err, errNoUser):
 		return replyNoUser
 	case errors.Is(err, errDisabled):
@@ -530,11 +559,18 @@ func mapError(err error) error {
 	case errors.Is(err, errAliasLoop), errors.Is(err, errAliasLarge):
 		return &smtp.Reply{Code: 550, Enhanced: "5.4.6", Text: "Alias can not be expanded", Cause: err, Reason: "alias"}
 	case errors.Is(err, cluster.ErrUnavailable):
-		return &smtp.Reply{Code: 451, Enhanced: "4.3.2", Text: "No majority of the cluster in reach, try another node or later", Cause: err, Reason: "not_ready"}
+		return &smtp.Reply{
+			Code: 451, Enhanced: "4.3.2", Text: "No majority of the cluster in reach, try another node or later", Cause: err,
+			Reason: "not_ready",
+		}
 	case errors.Is(err, errMeantTwice):
-		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Sent once more? Then send it again, please", Cause: err, Reason: "repeated"}
+		return &smtp.Reply{
+			Code: 451, Enhanced: "4.3.0", Text: "Sent once more? Then send it again, please", Cause: err, Reason: "repeated",
+		}
 	case errors.Is(err, errGone):
-		return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "A recipient was removed meanwhile, try again", Cause: err, Reason: "unsure"}
+		return &smtp.Reply{
+			Code: 451, Enhanced: "4.3.0", Text: "A recipient was removed meanwhile, try again", Cause: err, Reason: "unsure",
+		}
 	}
 	return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Local error in processing, try again", Cause: err}
 }

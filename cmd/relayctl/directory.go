@@ -41,7 +41,8 @@ func (a *app) removed(r *admin.Removed, what string) error {
 }
 
 func (a *app) domainCmd() *cobra.Command {
-	return group("domain", "Local domains: list, add, change, remove", a.domainLs(), a.domainAdd(), a.domainSet(), a.domainRm())
+	return group("domain", "Local domains: list, add, change, remove", a.domainLs(), a.domainAdd(),
+		a.domainSet(), a.domainRm())
 }
 
 func (a *app) domainLs() *cobra.Command {
@@ -203,11 +204,14 @@ func (a *app) aliasSet() *cobra.Command {
 	var replace bool
 	c := &cobra.Command{
 		Use: "set ADDRESS TARGET…", Short: "Lead an address to others", Args: cobra.MinimumNArgs(2),
-		Long: "Lead an address to others. An alias goes before an account of the same address: name the address itself\namong the targets to keep a copy in its mailbox, or give --replace if all its mail is to go elsewhere.",
+		Long: "Lead an address to others. An alias goes before an account of the same address: name the address itself\n" +
+			"among the targets to keep a copy in its mailbox, or give --replace if all its mail is to go elsewhere.",
 		RunE: func(c *cobra.Command, args []string) error {
 			what := "mail to " + args[0] + " goes to " + strings.Join(args[1:], ", ")
 			return a.change(c, what, func(ctx context.Context, client *admin.Client) error {
-				return client.SetAlias(ctx, a.by(), admin.Alias{Address: args[0], Targets: args[1:], Owner: owner, Replace: replace})
+				return client.SetAlias(ctx, a.by(), admin.Alias{
+					Address: args[0], Targets: args[1:], Owner: owner, Replace: replace,
+				})
 			})
 		},
 	}
@@ -277,7 +281,8 @@ domain has its own for mx).`,
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&without, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
+	cmd.Flags().StringSliceVar(&without, "no-ehlo", nil,
+		"EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
 	return cmd
 }
 

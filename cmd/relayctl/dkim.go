@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) dkimCmd() *cobra.Command {
-	return group("dkim", "DKIM keys of local domains: list, add, rotate, remove", a.dkimLs(), a.dkimAdd(false), a.dkimAdd(true), a.dkimActivate(), a.dkimRm())
+	return group("dkim", "DKIM keys of local domains: list, add, rotate, remove", a.dkimLs(), a.dkimAdd(false),
+		a.dkimAdd(true), a.dkimActivate(), a.dkimRm())
 }
 
 func (a *app) dkimLs() *cobra.Command {
@@ -61,7 +62,8 @@ func (a *app) dkimAdd(rotate bool) *cobra.Command {
 			}
 			return a.emit(k, func() {
 				if k.Waiting {
-					a.say("The older key signs until the record of this one is in DNS; the cluster looks for it every minute. Put it there:")
+					a.say("The older key signs until the record of this one is in DNS; the cluster looks for it every minute. " +
+						"Put it there:")
 				} else {
 					a.say("Mail from %s is signed with this key from now on. Put its TXT record into DNS:", clean(k.Domain))
 				}
@@ -99,7 +101,8 @@ func (a *app) adviseDNS(ctx context.Context, client *admin.Client, domain string
 
 func (a *app) dkimActivate() *cobra.Command {
 	return &cobra.Command{
-		Use: "activate DOMAIN [SELECTOR]", Short: "Let a key that waits sign at once, in place of the older one", Args: cobra.RangeArgs(1, 2),
+		Use: "activate DOMAIN [SELECTOR]", Short: "Let a key that waits sign at once, in place of the older one",
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				selectors := args[1:]
@@ -115,14 +118,17 @@ func (a *app) dkimActivate() *cobra.Command {
 					}
 				}
 				if len(selectors) == 0 {
-					return fmt.Errorf("no key of %s waits: 'relayctl dkim rotate %s' makes one, 'relayctl dkim ls' lists them", args[0], args[0])
+					return fmt.Errorf("no key of %s waits: 'relayctl dkim rotate %s' makes one, 'relayctl dkim ls' lists them",
+						args[0], args[0])
 				}
 				for _, s := range selectors {
 					k, err := client.ActivateSigner(ctx, a.by(), args[0], s)
 					if err != nil {
 						return err
 					}
-					if err := a.emit(k, func() { a.say("Mail from %s is signed with key %s from now on.", clean(k.Domain), clean(k.Selector)) }); err != nil {
+					if err := a.emit(k, func() {
+						a.say("Mail from %s is signed with key %s from now on.", clean(k.Domain), clean(k.Selector))
+					}); err != nil {
 						return err
 					}
 				}
@@ -146,9 +152,10 @@ func (a *app) dkimRm() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm DOMAIN SELECTOR", Short: "Remove a key", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.change(c, "key "+args[1]+" of "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
-				return client.RemoveSigner(ctx, a.by(), args[0], args[1])
-			})
+			return a.change(c, "key "+args[1]+" of "+args[0]+" is removed",
+				func(ctx context.Context, client *admin.Client) error {
+					return client.RemoveSigner(ctx, a.by(), args[0], args[1])
+				})
 		},
 	}
 }

@@ -50,7 +50,9 @@ func (l *link) client(getenv func(string) string) (*admin.Client, error) {
 		addrs = strings.FieldsFunc(getenv("RELAY_ADDR"), func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	if len(addrs) == 0 {
-		addrs = []string{"http://127.0.0.1:7180", "http://127.0.0.1:12180", "http://127.0.0.1:12280", "http://127.0.0.1:12380"}
+		addrs = []string{
+			"http://127.0.0.1:7180", "http://127.0.0.1:12180", "http://127.0.0.1:12280", "http://127.0.0.1:12380",
+		}
 	}
 	o := admin.ClientOptions{Addrs: addrs, Token: token, FindToken: findToken, Consistent: l.consistent}
 	if ca := first(l.ca, getenv("RELAY_CA")); ca != "" {
@@ -94,7 +96,9 @@ func readToken(path string) (string, error) {
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
 			continue
 		}
-		if strings.ContainsFunc(line, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\r' && r != '\t' }) {
+		if strings.ContainsFunc(line, func(r rune) bool {
+			return r > '~' || r < ' ' && r != '\n' && r != '\r' && r != '\t'
+		}) {
 			break
 		}
 		return words[len(words)-1], nil
@@ -106,7 +110,8 @@ func readToken(path string) (string, error) {
 // Of a node on this machine it reads the file that the node names. That must be
 // called admin.token, so that no program that waits at a node's port gets at
 // other secrets, and what listens at the port must run as a user who may read the
-// file, or one that waits there while the node is down would get its content. A node that names none may be of a dev cluster, whose token is
+// file, or one that waits there while the node is down would get its content. A node that
+// names none may be of a dev cluster, whose token is
 // no secret.
 func findToken(addr, file string) (string, error) {
 	u, err := url.Parse(addr)
@@ -159,7 +164,9 @@ func trusting(file string) (*http.Client, error) {
 	if !pool.AppendCertsFromPEM(pem) {
 		return nil, errors.New("there is no certificate in " + file)
 	}
-	return admin.DefaultHTTP(func(t *http.Transport) { t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12} }), nil
+	return admin.DefaultHTTP(func(t *http.Transport) {
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}), nil
 }
 
 func first(values ...string) string {

@@ -99,7 +99,8 @@ the leader, it says what that cuts, and asks; without a terminal it needs --yes.
 				return a.emit(n, func() {
 					a.showChange(n)
 					if !n.DryRun {
-						a.note("its disk has the key of the cluster's CA: where it may come into other hands, run 'relayctl cluster rotate-ca'")
+						a.note("its disk has the key of the cluster's CA: where it may come into other hands, run 'relayctl " +
+							"cluster rotate-ca'")
 					}
 				})
 			})
@@ -212,7 +213,8 @@ func (a *app) drained(ctx context.Context, client *admin.Client, change *admin.N
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return fmt.Errorf("%s is not drained after %s; it goes on draining, 'relayctl node ls' shows how far it is", change.ID, age(limit))
+			return fmt.Errorf("%s is not drained after %s; it goes on draining, 'relayctl node ls' shows how far it is",
+				change.ID, age(limit))
 		}
 	}
 }

@@ -43,7 +43,9 @@ func (f *filterFlags) flags(c *cobra.Command) {
 }
 
 func (f *filterFlags) filter() (admin.QueueFilter, error) {
-	if states := []string{"queued", "active", "deferred", "held", "suspended"}; f.State != "" && !slices.Contains(states, f.State) {
+	if states := []string{
+		"queued", "active", "deferred", "held", "suspended",
+	}; f.State != "" && !slices.Contains(states, f.State) {
 		return f.QueueFilter, usagef("--state %q is not one of %s", f.State, strings.Join(states, ", "))
 	}
 	if f.older != "" {
@@ -70,7 +72,9 @@ func (a *app) queueLs() *cobra.Command {
 			if limit < 0 {
 				return usagef("--limit %d is less than 0", limit)
 			}
-			if orders := []string{"created", "size", "attempts", "next_attempt", "sender", "domain"}; sort != "" && !slices.Contains(orders, strings.TrimPrefix(sort, "-")) {
+			if orders := []string{
+				"created", "size", "attempts", "next_attempt", "sender", "domain",
+			}; sort != "" && !slices.Contains(orders, strings.TrimPrefix(sort, "-")) {
 				return usagef("--sort %q is not one of %s, each with or without a - before it", sort, strings.Join(orders, ", "))
 			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
@@ -80,7 +84,8 @@ func (a *app) queueLs() *cobra.Command {
 	}
 	f.flags(c)
 	c.Flags().IntVar(&limit, "limit", 0, "at most so many messages; 0: all")
-	c.Flags().StringVar(&sort, "sort", "", "created, size, attempts, next_attempt, sender or domain; - before it turns the order round")
+	c.Flags().StringVar(&sort, "sort", "",
+		"created, size, attempts, next_attempt, sender or domain; - before it turns the order round")
 	return c
 }
 
@@ -143,7 +148,8 @@ func (a *app) queueTable() *table {
 
 func (a *app) queueRows(t *table, m admin.QueueMessage) {
 	for _, r := range m.Recipients {
-		t.row(ident(m.ID), seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.due(r), orDash(m.Owner), orDash(r.LastReply))
+		t.row(ident(m.ID), seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.due(r),
+			orDash(m.Owner), orDash(r.LastReply))
 	}
 }
 
@@ -189,7 +195,8 @@ func (a *app) showMessage(m *admin.QueueDetail) {
 	}
 	a.fields(
 		"id", m.ID,
-		"accepted", fmt.Sprintf("%s (%s ago) by %s, %s", clock(m.Created), seconds(m.AgeSeconds), orDash(m.Client.Node), from),
+		"accepted", fmt.Sprintf("%s (%s ago) by %s, %s", clock(m.Created), seconds(m.AgeSeconds),
+			orDash(m.Client.Node), from),
 		"size", size(m.Size),
 		"sender", path(m.Sender),
 		"message-id", orDash(m.MessageID),
@@ -274,7 +281,8 @@ func (a *app) showStats(s *admin.QueueStats) {
 		t.flush()
 		a.say("")
 	}
-	a.say("%s to %s, %s%s%s.", count(s.Total.Messages, "message"), count(s.Total.Recipients, "recipient"), size(s.Total.Bytes),
+	a.say("%s to %s, %s%s%s.", count(s.Total.Messages, "message"), count(s.Total.Recipients, "recipient"),
+		size(s.Total.Bytes),
 		counts("; ", s.States), counts("; owned by ", s.Owners))
 }
 

@@ -24,7 +24,8 @@ func (a *app) queueAct(action, short string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   action + " ID… | --all [filters]",
 		Short: short,
-		Long:  short + ".\n\nGive message ids, or --all with the filters of 'queue ls'; --all alone means the whole queue.\nWith --dry-run it only says what it would touch.",
+		Long: short + ".\n\nGive message ids, or --all with the filters of 'queue ls'; --all alone means the whole " +
+			"queue.\nWith --dry-run it only says what it would touch.",
 		RunE: func(c *cobra.Command, ids []string) error {
 			act, err := f.action(action, ids)
 			if err != nil {
@@ -139,7 +140,8 @@ func (a *app) showActed(r *admin.QueueActionResult) error {
 			a.say("Nothing would be changed: %s.", already(r, count(r.Already, "message")))
 			return
 		}
-		a.say("Nothing was changed. Without --dry-run %s%s", acted(r, " would be "), map[bool]string{true: ":", false: "."}[len(r.Messages) > 0])
+		a.say("Nothing was changed. Without --dry-run %s%s", acted(r, " would be "),
+			map[bool]string{true: ":", false: "."}[len(r.Messages) > 0])
 		if len(r.Messages) == 0 {
 			return
 		}
@@ -158,7 +160,8 @@ func (a *app) showActed(r *admin.QueueActionResult) error {
 	for _, no := range r.Refused[1:] {
 		a.note("relayctl: %s stays as it was: %s", clean(no.ID), clean(no.Why))
 	}
-	return fmt.Errorf("%s stays as it was: %s; 'relayctl trace %s' tells what became of it", r.Refused[0].ID, r.Refused[0].Why, r.Refused[0].ID)
+	return fmt.Errorf("%s stays as it was: %s; 'relayctl trace %s' tells what became of it", r.Refused[0].ID,
+		r.Refused[0].Why, r.Refused[0].ID)
 }
 
 func isNotFound(err error) bool { return errors.Is(err, admin.ErrNotFound) }

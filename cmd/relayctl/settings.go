@@ -97,9 +97,12 @@ func (a *app) settingsSet() *cobra.Command {
 		},
 	}
 	for _, one := range [...][2]string{
-		{"expire", "how long the queue tries"}, {"retry-first", "wait after the first failure"}, {"retry-max", "longest wait"},
-		{"history", "how long history outlives a message"}, {"audit", "how long the audit log is kept"}, {"greylist", "how long strangers' first mail is put off; off: not"},
-		{"greylist-window", "for how long a retry is waited for"}, {"greylist-life", "how long who came again is known after its last mail"},
+		{"expire", "how long the queue tries"}, {"retry-first", "wait after the first failure"},
+		{"retry-max", "longest wait"},
+		{"history", "how long history outlives a message"}, {"audit", "how long the audit log is kept"},
+		{"greylist", "how long strangers' first mail is put off; off: not"},
+		{"greylist-window", "for how long a retry is waited for"},
+		{"greylist-life", "how long who came again is known after its last mail"},
 	} {
 		f.spans[one[0]] = c.Flags().String(one[0], "", "`TIME`: "+one[1])
 	}
@@ -107,7 +110,8 @@ func (a *app) settingsSet() *cobra.Command {
 	c.Flags().StringVar(&f.audit, "audit-bytes", "", "`SIZE` of the audit log")
 	c.Flags().StringVar(&f.domain, "default-domain", "", "`DOMAIN` that completes bare local parts")
 	c.Flags().StringVar(&f.from, "from-check", "", "`refuse|unsigned|off`: what becomes of accounts' mail whose From is not theirs")
-	_ = c.RegisterFlagCompletionFunc("from-check", cobra.FixedCompletions([]string{"refuse", "unsigned", "off"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("from-check",
+		cobra.FixedCompletions([]string{"refuse", "unsigned", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().Int32Var(&f.trust, "greylist-trust", 0, "`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
 	c.Flags().StringSliceVar(&f.exempt, "greylist-exempt", nil, "`NETWORK`s that are not greylisted; empty: none")
 	c.Flags().Uint32Var(&f.most, "greylist-records", 0, "`NUMBER` of senders and networks to remember")
@@ -117,7 +121,8 @@ func (a *app) settingsSet() *cobra.Command {
 // put changes what was named.
 func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 	into := map[string]*int64{
-		"expire": &s.ExpireSeconds, "retry-first": &s.RetryFirstSeconds, "retry-max": &s.RetryMaxSeconds, "history": &s.HistorySeconds,
+		"expire": &s.ExpireSeconds, "retry-first": &s.RetryFirstSeconds, "retry-max": &s.RetryMaxSeconds,
+		"history":  &s.HistorySeconds,
 		"audit":    &s.AuditSeconds,
 		"greylist": &s.Greylist, "greylist-window": &s.GreylistWindow, "greylist-life": &s.GreylistLife,
 	}

@@ -167,7 +167,8 @@ func (d *dialogue) open(ctx context.Context, f *sendFlags, config *tls.Config, s
 			return fmt.Errorf("TLS failed: %s", plainNet(err))
 		}
 		d.conn, d.text = conn, textproto.NewConn(conn)
-		d.heard("* " + tls.VersionName(conn.ConnectionState().Version) + " " + tls.CipherSuiteName(conn.ConnectionState().CipherSuite))
+		d.heard("* " + tls.VersionName(conn.ConnectionState().Version) + " " +
+			tls.CipherSuiteName(conn.ConnectionState().CipherSuite))
 		if err := d.ehlo(f.smtp.helo); err != nil {
 			return err
 		}

@@ -26,8 +26,10 @@ func newHop(t *testing.T, replies map[string]string, config *tls.Config) (*hop, 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	h := &hop{done: make(chan struct{}), replies: map[string]string{
-		"": "220 hop ESMTP", "EHLO": "250-hop\r\n250-SIZE 1000\r\n250 8BITMIME", "MAIL": "250 2.1.0 Ok", "RCPT": "250 2.1.5 Ok", "RSET": "250 Ok",
-		"DATA": "354 go", ".": "250 2.0.0 Ok: queued as 01HOP000000000000000000000", "QUIT": "221 bye", "AUTH": "235 welcome", "STARTTLS": "220 go",
+		"": "220 hop ESMTP", "EHLO": "250-hop\r\n250-SIZE 1000\r\n250 8BITMIME", "MAIL": "250 2.1.0 Ok",
+		"RCPT": "250 2.1.5 Ok", "RSET": "250 Ok",
+		"DATA": "354 go", ".": "250 2.0.0 Ok: queued as 01HOP000000000000000000000", "QUIT": "221 bye", "AUTH": "235 welcome",
+		"STARTTLS": "220 go",
 	}}
 	for k, v := range replies {
 		h.replies[k] = v
@@ -81,10 +83,12 @@ func (h *hop) serve(conn net.Conn, config *tls.Config) {
 func TestSendSMTP(t *testing.T) {
 	w := newWorld(t)
 	h, addr := newHop(t, nil, nil)
-	out, stderr, code := w.ctl(t, "Subject: é\n\n.dot\n", "send", "--smtp", addr, "--helo", "me", "--from", "a@b.test", "--to", "c@d.test", "--to", "e@d.test", "--data", "-", "-v")
+	out, stderr, code := w.ctl(t, "Subject: é\n\n.dot\n", "send", "--smtp", addr, "--helo", "me", "--from", "a@b.test",
+		"--to", "c@d.test", "--to", "e@d.test", "--data", "-", "-v")
 	require.Zero(t, code, stderr)
 	<-h.done
-	require.Equal(t, []string{"EHLO me", "MAIL FROM:<a@b.test> SIZE=18 BODY=8BITMIME", "RCPT TO:<c@d.test>", "RCPT TO:<e@d.test>", "DATA",
+	require.Equal(t, []string{"EHLO me", "MAIL FROM:<a@b.test> SIZE=18 BODY=8BITMIME", "RCPT TO:<c@d.test>",
+		"RCPT TO:<e@d.test>", "DATA",
 		"Subject: é", "", "..dot", ".", "QUIT"}, h.heard)
 	require.Equal(t, "01HOP000000000000000000000 accepted by "+addr+": 18 B, 2 recipients.\n", out)
 	require.Contains(t, stderr, "S: 220 hop ESMTP\nC: EHLO me\nS: 250-hop\nS: 250-SIZE 1000\nS: 250 8BITMIME\n")
@@ -95,10 +99,14 @@ func TestSendSMTPRefusals(t *testing.T) {
 	w := newWorld(t)
 	send := func(replies map[string]string, more ...string) (string, int) {
 		_, addr := newHop(t, replies, nil)
-		_, stderr, code := w.ctl(t, "pw\n", append([]string{"send", "--smtp", addr, "--from", "a@b.test", "--to", "c@d.test"}, more...)...)
+		_, stderr, code := w.ctl(t, "pw\n",
+			append([]string{"send", "--smtp", addr, "--from", "a@b.test", "--to", "c@d.test"}, more...)...)
 		return stderr, code
 	}
-	for verb, reply := range map[string]string{"": "554 go away", "EHLO": "550 who?", "MAIL": "451 4.3.0 later", "RCPT": "550 5.1.1 no such user", "DATA": "503 no", ".": "554 5.6.0 spam"} {
+	for verb, reply := range map[string]string{
+		"": "554 go away", "EHLO": "550 who?", "MAIL": "451 4.3.0 later", "RCPT": "550 5.1.1 no such user", "DATA": "503 no",
+		".": "554 5.6.0 spam",
+	} {
 		stderr, code := send(map[string]string{verb: reply})
 		require.Equal(t, 1, code)
 		require.Contains(t, stderr, reply)
@@ -127,7 +135,8 @@ func TestSendSMTPStartTLS(t *testing.T) {
 	web.StartTLS()
 	defer web.Close()
 	h, addr := newHop(t, nil, &tls.Config{Certificates: web.TLS.Certificates, MinVersion: tls.VersionTLS12})
-	_, stderr, code := w.ctl(t, "pw\n", "send", "--smtp", addr, "--tls", "starttls", "--insecure", "--user", "u", "--password-stdin", "--from", "", "--to", "c@d.test", "--count", "2", "-v")
+	_, stderr, code := w.ctl(t, "pw\n", "send", "--smtp", addr, "--tls", "starttls", "--insecure", "--user", "u",
+		"--password-stdin", "--from", "", "--to", "c@d.test", "--count", "2", "-v")
 	require.Zero(t, code, stderr)
 	<-h.done
 	require.Contains(t, stderr, "* TLS 1.3")

@@ -314,8 +314,10 @@ func fold(s string, width int) (lines []string) {
 
 // paint colours the first word of a row that is a state.
 func paint(line string, row []cell) string {
-	colours := map[string]string{"alive": "32", "dead": "31", "silent": "31", "draining": "33", "drained": "33", "joining": "33",
-		"deferred": "33", "held": "35", "suspended": "35", "active": "36", "delivered": "32", "bounced": "31", "expired": "31"}
+	colours := map[string]string{"alive": "32", "dead": "31", "silent": "31", "draining": "33",
+		"drained": "33", "joining": "33",
+		"deferred": "33", "held": "35", "suspended": "35", "active": "36", "delivered": "32",
+		"bounced": "31", "expired": "31"}
 	for _, c := range row {
 		word := c.text
 		if strings.HasPrefix(word, "silent ") {

@@ -51,9 +51,14 @@ func TestTraceAnswersWhoSentThisYesterday(t *testing.T) {
 	day := w.Now.Truncate(24 * time.Hour).Add(-12 * time.Hour)
 	w.AddTrace(admin.Trace{
 		ID: "01KWH000000000000000000000", Created: admin.At(day), Sender: "s@example.test",
-		Client:     admin.Origin{Node: "n1", Address: "192.0.2.7:4242", Helo: "pc7", User: "alice@example.test", Protocol: "ESMTPSA", Session: "abc-1"},
-		Recipients: []admin.QueueRecipient{{Address: "a@far.test", State: "delivered"}, {Address: "b@far.test", State: "bounced"}},
-		Events:     []admin.TraceEvent{{What: "accepted"}, {What: "delivered", Recipient: "a@far.test"}, {What: "bounced", Recipient: "b@far.test"}},
+		Client: admin.Origin{Node: "n1", Address: "192.0.2.7:4242", Helo: "pc7", User: "alice@example.test",
+			Protocol: "ESMTPSA", Session: "abc-1"},
+		Recipients: []admin.QueueRecipient{
+			{Address: "a@far.test", State: "delivered"}, {Address: "b@far.test", State: "bounced"},
+		},
+		Events: []admin.TraceEvent{
+			{What: "accepted"}, {What: "delivered", Recipient: "a@far.test"}, {What: "bounced", Recipient: "b@far.test"},
+		},
 	})
 	for _, args := range [][]string{
 		{"trace", "--user", "alice", "--since", "yesterday", "--until", "yesterday"}, {"trace", "--client", "192.0.2.0/24"},
@@ -80,12 +85,16 @@ func TestTraceAnswersWhoSentThisYesterday(t *testing.T) {
 func TestClientsOfTrace(t *testing.T) {
 	w := newWorld(t)
 	for i, address := range []string{"192.0.2.7:4242", "[2001:db8::1]:4242", "local"} {
-		w.AddTrace(admin.Trace{ID: fmt.Sprintf("01M0T4AAAABBBBBBBB%dCGGGGGG", i), Created: admin.At(w.Now), Client: admin.Origin{Address: address}})
+		w.AddTrace(admin.Trace{
+			ID: fmt.Sprintf("01M0T4AAAABBBBBBBB%dCGGGGGG", i), Created: admin.At(w.Now), Client: admin.Origin{Address: address},
+		})
 	}
 	for text, end := range map[string]string{
-		"192.0.2.7": "0CGGGGGG", "192.0.2.0/24": "0CGGGGGG", "192.0.2.9/24": "0CGGGGGG", "::ffff:192.0.2.7": "0CGGGGGG", "192.0.*": "0CGGGGGG",
-		"192.0.2.7:4242": "0CGGGGGG", "2001:DB8::1": "1CGGGGGG", "[2001:db8::1]": "1CGGGGGG", "2001:db8:0:0:0:0:0:1": "1CGGGGGG",
-		"2001:db8::/32": "1CGGGGGG", "[2001:db8::1]:4242": "1CGGGGGG", "LOCAL": "2CGGGGGG",
+		"192.0.2.7": "0CGGGGGG", "192.0.2.0/24": "0CGGGGGG", "192.0.2.9/24": "0CGGGGGG", "::ffff:192.0.2.7": "0CGGGGGG",
+		"192.0.*":        "0CGGGGGG",
+		"192.0.2.7:4242": "0CGGGGGG", "2001:DB8::1": "1CGGGGGG", "[2001:db8::1]": "1CGGGGGG",
+		"2001:db8:0:0:0:0:0:1": "1CGGGGGG",
+		"2001:db8::/32":        "1CGGGGGG", "[2001:db8::1]:4242": "1CGGGGGG", "LOCAL": "2CGGGGGG",
 	} {
 		out, stderr, code := w.ctl(t, "", "trace", "--client", text)
 		require.Zero(t, code, stderr)

@@ -24,11 +24,14 @@ func unreachable(none *admin.Unreachable) string {
 	switch {
 	case errors.As(none.Cause, &authority):
 		return fmt.Sprintf("the certificate at %s is of an authority that this machine does not trust: "+
-			"name the authority's certificate with --ca FILE or RELAY_CA; one that 'relayd init' made is its own authority", where)
+			"name the authority's certificate with --ca FILE or RELAY_CA; one that 'relayd init' made is its own authority",
+			where)
 	case errors.As(none.Cause, &name):
-		return fmt.Sprintf("the certificate at %s is not for that name (%v): name the node as its certificate does", where, name)
+		return fmt.Sprintf("the certificate at %s is not for that name (%v): name the node as its certificate does", where,
+			name)
 	case errors.As(none.Cause, &invalid):
-		return fmt.Sprintf("the certificate at %s can not be used (%v): renew it, and look at this machine's clock", where, invalid)
+		return fmt.Sprintf("the certificate at %s can not be used (%v): renew it, and look at this machine's clock", where,
+			invalid)
 	case errors.Is(none.Cause, syscall.ECONNREFUSED):
 		return fmt.Sprintf("no node runs at %s, the connection was refused; start one with 'relayd run' or 'relayd dev', "+
 			"or name one with --addr or RELAY_ADDR", where)
@@ -42,7 +45,8 @@ func plainHTTP(err error) string {
 	switch text := err.Error(); {
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "it speaks HTTP without TLS, so write http:// and not https://"
-	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFail"), strings.Contains(text, "unsolicited"):
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFail"),
+		strings.Contains(text, "unsolicited"):
 		return "what answers there does not speak HTTP, so it is not an admin port"
 	}
 	return plainNet(err)
@@ -72,7 +76,8 @@ func plainNet(err error) string {
 		return "there was no answer in time"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "the network does not lead there"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
 		return "the other side closed the connection"
 	}
 	return certificate(err)

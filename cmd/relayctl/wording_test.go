@@ -49,14 +49,17 @@ func TestErrorsNameTheNextStep(t *testing.T) {
 	require.Contains(t, stderr, "the connection was refused")
 	w.url = url
 
-	srv := httptest.NewTLSServer(admin.NewServer(admin.Options{Ports: admintest.New().Ports(), Token: func() string { return "s3cret" }}))
+	srv := httptest.NewTLSServer(admin.NewServer(admin.Options{
+		Ports: admintest.New().Ports(), Token: func() string { return "s3cret" },
+	}))
 	t.Cleanup(srv.Close)
 	w.url = srv.URL
 	_, stderr, code = w.ctl(t, "", "status")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "--ca FILE")
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
+	require.NoError(t,
+		os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
 	_, stderr, code = w.ctl(t, "", "status", "--ca", ca)
 	require.Zero(t, code, stderr)
 }
@@ -81,7 +84,9 @@ func TestHostileInput(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
-	secure := httptest.NewTLSServer(admin.NewServer(admin.Options{Ports: w.Ports(), Token: func() string { return "s3cret" }}))
+	secure := httptest.NewTLSServer(admin.NewServer(admin.Options{
+		Ports: w.Ports(), Token: func() string { return "s3cret" },
+	}))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	t.Cleanup(secure.Close)
 	talker := listen(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mx.example ESMTP\r\n"); _ = c.Close() })
@@ -108,13 +113,17 @@ func TestHostileInput(t *testing.T) {
 		{"no message in", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--data", file("empty", "")}},
 		{"no message on standard input", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--data", "-"}},
 		{"read: " + dir, 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--data", dir}},
-		{"the connection was refused", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", "127.0.0.1:1"}},
+		{"the connection was refused", 1, []string{
+			"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", "127.0.0.1:1",
+		}},
 		{"not a host and a port", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", "127.0.0.1:xx"}},
 		{"closed the connection", 1, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--smtp", closer}},
 		{"holds no token", 1, []string{"status", "--token-file", file("junk", "\x80\x01binary\x00\n")}},
 		{"can not be read: " + dir, 1, []string{"status", "--ca", dir}},
 		{"write http:// and not https://", 1, []string{"status", "--addr", strings.Replace(w.url, "http:", "https:", 1)}},
-		{"write https:// and not http://", 1, []string{"status", "--addr", strings.Replace(secure.URL, "https:", "http:", 1)}},
+		{"write https:// and not http://", 1, []string{
+			"status", "--addr", strings.Replace(secure.URL, "https:", "http:", 1),
+		}},
 		{"does not speak HTTP", 1, []string{"status", "--addr", "http://" + talker}},
 		{"closed the connection", 1, []string{"status", "--addr", "http://" + closer}},
 		{"not a host and a port", 1, []string{"status", "--addr", "http://127.0.0.1:99999"}},
@@ -125,7 +134,8 @@ func TestHostileInput(t *testing.T) {
 		require.Empty(t, out, c.args)
 		require.Contains(t, stderr, c.want)
 		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
-		for _, word := range []string{"strconv", "dial tcp", "EOF", "open /", "read /", "stat /", "%!", "openapi", "arg(s)", "flag(s)", "malformed", "net/http"} {
+		for _, word := range []string{"strconv", "dial tcp", "EOF", "open /", "read /", "stat /",
+			"%!", "openapi", "arg(s)", "flag(s)", "malformed", "net/http"} {
 			require.NotContains(t, stderr, word, c.args)
 		}
 	}

@@ -331,9 +331,11 @@ func accepted(resp *http.Response) (*http.Response, error) {
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if json.Unmarshal(data, e) != nil || e.Title == "" {
 		if strings.Contains(string(data), "HTTPS server") { // as Go's server says it
-			return nil, Problem(resp.StatusCode, fmt.Sprintf("the node at %s speaks TLS", resp.Request.URL.Host), "write https:// and not http://")
+			return nil, Problem(resp.StatusCode, fmt.Sprintf("the node at %s speaks TLS", resp.Request.URL.Host),
+				"write https:// and not http://")
 		}
-		e = Problem(resp.StatusCode, fmt.Sprintf("the server at %s answers %s, which is not an answer of relay's admin API", resp.Request.URL.Host, resp.Status),
+		e = Problem(resp.StatusCode, fmt.Sprintf("the server at %s answers %s, which is not an answer of relay's admin API",
+			resp.Request.URL.Host, resp.Status),
 			"check the address")
 	}
 	e.Status = resp.StatusCode

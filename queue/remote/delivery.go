@@ -37,7 +37,10 @@ type delivery struct {
 }
 
 func newDelivery(a *Agent, job *queue.Job) *delivery {
-	d := &delivery{a: a, job: job, start: time.Now(), verdicts: make([]queue.Verdict, len(job.Recipients)), open: make([]int, len(job.Recipients))}
+	d := &delivery{
+		a: a, job: job, start: time.Now(), verdicts: make([]queue.Verdict, len(job.Recipients)),
+		open: make([]int, len(job.Recipients)),
+	}
 	for i := range job.Recipients {
 		d.verdicts[i].Ref = queue.Ref{ID: job.ID, Recipient: job.Recipients[i].N}
 		d.open[i] = i
@@ -210,7 +213,10 @@ func (d *delivery) transaction(ctx context.Context, c *conn) (usable bool, f *fa
 	if d.job.RequireTLS {
 		if _, ok := c.client.Has("REQUIRETLS"); !ok {
 			// RFC 8689 §4.2.1: another host may offer it.
-			return true, &fault{outcome: queue.Failed, host: c.hop.String(), text: "5.7.30 the message requires TLS all the way, and the host does not offer REQUIRETLS"}
+			return true, &fault{
+				outcome: queue.Failed, host: c.hop.String(),
+				text: "5.7.30 the message requires TLS all the way, and the host does not offer REQUIRETLS",
+			}
 		}
 	}
 	env := d.envelope(c, group)
@@ -404,14 +410,18 @@ func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*sm
 	}
 	d.open = merge(left, later)
 	if f == nil && err != nil && len(d.open)+len(d.next) > 0 {
-		f = &fault{outcome: queue.Deferred, text: "4.4.2 the connection failed: " + plain(err), host: c.hop.String(), next: true}
+		f = &fault{
+			outcome: queue.Deferred, text: "4.4.2 the connection failed: " + plain(err), host: c.hop.String(), next: true,
+		}
 	}
 	return f
 }
 
 // later notes why a recipient goes on to the next host.
 func (d *delivery) later(c *conn, i int, r *smtp.Reply, err error) *fault {
-	f := &fault{outcome: queue.Deferred, text: text(r), host: c.hop.String(), next: r.Cause != nil && err != nil || r.Code == 421}
+	f := &fault{
+		outcome: queue.Deferred, text: text(r), host: c.hop.String(), next: r.Cause != nil && err != nil || r.Code == 421,
+	}
 	if !f.next {
 		if d.said == nil {
 			d.said = make(map[int]*fault)

@@ -159,7 +159,8 @@ func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([
 		return a.hops(hosts), nil
 	case addressed >= 0 || named >= 0 && len(records) == 0:
 		return nil, loops(domain)
-	case len(records) == 1 && records[0].Preference == 0 && last != nil && settled(last) && strings.EqualFold(records[0].Host, domain):
+	case len(records) == 1 && records[0].Preference == 0 && last != nil && settled(last) &&
+		strings.EqualFold(records[0].Host, domain):
 		return nil, failed("5.4.4 the domain %s has no mail host: %v", domain, last)
 	case settled(last):
 		return nil, deferred("4.4.4 no mail host of %s has an address: %v", domain, last)

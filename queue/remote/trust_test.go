@@ -154,14 +154,23 @@ func TestBackupMX(t *testing.T) {
 		at            string // hosts, by the last octet of their addresses
 		reply         string // of the last
 	}{
-		"all":         {map[string]string{"RCPT": later}, nil, []queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered}, "333", "250 2.0.0 Ok: queued"},
-		"mixed":       {map[string]string{"RCPT": "250 ok|550 5.1.1 no|" + later}, nil, []queue.Outcome{queue.Delivered, queue.Failed, queue.Delivered}, "223", "250 2.0.0 Ok: queued"},
-		"different":   {map[string]string{"RCPT": later + "|450 4.2.1 busy|" + later}, map[string]string{"RCPT": "550 5.1.1 no|250 ok|450 4.2.0 greylisted"}, []queue.Outcome{queue.Failed, queue.Delivered, queue.Deferred}, "333", "450 4.2.0 greylisted"},
-		"to MAIL":     {map[string]string{"MAIL": later}, nil, []queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered}, "333", "250 2.0.0 Ok: queued"},
-		"to DATA":     {map[string]string{"RCPT": "250 ok|250 ok|550 5.1.1 no", "DATA": later}, nil, []queue.Outcome{queue.Delivered, queue.Delivered, queue.Failed}, "332", "550 5.1.1 no"},
-		"to the dot":  {map[string]string{"RCPT": "250 ok|250 ok|" + later, "DOT": later}, nil, []queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered}, "333", "250 2.0.0 Ok: queued"},
-		"and nothing": {map[string]string{"RCPT": later}, map[string]string{"CONNECT": drop}, []queue.Outcome{queue.Deferred, queue.Deferred, queue.Deferred}, "222", later},
-		"and no":      {map[string]string{"RCPT": later}, map[string]string{"RCPT": "550 5.1.1 no"}, []queue.Outcome{queue.Failed, queue.Failed, queue.Failed}, "333", "550 5.1.1 no"},
+		"all": {map[string]string{"RCPT": later}, nil, []queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered},
+			"333", "250 2.0.0 Ok: queued"},
+		"mixed": {map[string]string{"RCPT": "250 ok|550 5.1.1 no|" + later}, nil,
+			[]queue.Outcome{queue.Delivered, queue.Failed, queue.Delivered}, "223", "250 2.0.0 Ok: queued"},
+		"different": {map[string]string{"RCPT": later + "|450 4.2.1 busy|" + later},
+			map[string]string{"RCPT": "550 5.1.1 no|250 ok|450 4.2.0 greylisted"},
+			[]queue.Outcome{queue.Failed, queue.Delivered, queue.Deferred}, "333", "450 4.2.0 greylisted"},
+		"to MAIL": {map[string]string{"MAIL": later}, nil,
+			[]queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered}, "333", "250 2.0.0 Ok: queued"},
+		"to DATA": {map[string]string{"RCPT": "250 ok|250 ok|550 5.1.1 no", "DATA": later}, nil,
+			[]queue.Outcome{queue.Delivered, queue.Delivered, queue.Failed}, "332", "550 5.1.1 no"},
+		"to the dot": {map[string]string{"RCPT": "250 ok|250 ok|" + later, "DOT": later}, nil,
+			[]queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered}, "333", "250 2.0.0 Ok: queued"},
+		"and nothing": {map[string]string{"RCPT": later}, map[string]string{"CONNECT": drop},
+			[]queue.Outcome{queue.Deferred, queue.Deferred, queue.Deferred}, "222", later},
+		"and no": {map[string]string{"RCPT": later}, map[string]string{"RCPT": "550 5.1.1 no"},
+			[]queue.Outcome{queue.Failed, queue.Failed, queue.Failed}, "333", "550 5.1.1 no"},
 	} {
 		for _, ehlo := range [][]string{{"PIPELINING", "CHUNKING"}, nil} {
 			t.Run(fmt.Sprint(name, ehlo), func(t *testing.T) {
@@ -192,7 +201,9 @@ func TestNextHostForWhatOneLacks(t *testing.T) {
 		"the sender":  {"a@x.example", func(j *queue.Job) { j.Sender = "ä@example.net" }, "SMTPUTF8", "5.6.7"},
 		"binary mail": {"a@x.example", func(j *queue.Job) { j.Binary = true }, "BINARYMIME", "5.6.3"},
 		"size":        {"a@x.example", func(j *queue.Job) { j.Size = 2_000_000 }, "SIZE 0", "5.3.4"},
-		"a time":      {"a@x.example", func(j *queue.Job) { j.DeliverBy = &queue.DeliverBy{Until: time.Now().Add(time.Hour), Return: true} }, "DELIVERBY", "5.3.3"},
+		"a time": {"a@x.example", func(j *queue.Job) {
+			j.DeliverBy = &queue.DeliverBy{Until: time.Now().Add(time.Hour), Return: true}
+		}, "DELIVERBY", "5.3.3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			one, two := twoHops(t, nil, nil)
@@ -233,7 +244,8 @@ func TestSessionsOfOneAttempt(t *testing.T) {
 		for i := 3; i <= 5; i++ {
 			at := fmt.Sprintf("127.0.0.%d", i)
 			hosts = append(hosts, []string{at})
-			hops = append(hops, newHopAt(t, fmt.Sprintf("%s:%d", at, hops[0].port()), map[string]string{"RCPT": "451 4.3.0 later"}))
+			hops = append(hops,
+				newHopAt(t, fmt.Sprintf("%s:%d", at, hops[0].port()), map[string]string{"RCPT": "451 4.3.0 later"}))
 		}
 		deliver(t, mxOf(t, Config{Sessions: limit}, hops[0].port(), hosts...), xJob("a@x.example", "b@x.example"))
 		n := 0
@@ -247,7 +259,9 @@ func TestSessionsOfOneAttempt(t *testing.T) {
 
 // The first host is asked whatever the time, a further one only before Patience is over.
 func TestPatienceEndsTheSearchForHosts(t *testing.T) {
-	for patience, want := range map[time.Duration]queue.Outcome{time.Nanosecond: queue.Deferred, time.Hour: queue.Delivered} {
+	for patience, want := range map[time.Duration]queue.Outcome{
+		time.Nanosecond: queue.Deferred, time.Hour: queue.Delivered,
+	} {
 		one, two := twoHops(t, map[string]string{"RCPT": "451 4.3.0 later"}, nil)
 		v := deliver(t, mxOf(t, Config{Patience: patience}, one.port(), mx23...), xJob("a@x.example"))
 		require.Equal(t, []queue.Outcome{want}, outcomes(v), "patience %s", patience)
@@ -320,7 +334,9 @@ func TestPassingTLSTroubleBouncesNothing(t *testing.T) {
 }
 
 func TestEHLORefusedInsideTLS(t *testing.T) {
-	one, two := twoHops(t, map[string]string{"TLS EHLO": "550 5.0.0 no", "HELO": "550 5.0.0 no", "MAIL": "503 5.5.1 EHLO first"}, nil)
+	one, two := twoHops(t, map[string]string{
+		"TLS EHLO": "550 5.0.0 no", "HELO": "550 5.0.0 no", "MAIL": "503 5.5.1 EHLO first",
+	}, nil)
 	one.ehlo = append(one.ehlo, "STARTTLS")
 	one.cert, _ = certificate(t, "mx.x")
 	a := mxOf(t, Config{}, one.port(), mx23...)
@@ -337,7 +353,9 @@ func TestEHLORefusedInsideTLS(t *testing.T) {
 }
 
 func TestMailRefusedOnAUsedConnection(t *testing.T) {
-	for _, no := range []string{"550 5.7.1 one message only", "451 4.5.0 one message only", "503 5.5.1 sender already given"} {
+	for _, no := range []string{
+		"550 5.7.1 one message only", "451 4.5.0 one message only", "503 5.5.1 sender already given",
+	} {
 		for _, ehlo := range [][]string{{"PIPELINING"}, nil} {
 			h := newHop(t, map[string]string{"MAIL": "250 ok|" + no + "|250 ok"})
 			h.ehlo = ehlo
@@ -362,12 +380,17 @@ func TestMailRefusedOnAUsedConnection(t *testing.T) {
 }
 
 func TestTooManyRecipientsBy552(t *testing.T) {
-	for _, no := range []string{"552 too many recipients", "552 5.5.3 too many", "552 5.0.0 Requested action aborted", "552 5.7.1 Too many recipients", "552 5.5.0 limit", "452 4.5.3 later"} {
+	for _, no := range []string{
+		"552 too many recipients", "552 5.5.3 too many", "552 5.0.0 Requested action aborted",
+		"552 5.7.1 Too many recipients", "552 5.5.0 limit", "452 4.5.3 later",
+	} {
 		for _, ehlo := range [][]string{{"PIPELINING"}, nil} {
 			h := newHop(t, map[string]string{"RCPT": "250 ok|250 ok|" + no + "|" + no + "|250 ok|250 ok"})
 			h.ehlo = ehlo
 			v := deliver(t, newAgent(t, Config{}), job(h, "a@x", "b@x", "c@x", "d@x"))
-			require.Equal(t, []queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered, queue.Delivered}, outcomes(v), no)
+			require.Equal(t, []queue.Outcome{
+				queue.Delivered, queue.Delivered, queue.Delivered, queue.Delivered,
+			}, outcomes(v), no)
 			_, bodies := h.count()
 			require.Equal(t, 2, bodies)
 
@@ -379,7 +402,8 @@ func TestTooManyRecipientsBy552(t *testing.T) {
 	}
 	h := newHop(t, map[string]string{"RCPT": "552 5.5.3 too many|250 ok|552 5.2.2 mailbox full"})
 	v := deliver(t, newAgent(t, Config{}), job(h, "a@x", "b@x", "c@x"))
-	require.Equal(t, []queue.Outcome{queue.Failed, queue.Delivered, queue.Failed}, outcomes(v), "none before it; a mailbox of its own")
+	require.Equal(t, []queue.Outcome{queue.Failed, queue.Delivered, queue.Failed}, outcomes(v),
+		"none before it; a mailbox of its own")
 }
 
 // However odd the reply to a message looks, it is one.
@@ -401,11 +425,16 @@ func TestOddRepliesAreReplies(t *testing.T) {
 // No MX host and no address literal leads to this host; a route may.
 func TestLoopsAreNotDialled(t *testing.T) {
 	h := newHop(t, nil)
-	zone := map[string][]string{"us.example. MX": {"us.example. 60 IN MX 10 Relay.Example.COM."}, "late.example. MX": {"late.example. 60 IN MX 10 a.late.example.", "late.example. 60 IN MX 20 b.late.example."},
-		"a.late.example. A": {"a.late.example. 60 IN A 127.0.0.1"}, "b.late.example. A": {"b.late.example. 60 IN A 192.0.2.1"}}
-	list := []string{"[127.0.0.1]", "[127.9.8.7]", "[0.0.0.0]", "[0.1.2.3]", "[IPv6:::1]", "[IPv6:::]", "[IPv6:::ffff:127.0.0.3]", "[IPv6:::ffff:0:1]",
-		"[IPv6:::127.0.0.1]", "[IPv6:64:ff9b::7f00:1]", "[IPv6:2002:7f00:1::]", "[192.0.2.77]", "[IPv6:::ffff:192.0.2.77]", "[IPv6:2001:db8::77]", "us.example", "late.example"}
-	for i, a := range []string{"A 127.0.0.2", "A 0.0.0.0", "A 0.0.0.7", "AAAA ::1", "AAAA ::", "AAAA ::ffff:127.0.0.3", "A 192.0.2.77", "AAAA 2001:db8::77"} {
+	zone := map[string][]string{"us.example. MX": {"us.example. 60 IN MX 10 Relay.Example.COM."},
+		"late.example. MX":  {"late.example. 60 IN MX 10 a.late.example.", "late.example. 60 IN MX 20 b.late.example."},
+		"a.late.example. A": {"a.late.example. 60 IN A 127.0.0.1"},
+		"b.late.example. A": {"b.late.example. 60 IN A 192.0.2.1"}}
+	list := []string{"[127.0.0.1]", "[127.9.8.7]", "[0.0.0.0]", "[0.1.2.3]", "[IPv6:::1]", "[IPv6:::]",
+		"[IPv6:::ffff:127.0.0.3]", "[IPv6:::ffff:0:1]",
+		"[IPv6:::127.0.0.1]", "[IPv6:64:ff9b::7f00:1]", "[IPv6:2002:7f00:1::]", "[192.0.2.77]", "[IPv6:::ffff:192.0.2.77]",
+		"[IPv6:2001:db8::77]", "us.example", "late.example"}
+	for i, a := range []string{"A 127.0.0.2", "A 0.0.0.0", "A 0.0.0.7", "AAAA ::1", "AAAA ::", "AAAA ::ffff:127.0.0.3",
+		"A 192.0.2.77", "AAAA 2001:db8::77"} {
 		kind, addr, _ := strings.Cut(a, " ")
 		domain, mx := fmt.Sprintf("d%d.example.", i), fmt.Sprintf("mx.d%d.example.", i)
 		zone[domain+" MX"] = []string{domain + " 60 IN MX 5 " + mx}
@@ -451,7 +480,8 @@ func TestAliasesOfThisHost(t *testing.T) {
 	alias("here.example.", "localhost.example.")
 	zone["localhost.example. A"] = []string{"localhost.example. 60 IN A 127.0.0.1"}
 	alias("bare.example.", "relay.example.com.")
-	for i, mx := range []string{"10 one.x.example.", "10 two.x.example.", "10 three.x.example.", "10 four.x.example.", "10 five.x.example.",
+	for i, mx := range []string{"10 one.x.example.", "10 two.x.example.", "10 three.x.example.", "10 four.x.example.",
+		"10 five.x.example.",
 		"10 none.relay.example.", "10 localhost.", "10 mail.localhost.", "10 LocalHost."} {
 		domain := fmt.Sprintf("m%d.example.", i)
 		to(domain, mx)
@@ -460,7 +490,9 @@ func TestAliasesOfThisHost(t *testing.T) {
 	r := resolver(t, newNameServer(t, zone).addr)
 	for _, fixed := range [][]netip.Addr{nil, addr("192.0.2.77")} {
 		a := newAgent(t, Config{Helo: "helo.example", Port: h.port(), Resolver: r, Own: fixed})
-		list := []string{"bare.example", "[::ffff:127.0.0.1]", "[IPv6:::ffff:127.0.0.1]", "[0.255.0.1]", "[IPv6:::ffff:0.9.9.9]"}
+		list := []string{
+			"bare.example", "[::ffff:127.0.0.1]", "[IPv6:::ffff:127.0.0.1]", "[0.255.0.1]", "[IPv6:::ffff:0.9.9.9]",
+		}
 		for i := range 9 {
 			list = append(list, fmt.Sprintf("m%d.example", i))
 		}
@@ -472,7 +504,8 @@ func TestAliasesOfThisHost(t *testing.T) {
 			require.Contains(t, v.Reply, "5.4.6", domain)
 		}
 		for _, host := range []string{"localhost", "127.0.0.1", "here.example"} {
-			require.Equal(t, queue.Delivered, deliver(t, a, jobTo(fmt.Sprintf("smtp:%s:%d", host, h.port()), "a@x"))[0].Outcome, host)
+			require.Equal(t, queue.Delivered,
+				deliver(t, a, jobTo(fmt.Sprintf("smtp:%s:%d", host, h.port()), "a@x"))[0].Outcome, host)
 		}
 	}
 	// A better host than ours is still asked.
@@ -526,7 +559,10 @@ func TestOwnAddressesAreKnownOrNothingGoes(t *testing.T) {
 func TestDeadAddressesHideNoBackup(t *testing.T) {
 	h := newHopAt(t, "127.0.0.2:0", nil)
 	var many []string
-	zone := map[string][]string{"y.example. MX": {"y.example. 60 IN MX 20 good.y.example."}, "good.y.example. A": {"good.y.example. 60 IN A 127.0.0.2"}}
+	zone := map[string][]string{
+		"y.example. MX":     {"y.example. 60 IN MX 20 good.y.example."},
+		"good.y.example. A": {"good.y.example. 60 IN A 127.0.0.2"},
+	}
 	for i := range 25 {
 		addr := fmt.Sprintf("127.0.7.%d", i+1)
 		if i < 14 {
@@ -580,7 +616,9 @@ func TestRouteWithoutKeywords(t *testing.T) {
 	h := newHop(t, nil)
 	h.ehlo = append(h.ehlo, "CHUNKING", "DSN", "STARTTLS")
 	conf := Config{Port: h.port(), Client: patience(5 * time.Second), Router: router(func(domain string) (Target, error) {
-		return Target{Kind: SMTP, Host: "127.0.0.1", Without: map[string]string{"careful.example": "CHUNKING,DSN,STARTTLS"}[domain]}, nil
+		return Target{
+			Kind: SMTP, Host: "127.0.0.1", Without: map[string]string{"careful.example": "CHUNKING,DSN,STARTTLS"}[domain],
+		}, nil
 	})}
 	conf.Client.Chunking = true
 	a := newAgent(t, conf)

@@ -163,18 +163,9 @@ func open(o Options) (*Cluster, error) {
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.book = newBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
-	if c.book.admission, err = openAdmission(o.Dir, id.Node, id.Peers); err != nil {
+	if err := c.openAdmission(); err != nil {
 		c.cancel()
 		return nil, err
-	}
-	c.book.admission.joined = id.Joined
-	// Raft does not say which entry its latest configuration is of.
-	c.book.admission.latest = func() ([]raft.Server, uint64) {
-		servers := c.book.servers()
-		if servers == nil {
-			return nil, 0
-		}
-		return servers, c.store.ConfigIndex()
 	}
 	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
 	_, generation := wire.GenerationOf(id.name())
@@ -188,6 +179,25 @@ func open(o Options) (*Cluster, error) {
 	}
 	c.start()
 	return c, nil
+}
+
+// openAdmission opens the record of who is a member.
+func (c *Cluster) openAdmission() error {
+	a, err := openAdmission(c.o.Dir, c.id.Node, c.id.Peers)
+	if err != nil {
+		return err
+	}
+	a.joined = c.id.Joined
+	// Raft does not say which entry its latest configuration is of.
+	a.latest = func() ([]raft.Server, uint64) {
+		servers := c.book.servers()
+		if servers == nil {
+			return nil, 0
+		}
+		return servers, c.store.ConfigIndex()
+	}
+	c.book.admission = a
+	return nil
 }
 
 // openRaft opens what is on disk and starts raft on it.

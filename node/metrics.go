@@ -24,7 +24,8 @@ type metrics struct{ registry *prometheus.Registry }
 
 func newMetrics(n *Node) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{n})
+	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
+	m.registry.MustRegister(collectors.NewGoCollector(), process, &nodeCollector{n})
 	m.registry.MustRegister(n.timings.all()...)
 	return m
 }
@@ -44,8 +45,12 @@ func (c *nodeCollector) Describe(chan<- *prometheus.Desc) {}
 func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.protocols(out)
 	for _, f := range c.n.filters {
-		for name, n := range map[string]int64{"filtered": f.Stats.Messages.Load(), "refused": f.Stats.Refused.Load(), "discarded": f.Stats.Discards.Load(), "failed": f.Stats.Failed.Load()} {
-			counterOf(out, "relay_milter_total", "Messages by what a content filter said.", n, "filter", f.Address(), "result", name)
+		for name, n := range map[string]int64{
+			"filtered": f.Stats.Messages.Load(), "refused": f.Stats.Refused.Load(),
+			"discarded": f.Stats.Discards.Load(), "failed": f.Stats.Failed.Load(),
+		} {
+			counterOf(out, "relay_milter_total",
+				"Messages by what a content filter said.", n, "filter", f.Address(), "result", name)
 		}
 	}
 	if a := c.n.acme; a != nil {
@@ -57,12 +62,15 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 	}
-	counterOf(out, "relay_greylist_deferred_total", "Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
-	counterOf(out, "relay_greylist_passed_total", "Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
+	counterOf(out, "relay_greylist_deferred_total",
+		"Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
+	counterOf(out, "relay_greylist_passed_total",
+		"Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
 	const from = "Messages of accounts with an address in From that is not theirs."
 	counterOf(out, "relay_from_foreign_total", from, c.n.mail.from.refused.Load(), "result", "refused")
 	counterOf(out, "relay_from_foreign_total", from, c.n.mail.from.unsigned.Load(), "result", "unsigned")
-	counterOf(out, "relay_admin_token_failures_total", "Requests to the admin API with a wrong token.", c.n.badTokens.Load())
+	counterOf(out, "relay_admin_token_failures_total",
+		"Requests to the admin API with a wrong token.", c.n.badTokens.Load())
 	c.refusals(out)
 	c.certificates(out)
 	c.raft(out)
@@ -72,13 +80,18 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.storage(out)
 	c.doctor(out)
 	clock := c.n.cluster.Clock()
-	gauge(out, "relay_clock_offset_seconds", "How far this node's wall clock is ahead of the cluster's time.", clock.Offset.Seconds())
-	gauge(out, "relay_clock_agreement", "1 where the clocks of a majority of the members agree with the cluster's time.", truth(clock.Agreement))
-	counterOf(out, "relay_state_time_jumps_total", "Jumps of the cluster's time that this process has applied.", clock.Jumps)
-	gauge(out, "relay_cluster_certificate_expires_timestamp_seconds", "When this node's certificate on the cluster port ends; it renews itself.",
+	gauge(out, "relay_clock_offset_seconds",
+		"How far this node's wall clock is ahead of the cluster's time.", clock.Offset.Seconds())
+	gauge(out, "relay_clock_agreement",
+		"1 where the clocks of a majority of the members agree with the cluster's time.", truth(clock.Agreement))
+	counterOf(out, "relay_state_time_jumps_total",
+		"Jumps of the cluster's time that this process has applied.", clock.Jumps)
+	gauge(out, "relay_cluster_certificate_expires_timestamp_seconds",
+		"When this node's certificate on the cluster port ends; it renews itself.",
 		float64(c.n.cluster.CertificateEnds().Unix()))
 	gauge(out, "relay_ready", "1 where the node may take traffic.", truth(c.n.Ready() == nil))
-	gauge(out, "relay_replica_diverged", "1 where this node's state differs from the others': it must be joined anew.", truth(c.n.cluster.Diverged() != ""))
+	gauge(out, "relay_replica_diverged",
+		"1 where this node's state differs from the others': it must be joined anew.", truth(c.n.cluster.Diverged() != ""))
 	gauge(out, "relay_disk_free_bytes", "Free space where the data directory is.", float64(c.n.storage.free.Load()))
 }
 
@@ -90,12 +103,17 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_smtp_connections_total", "SMTP connections accepted.", s.Connections.Load(), on...)
 			gauge(out, "relay_smtp_connections", "SMTP connections open.", float64(s.Active.Load()), on...)
 			counterOf(out, "relay_smtp_turned_total", "SMTP clients turned away before the greeting.", s.Turned.Load(), on...)
-			counterOf(out, "relay_smtp_talked_total", "SMTP clients turned away because they talked before the greeting.", s.Talked.Load(), on...)
-			counterOf(out, "relay_smtp_messages_total", "Messages that SMTP clients handed in and that were answered 250.", s.Messages.Load(), on...)
-			counterOf(out, "relay_smtp_messages_refused_total", "Messages refused for good (5xx) at the end of their data.", s.MessagesRefused.Load(), on...)
-			counterOf(out, "relay_logins_failed_total", "Logins with a wrong name or password, by protocol.", s.AuthFailed.Load(), append(on, "protocol", "smtp")...)
+			counterOf(out, "relay_smtp_talked_total",
+				"SMTP clients turned away because they talked before the greeting.", s.Talked.Load(), on...)
+			counterOf(out, "relay_smtp_messages_total",
+				"Messages that SMTP clients handed in and that were answered 250.", s.Messages.Load(), on...)
+			counterOf(out, "relay_smtp_messages_refused_total",
+				"Messages refused for good (5xx) at the end of their data.", s.MessagesRefused.Load(), on...)
+			counterOf(out, "relay_logins_failed_total",
+				"Logins with a wrong name or password, by protocol.", s.AuthFailed.Load(), append(on, "protocol", "smtp")...)
 			counterOf(out, "relay_smtp_logins_total", "SMTP logins that succeeded.", s.Auth.Load(), on...)
-			counterOf(out, "relay_smtp_panics_total", "SMTP connections that ended by a fault of the server.", s.Panics.Load(), on...)
+			counterOf(out, "relay_smtp_panics_total",
+				"SMTP connections that ended by a fault of the server.", s.Panics.Load(), on...)
 			counterOf(out, "relay_smtp_bytes_total", "Octets of the messages that were answered 250.", s.Bytes.Load(), on...)
 		}
 		if l.pop3 != nil {
@@ -103,30 +121,42 @@ func (c *nodeCollector) protocols(out chan<- prometheus.Metric) {
 			counterOf(out, "relay_pop3_connections_total", "POP3 connections accepted.", int64(s.Connections.Load()), on...)
 			gauge(out, "relay_pop3_sessions", "POP3 sessions that hold a maildrop.", float64(s.LoggedIn.Load()), on...)
 			counterOf(out, "relay_pop3_logins_total", "POP3 logins that succeeded.", int64(s.Logins.Load()), on...)
-			counterOf(out, "relay_logins_failed_total", "Logins with a wrong name or password, by protocol.", int64(s.LoginFailures.Load()), append(on, "protocol", "pop3")...)
-			counterOf(out, "relay_pop3_uncommitted_total", "Times that the deletions of a POP3 session could not be committed.", int64(s.CommitErrors.Load()), on...)
-			counterOf(out, "relay_pop3_panics_total", "POP3 sessions that ended by a fault of the server.", int64(s.Panics.Load()), on...)
-			counterOf(out, "relay_pop3_in_use_total", "POP3 logins refused because another session holds the mailbox.", int64(s.InUse.Load()), on...)
+			counterOf(out, "relay_logins_failed_total",
+				"Logins with a wrong name or password, by protocol.",
+				int64(s.LoginFailures.Load()), append(on, "protocol", "pop3")...)
+			counterOf(out, "relay_pop3_uncommitted_total",
+				"Times that the deletions of a POP3 session could not be committed.", int64(s.CommitErrors.Load()), on...)
+			counterOf(out, "relay_pop3_panics_total",
+				"POP3 sessions that ended by a fault of the server.", int64(s.Panics.Load()), on...)
+			counterOf(out, "relay_pop3_in_use_total",
+				"POP3 logins refused because another session holds the mailbox.", int64(s.InUse.Load()), on...)
 		}
 	}
 }
 
 func (c *nodeCollector) refusals(out chan<- prometheus.Metric) {
 	for kind, n := range c.n.refused.counted() {
-		counterOf(out, "relay_refused_total", "What clients were not given, by protocol, role of the listener, reason, and class of the reply.", n,
+		counterOf(out, "relay_refused_total",
+			"What clients were not given, by protocol, role of the listener, reason, and class of the reply.", n,
 			"protocol", kind.protocol, "role", kind.role, "reason", kind.reason, "class", kind.class)
 	}
 	s := &c.n.refusals.stats
-	counterOf(out, "relay_refusals_checked_total", "Permanent refusals that were looked at again on an up-to-date replica.", s.Found.Load())
-	counterOf(out, "relay_refusals_wrong_total", "Permanent refusals that an up-to-date replica took back.", s.Wrong.Load())
-	counterOf(out, "relay_refusals_deferred_total", "Permanent refusals that became temporary because the replica could not be brought up to date in time.", s.Unsure.Load())
-	counterOf(out, "relay_refusal_reads_total", "Reads that brought the replica up to date for refusals; many share one.", s.Reads.Load())
+	counterOf(out, "relay_refusals_checked_total",
+		"Permanent refusals that were looked at again on an up-to-date replica.", s.Found.Load())
+	counterOf(out, "relay_refusals_wrong_total",
+		"Permanent refusals that an up-to-date replica took back.", s.Wrong.Load())
+	counterOf(out, "relay_refusals_deferred_total",
+		"Permanent refusals that became temporary because the replica could not be brought up to date in time.",
+		s.Unsure.Load())
+	counterOf(out, "relay_refusal_reads_total",
+		"Reads that brought the replica up to date for refusals; many share one.", s.Reads.Load())
 }
 
 // certificate tells when one ends.
 func certificate(out chan<- prometheus.Metric, kind, host string, ends time.Time) {
 	gauge(out, "relay_certificate_expires_timestamp_seconds",
-		"When a certificate ends, as Unix time, by kind: acme, file ([tls]), cluster (this node's, on the cluster port) or ca (the cluster's).",
+		"When a certificate ends, as Unix time, by kind: acme, file ([tls]), cluster (this node's, on the cluster port) "+
+			"or ca (the cluster's).",
 		float64(ends.Unix()), "kind", kind, "host", host)
 }
 
@@ -160,31 +190,44 @@ func (c *nodeCollector) certificates(out chan<- prometheus.Metric) {
 func (c *nodeCollector) raft(out chan<- prometheus.Metric) {
 	s := c.n.cluster.Standing()
 	gauge(out, "relay_leader", "1 where this node leads the cluster.", truth(s.Leads))
-	gauge(out, "relay_has_leader", "1 where this node knows a leader; without one nothing is accepted.", truth(s.Leader != ""))
+	gauge(out, "relay_has_leader",
+		"1 where this node knows a leader; without one nothing is accepted.", truth(s.Leader != ""))
 	gauge(out, "relay_term", "Raft term of this node; it rises with each election.", float64(s.Term))
-	gauge(out, "relay_lag_entries", "Log entries that this node knows to be committed and has not applied yet.", float64(s.Commit-min(s.Commit, s.Applied)))
-	gauge(out, "relay_build_info", "1, with the version of relayd and of Go, and the highest cluster version that this build knows.", 1,
+	gauge(out, "relay_lag_entries",
+		"Log entries that this node knows to be committed and has not applied yet.",
+		float64(s.Commit-min(s.Commit, s.Applied)))
+	gauge(out, "relay_build_info",
+		"1, with the version of relayd and of Go, and the highest cluster version that this build knows.", 1,
 		"version", c.n.options.Version, "go_version", runtime.Version(), "cluster_version", strconv.Itoa(spool.MaxVersion))
 	gauge(out, "relay_cluster_version", "Version of the replicated state.", float64(c.n.cluster.Version()))
 }
 
 func (c *nodeCollector) screen(out chan<- prometheus.Metric) {
 	s := &c.n.screen.stats
-	counterOf(out, "relay_verified_messages_total", "Messages from strangers whose SPF, DKIM and DMARC were looked up.", s.Verified.Load())
-	counterOf(out, "relay_verify_refused_total", "Messages from strangers that were refused because SPF, DKIM or DMARC of their domain wants it.", s.Refused.Load())
-	counterOf(out, "relay_verify_deferred_total", "Messages from strangers that were put off because DNS did not say whether SPF, DKIM or DMARC hold.", s.Deferred.Load())
+	counterOf(out, "relay_verified_messages_total",
+		"Messages from strangers whose SPF, DKIM and DMARC were looked up.", s.Verified.Load())
+	counterOf(out, "relay_verify_refused_total",
+		"Messages from strangers that were refused because SPF, DKIM or DMARC of their domain wants it.", s.Refused.Load())
+	counterOf(out, "relay_verify_deferred_total",
+		"Messages from strangers that were put off because DNS did not say whether SPF, DKIM or DMARC hold.",
+		s.Deferred.Load())
 	counterOf(out, "relay_dnsbl_refused_total", "Recipients refused to clients on a list in DNS.", s.Listed.Load())
 }
 
 func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 	s := c.n.queue.Stats()
 	for state, n := range map[string]int{"waiting": s.Waiting, "ready": s.Ready, "active": s.Active, "parked": s.Parked} {
-		gauge(out, "relay_queue_owned", "Recipients in the queue that this node delivers, by state: waiting, ready, active (being tried), or parked (held).", float64(n), "state", state)
+		gauge(out, "relay_queue_owned",
+			"Recipients in the queue that this node delivers, by state: waiting, ready, active (being tried), or parked (held).",
+			float64(n), "state", state)
 	}
 	for outcome, n := range map[string]uint64{
-		"delivered": s.Totals.Delivered, "deferred": s.Totals.Deferred, "failed": s.Totals.Failed, "expired": s.Totals.Expired, "stale": s.Totals.Stale,
+		"delivered": s.Totals.Delivered, "deferred": s.Totals.Deferred, "failed": s.Totals.Failed,
+		"expired": s.Totals.Expired, "stale": s.Totals.Stale,
 	} {
-		counterOf(out, "relay_delivery_verdicts_total", "Recipients that this node has tried, by outcome; stale: another node owned the recipient by then.", int64(n), "outcome", outcome)
+		counterOf(out, "relay_delivery_verdicts_total",
+			"Recipients that this node has tried, by outcome; stale: another node owned the recipient by then.",
+			int64(n), "outcome", outcome)
 	}
 }
 
@@ -192,8 +235,9 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
 	_ = c.n.cluster.View(func(v spool.View) error {
 		for name, metric := range map[string]string{
-			spool.CountQueueMessages: "relay_cluster_queue_messages", spool.CountQueueRecipients: "relay_cluster_queue_recipients",
-			spool.CountQueueBytes: "relay_cluster_queue_bytes", spool.CountSpoolMessages: "relay_cluster_spool_messages",
+			spool.CountQueueMessages:   "relay_cluster_queue_messages",
+			spool.CountQueueRecipients: "relay_cluster_queue_recipients",
+			spool.CountQueueBytes:      "relay_cluster_queue_bytes", spool.CountSpoolMessages: "relay_cluster_spool_messages",
 			spool.CountSpoolBytes: "relay_cluster_spool_bytes", spool.CountMailboxMessages: "relay_cluster_mailbox_messages",
 			spool.CountHistoryBytes: "relay_cluster_history_bytes", spool.CountAuditBytes: "relay_cluster_audit_bytes",
 		} {
@@ -211,19 +255,23 @@ func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
 // the mean size of a group: how many commands shared one write.
 func (c *nodeCollector) storage(out chan<- prometheus.Metric) {
 	l, s := c.n.cluster.Metrics()
-	emit(out, prometheus.CounterValue, "relay_log_append_seconds_total", "Time that writes to the raft log took, syncs included.", l.WriteTime.Seconds(), nil)
+	emit(out, prometheus.CounterValue, "relay_log_append_seconds_total",
+		"Time that writes to the raft log took, syncs included.", l.WriteTime.Seconds(), nil)
 	for name, n := range map[string]uint64{
 		"relay_log_appends_total": l.Appends, "relay_log_entries_total": l.Appended, "relay_log_bytes_total": l.AppendedBytes,
 		"relay_log_moves_total":      l.Moves,
 		"relay_log_cache_hits_total": l.CacheHits, "relay_log_cache_misses_total": l.CacheMisses,
 		"relay_store_commands_total": s.Commands, "relay_store_batches_total": s.Batches, "relay_store_bytes_total": s.Bytes,
-		"relay_store_flushes_total": s.Flushes, "relay_store_stalls_total": s.WriteStalls, "relay_store_installs_total": s.Installs,
+		"relay_store_flushes_total": s.Flushes, "relay_store_stalls_total": s.WriteStalls,
+		"relay_store_installs_total": s.Installs,
 	} {
 		counterOf(out, name, storageHelp(name), int64(n))
 	}
 	for name, n := range map[string]int64{
-		"relay_log_held_bytes": l.Bytes, "relay_log_file_bytes": l.FileBytes, "relay_store_disk_bytes": s.DiskBytes, "relay_store_body_bytes": s.BodyBytes,
-		"relay_store_body_live_bytes": s.BodyLiveBytes, "relay_store_memtable_bytes": s.MemTableBytes, "relay_store_compaction_debt_bytes": s.CompactionDebt,
+		"relay_log_held_bytes": l.Bytes, "relay_log_file_bytes": l.FileBytes,
+		"relay_store_disk_bytes": s.DiskBytes, "relay_store_body_bytes": s.BodyBytes,
+		"relay_store_body_live_bytes": s.BodyLiveBytes, "relay_store_memtable_bytes": s.MemTableBytes,
+		"relay_store_compaction_debt_bytes": s.CompactionDebt,
 	} {
 		gauge(out, name, storageHelp(name), float64(n))
 	}
@@ -239,8 +287,9 @@ func (c *nodeCollector) doctor(out chan<- prometheus.Metric) {
 	for _, one := range *all {
 		value := map[doctor.Severity]float64{doctor.OK: 0, doctor.Warning: 1, doctor.Error: 2}
 		if v, ok := value[one.Severity]; ok {
-			gauge(out, "relay_doctor_condition", "How a condition of 'relayctl doctor' stood within the last minute: 0 well, 1 warning, 2 error. "+
-				"Those that can not be judged, and those that DNS is asked about, are not there.", v, "condition", one.Condition)
+			gauge(out, "relay_doctor_condition",
+				"How a condition of 'relayctl doctor' stood within the last minute: 0 well, 1 warning, 2 error. "+
+					"Those that can not be judged, and those that DNS is asked about, are not there.", v, "condition", one.Condition)
 		}
 	}
 }

@@ -111,7 +111,10 @@ type listener struct {
 // is served before Run. The order is that of cheap failures first: a port that
 // is taken is told before a store is opened.
 func New(c *config.Config, o Options) (*Node, error) {
-	n := &Node{conf: c, options: o, log: o.Log, started: time.Now(), stir: make(chan struct{}, 1), crash: make(chan struct{})}
+	n := &Node{
+		conf: c, options: o, log: o.Log, started: time.Now(),
+		stir: make(chan struct{}, 1), crash: make(chan struct{}),
+	}
 	if n.log == nil {
 		n.log = zap.NewNop()
 	}
@@ -127,7 +130,8 @@ func New(c *config.Config, o Options) (*Node, error) {
 
 func (n *Node) open() error {
 	if !cluster.Initialised(n.conf.Node.DataDir) {
-		return fmt.Errorf("%s holds no node: run 'relayd init' for a new cluster or 'relayd join' for a running one", n.conf.Node.DataDir)
+		return fmt.Errorf("%s holds no node: run 'relayd init' for a new cluster or 'relayd join' for a running one",
+			n.conf.Node.DataDir)
 	}
 	if err := n.loadSecrets(); err != nil {
 		return err
@@ -178,7 +182,8 @@ func (n *Node) loadToken() error {
 	if path != "" {
 		b, err := os.ReadFile(path)
 		former := n.token.Load()
-		if optional := n.conf.Admin.TokenFile == "" && (former == nil || *former == ""); optional && errors.Is(err, fs.ErrNotExist) {
+		optional := n.conf.Admin.TokenFile == "" && (former == nil || *former == "")
+		if optional && errors.Is(err, fs.ErrNotExist) {
 			n.token.Store(new(string))
 			return nil
 		}
@@ -217,7 +222,8 @@ func (n *Node) openCluster() error {
 		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Peers:  n.conf.Cluster.PeerAddresses(),
-		Log:    n.log, OnChanges: n.changed, OnRemoved: n.removed, Fatal: n.options.Fatal, Dial: n.options.Dial, Tuning: tuning, Moved: n.options.Moved,
+		Log:    n.log, OnChanges: n.changed, OnRemoved: n.removed, Fatal: n.options.Fatal, Dial: n.options.Dial,
+		Tuning: tuning, Moved: n.options.Moved,
 		Wall: n.options.Wall, Boot: n.options.Boot,
 	})
 	return err
@@ -256,7 +262,9 @@ func (n *Node) build() error {
 	}
 	n.starts = newStarts()
 	receipts := newReceipts(n.cluster, id, n.cluster.Ask, n.log)
-	n.cluster.Handle(askReceipt, func(_ context.Context, _ string, req []byte) ([]byte, error) { return receipts.answer(req), nil })
+	n.cluster.Handle(askReceipt, func(_ context.Context, _ string, req []byte) ([]byte, error) {
+		return receipts.answer(req), nil
+	})
 	n.mail = newMailer(n.cluster, receipts, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
 	n.mail.took = n.timings.commit
@@ -283,7 +291,8 @@ func (n *Node) buildQueue(id, hostname string) error {
 	}
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
-		Spool: n.outbound, Agent: &timedAgent{&boxes{n.agent, n.refusals}, n.timings.delivery}, Log: n.log, Hostname: hostname, Route: n.outbound.hop,
+		Spool: n.outbound, Agent: &timedAgent{&boxes{n.agent, n.refusals}, n.timings.delivery}, Log: n.log,
+		Hostname: hostname, Route: n.outbound.hop,
 		Now: n.cluster.Now, Ageing: n.cluster.Ageing,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})

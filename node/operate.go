@@ -20,8 +20,9 @@ import (
 func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = &operator{
-		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log, now: n.cluster.Now,
-		hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit, full: n.storage.nowFull, vitals: n.vitals,
+		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log,
+		now: n.cluster.Now, hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit,
+		full: n.storage.nowFull, vitals: n.vitals,
 	}
 	n.examiner = &examiner{n: n}
 	for _, method := range operatorMethods {
@@ -58,14 +59,19 @@ func (n *Node) vitals() vitals {
 }
 
 // submit takes a message in from the admin API, as a trusted client's.
-func (n *Node) submit(ctx context.Context, sender string, recipients []string, message io.Reader, by admin.By) (*admin.Receipt, error) {
+func (n *Node) submit(
+	ctx context.Context, sender string, recipients []string, message io.Reader, by admin.By,
+) (*admin.Receipt, error) {
 	if err := n.takes(); err != nil {
 		return nil, admin.NoQuorum(err.Error())
 	}
-	env := &envelope{sender: sender, fixUp: true, options: pb.Message{Ours: true}, detail: "sent by " + by.Who, client: &pb.Client{
-		Node: n.conf.Node.ID, Address: "local", Helo: "admin", User: by.Who, Protocol: "HTTP",
-	}}
-	receipt := &admin.Receipt{Node: n.conf.Node.ID, Dialogue: []string{fmt.Sprintf("MAIL FROM:<%s>: 250 2.1.0 Ok", sender)}}
+	client := &pb.Client{Node: n.conf.Node.ID, Address: "local", Helo: "admin", User: by.Who, Protocol: "HTTP"}
+	env := &envelope{
+		sender: sender, fixUp: true, options: pb.Message{Ours: true}, detail: "sent by " + by.Who, client: client,
+	}
+	receipt := &admin.Receipt{
+		Node: n.conf.Node.ID, Dialogue: []string{fmt.Sprintf("MAIL FROM:<%s>: 250 2.1.0 Ok", sender)},
+	}
 	for _, address := range recipients {
 		one, err := n.takeRecipient(ctx, env, address)
 		if err != nil {

@@ -80,7 +80,8 @@ func bindCure(err error) error {
 	if !errors.Is(err, syscall.EACCES) {
 		return err
 	}
-	return fmt.Errorf("%w: a port below 1024 needs a right: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, "+
+	return fmt.Errorf("%w: a port below 1024 needs a right: "+
+		"AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, "+
 		"'setcap cap_net_bind_service=+ep' on relayd, or 'sysctl net.ipv4.ip_unprivileged_port_start=0'", err)
 }
 
@@ -216,12 +217,15 @@ func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
 			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.cluster.AwaitReady,
-			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey, screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission, bounce: c.BounceUnknown, log: n.log, took: n.timings.accept, own: n.agent.OwnAddresses,
+			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey,
+			screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission,
+			bounce: c.BounceUnknown, log: n.log, took: n.timings.accept, own: n.agent.OwnAddresses,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
-		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms), ScramIterations: scramIterations,
-		MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients, MaxErrors: lim.Errors,
+		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
+		ScramIterations: scramIterations, MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients,
+		MaxErrors:     lim.Errors,
 		Meters:        n.meters,
 		Scarce:        newDescriptors().scarce,
 		Now:           n.cluster.Now,
@@ -384,7 +388,7 @@ func newAgent(d config.Delivery, hostname string, routes *outbound, log *zap.Log
 	return remote.New(remote.Config{
 		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
-		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: routes.replica.Now}, Sources: d.SourceAddresses, Log: log.Named("remote"),
-		LoopbackHops: d.LoopbackHops, Sessions: sessions,
+		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: routes.replica.Now}, Sources: d.SourceAddresses,
+		Log: log.Named("remote"), LoopbackHops: d.LoopbackHops, Sessions: sessions,
 	})
 }

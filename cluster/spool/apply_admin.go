@@ -74,6 +74,13 @@ func describe(h proto.Message) string {
 		return "node drain " + h.Node
 	case *pb.BreakLock:
 		return "mailbox unlock " + h.Mailbox
+	}
+	return describeCluster(h)
+}
+
+// describeCluster is describe for what changes the nodes and the keys.
+func describeCluster(h proto.Message) string {
+	switch h := h.(type) {
 	case *pb.PutToken:
 		return "node token"
 	case *pb.UseToken:

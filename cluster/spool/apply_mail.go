@@ -29,16 +29,9 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 		t.forgetBodies(h, id)
 		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: first}
 	}
-	boxes := make([]*pb.Mailbox, len(h.Drops))
-	for i, d := range h.Drops {
-		if box := sameBox(h.Drops[:i], boxes, d.Mailbox); box != nil {
-			boxes[i] = box
-			continue
-		}
-		boxes[i] = &pb.Mailbox{}
-		if !t.read(key(kBox, d.Mailbox), boxes[i]) {
-			return t.refuse(pb.Code_MISSING, "there is no mailbox %s", d.Mailbox)
-		}
+	boxes, missing := t.boxesOf(h.Drops)
+	if missing != nil {
+		return missing
 	}
 	if res := t.over(h, boxes, uint64(len(body))); res != nil {
 		return res
@@ -80,6 +73,22 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	t.count(CountAccepted, 1)
 	t.companions(h, id, body)
 	return &pb.Result{Index: t.index, Id: id[:]}
+}
+
+// boxesOf reads the mailboxes of drops, each once.
+func (t *tx) boxesOf(drops []*pb.Drop) (boxes []*pb.Mailbox, missing *pb.Result) {
+	boxes = make([]*pb.Mailbox, len(drops))
+	for i, d := range drops {
+		if box := sameBox(drops[:i], boxes, d.Mailbox); box != nil {
+			boxes[i] = box
+			continue
+		}
+		boxes[i] = &pb.Mailbox{}
+		if !t.read(key(kBox, d.Mailbox), boxes[i]) {
+			return nil, t.refuse(pb.Code_MISSING, "there is no mailbox %s", d.Mailbox)
+		}
+	}
+	return boxes, nil
 }
 
 func sameBox(before []*pb.Drop, boxes []*pb.Mailbox, name string) *pb.Mailbox {

@@ -153,7 +153,9 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.
 	flags.StringVarP(&a.output, "output", "o", "", "table, wide, json or yaml; default: table on a terminal, else wide")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
 	a.link.flags(root)
-	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(), a.dkimCmd(), a.settingsCmd(),
+	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
+		a.dkimCmd(),
+		a.settingsCmd(),
 		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.auditCmd(), a.verifyCmd(), a.doctorCmd(), a.versionCmd())
 	a.marked(root)
 	return root

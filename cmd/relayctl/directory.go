@@ -139,7 +139,8 @@ func (a *app) domainSet() *cobra.Command {
 	}
 	c.Flags().StringVar(&catchAll, "catch-all", "", "`ADDRESS` that gets mail to unknown local parts; empty: none")
 	c.Flags().StringVar(&auth, "auth-policy", "", authPolicyUsage)
-	c.Flags().StringVar(&greylist, "greylist", "", "put strangers' first mail off for a `TIME` such as 1m; off; or default: as the settings say")
+	c.Flags().StringVar(&greylist, "greylist", "",
+		"put strangers' first mail off for a `TIME` such as 1m; off; or default: as the settings say")
 	return c
 }
 
@@ -215,7 +216,8 @@ func (a *app) aliasSet() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&owner, "owner", "", "`ADDRESS` that gets the bounces of list mail; without it, owner-ALIAS where that is an address here")
+	c.Flags().StringVar(&owner, "owner", "",
+		"`ADDRESS` that gets the bounces of list mail; without it, owner-ALIAS where that is an address here")
 	c.Flags().BoolVar(&replace, "replace", false, "also where the address is an account, whose mailbox then gets no mail")
 	return c
 }

@@ -109,10 +109,12 @@ func (a *app) settingsSet() *cobra.Command {
 	c.Flags().StringVar(&f.bytes, "history-bytes", "", "`SIZE` of all finished history")
 	c.Flags().StringVar(&f.audit, "audit-bytes", "", "`SIZE` of the audit log")
 	c.Flags().StringVar(&f.domain, "default-domain", "", "`DOMAIN` that completes bare local parts")
-	c.Flags().StringVar(&f.from, "from-check", "", "`refuse|unsigned|off`: what becomes of accounts' mail whose From is not theirs")
+	c.Flags().StringVar(&f.from, "from-check", "",
+		"`refuse|unsigned|off`: what becomes of accounts' mail whose From is not theirs")
 	_ = c.RegisterFlagCompletionFunc("from-check",
 		cobra.FixedCompletions([]string{"refuse", "unsigned", "off"}, cobra.ShellCompDirectiveNoFileComp))
-	c.Flags().Int32Var(&f.trust, "greylist-trust", 0, "`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
+	c.Flags().Int32Var(&f.trust, "greylist-trust", 0,
+		"`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
 	c.Flags().StringSliceVar(&f.exempt, "greylist-exempt", nil, "`NETWORK`s that are not greylisted; empty: none")
 	c.Flags().Uint32Var(&f.most, "greylist-records", 0, "`NUMBER` of senders and networks to remember")
 	return c

@@ -48,17 +48,10 @@ in a Message-ID only, which has to be whole.`,
 			q.MessageID = strings.Trim(strings.TrimSpace(q.MessageID), "<>")
 			filtered := q.From+q.Client+q.User+q.Helo+q.MessageID+since+until != ""
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
-				switch {
-				case len(args) == 1 && strings.ContainsAny(args[0], "@<"):
-					q.MessageID = strings.Trim(args[0], "<>")
-					return a.traceFind(ctx, client, q, limit)
-				case len(args) == 1 && filtered:
-					return usagef("give either an id or filters, not both; --to goes with an id")
-				case len(args) == 1 && checkID(args[0]) != nil:
-					return usagef("%q is not the id of a message, nor the end of one; --message-id finds a Message-ID", args[0])
-				case len(args) == 1:
-					return a.traceOne(ctx, client, args[0], q.To)
-				case !filtered && q.To == "":
+				if len(args) == 1 {
+					return a.traceNamed(ctx, client, args[0], q, filtered, limit)
+				}
+				if !filtered && q.To == "" {
 					return usagef("give an id, a Message-ID, or --from, --to, --client, --user, --helo, --since or --until")
 				}
 				return a.traceFind(ctx, client, q, limit)
@@ -67,7 +60,8 @@ in a Message-ID only, which has to be whole.`,
 	}
 	c.Flags().StringVar(&q.From, "from", "", "sender: address, @domain, part with *, or <>")
 	c.Flags().StringVar(&q.To, "to", "", "recipient: address, @domain, or part with *; shows the lines of that one only")
-	c.Flags().StringVar(&q.Client, "client", "", "client that handed it in: address, network such as 192.0.2.0/24, part with *, or local")
+	c.Flags().StringVar(&q.Client, "client", "",
+		"client that handed it in: address, network such as 192.0.2.0/24, part with *, or local")
 	c.Flags().StringVar(&q.User, "user", "", "login that handed it in: address, local part, @domain, or part with *")
 	c.Flags().StringVar(&q.Helo, "helo", "", "what the client called itself, or part with *")
 	c.Flags().StringVar(&q.MessageID, "message-id", "", "the Message-ID field, whole, with or without <>")
@@ -75,6 +69,22 @@ in a Message-ID only, which has to be whole.`,
 	c.Flags().StringVar(&until, "until", "", "accepted until: the same; a day counts whole")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many messages; 0: all")
 	return c
+}
+
+// traceNamed traces a message by its id or its Message-ID.
+func (a *app) traceNamed(
+	ctx context.Context, client *admin.Client, name string, q admin.TraceQuery, filtered bool, limit int,
+) error {
+	switch {
+	case strings.ContainsAny(name, "@<"):
+		q.MessageID = strings.Trim(name, "<>")
+		return a.traceFind(ctx, client, q, limit)
+	case filtered:
+		return usagef("give either an id or filters, not both; --to goes with an id")
+	case checkID(name) != nil:
+		return usagef("%q is not the id of a message, nor the end of one; --message-id finds a Message-ID", name)
+	}
+	return a.traceOne(ctx, client, name, q.To)
 }
 
 // clientFilter checks --client: what can be no client would match nothing.
@@ -91,7 +101,8 @@ func clientFilter(text string) (string, error) {
 	if text == "" || text == "local" || strings.Contains(text, "*") || one == nil || port == nil || network == nil {
 		return text, nil
 	}
-	return "", usagef(`--client %q is not an address, a network such as 192.0.2.0/24, part of an address with *, or local`, text)
+	return "", usagef(
+		`--client %q is not an address, a network such as 192.0.2.0/24, part of an address with *, or local`, text)
 }
 
 func (a *app) traceOne(ctx context.Context, client *admin.Client, id, to string) error {
@@ -185,7 +196,8 @@ func (a *app) showFound(q admin.TraceQuery) (show func(*admin.Trace) error, end 
 
 func traceRows(t *table, m *admin.Trace) {
 	for _, r := range m.Recipients {
-		t.row(ident(m.ID), m.Created, size(m.Size), path(m.Sender), r.Address, r.State, handedIn(m.Client), orDash(r.LastReply))
+		t.row(ident(m.ID), m.Created, size(m.Size), path(m.Sender), r.Address, r.State,
+			handedIn(m.Client), orDash(r.LastReply))
 	}
 }
 

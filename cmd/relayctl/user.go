@@ -254,7 +254,8 @@ func (a *app) userSet() *cobra.Command {
 	c.Flags().Uint64Var(&f.sendLimit, "send-limit", 0, "most recipients a day; 0: no limit")
 	c.Flags().StringVar(&f.retention, "retention", "0", "how long mail stays, such as 30d; 0: for ever")
 	c.Flags().StringVar(&f.loginDelay, "login-delay", "0", "least time between POP3 logins; 0: none")
-	c.Flags().StringArrayVar(&f.senders, "sender", nil, "further `ADDRESS` it may send as; all that are to stay must be given, '' for none")
+	c.Flags().StringArrayVar(&f.senders, "sender", nil,
+		"further `ADDRESS` it may send as; all that are to stay must be given, '' for none")
 	c.Flags().BoolVar(&f.shared, "shared", false, "allow several POP3 sessions at once (--shared=false: one)")
 	c.Flags().BoolVar(&f.enable, "enable", false, "let it log in and get mail")
 	c.Flags().BoolVar(&f.disable, "disable", false, "refuse its logins and its mail")

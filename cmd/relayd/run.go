@@ -75,11 +75,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	}
 	defer last.close() // what runNode returns is said behind it
 	defer flush()
-	log.Info("starting", zap.String("version", version()), zap.String("node", cfg.Node.ID),
-		zap.String("hostname", cfg.Node.Hostname), zap.String("config", path), zap.Int("pid", os.Getpid()))
-	if os.Geteuid() == 0 {
-		log.Warn("relayd runs as root, which it has no need of: run it as a user of its own, as deploy/systemd does")
-	}
+	sayStart(log, cfg, path)
 	tuneMemory(log)
 
 	ctx, stop := context.WithCancel(ctx)
@@ -109,13 +105,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 		}
 		return notice
 	}
-	o.Log, o.Version = log, version()
-	o.Fatal = func(err error) {
-		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
-		flush()
-		last.say(err)
-		os.Exit(exitFailed)
-	}
+	o.Log, o.Version, o.Fatal = log, version(), fatal(log, flush, last)
 	n, err := node.New(cfg, o)
 	if err != nil {
 		return err
@@ -130,6 +120,25 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	err = n.Run(ctx)
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// fatal ends the process, with its cause as the last line.
+func fatal(log *zap.Logger, flush func(), last *lastWord) func(error) {
+	return func(err error) {
+		log.Error("the node can not go on; the other nodes carry on without it", zap.Error(err))
+		flush()
+		last.say(err)
+		os.Exit(exitFailed)
+	}
+}
+
+// sayStart leaves the first lines of the log.
+func sayStart(log *zap.Logger, cfg *config.Config, path string) {
+	log.Info("starting", zap.String("version", version()), zap.String("node", cfg.Node.ID),
+		zap.String("hostname", cfg.Node.Hostname), zap.String("config", path), zap.Int("pid", os.Getpid()))
+	if os.Geteuid() == 0 {
+		log.Warn("relayd runs as root, which it has no need of: run it as a user of its own, as deploy/systemd does")
+	}
 }
 
 // watchSignals turns signals into stop, reload and, the second time, kill. It

@@ -132,7 +132,9 @@ type Content interface {
 	// again; the same batch with the same By.Request is told that it was the one.
 	// An error says that nothing was dealt with; what comes up later is
 	// ImportResult.Stopped.
-	ImportMail(ctx context.Context, by By, user string, o ImportOptions, next func() (*OldMessage, error)) (*ImportResult, error)
+	ImportMail(
+		ctx context.Context, by By, user string, o ImportOptions, next func() (*OldMessage, error),
+	) (*ImportResult, error)
 }
 
 // Mail takes messages in, as a submission of a trusted client does.

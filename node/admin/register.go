@@ -139,7 +139,8 @@ func (s *server) offer(has bool, what string, register func(), paths ...string) 
 
 func (s *server) registerAll() {
 	p := s.Ports
-	s.offer(p.Cluster != nil, "membership", s.registerCluster, "/v1/status", "/v1/nodes", "/v1/nodes/", "/v1/transfer", "/v1/verify")
+	s.offer(p.Cluster != nil, "membership", s.registerCluster,
+		"/v1/status", "/v1/nodes", "/v1/nodes/", "/v1/transfer", "/v1/verify")
 	s.offer(p.Domains != nil, "domains", s.registerDomains, "/v1/domains", "/v1/domains/")
 	s.offer(p.Users != nil, "users", s.registerUsers, "/v1/users", "/v1/users/")
 	s.offer(p.Aliases != nil, "aliases", s.registerAliases, "/v1/aliases", "/v1/aliases/")
@@ -148,9 +149,10 @@ func (s *server) registerAll() {
 	s.offer(p.Policy != nil, "settings", s.registerPolicy, "/v1/settings")
 	s.offer(p.Queue != nil, "the queue", s.registerQueue, "/v1/queue", "/v1/queue/")
 	s.offer(p.History != nil, "history", s.registerHistory, "/v1/trace", "/v1/trace/")
-	s.offer(p.Mailboxes != nil, "mailboxes", s.registerMailboxes, "/v1/mailboxes", "/v1/mailboxes/{user}", "/v1/mailboxes/{user}/lock")
-	s.offer(p.Content != nil, "reading and filling mailboxes", s.registerContent, "/v1/mailboxes/{user}/messages", "/v1/mailboxes/{user}/messages/{uid}",
-		"/v1/mailboxes/{user}/import")
+	s.offer(p.Mailboxes != nil, "mailboxes", s.registerMailboxes,
+		"/v1/mailboxes", "/v1/mailboxes/{user}", "/v1/mailboxes/{user}/lock")
+	s.offer(p.Content != nil, "reading and filling mailboxes", s.registerContent,
+		"/v1/mailboxes/{user}/messages", "/v1/mailboxes/{user}/messages/{uid}", "/v1/mailboxes/{user}/import")
 	s.offer(p.Mail != nil, "sending", s.registerMail, "/v1/messages")
 	s.offer(p.Audit != nil, "the audit log", s.registerAudit, "/v1/audit")
 	s.offer(p.Doctor != nil, "the doctor", s.registerDoctor, "/v1/doctor")

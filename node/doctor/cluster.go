@@ -44,6 +44,12 @@ func clusterConditions() []condition {
 			"a node is far behind the leader",
 			"wait; if it stays behind, look at its disk and its link", judgeLag,
 		},
+	}
+}
+
+// agreementConditions are about what the nodes have to agree on.
+func agreementConditions() []condition {
+	return []condition{
 		{
 			"node-clock", "the nodes' clocks are right",
 			"a node's clock is wrong",

@@ -125,6 +125,6 @@ func Judge(f *Facts) []Finding {
 
 // conditions are all there are.
 func conditions() []condition {
-	return slices.Concat(clusterConditions(), diskConditions(), certificateConditions(), mailConditions(),
-		accessConditions(), systemConditions(), dnsConditions(), domainConditions())
+	return slices.Concat(clusterConditions(), agreementConditions(), diskConditions(), certificateConditions(),
+		mailConditions(), accessConditions(), systemConditions(), dnsConditions(), domainConditions())
 }

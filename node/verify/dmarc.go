@@ -183,7 +183,8 @@ func (a *author) evaluate(spf SPF, signatures []Signature, draw func(int) int) D
 	}
 	r.aligned = signed(a.domain, signatures, strict.strictDKIM)
 	got := r.aligned
-	if got != Pass && aligned(spf.Domain, a.domain, strict.strictSPF) && (spf.Outcome == Pass || spf.Outcome == TempError) {
+	said := spf.Outcome == Pass || spf.Outcome == TempError
+	if got != Pass && said && aligned(spf.Domain, a.domain, strict.strictSPF) {
 		got = spf.Outcome
 	}
 	switch {

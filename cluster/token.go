@@ -57,6 +57,13 @@ func parseToken(s string) (t joinToken, err error) {
 	return t, nil
 }
 
+// CheckToken reports what is wrong with the form of a join token; nil: a cluster may
+// have made it. Errors wrap ErrToken and do not repeat it.
+func CheckToken(s string) error {
+	_, err := parseToken(s)
+	return err
+}
+
 // Token makes a join token that lets in so many nodes until ttl is over. The
 // cluster keeps only a hash of its secret.
 func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *pb.Admin) (string, error) {

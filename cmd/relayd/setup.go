@@ -266,6 +266,9 @@ node has a vote once it runs and has caught up.`,
 			if _, _, err := net.SplitHostPort(args[0]); err != nil {
 				return usage("%q is not the HOST:PORT of a member's cluster port", args[0])
 			}
+			if err := cluster.CheckToken(token); err != nil {
+				return err // before anything is written
+			}
 			cfg, err := s.load(cmd, "")
 			if err != nil {
 				return err

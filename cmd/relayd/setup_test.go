@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -133,7 +134,7 @@ func TestAnotherNodesDirectoryIsRefused(t *testing.T) {
 	for _, args := range [][]string{
 		{"run", "--config", file},
 		{"init", "--once", "--config", file},
-		{"join", "--config", file, "--token", "rj1.x", "127.0.0.1:1"},
+		{"join", "--config", file, "--token", "rj1." + strings.Repeat("A", 64), "127.0.0.1:1"},
 		{"recover", "--config", file, "--peers", "n3=127.0.0.1:7170"},
 		{"recover", "--config", file, "--peers", "n3=127.0.0.1:7170", "--yes"},
 	} {
@@ -149,6 +150,19 @@ func TestInitRefusesNonsenseBeforeItWrites(t *testing.T) {
 	code, _, stderr := relayd(t, "init", "--config", file, "--id", "not an id", "--data-dir", filepath.Join(dir, "d"))
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "node.id")
+	require.NoFileExists(t, file)
+	require.NoDirExists(t, filepath.Join(dir, "d"))
+}
+
+// TestJoinRefusesATokenBeforeItWrites: what it left would be in the way of a try
+// with other flags.
+func TestJoinRefusesATokenBeforeItWrites(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "relay.toml")
+	code, _, stderr := relayd(t, "join", "--config", file, "--data-dir", filepath.Join(dir, "d"), "--token", "rj1.cut",
+		"127.0.0.1:1")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "cut short or mistyped")
 	require.NoFileExists(t, file)
 	require.NoDirExists(t, filepath.Join(dir, "d"))
 }

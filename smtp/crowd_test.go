@@ -97,7 +97,8 @@ func TestSilentStrangersGoUnderLoad(t *testing.T) {
 		_, got = visit(t, s, "198.51.100.1")
 		require.Equal(t, "220", got)
 		synctest.Wait()
-		require.LessOrEqual(t, s.stats.Active.Load(), int64(4))
+		// As soon as there is room the others may be silent for longer.
+		require.Less(t, s.stats.Active.Load(), int64(6), "room was made")
 		go known.say("NOOP\r\n")
 		known.hear("250")
 	})

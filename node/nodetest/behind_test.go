@@ -129,7 +129,8 @@ func TestFollowerBehindRefusesNothing(t *testing.T) {
 	c.Heal(behind)
 	c.WaitHealthy()
 	for what, ask := range asks(t, ctx, behind, "zoe") {
-		require.True(t, strings.HasPrefix(ask(), "2"), what)
+		answer := ask()
+		require.True(t, strings.HasPrefix(answer, "2"), "%s: %s", what, answer)
 	}
 
 	// Asked while the node is behind, and answered when it is not. By SCRAM it

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
@@ -134,12 +135,9 @@ func (c *faultCase) play(ctx context.Context) {
 	}
 	c.one.script(step, replies...)
 	if c.once && slices.Contains([]string{"CONNECT", "EHLO", "STARTTLS", "MAIL", "RCPT", "RCPT3", "BDAT", "DOT"}, c.step) {
-		c.one.script(step, c.what, map[string]string{
+		c.one.script(step, c.what, cmp.Or(map[string]string{
 			"CONNECT": "220 hop.example", "EHLO": c.one.hello(false), "STARTTLS": "220 go",
-		}[c.step])
-		if c.one.say[step][1] == "" {
-			c.one.script(step, c.what, "250 2.0.0 Ok")
-		}
+		}[c.step], "250 2.0.0 Ok"))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -22,7 +22,7 @@ import (
 // (spool/sum.go), which the store keeps with each batch. Every 64 entries is an anchor;
 // a renewal brings the newest one to everybody. A node that sees another sum than its
 // own at one anchor asks the voters (cluster/sum): right is what a majority shares,
-// else the leader's, as its results are what clients were told. Whoever has diverged is
+// else the leader's, as its results are what clients were told. A diverged node is
 // neither counted nor believed. The wrong node writes so into its promise first, ends
 // its session, takes no new one, hands the leadership over and goes on voting: its log
 // is right. Each command pays for the copy and the hash of what it writes, of large
@@ -30,7 +30,7 @@ import (
 //
 // If wrong and right are of different builds, full hashes at a Mark decide, for
 // which the leader alone is asked (cluster/compare, one a minute); equal ones begin the
-// chain anew (Raise from v to v). What differed before the chain began is found by a
+// chain anew (Raise from v to v). A difference from before the chain began is found by a
 // Mark that the leader makes behind the raise (attest): whoever is wrong by it judges
 // itself. A node whose chain is void under version 2, as another build has run on its
 // data, compares by a Mark and begins the chain anew.

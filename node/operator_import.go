@@ -386,8 +386,8 @@ func (im *importRun) launch(ctx context.Context) error {
 	return nil
 }
 
-// cut ends the result before a message of a command that did not go in. What is
-// pending stands behind it and is given up.
+// cut ends the result before a message of a command that did not go in. Pending
+// messages stand behind it and are given up.
 func (im *importRun) cut(f *flight, at int, err error) error {
 	im.result.Messages = im.result.Messages[:f.places[at]]
 	im.pending, im.places, im.bodies, im.size = nil, nil, nil, 0

@@ -29,7 +29,7 @@ type slot struct {
 // # Maildrops and logins
 //
 // A POP3 session is two commits: TakeLock at login, Remove with unlock at QUIT, or an Unlock where
-// nothing is deleted. Where a login was refused by a lock, the next ones for two seconds cost none:
+// nothing is deleted. Logins within two seconds of one that a lock refused cost none:
 // the replica is asked, and asked again once it is surely up to date. Each attempt to lock has a name
 // of its own, so that no session takes another's lock for a repetition of its own command.
 //

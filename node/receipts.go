@@ -27,8 +27,8 @@ type receipt struct {
 // since 2026-11-29 of a number. The number is 0 for the first, and one more for each that its client
 // has surely read the 250 of (smtp.Receiver) before it sent the same again. It is known in memory
 // only, at the node that answered (receipts, 10 to 20 minutes, two halves of 128k entries, 10 MB); a
-// node that meets a repeat asks all that live (receipt, 1 s), any of which may know more. Where nobody
-// is sure the repeat counts as one. A new message asks nobody and writes nothing more. Commands and
+// node that meets a repeat asks all that live (receipt, 1 s), any of which may know more. The repeat
+// counts as one if nobody is sure. A new message asks nobody and writes nothing more. Commands and
 // Apply are as in version 1. Large bodies are dropped by Apply at a repeat, so the key is looked up
 // before they are proposed; where that is too early, 451. Rejected: a proof in the log (a write for
 // every message), the accepting node alone as a witness (a repeat may have been answered elsewhere).

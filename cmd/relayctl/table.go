@@ -342,7 +342,7 @@ func (a *app) briefly(t admin.Time) string {
 }
 
 // room returns the width that tables have to fit, 0 for any, and whether colours
-// are welcome. What goes to a file or a program is whole, unless a table is asked
+// are welcome. Output to a file or a program is whole, unless a table is asked
 // for by name.
 func (a *app) room() (width int, colour bool) {
 	f, ok := a.stdout.(*os.File)

@@ -78,8 +78,8 @@ type Policy interface {
 	SetSettings(ctx context.Context, by By, s Settings) error
 }
 
-// Queue shows and steers waiting mail. Where it takes the id of a message, and
-// History too, the end of one does (see IDEnding).
+// Queue shows and steers waiting mail. It takes the end of a message's id for the
+// id, as History does (see IDEnding).
 type Queue interface {
 	// Queue returns one page and the cursor of the next, empty at the end.
 	// Each message holds only the recipients that match the filter.

@@ -16,8 +16,9 @@
 //
 // With -with it compares this build with a former one in place of the peers. Both
 // clusters run all the time, one of them idle. This is how a change shows that it
-// costs nothing: the CPU ratio (this build's through the former one's) must not
-// be above 1.03.
+// costs nothing: the CPU ratio (this build's through the former one's, median of
+// the rounds' ratios) must not be above 1.03. A build against itself gives 0.98 to
+// 1.02 with seven rounds of 3,000 messages.
 //
 //	git worktree add /tmp/former COMMIT
 //	(cd /tmp/former && CGO_ENABLED=0 go build -o /tmp/relayd-former ./cmd/relayd)

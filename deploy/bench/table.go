@@ -33,7 +33,8 @@ type result struct {
 }
 
 // table runs the rows and prints medians. first and second head the columns of
-// the sides.
+// the sides. A ratio is the median of the rounds' ratios: the machine's speed
+// drifts by tens of percent during a row, and hardly within a round.
 func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, first, second string) error {
 	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "load\t%s\tCPU s/1,000\t%s\tCPU s/1,000\tunit\tratio\tCPU ratio\t\n", first, second)
@@ -49,14 +50,13 @@ func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, fir
 }
 
 // run lets the sides take turns; every second round begins with the other one.
-// It returns the results of each side.
+// Before them each side takes the load once, unmeasured: the first load of a
+// cluster and of the machine costs up to a half more, and more for who is first.
+// run returns the results of each side.
 func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
-	for _, s := range r.sides {
-		if s.ready == nil {
-			continue
-		}
-		if err := s.ready(ctx); err != nil {
-			return nil, err
+	for i, s := range r.sides {
+		if err := r.warm(ctx, s); err != nil {
+			return nil, fmt.Errorf("side %d: %w", i+1, err)
 		}
 	}
 	results := make([][]result, len(r.sides))
@@ -71,6 +71,16 @@ func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 		}
 	}
 	return results, nil
+}
+
+func (r row) warm(ctx context.Context, s side) error {
+	if s.ready != nil {
+		if err := s.ready(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.load(ctx)
+	return err
 }
 
 func (r row) measure(ctx context.Context, s side) (one result, err error) {
@@ -99,12 +109,30 @@ func (r row) print(w io.Writer, results [][]result) {
 		return
 	}
 	otherValue, otherCPU := medians(results[1])
-	ratio := value / otherValue
-	if r.less {
-		ratio = otherValue / value
-	}
+	ratio, cpuRatio := r.ratios(results[0], results[1])
 	fmt.Fprintf(w, "%s\t%.1f\t%s\t%.1f\t%s\t%s\t%.2f×\t%s\t\n", r.name,
-		value, r.seconds(cpu), otherValue, r.seconds(otherCPU), r.unit, ratio, r.cpuRatio(cpu, otherCPU))
+		value, r.seconds(cpu), otherValue, r.seconds(otherCPU), r.unit, ratio, cpuRatio)
+}
+
+// ratios returns the medians of what the sides' values and CPU times were to each
+// other in each round.
+func (r row) ratios(these, others []result) (value float64, cpu string) {
+	var values, cpus []float64
+	for i, one := range these {
+		other := others[i]
+		if r.less {
+			values = append(values, other.value/one.value)
+		} else {
+			values = append(values, one.value/other.value)
+		}
+		if other.cpu > 0 {
+			cpus = append(cpus, one.cpu/other.cpu)
+		}
+	}
+	if r.work == 0 || len(cpus) == 0 {
+		return median(values), "–"
+	}
+	return median(values), fmt.Sprintf("%.3f", median(cpus))
 }
 
 func (r row) seconds(cpu float64) string {
@@ -112,13 +140,6 @@ func (r row) seconds(cpu float64) string {
 		return "–"
 	}
 	return fmt.Sprintf("%.3f", cpu)
-}
-
-func (r row) cpuRatio(cpu, other float64) string {
-	if r.work == 0 || other == 0 {
-		return "–"
-	}
-	return fmt.Sprintf("%.3f", cpu/other)
 }
 
 // note writes down each round.

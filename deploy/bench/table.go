@@ -49,10 +49,11 @@ func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, fir
 	return w.Flush()
 }
 
-// run lets the sides take turns; every second round begins with the other one.
-// Before them each side takes the load once, unmeasured: the first load of a
-// cluster and of the machine costs up to a half more, and more for who is first.
-// run returns the results of each side.
+// run lets the sides take turns, in the same order in each round: compactions and
+// sweeps go on after a load, so a side that took two loads one after the other
+// would pay for the first within the second. Before the rounds each side takes the
+// load once, unmeasured: the first load of a cluster and of the machine costs up
+// to a half more. run returns the results of each side.
 func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 	for i, s := range r.sides {
 		if err := r.warm(ctx, s); err != nil {
@@ -60,10 +61,9 @@ func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 		}
 	}
 	results := make([][]result, len(r.sides))
-	for round := range rounds {
-		for turn := range r.sides {
-			i := (turn + round) % len(r.sides)
-			one, err := r.measure(ctx, r.sides[i])
+	for range rounds {
+		for i, s := range r.sides {
+			one, err := r.measure(ctx, s)
 			if err != nil {
 				return nil, fmt.Errorf("side %d: %w", i+1, err)
 			}

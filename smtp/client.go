@@ -32,7 +32,7 @@ type ClientOptions struct {
 	RcptTimeout     time.Duration // 5 minutes
 	DataTimeout     time.Duration // 2 minutes, for the 354
 	BlockTimeout    time.Duration // 3 minutes, for each block of the message
-	EndTimeout      time.Duration // 10 minutes, for the reply to the message
+	EndTimeout      time.Duration // 10 minutes, for the reply to the message, or to a chunk of it
 
 	// Buffers may be shared by many clients. Nil: the client has its own, which
 	// the garbage collector takes while it is idle.

@@ -767,9 +767,11 @@ func (t *transaction) chunk(size int64, n int, last bool) []byte {
 	return t.large[chunkHead-len(line) : chunkHead+n]
 }
 
-// chunkReply reads the answer to a chunk. A no fails the message.
+// chunkReply reads the answer to a chunk. A no fails the message. The answer comes
+// when the chunk has gone through: that may take longer than a block, for all that
+// the buffers on the way hold is waited for.
 func (t *transaction) chunkReply() (failed bool, err error) {
-	r, err := t.read(t.ctx, t.opt.BlockTimeout)
+	r, err := t.read(t.ctx, t.opt.EndTimeout)
 	if err != nil || t.err != nil {
 		return true, err
 	}

@@ -81,7 +81,7 @@ func (n *Node) submit(
 		receipt.Dialogue = append(receipt.Dialogue, fmt.Sprintf("RCPT TO:<%s>: %s", address, one.Reply))
 	}
 	if len(env.rcpts) == 0 {
-		return receipt, admin.Invalid("all recipients were refused: %s", receipt.Recipients[0].Reply)
+		return receipt, admin.Conflict("all recipients were refused: "+receipt.Recipients[0].Reply, "")
 	}
 	counted := &counter{r: message}
 	id, err := n.mail.accept(ctx, env, counted)

@@ -161,13 +161,13 @@ func refusal(res *pb.Result) error {
 		return nil
 	case pb.Code_MISSING:
 		return admin.Problem(http.StatusNotFound, detail, next)
-	case pb.Code_INVALID, pb.Code_OVER_QUOTA:
+	case pb.Code_INVALID:
 		return admin.Problem(http.StatusUnprocessableEntity, detail, next)
 	case pb.Code_BUSY:
 		return admin.Conflict(fmt.Sprintf("the mailbox is locked by a session on node %s", res.Node),
 			"free it with 'relayctl mailbox unlock'")
 	}
-	// EXISTS, STALE, and what a later version may say.
+	// EXISTS, STALE, OVER_QUOTA, and what a later version may say.
 	return admin.Conflict(detail, next)
 }
 

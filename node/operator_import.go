@@ -338,7 +338,7 @@ func (im *importRun) try(m *admin.OldMessage, one *importing, size uint64) error
 }
 
 func (im *importRun) overQuota() error {
-	return admin.Problem(http.StatusUnprocessableEntity,
+	return admin.Conflict(
 		"mailbox "+im.user+" is full: the quota leaves no room for the next message",
 		"raise it with 'relayctl user set "+im.user+" --quota', or go on with --over-quota")
 }

@@ -80,15 +80,13 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return exitFound
 	}
 	var usage usageError
-	var problem *admin.Error
-	ambiguous := errors.As(err, &problem) && problem.Title == admin.TitleAmbiguous
-	if !a.started || errors.As(err, &usage) || ambiguous {
-		if ambiguous {
-			fmt.Fprintf(a.stderr, "relayctl: %s\n", oneLine(err.Error()))
-			return exitUsage
+	refused, next := ofUsage(err)
+	if !a.started || errors.As(err, &usage) || refused {
+		text := oneLine(wording.Missing(err).Error())
+		if !next {
+			text += fmt.Sprintf("; see '%s --help'", cmd.CommandPath())
 		}
-		err = wording.Missing(err)
-		fmt.Fprintf(a.stderr, "relayctl: %s; see '%s --help'\n", oneLine(err.Error()), cmd.CommandPath())
+		fmt.Fprintf(a.stderr, "relayctl: %s\n", text)
 		return exitUsage
 	}
 	fmt.Fprintf(a.stderr, "relayctl: %s\n", oneLine(explain(ctx, err)))
@@ -136,7 +134,8 @@ On a terminal tables fit the line by what matters, and ids are shortened to
 their end, by which every command knows them; -o wide shows all, and so does
 what goes to a file or a program. COLUMNS sets the width, -o table asks for it.
 
-Exit codes: 0 done, 1 failed, 2 not understood, 3 a check found something wrong.`,
+Exit codes: 0 done, 1 failed, 2 not understood or a value that is not taken, 3 a
+check found something wrong.`,
 		Example: `  relayctl status
   relayctl user add carol@example.test --password-stdin < password
   relayctl queue ls --state deferred --domain example.com

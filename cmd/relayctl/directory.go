@@ -22,8 +22,13 @@ func (a *app) change(c *cobra.Command, what string, f func(ctx context.Context, 
 		if err := f(ctx, client); err != nil {
 			return err
 		}
-		return a.emit(done{OK: true, What: what}, func() { a.say("%s", sentence(what)) })
+		return a.done(what)
 	})
+}
+
+// done says what was done.
+func (a *app) done(what string) error {
+	return a.emit(done{OK: true, What: what}, func() { a.say("%s", sentence(what)) })
 }
 
 // removed says what went or would go.
@@ -77,7 +82,7 @@ func (a *app) domainAdd() *cobra.Command {
 				return err
 			}
 			return a.change(c, "domain "+d.Name+" is local from now on", func(ctx context.Context, client *admin.Client) error {
-				return ofUsage(client.AddDomain(ctx, a.by(), d))
+				return client.AddDomain(ctx, a.by(), d)
 			})
 		},
 	}
@@ -133,7 +138,7 @@ func (a *app) domainSet() *cobra.Command {
 				return usagef("nothing is to be changed")
 			}
 			return a.change(c, "domain "+args[0]+" is changed", func(ctx context.Context, client *admin.Client) error {
-				return ofUsage(client.SetDomain(ctx, a.by(), args[0], s))
+				return client.SetDomain(ctx, a.by(), args[0], s)
 			})
 		},
 	}
@@ -205,14 +210,27 @@ func (a *app) aliasSet() *cobra.Command {
 	var replace bool
 	c := &cobra.Command{
 		Use: "set ADDRESS TARGET…", Short: "Lead an address to others", Args: cobra.MinimumNArgs(2),
-		Long: "Lead an address to others. An alias goes before an account of the same address: name the address itself\n" +
-			"among the targets to keep a copy in its mailbox, or give --replace if all its mail is to go elsewhere.",
+		Long: `Lead an address to others. An alias goes before an account of the same address:
+name the address itself among the targets to keep a copy in its mailbox, or give
+--replace if all its mail is to go elsewhere.
+
+A bare local part, of the alias as of a target, gets the cluster's default domain
+('relayctl settings show'). There are no targets such as |program, /file or
+:include: here.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			what := "mail to " + args[0] + " goes to " + strings.Join(args[1:], ", ")
-			return a.change(c, what, func(ctx context.Context, client *admin.Client) error {
-				return client.SetAlias(ctx, a.by(), admin.Alias{
-					Address: args[0], Targets: args[1:], Owner: owner, Replace: replace,
-				})
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				args, err := whole(ctx, client, args...)
+				if err != nil {
+					return err
+				}
+				one := admin.Alias{Address: args[0], Targets: args[1:], Owner: owner, Replace: replace}
+				if err := client.SetAlias(ctx, a.by(), one); err != nil {
+					return err
+				}
+				if err := a.done("mail to " + args[0] + " goes to " + strings.Join(args[1:], ", ")); err != nil {
+					return err
+				}
+				return a.warnOfNobody(ctx, client, args[1:])
 			})
 		},
 	}
@@ -226,9 +244,10 @@ func (a *app) aliasRm() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ADDRESS", Short: "Remove an alias", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.change(c, "alias "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
-				return client.RemoveAlias(ctx, a.by(), args[0])
-			})
+			return a.changeAddress(c, "alias ", args[0], " is removed",
+				func(ctx context.Context, client *admin.Client, address string) error {
+					return client.RemoveAlias(ctx, a.by(), address)
+				})
 		},
 	}
 }
@@ -277,7 +296,7 @@ domain has its own for mx).`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
 				if err := client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1], NoEHLO: without}); err != nil {
-					return ofUsage(err)
+					return err
 				}
 				return a.warnOfLocal(ctx, client, args[0])
 			})

@@ -88,27 +88,43 @@ func clock(t admin.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// parseAge reads a span: "2h", "1d", "1d12h", or seconds.
+// spanUnits are the units of a span, in the order in which they stand.
+var spanUnits = map[string]time.Duration{
+	"ms": time.Millisecond,
+	"s":  time.Second, "sec": time.Second, "secs": time.Second, "second": time.Second, "seconds": time.Second,
+	"m": time.Minute, "min": time.Minute, "mins": time.Minute, "minute": time.Minute, "minutes": time.Minute,
+	"h": time.Hour, "hour": time.Hour, "hours": time.Hour,
+	"d": 24 * time.Hour, "day": 24 * time.Hour, "days": 24 * time.Hour,
+	"w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour, "weeks": 7 * 24 * time.Hour,
+}
+
+const longestSpan = 100 * 365 * 24 * time.Hour
+
+// parseAge reads a span: "2h", "1d", "1w", "1d12h", "2 hours", "1 day 12 hours", or
+// seconds.
 func parseAge(s string) (time.Duration, error) {
-	text := strings.TrimSpace(s)
+	bad := fmt.Errorf(`%q is not a time span such as "2h", "3d" or "1w"`, clean(s))
+	text := strings.ToLower(strings.TrimSpace(s))
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return time.Duration(n) * time.Second, nil
 	}
-	days := time.Duration(0)
-	if before, after, ok := strings.Cut(text, "d"); ok {
-		n, err := strconv.ParseUint(before, 10, 15)
-		if err != nil {
-			return 0, fmt.Errorf(`%q is not a time span such as "2h" or "1d"`, s)
-		}
-		if days, text = time.Duration(n)*24*time.Hour, after; text == "" {
-			return days, nil
-		}
+	if text == "" {
+		return 0, bad
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf(`%q is not a time span such as "2h" or "1d"`, s)
+	total := time.Duration(0)
+	for text != "" {
+		number := text[:len(text)-len(strings.TrimLeft(text, "0123456789."))]
+		text = strings.TrimLeft(text[len(number):], " ")
+		unit := text[:len(text)-len(strings.TrimLeft(text, "abcdefghijklmnopqrstuvwxyz"))]
+		text = strings.TrimLeft(text[len(unit):], " ")
+		n, err := strconv.ParseFloat(number, 64)
+		of := spanUnits[unit]
+		if err != nil || of == 0 || n*float64(of) > float64(longestSpan-total) {
+			return 0, bad
+		}
+		total += time.Duration(n * float64(of))
 	}
-	return days + d, nil
+	return total, nil
 }
 
 // parseSince reads the value of --since.
@@ -116,9 +132,10 @@ func (a *app) parseSince(s string) (admin.Time, error) { return a.parseTime("--s
 
 // timeForms are what parseTime reads, for the help.
 const timeForms = `Times are UTC:
-  2h, 90m, 1d12h, "2h ago"             so long before now; a bare number is seconds
+  2h, 90m, 1d12h, 1w, "2 hours ago"    so long before now; a bare number is seconds
   now, today, yesterday, 2026-11-28    a day counts whole, also as --until
-  yesterday 14:00, today 9:30, 2026-11-28 14:00[:05]
+  10:00, yesterday 14:00, 2026-11-28 14:00[:05]
+                                       a time of day alone is today's
   2026-11-28T14:00:05+02:00, 2026-11-28 14:00:05Z, 11-28 14:00:05Z
                                        with a zone, and as the tables show them`
 
@@ -129,6 +146,9 @@ func (a *app) parseTime(flag, s string, end bool) (admin.Time, error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
 		return admin.Time{}, nil
+	}
+	if timeOfDay(s) {
+		s = "today " + s
 	}
 	word, clock, _ := strings.Cut(strings.ToLower(s), " ")
 	day, ok := a.day(word)
@@ -145,6 +165,16 @@ func (a *app) parseTime(flag, s string, end bool) (admin.Time, error) {
 		return t, notATime(flag, s)
 	}
 	return t, nil
+}
+
+// timeOfDay reports whether s is a time of day alone, such as 9:30 or 14:00:05.
+func timeOfDay(s string) bool {
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		if _, err := time.Parse(layout, s); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func notATime(flag, s string) error {

@@ -290,7 +290,7 @@ func (im *importing) send() error {
 			if len(im.batch) > 0 {
 				err = fmt.Errorf("%s: %w", clean(im.batch[0].name), err)
 			}
-			return err
+			return ofContent(err)
 		}
 		if err := im.wait(im.ctx); err != nil {
 			return err

@@ -34,7 +34,7 @@ func (a *app) queueAct(action, short string) *cobra.Command {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
 				r, err := client.Manage(ctx, a.by(), act)
 				if err != nil {
-					return ofUsage(err)
+					return err
 				}
 				return a.showActed(r)
 			})

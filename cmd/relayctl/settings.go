@@ -78,7 +78,8 @@ func (a *app) settingsSet() *cobra.Command {
 	c := &cobra.Command{
 		Use: "set", Short: "Change settings; what is not named stays", Args: cobra.NoArgs,
 		Long: `Set changes settings of the whole cluster; what is not named stays as it is.
-0 brings a default back.`,
+0 brings a default back. What does more than it seems to is warned of, and set.
+Times are such as 30s, 5m, 4h, 5d or 2w.`,
 		Example: `  relayctl settings set --greylist 1m --greylist-exempt 192.0.2.0/24`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().NFlag() == 0 {
@@ -92,7 +93,11 @@ func (a *app) settingsSet() *cobra.Command {
 				if err := f.put(c, s); err != nil {
 					return err
 				}
-				return ofUsage(client.SetSettings(ctx, a.by(), *s))
+				if err := client.SetSettings(ctx, a.by(), *s); err != nil {
+					return err
+				}
+				a.warn(dangers(s, c.Flags().Changed))
+				return nil
 			})
 		},
 	}

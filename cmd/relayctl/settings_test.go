@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,4 +34,37 @@ func TestSettings(t *testing.T) {
 	require.Regexp(t, `example.test +\d+ +alice@example.test +off`, out)
 	_, _, code = w.ctl(t, "", "domain", "set", "example.test")
 	require.Equal(t, 2, code)
+}
+
+// What a setting does beyond what it seems to is told, and it is set nevertheless.
+func TestDangerousSettingsAreWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		args, want string // empty: nothing is said
+	}{
+		{"settings set --expire 1s", "warning: mail that is not delivered within 1s is given back to its sender, also what"},
+		{"settings set --expire 1s", "warning: mail is tried only once: the first retry comes after 5m"},
+		{"settings set --expire 5d", ""},
+		{"settings set --expire 0", ""},
+		{"settings set --retry-first 1s", "after 1s; some block"},
+		{"settings set --retry-first 5m --retry-max 1w", "given up after 5d, before the longest wait"},
+		{"settings set --retry-max 4h --history 1m", "more than 1m ago"},
+		{"settings set --audit 1h", "older than 1h are deleted"},
+		{"settings set --audit-bytes 10KB", "10 KB of the audit log are kept"},
+		{"settings set --greylist 12h", "waits for 12h or longer"},
+		{"settings set --greylist off --from-check off", "any address into From"},
+		{"settings set --default-domain example.test", "mean example.test from now on"},
+		{"settings set --history 3d --audit 400d --greylist 5m --from-check refuse", ""},
+		{"user set bob@example.test --retention 1s", "warning: mail of bob@example.test that is older than 1s is deleted"},
+		{"user set bob@example.test --retention 30d", ""},
+		{"user set bob@example.test --login-delay 1d", "once in 1d only"},
+	} {
+		out, stderr, code := w.ctl(t, "", strings.Fields(c.args)...)
+		require.Zero(t, code, stderr)
+		require.Contains(t, out, "changed", c.args)
+		require.Contains(t, stderr, c.want, c.args)
+		if c.want == "" {
+			require.Empty(t, stderr, c.args)
+		}
+	}
 }

@@ -192,9 +192,11 @@ func (a *app) userAdd() *cobra.Command {
 			if p.hashed {
 				u.Password, u.PasswordHash = "", secret
 			}
-			return a.change(c, "user "+u.Address+" is added", func(ctx context.Context, client *admin.Client) error {
-				return client.AddUser(ctx, a.by(), u)
-			})
+			return a.changeAddress(c, "user ", u.Address, " is added",
+				func(ctx context.Context, client *admin.Client, address string) error {
+					u.Address = address
+					return client.AddUser(ctx, a.by(), u)
+				})
 		},
 	}
 	p.flags(c)
@@ -217,9 +219,10 @@ func (a *app) userPasswd() *cobra.Command {
 			if p.hashed {
 				set = admin.UserSet{PasswordHash: &secret}
 			}
-			return a.change(c, "the password of "+args[0]+" is set", func(ctx context.Context, client *admin.Client) error {
-				return client.SetUser(ctx, a.by(), args[0], set)
-			})
+			return a.changeAddress(c, "the password of ", args[0], " is set",
+				func(ctx context.Context, client *admin.Client, address string) error {
+					return client.SetUser(ctx, a.by(), address, set)
+				})
 		},
 	}
 	p.flags(c)
@@ -243,9 +246,14 @@ func (a *app) userSet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.change(c, "user "+args[0]+" is changed", func(ctx context.Context, client *admin.Client) error {
-				return client.SetUser(ctx, a.by(), args[0], set)
-			})
+			return a.changeAddress(c, "user ", args[0], " is changed",
+				func(ctx context.Context, client *admin.Client, address string) error {
+					err := client.SetUser(ctx, a.by(), address, set)
+					if err == nil {
+						a.warn(userDangers(address, set))
+					}
+					return err
+				})
 		},
 	}
 	c.Flags().StringVar(&f.name, "name", "", "the person's name")

@@ -66,8 +66,8 @@ the users that are added.`,
 func (im *userImporting) run(ctx context.Context, users []mailfile.User) error {
 	for _, u := range users {
 		if err := im.one(ctx, u); err != nil {
-			return fmt.Errorf("%s: %w\n%s were added before; the same command again goes on with the rest",
-				clean(u.Login), err, count(len(im.done.Added), "user"))
+			return ofContent(fmt.Errorf("%s: %w\n%s were added before; the same command again goes on with the rest",
+				clean(u.Login), err, count(len(im.done.Added), "user")))
 		}
 	}
 	return im.emit(im.done, func() {

@@ -97,11 +97,22 @@ func certificate(err error) string {
 	return err.Error()
 }
 
-// ofUsage makes a mistake of the command line of what a node refuses to take, where
-// nothing but the arguments can be the reason.
-func ofUsage(err error) error {
-	if errors.Is(err, admin.ErrInvalid) {
-		return usageError{err}
+// ofUsage reports whether a node refused a value of the command line, or an end of an
+// id that several have, and whether it named the next step.
+func ofUsage(err error) (refused, next bool) {
+	var problem *admin.Error
+	if !errors.As(err, &problem) {
+		return false, false
+	}
+	refused = errors.Is(problem, admin.ErrInvalid) || problem.Title == admin.TitleAmbiguous
+	return refused, refused && problem.Next != ""
+}
+
+// ofContent is for what a node refuses of a file's content, which is no mistake of the
+// command line.
+func ofContent(err error) error {
+	if refused, _ := ofUsage(err); refused {
+		return errors.New(err.Error())
 	}
 	return err
 }

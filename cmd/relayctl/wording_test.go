@@ -128,8 +128,14 @@ func TestHostileInput(t *testing.T) {
 		{"closed the connection", 1, []string{"status", "--addr", "http://" + closer}},
 		{"not a host and a port", 1, []string{"status", "--addr", "http://127.0.0.1:99999"}},
 		{"unknown command", 2, []string{"completion", "nosh"}},
+		{"not local; add it with", 2, []string{"user", "add", "dave@nowhere.test", "--password-stdin"}},
+		{"not local; add it with", 2, []string{"dkim", "add", "nowhere.test"}},
 	} {
-		out, stderr, code := w.ctl(t, "", c.args...)
+		stdin := ""
+		if c.args[0] == "user" {
+			stdin = "secret"
+		}
+		out, stderr, code := w.ctl(t, stdin, c.args...)
 		require.Equal(t, c.code, code, "%q: %s", c.args, stderr)
 		require.Empty(t, out, c.args)
 		require.Contains(t, stderr, c.want)
@@ -138,6 +144,39 @@ func TestHostileInput(t *testing.T) {
 			"%!", "openapi", "arg(s)", "flag(s)", "malformed", "net/http"} {
 			require.NotContains(t, stderr, word, c.args)
 		}
+	}
+}
+
+// A bare local part is completed by the default domain, and what is said of the change
+// names the address that was changed; without a default domain it is refused.
+func TestBareNamesAreCompleted(t *testing.T) {
+	w := newWorld(t)
+	for _, args := range [][]string{
+		{"alias", "set", "x", "y"}, {"alias", "rm", "x"}, {"user", "add", "x", "--password-stdin"},
+		{"user", "passwd", "alice", "--password-stdin"}, {"user", "set", "alice", "--enable"},
+	} {
+		out, stderr, code := w.ctl(t, "secret", args...)
+		require.Equal(t, 2, code, args)
+		require.Empty(t, out)
+		require.Contains(t, stderr,
+			"has no domain, and the cluster has no default domain: give the whole address, or set one")
+	}
+	_, _, code := w.ctl(t, "", "settings", "set", "--default-domain", "example.test")
+	require.Zero(t, code)
+	for _, c := range []struct{ args, out, stderr string }{
+		{"alias set X alice y bob+tag",
+			"Mail to x@example.test goes to alice@example.test, y@example.test, bob+tag@example.test.\n",
+			"warning: there is no user and no alias y@example.test: mail to the alias does not reach it\n"},
+		{"alias set z x far@remote.test", "Mail to z@example.test goes to x@example.test, far@remote.test.\n", ""},
+		{"alias rm x", "Alias x@example.test is removed.\n", ""},
+		{"user add x --password-stdin", "User x@example.test is added.\n", ""},
+		{"user passwd x --password-stdin", "The password of x@example.test is set.\n", ""},
+		{"user set x --disable", "User x@example.test is changed.\n", ""},
+	} {
+		out, stderr, code := w.ctl(t, "secret", strings.Fields(c.args)...)
+		require.Zero(t, code, stderr)
+		require.Equal(t, c.out, out)
+		require.Equal(t, c.stderr, stderr)
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *setup) load(out *cobra.Command, defaultID string) (*config.Config, erro
 		{"advertise", s.advertise, cfg.Cluster.Advertise},
 	} {
 		if c.value != "" && c.value != c.file {
-			return nil, fmt.Errorf("--%s is %s but %s says %s; change the file or leave the flag out", c.flag, c.value,
+			return nil, usage("--%s is %s but %s says %s; change the file or leave the flag out", c.flag, c.value,
 				s.config, c.file)
 		}
 	}
@@ -84,7 +84,7 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 		text = setKey(text, k.table, k.key, k.value)
 	}
 	if _, problems := config.Parse([]byte(text), os.LookupEnv); len(problems) > 0 {
-		return fmt.Errorf("no configuration was written: %s", problems[0])
+		return usage("no configuration was written: %s", problems[0])
 	}
 	if !exists(cert) {
 		if err := writeCertificate(cert, key, "", s.names()); err != nil {
@@ -266,8 +266,10 @@ node has a vote once it runs and has caught up.`,
 			if _, _, err := net.SplitHostPort(args[0]); err != nil {
 				return usage("%q is not the HOST:PORT of a member's cluster port", args[0])
 			}
-			if err := cluster.CheckToken(token); err != nil {
-				return err // before anything is written
+			if err := cluster.CheckToken(token); err != nil && tokenFile == "" { // before anything is written
+				return usage("%w", err)
+			} else if err != nil {
+				return fmt.Errorf("%s: %w", tokenFile, err)
 			}
 			cfg, err := s.load(cmd, "")
 			if err != nil {

@@ -148,7 +148,7 @@ func TestInitRefusesNonsenseBeforeItWrites(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "relay.toml")
 	code, _, stderr := relayd(t, "init", "--config", file, "--id", "not an id", "--data-dir", filepath.Join(dir, "d"))
-	require.Equal(t, exitFailed, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, stderr, "node.id")
 	require.NoFileExists(t, file)
 	require.NoDirExists(t, filepath.Join(dir, "d"))
@@ -161,7 +161,7 @@ func TestJoinRefusesATokenBeforeItWrites(t *testing.T) {
 	file := filepath.Join(dir, "relay.toml")
 	code, _, stderr := relayd(t, "join", "--config", file, "--data-dir", filepath.Join(dir, "d"), "--token", "rj1.cut",
 		"127.0.0.1:1")
-	require.Equal(t, exitFailed, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, stderr, "cut short or mistyped")
 	require.NoFileExists(t, file)
 	require.NoDirExists(t, filepath.Join(dir, "d"))

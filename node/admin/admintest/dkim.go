@@ -32,7 +32,7 @@ func (f *Fake) AddSigner(_ context.Context, by admin.By, s admin.SignerAdd) (*ad
 	}
 	switch {
 	case f.domains[s.Domain].Name == "":
-		return nil, admin.Invalid("the domain %s is not local", s.Domain)
+		return nil, notLocal(s.Domain)
 	case s.Algorithm != "rsa" && s.Algorithm != "ed25519":
 		return nil, admin.Invalid("%s is neither rsa nor ed25519", s.Algorithm)
 	case f.signer(k.Domain, k.Selector) >= 0:

@@ -494,7 +494,7 @@ func (f *Fake) AddUser(_ context.Context, by admin.By, u admin.UserAdd) error {
 	case ok:
 		return admin.Exists("user", u.Address)
 	case f.domains[domain].Name == "":
-		return admin.Invalid("the domain %s is not local", domain)
+		return notLocal(domain)
 	}
 	f.users[u.Address] = admin.User{
 		Address: u.Address, Name: u.Name, QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages, Created: f.at(0),
@@ -787,7 +787,7 @@ func (f *Fake) ImportMail(_ context.Context, by admin.By, user string, o admin.I
 			return nil, err
 		}
 		if m.QuotaMessages > 0 && m.Messages >= m.QuotaMessages && !o.OverQuota {
-			res.Stopped = admin.Invalid("mailbox %s is full", user)
+			res.Stopped = admin.Conflict("mailbox "+user+" is full", "")
 			return res, nil
 		}
 		res.Messages = append(res.Messages, f.importOne(m, user, one, data, o.DryRun))
@@ -913,4 +913,11 @@ func (f *Fake) Open(_ context.Context, id string) (io.ReadCloser, int64, error) 
 		return nil, 0, admin.NotFound("message", id)
 	}
 	return io.NopCloser(bytes.NewReader([]byte(body))), int64(len(body)), nil
+}
+
+// notLocal refuses an address or a key of a domain that is not there.
+func notLocal(domain string) error {
+	e := admin.Invalid("domain %s is not local", domain)
+	e.Next = "add it with 'relayctl domain add " + domain + "' first"
+	return e
 }

@@ -222,6 +222,7 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 
 // Errors because the files are closed already are none of the disk.
 func TestCallsWhileTheLogCloses(t *testing.T) {
+	t.Parallel()
 	for range 5 {
 		l := openLog(t, t.TempDir(), func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
 		for i := range uint64(200) {

@@ -12,6 +12,7 @@ import (
 // must be a prefix of the log, it must say which, and the log must bring it to
 // the same end as if nothing had happened.
 func TestCrashAtRandomPoints(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(12)
 	if testing.Short() {
 		seeds = 6

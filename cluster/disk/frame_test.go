@@ -158,6 +158,7 @@ func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
 
 // What is behind the position is not cut off because it is wrong or gone.
 func TestDamagedPosition(t *testing.T) {
+	t.Parallel()
 	from := t.TempDir()
 	l := openLog(t, from)
 	require.NoError(t, l.StoreLogs(entries(1, 1, tailEntries)))
@@ -166,7 +167,7 @@ func TestDamagedPosition(t *testing.T) {
 	}
 	change := func(fn func([]byte) []byte) error {
 		dir := crash(t, from)
-		db, err := raftboltdb.NewBoltStore(filepath.Join(dir, "raft.db"))
+		db, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "raft.db"), NoSync: true})
 		require.NoError(t, err)
 		b, err := db.Get([]byte(tailKey))
 		require.NoError(t, err)

@@ -167,12 +167,14 @@ func (o *outage) store(n int, term uint64) {
 // TestPowerFailsAtAnyStep: whatever of a write was done, what was promised is
 // there, nothing else is, and the log goes on.
 func TestPowerFailsAtAnyStep(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(4)
 	if testing.Short() {
 		seeds = 1
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel() // it waits for syncs of the disk
 			r := rand.New(rand.NewPCG(seed, 3))
 			o := &outage{
 				t: t, r: r, dir: t.TempDir(), grow: []int64{-1, 512 << 10}[seed%2], first: 1, want: map[uint64]*raft.Log{},

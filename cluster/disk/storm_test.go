@@ -183,12 +183,16 @@ func (s *storm) step(term uint64) {
 // TestStorm: whatever fails, and whenever, what was promised is there, what was
 // deleted is not, and the log goes on.
 func TestStorm(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(3)
 	if testing.Short() {
 		seeds = 1
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { rage(t, seed) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel() // it waits for syncs of the disk
+			rage(t, seed)
+		})
 	}
 }
 

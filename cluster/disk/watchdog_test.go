@@ -20,6 +20,7 @@ import (
 // A machine that is paused in the middle of a write, for longer than a write may
 // hang, goes on afterwards. Another process is stopped here, with SIGSTOP.
 func TestPauseOfTheMachineIsNoHang(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("PAUSED") != "" {
 		writeSlowly(t)
 		return

@@ -97,7 +97,10 @@ func (in *intake) again(ctx context.Context, res *pb.Result) bool {
 
 // hasTwin reports whether this node knows of a message with a key.
 func (in *intake) hasTwin(key []byte) (has bool) {
-	err := in.replica.View(func(v spool.View) (err error) { has, err = v.Twin(key, time.Now().UnixMilli()); return err })
+	err := in.replica.View(func(v spool.View) (err error) {
+		has, err = v.Duplicate(key, time.Now().UnixMilli())
+		return err
+	})
 	return has || err != nil
 }
 

@@ -49,7 +49,7 @@ const (
 	receiptsMost = 128 << 10
 	// receiptsFor is how long a half is the newer one: Apply knows a repeat for as
 	// long, and what was used for a message has to outlive its key.
-	receiptsFor = spool.TwinMs * time.Millisecond
+	receiptsFor = spool.DedupMs * time.Millisecond
 	// askReceipt: key, 16 octets → the number of the next message, 4 octets.
 	askReceipt = "receipt"
 	// askReceiptWithin bounds what a repeat waits for other nodes.

@@ -424,7 +424,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		{false, func(limit int, res *pb.Result) { t.sweepAudit(limit, ages, res) }},
 		{true, t.sweepFailures}, {true, t.sweepRetention},
 		{false, t.sweepBoxes}, {false, t.sweepBurials},
-		{true, t.sweepTwins}, {true, t.sweepOld}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
+		{true, t.sweepDedup}, {true, t.sweepOld}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
 	} {
 		if ages || !step.aged {
 			step.do(limit, res)

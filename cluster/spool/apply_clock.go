@@ -68,7 +68,7 @@ func (t *tx) jump(h *pb.Clock) *pb.Result {
 	}
 	t.timing = next
 	t.write(key(kMeta, "time"), next)
-	t.fail(t.twins.load(t.b, t.clock/TwinMs))
+	t.fail(t.dedup.load(t.b, t.clock/DedupMs))
 	t.changes.Clock = true
 	adm := h.Admin
 	if !ordered {

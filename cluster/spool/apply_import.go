@@ -12,7 +12,7 @@ import (
 // OldMs is for how long a message that is imported again is taken for the first one.
 const OldMs = 30 * dayMs
 
-// A key of an import begins with its generation, as a twin's does.
+// A key of an import begins with its generation, as a dedup key's does.
 func keyOld(generation int64, k []byte) []byte {
 	b := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(k)), kOld), uint64(generation))
 	return append(b, k...)
@@ -28,12 +28,12 @@ func keyUidl(box uint64, text string) []byte { return append(keyBox(kUidl, box),
 // Imports (2026-11-29). An Import holds as many old messages as fit a frame, so that a
 // mailbox keeps the order of its source and an fsync serves a hundred. It ends at the
 // first message that does not fit; one that was imported before is passed by. That is
-// known for 30 days by a key (I, by generation as twins are, so that old ones go in one
+// known for 30 days by a key (I, by generation as dedup keys are, so that old ones go in one
 // piece), which its proposer makes of box, digest and number; the record names the
 // message, so the same frame again is told that it was the one. The import's line in
 // the audit log is found by its index and counts on. An entry's own unique id (U) is
 // free again with the entry. Rejected: Accepts side by side (no order), the id as the
-// key (it goes with the history after 3 days), twins (10 minutes, and a filter sized
+// key (it goes with the history after 3 days), dedup keys (10 minutes, and a filter sized
 // for that).
 func (t *tx) importOld(h *pb.Import, body []byte) *pb.Result {
 	res, all := t.ok(), uint64(0)

@@ -6,46 +6,46 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// TwinMs is for how long a message sent again is taken for the first one.
-const TwinMs = 10 * 60 * 1000
+// DedupMs is for how long a message sent again is taken for the first one.
+const DedupMs = 10 * 60 * 1000
 
-// A twin's key begins with its generation, so that a look-up needs no more than
+// A dedup key begins with its generation, so that a look-up needs no more than
 // two keys and a sweep finds the old ones in one piece.
-func keyTwin(generation int64, digest []byte) []byte {
-	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(digest)), kTwin), uint64(generation))
+func keyDedup(generation int64, digest []byte) []byte {
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(digest)), kDedup), uint64(generation))
 	return append(k, digest...)
 }
 
-// twinOf returns the id of the message that is the same as this one and came
+// duplicateOf returns the id of the message that is the same as this one and came
 // not long ago; nil for none. A client that never got its answer sends again,
 // to whatever node (RFC 1047).
-func (t *tx) twinOf(digest []byte) []byte {
+func (t *tx) duplicateOf(digest []byte) []byte {
 	if len(digest) == 0 {
 		return nil
 	}
-	t.fillTwins()
-	now := t.clock / TwinMs
+	t.fillDedupFilter()
+	now := t.clock / DedupMs
 	for _, generation := range [...]int64{now, now - 1} {
 		var one pb.Twin
-		if t.twins.may(generation, digest) && t.read(keyTwin(generation, digest), &one) && t.clock-one.AtMs < TwinMs {
+		if t.dedup.may(generation, digest) && t.read(keyDedup(generation, digest), &one) && t.clock-one.AtMs < DedupMs {
 			return one.Id
 		}
 	}
 	return nil
 }
 
-// fillTwins makes the filter hold what the store has, where the clock has jumped.
-func (t *tx) fillTwins() {
+// fillDedupFilter makes the filter hold what the store has, where the clock has jumped.
+func (t *tx) fillDedupFilter() {
 	if t.at(2) && t.timing.GetJumpedIndex() != 0 {
-		t.fail(t.twins.fill(t.b, t.clock/TwinMs))
+		t.fail(t.dedup.fill(t.b, t.clock/DedupMs))
 	}
 }
 
-func (t *tx) rememberTwin(digest []byte, id ID) {
+func (t *tx) rememberDedup(digest []byte, id ID) {
 	if len(digest) > 0 {
-		t.fillTwins()
-		t.twins.add(t.clock/TwinMs, digest)
-		t.write(keyTwin(t.clock/TwinMs, digest), &pb.Twin{Id: id[:], AtMs: t.clock})
+		t.fillDedupFilter()
+		t.dedup.add(t.clock/DedupMs, digest)
+		t.write(keyDedup(t.clock/DedupMs, digest), &pb.Twin{Id: id[:], AtMs: t.clock})
 	}
 }
 
@@ -90,10 +90,10 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: id[:]}
 	}
 	t.forgetChunks(bodies)
-	if first := t.twinOf(h.Twin); first != nil {
+	if first := t.duplicateOf(h.Twin); first != nil {
 		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: first}
 	}
-	t.rememberTwin(h.Twin, id)
+	t.rememberDedup(h.Twin, id)
 	m.Recipients, m.Drops, m.Chunks = uint32(len(h.Recipients)), 0, 0
 	if t.at(2) {
 		m.Index = t.index
@@ -112,8 +112,8 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 	return &pb.Result{Index: t.index, Id: id[:]}
 }
 
-func (t *tx) sweepTwins(limit int, res *pb.Result) {
-	now := t.clock / TwinMs
+func (t *tx) sweepDedup(limit int, res *pb.Result) {
+	now := t.clock / DedupMs
 	var old [][]byte
 	collect := func(from, end []byte) {
 		if t.err != nil || len(old) >= limit {
@@ -124,9 +124,9 @@ func (t *tx) sweepTwins(limit int, res *pb.Result) {
 			return len(old) < limit
 		}))
 	}
-	collect([]byte{kTwin}, keyTwin(now-1, nil))
+	collect([]byte{kDedup}, keyDedup(now-1, nil))
 	if t.at(2) { // those of a clock that was set back since
-		collect(keyTwin(now+2, nil), after([]byte{kTwin}))
+		collect(keyDedup(now+2, nil), after([]byte{kDedup}))
 	}
 	for _, k := range old {
 		t.del(k)

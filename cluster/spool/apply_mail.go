@@ -25,7 +25,7 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	if t.get(keyID(kMessage, id)) != nil {
 		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: id[:]}
 	}
-	if first := t.twinOf(h.Twin); first != nil {
+	if first := t.duplicateOf(h.Twin); first != nil {
 		t.forgetBodies(h, id)
 		return &pb.Result{Index: t.index, Code: pb.Code_DUPLICATE, Id: first}
 	}
@@ -45,7 +45,7 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 	if res := t.claim(h, m, id, body); res != nil {
 		return res
 	}
-	t.rememberTwin(h.Twin, id)
+	t.rememberDedup(h.Twin, id)
 	m.Home = h.Epoch
 	if t.at(2) {
 		m.Index = t.index

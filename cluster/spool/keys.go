@@ -46,7 +46,7 @@ const (
 	kTomb      = 'X' // X<node> → Tomb: a node that was removed
 	kOld       = 'I' // I<generation:8><key> → Twin: messages that were imported lately
 	kUidl      = 'U' // U<box:8><unique id> → Uidl: entries that have one of their own
-	kTwin      = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
+	kDedup     = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 
 // Hot says which records are asked for with every message or session and change

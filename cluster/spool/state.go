@@ -40,7 +40,7 @@ type state struct {
 	shards   map[shardKey]*pb.Shard // exceptions to "the home session owns it"
 	locks    map[string][]byte      // records of the mailboxes that are held
 	counters map[string]int64
-	twins    twins // tells less than the store has
+	dedup    dedupFilter // tells less than the store has
 	dirty    map[string]struct{}
 	ticked   bool
 	changes  Changes
@@ -93,7 +93,7 @@ func (s *state) load(r Reader) error {
 	if err := s.loadLocks(r); err != nil {
 		return fmt.Errorf("spool: load locks: %w", err)
 	}
-	if err := s.twins.load(r, s.clock/TwinMs); err != nil {
+	if err := s.dedup.load(r, s.clock/DedupMs); err != nil {
 		return fmt.Errorf("spool: load digests of messages: %w", err)
 	}
 	s.counters, err = v.Counters("")

@@ -41,7 +41,7 @@ import (
 //     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
 //     clock was set back. Recipients, shards, entries and messages carry the index they were written at, and
 //
-// maybe_duplicate goes by it. Twins that were written before the clock was set back count
+// maybe_duplicate goes by it. Dedup keys that were written before the clock was set back count
 // when it comes there again.
 //   - The audit line of a command has the note of its Admin behind it. Of an action that takes several commands one
 //     leaves a line (quiet), with the number of messages of all (count).

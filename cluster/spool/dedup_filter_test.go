@@ -10,9 +10,9 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// TestTwinsOfASetBackClock: the clock comes again to where twins were written before
+// TestDedupOfASetBackClock: the clock comes again to where dedup keys were written before
 // it was set back. A node that has run all the time answers as one that starts then.
-func TestTwinsOfASetBackClock(t *testing.T) {
+func TestDedupOfASetBackClock(t *testing.T) {
 	for _, back := range []time.Duration{2 * time.Minute, 12 * time.Minute, 25 * time.Minute, 2 * time.Hour} {
 		r := newSecond(t)
 		r.user(alice)

@@ -73,7 +73,7 @@ func openAdmission(dir, self string, hints map[string]string) (*admission, error
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %s is damaged: remove it, the cluster knows it all: %w", a.path, err)
 	}
-	a.bury(all)
+	a.addTombs(all)
 	return a, nil
 }
 
@@ -157,8 +157,8 @@ func (a *admission) known() configured {
 	return c
 }
 
-// bury adds tombs, and reports whether any is new.
-func (a *admission) bury(all []tomb) (news bool) {
+// addTombs adds tombs, and reports whether any is new.
+func (a *admission) addTombs(all []tomb) (news bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range all {
@@ -201,7 +201,7 @@ func (a *admission) learn(v spool.View, log *zap.Logger) error {
 }
 
 func (a *admission) remember(all []tomb, log *zap.Logger) {
-	if !a.bury(all) {
+	if !a.addTombs(all) {
 		return
 	}
 	if err := a.save(); err != nil {

@@ -53,7 +53,7 @@ func TestYoungLogDoesNotShutTheLeaderOut(t *testing.T) {
 	require.True(t, a.member("n2"))
 	require.False(t, a.member("n5"))
 	require.Equal(t, configured{Index: 1, Servers: []string{"n2", "n3", "n4"}}, a.known(), "whom a start in between asks")
-	a.bury([]tomb{{Node: "n2", Index: 50}, {Node: "n3", Index: 101}})
+	a.addTombs([]tomb{{Node: "n2", Index: 50}, {Node: "n3", Index: 101}})
 	require.True(t, a.member("n2"), "it came back before this node joined")
 	require.False(t, a.member("n3"))
 	index = 100

@@ -101,7 +101,7 @@ func (s *Store) Reclaim(ctx context.Context) (bool, error) {
 	if err := s.flush(h); err != nil {
 		return false, err
 	}
-	worth, err := h.buried(ctx)
+	worth, err := h.deletedSpace(ctx)
 	if err != nil {
 		return false, s.checked(err)
 	}
@@ -119,7 +119,7 @@ func (s *Store) Reclaim(ctx context.Context) (bool, error) {
 			}
 			compacted = true
 		}
-		if worth, err = h.buried(ctx); err != nil {
+		if worth, err = h.deletedSpace(ctx); err != nil {
 			return compacted, s.checked(err)
 		}
 		s.count.reclaims.Add(1)
@@ -150,9 +150,9 @@ func (s *Store) room(h *handle, size uint64) bool {
 	return err != nil || u.AvailBytes >= 2*size+uint64(s.o.MemTableSize)
 }
 
-// buried is what deletions in the tables stand for, and the pieces of the key
+// deletedSpace is what deletions in the tables stand for, and the pieces of the key
 // range they are in.
-type buried struct {
+type deletedSpace struct {
 	octets int64
 	pieces []piece
 }
@@ -164,13 +164,13 @@ type piece struct {
 	size   uint64
 }
 
-func (h *handle) buried(ctx context.Context) (buried, error) {
+func (h *handle) deletedSpace(ctx context.Context) (deletedSpace, error) {
 	lo, hi := bodies()
 	levels, err := h.db.SSTables(pebble.WithProperties(), pebble.WithKeyRangeFilter(lo, hi))
 	if err != nil || ctx.Err() != nil {
-		return buried{}, cmp.Or(err, ctx.Err())
+		return deletedSpace{}, cmp.Or(err, ctx.Err())
 	}
-	var all buried
+	var all deletedSpace
 	var tables []piece
 	var cuts [][]byte
 	for _, level := range levels {

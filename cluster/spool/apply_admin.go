@@ -423,7 +423,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		{true, t.sweepRequests},
 		{false, func(limit int, res *pb.Result) { t.sweepAudit(limit, ages, res) }},
 		{true, t.sweepFailures}, {true, t.sweepRetention},
-		{false, t.sweepBoxes}, {false, t.sweepBurials},
+		{false, t.sweepBoxes}, {false, t.sweepTombstones},
 		{true, t.sweepDedup}, {true, t.sweepOld}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
 	} {
 		if ages || !step.aged {

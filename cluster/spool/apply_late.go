@@ -4,10 +4,10 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// afterthoughts holds, for each message that a Settle comes too late for, how
+// lateDeliveries holds, for each message that a Settle comes too late for, how
 // an operator ended its recipients, by number. Each history is read once a
 // Settle.
-type afterthoughts map[ID]map[uint32]*pb.Event
+type lateDeliveries map[ID]map[uint32]*pb.Event
 
 // late notes that a message reached a recipient although an operator had ended
 // it: the attempt was under way, and the history must not say otherwise. It is
@@ -19,7 +19,7 @@ type afterthoughts map[ID]map[uint32]*pb.Event
 // by (Event.number) and adds what happened, once, whoever brings the verdict. Rejected:
 // refusing to delete what is active (the state machine does not know what is active,
 // and a host may think for ten minutes).
-func (t *tx) late(seen afterthoughts, h *pb.Settle, id ID, v *pb.Verdict) {
+func (t *tx) late(seen lateDeliveries, h *pb.Settle, id ID, v *pb.Verdict) {
 	if v.State != pb.State_DELIVERED {
 		return
 	}

@@ -286,7 +286,7 @@ func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
 	if t.err != nil || len(runs)+len(h.Uids) == 0 {
 		return res
 	}
-	_, before, err := readBurial(t.b, box.Box)
+	_, before, err := readTombstone(t.b, box.Box)
 	t.fail(err)
 	var missing []uint64
 	one := func(uid uint64) {
@@ -305,7 +305,7 @@ func (t *tx) takeOutAll(h *pb.Remove, box *pb.Mailbox) *pb.Result {
 	var gone []run
 	if sizeOf(runs) > MaxTakeOut {
 		var n uint32
-		n, gone = t.bury(h, detail, box, runs)
+		n, gone = t.writeTombstone(h, detail, box, runs)
 		res.Count += n
 	} else {
 		for _, r := range runs {

@@ -290,7 +290,7 @@ func (t *tx) dropBody(k []byte, size int) {
 func (t *tx) settle(h *pb.Settle) *pb.Result {
 	res := &pb.Result{Index: t.index, Codes: make([]pb.Code, len(h.Verdicts))}
 	taken := map[ID]bool{}
-	late := afterthoughts{}
+	late := lateDeliveries{}
 	for i, v := range h.Verdicts {
 		id, ok := toID(v.GetId())
 		if !ok {

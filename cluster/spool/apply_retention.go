@@ -55,8 +55,8 @@ func (t *tx) sweepMailbox(address string, limit int) *pb.Removed {
 		t.locked(address, &held) && !held.Shared {
 		return nil
 	}
-	// What is buried goes first; it would stand in the way of every look.
-	if t.get(keyBox(kBurial, box.Box)) != nil {
+	// What the tombstone lists goes first; it would stand in the way of every look.
+	if t.get(keyBox(kTombstone, box.Box)) != nil {
 		return nil
 	}
 	old, ids := t.older(box.Box, account.RetentionMs, limit)

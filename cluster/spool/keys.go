@@ -38,7 +38,7 @@ const (
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
 	kMeta      = 'z' // z<name>: cluster, settings, clock, time (TimeState)
-	kBurial    = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
+	kTombstone = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time

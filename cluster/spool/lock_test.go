@@ -454,7 +454,7 @@ func TestSameContents(t *testing.T) {
 				})
 				token := r.lock("n1", epoch, "r").Token
 				require.Equal(t, pb.Code_OK, r.remove(epoch, token, 0, true, uids...).Code)
-			case 3: // so many at once that they are buried
+			case 3: // so many at once that they get a tombstone
 				for i := range 260 {
 					id := newID(byte(n))
 					id[3], id[4] = byte(i), 1

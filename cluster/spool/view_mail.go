@@ -162,7 +162,7 @@ func (v View) Mailbox(address string) (*pb.Mailbox, bool, error) {
 // Entries calls fn for each message of a mailbox from a UID on, in order of
 // UID, until fn returns false. The record is reused: fn must not keep it.
 func (v View) Entries(box, from uint64, fn func(uid uint64, e *pb.Entry) bool) error {
-	_, gone, err := readBurial(v.R, box)
+	_, gone, err := readTombstone(v.R, box)
 	var bad error
 	var e pb.Entry
 	end := after(keyBox(kEntry, box))
@@ -189,9 +189,9 @@ func (v View) Entries(box, from uint64, fn func(uid uint64, e *pb.Entry) bool) e
 
 // Entry returns one message of a mailbox.
 func (v View) Entry(box, uid uint64) (*pb.Entry, bool, error) {
-	// First the burial: it outlives what is in it, so that where Sweep comes in
+	// First the tombstone: it outlives what is in it, so that where Sweep comes in
 	// between nothing rises from it.
-	_, gone, err := readBurial(v.R, box)
+	_, gone, err := readTombstone(v.R, box)
 	if err != nil || gone.has(uid) {
 		return new(pb.Entry), false, err
 	}
@@ -199,7 +199,7 @@ func (v View) Entry(box, uid uint64) (*pb.Entry, bool, error) {
 }
 
 // OwnEntry is Entry for a session that has the mailbox for itself and asks for
-// what was in it when it came: nobody else can have buried that, and a look less
+// what was in it when it came: nobody else can have deleted that, and a look less
 // counts where messages are read by the hundred thousand.
 func (v View) OwnEntry(box, uid uint64) (*pb.Entry, bool, error) {
 	return load(v.R, keyEntry(box, uid), new(pb.Entry))
@@ -367,12 +367,12 @@ func (v View) OwnedCounts() (map[uint64]int64, error) {
 // dropped, and with gone set, of messages that were taken out. The record is
 // reused: fn must not keep it.
 func (v View) AllEntries(fn func(box, uid uint64, gone bool, e *pb.Entry) bool) error {
-	all := map[uint64]buried{}
+	all := map[uint64]deletedRuns{}
 	var bad error
-	err := v.R.Scan([]byte{kBurial}, []byte{kBurial + 1}, func(k, val []byte) bool {
-		var burial pb.Burial
-		if bad = proto.Unmarshal(val, &burial); bad == nil {
-			all[binary.BigEndian.Uint64(k[1:])], bad = disinter(&burial)
+	err := v.R.Scan([]byte{kTombstone}, []byte{kTombstone + 1}, func(k, val []byte) bool {
+		var tombstone pb.Burial
+		if bad = proto.Unmarshal(val, &tombstone); bad == nil {
+			all[binary.BigEndian.Uint64(k[1:])], bad = decodeTombstone(&tombstone)
 		}
 		return bad == nil
 	})

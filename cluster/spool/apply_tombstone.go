@@ -16,28 +16,28 @@ import (
 // MaxTakeOut is how many messages a Remove takes out one by one. That costs a
 // look at each message's references and a line in its history, so that a hundred
 // thousand would hold up every other command for seconds, and the node with them.
-// More than that are buried: the Remove counts them and writes down their uids,
+// More than that get a tombstone: the Remove counts them and writes down their uids,
 // and from then on nobody sees them. Sweep lets go of them in bounded steps.
 //
-// A large Remove buries. To take a message out means a look at its references and a
+// A large Remove writes a tombstone. To take a message out means a look at its references and a
 // line in its history; for a hundred thousand of them that holds up all other commands
 // for seconds. A Remove of more than 500 reads the sizes of the entries it names, which
 // is all that its answer and the mailbox's sums need, and writes their uids as ranges
-// into the mailbox's burial (B): one record. From that command on whoever reads entries
-// leaves the buried ones out; Sweep deletes them and lets go of their messages in
+// into the mailbox's tombstone (B): one record. From that command on whoever reads entries
+// leaves the deleted ones out; Sweep deletes them and lets go of their messages in
 // bounded steps. The mailbox is rid of all of them at once, or of none. A mailbox with
-// a burial waits with its retention until that is swept. Rejected: to move the entries
+// a tombstone waits with its retention until that is swept. Rejected: to move the entries
 // into a box of their own, which writes each of them twice and took 1.7 s for 100,000;
 // sums that the session brings along, which would have to be believed. Uids that lie
 // far apart are looked up one by one: a Scan of a batch costs a look at all that it has
 // written.
 const MaxTakeOut = 500
 
-// buried is what a mailbox's burial says, ready to be asked.
-type buried [][]run
+// deletedRuns is what a mailbox's tombstone says, ready to be asked.
+type deletedRuns [][]run
 
 // has reports whether an entry is out of the mailbox though its record is there.
-func (b buried) has(uid uint64) bool {
+func (b deletedRuns) has(uid uint64) bool {
 	for _, runs := range b {
 		if _, ok := runOf(runs, uid); ok {
 			return true
@@ -46,9 +46,9 @@ func (b buried) has(uid uint64) bool {
 	return false
 }
 
-// past returns the uid behind the buried ones that begin with uid, where they are
+// past returns the uid behind the deleted ones that begin with uid, where they are
 // enough to be worth a jump; else uid itself.
-func (b buried) past(uid uint64) uint64 {
+func (b deletedRuns) past(uid uint64) uint64 {
 	for _, runs := range b {
 		if r, ok := runOf(runs, uid); ok && r.last-uid >= longRun {
 			return r.last + 1
@@ -57,19 +57,19 @@ func (b buried) past(uid uint64) uint64 {
 	return uid
 }
 
-// readBurial reads what large Removes took out of a box.
-func readBurial(r Reader, box uint64) (*pb.Burial, buried, error) {
-	burial, ok, err := load(r, keyBox(kBurial, box), new(pb.Burial))
+// readTombstone reads what large Removes took out of a box.
+func readTombstone(r Reader, box uint64) (*pb.Burial, deletedRuns, error) {
+	tombstone, ok, err := load(r, keyBox(kTombstone, box), new(pb.Burial))
 	if err != nil || !ok {
-		return burial, nil, err
+		return tombstone, nil, err
 	}
-	b, err := disinter(burial)
-	return burial, b, err
+	b, err := decodeTombstone(tombstone)
+	return tombstone, b, err
 }
 
-// disinter reads a burial's ranges.
-func disinter(burial *pb.Burial) (b buried, err error) {
-	for _, part := range burial.Parts {
+// decodeTombstone reads a tombstone's ranges.
+func decodeTombstone(tombstone *pb.Burial) (b deletedRuns, err error) {
+	for _, part := range tombstone.Parts {
 		runs, err := parseRuns(part.Ranges, math.MaxUint64>>1)
 		if err != nil {
 			return nil, fmt.Errorf("spool: a burial is corrupt: %w", err)
@@ -117,10 +117,10 @@ func (t *tx) walk(box uint64, runs []run, fn func(uid uint64, value []byte) bool
 	}
 }
 
-// bury takes out all of the runs that is in the mailbox, in one short step, and
+// writeTombstone takes out all of the runs that is in the mailbox, in one short step, and
 // returns what is not.
-func (t *tx) bury(h *pb.Remove, detail string, box *pb.Mailbox, runs []run) (count uint32, missing []run) {
-	burial, before, err := readBurial(t.b, box.Box)
+func (t *tx) writeTombstone(h *pb.Remove, detail string, box *pb.Mailbox, runs []run) (count uint32, missing []run) {
+	tombstone, before, err := readTombstone(t.b, box.Box)
 	t.fail(err)
 	gone := gaps{runs: runs}
 	var size uint64
@@ -143,8 +143,8 @@ func (t *tx) bury(h *pb.Remove, detail string, box *pb.Mailbox, runs []run) (cou
 	}
 	box.Messages -= uint64(count)
 	box.Bytes -= size
-	burial.Parts = append(burial.Parts, &pb.Burial_Part{Node: h.Node, Detail: detail, Ranges: encodeRuns(runs)})
-	t.write(keyBox(kBurial, box.Box), burial)
+	tombstone.Parts = append(tombstone.Parts, &pb.Burial_Part{Node: h.Node, Detail: detail, Ranges: encodeRuns(runs)})
+	t.write(keyBox(kTombstone, box.Box), tombstone)
 	return count, gone.rest()
 }
 
@@ -203,13 +203,13 @@ func entrySize(value []byte) (uint64, error) {
 	return 0, nil
 }
 
-// sweepBurials lets go of entries that were buried, at most limit of them.
-func (t *tx) sweepBurials(limit int, res *pb.Result) {
+// sweepTombstones lets go of entries under tombstones, at most limit of them.
+func (t *tx) sweepTombstones(limit int, res *pb.Result) {
 	for range boxesPerSweep {
 		found := false
-		t.scan([]byte{kBurial}, 1, func(k, v []byte) {
+		t.scan([]byte{kTombstone}, 1, func(k, v []byte) {
 			found = true
-			limit -= t.sweepBurial(k, v, limit, res)
+			limit -= t.sweepTombstone(k, v, limit, res)
 		})
 		if !found || limit <= 0 || t.err != nil {
 			return
@@ -217,16 +217,16 @@ func (t *tx) sweepBurials(limit int, res *pb.Result) {
 	}
 }
 
-// sweepBurial lets go of entries of one box, and forgets the burial when none is
+// sweepTombstone lets go of entries of one box, and forgets the tombstone when none is
 // left. It returns how many entries it deleted.
-func (t *tx) sweepBurial(mark, value []byte, limit int, res *pb.Result) int {
-	var burial pb.Burial
-	if !t.unmarshal(mark, value, &burial) {
+func (t *tx) sweepTombstone(mark, value []byte, limit int, res *pb.Result) int {
+	var tombstone pb.Burial
+	if !t.unmarshal(mark, value, &tombstone) {
 		return 0
 	}
 	box, done := binary.BigEndian.Uint64(mark[1:]), 0
-	for len(burial.Parts) > 0 && done < limit && t.err == nil {
-		part := burial.Parts[0]
+	for len(tombstone.Parts) > 0 && done < limit && t.err == nil {
+		part := tombstone.Parts[0]
 		runs, err := parseRuns(part.Ranges, math.MaxUint64>>1)
 		if err != nil {
 			t.fail(fmt.Errorf("spool: a burial is corrupt: %w", err))
@@ -236,13 +236,13 @@ func (t *tx) sweepBurial(mark, value []byte, limit int, res *pb.Result) int {
 		t.told(res, gone)
 		done += len(gone.GetIds()) / idOctets
 		if part.Ranges = encodeRuns(rest); len(rest) == 0 {
-			burial.Parts = burial.Parts[1:]
+			tombstone.Parts = tombstone.Parts[1:]
 		}
 	}
-	if len(burial.Parts) == 0 {
+	if len(tombstone.Parts) == 0 {
 		t.del(mark)
 	} else {
-		t.write(mark, &burial)
+		t.write(mark, &tombstone)
 	}
 	return done
 }

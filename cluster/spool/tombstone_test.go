@@ -13,9 +13,9 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// TestBurialAgainstAModel: large and small Removes, mail that comes, and Sweeps
+// TestTombstonesAgainstAModel: large and small Removes, mail that comes, and Sweeps
 // in between leave what a set of uids would, for all who look.
-func TestBurialAgainstAModel(t *testing.T) {
+func TestTombstonesAgainstAModel(t *testing.T) {
 	const n = 800
 	base := newReplica(t)
 	one := base.register("n1", "a")
@@ -186,7 +186,7 @@ func (w *work) Delete(k []byte) error {
 	return w.Batch.Delete(k)
 }
 
-// TestBurialOfADroppedAccount: both ways to empty a box end, whichever is first.
+// TestTombstoneOfADroppedAccount: both ways to empty a box end, whichever is first.
 // fill delivers n messages to alice, and returns their uids.
 func (r *replica) fill(epoch uint64, n int) (uids []uint64) {
 	for i := range n {
@@ -196,7 +196,7 @@ func (r *replica) fill(epoch uint64, n int) (uids []uint64) {
 	return uids
 }
 
-func TestBurialOfADroppedAccount(t *testing.T) {
+func TestTombstoneOfADroppedAccount(t *testing.T) {
 	r := newReplica(t)
 	one := r.register("n1", "a")
 	r.user(alice)
@@ -226,9 +226,9 @@ func (b *between) Get(key []byte) ([]byte, error) {
 	return v, err
 }
 
-// TestBuriedEntryDoesNotRise: reads outside a snapshot may have a Sweep between
+// TestDeletedEntryStaysDeleted: reads outside a snapshot may have a Sweep between
 // them.
-func TestBuriedEntryDoesNotRise(t *testing.T) {
+func TestDeletedEntryStaysDeleted(t *testing.T) {
 	r := newReplica(t)
 	one := r.register("n1", "a")
 	r.user(alice)

@@ -314,7 +314,7 @@ func (c *Cluster) start() {
 	c.deaths = newDeathwatch(c.t)
 	c.goRun(func() { c.witness(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })
-	c.goRun(func() { c.watchLeader(c.ctx) })
+	c.goRun(func() { c.runEarlyElection(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
 	c.goRun(func() { c.compare(c.ctx) })
 	c.goRun(func() { c.reclaim(c.ctx) })

@@ -45,15 +45,15 @@ func (c *Cluster) Silence() time.Duration { return c.silence() }
 // looks at a leader that nothing listens for, if all others said that they miss
 // it too. asked runs before each of them answers.
 func (c *Cluster) StandsAgainst(ctx context.Context, leader string, looks int, asked func()) (stands int) {
-	v := newVigil(c)
+	v := newEarlyElection(c)
 	v.stand = func() error { stands++; return nil }
-	v.gone, v.goneIn = leader, c.raft.CurrentTerm()
+	v.deadLeader, v.deadTerm = leader, c.raft.CurrentTerm()
 	v.ask = func(context.Context, string) (report, error) {
 		asked()
-		return report{Term: v.goneIn, Leader: leader, Silent: time.Hour.Milliseconds()}, nil
+		return report{Term: v.deadTerm, Leader: leader, Silent: time.Hour.Milliseconds()}, nil
 	}
 	for range looks {
-		v.look(ctx)
+		v.standIfDue(ctx)
 	}
 	return stands
 }

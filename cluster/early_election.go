@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// vigil shortens the time without a leader. Raft's followers look for a sign
+// earlyElection shortens the time without a leader. Raft's followers look for a sign
 // of life of their leader at random times, one to two heartbeats apart, and
 // none votes while it still counts on one: from a leader's death to the next
 // leader it takes one to three heartbeats, more where votes split. That is
@@ -31,23 +31,25 @@ import (
 // Of 20 leaders killed, 25 of 40 survivors' sessions lapsed before (no leader for up to
 // 3.5 s), none since (0.55 s). Rejected: shorter timeouts (heartbeats stand behind disk
 // writes, see transport), and a longer lease (a dead node's mail would wait longer).
-type vigil struct {
-	c       *Cluster
-	ask     func(ctx context.Context, node string) (report, error)
-	stand   func() error
-	stood   uint64 // term in which we stood: once is enough
-	knocked time.Time
-	gone    string    // leader that nothing listens for
-	goneIn  uint64    // in that term
-	yield   time.Time // since when another voter has had no leader in the term yieldIn
-	yieldIn uint64
+type earlyElection struct {
+	c          *Cluster
+	ask        func(ctx context.Context, node string) (report, error)
+	stand      func() error
+	stoodTerm  uint64 // term in which we stood: once is enough
+	probed     time.Time
+	deadLeader string    // leader that nothing listens for
+	deadTerm   uint64    // in that term
+	rivalSince time.Time // since when another voter has had no leader in the term rivalTerm
+	rivalTerm  uint64
 }
 
-func newVigil(c *Cluster) *vigil { return &vigil{c: c, ask: c.askReport, stand: c.stand} }
+func newEarlyElection(c *Cluster) *earlyElection {
+	return &earlyElection{c: c, ask: c.askReport, stand: c.stand}
+}
 
-// watchLeader runs the vigil until ctx ends.
-func (c *Cluster) watchLeader(ctx context.Context) {
-	v := newVigil(c)
+// runEarlyElection runs it until ctx ends.
+func (c *Cluster) runEarlyElection(ctx context.Context) {
+	v := newEarlyElection(c)
 	tick := time.NewTicker(max(c.t.Heartbeat/12, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -57,16 +59,16 @@ func (c *Cluster) watchLeader(ctx context.Context) {
 			return
 		}
 		c.keepPace(c.clocks.boot())
-		v.look(ctx)
+		v.standIfDue(ctx)
 	}
 }
 
-// look stands for election where it is due, once a term.
-func (v *vigil) look(ctx context.Context) {
+// standIfDue stands for election where it is due, once a term.
+func (v *earlyElection) standIfDue(ctx context.Context) {
 	if !v.due(ctx) {
 		return
 	}
-	v.stood = v.c.raft.CurrentTerm()
+	v.stoodTerm = v.c.raft.CurrentTerm()
 	v.c.log.Warn("cluster: the leader is silent; this node stands for election")
 	if err := v.stand(); err != nil {
 		v.c.log.Debug("cluster: no early election", zap.Error(err))
@@ -74,23 +76,23 @@ func (v *vigil) look(ctx context.Context) {
 }
 
 // due reports whether this node should stand now.
-func (v *vigil) due(ctx context.Context) bool {
+func (v *earlyElection) due(ctx context.Context) bool {
 	term, silent := v.c.raft.CurrentTerm(), v.c.silence()
 	leader := v.follows()
 	patience := v.c.pace.patience()
-	if leader == "" || leader == v.c.id.Node || term == v.stood || silent < patience/3 {
+	if leader == "" || leader == v.c.id.Node || term == v.stoodTerm || silent < patience/3 {
 		return false
 	}
 	// Just before raft's own timers can run out: who stands by those waits for
 	// votes that it can't get yet.
 	enough := v.c.t.LeaderLease + (patience-v.c.t.LeaderLease)/4
 	if silent < enough {
-		if !v.dead(ctx, leader, term) {
+		if !v.portClosed(ctx, leader, term) {
 			return false
 		}
 		enough = patience / 3
 	}
-	if !v.agreed(ctx, leader, term, enough) {
+	if !v.majorityAgrees(ctx, leader, term, enough) {
 		return false
 	}
 	// Asking takes its time. Who stands although it has heard a leader
@@ -100,7 +102,7 @@ func (v *vigil) due(ctx context.Context) bool {
 }
 
 // follows returns the leader that this node follows, empty where it follows none.
-func (v *vigil) follows() string {
+func (v *earlyElection) follows() string {
 	_, leader := v.c.raft.LeaderWithID()
 	if v.c.raft.State() != raft.Follower {
 		return ""
@@ -108,29 +110,29 @@ func (v *vigil) follows() string {
 	return string(leader)
 }
 
-// dead reports whether nothing listens at the leader's address: whoever led
-// there does not any more, even if it is started again. It knocks now and
+// portClosed reports whether nothing listens at the leader's address: whoever led
+// there does not any more, even if it is started again. It probes now and
 // then only, because a leader that is merely slow hears it.
-func (v *vigil) dead(ctx context.Context, leader string, term uint64) bool {
-	if v.gone == leader && v.goneIn == term {
+func (v *earlyElection) portClosed(ctx context.Context, leader string, term uint64) bool {
+	if v.deadLeader == leader && v.deadTerm == term {
 		return true
 	}
-	if time.Since(v.knocked) < v.c.t.Heartbeat/4 {
+	if time.Since(v.probed) < v.c.t.Heartbeat/4 {
 		return false
 	}
-	v.knocked = time.Now()
+	v.probed = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/12+2*v.c.t.Latency)
 	defer cancel()
 	if !v.c.refuses(ctx, leader, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }) {
 		return false
 	}
-	v.gone, v.goneIn = leader, term
+	v.deadLeader, v.deadTerm = leader, term
 	return true
 }
 
-// agreed asks the other voters: a majority must miss the leader, and none of
+// majorityAgrees asks the other voters: a majority must miss the leader, and none of
 // those have a longer log than this node.
-func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough time.Duration) bool {
+func (v *earlyElection) majorityAgrees(ctx context.Context, leader string, term uint64, enough time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, v.c.t.Heartbeat/4)
 	defer cancel()
 	me := v.c.ownReport()
@@ -175,20 +177,20 @@ func (v *vigil) agreed(ctx context.Context, leader string, term uint64, enough t
 			first = false
 		}
 	}
-	return votes && first && miss > voters/2 && v.patient(standing, term)
+	return votes && first && miss > voters/2 && v.rivalHadItsTurn(standing, term)
 }
 
-// patient waits a moment for one who has given its leader up: it stands just
+// rivalHadItsTurn waits a moment for one who has given its leader up: it stands just
 // now, and two who stand at once split the votes, or it stood by raft's own
 // timers, before others would vote.
-func (v *vigil) patient(standing bool, term uint64) bool {
+func (v *earlyElection) rivalHadItsTurn(standing bool, term uint64) bool {
 	if !standing {
 		return true
 	}
-	if v.yieldIn != term {
-		v.yield, v.yieldIn = time.Now(), term
+	if v.rivalTerm != term {
+		v.rivalSince, v.rivalTerm = time.Now(), term
 	}
-	return time.Since(v.yield) > v.c.t.Heartbeat/6
+	return time.Since(v.rivalSince) > v.c.t.Heartbeat/6
 }
 
 // ahead reports whether the log behind r is longer than the one behind o.

@@ -9,10 +9,10 @@ import (
 	"relay/cluster/clustertest"
 )
 
-// TestVigilLooksAgain: while a follower asks the others, its leader may be heard
+// TestEarlyElectionLooksAgain: while a follower asks the others, its leader may be heard
 // again. It must not bring that one down. A leader that stays silent it stands
 // against once a term, however often it looks.
-func TestVigilLooksAgain(t *testing.T) {
+func TestEarlyElectionLooksAgain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds of silence")
 	}

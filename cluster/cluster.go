@@ -61,7 +61,7 @@ type Cluster struct {
 	gate       *gate
 	peers      *peers
 	server     *server
-	deaths     *deathwatch // since when sessions have not been renewed
+	detector   *sessionDetector // since when sessions have not been renewed
 	session    *session
 	throne     atomic.Pointer[throne] // nil unless leading, with the barrier done
 	reads      *rounds                // read indexes for this node
@@ -311,8 +311,8 @@ func (c *Cluster) start() {
 		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
 	}
 	c.goRun(func() { c.doorkeeper(c.ctx) })
-	c.deaths = newDeathwatch(c.t)
-	c.goRun(func() { c.witness(c.ctx) })
+	c.detector = newSessionDetector(c.t)
+	c.goRun(func() { c.observeSessions(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.runEarlyElection(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })

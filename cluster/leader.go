@@ -103,7 +103,7 @@ func (c *Cluster) ascend(ctx context.Context, term uint64) *steering {
 	if f, ok := barrier.(raft.IndexFuture); ok {
 		index = f.Index()
 	}
-	c.recall(term)
+	c.backdateSessions(term)
 	applied := c.store.Applied()
 	st := c.newSteering(index)
 	if !st.begin(ctx, c.instant, reignTime{c.gate}.let) {
@@ -146,21 +146,21 @@ func (c *Cluster) expireDead(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, dead := range c.deaths.look(time.Now(), sessions) {
+	for _, dead := range c.detector.observe(time.Now(), sessions) {
 		c.expire(ctx, dead)
 	}
 }
 
-// witness keeps the deathwatch on every node, leader or not: a new leader then
+// observeSessions keeps the session detector on every node, leader or not: a new leader then
 // knows since when the old one has not been heard of, instead of beginning to
 // count. What a node has seen applied was renewed before that, so a count that
 // began on a follower errs on the late side as a leader's own does.
-func (c *Cluster) witness(ctx context.Context) {
+func (c *Cluster) observeSessions(ctx context.Context) {
 	tick := time.NewTicker(c.t.Tick)
 	defer tick.Stop()
 	for {
 		if sessions, err := c.sessions(); err == nil {
-			c.deaths.look(time.Now(), sessions)
+			c.detector.observe(time.Now(), sessions)
 		}
 		select {
 		case <-tick.C:
@@ -170,21 +170,21 @@ func (c *Cluster) witness(ctx context.Context) {
 	}
 }
 
-// recall corrects the deathwatch of a new leader. A renewal that a former leader
+// backdateSessions corrects the session detector of a new leader. A renewal that a former leader
 // committed in its last moments was applied here only by the barrier, as if its
 // owner had just been alive; but it was in this node's log when that leader was
 // heard last, and so was sent before.
-func (c *Cluster) recall(term uint64) {
+func (c *Cluster) backdateSessions(term uint64) {
 	heard := c.raft.LastContact()
 	sessions, err := c.sessions()
 	if err != nil || heard.IsZero() {
 		return
 	}
-	c.deaths.look(time.Now(), sessions)
+	c.detector.observe(time.Now(), sessions)
 	for _, s := range sessions {
 		var l raft.Log
 		if c.rlog.GetLog(s.Renewed, &l) == nil && l.Term < term {
-			c.deaths.backdate(s, heard)
+			c.detector.backdate(s, heard)
 		}
 	}
 }
@@ -197,43 +197,43 @@ func (c *Cluster) sessions() (all []*pb.Session, err error) {
 	return all, err
 }
 
-// deathwatch counts for each session how long it has not been renewed, on this
+// sessionDetector counts for each session how long it has not been renewed, on this
 // node's clock and from when this node saw the renewal applied. Each session
 // says its own lease.
 //
 // The leader counts lease + margin from when it saw the renewal applied, and expires by
-// compare-and-swap on it. Every node keeps that count (witness), so that a new leader
+// compare-and-swap on it. Every node keeps that count (observeSessions), so that a new leader
 // knows at once since when the old one is silent; a renewal that only its barrier
 // applied counts from when the old leader was heard last, as it was in the log by then.
 // After an election the living first get one and a half renewals' time, as nobody could
 // renew while there was no leader. So there are two margins between the end of a node's
 // right to act and the moment another gets its work.
-type deathwatch struct {
-	lease  time.Duration // of a session that says none
-	margin time.Duration // the least
-	mu     sync.Mutex
-	seen   map[string]sighting
-	last   map[string]time.Time // when a renewal of a node was seen, also of one whose session has ended
+type sessionDetector struct {
+	lease    time.Duration // of a session that says none
+	margin   time.Duration // the least
+	mu       sync.Mutex
+	observed map[string]observation
+	last     map[string]time.Time // when a renewal of a node was seen, also of one whose session has ended
 }
 
-type sighting struct {
+type observation struct {
 	epoch, renewed uint64
 	at             time.Time
 }
 
-func newDeathwatch(t Tuning) *deathwatch {
-	return &deathwatch{lease: t.Lease, margin: t.Margin, seen: map[string]sighting{}, last: map[string]time.Time{}}
+func newSessionDetector(t Tuning) *sessionDetector {
+	return &sessionDetector{lease: t.Lease, margin: t.Margin, observed: map[string]observation{}, last: map[string]time.Time{}}
 }
 
 // heard is when a renewal of a node was seen last; the zero time: never.
-func (w *deathwatch) heard(node string) time.Time {
+func (w *sessionDetector) heard(node string) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.last[node]
 }
 
 // grace is how long after its last renewal a session is taken for dead.
-func (w *deathwatch) grace(s *pb.Session) time.Duration {
+func (w *sessionDetector) grace(s *pb.Session) time.Duration {
 	hold := w.lease
 	if s.LeaseMs != 0 {
 		hold = time.Duration(s.LeaseMs) * time.Millisecond
@@ -241,37 +241,37 @@ func (w *deathwatch) grace(s *pb.Session) time.Duration {
 	return hold + marginOf(hold, w.margin)
 }
 
-// look returns the sessions to expire.
-func (w *deathwatch) look(now time.Time, sessions []*pb.Session) (dead []*pb.Session) {
+// observe returns the sessions to expire.
+func (w *sessionDetector) observe(now time.Time, sessions []*pb.Session) (dead []*pb.Session) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	live := make(map[string]bool, len(sessions))
 	for _, s := range sessions {
 		live[s.Node] = true
-		last, ok := w.seen[s.Node]
+		last, ok := w.observed[s.Node]
 		switch {
 		case !ok || last.epoch != s.Epoch || last.renewed != s.Renewed:
-			w.seen[s.Node], w.last[s.Node] = sighting{s.Epoch, s.Renewed, now}, now
+			w.observed[s.Node], w.last[s.Node] = observation{s.Epoch, s.Renewed, now}, now
 		case now.Sub(last.at) > w.grace(s):
 			dead = append(dead, s)
 		}
 	}
-	for node := range w.seen {
+	for node := range w.observed {
 		if !live[node] {
-			delete(w.seen, node)
+			delete(w.observed, node)
 		}
 	}
 	return dead
 }
 
 // backdate notes that a session's last renewal was not sent after an instant.
-func (w *deathwatch) backdate(s *pb.Session, to time.Time) {
+func (w *sessionDetector) backdate(s *pb.Session, to time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last, ok := w.seen[s.Node]
+	last, ok := w.observed[s.Node]
 	if ok && last.epoch == s.Epoch && last.renewed == s.Renewed && to.Before(last.at) {
 		last.at = to
-		w.seen[s.Node] = last
+		w.observed[s.Node] = last
 	}
 }
 

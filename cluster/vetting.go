@@ -244,19 +244,19 @@ func (c *Cluster) awaitVetted(ctx context.Context) bool {
 	}
 }
 
-// still is how long a session has not been renewed, as far as this node saw.
-func (w *deathwatch) still(s *pb.Session) time.Duration {
+// unrenewedFor is how long a session has not been renewed, as far as this node saw.
+func (w *sessionDetector) unrenewedFor(s *pb.Session) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if last := w.seen[s.Node]; last.epoch == s.Epoch && last.renewed == s.Renewed {
+	if last := w.observed[s.Node]; last.epoch == s.Epoch && last.renewed == s.Renewed {
 		return time.Since(last.at)
 	}
 	return 0
 }
 
-// surely is how long a session must not have been renewed until its owner has
+// surelyDead is how long a session must not have been renewed until its owner has
 // stopped by itself, also by a clock that is slower.
-func (w *deathwatch) surely(s *pb.Session) time.Duration {
+func (w *sessionDetector) surelyDead(s *pb.Session) time.Duration {
 	grace := w.grace(s)
 	return grace + marginOf(grace, w.margin)
 }

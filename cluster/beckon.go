@@ -20,7 +20,7 @@ import (
 
 // lost reports whether this node hears no leader: it listens to strangers.
 func (c *Cluster) lost() bool {
-	return c.book.raft.Load() != nil && c.throne.Load() == nil &&
+	return c.book.raft.Load() != nil && c.leaderTerm.Load() == nil &&
 		(!c.trans.filter.vetted.Load() || c.silence() > 2*c.t.Heartbeat)
 }
 

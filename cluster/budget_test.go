@@ -16,7 +16,7 @@ import (
 func lonely(budget int64, deadline time.Duration) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Cluster{
-		t: Tuning{Deadline: deadline}, beacon: newBeacon(), kinds: knownKinds(), ctx: ctx, cancel: cancel,
+		t: Tuning{Deadline: deadline}, leaderWatch: newLeaderWatch(), kinds: knownKinds(), ctx: ctx, cancel: cancel,
 		controlBudget: semaphore.NewWeighted(budget), bulkBudget: semaphore.NewWeighted(budget),
 	}
 }

@@ -272,7 +272,7 @@ func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) (
 // certify signs a key of a member, and records that before it answers.
 func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) ([]byte, error) {
 	switch {
-	case c.throne.Load() == nil:
+	case c.leaderTerm.Load() == nil:
 		return nil, errNotLeader
 	case !c.At(2):
 		return nil, errors.New("cluster: certificates are renewed from cluster version 2 on")

@@ -51,43 +51,43 @@ type Cluster struct {
 	reload *reloader // of raft's configuration
 	pace   *pace
 
-	book       *book
-	roster     *roster                   // which certificates count
-	self       atomic.Pointer[wire.Peer] // our own
-	newCA      chan struct{}             // the state's word on certificates has changed
-	adopting   sync.Mutex                // one change of our credential at a time
-	says       atomic.Pointer[[]byte]    // of the CA, in renewals
-	beacon     *beacon
-	gate       *gate
-	peers      *peers
-	server     *server
-	detector   *sessionDetector // since when sessions have not been renewed
-	session    *session
-	throne     atomic.Pointer[throne] // nil unless leading, with the barrier done
-	reads      *rounds                // read indexes for this node
-	verified   *rounds                // read indexes as the leader gives them
-	reports    reports
-	inflight   *inflight
-	refused    wire.Sparing // lines about nodes that were not let in
-	outcast    sync.Once    // this node has met a later generation
-	joining    sync.Mutex   // one membership change by a person at a time
-	kinds      [256]bool
-	version    atomic.Uint32 // of the cluster, as applied here
-	draining   atomic.Bool   // this node is, as applied here
-	began      time.Time     // when this process opened the node
-	uptimes    uptimes
-	judges     judge         // of states that differ, while leading
-	beckoned   sync.Map      // servers that this leader says hello to just now
-	heeding    atomic.Bool   // a stranger is being asked back
-	here       []string      // nonces of registrations by former processes in this place
-	former     atomic.Uint64 // session of such a process
-	birth      string        // names this start of the node
-	vetted     chan struct{} // closed when this start may take part
-	born       string        // birth of the log's file
-	copied     atomic.Bool   // the file is not the one beside which the promise was made
-	copiedSaid wire.Sparing
-	newer      atomic.Bool           // a member said that the cluster version is 2 or later
-	rival      atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
+	book        *book
+	roster      *roster                   // which certificates count
+	self        atomic.Pointer[wire.Peer] // our own
+	newCA       chan struct{}             // the state's word on certificates has changed
+	adopting    sync.Mutex                // one change of our credential at a time
+	says        atomic.Pointer[[]byte]    // of the CA, in renewals
+	leaderWatch *leaderWatch
+	gate        *gate
+	peers       *peers
+	server      *server
+	detector    *sessionDetector // since when sessions have not been renewed
+	session     *session
+	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
+	reads       *rounds                    // read indexes for this node
+	verified    *rounds                    // read indexes as the leader gives them
+	reports     reports
+	inflight    *inflight
+	refused     wire.Sparing // lines about nodes that were not let in
+	outcast     sync.Once    // this node has met a later generation
+	joining     sync.Mutex   // one membership change by a person at a time
+	kinds       [256]bool
+	version     atomic.Uint32 // of the cluster, as applied here
+	draining    atomic.Bool   // this node is, as applied here
+	began       time.Time     // when this process opened the node
+	uptimes     uptimes
+	judges      judge         // of states that differ, while leading
+	beckoned    sync.Map      // servers that this leader says hello to just now
+	heeding     atomic.Bool   // a stranger is being asked back
+	here        []string      // nonces of registrations by former processes in this place
+	former      atomic.Uint64 // session of such a process
+	birth       string        // names this start of the node
+	vetted      chan struct{} // closed when this start may take part
+	born        string        // birth of the log's file
+	copied      atomic.Bool   // the file is not the one beside which the promise was made
+	copiedSaid  wire.Sparing
+	newer       atomic.Bool           // a member said that the cluster version is 2 or later
+	rival       atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
 
 	controlBudget, bulkBudget *semaphore.Weighted
 
@@ -147,7 +147,7 @@ func open(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		o: o, t: o.Tuning.withDefaults(), log: o.Log, id: id,
-		beacon: newBeacon(), inflight: newInflight(), kinds: knownKinds(),
+		leaderWatch: newLeaderWatch(), inflight: newInflight(), kinds: knownKinds(),
 		server:  &server{how: map[string]Handler{}},
 		reports: reports{seen: map[string]report{}},
 		pinch:   make(chan struct{}, 1),
@@ -627,7 +627,7 @@ func (c *Cluster) RaftStats() map[string]string { return c.raft.Stats() }
 
 // Leader is the member that this node takes for the leader, itself perhaps;
 // empty: none is known. It is cheap.
-func (c *Cluster) Leader() string { return c.beacon.look().leader }
+func (c *Cluster) Leader() string { return c.leaderWatch.current().leader }
 
 // electionPatience is how long it is worth to wait for the next leader: one that
 // hands over is followed within some hundredths of a second, one that dies within
@@ -638,7 +638,7 @@ const electionPatience = 5 * time.Second
 // it waits for one, and then returns what Ready does.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
 	for {
-		mark, err := c.beacon.look(), c.Ready()
+		mark, err := c.leaderWatch.current(), c.Ready()
 		if err == nil || mark.leader != "" || c.ctx.Err() != nil {
 			return err
 		}
@@ -667,7 +667,7 @@ func (c *Cluster) Ready() error {
 		return errors.New("the node waits, for " + copiedWords)
 	case !c.trans.filter.vetted.Load():
 		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
-	case c.beacon.look().leader == "":
+	case c.leaderWatch.current().leader == "":
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")
 	case c.Diverged() != "":
 		return errors.New(c.barred())

@@ -31,7 +31,7 @@ const (
 
 // answerMember is the leader's word on whether a node is a member.
 func (c *Cluster) answerMember(_ context.Context, _ string, node []byte) ([]byte, error) {
-	if c.throne.Load() == nil {
+	if c.leaderTerm.Load() == nil {
 		return nil, errNotLeader
 	}
 	reply := joinReply{Kind: kindKnown}

@@ -232,7 +232,7 @@ func (c *Cluster) takeJudgement(ctx context.Context, since uint64) {
 // answerCompare tells the newest judgement, and begins another one where that is old:
 // a comparison reads everything, and takes longer than anybody waits for an answer.
 func (c *Cluster) answerCompare(context.Context, string, []byte) ([]byte, error) {
-	if c.throne.Load() == nil {
+	if c.leaderTerm.Load() == nil {
 		return nil, errNotLeader
 	}
 	c.judges.mu.Lock()

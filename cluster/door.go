@@ -189,7 +189,7 @@ func (c *Cluster) checkToken(req joinRequest) error {
 // admit is the leader's part of a join. The token is judged before anything else
 // of the request is looked at.
 func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, error) {
-	if c.throne.Load() == nil {
+	if c.leaderTerm.Load() == nil {
 		return nil, errNotLeader
 	}
 	var req joinRequest

@@ -33,7 +33,7 @@ type proposal struct {
 	frame spool.Frame
 	num   uint64 // the sink's own number for it
 	sink  sink
-	early bool  // it was taken before this node's reign has begun; the gate's own
+	early bool  // it was taken before this node's term has begun; the gate's own
 	stage stage // guarded by the mutex of the gate or pipe that holds it
 }
 

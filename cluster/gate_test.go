@@ -82,8 +82,8 @@ func runGate(t *testing.T, r *fakeRaft, tune Tuning) *gate {
 	c := &Cluster{kinds: knownKinds()}
 	began := time.Now()
 	g := newGate(r, tune.withDefaults(), c.admits, func() time.Duration { return time.Since(began) })
-	reignTime{g}.rebase(began.UnixMilli())
-	reignTime{g}.let(stampAll)
+	termTime{g}.rebase(began.UnixMilli())
+	termTime{g}.let(stampAll)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range tune.withDefaults().GateDepth {

@@ -74,7 +74,7 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 	if passed {
 		from = h.From
 	}
-	leads := c.throne.Load() != nil && c.leadsYet(ctx)
+	leads := c.leaderTerm.Load() != nil && c.leadsYet(ctx)
 	if leader := c.trans.leader(); !leads && !passed && leader != "" && leader != c.id.Node && leader != from {
 		if b, err := c.passHello(ctx, leader, from, h); err == nil {
 			return b, nil

@@ -14,7 +14,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// watch keeps the beacon lit and the leader's work running exactly while this
+// watch keeps the leader watch up to date and the leader's work running exactly while this
 // node leads. It ends with ctx.
 func (c *Cluster) watch(ctx context.Context) {
 	seen := make(chan raft.Observation, 16)
@@ -40,7 +40,7 @@ func (c *Cluster) watch(ctx context.Context) {
 		leads := c.raft.State() == raft.Leader
 		_, id := c.raft.LeaderWithID()
 		leader := ear.leader(ctx, string(id))
-		if c.beacon.show(leader, term) {
+		if c.leaderWatch.set(leader, term) {
 			c.log.Info("cluster: leader", zap.String("leader", leader), zap.Uint64("term", term))
 			if leader != "" && leader != c.id.Node {
 				c.peers.prepare(leader)
@@ -53,8 +53,8 @@ func (c *Cluster) watch(ctx context.Context) {
 		if leads && led == 0 {
 			led = term
 			c.setPatience(c.pace.base)
-			c.pace.reign()
-			stop = c.reign(ctx, term)
+			c.pace.beginTerm()
+			stop = c.leaderLoop(ctx, term)
 		}
 		select {
 		case <-seen:
@@ -65,27 +65,27 @@ func (c *Cluster) watch(ctx context.Context) {
 	}
 }
 
-// reign starts the work of a leader. The returned function ends it and waits.
-func (c *Cluster) reign(ctx context.Context, term uint64) (stop func()) {
+// leaderLoop begins the work of a leader. The returned function ends it and waits.
+func (c *Cluster) leaderLoop(ctx context.Context, term uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if st := c.ascend(ctx, term); st != nil {
-			c.govern(ctx, st)
+		if st := c.awaitBarrier(ctx, term); st != nil {
+			c.leaderDuties(ctx, st)
 		}
 	}()
 	return func() {
 		cancel()
 		<-done
-		c.throne.Store(nil)
-		reignTime{c.gate}.let(stampNone)
+		c.leaderTerm.Store(nil)
+		termTime{c.gate}.let(stampNone)
 	}
 }
 
-// ascend makes sure that all that former leaders committed is applied here, and
-// goes on with the state's time. Nil: the reign ends before it has begun.
-func (c *Cluster) ascend(ctx context.Context, term uint64) *steering {
+// awaitBarrier makes sure that all that former leaders committed is applied here, and
+// goes on with the state's time. Nil: the term ends before it has begun.
+func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *steering {
 	barrier := c.raft.Barrier(0)
 	ended := make(chan error, 1)
 	// Nobody waits for this goroutine: raft leaves what it had not taken out of
@@ -106,21 +106,21 @@ func (c *Cluster) ascend(ctx context.Context, term uint64) *steering {
 	c.backdateSessions(term)
 	applied := c.store.Applied()
 	st := c.newSteering(index)
-	if !st.begin(ctx, c.instant, reignTime{c.gate}.let) {
+	if !st.begin(ctx, c.instant, termTime{c.gate}.let) {
 		return nil
 	}
-	c.throne.Store(&throne{term: term, barrier: index, applied: applied})
+	c.leaderTerm.Store(&leaderTerm{term: term, barrier: index, applied: applied})
 	return st
 }
 
-// govern does the leader's chores until ctx ends: whatever it decides is a
+// leaderDuties does the leader's chores until ctx ends: whatever it decides is a
 // command that the state machine may refuse, so that a leader that was
 // deposed without knowing does no harm.
-func (c *Cluster) govern(ctx context.Context, st *steering) {
+func (c *Cluster) leaderDuties(ctx context.Context, st *steering) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.steward(ctx, st)
+		c.reconcileLoop(ctx, st)
 	}()
 	defer func() { <-done }()
 	// While there was no leader nobody could renew: those who live get the time
@@ -222,7 +222,9 @@ type observation struct {
 }
 
 func newSessionDetector(t Tuning) *sessionDetector {
-	return &sessionDetector{lease: t.Lease, margin: t.Margin, observed: map[string]observation{}, last: map[string]time.Time{}}
+	return &sessionDetector{
+		lease: t.Lease, margin: t.Margin, observed: map[string]observation{}, last: map[string]time.Time{},
+	}
 }
 
 // heard is when a renewal of a node was seen last; the zero time: never.
@@ -298,13 +300,13 @@ func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message)
 	return res
 }
 
-// steward does the slow chores: the state's time, the cluster record, promotions, addresses,
+// reconcileLoop does the slow chores: the state's time, the cluster record, promotions, addresses,
 // removed members, sweeping.
-func (c *Cluster) steward(ctx context.Context, st *steering) {
+func (c *Cluster) reconcileLoop(ctx context.Context, st *steering) {
 	tick := time.NewTicker(min(time.Second, c.t.Promote/2))
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
-	ripe := ripening{}
+	ripe := promotions{}
 	away := c.newAbdication()
 	var leave retreat
 	for {
@@ -318,7 +320,7 @@ func (c *Cluster) steward(ctx context.Context, st *steering) {
 			}
 		}
 		c.found(ctx)
-		c.groom(ctx, ripe)
+		c.reconcile(ctx, ripe)
 		c.rotate(ctx)
 		c.beckon(ctx)
 		if now := time.Now(); now.After(nextSweep) {
@@ -354,7 +356,7 @@ func (c *Cluster) found(ctx context.Context) {
 		c.firstSettings(ctx)
 		c.id.forgetKey(c.o.Dir, c.log)
 	}
-	c.ripen(ctx)
+	c.raiseWhenReady(ctx)
 	if c.At(2) && len(record.Secret) == 0 {
 		c.command(ctx, spool.KindPutSecret, &pb.PutSecret{Secret: []byte(rand.Text())})
 	}
@@ -420,13 +422,13 @@ func (c *Cluster) sweep(ctx context.Context) {
 	}
 }
 
-// ripening counts since when each non-voter has been caught up.
-type ripening map[raft.ServerID]time.Time
+// promotions counts since when each non-voter has been caught up.
+type promotions map[raft.ServerID]time.Time
 
-// groom brings raft's configuration in line with the members: nodes that have
+// reconcile brings raft's configuration in line with the members: nodes that have
 // caught up get a vote, addresses that moved are written down, records of
 // nodes that were removed are dropped.
-func (c *Cluster) groom(ctx context.Context, ripe ripening) {
+func (c *Cluster) reconcile(ctx context.Context, ripe promotions) {
 	on := c.configuration()
 	sessions, err := c.sessions()
 	if err != nil {

@@ -43,7 +43,7 @@ func (c *Cluster) askLeader(ctx context.Context, method string, req []byte) ([]b
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
 	for {
-		mark := c.beacon.look()
+		mark := c.leaderWatch.current()
 		err := error(errNoLeader)
 		if mark.leader != "" {
 			var b []byte
@@ -187,7 +187,7 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 	if err := proto.Unmarshal(req.Admin, adm); err != nil {
 		return nil, err
 	}
-	if c.throne.Load() == nil {
+	if c.leaderTerm.Load() == nil {
 		return nil, errNotLeader
 	}
 	c.joining.Lock()

@@ -101,7 +101,7 @@ type Tuning struct {
 	UpgradeAfter time.Duration
 	// How long a majority of the wall clocks must agree before the state's time
 	// jumps by more than a minute.
-	ClockFirst  time.Duration // 2 s: forward, in the first reign after a start
+	ClockFirst  time.Duration // 2 s: forward, in the first term after a start
 	ClockAhead  time.Duration // 10 s: forward
 	ClockBehind time.Duration // 10 min: back
 	Snapshots   uint64        // 8192: entries that make a snapshot due

@@ -103,8 +103,8 @@ func (p *pace) answered(id raft.ServerID) {
 	p.mu.Unlock()
 }
 
-// reign begins to measure the quorum: before, nobody had to answer.
-func (p *pace) reign() {
+// beginTerm begins to measure the quorum: before, nobody had to answer.
+func (p *pace) beginTerm() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.answers)

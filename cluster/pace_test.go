@@ -57,7 +57,7 @@ func TestLeaderSaysThatItsQuorumIsSlow(t *testing.T) {
 	others := []raft.ServerID{"n2", "n3"}
 	begin := time.Now()
 	look := func(d time.Duration) { p.look(time.Hour+d, begin.Add(d), others) }
-	p.reign()
+	p.beginTerm()
 	look(0)
 	p.answers["n2"] = begin.Add(400 * time.Millisecond)
 	look(900 * time.Millisecond)
@@ -71,8 +71,8 @@ func TestLeaderSaysThatItsQuorumIsSlow(t *testing.T) {
 	p.answers["n2"] = begin
 	look(71 * time.Second)
 	require.NotEmpty(t, p.trouble())
-	p.reign()
-	require.Empty(t, p.trouble(), "another reign")
+	p.beginTerm()
+	require.Empty(t, p.trouble(), "another term")
 	p.answered("n2")
 	require.Len(t, p.answers, 1)
 }

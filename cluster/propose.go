@@ -150,7 +150,7 @@ type attempts struct {
 
 func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 	for {
-		mark := a.c.beacon.look()
+		mark := a.c.leaderWatch.current()
 		if mark.leader == "" {
 			a.begin(0)
 			a.note(errNoLeader)
@@ -190,7 +190,7 @@ func (a *attempts) note(err error) {
 
 // pause waits before the next attempt: until another leads, or for d, or, with
 // d negative, only for the leader. It reports false when time is up.
-func (a *attempts) pause(ctx context.Context, mark *reignMark, d time.Duration) bool {
+func (a *attempts) pause(ctx context.Context, mark *leaderMark, d time.Duration) bool {
 	if ctx.Err() != nil || a.c.ctx.Err() != nil {
 		return false
 	}
@@ -234,7 +234,7 @@ func (p *pipe) withdrawCall(c *call) bool { return p.withdraw(c) }
 
 // once proposes to one leader and waits for the answer, for another leader, or
 // for the end of time.
-func (a *attempts) once(ctx context.Context, mark *reignMark) (*pb.Result, error) {
+func (a *attempts) once(ctx context.Context, mark *leaderMark) (*pb.Result, error) {
 	one := &call{proposal: proposal{frame: a.frame}, done: make(chan struct{}, 1)}
 	one.sink = one
 	by, err := a.dispatch(mark.leader, one)

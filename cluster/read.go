@@ -25,7 +25,7 @@ func (c *Cluster) Consistent(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
 	for {
-		mark := c.beacon.look()
+		mark := c.leaderWatch.current()
 		index, err := c.reads.do(ctx)
 		if err == nil {
 			return c.store.WaitApplied(ctx, index)
@@ -46,7 +46,7 @@ const askReadIndex = "cluster/read-index"
 
 // fetchReadIndex gets a read index from whoever leads.
 func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
-	leader := c.beacon.look().leader
+	leader := c.leaderWatch.current().leader
 	switch leader {
 	case "":
 		return 0, errNoLeader
@@ -71,8 +71,8 @@ func (c *Cluster) answerReadIndex(ctx context.Context, _ string, _ []byte) ([]by
 	return binary.BigEndian.AppendUint64(nil, index), nil
 }
 
-// throne is what a leader knows about its own term, once its barrier is done.
-type throne struct {
+// leaderTerm is what a leader knows about its own term, once its barrier is done.
+type leaderTerm struct {
 	term    uint64
 	barrier uint64 // index of the barrier
 	applied uint64 // what the store had applied when the barrier was done
@@ -81,7 +81,7 @@ type throne struct {
 // readIndex is one round on the leader: the commit index, and proof that at
 // some time after it was asked for nobody else led.
 func (c *Cluster) readIndex(context.Context) (uint64, error) {
-	t := c.throne.Load()
+	t := c.leaderTerm.Load()
 	if t == nil || c.raft.State() != raft.Leader || c.raft.CurrentTerm() != t.term {
 		return 0, errNotLeader
 	}

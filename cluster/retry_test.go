@@ -61,9 +61,9 @@ func TestReturnedNodeIsServedSoon(t *testing.T) {
 	})
 }
 
-// TestFailedCallEndsWithTheReign: a call to a node that never answers ends where
+// TestFailedCallEndsWithTheTerm: a call to a node that never answers ends where
 // this node leads no more, the node is removed or the transport is closed.
-func TestFailedCallEndsWithTheReign(t *testing.T) {
+func TestFailedCallEndsWithTheTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done := make(chan struct{})
 		r := newRetry(done)

@@ -150,7 +150,7 @@ func (c *Cluster) judge(p wire.Peer) error {
 	if !errors.Is(err, errNewer) || c.deaf() {
 		return unlessNewer(err)
 	}
-	if c.throne.Load() != nil {
+	if c.leaderTerm.Load() != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, confirmTime)
@@ -188,5 +188,5 @@ func (c *Cluster) deaf() bool {
 	if c.book.raft.Load() == nil {
 		return true // raft is just starting
 	}
-	return c.throne.Load() == nil && c.silence() > c.t.Heartbeat/2
+	return c.leaderTerm.Load() == nil && c.silence() > c.t.Heartbeat/2
 }

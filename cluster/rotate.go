@@ -67,7 +67,7 @@ func (c *Cluster) answerRotate(ctx context.Context, from string, body []byte) ([
 		return nil, err
 	}
 	switch {
-	case c.throne.Load() == nil:
+	case c.leaderTerm.Load() == nil:
 		return nil, errNotLeader
 	case !c.At(2):
 		return nil, errors.New("cluster: the CA is rotated from cluster version 2 on: run 'relayctl cluster upgrade' first")

@@ -6,7 +6,7 @@ import (
 	"relay/cluster/spool"
 )
 
-// stamper makes the stamps of a leader's reign: the state's time, running on the
+// stamper makes the stamps of a leader's term: the state's time, running on the
 // clock of this machine that never jumps, and slewed by steer. It is guarded by
 // gate.mu.
 type stamper struct {
@@ -22,7 +22,7 @@ type stamper struct {
 type stamping uint8
 
 const (
-	stampNone  stamping = iota // the time of this reign is not known yet
+	stampNone  stamping = iota // the time of this term is not known yet
 	stampClock                 // only the Clock with which it begins
 	stampAll
 )
@@ -46,7 +46,7 @@ func (s *stamper) stamp() int64 {
 	return s.last
 }
 
-// rebase goes on from a time: at the start of a reign, and when a jump is made.
+// rebase goes on from a time: at the start of a term, and when a jump is made.
 func (s *stamper) rebase(to int64) { s.base, s.at, s.last, s.ppm = to, s.quick(), to, 0 }
 
 func (s *stamper) slew(ppm int64) {
@@ -55,28 +55,28 @@ func (s *stamper) slew(ppm int64) {
 	}
 }
 
-// reignTime gives the leader's chores the stamper of the gate.
-type reignTime struct{ g *gate }
+// termTime gives the leader's chores the stamper of the gate.
+type termTime struct{ g *gate }
 
-func (r reignTime) now() int64 {
+func (r termTime) now() int64 {
 	r.g.mu.Lock()
 	defer r.g.mu.Unlock()
 	return r.g.stamper.now()
 }
 
-func (r reignTime) rebase(to int64) {
+func (r termTime) rebase(to int64) {
 	r.g.mu.Lock()
 	defer r.g.mu.Unlock()
 	r.g.stamper.rebase(to)
 }
 
-func (r reignTime) let(s stamping) {
+func (r termTime) let(s stamping) {
 	r.g.mu.Lock()
 	defer r.g.mu.Unlock()
 	r.g.stamper.state = s
 }
 
-func (r reignTime) slew(ppm int64) {
+func (r termTime) slew(ppm int64) {
 	r.g.mu.Lock()
 	defer r.g.mu.Unlock()
 	r.g.stamper.slew(ppm)

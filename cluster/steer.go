@@ -20,13 +20,13 @@ import (
 // stands in the session, so that all nodes know all offsets. A majority of the voters
 // within 5 s of their median agree: up to a minute the time is slewed towards it, by a
 // tenth at most; further away it jumps by a Clock, forward after 10 s (2 s in the first
-// reign of a process), back after 10 min. After all were off the time is late by that;
+// term of a process), back after 10 min. After all were off the time is late by that;
 // where it is by more than 5 s when a process first leads, it jumps, too, or all clocks
 // would be named wrong for minutes. After a suspend the stamps are further ahead than
 // the state moves for: the leader proposes a Clock first.
 type steering struct {
-	reign uint64 // index of the barrier
-	first bool   // the first reign since this process began: after a cold start the time is late for long enough
+	barrier uint64 // index of the barrier
+	first   bool   // the first term since this process began: after a cold start the time is late for long enough
 	// late: since this process began, no round has found the time near what a majority
 	// agrees on. After the whole cluster was off, the time is late for as long as that.
 	// A process that had a session under another leader takes the time over from it.
@@ -95,7 +95,7 @@ func (s *steering) round(ctx context.Context, in instant) {
 		s.follow(time.Duration(in.wall-s.now()) * time.Millisecond)
 		return
 	}
-	median, ok := agreed(offsets(in.sessions, in.voters, max(s.reign, in.ts.GetJumpedIndex())), len(in.voters))
+	median, ok := agreed(offsets(in.sessions, in.voters, max(s.barrier, in.ts.GetJumpedIndex())), len(in.voters))
 	switch {
 	case !ok:
 		s.slew(0)
@@ -140,11 +140,11 @@ func (s *steering) consider(ctx context.Context, in instant, median time.Duratio
 		return
 	}
 	s.away, s.first, s.late = 0, false, false
-	from := max(s.reign, s.jumped)
+	from := max(s.barrier, s.jumped)
 	s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now() + median.Milliseconds(), FromIndex: from + 1})
 }
 
-// begin makes a reign's stamps begin: they go on from where the time stands here,
+// begin makes a term's stamps begin: they go on from where the time stands here,
 // and nothing but a Clock is stamped until they move it.
 func (s *steering) begin(ctx context.Context, look func() (instant, error), let func(stamping)) bool {
 	for first := true; ctx.Err() == nil; first = false {
@@ -168,11 +168,11 @@ func (s *steering) begin(ctx context.Context, look func() (instant, error), let 
 	return false
 }
 
-// newSteering makes the steering of a reign.
+// newSteering makes the steering of a term.
 func (c *Cluster) newSteering(barrier uint64) *steering {
-	time, first := reignTime{c.gate}, !c.steered.Swap(true)
+	time, first := termTime{c.gate}, !c.steered.Swap(true)
 	return &steering{
-		reign: barrier, first: first, late: first && c.session.epoch.Load() == 0, t: c.t,
+		barrier: barrier, first: first, late: first && c.session.epoch.Load() == 0, t: c.t,
 		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
 		clock: func() int64 { return c.Now().UnixMilli() },
 	}

@@ -40,15 +40,15 @@ func newCourse(t require.TestingT, voters int) *course {
 	}
 	c.state = c.truth
 	c.stamps.quick = func() time.Duration { return c.boot }
-	c.reign(c.truth, false)
+	c.beginTerm(c.truth, false)
 	return c
 }
 
-// reign begins a leader's reign that goes on from a time.
-func (c *course) reign(now int64, first bool) {
+// beginTerm begins a leader's term that goes on from a time.
+func (c *course) beginTerm(now int64, first bool) {
 	c.index++
 	c.st = &steering{
-		reign: c.index, first: first, late: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew,
+		barrier: c.index, first: first, late: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew,
 		base: c.stamps.rebase,
 		boot: c.stamps.quick, clock: func() int64 { return c.state }, jump: c.jump,
 	}
@@ -158,7 +158,7 @@ func TestAMajorityIsFollowed(t *testing.T) {
 func TestAfterAColdStart(t *testing.T) {
 	c := newCourse(t, 3)
 	c.truth += (72 * time.Hour).Milliseconds() // all were off for three days
-	c.reign(c.state, true)
+	c.beginTerm(c.state, true)
 	c.run(4)
 	require.Equal(t, 1, c.jumps)
 	require.InDelta(t, 0, c.off(), float64(time.Second))
@@ -168,7 +168,7 @@ func TestAfterAColdStart(t *testing.T) {
 // minutes that all clocks are wrong; a step of the clocks later on is slewed.
 func TestAfterAllWereOff(t *testing.T) {
 	c := newCourse(t, 3)
-	c.reign(c.truth-30_000, true)
+	c.beginTerm(c.truth-30_000, true)
 	c.run(5)
 	require.Equal(t, 1, c.jumps)
 	require.InDelta(t, 0, c.off(), float64(time.Second))
@@ -212,7 +212,7 @@ func TestSteering(t *testing.T) {
 			case 2:
 				c.dead[id] = !c.dead[id]
 			case 3:
-				c.reign(c.state, rapid.Bool().Draw(t, "first"))
+				c.beginTerm(c.state, rapid.Bool().Draw(t, "first"))
 			case 4:
 				c.lost = rapid.Bool().Draw(t, "answers are lost")
 			}

@@ -16,7 +16,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// The cluster version is state (spool, version.go). ripen, a chore of the leader,
+// The cluster version is state (spool, version.go). raiseWhenReady, a chore of the leader,
 // raises it when every server of raft's configuration has a record that knows the next
 // one, all have had their present session for UpgradeAfter (1 h, counted on each node,
 // so that a new leader goes on counting) and nobody holds it; an operator's Raise waits
@@ -153,9 +153,9 @@ func (u *Upgrade) count(node string, m *pb.Member, since map[string]time.Time, n
 	u.In = max(u.In, after-now.Sub(began))
 }
 
-// ripen raises the cluster version when all servers have been able for long
+// raiseWhenReady raises the cluster version when all servers have been able for long
 // enough.
-func (c *Cluster) ripen(ctx context.Context) {
+func (c *Cluster) raiseWhenReady(ctx context.Context) {
 	if c.At(spool.MaxVersion) || !c.joining.TryLock() {
 		return // a join may bring a server that can't; the next round looks again
 	}
@@ -200,7 +200,7 @@ func (c *Cluster) answerRaise(ctx context.Context, _ string, body []byte) ([]byt
 	if err := proto.Unmarshal(body, adm); err != nil {
 		return nil, err
 	}
-	if c.throne.Load() == nil {
+	if c.leaderTerm.Load() == nil {
 		return nil, errNotLeader
 	}
 	c.joining.Lock()

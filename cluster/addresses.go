@@ -41,7 +41,7 @@ func newPlaces(own string, peers, hints map[string]string) places {
 
 // learn reads the member records again. A record that has changed is newer than
 // the address that worked before.
-func (b *book) learn(v spool.View) error {
+func (b *addressBook) learn(v spool.View) error {
 	members, err := v.Members()
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (b *book) learn(v spool.View) error {
 }
 
 // enter takes new records, and returns the nodes that have another log now.
-func (b *book) enter(records, logs map[string]string) (renewed []string) {
+func (b *addressBook) enter(records, logs map[string]string) (renewed []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for node, addr := range records {
@@ -83,7 +83,7 @@ func logsOf(members []*pb.Member) map[string]string {
 }
 
 // candidates are the addresses at which a node may be, the likeliest first.
-func (b *book) candidates(node string) []string {
+func (b *addressBook) candidates(node string) []string {
 	configured := b.configured(node)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -102,8 +102,8 @@ func (b *book) candidates(node string) []string {
 	return all
 }
 
-// doors are the addresses at which any other member may be.
-func (b *book) doors() (all []string) {
+// joinServers are the addresses at which any other member may be.
+func (b *addressBook) joinServers() (all []string) {
 	nodes := map[string]bool{}
 	for _, s := range b.servers() {
 		nodes[string(s.ID)] = true
@@ -125,7 +125,7 @@ func (b *book) doors() (all []string) {
 }
 
 // configured is the address of a node in raft's configuration.
-func (b *book) configured(node string) string {
+func (b *addressBook) configured(node string) string {
 	for _, s := range b.servers() {
 		if string(s.ID) == node {
 			return string(s.Address)
@@ -136,7 +136,7 @@ func (b *book) configured(node string) string {
 
 // address returns where a node listens, as far as is known: a record comes
 // before raft's configuration, and that before what this node was told.
-func (b *book) address(node string) (string, error) {
+func (b *addressBook) address(node string) (string, error) {
 	configured := b.configured(node)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -149,14 +149,14 @@ func (b *book) address(node string) (string, error) {
 }
 
 // note remembers at which address a node answered.
-func (b *book) note(node, addr string) {
+func (b *addressBook) note(node, addr string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.worked[node] = addr
 }
 
 // hear remembers where a node is said to be.
-func (b *book) hear(node, addr string) {
+func (b *addressBook) hear(node, addr string) {
 	if _, _, err := net.SplitHostPort(addr); err != nil || node == b.self || len(addr) > 300 {
 		return
 	}
@@ -166,7 +166,7 @@ func (b *book) hear(node, addr string) {
 }
 
 // found lists where nodes are by what has worked, or was told, in this run.
-func (b *book) found() map[string]string {
+func (b *addressBook) found() map[string]string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	all := map[string]string{b.self: b.own}
@@ -182,7 +182,7 @@ func (b *book) found() map[string]string {
 // ServerAddr tells raft the name under which stream.Dial finds a node. It
 // implements raft.ServerAddressProvider. The name never changes, so that raft's
 // connections outlive a change of the address.
-func (b *book) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+func (b *addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	return raft.ServerAddress(string(id) + addressMark), nil
 }
 
@@ -198,7 +198,7 @@ type dialled struct {
 
 // dial connects to a node at whichever of its addresses it is. try must fail
 // where another node answers.
-func (b *book) dial(ctx context.Context, node string, try func(ctx context.Context,
+func (b *addressBook) dial(ctx context.Context, node string, try func(ctx context.Context,
 	addr string) (*wire.Conn, error)) (*wire.Conn, error) {
 	all := b.candidates(node)
 	if len(all) == 0 {
@@ -303,7 +303,7 @@ func (c *Cluster) heard(r report) {
 func (c *Cluster) refuses(ctx context.Context, node string, refused func(error) bool) bool {
 	all := c.book.candidates(node)
 	for _, addr := range all {
-		if err := c.port.Knock(ctx, addr); !refused(err) {
+		if err := c.port.Probe(ctx, addr); !refused(err) {
 			return false
 		}
 	}

@@ -25,22 +25,22 @@ import (
 // A certificate lives 90 days; at two thirds the node asks the leader
 // (cluster/certify), which commits Certify before it answers; the identity file is
 // written, then the port's pointer swapped. Answers get lost, so Certify names the
-// certificate that the node shows, and that one stays on record; the door renews by it
+// certificate that the node shows, and that one stays on record; the join server renews by it
 // for 400 days. Live connections of a replaced one end after an hour.
 
 const (
 	askCertify    = "cluster/certify"
-	askCertifyFor = "cluster/certify-for" // a door's question for a node that has lost touch
+	askCertifyFor = "cluster/certify-for" // a join server's question for a node that has lost touch
 	asksCertify   = "certify"             // joinRequest.Asks
 
-	doorGrace  = 400 * 24 * time.Hour // for how long the door renews by the certificate before the present one
-	retryFirst = time.Minute          // between tries, then longer
-	retryLast  = time.Hour
+	joinServerGrace = 400 * 24 * time.Hour // how long the join server renews by the certificate before this one
+	retryFirst      = time.Minute          // between tries, then longer
+	retryLast       = time.Hour
 )
 
 type certifyRequest struct {
 	CSR []byte `json:"csr"`
-	// With askCertifyFor, what the node showed at the door:
+	// With askCertifyFor, what the node showed at the join server:
 	Node   string `json:"node,omitempty"`
 	Serial []byte `json:"serial,omitempty"`
 	Key    []byte `json:"key,omitempty"`
@@ -252,7 +252,7 @@ func (c *Cluster) answerCertify(ctx context.Context, _ string, body []byte) ([]b
 	return c.certify(ctx, shown, req.CSR)
 }
 
-// answerCertifyFor signs for a node that showed its certificate at a door.
+// answerCertifyFor signs for a node that showed its certificate at a join server.
 func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	var req certifyRequest
 	if err := json.Unmarshal(body, &req); err != nil {
@@ -262,7 +262,7 @@ func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) (
 	copy(shown.Key[:], req.Key)
 	copy(shown.CA[:], req.CA)
 	m := c.roster.member(req.Node)
-	young := c.Now().Before(time.UnixMilli(m.GetIssuedMs()).Add(doorGrace))
+	young := c.Now().Before(time.UnixMilli(m.GetIssuedMs()).Add(joinServerGrace))
 	if !isOf(shown, m.GetSerial(), m.GetKey()) && !(young && isOf(shown, m.GetOldSerial(), m.GetOldKey())) {
 		return nil, fmt.Errorf("%w: the certificate of node %s is not on record", ErrToken, req.Node)
 	}

@@ -108,7 +108,7 @@ func TestRegisterIsMarkedByTheConnection(t *testing.T) {
 }
 
 // TestDoorRenewsTheCertificateBefore: a node that did not get its new certificate
-// before it went off shows the one before at the door, for 400 days; any other
+// before it went off shows the one before at the join server, for 400 days; any other
 // is refused.
 func TestDoorRenewsTheCertificateBefore(t *testing.T) {
 	c := alone(t)
@@ -120,7 +120,7 @@ func TestDoorRenewsTheCertificateBefore(t *testing.T) {
 	require.Error(t, c.judge(before), "it opens no link any more")
 	_, csr, err := newRequest("n1")
 	require.NoError(t, err)
-	reply := c.certifyAtDoor(t.Context(), before, csr)
+	reply := c.certifyOutdated(t.Context(), before, csr)
 	require.Empty(t, reply.Refused)
 	leaf, err := parseCert([]byte(reply.Cert))
 	require.NoError(t, err)
@@ -131,12 +131,12 @@ func TestDoorRenewsTheCertificateBefore(t *testing.T) {
 		"another serial": {Node: "n1", Serial: serialAt(1, 1), Key: before.Key},
 		"another node":   {Node: "n2", Serial: m.OldSerial, Key: before.Key},
 	} {
-		require.NotEmpty(t, c.certifyAtDoor(t.Context(), p, csr).Refused, name)
+		require.NotEmpty(t, c.certifyOutdated(t.Context(), p, csr).Refused, name)
 	}
 }
 
 // TestCertificateBeforeFindsItsWay: the identity file of before a renewal comes
-// back; the node gets a certificate at its own door, as it would at another's.
+// back; the node gets a certificate at its own join server, as it would at another's.
 func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	c := alone(t)
 	m := c.onRecord(t)
@@ -147,14 +147,14 @@ func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	ca, err := parseCert([]byte(lost.CA))
 	require.NoError(t, err)
 	sum := sha256.Sum256(ca.Raw)
-	require.Equal(t, kindKnown, c.askDoor(t.Context(), c.Addr().String(), sum))
+	require.Equal(t, kindKnown, c.askJoinServer(t.Context(), c.Addr().String(), sum))
 
 	require.NoError(t, c.renewCertificate(t.Context()))
 	require.NoError(t, c.renewCertificate(t.Context())) // lost's one is two before now
 	require.NotEqual(t, m.Serial, c.roster.member("n1").OldSerial)
 	now := c.self.Load()
 	c.id.change(lost.credential())
-	require.Equal(t, kindRenew, c.askDoor(t.Context(), c.Addr().String(), sum))
+	require.Equal(t, kindRenew, c.askJoinServer(t.Context(), c.Addr().String(), sum))
 	require.Equal(t, now, c.self.Load(), "what is not on record at all is not renewed")
 }
 

@@ -51,7 +51,7 @@ type Cluster struct {
 	reload *reloader // of raft's configuration
 	pace   *pace
 
-	book        *book
+	book        *addressBook
 	roster      *roster                   // which certificates count
 	self        atomic.Pointer[wire.Peer] // our own
 	newCA       chan struct{}             // the state's word on certificates has changed
@@ -162,7 +162,7 @@ func open(o Options) (*Cluster, error) {
 	c.pace = newPace(c.t)
 	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.book = newBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
+	c.book = newAddressBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
 	if err := c.openAdmission(); err != nil {
 		c.cancel()
 		return nil, err
@@ -310,7 +310,7 @@ func (c *Cluster) start() {
 	for _, proto := range []string{wire.RPC, wire.Bulk} {
 		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
 	}
-	c.goRun(func() { c.doorkeeper(c.ctx) })
+	c.goRun(func() { c.joinServer(c.ctx) })
 	c.detector = newSessionDetector(c.t)
 	c.goRun(func() { c.observeSessions(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })

@@ -25,7 +25,7 @@ func Impostor(dir, node, address string) (*raft.NetworkTransport, error) {
 		return nil, err
 	}
 	port := wire.New(wire.Options{Identity: me, Log: zap.NewNop()})
-	b := newBook(id.Node, newPlaces("", nil, map[string]string{node: address}))
+	b := newAddressBook(id.Node, newPlaces("", nil, map[string]string{node: address}))
 	return network(&stream{Listener: deaf{make(chan struct{}), port}, port: port, book: b}, b, zap.NewNop()), nil
 }
 

@@ -22,7 +22,7 @@ import (
 type peers struct {
 	ctx  context.Context // ends with the Cluster
 	port *wire.Port
-	book *book
+	book *addressBook
 	log  *zap.Logger
 	wg   sync.WaitGroup
 
@@ -40,7 +40,7 @@ type link struct {
 	pipe *pipe
 }
 
-func newPeers(ctx context.Context, port *wire.Port, book *book, log *zap.Logger) *peers {
+func newPeers(ctx context.Context, port *wire.Port, book *addressBook, log *zap.Logger) *peers {
 	return &peers{ctx: ctx, port: port, book: book, log: log, links: map[linkKey]*link{}}
 }
 

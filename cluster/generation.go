@@ -131,7 +131,7 @@ func (c *Cluster) outlived(met error) {
 	})
 }
 
-// proclaimEvery is how often a recovered node knocks at the doors of those that
+// proclaimEvery is how often a recovered node asks the join servers of those that
 // were left behind.
 const proclaimEvery = 10 * time.Second
 
@@ -141,19 +141,19 @@ func (c *Cluster) proclaim(ctx context.Context) {
 	tick := time.NewTicker(min(proclaimEvery, 10*c.t.Renew))
 	defer tick.Stop()
 	for {
-		var knocks sync.WaitGroup
+		var asked sync.WaitGroup
 		for node, addr := range c.id.Outcasts {
 			if c.book.member(node) {
 				continue // it has joined anew
 			}
-			knocks.Go(func() {
+			asked.Go(func() {
 				if err := c.port.Herald(ctx, addr); err == nil {
 					c.log.Info("cluster: a node that was left behind hears of the recovery", zap.String("node", node),
 						zap.String("address", addr))
 				}
 			})
 		}
-		knocks.Wait()
+		asked.Wait()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -109,7 +109,7 @@ func Join(ctx context.Context, o JoinOptions) error {
 		req.MaxVersion = o.MaxVersion
 	}
 	_, _ = rand.Read(req.Request)
-	reply, err := knock(ctx, o, token, req)
+	reply, err := requestJoin(ctx, o, token, req)
 	if err != nil {
 		return err
 	}
@@ -132,12 +132,12 @@ func Join(ctx context.Context, o JoinOptions) error {
 	return nil
 }
 
-// knock asks until it is let in or refused for good.
-func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (joinReply, error) {
+// requestJoin asks until it is let in or refused for good.
+func requestJoin(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (joinReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	for {
-		reply, err := knockOnce(ctx, o, token, req)
+		reply, err := requestJoinOnce(ctx, o, token, req)
 		switch {
 		case err == nil && reply.Refused == "":
 			return reply, nil
@@ -164,7 +164,9 @@ func knock(ctx context.Context, o JoinOptions, token joinToken, req joinRequest)
 	}
 }
 
-func knockOnce(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (reply joinReply, err error) {
+func requestJoinOnce(
+	ctx context.Context, o JoinOptions, token joinToken, req joinRequest,
+) (reply joinReply, err error) {
 	c, ca, err := wire.DialJoin(ctx, o.Addr, token.fingerprint, nil, o.Dial)
 	if err != nil {
 		return reply, err

@@ -31,7 +31,7 @@ func (c *Cluster) watch(ctx context.Context) {
 	tick := time.NewTicker(c.t.Tick)
 	defer tick.Stop()
 
-	ear := hearsay{c: c}
+	discovery := leaderDiscovery{c: c}
 	var led uint64 // term in which we lead
 	stop := func() {}
 	defer func() { stop() }()
@@ -39,7 +39,7 @@ func (c *Cluster) watch(ctx context.Context) {
 		term := c.raft.CurrentTerm()
 		leads := c.raft.State() == raft.Leader
 		_, id := c.raft.LeaderWithID()
-		leader := ear.leader(ctx, string(id))
+		leader := discovery.leader(ctx, string(id))
 		if c.leaderWatch.set(leader, term) {
 			c.log.Info("cluster: leader", zap.String("leader", leader), zap.Uint64("term", term))
 			if leader != "" && leader != c.id.Node {

@@ -64,7 +64,7 @@ type report struct {
 	Applied uint64    `json:"applied"`
 	Commit  uint64    `json:"commit"`
 	Term    uint64    `json:"term"`
-	Leader  string    `json:"leader,omitempty"` // by its own log, not by hearsay
+	Leader  string    `json:"leader,omitempty"` // by its own log, not by leader discovery
 	Ready   string    `json:"ready,omitempty"`
 	at      time.Time // when it was had
 

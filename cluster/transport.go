@@ -151,7 +151,7 @@ func (m mark) less(o mark) bool {
 // newTransport makes raft's network on the shared port. Until the filter's
 // hooks are set it admits everybody. answered hears of each AppendEntries that was
 // answered; it may be nil.
-func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(raft.ServerID)) transport {
+func newTransport(port *wire.Port, book *addressBook, log *zap.Logger, answered func(raft.ServerID)) transport {
 	f := newFilter(book.self)
 	f.inlet = func(in *inbound) *raft.NetworkTransport {
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
@@ -164,7 +164,7 @@ func newTransport(port *wire.Port, book *book, log *zap.Logger, answered func(ra
 	return t
 }
 
-func network(s raft.StreamLayer, book *book, log *zap.Logger) *raft.NetworkTransport {
+func network(s raft.StreamLayer, book *addressBook, log *zap.Logger) *raft.NetworkTransport {
 	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider:   book,
 		Logger:                  newRaftLog(log),
@@ -208,7 +208,7 @@ const timeoutScale = 64 << 20
 type stream struct {
 	net.Listener
 	port *wire.Port
-	book *book
+	book *addressBook
 }
 
 // Dial connects to a node that book.ServerAddr named.
@@ -229,5 +229,5 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 }
 
 // addressMark stands behind the node id in the addresses that raft dials: a
-// dialler must know whom it has to find, and the book knows where.
+// dialler must know whom it has to find, and the addressBook knows where.
 const addressMark = "@"

@@ -16,7 +16,7 @@ import (
 func twoPorts(t *testing.T) (a, b transport) {
 	ca, err := newAuthority("test", time.Now())
 	require.NoError(t, err)
-	make := func(node string) (*wire.Port, *book) {
+	make := func(node string) (*wire.Port, *addressBook) {
 		key, csr, err := newRequest(node)
 		require.NoError(t, err)
 		request, err := parseRequest(csr)
@@ -31,7 +31,7 @@ func twoPorts(t *testing.T) (a, b transport) {
 		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
 		p.Start()
 		t.Cleanup(func() { _ = p.Close() })
-		return p, newBook(node, newPlaces("", nil, map[string]string{}))
+		return p, newAddressBook(node, newPlaces("", nil, map[string]string{}))
 	}
 	pa, ba := make("a")
 	pb, bb := make("b")

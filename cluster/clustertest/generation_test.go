@@ -28,7 +28,7 @@ func recovered(t *testing.T, peers []*clustertest.Node, nodes ...*clustertest.No
 
 // TestLostNodesComeBackTogether: two of three nodes are given up, and come back
 // with a quorum of the old cluster. They end as soon as they meet the recovered
-// node: it knocks at their doors, and they look for it.
+// node: it asks their join servers, and they look for it.
 func TestLostNodesComeBackTogether(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()

@@ -38,8 +38,8 @@ func (w Weather) late() time.Duration {
 	return d
 }
 
-// knock is how long one way of a new connection takes.
-func (w Weather) knock() time.Duration {
+// connectDelay is how long one way of a new connection takes.
+func (w Weather) connectDelay() time.Duration {
 	d := w.Delay
 	for wait := firstTry; rand.Float64() < w.Loss; wait *= 2 {
 		d += wait
@@ -154,7 +154,7 @@ func (c *slowConn) Close() error {
 
 // travel waits for a connection to be made.
 func (w Weather) travel(ctx context.Context) error {
-	t := time.NewTimer(w.knock() + w.knock())
+	t := time.NewTimer(w.connectDelay() + w.connectDelay())
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -242,7 +242,7 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 		p.forget(raw)
 		return nil, fmt.Errorf("%w: it asked for no service of ours (%q)", ErrPeer, c.Proto)
 	}
-	// VerifyConnection has checked the chain of a member; at the door anybody
+	// VerifyConnection has checked the chain of a member; at the join server anybody
 	// may show a certificate, and one that is not ours counts for nothing.
 	shown, err := p.verify(state.PeerCertificates)
 	switch {
@@ -268,9 +268,9 @@ func (p *Port) verify(chain []*x509.Certificate) (Peer, error) {
 	return peer, err
 }
 
-// Knock opens a TCP connection to an address and closes it again. It tells
+// Probe opens a TCP connection to an address and closes it again. It tells
 // whether anything listens there, not what.
-func (p *Port) Knock(ctx context.Context, addr string) error {
+func (p *Port) Probe(ctx context.Context, addr string) error {
 	raw, err := p.o.Dial(ctx, addr)
 	if err != nil {
 		return err

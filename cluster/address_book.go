@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// book knows where the members are and who is one.
-type book struct {
+// addressBook knows where the members are and who is one.
+type addressBook struct {
 	self      string
 	admission *admission // nil: everybody is let in
 	raft      atomic.Pointer[raft.Raft]
@@ -22,12 +22,12 @@ type book struct {
 	onLog func(node string) // a member has another log than before
 }
 
-func newBook(self string, p places) *book {
-	return &book{self: self, places: p, onLog: func(string) {}}
+func newAddressBook(self string, p places) *addressBook {
+	return &addressBook{self: self, places: p, onLog: func(string) {}}
 }
 
 // servers returns raft's latest configuration, nil before raft runs.
-func (b *book) servers() []raft.Server {
+func (b *addressBook) servers() []raft.Server {
 	r := b.raft.Load()
 	if r == nil {
 		return nil
@@ -40,7 +40,7 @@ func (b *book) servers() []raft.Server {
 }
 
 // allow says whether a node with a good certificate may talk to us.
-func (b *book) allow(node, _ string) error {
+func (b *addressBook) allow(node, _ string) error {
 	if b.admission == nil || node == b.self || b.admission.member(node) {
 		return nil
 	}
@@ -49,11 +49,11 @@ func (b *book) allow(node, _ string) error {
 
 // mayAsk reports whether a node may put any question to us, and propose; others may
 // say hello at most.
-func (b *book) mayAsk(node string) bool { return b.allow(node, "") == nil }
+func (b *addressBook) mayAsk(node string) bool { return b.allow(node, "") == nil }
 
 // marks names the logs that places in them are of; what is of no log that is
 // known is left out.
-func (b *book) marks(all map[string]mark) map[string]mark {
+func (b *addressBook) marks(all map[string]mark) map[string]mark {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	maps.DeleteFunc(all, func(node string, _ mark) bool { return b.logs[node] == "" })
@@ -65,19 +65,19 @@ func (b *book) marks(all map[string]mark) map[string]mark {
 }
 
 // recorded lists the nodes that have a member record.
-func (b *book) recorded() []string {
+func (b *addressBook) recorded() []string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return slices.Sorted(maps.Keys(b.records))
 }
 
 // member reports whether raft's configuration has a node.
-func (b *book) member(node string) bool {
+func (b *addressBook) member(node string) bool {
 	return slices.ContainsFunc(b.servers(), func(s raft.Server) bool { return string(s.ID) == node })
 }
 
 // votes reports whether raft's configuration has a node with a vote.
-func (b *book) votes(node string) bool {
+func (b *addressBook) votes(node string) bool {
 	return slices.ContainsFunc(b.servers(),
 		func(s raft.Server) bool { return string(s.ID) == node && s.Suffrage == raft.Voter })
 }

@@ -15,18 +15,18 @@ import (
 
 // A node that was removed and is started again, or did not hear of its removal,
 // knows itself a member for ever: nobody talks to those who are none. So a node
-// that hears no leader asks at the door, where strangers are heard, too.
+// that hears no leader asks at the join server, where strangers are heard, too.
 
 // It gives up where a leader has said no twice in a row.
 
 const (
-	askMember    = "cluster/member"
-	asksMember   = "member" // joinRequest.Asks
-	kindRemoved  = "removed"
-	kindKnown    = "known"
-	kindRenew    = "renew" // a member, but its certificate is not the one on record
-	disownTime   = 2 * time.Second
-	disownRounds = 2 // answers in a row that count
+	askMember        = "cluster/member"
+	asksMember       = "member" // joinRequest.Asks
+	kindRemoved      = "removed"
+	kindKnown        = "known"
+	kindRenew        = "renew" // a member, but its certificate is not the one on record
+	membershipTime   = 2 * time.Second
+	membershipRounds = 2 // answers in a row that count
 )
 
 // answerMember is the leader's word on whether a node is a member.
@@ -41,10 +41,10 @@ func (c *Cluster) answerMember(_ context.Context, _ string, node []byte) ([]byte
 	return json.Marshal(reply)
 }
 
-// membership answers at the door whether a node is a member. What no leader
+// membership answers at the join server whether a node is a member. What no leader
 // vouches for is no answer.
 func (c *Cluster) membership(ctx context.Context, node string) joinReply {
-	ctx, cancel := context.WithTimeout(ctx, disownTime)
+	ctx, cancel := context.WithTimeout(ctx, membershipTime)
 	defer cancel()
 	var reply joinReply
 	b, err := c.askLeader(ctx, askMember, []byte(node))
@@ -57,23 +57,23 @@ func (c *Cluster) membership(ctx context.Context, node string) joinReply {
 	return reply
 }
 
-// disowned asks all members that this node knew whether it still is one. It is
-// true where at least one cluster leader says no and none says yes. The door is
+// lostMembership asks all members that this node knew whether it still is one. It is
+// true where at least one cluster leader says no and none says yes. The join server is
 // believed because its certificate is of our own CA.
-func (c *Cluster) disowned(ctx context.Context) bool {
+func (c *Cluster) lostMembership(ctx context.Context) bool {
 	ca, err := parseCert([]byte(c.id.credential().ca))
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, disownTime)
+	ctx, cancel := context.WithTimeout(ctx, membershipTime)
 	defer cancel()
 	answers := make(chan string)
-	doors := c.book.doors()
-	for _, addr := range doors {
-		c.goRun(func() { answers <- c.askDoor(ctx, addr, sha256.Sum256(ca.Raw)) })
+	servers := c.book.joinServers()
+	for _, addr := range servers {
+		c.goRun(func() { answers <- c.askJoinServer(ctx, addr, sha256.Sum256(ca.Raw)) })
 	}
 	removed, known := false, false
-	for range doors {
+	for range servers {
 		switch <-answers {
 		case kindRemoved:
 			removed = true
@@ -84,15 +84,15 @@ func (c *Cluster) disowned(ctx context.Context) bool {
 	return removed && !known
 }
 
-// askDoor returns the kind of answer, empty where there is none. The door answers
+// askJoinServer returns the kind of answer, empty where there is none. The join server answers
 // by the certificate that this node shows.
-func (c *Cluster) askDoor(ctx context.Context, addr string, fingerprint [32]byte) string {
-	reply, err := c.knockAs(ctx, addr, fingerprint, joinRequest{Asks: asksMember, Node: c.id.Node})
+func (c *Cluster) askJoinServer(ctx context.Context, addr string, fingerprint [32]byte) string {
+	reply, err := c.askAs(ctx, addr, fingerprint, joinRequest{Asks: asksMember, Node: c.id.Node})
 	if err != nil {
 		return ""
 	}
 	if reply.Kind == kindRenew {
-		if err := c.renewAtDoor(ctx, addr, fingerprint); err != nil {
+		if err := c.renewAtJoinServer(ctx, addr, fingerprint); err != nil {
 			c.log.Error("cluster: this node's certificate is not the one on record, and is not renewed",
 				zap.String("door", addr), zap.Error(err))
 		}
@@ -100,8 +100,8 @@ func (c *Cluster) askDoor(ctx context.Context, addr string, fingerprint [32]byte
 	return reply.Kind
 }
 
-// knockAs puts a question to a door, and shows our certificate there.
-func (c *Cluster) knockAs(ctx context.Context, addr string, fingerprint [32]byte, req joinRequest) (joinReply, error) {
+// askAs puts a question to a join server, and shows our certificate there.
+func (c *Cluster) askAs(ctx context.Context, addr string, fingerprint [32]byte, req joinRequest) (joinReply, error) {
 	var reply joinReply
 	me, err := c.id.wire()
 	if err != nil {
@@ -112,20 +112,20 @@ func (c *Cluster) knockAs(ctx context.Context, addr string, fingerprint [32]byte
 		return reply, err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(disownTime))
+	_ = conn.SetDeadline(time.Now().Add(membershipTime))
 	if err := writeJSON(conn, req); err != nil {
 		return reply, err
 	}
 	return reply, readJSON(conn, &reply)
 }
 
-// renewAtDoor gets a certificate where nobody talks to us by the one we have.
-func (c *Cluster) renewAtDoor(ctx context.Context, addr string, fingerprint [32]byte) error {
+// renewAtJoinServer gets a certificate where nobody talks to us by the one we have.
+func (c *Cluster) renewAtJoinServer(ctx context.Context, addr string, fingerprint [32]byte) error {
 	key, csr, err := newRequest(c.id.Node)
 	if err != nil {
 		return err
 	}
-	reply, err := c.knockAs(ctx, addr, fingerprint, joinRequest{Asks: asksCertify, CSR: csr})
+	reply, err := c.askAs(ctx, addr, fingerprint, joinRequest{Asks: asksCertify, CSR: csr})
 	if err != nil {
 		return err
 	}

@@ -46,8 +46,8 @@ func (c *Cluster) tokenForTest(t *testing.T) joinToken {
 	return token
 }
 
-// knockRaw puts one request to the door and returns the answer.
-func knockRaw(
+// askRaw puts one request to the join server and returns the answer.
+func askRaw(
 	t *testing.T, c *Cluster, fingerprint [32]byte, me *tls.Certificate, req joinRequest,
 ) (reply joinReply, err error) {
 	conn, _, err := wire.DialJoin(t.Context(), c.Addr().String(), fingerprint, me, nil)
@@ -79,17 +79,17 @@ func TestDoorTellsNothingWithoutAToken(t *testing.T) {
 		"nothing":        {},
 	} {
 		began, before := time.Now(), c.rejections(t)
-		reply, err := knockRaw(t, c, fp, nil, req)
+		reply, err := askRaw(t, c, fp, nil, req)
 		require.NoError(t, err, name)
 		require.Equal(t, joinReply{Kind: kindToken, Refused: errNoToken.Error()}, reply, name)
 		require.Less(t, time.Since(began), c.t.Lease, "%s: it did not wait for the death of a member", name)
 		require.Equal(t, before, c.rejections(t), "%s: it wrote to the log", name)
 	}
-	_, err = knockRaw(t, c, fp, nil, joinRequest{Asks: asksMember, Node: "n1"})
+	_, err = askRaw(t, c, fp, nil, joinRequest{Asks: asksMember, Node: "n1"})
 	require.Error(t, err, "who has no certificate is not told who is a member")
 	me, err := c.id.wire()
 	require.NoError(t, err)
-	reply, err := knockRaw(t, c, fp, &me.Cert, joinRequest{Asks: asksMember, Node: "n9"})
+	reply, err := askRaw(t, c, fp, &me.Cert, joinRequest{Asks: asksMember, Node: "n9"})
 	require.NoError(t, err)
 	require.Equal(t, joinReply{Kind: kindKnown}, reply, "a node is told of itself, whatever name it says")
 }
@@ -117,7 +117,7 @@ func TestDoorTakesPlainKeysOnly(t *testing.T) {
 	for name, key := range map[string]any{"P-384": p384, "RSA": long} {
 		csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 		require.NoError(t, err)
-		reply, err := knockRaw(t, c, token.fingerprint, nil, joinRequest{
+		reply, err := askRaw(t, c, token.fingerprint, nil, joinRequest{
 			Secret: token.secret[:], Request: []byte(name), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
 			MaxVersion: spool.MaxVersion,
 		})
@@ -130,13 +130,13 @@ func TestDoorTakesPlainKeysOnly(t *testing.T) {
 	req := joinRequest{Secret: token.secret[:], Request: []byte("again"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
 		MaxVersion: spool.MaxVersion}
 	for range 2 {
-		reply, err := knockRaw(t, c, token.fingerprint, nil, req)
+		reply, err := askRaw(t, c, token.fingerprint, nil, req)
 		require.NoError(t, err)
 		require.Empty(t, reply.Refused, "one use, however often the answer is lost")
 		require.NotEmpty(t, reply.Cert)
 	}
 	req.Request = []byte("another")
-	reply, err := knockRaw(t, c, token.fingerprint, nil, req)
+	reply, err := askRaw(t, c, token.fingerprint, nil, req)
 	require.NoError(t, err)
 	require.Equal(t, errNoToken.Error(), reply.Refused)
 }
@@ -146,7 +146,7 @@ func TestDoorTakesPlainKeysOnly(t *testing.T) {
 func TestSilentStrangersDoNotCloseTheDoor(t *testing.T) {
 	c := alone(t)
 	token := c.tokenForTest(t)
-	for range 3 * doorGuests {
+	for range 3 * joinClients {
 		conn, _, err := wire.DialJoin(t.Context(), c.Addr().String(), token.fingerprint, nil, nil)
 		require.NoError(t, err)
 		defer conn.Close()

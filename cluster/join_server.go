@@ -17,34 +17,34 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// The door is the one service of the cluster port that is open to those who have
+// The join server is the one service of the cluster port that is open to those who have
 // no certificate. Nothing is told there without a valid join token, but to a node
 // about itself, by the certificate that it shows.
 
-// The door has a lobby of its own (32, 8 from one address). There the token is judged
+// The join server has a lobby of its own (32, 8 from one address). There the token is judged
 // first; without a good one everybody gets the same answer, the log gets nothing, and
 // only a node that shows its certificate is told whether it is a member. Keys other
 // than P-256 are refused before any signature is checked. Lines about strangers: one a
 // minute, with the number of the others.
 
 const (
-	doorGuests  = 32              // who have not said yet what they want
-	doorFromOne = 8               // of one address
-	doorRequest = 5 * time.Second // for saying it
-	joinAtOnce  = 16              // requests that are judged at once
+	joinClients     = 32              // who have not said yet what they want
+	joinPerAddress  = 8               // of one address
+	joinRequestTime = 5 * time.Second // for saying it
+	joinAtOnce      = 16              // requests that are judged at once
 )
 
-// doorkeeper serves the join connections until the port closes.
-func (c *Cluster) doorkeeper(ctx context.Context) {
+// joinServer serves the join connections until the port closes.
+func (c *Cluster) joinServer(ctx context.Context) {
 	l := c.port.Listen(wire.Join)
-	lobby := wire.NewLobby(doorGuests, doorFromOne, 0)
+	lobby := wire.NewLobby(joinClients, joinPerAddress, 0)
 	slots := make(chan struct{}, joinAtOnce)
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		guest := lobby.Enter(conn, doorRequest, doorRequest)
+		guest := lobby.Enter(conn, joinRequestTime, joinRequestTime)
 		c.goRun(func() {
 			defer conn.Close()
 			var req joinRequest
@@ -56,15 +56,15 @@ func (c *Cluster) doorkeeper(ctx context.Context) {
 			select {
 			case slots <- struct{}{}:
 				defer func() { <-slots }()
-				c.door(ctx, conn, req)
+				c.serveJoin(ctx, conn, req)
 			default:
 			}
 		})
 	}
 }
 
-// door answers one request.
-func (c *Cluster) door(ctx context.Context, conn net.Conn, req joinRequest) {
+// serveJoin answers one request.
+func (c *Cluster) serveJoin(ctx context.Context, conn net.Conn, req joinRequest) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	_ = conn.SetDeadline(time.Now().Add(joinTime))
@@ -83,13 +83,13 @@ func (c *Cluster) door(ctx context.Context, conn net.Conn, req joinRequest) {
 		}
 		_ = writeJSON(conn, reply)
 	case req.Asks == asksCertify:
-		_ = writeJSON(conn, c.certifyAtDoor(ctx, shown, req.CSR))
+		_ = writeJSON(conn, c.certifyOutdated(ctx, shown, req.CSR))
 	}
 }
 
-// certifyAtDoor has the certificate of a member renewed whose present one it did
+// certifyOutdated has the certificate of a member renewed whose present one it did
 // not get: it shows the one before.
-func (c *Cluster) certifyAtDoor(ctx context.Context, shown wire.Peer, csr []byte) (reply joinReply) {
+func (c *Cluster) certifyOutdated(ctx context.Context, shown wire.Peer, csr []byte) (reply joinReply) {
 	body, err := json.Marshal(certifyRequest{
 		CSR: csr, Node: shown.Node, Serial: shown.Serial, Key: shown.Key[:], CA: shown.CA[:],
 	})

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// hearsay finds the leader for a node that hears none: one whose address has
+// leaderDiscovery finds the leader for a node that hears none: one whose address has
 // changed, so that the leader can't reach it, or one in a network that is cut
 // in one direction. It asks the others whom they follow. What it learns serves
 // to forward proposals, above all the registration that carries the new
@@ -15,23 +15,23 @@ import (
 // Leaders dial, so a node whose address changed hears none. After a heartbeat of
 // silence it asks, and with the question it says where it is; the answer says where
 // others are.
-type hearsay struct {
-	c       *Cluster
-	silent  time.Time // since when there is no leader
-	mu      sync.Mutex
-	asking  bool
-	said    string
-	learned time.Time
-	denied  int // how often in a row the others said that this node is no member
+type leaderDiscovery struct {
+	c        *Cluster
+	silent   time.Time // since when there is no leader
+	mu       sync.Mutex
+	asking   bool
+	answer   string
+	answered time.Time
+	denials  int // how often in a row the others said that this node is no member
 }
 
-// leader returns the leader as raft knows it, or else by hearsay.
-func (h *hearsay) leader(ctx context.Context, known string) string {
+// leader returns the leader as raft knows it, or else by discovery.
+func (h *leaderDiscovery) leader(ctx context.Context, known string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	if known != "" {
-		h.silent, h.said, h.denied = time.Time{}, "", 0
+		h.silent, h.answer, h.denials = time.Time{}, "", 0
 		return known
 	}
 	if h.silent.IsZero() {
@@ -40,24 +40,24 @@ func (h *hearsay) leader(ctx context.Context, known string) string {
 	if now.Sub(h.silent) < h.c.t.Heartbeat {
 		return ""
 	}
-	if !h.asking && now.Sub(h.learned) > h.c.t.Heartbeat/2 {
+	if !h.asking && now.Sub(h.answered) > h.c.t.Heartbeat/2 {
 		h.asking = true
-		h.c.goRun(func() { h.inquire(ctx) })
+		h.c.goRun(func() { h.discover(ctx) })
 	}
-	return h.said
+	return h.answer
 }
 
-// inquire asks the others. If none of them follows anybody, or none talks to
+// discover asks the others. If none of them follows anybody, or none talks to
 // us, they may have removed this node.
-func (h *hearsay) inquire(ctx context.Context) {
+func (h *leaderDiscovery) discover(ctx context.Context) {
 	said := h.ask(ctx)
-	denied := said == "" && h.c.disowned(ctx)
+	denied := said == "" && h.c.lostMembership(ctx)
 	h.mu.Lock()
-	h.asking, h.said, h.learned = false, said, time.Now()
-	if h.denied++; !denied {
-		h.denied = 0
+	h.asking, h.answer, h.answered = false, said, time.Now()
+	if h.denials++; !denied {
+		h.denials = 0
 	}
-	leave := h.denied == disownRounds
+	leave := h.denials == membershipRounds
 	h.mu.Unlock()
 	if leave {
 		h.c.leave()
@@ -65,7 +65,7 @@ func (h *hearsay) inquire(ctx context.Context) {
 }
 
 // ask collects whom the others follow; empty: nobody that we know of.
-func (h *hearsay) ask(ctx context.Context) (said string) {
+func (h *leaderDiscovery) ask(ctx context.Context) (said string) {
 	ctx, cancel := context.WithTimeout(ctx, statusTime+4*h.c.t.Latency)
 	defer cancel()
 	votes := make(chan string)

@@ -345,7 +345,7 @@ func (c *Cluster) withCertificate(f spool.Frame, shown *wire.Peer) spool.Frame {
 	}
 	cmd, err := spool.Decode(f)
 	if err != nil {
-		return f // the gate refuses it
+		return f // the batcher refuses it
 	}
 	h, ok := cmd.Header.(*pb.Register)
 	if !ok || h.GetMember().GetId() != shown.Node {

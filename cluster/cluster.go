@@ -58,7 +58,7 @@ type Cluster struct {
 	adopting    sync.Mutex                // one change of our credential at a time
 	says        atomic.Pointer[[]byte]    // of the CA, in renewals
 	leaderWatch *leaderWatch
-	gate        *gate
+	batcher     *batcher
 	peers       *peers
 	server      *server
 	detector    *sessionDetector // since when sessions have not been renewed
@@ -91,15 +91,15 @@ type Cluster struct {
 
 	controlBudget, bulkBudget *semaphore.Weighted
 
-	ctx     context.Context // ends when everything must stop
-	cancel  context.CancelFunc
-	acting  context.CancelFunc // ends the session's goroutine
-	acted   chan struct{}      // closed when it has ended
-	gateEnd context.CancelFunc
-	wg      sync.WaitGroup
-	gates   sync.WaitGroup
-	stop    sync.Once
-	stopErr error
+	ctx      context.Context // ends when everything must stop
+	cancel   context.CancelFunc
+	acting   context.CancelFunc // ends the session's goroutine
+	acted    chan struct{}      // closed when it has ended
+	gateEnd  context.CancelFunc
+	wg       sync.WaitGroup
+	batchers sync.WaitGroup
+	stop     sync.Once
+	stopErr  error
 }
 
 // Open opens a node that Init or Join made, and starts it: when it returns,
@@ -276,8 +276,8 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
 // start starts every goroutine but raft's own.
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
-	c.gate = newGate(c.raft, c.t, c.admits, c.clocks.quick)
-	c.server.gate, c.server.mark, c.server.asks = c.gate, c.withCertificate, c.book.mayAsk
+	c.batcher = newBatcher(c.raft, c.t, c.admits, c.clocks.quick)
+	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.mayAsk
 	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
 	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
 	c.server.handle(askReadIndex, c.answerReadIndex)
@@ -299,11 +299,11 @@ func (c *Cluster) start() {
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())
 	c.gateEnd = gateEnd
-	for range c.t.GateDepth {
-		c.gates.Add(1)
+	for range c.t.BatchDepth {
+		c.batchers.Add(1)
 		go func() {
-			defer c.gates.Done()
-			c.gate.run(gateCtx)
+			defer c.batchers.Done()
+			c.batcher.run(gateCtx)
 		}()
 	}
 	c.grpc = c.server.grpcServer()
@@ -512,7 +512,7 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	_ = c.port.Close()
 	err = errors.Join(err, c.raft.Shutdown().Error())
 	c.gateEnd()
-	if !endsIn(&c.gates, leaveGates) {
+	if !endsIn(&c.batchers, leaveBatchers) {
 		c.log.Debug("cluster: raft stopped without an answer to all it was given")
 	}
 	c.peers.close()
@@ -526,11 +526,11 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	return errors.Join(err, c.store.Close(), c.rlog.Close(), c.promise.close())
 }
 
-// leaveGates is how long the gate's workers are waited for when raft has
+// leaveBatchers is how long the batcher's workers are waited for when raft has
 // stopped. It answers all it has taken; what was still in its channel it never
 // does, and the worker that waits for that is left behind. Those who proposed
 // it were told by the Cluster's end.
-const leaveGates = time.Second
+const leaveBatchers = time.Second
 
 // endsIn waits for a group, and reports whether it ended in time.
 func endsIn(g *sync.WaitGroup, d time.Duration) bool {

@@ -61,7 +61,7 @@ type batch struct {
 }
 
 // add appends a frame. Its time is sent as zero, whatever it is, and what is
-// shared with the connection does not include it: a gate of this node may
+// shared with the connection does not include it: a batcher of this node may
 // stamp the same frame while an abandoned connection still sends it.
 func (b *batch) add(num uint64, f spool.Frame) {
 	if b.raw == nil {

@@ -34,7 +34,7 @@ func TestBatchesArriveAsTheyLeft(t *testing.T) {
 			require.NoError(t, err)
 			want = append(want, bytes.Clone(f))
 			out.add(uint64(i), f)
-			f.Stamp(time.Now()) // by a gate of this node, while the batch is on its way
+			f.Stamp(time.Now()) // by a batcher of this node, while the batch is on its way
 		}
 		s, err := out.marshal()
 		require.NoError(t, err)

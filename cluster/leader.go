@@ -79,7 +79,7 @@ func (c *Cluster) leaderLoop(ctx context.Context, term uint64) (stop func()) {
 		cancel()
 		<-done
 		c.leaderTerm.Store(nil)
-		termTime{c.gate}.let(stampNone)
+		termTime{c.batcher}.let(stampNone)
 	}
 }
 
@@ -106,7 +106,7 @@ func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *steering {
 	c.backdateSessions(term)
 	applied := c.store.Applied()
 	st := c.newSteering(index)
-	if !st.begin(ctx, c.instant, termTime{c.gate}.let) {
+	if !st.begin(ctx, c.instant, termTime{c.batcher}.let) {
 		return nil
 	}
 	c.leaderTerm.Store(&leaderTerm{term: term, barrier: index, applied: applied})

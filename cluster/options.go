@@ -74,7 +74,7 @@ type Tuning struct {
 	LeaderLease   time.Duration // 1 s: silence of a majority after which a leader steps down
 	CommitTimeout time.Duration // 10 ms: how late an idle follower learns what is committed
 
-	GateDepth  int           // 1: groups of entries in flight
+	BatchDepth int           // 1: groups of entries in flight
 	Linger     time.Duration // 1 ms: longest a group waits for those who were just answered; negative: not at all
 	GroupBytes int           // 4 MiB: octets in a group
 	BulkBytes  int           // 1 MiB: octets of bulk in a group that also has control
@@ -119,7 +119,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Election, t.Heartbeat)
 	or(&t.LeaderLease, min(time.Second+7*t.Latency, t.Heartbeat))
 	or(&t.CommitTimeout, 10*time.Millisecond)
-	or(&t.GateDepth, 1)
+	or(&t.BatchDepth, 1)
 	or(&t.Linger, time.Millisecond)
 	or(&t.GroupBytes, 4<<20)
 	or(&t.BulkBytes, 1<<20)

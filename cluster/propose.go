@@ -93,7 +93,7 @@ func (c *Cluster) valid(f spool.Frame) error {
 	return nil
 }
 
-// admits is valid for the gate, down to the last field: nothing enters the log
+// admits is valid for the batcher, down to the last field: nothing enters the log
 // that some node would stop at. What needs a cluster version that this node has
 // not seen applied must wait. A follower may apply a Raise before its leader
 // does, so the proposer is to try again.
@@ -226,11 +226,11 @@ func (a *attempts) end(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
 }
 
-// carrier takes proposals to a leader: the gate here, or a pipe to there.
+// carrier takes proposals to a leader: the batcher here, or a pipe to there.
 type carrier interface{ withdrawCall(*call) bool }
 
-func (g *gate) withdrawCall(c *call) bool { return g.withdraw(&c.proposal) }
-func (p *pipe) withdrawCall(c *call) bool { return p.withdraw(c) }
+func (g *batcher) withdrawCall(c *call) bool { return g.withdraw(&c.proposal) }
+func (p *pipe) withdrawCall(c *call) bool    { return p.withdraw(c) }
 
 // once proposes to one leader and waits for the answer, for another leader, or
 // for the end of time.
@@ -265,8 +265,8 @@ func (a *attempts) once(ctx context.Context, mark *leaderMark) (*pb.Result, erro
 
 func (a *attempts) dispatch(leader string, one *call) (carrier, error) {
 	if leader == a.c.id.Node {
-		a.c.gate.submit(&one.proposal)
-		return a.c.gate, nil
+		a.c.batcher.submit(&one.proposal)
+		return a.c.batcher, nil
 	}
 	proto := wire.RPC
 	if a.bulk {

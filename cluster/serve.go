@@ -34,11 +34,11 @@ const (
 // server answers the other members: proposals on long-lived streams, and
 // questions one by one.
 type server struct {
-	gate *gate
-	mark func(spool.Frame, *wire.Peer) spool.Frame // writes into a frame who sent it
-	asks func(node string) bool                    // whether a node may ask more than hello
-	mu   sync.RWMutex
-	how  map[string]Handler
+	batcher *batcher
+	mark    func(spool.Frame, *wire.Peer) spool.Frame // writes into a frame who sent it
+	asks    func(node string) bool                    // whether a node may ask more than hello
+	mu      sync.RWMutex
+	how     map[string]Handler
 }
 
 // errStranger is told those who may say hello and nothing else.
@@ -93,8 +93,8 @@ func (s *server) grpcServer() *grpc.Server {
 	return g
 }
 
-// propose serves one stream of proposals. They go to the gate as they come,
-// without a goroutine each; one goroutine sends back what the gate settles.
+// propose serves one stream of proposals. They go to the batcher as they come,
+// without a goroutine each; one goroutine sends back what the batcher settles.
 func (s *server) propose(stream grpc.ServerStream) error {
 	if !s.asks(peerOf(stream.Context())) {
 		return errStranger
@@ -122,7 +122,7 @@ func (s *server) propose(stream grpc.ServerStream) error {
 			p.sink = back
 			p.frame = s.mark(p.frame, &shown)
 		}
-		s.gate.submit(in.in...)
+		s.batcher.submit(in.in...)
 	}
 }
 

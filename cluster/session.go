@@ -321,7 +321,7 @@ func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Dur
 		defer t.Stop()
 		late = t.C
 	}
-	again := slices.Clone(r.frame) // the gate stamps the first one
+	again := slices.Clone(r.frame) // the batcher stamps the first one
 	send(r.frame, &r.trip)
 	var a answer
 	for sent := 1; sent > 0; {

@@ -8,7 +8,7 @@ import (
 
 // stamper makes the stamps of a leader's term: the state's time, running on the
 // clock of this machine that never jumps, and slewed by steer. It is guarded by
-// gate.mu.
+// batcher.mu.
 type stamper struct {
 	quick func() time.Duration
 	state stamping
@@ -18,7 +18,7 @@ type stamper struct {
 	last  int64         // stamp given: stamps never run backwards
 }
 
-// stamping says which commands of this node's gate may be stamped.
+// stamping says which commands of this node's batcher may be stamped.
 type stamping uint8
 
 const (
@@ -55,29 +55,29 @@ func (s *stamper) slew(ppm int64) {
 	}
 }
 
-// termTime gives the leader's chores the stamper of the gate.
-type termTime struct{ g *gate }
+// termTime gives the leader's chores the stamper of the batcher.
+type termTime struct{ b *batcher }
 
 func (r termTime) now() int64 {
-	r.g.mu.Lock()
-	defer r.g.mu.Unlock()
-	return r.g.stamper.now()
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	return r.b.stamper.now()
 }
 
 func (r termTime) rebase(to int64) {
-	r.g.mu.Lock()
-	defer r.g.mu.Unlock()
-	r.g.stamper.rebase(to)
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.b.stamper.rebase(to)
 }
 
 func (r termTime) let(s stamping) {
-	r.g.mu.Lock()
-	defer r.g.mu.Unlock()
-	r.g.stamper.state = s
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.b.stamper.state = s
 }
 
 func (r termTime) slew(ppm int64) {
-	r.g.mu.Lock()
-	defer r.g.mu.Unlock()
-	r.g.stamper.slew(ppm)
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.b.stamper.slew(ppm)
 }

@@ -170,7 +170,7 @@ func (s *steering) begin(ctx context.Context, look func() (instant, error), let 
 
 // newSteering makes the steering of a term.
 func (c *Cluster) newSteering(barrier uint64) *steering {
-	time, first := termTime{c.gate}, !c.steered.Swap(true)
+	time, first := termTime{c.batcher}, !c.steered.Swap(true)
 	return &steering{
 		barrier: barrier, first: first, late: first && c.session.epoch.Load() == 0, t: c.t,
 		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,

@@ -26,7 +26,7 @@ import (
 // it again. Rejected: a field of the settings, which builds of version 1 keep in
 // silence and write in an order of their own.
 //
-// The gate decodes each frame down to its last field, since what one node does not know
+// The batcher decodes each frame down to its last field, since what one node does not know
 // would stop it, and answers "not the leader" to a command of a version that it has not
 // applied yet.
 

@@ -16,13 +16,13 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// applier is what the gate needs of raft.
+// applier is what the batcher needs of raft.
 type applier interface {
 	Apply(cmd []byte, timeout time.Duration) raft.ApplyFuture
 	State() raft.RaftState
 }
 
-// sink is told what became of a proposal, exactly once and from the gate's
+// sink is told what became of a proposal, exactly once and from the batcher's
 // goroutine; it must not block.
 type sink interface {
 	settle(p *proposal, res *pb.Result, err error)
@@ -33,8 +33,8 @@ type proposal struct {
 	frame spool.Frame
 	num   uint64 // the sink's own number for it
 	sink  sink
-	early bool  // it was taken before this node's term has begun; the gate's own
-	stage stage // guarded by the mutex of the gate or pipe that holds it
+	early bool  // it was taken before this node's term has begun; the batcher's own
+	stage stage // guarded by the mutex of the batcher or pipe that holds it
 }
 
 type stage uint8
@@ -72,42 +72,42 @@ func (q *fifo) pop() *proposal {
 	return p
 }
 
-// gate stands before raft on the leader. It lets a bounded number of groups
+// batcher stands before raft on the leader. It lets a bounded number of groups
 // through at once and forms the next group from all that arrives meanwhile:
 // the busier the disk, the larger the groups, the fewer the syncs.
 //
 // Who may write which octet of a frame. A caller may propose one frame again, so
 // several attempts can hold it at once. Only octets 2–9, the time, ever change; only a
-// gate writes them, under its mutex, and never twice: a frame that was stamped before
+// batcher writes them, under its mutex, and never twice: a frame that was stamped before
 // is copied first, because the old one may stand in the log's cache under another
 // index. Pipes send zeros for the time and read nothing of it.
-type gate struct {
+type batcher struct {
 	raft       applier
 	groupBytes int
 	bulkBytes  int
 	valid      func(spool.Frame) error
 
-	turn sync.Mutex // held while a worker waits for, takes and submits a group
+	forming sync.Mutex // held while a worker waits for, takes and submits a group
 
 	mu      sync.Mutex
 	control fifo
 	bulk    fifo
 	stamper stamper
-	crowd   crowd
+	delay   batchDelay
 	wake    chan struct{}
 }
 
-func newGate(r applier, t Tuning, valid func(spool.Frame) error, quick func() time.Duration) *gate {
-	return &gate{
+func newBatcher(r applier, t Tuning, valid func(spool.Frame) error, quick func() time.Duration) *batcher {
+	return &batcher{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
 		valid: valid, wake: make(chan struct{}, 1), stamper: stamper{quick: quick},
-		crowd: crowd{longest: t.Linger},
+		delay: batchDelay{longest: t.Linger},
 	}
 }
 
 // submit queues a proposal. The sink hears of it unless it is withdrawn first,
-// or the gate ends.
-func (g *gate) submit(ps ...*proposal) {
+// or the batcher ends.
+func (g *batcher) submit(ps ...*proposal) {
 	g.mu.Lock()
 	for _, p := range ps {
 		p.stage = queued
@@ -126,7 +126,7 @@ func (g *gate) submit(ps ...*proposal) {
 
 // withdraw takes a proposal back. It reports whether that was in time: then it
 // is surely not applied, and its sink hears nothing.
-func (g *gate) withdraw(p *proposal) bool {
+func (g *batcher) withdraw(p *proposal) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.stage == taken {
@@ -138,15 +138,15 @@ func (g *gate) withdraw(p *proposal) bool {
 
 // run works until ctx ends. As many goroutines run it as groups may be in
 // flight; it returns when its last group is answered.
-func (g *gate) run(ctx context.Context) {
+func (g *batcher) run(ctx context.Context) {
 	group := make([]*proposal, 0, maxGroup)
 	futures := make([]raft.ApplyFuture, 0, maxGroup)
 	for {
-		g.turn.Lock()
+		g.forming.Lock()
 		group = g.wait(ctx, group[:0])
 		sent := time.Now()
 		futures = g.send(group, futures[:0])
-		g.turn.Unlock()
+		g.forming.Unlock()
 		if len(group) == 0 {
 			return
 		}
@@ -155,19 +155,19 @@ func (g *gate) run(ctx context.Context) {
 			group[i], futures[i] = nil, nil
 		}
 		g.mu.Lock()
-		g.crowd.answered(len(group), g.control.len()+g.bulk.len(), sent, time.Now())
+		g.delay.answered(len(group), g.control.len()+g.bulk.len(), sent, time.Now())
 		g.mu.Unlock()
 	}
 }
 
 // wait returns the next group; none means that ctx has ended.
-func (g *gate) wait(ctx context.Context, group []*proposal) []*proposal {
+func (g *batcher) wait(ctx context.Context, group []*proposal) []*proposal {
 	for {
 		g.mu.Lock()
-		left := g.crowd.patience(g.control.len()+g.bulk.len(), time.Now())
+		left := g.delay.left(g.control.len()+g.bulk.len(), time.Now())
 		g.mu.Unlock()
 		if left <= 0 {
-			if group = g.take(group); len(group) > 0 {
+			if group = g.form(group); len(group) > 0 {
 				return group
 			}
 		}
@@ -182,17 +182,17 @@ func (g *gate) wait(ctx context.Context, group []*proposal) []*proposal {
 		case <-late:
 		case <-ctx.Done():
 			// What is queued is answered, by raft that has stopped.
-			return g.take(group)
+			return g.form(group)
 		}
 	}
 }
 
-// take forms a group: control first, so that a lock or a verdict never waits
+// form forms a group: control first, so that a lock or a verdict never waits
 // for message bodies, but never so much of it that bulk would starve. The
 // frames are stamped here, under the mutex, and a frame that was stamped
 // before is copied first: the old one may still stand in the log's cache under
 // another index, and must not change there.
-func (g *gate) take(group []*proposal) []*proposal {
+func (g *batcher) form(group []*proposal) []*proposal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	entries, bytes := maxGroup, g.groupBytes
@@ -241,7 +241,7 @@ func pull(q *fifo, group []*proposal, entries, bytes int) ([]*proposal, int) {
 	return group, used
 }
 
-// stamped reports whether a frame has been through a gate.
+// stamped reports whether a frame has been through a batcher.
 func stamped(f spool.Frame) bool {
 	return len(f) >= stampEnd && binary.BigEndian.Uint64(f[stampStart:stampEnd]) != 0
 }
@@ -250,7 +250,7 @@ func stamped(f spool.Frame) bool {
 const stampStart, stampEnd = 2, 10
 
 // send hands a group to raft in one go, so that its main loop finds it whole.
-func (g *gate) send(group []*proposal, futures []raft.ApplyFuture) []raft.ApplyFuture {
+func (g *batcher) send(group []*proposal, futures []raft.ApplyFuture) []raft.ApplyFuture {
 	leads := g.raft.State() == raft.Leader
 	for _, p := range group {
 		futures = append(futures, g.apply(p, leads))
@@ -258,7 +258,7 @@ func (g *gate) send(group []*proposal, futures []raft.ApplyFuture) []raft.ApplyF
 	return futures
 }
 
-func (g *gate) apply(p *proposal, leads bool) raft.ApplyFuture {
+func (g *batcher) apply(p *proposal, leads bool) raft.ApplyFuture {
 	if err := g.valid(p.frame); err != nil {
 		return refused{err}
 	}

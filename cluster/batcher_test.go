@@ -77,16 +77,16 @@ func newCall(f spool.Frame) *call {
 	return c
 }
 
-// runGate runs a gate until the test ends.
-func runGate(t *testing.T, r *fakeRaft, tune Tuning) *gate {
+// runBatcher runs a batcher until the test ends.
+func runBatcher(t *testing.T, r *fakeRaft, tune Tuning) *batcher {
 	c := &Cluster{kinds: knownKinds()}
 	began := time.Now()
-	g := newGate(r, tune.withDefaults(), c.admits, func() time.Duration { return time.Since(began) })
+	g := newBatcher(r, tune.withDefaults(), c.admits, func() time.Duration { return time.Since(began) })
 	termTime{g}.rebase(began.UnixMilli())
 	termTime{g}.let(stampAll)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for range tune.withDefaults().GateDepth {
+	for range tune.withDefaults().BatchDepth {
 		wg.Go(func() { g.run(ctx) })
 	}
 	t.Cleanup(func() {
@@ -114,7 +114,7 @@ func next(t *testing.T, r *fakeRaft, n int) (group []*fakeFuture) {
 		case f := <-r.came:
 			group = append(group, f)
 		case <-time.After(5 * time.Second):
-			require.Fail(t, "the gate lets nothing through")
+			require.Fail(t, "the batcher lets nothing through")
 		}
 	}
 	return group
@@ -124,7 +124,7 @@ func none(t *testing.T, r *fakeRaft) {
 	t.Helper()
 	select {
 	case <-r.came:
-		require.Fail(t, "the gate let more than one group through")
+		require.Fail(t, "the batcher let more than one group through")
 	default:
 	}
 }
@@ -137,7 +137,7 @@ func finish(group []*fakeFuture, err error) {
 
 func TestGateMakesGroupsOfWhatArrives(t *testing.T) {
 	r := newFakeRaft()
-	g := runGate(t, r, Tuning{})
+	g := runBatcher(t, r, Tuning{})
 	first := newCall(small(t))
 	g.submit(&first.proposal)
 	group := next(t, r, 1)
@@ -164,7 +164,7 @@ func TestGateMakesGroupsOfWhatArrives(t *testing.T) {
 
 func TestGateTakesControlFirstAndBoundsBulk(t *testing.T) {
 	r := newFakeRaft()
-	g := runGate(t, r, Tuning{GroupBytes: 1 << 20, BulkBytes: 450 << 10})
+	g := runBatcher(t, r, Tuning{GroupBytes: 1 << 20, BulkBytes: 450 << 10})
 	hold := newCall(small(t))
 	g.submit(&hold.proposal)
 	group := next(t, r, 1)
@@ -189,7 +189,7 @@ func TestGateTakesControlFirstAndBoundsBulk(t *testing.T) {
 
 func TestGateLetsBulkThroughBesideMuchControl(t *testing.T) {
 	r := newFakeRaft()
-	g := runGate(t, r, Tuning{})
+	g := runBatcher(t, r, Tuning{})
 	hold := newCall(small(t))
 	g.submit(&hold.proposal)
 	group := next(t, r, 1)
@@ -205,7 +205,7 @@ func TestGateLetsBulkThroughBesideMuchControl(t *testing.T) {
 
 func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 	r := newFakeRaft()
-	g := runGate(t, r, Tuning{})
+	g := runBatcher(t, r, Tuning{})
 	var now atomic.Int64
 	g.mu.Lock()
 	g.stamper.quick = func() time.Duration { return time.Duration(now.Load()) * time.Millisecond }
@@ -232,7 +232,7 @@ func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 
 func TestGateRefuses(t *testing.T) {
 	r := newFakeRaft()
-	g := runGate(t, r, Tuning{})
+	g := runBatcher(t, r, Tuning{})
 	ask := func(f spool.Frame) error {
 		c := newCall(f)
 		g.submit(&c.proposal)
@@ -259,7 +259,7 @@ func TestGateRefuses(t *testing.T) {
 
 func TestWithdrawnProposalsStayOut(t *testing.T) {
 	r := newFakeRaft()
-	g := runGate(t, r, Tuning{})
+	g := runBatcher(t, r, Tuning{})
 	hold := newCall(small(t))
 	g.submit(&hold.proposal)
 	group := next(t, r, 1)

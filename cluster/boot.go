@@ -125,7 +125,7 @@ type Recovered struct {
 // Inspect reads what a stopped node knows: the members, and how far its log
 // goes. It changes nothing but what opening a store does.
 func Inspect(ctx context.Context, o RecoverOptions) (Recovered, error) {
-	return offline(ctx, o, func(_ *drawer, _ *identity, r Recovered) (Recovered, error) { return r, nil })
+	return offline(ctx, o, func(_ *nodeData, _ *identity, r Recovered) (Recovered, error) { return r, nil })
 }
 
 // Recover writes a new membership into a stopped node's log after a majority
@@ -135,7 +135,7 @@ func Inspect(ctx context.Context, o RecoverOptions) (Recovered, error) {
 // survivor. Survivors whose logs contradict each other do not go on together: one
 // of them ends when it is sent the other's state.
 func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
-	return offline(ctx, o, func(d *drawer, id *identity, r Recovered) (Recovered, error) {
+	return offline(ctx, o, func(d *nodeData, id *identity, r Recovered) (Recovered, error) {
 		var want raft.Configuration
 		found := false
 		for _, p := range o.Peers {
@@ -174,7 +174,7 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 }
 
 // offline opens a node's data without the network.
-func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity,
+func offline(ctx context.Context, o RecoverOptions, fn func(*nodeData, *identity,
 	Recovered) (Recovered, error)) (r Recovered, err error) {
 	if err := ctx.Err(); err != nil {
 		return r, err
@@ -190,7 +190,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity,
 		return r, fmt.Errorf("cluster: node %s never ran: there is nothing to recover", id.Node)
 	}
 	failed := make(chan error, 1)
-	d, err := openDrawer(o.Dir, o.Tuning.withDefaults(), o.Log, disk.Options{}, nil, func(err error) {
+	d, err := openNodeData(o.Dir, o.Tuning.withDefaults(), o.Log, disk.Options{}, nil, func(err error) {
 		select {
 		case failed <- err:
 		default:
@@ -221,7 +221,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*drawer, *identity,
 }
 
 // survey reads the members and the last index from stopped data.
-func (d *drawer) survey(node string) (Recovered, error) {
+func (d *nodeData) survey(node string) (Recovered, error) {
 	r := Recovered{Node: node, Applied: d.store.Applied()}
 	last, err := d.log.LastIndex()
 	if err != nil {
@@ -239,7 +239,7 @@ func (d *drawer) survey(node string) (Recovered, error) {
 }
 
 // lastTerm is the term of the newest entry, in the log or in the store.
-func (d *drawer) lastTerm(last uint64) (uint64, error) {
+func (d *nodeData) lastTerm(last uint64) (uint64, error) {
 	if last > 0 && last >= d.store.Applied() {
 		var l raft.Log
 		err := d.log.GetLog(last, &l)
@@ -254,7 +254,7 @@ func (d *drawer) lastTerm(last uint64) (uint64, error) {
 
 // members finds the latest configuration: of the newest snapshot, or of an
 // entry behind it.
-func (d *drawer) members() ([]raft.Server, error) {
+func (d *nodeData) members() ([]raft.Server, error) {
 	var servers []raft.Server
 	var from uint64
 	snaps, err := d.store.Snapshots().List()
@@ -284,15 +284,15 @@ func (d *drawer) members() ([]raft.Server, error) {
 	return servers, nil
 }
 
-// drawer is a node's data on disk: the store and the log.
-type drawer struct {
+// nodeData is a node's data on disk: the store and the log.
+type nodeData struct {
 	store *disk.Store
 	log   *disk.Log
 }
 
-func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
-	fatal func(error)) (*drawer, error) {
-	d := &drawer{}
+func openNodeData(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
+	fatal func(error)) (*nodeData, error) {
+	d := &nodeData{}
 	var err error
 	d.log, err = disk.OpenLog(filepath.Join(dir, logDir), disk.LogOptions{
 		Log: log, Fatal: fatal, GrowTo: t.GrowTo, StallAfter: t.StallAfter, CacheBytes: t.LogCache, Slow: slow,
@@ -320,7 +320,7 @@ func openDrawer(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func
 
 // contiguous checks that the log goes on where the store ends. If the store's
 // directory was lost, raft would fail in the middle of its start.
-func (d *drawer) contiguous() error {
+func (d *nodeData) contiguous() error {
 	durable, err := d.store.Durable()
 	if err != nil {
 		return err
@@ -337,6 +337,6 @@ func (d *drawer) contiguous() error {
 	return nil
 }
 
-func (d *drawer) close() error {
+func (d *nodeData) close() error {
 	return errors.Join(d.store.Close(), d.log.Close())
 }

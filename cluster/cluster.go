@@ -202,7 +202,7 @@ func (c *Cluster) openAdmission() error {
 
 // openRaft opens what is on disk and starts raft on it.
 func (c *Cluster) openRaft() error {
-	d, err := openDrawer(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed, Load: c.o.Load}, c.o.SlowDisk, c.fatal)
+	d, err := openNodeData(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed, Load: c.o.Load}, c.o.SlowDisk, c.fatal)
 	if err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (c *Cluster) guard() {
 func (c *Cluster) floor() uint64 { return max(c.store.Applied(), c.promise.look().Commit) }
 
 // bootstrap writes the first entry of a new cluster's log: this node, alone.
-func (c *Cluster) bootstrap(conf *raft.Config, d *drawer) error {
+func (c *Cluster) bootstrap(conf *raft.Config, d *nodeData) error {
 	had, err := raft.HasExistingState(d.log, d.log, d.store.Snapshots())
 	if err != nil || had {
 		return err

@@ -110,7 +110,7 @@ func peerTexts(peers []Peer) []string {
 }
 
 // clusterRecord reads the record of a stopped node's store, nil where it has none.
-func (d *drawer) clusterRecord() (record *pb.Cluster, err error) {
+func (d *nodeData) clusterRecord() (record *pb.Cluster, err error) {
 	err = d.store.View(func(v spool.View) error {
 		one, there, err := v.Cluster()
 		if there {

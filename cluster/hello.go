@@ -166,7 +166,7 @@ func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (bes
 // introduce makes this node's hello.
 func (c *Cluster) introduce() (hello, error) {
 	p := c.promise.look()
-	last, err := (&drawer{store: c.store, log: c.rlog}).last()
+	last, err := (&nodeData{store: c.store, log: c.rlog}).last()
 	return hello{
 		Log: c.id.Log, Start: c.birth, Acked: p.Acked, Nonces: p.nonces(), Term: c.raft.CurrentTerm(), Last: last,
 	}, err

@@ -264,7 +264,7 @@ func furthest(old, now map[string]mark) map[string]mark {
 
 // promiseOf opens the promise of a data directory, and checks that its log is
 // not older.
-func (c *Cluster) promiseOf(d *drawer) (err error) {
+func (c *Cluster) promiseOf(d *nodeData) (err error) {
 	var first promised
 	if first.Term, err = d.term(); err != nil {
 		return err
@@ -288,7 +288,7 @@ func (c *Cluster) promiseOf(d *drawer) (err error) {
 }
 
 // term is the newest term that the log knows of.
-func (d *drawer) term() (uint64, error) {
+func (d *nodeData) term() (uint64, error) {
 	term, err := d.log.GetUint64([]byte("CurrentTerm"))
 	if err != nil && err.Error() == "not found" {
 		return 0, nil
@@ -298,7 +298,7 @@ func (d *drawer) term() (uint64, error) {
 
 // last is the index of the newest entry that is on the disk, in the log or in
 // the store.
-func (d *drawer) last() (uint64, error) {
+func (d *nodeData) last() (uint64, error) {
 	last, err := d.log.LastIndex()
 	if err != nil {
 		return 0, err

@@ -13,13 +13,13 @@ import (
 // through. Only the apply goroutine uses it.
 type batch struct {
 	reader
-	db   *pebble.DB
-	w    *pebble.Batch
-	over *overlay
-	it   *pebble.Iterator // kept for the next Scan; nothing else writes meanwhile
-	busy bool             // a Scan is using it
-	hot  *hot             // of the database
-	hits []string         // keys written that hot may remember
+	db    *pebble.DB
+	w     *pebble.Batch
+	over  *overlay
+	it    *pebble.Iterator // kept for the next Scan; nothing else writes meanwhile
+	busy  bool             // a Scan is using it
+	cache *recordCache     // of the database
+	hits  []string         // keys written that the cache may remember
 
 	freed   int64         // octets that DeleteSized has deleted
 	deleted *atomic.Int64 // gets them at commit
@@ -34,7 +34,7 @@ func newBatch(h *handle, fail func(error) error) *batch {
 		deleted: &h.s.reclaiming.deleted,
 		reader:  reader{src: db, fail: fail},
 		db:      db,
-		hot:     h.hot,
+		cache:   h.cache,
 		w:       db.NewBatch(pebble.WithInitialSizeBytes(64<<10), pebble.WithMaxRetainedSizeBytes(keepBatch)),
 		over:    newOverlay(),
 	}
@@ -108,7 +108,7 @@ func (b *batch) mayWrite(key []byte) error {
 	if len(key) == 0 || key[0] == 0 {
 		return fmt.Errorf("disk: key %x is reserved", key)
 	}
-	if b.hot.is(key) {
+	if b.cache.is(key) {
 		b.hits = append(b.hits, string(key))
 	}
 	return nil
@@ -200,11 +200,11 @@ func (b *batch) commit(m, sum []byte) error {
 	if err := op.Finish(); err != nil {
 		return err
 	}
-	b.hot.begin(b.hits)
+	b.cache.begin(b.hits)
 	if err := b.w.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	b.hot.end(b.hits)
+	b.cache.end(b.hits)
 	b.deleted.Add(b.freed)
 	b.reset()
 	return nil

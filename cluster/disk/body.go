@@ -127,7 +127,7 @@ func (b *body) Close() error {
 	if b.h == nil {
 		return nil
 	}
-	b.giveBack()
+	b.release()
 	b.rest, b.ahead = nil, nil
 	b.h.release()
 	b.h = nil
@@ -144,7 +144,7 @@ func (b *body) grow(n int) {
 	if b.buf != nil && cap(*b.buf) >= n {
 		return
 	}
-	b.giveBack()
+	b.release()
 	for i, size := range bufferSizes {
 		if n <= size {
 			if p, ok := b.h.s.buffers[i].Get().(*[]byte); ok {
@@ -160,7 +160,7 @@ func (b *body) grow(n int) {
 	b.buf = &fresh
 }
 
-func (b *body) giveBack() {
+func (b *body) release() {
 	if b.buf == nil {
 		return
 	}

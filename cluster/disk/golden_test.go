@@ -23,7 +23,7 @@ func TestGoldenLogs(t *testing.T) {
 	for _, l := range logs {
 		s := openStore(t, vfs.NewMem(), "s", func(o *Options) {
 			o.Load = func(r spool.Reader) (Machine, error) { return spool.Load(r) }
-			o.Hot = spool.Hot
+			o.Cached = spool.Cached
 		})
 		var group []*raft.Log
 		for i, e := range l.Entries {
@@ -84,7 +84,7 @@ func TestImportsOnPebble(t *testing.T) {
 	require.NoError(t, err)
 	s := openStore(t, vfs.NewMem(), "s", func(o *Options) {
 		o.Load = func(r spool.Reader) (Machine, error) { return spool.Load(r) }
-		o.Hot = spool.Hot
+		o.Cached = spool.Cached
 	})
 	for from := 0; from < len(log); from += 7 {
 		var group []*raft.Log

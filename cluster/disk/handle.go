@@ -16,7 +16,7 @@ import (
 type handle struct {
 	s       *Store
 	db      *pebble.DB
-	hot     *hot
+	cache   *recordCache
 	name    string
 	refs    atomic.Int64  // readers, and 1 for the store
 	retired atomic.Bool   // replaced: remove the directory behind the last reader
@@ -25,7 +25,7 @@ type handle struct {
 }
 
 func (s *Store) openHandle(name string, create bool) (*handle, error) {
-	h := &handle{s: s, name: name, gone: make(chan struct{}), hot: newHot(s.o.Hot)}
+	h := &handle{s: s, name: name, gone: make(chan struct{}), cache: newRecordCache(s.o.Cached)}
 	h.refs.Store(1)
 	o := s.engine(h)
 	o.ErrorIfNotExists = !create
@@ -75,4 +75,4 @@ func (h *handle) close() {
 }
 
 // reader returns a reader of the handle's latest state.
-func (h *handle) reader() *reader { return &reader{src: h.db, hot: h.hot, fail: h.s.checked} }
+func (h *handle) reader() *reader { return &reader{src: h.db, cache: h.cache, fail: h.s.checked} }

@@ -31,10 +31,10 @@ type Options struct {
 	// was installed. The default is spool.Load.
 	Load func(spool.Reader) (Machine, error)
 
-	// Hot says which records views read again and again while they hardly
+	// Cached says which records views read again and again while they hardly
 	// change; they are kept in memory, absent ones too. It must be a pure
-	// function. The default is spool.Hot.
-	Hot func(key []byte) bool
+	// function. The default is spool.Cached.
+	Cached func(key []byte) bool
 
 	// OnChanges is told what each committed batch has changed. It runs on the
 	// apply goroutine: it must neither block nor call the Store's Restore,
@@ -86,8 +86,8 @@ func (o Options) withDefaults() Options {
 	if o.Load == nil {
 		o.Load = func(r spool.Reader) (Machine, error) { return spool.Load(r) }
 	}
-	if o.Hot == nil {
-		o.Hot = spool.Hot
+	if o.Cached == nil {
+		o.Cached = spool.Cached
 	}
 	if o.OnChanges == nil {
 		o.OnChanges = func(spool.Changes) {}

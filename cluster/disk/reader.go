@@ -11,24 +11,24 @@ import (
 // reader meets spool.Reader on a database or one of its snapshots. One
 // goroutine uses it, and closes it.
 type reader struct {
-	src  pebble.Reader
-	hot  *hot      // nil: none, the source is not the latest state
-	held io.Closer // keeps the memory of the last Get
-	fail func(error) error
+	src   pebble.Reader
+	cache *recordCache // nil: none, the source is not the latest state
+	held  io.Closer    // keeps the memory of the last Get
+	fail  func(error) error
 }
 
 // Get implements spool.Reader.
 func (r *reader) Get(key []byte) ([]byte, error) {
-	if r.hot == nil || !r.hot.is(key) {
+	if r.cache == nil || !r.cache.is(key) {
 		return r.get(key)
 	}
-	v, known, gen := r.hot.get(key)
+	v, known, gen := r.cache.get(key)
 	if known {
 		return v, nil
 	}
 	v, err := r.get(key)
 	if err == nil {
-		r.hot.put(key, v, gen)
+		r.cache.put(key, v, gen)
 	}
 	return v, err
 }

@@ -205,14 +205,14 @@ func (s *segments) recycle(which func(*segment) bool) error {
 	slices.SortFunc(gone, func(a, b *segment) int { return cmp.Compare(a.id, b.id) })
 	var err error
 	for _, one := range gone {
-		err = errors.Join(err, s.giveBack(one))
+		err = errors.Join(err, s.makeSpare(one))
 	}
 	return err
 }
 
-// giveBack makes a spare file of a segment that nobody finds any more, when its
+// makeSpare makes a spare file of a segment that nobody finds any more, when its
 // last reader is done.
-func (s *segments) giveBack(one *segment) error {
+func (s *segments) makeSpare(one *segment) error {
 	one.reads.Lock()
 	defer one.reads.Unlock()
 	err := one.f.Close()

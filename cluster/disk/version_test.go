@@ -53,7 +53,7 @@ func TestTheChainOfSumsTravelsWithTheData(t *testing.T) {
 	fs := vfs.NewMem()
 	real := func(o *Options) {
 		o.Load = func(r spool.Reader) (Machine, error) { return spool.Load(r) }
-		o.Hot = spool.Hot
+		o.Cached = spool.Cached
 	}
 	sum := func(s *Store) uint64 {
 		v, on := s.machine.(summer).Sum()

@@ -67,7 +67,7 @@ func (t *tx) dispatch(c Command) *pb.Result {
 	case *pb.Certify:
 		return t.certify(h)
 	case *pb.Tally:
-		return t.tally(h)
+		return t.countFailures(h)
 	case *pb.Greet:
 		return t.greet(h)
 	case *pb.PutCert:

@@ -525,7 +525,7 @@ func (t *tx) sweepBoxes(limit int, res *pb.Result) {
 	t.scan([]byte{kGarbage}, boxesPerSweep, func(k, mark []byte) {
 		if limit > 0 {
 			gone := t.sweepBox(k, mark, limit)
-			t.told(res, gone)
+			t.reportRemoved(res, gone)
 			limit -= len(gone.GetIds()) / idOctets
 		}
 	})
@@ -560,8 +560,8 @@ func (t *tx) sweepBox(mark, value []byte, limit int) *pb.Removed {
 // idOctets is the size of a message's id.
 const idOctets = len(ID{})
 
-// told counts what a Sweep took out of a mailbox, and has its answer name it.
-func (t *tx) told(res *pb.Result, gone *pb.Removed) {
+// reportRemoved counts what a Sweep took out of a mailbox, and has its answer name it.
+func (t *tx) reportRemoved(res *pb.Result, gone *pb.Removed) {
 	if len(gone.GetIds()) == 0 {
 		return
 	}

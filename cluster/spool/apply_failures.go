@@ -16,8 +16,8 @@ const maxNetworks = 20000
 // countNetworks counts the records of networks.
 const countNetworks = "logins.networks"
 
-// tally takes what a node has counted of failed logins.
-func (t *tx) tally(h *pb.Tally) *pb.Result {
+// countFailures takes what a node has counted of failed logins.
+func (t *tx) countFailures(h *pb.Tally) *pb.Result {
 	if h.GetNode() == "" || len(h.Node) > 255 {
 		return t.refuse(pb.Code_INVALID, "a Tally needs a node")
 	}
@@ -33,14 +33,14 @@ func (t *tx) tally(h *pb.Tally) *pb.Result {
 		if n := one.GetNetwork(); n == "" || n[0] == 0 || len(n) > 50 {
 			continue
 		}
-		t.tried(one)
+		t.countNetwork(one)
 		res.Count++
 	}
 	return res
 }
 
-// tried counts for one network.
-func (t *tx) tried(one *pb.Tried) {
+// countNetwork counts for one network.
+func (t *tx) countNetwork(one *pb.Tried) {
 	k := key(kFailures, one.Network)
 	var f pb.Failures
 	known := t.read(k, &f)

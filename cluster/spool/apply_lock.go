@@ -25,23 +25,23 @@ func Holders(l *pb.Lock) []*pb.Lock {
 	return append([]*pb.Lock{l}, l.Others...)
 }
 
-// grip is one holder's place in a lock.
-type grip struct {
+// holder is one session's place in a lock.
+type holder struct {
 	mailbox string
 	lock    *pb.Lock
 	at      int // 0: the record itself, else an index in Others, plus one
 }
 
-func (g grip) holder() *pb.Lock {
+func (g holder) row() *pb.Lock {
 	if g.at == 0 {
 		return g.lock
 	}
 	return g.lock.Others[g.at-1]
 }
 
-// grip finds the place of (epoch, token) in a mailbox's lock.
-func (t *tx) grip(mailbox string, epoch, token uint64) (grip, bool) {
-	g := grip{mailbox: mailbox, lock: &pb.Lock{}}
+// holderOf finds the place of (epoch, token) in a mailbox's lock.
+func (t *tx) holderOf(mailbox string, epoch, token uint64) (holder, bool) {
+	g := holder{mailbox: mailbox, lock: &pb.Lock{}}
 	if !t.locked(mailbox, g.lock) {
 		return g, false
 	}
@@ -95,8 +95,8 @@ func (t *tx) putLock(mailbox string, l *pb.Lock) {
 	t.set(key(kLock, mailbox), v)
 }
 
-func (t *tx) letGo(g grip) {
-	me := g.holder()
+func (t *tx) dropHolder(g holder) {
+	me := g.row()
 	t.putLock(g.mailbox, without(g.lock, func(h *pb.Lock) bool { return h == me }))
 }
 
@@ -186,11 +186,11 @@ func (t *tx) tooSoon(h *pb.TakeLock, box *pb.Mailbox, delay int64) *pb.Result {
 }
 
 func (t *tx) unlock(h *pb.Unlock) *pb.Result {
-	g, ok := t.grip(h.GetMailbox(), h.Epoch, h.Token)
+	g, ok := t.holderOf(h.GetMailbox(), h.Epoch, h.Token)
 	if !ok {
 		return t.refuse(pb.Code_STALE, "the lock is not held any more")
 	}
-	t.letGo(g)
+	t.dropHolder(g)
 	return t.ok()
 }
 
@@ -242,14 +242,14 @@ func (t *tx) remove(h *pb.Remove) *pb.Result {
 	if !t.read(key(kBox, h.GetMailbox()), &box) {
 		return t.refuse(pb.Code_STALE, "there is no mailbox %s any more", h.GetMailbox())
 	}
-	g, ok := t.grip(h.Mailbox, h.Epoch, h.Token)
+	g, ok := t.holderOf(h.Mailbox, h.Epoch, h.Token)
 	if !ok {
 		if h.Unlock && (box.LastRemoved == h.Token || slices.Contains(box.Left, h.Token)) {
 			return t.refuse(pb.Code_DUPLICATE, "done before")
 		}
 		return t.refuse(pb.Code_STALE, "the lock is not held any more; nothing was deleted")
 	}
-	me := g.holder()
+	me := g.row()
 	if h.Seq != 0 && h.Seq == me.LastSeq {
 		res := t.refuse(pb.Code_DUPLICATE, "done before")
 		res.Missing = me.LastMissing
@@ -261,7 +261,7 @@ func (t *tx) remove(h *pb.Remove) *pb.Result {
 	res := t.takeOutAll(h, &box)
 	switch {
 	case h.Unlock:
-		t.letGo(g)
+		t.dropHolder(g)
 		most := maxLeft
 		if g.lock.Shared || me.Shared {
 			most = maxLeftShared

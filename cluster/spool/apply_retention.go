@@ -37,7 +37,7 @@ func (t *tx) sweepRetention(limit int, res *pb.Result) {
 			return
 		}
 		gone := t.sweepMailbox(name, limit)
-		t.told(res, gone)
+		t.reportRemoved(res, gone)
 		limit -= len(gone.GetIds()) / idOctets
 	}
 	if had {

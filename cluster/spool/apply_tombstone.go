@@ -233,7 +233,7 @@ func (t *tx) sweepTombstone(mark, value []byte, limit int, res *pb.Result) int {
 			return done
 		}
 		gone, rest := t.letGoOf(box, part, runs, limit-done)
-		t.told(res, gone)
+		t.reportRemoved(res, gone)
 		done += len(gone.GetIds()) / idOctets
 		if part.Ranges = encodeRuns(rest); len(rest) == 0 {
 			tombstone.Parts = tombstone.Parts[1:]

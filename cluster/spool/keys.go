@@ -49,9 +49,9 @@ const (
 	kDedup     = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 
-// Hot says which records are asked for with every message or session and change
+// Cached says which records are asked for with every message or session and change
 // by the hand of an operator: a store may keep them at hand.
-func Hot(key []byte) bool {
+func Cached(key []byte) bool {
 	if len(key) == 0 {
 		return false
 	}

@@ -14,7 +14,7 @@ import (
 	"relay/cluster/spool"
 )
 
-func hotH(o *Options) { o.Hot = func(key []byte) bool { return key[0] == 'h' } }
+func hotH(o *Options) { o.Cached = func(key []byte) bool { return key[0] == 'h' } }
 
 // look may be called on any goroutine.
 func look(t testing.TB, s *Store, key string) (value string, ok bool) {
@@ -114,14 +114,14 @@ func TestHotKeysAreBounded(t *testing.T) {
 	h, err := s.acquire()
 	require.NoError(t, err)
 	defer h.release()
-	for i := range hotKeys + 10 {
+	for i := range cachedKeys + 10 {
 		_, ok := look(t, s, fmt.Sprint("h", i))
 		require.False(t, ok)
 		_, _ = look(t, s, fmt.Sprint("x", i))
-		require.LessOrEqual(t, len(h.hot.all), hotKeys)
+		require.LessOrEqual(t, len(h.cache.all), cachedKeys)
 	}
 	v, ok := look(t, s, "hlarge")
 	require.True(t, ok)
 	require.Len(t, v, 20000)
-	require.Len(t, h.hot.all, 10, "neither other keys nor large values")
+	require.Len(t, h.cache.all, 10, "neither other keys nor large values")
 }

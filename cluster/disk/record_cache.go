@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// hot remembers records that views ask for with every message and that change
+// recordCache remembers records that views ask for with every message and that change
 // seldom, absent ones too: what is in the store about settings, domains, routes
 // and accounts. A look-up in the store goes through the memtables and a table of
 // each level, most of all for what is not there.
@@ -13,7 +13,7 @@ import (
 // It belongs to one database. Any goroutine may use it. The one that commits
 // calls begin before the commit is visible, and end after that and before anybody
 // is told: so nobody who has seen something of a commit finds here what was before.
-type hot struct {
+type recordCache struct {
 	is func(key []byte) bool
 
 	mu  sync.RWMutex
@@ -23,14 +23,16 @@ type hot struct {
 }
 
 const (
-	hotKeys  = 4096     // when there are more, all are forgotten
-	hotValue = 16 << 10 // larger ones are not remembered
+	cachedKeys  = 4096     // when there are more, all are forgotten
+	cachedValue = 16 << 10 // larger ones are not remembered
 )
 
-func newHot(is func(key []byte) bool) *hot { return &hot{is: is, all: map[string][]byte{}} }
+func newRecordCache(is func(key []byte) bool) *recordCache {
+	return &recordCache{is: is, all: map[string][]byte{}}
+}
 
 // get returns what is remembered; gen is for put if it is nothing.
-func (c *hot) get(key []byte) (value []byte, known bool, gen uint64) {
+func (c *recordCache) get(key []byte) (value []byte, known bool, gen uint64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	value, known = c.all[string(key)]
@@ -39,8 +41,8 @@ func (c *hot) get(key []byte) (value []byte, known bool, gen uint64) {
 
 // put remembers what a reader found, unless something was changed since get:
 // then it may have been this.
-func (c *hot) put(key, value []byte, gen uint64) {
-	if len(value) > hotValue {
+func (c *recordCache) put(key, value []byte, gen uint64) {
+	if len(value) > cachedValue {
 		return
 	}
 	c.mu.Lock()
@@ -48,7 +50,7 @@ func (c *hot) put(key, value []byte, gen uint64) {
 	if gen != c.gen || c.now {
 		return
 	}
-	if len(c.all) >= hotKeys {
+	if len(c.all) >= cachedKeys {
 		clear(c.all)
 	}
 	c.all[string(key)] = bytes.Clone(value)
@@ -56,7 +58,7 @@ func (c *hot) put(key, value []byte, gen uint64) {
 
 // begin forgets keys that are about to be written; nothing is remembered until
 // end.
-func (c *hot) begin(keys []string) {
+func (c *recordCache) begin(keys []string) {
 	if len(keys) == 0 {
 		return
 	}
@@ -70,7 +72,7 @@ func (c *hot) begin(keys []string) {
 
 // end says that the keys are written. What was read until now is not
 // remembered any more.
-func (c *hot) end(keys []string) {
+func (c *recordCache) end(keys []string) {
 	if len(keys) == 0 {
 		return
 	}

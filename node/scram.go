@@ -58,7 +58,7 @@ func scramKeysOf(r replica, user string) (*sasl.Keys, error) {
 			return nil
 		}
 		c, _, err := v.Cluster()
-		keys = sasl.Decoy(decoySecret(c), address, scramIterations)
+		keys = sasl.DummyKeys(decoySecret(c), address, scramIterations)
 		return err
 	})
 	return keys, err

@@ -92,7 +92,7 @@ func TestScramKeysOfNobody(t *testing.T) {
 // TestDecoysOutliveTheCA: what SCRAM tells of nobody does not change with the CA.
 func TestDecoysOutliveTheCA(t *testing.T) {
 	salt := func(c *pb.Cluster) []byte {
-		return sasl.Decoy(decoySecret(c), "eve@example.test", scramIterations).Salt
+		return sasl.DummyKeys(decoySecret(c), "eve@example.test", scramIterations).Salt
 	}
 	secret := []byte("0123456789abcdef")
 	require.Equal(t, salt(&pb.Cluster{CaKey: []byte("old"), Secret: secret}),

@@ -97,7 +97,7 @@ func newConn(ctx context.Context, g *group, nc net.Conn) *conn {
 // run serves the connection to its end.
 func (c *conn) run() {
 	defer c.end()
-	defer c.rescue()
+	defer c.recoverPanic()
 	c.peer = Peer{
 		Session: rand.Text()[:12],
 		Remote:  addrPort(c.raw.RemoteAddr()), // a PROXY listener may wait here
@@ -139,8 +139,8 @@ func (c *conn) exempt() bool {
 	return exempt != nil && exempt(c.peer.Remote.Addr())
 }
 
-// rescue keeps one broken session from taking the others with it.
-func (c *conn) rescue() {
+// recoverPanic keeps one broken session from taking the others with it.
+func (c *conn) recoverPanic() {
 	if r := recover(); r != nil {
 		c.partial = true // no last words after who knows what
 		c.srv.stats.Panics.Add(1)
@@ -220,7 +220,7 @@ func (c *conn) servePOP3() {
 		line, err := c.readLine(maxCommand)
 		switch {
 		case err == errTooLong:
-			c.mistake(tTooLong)
+			c.badCommand(tTooLong)
 		case err != nil:
 			c.hangUp(err)
 			return
@@ -270,7 +270,7 @@ func (c *conn) dispatch(line []byte) {
 	word, arg, raw, ok := parseCommand(line)
 	cmd := c.srv.commands[word]
 	if !ok || cmd == nil || cmd.ext != 0 && c.srv.on&cmd.ext == 0 {
-		c.mistake(c.asleepOr(tUnknown))
+		c.badCommand(c.asleepOr(tUnknown))
 		return
 	}
 	if cmd.want == rest {
@@ -281,12 +281,12 @@ func (c *conn) dispatch(line []byte) {
 	}
 	switch {
 	case cmd.in&c.state == 0:
-		c.mistake(c.asleepOr(tNotNow))
+		c.badCommand(c.asleepOr(tNotNow))
 	case c.idled(word):
 		c.err("SYS/TEMP", tTooManyErrors)
 		c.closing = true
 	case cmd.want == nothing && len(arg) > 0, (cmd.want == something || cmd.want == rest) && len(arg) == 0:
-		c.mistake(tSyntax)
+		c.badCommand(tSyntax)
 	default:
 		cmd.run(c, arg)
 	}
@@ -299,9 +299,9 @@ func (c *conn) asleepOr(t text) text {
 	return t
 }
 
-// mistake answers a command that could not be understood. Before login there is
+// badCommand answers a command that could not be understood. Before login there is
 // an end to patience.
-func (c *conn) mistake(t text) {
+func (c *conn) badCommand(t text) {
 	c.user = ""
 	c.err("", t)
 	if c.state != authorization {
@@ -336,7 +336,7 @@ func (c *conn) readLine(max int) ([]byte, error) {
 				return nil, err
 			}
 			c.release()
-			c.setRead(c.patience())
+			c.setRead(c.idleLimit())
 			armed = true
 		}
 		n, err := c.nc.Read(c.in[c.w:])
@@ -365,8 +365,8 @@ func (c *conn) room(long bool, max int) {
 	}
 }
 
-// patience is how long the client may be silent.
-func (c *conn) patience() time.Duration {
+// idleLimit is how long the client may be silent.
+func (c *conn) idleLimit() time.Duration {
 	if c.state == sleeping {
 		return c.srv.cfg.SleepLogout
 	}

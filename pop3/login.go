@@ -48,7 +48,7 @@ func (c *conn) xlog(arg []byte) {
 	switch {
 	case !c.mayLogin():
 	case !ok || user == "" || secret == "":
-		c.mistake(tSyntax)
+		c.badCommand(tSyntax)
 	default:
 		c.loginSecret("XLOG", user, secret)
 	}
@@ -59,7 +59,7 @@ func (c *conn) apop(arg []byte) {
 	switch {
 	case !c.mayLogin():
 	case !ok || len(digest) != 32:
-		c.mistake(tSyntax)
+		c.badCommand(tSyntax)
 	default:
 		back := c.srv.cfg.Backend.(Digester)
 		c.login("APOP", user, func(ctx context.Context) (Maildrop, error) {
@@ -84,7 +84,7 @@ func (c *conn) login(mechanism, user string, enter func(context.Context) (Maildr
 
 func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Maildrop, error)) bool {
 	c.peer.Mechanism = mechanism
-	drop, err := c.let(user, enter)
+	drop, err := c.admit(user, enter)
 	if err != nil {
 		c.loginFailed(user, err)
 		return false
@@ -95,8 +95,8 @@ func (c *conn) admitUser(mechanism, user string, enter func(context.Context) (Ma
 	return true
 }
 
-// let is how every login, whatever its protocol, gets a maildrop.
-func (c *conn) let(user string, enter func(context.Context) (Maildrop, error)) (Maildrop, error) {
+// admit is how every login, whatever its protocol, gets a maildrop.
+func (c *conn) admit(user string, enter func(context.Context) (Maildrop, error)) (Maildrop, error) {
 	if strings.ContainsFunc(user, func(r rune) bool { return !printable.Rune(r) }) {
 		return nil, ErrAuth
 	}
@@ -191,14 +191,14 @@ func (c *conn) auth(arg []byte) {
 	var p proof
 	server := c.mechanism(name, &p)
 	if server == nil {
-		c.mistake(tNoMechanism)
+		c.badCommand(tNoMechanism)
 		return
 	}
 	var first []byte
 	if given {
 		var err error
 		if first, err = decodeResponse([]byte(initial)); err != nil {
-			c.mistake(tBadBase64)
+			c.badCommand(tBadBase64)
 			return
 		}
 	}
@@ -235,7 +235,7 @@ func (c *conn) exchange(server sasl.Server, response []byte) bool {
 		text, err := c.readLine(maxResponse)
 		switch {
 		case err == errTooLong:
-			c.mistake(tTooLong)
+			c.badCommand(tTooLong)
 			return false
 		case err != nil:
 			c.hangUp(err)
@@ -246,7 +246,7 @@ func (c *conn) exchange(server sasl.Server, response []byte) bool {
 			return false
 		}
 		if response, err = decodeResponse(text); err != nil {
-			c.mistake(tBadBase64)
+			c.badCommand(tBadBase64)
 			return false
 		}
 	}
@@ -261,7 +261,7 @@ func (c *conn) exchangeFailed(err error) {
 	case errors.As(err, &refused):
 		c.loginFailed(refused.User, ErrAuth)
 	default:
-		c.mistake(tBadResponse)
+		c.badCommand(tBadResponse)
 	}
 }
 
@@ -345,7 +345,7 @@ func (c *conn) scram(checks *sasl.Checks, back SCRAM, p *proof) {
 		}
 		return v, nil
 	}
-	checks.Nobody = func(user string) *sasl.Keys { return sasl.Decoy(c.srv.cfg.FakeSecret, strings.ToLower(user), 4096) }
+	checks.Nobody = func(user string) *sasl.Keys { return sasl.DummyKeys(c.srv.cfg.FakeSecret, strings.ToLower(user), 4096) }
 	checks.Disproven = func(user string, told *sasl.Keys) error {
 		ctx, cancel := c.loginTime()
 		defer cancel()

@@ -174,7 +174,7 @@ func pop2Words(s string) (words []string, ok bool) {
 func (p *pop2) helo(user, secret string) {
 	c := p.conn
 	c.peer.Mechanism = "POP2"
-	drop, err := c.let(user, func(ctx context.Context) (Maildrop, error) {
+	drop, err := c.admit(user, func(ctx context.Context) (Maildrop, error) {
 		return c.srv.cfg.Backend.Login(ctx, &c.peer, user, secret)
 	})
 	if err != nil {

@@ -423,8 +423,8 @@ func (s *Server) admit(c *conn, who admission.Standing) bool {
 	return ok && !scarce
 }
 
-// lieDown counts a sleeping session in, or refuses it.
-func (s *Server) lieDown(user string, host netip.Addr, free bool) bool {
+// addSleeper counts a sleeping session in, or refuses it.
+func (s *Server) addSleeper(user string, host netip.Addr, free bool) bool {
 	l, h := s.cfg.Limits, "\x00"+host.String()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -438,7 +438,7 @@ func (s *Server) lieDown(user string, host netip.Addr, free bool) bool {
 	return true
 }
 
-func (s *Server) getUp(user string, host netip.Addr) {
+func (s *Server) removeSleeper(user string, host netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Sleeping.Add(-1)

@@ -174,7 +174,7 @@ func (c *conn) leaveMaildrop() {
 func (c *conn) wakeUp() {
 	if c.session.asleep {
 		c.session.asleep = false
-		c.srv.getUp(c.session.owner, c.host)
+		c.srv.removeSleeper(c.session.owner, c.host)
 	}
 }
 
@@ -554,7 +554,7 @@ func (c *conn) quit(_ []byte) {
 // slee commits and releases, but keeps the connection and the user.
 func (c *conn) slee(_ []byte) {
 	s := c.session
-	if !c.srv.lieDown(s.owner, c.host, c.exempt()) {
+	if !c.srv.addSleeper(s.owner, c.host, c.exempt()) {
 		c.err("", tSleepers)
 		return
 	}

@@ -121,7 +121,7 @@ func (c *conn) mechanism(name string, user *string) sasl.Server {
 		Password:  func(name, secret string) error { *user = name; return c.authenticate(name, secret) },
 		Same:      c.sameAccount,
 		Keys:      func(name string) (*sasl.Keys, error) { *user = name; return c.scramKeys(name) },
-		Nobody:    func(name string) *sasl.Keys { return sasl.Decoy(c.srv.secret, name, c.cfg.ScramIterations) },
+		Nobody:    func(name string) *sasl.Keys { return sasl.DummyKeys(c.srv.secret, name, c.cfg.ScramIterations) },
 		Disproven: c.disproven,
 	})
 }
@@ -246,7 +246,7 @@ func (c *conn) finishAuth(err error, user string) {
 	if r.Code == 535 {
 		c.failedAuth(user, err)
 	}
-	c.tried = user
+	c.authUser = user
 	c.say(r, "auth")
 	if c.failures >= maxAuthErrors && !c.quit {
 		c.last(&Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many failed logins, closing connection", Reason: ReasonErrors})

@@ -309,7 +309,7 @@ func (c *conn) quitVerb(arg []byte) {
 		return
 	}
 	c.put("221 2.0.0 Bye\r\n")
-	c.quit, c.polite = true, true
+	c.quit, c.told = true, true
 }
 
 func (c *conn) obsolete([]byte) { c.fail(502, "5.5.1", "Command not implemented") }
@@ -482,7 +482,7 @@ func (c *conn) startTLS(arg []byte) {
 	c.put("220 2.0.0 Ready to start TLS\r\n")
 	c.in.discard()
 	if c.flush() != nil || !c.handshake() {
-		c.quit, c.polite = true, true
+		c.quit, c.told = true, true
 		c.out = c.out[:0]
 		return
 	}

@@ -44,7 +44,7 @@ type conn struct {
 	from     string // sender of the transaction, for refusals
 	hasFrom  bool
 	to       []string // the first recipients that were accepted, for refusals
-	tried    string   // user of the AUTH under way
+	authUser string   // user of the AUTH under way
 	verb     string   // of the command under way, in lower case; empty: none yet
 	body     BodyType
 	count    int // transactions
@@ -53,7 +53,7 @@ type conn struct {
 	idles    int    // commands that did nothing, since the last message
 	failures int    // of AUTH
 	quit     bool   // close after the pending replies
-	polite   bool   // the client knows that we close
+	told     bool   // the client knows that we close
 	brusque  bool   // close without waiting for it to read why
 	held     []byte // the command that broke off a series of chunks, nil: none
 	receipt  receipt
@@ -67,7 +67,7 @@ type conn struct {
 	hasty  bool       // may be sent away for silence where there are many
 	since  time.Time  // waits for the client
 	pace   time.Time  // by when more of a stranger's message is due under pressure; zero: any time
-	severe bool       // cut was called
+	cutOff bool       // cut was called
 }
 
 // lineMode is how the client's command lines end; its first line decides.
@@ -181,15 +181,15 @@ func (c *conn) admitted(who admission.Standing) bool {
 	}
 	c.srv.stats.Turned.Add(1)
 	c.brusque = meters.conns.Load(now) == admission.Full
-	c.turnAway(&Reply{
+	c.rejectGreeting(&Reply{
 		Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later", Reason: ReasonConnections,
 	})
 	return false
 }
 
-// rescue keeps one client from taking all others with it. The connection has been
+// recoverPanic keeps one client from taking all others with it. The connection has been
 // cut by then, without a last word after who knows what.
-func (c *conn) rescue() {
+func (c *conn) recoverPanic() {
 	if p := recover(); p != nil {
 		c.srv.stats.Panics.Add(1)
 		c.log("error", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -213,7 +213,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 func (c *conn) open() bool {
 	if c.srv.refuses.Load() {
 		c.srv.stats.Turned.Add(1)
-		c.turnAway(c.goodbye())
+		c.rejectGreeting(c.goodbye())
 		return false
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
@@ -225,16 +225,16 @@ func (c *conn) open() bool {
 			r = &Reply{Code: 421, Enhanced: "4.3.0", Text: "Not now, try again later", Cause: err}
 		}
 		c.srv.stats.Turned.Add(1)
-		c.turnAway(r)
+		c.rejectGreeting(r)
 		return false
 	}
 	c.sess = sess
-	if !c.silent() {
+	if !c.awaitSilence() {
 		return false
 	}
 	if c.leaves() {
 		c.srv.stats.Turned.Add(1)
-		c.turnAway(c.goodbye())
+		c.rejectGreeting(c.goodbye())
 		return false
 	}
 	c.put("220 ")
@@ -243,10 +243,10 @@ func (c *conn) open() bool {
 	return true
 }
 
-// silent waits for the greeting's pause to end without a word from the client.
+// awaitSilence waits for the greeting's pause to end without a word from the client.
 // Who talks first speaks no SMTP (RFC 5321 section 3.1): it writes its lines
 // without reading what they are answered.
-func (c *conn) silent() bool {
+func (c *conn) awaitSilence() bool {
 	if c.cfg.GreetPause <= 0 || c.peer.Trusted || c.cfg.XClient != nil && c.cfg.XClient(c.direct) {
 		return true
 	}
@@ -256,7 +256,7 @@ func (c *conn) silent() bool {
 		if n, err = c.net.Read(c.in.room()); n > 0 {
 			c.srv.stats.Talked.Add(1)
 			c.srv.stats.Turned.Add(1)
-			c.turnAway(&Reply{
+			c.rejectGreeting(&Reply{
 				Code: 554, Enhanced: "5.5.1", Text: c.cfg.Hostname + " You talk before you are greeted", Reason: ReasonEarly,
 			})
 			return false
@@ -264,16 +264,16 @@ func (c *conn) silent() bool {
 	}
 	switch {
 	case c.ctx.Err() != nil || c.leaves():
-		c.turnAway(c.goodbye())
+		c.rejectGreeting(c.goodbye())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return true
 	}
 	return false
 }
 
-// turnAway sends a reply in the greeting's place: no enhanced code there, for
+// rejectGreeting sends a reply in the greeting's place: no enhanced code there, for
 // none has been announced.
-func (c *conn) turnAway(r *Reply) {
+func (c *conn) rejectGreeting(r *Reply) {
 	c.refused("connect", "", r, r.Cause)
 	if c.cfg.ImplicitTLS && c.peer.TLS == nil {
 		return
@@ -307,7 +307,7 @@ func (c *conn) loop() {
 			return
 		}
 	}
-	if c.flush() == nil && !c.polite {
+	if c.flush() == nil && !c.told {
 		c.linger()
 	}
 }
@@ -341,7 +341,7 @@ func (c *conn) linger() {
 func (c *conn) stays(until time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.severe && c.net.SetReadDeadline(until) == nil
+	return !c.cutOff && c.net.SetReadDeadline(until) == nil
 }
 
 // command reads the next command line and enforces the rules on line ends. A nil
@@ -562,7 +562,7 @@ func (c *conn) await(until time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idle = c.state&inTransaction == 0
-	if c.severe || c.idle && (c.woken || c.srv.leaves()) {
+	if c.cutOff || c.idle && (c.woken || c.srv.leaves()) {
 		return errShutdown
 	}
 	return c.net.SetReadDeadline(until)
@@ -612,7 +612,7 @@ func (c *conn) wake() {
 func (c *conn) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.severe = true
+	c.cutOff = true
 	_ = c.raw.SetReadDeadline(time.Unix(1, 0))
 	_ = c.raw.SetWriteDeadline(time.Now().Add(time.Second))
 }
@@ -624,7 +624,7 @@ func (c *conn) flush() error {
 	}
 	c.beforeReplies()
 	c.mu.Lock()
-	if !c.severe {
+	if !c.cutOff {
 		_ = c.net.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout))
 	}
 	c.mu.Unlock()
@@ -672,7 +672,7 @@ func (c *conn) handshake() bool {
 	defer cancel()
 	c.mu.Lock()
 	c.idle = false // wake must not break the handshake off
-	if !c.severe {
+	if !c.cutOff {
 		_ = c.raw.SetDeadline(time.Time{})
 	}
 	c.mu.Unlock()

@@ -103,10 +103,10 @@ func (d *dotReader) text(in []byte) ([]byte, int, bool) {
 			return in, len(in), false
 		case cr < 0: // bare LF
 			d.bare = true
-			return d.mend(in, pos+n)
+			return d.repair(in, pos+n)
 		case cr != len(line)-1: // bare CR
 			d.bare = true
-			return d.mend(in, pos+cr)
+			return d.repair(in, pos+cr)
 		case n < 0: // a CR ends the block
 			d.state = dotCR
 			return in[:pos+cr], len(in), false
@@ -119,9 +119,9 @@ func (d *dotReader) text(in []byte) ([]byte, int, bool) {
 	}
 }
 
-// mend passes on what is in front of the bare CR or LF at i and leaves the state
+// repair passes on what is in front of the bare CR or LF at i and leaves the state
 // so that CRLF comes out in its place.
-func (d *dotReader) mend(in []byte, i int) ([]byte, int, bool) {
+func (d *dotReader) repair(in []byte, i int) ([]byte, int, bool) {
 	d.state = dotText
 	if i > 0 {
 		return in[:i], i, false

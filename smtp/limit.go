@@ -183,10 +183,10 @@ func (m *Meters) AuthDelay(a netip.Addr) time.Duration {
 	return min(250*time.Millisecond<<min(m.at(networkOf(a), now).miss(now), 5), 8*time.Second)
 }
 
-// guess counts a recipient who is not there, and says how long to hold the answer
+// unknownRecipient counts a recipient who is not there, and says how long to hold the answer
 // back: ten from an IPv4 /24 or IPv6 /48 are free, then it is a tenth of a second,
 // doubled with each up to three seconds. Each quiet minute halves the count.
-func (m *Meters) guess(a netip.Addr) time.Duration {
+func (m *Meters) unknownRecipient(a netip.Addr) time.Duration {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()

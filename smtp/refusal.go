@@ -68,7 +68,7 @@ func (c *conn) refused(stage, recipient string, r *Reply, cause error) {
 		f.Recipients, f.More = c.to, c.rcpts-len(c.to)
 	}
 	if stage == "auth" {
-		f.User = c.tried
+		f.User = c.authUser
 	}
 	c.cfg.Refused(&f)
 }

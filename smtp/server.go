@@ -304,7 +304,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 	s.enter(c)
 	defer s.leave(c)
 	defer context.AfterFunc(ctx, c.cut)()
-	defer c.rescue()
+	defer c.recoverPanic()
 	c.run(ctx)
 }
 

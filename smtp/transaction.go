@@ -143,7 +143,7 @@ func (c *conn) rcptTo(arg []byte, keyword string) {
 		c.spurned++
 		c.srv.stats.RecipientsRefused.Add(1)
 		if r := c.sayFor(addr, err, "rcpt"); r.Enhanced == "5.1.1" && !c.inner() {
-			c.pause(c.srv.meters.guess(c.peer.Remote.Addr()))
+			c.pause(c.srv.meters.unknownRecipient(c.peer.Remote.Addr()))
 		}
 		return
 	}

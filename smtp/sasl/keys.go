@@ -39,10 +39,10 @@ func (k *Keys) Fit(password string) bool {
 
 const saltSize = 16
 
-// Decoy makes up keys that no proof meets, for a user who is not there. They are
+// DummyKeys makes up keys that no proof meets, for a user who is not there. They are
 // the same whenever the secret and the name are, so that nobody learns from a
 // salt whether there is such a user.
-func Decoy(secret []byte, user string, iterations int) *Keys {
+func DummyKeys(secret []byte, user string, iterations int) *Keys {
 	part := func(what string) []byte {
 		m := hmac.New(sha256.New, secret)
 		m.Write([]byte("SCRAM of nobody\x00" + what + "\x00" + user))

@@ -51,7 +51,7 @@ func checks(t *testing.T, keys *Keys) Checks {
 			}
 			return keys, nil
 		},
-		Nobody: func(user string) *Keys { return Decoy([]byte("secret"), user, 4096) },
+		Nobody: func(user string) *Keys { return DummyKeys([]byte("secret"), user, 4096) },
 	}
 }
 
@@ -192,16 +192,16 @@ func TestClientTrustsNobody(t *testing.T) {
 }
 
 func TestDecoysAreStable(t *testing.T) {
-	require.Equal(t, Decoy([]byte("a"), "eve", 4096), Decoy([]byte("a"), "eve", 4096))
-	require.NotEqual(t, Decoy([]byte("a"), "eve", 4096).Salt, Decoy([]byte("a"), "bob", 4096).Salt)
-	require.NotEqual(t, Decoy([]byte("a"), "eve", 4096).Salt, Decoy([]byte("b"), "eve", 4096).Salt)
+	require.Equal(t, DummyKeys([]byte("a"), "eve", 4096), DummyKeys([]byte("a"), "eve", 4096))
+	require.NotEqual(t, DummyKeys([]byte("a"), "eve", 4096).Salt, DummyKeys([]byte("a"), "bob", 4096).Salt)
+	require.NotEqual(t, DummyKeys([]byte("a"), "eve", 4096).Salt, DummyKeys([]byte("b"), "eve", 4096).Salt)
 }
 
 func FuzzScram(f *testing.F) {
 	f.Add("n,,n=ann,r=abc", "c=biws,r=abc,p=AAAA")
 	f.Fuzz(func(t *testing.T, first, final string) {
 		c := Checks{
-			Keys:   func(string) (*Keys, error) { return Decoy([]byte("x"), "y", 4096), nil },
+			Keys:   func(string) (*Keys, error) { return DummyKeys([]byte("x"), "y", 4096), nil },
 			Nobody: func(string) *Keys { return nil },
 		}
 		s := NewServer(Scram, Channel{}, c)

@@ -345,7 +345,9 @@ func (c *conn) scram(checks *sasl.Checks, back SCRAM, p *proof) {
 		}
 		return v, nil
 	}
-	checks.Nobody = func(user string) *sasl.Keys { return sasl.DummyKeys(c.srv.cfg.FakeSecret, strings.ToLower(user), 4096) }
+	checks.Nobody = func(user string) *sasl.Keys {
+		return sasl.DummyKeys(c.srv.cfg.FakeSecret, strings.ToLower(user), 4096)
+	}
 	checks.Disproven = func(user string, told *sasl.Keys) error {
 		ctx, cancel := c.loginTime()
 		defer cancel()

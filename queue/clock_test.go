@@ -50,7 +50,7 @@ func TestAStepForwardIsSeenWithoutAWake(t *testing.T) {
 	})
 }
 
-// TestABackOffSurvivesNoStepBack: a destination is left alone for its back-off,
+// TestABackOffSurvivesNoStepBack: a destination keeps its back-off,
 // not until the clock is again where it was.
 func TestABackOffSurvivesNoStepBack(t *testing.T) {
 	w := newWorld()

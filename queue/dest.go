@@ -27,7 +27,7 @@ type dest struct {
 	next, prev int32 // in its ring
 	ring       int8  // -1: in none
 	picks      uint8
-	lingers    bool
+	idle       bool
 	blocked    bool     // waits for other jobs of its next message
 	ctl        *control // nil until the first job
 }
@@ -37,7 +37,7 @@ type control struct {
 	active  int32
 	window  float64 // jobs at a time
 	fails   float64 // host failures since the last success, as parts of a window
-	warm    bool    // the last word was a success
+	proven  bool    // the last word was a success
 	probe   bool    // one job at a time until the first success
 	until   int64   // backing off
 	step    time.Duration
@@ -90,10 +90,10 @@ func (d *dest) active() int32 {
 
 // dests holds the destinations, by number, and finds them by key.
 type dests struct {
-	all     []*dest
-	empty   []int32
-	index   map[string]int32
-	lingers []int32 // without entries, remembered for what their control knows
+	all   []*dest
+	empty []int32
+	index map[string]int32
+	idle  []int32 // without entries, remembered for what their control knows
 }
 
 func newDests() dests { return dests{index: make(map[string]int32)} }

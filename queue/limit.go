@@ -9,7 +9,7 @@ import (
 // Which destination is served next, and how many jobs it may have at a time.
 // All need m.mu.
 
-// slowJob is how long a job takes at a destination that counts as not warm.
+// slowJob is how long a job takes at a destination that counts as not proven.
 const slowJob = 30 * time.Second
 
 // window is how many jobs a destination may have now.
@@ -49,7 +49,7 @@ func (m *Manager) replace(n int32, now int64) {
 	} else if m.overdue(d) {
 		want = 2 * classLow
 	}
-	if want >= 0 && d.ctl != nil && d.ctl.warm {
+	if want >= 0 && d.ctl != nil && d.ctl.proven {
 		want++
 	} else if want >= 0 && m.normal(d, now) && m.block(n) {
 		want = -1
@@ -73,17 +73,17 @@ func (m *Manager) replace(n int32, now int64) {
 // not stop all others.
 func (m *Manager) pick() int32 {
 	m.turn++
-	full := m.cold >= max(m.limits.Workers*3/4, 1)
+	full := m.unproven >= max(m.limits.Workers*3/4, 1)
 	for i := range m.rings {
 		if m.turn%8 == 0 {
 			i = len(m.rings) - 1 - i
 		}
 		for k := range uint(2) {
-			warm := (m.turn + k) % 2
-			if warm == 0 && full {
+			proven := (m.turn + k) % 2
+			if proven == 0 && full {
 				continue
 			}
-			r := &m.rings[i][warm]
+			r := &m.rings[i][proven]
 			if n := r.head; n != none {
 				r.head = m.dests.all[n].next
 				return n
@@ -93,7 +93,7 @@ func (m *Manager) pick() int32 {
 	return none
 }
 
-// spread is what one message has of the workers at destinations that are not warm.
+// spread is what one message has of the workers at destinations that are not proven.
 type spread struct {
 	jobs    int32
 	blocked []*dest // those that wait until one of the jobs has ended
@@ -106,7 +106,7 @@ func (m *Manager) most() int32 { return int32(max(m.limits.Workers/4, 1)) }
 // wide reports whether the message that is next at a destination has its share of
 // the workers.
 func (m *Manager) wide(d *dest) *spread {
-	if d.ctl != nil && d.ctl.warm {
+	if d.ctl != nil && d.ctl.proven {
 		return nil
 	}
 	for c := range classOverdue {
@@ -181,7 +181,7 @@ const (
 
 // learn adapts a destination to what a job said of it, as Postfix does it:
 // the window grows with every success, shrinks with every host failure, and
-// after a window of failures in a row the destination is left alone for a time
+// after a window of failures in a row the destination is backed off from for a time
 // that doubles until it answers.
 func (m *Manager) learn(n int32, w word, reply string, now int64) {
 	d := m.dests.all[n]
@@ -191,7 +191,7 @@ func (m *Manager) learn(n int32, w word, reply string, now int64) {
 		if c.probe {
 			c.probe, c.window = false, float64(m.limits.Initial)
 		}
-		c.warm, c.fails, c.step, c.until, c.reply = true, 0, 0, 0, ""
+		c.proven, c.fails, c.step, c.until, c.reply = true, 0, 0, 0, ""
 		if float64(c.active+1) >= c.window-1 { // only a window that is used may grow
 			c.window = min(c.window+1, float64(m.limits.PerDestination))
 		}
@@ -202,7 +202,7 @@ func (m *Manager) learn(n int32, w word, reply string, now int64) {
 		}
 		c.fails += 1 / c.window
 		c.window = max(c.window-1, 1)
-		if c.warm && c.fails < 1 {
+		if c.proven && c.fails < 1 {
 			return
 		}
 		m.backOff(n, now)
@@ -213,13 +213,13 @@ func (m *Manager) backOff(n int32, now int64) {
 	d := m.dests.all[n]
 	c := d.ctl
 	c.step = min(max(2*c.step, m.limits.BackOffFirst), m.limits.BackOffMax)
-	c.warm, c.probe, c.fails = false, true, 0
+	c.proven, c.probe, c.fails = false, true, 0
 	c.until = now + int64(c.step)
 	m.heap.push(due{at: c.until, slot: ^n})
 	m.wakeBefore(c.until)
 	for i := range classOverdue {
 		if left := d.lists[i].n; left > 0 {
-			m.walks = append(m.walks, walk{n: n, class: i, left: left})
+			m.expiryScans = append(m.expiryScans, expiryScan{n: n, class: i, left: left})
 		}
 	}
 	m.poke()
@@ -227,26 +227,26 @@ func (m *Manager) backOff(n int32, now int64) {
 		zap.Duration("for", c.step), zap.String("reply", c.reply), zap.Int32("ready", d.ready))
 }
 
-// walk looks through the ready entries of a destination that was just left
+// expiryScan looks through the ready entries of a destination that was just left
 // alone, for those that must not wait in silence: past their lifetime, or late
 // enough for their sender to be told. It happens once a back-off, in slices.
-type walk struct {
+type expiryScan struct {
 	n     int32
 	class int
 	left  int32
 }
 
-// step does one slice of the first walk.
+// step does one slice of the first expiry scan.
 func (m *Manager) step(now int64) {
-	if len(m.walks) == 0 {
+	if len(m.expiryScans) == 0 {
 		return
 	}
-	w := &m.walks[0]
+	w := &m.expiryScans[0]
 	d := m.dests.all[w.n]
 	p, ageing := m.policy.Load(), m.ageing()
 	for range slice {
 		if d == nil || !d.down(now) || w.left == 0 || d.lists[w.class].head == none {
-			m.walks = m.walks[1:]
+			m.expiryScans = m.expiryScans[1:]
 			return
 		}
 		w.left--

@@ -113,7 +113,7 @@ func (m *Manager) forget(slot int32) {
 }
 
 // retire removes a destination that nothing needs any more. One whose control
-// knows something lingers, so that the next message finds its window or its
+// knows something stays idle, so that the next message finds its window or its
 // back-off.
 func (m *Manager) retire(n int32) {
 	d := m.dests.all[n]
@@ -124,21 +124,21 @@ func (m *Manager) retire(n int32) {
 		m.dests.remove(n)
 		return
 	}
-	if d.lingers {
+	if d.idle {
 		return
 	}
-	d.lingers = true
+	d.idle = true
 	s := &m.dests
-	s.lingers = append(s.lingers, n)
-	if len(s.lingers) > maxLinger {
-		old := s.lingers[0]
-		s.lingers = s.lingers[1:]
+	s.idle = append(s.idle, n)
+	if len(s.idle) > maxIdle {
+		old := s.idle[0]
+		s.idle = s.idle[1:]
 		o := s.all[old]
-		o.lingers = false
+		o.idle = false
 		if o.total == 0 && o.active() == 0 {
 			s.remove(old)
 		}
 	}
 }
 
-const maxLinger = 4096
+const maxIdle = 4096

@@ -23,7 +23,7 @@ type Limits struct {
 	Bytes          int           // octets in a Settle; 200 KiB
 	Settles        int           // Settles in flight; 2
 	Unsettled      int           // verdicts waiting for a Settle before attempts pause; 2000
-	BackOffFirst   time.Duration // a destination whose host fails is left alone so long; 30 seconds
+	BackOffFirst   time.Duration // a destination whose host fails is backed off for so long; 30 seconds
 	BackOffMax     time.Duration // and at most so long, doubling; 15 minutes
 	Grace          time.Duration // for running attempts at the end, and again for their verdicts; 5 seconds
 }
@@ -77,30 +77,30 @@ type Manager struct {
 	wake   chan struct{} // to the scheduler: something is due earlier
 	rescan chan struct{} // to the scanner
 
-	mu        sync.Mutex
-	work      sync.Cond // workers wait here
-	settles   sync.Cond // settlers wait here
-	table     table
-	heap      heap
-	dests     dests
-	rings     [3][2]ring // by class, then 0 cold and 1 warm
-	inRings   int
-	count     [active + 1]int
-	idle      int            // workers waiting
-	cold      int            // jobs to destinations that are not warm
-	spreads   map[ID]*spread // by message: those jobs
-	turn      uint
-	walks     []walk
-	mark      uint8
-	sleep     int64 // the scheduler sleeps until then
-	closed    bool  // no new attempts
-	drained   bool  // no worker will hand in verdicts
-	may       bool  // this node may act, as of the last look
-	lease     context.Context
-	endLease  context.CancelCauseFunc
-	pending   []*unit
-	unsettled int
-	totals    Totals
+	mu          sync.Mutex
+	work        sync.Cond // workers wait here
+	settles     sync.Cond // settlers wait here
+	table       table
+	heap        heap
+	dests       dests
+	rings       [3][2]ring // by class, then 0 unproven and 1 proven
+	inRings     int
+	count       [active + 1]int
+	idle        int            // workers waiting
+	unproven    int            // jobs to destinations that are not proven
+	spreads     map[ID]*spread // by message: those jobs
+	turn        uint
+	expiryScans []expiryScan
+	mark        uint8
+	sleep       int64 // the scheduler sleeps until then
+	closed      bool  // no new attempts
+	drained     bool  // no worker will hand in verdicts
+	may         bool  // this node may act, as of the last look
+	lease       context.Context
+	endLease    context.CancelCauseFunc
+	pending     []*unit
+	unsettled   int
+	totals      Totals
 }
 
 type policy struct {
@@ -206,7 +206,7 @@ func (m *Manager) shut(flag *bool) {
 
 // Add tells of entries that this node owns: new ones, and new due times of known
 // ones. An entry that is known, waits and is made due at once is taken as an
-// operator's wish: it also ends the back-off of its destination. Add does not
+// operator's retry: it also ends the back-off of its destination. Add does not
 // block and may be called from any goroutine.
 func (m *Manager) Add(items []Waiting) {
 	m.mu.Lock()
@@ -311,14 +311,14 @@ func (m *Manager) put(w *Waiting, now int64, scan bool) {
 	if n == e.dest && next == e.due && w.Parked == (e.state == parked) {
 		return
 	}
-	wish := !scan && !w.Parked && e.state != parked && next != e.due && next <= now
+	retry := !scan && !w.Parked && e.state != parked && next != e.due && next <= now
 	m.unlink(slot, now)
 	m.move(e, n)
 	fill(e, w)
-	if d := m.dests.all[n]; wish && d.down(now) {
+	if d := m.dests.all[n]; retry && d.down(now) {
 		d.ctl.until = 0
 	}
-	m.settleIn(slot, now, w.Parked, wish)
+	m.settleIn(slot, now, w.Parked, retry)
 }
 
 func fill(e *entry, w *Waiting) {
@@ -404,7 +404,7 @@ func (m *Manager) round() (more bool) {
 	if len(m.heap.items) > 0 {
 		m.sleep = m.heap.items[0].at
 	}
-	return m.sleep <= now || len(m.walks) > 0
+	return m.sleep <= now || len(m.expiryScans) > 0
 }
 
 // scanner reads the spool at the start and after every Reset.

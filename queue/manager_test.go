@@ -429,7 +429,7 @@ func TestDeadDestinationIsLeftAlone(t *testing.T) {
 		tries := len(w.settled)
 		require.Less(t, tries, 40, "one probe at a time, at most every 15 minutes")
 
-		// An operator's wish ends the back-off, and that message goes first.
+		// An operator's retry ends the back-off, and that message goes first.
 		dead = false
 		x[5000].Next = time.Now()
 		m.Add(x[5000:5001])

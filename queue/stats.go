@@ -67,7 +67,7 @@ type Destination struct {
 	Ready  int // of these: due
 	Jobs   int // running
 	Window int // how many may run
-	// BackOff is until when it is left alone, zero: it is not. Reply is why.
+	// BackOff is until when it is backed off from, zero: it is not. Reply is why.
 	BackOff time.Time
 	Reply   string
 }

@@ -15,16 +15,16 @@ import (
 // unit is one job from the moment a worker takes it until its verdicts are
 // committed.
 type unit struct {
-	id    ID
-	ns    []uint32 // recipients, and
-	slots []int32  // their entries
-	n     int32    // destination
-	d     *dest
-	began int64
-	cold  bool
-	over  bool // from the overdue list
-	check bool // and the destination is down: look only, do not try
-	lease context.Context
+	id       ID
+	ns       []uint32 // recipients, and
+	slots    []int32  // their entries
+	n        int32    // destination
+	d        *dest
+	began    int64
+	unproven bool
+	over     bool // from the overdue list
+	check    bool // and the destination is down: look only, do not try
+	lease    context.Context
 
 	job      *Job
 	verdicts []Verdict
@@ -119,7 +119,7 @@ func (m *Manager) cut(n int32, now int64) *unit {
 	}
 	over := l == &d.lists[classOverdue]
 	u := &unit{n: n, d: d, id: m.table.at(l.head).id, lease: m.lease, over: over, check: over && d.down(now),
-		cold: !d.ctl.warm, began: now}
+		unproven: !d.ctl.proven, began: now}
 	for l.head != none && len(u.ns) < m.limits.Recipients {
 		slot := l.head
 		e := m.table.at(slot)
@@ -131,8 +131,8 @@ func (m *Manager) cut(n int32, now int64) *unit {
 		u.ns, u.slots = append(u.ns, e.n), append(u.slots, slot)
 	}
 	d.ctl.active++
-	if u.cold {
-		m.cold++
+	if u.unproven {
+		m.unproven++
 		s := m.spreads[u.id]
 		if s == nil {
 			s = &spread{}
@@ -162,7 +162,7 @@ func (m *Manager) attempt(u *unit) {
 		m.giveUp(u)
 		return
 	case u.check:
-		m.look(u)
+		m.settleExpired(u)
 		return
 	}
 	verdicts := m.deliver(u)
@@ -332,10 +332,10 @@ func (m *Manager) giveUp(u *unit) {
 	m.done(u)
 }
 
-// look settles what must not wait in silence while its destination is down,
+// settleExpired settles what must not wait in silence while its destination is down,
 // without an attempt: recipients past their time expire, senders of late ones
 // are told.
-func (m *Manager) look(u *unit) {
+func (m *Manager) settleExpired(u *unit) {
 	p, now, ageing := m.policy.Load(), m.now(), m.ageing()
 	m.mu.Lock()
 	last, until := u.d.ctl.reply, time.Unix(0, u.d.ctl.until)
@@ -438,10 +438,10 @@ func (m *Manager) release(u *unit, w word, reply string, now int64) {
 	}
 	m.learn(u.n, w, reply, now)
 	if now-u.began > int64(slowJob) {
-		c.warm = false // it answers, but holds workers like one that does not
+		c.proven = false // it answers, but holds workers like one that does not
 	}
-	if u.cold {
-		m.cold--
+	if u.unproven {
+		m.unproven--
 		m.unblock(u.id, now)
 	}
 	m.replace(u.n, now)

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -124,7 +127,15 @@ func formerBinary(path string) (string, error) {
 	if info.IsDir() || info.Mode()&0o111 == 0 {
 		return "", fmt.Errorf("-with wants a relayd of a former build; %s is no program", path)
 	}
+	if built, err := buildinfo.ReadFile(path); err == nil && usesCgo(built) {
+		return "", fmt.Errorf("%s was built with cgo; this build is not, and memory of C makes a few percent: "+
+			"build it again with CGO_ENABLED=0", path)
+	}
 	return path, nil
+}
+
+func usesCgo(built *buildinfo.BuildInfo) bool {
+	return slices.Contains(built.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "1"})
 }
 
 // share is part i of n as smtp-source takes it.

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"debug/buildinfo"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -68,6 +70,10 @@ func TestFormerBinary(t *testing.T) {
 	path, err := formerBinary(plain)
 	require.NoError(t, err)
 	require.Equal(t, plain, path)
+	for cgo, want := range map[string]bool{"0": false, "1": true} {
+		built := &buildinfo.BuildInfo{Settings: []debug.BuildSetting{{Key: "CGO_ENABLED", Value: cgo}}}
+		require.Equal(t, want, usesCgo(built))
+	}
 }
 
 // TestRows wants one side without peers, and two with a former build, in every row.

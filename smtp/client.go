@@ -63,6 +63,7 @@ type Client struct {
 	user bool // AUTH went well
 	err  error
 	fate []fate // of the recipients of the last Send
+	odd  int    // lines that are no replies may come in front of the next one
 }
 
 // ErrProtocol is wrapped where the other side does not speak SMTP.
@@ -439,20 +440,25 @@ func (c *Client) read(ctx context.Context, wait time.Duration) (*Reply, error) {
 // contradict each other, that is what other clients go by.
 func (c *Client) reply(ctx context.Context) (*Reply, error) {
 	var lines []byte // but the last, parted by \n
-	for n := range maxReplyLines {
+	begun := false
+	for range maxReplyLines {
 		line, err := c.readLine(ctx)
 		if err != nil {
 			return nil, err
 		}
 		code, more, rest, ok := replyLine(line)
+		if !ok && !begun && c.odd > 0 && (len(line) == 0 || line[0] < '0' || line[0] > '9') {
+			c.odd--
+			continue
+		}
 		if !ok {
 			return nil, c.broken(fmt.Errorf("%w: not a reply: %.60q", ErrProtocol, line))
 		}
-		if more || n > 0 {
+		if more || begun {
 			lines = append(lines, rest[:min(len(rest), max(0, maxReplyText-len(lines)))]...)
 			rest = lines
 		}
-		if more {
+		if begun = true; more {
 			lines = append(lines, '\n')
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -348,20 +349,20 @@ func (c *conn) stays(until time.Time) bool {
 // line without an error has been answered.
 func (c *conn) command() ([]byte, error) {
 	line, crlf, err := c.line(maxLine, true)
-	if errors.Is(err, errLongLine) {
-		c.fail(500, "5.5.2", "Line too long")
-		return nil, nil
-	}
-	if err != nil {
+	long := errors.Is(err, errLongLine)
+	if err != nil && !long {
 		return nil, err
 	}
 	c.arrived()
-	if c.state == stateNew && c.foreign(line) {
+	switch {
+	case c.state == stateNew && !c.peer.Trusted && long, c.state == stateNew && !long && c.foreign(line):
 		c.srv.stats.Turned.Add(1)
 		c.last(&Reply{
 			Code: 421, Enhanced: "4.7.0", Text: "This is an SMTP server, closing connection", Reason: ReasonForeign,
 		})
-		c.quit = true
+		return nil, nil
+	case long:
+		c.fail(500, "5.5.2", "Line too long")
 		return nil, nil
 	}
 	if c.lines == linesUnknown {
@@ -385,16 +386,21 @@ func (c *conn) foreign(line []byte) bool {
 	if v, _ := c.srv.lookup(line); v != nil {
 		return false
 	}
-	name, rest, _ := bytes.Cut(line, []byte(" "))
-	switch strings.ToUpper(string(name)) {
+	words := bytes.Fields(line) // whatever blanks part them
+	if len(words) == 0 {
+		return false
+	}
+	switch strings.ToUpper(string(words[0])) {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI":
 		return true
 	}
 	if field, _, ok := bytes.Cut(line, []byte(":")); ok && isToken(field) {
 		return true
 	}
-	return bytes.Contains(rest, []byte(" HTTP/")) || bytes.Contains(rest, []byte(" RTSP/")) ||
-		bytes.Contains(rest, []byte(" SIP/"))
+	return slices.ContainsFunc(words[1:], func(w []byte) bool {
+		return bytes.HasPrefix(w, []byte("HTTP/")) || bytes.HasPrefix(w, []byte("RTSP/")) ||
+			bytes.HasPrefix(w, []byte("SIP/"))
+	})
 }
 
 // isToken reports whether b may name a header field.

@@ -111,13 +111,13 @@ func setRet(o *MailOptions, v string, _ time.Time) bool {
 func setEnvID(o *MailOptions, v string, _ time.Time) bool {
 	id, ok := decodeXtext(v)
 	o.EnvID = id
-	return ok && len(v) <= 100 && isPrintable(id) // RFC 3461 section 4.4
+	return ok && len(v) <= 100 && IsASCII(v) && isPrintable(id) // RFC 3461 section 4.4
 }
 
 func setAuth(o *MailOptions, v string, _ time.Time) bool {
 	id, ok := decodeXtext(v)
 	o.Auth = id
-	return ok && isPrintable(id) && len(v) <= 500
+	return ok && isPrintable(id) && IsASCII(v) && len(v) <= 500
 }
 
 // setBy reads by-time;mode[trace], RFC 2852 section 4.
@@ -235,9 +235,12 @@ func formatNotify(bits uint32) string {
 	return strings.Join(words, ",")
 }
 
+// maxORCPT: RFC 3461 section 4.2.
+const maxORCPT = 500
+
 func setORCPT(o *RcptOptions, v string) bool {
 	kind, addr, ok := strings.Cut(v, ";")
-	if !ok || kind == "" || len(v) > 500 { // RFC 3461 section 4.2
+	if !ok || kind == "" || len(v) > maxORCPT {
 		return false
 	}
 	for i := range len(kind) {

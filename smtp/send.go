@@ -539,7 +539,10 @@ func (t *transaction) rcptCommand(b []byte, i int) []byte {
 	if t.has("DSN") {
 		b = appendParam(b, "NOTIFY", formatNotify(to.Options.Notify))
 		if to.Options.ORCPT != "" {
-			b = appendParam(b, "ORCPT", encodeORCPT(to.Options.ORCPT))
+			// UTF-8 is longer in ASCII; what is too long would be refused, and the recipient with it.
+			if v := encodeORCPT(to.Options.ORCPT); len(v) <= maxORCPT {
+				b = appendParam(b, "ORCPT", v)
+			}
 		}
 	}
 	return append(b, '\r', '\n')
@@ -626,10 +629,14 @@ func (t *transaction) early(cause error) error {
 	return t.broken(cause)
 }
 
-// verdict reads what became of the message.
+// verdict reads what became of the message. Lines in front of the reply that are
+// none are passed over, as other clients do it: they shift nothing, and a server
+// that writes them would be sent the message again and again.
 func (t *transaction) verdict() error {
 	for n, i := range t.accepted {
+		t.odd = maxOdd
 		r, err := t.read(t.ctx, t.opt.EndTimeout)
+		t.odd = 0
 		switch {
 		case err != nil:
 			return err
@@ -646,6 +653,8 @@ func (t *transaction) verdict() error {
 	}
 	return t.confirm()
 }
+
+const maxOdd = 20 // lines
 
 // confirm looks for replies behind the last one, before that is believed. A
 // server that says the same twice, yes or no, has said it whichever of the

@@ -423,6 +423,35 @@ func TestOddRepliesAreReplies(t *testing.T) {
 	}
 }
 
+// Whatever form the reply to the end of a message has, it is the last line that
+// counts, and lines in front that are no replies shift nothing: nobody gets the
+// message again for them.
+func TestFormsOfReplies(t *testing.T) {
+	for reply, want := range map[string]queue.Outcome{
+		"250": queue.Delivered, "250 ": queue.Delivered, "250\t": queue.Delivered, "250-": queue.Deferred,
+		"250-\n250": queue.Delivered, "250-a\n251 b": queue.Delivered, "251-a\n250\tb": queue.Delivered,
+		"250-2.0.0 a\n552 5.3.4 b": queue.Failed, "552-5.3.4 a\n250 b": queue.Delivered, "250-a\n451": queue.Deferred,
+		"550-5.7.1 a\n550-\n550 5.7.1 c": queue.Failed, "250 \xff\xfe\x00\x1b[2J": queue.Delivered,
+		"550 " + strings.Repeat("\xc3\xbc", 2000): queue.Failed, "250 5.1.1 x": queue.Delivered, "550 2.0.0 x": queue.Failed,
+		"\n250 2.0.0 ok": queue.Delivered, "* queued\n250 ok": queue.Delivered,
+		"queue runs\n\n452 4.3.1 full": queue.Deferred, "OK\n552 5.3.4 too big": queue.Failed,
+		"250-" + strings.Repeat("x", 3000) + "\n250 " + strings.Repeat("y", 3000): queue.Delivered,
+		"299 fine": queue.Delivered, "421 4.3.2 bye": queue.Deferred, "250 ok\n421 4.3.2 bye": queue.Delivered,
+		"499 hm": queue.Deferred, "599 hm": queue.Failed,
+	} {
+		for _, ehlo := range [][]string{{"PIPELINING", "CHUNKING"}, {}} {
+			h := newHop(t, map[string]string{"DOT": reply})
+			h.ehlo = ehlo
+			conf := Config{Client: patience(2 * time.Second)}
+			conf.Client.Chunking = true
+			v := deliver(t, newAgent(t, conf), job(h, "a@x"))[0]
+			require.Equal(t, want, v.Outcome, "%.60q: %s", reply, v.Reply)
+			require.Equal(t, reply == "250-", strings.Contains(v.Reply, "may have been"), "%.60q: %s", reply, v.Reply)
+			require.False(t, strings.ContainsAny(v.Reply, "\x00\x1b\r\n"), "%q", v.Reply)
+		}
+	}
+}
+
 // No MX host and no address literal leads to this host; a route may.
 func TestLoopsAreNotDialled(t *testing.T) {
 	h := newHop(t, nil)

@@ -107,6 +107,21 @@ func TestMboxForms(t *testing.T) {
 		"length less its line end": {fromLine + "Content-Length: 1\n\nx\n\n" + fromLine + two,
 			[]string{"Content-Length: 1\n\nx\n", two}},
 		"length up to the end": {fromLine + "Content-Length: 1\n\nx", []string{"Content-Length: 1\n\nx"}},
+		"a quoted sender, padded and tabbed dates": {"From \"a b\"@c Thu Feb 01 10:00:00 2024\n" + one +
+			"\nFrom a@b\tThu, 01 Feb 2024 10:00:00 +0000 (UTC) \n" + two, []string{one, two}},
+		"no line end at the end": {fromLine + one + "\n" + fromLine + "Subject: two\n\nx",
+			[]string{one, "Subject: two\n\nx"}},
+		"quoted twice": {fromLine + "Subject: q\n\n>>From a\n> From b\n",
+			[]string{"Subject: q\n\n>From a\n> From b\n"}},
+		"other lines that look so": {fromLine + one + "\nFrom:x\nFROM a@b\n From c\n",
+			[]string{one + "\nFrom:x\nFROM a@b\n From c\n"}},
+		"a line between whole mails": {fromLine + one + "\nFrom a@b\n" + two, []string{one + "\nFrom a@b\n" + two}},
+		"NUL in the text": {fromLine + "Subject: n\n\n\x00\x00\n\n" + fromLine + two,
+			[]string{"Subject: n\n\n\x00\x00\n", two}},
+		"a digest of mails": {fromLine + "Subject: d\n\n>" + fromLine + one + "\n" + fromLine + two,
+			[]string{"Subject: d\n\n" + fromLine + one, two}},
+		"a length with a fold and a sign": {fromLine + "Content-Length:\n 3\nContent-Length: +2\n\nlong\n\n" + fromLine + two,
+			[]string{"Content-Length:\n 3\nContent-Length: +2\n\nlong\n", two}},
 		"dates in another language": {"From a@b Do Feb  1 10:00:00 2024\n" + one + "\nFrom a@b Fr Feb  2 10:00:00 2024\n" +
 			two,
 			[]string{one, two}},
@@ -192,6 +207,26 @@ func TestMaildirInOrderOfArrival(t *testing.T) {
 	texts, _, _ = readWith(t, dir, Options{Folders: []string{"*"}, IncludeDeleted: true})
 	require.Len(t, texts, 8)
 	require.ErrorContains(t, Read(t.Context(), dir, Options{Folders: []string{"Drafts"}}, nil), ".Sent")
+}
+
+// TestMaildirNames reads names as they are where a colon may not stand in one, with
+// what servers add to them, and with flags of other kinds.
+func TestMaildirNames(t *testing.T) {
+	for name, trashed := range map[string]bool{
+		"1000000000.M1P1.host:2,": false, "1000000000.M1P1.host:2,S": false, "1000000000.M1P1.host:2,ST": true,
+		"1000000000.M1P1.host,S=12,W=13:2,RT": true, "1000000000.M1P1.host;2,T": true, "1000000000.M1P1.host!2,ST": true,
+		"1000000000.M1P1.host\uf03a2,T": true, "1000000000.M1P1.host\uf0222,T": true, "1000000000.M1P1.host:1,T": false,
+		"1000000000.M1P1.host:2,Sat": false, "1000000000.M1P1.hosT": false, "1000000000.M1P1.Test;2,S": false,
+		"1000000000.M1P1.a:2,T.host:2,S": false, "1000000000.M1P1.host:2,S:2,T": true, "plainT": false, ":2,T": true,
+	} {
+		m := parseMaildirName("", name)
+		require.Equal(t, trashed, m.trashed, name)
+		if strings.HasPrefix(name, "1000000000.M1P1.host") {
+			require.True(t, strings.HasPrefix("1000000000.M1P1.host,S=12,W=13:1,T:2,S", m.unique[:20]), name)
+			require.EqualValues(t, 1, m.micros, name)
+			require.NotContains(t, m.unique, "2,T", name)
+		}
+	}
 }
 
 // TestPipe reads what another program writes, and stops when it is told to.

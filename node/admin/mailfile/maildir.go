@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -148,7 +149,7 @@ type maildirName struct {
 // parseMaildirName reads names such as 1700000000.M123P45Q6.host:2,ST and
 // 1700000000.45_6.host.
 func parseMaildirName(path, name string) maildirName {
-	unique, flags, _ := strings.Cut(name, ":2,")
+	unique, flags := partFlags(name)
 	m := maildirName{path: path, unique: unique, trashed: strings.Contains(flags, "T")}
 	parts := strings.SplitN(unique, ".", 3)
 	seconds, err := strconv.ParseInt(parts[0], 10, 64)
@@ -163,6 +164,21 @@ func parseMaildirName(path, name string) maildirName {
 		m.micros, m.sequence = number(parts[1], 'M'), max(number(parts[1], 'Q'), number(parts[1], '_'))
 	}
 	return m
+}
+
+// flagsEnd are the flags of a name in a Maildir. Programs put another
+// character in the place of the colon on file systems that have none in names: on
+// Windows ; or !, Cygwin F03A, Samba F022.
+var flagsEnd = regexp.MustCompile("[:;!\uf03a\uf022]2,[A-Za-z]*$")
+
+// partFlags parts a name into what is unique in it and its flags.
+func partFlags(name string) (unique, flags string) {
+	if at := flagsEnd.FindStringIndex(name); at != nil {
+		_, flags, _ = strings.Cut(name[at[0]:], "2,")
+		return name[:at[0]], flags
+	}
+	unique, flags, _ = strings.Cut(name, ":2,")
+	return unique, flags
 }
 
 // number is the decimal number behind a letter, 0 without one.

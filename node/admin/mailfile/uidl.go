@@ -98,7 +98,7 @@ func takeDovecot(listed map[string]string, text string, validity uint32) bool {
 
 // uniqueName is a file's name without the flags of a Maildir.
 func uniqueName(name string) string {
-	unique, _, _ := strings.Cut(name, ":2,")
+	unique, _ := partFlags(name)
 	return unique
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"relay/queue/readyq"
 )
 
 // Limits bounds what a Manager does at a time. A zero field stands for the
@@ -42,6 +44,13 @@ func (l Limits) withDefaults() Limits {
 	or(&l.Grace, 5*time.Second)
 	l.Initial = min(l.Initial, l.PerDestination)
 	return l
+}
+
+func (l Limits) ready() readyq.Limits {
+	return readyq.Limits{
+		Workers: l.Workers, PerDestination: l.PerDestination, Initial: l.Initial, Recipients: l.Recipients,
+		BackOffFirst: l.BackOffFirst, BackOffMax: l.BackOffMax,
+	}
 }
 
 // Config is what a Manager needs. Spool and Agent are required.
@@ -77,30 +86,30 @@ type Manager struct {
 	wake   chan struct{} // to the scheduler: something is due earlier
 	rescan chan struct{} // to the scanner
 
-	mu          sync.Mutex
-	work        sync.Cond // workers wait here
-	settles     sync.Cond // settlers wait here
-	table       table
-	heap        heap
-	dests       dests
-	rings       [3][2]ring // by class, then 0 unproven and 1 proven
-	inRings     int
-	count       [active + 1]int
-	idle        int            // workers waiting
-	unproven    int            // jobs to destinations that are not proven
-	spreads     map[ID]*spread // by message: those jobs
-	turn        uint
-	expiryScans []expiryScan
-	mark        uint8
-	sleep       int64 // the scheduler sleeps until then
-	closed      bool  // no new attempts
-	drained     bool  // no worker will hand in verdicts
-	may         bool  // this node may act, as of the last look
-	lease       context.Context
-	endLease    context.CancelCauseFunc
-	pending     []*unit
-	unsettled   int
-	totals      Totals
+	mu      sync.Mutex
+	work    sync.Cond     // workers wait here
+	queue   *readyq.Queue // what to try, and when
+	idle    int           // workers waiting
+	sleep   int64         // the scheduler sleeps until then
+	closed  bool          // no new attempts
+	right   right
+	results results
+	totals  Totals
+}
+
+// right is this node's right to act, as of the last look.
+type right struct {
+	held  bool
+	lease context.Context // of attempts
+	end   context.CancelCauseFunc
+}
+
+// results are units whose verdicts wait for a settler.
+type results struct {
+	wake      sync.Cond // settlers wait here
+	pending   []*unit
+	unsettled int  // verdicts, also of units with a settler
+	drained   bool // no worker will hand in verdicts
 }
 
 type policy struct {
@@ -125,16 +134,9 @@ func New(c Config) *Manager {
 		log:    c.Log,
 		wake:   make(chan struct{}, 1),
 		rescan: make(chan struct{}, 1),
-		table:  newTable(),
-		dests:  newDests(),
-
-		spreads: map[ID]*spread{},
 	}
-	m.heap.t = &m.table
-	m.work.L, m.settles.L = &m.mu, &m.mu
-	for i := range m.rings {
-		m.rings[i] = [2]ring{{none}, {none}}
-	}
+	m.queue = readyq.New(m.limits.ready(), c.Route)
+	m.work.L, m.results.wake.L = &m.mu, &m.mu
 	m.SetPolicy(c.Policy)
 	return m
 }
@@ -187,7 +189,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	patience := time.AfterFunc(m.limits.Grace, func() { endAttempts(errClosed) })
 	workers.Wait()
 	patience.Stop()
-	m.shut(&m.drained)
+	m.shut(&m.results.drained)
 	patience = time.AfterFunc(m.limits.Grace, endSettling)
 	settlers.Wait()
 	patience.Stop()
@@ -200,7 +202,7 @@ func (m *Manager) shut(flag *bool) {
 	m.mu.Lock()
 	*flag = true
 	m.work.Broadcast()
-	m.settles.Broadcast()
+	m.results.wake.Broadcast()
 	m.mu.Unlock()
 }
 
@@ -212,7 +214,7 @@ func (m *Manager) Add(items []Waiting) {
 	m.mu.Lock()
 	now := m.now().UnixNano()
 	for i := range items {
-		m.put(&items[i], now, false)
+		m.queue.Put(&items[i], now, false)
 	}
 	m.unlock()
 }
@@ -224,16 +226,7 @@ func (m *Manager) Drop(refs []Ref) {
 	m.mu.Lock()
 	now := m.now().UnixNano()
 	for _, r := range refs {
-		slot, ok := m.table.index[r]
-		if !ok {
-			continue
-		}
-		if e := m.table.at(slot); e.state == active {
-			e.flags = e.flags&^(flagTouched|flagParked) | flagDropped
-			continue
-		}
-		m.unlink(slot, now)
-		m.forget(slot)
+		m.queue.Drop(r, now)
 	}
 	m.unlock()
 }
@@ -248,22 +241,17 @@ func (m *Manager) Reset() {
 	}
 }
 
-// unlock wakes a worker if there is work for one; that one wakes the next.
+// unlock wakes a worker if there is work for one; that one wakes the next. It wakes the
+// scheduler if it sleeps for longer than it may now.
 func (m *Manager) unlock() {
-	if m.inRings > 0 && m.idle > 0 {
+	if at := m.queue.Earliest(); at < m.sleep {
+		m.sleep = at
+		m.poke()
+	}
+	if m.idle > 0 && m.queue.HasWork() {
 		m.work.Signal()
 	}
 	m.mu.Unlock()
-}
-
-func class(priority int32) uint8 {
-	switch {
-	case priority > 0:
-		return classHigh
-	case priority < 0:
-		return classLow
-	}
-	return classNormal
 }
 
 func nanos(t time.Time) int64 {
@@ -273,87 +261,12 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-func (m *Manager) destination(w *Waiting) int32 {
-	route := w.Route
-	if route == "" && m.conf.Route != nil {
-		route = m.conf.Route(w.Domain)
-	}
-	return m.dests.find(w.Domain, route)
-}
-
-// put takes one Waiting in. A scan may be older than what the manager knows.
-func (m *Manager) put(w *Waiting, now int64, scan bool) {
-	slot, known := m.table.index[w.Ref]
-	if !known {
-		n := m.destination(w)
-		var e *entry
-		slot, e = m.table.add(w.Ref)
-		e.dest, e.mark = n, m.mark
-		m.dests.all[n].total++
-		fill(e, w)
-		m.settleIn(slot, now, w.Parked, false)
-		return
-	}
-	e := m.table.at(slot)
-	e.mark = m.mark
-	if e.state == active {
-		if scan {
-			e.flags |= flagScanned
-		} else {
-			m.touch(e, w)
-		}
-		return
-	}
-	if w.Attempts < e.attempts {
-		return // from before the last settlement
-	}
-	n, next := m.destination(w), nanos(w.Next)
-	if n == e.dest && next == e.due && w.Parked == (e.state == parked) {
-		return
-	}
-	retry := !scan && !w.Parked && e.state != parked && next != e.due && next <= now
-	m.unlink(slot, now)
-	m.move(e, n)
-	fill(e, w)
-	if d := m.dests.all[n]; retry && d.down(now) {
-		d.ctl.until = 0
-	}
-	m.settleIn(slot, now, w.Parked, retry)
-}
-
-func fill(e *entry, w *Waiting) {
-	e.due, e.attempts, e.class = nanos(w.Next), w.Attempts, class(w.Priority)
-	if !w.Expires.IsZero() {
-		e.expires = uint32(w.Expires.Unix())
-	}
-}
-
-// touch remembers what Add says of an active entry until it is not active.
-func (m *Manager) touch(e *entry, w *Waiting) {
-	m.move(e, m.destination(w))
-	fill(e, w)
-	e.flags = e.flags&^(flagDropped|flagParked) | flagTouched
-	if w.Parked {
-		e.flags |= flagParked
-	}
-}
-
-// wakeBefore wakes the scheduler if it sleeps for longer.
-func (m *Manager) wakeBefore(at int64) {
-	if at < m.sleep {
-		m.sleep = at
-		m.poke()
-	}
-}
-
 func (m *Manager) poke() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
 }
-
-const slice = 512 // entries touched under one hold of the lock
 
 // schedule moves what has become due, in slices, and sleeps until the next.
 func (m *Manager) schedule(ctx context.Context) {
@@ -376,8 +289,6 @@ func (m *Manager) schedule(ctx context.Context) {
 	}
 }
 
-const forever = int64(1<<63 - 1)
-
 // longSleep bounds what a suspend, or a step of the clock, can make mail wait.
 const longSleep = 5 * time.Second
 
@@ -386,25 +297,12 @@ const longSleep = 5 * time.Second
 func (m *Manager) round() (more bool) {
 	m.mu.Lock()
 	defer m.unlock()
-	now := m.now().UnixNano()
-	for range slice {
-		if len(m.heap.items) == 0 || m.heap.items[0].at > now {
-			break
-		}
-		x := m.heap.remove(0)
-		if x.slot < 0 {
-			m.replace(^x.slot, now)
-			continue
-		}
-		m.enlist(x.slot, false)
-		m.replace(m.table.at(x.slot).dest, now)
-	}
-	m.step(now)
-	m.sleep = forever
-	if len(m.heap.items) > 0 {
-		m.sleep = m.heap.items[0].at
-	}
-	return m.sleep <= now || len(m.expiryScans) > 0
+	p := m.policy.Load()
+	more = m.queue.Advance(m.now().UnixNano(), readyq.Ages{
+		Lifetime: p.Lifetime, DelayNotice: p.DelayNotice, Reliable: m.ageing(),
+	})
+	m.sleep = m.queue.Earliest()
+	return more
 }
 
 // scanner reads the spool at the start and after every Reset.
@@ -430,21 +328,21 @@ func (m *Manager) scanner(ctx context.Context) {
 
 func (m *Manager) scan(ctx context.Context) error {
 	m.mu.Lock()
-	m.mark++
+	m.queue.BeginScan()
 	m.mu.Unlock()
 	m.unfreeze()
-	buf := make([]Waiting, 0, slice)
+	buf := make([]Waiting, 0, readyq.Slice)
 	flush := func() {
 		m.mu.Lock()
 		now := m.now().UnixNano()
 		for i := range buf {
-			m.put(&buf[i], now, true)
+			m.queue.Put(&buf[i], now, true)
 		}
 		m.unlock()
 		buf = buf[:0]
 	}
 	err := m.conf.Spool.Scan(ctx, func(w Waiting) {
-		if buf = append(buf, w); len(buf) == slice {
+		if buf = append(buf, w); len(buf) == readyq.Slice {
 			flush()
 		}
 	})
@@ -460,43 +358,18 @@ func (m *Manager) scan(ctx context.Context) error {
 // unfreeze ends back-offs that reach further than they can: the clock has stepped
 // back since they began.
 func (m *Manager) unfreeze() {
-	for from := 0; ; from += slice {
+	for next, first := 0, true; first || next > 0; first = false {
 		m.mu.Lock()
-		if from >= len(m.dests.all) {
-			m.unlock()
-			return
-		}
-		now := m.now().UnixNano()
-		for n := from; n < min(from+slice, len(m.dests.all)); n++ {
-			d := m.dests.all[n]
-			if d == nil || d.ctl == nil || d.ctl.until-now <= int64(d.ctl.step) {
-				continue
-			}
-			d.ctl.until = now + int64(d.ctl.step)
-			m.heap.push(due{at: d.ctl.until, slot: ^int32(n)})
-			m.wakeBefore(d.ctl.until)
-		}
+		next = m.queue.Unfreeze(next, m.now().UnixNano())
 		m.unlock()
 	}
 }
 
 // sweep forgets what the scan that just ended has not seen.
 func (m *Manager) sweep() {
-	for from := int32(0); ; from += chunkSize {
+	for next, first := int32(0), true; first || next > 0; first = false {
 		m.mu.Lock()
-		if from >= m.table.top {
-			m.unlock()
-			return
-		}
-		now := m.now().UnixNano()
-		for slot := from; slot < min(from+chunkSize, m.table.top); slot++ {
-			e := m.table.at(slot)
-			if e.state == free || e.state == active || e.mark == m.mark {
-				continue
-			}
-			m.unlink(slot, now)
-			m.forget(slot)
-		}
+		next = m.queue.Sweep(next, m.now().UnixNano())
 		m.unlock()
 	}
 }
@@ -526,9 +399,9 @@ func (m *Manager) watch(base context.Context) {
 			m.stopActing()
 		default:
 			wait = min(until.Sub(now), look)
-			if !m.may {
-				m.may = true
-				m.lease, m.endLease = context.WithCancelCause(base)
+			if !m.right.held {
+				m.right.held = true
+				m.right.lease, m.right.end = context.WithCancelCause(base)
 				m.work.Broadcast()
 			}
 		}
@@ -541,9 +414,9 @@ func (m *Manager) watch(base context.Context) {
 
 // stopActing ends all attempts. It needs m.mu.
 func (m *Manager) stopActing() {
-	if m.may {
-		m.may = false
-		m.endLease(errLease)
+	if m.right.held {
+		m.right.held = false
+		m.right.end(errLease)
 	}
 }
 

@@ -14,23 +14,6 @@ const (
 	NotifyDelay               // NOTIFY=DELAY
 )
 
-// String returns the id as a ULID is written.
-func (id ID) String() string {
-	const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-	var out [26]byte
-	// 128 bits in 26 characters of five bits, the first of which has three.
-	hi, lo := uint64(0), uint64(0)
-	for i := range 8 {
-		hi, lo = hi<<8|uint64(id[i]), lo<<8|uint64(id[i+8])
-	}
-	for i := 25; i >= 0; i-- {
-		out[i] = alphabet[lo&31]
-		lo = lo>>5 | hi<<59
-		hi >>= 5
-	}
-	return string(out[:])
-}
-
 // silent: nobody may be told about this message (RFC 5321 §4.5.5, §6.1).
 func (j *Job) silent() bool { return j.Sender == "" || j.IsBounce }
 

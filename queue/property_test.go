@@ -133,69 +133,11 @@ func TestAnyOrderOfEvents(t *testing.T) {
 	})
 }
 
-// check walks the whole state.
+// check looks at the whole state.
 func (m *Manager) check(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now().UnixNano()
-	var count [active + 1]int
-	total := map[int32]int32{}
-	for ref, slot := range m.table.index {
-		e := m.table.at(slot)
-		require.Equal(t, ref, Ref{ID: e.id, Recipient: e.n})
-		count[e.state]++
-		total[e.dest]++
-		if e.state == waiting {
-			require.Equal(t, slot, m.heap.items[e.a].slot)
-		}
-	}
-	for s := parked; s <= active; s++ {
-		require.Equal(t, count[s], m.count[s], "state %d", s)
-	}
-	rings, running, listed := 0, 0, 0
-	for n, d := range m.dests.all {
-		if d == nil {
-			continue
-		}
-		require.Equal(t, total[int32(n)], d.total)
-		ready := int32(0)
-		for c := range d.lists {
-			l, before, length := d.lists[c], none, int32(0)
-			for slot := l.head; slot != none; slot = m.table.at(slot).a {
-				e := m.table.at(slot)
-				require.Equal(t, isReady, e.state)
-				require.Equal(t, before, e.b)
-				require.EqualValues(t, c, e.list())
-				before = slot
-				length++
-			}
-			require.Equal(t, before, l.tail)
-			require.Equal(t, length, l.n)
-			listed += int(length)
-			if c != classOverdue {
-				ready += length
-			}
-		}
-		require.Equal(t, ready, d.ready)
-		running += int(d.active())
-		if d.ring >= 0 {
-			rings++
-		}
-		if d.ring < 0 && d.blocked {
-			require.True(t, len(m.spreads) > 0 || !m.normal(d, now) && !m.overdue(d), "%s waits for nothing", d.name)
-			continue
-		}
-		require.Equal(t, d.ring >= 0, m.normal(d, now) || m.overdue(d), "%s", d.name)
-	}
-	require.Equal(t, rings, m.inRings)
-	require.Equal(t, listed, m.count[isReady])
-	for i := range m.heap.items {
-		if i > 0 {
-			require.False(t, m.heap.items[i].before(m.heap.items[(i-1)/4]))
-		}
-	}
+	require.NoError(t, m.queue.Check(time.Now().UnixNano()))
 }
-
-const isReady = ready

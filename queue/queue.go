@@ -4,29 +4,18 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"relay/queue/readyq"
 )
 
 // ID names a message: the 16 octets of a ULID.
-type ID [16]byte
+type ID = readyq.ID
 
 // Ref names one recipient of one message.
-type Ref struct {
-	ID        ID
-	Recipient uint32
-}
+type Ref = readyq.Ref
 
 // Waiting is one recipient that this node owns and that is not settled.
-type Waiting struct {
-	Ref
-	Domain   string    // of the recipient's address, lower case
-	Route    string    // hop set by hand; empty: the agent's routes decide
-	Next     time.Time // when it is due
-	Attempts uint32
-	Priority int32
-	Size     uint64
-	Parked   bool      // held or suspended: not due until a change says so
-	Expires  time.Time // when it is to be given up; zero: by the retry policy
-}
+type Waiting = readyq.Waiting
 
 // Spool is the replicated queue as the manager sees it. The node implements it.
 // All methods may be called concurrently.

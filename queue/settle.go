@@ -39,26 +39,26 @@ func (m *Manager) settler(ctx context.Context) {
 func (m *Manager) collect() []*unit {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.pending) == 0 {
-		if m.drained {
+	for len(m.results.pending) == 0 {
+		if m.results.drained {
 			return nil
 		}
-		m.settles.Wait()
+		m.results.wake.Wait()
 	}
 	verdicts, size, n := 0, 0, 0
-	for _, u := range m.pending {
+	for _, u := range m.results.pending {
 		verdicts, size = verdicts+len(u.verdicts), size+u.size
 		if n > 0 && (verdicts > m.limits.Verdicts || size > m.limits.Bytes) {
 			break
 		}
 		n++
 	}
-	units := append([]*unit(nil), m.pending[:n]...)
-	left := copy(m.pending, m.pending[n:])
-	clear(m.pending[left:])
-	m.pending = m.pending[:left]
+	units := append([]*unit(nil), m.results.pending[:n]...)
+	left := copy(m.results.pending, m.results.pending[n:])
+	clear(m.results.pending[left:])
+	m.results.pending = m.results.pending[:left]
 	if left > 0 {
-		m.settles.Signal()
+		m.results.wake.Signal()
 	}
 	return units
 }
@@ -117,15 +117,15 @@ const refusedAgain = 30 * time.Second
 func (m *Manager) later(u *unit, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.drained {
+	if m.results.drained {
 		return false
 	}
-	m.log.Error("queue: the spool refuses this result, trying later", zap.Stringer("id", u.id), zap.Error(err),
+	m.log.Error("queue: the spool refuses this result, trying later", zap.Stringer("id", u.batch.ID), zap.Error(err),
 		zap.Duration("in", refusedAgain))
 	time.AfterFunc(refusedAgain, func() {
 		m.mu.Lock()
-		m.pending = append(m.pending, u)
-		m.settles.Signal()
+		m.results.pending = append(m.results.pending, u)
+		m.results.wake.Signal()
 		m.mu.Unlock()
 	})
 	return true
@@ -145,7 +145,7 @@ func (m *Manager) abandon(units []*unit) {
 	}
 	m.mu.Lock()
 	for _, u := range units {
-		m.unsettled -= len(u.verdicts)
+		m.results.unsettled -= len(u.verdicts)
 	}
 	m.mu.Unlock()
 }
@@ -154,21 +154,21 @@ func (m *Manager) abandon(units []*unit) {
 func (m *Manager) taken(units []*unit, taken []Taken) {
 	m.mu.Lock()
 	now := m.now().UnixNano()
-	full := m.unsettled >= m.limits.Unsettled
+	full := m.results.unsettled >= m.limits.Unsettled
 	k := 0
 	for _, u := range units {
-		m.unsettled -= len(u.verdicts)
+		m.results.unsettled -= len(u.verdicts)
 		for i := range u.verdicts {
 			v := &u.verdicts[i]
 			m.totals.count(v, taken[k])
 			keep := taken[k] == Applied && v.Outcome == Deferred
 			if v.DelayTold {
-				m.table.at(u.at[i]).flags |= flagTold
+				m.queue.Told(u.at[i])
 			}
 			if taken[k] == Stale {
 				m.refused(u.at[i])
 			}
-			m.finish(u.at[i], keep, nanos(v.Next), v.Attempt, now)
+			m.queue.Finish(u.at[i], keep, nanos(v.Next), v.Attempt, now)
 			k++
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"relay/queue/readyq"
 )
 
 // Totals counts what happened since the start.
@@ -53,10 +55,11 @@ type Stats struct {
 func (m *Manager) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	n := m.queue.Count()
 	return Stats{
-		Waiting: m.count[waiting], Ready: m.count[ready], Active: m.count[active], Parked: m.count[parked],
-		Unsettled: m.unsettled, Destinations: len(m.dests.index), Idle: m.idle, Workers: m.limits.Workers,
-		MayAct: m.may, Totals: m.totals,
+		Waiting: n.Waiting, Ready: n.Ready, Active: n.Active, Parked: n.Parked, Destinations: n.Destinations,
+		Unsettled: m.results.unsettled, Idle: m.idle, Workers: m.limits.Workers,
+		MayAct: m.right.held, Totals: m.totals,
 	}
 }
 
@@ -75,25 +78,17 @@ type Destination struct {
 // Destinations returns the destinations that have entries, those with most
 // first, at most limit. It looks at every destination.
 func (m *Manager) Destinations(limit int) []Destination {
-	var all []Destination
 	m.mu.Lock()
-	now := m.now().UnixNano()
-	for _, d := range m.dests.all {
-		if d == nil || d.total == 0 {
-			continue
-		}
-		one := Destination{
-			Name: d.label(), Total: int(d.total), Ready: int(d.ready), Jobs: int(d.active()), Window: int(m.window(d)),
-		}
-		if d.ctl != nil {
-			one.Reply = d.ctl.reply
-		}
-		if d.down(now) {
-			one.BackOff = time.Unix(0, d.ctl.until)
+	found := m.queue.Destinations(m.now().UnixNano())
+	m.mu.Unlock()
+	all := make([]Destination, 0, len(found))
+	for _, d := range found {
+		one := Destination{Name: d.Name, Total: d.Total, Ready: d.Ready, Jobs: d.Jobs, Window: d.Window, Reply: d.Reply}
+		if d.Down {
+			one.BackOff = time.Unix(0, d.Until)
 		}
 		all = append(all, one)
 	}
-	m.mu.Unlock()
 	slices.SortFunc(all, func(a, b Destination) int {
 		return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(a.Name, b.Name))
 	})
@@ -104,50 +99,38 @@ func (m *Manager) Destinations(limit int) []Destination {
 func (m *Manager) Active() []Ref {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	refs := make([]Ref, 0, m.count[active])
-	if m.count[active] == 0 {
-		return refs
-	}
-	for slot := range m.table.top {
-		if e := m.table.at(slot); e.state == active {
-			refs = append(refs, Ref{ID: e.id, Recipient: e.n})
-		}
-	}
-	return refs
+	return m.queue.Active()
 }
 
 // Why says in words why an entry waits.
 func (m *Manager) Why(r Ref) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	slot, ok := m.table.index[r]
-	if !ok {
+	e, ok := m.queue.Look(r, m.now().UnixNano())
+	switch {
+	case !ok:
 		return "not in the queue of this node"
-	}
-	e := m.table.at(slot)
-	d := m.dests.all[e.dest]
-	switch e.state {
-	case parked:
+	case e.Parked:
 		return "held or suspended: it waits for an operator or for a rule to end"
-	case active:
+	case e.Active:
 		return "being tried now, or its result is being committed"
-	case waiting:
-		return "due at " + stamp(e.due)
+	case e.Waiting:
+		return "due at " + stamp(e.Due)
 	}
-	return m.whyReady(d, m.now().UnixNano())
+	return m.whyReady(e.Destination)
 }
 
-func (m *Manager) whyReady(d *dest, now int64) string {
+func (m *Manager) whyReady(d readyq.Destination) string {
 	switch {
-	case !m.may:
+	case !m.right.held:
 		return "this node may not act now: it waits for the cluster"
-	case d.down(now):
-		return fmt.Sprintf("destination %s is backing off until %s: %s", d.label(), stamp(d.ctl.until), d.ctl.reply)
-	case d.ctl != nil && d.ctl.probe && d.ctl.active > 0:
-		return fmt.Sprintf("destination %s is being tried with one message first, after: %s", d.label(), d.ctl.reply)
-	case d.active() >= m.window(d):
-		return fmt.Sprintf("waiting for a free slot: %d of %d connections to %s", d.active(), m.window(d), d.label())
-	case m.unsettled >= m.limits.Unsettled:
+	case d.Down:
+		return fmt.Sprintf("destination %s is backing off until %s: %s", d.Name, stamp(d.Until), d.Reply)
+	case d.Probing && d.Jobs > 0:
+		return fmt.Sprintf("destination %s is being tried with one message first, after: %s", d.Name, d.Reply)
+	case d.Jobs >= d.Window:
+		return fmt.Sprintf("waiting for a free slot: %d of %d connections to %s", d.Jobs, d.Window, d.Name)
+	case m.results.unsettled >= m.limits.Unsettled:
 		return "waiting until results of earlier attempts are committed"
 	}
 	return fmt.Sprintf("waiting for its turn: %d of %d workers are busy", m.limits.Workers-m.idle, m.limits.Workers)

@@ -10,21 +10,16 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"relay/queue/readyq"
 )
 
 // unit is one job from the moment a worker takes it until its verdicts are
 // committed.
 type unit struct {
-	id       ID
-	ns       []uint32 // recipients, and
-	slots    []int32  // their entries
-	n        int32    // destination
-	d        *dest
-	began    int64
-	unproven bool
-	over     bool // from the overdue list
-	check    bool // and the destination is down: look only, do not try
-	lease    context.Context
+	batch readyq.Batch
+	check bool // it says nothing of the host: not tried
+	lease context.Context
 
 	job      *Job
 	verdicts []Verdict
@@ -33,20 +28,10 @@ type unit struct {
 	size     int
 }
 
-// hold remembers a worker's last destination: it stays there for a moment, so
-// that the agent finds its connection open.
-type hold struct {
-	d     *dest
-	n     int32
-	since time.Time
-}
-
-const stay = time.Second
-
 func (m *Manager) worker() {
-	var h hold
+	var near readyq.Affinity
 	for {
-		u := m.take(&h)
+		u := m.take(&near)
 		if u == nil {
 			return
 		}
@@ -55,12 +40,15 @@ func (m *Manager) worker() {
 }
 
 // take waits for a job; nil: the manager stops.
-func (m *Manager) take(h *hold) *unit {
+func (m *Manager) take(near *readyq.Affinity) *unit {
 	m.mu.Lock()
 	defer m.unlock()
 	for !m.closed {
-		if m.inRings > 0 && m.mayStart() {
-			if u := m.next(h); u != nil {
+		if m.queue.HasWork() && m.mayStart() {
+			u := &unit{lease: m.right.lease}
+			if m.queue.Take(&u.batch, near, m.now().UnixNano()) {
+				u.check = u.batch.Down
+				m.totals.Jobs++
 				return u
 			}
 		}
@@ -74,7 +62,7 @@ func (m *Manager) take(h *hold) *unit {
 // mayStart is the fence: no attempt starts without the right to act, and none
 // while verdicts pile up.
 func (m *Manager) mayStart() bool {
-	if !m.may || m.unsettled >= m.limits.Unsettled {
+	if !m.right.held || m.results.unsettled >= m.limits.Unsettled {
 		return false
 	}
 	if m.live() != nil {
@@ -84,78 +72,15 @@ func (m *Manager) mayStart() bool {
 	return true
 }
 
-func (m *Manager) next(h *hold) *unit {
-	t := m.now()
-	now := t.UnixNano()
-	n, held := none, t.Sub(h.since)
-	fresh := 0 <= held && held < stay // the clock may step back
-	if h.d != nil && fresh && m.dests.all[h.n] == h.d && h.d.ring >= 0 && m.normal(h.d, now) {
-		n = h.n
-	} else if n = m.pick(); n == none {
-		return nil
-	}
-	for m.normal(m.dests.all[n], now) && m.wide(m.dests.all[n]) != nil {
-		m.replace(n, now) // which takes it out of its ring
-		if n = m.pick(); n == none {
-			return nil
-		}
-	}
-	d := m.dests.all[n]
-	if h.d != d || !fresh {
-		*h = hold{d: d, n: n, since: t}
-	}
-	u := m.cut(n, now)
-	m.replace(n, now)
-	return u
-}
-
-// cut makes a unit of the first entries of a destination's list that belong to
-// one message.
-func (m *Manager) cut(n int32, now int64) *unit {
-	d := m.dests.all[n]
-	l := m.from(d, now)
-	if d.ctl == nil {
-		d.ctl = &control{window: float64(m.limits.Initial)}
-	}
-	over := l == &d.lists[classOverdue]
-	u := &unit{n: n, d: d, id: m.table.at(l.head).id, lease: m.lease, over: over, check: over && d.down(now),
-		unproven: !d.ctl.proven, began: now}
-	for l.head != none && len(u.ns) < m.limits.Recipients {
-		slot := l.head
-		e := m.table.at(slot)
-		if e.id != u.id {
-			break
-		}
-		m.delist(slot)
-		m.set(e, active)
-		u.ns, u.slots = append(u.ns, e.n), append(u.slots, slot)
-	}
-	d.ctl.active++
-	if u.unproven {
-		m.unproven++
-		s := m.spreads[u.id]
-		if s == nil {
-			s = &spread{}
-			m.spreads[u.id] = s
-		}
-		s.jobs++
-	}
-	if over {
-		d.ctl.overdue = true
-	}
-	m.totals.Jobs++
-	return u
-}
-
 // attempt tries a unit and hands its verdicts to the settlers.
 func (m *Manager) attempt(u *unit) {
-	job, err := m.conf.Spool.Load(u.lease, u.id, u.ns)
+	job, err := m.conf.Spool.Load(u.lease, u.batch.ID, u.batch.N)
 	if err != nil || len(job.Recipients) == 0 {
 		m.unloaded(u, err)
 		return
 	}
 	u.job = job
-	job.Domain, job.Route = u.d.place()
+	job.Domain, job.Route = u.batch.Place()
 	job.Live = m.live
 	switch {
 	case job.DeliverBy.late(m.now()):
@@ -179,19 +104,19 @@ func (m *Manager) unloaded(u *unit, err error) {
 	if keep && u.lease.Err() != nil {
 		wait = 0
 	} else if keep {
-		m.log.Warn("queue: a message could not be read, trying later", zap.Stringer("id", u.id), zap.Error(err),
+		m.log.Warn("queue: a message could not be read, trying later", zap.Stringer("id", u.batch.ID), zap.Error(err),
 			zap.Duration("in", reload))
 	}
 	m.mu.Lock()
 	defer m.unlock()
 	now := m.now().UnixNano()
-	for _, slot := range u.slots {
+	for _, slot := range u.batch.Slots {
 		if !keep {
 			m.refused(slot)
 		}
-		m.finish(slot, keep, now+int64(wait), m.table.at(slot).attempts, now)
+		m.queue.Finish(slot, keep, now+int64(wait), m.queue.Attempts(slot), now)
 	}
-	m.release(u, nothing, "", now)
+	m.release(u, readyq.Nothing, "", now)
 }
 
 // deliver calls the agent. An agent that panics must not take the node with it:
@@ -199,7 +124,7 @@ func (m *Manager) unloaded(u *unit, err error) {
 func (m *Manager) deliver(u *unit) (verdicts []Verdict) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.log.Error("queue: the agent panicked", zap.Stringer("id", u.id), zap.String("panic", fmt.Sprint(p)),
+			m.log.Error("queue: the agent panicked", zap.Stringer("id", u.batch.ID), zap.String("panic", fmt.Sprint(p)),
 				zap.ByteString("stack", debug.Stack()))
 			verdicts = nil
 		}
@@ -216,19 +141,19 @@ func (m *Manager) judge(u *unit, verdicts []Verdict) {
 	u.at = make([]int32, 0, len(job.Recipients))
 	for i := range job.Recipients {
 		r := &job.Recipients[i]
-		k := slices.Index(u.ns, r.N)
+		k := slices.Index(u.batch.N, r.N)
 		if k < 0 {
 			continue // not asked for
 		}
 		v := pickVerdict(verdicts, i, r.N)
-		v.Ref, v.Attempt = Ref{ID: u.id, Recipient: r.N}, r.Attempts+1
+		v.Ref, v.Attempt = Ref{ID: u.batch.ID, Recipient: r.N}, r.Attempts+1
 		v.Reply, v.Host, v.TLS = bound(v.Reply), bound(v.Host), bound(v.TLS)
 		v.DelayTold = r.DelayTold
 		v.At = m.ofAgent(v.At, now)
 		if v.Outcome == Deferred && !v.Untried {
 			m.again(&v, job, p, now, rnd)
 		}
-		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.slots[k])
+		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[k])
 	}
 	m.report(u, p, now)
 }
@@ -309,7 +234,7 @@ func (m *Manager) giveUp(u *unit) {
 	p, now, ageing := m.policy.Load(), m.now(), m.ageing()
 	for i := range u.job.Recipients {
 		r := &u.job.Recipients[i]
-		k := slices.Index(u.ns, r.N)
+		k := slices.Index(u.batch.N, r.N)
 		if k < 0 {
 			continue
 		}
@@ -318,14 +243,14 @@ func (m *Manager) giveUp(u *unit) {
 			reply += "; last: " + r.LastReply
 		}
 		v := Verdict{
-			Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold, Outcome: Expired,
+			Ref: Ref{ID: u.batch.ID, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold, Outcome: Expired,
 			Reply: bound(reply),
 		}
 		if !ageing {
 			v.Reply = bound(unsure)
 			m.again(&v, u.job, p, now, m.conf.Rand())
 		}
-		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.slots[k])
+		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[k])
 	}
 	u.check = true // it says nothing of the host
 	m.report(u, p, now)
@@ -338,26 +263,26 @@ func (m *Manager) giveUp(u *unit) {
 func (m *Manager) settleExpired(u *unit) {
 	p, now, ageing := m.policy.Load(), m.now(), m.ageing()
 	m.mu.Lock()
-	last, until := u.d.ctl.reply, time.Unix(0, u.d.ctl.until)
+	last, end := u.batch.BackOff()
 	m.mu.Unlock()
-	end := u.job.expires(p)
+	until, expires := time.Unix(0, end), u.job.expires(p)
 	for i := range u.job.Recipients {
 		r := &u.job.Recipients[i]
-		k := slices.Index(u.ns, r.N)
+		k := slices.Index(u.batch.N, r.N)
 		if k < 0 {
 			continue
 		}
-		v := Verdict{Ref: Ref{ID: u.id, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold,
+		v := Verdict{Ref: Ref{ID: u.batch.ID, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold,
 			Reply: bound("4.4.1 not tried: the destination does not answer: " + last)}
 		switch {
-		case ageing && !now.Before(end):
+		case ageing && !now.Before(expires):
 			v.Outcome = Expired
 		case m.tellDelay(u.job, r, p, now):
 			v.Outcome, v.Next = Deferred, time.UnixMilli(until.UnixMilli()+1)
 		default:
 			v.Outcome, v.Untried = Deferred, true
 		}
-		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.slots[k])
+		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[k])
 	}
 	m.report(u, p, now)
 	m.done(u)
@@ -372,26 +297,26 @@ func (m *Manager) done(u *unit) {
 	now := m.now().UnixNano()
 	m.putBack(u, now)
 	if u.check {
-		w = nothing
+		w = readyq.Nothing
 	}
 	m.release(u, w, reply, now)
 	if len(u.verdicts) == 0 {
 		return
 	}
 	u.measure()
-	m.pending = append(m.pending, u)
-	m.unsettled += len(u.verdicts)
-	m.settles.Signal()
+	m.results.pending = append(m.results.pending, u)
+	m.results.unsettled += len(u.verdicts)
+	m.results.wake.Signal()
 }
 
 // putBack returns entries that were not tried to their lists, and forgets those
 // that the spool did not load.
 func (m *Manager) putBack(u *unit, now int64) {
-	if len(u.verdicts) < len(u.slots) {
-		for _, slot := range u.slots {
+	if len(u.verdicts) < len(u.batch.Slots) {
+		for _, slot := range u.batch.Slots {
 			if !slices.Contains(u.at, slot) {
 				m.refused(slot)
-				m.finish(slot, false, 0, 0, now)
+				m.queue.Finish(slot, false, 0, 0, now)
 			}
 		}
 	}
@@ -402,50 +327,38 @@ func (m *Manager) putBack(u *unit, now int64) {
 			kept++
 			continue
 		}
-		e := m.table.at(u.at[i])
 		if u.check {
-			e.flags |= flagTold
+			m.queue.Told(u.at[i])
 		}
 		// At the end the next owner tries it; after a lost lease, we or it.
-		m.finish(u.at[i], true, now, e.attempts, now)
+		m.queue.Finish(u.at[i], true, now, m.queue.Attempts(u.at[i]), now)
 	}
 	u.verdicts, u.at = u.verdicts[:kept], u.at[:kept]
 }
 
 // heard is what the verdicts say of the host. One that answered anything about
 // a recipient is alive.
-func heard(verdicts []Verdict) (word, string) {
-	w, reply := nothing, ""
+func heard(verdicts []Verdict) (readyq.Word, string) {
+	w, reply := readyq.Nothing, ""
 	for i := range verdicts {
 		v := &verdicts[i]
 		switch {
 		case v.Untried:
 		case !v.NextHop || v.Outcome == Delivered:
-			return good, ""
+			return readyq.Good, ""
 		default:
-			w, reply = bad, v.Reply
+			w, reply = readyq.Bad, v.Reply
 		}
 	}
 	return w, reply
 }
 
 // release gives a unit's place at its destination back. It needs m.mu.
-func (m *Manager) release(u *unit, w word, reply string, now int64) {
-	c := u.d.ctl
-	c.active--
-	if u.over {
-		c.overdue = false
+func (m *Manager) release(u *unit, w readyq.Word, reply string, now int64) {
+	if b := m.queue.Release(&u.batch, w, reply, now); b != nil {
+		m.log.Info("queue: destination is left alone", zap.String("destination", b.Label),
+			zap.Duration("for", b.For), zap.String("reply", b.Reply), zap.Int32("ready", b.Ready))
 	}
-	m.learn(u.n, w, reply, now)
-	if now-u.began > int64(slowJob) {
-		c.proven = false // it answers, but holds workers like one that does not
-	}
-	if u.unproven {
-		m.unproven--
-		m.unblock(u.id, now)
-	}
-	m.replace(u.n, now)
-	m.retire(u.n)
 }
 
 // refused prepares to forget an active entry because the spool would not load
@@ -454,26 +367,7 @@ func (m *Manager) release(u *unit, w word, reply string, now int64) {
 // node has lost its right to act and got it again: only another scan can tell.
 // It needs m.mu.
 func (m *Manager) refused(slot int32) {
-	if m.table.at(slot).flags&flagScanned != 0 {
+	if m.queue.Scanned(slot) {
 		m.Reset()
 	}
-}
-
-// finish ends the active state of an entry: back to waiting until due, or, with
-// keep false, away. What Add and Drop said meanwhile has precedence where it is
-// newer, which the number of attempts tells. It needs m.mu.
-func (m *Manager) finish(slot int32, keep bool, at int64, attempts uint32, now int64) {
-	e := m.table.at(slot)
-	touched, park, dropped := e.flags&flagTouched != 0, e.flags&flagParked != 0, e.flags&flagDropped != 0
-	e.flags &^= flagTouched | flagParked | flagDropped | flagScanned
-	newer := touched && e.attempts >= attempts
-	switch {
-	case dropped, !keep && !newer:
-		m.forget(slot)
-		return
-	case !newer:
-		e.due, e.attempts = at, attempts
-	}
-	m.set(e, waiting) // in no list; settleIn says where
-	m.settleIn(slot, now, park, false)
 }

@@ -1,69 +1,64 @@
-package queue
+package readyq
 
-import (
-	"time"
-
-	"go.uber.org/zap"
-)
+import "time"
 
 // Which destination is served next, and how many jobs it may have at a time.
-// All need m.mu.
 
 // slowJob is how long a job takes at a destination that counts as not proven.
 const slowJob = 30 * time.Second
 
 // window is how many jobs a destination may have now.
-func (m *Manager) window(d *dest) int32 {
+func (q *Queue) window(d *dest) int32 {
 	switch {
 	case d.ctl == nil:
-		return int32(m.limits.Initial)
+		return int32(q.limits.Initial)
 	case d.ctl.probe:
 		return 1
 	}
 	return int32(d.ctl.window)
 }
 
-func (m *Manager) normal(d *dest, now int64) bool {
-	return d.ready > 0 && d.active() < m.window(d) && !d.down(now)
+func (q *Queue) normal(d *dest, now int64) bool {
+	return d.ready > 0 && d.active() < q.window(d) && !d.down(now)
 }
 
-func (m *Manager) overdue(d *dest) bool {
+func (q *Queue) overdue(d *dest) bool {
 	return d.lists[classOverdue].head != none && (d.ctl == nil || !d.ctl.overdue)
 }
 
 // replace puts a destination into the ring that it belongs to now, or into
 // none. Everything that changes a destination calls it.
-func (m *Manager) replace(n int32, now int64) {
-	d := m.dests.all[n]
+func (q *Queue) replace(n int32, now int64) {
+	d := q.dests.all[n]
 	if d == nil {
 		return
 	}
 	want := int8(-1)
-	if m.normal(d, now) {
+	if q.normal(d, now) {
 		for c := classHigh; c <= classLow; c++ {
 			if d.lists[c].head != none {
 				want = int8(2 * c)
 				break
 			}
 		}
-	} else if m.overdue(d) {
+	} else if q.overdue(d) {
 		want = 2 * classLow
 	}
 	if want >= 0 && d.ctl != nil && d.ctl.proven {
 		want++
-	} else if want >= 0 && m.normal(d, now) && m.block(n) {
+	} else if want >= 0 && q.normal(d, now) && q.block(n) {
 		want = -1
 	}
 	if want == d.ring {
 		return
 	}
 	if d.ring >= 0 {
-		m.dests.leave(&m.rings[d.ring/2][d.ring%2], n)
-		m.inRings--
+		q.dests.leave(&q.rings[d.ring/2][d.ring%2], n)
+		q.inRings--
 	}
 	if d.ring = want; want >= 0 {
-		m.dests.join(&m.rings[want/2][want%2], n)
-		m.inRings++
+		q.dests.join(&q.rings[want/2][want%2], n)
+		q.inRings++
 	}
 }
 
@@ -71,21 +66,21 @@ func (m *Manager) replace(n int32, now int64) {
 // eighth time the lower; in turns within a priority. Destinations that have not
 // answered yet get three quarters of the workers, so that a few that hang can
 // not stop all others.
-func (m *Manager) pick() int32 {
-	m.turn++
-	full := m.unproven >= max(m.limits.Workers*3/4, 1)
-	for i := range m.rings {
-		if m.turn%8 == 0 {
-			i = len(m.rings) - 1 - i
+func (q *Queue) pick() int32 {
+	q.turn++
+	full := q.unproven >= max(q.limits.Workers*3/4, 1)
+	for i := range q.rings {
+		if q.turn%8 == 0 {
+			i = len(q.rings) - 1 - i
 		}
 		for k := range uint(2) {
-			proven := (m.turn + k) % 2
+			proven := (q.turn + k) % 2
 			if proven == 0 && full {
 				continue
 			}
-			r := &m.rings[i][proven]
+			r := &q.rings[i][proven]
 			if n := r.head; n != none {
-				r.head = m.dests.all[n].next
+				r.head = q.dests.all[n].next
 				return n
 			}
 		}
@@ -101,17 +96,17 @@ type spread struct {
 
 // most is how many such jobs one message may have: else one to many hosts that
 // hang would hold most workers.
-func (m *Manager) most() int32 { return int32(max(m.limits.Workers/4, 1)) }
+func (q *Queue) most() int32 { return int32(max(q.limits.Workers/4, 1)) }
 
 // wide reports whether the message that is next at a destination has its share of
 // the workers.
-func (m *Manager) wide(d *dest) *spread {
+func (q *Queue) wide(d *dest) *spread {
 	if d.ctl != nil && d.ctl.proven {
 		return nil
 	}
 	for c := range classOverdue {
 		if slot := d.lists[c].head; slot != none {
-			if s := m.spreads[m.table.at(slot).id]; s != nil && s.jobs >= m.most() {
+			if s := q.spreads[q.table.at(slot).id]; s != nil && s.jobs >= q.most() {
 				return s
 			}
 			return nil
@@ -121,9 +116,9 @@ func (m *Manager) wide(d *dest) *spread {
 }
 
 // block has a destination wait for its next message's other jobs.
-func (m *Manager) block(n int32) bool {
-	d := m.dests.all[n]
-	s := m.wide(d)
+func (q *Queue) block(n int32) bool {
+	d := q.dests.all[n]
+	s := q.wide(d)
 	if s != nil && !d.blocked {
 		d.blocked = true
 		s.blocked = append(s.blocked, d)
@@ -132,30 +127,30 @@ func (m *Manager) block(n int32) bool {
 }
 
 // unblock lets destinations go on after a job of a message has ended.
-func (m *Manager) unblock(id ID, now int64) {
-	s := m.spreads[id]
+func (q *Queue) unblock(id ID, now int64) {
+	s := q.spreads[id]
 	if s == nil {
 		return
 	}
 	s.jobs--
-	free := int(m.most() - s.jobs)
+	free := int(q.most() - s.jobs)
 	if s.jobs == 0 {
-		delete(m.spreads, id)
+		delete(q.spreads, id)
 		free = len(s.blocked)
 	}
 	for ; free > 0 && len(s.blocked) > 0; free-- {
 		d := s.blocked[0]
 		s.blocked = s.blocked[1:]
 		d.blocked = false
-		if n, ok := m.dests.index[d.name]; ok && m.dests.all[n] == d {
-			m.replace(n, now)
+		if n, ok := q.dests.index[d.name]; ok && q.dests.all[n] == d {
+			q.replace(n, now)
 		}
 	}
 }
 
 // from chooses the list of a destination to take from.
-func (m *Manager) from(d *dest, now int64) *list {
-	if !m.normal(d, now) {
+func (q *Queue) from(d *dest, now int64) *list {
+	if !q.normal(d, now) {
 		return &d.lists[classOverdue]
 	}
 	d.picks++
@@ -170,61 +165,67 @@ func (m *Manager) from(d *dest, now int64) *list {
 	return &d.lists[classOverdue]
 }
 
-// word is what a job said of its destination's host.
-type word uint8
+// Word is what a job said of its destination's host.
+type Word uint8
 
+// What a job can say.
 const (
-	nothing word = iota
-	good
-	bad
+	Nothing Word = iota
+	Good         // it answered
+	Bad          // it failed, and with it everybody's mail
 )
+
+// BackOff says that a destination was just backed off from.
+type BackOff struct {
+	Label, Reply string
+	For          time.Duration
+	Ready        int32 // its entries that are due
+}
 
 // learn adapts a destination to what a job said of it, as Postfix does it:
 // the window grows with every success, shrinks with every host failure, and
 // after a window of failures in a row the destination is backed off from for a time
 // that doubles until it answers.
-func (m *Manager) learn(n int32, w word, reply string, now int64) {
-	d := m.dests.all[n]
+func (q *Queue) learn(n int32, w Word, reply string, now int64) *BackOff {
+	d := q.dests.all[n]
 	c := d.ctl
 	switch w {
-	case good:
+	case Good:
 		if c.probe {
-			c.probe, c.window = false, float64(m.limits.Initial)
+			c.probe, c.window = false, float64(q.limits.Initial)
 		}
 		c.proven, c.fails, c.step, c.until, c.reply = true, 0, 0, 0, ""
 		if float64(c.active+1) >= c.window-1 { // only a window that is used may grow
-			c.window = min(c.window+1, float64(m.limits.PerDestination))
+			c.window = min(c.window+1, float64(q.limits.PerDestination))
 		}
-	case bad:
+	case Bad:
 		c.reply = reply
 		if now < c.until {
-			return // started before; it says nothing new
+			return nil // started before; it says nothing new
 		}
 		c.fails += 1 / c.window
 		c.window = max(c.window-1, 1)
 		if c.proven && c.fails < 1 {
-			return
+			return nil
 		}
-		m.backOff(n, now)
+		return q.backOff(n, now)
 	}
+	return nil
 }
 
-func (m *Manager) backOff(n int32, now int64) {
-	d := m.dests.all[n]
+func (q *Queue) backOff(n int32, now int64) *BackOff {
+	d := q.dests.all[n]
 	c := d.ctl
-	c.step = min(max(2*c.step, m.limits.BackOffFirst), m.limits.BackOffMax)
+	c.step = min(max(2*c.step, q.limits.BackOffFirst), q.limits.BackOffMax)
 	c.proven, c.probe, c.fails = false, true, 0
 	c.until = now + int64(c.step)
-	m.heap.push(due{at: c.until, slot: ^n})
-	m.wakeBefore(c.until)
+	q.heap.push(due{at: c.until, slot: ^n})
 	for i := range classOverdue {
 		if left := d.lists[i].n; left > 0 {
-			m.expiryScans = append(m.expiryScans, expiryScan{n: n, class: i, left: left})
+			q.expiryScans = append(q.expiryScans, expiryScan{n: n, class: i, left: left})
 		}
 	}
-	m.poke()
-	m.log.Info("queue: destination is left alone", zap.String("destination", d.label()),
-		zap.Duration("for", c.step), zap.String("reply", c.reply), zap.Int32("ready", d.ready))
+	return &BackOff{Label: d.label(), Reply: c.reply, For: c.step, Ready: d.ready}
 }
 
 // expiryScan looks through the ready entries of a destination that was just left
@@ -237,34 +238,33 @@ type expiryScan struct {
 }
 
 // step does one slice of the first expiry scan.
-func (m *Manager) step(now int64) {
-	if len(m.expiryScans) == 0 {
+func (q *Queue) step(now int64, ages Ages) {
+	if len(q.expiryScans) == 0 {
 		return
 	}
-	w := &m.expiryScans[0]
-	d := m.dests.all[w.n]
-	p, ageing := m.policy.Load(), m.ageing()
-	for range slice {
+	w := &q.expiryScans[0]
+	d := q.dests.all[w.n]
+	for range Slice {
 		if d == nil || !d.down(now) || w.left == 0 || d.lists[w.class].head == none {
-			m.expiryScans = m.expiryScans[1:]
+			q.expiryScans = q.expiryScans[1:]
 			return
 		}
 		w.left--
 		slot := d.lists[w.class].head
-		e := m.table.at(slot)
-		late := ageing && m.late(e, p, now)
-		m.delist(slot)
+		e := q.table.at(slot)
+		late := ages.Reliable && ages.late(e, now)
+		q.delist(slot)
 		if late {
 			e.flags |= flagOverdue
 		}
-		m.enlist(slot, false)
+		q.enlist(slot, false)
 		if late {
-			m.replace(w.n, now)
+			q.replace(w.n, now)
 		}
 	}
 }
 
-func (m *Manager) late(e *entry, p *policy, now int64) bool {
+func (p Ages) late(e *entry, now int64) bool {
 	born := e.born()
 	end := born + int64(p.Lifetime)
 	if e.expires != 0 {

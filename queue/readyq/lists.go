@@ -1,24 +1,24 @@
-package queue
+package readyq
 
-// The moves of an entry between the states of table.go. All need m.mu.
+// The moves of an entry between the states of table.go.
 
 // set changes the state of an entry and the counts.
-func (m *Manager) set(e *entry, s state) {
-	m.count[e.state]--
-	m.count[s]++
+func (q *Queue) set(e *entry, s state) {
+	q.count[e.state]--
+	q.count[s]++
 	e.state = s
 }
 
 // enlist puts an entry into the list of its destination that it belongs to.
-func (m *Manager) enlist(slot int32, front bool) {
-	e := m.table.at(slot)
-	d := m.dests.all[e.dest]
-	m.set(e, ready)
+func (q *Queue) enlist(slot int32, front bool) {
+	e := q.table.at(slot)
+	d := q.dests.all[e.dest]
+	q.set(e, ready)
 	l := &d.lists[e.list()]
 	if front {
 		e.a, e.b = l.head, none
 		if l.head != none {
-			m.table.at(l.head).b = slot
+			q.table.at(l.head).b = slot
 		} else {
 			l.tail = slot
 		}
@@ -26,7 +26,7 @@ func (m *Manager) enlist(slot int32, front bool) {
 	} else {
 		e.a, e.b = none, l.tail
 		if l.tail != none {
-			m.table.at(l.tail).a = slot
+			q.table.at(l.tail).a = slot
 		} else {
 			l.head = slot
 		}
@@ -39,17 +39,17 @@ func (m *Manager) enlist(slot int32, front bool) {
 }
 
 // delist takes a ready entry out of its list. Its state is for the caller to set.
-func (m *Manager) delist(slot int32) {
-	e := m.table.at(slot)
-	d := m.dests.all[e.dest]
+func (q *Queue) delist(slot int32) {
+	e := q.table.at(slot)
+	d := q.dests.all[e.dest]
 	l := &d.lists[e.list()]
 	if e.b != none {
-		m.table.at(e.b).a = e.a
+		q.table.at(e.b).a = e.a
 	} else {
 		l.head = e.a
 	}
 	if e.a != none {
-		m.table.at(e.a).b = e.b
+		q.table.at(e.a).b = e.b
 	} else {
 		l.tail = e.b
 	}
@@ -61,74 +61,73 @@ func (m *Manager) delist(slot int32) {
 }
 
 // settleIn puts an entry that is in no list where its due time wants it.
-func (m *Manager) settleIn(slot int32, now int64, park, front bool) {
-	e := m.table.at(slot)
+func (q *Queue) settleIn(slot int32, now int64, park, front bool) {
+	e := q.table.at(slot)
 	switch {
 	case park:
-		m.set(e, parked)
+		q.set(e, parked)
 	case e.due <= now:
-		m.enlist(slot, front)
-		m.replace(e.dest, now)
+		q.enlist(slot, front)
+		q.replace(e.dest, now)
 	default:
-		m.set(e, waiting)
-		m.heap.push(due{at: e.due, slot: slot, tie: e.tie()})
-		m.wakeBefore(e.due)
+		q.set(e, waiting)
+		q.heap.push(due{at: e.due, slot: slot, tie: e.tie()})
 	}
 }
 
 // unlink takes an entry out of whatever holds it.
-func (m *Manager) unlink(slot int32, now int64) {
-	e := m.table.at(slot)
+func (q *Queue) unlink(slot int32, now int64) {
+	e := q.table.at(slot)
 	switch e.state {
 	case waiting:
-		m.heap.remove(int(e.a))
+		q.heap.remove(int(e.a))
 	case ready:
-		m.delist(slot)
-		m.replace(e.dest, now)
+		q.delist(slot)
+		q.replace(e.dest, now)
 	}
 }
 
 // move changes the destination of an entry that is in no list.
-func (m *Manager) move(e *entry, n int32) {
+func (q *Queue) move(e *entry, n int32) {
 	if e.dest == n {
 		return
 	}
-	m.dests.all[n].total++
-	m.leaveDest(e.dest)
+	q.dests.all[n].total++
+	q.leaveDest(e.dest)
 	e.dest = n
 }
 
-func (m *Manager) leaveDest(n int32) {
-	d := m.dests.all[n]
+func (q *Queue) leaveDest(n int32) {
+	d := q.dests.all[n]
 	d.total--
-	m.retire(n)
+	q.retire(n)
 }
 
 // forget removes an entry that is in no list.
-func (m *Manager) forget(slot int32) {
-	e := m.table.at(slot)
-	m.set(e, free)
-	m.leaveDest(e.dest)
-	m.table.remove(slot)
+func (q *Queue) forget(slot int32) {
+	e := q.table.at(slot)
+	q.set(e, free)
+	q.leaveDest(e.dest)
+	q.table.remove(slot)
 }
 
 // retire removes a destination that nothing needs any more. One whose control
 // knows something stays idle, so that the next message finds its window or its
 // back-off.
-func (m *Manager) retire(n int32) {
-	d := m.dests.all[n]
+func (q *Queue) retire(n int32) {
+	d := q.dests.all[n]
 	if d.total > 0 || d.active() > 0 {
 		return
 	}
 	if d.ctl == nil {
-		m.dests.remove(n)
+		q.dests.remove(n)
 		return
 	}
 	if d.idle {
 		return
 	}
 	d.idle = true
-	s := &m.dests
+	s := &q.dests
 	s.idle = append(s.idle, n)
 	if len(s.idle) > maxIdle {
 		old := s.idle[0]

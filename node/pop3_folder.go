@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
@@ -76,16 +75,9 @@ func (f *folderDrop) LostReason() string { return f.lock.LostReason() }
 // Wake implements pop3.Maildrop.
 func (f *folderDrop) Wake(ctx context.Context) (pop3.Maildrop, error) { return f.lock.Wake(ctx) }
 
-// ReadOnly implements pop3.ReadOnly.
-func (f *folderDrop) ReadOnly() bool { return true }
-
-// Retention implements pop3.Keeper: the server deletes nothing here.
-func (f *folderDrop) Retention() pop3.Retention {
-	return pop3.Retention{Announce: true, Never: true}
+// Info implements pop3.Maildrop: the server deletes nothing here.
+func (f *folderDrop) Info() pop3.Info {
+	info := f.lock.Info()
+	info.ReadOnly, info.Retention = true, &pop3.Retention{Announce: true, Never: true}
+	return info
 }
-
-// LoginDelay implements pop3.Delayer.
-func (f *folderDrop) LoginDelay() time.Duration { return f.lock.LoginDelay() }
-
-// Owner implements pop3.Owner.
-func (f *folderDrop) Owner() string { return f.lock.Owner() }

@@ -24,7 +24,7 @@ type slot struct {
 }
 
 // maildrop is one mailbox under the lock of one POP3 session. It meets
-// pop3.Maildrop, Live, Keeper, Delayer and Caller.
+// pop3.Maildrop, Live and Caller.
 //
 // # Maildrops and logins
 //
@@ -463,16 +463,11 @@ func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
 	return m.drops.enter(ctx, account, &m.peer, true)
 }
 
-// Owner implements pop3.Owner.
-func (m *maildrop) Owner() string { return m.account.Address }
-
-// Retention implements pop3.Keeper.
-func (m *maildrop) Retention() pop3.Retention {
+// Info implements pop3.Maildrop.
+func (m *maildrop) Info() pop3.Info {
 	days := retentionDays(m.account)
-	return pop3.Retention{Announce: days > 0, Days: int(days)}
-}
-
-// LoginDelay implements pop3.Delayer.
-func (m *maildrop) LoginDelay() time.Duration {
-	return time.Duration(m.account.LoginDelayMs) * time.Millisecond
+	return pop3.Info{
+		Owner: m.account.Address, Retention: &pop3.Retention{Announce: days > 0, Days: int(days)},
+		LoginDelay: time.Duration(m.account.LoginDelayMs) * time.Millisecond,
+	}
 }

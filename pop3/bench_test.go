@@ -24,6 +24,7 @@ type shelf struct {
 func (s *shelf) Login(context.Context, *pop3.Peer, string, string) (pop3.Maildrop, error) {
 	return s, nil
 }
+func (s *shelf) Info() pop3.Info       { return pop3.Info{} }
 func (s *shelf) List() pop3.List       { return s }
 func (s *shelf) Len() int              { return s.n }
 func (s *shelf) Size(int) int64        { return int64(len(s.body)) }

@@ -103,7 +103,7 @@ func (c *conn) admit(user string, enter func(context.Context) (Maildrop, error))
 	ctx, cancel := c.loginTime()
 	defer cancel()
 	drop, err := enter(ctx)
-	if err == nil && c.srv.tooSoon(owner(user, drop)) {
+	if err == nil && c.srv.tooSoon(cmp.Or(drop.Info().Owner, user)) {
 		_ = drop.Close()
 		return nil, ErrLoginDelay
 	}

@@ -106,6 +106,9 @@ func (m Messages) UID(i int) string { return m[i].UID }
 // with it. One goroutine at a time uses it; only Lost and LostReason are called
 // beside other methods.
 type Maildrop interface {
+	// Info returns what the server has to know of the maildrop. It is called once
+	// or twice at a login or WAKE, and counts until the session has another one.
+	Info() Info
 	// List returns the messages as they were when the lock was taken. It
 	// returns the same list at every call.
 	List() List
@@ -138,18 +141,26 @@ type Maildrop interface {
 	Wake(ctx context.Context) (Maildrop, error)
 }
 
+// Info is what a Maildrop says of itself. The zero value says nothing special.
+type Info struct {
+	// Owner is the one name of the user, whatever the client typed at login. What
+	// is counted or timed per user goes by it. Empty: what the client typed.
+	Owner string
+	// ReadOnly bars the client from deleting.
+	ReadOnly bool
+	// Retention is the maildrop's own; nil: ServerConfig.Retention.
+	Retention *Retention
+	// LoginDelay is how long the user has to wait between logins. The Backend
+	// enforces it; CAPA tells of it in TRANSACTION.
+	LoginDelay time.Duration
+}
+
 // Live is a Maildrop that also finds messages which arrived after the list was
 // frozen, for commands that name a message by UID.
 type Live interface {
 	// Late returns a number for Open and Commit that lies beyond the list and
 	// is the same whenever the UID is asked for. ErrNoMessage: there is none.
 	Late(ctx context.Context, uid string) (i int, size int64, err error)
-}
-
-// Owner is a Maildrop that knows its user by one name, whatever the client typed
-// at login. What is counted or timed per user goes by it.
-type Owner interface {
-	Owner() string
 }
 
 // Caller is a Maildrop that calls when it is lost, which spares each session a
@@ -170,22 +181,6 @@ const (
 	LostDisabled   = "your account was disabled, marked messages are kept"
 	LostPassword   = "your password was changed, log in with the new one; marked messages are kept"
 )
-
-// ReadOnly is a Maildrop from which a client may be barred to delete.
-type ReadOnly interface {
-	ReadOnly() bool
-}
-
-// Keeper is a Maildrop that has a retention of its own.
-type Keeper interface {
-	Retention() Retention
-}
-
-// Delayer is a Maildrop whose user has to wait between logins. The Backend
-// enforces it; CAPA tells of it in TRANSACTION.
-type Delayer interface {
-	LoginDelay() time.Duration
-}
 
 // Retention is what CAPA's EXPIRE promises (RFC 2449 §6.7). The zero value
 // promises nothing and is not announced.

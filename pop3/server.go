@@ -75,7 +75,7 @@ type ServerConfig struct {
 	// and Retention hold for all.
 	Policies func() (Retention, time.Duration)
 	// Retention is what EXPIRE says before login, and after it where the
-	// maildrop is no Keeper.
+	// Maildrop has none of its own.
 	Retention Retention
 
 	With, Without Extension // added to and taken from the defaults

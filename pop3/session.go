@@ -1,6 +1,7 @@
 package pop3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -52,17 +53,15 @@ type message struct {
 
 // enterMaildrop makes the connection's session a new view of a maildrop.
 func (c *conn) enterMaildrop(user string, drop Maildrop) {
-	s := &session{drop: drop, msgs: drop.List(), user: user, owner: owner(user, drop), keeps: c.srv.cfg.Retention}
+	info := drop.Info()
+	s := &session{
+		drop: drop, msgs: drop.List(), user: user, owner: cmp.Or(info.Owner, user), readOnly: info.ReadOnly,
+		keeps: c.srv.cfg.Retention, delay: info.LoginDelay,
+	}
 	s.index.list = s.msgs
 	s.count()
-	if r, ok := drop.(ReadOnly); ok {
-		s.readOnly = r.ReadOnly()
-	}
-	if k, ok := drop.(Keeper); ok {
-		s.keeps = k.Retention()
-	}
-	if d, ok := drop.(Delayer); ok {
-		s.delay = d.LoginDelay()
+	if info.Retention != nil {
+		s.keeps = *info.Retention
 	}
 	if l, ok := drop.(Live); ok && c.srv.on&LateUID != 0 {
 		s.live = l
@@ -71,14 +70,6 @@ func (c *conn) enterMaildrop(user string, drop Maildrop) {
 	c.bad, c.fails, c.idle = 0, 0, 0
 	c.srv.stats.LoggedIn.Add(1)
 	c.watch(drop)
-}
-
-// owner is the one name that a maildrop's user goes by.
-func owner(user string, drop Maildrop) string {
-	if o, ok := drop.(Owner); ok {
-		return o.Owner()
-	}
-	return user
 }
 
 // count sets left and leftSize by the sets.

@@ -233,12 +233,13 @@ type drop struct {
 	mail   []stored // what the list names, and late messages behind
 }
 
-func (d *drop) List() pop3.List           { return d.list }
-func (d *drop) Lost() <-chan struct{}     { return d.lost }
-func (d *drop) LostReason() string        { return d.reason }
-func (d *drop) Owner() string             { return d.acc.name }
-func (d *drop) ReadOnly() bool            { return d.acc.readOnly }
-func (d *drop) Retention() pop3.Retention { return d.acc.retain }
+func (d *drop) List() pop3.List       { return d.list }
+func (d *drop) Lost() <-chan struct{} { return d.lost }
+func (d *drop) LostReason() string    { return d.reason }
+
+func (d *drop) Info() pop3.Info {
+	return pop3.Info{Owner: d.acc.name, ReadOnly: d.acc.readOnly, Retention: &d.acc.retain}
+}
 
 func (d *drop) Open(_ context.Context, i int) (io.ReadCloser, error) {
 	d.store.mu.Lock()

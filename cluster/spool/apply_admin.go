@@ -472,13 +472,13 @@ func (t *tx) sweepHistory(limit int, ages bool, res *pb.Result) {
 		bound = DefaultHistoryBytes
 	}
 	t.scan([]byte{kExpiry}, limit, func(k, v []byte) {
-		done := int64(binary.BigEndian.Uint64(k[1:]))
+		done := int64(numberOf(k))
 		old := ages && done < t.clock-keep
 		over := t.counters[CountHistoryBytes] > bound && done < t.clock-minHistoryMs
 		if !old && !over {
 			return
 		}
-		id, _ := toID(k[9:])
+		id, _ := toID(behindNumber(k))
 		t.scan(keyID(kHistory, id), 0, func(h, _ []byte) { t.del(h) })
 		t.del(keyID(kMessage, id))
 		t.del(k)
@@ -534,7 +534,7 @@ func (t *tx) sweepBoxes(limit int, res *pb.Result) {
 // sweepBox deletes entries of a dropped account, and the mark when none is left.
 // It returns what it deleted.
 func (t *tx) sweepBox(mark, value []byte, limit int) *pb.Removed {
-	box := binary.BigEndian.Uint64(mark[1:])
+	box := numberOf(mark)
 	var of pb.Garbage
 	if !bytes.Equal(value, []byte{1}) && !t.unmarshal(mark, value, &of) {
 		return nil

@@ -40,7 +40,7 @@ func keyGreyNet(network string) []byte { return key(kGrey, "n"+network) }
 
 // keyGreyTime is the index entry of a record: what is forgotten first comes first.
 func keyGreyTime(expires int64, of []byte) []byte {
-	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(of)), kGrey, 'e'), uint64(expires))
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber+len(of)), kGrey, 'e'), uint64(expires))
 	return append(k, of[1:]...)
 }
 
@@ -163,7 +163,7 @@ func (t *tx) forgetGrey(end []byte, limit int) (count uint32) {
 	}))
 	for _, k := range old {
 		t.del(k)
-		t.del(append([]byte{kGrey}, k[10:]...))
+		t.del(append([]byte{kGrey}, k[sizeGrey:]...))
 		t.count(CountGrey, -1)
 		count++
 	}

@@ -14,7 +14,7 @@ const OldMs = 30 * dayMs
 
 // A key of an import begins with its generation, as a dedup key's does.
 func keyOld(generation int64, k []byte) []byte {
-	b := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(k)), kOld), uint64(generation))
+	b := binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber+len(k)), kOld), uint64(generation))
 	return append(b, k...)
 }
 

@@ -12,7 +12,7 @@ const DedupMs = 10 * 60 * 1000
 // A dedup key begins with its generation, so that a look-up needs no more than
 // two keys and a sweep finds the old ones in one piece.
 func keyDedup(generation int64, digest []byte) []byte {
-	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 9+len(digest)), kDedup), uint64(generation))
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber+len(digest)), kDedup), uint64(generation))
 	return append(k, digest...)
 }
 
@@ -98,7 +98,7 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 	if t.at(2) {
 		m.Index = t.index
 	}
-	size := 17 + uint64(t.write(keyID(kMessage, id), m))
+	size := sizeID + uint64(t.write(keyID(kMessage, id), m))
 	size += t.event(id, &pb.Event{
 		AtMs: m.CreatedMs, What: "accepted", Node: m.Client.GetNode(), Tls: m.Client.GetTls(), Detail: h.Detail,
 	})

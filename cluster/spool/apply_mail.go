@@ -55,7 +55,7 @@ func (t *tx) accept(h *pb.Accept, body []byte) *pb.Result {
 		Open: m.Recipients, Drops: m.Drops, Bucket: bucketOf(id), Home: m.Home,
 		Bytes: m.Size, Chunks: m.Chunks,
 	}
-	refs.History = 17 + uint64(t.write(keyID(kMessage, id), m))
+	refs.History = sizeID + uint64(t.write(keyID(kMessage, id), m))
 	node := m.Client.GetNode()
 	refs.History += t.event(id, &pb.Event{
 		AtMs: m.CreatedMs, What: "accepted", Node: node, Tls: m.Client.GetTls(), Detail: h.Detail, Bounce: m.BounceOf,

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -224,7 +223,7 @@ func (t *tx) sweepTombstone(mark, value []byte, limit int, res *pb.Result) int {
 	if !t.unmarshal(mark, value, &tombstone) {
 		return 0
 	}
-	box, done := binary.BigEndian.Uint64(mark[1:]), 0
+	box, done := numberOf(mark), 0
 	for len(tombstone.Parts) > 0 && done < limit && t.err == nil {
 		part := tombstone.Parts[0]
 		runs, err := parseRuns(part.Ranges, math.MaxUint64>>1)

@@ -68,7 +68,7 @@ func (f *dedupFilter) load(r Reader, now int64) error {
 	*f = dedupFilter{}
 	return r.Scan(keyDedup(max(now-1, 0), nil), keyDedup(now+1, nil), func(k, _ []byte) bool {
 		if len(k) > 9 {
-			f.add(int64(binary.BigEndian.Uint64(k[1:])), k[9:])
+			f.add(int64(numberOf(k)), behindNumber(k))
 		}
 		return true
 	})
@@ -87,7 +87,7 @@ func (f *dedupFilter) fill(r Reader, now int64) error {
 		clear(one.bits)
 		err := r.Scan(keyDedup(g, nil), keyDedup(g+1, nil), func(k, _ []byte) bool {
 			if len(k) > 9 {
-				f.add(g, k[9:])
+				f.add(g, behindNumber(k))
 			}
 			return true
 		})

@@ -49,6 +49,26 @@ const (
 	kDedup     = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
 )
 
+// Sizes of keys, in octets: the kind, then the parts named.
+const (
+	sizeNumber  = 1 + 8           // a box, a time, a generation, an index
+	sizeID      = 1 + 16          // a message
+	sizeIDSeq   = sizeID + 4      // a message and a number in it: a recipient, a chunk
+	sizeHistory = sizeID + 8 + 2  // a message, an index, and a number among its events there
+	sizeExpiry  = sizeNumber + 16 // a time and a message
+	sizeShard   = sizeNumber + 4  // a session and a bucket
+	sizeEntry   = sizeNumber + 8  // a box and a uid
+	sizeGrey    = 1 + sizeNumber  // a kind of its own and a time, before the rest of a key
+)
+
+// numberOf reads the number behind a key's kind, behindNumber what follows it.
+func numberOf(k []byte) uint64 { return binary.BigEndian.Uint64(k[1:]) }
+
+func behindNumber(k []byte) []byte { return k[sizeNumber:] }
+
+// seqOf reads the number behind a key's id.
+func seqOf(k []byte) uint32 { return binary.BigEndian.Uint32(k[sizeID:]) }
+
 // Cached says which records are asked for with every message or session and change
 // by the hand of an operator: a store may keep them at hand.
 func Cached(key []byte) bool {
@@ -70,12 +90,12 @@ func key(prefix byte, s string) []byte {
 }
 
 func keyID(prefix byte, id ID) []byte {
-	k := make([]byte, 0, 17)
+	k := make([]byte, 0, sizeID)
 	return append(append(k, prefix), id[:]...)
 }
 
 func keyIDSeq(prefix byte, id ID, seq uint32) []byte {
-	k := make([]byte, 0, 21)
+	k := make([]byte, 0, sizeIDSeq)
 	k = append(append(k, prefix), id[:]...)
 	return binary.BigEndian.AppendUint32(k, seq)
 }
@@ -85,37 +105,37 @@ func keyBody(id ID, seq uint32) []byte { return keyIDSeq(kBody, id, seq) }
 func keyRecipient(id ID, n uint32) []byte { return keyIDSeq(kRecipient, id, n) }
 
 func keyHistory(id ID, index uint64, n uint16) []byte {
-	k := make([]byte, 0, 27)
+	k := make([]byte, 0, sizeHistory)
 	k = append(append(k, kHistory), id[:]...)
 	k = binary.BigEndian.AppendUint64(k, index)
 	return binary.BigEndian.AppendUint16(k, n)
 }
 
 func keyExpiry(done int64, id ID) []byte {
-	k := make([]byte, 0, 25)
+	k := make([]byte, 0, sizeExpiry)
 	k = binary.BigEndian.AppendUint64(append(k, kExpiry), uint64(done))
 	return append(k, id[:]...)
 }
 
 func keyAudit(index uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), kAudit), index)
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber), kAudit), index)
 }
 
 func keyShard(home uint64, bucket uint32) []byte {
-	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 13), kShard), home)
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeShard), kShard), home)
 	return binary.BigEndian.AppendUint32(k, bucket)
 }
 
 func keyEntry(box, uid uint64) []byte {
-	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, 17), kEntry), box)
+	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeEntry), kEntry), box)
 	return binary.BigEndian.AppendUint64(k, uid)
 }
 
 // uidOf reads the uid of an entry's key.
-func uidOf(k []byte) uint64 { return binary.BigEndian.Uint64(k[9:]) }
+func uidOf(k []byte) uint64 { return binary.BigEndian.Uint64(behindNumber(k)) }
 
 func keyBox(prefix byte, box uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), prefix), box)
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber), prefix), box)
 }
 
 // after returns the first key behind all keys that begin with prefix.

@@ -277,7 +277,7 @@ func (t *tx) event(id ID, e *pb.Event) uint64 {
 	}
 	n := t.write(keyHistory(id, t.index, t.seq), e)
 	t.seq++
-	return uint64(n) + 27
+	return uint64(n) + sizeHistory
 }
 
 func (t *tx) ok() *pb.Result { return &pb.Result{Index: t.index} }

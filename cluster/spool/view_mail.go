@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"encoding/binary"
 	"errors"
 	"maps"
 	"strings"
@@ -47,14 +46,14 @@ func scanRecipients(r Reader, lo, hi []byte, fn func(id ID, n uint32, r *pb.Reci
 	var bad error
 	var rec pb.Recipient
 	err := r.Scan(lo, hi, func(k, val []byte) bool {
-		id, ok := toID(k[1:17])
+		id, ok := toID(k[1:sizeID])
 		if !ok {
 			return true
 		}
 		if bad = proto.Unmarshal(val, &rec); bad != nil {
 			return false
 		}
-		return fn(id, binary.BigEndian.Uint32(k[17:]), &rec)
+		return fn(id, seqOf(k), &rec)
 	})
 	if err == nil {
 		err = bad
@@ -372,7 +371,7 @@ func (v View) AllEntries(fn func(box, uid uint64, gone bool, e *pb.Entry) bool) 
 	err := v.R.Scan([]byte{kTombstone}, []byte{kTombstone + 1}, func(k, val []byte) bool {
 		var tombstone pb.Burial
 		if bad = proto.Unmarshal(val, &tombstone); bad == nil {
-			all[binary.BigEndian.Uint64(k[1:])], bad = decodeTombstone(&tombstone)
+			all[numberOf(k)], bad = decodeTombstone(&tombstone)
 		}
 		return bad == nil
 	})
@@ -384,7 +383,7 @@ func (v View) AllEntries(fn func(box, uid uint64, gone bool, e *pb.Entry) bool) 
 		if bad = proto.Unmarshal(val, &e); bad != nil {
 			return false
 		}
-		box, uid := binary.BigEndian.Uint64(k[1:]), uidOf(k)
+		box, uid := numberOf(k), uidOf(k)
 		return fn(box, uid, all[box].has(uid), &e)
 	})
 	if err == nil {

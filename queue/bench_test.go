@@ -47,7 +47,9 @@ func (s *memory) Settle(_ context.Context, v []Verdict, _ []Notice) ([]Taken, er
 func (*memory) Deliver(_ context.Context, j *Job) []Verdict {
 	v := make([]Verdict, len(j.Recipients))
 	for i, r := range j.Recipients {
-		v[i] = Verdict{Ref: Ref{ID: j.ID, Recipient: r.N}, Outcome: Delivered, Reply: "250 2.0.0 Ok", Host: "mx [192.0.2.1]:25"}
+		v[i] = Verdict{
+			Ref: Ref{ID: j.ID, Recipient: r.N}, Outcome: Delivered, Reply: "250 2.0.0 Ok", Host: "mx [192.0.2.1]:25",
+		}
 	}
 	return v
 }

@@ -78,8 +78,8 @@ func (q *Queue) destination(w *Waiting) int32 {
 // Put takes one Waiting in: a new entry, or a new due time of a known one. A known
 // entry that waits and is made due at once is an operator's retry, which also ends
 // the back-off of its destination. scan says that it comes from a scan of the spool,
-// which may be older than what is known here. What is said of an active entry counts
-// when it stops being active, see Finish.
+// which may be older than what is known here. A word about an active entry
+// counts when it stops being active, see Finish.
 func (q *Queue) Put(w *Waiting, now int64, scan bool) {
 	slot, known := q.table.index[w.Ref]
 	if !known {

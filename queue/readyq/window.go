@@ -168,7 +168,7 @@ func (q *Queue) from(d *dest, now int64) *list {
 // Word is what a job said of its destination's host.
 type Word uint8
 
-// What a job can say.
+// The words of a job.
 const (
 	Nothing Word = iota
 	Good         // it answered

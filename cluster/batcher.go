@@ -301,6 +301,10 @@ func raftError(err error) error {
 		return fmt.Errorf("%w: %w", errDeposed, err)
 	case err != nil && strings.HasPrefix(err.Error(), changedText):
 		return fmt.Errorf("%w: %w", ErrChanged, err)
+	case err != nil && slices.ContainsFunc(refusedTexts(), func(text string) bool {
+		return strings.HasPrefix(err.Error(), text)
+	}):
+		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	return err
 }

@@ -25,11 +25,12 @@ var (
 	ErrOtherNode = errors.New("cluster: the data directory is another node's")
 	ErrLogLost   = errors.New("cluster: the raft log of this node is lost")
 	ErrToken     = errors.New("cluster: the join token is refused")
-	ErrMember    = errors.New("cluster: the node id is taken by a live member")
+	ErrMember    = errors.New("cluster: a member has the id or the address")
 	ErrTooOld    = errors.New("cluster: this relayd can't follow the cluster")
 	ErrRemoved   = errors.New("cluster: this node is no member of its cluster any more")
 	ErrOutlived  = errors.New("cluster: the cluster goes on without this node's data")
 	ErrQuorum    = errors.New("cluster: that would lose the quorum")
+	ErrStays     = errors.New("cluster: the leadership did not move")
 	// ErrCopy: another copy of the data directory has the node's place, or the
 	// directory is older than what the node has promised.
 	ErrCopy          = errors.New("cluster: this data directory is not the newest of its node")
@@ -43,11 +44,12 @@ var (
 	errLost      = errors.New("the connection to the leader broke") // may be applied
 	errDeposed   = errors.New("leadership was lost")                // may be applied
 	errStopping  = errors.New("the node is stopping")               // surely not applied
+	errRefused   = errors.New("raft refuses the configuration")     // surely not applied
 )
 
 // mayBeApplied tells the ends of an attempt apart.
 func mayBeApplied(err error) bool {
-	for _, sure := range []error{errNotLeader, errNoLeader, errUnsent, errStopping, ErrInvalid, ErrChanged} {
+	for _, sure := range []error{errNotLeader, errNoLeader, errUnsent, errStopping, errRefused, ErrInvalid, ErrChanged} {
 		if errors.Is(err, sure) {
 			return false
 		}

@@ -264,6 +264,21 @@ func (c *Cluster) unlessLive(node string) (record *pb.Cluster, err error) {
 	return record, err
 }
 
+// unlessOccupied refuses an address that another member has, up or down: raft takes no
+// two servers at one address.
+func (c *Cluster) unlessOccupied(on configuration, node raft.ServerID, addr string) error {
+	for _, s := range on.servers {
+		now, err := c.book.address(string(s.ID))
+		if s.ID == node || string(s.Address) != addr && (err != nil || now != addr) {
+			continue
+		}
+		return fmt.Errorf("%w: %s is at %s: give %s an address of its own ([cluster] advertise, or --advertise), "+
+			"or, if %s is gone for good, take that out first with 'relayctl node rm %s'",
+			ErrMember, s.ID, addr, node, s.ID, s.ID)
+	}
+	return nil
+}
+
 func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest) error {
 	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{
 		Hash: token.hash(), Node: req.Node, Request: token.request(req.Request),

@@ -235,6 +235,9 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	if err != nil {
 		return nil, err
 	}
+	if err := c.unlessOccupied(on, raft.ServerID(req.Node), req.Advertise); err != nil {
+		return nil, err // before the token is used
+	}
 	cert, err := c.sign(record, csr, req.Node)
 	if err != nil {
 		return nil, err

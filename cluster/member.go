@@ -100,7 +100,8 @@ func (c *Cluster) Leave(ctx context.Context, adm *pb.Admin) error {
 }
 
 // Transfer moves the leadership to a node, or, with an empty id, to whichever
-// is most up to date. It returns when the leader has given up its place.
+// is most up to date. It returns when the leader has given up its place. ErrStays,
+// where the leader is this node: it did not.
 func (c *Cluster) Transfer(ctx context.Context, id string) error {
 	_, err := c.askLeader(ctx, askTransfer, []byte(id))
 	return err
@@ -131,7 +132,7 @@ func (c *Cluster) handOver(id string) error {
 		f = c.raft.LeadershipTransfer()
 	} else {
 		if !c.book.votes(id) {
-			return fmt.Errorf("cluster: %s is no voting member", id)
+			return fmt.Errorf("%w: %s is no voting member", ErrStays, id)
 		}
 		addr, err := c.book.address(id)
 		if err != nil {
@@ -140,7 +141,7 @@ func (c *Cluster) handOver(id string) error {
 		f = c.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(addr))
 	}
 	if err := f.Error(); err != nil {
-		return fmt.Errorf("cluster: the leadership did not move: %w", err)
+		return fmt.Errorf("%w: %w", ErrStays, err)
 	}
 	return nil
 }

@@ -50,6 +50,10 @@ type MemberStatus struct {
 	Epoch    uint64
 	Ready    string // empty: ready; else why not, in its own words
 
+	// ClockOffset is how far its wall clock is ahead of the state's time, or of where that is
+	// about to jump to; 0 where nobody can know.
+	ClockOffset time.Duration
+
 	Failover time.Duration // as Status.Failover, for this one; 0 without a session
 }
 
@@ -155,6 +159,11 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 	s.Members, err = c.roll(string(leader))
 	if err != nil {
 		return s, err
+	}
+	if s.Leader != "" {
+		if err := c.tellOffsets(s.Members); err != nil {
+			return s, err
+		}
 	}
 	for _, m := range s.Members {
 		s.Failover = max(s.Failover, m.Failover)

@@ -74,28 +74,61 @@ func (c *Cluster) sayClock(w *warnings) {
 
 // compareClock is how far this node's clock is from what a majority agrees on, or, where
 // none does, from the state's time. False: a majority has not told the present leader its
-// clocks yet. Without a leader the state's time has stood still for as long as this node,
-// or the whole cluster, was off.
+// clocks yet, or this node has no session. Without a leader the state's time has stood
+// still for as long as this node, or the whole cluster, was off; without a session this
+// node's copy of it may have, as after a pause of the machine or a removal.
 func (c *Cluster) compareClock() (offset time.Duration, known bool) {
 	term := c.raft.CurrentTerm()
 	in, err := c.instant()
-	if err != nil || c.Leader() == "" {
+	if err != nil || c.Leader() == "" || c.Epoch() == 0 {
 		return 0, false
 	}
 	offset = c.Clock().Offset
 	if !in.second { // nobody tells
 		return offset, true
 	}
-	fresh := slices.DeleteFunc(in.sessions, func(s *pb.Session) bool {
+	_, median, known := c.clocksTold(in, term)
+	return offset - median, known
+}
+
+// clocksTold are the sessions that were renewed in the present term and after the last jump of
+// the state's time, and what a majority of their clocks agrees on; 0 where none does.
+// False: they are no majority of the voters yet. What older renewals say is of another
+// time: after a start of the whole cluster of when it was stopped.
+func (c *Cluster) clocksTold(in instant, term uint64) (fresh []*pb.Session, median time.Duration, known bool) {
+	jumped := in.ts.GetJumpedIndex()
+	fresh = slices.DeleteFunc(in.sessions, func(s *pb.Session) bool {
 		var l raft.Log
-		return c.rlog.GetLog(s.Renewed, &l) != nil || l.Term != term
+		return s.Renewed <= jumped || c.rlog.GetLog(s.Renewed, &l) != nil || l.Term != term
 	})
-	offs := offsets(fresh, in.voters, in.ts.GetJumpedIndex())
-	median, ok := agreed(offs, len(in.voters))
-	if ok {
-		offset -= median
+	offs := offsets(fresh, in.voters, jumped)
+	if at, ok := agreed(offs, len(in.voters)); ok {
+		median = at
 	}
-	return offset, len(offs) > len(in.voters)/2
+	return fresh, median, len(offs) > len(in.voters)/2
+}
+
+// tellOffsets fills in how far the members' clocks are from the state's time, as far as
+// anybody knows. Where that is about to jump to what a majority agrees on, it goes by
+// where it jumps to.
+func (c *Cluster) tellOffsets(members []MemberStatus) error {
+	term := c.raft.CurrentTerm()
+	in, err := c.instant()
+	if err != nil {
+		return err
+	}
+	fresh, median, known := c.clocksTold(in, term)
+	if median.Abs() <= tooFar {
+		median = 0
+	}
+	for i := range members {
+		for _, s := range fresh {
+			if off, said := offsetOf(s); known && said && s.Node == members[i].ID {
+				members[i].ClockOffset = off - median
+			}
+		}
+	}
+	return nil
 }
 
 // abdication hands the leadership of a node over whose clock is far off.
@@ -171,10 +204,10 @@ func (c *Cluster) mayLead(node string) error {
 	}
 	for _, s := range sessions {
 		if s.Node == node && s.Draining {
-			return fmt.Errorf("cluster: node %s is being drained: undrain it before it leads", node)
+			return fmt.Errorf("%w: node %s is being drained: undrain it before it leads", ErrStays, node)
 		}
 		if off, known := offsetOf(s); s.Node == node && known && off.Abs() > tooFar {
-			return fmt.Errorf("cluster: %s: set it before that node leads", ClockWords(node, off))
+			return fmt.Errorf("%w: %s: set it before that node leads", ErrStays, ClockWords(node, off))
 		}
 	}
 	return nil

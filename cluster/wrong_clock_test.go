@@ -1,12 +1,16 @@
 package cluster_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster"
 	"relay/cluster/clustertest"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 )
 
 // TestNobodyKnowsWhoseClockIsWrong: a node without a leader was off for an hour, by its
@@ -44,5 +48,65 @@ func TestNobodyKnowsWhoseClockIsWrong(t *testing.T) {
 	g.Eventually("its clock is wrong", func() bool {
 		offset, known := n.C().CompareClock()
 		return known && offset > 59*time.Minute
+	})
+}
+
+// TestStatusGoesByClocksOfNow: after all nodes were off for an hour no node's clock is
+// wrong, though their last renewals are an hour from the first ones, and the state's time
+// stands still until a majority has told its clocks.
+func TestStatusGoesByClocksOfNow(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	for _, m := range g.Nodes() {
+		m.KillHere()
+		m.Skew(time.Hour)
+	}
+	for _, m := range g.Nodes() {
+		m.Start()
+	}
+	n, worst, raw := g.Node(0), time.Duration(0), time.Duration(0)
+	g.Eventually("the time jumps", func() bool {
+		s, err := n.C().Status(t.Context())
+		require.NoError(t, err)
+		for _, m := range s.Members {
+			worst = max(worst, m.ClockOffset.Abs())
+		}
+		require.NoError(t, n.C().View(func(v spool.View) error {
+			all, err := v.Sessions()
+			for _, s := range all {
+				raw = max(raw, time.Duration(s.WallMs-s.RenewedMs)*time.Millisecond)
+			}
+			return err
+		}))
+		return n.C().Clock().Jumps > 0 && n.C().Clock().Offset.Abs() < time.Second
+	})
+	require.Less(t, worst, 5*time.Second, "no clock of three is wrong")
+	require.Greater(t, raw, 59*time.Minute, "the sessions themselves say so")
+	n.Skew(3 * time.Hour)
+	g.Eventually("its clock is wrong", func() bool {
+		s, err := g.Node(1).C().Status(t.Context())
+		return err == nil && s.Members[0].ID == n.ID && s.Members[0].ClockOffset > 119*time.Minute
+	})
+}
+
+// TestARemovedNodesClockIsNotJudged: it was off for an hour, and its copy of the state's
+// time is as old; it says nothing of clocks until it ends.
+func TestARemovedNodesClockIsNotJudged(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	leader, gone := g.Leader(), g.Followers()[0]
+	gone.KillHere()
+	g.Eventually("its session ends", func() bool {
+		s, err := leader.C().Status(t.Context())
+		return err == nil && !s.Members[slices.IndexFunc(s.Members, func(m cluster.MemberStatus) bool {
+			return m.ID == gone.ID
+		})].Live
+	})
+	require.NoError(t, leader.C().Remove(t.Context(), gone.ID, false, &pb.Admin{Who: "a test"}))
+	gone.Skew(time.Hour)
+	gone.Start()
+	c := gone.C()
+	g.Eventually("it is told", func() bool {
+		_, known := c.CompareClock()
+		require.False(t, known)
+		return gone.Fatal() != nil
 	})
 }

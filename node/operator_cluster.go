@@ -177,9 +177,7 @@ func memberNode(m *cluster.MemberStatus, state local, said vitals, failover time
 	n.Drained = n.State == admin.NodeDrained || m.Draining && n.State == admin.NodeDead && owned == 0
 	if session := state.sessions[m.ID]; session != nil {
 		n.LastSeen = admin.AtMs(session.RenewedMs)
-		if session.WallMs != 0 {
-			n.ClockOffsetSeconds = float64(session.WallMs-session.RenewedMs) / 1000
-		}
+		n.ClockOffsetSeconds = m.ClockOffset.Round(time.Millisecond).Seconds()
 	}
 	return n
 }
@@ -285,7 +283,7 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 	if m.Live && m.Answers && !n.LastSeen.IsZero() && o.now().Sub(n.LastSeen.Time) > unheard {
 		all = append(all, fmt.Sprintf("node %s has not renewed its session for %s", m.ID, span(o.now().Sub(n.LastSeen.Time))))
 	}
-	if words := cluster.ClockWords(m.ID, time.Duration(n.ClockOffsetSeconds*float64(time.Second))); m.Live && words != "" {
+	if words := cluster.ClockWords(m.ID, m.ClockOffset); m.Live && words != "" {
 		all = append(all, words)
 	}
 	if n.DiskTotal > 0 && n.DiskFree*20 < n.DiskTotal {
@@ -403,7 +401,7 @@ func memberError(err error) error {
 			"look at 'relayctl status' and try again")
 	}
 	var remote *cluster.RemoteError
-	if mapped := proposalError(err); mapped != err || !errors.As(err, &remote) {
+	if mapped := proposalError(err); mapped != err || !errors.As(err, &remote) && !errors.Is(err, cluster.ErrStays) {
 		return mapped
 	}
 	return admin.Conflict(plain(err), "")

@@ -69,6 +69,24 @@ func TestIDOfLiveMemberIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, cluster.ErrMember)
 }
 
+// TestAddressOfAMemberIsRefused: raft takes no two servers at one address. That is
+// told as what it is, at once, and costs no use of the token.
+func TestAddressOfAMemberIsRefused(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{Nodes: 1})
+	token, err := g.Node(0).C().Token(t.Context(), 1, time.Minute, operator)
+	require.NoError(t, err)
+	for range 2 {
+		err = cluster.Join(t.Context(), cluster.JoinOptions{
+			ID: "other", Dir: filepath.Join(t.TempDir(), "data"), Advertise: g.Node(0).Addr, Token: token,
+			Addr: g.Node(0).Addr, Log: zap.NewNop(),
+		})
+		require.ErrorIs(t, err, cluster.ErrMember)
+		require.ErrorContains(t, err, "n1 is at "+g.Node(0).Addr+": give other an address of its own")
+		require.ErrorContains(t, err, "'relayctl node rm n1'")
+		require.NotContains(t, err.Error(), "not known")
+	}
+}
+
 func TestRemoveKeepsTheQuorum(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader()

@@ -80,13 +80,13 @@ type leaderTerm struct {
 
 // readIndex is one round on the leader: the commit index, and proof that at
 // some time after it was asked for nobody else led.
-func (c *Cluster) readIndex(context.Context) (uint64, error) {
+func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 	t := c.leaderTerm.Load()
 	if t == nil || c.raft.State() != raft.Leader || c.raft.CurrentTerm() != t.term {
 		return 0, errNotLeader
 	}
 	commit := c.raft.CommitIndex()
-	if err := c.raft.VerifyLeader().Error(); err != nil {
+	if err := await(ctx, c.raft.VerifyLeader()); err != nil {
 		return 0, fmt.Errorf("%w: %w", errNotLeader, err)
 	}
 	if c.raft.CurrentTerm() != t.term {
@@ -98,6 +98,20 @@ func (c *Cluster) readIndex(context.Context) (uint64, error) {
 		return t.applied, nil
 	}
 	return commit, nil
+}
+
+// await waits for raft's answer until ctx ends: raft never answers what was still in its
+// channel when it stopped. The goroutine that waits for such an answer is left behind, as
+// those of the gate are (leaveGates).
+func await(ctx context.Context, f raft.Future) error {
+	answer := make(chan error, 1)
+	go func() { answer <- f.Error() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // rounds lets any number of callers share the runs of fn: a caller gets the

@@ -265,8 +265,8 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 		},
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
 		With: with, Without: without, Policies: n.drops.policies,
-		Refused: n.refused.pop3,
-		Log:     events(n.log.Named("pop3")),
+		Refused: n.refused.pop3, Ready: n.awaitFirstSession,
+		Log: events(n.log.Named("pop3")),
 	})
 }
 

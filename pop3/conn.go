@@ -130,8 +130,31 @@ func (c *conn) run() {
 		_ = c.flush()
 		return
 	}
+	if err := c.ready(); c.isCut() {
+		return
+	} else if err != nil {
+		c.refused(Refusal{Stage: "connect", Reason: ReasonNotReady, Cause: err})
+		c.err("SYS/TEMP", tNotReady)
+		c.closing = true
+		_ = c.flush()
+		return
+	}
 	c.group.speak(c)
 }
+
+// ready waits for the server to be of use to a client, and says why it is not.
+func (c *conn) ready() error {
+	if c.srv.cfg.Ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, readyTime)
+	defer cancel()
+	return c.srv.cfg.Ready(ctx)
+}
+
+// readyTime is how long a client waits at most for the greeting of a server that is not
+// ready: old ones hang up after 15 s.
+const readyTime = 10 * time.Second
 
 // exempt reports whether the limits per host do not hold for the peer.
 func (c *conn) exempt() bool {

@@ -19,6 +19,7 @@ type Refusal struct {
 // Reasons of refusals.
 const (
 	ReasonConnections = "too_many_connections"
+	ReasonNotReady    = "not_ready"
 	ReasonTLS         = "tls_failed"
 	ReasonNeedsTLS    = "tls_required"
 	ReasonLogin       = "login_failed"

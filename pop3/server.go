@@ -97,6 +97,11 @@ type ServerConfig struct {
 	// Refused hears of every failure that an operator should know of, on its
 	// connection's goroutine. Nil: nobody.
 	Refused func(*Refusal)
+	// Ready waits until logins can be judged, as long as its context lasts, and returns
+	// why they can not. Clients are greeted when it returns: with -ERR [SYS/TEMP], and
+	// their connection ends, where it fails, since programs take a failed login for a
+	// wrong password more readily than a greeting that is none. Nil: always ready.
+	Ready func(context.Context) error
 	// Log is told what happens to a session, with pairs of key and value. It
 	// is called by many goroutines at once. Nil: nobody.
 	Log func(event string, kv ...any)

@@ -70,6 +70,7 @@ const (
 	tTooManyErrors
 	tStopping
 	tOutOfService
+	tNotReady
 	numTexts
 )
 
@@ -223,6 +224,9 @@ var texts = [numTexts][numLangs]string{
 		"demasiados errores, adiós", "错误过多，再见"},
 	tStopping: {"server is stopping, nothing was deleted", "Server hält an, nichts wurde gelöscht",
 		"le serveur s'arrête, rien n'a été effacé", "el servidor se detiene, no se borró nada", "服务器正在停止，未删除任何邮件"},
+	tNotReady: {"server is not ready yet, try again later", "Server ist noch nicht bereit, bitte später versuchen",
+		"le serveur n'est pas encore prêt, réessayez plus tard", "el servidor aún no está listo, inténtelo más tarde",
+		"服务器尚未就绪，请稍后重试"},
 	tOutOfService: {"server is going out of service, connect again; nothing was deleted",
 		"Server geht außer Betrieb, bitte neu verbinden; nichts wurde gelöscht",
 		"le serveur est mis hors service, reconnectez-vous ; rien n'a été effacé",

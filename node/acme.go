@@ -21,6 +21,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/directory"
+	"relay/node/replica"
 )
 
 // authority gets certificates by ACME (RFC 8555) and shares them with all nodes.
@@ -76,7 +78,7 @@ type servedCert struct {
 var errNotLeader = errors.New("another node orders certificates")
 
 // newAuthority makes the authority of a node; nil where no host is named.
-func newAuthority(c config.ACME, r replica, leads func() bool, log *zap.Logger) (*authority, error) {
+func newAuthority(c config.ACME, r replica.Replica, leads func() bool, log *zap.Logger) (*authority, error) {
 	if len(c.Hosts) == 0 {
 		return nil, nil
 	}
@@ -92,7 +94,7 @@ func newAuthority(c config.ACME, r replica, leads func() bool, log *zap.Logger) 
 		a.ways = append(a.ways, wayHTTP)
 	}
 	for _, h := range c.Hosts {
-		a.hosts = append(a.hosts, asciiDomain(h))
+		a.hosts = append(a.hosts, directory.ASCIIDomain(h))
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true // the next order may be months away
@@ -138,7 +140,7 @@ func (a *authority) find(name string, fallback bool) *tls.Certificate {
 	if a == nil {
 		return nil
 	}
-	host := asciiDomain(strings.TrimSuffix(name, "."))
+	host := directory.ASCIIDomain(strings.TrimSuffix(name, "."))
 	if !slices.Contains(a.hosts, host) {
 		if !fallback {
 			return nil
@@ -232,7 +234,7 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 }
 
 // shelf keeps what ACME needs, in the replica.
-type shelf struct{ replica replica }
+type shelf struct{ replica replica.Replica }
 
 var errNoAnswer = errors.New("there is no such challenge")
 
@@ -271,7 +273,7 @@ func (s shelf) answer(ctx context.Context, name string) ([]byte, error) {
 // put keeps something, or takes it away where there is no data. It returns when
 // this node has applied it.
 func (s shelf) put(ctx context.Context, h *pb.PutCert) error {
-	res, err := propose(ctx, s.replica, spool.KindPutCert, h)
+	res, err := replica.Propose(ctx, s.replica, spool.KindPutCert, h)
 	switch {
 	case err != nil:
 		return err

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/acme"
 
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/wording"
 )
 
 // Kinds of challenge (RFC 8737, RFC 8555 §8.3).
@@ -182,7 +183,7 @@ func (a *authority) troubles(now time.Time) (all []string) {
 				p.err))
 		case now.Sub(renewal(leaf)) > leaf.NotAfter.Sub(now):
 			all = append(all, fmt.Sprintf("the certificate for %s expires in %s and could not be renewed: %v; see [acme]", host,
-				span(leaf.NotAfter.Sub(now)), p.err))
+				wording.Span(leaf.NotAfter.Sub(now)), p.err))
 		}
 		a.mu.Unlock()
 	}

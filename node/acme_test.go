@@ -20,6 +20,7 @@ import (
 
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/replica/replicatest"
 )
 
 // A CA that hangs, or says to come back in minutes, does not hold up a node that
@@ -40,7 +41,7 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 			}))
 			defer server.Close() // waits for the request that hangs
 			a, err := newAuthority(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}, TLSListen: ":443"},
-				newFakeReplica(t), func() bool { return true }, zap.NewNop())
+				replicatest.New(t), func() bool { return true }, zap.NewNop())
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
@@ -61,7 +62,7 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 // desk is a CA that signs for itself, or says what is wrong.
 type desk struct {
 	*authority
-	rep   *fakeReplica
+	rep   *replicatest.Fake
 	leads atomic.Bool
 	began time.Time
 
@@ -73,7 +74,7 @@ type desk struct {
 }
 
 func newDesk(t *testing.T) *desk {
-	d := &desk{rep: newFakeReplica(t), began: time.Now()}
+	d := &desk{rep: replicatest.New(t), began: time.Now()}
 	d.leads.Store(true)
 	a, err := newAuthority(config.ACME{
 		Directory: "https://ca.test", Hosts: []string{"mx.example.test"}, HTTPListen: ":80",
@@ -103,7 +104,7 @@ func (d *desk) sign(ctx context.Context, host string) error {
 	}
 	d.made++
 	now := time.Now()
-	d.rep.clock = now
+	d.rep.Clock = now
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(d.made), DNSNames: []string{host}, NotBefore: now, NotAfter: now.Add(d.life),
 	}

@@ -11,6 +11,8 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // Bounds of what an audit line says beside the command itself.
@@ -59,7 +61,7 @@ func changeNote(v spool.View, h proto.Message) (string, error) {
 		return compared(there, old, h.GetAccount()), err
 	case *pb.DropAccount:
 		box, _, err := v.Mailbox(h.Address)
-		return counted(box.GetMessages(), "message") + " in the mailbox", err
+		return wording.Counted(box.GetMessages(), "message") + " in the mailbox", err
 	case *pb.PutDomain:
 		old, there, err := v.Domain(h.GetDomain().GetName())
 		return compared(there, old, h.GetDomain()), err
@@ -187,7 +189,7 @@ func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	case f.Kind() == protoreflect.Int64Kind && strings.HasSuffix(string(f.Name()), "_ms"):
 		return (time.Duration(v.Int()) * time.Millisecond).String()
 	case f.Kind() == protoreflect.StringKind:
-		return shortened(fmt.Sprintf("%q", clean(v.String(), noteValue)), noteValue)
+		return shortened(fmt.Sprintf("%q", printable.Text(v.String(), noteValue)), noteValue)
 	}
 	return v.String()
 }
@@ -211,15 +213,15 @@ func (m *managing) note() string {
 	}
 	f := &m.what.Filter
 	add("to %s", m.what.Route, m.what.Route != "")
-	add("recipient %s", clean(m.what.Recipient, noteValue), m.what.Recipient != "")
-	add("reason %q", clean(m.what.Reason, noteValue), m.what.Reason != "")
+	add("recipient %s", printable.Text(m.what.Recipient, noteValue), m.what.Recipient != "")
+	add("reason %q", printable.Text(m.what.Reason, noteValue), m.what.Reason != "")
 	add("%s", "all that waits", m.what.All && f.Empty())
-	add("state=%s", clean(f.State, noteValue), f.State != "")
-	add("domain=%s", clean(f.Domain, noteValue), f.Domain != "")
-	add("sender=%s", clean(f.Sender, noteValue), f.Sender != "")
-	add("to=%s", clean(f.Recipient, noteValue), f.Recipient != "")
-	add("owner=%s", clean(f.Owner, noteValue), f.Owner != "")
-	add("error=%q", clean(f.Error, noteValue), f.Error != "")
+	add("state=%s", printable.Text(f.State, noteValue), f.State != "")
+	add("domain=%s", printable.Text(f.Domain, noteValue), f.Domain != "")
+	add("sender=%s", printable.Text(f.Sender, noteValue), f.Sender != "")
+	add("to=%s", printable.Text(f.Recipient, noteValue), f.Recipient != "")
+	add("owner=%s", printable.Text(f.Owner, noteValue), f.Owner != "")
+	add("error=%q", printable.Text(f.Error, noteValue), f.Error != "")
 	add("older than %s", (time.Duration(f.OlderThanSeconds) * time.Second).String(), f.OlderThanSeconds > 0)
 	var shown []string
 	for _, id := range m.told.ids {

@@ -3,7 +3,6 @@ package node
 import (
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -11,12 +10,6 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/queue"
 )
-
-// newID makes the id of a message. Its time is the cluster's: ids of all nodes
-// sort by acceptance, and a queue tells a message's age by its id.
-func newID(now time.Time) spool.ID {
-	return ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy())
-}
 
 // mended is a message with the dates that it would have had by the right clock:
 // it came while the cluster's time was behind, and that has jumped forward since.

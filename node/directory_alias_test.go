@@ -9,6 +9,7 @@ import (
 
 	"relay/cluster/spool"
 	"relay/node/admin"
+	"relay/node/directory"
 )
 
 // leadsTo lists where an address leads, mailboxes in brackets.
@@ -16,12 +17,12 @@ func leadsTo(t *testing.T, w *world, address string) []string {
 	t.Helper()
 	var all []string
 	require.NoError(t, w.replica.View(func(v spool.View) error {
-		targets, _, err := resolve(v, address)
+		targets, _, err := directory.Resolve(v, address)
 		for _, to := range targets {
-			if to.mailbox != "" {
-				all = append(all, "["+to.mailbox+"]")
+			if to.Mailbox != "" {
+				all = append(all, "["+to.Mailbox+"]")
 			} else {
-				all = append(all, to.recipient)
+				all = append(all, to.Recipient)
 			}
 		}
 		return err

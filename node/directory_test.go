@@ -8,6 +8,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
 	"relay/smtp"
 )
 
@@ -27,8 +28,8 @@ func directoryWorld(t *testing.T) *dropWorld {
 	} {
 		w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: true})
 	}
-	deep := []*pb.Alias{{Address: fmt.Sprintf("deep%d@example.test", maxDepth+1), Targets: []string{"alice"}}}
-	for i := range maxDepth + 1 {
+	deep := []*pb.Alias{{Address: fmt.Sprintf("deep%d@example.test", directory.MaxDepth+1), Targets: []string{"alice"}}}
+	for i := range directory.MaxDepth + 1 {
 		deep = append(deep, &pb.Alias{
 			Address: fmt.Sprintf("deep%d@example.test", i), Targets: []string{fmt.Sprintf("deep%d@example.test", i+1)},
 		})
@@ -74,11 +75,11 @@ func TestResolve(t *testing.T) {
 		{"alice+a+b@example.test", []string{"alice@example.test"}, nil},
 		{"bob+own@example.test", []string{"bob+own@example.test"}, nil},
 		{"bob+other@example.test", []string{"bob@example.test"}, nil},
-		{"+tag@example.test", nil, errNoUser},
+		{"+tag@example.test", nil, directory.ErrNoUser},
 		{"JO\u0308RG@example.test", []string{"jörg@example.test"}, nil},
-		{"nobody@example.test", nil, errNoUser},
-		{"gone@example.test", nil, errDisabled},
-		{"gone+tag@example.test", nil, errDisabled},
+		{"nobody@example.test", nil, directory.ErrNoUser},
+		{"gone@example.test", nil, directory.ErrDisabled},
+		{"gone+tag@example.test", nil, directory.ErrDisabled},
 		{"who@far.test", []string{">who@far.test"}, nil},
 		{"Who@FAR.test", []string{">Who@far.test"}, nil},
 		// lists: each member once, with the owner nearest to it
@@ -94,25 +95,25 @@ func TestResolve(t *testing.T) {
 			">z@far.test owner-club@example.test", "bob@example.test owner-choir@example.test",
 		}, nil},
 		{"owner-club@example.test", []string{"alice@example.test"}, nil},
-		{"self@example.test", nil, errAliasLoop},
-		{"ring@example.test", nil, errAliasLoop},
-		{"deep0@example.test", nil, errAliasLoop},
+		{"self@example.test", nil, directory.ErrAliasLoop},
+		{"ring@example.test", nil, directory.ErrAliasLoop},
+		{"deep0@example.test", nil, directory.ErrAliasLoop},
 		{"deep2@example.test", []string{"alice@example.test"}, nil},
-		{"left@example.test", nil, errDisabled},
-		{"void@example.test", nil, errNoUser},
+		{"left@example.test", nil, directory.ErrDisabled},
+		{"void@example.test", nil, directory.ErrNoUser},
 		// catch-alls
 		{"anyone@all.test", []string{"alice@example.test"}, nil},
-		{"anyone@ping.test", nil, errAliasLoop},
-		{"anyone@bare.test", nil, errNoUser},
+		{"anyone@ping.test", nil, directory.ErrAliasLoop},
+		{"anyone@bare.test", nil, directory.ErrNoUser},
 		// RFC 5321 §4.5.1
 		{"PostMaster@example.test", []string{"alice@example.test"}, nil},
 		{"postmaster@bare.test", []string{"alice@example.test"}, nil},
 		{"postmaster@ping.test", []string{"alice@example.test"}, nil},
-		{"alice", nil, errNoDomain},
+		{"alice", nil, directory.ErrNoDomain},
 	} {
 		t.Run(c.address, func(t *testing.T) {
 			require.NoError(t, w.View(func(v spool.View) error {
-				targets, local, err := resolve(v, c.address)
+				targets, local, err := directory.Resolve(v, c.address)
 				if c.err != nil {
 					require.ErrorIs(t, err, c.err)
 					return nil
@@ -121,12 +122,12 @@ func TestResolve(t *testing.T) {
 				require.Equal(t, c.want[0][0] != '>' || len(targets) > 1, local)
 				var got []string
 				for _, one := range targets {
-					s := one.mailbox
+					s := one.Mailbox
 					if s == "" {
-						s = ">" + one.recipient
+						s = ">" + one.Recipient
 					}
-					if one.owner != "" {
-						s += " " + one.owner
+					if one.Owner != "" {
+						s += " " + one.Owner
 					}
 					got = append(got, s)
 				}

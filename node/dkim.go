@@ -18,6 +18,8 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/mailheader"
 )
 
 // Algorithms of signing keys.
@@ -193,8 +195,8 @@ func readHeader(body io.Reader) ([]byte, error) {
 		b = b[:cap(b)]
 		got, err := io.ReadFull(body, b[n:])
 		b = b[:n+got]
-		if h := parseHeader(b); h.whole {
-			return b[:h.end], nil
+		if h := mailheader.Parse(b); h.Whole {
+			return b[:h.End], nil
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return b, nil
@@ -216,6 +218,6 @@ func authorDomain(header []byte, sender string) string {
 	case err != nil:
 		return ""
 	}
-	_, domain := splitAddress(list[0])
+	_, domain := directory.SplitAddress(list[0])
 	return domain
 }

@@ -19,7 +19,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/directory"
 	"relay/node/doctor"
+	"relay/smtp/printable"
 )
 
 // Bounds of what an examination reads.
@@ -128,7 +130,7 @@ func badZone(tz string) string {
 		return ""
 	}
 	if _, err := time.LoadLocation(name); err != nil {
-		return fmt.Sprintf("TZ is %q: %v", clean(tz, 64), err)
+		return fmt.Sprintf("TZ is %q: %v", printable.Text(tz, 64), err)
 	}
 	return ""
 }
@@ -246,7 +248,7 @@ func readQueue(v spool.View, q *doctor.Queue, waiting map[string]*doctor.Destina
 		}
 		d.Attempts = max(d.Attempts, r.Attempts)
 		if r.LastReply != "" {
-			d.LastReply = clean(r.LastReply, 200)
+			d.LastReply = printable.Text(r.LastReply, 200)
 		}
 		return true
 	})
@@ -258,7 +260,7 @@ func lockFacts(v spool.View) (all []doctor.Lock, err error) {
 	for user, l := range locks {
 		for _, one := range append([]*pb.Lock{l}, l.Others...) {
 			all = append(all, doctor.Lock{
-				User: user, Node: one.Node, Remote: clean(one.Remote, 64), Since: time.UnixMilli(one.SinceMs),
+				User: user, Node: one.Node, Remote: printable.Text(one.Remote, 64), Since: time.UnixMilli(one.SinceMs),
 			})
 		}
 	}
@@ -307,7 +309,7 @@ func nearQuota(v spool.View, all bool) doctor.Fact[[]doctor.Mailbox] {
 func noPostmaster(v spool.View) (all []string, err error) {
 	domains, err := v.Domains()
 	for _, d := range domains {
-		if targets, _, err := resolve(v, "postmaster@"+d.Name); err != nil || len(targets) == 0 {
+		if targets, _, err := directory.Resolve(v, "postmaster@"+d.Name); err != nil || len(targets) == 0 {
 			all = append(all, d.Name)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"relay/node/doctor"
 	"relay/node/verify"
 	"relay/queue/remote"
+	"relay/smtp/printable"
 )
 
 // Bounds of what is asked in DNS and tried.
@@ -52,7 +53,7 @@ func (e *examiner) askNames(ctx context.Context, f *doctor.Facts, outward bool) 
 	validates, err := dns.Validates(ctx, ".")
 	d := doctor.DNS{Validates: validates, ByMX: e.byMX()}
 	if err != nil {
-		d.Failure = clean(err.Error(), 200)
+		d.Failure = printable.Text(err.Error(), 200)
 		const why = "DNS does not answer"
 		f.DNS = doctor.Is(d)
 		f.Names, f.Domains = doctor.Not[doctor.Names](why), doctor.Not[[]doctor.Domain](why)
@@ -183,11 +184,11 @@ func (s *names) senders(ctx context.Context, domain string) doctor.Fact[doctor.S
 	p := doctor.SPF{Refused: map[string]string{}}
 	texts, err := none(s.dns.TXT(ctx, domain))
 	if err != nil {
-		return doctor.Not[doctor.SPF](clean(err.Error(), 200))
+		return doctor.Not[doctor.SPF](printable.Text(err.Error(), 200))
 	}
 	for _, text := range texts {
 		if strings.HasPrefix(strings.ToLower(text)+" ", "v=spf1 ") {
-			p.Record = clean(text, 200)
+			p.Record = printable.Text(text, 200)
 		}
 	}
 	if p.Record == "" {
@@ -217,7 +218,7 @@ func (s *names) keys(ctx context.Context, domain string, signers []admin.Signer)
 		if !k.Retired {
 			texts, err := none(s.dns.TXT(ctx, k.Name))
 			if err != nil {
-				return doctor.Not[[]doctor.Key](clean(err.Error(), 200))
+				return doctor.Not[[]doctor.Key](printable.Text(err.Error(), 200))
 			}
 			for _, text := range texts {
 				p := publicKey(text)
@@ -279,7 +280,7 @@ func (s *names) tryHost(ctx context.Context, domain string, port int) doctor.Rea
 		}
 	}
 	if err != nil {
-		r.Error = clean(err.Error(), 200)
+		r.Error = printable.Text(err.Error(), 200)
 	}
 	return r
 }

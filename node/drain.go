@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
 )
 
 // DefaultNotice is how long a node that goes out of service still takes new
@@ -51,7 +52,7 @@ const (
 // forbidding a drained node to vote or to lead (a cluster without a leader is worse than one that a
 // drained node leads for a second).
 type drain struct {
-	replica replica
+	replica replica.Replica
 	node    string
 	log     *zap.Logger
 	refuse  func(on, stopping bool) // new clients, at all servers; it must not wait
@@ -64,7 +65,7 @@ type drain struct {
 	refusing bool
 }
 
-func newDrain(r replica, node string, refuse func(on, stopping bool), log *zap.Logger) *drain {
+func newDrain(r replica.Replica, node string, refuse func(on, stopping bool), log *zap.Logger) *drain {
 	return &drain{replica: r, node: node, refuse: refuse, log: log, changed: make(chan struct{}, 1)}
 }
 
@@ -149,7 +150,7 @@ func (d *drain) begin() error {
 
 // drainMark reads the end of a node's notice, in the state's time; 1 where it has
 // none, and 0 where the node is not being drained.
-func drainMark(r replica, node string) (mark int64, err error) {
+func drainMark(r replica.Replica, node string) (mark int64, err error) {
 	err = r.View(func(v spool.View) error {
 		m, _, err := v.Member(node)
 		if err != nil {

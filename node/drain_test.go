@@ -15,6 +15,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 )
 
 // TestMemberStates: what a node is called follows from what is heard of it now,
@@ -70,9 +72,9 @@ func TestWhatMayFail(t *testing.T) {
 // TestDrainedNodeStarts: a node that starts with the mark refuses new clients at
 // once, though the clock of a state that is behind leaves some of the notice.
 func TestDrainedNodeStarts(t *testing.T) {
-	r := newFakeReplica(t)
+	r := replicatest.New(t)
 	do := func(kind spool.Kind, h proto.Message) {
-		res, err := propose(t.Context(), r, kind, h)
+		res, err := replica.Propose(t.Context(), r, kind, h)
 		require.NoError(t, err)
 		require.Equal(t, pb.Code_OK, res.Code, res.Text)
 	}
@@ -107,7 +109,7 @@ func TestNoticeOfADrain(t *testing.T) {
 		"a stop early in a long notice": {mark: true, others: true, after: time.Second, refuses: 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newFakeReplica(t)
+			r := replicatest.New(t)
 			synctest.Test(t, func(t *testing.T) {
 				var refused time.Time
 				d := newDrain(r, "n1", func(on, _ bool) {
@@ -117,7 +119,7 @@ func TestNoticeOfADrain(t *testing.T) {
 				}, zap.NewNop())
 				for _, id := range []string{"n1", "n2"} {
 					if id == "n1" || c.others || c.mark {
-						_, err := propose(t.Context(), r, spool.KindRegister, &pb.Register{Nonce: id, Member: &pb.Member{Id: id}})
+						_, err := replica.Propose(t.Context(), r, spool.KindRegister, &pb.Register{Nonce: id, Member: &pb.Member{Id: id}})
 						require.NoError(t, err)
 					}
 				}

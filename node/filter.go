@@ -13,8 +13,11 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/directory"
 	"relay/node/milter"
+	"relay/node/replica"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // errDiscarded: a content filter wants the message taken and thrown away.
@@ -131,7 +134,7 @@ func (in *intake) beginFilter(ctx context.Context, trace int, done bool) error {
 	if f == nil {
 		return nil
 	}
-	if !done && !in.head.whole {
+	if !done && !in.head.Whole {
 		return replyFilterHeader // its end is out of sight
 	}
 	fields, body := in.sections(in.buf[trace:])
@@ -225,7 +228,7 @@ func (in *intake) discard(ctx context.Context) error {
 	m.Size = in.size + uint64(len(in.buf)+len(in.top))
 	in.number(ctx, in.twinKey(in.given), true)
 	discard := func() (*pb.Result, error) {
-		return propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
+		return replica.Propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
 			Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(),
 			Twin: numbered(in.key, in.env.receipt.n),
 		})
@@ -257,7 +260,7 @@ func (in *intake) readdress(v *milter.Verdict) error {
 	env := in.env
 	for _, address := range v.Drop {
 		env.rcpts = slices.DeleteFunc(env.rcpts, func(r rcpt) bool {
-			drop := canonical(r.address) == canonical(address)
+			drop := directory.Canonical(r.address) == directory.Canonical(address)
 			if drop {
 				in.dropped = append(in.dropped, r.address)
 			}
@@ -269,11 +272,11 @@ func (in *intake) readdress(v *milter.Verdict) error {
 		for _, address := range v.Add {
 			r := rcpt{address: address}
 			var err error
-			if r.address, err = qualify(view, address); err != nil {
+			if r.address, err = directory.Qualify(view, address); err != nil {
 				return err
 			}
-			if r.targets, _, err = resolve(view, r.address); err != nil {
-				return fmt.Errorf("a content filter adds the recipient %s: %w", clean(address, 255), err)
+			if r.targets, _, err = directory.Resolve(view, r.address); err != nil {
+				return fmt.Errorf("a content filter adds the recipient %s: %w", printable.Text(address, 255), err)
 			}
 			env.rcpts = append(env.rcpts, r)
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/node/mailheader"
 	"relay/node/milter"
 )
 
@@ -18,7 +19,8 @@ func TestFilterSeesWholeHeader(t *testing.T) {
 		"Subject: s\r\n\r\n":         nil,
 		"Subject: s\r\n\r\nX-Hid: x": nil,
 	} {
-		in := &intake{env: &envelope{filter: new(milter.Transaction)}, buf: []byte(text), head: parseHeader([]byte(text))}
+		in := &intake{env: &envelope{filter: new(milter.Transaction)}, buf: []byte(text),
+			head: mailheader.Parse([]byte(text))}
 		got := in.beginFilter(t.Context(), 0, false)
 		if want == nil {
 			require.NoError(t, got, "%q", text)

@@ -15,7 +15,11 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/mailheader"
+	"relay/node/replica"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // errNoAuthor says that the From fields of a message name nobody for certain:
@@ -40,7 +44,7 @@ func fields(b []byte) iter.Seq2[[]byte, []byte] {
 				}
 			}
 			name, value, ok := bytes.Cut(b[:end], []byte(":"))
-			if !ok || !fieldName(name) {
+			if !ok || !mailheader.IsFieldName(name) {
 				return // the empty line, or text without one
 			}
 			if !yield(bytes.TrimRight(name, " \t"), value) {
@@ -68,14 +72,14 @@ func authors(header []byte) (addresses []string, absent bool, err error) {
 	if lone(header) {
 		return nil, false, fmt.Errorf("%w: the header has a bare CR or a NUL", errNoAuthor)
 	}
-	text := strings.ToValidUTF8(strings.TrimSpace(unfolded(value)), "?")
+	text := strings.ToValidUTF8(strings.TrimSpace(mailheader.Unfold(value)), "?")
 	list, err := addressParser().ParseList(text)
 	if err != nil || len(list) == 0 {
 		return nil, false, fmt.Errorf("%w: %w", errNoAuthor, cmp.Or(err, errors.New("it names nobody")))
 	}
 	for _, a := range list {
-		if local, domain := splitAddress(a.Address); local == "" || domain == "" {
-			return nil, false, fmt.Errorf("%w: %q is no address", errNoAuthor, clean(a.Address, 100))
+		if local, domain := directory.SplitAddress(a.Address); local == "" || domain == "" {
+			return nil, false, fmt.Errorf("%w: %q is no address", errNoAuthor, printable.Text(a.Address, 100))
 		}
 		addresses = append(addresses, a.Address)
 	}
@@ -113,9 +117,9 @@ type fromStats struct{ refused, unsigned atomic.Int64 }
 // Rejected: to judge at each delivery (an address that an account had when it sent would count no
 // more).
 type fromCheck struct {
-	refusals *refusals
-	account  *pb.Account
-	stats    *fromStats
+	confirm *replica.Confirmer
+	account *pb.Account
+	stats   *fromStats
 }
 
 // judge looks whose address stands in From. It returns whether the message may
@@ -126,7 +130,7 @@ func (c *fromCheck) judge(ctx context.Context, header []byte) (signed bool, err 
 	}
 	list, absent, unreadable := authors(header)
 	mode, foreign := pb.FromCheck_FROM_DEFAULT, ""
-	err = c.refusals.rule(ctx, func(v spool.View) error {
+	err = c.confirm.Confirm(ctx, func(v spool.View) error {
 		s, err := v.Settings()
 		if err != nil {
 			return err
@@ -140,7 +144,7 @@ func (c *fromCheck) judge(ctx context.Context, header []byte) (signed bool, err 
 		return err
 	})
 	switch {
-	case err != nil && final(err):
+	case err != nil && isPermanent(err):
 		c.stats.refused.Add(1)
 	case err == nil && foreign != "":
 		c.stats.unsigned.Add(1)
@@ -162,7 +166,8 @@ func (c *fromCheck) foreign(v spool.View, list []string, unreadable error) (stri
 		}
 		if !own {
 			return fmt.Sprintf("From is %s, which is not an address of %s: send as your own address, or have the postmaster "+
-				"allow it with 'relayctl user set %[2]s --sender %[1]s'", clean(canonical(address), 100), c.account.Address), nil
+				"allow it with 'relayctl user set %[2]s --sender %[1]s'", printable.Text(directory.Canonical(address),
+				100), c.account.Address), nil
 		}
 	}
 	return "", nil
@@ -171,8 +176,8 @@ func (c *fromCheck) foreign(v spool.View, list []string, unreadable error) (stri
 // owns reports whether an account may send as an address: its own, with a
 // subaddress too, an alias that leads to it alone, or one that it was given.
 func owns(v spool.View, account *pb.Account, address string) (bool, error) {
-	lower := canonical(address)
-	local, domain := splitAddress(lower)
+	lower := directory.Canonical(address)
+	local, domain := directory.SplitAddress(lower)
 	user, _, _ := strings.Cut(local, "+")
 	if lower == account.Address || user+"@"+domain == account.Address {
 		return true, nil
@@ -191,8 +196,8 @@ func (in *intake) checkFrom(ctx context.Context, trace int, done bool) error {
 	if in.env.from == nil {
 		return nil
 	}
-	header := in.buf[trace : trace+in.head.end]
-	if !in.head.whole && !done {
+	header := in.buf[trace : trace+in.head.End]
+	if !in.head.Whole && !done {
 		header = []byte("From: \r\n") // names nobody
 	}
 	signed, err := in.env.from.judge(ctx, header)

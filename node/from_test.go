@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/node/mailheader"
 )
 
 func TestAuthors(t *testing.T) {
@@ -80,7 +82,7 @@ func FuzzFields(f *testing.F) {
 		n := 0
 		for name, value := range fields(b) {
 			n += len(name) + 1 + len(value)
-			require.True(t, fieldName(name))
+			require.True(t, mailheader.IsFieldName(name))
 		}
 		require.LessOrEqual(t, n, len(b))
 		_, _, _ = authors(b)

@@ -12,6 +12,9 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/replica"
+	"relay/node/wording"
 	"relay/smtp"
 	"relay/smtp/admission"
 )
@@ -54,7 +57,7 @@ import (
 // 2026-11-29: first attempts of a /24 or /48 are written down 500 times an hour at each node; beyond,
 // its mail to a domain is one triplet, which waits as long. So nobody drives others' records out.
 type greylist struct {
-	replica replica
+	replica replica.Replica
 	log     *zap.Logger
 	every   time.Duration // between two commands
 	stir    chan struct{} // there is something to tell
@@ -77,7 +80,7 @@ type greyCall struct {
 	err     error
 }
 
-func newGreylist(r replica, log *zap.Logger) *greylist {
+func newGreylist(r replica.Replica, log *zap.Logger) *greylist {
 	return &greylist{
 		replica: r, log: log, every: 50 * time.Millisecond, stir: make(chan struct{}, 1), used: map[[16]byte]*pb.Attempt{},
 	}
@@ -99,7 +102,7 @@ func greyNetwork(a netip.Addr) netip.Prefix {
 // letters: without a subaddress, and without the numbers that mailing software
 // puts in, a new one each time.
 func greySender(address string) string {
-	local, domain, _ := strings.Cut(canonical(address), "@")
+	local, domain, _ := strings.Cut(directory.Canonical(address), "@")
 	if rest, ok := strings.CutPrefix(local, "prvs="); ok { // BATV: prvs=TAG=user
 		if _, user, tagged := strings.Cut(rest, "="); tagged {
 			local = user
@@ -318,7 +321,7 @@ func (g *greylist) tell(ctx context.Context) {
 	if len(h.Attempts) == 0 {
 		return
 	}
-	res, err := propose(ctx, g.replica, spool.KindGreet, h)
+	res, err := replica.Propose(ctx, g.replica, spool.KindGreet, h)
 	if err != nil && ctx.Err() == nil {
 		g.log.Debug("attempts are not greylisted yet", zap.Int("attempts", len(h.Attempts)), zap.Error(err))
 	}
@@ -347,7 +350,7 @@ func (s *session) greylisted(ctx context.Context, address string) error {
 	if s.grey == nil || s.privileged() {
 		return nil
 	}
-	local, domain := splitAddress(address)
+	local, domain := directory.SplitAddress(address)
 	if local = strings.ToLower(local); local == "postmaster" || local == "abuse" {
 		return nil // they must be reached by who is kept out (RFC 5321 §4.5.1, RFC 2142)
 	}
@@ -375,6 +378,6 @@ func (s *session) greylisted(ctx context.Context, address string) error {
 }
 
 func replyGreylisted(wait time.Duration) *smtp.Reply {
-	text := "Greylisted, try again in " + counted(uint64((wait+time.Second-1)/time.Second), "second")
+	text := "Greylisted, try again in " + wording.Counted(uint64((wait+time.Second-1)/time.Second), "second")
 	return &smtp.Reply{Code: 450, Enhanced: "4.7.1", Text: text, Reason: "greylist"}
 }

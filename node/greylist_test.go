@@ -36,14 +36,14 @@ func TestGreySender(t *testing.T) {
 func TestGreylistBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newDropWorld(t)
-		time.Sleep(time.Until(w.clock)) // the replica's time never runs backwards
-		w.clock = time.Now()
+		time.Sleep(time.Until(w.Clock)) // the replica's time never runs backwards
+		w.Clock = time.Now()
 		w.must(spool.KindPutSettings, &pb.PutSettings{
 			Settings: &pb.Settings{GreylistMs: 60_000, GreylistExempt: []string{"198.51.100.0/24"}},
 		})
 		g := newGreylist(w, zap.NewNop())
 		go func() { _ = g.run(t.Context()) }()
-		frames := len(w.frames)
+		frames := len(w.Frames)
 		var wg sync.WaitGroup
 		look := func(client, sender string) (time.Duration, error) {
 			wait, _, err := g.look(t.Context(), netip.MustParseAddr(client), sender, "example.test")
@@ -57,25 +57,25 @@ func TestGreylistBatches(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		require.LessOrEqual(t, len(w.frames)-frames, 3, "many attempts in a command")
-		frames = len(w.frames)
+		require.LessOrEqual(t, len(w.Frames)-frames, 3, "many attempts in a command")
+		frames = len(w.Frames)
 		for range 100 {
 			wait, err := look("192.0.2.200", "x")
 			require.NoError(t, err)
 			require.Positive(t, wait)
 		}
-		require.Len(t, w.frames, frames, "impatience costs nothing")
+		require.Len(t, w.Frames, frames, "impatience costs nothing")
 		wait, err := look("198.51.100.9", "x")
 		require.NoError(t, err)
 		require.Zero(t, wait, "exempt")
 
 		// A cluster that can not be asked lets nobody through, and keeps nobody waiting.
-		w.fail = cluster.ErrUnavailable
+		w.Fail = cluster.ErrUnavailable
 		_, err = look("203.0.113.1", "x")
 		require.ErrorIs(t, err, cluster.ErrUnavailable)
-		w.fail = nil
+		w.Fail = nil
 		time.Sleep(2 * time.Minute)
-		w.clock = time.Now()
+		w.Clock = time.Now()
 		wait, err = look("192.0.2.9", "xx")
 		require.NoError(t, err)
 		require.Zero(t, wait)
@@ -94,8 +94,8 @@ func TestGreylistBatches(t *testing.T) {
 func TestGreylistRecordsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newDropWorld(t)
-		time.Sleep(time.Until(w.clock))
-		w.clock = time.Now()
+		time.Sleep(time.Until(w.Clock))
+		w.Clock = time.Now()
 		w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000}})
 		g := newGreylist(w, zap.NewNop())
 		go func() { _ = g.run(t.Context()) }()
@@ -129,9 +129,9 @@ func TestGreylistRecordsAreShared(t *testing.T) {
 		require.NoError(t, err)
 		require.Positive(t, wait)
 		time.Sleep(2 * time.Minute)
-		w.mu.Lock()
-		w.clock = time.Now()
-		w.mu.Unlock()
+		w.Mu.Lock()
+		w.Clock = time.Now()
+		w.Mu.Unlock()
 		wait, _, err = g.look(t.Context(), netip.MustParseAddr("192.0.2.9"), "somebody", "example.test")
 		require.NoError(t, err)
 		require.Zero(t, wait, "what waited together passes together")

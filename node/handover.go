@@ -8,6 +8,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
 	"relay/queue"
 )
 
@@ -73,7 +74,7 @@ func (o *outbound) giveAway(ctx context.Context) error {
 	if err != nil || epoch == 0 || owned[epoch] == 0 {
 		return err
 	}
-	_, err = propose(ctx, o.replica, spool.KindAdopt, &pb.Adopt{
+	_, err = replica.Propose(ctx, o.replica, spool.KindAdopt, &pb.Adopt{
 		From: epoch, Admin: &pb.Admin{Who: "node " + o.node, Why: "it is being drained", Node: o.node},
 	})
 	return err

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/node/mailheader"
 )
 
 func TestFieldsAreReadUnfolded(t *testing.T) {
@@ -22,15 +24,16 @@ func TestFieldsAreReadUnfolded(t *testing.T) {
 		"Message-ID:\r\nMessage-ID:\r\n <second@b>\r\n\r\n":       "second@b",
 		"Message-ID: <first@b>\r\nMessage-ID: <second@b>\r\n\r\n": "first@b",
 	} {
-		require.Equal(t, want, parseHeader([]byte(text)).messageID, "%q", text)
+		require.Equal(t, want, mailheader.Parse([]byte(text)).MessageID, "%q", text)
 	}
-	require.True(t, parseHeader([]byte("Message-ID:\r\n\r\n")).id)
-	require.False(t, parseHeader([]byte("Message-Id2: <a@b>\r\n\r\n")).id)
-	h := parseHeader([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: <bob@example.test>\r\nReceived: a\r\n" +
+	require.True(t, mailheader.Parse([]byte("Message-ID:\r\n\r\n")).ID)
+	require.False(t, mailheader.Parse([]byte("Message-Id2: <a@b>\r\n\r\n")).ID)
+	h := mailheader.Parse([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: " +
+		"<bob@example.test>\r\nReceived: a\r\n" +
 		" b\r\nreceived:\r\n c\r\n\r\n"))
-	require.Equal(t, []string{"alice@example.test", "bob@example.test"}, h.delivered)
-	require.Equal(t, 2, h.hops)
-	require.True(t, h.whole)
+	require.Equal(t, []string{"alice@example.test", "bob@example.test"}, h.Delivered)
+	require.Equal(t, 2, h.Hops)
+	require.True(t, h.Whole)
 }
 
 func TestCleanSection(t *testing.T) {

@@ -19,8 +19,12 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/mailheader"
 	"relay/node/milter"
+	"relay/node/replica"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // chunksInFlight is how many parts of one large body travel through the log
@@ -62,7 +66,7 @@ type rcpt struct {
 	address  string
 	original string
 	notify   uint32
-	targets  []target
+	targets  []directory.Target
 	unknown  bool // there is no such user, and the sender is to be told by a report
 	kept     bool // address goes into the queue, for reports
 }
@@ -70,7 +74,7 @@ type rcpt struct {
 // mailer turns messages into Accept commands. Its methods may be called
 // concurrently.
 type mailer struct {
-	replica  replica
+	replica  replica.Replica
 	receipts *receipts
 	node     string
 	hostname string
@@ -81,7 +85,7 @@ type mailer struct {
 	from     fromStats
 }
 
-func newMailer(r replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
+func newMailer(r replica.Replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
 	m := &mailer{replica: r, receipts: receipts, node: node, hostname: hostname, maxHops: maxHops, log: log}
 	m.buffers.New = func() any { b := make([]byte, 0, 8<<10); return &b }
 	return m
@@ -92,7 +96,7 @@ func newMailer(r replica, receipts *receipts, node, hostname string, maxHops int
 // error wraps cluster.ErrUnknown it may exist all the same).
 func (m *mailer) accept(ctx context.Context, env *envelope, body io.Reader) (string, error) {
 	now := m.replica.Now()
-	in := &intake{mailer: m, env: env, id: newID(now), digest: sha256.New(), now: now}
+	in := &intake{mailer: m, env: env, id: replica.NewID(now), digest: sha256.New(), now: now}
 	buf := m.buffers.Get().(*[]byte)
 	in.buf = (*buf)[:0]
 	defer func() {
@@ -123,7 +127,7 @@ type intake struct {
 	size   uint64
 	tail   []byte // the last two octets sent ahead, the top apart
 	chunks uint32 // sent ahead
-	head   header
+	head   mailheader.Header
 	plan   *pb.Accept // without what only the whole body tells
 	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
 	key    []byte     // of it, and of the envelope
@@ -146,8 +150,8 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	in.buf = nameMailboxLine(in.buf, trace)
-	in.head = parseHeader(in.buf[trace:])
+	in.buf = mailheader.NameMailboxLine(in.buf, trace)
+	in.head = mailheader.Parse(in.buf[trace:])
 	if err := in.check(); err != nil {
 		return err
 	}
@@ -202,26 +206,26 @@ func (in *intake) fill(body io.Reader) (done bool, err error) {
 // octets begin; done says that all of them are at hand. Nothing is added to a
 // header section whose end is out of sight: the field may be there.
 func (in *intake) mend(trace int, done bool) {
-	if in.head.noGap {
-		in.buf = slices.Insert(in.buf, trace+in.head.end, '\r', '\n')
-		in.head.end += 2
+	if in.head.NoGap {
+		in.buf = slices.Insert(in.buf, trace+in.head.End, '\r', '\n')
+		in.head.End += 2
 	}
-	if !in.env.fixUp || !in.head.whole && !done {
+	if !in.env.fixUp || !in.head.Whole && !done {
 		return
 	}
 	var add []byte
-	if !in.head.date {
+	if !in.head.Date {
 		add = fmt.Appendf(add, "Date: %s\r\n", in.now.Format(time.RFC1123Z))
 	}
-	if !in.head.id {
-		in.head.messageID = strings.ToLower(in.id.String()) + "@" + in.domainOr()
-		add = fmt.Appendf(add, "Message-ID: <%s>\r\n", in.head.messageID)
+	if !in.head.ID {
+		in.head.MessageID = strings.ToLower(in.id.String()) + "@" + in.domainOr()
+		add = fmt.Appendf(add, "Message-ID: <%s>\r\n", in.head.MessageID)
 	}
-	if !in.head.from && in.env.sender != "" {
+	if !in.head.From && in.env.sender != "" {
 		add = fmt.Appendf(add, "From: <%s>\r\n", in.env.sender)
 	}
 	in.buf = slices.Insert(in.buf, trace, add...)
-	in.head.end += len(add)
+	in.head.End += len(add)
 }
 
 func (in *intake) domainOr() string {
@@ -354,9 +358,9 @@ func (in *intake) propose(ctx context.Context, h *pb.Accept) (*pb.Result, error)
 	defer since(in.took, time.Now())
 	h.Epoch = in.replica.Epoch()
 	if h.Inline {
-		return propose(ctx, in.replica, spool.KindAccept, h, in.buf)
+		return replica.Propose(ctx, in.replica, spool.KindAccept, h, in.buf)
 	}
-	return propose(ctx, in.replica, spool.KindAccept, h)
+	return replica.Propose(ctx, in.replica, spool.KindAccept, h)
 }
 
 // fit puts the body into chunks where it and the envelope together may be over
@@ -439,7 +443,7 @@ func (in *intake) message() *pb.Message {
 	o := &in.env.options
 	return &pb.Message{
 		Id: in.id[:], CreatedMs: in.now.UnixMilli(), Sender: in.env.sender,
-		MessageId: in.head.messageID, Client: in.env.client,
+		MessageId: in.head.MessageID, Client: in.env.client,
 		Smtputf8: o.Smtputf8, Body: o.Body, Ret: o.Ret, Envid: o.Envid, Requiretls: o.Requiretls,
 		DeliverByMs: o.DeliverByMs, DeliverByReturn: o.DeliverByReturn, DeliverByTrace: o.DeliverByTrace,
 		HoldUntilMs: o.HoldUntilMs, Priority: o.Priority, Ours: o.Ours,
@@ -465,7 +469,7 @@ func (in *intake) abort() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, id := range in.ids() {
-		if _, err := propose(ctx, in.replica, spool.KindAbort, &pb.Abort{Id: id}); err != nil {
+		if _, err := replica.Propose(ctx, in.replica, spool.KindAbort, &pb.Abort{Id: id}); err != nil {
 			in.log.Debug("abort not applied", zap.Stringer("id", in.id), zap.Error(err))
 		}
 	}
@@ -476,7 +480,7 @@ func (in *intake) abort() {
 func (in *intake) received(b []byte) []byte {
 	c := in.env.client
 	b = append(b, "Received: from "...)
-	helo := clean(c.GetHelo(), 255)
+	helo := printable.Text(c.GetHelo(), 255)
 	if helo == "" {
 		helo = "unknown"
 	}

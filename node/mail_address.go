@@ -8,6 +8,10 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/replica"
+	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // address plans where the message goes: into mailboxes here and into the queue,
@@ -21,30 +25,30 @@ func (in *intake) address() {
 		r := &in.env.rcpts[i]
 		for _, t := range r.targets {
 			sender := in.env.sender
-			if t.owner != "" && sender != "" {
-				sender = t.owner
+			if t.Owner != "" && sender != "" {
+				sender = t.Owner
 			}
-			key := t.recipient
-			if t.mailbox != "" {
-				key = "m" + t.mailbox
+			key := t.Recipient
+			if t.Mailbox != "" {
+				key = "m" + t.Mailbox
 			}
 			if seen[key] || in.loops(t) {
 				continue
 			}
 			seen[key] = true
 			switch {
-			case t.mailbox != "" && !in.later():
+			case t.Mailbox != "" && !in.later():
 				in.plan.Drops = append(in.plan.Drops, newDrop(sender, t))
 			default:
 				h := groups[sender]
 				if h == nil {
-					id := newID(in.now)
+					id := replica.NewID(in.now)
 					h = &pb.Accept{Message: &pb.Message{Id: id[:], Sender: sender}}
 					groups[sender] = h
 					in.plan.Copies = append(in.plan.Copies, h)
 				}
 				q := in.queued(r, t)
-				if t.mailbox != "" {
+				if t.Mailbox != "" {
 					q.Route, q.Drop = spool.MailboxRoute, newDrop(sender, t)
 				}
 				h.Recipients = append(h.Recipients, q)
@@ -66,16 +70,16 @@ func (in *intake) later() bool {
 // queued makes a queue entry. What the sender wants to hear of it goes along
 // with RFC 3461 §5.2.7: to the one address behind an alias all of it, to several
 // all but success, and to members of a list nothing.
-func (in *intake) queued(r *rcpt, t target) *pb.Recipient {
-	q := &pb.Recipient{Address: t.recipient, NextMs: max(in.env.options.HoldUntilMs, 0)}
-	if t.owner != "" && in.env.sender != "" {
+func (in *intake) queued(r *rcpt, t directory.Target) *pb.Recipient {
+	q := &pb.Recipient{Address: t.Recipient, NextMs: max(in.env.options.HoldUntilMs, 0)}
+	if t.Owner != "" && in.env.sender != "" {
 		return q
 	}
 	q.Original, q.Notify = r.original, r.notify
 	if r.kept {
 		q.Addressed = r.address
 	}
-	if q.Original == "" && !strings.EqualFold(t.recipient, r.address) {
+	if q.Original == "" && !strings.EqualFold(t.Recipient, r.address) {
 		q.Original = originalOf(r.address)
 	}
 	if len(r.targets) > 1 {
@@ -88,7 +92,7 @@ func (in *intake) queued(r *rcpt, t target) *pb.Recipient {
 // leads elsewhere, or ORCPT says something of its own. Before cluster version 2
 // reports go by ORCPT alone.
 func (r *rcpt) keep(v spool.View) error {
-	aliased := func(t target) bool { return !strings.EqualFold(t.recipient, r.address) }
+	aliased := func(t directory.Target) bool { return !strings.EqualFold(t.Recipient, r.address) }
 	if r.original == "" && !slices.ContainsFunc(r.targets, aliased) {
 		return nil
 	}
@@ -109,13 +113,13 @@ func originalOf(address string) string {
 
 // newDrop makes a mailbox place with the fields final delivery adds
 // (RFC 5321 §4.4).
-func newDrop(sender string, t target) *pb.Drop {
+func newDrop(sender string, t directory.Target) *pb.Drop {
 	d := &pb.Drop{
-		Mailbox: t.mailbox, Recipient: t.recipient,
-		Header: []byte("Return-Path: <" + sender + ">\r\nDelivered-To: " + t.mailbox + "\r\n"),
+		Mailbox: t.Mailbox, Recipient: t.Recipient,
+		Header: []byte("Return-Path: <" + sender + ">\r\nDelivered-To: " + t.Mailbox + "\r\n"),
 	}
-	if t.account != nil {
-		d.QuotaBytes, d.QuotaMessages = t.account.QuotaBytes, t.account.QuotaMessages
+	if t.Account != nil {
+		d.QuotaBytes, d.QuotaMessages = t.Account.QuotaBytes, t.Account.QuotaMessages
 	}
 	return d
 }
@@ -142,16 +146,16 @@ func (in *intake) detail() string {
 	}
 	at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 	add(in.env.detail != "", "%s", in.env.detail)
-	add(in.env.waited > 0, "greylisted for %s", span(in.env.waited))
+	add(in.env.waited > 0, "greylisted for %s", wording.Span(in.env.waited))
 	add(o.HoldUntilMs > 0, "held until %s as its sender wished", at(o.HoldUntilMs))
 	add(o.Priority != 0, "priority %d", o.Priority)
 	add(o.DeliverByMs != 0 && o.DeliverByReturn, "to be delivered by %s or returned", at(o.DeliverByMs))
 	add(o.DeliverByMs != 0 && !o.DeliverByReturn, "to be delivered by %s", at(o.DeliverByMs))
 	add(o.Requiretls, "TLS required")
 	add(in.found != "", "%s", in.found)
-	add(len(in.looped) > 0, "not again into %s", some(in.looped, 5))
-	add(len(in.dropped) > 0, "without %s, as %s wished", some(in.dropped, 5), in.discarder)
+	add(len(in.looped) > 0, "not again into %s", wording.Some(in.looped, 5))
+	add(len(in.dropped) > 0, "without %s, as %s wished", wording.Some(in.dropped, 5), in.discarder)
 	unasked := in.env.filter.Unasked()
 	add(len(unasked) > 0, "not seen by the content filter %s, which did not answer", strings.Join(unasked, ", "))
-	return clean(strings.Join(words, ", "), 4096) // filters, signatures and lists have their words in it
+	return printable.Text(strings.Join(words, ", "), 4096) // filters, signatures and lists have their words in it
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"slices"
 
+	"relay/node/directory"
 	"relay/queue"
 	"relay/queue/bounce"
 )
@@ -11,7 +12,7 @@ import (
 // that names a mailbox the message is about to enter. Such a mailbox is left out,
 // and the message refused only where nobody else is to get it.
 func (in *intake) check() error {
-	if in.head.hops > in.maxHops {
+	if in.head.Hops > in.maxHops {
 		return errHops
 	}
 	left := 0
@@ -21,10 +22,10 @@ func (in *intake) check() error {
 			left++
 		}
 		for _, t := range r.targets {
-			if t.mailbox == "" || !slices.Contains(in.head.delivered, t.mailbox) {
+			if t.Mailbox == "" || !slices.Contains(in.head.Delivered, t.Mailbox) {
 				left++
-			} else if !slices.Contains(in.looped, t.mailbox) {
-				in.looped = append(in.looped, t.mailbox)
+			} else if !slices.Contains(in.looped, t.Mailbox) {
+				in.looped = append(in.looped, t.Mailbox)
 			}
 		}
 	}
@@ -35,13 +36,13 @@ func (in *intake) check() error {
 }
 
 // loops reports whether a target is a mailbox that the message has been in.
-func (in *intake) loops(t target) bool {
-	return t.mailbox != "" && slices.Contains(in.looped, t.mailbox)
+func (in *intake) loops(t directory.Target) bool {
+	return t.Mailbox != "" && slices.Contains(in.looped, t.Mailbox)
 }
 
 // looping reports whether a recipient leads nowhere but to such mailboxes.
 func (in *intake) looping(r *rcpt) bool {
-	return len(r.targets) > 0 && !slices.ContainsFunc(r.targets, func(t target) bool { return !in.loops(t) })
+	return len(r.targets) > 0 && !slices.ContainsFunc(r.targets, func(t directory.Target) bool { return !in.loops(t) })
 }
 
 // wantsFailure reports whether the sender wants to hear of a failure (RFC 3461 §4.1).

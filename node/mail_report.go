@@ -11,6 +11,8 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/replica"
 	"relay/queue"
 	"relay/queue/bounce"
 )
@@ -54,13 +56,13 @@ const unknownSubject = "ERROR - Your email was not sent"
 // final reports whether this recipient goes no further under its sender's eyes.
 func (in *intake) final(r *rcpt, one *bounce.Recipient) bool {
 	switch {
-	case len(r.targets) == 1 && r.targets[0].owner == "" && in.later():
+	case len(r.targets) == 1 && r.targets[0].Owner == "" && in.later():
 		return false // the queue reports when it is there
-	case len(r.targets) == 1 && r.targets[0].mailbox != "":
+	case len(r.targets) == 1 && r.targets[0].Mailbox != "":
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox"
-	case len(r.targets) == 1 && r.targets[0].owner == "":
+	case len(r.targets) == 1 && r.targets[0].Owner == "":
 		return false // forwarded; who gets it reports
-	case slices.ContainsFunc(r.targets, func(t target) bool { return t.owner != "" }):
+	case slices.ContainsFunc(r.targets, func(t directory.Target) bool { return t.Owner != "" }):
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "given to the list"
 	default:
 		one.Action, one.Status, one.Reply = bounce.Expanded, "2.1.5", "passed on to several"
@@ -127,7 +129,7 @@ func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
 func (in *intake) addressed(d *pb.Drop) *rcpt {
 	for i := range in.env.rcpts {
 		r := &in.env.rcpts[i]
-		if slices.ContainsFunc(r.targets, func(t target) bool { return t.mailbox == d.Mailbox }) {
+		if slices.ContainsFunc(r.targets, func(t directory.Target) bool { return t.Mailbox == d.Mailbox }) {
 			return r
 		}
 	}
@@ -163,7 +165,7 @@ func (in *intake) proposeReport(ctx context.Context, h *pb.Accept) (*pb.Result, 
 	n.Accept.Inline, n.Accept.Epoch, n.Accept.Twin = true, in.replica.Epoch(), h.Twin
 	n.Accept.Detail = "report on a message to nobody here, " + in.id.String()
 	n.Accept.Message.BounceOf = in.id[:]
-	res, err := propose(ctx, in.replica, spool.KindAccept, n.Accept, n.Body)
+	res, err := replica.Propose(ctx, in.replica, spool.KindAccept, n.Accept, n.Body)
 	if err == nil && res.Code == pb.Code_OK {
 		in.abort()
 		copy(in.id[:], n.Accept.Message.Id)
@@ -175,16 +177,16 @@ func (in *intake) proposeReport(ctx context.Context, h *pb.Accept) (*pb.Result, 
 // into the queue with the null reverse-path (RFC 5321 §4.5.5). Nil: a local
 // sender does not exist (any more), nobody is told; the history says what the
 // report would have said.
-func newNotice(r replica, node string, n *queue.Notice, requireTLS bool, log *zap.Logger) *pb.Notice {
+func newNotice(r replica.Replica, node string, n *queue.Notice, requireTLS bool, log *zap.Logger) *pb.Notice {
 	now := r.Now()
-	id := newID(now)
+	id := replica.NewID(now)
 	h := &pb.Accept{Message: &pb.Message{
 		Id: id[:], CreatedMs: now.UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8, Requiretls: requireTLS,
 		Client: &pb.Client{Node: node, Address: "local", Protocol: "BOUNCE"}, Body: bodyType(n.Body),
 	}, Detail: "report on " + ulid.ULID(n.About).String()}
-	var targets []target
+	var targets []directory.Target
 	err := r.View(func(v spool.View) (err error) {
-		targets, _, err = resolve(v, n.To)
+		targets, _, err = directory.Resolve(v, n.To)
 		return err
 	})
 	if err != nil {

@@ -32,7 +32,7 @@ var errMeantTwice = errors.New("the message is meant to be sent once more; it ha
 // what the client has sent so far, before anything was added. A message without
 // a Message-ID has nothing that says it is meant to be the same.
 func (in *intake) beginTwin(sent []byte) {
-	if in.env.origin == "" || in.head.messageID == "" {
+	if in.env.origin == "" || in.head.MessageID == "" {
 		return
 	}
 	in.twin = sha256.New()
@@ -47,7 +47,7 @@ func (in *intake) twinKey(to []string) []byte {
 	}
 	to = slices.Sorted(slices.Values(to))
 	h := sha256.New()
-	for _, s := range []string{in.env.origin, in.env.sender, in.head.messageID, strings.Join(to, "\x00")} {
+	for _, s := range []string{in.env.origin, in.env.sender, in.head.MessageID, strings.Join(to, "\x00")} {
 		_, _ = io.WriteString(h, s)
 		h.Write([]byte{0, 0})
 	}

@@ -140,7 +140,7 @@ func (c *nodeCollector) refusals(out chan<- prometheus.Metric) {
 			"What clients were not given, by protocol, role of the listener, reason, and class of the reply.", n,
 			"protocol", kind.protocol, "role", kind.role, "reason", kind.reason, "class", kind.class)
 	}
-	s := &c.n.refusals.stats
+	s := &c.n.confirm.Stats
 	counterOf(out, "relay_refusals_checked_total",
 		"Permanent refusals that were looked at again on an up-to-date replica.", s.Found.Load())
 	counterOf(out, "relay_refusals_wrong_total",

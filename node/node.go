@@ -22,6 +22,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/login"
+	"relay/node/replica"
 	"relay/pop3"
 	"relay/queue"
 	"relay/queue/remote"
@@ -74,10 +76,10 @@ type Node struct {
 	starts    *starts
 	drops     *maildrops
 	meters    *smtp.Meters // of all SMTP listeners
-	throttle  *throttle
-	refusals  *refusals
+	throttle  *login.Throttle
+	confirm   *replica.Confirmer
 	refused   *refusalLog
-	scram     *scramUse
+	scram     *login.ScramUse
 	grey      *greylist
 	filters   []filter
 	outbound  *outbound
@@ -234,25 +236,25 @@ func (n *Node) openCluster() error {
 
 // build makes the parts that turn events into commands.
 func (n *Node) build() error {
-	passwords, err := newPasswords()
-	if err != nil {
-		return err
-	}
 	id, hostname := n.conf.Node.ID, n.conf.Node.Hostname
 	n.drain = newDrain(n.cluster, id, n.refuseClients, n.log)
-	known := newFamiliar()
-	known.others = n.anyKnows
-	n.cluster.Handle(askFamiliar, func(_ context.Context, _ string, req []byte) ([]byte, error) {
-		if known.has(req) {
+	known := login.NewFamiliar()
+	known.Others = n.anyKnows
+	n.cluster.Handle(login.AskFamiliar, func(_ context.Context, _ string, req []byte) ([]byte, error) {
+		if known.Has(req) {
 			return []byte{1}, nil
 		}
 		return []byte{0}, nil
 	})
-	n.throttle = newThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
-	n.refusals = newRefusals(n.cluster, n.log)
+	n.throttle = login.NewThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
+	n.confirm = replica.NewConfirmer(n.cluster, isPermanent, n.log)
+	logins, err := login.NewService(n.cluster, n.confirm)
+	if err != nil {
+		return err
+	}
 	n.refused = newRefusalLog(n.log)
 	n.timings = newTimings()
-	n.scram = &scramUse{replica: n.cluster}
+	n.scram = login.NewScramUse(n.cluster)
 	n.grey = newGreylist(n.cluster, n.log)
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
 		return err
@@ -269,7 +271,7 @@ func (n *Node) build() error {
 		return receipts.answer(req), nil
 	})
 	n.mail = newMailer(n.cluster, receipts, id, hostname, n.conf.Relay.MaxHops, n.log)
-	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, passwords, n.throttle, n.refusals, n.log)
+	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, logins, n.throttle, n.confirm, n.log)
 	n.mail.took = n.timings.commit
 	n.drops.took = n.timings.login
 	n.drops.folders, n.drops.drain, n.drops.holders.ask = folders(n.conf.Folders), n.drain, n.cluster.Answers
@@ -280,7 +282,7 @@ func (n *Node) build() error {
 		return err
 	}
 	n.buildOperator()
-	return n.buildServers(passwords)
+	return n.buildServers(logins)
 }
 
 func (n *Node) buildQueue(id, hostname string) error {
@@ -294,7 +296,7 @@ func (n *Node) buildQueue(id, hostname string) error {
 	}
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
-		Spool: n.outbound, Agent: &timedAgent{&boxes{n.agent, n.refusals}, n.timings.delivery}, Log: n.log,
+		Spool: n.outbound, Agent: &timedAgent{&boxes{n.agent, n.confirm}, n.timings.delivery}, Log: n.log,
 		Hostname: hostname, Route: n.outbound.hop,
 		Now: n.cluster.Now, Ageing: n.cluster.Ageing,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
@@ -310,7 +312,7 @@ func (n *Node) changed(c spool.Changes) {
 	n.outbound.feed(n.queue, c)
 	n.drops.changed(c)
 	if c.Directory || c.Restored {
-		n.scram.stale.Store(true)
+		n.scram.Changed()
 	}
 	if c.Clock && n.acme != nil {
 		n.acme.forget() // what is planned for a time that may be far away now
@@ -414,7 +416,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("handover", func(ctx context.Context) error { return n.outbound.handOver(ctx, n.queue) })
 	start("maildrops", n.drops.watch)
 	start("locks", n.drops.keep)
-	start("throttle", n.throttle.run)
+	start("throttle", n.throttle.Run)
 	start("greylist", n.grey.run)
 	start("refusals", n.refused.run)
 	start("doctor", n.examiner.run)
@@ -626,7 +628,7 @@ func (n *Node) anyKnows(ctx context.Context, key []byte) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for _, node := range others(n.cluster, n.conf.Node.ID) {
-		if answer, err := n.cluster.Ask(ctx, node, askFamiliar, key); err == nil && string(answer) == "\x01" {
+		if answer, err := n.cluster.Ask(ctx, node, login.AskFamiliar, key); err == nil && string(answer) == "\x01" {
 			return true
 		}
 	}

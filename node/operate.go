@@ -14,6 +14,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/directory"
+	"relay/node/login"
+	"relay/node/replica"
 )
 
 // buildOperator connects the admin ports with the parts of this node.
@@ -21,7 +24,7 @@ func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = &operator{
 		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log,
-		now: n.cluster.Now, hashPassword: hashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit,
+		now: n.cluster.Now, hashPassword: login.HashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit,
 		full: n.storage.nowFull, vitals: n.vitals,
 	}
 	n.examiner = &examiner{n: n}
@@ -106,15 +109,15 @@ func (n *Node) submit(
 // the recipient is there.
 func (n *Node) takeRecipient(ctx context.Context, env *envelope, address string) (admin.ReceiptRecipient, error) {
 	var r rcpt
-	err := n.refusals.rule(ctx, func(v spool.View) (err error) {
-		if r.address, err = qualify(v, strings.TrimSpace(address)); err != nil {
+	err := n.confirm.Confirm(ctx, func(v spool.View) (err error) {
+		if r.address, err = directory.Qualify(v, strings.TrimSpace(address)); err != nil {
 			return err
 		}
-		r.targets, _, err = resolve(v, r.address)
+		r.targets, _, err = directory.Resolve(v, r.address)
 		return err
 	})
 	switch {
-	case errors.Is(err, errUnsure):
+	case errors.Is(err, replica.ErrUnsure):
 		return admin.ReceiptRecipient{}, admin.NoQuorum(err.Error())
 	case err != nil:
 		return admin.ReceiptRecipient{Address: address, Reply: mapError(err).Error()}, nil

@@ -19,7 +19,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica"
 	"relay/queue"
+	"relay/smtp/printable"
 )
 
 // operator meets every port of the admin API over the replicated spool: what
@@ -30,7 +32,7 @@ import (
 type operator struct {
 	node     string // this node's id
 	hostname string // in the reports that it writes
-	replica  replica
+	replica  replica.Replica
 	members  membership
 	log      *zap.Logger
 	now      func() time.Time
@@ -84,10 +86,11 @@ func (o *operator) admin(by admin.By, part ...[]byte) (*pb.Admin, error) {
 	if by.Request != "" {
 		var err error
 		if request, err = ulid.ParseStrict(by.Request); err != nil {
-			return nil, admin.Invalid("the request id %q is not a ULID", clean(by.Request, 64))
+			return nil, admin.Invalid("the request id %q is not a ULID", printable.Text(by.Request, 64))
 		}
 	}
-	adm := &pb.Admin{Who: clean(by.Who, 255), Why: clean(by.Why, 1024), Node: o.node, Request: request[:]}
+	adm := &pb.Admin{Who: printable.Text(by.Who, 255), Why: printable.Text(by.Why, 1024), Node: o.node,
+		Request: request[:]}
 	if len(part) > 0 {
 		h := sha256.New()
 		for _, p := range part {
@@ -103,7 +106,7 @@ func (o *operator) admin(by admin.By, part ...[]byte) (*pb.Admin, error) {
 // refusal comes back as an *admin.Error.
 func (o *operator) change(ctx context.Context, kind spool.Kind, h proto.Message) (*pb.Result, error) {
 	o.annotate(h)
-	res, err := propose(ctx, o.replica, kind, h)
+	res, err := replica.Propose(ctx, o.replica, kind, h)
 	if err != nil {
 		return nil, proposalError(err)
 	}

@@ -7,7 +7,9 @@ import (
 	"unicode"
 
 	"relay/node/admin"
+	"relay/node/directory"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // maxName bounds the free texts and lists an operator may store.
@@ -26,15 +28,15 @@ func mailAddress(text, defaultDomain string) (string, error) {
 	if !strings.Contains(address, "@") {
 		if defaultDomain == "" {
 			return "", admin.Invalid("%s has no domain and there is no default domain: give the whole address",
-				clean(address, maxName))
+				printable.Text(address, maxName))
 		}
 		address += "@" + defaultDomain
 	}
 	address, err := smtp.ParseAddress(address)
 	if err != nil {
-		return "", admin.Invalid("%s is not a mail address: %s", clean(text, maxName), err)
+		return "", admin.Invalid("%s is not a mail address: %s", printable.Text(text, maxName), err)
 	}
-	return canonical(address), nil
+	return directory.Canonical(address), nil
 }
 
 // domainName brings a domain's name into the form it is kept in.
@@ -45,9 +47,9 @@ func domainName(text string) (string, error) {
 	}
 	address, err := smtp.ParseAddress("x@" + name)
 	if err != nil || strings.HasPrefix(name, "[") || address != "x@"+name {
-		return "", admin.Invalid("%s is not the name of a domain", clean(text, maxName))
+		return "", admin.Invalid("%s is not the name of a domain", printable.Text(text, maxName))
 	}
-	return asciiDomain(name), nil
+	return directory.ASCIIDomain(name), nil
 }
 
 // routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard.
@@ -64,17 +66,18 @@ func routeTarget(text string) (string, error) {
 		if hostPort(rest, false) {
 			return "smtp:" + rest, nil
 		}
-		return "", admin.Invalid("%s is not smtp:HOST or smtp:HOST:PORT", clean(text, maxName))
+		return "", admin.Invalid("%s is not smtp:HOST or smtp:HOST:PORT", printable.Text(text, maxName))
 	case "lmtp":
 		if hostPort(rest, true) {
 			return "lmtp:" + rest, nil
 		}
-		return "", admin.Invalid("%s is not lmtp:HOST:PORT", clean(text, maxName))
+		return "", admin.Invalid("%s is not lmtp:HOST:PORT", printable.Text(text, maxName))
 	case "https":
 		return "", admin.Invalid("this version can not hand mail over by https: give mx, smtp:HOST[:PORT], " +
 			"lmtp:HOST:PORT or discard")
 	}
-	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard", clean(text, maxName))
+	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard", printable.Text(text,
+		maxName))
 }
 
 // hostPort reports whether s is a host name or address, with a port where one

@@ -15,11 +15,12 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica/replicatest"
 )
 
 // onDisk is a fakeReplica whose reads come from a store on disk.
 type onDisk struct {
-	*fakeReplica
+	*replicatest.Fake
 	store *disk.Store
 }
 
@@ -33,7 +34,7 @@ func (r onDisk) fill(b *testing.B, messages int) {
 	frame := func(kind spool.Kind, h proto.Message, body ...[]byte) *raft.Log {
 		f, err := spool.Encode(kind, h, body...)
 		require.NoError(b, err)
-		f.Stamp(r.clock)
+		f.Stamp(r.Clock)
 		index++
 		return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: f}
 	}
@@ -48,13 +49,13 @@ func (r onDisk) fill(b *testing.B, messages int) {
 	epoch := index
 	var logs []*raft.Log
 	for i := range messages {
-		r.clock = start.Add(time.Duration(i) * (24 * time.Hour / time.Duration(messages)))
-		id := idAt(r.clock)
+		r.Clock = replicatest.Start.Add(time.Duration(i) * (24 * time.Hour / time.Duration(messages)))
+		id := idAt(r.Clock)
 		binary.BigEndian.PutUint64(id[8:], uint64(i))
 		logs = append(logs, frame(spool.KindAccept, &pb.Accept{
 			Inline: true, Epoch: epoch,
 			Message: &pb.Message{
-				Id: id[:], CreatedMs: r.clock.UnixMilli(), Sender: fmt.Sprintf("sender%d@example.test", i%1000),
+				Id: id[:], CreatedMs: r.Clock.UnixMilli(), Sender: fmt.Sprintf("sender%d@example.test", i%1000),
 			},
 			Recipients: []*pb.Recipient{{
 				Address: fmt.Sprintf("user%d@d%d.test", i, min(i%100, i%7*50)), State: pb.State(i % 2),
@@ -94,7 +95,7 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 			require.NotEmpty(b, found)
 		}
 	}
-	middle := idAt(start.Add(12 * time.Hour)).String()
+	middle := idAt(replicatest.Start.Add(12 * time.Hour)).String()
 	for name, p := range map[string]admin.QueuePage{
 		"oldest": {}, "newest": {Sort: "-created"}, "middle": {After: middle},
 		"newest from the middle": {Sort: "-created", After: middle},
@@ -135,7 +136,7 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 func benchmarkIDsAndCounts(b *testing.B, w *world, messages int) {
 	ctx := context.Background()
 	b.Run("by the end of an id", func(b *testing.B) {
-		id := idAt(start.Add(12 * time.Hour))
+		id := idAt(replicatest.Start.Add(12 * time.Hour))
 		binary.BigEndian.PutUint64(id[8:], uint64(messages/2))
 		for b.Loop() {
 			got, err := w.message(ctx, id.String()[18:])

@@ -16,6 +16,7 @@ import (
 	"relay/node/admin"
 	"relay/queue"
 	"relay/queue/bounce"
+	"relay/smtp/printable"
 )
 
 // Bounds of giving mail back.
@@ -174,7 +175,7 @@ func (m *managing) write(r *returning) error {
 
 // word is what stands in the history and in the report.
 func (m *managing) word() string {
-	if reason := clean(m.what.Reason, 512); reason != "" {
+	if reason := printable.Text(m.what.Reason, 512); reason != "" {
 		return reason
 	}
 	return "given back by the operator of the mail system"

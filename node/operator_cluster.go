@@ -16,6 +16,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // membership is what the operator needs of the cluster beside the replica;
@@ -249,7 +251,7 @@ func (o *operator) problems(raft *cluster.Status, s *admin.Status, state local, 
 		all = append(all, fmt.Sprintf("%d of %d voting nodes are up: no other may fail now", count.up, count.all))
 	}
 	if n := state.owned[0]; n > 0 {
-		all = append(all, fmt.Sprintf("%s wait without a node to deliver them", counted(uint64(n), "recipient")))
+		all = append(all, fmt.Sprintf("%s wait without a node to deliver them", wording.Counted(uint64(n), "recipient")))
 	}
 	return all
 }
@@ -270,7 +272,7 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 		all = append(all, fmt.Sprintf("node %s answers but has no session: %s", m.ID, reason(m.Ready, "it is starting")))
 	case !m.Answers && n.State == admin.NodeDead:
 		all = append(all, fmt.Sprintf("node %s has not been heard of for %s: start it, or bring the link to it back",
-			m.ID, span(m.Silent)))
+			m.ID, wording.Span(m.Silent)))
 	case !m.Answers:
 		all = append(all, fmt.Sprintf("node %s does not answer node %s", m.ID, o.node))
 	case m.Lag > lagging:
@@ -281,7 +283,8 @@ func (o *operator) troubles(m *cluster.MemberStatus, n *admin.Node) []string {
 		all = append(all, fmt.Sprintf("node %s is not ready: %s", m.ID, m.Ready))
 	}
 	if m.Live && m.Answers && !n.LastSeen.IsZero() && o.now().Sub(n.LastSeen.Time) > unheard {
-		all = append(all, fmt.Sprintf("node %s has not renewed its session for %s", m.ID, span(o.now().Sub(n.LastSeen.Time))))
+		all = append(all, fmt.Sprintf("node %s has not renewed its session for %s", m.ID,
+			wording.Span(o.now().Sub(n.LastSeen.Time))))
 	}
 	if words := cluster.ClockWords(m.ID, m.ClockOffset); m.Live && words != "" {
 		all = append(all, words)
@@ -353,7 +356,7 @@ func (o *operator) member(ctx context.Context, id string) (*cluster.Status, *clu
 	}
 	i := slices.IndexFunc(raft.Members, func(m cluster.MemberStatus) bool { return m.ID == id })
 	if i < 0 {
-		return nil, nil, admin.NotFound("node", clean(id, 64))
+		return nil, nil, admin.NotFound("node", printable.Text(id, 64))
 	}
 	return &raft, &raft.Members[i], nil
 }
@@ -455,7 +458,7 @@ func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster
 	case m.Role == "removed":
 		say("the record of node %s is deleted", m.ID)
 	case votes(m):
-		say("node %s leaves the cluster for good, which then has %s", m.ID, counted(uint64(voters), "voting node"))
+		say("node %s leaves the cluster for good, which then has %s", m.ID, wording.Counted(uint64(voters), "voting node"))
 	default:
 		say("node %s, which has no vote, leaves the cluster for good", m.ID)
 	}
@@ -463,7 +466,7 @@ func (o *operator) removal(ctx context.Context, raft *cluster.Status, m *cluster
 		say("the leadership moves to another node first")
 	}
 	if voters > 0 && votes(m) {
-		say("the cluster can then lose %s without stopping", counted(uint64((voters-1)/2), "node"))
+		say("the cluster can then lose %s without stopping", wording.Counted(uint64((voters-1)/2), "node"))
 	}
 	return o.inheritance(ctx, m, say)
 }
@@ -475,13 +478,13 @@ func (o *operator) inheritance(ctx context.Context, m *cluster.MemberStatus, say
 		return err
 	}
 	if n := state.owned[m.Epoch]; n > 0 && m.Epoch != 0 {
-		say("the other nodes deliver what it was to: %s", counted(uint64(n), "recipient"))
+		say("the other nodes deliver what it was to: %s", wording.Counted(uint64(n), "recipient"))
 	}
 	switch said := o.allVitals(ctx)[m.ID]; {
 	case !m.Answers:
 	case said.SMTP+said.POP3 > 0:
 		say("its clients are cut: %s and %s; 'relayctl node drain %s --wait' before it would let them end",
-			counted(uint64(said.SMTP), "SMTP connection"), counted(uint64(said.POP3), "POP3 session"), m.ID)
+			wording.Counted(uint64(said.SMTP), "SMTP connection"), wording.Counted(uint64(said.POP3), "POP3 session"), m.ID)
 	default:
 		say("no client is connected to it now; 'relayctl node drain %s --wait' before it would keep new ones away", m.ID)
 	}
@@ -551,11 +554,12 @@ func (o *operator) drainage(raft *cluster.Status, m *cluster.MemberStatus, notic
 	}
 	effects := []string{
 		fmt.Sprintf("node %s is not ready for load balancers any more; it takes new clients for %s yet, then refuses them, "+
-			"and lets open sessions end", m.ID, span(notice)),
+			"and lets open sessions end", m.ID, wording.Span(notice)),
 	}
 	if n := state.owned[m.Epoch]; n > 0 {
-		effects = append(effects, fmt.Sprintf("what it is to deliver goes to %s: %s", counted(uint64(takers), "other node"),
-			counted(uint64(n), "recipient")))
+		effects = append(effects, fmt.Sprintf("what it is to deliver goes to %s: %s", wording.Counted(uint64(takers),
+			"other node"),
+			wording.Counted(uint64(n), "recipient")))
 	}
 	if m.ID == raft.Leader {
 		effects = append(effects, "the leadership moves to another node")
@@ -603,7 +607,7 @@ func (o *operator) Transfer(ctx context.Context, by admin.By, to string) (*admin
 	}
 	switch {
 	case heir == "" && to != "":
-		return nil, admin.NotFound("node", clean(to, 64))
+		return nil, admin.NotFound("node", printable.Text(to, 64))
 	case heir == "":
 		return nil, admin.Conflict("there is no other node that could lead", "")
 	}

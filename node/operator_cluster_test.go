@@ -16,6 +16,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica/replicatest"
 )
 
 func TestStatus(t *testing.T) {
@@ -30,7 +31,7 @@ func TestStatus(t *testing.T) {
 	require.Equal(t, admin.Node{
 		ID: "n1", State: admin.NodeAlive, Role: admin.RoleLeader, Applied: 1 << 40, Owned: 2,
 		POP3Sessions: 2, SMTPSessions: 3,
-		Version: "v1", DiskFree: 50, DiskTotal: 100, UptimeSeconds: 5, LastSeen: admin.At(start),
+		Version: "v1", DiskFree: 50, DiskTotal: 100, UptimeSeconds: 5, LastSeen: admin.At(replicatest.Start),
 	}, s.Nodes[0])
 	require.EqualValues(t, 7, s.Nodes[1].UptimeSeconds)
 
@@ -58,7 +59,7 @@ func TestToken(t *testing.T) {
 	tok, err := w.Token(context.Background(), theBy, admin.TokenRequest{})
 	require.NoError(t, err)
 	require.Equal(t, &admin.Token{
-		Token: "token 1 1h0m0s olga", Expires: admin.At(start.Add(time.Hour)), Uses: 1, Address: "n1:7170",
+		Token: "token 1 1h0m0s olga", Expires: admin.At(replicatest.Start.Add(time.Hour)), Uses: 1, Address: "n1:7170",
 	}, tok)
 	_, err = w.Token(context.Background(), theBy, admin.TokenRequest{Uses: 101})
 	require.ErrorIs(t, err, admin.ErrInvalid)
@@ -190,7 +191,7 @@ func TestVerify(t *testing.T) {
 
 	// A node that differs, and one that is silent.
 	w.members.answers["n2"] = func(context.Context, string, []byte) ([]byte, error) {
-		return fmt.Appendf(nil, `{"index":%d,"hash":"AAAA"}`, w.rep.index), nil
+		return fmt.Appendf(nil, `{"index":%d,"hash":"AAAA"}`, w.rep.Index), nil
 	}
 	w.members.answers["n3"] = func(context.Context, string, []byte) ([]byte, error) { return nil, errors.New("no route") }
 	w.register("n4")
@@ -209,8 +210,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 			_ = b.Delete(append([]byte{'r'}, append(id[:], 0, 0, 0, 0)...))
 		},
 		"counter": func(_ *world, _ spool.ID, b spool.Batch) { _ = b.Set([]byte("c"+spool.CountQueueMessages), []byte{8}) },
-		"body":    func(_ *world, id spool.ID, b spool.Batch) { _ = b.Set(bodyKey(id, 0), bytes.Repeat([]byte("y"), 20)) },
-		"cut off": func(_ *world, id spool.ID, b spool.Batch) { _ = b.Set(bodyKey(id, 0), nil) },
+		"body": func(_ *world, id spool.ID, b spool.Batch) {
+			_ = b.Set(replicatest.BodyKey(id, 0), bytes.Repeat([]byte("y"), 20))
+		},
+		"cut off": func(_ *world, id spool.ID, b spool.Batch) { _ = b.Set(replicatest.BodyKey(id, 0), nil) },
 		"entry":   func(_ *world, id spool.ID, b spool.Batch) { _ = b.Delete(append([]byte{'m'}, id[:]...)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,7 +231,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 			if name == "references" {
 				id = queued
 			}
-			require.NoError(t, w.rep.store.Update(func(b spool.Batch) error { damage(w, id, b); return nil }))
+			require.NoError(t, w.rep.Store.Update(func(b spool.Batch) error { damage(w, id, b); return nil }))
 			res, err := w.Verify(context.Background(), admin.VerifyOptions{Bodies: true})
 			require.NoError(t, err)
 			require.False(t, res.OK, name)

@@ -16,6 +16,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/mailheader"
+	"relay/node/replica"
 )
 
 // importProtocol marks messages that were put into a mailbox by hand.
@@ -76,7 +78,7 @@ func (o *operator) room() error {
 
 // propose proposes an Accept.
 func (o *operator) propose(ctx context.Context, h *pb.Accept, body []byte) (*pb.Result, error) {
-	res, err := propose(ctx, o.replica, spool.KindAccept, h, body)
+	res, err := replica.Propose(ctx, o.replica, spool.KindAccept, h, body)
 	if err != nil {
 		return nil, proposalError(err)
 	}
@@ -93,7 +95,7 @@ type importing struct {
 	digest hash.Hash
 	size   uint64
 	chunks uint32 // sent ahead
-	head   header
+	head   mailheader.Header
 }
 
 // first reads the beginning and fixes the id. That is made of the request and
@@ -107,8 +109,8 @@ func (im *importing) first(adm *pb.Admin, user string) error {
 	if len(im.buf) == 0 {
 		return admin.Invalid("the message is empty")
 	}
-	im.head = parseHeader(im.buf)
-	im.id = newID(im.now())
+	im.head = mailheader.Parse(im.buf)
+	im.id = replica.NewID(im.now())
 	var request ulid.ULID
 	copy(request[:], adm.Request)
 	if drift := im.now().Sub(ulidTime(request)).Abs(); drift > time.Hour {
@@ -151,7 +153,7 @@ func (im *importing) ahead(ctx context.Context) error {
 			return nil
 		}
 		if len(im.buf) > 0 {
-			res, err := propose(ctx, im.replica, spool.KindChunk, &pb.Chunk{Id: im.id[:], Seq: im.chunks}, im.buf)
+			res, err := replica.Propose(ctx, im.replica, spool.KindChunk, &pb.Chunk{Id: im.id[:], Seq: im.chunks}, im.buf)
 			if err == nil {
 				err = refusal(res)
 			}
@@ -189,7 +191,7 @@ func (im *importing) accept(adm *pb.Admin, user string, received admin.Time) *pb
 	return &pb.Accept{
 		Message: &pb.Message{
 			Id: im.id[:], CreatedMs: received.UnixMilli(), Size: im.size, Chunks: max(im.chunks, 1), Digest: im.digest.Sum(nil),
-			MessageId: im.head.messageID, Client: &pb.Client{
+			MessageId: im.head.MessageID, Client: &pb.Client{
 				Node: im.node, Address: "local", User: adm.Who, Protocol: importProtocol,
 			},
 			Body: pb.Body_BODY_8BITMIME,
@@ -206,7 +208,7 @@ func (im *importing) abort(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if _, err := propose(ctx, im.replica, spool.KindAbort, &pb.Abort{Id: im.id[:]}); err != nil {
+	if _, err := replica.Propose(ctx, im.replica, spool.KindAbort, &pb.Abort{Id: im.id[:]}); err != nil {
 		im.log.Debug("abort not applied", zap.Stringer("id", im.id), zap.Error(err))
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // Domains implements admin.Domains.
@@ -117,7 +119,7 @@ func authPolicyOf(name string) (pb.AuthPolicy, error) {
 	case admin.AuthNone:
 		return pb.AuthPolicy_AUTH_NONE, nil
 	}
-	return 0, admin.Invalid("the policy %s is none of tag, refuse and none", clean(name, maxName))
+	return 0, admin.Invalid("the policy %s is none of tag, refuse and none", printable.Text(name, maxName))
 }
 
 func authPolicyName(p pb.AuthPolicy) string {
@@ -216,8 +218,8 @@ func domainRemoval(v spool.View, name string, r *admin.Removed) error {
 		return err
 	}
 	if n := len(users[name]); n > 0 {
-		return admin.Conflict(fmt.Sprintf("domain %s still has %s (%s)", name, counted(uint64(n), "user"),
-			some(users[name], 3)),
+		return admin.Conflict(fmt.Sprintf("domain %s still has %s (%s)", name, wording.Counted(uint64(n), "user"),
+			wording.Some(users[name], 3)),
 			"remove them with 'relayctl user rm' first")
 	}
 	aliases, err := v.Aliases()
@@ -233,7 +235,8 @@ func domainRemoval(v spool.View, name string, r *admin.Removed) error {
 	r.Effects = append(r.Effects,
 		fmt.Sprintf("mail to %s is no longer taken in from strangers, and leaves by its route", name))
 	if idle > 0 {
-		r.Effects = append(r.Effects, fmt.Sprintf("%s of the domain stay without effect", counted(uint64(idle), "alias")))
+		r.Effects = append(r.Effects, fmt.Sprintf("%s of the domain stay without effect", wording.Counted(uint64(idle),
+			"alias")))
 	}
 	return nil
 }
@@ -350,7 +353,7 @@ func (o *operator) noEHLO(words []string) ([]string, error) {
 	for _, word := range words {
 		word = strings.ToUpper(strings.TrimSpace(word))
 		if !ehloKeyword(word) {
-			return nil, admin.Invalid("%q is not an EHLO keyword such as PIPELINING", clean(word, maxName))
+			return nil, admin.Invalid("%q is not an EHLO keyword such as PIPELINING", printable.Text(word, maxName))
 		}
 		all = append(all, word)
 	}
@@ -387,7 +390,7 @@ func routeDomain(text string) (string, error) {
 		return text, nil
 	}
 	if under, ok := strings.CutPrefix(text, "*."); ok {
-		return "", admin.Invalid("a route holds for the domains below its own too: give %s", clean(under, maxName))
+		return "", admin.Invalid("a route holds for the domains below its own too: give %s", printable.Text(under, maxName))
 	}
 	return domainName(text)
 }
@@ -516,7 +519,7 @@ func networks(list []string) ([]string, error) {
 			p, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
 		if err != nil {
-			return nil, admin.Invalid("%s is not a network such as 192.0.2.0/24", clean(text, 64))
+			return nil, admin.Invalid("%s is not a network such as 192.0.2.0/24", printable.Text(text, 64))
 		}
 		all = append(all, p.Masked().String())
 	}

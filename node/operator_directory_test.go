@@ -10,6 +10,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 	"relay/queue/remote"
 )
 
@@ -20,9 +22,10 @@ func TestDomains(t *testing.T) {
 	all, err := w.Domains(ctx)
 	require.NoError(t, err)
 	require.Len(t, all, 2)
-	require.Equal(t, admin.Domain{Name: "example.test", AuthPolicy: "tag", Created: admin.At(start), Users: 1}, all[0])
+	require.Equal(t, admin.Domain{Name: "example.test", AuthPolicy: "tag", Created: admin.At(replicatest.Start),
+		Users: 1}, all[0])
 	require.Equal(t, admin.Domain{
-		Name: "other.test", CatchAll: "alice@other.test", AuthPolicy: "tag", Created: admin.At(start),
+		Name: "other.test", CatchAll: "alice@other.test", AuthPolicy: "tag", Created: admin.At(replicatest.Start),
 	}, all[1])
 	none, refuse, odd := "", "refuse", "never"
 	require.NoError(t, w.SetDomain(ctx, theBy, "OTHER.test", admin.DomainSet{AuthPolicy: &refuse}))
@@ -36,7 +39,7 @@ func TestDomains(t *testing.T) {
 	require.Equal(t, [2]string{"", "refuse"}, [2]string{all[1].CatchAll, all[1].AuthPolicy})
 	require.ErrorIs(t, w.SetDomain(ctx, theBy, "other.test", admin.DomainSet{AuthPolicy: &odd}), admin.ErrInvalid)
 	stale := &pb.PutDomain{Domain: &pb.Domain{Name: "other.test"}, Update: true, ExpectChanged: 1}
-	res, err := propose(ctx, w.replica, spool.KindPutDomain, stale)
+	res, err := replica.Propose(ctx, w.replica, spool.KindPutDomain, stale)
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_STALE, res.Code, "two operators at two nodes")
 	require.ErrorIs(t, w.AddDomain(ctx, theBy, admin.Domain{Name: "other.test"}), admin.ErrConflict)
@@ -99,7 +102,7 @@ func TestUsers(t *testing.T) {
 	u, err := w.User(ctx, "bob")
 	require.NoError(t, err)
 	require.Equal(t, &admin.User{
-		Address: "bob@example.test", Name: "Bob B.", Created: admin.At(start), QuotaBytes: 9, Senders: []string{},
+		Address: "bob@example.test", Name: "Bob B.", Created: admin.At(replicatest.Start), QuotaBytes: 9, Senders: []string{},
 		Aliases: []string{"team@example.test"},
 	}, u)
 	aliases, err := w.Aliases(ctx)

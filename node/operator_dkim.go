@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/smtp/printable"
 )
 
 var _ admin.Signers = (*operator)(nil)
@@ -118,7 +119,7 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 		s.Algorithm = dkimRSA
 	}
 	if s.Algorithm != dkimRSA && s.Algorithm != dkimEd25519 {
-		return nil, admin.Invalid("%s is neither rsa nor ed25519", clean(s.Algorithm, maxName))
+		return nil, admin.Invalid("%s is neither rsa nor ed25519", printable.Text(s.Algorithm, maxName))
 	}
 	named := s.Selector != ""
 	if !named {
@@ -128,7 +129,7 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 	}
 	selector, err := domainName(s.Selector)
 	if err != nil || strings.Contains(selector, "_") {
-		return nil, admin.Invalid("%s can not be a selector: it is a label in DNS", clean(s.Selector, maxName))
+		return nil, admin.Invalid("%s can not be a selector: it is a label in DNS", printable.Text(s.Selector, maxName))
 	}
 	key, err := newDkimKey(domain, selector, s.Algorithm)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica/replicatest"
 )
 
 func TestTrace(t *testing.T) {
@@ -38,7 +39,7 @@ func TestTrace(t *testing.T) {
 	require.Equal(t, admin.StateDelivered, byAddress["alice@example.test"].State)
 	require.Equal(t, admin.QueueRecipient{
 		Address: "a@far.test", Domain: "far.test", State: admin.StateDelivered, Attempts: 2, LastReply: "250 2.0.0 taken",
-		LastAttempt: admin.At(start.Add(2 * time.Minute)),
+		LastAttempt: admin.At(replicatest.Start.Add(2 * time.Minute)),
 	}, byAddress["a@far.test"])
 	require.Equal(t, admin.StateBounced, byAddress["b@far.test"].State)
 	require.Equal(t, admin.StateDeferred, byAddress["c@far.test"].State)
@@ -73,11 +74,11 @@ func TestTraceCatchesUp(t *testing.T) {
 	w.made-- // the next message gets it
 	_, err := w.Trace(t.Context(), id.String())
 	require.ErrorContains(t, err, "there is no message")
-	w.rep.arrive = func() { w.accept("s@x.test", "r@y.test") }
+	w.rep.Arrive = func() { w.accept("s@x.test", "r@y.test") }
 	got, err := w.Trace(t.Context(), id.String())
 	require.NoError(t, err)
 	require.Equal(t, id.String(), got.ID)
-	w.rep.arrive, w.rep.fail = nil, errors.New("no majority")
+	w.rep.Arrive, w.rep.Fail = nil, errors.New("no majority")
 	_, err = w.Trace(t.Context(), id.String())
 	require.NoError(t, err, "what is known is told without a majority")
 }
@@ -119,7 +120,7 @@ func TestFind(t *testing.T) {
 		found(admin.TraceQuery{Since: admin.AtMs(int64(all[30].Time()))}))
 	require.Equal(t, texts(all[11]), found(admin.TraceQuery{MessageID: "<" + "0" + ulidLower(all[11])[1:] + "@x>"}))
 	require.Empty(t, found(admin.TraceQuery{From: "nobody@x.test"}))
-	require.Empty(t, found(admin.TraceQuery{Since: admin.At(w.rep.clock.Add(time.Hour))}))
+	require.Empty(t, found(admin.TraceQuery{Since: admin.At(w.rep.Clock.Add(time.Hour))}))
 }
 
 func ulidLower(id spool.ID) string {
@@ -153,7 +154,7 @@ func TestFindSaysWhereItStopped(t *testing.T) {
 func TestAudit(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	none, err := w.Audit(ctx, admin.AuditQuery{Since: admin.At(start.Add(time.Hour))})
+	none, err := w.Audit(ctx, admin.AuditQuery{Since: admin.At(replicatest.Start.Add(time.Hour))})
 	require.NoError(t, err)
 	require.Empty(t, none)
 	for i := range 50 {
@@ -169,7 +170,7 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, "domain add d49.test", lines[0].What)
 	require.Equal(t, "domain add d47.test", lines[2].What)
 	require.Equal(t, admin.AuditEntry{
-		At: admin.At(w.rep.clock), Who: "olga", Why: "a test", What: "domain add d49.test", Node: "n1", Index: w.rep.index,
+		At: admin.At(w.rep.Clock), Who: "olga", Why: "a test", What: "domain add d49.test", Node: "n1", Index: w.rep.Index,
 	}, lines[0])
 	lines, err = w.Audit(ctx, admin.AuditQuery{})
 	require.NoError(t, err)
@@ -177,7 +178,7 @@ func TestAudit(t *testing.T) {
 	for i := range lines[1:] {
 		require.Greater(t, lines[i].Index, lines[i+1].Index)
 	}
-	lines, err = w.Audit(ctx, admin.AuditQuery{Since: admin.At(w.rep.clock.Add(-10 * time.Minute))})
+	lines, err = w.Audit(ctx, admin.AuditQuery{Since: admin.At(w.rep.Clock.Add(-10 * time.Minute))})
 	require.NoError(t, err)
 	require.Len(t, lines, 11)
 }

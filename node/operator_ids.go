@@ -9,13 +9,14 @@ import (
 
 	"relay/cluster/spool"
 	"relay/node/admin"
+	"relay/smtp/printable"
 )
 
 // messageID reads an id as an operator may give it.
 func messageID(text string) (spool.ID, error) {
 	id, err := ulid.ParseStrict(strings.ToUpper(strings.TrimSpace(text)))
 	if err != nil {
-		return id, admin.NotFound("message", clean(text, 64))
+		return id, admin.NotFound("message", printable.Text(text, 64))
 	}
 	return id, nil
 }

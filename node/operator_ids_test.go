@@ -46,10 +46,10 @@ func TestIDsByTheirEnd(t *testing.T) {
 	require.Equal(t, admin.QueueRefusal{ID: "0000", Why: "there is no such message"}, res.Refused[0])
 
 	w.pass(time.Second)
-	twin := idAt(w.rep.clock) // ends as another one does, and is made later
+	twin := idAt(w.rep.Clock) // ends as another one does, and is made later
 	copy(twin[6:], waits[6:])
 	w.do(spool.KindAccept, &pb.Accept{
-		Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: twin[:], CreatedMs: w.rep.clock.UnixMilli()},
+		Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: twin[:], CreatedMs: w.rep.Clock.UnixMilli()},
 		Recipients: []*pb.Recipient{{Address: "c@far.test"}},
 	}, []byte("Subject: x\r\n\r\n"))
 	same := end(waits.String(), 8)
@@ -97,7 +97,7 @@ func TestCountsAndPages(t *testing.T) {
 	require.Equal(t, admin.Count{Count: 15}, found(admin.TraceQuery{From: "s0@x.test"}))
 	require.Equal(t, admin.Count{Count: 10}, found(admin.TraceQuery{To: "a2@far.test"}))
 	require.Equal(t, admin.Count{Count: 10},
-		found(admin.TraceQuery{Since: admin.At(w.rep.clock.Add(-9*time.Minute - time.Second))}))
+		found(admin.TraceQuery{Since: admin.At(w.rep.Clock.Add(-9*time.Minute - time.Second))}))
 
 	var all []string
 	q := admin.TraceQuery{Limit: 7}

@@ -18,6 +18,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/mailheader"
+	"relay/node/replica"
 )
 
 // maxOld is how many messages one command imports: Apply holds up all others.
@@ -237,7 +239,7 @@ func (im *importRun) begin(m *admin.OldMessage, one *importing, digest []byte, s
 	case im.o.DryRun:
 		return nil, true, im.try(m, one, size)
 	}
-	one.head = parseHeader(one.buf)
+	one.head = mailheader.Parse(one.buf)
 	received := m.Received
 	if received.IsZero() {
 		received = admin.At(im.now())
@@ -288,7 +290,7 @@ func (im *importRun) key(digest []byte, number uint32) []byte {
 // idOf makes the id of request and key, so that a request that comes again meets
 // the messages it made.
 func (im *importRun) idOf(key []byte) spool.ID {
-	id := newID(im.now())
+	id := replica.NewID(im.now())
 	var request ulid.ULID
 	copy(request[:], im.adm.Request)
 	if im.now().Sub(ulidTime(request)).Abs() <= time.Hour { // a strange clock must not sort the message far away

@@ -15,6 +15,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica/replicatest"
 )
 
 // newSecondWorld is a world whose cluster has version 2.
@@ -36,7 +37,8 @@ func oldMail(texts ...string) func() (*admin.OldMessage, error) {
 		text, uidl, _ := strings.Cut(texts[i], "\x00")
 		sum := sha256.Sum256([]byte(text))
 		m := &admin.OldMessage{
-			Number: seen[text], Digest: sum[:], UIDL: uidl, Content: strings.NewReader(text), Received: admin.At(start),
+			Number: seen[text], Digest: sum[:], UIDL: uidl, Content: strings.NewReader(text),
+			Received: admin.At(replicatest.Start),
 		}
 		seen[text]++
 		return m, nil
@@ -51,7 +53,7 @@ func outcomes(res *admin.ImportResult) (all []string) {
 }
 
 func theRequest(w *world, n byte) admin.By {
-	request := idAt(w.rep.clock)
+	request := idAt(w.rep.Clock)
 	request[15] = n
 	return admin.By{Who: "olga", Request: ulid.ULID(request).String()}
 }
@@ -64,14 +66,14 @@ func TestImportMail(t *testing.T) {
 	large := strings.Repeat("0123456789abcde\n", 40_000)
 	large = strings.ReplaceAll(large, "\n", "\r\n")
 	texts := []string{"A: 1\r\n\r\none\r\n", "A: 2\r\n\r\ntwo\r\n", "A: 1\r\n\r\none\r\n", large, "A: 3\r\n\r\nthree\r\n"}
-	frames := len(w.rep.frames)
+	frames := len(w.rep.Frames)
 	res, err := w.ImportMail(ctx, theRequest(w, 1), "alice", admin.ImportOptions{}, oldMail(texts...))
 	require.NoError(t, err)
 	require.Nil(t, res.Stopped)
 	stored, known := admin.ImportStored, admin.ImportKnown
 	require.Equal(t, []string{stored, stored, stored, stored, stored}, outcomes(res))
 	var kinds []spool.Kind
-	for _, f := range w.rep.frames[frames:] {
+	for _, f := range w.rep.Frames[frames:] {
 		kinds = append(kinds, f.Kind())
 	}
 	im, chunk := spool.KindImport, spool.KindChunk
@@ -92,10 +94,10 @@ func TestImportMail(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, texts[i] == readAll(t, body))
 		require.EqualValues(t, len(texts[i]), size)
-		require.Equal(t, admin.At(start), one.Received)
+		require.Equal(t, admin.At(replicatest.Start), one.Received)
 	}
 	bodies := 0
-	require.NoError(t, w.rep.store.Scan([]byte{'o'}, []byte{'p'}, func(_, _ []byte) bool { bodies++; return true }))
+	require.NoError(t, w.rep.Store.Scan([]byte{'o'}, []byte{'p'}, func(_, _ []byte) bool { bodies++; return true }))
 	require.Zero(t, bodies, "nothing is left of what came again")
 	audit, err := w.Audit(ctx, admin.AuditQuery{Limit: 10})
 	require.NoError(t, err)
@@ -150,12 +152,12 @@ func TestImportMailStops(t *testing.T) {
 	require.ErrorIs(t, err, admin.ErrFull)
 
 	w.operator.full = nil
-	w.rep.fail = cluster.ErrUnavailable
+	w.rep.Fail = cluster.ErrUnavailable
 	res, err = w.ImportMail(ctx, theBy, "alice", opt, oldMail(texts...))
 	require.NoError(t, err)
 	require.Len(t, res.Messages, 2*maxOld+5)
 	require.ErrorIs(t, res.Stopped, admin.ErrNoQuorum)
-	w.rep.fail = nil
+	w.rep.Fail = nil
 	res, err = w.ImportMail(ctx, theBy, "alice", opt, oldMail(texts...))
 	require.NoError(t, err)
 	require.Nil(t, res.Stopped)
@@ -186,7 +188,7 @@ func TestImportMailRefuses(t *testing.T) {
 	})
 	require.ErrorContains(t, err, "is not what its digest says")
 	chunks := 0
-	require.NoError(t, w.rep.store.Scan([]byte{'o'}, []byte{'p'}, func(_, _ []byte) bool { chunks++; return true }))
+	require.NoError(t, w.rep.Store.Scan([]byte{'o'}, []byte{'p'}, func(_, _ []byte) bool { chunks++; return true }))
 	require.Zero(t, chunks)
 }
 

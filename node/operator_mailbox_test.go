@@ -15,6 +15,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica/replicatest"
 )
 
 func readAll(t *testing.T, r io.ReadCloser) string {
@@ -42,7 +43,7 @@ func TestMailboxes(t *testing.T) {
 	d, err := w.Mailbox(ctx, "Alice")
 	require.NoError(t, err)
 	require.Equal(t, []admin.MailboxMessage{{
-		UID: 1, ID: id.String(), Size: all[0].Bytes, Received: admin.At(start), Recipient: "alice@example.test",
+		UID: 1, ID: id.String(), Size: all[0].Bytes, Received: admin.At(replicatest.Start), Recipient: "alice@example.test",
 		Sender: "s@remote.test",
 		UIDL:   d.Content[0].UIDL,
 	}}, d.Content)
@@ -69,7 +70,7 @@ func TestMailboxes(t *testing.T) {
 func TestPutMail(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	then := start.Add(-1000 * time.Hour)
+	then := replicatest.Start.Add(-1000 * time.Hour)
 	id, err := w.PutMail(ctx, theBy, "alice", admin.At(then), strings.NewReader("Message-ID: <m@x>\nSubject: s\n\nbody"))
 	require.NoError(t, err)
 	d, err := w.Mailbox(ctx, "alice")
@@ -133,14 +134,14 @@ func TestPutMailStopsBeforeTheDisk(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, d.Content)
 	bodies := 0
-	require.NoError(t, w.rep.store.Scan([]byte{'b'}, []byte{'c'}, func(_, _ []byte) bool { bodies++; return true }))
+	require.NoError(t, w.rep.Store.Scan([]byte{'b'}, []byte{'c'}, func(_, _ []byte) bool { bodies++; return true }))
 	require.Zero(t, bodies)
 }
 
 func TestPutMailIsTakenOnce(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	request := idAt(w.rep.clock)
+	request := idAt(w.rep.Clock)
 	request[15] = 7
 	by := admin.By{Who: "olga", Request: ulid.ULID(request).String()}
 	large := strings.Repeat("x", 300000) + "\r\n"

@@ -16,6 +16,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // Bounds of one Manage command, so that it stays far below a frame and its
@@ -84,7 +86,8 @@ func (m *managing) prepare() error {
 	verb, ok := verbs[a.Action]
 	switch {
 	case !ok:
-		return admin.Invalid("there is no action %q: give retry, hold, release, rm, bounce or reroute", clean(a.Action, 64))
+		return admin.Invalid("there is no action %q: give retry, hold, release, rm, bounce or reroute",
+			printable.Text(a.Action, 64))
 	case a.All && len(a.IDs) > 0:
 		return admin.Invalid("give ids, or a filter with all, not both")
 	case !a.All && len(a.IDs) == 0:
@@ -114,7 +117,8 @@ func (m *managing) partly(err error) error {
 		return err
 	}
 	more := *p
-	more.Detail = fmt.Sprintf("%s were changed, then it stopped: %s", counted(uint64(m.changed), "message"), p.Detail)
+	more.Detail = fmt.Sprintf("%s were changed, then it stopped: %s", wording.Counted(uint64(m.changed), "message"),
+		p.Detail)
 	return &more
 }
 
@@ -200,7 +204,7 @@ func (m *managing) named(ctx context.Context) error {
 				continue
 			}
 		} else if err != nil {
-			m.refuse(clean(text, 64), "is not the id of a message")
+			m.refuse(printable.Text(text, 64), "is not the id of a message")
 			continue
 		}
 		if seen[id] {
@@ -291,7 +295,7 @@ func (m *managing) act(ctx context.Context, found []*waitingMail) error {
 			continue
 		}
 		if len(picked) == 0 {
-			m.refuse(one.mail.ID, fmt.Sprintf("no recipient %s of it waits", clean(m.what.Recipient, maxName)))
+			m.refuse(one.mail.ID, fmt.Sprintf("no recipient %s of it waits", printable.Text(m.what.Recipient, maxName)))
 			continue
 		}
 		m.result.Matched++

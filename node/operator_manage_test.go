@@ -112,12 +112,12 @@ func TestManageInBatches(t *testing.T) {
 	for i := range manageIDs + 500 {
 		w.accept("s@x.test", fmt.Sprintf("r%d@far.test", i))
 	}
-	before := len(w.rep.frames)
+	before := len(w.rep.Frames)
 	res := w.manage(admin.QueueAction{Action: admin.ActionHold, All: true})
 	require.Equal(t, manageIDs+500, res.Changed)
 	require.Equal(t, manageIDs+500, res.Matched)
 	require.Len(t, res.Messages, manageShown)
-	require.Len(t, w.rep.frames[before:], 2)
+	require.Len(t, w.rep.Frames[before:], 2)
 	n, err := w.counter(spool.CountQueueRecipients)
 	require.NoError(t, err)
 	require.EqualValues(t, manageIDs+500, n)
@@ -144,7 +144,7 @@ func TestManageRefusesNonsense(t *testing.T) {
 		_, err := w.Manage(context.Background(), theBy, a)
 		require.ErrorIs(t, err, admin.ErrInvalid, "%+v", a)
 	}
-	w.rep.fail = cluster.ErrUnavailable
+	w.rep.Fail = cluster.ErrUnavailable
 	_, err := w.Manage(context.Background(), theBy, admin.QueueAction{Action: admin.ActionHold, IDs: id})
 	require.ErrorIs(t, err, admin.ErrNoQuorum)
 }

@@ -10,6 +10,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/wording"
 	"relay/queue"
 )
 
@@ -158,14 +159,15 @@ func (d *dossier) explain(said []string) []string {
 	case d.adopted.GetAdoptedFrom() != "" && d.adopted.AdoptedFrom != owner:
 		lines = append(lines,
 			fmt.Sprintf("Node %s is to deliver it; it took it over from %s at %s.", owner, d.adopted.AdoptedFrom,
-				instant(time.UnixMilli(d.adopted.AdoptedMs), d.now)))
+				wording.Instant(time.UnixMilli(d.adopted.AdoptedMs), d.now)))
 	default:
 		lines = append(lines, fmt.Sprintf("Node %s is to deliver it.", owner))
 	}
 	trying := false
 	for i := range d.recipients {
 		if i == whyMost {
-			lines = append(lines, fmt.Sprintf("%s more wait as well.", counted(uint64(len(d.recipients)-i), "recipient")))
+			lines = append(lines, fmt.Sprintf("%s more wait as well.", wording.Counted(uint64(len(d.recipients)-i),
+				"recipient")))
 			break
 		}
 		words := ""
@@ -182,7 +184,7 @@ func (d *dossier) explain(said []string) []string {
 	if d.mail.Sender == "" {
 		report = "nobody is told, because it has no sender"
 	}
-	return append(lines, fmt.Sprintf("The queue gives up at %s; then %s.", instant(d.expires, d.now), report))
+	return append(lines, fmt.Sprintf("The queue gives up at %s; then %s.", wording.Instant(d.expires, d.now), report))
 }
 
 // recipient says in sentences how one recipient stands.
@@ -218,7 +220,7 @@ func (d *dossier) holder(r *pb.Recipient) string {
 	if e.Who != "" {
 		text = " by " + e.Who
 	}
-	text += " at " + instant(time.UnixMilli(e.AtMs), d.now)
+	text += " at " + wording.Instant(time.UnixMilli(e.AtMs), d.now)
 	if e.Why != "" {
 		text += " (" + e.Why + ")"
 	}
@@ -228,7 +230,7 @@ func (d *dossier) holder(r *pb.Recipient) string {
 func (d *dossier) failure(r *pb.Recipient) string {
 	text := fmt.Sprintf("attempt %d failed", r.Attempts)
 	if r.LastMs > 0 {
-		text += " at " + instant(time.UnixMilli(r.LastMs), d.now)
+		text += " at " + wording.Instant(time.UnixMilli(r.LastMs), d.now)
 	}
 	switch {
 	case r.LastReply == "":
@@ -245,9 +247,9 @@ func (d *dossier) due(r *pb.Recipient, i int) string {
 		way = "for the mailbox " + r.Drop.GetMailbox()
 	}
 	if at.After(d.now) {
-		return fmt.Sprintf("is due at %s, %s.", instant(at, d.now), way)
+		return fmt.Sprintf("is due at %s, %s.", wording.Instant(at, d.now), way)
 	}
-	return fmt.Sprintf("has been due since %s, %s: it goes as soon as its turn comes.", instant(at, d.now), way)
+	return fmt.Sprintf("has been due since %s, %s: it goes as soon as its turn comes.", wording.Instant(at, d.now), way)
 }
 
 // Open implements admin.Queue.

@@ -14,6 +14,7 @@ import (
 
 	"relay/cluster/spool"
 	"relay/node/admin"
+	"relay/smtp/printable"
 )
 
 // Orders of a page of the queue.
@@ -41,7 +42,7 @@ func parseOrder(text string) (queueOrder, error) {
 	default:
 		return queueOrder{},
 			admin.Invalid("the queue can not be sorted by %s: give created, size, attempts, next_attempt, sender or domain, "+
-				"with - in front to turn it round", clean(key, 64))
+				"with - in front to turn it round", printable.Text(key, 64))
 	}
 	return queueOrder{key, down}, nil
 }
@@ -167,7 +168,7 @@ func parseCursor(text string, byRank bool) (c cursor, err error) {
 		c.id, err = ulid.ParseStrict(text)
 	}
 	if err != nil {
-		return c, admin.Invalid("%s is not a cursor of this list: begin without one", clean(text, 64))
+		return c, admin.Invalid("%s is not a cursor of this list: begin without one", printable.Text(text, 64))
 	}
 	return c, nil
 }

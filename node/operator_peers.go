@@ -17,6 +17,7 @@ import (
 	"relay/node/admin"
 	"relay/queue"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // Questions that nodes ask each other on behalf of operators.
@@ -303,7 +304,7 @@ func envelopeAddress(text string) (string, error) {
 	}
 	plain, err := smtp.ParseAddress(text)
 	if err != nil {
-		return "", admin.Invalid("%s is not an address", clean(text, maxName))
+		return "", admin.Invalid("%s is not an address", printable.Text(text, maxName))
 	}
 	return plain, nil
 }

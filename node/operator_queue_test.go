@@ -14,6 +14,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica/replicatest"
 	"relay/queue"
 )
 
@@ -49,15 +50,16 @@ func TestQueueShowsWaitingMail(t *testing.T) {
 	require.Empty(t, next)
 	require.Equal(t, texts(first, second), ids(page))
 	require.Equal(t, admin.QueueMessage{
-		ID: first.String(), Created: admin.At(start), AgeSeconds: 3660, Size: uint64(len("Subject: x\r\n\r\ntext\r\n")),
+		ID: first.String(), Created: admin.At(replicatest.Start), AgeSeconds: 3660,
+		Size:   uint64(len("Subject: x\r\n\r\ntext\r\n")),
 		Sender: "s@remote.test", Owner: "n1",
 		Recipients: []admin.QueueRecipient{
 			{
 				Address: "a@Far.test", Domain: "far.test", State: admin.StateDeferred, Attempts: 1,
-				NextAttempt: admin.At(start.Add(70 * time.Minute)), LastReply: "451 4.7.1 Greylisted",
-				LastAttempt: admin.At(start.Add(time.Hour)),
+				NextAttempt: admin.At(replicatest.Start.Add(70 * time.Minute)), LastReply: "451 4.7.1 Greylisted",
+				LastAttempt: admin.At(replicatest.Start.Add(time.Hour)),
 			},
-			{Address: "b@other.test", Domain: "other.test", State: admin.StateQueued, NextAttempt: admin.At(start)},
+			{Address: "b@other.test", Domain: "other.test", State: admin.StateQueued, NextAttempt: admin.At(replicatest.Start)},
 		},
 	}, page[0])
 	require.Equal(t, "n2", page[1].Owner)
@@ -201,7 +203,7 @@ func TestQueuePagesProperty(t *testing.T) {
 func TestBackwardProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var all []spool.ID
-		at := start
+		at := replicatest.Start
 		for range rapid.IntRange(1, 6).Draw(rt, "bursts") {
 			at = at.Add(time.Duration(rapid.IntRange(0, 1<<30).Draw(rt, "gap")) * time.Millisecond)
 			for range rapid.SampledFrom([]int{1, 2, 50, 700, 6000}).Draw(rt, "size") {
@@ -248,7 +250,7 @@ func TestMessageSaysWhyItWaits(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"mx", "mx", "mx", "smtp:smart.test"}, d.Route)
 	require.Equal(t, []string{"mx.remote.test [192.0.2.9]:25", "", "", ""}, d.LastHost)
-	require.Equal(t, admin.At(start.Add(5*24*time.Hour)), d.Expires)
+	require.Equal(t, admin.At(replicatest.Start.Add(5*24*time.Hour)), d.Expires)
 	require.Equal(t, []string{"n1", "n2", "n3"}, d.Replicas)
 	why := strings.Join(d.Why, "\n")
 	for _, part := range []string{
@@ -327,17 +329,17 @@ func TestStats(t *testing.T) {
 // A sampled matrix adds up, and comes close to a counted one.
 func TestStatsOfALongQueueAreSampled(t *testing.T) {
 	w := newWorld(t)
-	now := start.Add(26 * time.Hour)
+	now := replicatest.Start.Add(26 * time.Hour)
 	for i := range 2000 {
 		// Two thirds in a burst, one third evenly.
-		w.rep.clock = start.Add(time.Duration(i) * 45 * time.Second)
+		w.rep.Clock = replicatest.Start.Add(time.Duration(i) * 45 * time.Second)
 		if i%3 != 0 {
-			w.rep.clock = now.Add(-2*time.Hour - time.Duration(i)*300*time.Millisecond)
+			w.rep.Clock = now.Add(-2*time.Hour - time.Duration(i)*300*time.Millisecond)
 		}
-		w.rep.clock = slices.MinFunc([]time.Time{w.rep.clock, now}, time.Time.Compare)
+		w.rep.Clock = slices.MinFunc([]time.Time{w.rep.Clock, now}, time.Time.Compare)
 		w.accept("s@remote.test", fmt.Sprintf("a@d%d.test", i%7%3))
 	}
-	w.rep.clock = now
+	w.rep.Clock = now
 	matrix := func(fill func(*ageMatrix, spool.View) error) []float64 {
 		m := &ageMatrix{now: now, ages: admin.QueueAges(), rows: map[string]*ageRow{}, all: make([]float64, 6), every: 1}
 		require.NoError(t, w.rep.View(func(v spool.View) error { return fill(m, v) }))

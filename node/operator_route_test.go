@@ -43,7 +43,7 @@ func TestRouteWithoutKeywords(t *testing.T) {
 		{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}},
 		{Domain: "plain.example", Target: "smtp:hub:25"}}, routes)
 
-	o := &outbound{replica: &waited{fakeReplica: w.rep}, node: "n1", log: zap.NewNop()}
+	o := &outbound{replica: &waited{Fake: w.rep}, node: "n1", log: zap.NewNop()}
 	require.Empty(t, o.Without("smtp:hub:25"))
 	require.NoError(t, o.reroute())
 	require.Equal(t, "CHUNKING,PIPELINING", o.Without("smtp:hub:25"), "it is the hop that cannot do it")

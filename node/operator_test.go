@@ -1,12 +1,10 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -19,88 +17,12 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/spool"
-	"relay/cluster/spool/memory"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 	"relay/queue"
 )
-
-// start is when the tests' clock begins.
-var start = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
-
-// fakeReplica applies what is proposed at once, to a map.
-type fakeReplica struct {
-	mu      sync.Mutex
-	store   *memory.Store
-	machine *spool.Machine
-	index   uint64
-	clock   time.Time
-	epoch   uint64
-	fail    error  // of the next proposals
-	arrive  func() // what comes with a Consistent
-	frames  []spool.Frame
-}
-
-func newFakeReplica(t testing.TB) *fakeReplica {
-	r := &fakeReplica{store: memory.New(), clock: start}
-	var err error
-	r.machine, err = spool.Load(r.store)
-	require.NoError(t, err)
-	return r
-}
-
-func (r *fakeReplica) Propose(_ context.Context, f spool.Frame) (res *pb.Result, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.fail != nil {
-		return nil, r.fail
-	}
-	f.Stamp(r.clock)
-	r.frames = append(r.frames, f)
-	r.index++
-	err = r.store.Update(func(b spool.Batch) error {
-		if res, err = r.machine.Apply(b, r.index, f); err == nil {
-			err = r.machine.Flush(b)
-		}
-		return err
-	})
-	return res, err
-}
-
-func (r *fakeReplica) View(fn func(spool.View) error) error { return fn(spool.View{R: r.store}) }
-
-func (r *fakeReplica) Frozen(fn func(spool.View, uint64) error) error {
-	r.mu.Lock()
-	frozen, index := r.store.Clone(), r.index
-	r.mu.Unlock()
-	return fn(spool.View{R: frozen}, index)
-}
-
-func bodyKey(id spool.ID, seq uint32) []byte {
-	return binary.BigEndian.AppendUint32(append([]byte{'b'}, id[:]...), seq)
-}
-
-func (r *fakeReplica) OpenBody(id spool.ID, chunks uint32, prefix []byte) (io.ReadCloser, error) {
-	parts := [][]byte{prefix}
-	for seq := range chunks {
-		part, err := r.store.Get(bodyKey(id, seq))
-		if err != nil || part == nil {
-			return nil, fmt.Errorf("no part %d of %s", seq, id)
-		}
-		parts = append(parts, part)
-	}
-	return io.NopCloser(bytes.NewReader(bytes.Join(parts, nil))), nil
-}
-
-func (r *fakeReplica) WaitApplied(context.Context, uint64) error { return nil }
-func (r *fakeReplica) Consistent(context.Context) error {
-	if r.arrive != nil {
-		r.arrive()
-	}
-	return r.fail
-}
-func (r *fakeReplica) Epoch() uint64  { return r.epoch }
-func (r *fakeReplica) Now() time.Time { return time.Now() }
 
 // fakeMembers is the membership of a cluster whose other nodes are functions.
 type fakeMembers struct {
@@ -169,7 +91,7 @@ func (m *fakeMembers) Ask(ctx context.Context, node, method string, req []byte) 
 type world struct {
 	*operator
 	t       testing.TB
-	rep     *fakeReplica
+	rep     *replicatest.Fake
 	members *fakeMembers
 	trial   []queue.Ref // being tried by n1
 	epochs  map[string]uint64
@@ -181,14 +103,14 @@ var theBy = admin.By{Who: "olga", Why: "a test"}
 // newWorld makes a cluster of three nodes, n1 (asked here, leads), n2 and n3,
 // with the local domain example.test and the user alice.
 func newWorld(t testing.TB) *world {
-	r := newFakeReplica(t)
+	r := replicatest.New(t)
 	w := &world{
 		t: t, rep: r, members: &fakeMembers{answers: map[string]func(context.Context, string, []byte) ([]byte, error){}},
 		epochs: map[string]uint64{},
 	}
 	w.operator = &operator{
 		node: "n1", hostname: "n1.example.test", replica: r, members: w.members, log: zap.NewNop(),
-		now:          func() time.Time { return r.clock },
+		now:          func() time.Time { return r.Clock },
 		hashPassword: func(p string) (string, error) { return "$argon2id$hash-of-" + p, nil },
 		active:       func() []queue.Ref { return w.trial },
 		why:          func(queue.Ref) string { return "n1 waits for a turn" },
@@ -196,7 +118,7 @@ func newWorld(t testing.TB) *world {
 			return vitals{Uptime: 5, DiskFree: 50, DiskTotal: 100, POP3: 2, SMTP: 3, Version: "v1"}
 		},
 	}
-	w.members.hash = func() (uint64, []byte, error) { return r.index, r.store.Sum(), nil }
+	w.members.hash = func() (uint64, []byte, error) { return r.Index, r.Store.Sum(), nil }
 	w.members.status = cluster.Status{Cluster: "c1", Name: "test", Node: "n1", Leader: "n1", Term: 3}
 	for _, id := range []string{"n1", "n2", "n3"} {
 		w.register(id)
@@ -211,13 +133,13 @@ func newWorld(t testing.TB) *world {
 
 // register gives a node a session.
 func (w *world) register(id string) {
-	res := w.do(spool.KindRegister, &pb.Register{Nonce: id + fmt.Sprint(w.rep.index), Member: &pb.Member{
+	res := w.do(spool.KindRegister, &pb.Register{Nonce: id + fmt.Sprint(w.rep.Index), Member: &pb.Member{
 		Id: id, MaxCommand: spool.MaxVersion, Address: id + ":7170", Admin: "http://" + id, Version: "v1",
 		Hostname: id + ".example.test",
 	}})
 	w.epochs[id] = res.Epoch
 	if id == "n1" {
-		w.rep.epoch = res.Epoch
+		w.rep.Session = res.Epoch
 	}
 	role := memberVoter
 	if id == "n1" {
@@ -268,18 +190,18 @@ func (w *world) forget() { w.peers.activeAt, w.peers.vitalsAt = time.Time{}, tim
 // do applies a command that must succeed.
 func (w *world) do(kind spool.Kind, h proto.Message, body ...[]byte) *pb.Result {
 	w.t.Helper()
-	res, err := propose(context.Background(), w.rep, kind, h, body...)
+	res, err := replica.Propose(context.Background(), w.rep, kind, h, body...)
 	require.NoError(w.t, err)
 	require.Contains(w.t, []pb.Code{pb.Code_OK, pb.Code_DUPLICATE}, res.Code, res.Text)
 	return res
 }
 
 // pass moves the clock.
-func (w *world) pass(d time.Duration) { w.rep.clock = w.rep.clock.Add(d) }
+func (w *world) pass(d time.Duration) { w.rep.Clock = w.rep.Clock.Add(d) }
 
 // newID makes an id of now that sorts behind the others.
 func (w *world) newID() spool.ID {
-	id := idAt(w.rep.clock)
+	id := idAt(w.rep.Clock)
 	w.made++
 	binary.BigEndian.PutUint64(id[8:], uint64(w.made))
 	return id
@@ -294,7 +216,7 @@ func (w *world) acceptAt(node, sender, body string, recipients ...string) spool.
 	w.t.Helper()
 	id := w.newID()
 	h := &pb.Accept{Inline: true, Epoch: w.epochs[node], Message: &pb.Message{
-		Id: id[:], CreatedMs: w.rep.clock.UnixMilli(), Sender: sender, MessageId: strings.ToLower(id.String()) + "@x",
+		Id: id[:], CreatedMs: w.rep.Clock.UnixMilli(), Sender: sender, MessageId: strings.ToLower(id.String()) + "@x",
 		Client: &pb.Client{Node: node, Address: "192.0.2.1:5", Protocol: "ESMTP"},
 	}}
 	for _, r := range recipients {
@@ -313,10 +235,10 @@ func (w *world) verdict(node string, id spool.ID, n, attempt uint32, st pb.State
 	w.t.Helper()
 	v := &pb.Verdict{
 		Id: id[:], Recipient: n, Attempt: attempt, State: st, Reply: reply, Host: "mx.remote.test [192.0.2.9]:25",
-		AtMs: w.rep.clock.UnixMilli(),
+		AtMs: w.rep.Clock.UnixMilli(),
 	}
 	if st == pb.State_DEFERRED {
-		v.NextMs = w.rep.clock.Add(next).UnixMilli()
+		v.NextMs = w.rep.Clock.Add(next).UnixMilli()
 	}
 	res := w.do(spool.KindSettle, &pb.Settle{Epoch: w.epochs[node], Node: node, Verdicts: []*pb.Verdict{v}})
 	require.Equal(w.t, []pb.Code{pb.Code_OK}, res.Codes)
@@ -347,11 +269,11 @@ func TestErrorsOfProposals(t *testing.T) {
 		{cluster.ErrUnknown, admin.ErrUnknown},
 		{context.DeadlineExceeded, admin.ErrUnknown},
 	} {
-		w.rep.fail = fmt.Errorf("wrapped: %w", one.fail)
+		w.rep.Fail = fmt.Errorf("wrapped: %w", one.fail)
 		err := w.AddDomain(ctx, theBy, admin.Domain{Name: "new.test"})
 		require.ErrorIs(t, err, one.want)
 	}
-	w.rep.fail = errors.New("the disk")
+	w.rep.Fail = errors.New("the disk")
 	var p *admin.Error
 	require.False(t, errors.As(w.AddDomain(ctx, theBy, admin.Domain{Name: "new.test"}), &p), "not the operator's business")
 }

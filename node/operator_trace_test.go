@@ -21,7 +21,7 @@ func TestFindByWhoHandedItIn(t *testing.T) {
 		id := w.newID()
 		h := &pb.Accept{
 			Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{
-				Id: id[:], CreatedMs: w.rep.clock.UnixMilli(), Sender: "s@x.test", Client: c,
+				Id: id[:], CreatedMs: w.rep.Clock.UnixMilli(), Sender: "s@x.test", Client: c,
 			},
 		}
 		for _, r := range to {
@@ -33,7 +33,7 @@ func TestFindByWhoHandedItIn(t *testing.T) {
 	one := accept(&pb.Client{Address: "192.0.2.7:25", Helo: "pc7.example", User: "alice@example.test"},
 		"a@far.test", "b@far.test")
 	w.pass(time.Hour)
-	middle := w.rep.clock
+	middle := w.rep.Clock
 	two := accept(&pb.Client{Address: "[2001:db8::1]:25", Helo: "mx.other.example"}, "a@far.test")
 	find := func(q admin.TraceQuery) (ids []string) {
 		all, err := w.Find(ctx, q)

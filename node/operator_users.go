@@ -12,6 +12,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/login"
+	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // Users implements admin.Users.
@@ -101,7 +104,7 @@ func (o *operator) AddUser(ctx context.Context, by admin.By, u admin.UserAdd) er
 		return err
 	}
 	a := &pb.Account{
-		Address: address, Name: clean(u.Name, maxName), QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages,
+		Address: address, Name: printable.Text(u.Name, maxName), QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages,
 	}
 	switch {
 	case u.Password != "" && u.PasswordHash != "":
@@ -136,7 +139,7 @@ func (o *operator) newHash(password string) (string, *pb.ScramKeys, error) {
 		// POP3 and SASL PLAIN could never carry it.
 		return "", nil, admin.Invalid("the password has a line end or a NUL in it")
 	}
-	keys, err := newScramKeys(password)
+	keys, err := login.NewScramKeys(password)
 	if err != nil {
 		return "", nil, err
 	}
@@ -149,13 +152,13 @@ func importedHash(hash string) (string, error) {
 	known := slices.ContainsFunc([]string{"$argon2id$", "$2a$", "$2b$", "$2y$"}, func(p string) bool {
 		return strings.HasPrefix(hash, p)
 	})
-	if isCrypt(hash) {
-		if _, err := parseCrypt(hash); err != nil {
+	if login.IsCrypt(hash) {
+		if _, err := login.ParseCrypt(hash); err != nil {
 			return "", admin.Invalid("%s", err)
 		}
 		known = true
 	}
-	if !known || len(hash) > 512 || hash != clean(hash, 512) {
+	if !known || len(hash) > 512 || hash != printable.Text(hash, 512) {
 		return "", admin.Invalid("the password hash is of an unknown kind: give argon2id ($argon2id$…), bcrypt ($2b$…) or " +
 			"crypt ($6$…, $5$…, $1$…)")
 	}
@@ -243,7 +246,7 @@ func (o *operator) userChange(u admin.UserSet) (func(*pb.Account), error) {
 			a.Password, a.Scram = hash, keys
 		}
 		if u.Name != nil {
-			a.Name = clean(*u.Name, maxName)
+			a.Name = printable.Text(*u.Name, maxName)
 		}
 		if u.Senders != nil {
 			a.Senders = senders
@@ -353,7 +356,8 @@ func userRemoval(v spool.View, address string, r *admin.Removed) error {
 	r.Messages, r.Bytes = u.Messages, u.Bytes
 	r.Effects = append(r.Effects,
 		fmt.Sprintf("the account %s ends: it can not log in any more, and mail to it is refused", address),
-		fmt.Sprintf("its mailbox goes with %s (%s)", counted(u.Messages, "message"), counted(u.Bytes, "byte")))
+		fmt.Sprintf("its mailbox goes with %s (%s)", wording.Counted(u.Messages, "message"), wording.Counted(u.Bytes,
+			"byte")))
 	if lock, held, err := v.Lock(address); err != nil {
 		return err
 	} else if held {
@@ -362,7 +366,7 @@ func userRemoval(v spool.View, address string, r *admin.Removed) error {
 	aliases, err := aliasesTo(v, address)
 	if len(aliases) > 0 {
 		r.Effects = append(r.Effects,
-			fmt.Sprintf("%s still lead to it: %s", counted(uint64(len(aliases)), "alias"), some(aliases, 5)))
+			fmt.Sprintf("%s still lead to it: %s", wording.Counted(uint64(len(aliases)), "alias"), wording.Some(aliases, 5)))
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica"
 )
 
 // verifyFindings bounds the findings of one kind that are listed singly.
@@ -29,7 +30,7 @@ const verifyFindings = 20
 // with Bodies it reads every body that this node holds.
 func (o *operator) Verify(ctx context.Context, opts admin.VerifyOptions) (*admin.Verification, error) {
 	id := ulid.Make().String()
-	res, err := propose(ctx, o.replica, spool.KindMark, &pb.Mark{Id: id})
+	res, err := replica.Propose(ctx, o.replica, spool.KindMark, &pb.Mark{Id: id})
 	if err != nil {
 		return nil, proposalError(err)
 	}

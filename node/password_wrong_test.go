@@ -1,16 +1,15 @@
 package node
 
 import (
-	"context"
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/login"
 	"relay/pop3"
 	"relay/smtp"
 )
@@ -20,7 +19,7 @@ var home, away = netip.MustParseAddrPort("192.0.2.7:1000"), netip.MustParseAddrP
 // failures is how many logins of a network count against it.
 func (w *dropWorld) failures(from netip.AddrPort) int {
 	w.t.Helper()
-	n, err := w.drops.throttle.count(network(from.Addr()).String())
+	n, err := w.drops.throttle.Count(login.Network(from.Addr()).String())
 	require.NoError(w.t, err)
 	return n
 }
@@ -29,7 +28,7 @@ func (w *dropWorld) failures(from netip.AddrPort) int {
 // Who repeats it makes another.
 func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 	w := newDropWorld(t)
-	w.clock = time.Now()
+	w.Clock = time.Now()
 	try := func(from netip.AddrPort, mechanism, user, secret string) error {
 		_, err := w.drops.Login(t.Context(), &pop3.Peer{Session: "s", Remote: from, Mechanism: mechanism}, user, secret)
 		return err
@@ -42,7 +41,7 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 	}
 
 	s := &session{
-		receiver: &receiver{replica: w, passwords: w.drops.passwords, throttle: w.drops.throttle, refusals: w.drops.refusals},
+		receiver: &receiver{replica: w, logins: w.drops.logins, throttle: w.drops.throttle, confirm: w.drops.confirm},
 		peer:     &smtp.Peer{Remote: home},
 	}
 	n := &Node{conf: config.New(), throttle: w.drops.throttle, meters: smtp.NewMeters(smtp.Limits{})}
@@ -64,7 +63,7 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 	require.ErrorIs(t, try(away, "USER", "nobody", "old"), pop3.ErrAuth)
 	require.Equal(t, 2, w.failures(away), "another user's")
 
-	hash, err := hashPassword("old")
+	hash, err := login.HashPassword("old")
 	require.NoError(t, err)
 	w.change(func(a *pb.Account) { a.Password = hash })
 	require.NoError(t, try(away, "USER", "alice", "old"), "what was wrong may become right")
@@ -74,7 +73,7 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 // A password of a disabled account is wrong, and right when it is one no more.
 func TestWrongPasswordOfDisabledAccount(t *testing.T) {
 	w := newDropWorld(t)
-	w.clock = time.Now()
+	w.Clock = time.Now()
 	w.change(func(a *pb.Account) { a.Disabled = true })
 	peer := &pop3.Peer{Session: "s", Remote: home}
 	for n := range 2 {
@@ -85,48 +84,4 @@ func TestWrongPasswordOfDisabledAccount(t *testing.T) {
 	w.change(func(a *pb.Account) { a.Disabled = false })
 	_, err := w.drops.Login(t.Context(), peer, "alice", "secret")
 	require.NoError(t, err)
-}
-
-// Or somebody who repeats himself, uncounted, could keep all others waiting.
-func TestSameWrongPasswordIsNotHashed(t *testing.T) {
-	p, err := newPasswords()
-	require.NoError(t, err)
-	for _, a := range []*pb.Account{nil, {Address: "a@example.test", Password: p.decoy}} {
-		v, err := p.login(t.Context(), login{home.Addr(), "USER", "a", "old"}, a)
-		require.NoError(t, err)
-		require.Equal(t, wrong, v)
-	}
-	p.slots <- struct{}{}
-	p.slots <- struct{}{}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, a := range []*pb.Account{nil, {Address: "a@example.test", Password: p.decoy}} {
-		for mechanism, want := range map[string]verdict{"USER": wrong, "PLAIN": wrongAgain} {
-			v, err := p.login(ctx, login{home.Addr(), mechanism, "a", "old"}, a)
-			require.NoError(t, err)
-			require.Equal(t, want, v)
-		}
-	}
-	_, err = p.login(ctx, login{home.Addr(), "USER", "a", "other"}, nil)
-	require.ErrorIs(t, err, context.Canceled)
-}
-
-// It is remembered as long as it comes back within the hour.
-func TestWrongPasswordIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, err := newPasswords()
-		require.NoError(t, err)
-		try := func(mechanism string) verdict {
-			v, err := p.login(t.Context(), login{home.Addr(), mechanism, "a", "old"}, nil)
-			require.NoError(t, err)
-			return v
-		}
-		require.Equal(t, wrong, try("PLAIN"))
-		for _, mechanism := range []string{"LOGIN", "USER", "XLOG"} {
-			time.Sleep(wrongFor - time.Second)
-			require.Equal(t, wrongAgain, try(mechanism))
-		}
-		time.Sleep(wrongFor + time.Second)
-		require.Equal(t, wrong, try("POP2"))
-	})
 }

@@ -15,6 +15,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/folder"
+	"relay/node/login"
+	"relay/node/replica"
 	"relay/pop3"
 	"relay/smtp/sasl"
 )
@@ -22,12 +24,12 @@ import (
 // maildrops is the POP3 side of a node: it opens mailboxes under the
 // cluster-wide lock. It meets pop3.Backend and pop3.SCRAM.
 type maildrops struct {
-	replica     fenced
+	replica     replica.Fenced
 	sessionLost func() <-chan struct{}
 	node        string
-	passwords   *passwords
-	throttle    *throttle
-	refusals    *refusals
+	logins      *login.Service
+	throttle    *login.Throttle
+	confirm     *replica.Confirmer
 	log         *zap.Logger
 	folders     map[string]*folder.Folder // by account; set before the first login
 	took        prometheus.Histogram      // of logins; nil: nobody counts
@@ -50,10 +52,11 @@ type maildrops struct {
 	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
 }
 
-func newMaildrops(r fenced, lost func() <-chan struct{}, node string, p *passwords, t *throttle, f *refusals,
+func newMaildrops(r replica.Fenced, lost func() <-chan struct{}, node string, p *login.Service, t *login.Throttle,
+	f *replica.Confirmer,
 	log *zap.Logger) *maildrops {
 	return &maildrops{
-		replica: r, sessionLost: lost, node: node, passwords: p, throttle: t, refusals: f, log: log,
+		replica: r, sessionLost: lost, node: node, logins: p, throttle: t, confirm: f, log: log,
 		stir: make(chan struct{}, 1),
 		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, strays: map[uint64]stray{},
 		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
@@ -83,22 +86,24 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	if err := d.throttle.begin(ctx, p.Session, p.Remote.Addr(), user); err != nil {
+	if err := d.throttle.Begin(ctx, p.Session, p.Remote.Addr(), user); err != nil {
 		return nil, err
 	}
-	defer d.throttle.dropped(p.Session)
-	account, v, err := d.refusals.login(ctx, d.passwords, login{p.Remote.Addr(), "pop3 " + p.Mechanism, user, secret})
+	defer d.throttle.Dropped(p.Session)
+	account, v, err := d.logins.Password(ctx, login.Attempt{From: p.Remote.Addr(), Mechanism: "pop3 " + p.Mechanism,
+		User:   user,
+		Secret: secret})
 	switch {
 	case err != nil:
 		return nil, err
-	case v == wrong:
-		d.throttle.failed(p.Session)
+	case v == login.Wrong:
+		d.throttle.Failed(p.Session)
 		return nil, pop3.ErrAuth
-	case v == wrongAgain:
+	case v == login.WrongAgain:
 		return nil, pop3.ErrAuth
 	}
-	d.throttle.succeeded(p.Session)
-	account = d.passwords.improve(ctx, d.replica, d.node, account, secret, d.log)
+	d.throttle.Succeeded(p.Session)
+	account = d.logins.UpgradeHash(ctx, d.replica, d.node, account, secret, d.log)
 	return d.enter(ctx, account, p, false)
 }
 
@@ -107,10 +112,10 @@ func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (*s
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	if err := d.throttle.begin(ctx, p.Session, p.Remote.Addr(), user); err != nil {
+	if err := d.throttle.Begin(ctx, p.Session, p.Remote.Addr(), user); err != nil {
 		return nil, err
 	}
-	return scramKeysOf(d.replica, user)
+	return login.ScramKeysOf(d.replica, user)
 }
 
 // Proven implements pop3.SCRAM.
@@ -124,50 +129,30 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (drop
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	account, err := d.refusals.account(ctx, user, func(a *pb.Account) bool { return !a.Disabled })
+	account, err := d.logins.Account(ctx, user, func(a *pb.Account) bool { return !a.Disabled })
 	if err != nil {
 		return nil, err
 	}
 	if account == nil {
 		return nil, pop3.ErrAuth
 	}
-	d.throttle.succeeded(p.Session)
+	d.throttle.Succeeded(p.Session)
 	return d.enter(ctx, account, p, false)
 }
 
 // Disproven implements pop3.SCRAM.
 func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, told *sasl.Keys) error {
-	if err := d.refusals.disproven(ctx, user, told); err != nil {
-		d.throttle.dropped(p.Session)
+	if err := d.logins.Disproven(ctx, user, told); err != nil {
+		d.throttle.Dropped(p.Session)
 		return err
 	}
-	d.throttle.failed(p.Session)
+	d.throttle.Failed(p.Session)
 	return pop3.ErrAuth
 }
 
-// lookupAccount finds an account by its whole address or, in the default
-// domain, by its local part; nil where there is none.
-func lookupAccount(r replica, user string) (*pb.Account, error) {
-	var account *pb.Account
-	err := r.View(func(v spool.View) error {
-		address, err := loginName(v, user)
-		if err != nil {
-			return ignoreNoDomain(err)
-		}
-		a, ok, err := v.Account(address)
-		if ok {
-			account = a
-		}
-		return err
-	})
-	return account, err
-}
-
-func ignoreNoDomain(err error) error {
-	if errors.Is(err, errNoDomain) {
-		return nil
-	}
-	return err
+// SameAccount implements pop3.AccountMatcher.
+func (d *maildrops) SameAccount(_ context.Context, one, other string) bool {
+	return login.SameAccount(d.replica, one, other)
 }
 
 // take locks the mailbox for one session and freezes its list. If the lock's
@@ -196,7 +181,7 @@ func (d *maildrops) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wa
 	}
 	name := p.Session + "/" + strconv.FormatUint(d.takes.Add(1), 36)
 	d.begin(name)
-	res, err := propose(ctx, d.replica, spool.KindLock, &pb.TakeLock{
+	res, err := replica.Propose(ctx, d.replica, spool.KindLock, &pb.TakeLock{
 		Mailbox: a.Address, Node: d.node, Epoch: epoch, Wake: wake, Remote: p.Remote.String(), Session: name,
 	})
 	if err != nil || res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {

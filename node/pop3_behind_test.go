@@ -12,6 +12,8 @@ import (
 	"relay/cluster/spool"
 	"relay/cluster/spool/memory"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/login"
+	"relay/node/replica"
 	"relay/pop3"
 )
 
@@ -29,7 +31,10 @@ type follower struct {
 func newFollower(t *testing.T) *follower {
 	f := &follower{lossy: newLossy(t)}
 	require.NoError(t, f.mustLogin().Close()) // the first one improves the password
-	f.drops.replica, f.drops.refusals, f.later = f, newRefusals(f, zap.NewNop()), true
+	f.drops.replica, f.drops.confirm, f.later = f, replica.NewConfirmer(f, isPermanent, zap.NewNop()), true
+	logins, err := login.NewService(f, f.drops.confirm)
+	require.NoError(t, err)
+	f.drops.logins = logins
 	for range 3 {
 		f.deliver("a: b\r\n\r\n")
 	}
@@ -54,8 +59,8 @@ func (f *follower) Now() time.Time { return time.Now() }
 
 func (f *follower) Consistent(context.Context) error {
 	f.fresh++
-	if f.fail != nil {
-		return f.fail
+	if f.Fail != nil {
+		return f.Fail
 	}
 	f.catchUp()
 	return nil
@@ -63,14 +68,14 @@ func (f *follower) Consistent(context.Context) error {
 
 // catchUp applies all there is, and tells of it.
 func (f *follower) catchUp() {
-	f.shown, f.at = f.store.Clone(), f.index
-	f.drops.changed(f.machine.Changes())
+	f.shown, f.at = f.Store.Clone(), f.Index
+	f.drops.changed(f.Machine.Changes())
 }
 
 // elsewhere is a session on another node that deletes messages.
 func (f *follower) elsewhere(uids ...uint64) {
 	epoch := f.must(spool.KindRegister, &pb.Register{
-		Nonce: fmt.Sprint(f.index), Member: &pb.Member{Id: "n2", MaxCommand: spool.MaxVersion},
+		Nonce: fmt.Sprint(f.Index), Member: &pb.Member{Id: "n2", MaxCommand: spool.MaxVersion},
 	}).Epoch
 	held := f.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: epoch, Session: "s"})
 	f.must(spool.KindRemove, &pb.Remove{
@@ -89,7 +94,7 @@ func uidsOf(m pop3.Maildrop) (uids []string) {
 // since, and only there.
 func TestLoginOnAFollower(t *testing.T) {
 	f := newFollower(t)
-	commands := func() int { return len(f.frames) }
+	commands := func() int { return len(f.Frames) }
 	m := f.mustLogin()
 	require.Zero(t, f.waits)
 	require.Equal(t, []string{"1", "2", "3"}, uidsOf(m))
@@ -143,7 +148,7 @@ func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 	// It is broken, and that is seen, while the answer is still on its way.
 	for name, see := range map[string]func(){
 		"at once":       func() { f.catchUp() },
-		"in a snapshot": func() { f.machine.Changes(); f.catchUp(); f.drops.changed(spool.Changes{Restored: true}) },
+		"in a snapshot": func() { f.Machine.Changes(); f.catchUp(); f.drops.changed(spool.Changes{Restored: true}) },
 	} {
 		f.drops.replica = &answering{f, func() {
 			f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
@@ -272,7 +277,7 @@ func TestQuitWithoutDeletions(t *testing.T) {
 	w.deliver("a: b\r\n\r\n")
 	m := w.mustLogin()
 	require.NoError(t, m.Commit(t.Context(), nil, true))
-	require.Equal(t, spool.KindUnlock, w.frames[len(w.frames)-1].Kind())
+	require.Equal(t, spool.KindUnlock, w.Frames[len(w.Frames)-1].Kind())
 	require.False(t, w.held())
 
 	m = w.mustLogin()

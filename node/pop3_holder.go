@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relay/cluster/spool"
+	"relay/node/login"
 	"relay/pop3"
 )
 
@@ -152,7 +153,7 @@ func (m *maildrop) dismissed(v spool.View) (string, error) {
 		return "", nil
 	case now.Disabled:
 		return pop3.LostDisabled, nil
-	case now.Password != m.account.Password && isArgon(m.account.Password):
+	case now.Password != m.account.Password && login.IsArgon(m.account.Password):
 		// A hash of another kind may have got a better form at a login elsewhere.
 		return pop3.LostPassword, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
 	"relay/pop3"
 )
 
@@ -367,7 +368,7 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 		return fmt.Errorf("%d deletions do not fit one step, delete fewer in a session: %w", len(uids), pop3.ErrPermanent)
 	}
 	ids := m.removing(uids)
-	res, err := propose(ctx, m.drops.replica, spool.KindRemove, remove)
+	res, err := replica.Propose(ctx, m.drops.replica, spool.KindRemove, remove)
 	if err != nil {
 		return err
 	}
@@ -390,7 +391,7 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 // unlock gives up the lock and nothing else, which costs every node less than a
 // Remove does. That the lock is gone already is as good.
 func (m *maildrop) unlock(ctx context.Context) error {
-	_, err := propose(ctx, m.drops.replica, spool.KindUnlock,
+	_, err := replica.Propose(ctx, m.drops.replica, spool.KindUnlock,
 		&pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})
 	return err
 }
@@ -451,7 +452,7 @@ func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {
 	if err := m.drops.mayAct(); err != nil {
 		return nil, err
 	}
-	account, err := m.drops.refusals.account(ctx, m.account.Address, func(a *pb.Account) bool {
+	account, err := m.drops.logins.Account(ctx, m.account.Address, func(a *pb.Account) bool {
 		return !a.Disabled && a.Password == m.account.Password
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
 )
 
 // stray is a lock of this node that no session holds any more, or ever held. It
@@ -240,6 +241,7 @@ func (d *maildrops) free(ctx context.Context, s stray) error {
 	if err != nil || !held {
 		return err
 	}
-	_, err = propose(ctx, d.replica, spool.KindUnlock, &pb.Unlock{Mailbox: s.mailbox, Epoch: s.epoch, Token: s.token})
+	_, err = replica.Propose(ctx, d.replica, spool.KindUnlock, &pb.Unlock{Mailbox: s.mailbox, Epoch: s.epoch,
+		Token: s.token})
 	return err
 }

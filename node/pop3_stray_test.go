@@ -63,7 +63,7 @@ func TestStrayLocks(t *testing.T) {
 
 	// The frame that was given up reaches a leader late.
 	l.lose[spool.KindLock] = false
-	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.epoch, Session: "s/late"})
+	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/late"})
 	require.True(t, l.held())
 	l.keep()
 	require.False(t, l.held())
@@ -82,7 +82,7 @@ func TestStrayLocks(t *testing.T) {
 	require.Empty(t, l.drops.strays)
 
 	// After a snapshot everything is looked at.
-	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.epoch, Session: "s/old"})
+	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/old"})
 	l.drops.strays = map[uint64]stray{}
 	l.drops.changed(spool.Changes{Restored: true})
 	l.keep()
@@ -111,8 +111,8 @@ func TestUncertainCommit(t *testing.T) {
 // has ended meanwhile serves nobody.
 func TestLoginOfALostSession(t *testing.T) {
 	l := newLossy(t)
-	old := l.epoch
-	l.drops.replica = &switching{l, func() { l.epoch = old + 1 }}
+	old := l.Session
+	l.drops.replica = &switching{l, func() { l.Session = old + 1 }}
 	_, err := l.login()
 	require.ErrorIs(t, err, errNoSession)
 	require.Empty(t, l.drops.open)

@@ -6,6 +6,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
 	"relay/pop3"
 )
 
@@ -27,7 +28,7 @@ const termsFor = 10 * time.Second
 
 // refresh reads all accounts again where one may have changed. One goroutine
 // calls it.
-func (t *terms) refresh(r replica) error {
+func (t *terms) refresh(r replica.Replica) error {
 	if t.now.Load() != nil && (!t.stale.Load() || time.Since(t.read) < termsFor) {
 		return nil
 	}

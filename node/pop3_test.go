@@ -13,13 +13,16 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/login"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 	"relay/pop3"
 	"relay/pop3/pop3test"
 )
 
 // dropWorld is a node's POP3 side on a replica of its own.
 type dropWorld struct {
-	*fakeReplica
+	*replicatest.Fake
 	t     testing.TB
 	drops *maildrops
 	ids   byte
@@ -31,25 +34,26 @@ func (w *dropWorld) Until() time.Time { return time.Now().Add(time.Hour) }
 
 // Propose tells the maildrops what changed, as a node's store does.
 func (w *dropWorld) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
-	res, err := w.fakeReplica.Propose(ctx, f)
+	res, err := w.Fake.Propose(ctx, f)
 	if !w.later {
-		w.drops.changed(w.machine.Changes())
+		w.drops.changed(w.Machine.Changes())
 	}
 	return res, err
 }
 
 func newDropWorld(t testing.TB) *dropWorld {
-	w := &dropWorld{fakeReplica: newFakeReplica(t), t: t}
-	p, err := newPasswords()
+	w := &dropWorld{Fake: replicatest.New(t), t: t}
+	confirm := replica.NewConfirmer(w, isPermanent, zap.NewNop())
+	p, err := login.NewService(w, confirm)
 	require.NoError(t, err)
 	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p,
-		newThrottle(3, w, "n1", nil, newFamiliar(), zap.NewNop()), newRefusals(w, zap.NewNop()), zap.NewNop())
-	res, err := propose(t.Context(), w, spool.KindRegister,
+		login.NewThrottle(3, w, "n1", nil, login.NewFamiliar(), zap.NewNop()), confirm, zap.NewNop())
+	res, err := replica.Propose(t.Context(), w, spool.KindRegister,
 		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
-	w.epoch = res.Epoch
+	w.Session = res.Epoch
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
-	hash, err := hashPassword("secret")
+	hash, err := login.HashPassword("secret")
 	require.NoError(t, err)
 	w.must(spool.KindPutAccount, &pb.PutAccount{
 		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
@@ -59,7 +63,7 @@ func newDropWorld(t testing.TB) *dropWorld {
 
 func (w *dropWorld) must(kind spool.Kind, h protobuf.Message, body ...[]byte) *pb.Result {
 	w.t.Helper()
-	res, err := propose(context.Background(), w, kind, h, body...)
+	res, err := replica.Propose(context.Background(), w, kind, h, body...)
 	require.NoError(w.t, err)
 	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
 	return res
@@ -253,14 +257,14 @@ func TestInUseCostsNoCommand(t *testing.T) {
 	_, err := w.login()
 	var busy *pop3.InUseError
 	require.ErrorAs(t, err, &busy)
-	before := len(w.frames)
+	before := len(w.Frames)
 	_, err = w.login()
 	require.ErrorAs(t, err, &busy)
 	require.Equal(t, "n1", busy.Node)
 	require.False(t, busy.Since.IsZero())
-	require.Len(t, w.frames, before)
+	require.Len(t, w.Frames, before)
 	// The holder leaves while this replica does not know yet.
-	w.arrive = func() { w.arrive = nil; require.NoError(t, m.Close()) }
+	w.Arrive = func() { w.Arrive = nil; require.NoError(t, m.Close()) }
 	_, err = w.login()
 	require.NoError(t, err)
 }
@@ -271,8 +275,8 @@ func TestNoSessionIsNoWrongPassword(t *testing.T) {
 	w := newDropWorld(t)
 	m := w.mustLogin()
 	require.NoError(t, m.Commit(t.Context(), nil, true))
-	epoch := w.epoch
-	w.epoch = 0
+	epoch := w.Session
+	w.Session = 0
 	peer := &pop3.Peer{Session: "s"}
 	for _, try := range []func() error{
 		func() error { _, err := w.drops.Login(t.Context(), peer, "nobody", "x"); return err },
@@ -284,6 +288,6 @@ func TestNoSessionIsNoWrongPassword(t *testing.T) {
 		require.ErrorIs(t, err, errNoSession)
 		require.NotErrorIs(t, err, pop3.ErrAuth)
 	}
-	w.epoch = epoch
+	w.Session = epoch
 	require.NoError(t, w.mustLogin().Close())
 }

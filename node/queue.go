@@ -17,15 +17,11 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
 	"relay/queue"
 	"relay/queue/remote"
+	"relay/smtp/printable"
 )
-
-// fenced is a replica that knows until when this node may act.
-type fenced interface {
-	replica
-	Until() time.Time
-}
 
 // outbound is the replicated queue as this node's queue manager sees it. It
 // meets queue.Spool and remote.Router.
@@ -34,7 +30,7 @@ type fenced interface {
 // included; DATA would end it. The price is nil: the envelope and the message are two round trips
 // either way. [delivery] chunking = false goes back to DATA.
 type outbound struct {
-	replica   fenced
+	replica   replica.Fenced
 	node      string
 	hostname  string
 	log       *zap.Logger
@@ -261,7 +257,7 @@ func (o *outbound) logNotices(notices []*pb.Notice, verdicts []queue.Verdict, ta
 // settle proposes verdicts and waits until the answer is true here too. The
 // wait is not what decides: a node that stops keeps the answer.
 func (o *outbound) settle(ctx context.Context, h *pb.Settle) ([]queue.Taken, error) {
-	res, err := propose(ctx, o.replica, spool.KindSettle, h)
+	res, err := replica.Propose(ctx, o.replica, spool.KindSettle, h)
 	if err != nil {
 		if errors.Is(err, cluster.ErrUnknown) {
 			err = fmt.Errorf("%w: %w", queue.ErrUnknown, err)
@@ -330,8 +326,8 @@ func takenOf(res *pb.Result, i int, v *pb.Verdict) queue.Taken {
 
 func verdictRecord(v *queue.Verdict) *pb.Verdict {
 	rec := &pb.Verdict{
-		Id: v.ID[:], Recipient: v.Recipient, Attempt: v.Attempt, Reply: clean(v.Reply, 512),
-		Host: clean(v.Host, 255), Tls: v.TLS,
+		Id: v.ID[:], Recipient: v.Recipient, Attempt: v.Attempt, Reply: printable.Text(v.Reply, 512),
+		Host: printable.Text(v.Host, 255), Tls: v.TLS,
 		AtMs: v.At.UnixMilli(), DelayTold: v.DelayTold,
 	}
 	switch v.Outcome {

@@ -7,6 +7,8 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/replica"
 	"relay/queue"
 )
 
@@ -19,8 +21,8 @@ import (
 // the message there (package spool). A mailbox that is gone by then is a bounce, a full one is tried
 // again until the queue gives up.
 type boxes struct {
-	remote   queue.Agent
-	refusals *refusals
+	remote  queue.Agent
+	confirm *replica.Confirmer
 }
 
 // Deliver implements queue.Agent.
@@ -38,7 +40,7 @@ func (b *boxes) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 }
 
 func (b *boxes) judge(ctx context.Context, job *queue.Job, n uint32) (verdict queue.Verdict) {
-	err := b.refusals.rule(ctx, func(v spool.View) error {
+	err := b.confirm.Confirm(ctx, func(v spool.View) error {
 		r, ok, err := v.Recipient(spool.ID(job.ID), n)
 		if err != nil || !ok {
 			verdict = queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 the recipient is gone"}
@@ -48,9 +50,9 @@ func (b *boxes) judge(ctx context.Context, job *queue.Job, n uint32) (verdict qu
 		return err
 	})
 	switch {
-	case errors.Is(err, errNoUser):
+	case errors.Is(err, directory.ErrNoUser):
 		return queue.Verdict{Outcome: queue.Failed, Reply: "5.1.1 there is no such user any more"}
-	case errors.Is(err, errDisabled):
+	case errors.Is(err, directory.ErrDisabled):
 		return queue.Verdict{Outcome: queue.Failed, Reply: "5.2.1 the mailbox is disabled"}
 	case err != nil:
 		return queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 the mailbox could not be looked at: " + err.Error()}
@@ -66,9 +68,9 @@ func judgeDrop(v spool.View, d *pb.Drop, size uint64) (queue.Verdict, error) {
 	case err != nil:
 		return queue.Verdict{}, err
 	case !ok:
-		return queue.Verdict{}, errNoUser
+		return queue.Verdict{}, directory.ErrNoUser
 	case account.Disabled:
-		return queue.Verdict{}, errDisabled
+		return queue.Verdict{}, directory.ErrDisabled
 	}
 	box, _, err := v.Mailbox(account.Address)
 	if err != nil {

@@ -11,12 +11,14 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 	"relay/queue"
 )
 
 // waited is a replica that notes what is waited for.
 type waited struct {
-	*fakeReplica
+	*replicatest.Fake
 	indexes []uint64
 }
 
@@ -35,7 +37,7 @@ type outboundWorld struct {
 }
 
 func newOutboundWorld(t *testing.T) *outboundWorld {
-	w := &outboundWorld{replica: &waited{fakeReplica: newFakeReplica(t)}, id: queue.ID(ulid.Make())}
+	w := &outboundWorld{replica: &waited{Fake: replicatest.New(t)}, id: queue.ID(ulid.Make())}
 	w.outbound = &outbound{replica: w.replica, node: "n1", log: zap.NewNop()}
 	w.register(t, "n1", "first")
 	epoch, err := w.session()
@@ -43,18 +45,19 @@ func newOutboundWorld(t *testing.T) *outboundWorld {
 	w.epoch.Store(epoch)
 	h := &pb.Accept{
 		Message: &pb.Message{
-			Id: w.id[:], CreatedMs: start.UnixMilli(), Sender: "s@example.net", Client: &pb.Client{Node: "n1"},
+			Id: w.id[:], CreatedMs: replicatest.Start.UnixMilli(), Sender: "s@example.net", Client: &pb.Client{Node: "n1"},
 		},
-		Epoch: epoch, Inline: true, Recipients: []*pb.Recipient{{Address: "r@example.org", NextMs: start.UnixMilli()}},
+		Epoch: epoch, Inline: true, Recipients: []*pb.Recipient{{Address: "r@example.org",
+			NextMs: replicatest.Start.UnixMilli()}},
 	}
-	res, err := propose(t.Context(), w.replica, spool.KindAccept, h, []byte("Subject: x\r\n\r\n"))
+	res, err := replica.Propose(t.Context(), w.replica, spool.KindAccept, h, []byte("Subject: x\r\n\r\n"))
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
 	return w
 }
 
 func (w *outboundWorld) register(t *testing.T, node, nonce string) {
-	res, err := propose(t.Context(), w.replica, spool.KindRegister,
+	res, err := replica.Propose(t.Context(), w.replica, spool.KindRegister,
 		&pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
@@ -62,7 +65,7 @@ func (w *outboundWorld) register(t *testing.T, node, nonce string) {
 
 func (w *outboundWorld) delivered(attempt uint32) []queue.Verdict {
 	return []queue.Verdict{
-		{Ref: queue.Ref{ID: w.id}, Outcome: queue.Delivered, Attempt: attempt, Reply: "250 Ok", At: start},
+		{Ref: queue.Ref{ID: w.id}, Outcome: queue.Delivered, Attempt: attempt, Reply: "250 Ok", At: replicatest.Start},
 	}
 }
 
@@ -72,7 +75,7 @@ func TestSettleIsAppliedHere(t *testing.T) {
 	taken, err := w.Settle(t.Context(), w.delivered(1), nil)
 	require.NoError(t, err)
 	require.Equal(t, []queue.Taken{queue.Applied}, taken)
-	require.Equal(t, []uint64{w.replica.index}, w.replica.indexes)
+	require.Equal(t, []uint64{w.replica.Index}, w.replica.indexes)
 }
 
 // A delivery that ended after this node had lost its session and begun another
@@ -94,7 +97,7 @@ func TestSettleOfForeignEntry(t *testing.T) {
 	w.register(t, "n2", "other")
 	var one *pb.Session
 	require.NoError(t, w.replica.View(func(v spool.View) (err error) { one, _, err = v.Session("n1"); return err }))
-	_, err := propose(t.Context(), w.replica, spool.KindExpire,
+	_, err := replica.Propose(t.Context(), w.replica, spool.KindExpire,
 		&pb.Expire{Node: "n1", Epoch: one.Epoch, Renewed: one.Renewed})
 	require.NoError(t, err)
 	w.register(t, "n1", "second")
@@ -107,7 +110,7 @@ func TestSettleOfForeignEntry(t *testing.T) {
 func TestSettleOvertaken(t *testing.T) {
 	w := newOutboundWorld(t)
 	later := w.delivered(2)
-	later[0].Outcome, later[0].Next = queue.Deferred, start.Add(time.Hour)
+	later[0].Outcome, later[0].Next = queue.Deferred, replicatest.Start.Add(time.Hour)
 	taken, err := w.Settle(t.Context(), later, nil)
 	require.NoError(t, err)
 	require.Equal(t, []queue.Taken{queue.Applied}, taken)
@@ -126,7 +129,7 @@ func TestRouteHoldsForWhatFollows(t *testing.T) {
 	m := queue.New(queue.Config{Spool: w.outbound, Log: zap.NewNop()})
 	require.NoError(t, w.refresh(m))
 	require.Empty(t, w.hop("example.org"))
-	res, err := propose(t.Context(), w.replica, spool.KindPutRoute,
+	res, err := replica.Propose(t.Context(), w.replica, spool.KindPutRoute,
 		&pb.PutRoute{Route: &pb.Route{Domain: "example.org", Target: "smtp:hop"}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/spool"
+	"relay/node/replica"
 )
 
 // receipt names one of the messages that are the same: see mail_twin.go.
@@ -33,7 +34,7 @@ type receipt struct {
 // before they are proposed; where that is too early, 451. Rejected: a proof in the log (a write for
 // every message), the accepting node alone as a witness (a repeat may have been answered elsewhere).
 type receipts struct {
-	replica replica
+	replica replica.Replica
 	node    string
 	ask1    func(ctx context.Context, node, method string, req []byte) ([]byte, error)
 	log     *zap.Logger
@@ -56,7 +57,7 @@ const (
 	askReceiptWithin = time.Second
 )
 
-func newReceipts(r replica, node string, ask func(context.Context, string, string, []byte) ([]byte, error),
+func newReceipts(r replica.Replica, node string, ask func(context.Context, string, string, []byte) ([]byte, error),
 	log *zap.Logger) *receipts {
 	return &receipts{replica: r, node: node, ask1: ask, log: log, most: receiptsMost}
 }
@@ -143,7 +144,7 @@ func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
 }
 
 // others lists the other nodes with a live session.
-func others(r replica, own string) (nodes []string) {
+func others(r replica.Replica, own string) (nodes []string) {
 	_ = r.View(func(v spool.View) error {
 		sessions, err := v.Sessions()
 		for _, s := range sessions {

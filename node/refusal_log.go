@@ -9,8 +9,10 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/node/login"
 	"relay/pop3"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // Bounds of what refusals may write: lines of one client network in a minute, and
@@ -109,7 +111,7 @@ func (l *refusalLog) pop3(f *pop3.Refusal) {
 		zap.String("session", p.Session), zap.Stringer("remote", p.Remote), zap.Error(f.Cause),
 	}
 	if f.User != "" {
-		fields = append(fields, zap.String("user", clean(f.User, 255)))
+		fields = append(fields, zap.String("user", printable.Text(f.User, 255)))
 	}
 	if p.Mechanism != "" {
 		fields = append(fields, zap.String("mechanism", p.Mechanism))
@@ -129,7 +131,7 @@ func (l *refusalLog) count(kind refusalKind, a netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts[kind]++
-	n := network(a)
+	n := login.Network(a)
 	m := l.nets[n]
 	if m == nil && len(l.nets) >= refusalNetworks {
 		n = netip.Prefix{}

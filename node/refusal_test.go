@@ -5,19 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/login"
+	"relay/node/replica"
 	"relay/pop3"
 	"relay/queue"
 	"relay/smtp"
@@ -33,9 +31,9 @@ func (f *follower) session(more func(*receiver, *smtp.Peer)) *session {
 
 func (f *follower) begin(more func(*receiver, *smtp.Peer)) (smtp.Session, error) {
 	b := &receiver{
-		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), passwords: f.drops.passwords,
+		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), logins: f.drops.logins,
 		throttle: f.drops.throttle,
-		refusals: f.drops.refusals, storage: &storage{}, ready: func(context.Context) error { return nil },
+		confirm:  f.drops.confirm, storage: &storage{}, ready: func(context.Context) error { return nil },
 		starts: newStarts(), log: zap.NewNop(),
 	}
 	p := &smtp.Peer{Remote: home, ESMTP: true}
@@ -55,7 +53,7 @@ var heldMail = spool.ID{9}
 // wait puts a message into the queue that waits for alice's mailbox.
 func (f *follower) wait() {
 	frame, err := spool.Encode(spool.KindAccept, &pb.Accept{
-		Message: &pb.Message{Id: heldMail[:]}, Inline: true, Epoch: f.epoch, Recipients: []*pb.Recipient{{
+		Message: &pb.Message{Id: heldMail[:]}, Inline: true, Epoch: f.Session, Recipients: []*pb.Recipient{{
 			Address: "alice@example.test", Route: spool.MailboxRoute, Drop: &pb.Drop{Mailbox: "alice@example.test"},
 		}},
 	}, []byte("a: b\r\n\r\n"))
@@ -66,7 +64,7 @@ func (f *follower) wait() {
 }
 
 func (f *follower) secret(text string) string {
-	hash, err := hashPassword(text)
+	hash, err := login.HashPassword(text)
 	require.NoError(f.t, err)
 	return hash
 }
@@ -195,16 +193,16 @@ func TestRefusalsAreTrue(t *testing.T) {
 			return err
 		}, pop3.ErrAuth.Error()},
 		{"a mailbox whose mail waited", disabled, enabled, func(f *follower) error {
-			b := &boxes{refusals: f.drops.refusals}
+			b := &boxes{confirm: f.drops.confirm}
 			switch v := b.judge(f.t.Context(), &queue.Job{ID: queue.ID(heldMail)}, 0); v.Outcome {
 			case queue.Failed:
 				require.Equal(f.t, "5.2.1 the mailbox is disabled", v.Reply)
-				return errDisabled
+				return directory.ErrDisabled
 			case queue.Deferred:
 				return errors.New(v.Reply)
 			}
 			return nil
-		}, errDisabled.Error()},
+		}, directory.ErrDisabled.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFollower(t)
@@ -217,10 +215,10 @@ func TestRefusalsAreTrue(t *testing.T) {
 			require.Equal(t, c.old, code(c.do(f)), "what is so everywhere is refused")
 			require.Equal(t, before+1, f.fresh)
 
-			f.fail = fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
+			f.Fail = fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
 			err := c.do(f)
-			require.False(t, final(err), "%v: nobody can tell", err)
-			f.fail = nil
+			require.False(t, isPermanent(err), "%v: nobody can tell", err)
+			f.Fail = nil
 
 			before = f.fresh
 			c.change(f)
@@ -247,10 +245,10 @@ func TestReportOnWhoIsThere(t *testing.T) {
 	unknown, err := try()
 	require.NoError(t, err)
 	require.True(t, unknown)
-	f.fail = cluster.ErrUnavailable
+	f.Fail = cluster.ErrUnavailable
 	_, err = try()
 	require.Equal(t, "451 4.3.0", code(err))
-	f.fail = nil
+	f.Fail = nil
 	f.put(&pb.Account{Address: "new@example.test"}, true)
 	unknown, err = try()
 	require.NoError(t, err)
@@ -260,7 +258,7 @@ func TestReportOnWhoIsThere(t *testing.T) {
 // TestFormIsRefusedOutright: what no directory can allow asks nobody.
 func TestFormIsRefusedOutright(t *testing.T) {
 	f := newFollower(t)
-	f.fail = cluster.ErrUnavailable
+	f.Fail = cluster.ErrUnavailable
 	s := f.session(nil)
 	require.NoError(t, s.Mail(t.Context(), "", nil))
 	require.Equal(t, "550 5.1.2", code(s.Rcpt(t.Context(), "alice", nil)))
@@ -308,13 +306,13 @@ func TestMessageRefusedByOldRules(t *testing.T) {
 // are those of today.
 func TestProofByOldKeys(t *testing.T) {
 	f := newFollower(t)
-	f.drops.throttle.free = 100 // attempts at once
+	f.drops.throttle = login.NewThrottle(100, f, "n1", nil, login.NewFamiliar(), zap.NewNop()) // attempts at once
 	for name, change := range map[string]func(user string){
 		"alice": func(string) {
-			f.change(func(a *pb.Account) { a.Scram, _ = newScramKeys("changed") })
+			f.change(func(a *pb.Account) { a.Scram, _ = login.NewScramKeys("changed") })
 		},
 		"new": func(string) {
-			keys, err := newScramKeys("secret")
+			keys, err := login.NewScramKeys("secret")
 			require.NoError(t, err)
 			f.put(&pb.Account{Address: "new@example.test", Scram: keys}, true)
 		},
@@ -330,12 +328,12 @@ func TestProofByOldKeys(t *testing.T) {
 		require.ErrorIs(t, s.Disproven(t.Context(), name, keys), smtp.ErrCredentials)
 		require.Equal(t, failures+2, f.failures(home), "one at each service")
 		change(name)
-		require.ErrorIs(t, f.drops.Disproven(t.Context(), peer, name, told), errOutdated)
-		require.ErrorIs(t, s.Disproven(t.Context(), name, keys), errOutdated)
+		require.ErrorIs(t, f.drops.Disproven(t.Context(), peer, name, told), replica.ErrOutdated)
+		require.ErrorIs(t, s.Disproven(t.Context(), name, keys), replica.ErrOutdated)
 		require.Equal(t, failures+2, f.failures(home), "that was nobody's mistake")
-		f.fail = cluster.ErrUnavailable
-		require.ErrorIs(t, f.drops.Disproven(t.Context(), peer, name, told), errUnsure)
-		f.fail = nil
+		f.Fail = cluster.ErrUnavailable
+		require.ErrorIs(t, f.drops.Disproven(t.Context(), peer, name, told), replica.ErrUnsure)
+		f.Fail = nil
 	}
 }
 
@@ -347,10 +345,10 @@ func TestUncountedGuess(t *testing.T) {
 		_, err := f.drops.Login(t.Context(), &pop3.Peer{Session: "s", Remote: home, Mechanism: mechanism}, "alice", "wrong")
 		return err
 	}
-	f.fail = cluster.ErrUnavailable
-	require.ErrorIs(t, try("PLAIN"), errUnsure)
+	f.Fail = cluster.ErrUnavailable
+	require.ErrorIs(t, try("PLAIN"), replica.ErrUnsure)
 	require.Zero(t, f.failures(home))
-	f.fail = nil
+	f.Fail = nil
 	require.ErrorIs(t, try("USER"), pop3.ErrAuth)
 	require.Equal(t, 1, f.failures(home))
 	require.ErrorIs(t, try("PLAIN"), pop3.ErrAuth)
@@ -373,92 +371,4 @@ func TestWakeAfterTheFirstLogin(t *testing.T) {
 	f.catchUp()
 	_, err = again.(*maildrop).Wake(t.Context())
 	require.ErrorIs(t, err, pop3.ErrAuth)
-}
-
-// slow is a replica that takes its time, and says so.
-type slow struct {
-	*fakeReplica
-	reads atomic.Int64
-	begun chan struct{}
-	end   chan error
-}
-
-func (s *slow) Consistent(ctx context.Context) error {
-	s.reads.Add(1)
-	s.begun <- struct{}{}
-	select {
-	case err := <-s.end:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// TestReadsAreShared: a thousand refusals at once need two reads, the one that was
-// under way and one for all others; none is served by a read that began before it
-// was found.
-func TestReadsAreShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := &slow{newFakeReplica(t), atomic.Int64{}, make(chan struct{}, 10), make(chan error)}
-		f := newRefusals(r, zap.NewNop())
-		var wg sync.WaitGroup
-		var done atomic.Int64
-		refuse := func(ctx context.Context) {
-			wg.Go(func() {
-				err := f.rule(ctx, func(spool.View) error { return errNoUser })
-				if err == errNoUser {
-					done.Add(1)
-				}
-			})
-		}
-		ctx, hangUp := context.WithCancel(t.Context())
-		refuse(ctx)
-		<-r.begun
-		for range 999 {
-			refuse(t.Context())
-		}
-		synctest.Wait()
-		require.EqualValues(t, 1, r.reads.Load(), "one under way")
-		hangUp() // who reads does so for others, too
-		r.end <- nil
-		<-r.begun
-		synctest.Wait()
-		require.EqualValues(t, 1, done.Load(), "nobody is served by a read that was older")
-		r.end <- nil
-		wg.Wait()
-		require.EqualValues(t, 2, r.reads.Load())
-		require.EqualValues(t, 1000, done.Load())
-
-		// One after the other: not more often than they may.
-		began := time.Now()
-		for range 101 {
-			refuse(t.Context())
-			<-r.begun
-			r.end <- nil
-			wg.Wait()
-		}
-		require.GreaterOrEqual(t, time.Since(began), 100*freshEvery)
-	})
-}
-
-// TestNoReadInTime: nobody waits for long, and nobody is refused for good.
-func TestNoReadInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := &slow{newFakeReplica(t), atomic.Int64{}, make(chan struct{}, 10), make(chan error)}
-		f := newRefusals(r, zap.NewNop())
-		var wg sync.WaitGroup
-		for i := range 20 {
-			wg.Go(func() {
-				time.Sleep(time.Duration(i) * 100 * time.Millisecond)
-				began := time.Now()
-				err := f.rule(t.Context(), func(spool.View) error { return errNoUser })
-				assert.ErrorIs(t, err, errUnsure)
-				assert.Equal(t, "451 4.3.0", code(mapError(err)))
-				assert.LessOrEqual(t, time.Since(began), 2*freshWithin+freshEvery)
-			})
-		}
-		wg.Wait()
-		require.LessOrEqual(t, r.reads.Load(), int64(3))
-		require.EqualValues(t, 20, f.stats.Unsure.Load())
-	})
 }

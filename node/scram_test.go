@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/login"
 	"relay/pop3"
 	"relay/smtp/sasl"
 )
@@ -33,21 +34,21 @@ func TestLoginImprovesTheStoredPassword(t *testing.T) {
 	require.Contains(t, a.Password, "$argon2id$")
 	want, err := sasl.NewKeys("secret", a.Scram.Salt, int(a.Scram.Iterations))
 	require.NoError(t, err)
-	require.Equal(t, want, saslKeys(a.Scram))
+	require.Equal(t, want, saslOf(a.Scram))
 	require.NoError(t, m.Commit(t.Context(), nil, true))
 	m, err = m.Wake(t.Context())
 	require.NoError(t, err, "the session knows the new form")
 	require.NoError(t, m.Close())
-	index := w.index
+	index := w.Index
 	require.NoError(t, w.mustLogin().Close())
-	require.Equal(t, index+2, w.index, "a lock and an unlock, nothing else")
+	require.Equal(t, index+2, w.Index, "a lock and an unlock, nothing else")
 }
 
 func TestImproveLosesAgainstAChange(t *testing.T) {
 	w := newDropWorld(t)
 	stale := w.account()
 	w.change(func(a *pb.Account) { a.Password = "$argon2id$other" })
-	got := w.drops.passwords.improve(t.Context(), w, "n1", stale, "secret", w.drops.log)
+	got := w.drops.logins.UpgradeHash(t.Context(), w, "n1", stale, "secret", w.drops.log)
 	require.Equal(t, stale, got)
 	require.Equal(t, "$argon2id$other", w.account().Password)
 }
@@ -67,45 +68,15 @@ func TestImproveMeetsAnImprovement(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, m.Close())
 	l.lose[spool.KindPutAccount] = false
-	got := l.drops.passwords.improve(t.Context(), l, "n1", stale, "secret", l.drops.log)
+	got := l.drops.logins.UpgradeHash(t.Context(), l, "n1", stale, "secret", l.drops.log)
 	require.Equal(t, l.account().Password, got.Password)
-}
-
-func TestScramKeysOfNobody(t *testing.T) {
-	w := newDropWorld(t)
-	w.must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", CaKey: []byte("secret")}})
-	keys := func(user string) *sasl.Keys {
-		k, err := scramKeysOf(w, user)
-		require.NoError(t, err)
-		require.Len(t, k.Salt, scramSalt)
-		require.EqualValues(t, scramIterations, k.Iterations)
-		return k
-	}
-	require.Equal(t, keys("bob").Salt, keys("BOB@example.test").Salt, "as for users that are there")
-	require.NotEqual(t, keys("bob").Salt, keys("eve").Salt)
-	require.NoError(t, w.mustLogin().Close())
-	require.Equal(t, w.account().Scram.Salt, keys("alice").Salt)
-	w.change(func(a *pb.Account) { a.Disabled = true })
-	require.NotEqual(t, w.account().Scram.Salt, keys("alice").Salt)
-}
-
-// TestDecoysOutliveTheCA: what SCRAM tells of nobody does not change with the CA.
-func TestDecoysOutliveTheCA(t *testing.T) {
-	salt := func(c *pb.Cluster) []byte {
-		return sasl.DummyKeys(decoySecret(c), "eve@example.test", scramIterations).Salt
-	}
-	secret := []byte("0123456789abcdef")
-	require.Equal(t, salt(&pb.Cluster{CaKey: []byte("old"), Secret: secret}),
-		salt(&pb.Cluster{CaKey: []byte("new"), Secret: secret}))
-	require.NotEqual(t, salt(&pb.Cluster{CaKey: secret}),
-		salt(&pb.Cluster{CaKey: []byte("old"), Secret: []byte("fedcba9876543210")}))
 }
 
 // TestKeysHealAtALogin: keys that an older build made of a password as it was
 // typed are those of the prepared one after the next login by password.
 func TestKeysHealAtALogin(t *testing.T) {
 	w := newDropWorld(t)
-	hash, err := hashPassword("pass²")
+	hash, err := login.HashPassword("pass²")
 	require.NoError(t, err)
 	salt := []byte("0123456789abcdef")
 	salted, err := pbkdf2.Key(sha256.New, "pass²", salt, 4096, sha256.Size)
@@ -114,28 +85,28 @@ func TestKeysHealAtALogin(t *testing.T) {
 		a.Password = hash
 		a.Scram = &pb.ScramKeys{Salt: salt, Iterations: 4096, StoredKey: salted, ServerKey: salted}
 	})
-	login := func(secret string) error {
+	enter := func(secret string) error {
 		m, err := w.drops.Login(t.Context(), &pop3.Peer{}, "alice", secret)
 		if err == nil {
 			require.NoError(t, m.Close())
 		}
 		return err
 	}
-	require.NoError(t, login("pass²"))
+	require.NoError(t, enter("pass²"))
 	healed := w.account()
-	require.True(t, saslKeys(healed.Scram).Fit("pass2"))
+	require.True(t, saslOf(healed.Scram).Fit("pass2"))
 	require.Equal(t, hash, healed.Password, "whoever is logged in stays so")
-	index := w.index
-	require.NoError(t, login("pass²"))
-	require.Equal(t, index+2, w.index, "a lock and an unlock, nothing else")
+	index := w.Index
+	require.NoError(t, enter("pass²"))
+	require.Equal(t, index+2, w.Index, "a lock and an unlock, nothing else")
 }
 
 // TestPasswordInAnotherForm: the letters are the same, composed or not.
 func TestPasswordInAnotherForm(t *testing.T) {
 	w := newDropWorld(t)
-	hash, err := hashPassword("ju\u0308rgen")
+	hash, err := login.HashPassword("ju\u0308rgen")
 	require.NoError(t, err)
-	keys, err := newScramKeys("ju\u0308rgen")
+	keys, err := login.NewScramKeys("ju\u0308rgen")
 	require.NoError(t, err)
 	w.change(func(a *pb.Account) { a.Password, a.Scram = hash, keys })
 	for secret, ok := range map[string]bool{"jürgen": true, "ju\u0308rgen": true, "jurgen": false, "jürgén": false} {
@@ -159,23 +130,7 @@ func TestTwoNamesOfOneAccount(t *testing.T) {
 	}
 }
 
-// TestScramIsHiddenWhileSomebodyCannotUseIt: an imported hash knows no keys.
-func TestScramIsHiddenWhileSomebodyCannotUseIt(t *testing.T) {
-	w := newDropWorld(t)
-	keys, err := newScramKeys("secret")
-	require.NoError(t, err)
-	s := &scramUse{replica: w}
-	set := func(change func(a *pb.Account)) bool {
-		w.change(change)
-		s.stale.Store(true)
-		return s.hide()
-	}
-	require.True(t, s.hide())
-	require.False(t, set(func(a *pb.Account) { a.Scram = keys }))
-	require.False(t, set(func(a *pb.Account) { a.Name = "Alice" }))
-	s.cost = 0
-	require.True(t, set(func(a *pb.Account) { a.Scram = nil }))
-	require.True(t, set(func(a *pb.Account) { a.Name = "Alicia" }))
-	s.cost = 0
-	require.False(t, set(func(a *pb.Account) { a.Disabled = true }), "who cannot log in does not count")
+// saslOf are the keys of an account in the words of package sasl.
+func saslOf(k *pb.ScramKeys) *sasl.Keys {
+	return &sasl.Keys{Salt: k.Salt, Iterations: int(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}
 }

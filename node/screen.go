@@ -19,7 +19,9 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
 	"relay/node/milter"
+	"relay/node/replica"
 	"relay/node/verify"
 	"relay/queue/remote"
 	"relay/smtp"
@@ -63,7 +65,7 @@ var (
 // authserv-id and the host names of all members. Verification sees the message before that. A header
 // section over 256 KiB is refused, for what could stand where nobody looks.
 type screen struct {
-	replica  fenced
+	replica  replica.Fenced
 	id       string // in Authentication-Results
 	verifier *verify.Verifier
 	lists    *verify.Lists
@@ -117,7 +119,7 @@ type screening struct {
 // authPolicy is what the domain of a recipient wants done, and whether the
 // recipient is one who gets everything (RFC 5321 §4.5.1, RFC 2142).
 func authPolicy(v spool.View, address string) (policy pb.AuthPolicy, open bool, err error) {
-	local, domain := splitAddress(address)
+	local, domain := directory.SplitAddress(address)
 	d, _, err := v.Domain(domain)
 	policy = d.GetAuthPolicy()
 	open = strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
@@ -286,19 +288,19 @@ func (in *intake) beginScreen(trace int, done bool) error {
 	if s == nil {
 		return nil
 	}
-	if !done && !in.head.whole {
+	if !done && !in.head.Whole {
 		return replyHeaderSize // what is behind our sight could claim anything
 	}
 	if in.env.options.Body == pb.Body_BODY_BINARYMIME && !cleanSection(in.buf[trace:]) {
 		return replyBareHeader
 	}
-	last := trace + in.head.fields
+	last := trace + in.head.Fields
 	s.header(in.buf[trace:last])
-	s.body(in.buf[trace+in.head.end:])
+	s.body(in.buf[trace+in.head.End:])
 	kept := verify.Strip(in.buf[trace:last], s.ids)
-	if gone := in.head.fields - len(kept); gone > 0 {
+	if gone := in.head.Fields - len(kept); gone > 0 {
 		in.buf = slices.Delete(in.buf, last-gone, last)
-		in.head.end, in.head.fields = in.head.end-gone, in.head.fields-gone
+		in.head.End, in.head.Fields = in.head.End-gone, in.head.Fields-gone
 	}
 	return nil
 }
@@ -329,7 +331,7 @@ func (in *intake) hold(trace int) {
 	if !in.env.screen.tells() && in.env.filter == nil {
 		return
 	}
-	n := trace + in.head.end
+	n := trace + in.head.End
 	in.top = slices.Clone(in.buf[:n])
 	in.buf = append(in.buf[:0], in.buf[n:]...)
 	in.held = 1

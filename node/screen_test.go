@@ -12,12 +12,14 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 	"relay/node/verify"
 	"relay/smtp"
 )
 
 // discard takes every command and keeps none.
-type discard struct{ *fakeReplica }
+type discard struct{ *replicatest.Fake }
 
 func (discard) Propose(context.Context, spool.Frame) (*pb.Result, error) { return &pb.Result{}, nil }
 func (discard) Until() time.Time                                         { return time.Now().Add(time.Hour) }
@@ -58,7 +60,8 @@ func BenchmarkIntake(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			rec := &receiver{
 				replica: r, mail: newMailer(r, nil, "n1", "mx.example.test", 50, log), storage: &storage{},
-				ready: func(context.Context) error { return nil }, screen: c.screen, refusals: newRefusals(r, log), log: log,
+				ready: func(context.Context) error { return nil }, screen: c.screen, confirm: replica.NewConfirmer(r, isPermanent,
+					log), log: log,
 			}
 			peer := &smtp.Peer{
 				Remote: netip.MustParseAddrPort("192.0.2.1:25"), Helo: "far.example", ESMTP: true, Trusted: c.trusted,

@@ -19,9 +19,11 @@ import (
 	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/node/config"
+	"relay/node/login"
 	"relay/pop3"
 	"relay/queue/remote"
 	"relay/smtp"
+	"relay/smtp/printable"
 	"relay/smtp/sasl"
 )
 
@@ -186,7 +188,7 @@ func profiles() http.Handler {
 
 // buildServers makes one protocol server for each listener, in the order in
 // which listen opened them.
-func (n *Node) buildServers(p *passwords) error {
+func (n *Node) buildServers(p *login.Service) error {
 	smtps, pop3s := n.conf.SMTP, n.conf.POP3
 	n.meters = newMeters(n.conf.Limits)
 	var err error
@@ -210,21 +212,21 @@ func (n *Node) buildServers(p *passwords) error {
 	return nil
 }
 
-func (n *Node) newSMTP(c *config.SMTP, p *passwords) (*smtp.Server, error) {
+func (n *Node) newSMTP(c *config.SMTP, p *login.Service) (*smtp.Server, error) {
 	lim := n.conf.Limits
 	submission := c.Role == config.RoleSubmission
 	return smtp.NewServer(smtp.ServerConfig{
 		Hostname: n.conf.Node.Hostname,
 		Backend: &receiver{
-			replica: n.cluster, mail: n.mail, passwords: p, storage: n.storage, ready: n.cluster.AwaitReady,
-			starts: n.starts, throttle: n.throttle, refusals: n.refusals, relayers: n.relayers, grey: n.grey,
+			replica: n.cluster, mail: n.mail, logins: p, storage: n.storage, ready: n.cluster.AwaitReady,
+			starts: n.starts, throttle: n.throttle, confirm: n.confirm, relayers: n.relayers, grey: n.grey,
 			screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission,
 			bounce: c.BounceUnknown, log: n.log, took: n.timings.accept, own: n.agent.OwnAddresses,
 		},
 		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
-		ScramIterations: scramIterations, MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients,
+		ScramIterations: login.ScramIterations, MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients,
 		MaxErrors:     lim.Errors,
 		Meters:        n.meters,
 		Scarce:        newDescriptors().scarce,
@@ -284,7 +286,7 @@ func (n *Node) hideScram(listed []string) func() bool {
 	if len(listed) > 0 {
 		return nil
 	}
-	return n.scram.hide
+	return n.scram.Hide
 }
 
 // extensions are what a listener offers beyond the usual, and what not.
@@ -309,7 +311,7 @@ func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
 	switch {
 	case n.trusted(a):
 		return 0
-	case errors.Is(err, errWrongAgain):
+	case errors.Is(err, login.ErrWrongAgain):
 		// The throttle may have held this login back as well, and the client
 		// wants its answer within 15 seconds.
 		return min(n.meters.AuthDelay(a), 4*time.Second)
@@ -332,9 +334,9 @@ func events(log *zap.Logger) func(event string, kv ...any) {
 		for i, v := range kv { // strangers have their words in it
 			switch v := v.(type) {
 			case string:
-				kv[i] = clean(v, 1024)
+				kv[i] = printable.Text(v, 1024)
 			case error:
-				kv[i] = clean(v.Error(), 1024)
+				kv[i] = printable.Text(v.Error(), 1024)
 			}
 		}
 		sugared.Logw(level, event, kv...)

@@ -16,22 +16,26 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/directory"
+	"relay/node/login"
 	"relay/node/milter"
+	"relay/node/replica"
 	"relay/node/verify"
 	"relay/pop3"
 	"relay/smtp"
+	"relay/smtp/printable"
 )
 
 // receiver is the SMTP side of a node. It meets smtp.Backend.
 type receiver struct {
-	replica    fenced
+	replica    replica.Fenced
 	mail       *mailer
-	passwords  *passwords
+	logins     *login.Service
 	storage    *storage
 	ready      func(ctx context.Context) error // waits where that is worth it
 	starts     *starts
-	throttle   *throttle
-	refusals   *refusals
+	throttle   *login.Throttle
+	confirm    *replica.Confirmer
 	relayers   *relayers
 	grey       *greylist // nil: none
 	filters    milter.Chain
@@ -111,7 +115,8 @@ func (s *session) vouched(ctx context.Context) error {
 	if s.peer.User == "" {
 		return nil
 	}
-	account, err := s.refusals.account(ctx, canonical(s.peer.User), func(a *pb.Account) bool { return !a.Disabled })
+	account, err := s.logins.Account(ctx, directory.Canonical(s.peer.User),
+		func(a *pb.Account) bool { return !a.Disabled })
 	if err != nil {
 		return err
 	}
@@ -127,30 +132,30 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 	if err := s.unhurried(ctx, user); err != nil {
 		return err
 	}
-	defer s.throttle.dropped(s.peer.Session)
-	account, v, err := s.refusals.login(ctx, s.passwords,
-		login{s.peer.Remote.Addr(), "smtp " + s.peer.Mechanism, user, secret})
+	defer s.throttle.Dropped(s.peer.Session)
+	account, v, err := s.logins.Password(ctx,
+		login.Attempt{From: s.peer.Remote.Addr(), Mechanism: "smtp " + s.peer.Mechanism, User: user, Secret: secret})
 	switch {
 	case err != nil:
 		return err
-	case v == wrong:
-		s.throttle.failed(s.peer.Session)
+	case v == login.Wrong:
+		s.throttle.Failed(s.peer.Session)
 		return smtp.ErrCredentials
-	case v == wrongAgain:
-		return errWrongAgain
+	case v == login.WrongAgain:
+		return login.ErrWrongAgain
 	}
-	s.throttle.succeeded(s.peer.Session)
-	s.account = s.passwords.improve(ctx, s.replica, s.mail.node, account, secret, s.log)
+	s.throttle.Succeeded(s.peer.Session)
+	s.account = s.logins.UpgradeHash(ctx, s.replica, s.mail.node, account, secret, s.log)
 	s.peer.User = account.Address
 	return nil
 }
 
 // Welcome implements smtp.Welcomer.
-func (s *session) Welcome() { s.throttle.succeeded(s.peer.Session) }
+func (s *session) Welcome() { s.throttle.Succeeded(s.peer.Session) }
 
 // unhurried counts a login and holds it back where many have failed, at any node.
 func (s *session) unhurried(ctx context.Context, user string) error {
-	err := s.throttle.begin(ctx, s.peer.Session, s.peer.Remote.Addr(), user)
+	err := s.throttle.Begin(ctx, s.peer.Session, s.peer.Remote.Addr(), user)
 	if errors.Is(err, pop3.ErrThrottled) {
 		return replyThrottled
 	}
@@ -198,14 +203,14 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 			return &smtp.Reply{Code: 550, Enhanced: "5.1.7", Text: "Sender address needs a domain", Reason: "sender_domain"}
 		}
 		whole := from
-		err := s.refusals.rule(ctx, func(v spool.View) (err error) { whole, err = qualify(v, from); return err })
+		err := s.confirm.Confirm(ctx, func(v spool.View) (err error) { whole, err = directory.Qualify(v, from); return err })
 		if err != nil {
 			return mapError(err)
 		}
 		from = whole
 	}
 	if s.who() != nil {
-		err := s.refusals.rule(ctx, func(v spool.View) error {
+		err := s.confirm.Confirm(ctx, func(v spool.View) error {
 			if err := s.stillIn(v); err != nil {
 				return err
 			}
@@ -218,12 +223,12 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	account := s.who()
 	env := &envelope{
 		sender: from, announced: announced, fixUp: s.submission || account != nil, account: account,
-		origin: network(s.peer.Remote.Addr()).String(),
+		origin: login.Network(s.peer.Remote.Addr()).String(),
 	}
 	if account != nil {
-		_, env.domain = splitAddress(account.Address)
+		_, env.domain = directory.SplitAddress(account.Address)
 		env.origin = account.Address
-		env.from = &fromCheck{s.refusals, account, &s.mail.from}
+		env.from = &fromCheck{s.confirm, account, &s.mail.from}
 	}
 	if o != nil {
 		setOptions(&env.options, o)
@@ -271,11 +276,11 @@ func (s *session) mayUse(v spool.View, from string) error {
 
 // leadsHome reports whether an alias leads to a mailbox and nowhere else.
 func leadsHome(v spool.View, address, mailbox string) (bool, error) {
-	targets, _, err := resolve(v, address)
-	if final(err) { // it leads nowhere
+	targets, _, err := directory.Resolve(v, address)
+	if isPermanent(err) { // it leads nowhere
 		return false, nil
 	}
-	return len(targets) == 1 && targets[0].mailbox == mailbox, err
+	return len(targets) == 1 && targets[0].Mailbox == mailbox, err
 }
 
 // setOptions copies the MAIL parameters that travel with the message.
@@ -307,11 +312,11 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if err := s.outright(to); err != nil {
 		return mapError(err)
 	}
-	err := s.refusals.rule(ctx, func(v spool.View) (err error) {
+	err := s.confirm.Confirm(ctx, func(v spool.View) (err error) {
 		if r.address, err = s.qualify(v, to); err != nil {
 			return err
 		}
-		targets, local, err := resolve(v, r.address)
+		targets, local, err := directory.Resolve(v, r.address)
 		if err != nil {
 			return err
 		}
@@ -330,7 +335,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		}
 		return s.room(v, targets)
 	})
-	if errors.Is(err, errNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
+	if errors.Is(err, directory.ErrNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
 		r.unknown, err = true, nil
 	}
 	if err != nil {
@@ -356,11 +361,11 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 func (s *session) qualify(v spool.View, to string) (string, error) {
 	local, domain := smtp.SplitAddress(to)
 	if strings.HasPrefix(domain, "[") && s.ownLiteral(domain) {
-		if whole, err := qualify(v, local); !errors.Is(err, errNoDomain) {
+		if whole, err := directory.Qualify(v, local); !errors.Is(err, directory.ErrNoDomain) {
 			return whole, err
 		}
 	}
-	return qualify(v, to)
+	return directory.Qualify(v, to)
 }
 
 // ownLiteral reports whether an address literal (RFC 5321 §4.1.3) is an address
@@ -394,7 +399,7 @@ func (s *session) outright(to string) error {
 	case s.privileged():
 		return nil
 	case !strings.Contains(to, "@") && !strings.EqualFold(to, "postmaster"):
-		return errNoDomain
+		return directory.ErrNoDomain
 	case smuggles(to):
 		return replyNoRelay
 	}
@@ -419,15 +424,15 @@ func (s *session) mayStillSend(v spool.View) error {
 // smuggles finds routing hidden in a local part: percent hack, bang path or a
 // second @ in quotes.
 func smuggles(address string) bool {
-	local, _ := splitAddress(address)
+	local, _ := directory.SplitAddress(address)
 	return strings.ContainsAny(local, "%!@")
 }
 
 // room checks quotas, with the size that MAIL announced (RFC 1870 §6.1) where it
 // did. What comes in meanwhile, or is larger than announced, Apply sees to.
-func (s *session) room(v spool.View, targets []target) error {
+func (s *session) room(v spool.View, targets []directory.Target) error {
 	for _, t := range targets {
-		a := t.account
+		a := t.Account
 		if a == nil || a.QuotaBytes == 0 && a.QuotaMessages == 0 {
 			continue
 		}
@@ -474,14 +479,14 @@ func (s *session) Received() {
 // stands looks whether a whole message is refused by what its recipients still
 // lead to, and by rules that still are those of their domains.
 func (s *session) stands(ctx context.Context, env *envelope, refusal error) error {
-	if err := s.refusals.current(ctx); err != nil {
+	if err := s.confirm.CatchUp(ctx); err != nil {
 		return err
 	}
-	return s.refusals.overruled(s.replica.View(func(v spool.View) error {
+	return s.confirm.Overturned(s.replica.View(func(v spool.View) error {
 		for i := range env.rcpts {
 			r := &env.rcpts[i]
-			targets, _, err := resolve(v, r.address)
-			if err != nil && !final(err) {
+			targets, _, err := directory.Resolve(v, r.address)
+			if err != nil && !isPermanent(err) {
 				return err
 			}
 			policy, _, err := authPolicy(v, r.address)
@@ -489,9 +494,9 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 				return err
 			}
 			same := slices.EqualFunc(targets, r.targets,
-				func(a, b target) bool { return a.mailbox == b.mailbox && a.recipient == b.recipient })
+				func(a, b directory.Target) bool { return a.Mailbox == b.Mailbox && a.Recipient == b.Recipient })
 			if !same || env.screen != nil && env.screen.refuse != (policy == pb.AuthPolicy_AUTH_REFUSE) {
-				return errOutdated
+				return replica.ErrOutdated
 			}
 		}
 		return refusal
@@ -500,7 +505,7 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 
 func (s *session) client() *pb.Client {
 	return &pb.Client{
-		Node: s.mail.node, Address: s.address(), Helo: clean(s.peer.Helo, 255), Tls: tlsText(s.peer.TLS),
+		Node: s.mail.node, Address: s.address(), Helo: printable.Text(s.peer.Helo, 255), Tls: tlsText(s.peer.TLS),
 		User: s.peer.User, Protocol: s.peer.Protocol(), Session: s.peer.Session,
 	}
 }
@@ -519,7 +524,7 @@ func (s *session) Reset() { s.endTransaction() }
 // Close implements smtp.Session.
 func (s *session) Close() error {
 	s.endTransaction()
-	s.throttle.dropped(s.peer.Session)
+	s.throttle.Dropped(s.peer.Session)
 	s.listed.Close()
 	return nil
 }
@@ -533,20 +538,20 @@ func mapError(err error) error {
 		return nil
 	case errors.As(err, &r):
 		return r
-	case errors.Is(err, errUnsure):
+	case errors.Is(err, replica.ErrUnsure):
 		return &smtp.Reply{
 			Code: 451, Enhanced: "4.3.0", Text: "Cannot make sure just now that this is to be refused, try another " +
 				"node or later", Cause: err, Reason: "unsure",
 		}
-	case errors.Is(err, errOutdated):
+	case errors.Is(err, replica.ErrOutdated):
 		return &smtp.Reply{
 			Code: 451, Enhanced: "4.3.0", Text: "The directory was changed meanwhile, try again", Cause: err, Reason: "unsure",
 		}
-	case errors.Is(err, errNoUser):
+	case errors.Is(err, directory.ErrNoUser):
 		return replyNoUser
-	case errors.Is(err, errDisabled):
+	case errors.Is(err, directory.ErrDisabled):
 		return replyDisabled
-	case errors.Is(err, errNoDomain):
+	case errors.Is(err, directory.ErrNoDomain):
 		return &smtp.Reply{Code: 550, Enhanced: "5.1.2", Text: "Recipient address needs a domain", Reason: "syntax"}
 	case errors.Is(err, errFull):
 		return replyQuota
@@ -556,7 +561,7 @@ func mapError(err error) error {
 		return replyWide
 	case errors.Is(err, errHops), errors.Is(err, errLooping):
 		return replyLoop
-	case errors.Is(err, errAliasLoop), errors.Is(err, errAliasLarge):
+	case errors.Is(err, directory.ErrAliasLoop), errors.Is(err, directory.ErrAliasLarge):
 		return &smtp.Reply{Code: 550, Enhanced: "5.4.6", Text: "Alias can not be expanded", Cause: err, Reason: "alias"}
 	case errors.Is(err, cluster.ErrUnavailable):
 		return &smtp.Reply{
@@ -573,4 +578,16 @@ func mapError(err error) error {
 		}
 	}
 	return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Local error in processing, try again", Cause: err}
+}
+
+// isPermanent reports whether a client would take an error for a permanent refusal.
+func isPermanent(err error) bool {
+	if err == nil {
+		return false
+	}
+	if errors.Is(err, pop3.ErrAuth) || errors.Is(err, smtp.ErrCredentials) {
+		return true
+	}
+	r, ok := errors.AsType[*smtp.Reply](mapError(err))
+	return ok && (r.Code/100 == 5 || strings.HasPrefix(r.Enhanced, "5.")) // 459 5.7.1 of ETRN
 }

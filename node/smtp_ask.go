@@ -11,7 +11,11 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/login"
+	"relay/node/replica"
 	"relay/smtp"
+	"relay/smtp/printable"
 	"relay/smtp/sasl"
 )
 
@@ -29,12 +33,12 @@ var (
 // Verify implements smtp.Verifier: VRFY for addresses of local domains.
 func (s *session) Verify(ctx context.Context, what string) (smtp.Member, error) {
 	var m smtp.Member
-	err := s.refusals.rule(ctx, func(v spool.View) error {
-		address, err := qualify(v, what)
+	err := s.confirm.Confirm(ctx, func(v spool.View) error {
+		address, err := directory.Qualify(v, what)
 		if err != nil {
 			return err
 		}
-		targets, local, err := resolve(v, address)
+		targets, local, err := directory.Resolve(v, address)
 		switch {
 		case err != nil:
 			return err
@@ -43,7 +47,7 @@ func (s *session) Verify(ctx context.Context, what string) (smtp.Member, error) 
 		case len(targets) == 1:
 			m = memberOf(targets[0])
 		default: // a list is named by its own address
-			m = smtp.Member{Address: canonical(address)}
+			m = smtp.Member{Address: directory.Canonical(address)}
 		}
 		return nil
 	})
@@ -53,14 +57,14 @@ func (s *session) Verify(ctx context.Context, what string) (smtp.Member, error) 
 // Expand implements smtp.Expander: EXPN shows where a local address leads.
 func (s *session) Expand(ctx context.Context, list string) ([]smtp.Member, error) {
 	var members []smtp.Member
-	err := s.refusals.rule(ctx, func(v spool.View) error {
-		address, err := qualify(v, list)
+	err := s.confirm.Confirm(ctx, func(v spool.View) error {
+		address, err := directory.Qualify(v, list)
 		if err != nil {
 			return err
 		}
-		targets, local, err := resolve(v, address)
+		targets, local, err := directory.Resolve(v, address)
 		switch {
-		case errors.Is(err, errNoUser), err == nil && !local:
+		case errors.Is(err, directory.ErrNoUser), err == nil && !local:
 			return replyNoList
 		case err != nil:
 			return err
@@ -73,11 +77,11 @@ func (s *session) Expand(ctx context.Context, list string) ([]smtp.Member, error
 	return members, mapError(err)
 }
 
-func memberOf(t target) smtp.Member {
-	if t.account == nil {
-		return smtp.Member{Address: t.recipient}
+func memberOf(t directory.Target) smtp.Member {
+	if t.Account == nil {
+		return smtp.Member{Address: t.Recipient}
 	}
-	return smtp.Member{Name: clean(t.account.Name, 255), Address: t.mailbox}
+	return smtp.Member{Name: printable.Text(t.Account.Name, 255), Address: t.Mailbox}
 }
 
 // starts remembers for which domains a queue run was asked for lately: reading
@@ -117,7 +121,7 @@ func (s *starts) begin(domain string, now time.Time) bool {
 // ETRN needs no login: it works for domains with a route of their own, where the mail goes whoever
 // asks, at most twice a minute, and does not release what FUTURERELEASE holds.
 func (s *session) StartQueue(ctx context.Context, node string) (int, error) {
-	domain := asciiDomain(strings.TrimPrefix(node, "@"))
+	domain := directory.ASCIIDomain(strings.TrimPrefix(node, "@"))
 	if strings.HasPrefix(node, "#") || domain == "" {
 		return 0, replyNoNode
 	}
@@ -139,7 +143,7 @@ func (s *session) StartQueue(ctx context.Context, node string) (int, error) {
 // deferredFor finds the messages that wait, by domain.
 func (s *session) deferredFor(ctx context.Context, domain string, below bool) (map[string][][]byte, error) {
 	found := map[string][][]byte{}
-	err := s.refusals.rule(ctx, func(v spool.View) error {
+	err := s.confirm.Confirm(ctx, func(v spool.View) error {
 		route, ok, err := v.Route(domain)
 		if err != nil {
 			return err
@@ -180,8 +184,8 @@ func (s *session) retry(ctx context.Context, domain string, ids [][]byte) (int, 
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), batch)]
 		ids = ids[len(part):]
-		res, err := propose(ctx, s.replica, spool.KindManage, &pb.Manage{
-			Admin:  &pb.Admin{Who: "ETRN", Why: clean(s.peer.Remote.String(), 255), Node: s.mail.node},
+		res, err := replica.Propose(ctx, s.replica, spool.KindManage, &pb.Manage{
+			Admin:  &pb.Admin{Who: "ETRN", Why: printable.Text(s.peer.Remote.String(), 255), Node: s.mail.node},
 			Action: pb.Action_RETRY, Ids: part, Domain: domain,
 		})
 		if err != nil {
@@ -200,24 +204,29 @@ func (s *session) ScramKeys(ctx context.Context, user string) (*sasl.Keys, error
 	if err := s.unhurried(ctx, user); err != nil {
 		return nil, err
 	}
-	account, err := lookupAccount(s.replica, canonical(user))
+	account, err := login.LookupAccount(s.replica, directory.Canonical(user))
 	if err != nil {
 		return nil, err
 	}
 	if account.GetScram() != nil && !account.Disabled {
 		s.scram = account
 	}
-	return scramKeysOf(s.replica, user)
+	return login.ScramKeysOf(s.replica, user)
 }
 
 // Disproven implements smtp.ScramAuthenticator.
 func (s *session) Disproven(ctx context.Context, user string, told *sasl.Keys) error {
 	s.scram = nil
-	err := s.refusals.disproven(ctx, user, told)
+	err := s.logins.Disproven(ctx, user, told)
 	if err != nil {
-		s.throttle.dropped(s.peer.Session)
+		s.throttle.Dropped(s.peer.Session)
 		return err
 	}
-	s.throttle.failed(s.peer.Session)
+	s.throttle.Failed(s.peer.Session)
 	return smtp.ErrCredentials
+}
+
+// SameAccount implements smtp.AccountMatcher.
+func (s *session) SameAccount(_ context.Context, one, other string) bool {
+	return login.SameAccount(s.replica, one, other)
 }

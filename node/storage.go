@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relay/cluster/spool"
+	"relay/node/replica"
 )
 
 // storage watches the free space of the data directory and the size of the spool,
@@ -30,7 +31,7 @@ type storage struct {
 
 // over reports whether the spool has no room for one more message of a size (0:
 // not known). Mail on its way in may exceed the limit by what is under way.
-func (s *storage) over(r replica, size uint64) (bool, error) {
+func (s *storage) over(r replica.Replica, size uint64) (bool, error) {
 	if s.messages == 0 && s.bytes == 0 {
 		return false, nil
 	}

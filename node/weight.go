@@ -14,11 +14,11 @@ func (r *rcpt) weight(sender string, later bool) int {
 	w := 0
 	for i := range r.targets {
 		t := &r.targets[i]
-		if t.mailbox == "" || later {
-			w += 48 + len(t.recipient) + len(r.original)
+		if t.Mailbox == "" || later {
+			w += 48 + len(t.Recipient) + len(r.original)
 		}
-		if t.mailbox != "" {
-			w += 96 + len(t.recipient) + 2*len(t.mailbox) + len(sender)
+		if t.Mailbox != "" {
+			w += 96 + len(t.Recipient) + 2*len(t.Mailbox) + len(sender)
 		}
 	}
 	return w

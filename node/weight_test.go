@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
 )
 
 // What is taken at RCPT must fit the frame at the end of the data.
@@ -17,9 +18,9 @@ func TestWeightIsNotLessThanTheRecord(t *testing.T) {
 	for _, n := range []int{1, 20, 240} {
 		address := strings.Repeat("a", n) + "@example.test"
 		local := rcpt{
-			address: address, original: address, notify: 4, targets: []target{{recipient: address, mailbox: address}},
+			address: address, original: address, notify: 4, targets: []directory.Target{{Recipient: address, Mailbox: address}},
 		}
-		remote := rcpt{address: address, original: address, notify: 4, targets: []target{{recipient: address}}}
+		remote := rcpt{address: address, original: address, notify: 4, targets: []directory.Target{{Recipient: address}}}
 		drop, entry := &pb.Accept{Drops: []*pb.Drop{newDrop(address, local.targets[0])}},
 			&pb.Accept{Recipients: []*pb.Recipient{
 				{Address: address, Original: address, Notify: 4, NextMs: time.Now().UnixMilli()},

@@ -1,7 +1,6 @@
-package node
+package login
 
 import (
-	"context"
 	"crypto/rand"
 	"sync"
 	"sync/atomic"
@@ -9,23 +8,25 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/replica"
 	"relay/smtp/sasl"
 )
 
 // Parameters of SCRAM-SHA-256 keys. RFC 7677 §4 wants 4096 iterations at least;
 // clients pay for each login, and most of them are phones.
 const (
-	scramIterations = 16384
+	ScramIterations = 16384
 	scramSalt       = 16
 )
 
-// newScramKeys derives what SCRAM needs of a new password.
-func newScramKeys(secret string) (*pb.ScramKeys, error) {
+// NewScramKeys derives what SCRAM needs of a new password.
+func NewScramKeys(secret string) (*pb.ScramKeys, error) {
 	salt := make([]byte, scramSalt)
 	if _, err := rand.Read(salt); err != nil {
 		return nil, err
 	}
-	k, err := sasl.NewKeys(secret, salt, scramIterations)
+	k, err := sasl.NewKeys(secret, salt, ScramIterations)
 	if err != nil {
 		return nil, err
 	}
@@ -39,15 +40,15 @@ func saslKeys(k *pb.ScramKeys) *sasl.Keys {
 	return &sasl.Keys{Salt: k.Salt, Iterations: int(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}
 }
 
-// scramKeysOf finds what SCRAM is to check a user's proof by. Who is unknown,
+// ScramKeysOf finds what SCRAM is to check a user's proof by. Who is unknown,
 // disabled, or has no keys gets keys that no proof meets and that look the same
 // each time, on every node: they are made of a secret of the cluster.
-func scramKeysOf(r replica, user string) (*sasl.Keys, error) {
+func ScramKeysOf(r replica.Replica, user string) (*sasl.Keys, error) {
 	var keys *sasl.Keys
 	err := r.View(func(v spool.View) error {
 		address, err := loginName(v, user)
 		if err != nil {
-			address = canonical(user)
+			address = directory.Canonical(user)
 		}
 		a, ok, err := v.Account(address)
 		if err != nil {
@@ -58,7 +59,7 @@ func scramKeysOf(r replica, user string) (*sasl.Keys, error) {
 			return nil
 		}
 		c, _, err := v.Cluster()
-		keys = sasl.DummyKeys(decoySecret(c), address, scramIterations)
+		keys = sasl.DummyKeys(decoySecret(c), address, ScramIterations)
 		return err
 	})
 	return keys, err
@@ -66,11 +67,11 @@ func scramKeysOf(r replica, user string) (*sasl.Keys, error) {
 
 // loginName is the address of the account that a client names.
 func loginName(v spool.View, user string) (string, error) {
-	return qualify(v, canonical(sasl.Prepared(user)))
+	return directory.Qualify(v, directory.Canonical(sasl.Prepared(user)))
 }
 
-// sameAccount reports whether two names are of one account.
-func sameAccount(r replica, one, other string) bool {
+// SameAccount reports whether two names are of one account.
+func SameAccount(r replica.Replica, one, other string) bool {
 	same := false
 	_ = r.View(func(v spool.View) error {
 		a, errA := loginName(v, one)
@@ -81,11 +82,11 @@ func sameAccount(r replica, one, other string) bool {
 	return same
 }
 
-// scramUse knows whether all who can log in can do so by SCRAM. While somebody
+// ScramUse knows whether all who can log in can do so by SCRAM. While somebody
 // has no keys, it is not announced: clients pick it before all others, and do not
 // try another one.
-type scramUse struct {
-	replica replica
+type ScramUse struct {
+	replica replica.Replica
 	stale   atomic.Bool // the directory has changed
 
 	mu      sync.Mutex
@@ -96,12 +97,18 @@ type scramUse struct {
 	known   bool
 }
 
+// NewScramUse begins without having read the accounts.
+func NewScramUse(r replica.Replica) *ScramUse { return &ScramUse{replica: r} }
+
+// Changed tells that the directory has changed. It does not block.
+func (s *ScramUse) Changed() { s.stale.Store(true) }
+
 // scramShare bounds how much time goes into reading all accounts while they change:
 // one part in so many.
 const scramShare = 20
 
-// hide implements ServerConfig.HideScram of both protocols.
-func (s *scramUse) hide() bool {
+// Hide implements ServerConfig.HideScram of both protocols.
+func (s *ScramUse) Hide() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.known && !s.stale.Load() {
@@ -113,7 +120,7 @@ func (s *scramUse) hide() bool {
 
 // look goes through the accounts, unless the one that had no keys still has none.
 // The caller holds mu.
-func (s *scramUse) look() {
+func (s *ScramUse) look() {
 	s.stale.Store(false)
 	err := s.replica.View(func(v spool.View) error {
 		if s.witness != "" {
@@ -142,16 +149,6 @@ func (s *scramUse) look() {
 
 // lacksScram reports whether an account can log in, but not by SCRAM.
 func lacksScram(a *pb.Account) bool { return !a.Disabled && a.Password != "" && a.Scram == nil }
-
-// SameAccount implements smtp.AccountMatcher.
-func (s *session) SameAccount(_ context.Context, one, other string) bool {
-	return sameAccount(s.replica, one, other)
-}
-
-// SameAccount implements pop3.AccountMatcher.
-func (d *maildrops) SameAccount(_ context.Context, one, other string) bool {
-	return sameAccount(d.replica, one, other)
-}
 
 // decoySecret is what made-up keys are made of: the cluster's secret, so that they
 // stay when the CA changes, and tell nothing of its key. A cluster of version 1 has

@@ -1,4 +1,4 @@
-package node
+package login
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"github.com/go-crypt/crypt/algorithm"
 	"github.com/go-crypt/crypt/algorithm/md5crypt"
 	"github.com/go-crypt/crypt/algorithm/shacrypt"
+
+	"relay/smtp/printable"
 )
 
 // maxCryptRounds bounds what a login against an imported hash may cost: about
@@ -18,14 +20,14 @@ const maxCryptRounds = 500000
 
 var errCryptHash = errors.New("password hash is malformed")
 
-// isCrypt reports whether a stored hash is of the kinds that Unix systems keep
+// IsCrypt reports whether a stored hash is of the kinds that Unix systems keep
 // in their shadow files (crypt(5)): MD5, SHA-256, SHA-512. New ones are never
 // made; a login turns them into argon2id.
 //
 // Hashes of other systems (bcrypt, MD5-, SHA-256-, SHA-512-crypt) are taken as they are and become
 // argon2id at the first login. SHA-crypt with more than 500,000 rounds is refused at the import:
 // logins would cost seconds, and two at a time are hashed.
-func isCrypt(stored string) bool {
+func IsCrypt(stored string) bool {
 	for _, prefix := range [...]string{"$1$", "$5$", "$6$"} {
 		if strings.HasPrefix(stored, prefix) {
 			return true
@@ -34,8 +36,8 @@ func isCrypt(stored string) bool {
 	return false
 }
 
-// parseCrypt reads a hash that isCrypt knows.
-func parseCrypt(stored string) (algorithm.Digest, error) {
+// ParseCrypt reads a hash that IsCrypt knows.
+func ParseCrypt(stored string) (algorithm.Digest, error) {
 	for i := range len(stored) {
 		if c := stored[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(":;*!\\", c) >= 0 { // crypt(5)
 			return nil, errCryptHash
@@ -58,7 +60,7 @@ func parseCrypt(stored string) (algorithm.Digest, error) {
 	if text, given := strings.CutPrefix(strings.Split(stored, "$")[2], "rounds="); given {
 		rounds, err := strconv.Atoi(text)
 		if err != nil || rounds < shacrypt.IterationsMin || rounds > maxCryptRounds {
-			return nil, fmt.Errorf("password hash has %s rounds, %d to %d are taken", clean(text, 20),
+			return nil, fmt.Errorf("password hash has %s rounds, %d to %d are taken", printable.Text(text, 20),
 				shacrypt.IterationsMin, maxCryptRounds)
 		}
 	}
@@ -66,7 +68,7 @@ func parseCrypt(stored string) (algorithm.Digest, error) {
 }
 
 func checkCrypt(stored, secret string) (bool, error) {
-	d, err := parseCrypt(stored)
+	d, err := ParseCrypt(stored)
 	if err != nil {
 		return false, err
 	}

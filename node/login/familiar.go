@@ -1,4 +1,4 @@
-package node
+package login
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 	"relay/smtp/admission"
 )
 
-// familiar remembers from which networks accounts have logged in lately. Nothing
+// Familiar remembers from which networks accounts have logged in lately. Nothing
 // of it is on any disk; the nodes ask each other. Its methods may be called
 // concurrently.
-type familiar struct {
-	others func(ctx context.Context, key []byte) bool // whether another node knows it; nil: there is none
+type Familiar struct {
+	Others func(ctx context.Context, key []byte) bool // whether another node knows it; nil: there is none
 
 	mu    sync.Mutex
 	halfs [2]map[[16]byte]struct{} // the newer half first
@@ -26,10 +26,11 @@ const (
 	familiarFor  = 15 * 24 * time.Hour // of a half
 	familiarMost = 100_000
 	askAgain     = time.Minute
-	askFamiliar  = "familiar"
+	AskFamiliar  = "familiar"
 )
 
-func newFamiliar() *familiar { return &familiar{asked: map[[16]byte]time.Time{}} }
+// NewFamiliar makes an empty memory; Others is set before its first use, or never.
+func NewFamiliar() *Familiar { return &Familiar{asked: map[[16]byte]time.Time{}} }
 
 // familiarKey is of an account and a /24 or /48.
 func familiarKey(account string, from netip.Addr) [16]byte {
@@ -37,14 +38,14 @@ func familiarKey(account string, from netip.Addr) [16]byte {
 	return [16]byte(sum[:16])
 }
 
-func (f *familiar) note(account string, from netip.Addr) {
+func (f *Familiar) note(account string, from netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.put(familiarKey(account, from))
 }
 
 // put needs f.mu.
-func (f *familiar) put(key [16]byte) {
+func (f *Familiar) put(key [16]byte) {
 	now := time.Now()
 	if f.halfs[0] == nil || now.Sub(f.since) > familiarFor || len(f.halfs[0]) >= familiarMost {
 		f.halfs, f.since = [2]map[[16]byte]struct{}{{}, f.halfs[0]}, now
@@ -53,12 +54,13 @@ func (f *familiar) put(key [16]byte) {
 	delete(f.asked, key)
 }
 
-func (f *familiar) knows(account string, from netip.Addr) bool {
+func (f *Familiar) knows(account string, from netip.Addr) bool {
 	key := familiarKey(account, from)
-	return f.has(key[:])
+	return f.Has(key[:])
 }
 
-func (f *familiar) has(key []byte) bool {
+// Has reports whether this node remembers a key that another node has asked for.
+func (f *Familiar) Has(key []byte) bool {
 	if len(key) != 16 {
 		return false
 	}
@@ -70,7 +72,7 @@ func (f *familiar) has(key []byte) bool {
 }
 
 // ask asks the other nodes, once a minute for the same account and network.
-func (f *familiar) ask(ctx context.Context, account string, from netip.Addr) bool {
+func (f *Familiar) ask(ctx context.Context, account string, from netip.Addr) bool {
 	key := familiarKey(account, from)
 	now := time.Now()
 	f.mu.Lock()
@@ -80,7 +82,7 @@ func (f *familiar) ask(ctx context.Context, account string, from netip.Addr) boo
 	}
 	f.asked[key] = now
 	f.mu.Unlock()
-	if f.others == nil || lately && now.Sub(last) < askAgain || !f.others(ctx, key[:]) {
+	if f.Others == nil || lately && now.Sub(last) < askAgain || !f.Others(ctx, key[:]) {
 		return false
 	}
 	f.mu.Lock()

@@ -1,4 +1,4 @@
-package node
+package login
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relay/cluster/spool"
+	"relay/node/directory"
 	"relay/pop3"
 )
 
@@ -21,31 +22,31 @@ const (
 	judgeWithin = 20 * time.Second
 )
 
-// loginTry is a login that has begun and was not judged yet. Its fields are
-// guarded by throttle.mu.
-type loginTry struct {
-	from     netip.Addr
-	account  string // whole address, or what the client gave
-	strange  bool   // of a network that the account does not use
-	keys     []string
-	since    time.Time // it has its turn; zero: it waits
-	mistaken bool      // counts as failed already
+// pendingLogin is a login that has begun and was not judged yet. Its fields are
+// guarded by Throttle.mu.
+type pendingLogin struct {
+	from    netip.Addr
+	account string // whole address, or what the client gave
+	strange bool   // of a network that the account does not use
+	keys    []string
+	since   time.Time // it has its turn; zero: it waits
+	failed  bool      // counts as failed already
 }
 
 // line is the attempts of one network, or at one account.
 type line struct {
-	pending map[*loginTry]struct{}
+	pending map[*pendingLogin]struct{}
 	moved   chan struct{} // closed when one of them has ended
 }
 
-// mistaken names the failures that a login to the account makes up for.
-type mistaken struct {
+// failureKey names the failures that a login to the account makes up for.
+type failureKey struct {
 	network netip.Prefix
 	account string
 }
 
-// lately is a number and when it last rose.
-type lately struct {
+// recentCount is a number and when it last rose.
+type recentCount struct {
 	n  int
 	at time.Time
 }
@@ -56,26 +57,26 @@ func guessedKey(account string) string {
 	return "account " + hex.EncodeToString(sum[:16])
 }
 
-// begin counts an attempt in the session's name, and holds it back as long as its
+// Begin counts an attempt in the session's name, and holds it back as long as its
 // network and its account deserve; or refuses it unheard with pop3.ErrThrottled.
 // The session's former attempt is over. One of failed, succeeded and dropped is
 // due.
-func (t *throttle) begin(ctx context.Context, session string, from netip.Addr, user string) error {
+func (t *Throttle) Begin(ctx context.Context, session string, from netip.Addr, user string) error {
 	if !t.minds(from) {
 		return nil
 	}
-	t.dropped(session)
-	a := &loginTry{from: from, account: t.name(user)}
+	t.Dropped(session)
+	a := &pendingLogin{from: from, account: t.name(user)}
 	t.mu.Lock()
 	t.sweep(time.Now())
 	t.open[session] = a
 	t.mu.Unlock()
-	err := t.turn(ctx, a, network(from).String(), t.free, true)
+	err := t.turn(ctx, a, Network(from).String(), t.free, true)
 	if err == nil {
 		err = t.strange(ctx, a)
 	}
 	if err != nil {
-		t.dropped(session)
+		t.Dropped(session)
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = pop3.ErrThrottled
 		}
@@ -89,12 +90,12 @@ func (t *throttle) begin(ctx context.Context, session string, from netip.Addr, u
 
 // strange holds an attempt back that comes from a network which the account does
 // not use, while many guess at it.
-func (t *throttle) strange(ctx context.Context, a *loginTry) error {
+func (t *Throttle) strange(ctx context.Context, a *pendingLogin) error {
 	if t.known.knows(a.account, a.from) {
 		return nil
 	}
 	key := guessedKey(a.account)
-	count, err := t.count(key)
+	count, err := t.Count(key)
 	if err != nil {
 		return err
 	}
@@ -108,8 +109,8 @@ func (t *throttle) strange(ctx context.Context, a *loginTry) error {
 }
 
 // name is the one name of an account.
-func (t *throttle) name(user string) string {
-	name := canonical(user)
+func (t *Throttle) name(user string) string {
+	name := directory.Canonical(user)
 	_ = t.replica.View(func(v spool.View) error {
 		if whole, err := loginName(v, user); err == nil {
 			name = whole
@@ -122,9 +123,9 @@ func (t *throttle) name(user string) string {
 // turn waits until an attempt may be judged: so many at once as there may be
 // failures without consequence still, then one at a time, later and later. final
 // says that there is an end to it.
-func (t *throttle) turn(ctx context.Context, a *loginTry, key string, free int, final bool) error {
+func (t *Throttle) turn(ctx context.Context, a *pendingLogin, key string, free int, final bool) error {
 	for {
-		count, err := t.count(key)
+		count, err := t.Count(key)
 		if err != nil {
 			return err
 		}
@@ -132,7 +133,7 @@ func (t *throttle) turn(ctx context.Context, a *loginTry, key string, free int, 
 		now := time.Now()
 		l := t.lines[key]
 		if l == nil {
-			l = &line{pending: map[*loginTry]struct{}{}, moved: make(chan struct{})}
+			l = &line{pending: map[*pendingLogin]struct{}{}, moved: make(chan struct{})}
 			t.lines[key] = l
 		}
 		expires, late := t.expire(l, now)
@@ -161,13 +162,13 @@ func (t *throttle) turn(ctx context.Context, a *loginTry, key string, free int, 
 
 // expire counts attempts as failed that take too long, and says how many there
 // were and when the next one will be. It needs t.mu.
-func (t *throttle) expire(l *line, now time.Time) (next time.Duration, late int) {
+func (t *Throttle) expire(l *line, now time.Time) (next time.Duration, late int) {
 	next = judgeWithin
 	for a := range l.pending {
 		switch age := now.Sub(a.since); {
 		case a.since.IsZero():
 		case age >= judgeWithin:
-			t.mistake(a, now)
+			t.countFailure(a, now)
 			late++
 		default:
 			next = min(next, judgeWithin-age)
@@ -176,28 +177,28 @@ func (t *throttle) expire(l *line, now time.Time) (next time.Duration, late int)
 	return next, late
 }
 
-// mistake counts a failure. It needs t.mu.
-func (t *throttle) mistake(a *loginTry, now time.Time) {
+// countFailure counts a failure. It needs t.mu.
+func (t *Throttle) countFailure(a *pendingLogin, now time.Time) {
 	t.leave(a)
-	if a.mistaken {
+	if a.failed {
 		return
 	}
-	a.mistaken = true
-	n := network(a.from)
-	t.note(n.String(), tried{count: 1})
-	k := mistaken{n, a.account}
+	a.failed = true
+	n := Network(a.from)
+	t.note(n.String(), delta{count: 1})
+	k := failureKey{n, a.account}
 	if len(t.own) < maxNetworks || t.own[k].n > 0 {
-		t.own[k] = lately{t.own[k].n + 1, now}
+		t.own[k] = recentCount{t.own[k].n + 1, now}
 	}
 	if !a.strange {
 		return
 	}
 	key := guessedKey(a.account)
-	t.note(key, tried{count: 1})
+	t.note(key, delta{count: 1})
 }
 
 // leave takes an attempt out of its lines. It needs t.mu.
-func (t *throttle) leave(a *loginTry) {
+func (t *Throttle) leave(a *pendingLogin) {
 	for _, key := range a.keys {
 		if l := t.lines[key]; l != nil {
 			delete(l.pending, a)
@@ -210,14 +211,14 @@ func (t *throttle) leave(a *loginTry) {
 }
 
 // tidy needs t.mu.
-func (t *throttle) tidy(key string) {
+func (t *Throttle) tidy(key string) {
 	if l := t.lines[key]; l != nil && len(l.pending) == 0 {
 		delete(t.lines, key)
 	}
 }
 
-// take ends the attempt of a session; nil: there is none.
-func (t *throttle) take(session string) *loginTry {
+// takeAttempt ends the attempt of a session; nil: there is none.
+func (t *Throttle) takeAttempt(session string) *pendingLogin {
 	a := t.open[session]
 	delete(t.open, session)
 	if a != nil {
@@ -226,34 +227,34 @@ func (t *throttle) take(session string) *loginTry {
 	return a
 }
 
-// failed ends an attempt with a wrong password.
-func (t *throttle) failed(session string) {
+// Failed ends an attempt with a wrong password.
+func (t *Throttle) Failed(session string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if a := t.take(session); a != nil {
-		t.mistake(a, time.Now())
+	if a := t.takeAttempt(session); a != nil {
+		t.countFailure(a, time.Now())
 	}
 }
 
-// dropped ends an attempt that was not judged, or that does not count.
-func (t *throttle) dropped(session string) {
+// Dropped ends an attempt that was not judged, or that does not count.
+func (t *Throttle) Dropped(session string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.take(session)
+	t.takeAttempt(session)
 }
 
-// succeeded ends an attempt with a login, and forgives the network what failed
+// Succeeded ends an attempt with a login, and forgives the network what failed
 // at this account. What failed at others stays, or who has an account could
 // guess at all of them.
-func (t *throttle) succeeded(session string) {
+func (t *Throttle) Succeeded(session string) {
 	t.mu.Lock()
-	a := t.take(session)
+	a := t.takeAttempt(session)
 	if a == nil {
 		t.mu.Unlock()
 		return
 	}
-	n := network(a.from)
-	k := mistaken{n, a.account}
+	n := Network(a.from)
+	k := failureKey{n, a.account}
 	forgiven := t.own[k].n
 	delete(t.own, k)
 	t.mu.Unlock()
@@ -261,22 +262,22 @@ func (t *throttle) succeeded(session string) {
 	if forgiven == 0 {
 		return
 	}
-	if count, err := t.count(n.String()); err == nil && count > 0 {
+	if count, err := t.Count(n.String()); err == nil && count > 0 {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.note(n.String(), tried{count: max(0, count-forgiven), clear: true})
+		t.note(n.String(), delta{count: max(0, count-forgiven), clear: true})
 	}
 }
 
 // sweep forgets what says nothing any more. It needs t.mu.
-func (t *throttle) sweep(now time.Time) {
+func (t *Throttle) sweep(now time.Time) {
 	if now.Sub(t.swept) < time.Minute {
 		return
 	}
 	t.swept = now
 	for session, a := range t.open {
 		if !a.since.IsZero() && now.Sub(a.since) > judgeWithin {
-			t.mistake(a, now)
+			t.countFailure(a, now)
 			delete(t.open, session)
 		}
 	}

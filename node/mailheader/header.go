@@ -1,4 +1,5 @@
-package node
+// Package mailheader reads the header section of a message as far as a relay needs it.
+package mailheader
 
 import (
 	"bytes"
@@ -6,28 +7,29 @@ import (
 	"slices"
 	"strings"
 
+	"relay/node/directory"
 	"relay/smtp/printable"
 )
 
-// header is what the relay reads in a message's header section.
-type header struct {
-	messageID string
-	hops      int      // Received fields
-	delivered []string // Delivered-To fields
-	from      bool     // there is a From field
-	date      bool
-	id        bool // there is a Message-ID field, be it empty
-	end       int  // offset of the first octet after the header's empty line, or of the body
-	fields    int  // offset of the first octet after the last field
-	whole     bool // the end of the header section was found
-	noGap     bool // the header runs straight into text: an empty line is missing at end
+// Header is what the relay reads in a message's header section.
+type Header struct {
+	MessageID string
+	Hops      int      // Received fields
+	Delivered []string // Delivered-To fields
+	From      bool     // there is a From field
+	Date      bool
+	ID        bool // there is a Message-ID field, be it empty
+	End       int  // offset of the first octet after the header's empty line, or of the body
+	Fields    int  // offset of the first octet after the last field
+	Whole     bool // the end of the header section was found
+	NoGap     bool // the header runs straight into text: an empty line is missing at end
 }
 
-// parseHeader scans the beginning of a message, CRLF line ends, as far as it
+// Parse scans the beginning of a message, CRLF line ends, as far as it
 // is at hand. A field counts with all its lines (RFC 5322 §2.2.3). It never
 // allocates more than the fields it returns.
-func parseHeader(b []byte) header {
-	var h header
+func Parse(b []byte) Header {
+	var h Header
 	begun := -1 // offset of the field that is being read
 	for pos := 0; ; {
 		i := bytes.IndexByte(b[pos:], '\n')
@@ -37,7 +39,7 @@ func parseHeader(b []byte) header {
 				begun = pos
 			}
 			h.field(b, begun, len(b))
-			h.end, h.fields = len(b), len(b)
+			h.End, h.Fields = len(b), len(b)
 			return h
 		}
 		line := bytes.TrimSuffix(b[pos:pos+i], []byte("\r"))
@@ -47,13 +49,13 @@ func parseHeader(b []byte) header {
 		}
 		switch {
 		case len(line) == 0:
-			h.end, h.fields, h.whole = pos+i+1, pos, true
+			h.End, h.Fields, h.Whole = pos+i+1, pos, true
 			return h
 		case begun < 0: // a folded line in front of all fields
-			h.noGap, h.whole = true, true
+			h.NoGap, h.Whole = true, true
 			return h
 		case begun == pos && !namesField(line):
-			h.end, h.fields, h.noGap, h.whole = pos, pos, true, true
+			h.End, h.Fields, h.NoGap, h.Whole = pos, pos, true, true
 			return h
 		}
 		pos += i + 1
@@ -62,22 +64,22 @@ func parseHeader(b []byte) header {
 
 func namesField(line []byte) bool {
 	name, _, ok := bytes.Cut(line, []byte(":"))
-	return ok && fieldName(name)
+	return ok && IsFieldName(name)
 }
 
-// nameMailboxLine makes a field of a line "From sender date" in front of a
+// NameMailboxLine makes a field of a line "From sender date" in front of a
 // message at an offset of b: programs that read from an mbox file send it along,
 // and it would turn the header section into text.
-func nameMailboxLine(b []byte, at int) []byte {
+func NameMailboxLine(b []byte, at int) []byte {
 	if bytes.HasPrefix(bytes.TrimLeft(b[at:], ">"), []byte("From ")) {
 		return slices.Insert(b, at, []byte("X-Mailbox-Line: ")...)
 	}
 	return b
 }
 
-// fieldName reports whether b may name a header field (RFC 5322 §2.2);
+// IsFieldName reports whether b may name a header field (RFC 5322 §2.2);
 // trailing blanks are an obsolete form that is still seen.
-func fieldName(b []byte) bool {
+func IsFieldName(b []byte) bool {
 	b = bytes.TrimRight(b, " \t")
 	if len(b) == 0 {
 		return false
@@ -91,7 +93,7 @@ func fieldName(b []byte) bool {
 }
 
 // field takes in the field between two offsets; none where it begins before 0.
-func (h *header) field(b []byte, from, to int) {
+func (h *Header) field(b []byte, from, to int) {
 	if from < 0 {
 		return
 	}
@@ -102,26 +104,26 @@ func (h *header) field(b []byte, from, to int) {
 	name = bytes.TrimRight(name, " \t")
 	switch len(name) {
 	case len("From"):
-		h.from = h.from || bytes.EqualFold(name, []byte("From"))
-		h.date = h.date || bytes.EqualFold(name, []byte("Date"))
+		h.From = h.From || bytes.EqualFold(name, []byte("From"))
+		h.Date = h.Date || bytes.EqualFold(name, []byte("Date"))
 	case len("Received"):
 		if bytes.EqualFold(name, []byte("Received")) {
-			h.hops++
+			h.Hops++
 		}
 	case len("Message-ID"):
 		if bytes.EqualFold(name, []byte("Message-ID")) {
-			h.id = true
-			h.messageID = cmp.Or(h.messageID, identifier(value))
+			h.ID = true
+			h.MessageID = cmp.Or(h.MessageID, identifier(value))
 		}
 	case len("Delivered-To"):
 		if bytes.EqualFold(name, []byte("Delivered-To")) {
-			h.delivered = append(h.delivered, canonical(strings.Trim(unfolded(value), "<> \t")))
+			h.Delivered = append(h.Delivered, directory.Canonical(strings.Trim(Unfold(value), "<> \t")))
 		}
 	}
 }
 
-// unfolded is the value of a field in one line.
-func unfolded(value []byte) string {
+// Unfold is the value of a field in one line.
+func Unfold(value []byte) string {
 	value = bytes.TrimSpace(value)
 	if bytes.IndexByte(value, '\n') < 0 {
 		return string(value)
@@ -137,14 +139,10 @@ var (
 // identifier is the id in a Message-ID field: what stands in its first brackets,
 // without the blanks that old programs fold it at, or all of a field that has none.
 func identifier(value []byte) string {
-	text := unfolded(value)
+	text := Unfold(value)
 	if _, behind, ok := strings.Cut(text, "<"); ok {
 		inside, _, _ := strings.Cut(behind, ">")
 		text = joiner.Replace(inside)
 	}
-	return clean(strings.Trim(text, "<>"), 255)
+	return printable.Text(strings.Trim(text, "<>"), 255)
 }
-
-// clean makes a foreign string safe for a header, a log or a reply: one line of
-// at most max octets.
-func clean(s string, max int) string { return printable.Text(s, max) }

@@ -1,4 +1,6 @@
-package node
+// Package directory follows addresses through the replicated directory: accounts,
+// subaddresses, aliases, lists and catch-alls. It only reads.
+package directory
 
 import (
 	"errors"
@@ -13,39 +15,39 @@ import (
 	"relay/smtp"
 )
 
-// maxExpansion bounds the addresses one recipient may expand to, and maxDepth
+// maxExpansion bounds the addresses one recipient may expand to, and MaxDepth
 // how deep aliases may nest.
 const (
 	maxExpansion = 10000
-	maxDepth     = 20
+	MaxDepth     = 20
 )
 
-// Refusals of resolve.
+// Permanent refusals of Resolve and Qualify. All may come wrapped.
 var (
-	errNoUser     = errors.New("no such user")
-	errAliasLoop  = errors.New("alias loops back to itself")
-	errAliasLarge = errors.New("alias expands to too many addresses")
-	errDisabled   = errors.New("account is disabled")
-	errNoDomain   = errors.New("address has no domain")
+	ErrNoUser     = errors.New("no such user")
+	ErrAliasLoop  = errors.New("alias loops back to itself")
+	ErrAliasLarge = errors.New("alias expands to too many addresses")
+	ErrDisabled   = errors.New("account is disabled")
+	ErrNoDomain   = errors.New("address has no domain")
 )
 
-// target is where one address leads: a mailbox here, or a remote address.
-type target struct {
-	mailbox   string // account address; empty for a remote recipient
-	recipient string // the address as it was expanded to
-	owner     string // reverse-path that list mail gets; empty: the sender's
-	account   *pb.Account
+// Target is where one address leads: a mailbox here, or a remote address.
+type Target struct {
+	Mailbox   string // account address; empty for a remote recipient
+	Recipient string // the address as it was expanded to
+	Owner     string // reverse-path that list mail gets; empty: the sender's
+	Account   *pb.Account
 }
 
-// splitAddress cuts an address at its last @, and brings both parts into the
+// SplitAddress cuts an address at its last @, and brings both parts into the
 // form in which they are compared: the local part composed (RFC 6532 §3.1), the
 // domain as DNS has it (RFC 6531 §3.2: mail to a U-label is mail to its A-label).
-func splitAddress(address string) (local, domain string) {
+func SplitAddress(address string) (local, domain string) {
 	i := strings.LastIndexByte(address, '@')
 	if i < 0 {
 		return composed(address), ""
 	}
-	return composed(address[:i]), asciiDomain(address[i+1:])
+	return composed(address[:i]), ASCIIDomain(address[i+1:])
 }
 
 func composed(s string) string {
@@ -55,9 +57,9 @@ func composed(s string) string {
 	return norm.NFC.String(s)
 }
 
-// asciiDomain is a domain in lower case and A-labels. What IDNA does not know
+// ASCIIDomain is a domain in lower case and A-labels. What IDNA does not know
 // stays as it is, and is found nowhere.
-func asciiDomain(domain string) string {
+func ASCIIDomain(domain string) string {
 	if !smtp.IsASCII(domain) {
 		if a, err := idna.Lookup.ToASCII(norm.NFC.String(domain)); err == nil {
 			return a
@@ -66,17 +68,17 @@ func asciiDomain(domain string) string {
 	return strings.ToLower(domain)
 }
 
-// canonical is an address as the directory keeps it.
-func canonical(address string) string {
-	local, domain := splitAddress(address)
+// Canonical is an address as the directory keeps it.
+func Canonical(address string) string {
+	local, domain := SplitAddress(address)
 	if domain == "" {
 		return strings.ToLower(local)
 	}
 	return strings.ToLower(local) + "@" + domain
 }
 
-// qualify completes a bare local part with the default domain.
-func qualify(v spool.View, address string) (string, error) {
+// Qualify completes a bare local part with the default domain.
+func Qualify(v spool.View, address string) (string, error) {
 	if strings.IndexByte(address, '@') >= 0 {
 		return address, nil
 	}
@@ -85,18 +87,18 @@ func qualify(v spool.View, address string) (string, error) {
 		return "", err
 	}
 	if s.DefaultDomain == "" {
-		return "", errNoDomain
+		return "", ErrNoDomain
 	}
 	return address + "@" + s.DefaultDomain, nil
 }
 
-// resolve follows an address through accounts, subaddresses, aliases and
+// Resolve follows an address through accounts, subaddresses, aliases and
 // catch-alls. A remote address resolves to itself; local is false then.
-func resolve(v spool.View, address string) (targets []target, local bool, err error) {
+func Resolve(v spool.View, address string) (targets []Target, local bool, err error) {
 	x := &expansion{view: v, seen: map[string]bool{}, open: map[string]bool{}}
-	_, domain := splitAddress(address)
+	_, domain := SplitAddress(address)
 	if domain == "" {
-		return nil, false, errNoDomain
+		return nil, false, ErrNoDomain
 	}
 	if _, local, err = v.Domain(domain); err != nil {
 		return nil, false, err
@@ -112,33 +114,33 @@ type expansion struct {
 	view    spool.View
 	seen    map[string]bool // addresses met, mailboxes with a leading 'm'
 	open    map[string]bool // aliases that are just being followed
-	targets []target
+	targets []Target
 	refusal error // why a member was left out; counts where nobody else is left
 }
 
-func (x *expansion) put(key string, t target) error {
+func (x *expansion) put(key string, t Target) error {
 	if x.seen[key] {
 		return nil
 	}
 	x.seen[key] = true
 	if len(x.targets) >= maxExpansion {
-		return errAliasLarge
+		return ErrAliasLarge
 	}
 	x.targets = append(x.targets, t)
 	return nil
 }
 
 func (x *expansion) add(address, owner string, depth int) error {
-	if depth > maxDepth {
-		return errAliasLoop
+	if depth > MaxDepth {
+		return ErrAliasLoop
 	}
-	local, domain := splitAddress(address)
+	local, domain := SplitAddress(address)
 	d, ours, err := x.view.Domain(domain)
 	if err != nil {
 		return err
 	}
 	if !ours {
-		return x.put(local+"@"+domain, target{recipient: local + "@" + domain, owner: owner})
+		return x.put(local+"@"+domain, Target{Recipient: local + "@" + domain, Owner: owner})
 	}
 	lower := strings.ToLower(local)
 	for _, name := range candidates(lower) {
@@ -157,7 +159,7 @@ func (x *expansion) add(address, owner string, depth int) error {
 	if d.CatchAll != "" && !strings.EqualFold(d.CatchAll, address) {
 		return x.add(d.CatchAll, owner, depth+1)
 	}
-	return fmt.Errorf("%w: %s", errNoUser, address)
+	return fmt.Errorf("%w: %s", ErrNoUser, address)
 }
 
 // postmaster looks for that of the default domain.
@@ -204,11 +206,11 @@ func (x *expansion) mailbox(name, address, owner string, depth int) (bool, error
 	case err != nil || !ok:
 		return err != nil, err
 	case !a.Disabled:
-		return true, x.put("m"+name, target{mailbox: name, recipient: address, owner: owner, account: a})
+		return true, x.put("m"+name, Target{Mailbox: name, Recipient: address, Owner: owner, Account: a})
 	case depth == 0:
-		return true, errDisabled
+		return true, ErrDisabled
 	}
-	x.refusal = errDisabled
+	x.refusal = ErrDisabled
 	return true, nil // a list goes on without a member who is gone
 }
 
@@ -240,13 +242,13 @@ func (x *expansion) follow(al *pb.Alias, name, owner string, depth int) error {
 		owner = own
 	}
 	for _, to := range al.Targets {
-		to, err := qualify(x.view, to)
+		to, err := Qualify(x.view, to)
 		if err != nil {
 			return err
 		}
 		err = x.add(to, owner, depth+1)
 		switch {
-		case errors.Is(err, errNoUser):
+		case errors.Is(err, ErrNoUser):
 			x.refusal = err
 		case err != nil:
 			return err
@@ -256,7 +258,7 @@ func (x *expansion) follow(al *pb.Alias, name, owner string, depth int) error {
 		if x.refusal != nil {
 			return x.refusal
 		}
-		return errAliasLoop
+		return ErrAliasLoop
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package node
+package login
 
 import (
 	"context"
@@ -22,6 +22,8 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/node/replica"
 	"relay/smtp"
 	"relay/smtp/sasl"
 )
@@ -35,8 +37,8 @@ const (
 	argonKey     = 32
 )
 
-// hashPassword makes a PHC string of a new password.
-func hashPassword(secret string) (string, error) {
+// HashPassword makes a PHC string of a new password.
+func HashPassword(secret string) (string, error) {
 	salt := make([]byte, 16)
 	if _, err := rand.Read(salt); err != nil {
 		return "", err
@@ -50,7 +52,7 @@ func hashPassword(secret string) (string, error) {
 // checkPassword compares a secret with a stored hash.
 func checkPassword(stored, secret string) (bool, error) {
 	switch {
-	case isArgon(stored):
+	case IsArgon(stored):
 		return checkArgon(stored, secret)
 	case strings.HasPrefix(stored, "$2"):
 		err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(secret))
@@ -58,7 +60,7 @@ func checkPassword(stored, secret string) (bool, error) {
 			return false, nil
 		}
 		return err == nil, err
-	case isCrypt(stored):
+	case IsCrypt(stored):
 		return checkCrypt(stored, secret)
 	}
 	return false, errors.New("password hash of an unknown kind: set the password anew with 'relayctl user passwd'")
@@ -101,17 +103,17 @@ func checkArgon(stored, secret string) (bool, error) {
 // By another mechanism it does not count once more, since Thunderbird spends three logins on each; by
 // the same one it does. It is not hashed again.
 type passwords struct {
-	key   [32]byte
-	slots chan struct{} // bounds the memory and CPU that hashing takes
-	decoy string        // hashed for unknown users, so that both take as long
+	key       [32]byte
+	hashSlots chan struct{} // bounds the memory and CPU that hashing takes
+	dummyHash string        // hashed for unknown users, so that both take as long
 
 	mu    sync.Mutex
 	known map[[32]byte]time.Time // right ones, until when
-	wrong map[[32]byte]mistake
+	wrong map[[32]byte]failedAttempt
 }
 
-// mistake is a wrong password that is remembered.
-type mistake struct {
+// failedAttempt is a wrong password that is remembered.
+type failedAttempt struct {
 	until time.Time
 	by    []string // mechanisms, since it was last counted
 }
@@ -123,92 +125,93 @@ const (
 )
 
 func newPasswords() (*passwords, error) {
-	p := &passwords{slots: make(chan struct{}, 2), known: map[[32]byte]time.Time{}, wrong: map[[32]byte]mistake{}}
+	p := &passwords{hashSlots: make(chan struct{}, 2), known: map[[32]byte]time.Time{},
+		wrong: map[[32]byte]failedAttempt{}}
 	if _, err := rand.Read(p.key[:]); err != nil {
 		return nil, err
 	}
 	var err error
-	p.decoy, err = hashPassword("decoy")
+	p.dummyHash, err = HashPassword("decoy")
 	return p, err
 }
 
-// verdict is what became of a password.
-type verdict int
+// Verdict is what became of a password.
+type Verdict int
 
 const (
-	wrong verdict = iota
-	wrongAgain
-	right
+	Wrong Verdict = iota
+	WrongAgain
+	Right
 )
 
-// errWrongAgain is a wrong password by yet another mechanism, which is not
+// ErrWrongAgain is a wrong password by yet another mechanism, which is not
 // counted once more.
-var errWrongAgain = fmt.Errorf("%w, as before", smtp.ErrCredentials)
+var ErrWrongAgain = fmt.Errorf("%w, as before", smtp.ErrCredentials)
 
-// login is one attempt to log in by a password.
-type login struct {
-	from         netip.Addr
-	mechanism    string
-	user, secret string // as the client gave them
+// Attempt is one attempt to log in by a password.
+type Attempt struct {
+	From         netip.Addr
+	Mechanism    string
+	User, Secret string // as the client gave them
 }
 
 // login verifies a password. The account is a, nil where there is none; that of a
 // disabled one is wrong. Where the same network has tried the same in the last
 // hour, by other mechanisms only, it is wrongAgain. To repeat a wrong password
 // tells nobody anything and costs no hashing.
-func (p *passwords) login(ctx context.Context, try login, a *pb.Account) (verdict, error) {
-	guess := p.guess(try, a)
-	if v, known := p.repeated(guess, try.mechanism); known {
+func (p *passwords) login(ctx context.Context, try Attempt, a *pb.Account) (Verdict, error) {
+	guess := p.attemptKey(try, a)
+	if v, known := p.repeated(guess, try.Mechanism); known {
 		return v, nil
 	}
-	ok, err := p.verify(ctx, a, try.secret)
+	ok, err := p.verify(ctx, a, try.Secret)
 	switch {
 	case err != nil:
-		return wrong, err
+		return Wrong, err
 	case ok && !a.Disabled:
-		return right, nil
+		return Right, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.wrong) >= rememberMax {
 		clear(p.wrong)
 	}
-	p.wrong[guess] = mistake{time.Now().Add(wrongFor), []string{try.mechanism}}
-	return wrong, nil
+	p.wrong[guess] = failedAttempt{time.Now().Add(wrongFor), []string{try.Mechanism}}
+	return Wrong, nil
 }
 
 // forget takes back that a password was found wrong.
-func (p *passwords) forget(try login, a *pb.Account) {
-	guess := p.guess(try, a)
+func (p *passwords) forget(try Attempt, a *pb.Account) {
+	guess := p.attemptKey(try, a)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.wrong, guess)
 }
 
-func (p *passwords) guess(try login, a *pb.Account) (d [32]byte) {
+func (p *passwords) attemptKey(try Attempt, a *pb.Account) (d [32]byte) {
 	h := hmac.New(sha256.New, p.key[:])
 	if a == nil {
-		a = &pb.Account{Address: canonical(try.user)}
+		a = &pb.Account{Address: directory.Canonical(try.User)}
 	}
-	account := p.digest(a, try.secret)
-	fmt.Fprintf(h, "wrong\x00%s\x00%s", network(try.from), account[:])
+	account := p.digest(a, try.Secret)
+	fmt.Fprintf(h, "wrong\x00%s\x00%s", Network(try.From), account[:])
 	h.Sum(d[:0])
 	return d
 }
 
 // repeated says what a password is that is known to be wrong.
-func (p *passwords) repeated(guess [32]byte, mechanism string) (v verdict, known bool) {
+func (p *passwords) repeated(guess [32]byte, mechanism string) (v Verdict, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m, ok := p.wrong[guess]
 	if !ok || time.Now().After(m.until) {
-		return wrong, false
+		return Wrong, false
 	}
-	v = wrongAgain
+	v = WrongAgain
 	if slices.Contains(m.by, mechanism) {
-		v, m.by = wrong, nil
+		v, m.by = Wrong, nil
 	}
-	p.wrong[guess] = mistake{time.Now().Add(wrongFor), append(m.by, mechanism)}
+	p.wrong[guess] = failedAttempt{time.Now().Add(wrongFor), append(m.by, mechanism)}
 	return v, true
 }
 
@@ -219,13 +222,13 @@ func (p *passwords) verify(ctx context.Context, a *pb.Account, secret string) (b
 		return true, nil
 	}
 	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
+	case p.hashSlots <- struct{}{}:
+		defer func() { <-p.hashSlots }()
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
 	if a == nil || a.Password == "" {
-		_, _ = checkPassword(p.decoy, secret)
+		_, _ = checkPassword(p.dummyHash, secret)
 		fitsKeys(nil, secret)
 		return false, nil
 	}
@@ -248,7 +251,7 @@ func fitsKeys(keys *pb.ScramKeys, secret string) bool {
 		return false
 	}
 	if keys == nil {
-		keys = &pb.ScramKeys{Salt: make([]byte, scramSalt), Iterations: scramIterations}
+		keys = &pb.ScramKeys{Salt: make([]byte, scramSalt), Iterations: ScramIterations}
 	}
 	return saslKeys(keys).Fit(secret)
 }
@@ -278,20 +281,20 @@ func (p *passwords) remember(a *pb.Account, secret string) {
 	p.known[d] = time.Now().Add(rememberFor)
 }
 
-// improve brings an account up to date after its password was proved in the
+// UpgradeHash brings an account up to date after its password was proved in the
 // clear: hashes of older kinds become argon2id, and SCRAM gets its keys. It
 // returns the account as it is now. That is no reason to refuse a login: what
 // fails is tried again at the next one.
-func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.Account, secret string,
+func (p *passwords) UpgradeHash(ctx context.Context, r replica.Replica, node string, a *pb.Account, secret string,
 	log *zap.Logger) *pb.Account {
-	argon := isArgon(a.Password)
+	argon := IsArgon(a.Password)
 	if a.Scram != nil && argon && p.keysAreGood(a, secret) {
 		return a
 	}
 	better := proto.CloneOf(a)
 	var index uint64 // of the refusal
 	err := func() (err error) {
-		if better.Scram, err = newScramKeys(secret); err != nil {
+		if better.Scram, err = NewScramKeys(secret); err != nil {
 			return err
 		}
 		if !argon {
@@ -299,7 +302,7 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 				return err
 			}
 		}
-		res, err := propose(ctx, r, spool.KindPutAccount, &pb.PutAccount{
+		res, err := replica.Propose(ctx, r, spool.KindPutAccount, &pb.PutAccount{
 			Admin:   &pb.Admin{Who: "relayd", Why: "the stored password got a better form at a login", Node: node},
 			Account: better, Update: true, ExpectChanged: a.Changed,
 		})
@@ -312,7 +315,7 @@ func (p *passwords) improve(ctx context.Context, r replica, node string, a *pb.A
 		return err
 	}()
 	if err != nil {
-		if now := p.improved(ctx, r, a, secret, index); now != nil {
+		if now := p.upgraded(ctx, r, a, secret, index); now != nil {
 			return now
 		}
 		log.Info("the stored password stays in its old form", zap.String("user", a.Address), zap.Error(err))
@@ -341,14 +344,15 @@ func (p *passwords) keysAreGood(a *pb.Account, secret string) bool {
 	return good
 }
 
-// improved returns an account that somebody else, or an attempt whose answer got
+// upgraded returns an account that somebody else, or an attempt whose answer got
 // lost, has brought up to date meanwhile; nil where that is not so. Who holds on
 // to the old hash is taken for somebody whose password was changed.
-func (p *passwords) improved(ctx context.Context, r replica, a *pb.Account, secret string, index uint64) *pb.Account {
+func (p *passwords) upgraded(ctx context.Context, r replica.Replica, a *pb.Account, secret string,
+	index uint64) *pb.Account {
 	if r.WaitApplied(ctx, index) != nil {
 		return nil
 	}
-	now, err := lookupAccount(r, a.Address)
+	now, err := LookupAccount(r, a.Address)
 	if err != nil || now == nil || now.Disabled || now.Password == a.Password && proto.Equal(now.Scram, a.Scram) {
 		return nil
 	}
@@ -361,13 +365,13 @@ func (p *passwords) improved(ctx context.Context, r replica, a *pb.Account, secr
 // hash is hashPassword in one of the slots.
 func (p *passwords) hash(ctx context.Context, secret string) (string, error) {
 	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
+	case p.hashSlots <- struct{}{}:
+		defer func() { <-p.hashSlots }()
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	return hashPassword(secret)
+	return HashPassword(secret)
 }
 
-// isArgon reports whether a hash is of the kind that this build makes.
-func isArgon(stored string) bool { return strings.HasPrefix(stored, "$argon2id$") }
+// IsArgon reports whether a hash is of the kind that this build makes.
+func IsArgon(stored string) bool { return strings.HasPrefix(stored, "$argon2id$") }

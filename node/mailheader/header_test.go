@@ -1,4 +1,4 @@
-package node
+package mailheader
 
 import (
 	"testing"
@@ -16,12 +16,12 @@ func TestMailboxLineBecomesAField(t *testing.T) {
 		"":                              "",
 		"Subject: s\r\nFrom a\r\n\r\n":  "Subject: s\r\nFrom a\r\n\r\n",
 	} {
-		got := nameMailboxLine([]byte(trace+text), len(trace))
+		got := NameMailboxLine([]byte(trace+text), len(trace))
 		require.Equal(t, trace+want, string(got))
 		if want != text {
-			h := parseHeader(got[len(trace):])
-			require.False(t, h.noGap)
-			require.True(t, h.whole)
+			h := Parse(got[len(trace):])
+			require.False(t, h.NoGap)
+			require.True(t, h.Whole)
 		}
 	}
 }

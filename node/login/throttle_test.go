@@ -1,4 +1,4 @@
-package node
+package login
 
 import (
 	"context"
@@ -17,69 +17,69 @@ import (
 	"relay/pop3"
 )
 
-func newTestThrottle(w *dropWorld, node string) *throttle {
-	return newThrottle(3, w, node, nil, newFamiliar(), zap.NewNop())
+func newTestThrottle(w *world, node string) *Throttle {
+	return NewThrottle(3, w, node, nil, NewFamiliar(), zap.NewNop())
 }
 
-// guess counts a failure.
-func guess(t *throttle, from netip.Addr) {
+// fail counts a failure.
+func fail(t *Throttle, from netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mistake(&loginTry{from: from, account: "alice@example.test"}, time.Now())
+	t.countFailure(&pendingLogin{from: from, account: "alice@example.test"}, time.Now())
 }
 
 func TestThrottleIsShared(t *testing.T) {
-	w := newDropWorld(t)
-	w.clock = time.Now()
+	w := newWorld(t)
+	w.Clock = time.Now()
 	one, two := newTestThrottle(w, "n1"), newTestThrottle(w, "n2")
 	bad, same, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"),
 		netip.MustParseAddr("2001:db8:1::1")
 	for range 5 {
-		guess(one, bad)
+		fail(one, bad)
 	}
-	penalty := func(of *throttle, a netip.Addr) time.Duration {
-		n, err := of.count(network(a).String())
+	penalty := func(of *Throttle, a netip.Addr) time.Duration {
+		n, err := of.Count(Network(a).String())
 		require.NoError(t, err)
 		return time.Duration(max(0, n-of.free)) * of.delay
 	}
 	require.Equal(t, 2*time.Second, penalty(one, bad), "known at once where it happened")
 	require.Zero(t, penalty(two, bad))
-	frames := len(w.frames)
-	require.NoError(t, one.tell(t.Context()))
-	require.NoError(t, one.tell(t.Context()))
-	require.Len(t, w.frames, frames+1, "one command for all, none for nothing")
+	frames := len(w.Frames)
+	require.NoError(t, one.report(t.Context()))
+	require.NoError(t, one.report(t.Context()))
+	require.Len(t, w.Frames, frames+1, "one command for all, none for nothing")
 	require.Equal(t, 2*time.Second, penalty(one, bad))
 	require.Equal(t, 2*time.Second, penalty(two, same))
 	require.Zero(t, penalty(two, other))
 
 	for range 9 {
-		guess(two, same)
+		fail(two, same)
 	}
-	require.NoError(t, two.tell(t.Context()))
-	require.ErrorIs(t, one.begin(t.Context(), "s", bad, "alice"), pop3.ErrThrottled)
+	require.NoError(t, two.report(t.Context()))
+	require.ErrorIs(t, one.Begin(t.Context(), "s", bad, "alice"), pop3.ErrThrottled)
 }
 
 // Those of trusted networks are exempt, and no others.
 func TestThrottleExemptsTheTrusted(t *testing.T) {
-	one := newTestThrottle(newDropWorld(t), "n1")
+	one := newTestThrottle(newWorld(t), "n1")
 	one.exempt = func(a netip.Addr) bool { return a.Unmap() == netip.MustParseAddr("127.0.0.1") }
 	for range 100 {
-		require.NoError(t, one.begin(t.Context(), "s", netip.MustParseAddr("::ffff:127.0.0.1"), "alice"))
-		one.failed("s")
+		require.NoError(t, one.Begin(t.Context(), "s", netip.MustParseAddr("::ffff:127.0.0.1"), "alice"))
+		one.Failed("s")
 	}
-	require.Empty(t, one.untold)
+	require.Empty(t, one.pending)
 	for range 3 {
-		require.NoError(t, one.begin(t.Context(), "s", netip.MustParseAddr("127.0.0.9"), "alice"))
-		one.failed("s")
+		require.NoError(t, one.Begin(t.Context(), "s", netip.MustParseAddr("127.0.0.9"), "alice"))
+		one.Failed("s")
 	}
-	require.NotEmpty(t, one.untold)
+	require.NotEmpty(t, one.pending)
 }
 
 // Guesses at once are no better than guesses one after the other.
 func TestParallelGuessesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
-		w.clock = time.Now()
+		w := newWorld(t)
+		w.Clock = time.Now()
 		one := newTestThrottle(w, "n1")
 		var judged, refused, now atomic.Int64
 		var over atomic.Bool
@@ -89,7 +89,7 @@ func TestParallelGuessesAreCounted(t *testing.T) {
 		for i := range 150 {
 			all.Go(func() {
 				session := fmt.Sprint(i)
-				if one.begin(ctx, session, netip.MustParseAddr("192.0.2.1"), fmt.Sprint("user", i)) != nil {
+				if one.Begin(ctx, session, netip.MustParseAddr("192.0.2.1"), fmt.Sprint("user", i)) != nil {
 					refused.Add(1)
 					return
 				}
@@ -99,7 +99,7 @@ func TestParallelGuessesAreCounted(t *testing.T) {
 				time.Sleep(50 * time.Millisecond) // argon2
 				judged.Add(1)
 				now.Add(-1)
-				one.failed(session)
+				one.Failed(session)
 			})
 		}
 		all.Wait()
@@ -112,8 +112,8 @@ func TestParallelGuessesAreCounted(t *testing.T) {
 // Many users behind one address get in, all at once.
 func TestManyLoginsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
-		w.clock = time.Now()
+		w := newWorld(t)
+		w.Clock = time.Now()
 		one := newTestThrottle(w, "n1")
 		var in atomic.Int64
 		var all sync.WaitGroup
@@ -121,9 +121,9 @@ func TestManyLoginsAtOnce(t *testing.T) {
 		for i := range 150 {
 			all.Go(func() {
 				session := fmt.Sprint(i)
-				if one.begin(t.Context(), session, netip.MustParseAddr("192.0.2.1"), fmt.Sprint("user", i)) == nil {
+				if one.Begin(t.Context(), session, netip.MustParseAddr("192.0.2.1"), fmt.Sprint("user", i)) == nil {
 					time.Sleep(50 * time.Millisecond)
-					one.succeeded(session)
+					one.Succeeded(session)
 					in.Add(1)
 				}
 			})
@@ -138,28 +138,28 @@ func TestManyLoginsAtOnce(t *testing.T) {
 
 // Who has an account can not use it to guess at others.
 func TestSuccessForgivesItsOwnAccount(t *testing.T) {
-	w := newDropWorld(t)
-	w.clock = time.Now()
+	w := newWorld(t)
+	w.Clock = time.Now()
 	one := newTestThrottle(w, "n1")
 	from := netip.MustParseAddr("192.0.2.1")
 	try := func(user string, end func(string)) {
-		require.NoError(t, one.begin(t.Context(), "s", from, user))
+		require.NoError(t, one.Begin(t.Context(), "s", from, user))
 		end("s")
 	}
 	count := func() int {
-		n, err := one.count(network(from).String())
+		n, err := one.Count(Network(from).String())
 		require.NoError(t, err)
 		return n
 	}
-	try("alice", one.failed)
-	try("victim", one.failed)
-	try("alice@example.test", one.failed)
+	try("alice", one.Failed)
+	try("victim", one.Failed)
+	try("alice@example.test", one.Failed)
 	require.Equal(t, 3, count())
-	try("alice", one.succeeded)
+	try("alice", one.Succeeded)
 	require.Equal(t, 1, count())
-	require.NoError(t, one.tell(t.Context()))
+	require.NoError(t, one.report(t.Context()))
 	require.Equal(t, 1, count())
-	try("alice", one.succeeded)
+	try("alice", one.Succeeded)
 	require.Equal(t, 1, count())
 }
 
@@ -167,30 +167,30 @@ func TestSuccessForgivesItsOwnAccount(t *testing.T) {
 // which it has logged in.
 func TestGuessesFromManyNetworks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
-		w.clock = time.Now()
+		w := newWorld(t)
+		w.Clock = time.Now()
 		one, two := newTestThrottle(w, "n1"), newTestThrottle(w, "n2")
-		two.known.others = func(_ context.Context, key []byte) bool { return one.known.has(key) }
+		two.known.Others = func(_ context.Context, key []byte) bool { return one.known.Has(key) }
 		home := netip.MustParseAddr("203.0.113.5")
-		try := func(at *throttle, from netip.Addr, user string, end func(string)) time.Duration {
+		try := func(at *Throttle, from netip.Addr, user string, end func(string)) time.Duration {
 			t.Helper()
 			began := time.Now()
-			require.NoError(t, at.begin(t.Context(), "s", from, user))
+			require.NoError(t, at.Begin(t.Context(), "s", from, user))
 			end("s")
 			return time.Since(began)
 		}
-		require.Zero(t, try(one, home, "alice", one.succeeded))
+		require.Zero(t, try(one, home, "alice", one.Succeeded))
 		for i := range 25 {
-			d := try(one, netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), "alice", one.failed)
+			d := try(one, netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), "alice", one.Failed)
 			require.Equal(t, time.Duration(max(0, i-accountFree))*time.Second, d)
 		}
-		require.NoError(t, one.tell(t.Context()))
+		require.NoError(t, one.report(t.Context()))
 		neighbour := netip.MustParseAddr("203.0.113.77")
-		require.Zero(t, try(one, home, "alice", one.failed))
-		require.Zero(t, try(one, neighbour, "alice", one.succeeded))
-		require.Zero(t, try(two, home, "alice", two.succeeded), "where it has logged in at another node")
-		require.Equal(t, 5*time.Second, try(two, netip.MustParseAddr("198.51.100.1"), "alice", two.failed), "all nodes count")
-		require.Zero(t, try(one, netip.MustParseAddr("198.51.100.2"), "bob", one.failed), "another account")
+		require.Zero(t, try(one, home, "alice", one.Failed))
+		require.Zero(t, try(one, neighbour, "alice", one.Succeeded))
+		require.Zero(t, try(two, home, "alice", two.Succeeded), "where it has logged in at another node")
+		require.Equal(t, 5*time.Second, try(two, netip.MustParseAddr("198.51.100.1"), "alice", two.Failed), "all nodes count")
+		require.Zero(t, try(one, netip.MustParseAddr("198.51.100.2"), "bob", one.Failed), "another account")
 	})
 }
 
@@ -198,57 +198,57 @@ func TestGuessesFromManyNetworks(t *testing.T) {
 // counted.
 func TestAttemptThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
-		w.clock = time.Now()
+		w := newWorld(t)
+		w.Clock = time.Now()
 		one := newTestThrottle(w, "n1")
 		from := netip.MustParseAddr("192.0.2.1")
 		for i := range 3 {
-			require.NoError(t, one.begin(t.Context(), fmt.Sprint("hangs", i), from, "alice"))
+			require.NoError(t, one.Begin(t.Context(), fmt.Sprint("hangs", i), from, "alice"))
 		}
 		began := time.Now()
-		require.NoError(t, one.begin(t.Context(), "s", from, "bob"))
+		require.NoError(t, one.Begin(t.Context(), "s", from, "bob"))
 		require.Equal(t, judgeWithin, time.Since(began))
-		one.succeeded("hangs0") // late, but it is alice
-		n, err := one.count(network(from).String())
+		one.Succeeded("hangs0") // late, but it is alice
+		n, err := one.Count(Network(from).String())
 		require.NoError(t, err)
 		require.Zero(t, n)
 	})
 }
 
 func TestThrottleTellsAgain(t *testing.T) {
-	w := newDropWorld(t)
-	w.clock = time.Now()
+	w := newWorld(t)
+	w.Clock = time.Now()
 	one := newTestThrottle(w, "n1")
 	bad := netip.MustParseAddr("192.0.2.7")
-	guess(one, bad)
-	w.fail = cluster.ErrUnavailable
-	require.Error(t, one.tell(t.Context()))
-	guess(one, bad)
-	w.fail = nil
-	require.NoError(t, one.tell(t.Context()))
-	n, err := newTestThrottle(w, "n2").count(network(bad).String())
+	fail(one, bad)
+	w.Fail = cluster.ErrUnavailable
+	require.Error(t, one.report(t.Context()))
+	fail(one, bad)
+	w.Fail = nil
+	require.NoError(t, one.report(t.Context()))
+	n, err := newTestThrottle(w, "n2").Count(Network(bad).String())
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
-	w.fail = cluster.ErrUnknown
-	guess(one, bad)
-	require.Error(t, one.tell(t.Context()))
-	require.Empty(t, one.untold, "perhaps it was counted")
+	w.Fail = cluster.ErrUnknown
+	fail(one, bad)
+	require.Error(t, one.report(t.Context()))
+	require.Empty(t, one.pending, "perhaps it was counted")
 }
 
 func TestThrottleRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
-		w.clock = time.Now()
+		w := newWorld(t)
+		w.Clock = time.Now()
 		one := newTestThrottle(w, "n1")
-		go func() { _ = one.run(t.Context()) }()
+		go func() { _ = one.Run(t.Context()) }()
 		proposed := func() int {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return len(w.frames)
+			w.Mu.Lock()
+			defer w.Mu.Unlock()
+			return len(w.Frames)
 		}
 		frames := proposed()
 		for range 50 {
-			guess(one, netip.MustParseAddr("192.0.2.7"))
+			fail(one, netip.MustParseAddr("192.0.2.7"))
 			time.Sleep(100 * time.Millisecond)
 		}
 		require.InDelta(t, 5, proposed()-frames, 1, "about one a second")

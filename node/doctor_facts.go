@@ -384,19 +384,12 @@ func local127(addr string) bool {
 func (e *examiner) certificates() doctor.Fact[[]doctor.Certificate] {
 	n := e.n
 	all := []doctor.Certificate{{Kind: doctor.OfNode, Name: "node " + n.conf.Node.ID, Ends: n.cluster.CertificateEnds()}}
-	if n.certs != nil && n.certs.current.Load() != nil {
-		for i, pair := range *n.certs.current.Load() {
-			one := doctor.Certificate{Kind: doctor.OfFile, Name: n.certs.files[i].cert, Ends: pair.Leaf.NotAfter}
-			one.SelfMade = bytes.Equal(pair.Leaf.RawIssuer, pair.Leaf.RawSubject)
-			all = append(all, one)
-		}
+	for _, c := range n.certs.InUse() {
+		all = append(all, doctor.Certificate{Kind: doctor.OfFile, Name: c.Name, Ends: c.Leaf.NotAfter,
+			SelfMade: bytes.Equal(c.Leaf.RawIssuer, c.Leaf.RawSubject)})
 	}
-	if n.acme != nil {
-		for _, host := range n.acme.hosts {
-			if leaf := n.acme.leaf(host); leaf != nil {
-				all = append(all, doctor.Certificate{Kind: doctor.OfACME, Name: host, Ends: leaf.NotAfter})
-			}
-		}
+	for _, c := range n.acme.InUse() {
+		all = append(all, doctor.Certificate{Kind: doctor.OfACME, Name: c.Name, Ends: c.Leaf.NotAfter})
 	}
 	err := n.cluster.View(func(v spool.View) error {
 		record, _, err := v.Cluster()

@@ -120,10 +120,8 @@ func (e *examiner) findNodes(ctx context.Context, s *names) {
 		return a.IsPrivate() || a.IsLoopback() || a.IsUnspecified()
 	})
 	s.hosts = append(s.hosts, e.n.conf.ACME.Hosts...)
-	if e.n.certs != nil && e.n.certs.current.Load() != nil {
-		for _, pair := range *e.n.certs.current.Load() {
-			s.hosts = append(s.hosts, pair.Leaf.DNSNames...)
-		}
+	for _, c := range e.n.certs.InUse() {
+		s.hosts = append(s.hosts, c.Leaf.DNSNames...)
 	}
 }
 

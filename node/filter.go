@@ -16,6 +16,7 @@ import (
 	"relay/node/directory"
 	"relay/node/milter"
 	"relay/node/replica"
+	"relay/node/tlscert"
 	"relay/smtp"
 	"relay/smtp/printable"
 )
@@ -95,7 +96,7 @@ func (s *session) filtered(ctx context.Context, o *smtp.MailOptions) (err error)
 		Listener: string(s.role),
 	}
 	if t := s.peer.TLS; t != nil {
-		c.TLS, c.Cipher = tlsNames(t)
+		c.TLS, c.Cipher = tlscert.TLSNames(t)
 	}
 	s.env.filter, err = s.filters.Begin(ctx, c, s.env.sender, mailArguments(o))
 	return err

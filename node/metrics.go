@@ -54,12 +54,10 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	if a := c.n.acme; a != nil {
-		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.orders.Load(), "result", "ordered")
-		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.failures.Load(), "result", "failed")
-		for _, host := range a.hosts {
-			if leaf := a.leaf(host); leaf != nil {
-				certificate(out, "acme", host, leaf.NotAfter)
-			}
+		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.Orders.Load(), "result", "ordered")
+		counterOf(out, "relay_acme_orders_total", "Certificates ordered by this node.", a.Failures.Load(), "result", "failed")
+		for _, one := range a.InUse() {
+			certificate(out, "acme", one.Name, one.Leaf.NotAfter)
 		}
 	}
 	counterOf(out, "relay_greylist_deferred_total",
@@ -162,17 +160,15 @@ func certificate(out chan<- prometheus.Metric, kind, host string, ends time.Time
 
 func (c *nodeCollector) certificates(out chan<- prometheus.Metric) {
 	certificate(out, "cluster", c.n.conf.Node.ID, c.n.cluster.CertificateEnds())
-	if c.n.certs != nil && c.n.certs.current.Load() != nil {
-		seen := map[string]bool{}
-		for _, pair := range *c.n.certs.current.Load() {
-			name := pair.Leaf.Subject.CommonName
-			if len(pair.Leaf.DNSNames) > 0 {
-				name = pair.Leaf.DNSNames[0]
-			}
-			if !seen[name] {
-				seen[name] = true
-				certificate(out, "file", name, pair.Leaf.NotAfter)
-			}
+	seen := map[string]bool{}
+	for _, one := range c.n.certs.InUse() {
+		name := one.Leaf.Subject.CommonName
+		if len(one.Leaf.DNSNames) > 0 {
+			name = one.Leaf.DNSNames[0]
+		}
+		if !seen[name] {
+			seen[name] = true
+			certificate(out, "file", name, one.Leaf.NotAfter)
 		}
 	}
 	_ = c.n.cluster.View(func(v spool.View) error {

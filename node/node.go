@@ -24,6 +24,7 @@ import (
 	"relay/node/config"
 	"relay/node/login"
 	"relay/node/replica"
+	"relay/node/tlscert"
 	"relay/pop3"
 	"relay/queue"
 	"relay/queue/remote"
@@ -65,11 +66,11 @@ type Node struct {
 	listeners []*listener
 	cluster   *cluster.Cluster
 	storage   *storage
-	certs     *certificates
-	acme      *authority
+	certs     *tlscert.Certificates
+	acme      *tlscert.ACMEManager
 	acmeTLS   net.Listener // for challenges; nil: none
 	acmeHTTP  net.Listener
-	relayers  *relayers
+	relayers  *tlscert.Relayers
 	token     atomic.Pointer[string]
 	badTokens atomic.Int64
 	mail      *mailer
@@ -142,7 +143,7 @@ func (n *Node) open() error {
 		return err
 	}
 	var err error
-	if n.relayers, err = newRelayers(n.conf.Relay); err != nil {
+	if n.relayers, err = tlscert.NewRelayers(n.conf.Relay); err != nil {
 		return err
 	}
 	if err := n.listen(); err != nil {
@@ -167,13 +168,13 @@ func (n *Node) open() error {
 // loadSecrets reads the certificate and the admin token; Reload does it again.
 func (n *Node) loadSecrets() error {
 	if t := n.conf.TLS; n.certs == nil && (t.Cert != "" || len(n.conf.ACME.Hosts) > 0) {
-		certs, err := newCertificates(t, n.log)
+		certs, err := tlscert.NewCertificates(t, n.log)
 		if err != nil {
 			return err
 		}
 		n.certs = certs
 	} else if n.certs != nil {
-		if err := n.certs.load(); err != nil {
+		if err := n.certs.Load(); err != nil {
 			return err
 		}
 	}
@@ -259,11 +260,11 @@ func (n *Node) build() error {
 	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
 		return err
 	}
-	if n.acme, err = newAuthority(n.conf.ACME, n.cluster, n.cluster.Leads, n.log.Named("acme")); err != nil {
+	if n.acme, err = tlscert.NewACMEManager(n.conf.ACME, n.cluster, n.cluster.Leads, n.log.Named("acme")); err != nil {
 		return err
 	}
 	if n.acme != nil {
-		n.certs.acme = n.acme
+		n.certs.ACME = n.acme
 	}
 	n.starts = newStarts()
 	receipts := newReceipts(n.cluster, id, n.cluster.Ask, n.log)
@@ -315,7 +316,7 @@ func (n *Node) changed(c spool.Changes) {
 		n.scram.Changed()
 	}
 	if c.Clock && n.acme != nil {
-		n.acme.forget() // what is planned for a time that may be far away now
+		n.acme.Forget() // what is planned for a time that may be far away now
 	}
 	if c.Sessions || c.Directory || c.Restored || c.Clock {
 		n.stirUp()

@@ -40,7 +40,7 @@ func (n *Node) vitals() vitals {
 	v := vitals{
 		Uptime: int64(time.Since(n.started).Seconds()), DiskFree: n.storage.free.Load(), DiskTotal: n.storage.total.Load(),
 		Full:    n.storage.full.Load() || n.storage.laden.Load(),
-		Version: n.options.Version, Troubles: n.acme.troubles(n.cluster.Now()),
+		Version: n.options.Version, Troubles: n.acme.Troubles(n.cluster.Now()),
 	}
 	refusing := n.drain.refuses()
 	v.Refusing, v.Served = &refusing, n.served()

@@ -183,7 +183,7 @@ func (s *session) unlisted(ctx context.Context) error {
 // but has only logged in, whose fields are no more ours than a stranger's.
 func (s *session) screened(ctx context.Context, env *envelope) {
 	switch {
-	case s.screen == nil || s.peer.Trusted || s.relayers.may(s.peer.TLS):
+	case s.screen == nil || s.peer.Trusted || s.relayers.May(s.peer.TLS):
 		return
 	case env.screen == nil:
 		env.screen = &screening{screen: s.screen}

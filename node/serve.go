@@ -119,12 +119,12 @@ func (n *Node) listenACME() (err error) {
 // serveACME orders certificates where this node leads, and answers challenges.
 func (n *Node) serveACME(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.acme.run(ctx) })
+	g.Go(func() error { return n.acme.Run(ctx) })
 	if n.acmeTLS != nil {
-		g.Go(func() error { return n.acme.answerTLS(ctx, n.acmeTLS) })
+		g.Go(func() error { return n.acme.AnswerTLS(ctx, n.acmeTLS) })
 	}
 	if n.acmeHTTP != nil {
-		g.Go(func() error { return n.acme.answerHTTP(ctx, n.acmeHTTP) })
+		g.Go(func() error { return n.acme.AnswerHTTP(ctx, n.acmeHTTP) })
 	}
 	return g.Wait()
 }
@@ -133,7 +133,7 @@ func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {
 	if n.certs == nil || mode == config.TLSNone {
 		return nil
 	}
-	return n.certs.config(n.conf.TLS.MinVersion, n.relayers != nil)
+	return n.certs.Config(n.conf.TLS.MinVersion, n.relayers != nil)
 }
 
 // adminConnections bounds those of the admin port, and of the port for balancers.

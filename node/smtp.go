@@ -20,6 +20,7 @@ import (
 	"relay/node/login"
 	"relay/node/milter"
 	"relay/node/replica"
+	"relay/node/tlscert"
 	"relay/node/verify"
 	"relay/pop3"
 	"relay/smtp"
@@ -36,7 +37,7 @@ type receiver struct {
 	starts     *starts
 	throttle   *login.Throttle
 	confirm    *replica.Confirmer
-	relayers   *relayers
+	relayers   *tlscert.Relayers
 	grey       *greylist // nil: none
 	filters    milter.Chain
 	role       config.Role
@@ -175,7 +176,7 @@ func (s *session) who() *pb.Account {
 
 // privileged clients may relay and use bare local parts.
 func (s *session) privileged() bool {
-	return s.peer.Trusted || s.who() != nil || s.relayers.may(s.peer.TLS)
+	return s.peer.Trusted || s.who() != nil || s.relayers.May(s.peer.TLS)
 }
 
 // Mail implements smtp.Session.
@@ -505,7 +506,7 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 
 func (s *session) client() *pb.Client {
 	return &pb.Client{
-		Node: s.mail.node, Address: s.address(), Helo: printable.Text(s.peer.Helo, 255), Tls: tlsText(s.peer.TLS),
+		Node: s.mail.node, Address: s.address(), Helo: printable.Text(s.peer.Helo, 255), Tls: tlscert.TLSText(s.peer.TLS),
 		User: s.peer.User, Protocol: s.peer.Protocol(), Session: s.peer.Session,
 	}
 }

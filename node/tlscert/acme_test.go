@@ -1,4 +1,4 @@
-package node
+package tlscert
 
 import (
 	"context"
@@ -40,13 +40,13 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 				answer(w, r)
 			}))
 			defer server.Close() // waits for the request that hangs
-			a, err := newAuthority(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}, TLSListen: ":443"},
+			a, err := NewACMEManager(config.ACME{Directory: server.URL, Hosts: []string{"mx.example.test"}, TLSListen: ":443"},
 				replicatest.New(t), func() bool { return true }, zap.NewNop())
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			done := make(chan error, 1)
-			go func() { done <- a.run(ctx) }()
+			go func() { done <- a.Run(ctx) }()
 			<-asked
 			stop()
 			select {
@@ -61,7 +61,7 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 
 // desk is a CA that signs for itself, or says what is wrong.
 type desk struct {
-	*authority
+	*ACMEManager
 	rep   *replicatest.Fake
 	leads atomic.Bool
 	began time.Time
@@ -76,11 +76,11 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	d := &desk{rep: replicatest.New(t), began: time.Now()}
 	d.leads.Store(true)
-	a, err := newAuthority(config.ACME{
+	a, err := NewACMEManager(config.ACME{
 		Directory: "https://ca.test", Hosts: []string{"mx.example.test"}, HTTPListen: ":80",
 	}, d.rep, d.leads.Load, zap.NewNop())
 	require.NoError(t, err)
-	d.authority, a.get = a, d.sign
+	d.ACMEManager, a.get = a, d.sign
 	return d
 }
 
@@ -112,7 +112,7 @@ func (d *desk) sign(ctx context.Context, host string) error {
 	if err != nil {
 		return err
 	}
-	return d.shelf.put(ctx, &pb.PutCert{Name: host, Data: append(text, chain2pem([][]byte{der})...)})
+	return d.store.put(ctx, &pb.PutCert{Name: host, Data: append(text, chain2pem([][]byte{der})...)})
 }
 
 // asks returns when the CA was asked since the last look.
@@ -142,7 +142,7 @@ func TestOrdersAndRenewals(t *testing.T) {
 		done := make(chan error, 1)
 		defer func() { stop(); require.NoError(t, <-done) }()
 		d.now(errors.New("nobody answers"), life)
-		go func() { done <- d.run(ctx) }()
+		go func() { done <- d.Run(ctx) }()
 		until := func(at time.Duration) { time.Sleep(at - time.Since(d.began)); synctest.Wait() }
 
 		until(4*time.Hour - time.Second)
@@ -150,14 +150,14 @@ func TestOrdersAndRenewals(t *testing.T) {
 			31 * time.Minute, 63 * time.Minute, 123 * time.Minute, 183 * time.Minute}, d.asks())
 		require.Zero(t, d.serial())
 		require.Equal(t, []string{"there is no certificate for mx.example.test: nobody answers; see [acme]"},
-			d.troubles(time.Now()))
-		require.EqualValues(t, 9, d.failures.Load())
+			d.Troubles(time.Now()))
+		require.EqualValues(t, 9, d.Failures.Load())
 		d.now(nil, life)
 		until(10 * time.Hour)
 		require.Equal(t, []time.Duration{243 * time.Minute}, d.asks())
 		require.EqualValues(t, 1, d.serial())
-		require.Empty(t, d.troubles(time.Now()))
-		require.EqualValues(t, 1, d.orders.Load())
+		require.Empty(t, d.Troubles(time.Now()))
+		require.EqualValues(t, 1, d.Orders.Load())
 
 		d.now(errors.New("nobody answers"), life) // when it is due, sixty hours after
 		due := 243*time.Minute + 60*time.Hour
@@ -165,16 +165,16 @@ func TestOrdersAndRenewals(t *testing.T) {
 		require.Equal(t, []time.Duration{due, due + 1*time.Minute, due + 3*time.Minute, due + 7*time.Minute,
 			due + 15*time.Minute, due + 31*time.Minute, due + 63*time.Minute}, d.asks())
 		require.EqualValues(t, 1, d.serial(), "what is there stays in use")
-		require.Empty(t, d.troubles(time.Now()), "there is time")
+		require.Empty(t, d.Troubles(time.Now()), "there is time")
 		until(due + 16*time.Hour)
 		require.Equal(t, []string{
 			"the certificate for mx.example.test expires in 14 hours and could not be renewed: nobody answers; see [acme]",
-		}, d.troubles(time.Now()))
+		}, d.Troubles(time.Now()))
 		until(due + 31*time.Hour)
 		require.EqualValues(t, 1, d.serial(), "better than none")
 		require.Equal(t, []string{
 			"the certificate for mx.example.test has expired and could not be renewed: nobody answers; see [acme]",
-		}, d.troubles(time.Now()))
+		}, d.Troubles(time.Now()))
 		d.asks()
 
 		// Too much is too much.
@@ -194,7 +194,7 @@ func TestOrdersAndRenewals(t *testing.T) {
 		d.leads.Store(true)
 		until(due + 40*time.Hour + 2*time.Second)
 		require.Len(t, d.asks(), 1)
-		require.Empty(t, d.troubles(time.Now()))
+		require.Empty(t, d.Troubles(time.Now()))
 		require.EqualValues(t, 2, d.serial())
 	})
 }
@@ -208,7 +208,7 @@ func TestRenewalOfShortLives(t *testing.T) {
 		done := make(chan error, 1)
 		defer func() { stop(); require.NoError(t, <-done) }()
 		d.now(nil, 3*time.Hour)
-		go func() { done <- d.run(ctx) }()
+		go func() { done <- d.Run(ctx) }()
 		time.Sleep(time.Hour)
 		require.Len(t, d.asks(), 1)
 		d.now(errors.New("nobody answers"), 0)

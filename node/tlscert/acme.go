@@ -1,4 +1,4 @@
-package node
+package tlscert
 
 import (
 	"context"
@@ -25,7 +25,7 @@ import (
 	"relay/node/replica"
 )
 
-// authority gets certificates by ACME (RFC 8555) and shares them with all nodes.
+// ACMEManager gets certificates by ACME (RFC 8555) and shares them with all nodes.
 //
 // Everything it keeps is replicated: the account's key, certificates with their
 // keys, and the answers to challenges, so that the CA may ask any node. Only the
@@ -51,47 +51,48 @@ import (
 // certificate, or with one whose renewal has failed for half of the time there was. Rejected: the
 // library's autocert (it keeps the reason of a failed renewal to itself, tries TLS-ALPN-01 first
 // without a port for it, and knows no context, so that an order outlived its node).
-type authority struct {
-	shelf     shelf
-	hosts     []string
-	ways      []string // kinds of challenge that there is a listener for, the first is tried first
-	email     string
-	directory string
-	http      *http.Client // it talks to the CA while this node leads
-	leads     func() bool
-	get       func(ctx context.Context, host string) error // orders one certificate; obtain, but for tests
-	log       *zap.Logger
-	orders    atomic.Int64 // that brought a certificate
-	failures  atomic.Int64
+type ACMEManager struct {
+	store          certStore
+	hosts          []string
+	challengeTypes []string // kinds of challenge that there is a listener for, the first is tried first
+	email          string
+	directory      string
+	http           *http.Client // it talks to the CA while this node leads
+	leads          func() bool
+	get            func(ctx context.Context, host string) error // orders one certificate; obtain, but for tests
+	log            *zap.Logger
+	Orders         atomic.Int64 // that brought a certificate
+	Failures       atomic.Int64
 
 	mu    sync.Mutex
-	certs map[string]servedCert // by host
-	plans map[string]*plan      // by host
+	certs map[string]parsedCert // by host
+	plans map[string]*orderPlan // by host
 }
 
-// servedCert is a certificate as it was read.
-type servedCert struct {
+// parsedCert is a certificate as it was read.
+type parsedCert struct {
 	changed int64
 	pair    *tls.Certificate
 }
 
 var errNotLeader = errors.New("another node orders certificates")
 
-// newAuthority makes the authority of a node; nil where no host is named.
-func newAuthority(c config.ACME, r replica.Replica, leads func() bool, log *zap.Logger) (*authority, error) {
+// NewACMEManager makes the manager of a node; nil where no host is named. leads reports
+// whether this node leads; the manager talks to the CA only then.
+func NewACMEManager(c config.ACME, r replica.Replica, leads func() bool, log *zap.Logger) (*ACMEManager, error) {
 	if len(c.Hosts) == 0 {
 		return nil, nil
 	}
-	a := &authority{
-		shelf: shelf{r}, email: c.Email, directory: c.Directory, leads: leads, log: log,
-		certs: map[string]servedCert{}, plans: map[string]*plan{},
+	a := &ACMEManager{
+		store: certStore{r}, email: c.Email, directory: c.Directory, leads: leads, log: log,
+		certs: map[string]parsedCert{}, plans: map[string]*orderPlan{},
 	}
 	a.get = a.obtain
 	if c.TLSListen != "" {
-		a.ways = append(a.ways, wayTLS)
+		a.challengeTypes = append(a.challengeTypes, challengeTLS)
 	}
 	if c.HTTPListen != "" {
-		a.ways = append(a.ways, wayHTTP)
+		a.challengeTypes = append(a.challengeTypes, challengeHTTP)
 	}
 	for _, h := range c.Hosts {
 		a.hosts = append(a.hosts, directory.ASCIIDomain(h))
@@ -127,7 +128,7 @@ func (l leaderOnly) RoundTrip(r *http.Request) (*http.Response, error) {
 	return l.RoundTripper.RoundTrip(r)
 }
 
-func (a *authority) count() int {
+func (a *ACMEManager) count() int {
 	if a == nil {
 		return 0
 	}
@@ -136,7 +137,7 @@ func (a *authority) count() int {
 
 // find returns the certificate for the name that a client asks for; where it
 // asks for none, or for one of others, that of the first host if fallback is set.
-func (a *authority) find(name string, fallback bool) *tls.Certificate {
+func (a *ACMEManager) find(name string, fallback bool) *tls.Certificate {
 	if a == nil {
 		return nil
 	}
@@ -155,8 +156,8 @@ func (a *authority) find(name string, fallback bool) *tls.Certificate {
 }
 
 // read returns the certificate of a host, parsed once.
-func (a *authority) read(host string) (*tls.Certificate, error) {
-	c, ok, err := a.shelf.look(host)
+func (a *ACMEManager) read(host string) (*tls.Certificate, error) {
+	c, ok, err := a.store.look(host)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -169,13 +170,13 @@ func (a *authority) read(host string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.certs[host] = servedCert{c.ChangedMs, &pair}
+	a.certs[host] = parsedCert{c.ChangedMs, &pair}
 	return &pair, nil
 }
 
-// answer serves challenges until ctx ends: TLS-ALPN-01 (RFC 8737), where a
-// handshake is all there is to it, and HTTP-01.
-func (a *authority) answerTLS(ctx context.Context, l net.Listener) error {
+// AnswerTLS serves challenges until ctx ends: TLS-ALPN-01 (RFC 8737), where a
+// handshake is all there is to it.
+func (a *ACMEManager) AnswerTLS(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: http.NotFoundHandler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		ErrorLog: zap.NewStdLog(zap.NewNop()),
@@ -190,11 +191,11 @@ func (a *authority) answerTLS(ctx context.Context, l net.Listener) error {
 }
 
 // challenged answers the CA and nobody else.
-func (a *authority) challenged(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (a *ACMEManager) challenged(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if !slices.Equal(hello.SupportedProtos, []string{acme.ALPNProto}) {
 		return nil, errors.New("this port answers ACME challenges only")
 	}
-	data, err := a.shelf.answer(hello.Context(), tokenTLS(hello.ServerName))
+	data, err := a.store.answer(hello.Context(), tokenTLS(hello.ServerName))
 	if err != nil {
 		return nil, err
 	}
@@ -202,10 +203,11 @@ func (a *authority) challenged(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	return &pair, err
 }
 
-func (a *authority) answerHTTP(ctx context.Context, l net.Listener) error {
+// AnswerHTTP serves challenges of HTTP-01 (RFC 8555 §8.3) until ctx ends.
+func (a *ACMEManager) AnswerHTTP(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/acme-challenge/{token}", func(w http.ResponseWriter, r *http.Request) {
-		data, err := a.shelf.answer(r.Context(), tokenHTTP(r.PathValue("token")))
+		data, err := a.store.answer(r.Context(), tokenHTTP(r.PathValue("token")))
 		if err != nil {
 			http.NotFound(w, r)
 			return
@@ -233,8 +235,8 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	return err
 }
 
-// shelf keeps what ACME needs, in the replica.
-type shelf struct{ replica replica.Replica }
+// certStore keeps what ACME needs, in the replica.
+type certStore struct{ replica replica.Replica }
 
 var errNoAnswer = errors.New("there is no such challenge")
 
@@ -245,14 +247,14 @@ const accountKey = "acme_account+key"
 func tokenTLS(host string) string   { return strings.ToLower(host) + "+token" }
 func tokenHTTP(token string) string { return token + "+http-01" }
 
-func (s shelf) look(name string) (c *pb.Cert, ok bool, err error) {
+func (s certStore) look(name string) (c *pb.Cert, ok bool, err error) {
 	err = s.replica.View(func(v spool.View) error { c, ok, err = v.Cert(name); return err })
 	return c, ok, err
 }
 
 // answer is that to a challenge. It may be so new that this node has not seen it
 // yet.
-func (s shelf) answer(ctx context.Context, name string) ([]byte, error) {
+func (s certStore) answer(ctx context.Context, name string) ([]byte, error) {
 	c, ok, err := s.look(name)
 	if err == nil && !ok {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -272,7 +274,7 @@ func (s shelf) answer(ctx context.Context, name string) ([]byte, error) {
 
 // put keeps something, or takes it away where there is no data. It returns when
 // this node has applied it.
-func (s shelf) put(ctx context.Context, h *pb.PutCert) error {
+func (s certStore) put(ctx context.Context, h *pb.PutCert) error {
 	res, err := replica.Propose(ctx, s.replica, spool.KindPutCert, h)
 	switch {
 	case err != nil:

@@ -1,4 +1,6 @@
-package node
+// Package tlscert holds the certificates that a node shows to its clients, from files and
+// by ACME (RFC 8555), and knows whose own certificates may relay.
+package tlscert
 
 import (
 	"crypto/sha256"
@@ -18,11 +20,11 @@ import (
 	"relay/node/config"
 )
 
-// certificates serves certificates from files and reads them again when they
+// Certificates serves certificates from files and reads them again when they
 // change. The name that a client asks for (SNI) chooses among them.
-type certificates struct {
-	files   []certFiles // the first is for clients that ask for none of the names
-	acme    *authority  // nil: none. Set before anybody is served
+type Certificates struct {
+	files   []certFiles  // the first is for clients that ask for none of the names
+	ACME    *ACMEManager // nil: none. Set before anybody is served
 	log     *zap.Logger
 	current atomic.Pointer[[]*tls.Certificate]
 	stamp   atomic.Uint64 // of the files that are in use
@@ -36,19 +38,20 @@ type certFiles struct{ cert, key string }
 // recheck is how often a handshake looks at the files' times.
 const recheck = 5 * time.Second
 
-func newCertificates(t config.TLS, log *zap.Logger) (*certificates, error) {
-	c := &certificates{log: log}
+// NewCertificates reads the files that [tls] names.
+func NewCertificates(t config.TLS, log *zap.Logger) (*Certificates, error) {
+	c := &Certificates{log: log}
 	if t.Cert != "" {
 		c.files = append(c.files, certFiles{t.Cert, t.Key})
 	}
 	for _, f := range t.Certificates {
 		c.files = append(c.files, certFiles{f, f})
 	}
-	return c, c.load()
+	return c, c.Load()
 }
 
-// load reads the files whatever their times; SIGHUP calls it.
-func (c *certificates) load() error {
+// Load reads the files whatever their times; SIGHUP calls it.
+func (c *Certificates) Load() error {
 	stamp := c.modified()
 	pairs := make([]*tls.Certificate, len(c.files))
 	for i, f := range c.files {
@@ -66,7 +69,7 @@ func (c *certificates) load() error {
 // modified is a digest of what tells one state of the files from another. Which
 // of them is the newest says nothing: a file that replaces another may be older
 // than its neighbours.
-func (c *certificates) modified() uint64 {
+func (c *Certificates) modified() uint64 {
 	h := fnv.New64a()
 	for _, f := range c.files {
 		for _, name := range []string{f.cert, f.key} {
@@ -81,12 +84,12 @@ func (c *certificates) modified() uint64 {
 // refresh reads the files again where they have changed. What can not be read
 // leaves the old ones in use: half-written files are common while they are being
 // replaced.
-func (c *certificates) refresh() {
+func (c *Certificates) refresh() {
 	stamp := c.modified()
 	if stamp == c.stamp.Load() {
 		return
 	}
-	switch err := c.load(); {
+	switch err := c.Load(); {
 	case err == nil:
 		c.log.Info("certificates read again")
 	case c.refused.Swap(stamp) != stamp:
@@ -94,21 +97,39 @@ func (c *certificates) refresh() {
 	}
 }
 
+// Certificate is one certificate that clients are shown.
+type Certificate struct {
+	Name string // the file, or the host of ACME
+	Leaf *x509.Certificate
+}
+
+// InUse lists the certificates of files, in the order of the configuration. A nil
+// receiver has none.
+func (c *Certificates) InUse() (all []Certificate) {
+	if c == nil || c.current.Load() == nil {
+		return nil
+	}
+	for i, pair := range *c.current.Load() {
+		all = append(all, Certificate{c.files[i].cert, pair.Leaf})
+	}
+	return all
+}
+
 // get is a tls.Config.GetCertificate.
-func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := time.Now().UnixNano()
 	if last := c.looked.Load(); now-last > int64(recheck) && c.looked.CompareAndSwap(last, now) {
 		c.refresh()
 	}
 	pairs := *c.current.Load()
-	if len(pairs)+c.acme.count() > 1 && hello.ServerName != "" {
+	if len(pairs)+c.ACME.count() > 1 && hello.ServerName != "" {
 		for _, pair := range pairs {
 			if pair.Leaf.VerifyHostname(hello.ServerName) == nil && hello.SupportsCertificate(pair) == nil {
 				return pair, nil
 			}
 		}
 	}
-	if pair := c.acme.find(hello.ServerName, len(pairs) == 0); pair != nil {
+	if pair := c.ACME.find(hello.ServerName, len(pairs) == 0); pair != nil {
 		return pair, nil
 	}
 	if len(pairs) == 0 {
@@ -117,9 +138,9 @@ func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	return pairs[0], nil
 }
 
-// config makes the server side's TLS settings. With ask, clients may show a
+// Config makes the server side's TLS settings. With ask, clients may show a
 // certificate of their own; what it is worth the session decides.
-func (c *certificates) config(min string, ask bool) *tls.Config {
+func (c *Certificates) Config(min string, ask bool) *tls.Config {
 	t := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	if min == "1.3" {
 		t.MinVersion = tls.VersionTLS13
@@ -130,19 +151,19 @@ func (c *certificates) config(min string, ask bool) *tls.Config {
 	return t
 }
 
-// relayers knows the certificates whose owners may relay.
-type relayers struct {
+// Relayers knows the certificates whose owners may relay.
+type Relayers struct {
 	prints map[[sha256.Size]byte]bool
 	roots  *x509.CertPool // nil: none
 }
 
-// newRelayers reads the configuration; nil where no certificate is worth
+// NewRelayers reads the configuration; nil where no certificate is worth
 // anything.
-func newRelayers(c config.Relay) (*relayers, error) {
+func NewRelayers(c config.Relay) (*Relayers, error) {
 	if len(c.ClientCertificates) == 0 && c.ClientCA == "" {
 		return nil, nil
 	}
-	r := &relayers{prints: map[[sha256.Size]byte]bool{}}
+	r := &Relayers{prints: map[[sha256.Size]byte]bool{}}
 	for _, text := range c.ClientCertificates {
 		b, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
 		if err != nil || len(b) != sha256.Size {
@@ -163,9 +184,9 @@ func newRelayers(c config.Relay) (*relayers, error) {
 	return r, nil
 }
 
-// may reports whether the client of a connection may relay. The handshake has
+// May reports whether the client of a connection may relay. The handshake has
 // proved that it has the certificate's key.
-func (r *relayers) may(s *tls.ConnectionState) bool {
+func (r *Relayers) May(s *tls.ConnectionState) bool {
 	if r == nil || s == nil || len(s.PeerCertificates) == 0 {
 		return false
 	}
@@ -186,15 +207,16 @@ func (r *relayers) may(s *tls.ConnectionState) bool {
 	return err == nil
 }
 
-// tlsText describes a connection's TLS for Received, history and logs.
-func tlsText(s *tls.ConnectionState) string {
+// TLSText describes a connection's TLS for Received, history and logs.
+func TLSText(s *tls.ConnectionState) string {
 	if s == nil {
 		return ""
 	}
-	version, cipher := tlsNames(s)
+	version, cipher := TLSNames(s)
 	return version + " " + cipher
 }
 
-func tlsNames(s *tls.ConnectionState) (version, cipher string) {
+// TLSNames names the version and the cipher of a connection's TLS.
+func TLSNames(s *tls.ConnectionState) (version, cipher string) {
 	return tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite)
 }

@@ -1,4 +1,4 @@
-package node
+package tlscert
 
 import (
 	"crypto/ecdsa"
@@ -70,12 +70,12 @@ func shake(t *testing.T, server, client *tls.Config) (s, c tls.ConnectionState) 
 func TestTheNameAskedForChoosesTheCertificate(t *testing.T) {
 	first, _ := makeCert(t, "one.test", nil)
 	second, _ := makeCert(t, "two.test", nil)
-	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.NewNop())
+	c, err := NewCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.NewNop())
 	require.NoError(t, err)
 	for asked, want := range map[string]string{
 		"one.test": "one.test", "two.test": "two.test", "other.test": "one.test", "": "one.test",
 	} {
-		_, got := shake(t, c.config("1.2", false), &tls.Config{ServerName: asked, InsecureSkipVerify: true})
+		_, got := shake(t, c.Config("1.2", false), &tls.Config{ServerName: asked, InsecureSkipVerify: true})
 		require.Equal(t, want, got.PeerCertificates[0].Subject.CommonName, "asked for %q", asked)
 	}
 }
@@ -87,11 +87,11 @@ func TestReplacedCertificatesAreUsed(t *testing.T) {
 	second, old := makeCert(t, "two.test", nil)
 	replacement, fresh := makeCert(t, "two.test", nil)
 	core, told := observer.New(zap.InfoLevel)
-	c, err := newCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.New(core))
+	c, err := NewCertificates(config.TLS{Cert: first, Key: first, Certificates: []string{second}}, zap.New(core))
 	require.NoError(t, err)
 	serves := func() *x509.Certificate {
 		c.looked.Store(0) // five seconds have passed
-		_, got := shake(t, c.config("1.2", false), &tls.Config{ServerName: "two.test", InsecureSkipVerify: true})
+		_, got := shake(t, c.Config("1.2", false), &tls.Config{ServerName: "two.test", InsecureSkipVerify: true})
 		return got.PeerCertificates[0]
 	}
 	require.True(t, serves().Equal(old.Leaf))
@@ -115,9 +115,9 @@ func TestClientCertificatesMayRelay(t *testing.T) {
 	_, known := makeCert(t, "known.test", nil)
 	_, stranger := makeCert(t, "stranger.test", nil)
 	sum := sha256.Sum256(known.Leaf.Raw)
-	r, err := newRelayers(config.Relay{ClientCA: ca, ClientCertificates: []string{hex.EncodeToString(sum[:])}})
+	r, err := NewRelayers(config.Relay{ClientCA: ca, ClientCertificates: []string{hex.EncodeToString(sum[:])}})
 	require.NoError(t, err)
-	c, err := newCertificates(config.TLS{Cert: ca, Key: ca}, zap.NewNop())
+	c, err := NewCertificates(config.TLS{Cert: ca, Key: ca}, zap.NewNop())
 	require.NoError(t, err)
 	for _, one := range []struct {
 		pair *tls.Certificate
@@ -127,13 +127,13 @@ func TestClientCertificatesMayRelay(t *testing.T) {
 		if one.pair != nil {
 			conf.Certificates = []tls.Certificate{*one.pair}
 		}
-		state, _ := shake(t, c.config("1.3", true), conf)
-		require.Equal(t, one.may, r.may(&state))
+		state, _ := shake(t, c.Config("1.3", true), conf)
+		require.Equal(t, one.may, r.May(&state))
 	}
-	require.False(t, r.may(nil), "a client in clear text")
-	none, err := newRelayers(config.Relay{})
+	require.False(t, r.May(nil), "a client in clear text")
+	none, err := NewRelayers(config.Relay{})
 	require.NoError(t, err)
-	require.False(t, none.may(nil))
-	_, err = newRelayers(config.Relay{ClientCA: filepath.Join(t.TempDir(), "missing")})
+	require.False(t, none.May(nil))
+	_, err = NewRelayers(config.Relay{ClientCA: filepath.Join(t.TempDir(), "missing")})
 	require.Error(t, err)
 }

@@ -1,4 +1,4 @@
-package node
+package tlscert
 
 import (
 	"bytes"
@@ -24,8 +24,8 @@ import (
 
 // Kinds of challenge (RFC 8737, RFC 8555 §8.3).
 const (
-	wayTLS  = "tls-alpn-01"
-	wayHTTP = "http-01"
+	challengeTLS  = "tls-alpn-01"
+	challengeHTTP = "http-01"
 )
 
 // Waits between two tries of an order, and how long one may take.
@@ -36,23 +36,23 @@ const (
 	renewMost  = 30 * 24 * time.Hour
 )
 
-// plan is when the leader orders for a host again.
-type plan struct {
+// orderPlan is when the leader orders for a host again.
+type orderPlan struct {
 	failed int // orders in a row
 	next   time.Time
 	err    error // of the last order
 }
 
-// run sees to it that there is a certificate for each host, while this node
+// Run sees to it that there is a certificate for each host, while this node
 // leads, until ctx ends.
-func (a *authority) run(ctx context.Context) error {
+func (a *ACMEManager) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		if a.leads() {
 			a.orderAll(ctx)
 		} else {
-			a.forget() // whoever comes to lead looks at once
+			a.Forget() // whoever comes to lead looks at once
 		}
 		select {
 		case <-tick.C:
@@ -62,23 +62,25 @@ func (a *authority) run(ctx context.Context) error {
 	}
 }
 
-func (a *authority) forget() {
+// Forget drops what is planned: when the cluster's time has jumped, it may be for a time
+// that is far away. It does not block.
+func (a *ACMEManager) Forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	clear(a.plans)
 }
 
 // orderAll orders the certificates that are missing or due, one by one.
-func (a *authority) orderAll(ctx context.Context) {
+func (a *ACMEManager) orderAll(ctx context.Context) {
 	for _, host := range a.hosts {
-		if ctx.Err() == nil && a.due(host, a.shelf.replica.Now()) {
+		if ctx.Err() == nil && a.due(host, a.store.replica.Now()) {
 			a.order(ctx, host)
 		}
 	}
 }
 
 // due reports whether a host needs a certificate, and may be ordered for.
-func (a *authority) due(host string, now time.Time) bool {
+func (a *ACMEManager) due(host string, now time.Time) bool {
 	leaf := a.leaf(host)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -89,12 +91,25 @@ func (a *authority) due(host string, now time.Time) bool {
 }
 
 // leaf is the certificate that is served for a host; nil: none that can be read.
-func (a *authority) leaf(host string) *x509.Certificate {
+func (a *ACMEManager) leaf(host string) *x509.Certificate {
 	pair, err := a.read(host)
 	if err != nil || pair == nil {
 		return nil
 	}
 	return pair.Leaf
+}
+
+// InUse lists the certificates by ACME that can be read. A nil receiver has none.
+func (a *ACMEManager) InUse() (all []Certificate) {
+	if a == nil {
+		return nil
+	}
+	for _, host := range a.hosts {
+		if leaf := a.leaf(host); leaf != nil {
+			all = append(all, Certificate{host, leaf})
+		}
+	}
+	return all
 }
 
 // renewal is when a certificate is to be renewed: when a third of its life is
@@ -104,31 +119,31 @@ func renewal(leaf *x509.Certificate) time.Time {
 }
 
 // order orders a host's certificate and plans what is next.
-func (a *authority) order(ctx context.Context, host string) {
+func (a *ACMEManager) order(ctx context.Context, host string) {
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
 	err := a.get(ctx, host)
 	if err != nil && (!a.leads() || errors.Is(context.Cause(ctx), context.Canceled)) {
 		return // nobody's fault; whoever leads now goes on
 	}
-	leaf, now := a.leaf(host), a.shelf.replica.Now()
+	leaf, now := a.leaf(host), a.store.replica.Now()
 	if err == nil && leaf == nil {
 		err = errors.New("the certificate that the CA made can not be read")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err == nil {
-		a.orders.Add(1)
+		a.Orders.Add(1)
 		// whatever it says of itself
-		a.plans[host] = &plan{next: now.Add(min(firstRetry, leaf.NotAfter.Sub(leaf.NotBefore)/10))}
+		a.plans[host] = &orderPlan{next: now.Add(min(firstRetry, leaf.NotAfter.Sub(leaf.NotBefore)/10))}
 		a.log.Info("certificate by ACME", zap.String("host", host), zap.Time("expires", leaf.NotAfter),
 			zap.Time("renewal", renewal(leaf)))
 		return
 	}
-	a.failures.Add(1)
+	a.Failures.Add(1)
 	p := a.plans[host]
 	if p == nil {
-		p = &plan{}
+		p = &orderPlan{}
 		a.plans[host] = p
 	}
 	p.err, p.failed = err, p.failed+1
@@ -164,9 +179,9 @@ func retryAfter(failed int, leaf *x509.Certificate, err error, now time.Time) ti
 	return wait
 }
 
-// troubles says in words which certificates are missing or will soon be out of
+// Troubles says in words which certificates are missing or will soon be out of
 // date, as the leader sees it.
-func (a *authority) troubles(now time.Time) (all []string) {
+func (a *ACMEManager) Troubles(now time.Time) (all []string) {
 	if a == nil {
 		return nil
 	}
@@ -192,13 +207,13 @@ func (a *authority) troubles(now time.Time) (all []string) {
 
 // obtain orders a certificate (RFC 8555 §7.4) and puts it where all nodes find
 // it. Each kind of challenge that this cluster answers is tried in turn.
-func (a *authority) obtain(ctx context.Context, host string) error {
+func (a *ACMEManager) obtain(ctx context.Context, host string) error {
 	client, err := a.client(ctx)
 	if err != nil {
 		return err
 	}
 	var failed []error
-	for _, way := range a.ways {
+	for _, way := range a.challengeTypes {
 		order, err := a.authorize(ctx, client, host, way)
 		if err == nil {
 			return a.finalize(ctx, client, host, order)
@@ -212,7 +227,7 @@ func (a *authority) obtain(ctx context.Context, host string) error {
 }
 
 // client knows the cluster's account, which it opens where there is none yet.
-func (a *authority) client(ctx context.Context) (*acme.Client, error) {
+func (a *ACMEManager) client(ctx context.Context) (*acme.Client, error) {
 	key, err := a.account(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("account key: %w", err)
@@ -237,8 +252,8 @@ func again(n int, _ *http.Request, res *http.Response) time.Duration {
 	return 250 * time.Millisecond << n
 }
 
-func (a *authority) account(ctx context.Context) (crypto.Signer, error) {
-	c, ok, err := a.shelf.look(accountKey)
+func (a *ACMEManager) account(ctx context.Context) (crypto.Signer, error) {
+	c, ok, err := a.store.look(accountKey)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +268,7 @@ func (a *authority) account(ctx context.Context) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, a.shelf.put(ctx, &pb.PutCert{Name: accountKey, Data: text})
+	return key, a.store.put(ctx, &pb.PutCert{Name: accountKey, Data: text})
 }
 
 func newKey() (*ecdsa.PrivateKey, []byte, error) {
@@ -266,7 +281,7 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 }
 
 // authorize makes an order and shows the CA that the host is ours.
-func (a *authority) authorize(ctx context.Context, c *acme.Client, host, way string) (*acme.Order, error) {
+func (a *ACMEManager) authorize(ctx context.Context, c *acme.Client, host, way string) (*acme.Order, error) {
 	order, err := c.AuthorizeOrder(ctx, acme.DomainIDs(host))
 	if err != nil {
 		return nil, err
@@ -291,18 +306,18 @@ func (a *authority) authorize(ctx context.Context, c *acme.Client, host, way str
 }
 
 // meet has all nodes answer a challenge until the CA has judged.
-func (a *authority) meet(ctx context.Context, c *acme.Client, host, url string, challenge *acme.Challenge) error {
+func (a *ACMEManager) meet(ctx context.Context, c *acme.Client, host, url string, challenge *acme.Challenge) error {
 	name, data, err := answerTo(c, host, challenge)
 	if err != nil {
 		return err
 	}
-	if err := a.shelf.put(ctx, &pb.PutCert{Name: name, Data: data, Token: true}); err != nil {
+	if err := a.store.put(ctx, &pb.PutCert{Name: name, Data: data, Token: true}); err != nil {
 		return err
 	}
 	defer func() { // what is left behind is swept after a day
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_ = a.shelf.put(ctx, &pb.PutCert{Name: name})
+		_ = a.store.put(ctx, &pb.PutCert{Name: name})
 	}()
 	if _, err := c.Accept(ctx, challenge); err != nil {
 		return err
@@ -313,7 +328,7 @@ func (a *authority) meet(ctx context.Context, c *acme.Client, host, url string, 
 
 // answerTo is the answer to a challenge and the name it is kept under.
 func answerTo(c *acme.Client, host string, challenge *acme.Challenge) (name string, data []byte, err error) {
-	if challenge.Type == wayHTTP {
+	if challenge.Type == challengeHTTP {
 		text, err := c.HTTP01ChallengeResponse(challenge.Token)
 		return tokenHTTP(challenge.Token), []byte(text), err
 	}
@@ -337,7 +352,7 @@ func chain2pem(der [][]byte) []byte {
 }
 
 // finalize has the certificate made, for a new key, and keeps it.
-func (a *authority) finalize(ctx context.Context, c *acme.Client, host string, order *acme.Order) error {
+func (a *ACMEManager) finalize(ctx context.Context, c *acme.Client, host string, order *acme.Order) error {
 	key, text, err := newKey()
 	if err != nil {
 		return err
@@ -360,5 +375,5 @@ func (a *authority) finalize(ctx context.Context, c *acme.Client, host string, o
 	if !key.PublicKey.Equal(leaf.PublicKey) {
 		return errors.New("the certificate that the CA made is for another key")
 	}
-	return a.shelf.put(ctx, &pb.PutCert{Name: host, Data: append(text, chain2pem(der)...)})
+	return a.store.put(ctx, &pb.PutCert{Name: host, Data: append(text, chain2pem(der)...)})
 }

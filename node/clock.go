@@ -4,28 +4,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/queue"
 )
-
-// mended is a message with the dates that it would have had by the right clock:
-// it came while the cluster's time was behind, and that has jumped forward since.
-func mended(m *pb.Message, ts *pb.TimeState) *pb.Message {
-	by := spool.Excess(ts, m.GetIndex())
-	if by == 0 {
-		return m
-	}
-	m = proto.CloneOf(m)
-	for _, ms := range []*int64{&m.CreatedMs, &m.HoldUntilMs, &m.DeliverByMs, &m.ExpiresMs} {
-		if *ms != 0 {
-			*ms += by
-		}
-	}
-	return m
-}
 
 // jumped tells when entries are due after the cluster's time has jumped: what was
 // put off by the time before a jump back would wait for as long as that was wrong.

@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/plan"
 	"relay/queue"
 )
 
@@ -74,14 +75,14 @@ func TestDatesOfAnEarlyClockAreMended(t *testing.T) {
 	ts := &pb.TimeState{Jumps: []*pb.TimeState_Jump{{FromIndex: 10, ToIndex: 20, ByMs: by}}}
 	read := &pb.Message{Index: 15, CreatedMs: 1, HoldUntilMs: 2, ExpiresMs: 3}
 	before := proto.CloneOf(read)
-	m := mended(read, ts)
+	m := plan.Mended(read, ts)
 	require.Equal(t, []int64{1 + by, 2 + by, 0, 3 + by}, []int64{m.CreatedMs, m.HoldUntilMs, m.DeliverByMs, m.ExpiresMs})
 	require.True(t, proto.Equal(before, read))
 	for _, index := range []uint64{9, 21} {
 		other := &pb.Message{Index: index, CreatedMs: 1}
-		require.Same(t, other, mended(other, ts), "%d is not of that time", index)
+		require.Same(t, other, plan.Mended(other, ts), "%d is not of that time", index)
 	}
-	require.Same(t, read, mended(read, nil), "no jump yet")
+	require.Same(t, read, plan.Mended(read, nil), "no jump yet")
 }
 
 // TestAVerdictOnItsWayDuringAJumpWaitsNoLonger: it is applied after the time has

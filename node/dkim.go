@@ -2,13 +2,7 @@ package node
 
 import (
 	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -19,64 +13,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
+	"relay/node/dkimkey"
 	"relay/node/mailheader"
 )
-
-// Algorithms of signing keys.
-const (
-	dkimRSA     = "rsa"
-	dkimEd25519 = "ed25519"
-)
-
-// newDkimKey makes a signing key: RSA of 2048 bits, which everybody can check,
-// or Ed25519 (RFC 8463).
-func newDkimKey(domain, selector, algorithm string) (*pb.DkimKey, error) {
-	var key any
-	var err error
-	switch algorithm {
-	case dkimRSA:
-		key, err = rsa.GenerateKey(rand.Reader, 2048)
-	case dkimEd25519:
-		_, key, err = ed25519.GenerateKey(rand.Reader)
-	default:
-		return nil, fmt.Errorf("%q is neither rsa nor ed25519", algorithm)
-	}
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	return &pb.DkimKey{Domain: domain, Selector: selector, Algorithm: algorithm, Private: der}, err
-}
-
-func dkimSigner(k *pb.DkimKey) (crypto.Signer, error) {
-	key, err := x509.ParsePKCS8PrivateKey(k.Private)
-	if err != nil {
-		return nil, fmt.Errorf("signing key %s of %s: %w", k.Selector, k.Domain, err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("signing key %s of %s can not sign", k.Selector, k.Domain)
-	}
-	return signer, nil
-}
-
-// dkimRecord is what DNS must say of a key, at SELECTOR._domainkey.DOMAIN.
-func dkimRecord(k *pb.DkimKey) (string, error) {
-	signer, err := dkimSigner(k)
-	if err != nil {
-		return "", err
-	}
-	var public []byte
-	switch p := signer.Public().(type) {
-	case ed25519.PublicKey:
-		public = p // RFC 8463 §4: the bare key
-	default:
-		if public, err = x509.MarshalPKIXPublicKey(p); err != nil {
-			return "", err
-		}
-	}
-	return "v=DKIM1; k=" + k.Algorithm + "; p=" + base64.StdEncoding.EncodeToString(public), nil
-}
 
 // dkimHeaders are the fields a signature covers (RFC 6376 §5.4.1): each as often
 // as it is there, and once more, so that nobody can add one (§8.15). What
@@ -135,7 +74,7 @@ func (o *outbound) signatures(id spool.ID, m *pb.Message) ([]byte, error) {
 		if k.Retired {
 			continue
 		}
-		key, err := dkimSigner(k)
+		key, err := dkimkey.Signer(k)
 		if err != nil {
 			return nil, err
 		}

@@ -15,7 +15,9 @@ import (
 	"relay/node/config"
 	"relay/node/directory"
 	"relay/node/milter"
+	"relay/node/plan"
 	"relay/node/replica"
+	"relay/node/statelog"
 	"relay/node/tlscert"
 	"relay/smtp"
 	"relay/smtp/printable"
@@ -248,7 +250,7 @@ func (in *intake) discard(ctx context.Context) error {
 	}
 	in.log.Info("discarded", zap.String("id", in.id.String()), zap.String("who", in.discarder),
 		zap.String("sender", m.Sender),
-		recipientsField(in.given), zap.Int("recipient_count", len(in.given)), zap.Uint64("size", m.Size),
+		statelog.RecipientsField(in.given), zap.Int("recipient_count", len(in.given)), zap.Uint64("size", m.Size),
 		zap.String("message_id", m.MessageId), zap.String("session", m.Client.GetSession()),
 		zap.String("remote", m.Client.GetAddress()))
 	return nil
@@ -260,10 +262,10 @@ func (in *intake) discard(ctx context.Context) error {
 func (in *intake) readdress(v *milter.Verdict) error {
 	env := in.env
 	for _, address := range v.Drop {
-		env.rcpts = slices.DeleteFunc(env.rcpts, func(r rcpt) bool {
-			drop := directory.Canonical(r.address) == directory.Canonical(address)
+		env.rcpts = slices.DeleteFunc(env.rcpts, func(r plan.Recipient) bool {
+			drop := directory.Canonical(r.Address) == directory.Canonical(address)
 			if drop {
-				in.dropped = append(in.dropped, r.address)
+				in.dropped = append(in.dropped, r.Address)
 			}
 			return drop
 		})
@@ -271,12 +273,12 @@ func (in *intake) readdress(v *milter.Verdict) error {
 	in.discarder = "the content filter " + v.Dropper
 	err := in.replica.View(func(view spool.View) error {
 		for _, address := range v.Add {
-			r := rcpt{address: address}
+			r := plan.Recipient{Address: address}
 			var err error
-			if r.address, err = directory.Qualify(view, address); err != nil {
+			if r.Address, err = directory.Qualify(view, address); err != nil {
 				return err
 			}
-			if r.targets, _, err = directory.Resolve(view, r.address); err != nil {
+			if r.Targets, _, err = directory.Resolve(view, r.Address); err != nil {
 				return fmt.Errorf("a content filter adds the recipient %s: %w", printable.Text(address, 255), err)
 			}
 			env.rcpts = append(env.rcpts, r)

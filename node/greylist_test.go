@@ -51,7 +51,7 @@ func TestGreylistBatches(t *testing.T) {
 		}
 		for i := range 500 {
 			wg.Go(func() {
-				wait, err := look("192.0.2.1", strings.Repeat("x", i))
+				wait, err := look("192.0.2.1", strings.Repeat("x", i+1))
 				assert.NoError(t, err)
 				assert.InDelta(t, time.Minute, wait, float64(time.Second))
 			})
@@ -104,7 +104,7 @@ func TestGreylistRecordsAreShared(t *testing.T) {
 		for i := range 2 * greyShare {
 			wg.Go(func() {
 				client := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
-				if wait, _, err := g.look(t.Context(), client, strings.Repeat("x", i), "example.test"); err != nil || wait <= 0 {
+				if wait, _, err := g.look(t.Context(), client, strings.Repeat("x", i+1), "example.test"); err != nil || wait <= 0 {
 					bad <- err
 				}
 			})
@@ -114,7 +114,7 @@ func TestGreylistRecordsAreShared(t *testing.T) {
 		known := 0
 		require.NoError(t, w.View(func(v spool.View) error {
 			for i := range 2 * greyShare {
-				one, _, err := v.Grey(spool.Triplet("192.0.2.0/24", strings.Repeat("x", i), "example.test"), "192.0.2.0/24")
+				one, _, err := v.Grey(spool.Triplet("192.0.2.0/24", strings.Repeat("x", i+1), "example.test"), "192.0.2.0/24")
 				if err != nil {
 					return err
 				}

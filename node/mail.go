@@ -19,10 +19,11 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/node/directory"
 	"relay/node/mailheader"
 	"relay/node/milter"
+	"relay/node/plan"
 	"relay/node/replica"
+	"relay/node/statelog"
 	"relay/smtp"
 	"relay/smtp/printable"
 )
@@ -44,7 +45,7 @@ var (
 // envelope is a message on its way in, apart from its octets.
 type envelope struct {
 	sender    string
-	rcpts     []rcpt
+	rcpts     []plan.Recipient
 	weight    int // of rcpts
 	client    *pb.Client
 	options   pb.Message  // only the fields that MAIL parameters set
@@ -59,16 +60,6 @@ type envelope struct {
 	greyed
 	filter  *milter.Transaction // content filters; nil: none
 	receipt receipt             // what the client's reading of the 250 will prove; set by accept
-}
-
-// rcpt is one recipient as RCPT took it, with where it leads.
-type rcpt struct {
-	address  string
-	original string
-	notify   uint32
-	targets  []directory.Target
-	unknown  bool // there is no such user, and the sender is to be told by a report
-	kept     bool // address goes into the queue, for reports
 }
 
 // mailer turns messages into Accept commands. Its methods may be called
@@ -434,7 +425,7 @@ func (in *intake) recipients() []string {
 	}
 	all := make([]string, 0, len(in.env.rcpts))
 	for i := range in.env.rcpts {
-		all = append(all, in.env.rcpts[i].address)
+		all = append(all, in.env.rcpts[i].Address)
 	}
 	return all
 }
@@ -454,10 +445,10 @@ func (in *intake) message() *pb.Message {
 // report alone.
 func (in *intake) logAccepted(h *pb.Accept) {
 	if len(h.Recipients)+len(h.Drops) == 0 && len(h.Notices) > 0 {
-		logNotice(in.log, h.Notices[0])
+		statelog.LogNotice(in.log, h.Notices[0])
 		return
 	}
-	logAccepted(in.log, h, in.recipients())
+	statelog.LogAccepted(in.log, h, in.recipients())
 }
 
 // abort gives up chunks that went ahead. It is best effort: Sweep finds what
@@ -500,8 +491,8 @@ func (in *intake) received(b []byte) []byte {
 	}
 	// An address in UTF-8 would keep a message with a plain header from hops
 	// without SMTPUTF8, where an alias may send it.
-	if len(in.env.rcpts) == 1 && smtp.IsASCII(in.env.rcpts[0].address) {
-		b = append(append(append(b, "\r\n\tfor <"...), in.env.rcpts[0].address...), '>')
+	if len(in.env.rcpts) == 1 && smtp.IsASCII(in.env.rcpts[0].Address) {
+		b = append(append(append(b, "\r\n\tfor <"...), in.env.rcpts[0].Address...), '>')
 	}
 	b = append(b, ";\r\n\t"...)
 	b = in.now.AppendFormat(b, "Mon, 02 Jan 2006 15:04:05 -0700")

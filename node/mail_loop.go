@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"relay/node/directory"
-	"relay/queue"
+	"relay/node/plan"
 	"relay/queue/bounce"
 )
 
@@ -18,10 +18,10 @@ func (in *intake) check() error {
 	left := 0
 	for i := range in.env.rcpts {
 		r := &in.env.rcpts[i]
-		if r.unknown {
+		if r.Unknown {
 			left++
 		}
-		for _, t := range r.targets {
+		for _, t := range r.Targets {
 			if t.Mailbox == "" || !slices.Contains(in.head.Delivered, t.Mailbox) {
 				left++
 			} else if !slices.Contains(in.looped, t.Mailbox) {
@@ -41,19 +41,14 @@ func (in *intake) loops(t directory.Target) bool {
 }
 
 // looping reports whether a recipient leads nowhere but to such mailboxes.
-func (in *intake) looping(r *rcpt) bool {
-	return len(r.targets) > 0 && !slices.ContainsFunc(r.targets, func(t directory.Target) bool { return !in.loops(t) })
-}
-
-// wantsFailure reports whether the sender wants to hear of a failure (RFC 3461 §4.1).
-func (r *rcpt) wantsFailure() bool {
-	return r.notify&queue.NotifyNever == 0 && (r.notify == 0 || r.notify&queue.NotifyFailure != 0)
+func (in *intake) looping(r *plan.Recipient) bool {
+	return len(r.Targets) > 0 && !slices.ContainsFunc(r.Targets, func(t directory.Target) bool { return !in.loops(t) })
 }
 
 // refused says of a recipient that fails at once what its sender is told.
-func (in *intake) refused(r *rcpt, one bounce.Recipient) (bounce.Recipient, bool) {
+func (in *intake) refused(r *plan.Recipient, one bounce.Recipient) (bounce.Recipient, bool) {
 	switch {
-	case r.unknown:
+	case r.Unknown:
 		one.Status, one.Reply = "5.1.1", "there is no such user here"
 	case in.looping(r):
 		one.Status, one.Reply = "5.4.6", "mail loop detected: the message has been in this mailbox"

@@ -6,21 +6,16 @@ import (
 	"io"
 	"slices"
 
-	"github.com/oklog/ulid/v2"
-	"go.uber.org/zap"
-
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
+	"relay/node/plan"
 	"relay/node/replica"
 	"relay/queue"
 	"relay/queue/bounce"
 )
 
-const (
-	sampleSize  = 16 << 10 // of a large message, kept for its reports
-	reportLimit = 64 << 10
-)
+const sampleSize = 16 << 10 // of a large message, kept for its reports
 
 // report adds what the sender is to be told right away: success at mailboxes
 // and lists, where asked for (RFC 3461 §5.2), and recipients that do not exist.
@@ -31,14 +26,14 @@ func (in *intake) report(h *pb.Accept) {
 	var reached, failed []bounce.Recipient
 	for i := range in.env.rcpts {
 		r := &in.env.rcpts[i]
-		one := bounce.Recipient{Address: r.address, Original: r.original, Last: in.now}
+		one := bounce.Recipient{Address: r.Address, Original: r.Original, Last: in.now}
 		one, refused := in.refused(r, one)
 		switch {
 		case refused:
-			if r.wantsFailure() {
+			if r.WantsFailure() {
 				failed = append(failed, one)
 			}
-		case r.notify&queue.NotifySuccess != 0 && in.final(r, &one):
+		case r.Notify&queue.NotifySuccess != 0 && in.final(r, &one):
 			reached = append(reached, one)
 		}
 	}
@@ -54,15 +49,15 @@ func (in *intake) report(h *pb.Accept) {
 const unknownSubject = "ERROR - Your email was not sent"
 
 // final reports whether this recipient goes no further under its sender's eyes.
-func (in *intake) final(r *rcpt, one *bounce.Recipient) bool {
+func (in *intake) final(r *plan.Recipient, one *bounce.Recipient) bool {
 	switch {
-	case len(r.targets) == 1 && r.targets[0].Owner == "" && in.later():
+	case len(r.Targets) == 1 && r.Targets[0].Owner == "" && in.later():
 		return false // the queue reports when it is there
-	case len(r.targets) == 1 && r.targets[0].Mailbox != "":
+	case len(r.Targets) == 1 && r.Targets[0].Mailbox != "":
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox"
-	case len(r.targets) == 1 && r.targets[0].Owner == "":
+	case len(r.Targets) == 1 && r.Targets[0].Owner == "":
 		return false // forwarded; who gets it reports
-	case slices.ContainsFunc(r.targets, func(t directory.Target) bool { return t.Owner != "" }):
+	case slices.ContainsFunc(r.Targets, func(t directory.Target) bool { return t.Owner != "" }):
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "given to the list"
 	default:
 		one.Action, one.Status, one.Reply = bounce.Expanded, "2.1.5", "passed on to several"
@@ -87,11 +82,11 @@ func (in *intake) addReport(h *pb.Accept, kind bounce.Kind, about []bounce.Recip
 		Kind: kind, Hostname: in.hostname, ID: in.id.String(), To: in.env.sender, Subject: subject, EnvID: o.Envid,
 		Arrived: in.now, Now: in.now, Recipients: about, Ret: ret, UTF8: o.Smtputf8,
 		Binary: o.Body == pb.Body_BODY_BINARYMIME,
-		Size:   int64(in.size) + int64(len(in.buf)), Limit: reportLimit,
+		Size:   int64(in.size) + int64(len(in.buf)), Limit: plan.ReportLimit,
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(sample)), nil },
 	})
 	n := &queue.Notice{About: queue.ID(in.id), To: in.env.sender, Body: body, UTF8: utf8}
-	if one := newNotice(in.replica, in.node, n, o.Requiretls, in.log); one != nil {
+	if one := plan.NewNotice(in.replica, in.node, n, o.Requiretls, in.log); one != nil {
 		h.Notices = append(h.Notices, one)
 	}
 }
@@ -111,7 +106,7 @@ func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
 		}
 		r := in.addressed(d)
 		failed = append(failed, bounce.Recipient{
-			Address: r.address, Original: r.original, Action: bounce.Failed, Status: "5.2.2",
+			Address: r.Address, Original: r.Original, Action: bounce.Failed, Status: "5.2.2",
 			Reply: "the mailbox is full", Last: in.now,
 		})
 	}
@@ -126,37 +121,27 @@ func (in *intake) withoutFull(h *pb.Accept, full []uint32) bool {
 
 // addressed is the recipient, as the client gave it, that led to a mailbox: where
 // it leads is no business of the sender's.
-func (in *intake) addressed(d *pb.Drop) *rcpt {
+func (in *intake) addressed(d *pb.Drop) *plan.Recipient {
 	for i := range in.env.rcpts {
 		r := &in.env.rcpts[i]
-		if slices.ContainsFunc(r.targets, func(t directory.Target) bool { return t.Mailbox == d.Mailbox }) {
+		if slices.ContainsFunc(r.Targets, func(t directory.Target) bool { return t.Mailbox == d.Mailbox }) {
 			return r
 		}
 	}
-	return &rcpt{address: d.Recipient}
+	return &plan.Recipient{Address: d.Recipient}
 }
 
 // withoutSuccess takes the wish for reports of success away: who asked for them
 // is not who SPF says may send as the sender, and the sender did not ask.
 func (in *intake) withoutSuccess() {
 	for i := range in.env.rcpts {
-		in.env.rcpts[i].notify = withoutSuccess(in.env.rcpts[i].notify)
+		in.env.rcpts[i].Notify = plan.WithoutSuccess(in.env.rcpts[i].Notify)
 	}
 	for _, h := range append([]*pb.Accept{in.plan}, in.plan.Copies...) {
 		for _, r := range h.Recipients {
-			r.Notify = withoutSuccess(r.Notify)
+			r.Notify = plan.WithoutSuccess(r.Notify)
 		}
 	}
-}
-
-func withoutSuccess(notify uint32) uint32 {
-	if notify&queue.NotifySuccess == 0 {
-		return notify
-	}
-	if notify &^= queue.NotifySuccess; notify == 0 {
-		return queue.NotifyNever
-	}
-	return notify
 }
 
 // proposeReport stands for a message of which nothing is left but its report.
@@ -171,46 +156,4 @@ func (in *intake) proposeReport(ctx context.Context, h *pb.Accept) (*pb.Result, 
 		copy(in.id[:], n.Accept.Message.Id)
 	}
 	return res, err
-}
-
-// newNotice makes the Accept of a report: into the mailbox of a local sender, or
-// into the queue with the null reverse-path (RFC 5321 §4.5.5). Nil: a local
-// sender does not exist (any more), nobody is told; the history says what the
-// report would have said.
-func newNotice(r replica.Replica, node string, n *queue.Notice, requireTLS bool, log *zap.Logger) *pb.Notice {
-	now := r.Now()
-	id := replica.NewID(now)
-	h := &pb.Accept{Message: &pb.Message{
-		Id: id[:], CreatedMs: now.UnixMilli(), Size: uint64(len(n.Body)), Chunks: 1, Smtputf8: n.UTF8, Requiretls: requireTLS,
-		Client: &pb.Client{Node: node, Address: "local", Protocol: "BOUNCE"}, Body: bodyType(n.Body),
-	}, Detail: "report on " + ulid.ULID(n.About).String()}
-	var targets []directory.Target
-	err := r.View(func(v spool.View) (err error) {
-		targets, _, err = directory.Resolve(v, n.To)
-		return err
-	})
-	if err != nil {
-		log.Info("notice has no recipient", zap.Stringer("id", ulid.ULID(n.About)), zap.String("to", n.To), zap.Error(err))
-		return nil
-	}
-	in := &intake{env: &envelope{rcpts: []rcpt{{address: n.To, targets: targets, notify: queue.NotifyNever}}}}
-	in.address()
-	h.Recipients, h.Drops = in.plan.Recipients, in.plan.Drops
-	for _, d := range h.Drops {
-		d.QuotaBytes, d.QuotaMessages = 0, 0 // a report is small, and lost is worse
-	}
-	if len(h.Drops)+len(h.Recipients) == 0 {
-		return nil
-	}
-	return &pb.Notice{About: n.About[:], Accept: h, Body: n.Body}
-}
-
-// bodyType says how a message of our own is to be announced (RFC 6152 §3).
-func bodyType(message []byte) pb.Body {
-	for _, c := range message {
-		if c >= 0x80 {
-			return pb.Body_BODY_8BITMIME
-		}
-	}
-	return pb.Body_BODY_7BIT
 }

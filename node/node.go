@@ -24,6 +24,7 @@ import (
 	"relay/node/config"
 	"relay/node/login"
 	"relay/node/replica"
+	"relay/node/statelog"
 	"relay/node/tlscert"
 	"relay/pop3"
 	"relay/queue"
@@ -324,7 +325,7 @@ func (n *Node) changed(c spool.Changes) {
 }
 
 // removed hears what a Sweep of this node, as the leader, took out of mailboxes.
-func (n *Node) removed(all []*pb.Removed) { logSwept(n.log, all) }
+func (n *Node) removed(all []*pb.Removed) { statelog.LogSwept(n.log, all) }
 
 func (n *Node) stirUp() {
 	select {

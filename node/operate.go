@@ -16,6 +16,7 @@ import (
 	"relay/node/admin"
 	"relay/node/directory"
 	"relay/node/login"
+	"relay/node/plan"
 	"relay/node/replica"
 )
 
@@ -108,12 +109,12 @@ func (n *Node) submit(
 // takeRecipient is RCPT for the admin API. It fails where nobody can tell whether
 // the recipient is there.
 func (n *Node) takeRecipient(ctx context.Context, env *envelope, address string) (admin.ReceiptRecipient, error) {
-	var r rcpt
+	var r plan.Recipient
 	err := n.confirm.Confirm(ctx, func(v spool.View) (err error) {
-		if r.address, err = directory.Qualify(v, strings.TrimSpace(address)); err != nil {
+		if r.Address, err = directory.Qualify(v, strings.TrimSpace(address)); err != nil {
 			return err
 		}
-		r.targets, _, err = directory.Resolve(v, r.address)
+		r.Targets, _, err = directory.Resolve(v, r.Address)
 		return err
 	})
 	switch {

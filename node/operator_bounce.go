@@ -14,6 +14,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/plan"
+	"relay/node/statelog"
 	"relay/queue"
 	"relay/queue/bounce"
 	"relay/smtp/printable"
@@ -163,11 +165,11 @@ func (m *managing) write(r *returning) error {
 	body, utf8 := bounce.Write(&bounce.Report{
 		Kind: bounce.Failure, Hostname: m.hostname, ID: r.id.String(), To: about.Sender, EnvID: about.Envid,
 		Arrived: time.UnixMilli(about.CreatedMs), Now: m.now(), Recipients: failed, Ret: ret,
-		UTF8: about.Smtputf8, Binary: about.Body == pb.Body_BODY_BINARYMIME, Size: int64(about.Size), Limit: reportLimit,
+		UTF8: about.Smtputf8, Binary: about.Body == pb.Body_BODY_BINARYMIME, Size: int64(about.Size), Limit: plan.ReportLimit,
 		Open: func() (io.ReadCloser, error) { return m.replica.OpenBody(r.id, about.Chunks, nil) },
 	})
 	n := &queue.Notice{About: queue.ID(r.id), To: about.Sender, Body: body, UTF8: utf8}
-	if r.record.Notice = newNotice(m.replica, m.node, n, about.Requiretls, m.log); r.record.Notice != nil {
+	if r.record.Notice = plan.NewNotice(m.replica, m.node, n, about.Requiretls, m.log); r.record.Notice != nil {
 		r.record.Notice.Accept.Epoch = m.replica.Epoch()
 	}
 	return nil
@@ -228,10 +230,10 @@ func (m *managing) bounce(ctx context.Context, group []*returning) error {
 		if r.counts {
 			m.changed++
 		}
-		logManaged(m.log, m.verb, r.id[:], r.to, m.by, zap.String("reply", h.Reply))
+		statelog.LogManaged(m.log, m.verb, r.id[:], r.to, m.by, zap.String("reply", h.Reply))
 		if r.record.Notice != nil {
 			m.spare(r.record.Notice)
-			logNotice(m.log, r.record.Notice)
+			statelog.LogNotice(m.log, r.record.Notice)
 		}
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"relay/node/admin"
 	"relay/node/mailheader"
 	"relay/node/replica"
+	"relay/node/statelog"
 )
 
 // importProtocol marks messages that were put into a mailbox by hand.
@@ -63,7 +64,7 @@ func (o *operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 		return "", err
 	}
 	if res.Code == pb.Code_OK {
-		logAccepted(o.log, h, []string{user})
+		statelog.LogAccepted(o.log, h, []string{user})
 	}
 	return im.id.String(), o.caughtUp(ctx, res.Index)
 }

@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/dkimkey"
 	"relay/smtp/printable"
 )
 
@@ -101,7 +102,7 @@ func (o *operator) rotates(domain string, s *admin.SignerAdd) (waiting bool, err
 }
 
 func signerOf(k *pb.DkimKey) (*admin.Signer, error) {
-	record, err := dkimRecord(k)
+	record, err := dkimkey.Record(k)
 	return &admin.Signer{
 		Domain: k.Domain, Selector: k.Selector, Algorithm: k.Algorithm, Created: admin.At(time.UnixMilli(k.CreatedMs)),
 		Retired: k.Retired,
@@ -116,9 +117,9 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 		return nil, err
 	}
 	if s.Algorithm == "" {
-		s.Algorithm = dkimRSA
+		s.Algorithm = dkimkey.RSA
 	}
-	if s.Algorithm != dkimRSA && s.Algorithm != dkimEd25519 {
+	if s.Algorithm != dkimkey.RSA && s.Algorithm != dkimkey.Ed25519 {
 		return nil, admin.Invalid("%s is neither rsa nor ed25519", printable.Text(s.Algorithm, maxName))
 	}
 	named := s.Selector != ""
@@ -131,7 +132,7 @@ func (o *operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 	if err != nil || strings.Contains(selector, "_") {
 		return nil, admin.Invalid("%s can not be a selector: it is a label in DNS", printable.Text(s.Selector, maxName))
 	}
-	key, err := newDkimKey(domain, selector, s.Algorithm)
+	key, err := dkimkey.New(domain, selector, s.Algorithm)
 	if err != nil {
 		return nil, err
 	}

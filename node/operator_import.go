@@ -20,6 +20,7 @@ import (
 	"relay/node/admin"
 	"relay/node/mailheader"
 	"relay/node/replica"
+	"relay/node/statelog"
 )
 
 // maxOld is how many messages one command imports: Apply holds up all others.
@@ -416,7 +417,7 @@ func (im *importRun) land() error {
 		one := &im.result.Messages[f.places[i]]
 		switch res.Codes[i] {
 		case pb.Code_OK:
-			logAccepted(im.log, f.pending[i].Accept, []string{im.user})
+			statelog.LogAccepted(im.log, f.pending[i].Accept, []string{im.user})
 		case pb.Code_DUPLICATE:
 			*one = admin.ImportedMessage{Outcome: admin.ImportKnown}
 		case pb.Code_EXISTS:

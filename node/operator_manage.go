@@ -16,6 +16,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/statelog"
 	"relay/node/wording"
 	"relay/smtp/printable"
 )
@@ -498,7 +499,7 @@ func (m *managing) command(ctx context.Context, recipient string, p *part) error
 		more = append(more, zap.String("route", m.what.Route))
 	}
 	for i, id := range p.ids {
-		logManaged(m.log, m.verb, id, p.to[i], m.by, more...)
+		statelog.LogManaged(m.log, m.verb, id, p.to[i], m.by, more...)
 	}
 	m.mu.Lock()
 	m.changed += p.messages

@@ -10,6 +10,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/plan"
 	"relay/node/wording"
 	"relay/queue"
 )
@@ -85,7 +86,7 @@ func readDossier(v spool.View, s *sieve, id spool.ID) (*dossier, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.expires = expiry(mended(d.message, ts), settings)
+	d.expires = expiry(plan.Mended(d.message, ts), settings)
 	d.adopted = s.owners.Adoption(d.message.Home, id)
 	if err := d.readRecipients(v); err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func hopOf(v spool.View, domain string) (string, error) {
 
 // expiry is when the queue gives a message up.
 func expiry(m *pb.Message, s *pb.Settings) time.Time {
-	return expiryOf(m, s, 0)
+	return plan.Expiry(m, s, 0)
 }
 
 func originOf(c *pb.Client) admin.Origin {

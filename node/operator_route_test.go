@@ -10,6 +10,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/plan"
 	"relay/queue"
 )
 
@@ -60,7 +61,7 @@ func TestReportsWithEightBitsSaySo(t *testing.T) {
 	for text, want := range map[string]pb.Body{
 		"Subject: x\r\n\r\nplain\r\n": pb.Body_BODY_7BIT, "Subject: x\r\n\r\nGrüße\r\n": pb.Body_BODY_8BITMIME,
 	} {
-		n := newNotice(w.rep, "n1", &queue.Notice{To: "s@far.example", Body: []byte(text)}, false, zap.NewNop())
+		n := plan.NewNotice(w.rep, "n1", &queue.Notice{To: "s@far.example", Body: []byte(text)}, false, zap.NewNop())
 		require.Equal(t, want, n.Accept.Message.Body)
 	}
 }

@@ -17,7 +17,9 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/plan"
 	"relay/node/replica"
+	"relay/node/statelog"
 	"relay/queue"
 	"relay/queue/remote"
 	"relay/smtp/printable"
@@ -130,14 +132,11 @@ func (o *outbound) Load(_ context.Context, id queue.ID, recipients []uint32) (*q
 	return job, nil
 }
 
-// defaultExpire is how long the queue tries (RFC 5321 §4.5.4.1: 4-5 days).
-const defaultExpire = 5 * 24 * time.Hour
-
 func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
-	m = mended(m, o.timing.Load())
+	m = plan.Mended(m, o.timing.Load())
 	created := time.UnixMilli(m.CreatedMs)
 	job := &queue.Job{
-		ID: id, Created: created, Expires: expiryOf(m, s, o.retry.Lifetime), Sender: m.Sender, Size: int64(m.Size),
+		ID: id, Created: created, Expires: plan.Expiry(m, s, o.retry.Lifetime), Sender: m.Sender, Size: int64(m.Size),
 		EightBit: m.Body != pb.Body_BODY_7BIT, Binary: m.Body == pb.Body_BODY_BINARYMIME, UTF8: m.Smtputf8,
 		RequireTLS: m.Requiretls, Ret: m.Ret, EnvID: m.Envid, IsBounce: len(m.BounceOf) > 0,
 		Released: moment(m.HoldUntilMs), Priority: m.Priority,
@@ -153,27 +152,6 @@ func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 		job.Open = func() (io.ReadCloser, error) { return o.openSigned(spool.ID(id), m) }
 	}
 	return job
-}
-
-// expiryOf is when the queue gives a message up: after its time in the queue,
-// which begins when it is released, or when its sender said. own is this
-// node's life time of messages, or 0.
-func expiryOf(m *pb.Message, s *pb.Settings, own time.Duration) time.Time {
-	if m.ExpiresMs > 0 {
-		return time.UnixMilli(m.ExpiresMs)
-	}
-	life := defaultExpire
-	if s.ExpireMs > 0 {
-		life = time.Duration(s.ExpireMs) * time.Millisecond
-	}
-	if own > 0 {
-		life = own
-	}
-	end := max(m.CreatedMs, m.HoldUntilMs) + life.Milliseconds()
-	if m.DeliverByReturn && m.DeliverByMs > 0 {
-		end = min(end, m.DeliverByMs)
-	}
-	return time.UnixMilli(end)
 }
 
 // owns reports whether an entry is this node's as of the last refresh; Settle
@@ -249,7 +227,7 @@ func (o *outbound) logNotices(notices []*pb.Notice, verdicts []queue.Verdict, ta
 		var id queue.ID
 		copy(id[:], n.About)
 		if about[id] {
-			logNotice(o.log, n)
+			statelog.LogNotice(o.log, n)
 		}
 	}
 }
@@ -352,7 +330,7 @@ func (o *outbound) notice(n *queue.Notice) *pb.Notice {
 		secret = m.GetRequiretls()
 		return err
 	})
-	return newNotice(o.replica, o.node, n, secret, o.log)
+	return plan.NewNotice(o.replica, o.node, n, secret, o.log)
 }
 
 // Until implements queue.Spool.

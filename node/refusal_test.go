@@ -240,7 +240,7 @@ func TestReportOnWhoIsThere(t *testing.T) {
 		if err := s.Rcpt(t.Context(), "new@example.test", nil); err != nil {
 			return false, err
 		}
-		return s.env.rcpts[0].unknown, nil
+		return s.env.rcpts[0].Unknown, nil
 	}
 	unknown, err := try()
 	require.NoError(t, err)

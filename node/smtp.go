@@ -19,6 +19,7 @@ import (
 	"relay/node/directory"
 	"relay/node/login"
 	"relay/node/milter"
+	"relay/node/plan"
 	"relay/node/replica"
 	"relay/node/tlscert"
 	"relay/node/verify"
@@ -306,29 +307,29 @@ func setOptions(m *pb.Message, o *smtp.MailOptions) {
 
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) error {
-	r := rcpt{address: to}
+	r := plan.Recipient{Address: to}
 	if o != nil {
-		r.notify, r.original = o.Notify, o.ORCPT
+		r.Notify, r.Original = o.Notify, o.ORCPT
 	}
 	if err := s.outright(to); err != nil {
 		return mapError(err)
 	}
 	err := s.confirm.Confirm(ctx, func(v spool.View) (err error) {
-		if r.address, err = s.qualify(v, to); err != nil {
+		if r.Address, err = s.qualify(v, to); err != nil {
 			return err
 		}
-		targets, local, err := directory.Resolve(v, r.address)
+		targets, local, err := directory.Resolve(v, r.Address)
 		if err != nil {
 			return err
 		}
 		if !local && !s.privileged() {
 			return replyNoRelay
 		}
-		r.targets = targets
-		if err := r.keep(v); err != nil {
+		r.Targets = targets
+		if err := r.Keep(v); err != nil {
 			return err
 		}
-		if len(s.env.rcpts) > 0 && s.env.weight+s.weigh(&r) > maxWeight {
+		if len(s.env.rcpts) > 0 && s.env.weight+s.weigh(&r) > plan.MaxWeight {
 			return replyWide
 		}
 		if err := s.mayStillSend(v); err != nil {
@@ -337,18 +338,18 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		return s.room(v, targets)
 	})
 	if errors.Is(err, directory.ErrNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
-		r.unknown, err = true, nil
+		r.Unknown, err = true, nil
 	}
 	if err != nil {
 		return mapError(err)
 	}
-	if err := s.admit(ctx, r.address); err != nil {
+	if err := s.admit(ctx, r.Address); err != nil {
 		return mapError(err)
 	}
-	if err := s.greylisted(ctx, r.address); err != nil {
+	if err := s.greylisted(ctx, r.Address); err != nil {
 		return mapError(err)
 	}
-	if err := s.env.filter.Rcpt(ctx, r.address, nil); err != nil {
+	if err := s.env.filter.Rcpt(ctx, r.Address, nil); err != nil {
 		return mapError(err)
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
@@ -407,7 +408,9 @@ func (s *session) outright(to string) error {
 	return nil
 }
 
-func (s *session) weigh(r *rcpt) int { return r.weight(s.env.sender, s.env.options.HoldUntilMs > 0) }
+func (s *session) weigh(r *plan.Recipient) int {
+	return r.Weight(s.env.sender, s.env.options.HoldUntilMs > 0)
+}
 
 // mayStillSend is an early look at the daily limit; Accept is what counts.
 func (s *session) mayStillSend(v spool.View) error {
@@ -486,15 +489,15 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 	return s.confirm.Overturned(s.replica.View(func(v spool.View) error {
 		for i := range env.rcpts {
 			r := &env.rcpts[i]
-			targets, _, err := directory.Resolve(v, r.address)
+			targets, _, err := directory.Resolve(v, r.Address)
 			if err != nil && !isPermanent(err) {
 				return err
 			}
-			policy, _, err := authPolicy(v, r.address)
+			policy, _, err := authPolicy(v, r.Address)
 			if err != nil {
 				return err
 			}
-			same := slices.EqualFunc(targets, r.targets,
+			same := slices.EqualFunc(targets, r.Targets,
 				func(a, b directory.Target) bool { return a.Mailbox == b.Mailbox && a.Recipient == b.Recipient })
 			if !same || env.screen != nil && env.screen.refuse != (policy == pb.AuthPolicy_AUTH_REFUSE) {
 				return replica.ErrOutdated

@@ -1,4 +1,4 @@
-package node
+package plan
 
 import (
 	"strings"
@@ -17,17 +17,17 @@ import (
 func TestWeightIsNotLessThanTheRecord(t *testing.T) {
 	for _, n := range []int{1, 20, 240} {
 		address := strings.Repeat("a", n) + "@example.test"
-		local := rcpt{
-			address: address, original: address, notify: 4, targets: []directory.Target{{Recipient: address, Mailbox: address}},
+		local := Recipient{
+			Address: address, Original: address, Notify: 4, Targets: []directory.Target{{Recipient: address, Mailbox: address}},
 		}
-		remote := rcpt{address: address, original: address, notify: 4, targets: []directory.Target{{Recipient: address}}}
-		drop, entry := &pb.Accept{Drops: []*pb.Drop{newDrop(address, local.targets[0])}},
+		remote := Recipient{Address: address, Original: address, Notify: 4, Targets: []directory.Target{{Recipient: address}}}
+		drop, entry := &pb.Accept{Drops: []*pb.Drop{newDrop(address, local.Targets[0])}},
 			&pb.Accept{Recipients: []*pb.Recipient{
 				{Address: address, Original: address, Notify: 4, NextMs: time.Now().UnixMilli()},
 			}}
-		require.GreaterOrEqual(t, local.weight(address, false), proto.Size(drop))
-		require.GreaterOrEqual(t, remote.weight(address, false), proto.Size(entry))
+		require.GreaterOrEqual(t, local.Weight(address, false), proto.Size(drop))
+		require.GreaterOrEqual(t, remote.Weight(address, false), proto.Size(entry))
 		entry.Recipients[0].Route, entry.Recipients[0].Drop = spool.MailboxRoute, drop.Drops[0]
-		require.GreaterOrEqual(t, local.weight(address, true), proto.Size(entry))
+		require.GreaterOrEqual(t, local.Weight(address, true), proto.Size(entry))
 	}
 }

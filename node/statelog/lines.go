@@ -1,4 +1,6 @@
-package node
+// Package statelog writes one log line for each change of a message's state, at the node
+// that made it. LOG.md of package node has the names and the fields.
+package statelog
 
 import (
 	"time"
@@ -6,7 +8,6 @@ import (
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 
-	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 )
@@ -18,41 +19,41 @@ import (
 // lineAddresses bounds the addresses in one line.
 const lineAddresses = 100
 
-// idField is the id of a record.
-func idField(key string, raw []byte) zap.Field {
+// IDField is the id of a record.
+func IDField(key string, raw []byte) zap.Field {
 	var id ulid.ULID
 	copy(id[:], raw)
 	return zap.String(key, id.String())
 }
 
-// recipientsField lists addresses; behind the first hundred it only counts.
-func recipientsField(all []string) zap.Field {
+// RecipientsField lists addresses; behind the first hundred it only counts.
+func RecipientsField(all []string) zap.Field {
 	return zap.Strings("recipients", all[:min(len(all), lineAddresses)])
 }
 
-// logAccepted tells of an Accept that was applied, of each mailbox that it put the
+// LogAccepted tells of an Accept that was applied, of each mailbox that it put the
 // message into, and of the copies and reports that were made with it. given are
 // the recipients as the client named them.
 //
 // 2026-11-29, state changes: logged by the node that proposes, when the command is applied, as LOG.md
 // promises; a test holds its tables against the code. Rejected: logging in Apply (every node would,
 // and again at each start).
-func logAccepted(log *zap.Logger, h *pb.Accept, given []string) {
+func LogAccepted(log *zap.Logger, h *pb.Accept, given []string) {
 	if !log.Core().Enabled(zap.InfoLevel) {
 		return
 	}
 	lineAccepted(log, h, given)
 	for _, one := range h.Copies {
-		lineAccepted(log, one, addressesOf(one), idField("copy_of", h.Message.Id))
+		lineAccepted(log, one, addressesOf(one), IDField("copy_of", h.Message.Id))
 	}
 	for _, n := range h.Notices {
-		logNotice(log, n)
+		LogNotice(log, n)
 	}
 }
 
-// logNotice tells of a report that was made.
-func logNotice(log *zap.Logger, n *pb.Notice) {
-	lineAccepted(log, n.Accept, addressesOf(n.Accept), idField("report_on", n.About))
+// LogNotice tells of a report that was made.
+func LogNotice(log *zap.Logger, n *pb.Notice) {
+	lineAccepted(log, n.Accept, addressesOf(n.Accept), IDField("report_on", n.About))
 }
 
 func addressesOf(h *pb.Accept) []string {
@@ -69,8 +70,8 @@ func addressesOf(h *pb.Accept) []string {
 func lineAccepted(log *zap.Logger, h *pb.Accept, to []string, more ...zap.Field) {
 	m := h.Message
 	c := m.GetClient()
-	fields := append(make([]zap.Field, 0, 16), idField("id", m.GetId()), zap.String("sender", m.GetSender()),
-		recipientsField(to), zap.Int("recipient_count", len(to)), zap.Uint64("size", m.GetSize()),
+	fields := append(make([]zap.Field, 0, 16), IDField("id", m.GetId()), zap.String("sender", m.GetSender()),
+		RecipientsField(to), zap.Int("recipient_count", len(to)), zap.Uint64("size", m.GetSize()),
 		zap.String("message_id", m.GetMessageId()), zap.String("remote", c.GetAddress()))
 	for _, f := range [...]struct{ key, value string }{
 		{"session", c.GetSession()}, {"helo", c.GetHelo()}, {"user", c.GetUser()}, {"protocol", c.GetProtocol()},
@@ -85,7 +86,7 @@ func lineAccepted(log *zap.Logger, h *pb.Accept, to []string, more ...zap.Field)
 	}
 	log.Info("accepted", append(fields, more...)...)
 	for _, d := range h.Drops {
-		log.Info("delivered", idField("id", m.GetId()), zap.String("sender", m.GetSender()),
+		log.Info("delivered", IDField("id", m.GetId()), zap.String("sender", m.GetSender()),
 			zap.String("recipient", d.Recipient), zap.String("mailbox", d.Mailbox))
 	}
 }
@@ -107,55 +108,20 @@ func managedWord(verb pb.Action) string {
 	return "removed"
 }
 
-// logManaged tells of what an operator did to a message.
-func logManaged(log *zap.Logger, verb pb.Action, id []byte, to []string, by admin.By, more ...zap.Field) {
-	fields := append(make([]zap.Field, 0, 8), idField("id", id), recipientsField(to),
+// LogManaged tells of what an operator did to a message.
+func LogManaged(log *zap.Logger, verb pb.Action, id []byte, to []string, by admin.By, more ...zap.Field) {
+	fields := append(make([]zap.Field, 0, 8), IDField("id", id), RecipientsField(to),
 		zap.Int("recipient_count", len(to)), zap.String("who", by.Who), zap.String("why", by.Why))
 	log.Info(managedWord(verb), append(fields, more...)...)
 }
 
-// logSwept tells of what left mailboxes otherwise than by an operator's or a POP3
+// LogSwept tells of what left mailboxes otherwise than by an operator's or a POP3
 // session's word to this node: by age, with its account, or as one of very many.
-func logSwept(log *zap.Logger, all []*pb.Removed) {
+func LogSwept(log *zap.Logger, all []*pb.Removed) {
 	for _, gone := range all {
 		for ids := gone.Ids; len(ids) >= len(ulid.ULID{}); ids = ids[len(ulid.ULID{}):] {
-			log.Info("removed", idField("id", ids), zap.String("mailbox", gone.Mailbox),
+			log.Info("removed", IDField("id", ids), zap.String("mailbox", gone.Mailbox),
 				zap.String("who", gone.Who), zap.String("why", gone.Why))
 		}
-	}
-}
-
-// removedEach is up to how many deletions of one POP3 session have lines at once.
-// More go out of the store one by one later, and each has its line then.
-const removedEach = spool.MaxTakeOut
-
-// removing finds out which messages a POP3 session is about to delete, as long as
-// they are still there.
-func (m *maildrop) removing(uids []uint64) (ids [][]byte) {
-	if len(uids) > removedEach || !m.drops.log.Core().Enabled(zap.InfoLevel) {
-		return nil
-	}
-	_ = m.drops.replica.View(func(v spool.View) error {
-		for _, uid := range uids {
-			if e, ok, err := v.Entry(m.box, uid); ok && err == nil {
-				ids = append(ids, e.Id)
-			}
-		}
-		return nil
-	})
-	return ids
-}
-
-// logRemoved tells of what a POP3 session has deleted.
-func (m *maildrop) logRemoved(ids [][]byte, count int) {
-	about := []zap.Field{
-		zap.String("mailbox", m.account.Address), zap.String("who", m.account.Address),
-		zap.String("session", m.peer.Session), zap.Stringer("remote", m.peer.Remote),
-	}
-	if count > removedEach {
-		m.drops.log.Info("removed many", append(about, zap.Int("count", count))...)
-	}
-	for _, id := range ids {
-		m.drops.log.Info("removed", append([]zap.Field{idField("id", id)}, about...)...)
 	}
 }

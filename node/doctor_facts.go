@@ -18,9 +18,11 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
 	"relay/node/config"
 	"relay/node/directory"
 	"relay/node/doctor"
+	"relay/node/operator"
 	"relay/smtp/printable"
 )
 
@@ -42,7 +44,7 @@ func (e *examiner) clusterFacts(ctx context.Context, f *doctor.Facts) {
 	var from string
 	err = n.cluster.View(func(v spool.View) error {
 		s, err := v.Settings()
-		from = fromCheckWord(s.GetFromCheck())
+		from = operator.FromCheckWord(s.GetFromCheck())
 		return err
 	})
 	f.FromCheck = doctor.Of(from, err)
@@ -51,12 +53,7 @@ func (e *examiner) clusterFacts(ctx context.Context, f *doctor.Facts) {
 // members are the nodes as this one sees them, and why a change of the CA does
 // not go on.
 func (e *examiner) members(ctx context.Context) (m doctor.Members, rotation string, err error) {
-	o := e.n.operator
-	raft, err := o.members.Status(ctx)
-	if err != nil {
-		return m, "", err
-	}
-	state, err := o.local()
+	seen, err := e.n.operator.Overview(ctx)
 	if err != nil {
 		return m, "", err
 	}
@@ -68,28 +65,24 @@ func (e *examiner) members(ctx context.Context) (m doctor.Members, rotation stri
 		}
 		return err
 	})
-	said, count := o.allVitals(ctx), votesOf(&raft)
-	m = doctor.Members{Leader: raft.Leader, Voters: count.all, UpVoters: count.up}
-	for i := range raft.Members {
-		one := doctorMember(&raft.Members[i], state, said, raft.Failover)
+	m = doctor.Members{Leader: seen.Raft.Leader, Voters: seen.Voters, UpVoters: seen.UpVoters}
+	for i := range seen.Nodes {
+		one := doctorMember(&seen.Raft.Members[i], &seen.Nodes[i])
+		one.Full = seen.Full[one.ID]
 		if at := drained[one.ID]; at != 0 {
 			one.DrainedAt = time.UnixMilli(at)
 		}
 		m.Nodes = append(m.Nodes, one)
 	}
-	_, held := o.rotation(&raft)
-	return m, strings.Join(held, "; "), err
+	return m, strings.Join(seen.Held, "; "), err
 }
 
-func doctorMember(m *cluster.MemberStatus, state local, said map[string]vitals, failover time.Duration) doctor.Member {
-	n := memberNode(m, state, said[m.ID], failover)
-	one := doctor.Member{
+func doctorMember(m *cluster.MemberStatus, n *admin.Node) doctor.Member {
+	return doctor.Member{
 		ID: n.ID, State: n.State, Live: m.Live, NotReady: m.Ready, Lag: m.Lag, Version: n.Version,
 		DiskFree: n.DiskFree, DiskTotal: n.DiskTotal,
 		Silent: seconds(n.SilentSeconds), Offset: seconds(n.ClockOffsetSeconds),
 	}
-	one.Full = m.Answers && said[m.ID].Full
-	return one
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -228,7 +221,7 @@ func readQueue(v spool.View, q *doctor.Queue, waiting map[string]*doctor.Destina
 			q.Partial = true
 			return false
 		}
-		at := ulidTime(id)
+		at := time.UnixMilli(int64(id.Time()))
 		if r.State == pb.State_HELD || r.State == pb.State_SUSPENDED {
 			if q.OldestHeld.IsZero() {
 				q.OldestHeld, q.HeldID = at, id.String()

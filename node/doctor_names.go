@@ -16,7 +16,9 @@ import (
 
 	"relay/cluster/spool"
 	"relay/node/admin"
+	"relay/node/dkimkey"
 	"relay/node/doctor"
+	"relay/node/operator"
 	"relay/node/verify"
 	"relay/queue/remote"
 	"relay/smtp/printable"
@@ -73,7 +75,7 @@ func (e *examiner) askNames(ctx context.Context, f *doctor.Facts, outward bool) 
 // byMX reports whether mail leaves by MX look-up where no other route is set.
 func (e *examiner) byMX() bool {
 	hop := "mx"
-	_ = e.n.cluster.View(func(v spool.View) (err error) { hop, err = hopOf(v, "*"); return err })
+	_ = e.n.cluster.View(func(v spool.View) (err error) { hop, err = operator.HopOf(v, "*"); return err })
 	return hop == "mx"
 }
 
@@ -219,9 +221,9 @@ func (s *names) keys(ctx context.Context, domain string, signers []admin.Signer)
 				return doctor.Not[[]doctor.Key](printable.Text(err.Error(), 200))
 			}
 			for _, text := range texts {
-				p := publicKey(text)
-				one.Published = one.Published || p != "" && p == publicKey(k.Record)
-				one.Other = one.Other || p != publicKey(k.Record)
+				p := dkimkey.PublicKey(text)
+				one.Published = one.Published || p != "" && p == dkimkey.PublicKey(k.Record)
+				one.Other = one.Other || p != dkimkey.PublicKey(k.Record)
 			}
 		}
 		all = append(all, one)
@@ -236,7 +238,7 @@ func (e *examiner) reach(ctx context.Context, s *names) doctor.Fact[[]doctor.Rea
 		counts := map[string]int64{}
 		all, err := v.Destinations()
 		for _, d := range all {
-			if hop, err := hopOf(v, d.Domain); err == nil && hop == "mx" && d.Count > 0 {
+			if hop, err := operator.HopOf(v, d.Domain); err == nil && hop == "mx" && d.Count > 0 {
 				counts[d.Domain] += d.Count
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
 	"relay/node/login"
+	"relay/node/operator"
 	"relay/node/replica"
 	"relay/node/statelog"
 	"relay/node/tlscert"
@@ -89,7 +90,7 @@ type Node struct {
 	agent     *remote.Agent
 	screen    *screen
 	senderDNS *remote.DNS
-	operator  *operator
+	operator  *operator.Operator
 	examiner  *examiner
 	admin     *http.Server
 	health    *http.Server
@@ -422,7 +423,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("greylist", n.grey.run)
 	start("refusals", n.refused.run)
 	start("doctor", n.examiner.run)
-	start("dkim", (&dkimWaits{n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log, dkimLook}).run)
+	start("dkim", operator.NewDKIMWaits(n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log).Run)
 	if n.acme != nil {
 		start("acme", n.serveACME)
 	}

@@ -16,6 +16,7 @@ import (
 	"relay/node/admin"
 	"relay/node/directory"
 	"relay/node/login"
+	"relay/node/operator"
 	"relay/node/plan"
 	"relay/node/replica"
 )
@@ -23,22 +24,22 @@ import (
 // buildOperator connects the admin ports with the parts of this node.
 func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
-	n.operator = &operator{
-		node: n.conf.Node.ID, hostname: n.conf.Node.Hostname, replica: n.cluster, members: n.cluster, log: n.log,
-		now: n.cluster.Now, hashPassword: login.HashPassword, active: n.queue.Active, why: n.queue.Why, submit: n.submit,
-		full: n.storage.nowFull, vitals: n.vitals,
-	}
+	n.operator = operator.New(operator.Config{
+		Node: n.conf.Node.ID, Hostname: n.conf.Node.Hostname, Replica: n.cluster, Members: n.cluster, Log: n.log,
+		Now: n.cluster.Now, HashPassword: login.HashPassword, Active: n.queue.Active, Why: n.queue.Why, Submit: n.submit,
+		Full: n.storage.nowFull, NodeStats: n.vitals,
+	})
 	n.examiner = &examiner{n: n}
-	for _, method := range operatorMethods {
+	for _, method := range operator.Methods {
 		n.cluster.Handle(method, func(ctx context.Context, from string, req []byte) ([]byte, error) {
-			return n.operator.answer(ctx, from, method, req)
+			return n.operator.Answer(ctx, from, method, req)
 		})
 	}
 }
 
 // vitals is what only this node knows of itself.
-func (n *Node) vitals() vitals {
-	v := vitals{
+func (n *Node) vitals() operator.NodeStats {
+	v := operator.NodeStats{
 		Uptime: int64(time.Since(n.started).Seconds()), DiskFree: n.storage.free.Load(), DiskTotal: n.storage.total.Load(),
 		Full:    n.storage.full.Load() || n.storage.laden.Load(),
 		Version: n.options.Version, Troubles: n.acme.Troubles(n.cluster.Now()),
@@ -91,7 +92,7 @@ func (n *Node) submit(
 	id, err := n.mail.accept(ctx, env, counted)
 	if err != nil {
 		n.log.Warn("message from the admin API not accepted", zap.Error(err))
-		return nil, proposalError(err)
+		return nil, operator.ProposalError(err)
 	}
 	receipt.ID, receipt.Size = id, counted.n
 	_ = n.cluster.View(func(v spool.View) error {

@@ -139,3 +139,30 @@ func TestRouteHoldsForWhatFollows(t *testing.T) {
 	require.NoError(t, w.refresh(m))
 	require.False(t, w.rerouted.Load())
 }
+
+// TestHopsWithoutExtensions: what EHLO keyword a hop cannot do is said of the hop.
+func TestHopsWithoutExtensions(t *testing.T) {
+	w := &waited{Fake: replicatest.New(t)}
+	_, err := replica.Propose(t.Context(), w, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c",
+		Version: 2}})
+	require.NoError(t, err)
+	for _, r := range []*pb.Route{
+		{Domain: "hub.example", Target: "smtp:hub:25", NoEhlo: []string{"CHUNKING", "PIPELINING"}},
+		{Domain: "mx.example", Target: "mx", NoEhlo: []string{"DSN"}},
+		{Domain: "plain.example", Target: "smtp:hub:25"},
+	} {
+		res, err := replica.Propose(t.Context(), w, spool.KindPutRoute, &pb.PutRoute{Route: r})
+		require.NoError(t, err)
+		require.Equal(t, pb.Code_OK, res.Code, res.Text)
+	}
+	o := &outbound{replica: w, node: "n1", log: zap.NewNop()}
+	require.Empty(t, o.Without("smtp:hub:25"))
+	require.NoError(t, o.reroute())
+	require.Equal(t, "CHUNKING,PIPELINING", o.Without("smtp:hub:25"), "it is the hop that cannot do it")
+	to, err := o.Route(t.Context(), "mx.example")
+	require.NoError(t, err)
+	require.Equal(t, "DSN", to.Without)
+	to, err = o.Route(t.Context(), "elsewhere.example")
+	require.NoError(t, err)
+	require.Empty(t, to.Without)
+}

@@ -11,6 +11,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
 )
 
 func keyOf(n int) (k [16]byte) {
@@ -49,11 +54,11 @@ func TestReceiptsAreBoundedAndForgotten(t *testing.T) {
 }
 
 func TestReceiptsAskAllThatLive(t *testing.T) {
-	w := newWorld(t)
+	rep := threeNodes(t)
 	a := keyOf(7)
-	r := newReceipts(w.rep, "n1", func(_ context.Context, node, method string, req []byte) ([]byte, error) {
+	r := newReceipts(rep, "n1", func(_ context.Context, node, method string, req []byte) ([]byte, error) {
 		require.Equal(t, askReceipt, method)
-		other := newReceipts(w.rep, node, nil, zap.NewNop())
+		other := newReceipts(rep, node, nil, zap.NewNop())
 		switch node {
 		case "n2":
 			other.note(receipt{a, 4})
@@ -77,4 +82,19 @@ func TestNumberedKeysDiffer(t *testing.T) {
 	require.Len(t, numbered(key, 1), 16)
 	require.NotEqual(t, numbered(key, 1), numbered(key, 2))
 	require.Nil(t, numbered(nil, 3))
+}
+
+// threeNodes is a replica with sessions of n1, n2 and n3.
+func threeNodes(t testing.TB) *replicatest.Fake {
+	r := replicatest.New(t)
+	for _, id := range []string{"n1", "n2", "n3"} {
+		res, err := replica.Propose(context.Background(), r, spool.KindRegister,
+			&pb.Register{Nonce: id, Member: &pb.Member{Id: id, MaxCommand: spool.MaxVersion}})
+		require.NoError(t, err)
+		require.Equal(t, pb.Code_OK, res.Code, res.Text)
+		if id == "n1" {
+			r.Session = res.Epoch
+		}
+	}
+	return r
 }

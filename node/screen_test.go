@@ -40,8 +40,7 @@ func (nowhere) Names(context.Context, netip.Addr) ([]string, error) {
 // BenchmarkIntake takes messages of 4 KiB in, as far as this package goes: what
 // screening costs those whom it does not concern, and those whom it does.
 func BenchmarkIntake(b *testing.B) {
-	w := newWorld(b)
-	r := discard{w.rep}
+	r := discard{threeNodes(b)}
 	log := zap.NewNop()
 	screening := &screen{
 		replica: r, id: "mx.example.test", log: log,

@@ -167,7 +167,7 @@ func (n *Node) serveWith() error {
 }
 
 func (n *Node) adminHandler() http.Handler {
-	ports := n.operator.ports()
+	ports := n.operator.Ports()
 	ports.Doctor = n.examiner
 	return admin.NewServer(admin.Options{
 		Ports: ports, Ready: n.Ready, Barrier: n.cluster.Consistent,

@@ -38,7 +38,7 @@ func TestTheLogsTablesAreThoseOfTheCode(t *testing.T) {
 	for path, only := range map[string]string{
 		"statelog/lines.go": "", "pop3_removed.go": "",
 		"refusal_log.go": "", "filter.go": "discard", "mail_twin.go": "repeated",
-		"operator_manage.go": "command", "operator_bounce.go": "bounce", "../queue/settle.go": "line",
+		"operator/manage.go": "command", "operator/bounce.go": "bounce", "../queue/settle.go": "line",
 	} {
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
 		require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"strings"
 
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -68,4 +69,14 @@ func Record(k *pb.DkimKey) (string, error) {
 		}
 	}
 	return "v=DKIM1; k=" + k.Algorithm + "; p=" + base64.StdEncoding.EncodeToString(public), nil
+}
+
+// PublicKey is the tag p of a record, without blanks; empty where it has none.
+func PublicKey(record string) string {
+	for tag := range strings.SplitSeq(record, ";") {
+		if name, value, ok := strings.Cut(tag, "="); ok && strings.TrimSpace(name) == "p" {
+			return strings.Join(strings.Fields(value), "")
+		}
+	}
+	return ""
 }

@@ -1,0 +1,235 @@
+package operator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/wording"
+	"relay/smtp/printable"
+)
+
+// Bounds of what an audit line says beside the command itself.
+const (
+	noteIDs   = 20
+	noteMost  = 2000
+	noteValue = 200
+)
+
+// annotate gives an operator's command the words that the audit log keeps of it:
+// what the record was and what it will be. A cluster of version 1 has no place
+// for them.
+//
+// 2026-11-29, audit: the node that is asked compares the command with the record and puts the words
+// into the command (Admin.note, version 2); Apply only keeps them. Rejected: comparing in Apply (words
+// would be part of the format for ever).
+func (o *Operator) annotate(h proto.Message) {
+	one, ok := h.(interface{ GetAdmin() *pb.Admin })
+	if !ok || one.GetAdmin() == nil {
+		return
+	}
+	adm := one.GetAdmin()
+	err := o.Replica.View(func(v spool.View) error {
+		c, _, err := v.Cluster()
+		switch {
+		case err != nil:
+			return err
+		case spool.VersionOf(c) < 2:
+			adm.Note, adm.Count, adm.Quiet = "", 0, false
+		case adm.Note == "":
+			adm.Note, err = changeNote(v, h)
+		}
+		return err
+	})
+	if err != nil {
+		o.Log.Warn("the audit log will not say what was changed: " + err.Error())
+	}
+	adm.Note = shortened(adm.Note, noteMost)
+}
+
+// changeNote compares a command with what it changes.
+func changeNote(v spool.View, h proto.Message) (string, error) {
+	switch h := h.(type) {
+	case *pb.PutAccount:
+		old, there, err := v.Account(h.GetAccount().GetAddress())
+		return compared(there, old, h.GetAccount()), err
+	case *pb.DropAccount:
+		box, _, err := v.Mailbox(h.Address)
+		return wording.Counted(box.GetMessages(), "message") + " in the mailbox", err
+	case *pb.PutDomain:
+		old, there, err := v.Domain(h.GetDomain().GetName())
+		return compared(there, old, h.GetDomain()), err
+	case *pb.DropDomain:
+		old, there, err := v.Domain(h.Name)
+		return was(there, old), err
+	case *pb.PutAlias:
+		old, there, err := v.Alias(h.GetAlias().GetAddress())
+		return compared(there, old, h.GetAlias()), err
+	case *pb.DropAlias:
+		old, there, err := v.Alias(h.Address)
+		return was(there, old), err
+	case *pb.PutRoute:
+		old, err := routeOf(v, h.GetRoute().GetDomain())
+		return compared(old != nil, old, h.GetRoute()), err
+	case *pb.DropRoute:
+		old, err := routeOf(v, h.Domain)
+		return was(old != nil, old), err
+	case *pb.PutSettings:
+		old, err := v.Settings()
+		return compared(true, old, h.GetSettings()), err
+	case *pb.PutDkim:
+		return strings.Join(valuesOf(h.GetKey()), ", "), nil
+	case *pb.PutToken:
+		return fmt.Sprintf("%d uses until %s", h.GetToken().GetUses(),
+			time.UnixMilli(h.GetToken().GetExpiresMs()).UTC().Format(time.RFC3339)), nil
+	}
+	return "", nil
+}
+
+func routeOf(v spool.View, domain string) (*pb.Route, error) {
+	all, err := v.Routes()
+	i := slices.IndexFunc(all, func(r *pb.Route) bool { return r.Domain == domain })
+	if err != nil || i < 0 {
+		return nil, err
+	}
+	return all[i], nil
+}
+
+// was lists what a record that goes away holds.
+func was(there bool, old proto.Message) string {
+	if !there {
+		return ""
+	}
+	if all := valuesOf(old); len(all) > 0 {
+		return "was " + strings.Join(all, ", ")
+	}
+	return ""
+}
+
+// compared lists the fields that differ, as "name from → to". Of secrets it says
+// that they differ, and nothing else.
+func compared(there bool, old, now proto.Message) string {
+	if !there {
+		return strings.Join(append([]string{"new"}, valuesOf(now)...), ", ")
+	}
+	var all []string
+	a, b := old.ProtoReflect(), now.ProtoReflect()
+	eachField(now, func(f protoreflect.FieldDescriptor) {
+		name := string(f.Name())
+		switch from, to := a.Get(f), b.Get(f); {
+		case a.Has(f) == b.Has(f) && from.Equal(to):
+		case secretField(name):
+			all = append(all, name+" changed")
+		default:
+			all = append(all, fmt.Sprintf("%s %s → %s", plainName(name), valueOf(f, from), valueOf(f, to)))
+		}
+	})
+	if len(all) == 0 {
+		return "nothing differs"
+	}
+	return strings.Join(all, ", ")
+}
+
+// valuesOf lists the fields that a record has.
+func valuesOf(m proto.Message) (all []string) {
+	r := m.ProtoReflect()
+	eachField(m, func(f protoreflect.FieldDescriptor) {
+		name := string(f.Name())
+		switch {
+		case !r.Has(f):
+		case secretField(name):
+			all = append(all, name+" set")
+		default:
+			all = append(all, plainName(name)+" "+valueOf(f, r.Get(f)))
+		}
+	})
+	return all
+}
+
+// eachField visits the fields that an operator chooses.
+func eachField(m proto.Message, visit func(protoreflect.FieldDescriptor)) {
+	own := []string{"address", "domain", "name", "created_ms", "box", "changed", "scram"}
+	if _, person := m.(*pb.Account); person { // its name is not its key
+		own = slices.DeleteFunc(own, func(s string) bool { return s == "name" })
+	}
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		if f := fields.Get(i); !slices.Contains(own, string(f.Name())) {
+			visit(f)
+		}
+	}
+}
+
+func secretField(name string) bool {
+	return name == "password" || name == "private" || name == "secret"
+}
+
+// plainName is a field's name without its unit.
+func plainName(name string) string { return strings.TrimSuffix(name, "_ms") }
+
+func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
+	if f.IsList() {
+		var all []string
+		for i := range v.List().Len() {
+			all = append(all, v.List().Get(i).String())
+		}
+		return shortened("["+strings.Join(all, " ")+"]", noteValue)
+	}
+	switch {
+	case f.Kind() == protoreflect.EnumKind:
+		if d := f.Enum().Values().ByNumber(v.Enum()); d != nil {
+			return strings.ToLower(string(d.Name()))
+		}
+	case f.Kind() == protoreflect.Int64Kind && strings.HasSuffix(string(f.Name()), "_ms"):
+		return (time.Duration(v.Int()) * time.Millisecond).String()
+	case f.Kind() == protoreflect.StringKind:
+		return shortened(fmt.Sprintf("%q", printable.Text(v.String(), noteValue)), noteValue)
+	}
+	return v.String()
+}
+
+// shortened cuts a text, at a rune.
+func shortened(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// note says which messages an action on the queue is about: by which filter, to
+// where, and which ids.
+func (m *bulkAction) note() string {
+	var all []string
+	add := func(format string, value any, given bool) {
+		if given {
+			all = append(all, fmt.Sprintf(format, value))
+		}
+	}
+	f := &m.what.Filter
+	add("to %s", m.what.Route, m.what.Route != "")
+	add("recipient %s", printable.Text(m.what.Recipient, noteValue), m.what.Recipient != "")
+	add("reason %q", printable.Text(m.what.Reason, noteValue), m.what.Reason != "")
+	add("%s", "all that waits", m.what.All && f.Empty())
+	add("state=%s", printable.Text(f.State, noteValue), f.State != "")
+	add("domain=%s", printable.Text(f.Domain, noteValue), f.Domain != "")
+	add("sender=%s", printable.Text(f.Sender, noteValue), f.Sender != "")
+	add("to=%s", printable.Text(f.Recipient, noteValue), f.Recipient != "")
+	add("owner=%s", printable.Text(f.Owner, noteValue), f.Owner != "")
+	add("error=%q", printable.Text(f.Error, noteValue), f.Error != "")
+	add("older than %s", (time.Duration(f.OlderThanSeconds) * time.Second).String(), f.OlderThanSeconds > 0)
+	var shown []string
+	for _, id := range m.told.ids {
+		shown = append(shown, id.String())
+	}
+	list := "ids " + strings.Join(shown, " ")
+	if more := m.told.count - len(shown); more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(append(all, list), ", ")
+}

@@ -1,0 +1,239 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
+	"relay/queue/remote"
+)
+
+func TestDomains(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	require.NoError(t, w.AddDomain(ctx, theBy, admin.Domain{Name: "Other.Test.", CatchAll: "Alice"}))
+	all, err := w.Domains(ctx)
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.Equal(t, admin.Domain{Name: "example.test", AuthPolicy: "tag", Created: admin.At(replicatest.Start),
+		Users: 1}, all[0])
+	require.Equal(t, admin.Domain{
+		Name: "other.test", CatchAll: "alice@other.test", AuthPolicy: "tag", Created: admin.At(replicatest.Start),
+	}, all[1])
+	none, refuse, odd := "", "refuse", "never"
+	require.NoError(t, w.SetDomain(ctx, theBy, "OTHER.test", admin.DomainSet{AuthPolicy: &refuse}))
+	all, err = w.Domains(ctx)
+	require.NoError(t, err)
+	require.Equal(t, [2]string{"alice@other.test", "refuse"}, [2]string{all[1].CatchAll, all[1].AuthPolicy},
+		"what is not named stays")
+	require.NoError(t, w.SetDomain(ctx, theBy, "other.test", admin.DomainSet{CatchAll: &none}))
+	all, err = w.Domains(ctx)
+	require.NoError(t, err)
+	require.Equal(t, [2]string{"", "refuse"}, [2]string{all[1].CatchAll, all[1].AuthPolicy})
+	require.ErrorIs(t, w.SetDomain(ctx, theBy, "other.test", admin.DomainSet{AuthPolicy: &odd}), admin.ErrInvalid)
+	stale := &pb.PutDomain{Domain: &pb.Domain{Name: "other.test"}, Update: true, ExpectChanged: 1}
+	res, err := replica.Propose(ctx, w.Replica, spool.KindPutDomain, stale)
+	require.NoError(t, err)
+	require.Equal(t, pb.Code_STALE, res.Code, "two operators at two nodes")
+	require.ErrorIs(t, w.AddDomain(ctx, theBy, admin.Domain{Name: "other.test"}), admin.ErrConflict)
+	for _, bad := range []string{"", "a b", "x@y", "-.", "[192.0.2.1]", "a..b"} {
+		require.ErrorIs(t, w.AddDomain(ctx, theBy, admin.Domain{Name: bad}), admin.ErrInvalid, bad)
+	}
+
+	greylisting := func(seconds int64) *int64 {
+		require.NoError(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Greylist: &seconds}))
+		all, err := w.Domains(ctx)
+		require.NoError(t, err)
+		return all[0].Greylist
+	}
+	require.EqualValues(t, 60, *greylisting(60))
+	require.Zero(t, *greylisting(0))
+	require.Nil(t, greylisting(-1))
+	long := int64(1e9)
+	require.ErrorIs(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Greylist: &long}), admin.ErrInvalid)
+	require.ErrorIs(t, w.SetDomain(ctx, theBy, "nowhere.test", admin.DomainSet{}), admin.ErrNotFound)
+	require.ErrorIs(t, w.SetSettings(ctx, theBy, admin.Settings{GreylistExempt: []string{"here"}}), admin.ErrInvalid)
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{
+		DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.9/24", "::1"},
+	}))
+	settings, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{
+		DefaultDomain: "example.test", Greylist: 60, GreylistTrust: 3, GreylistExempt: []string{"192.0.2.0/24", "::1/128"},
+	}, settings)
+
+	_, err = w.RemoveDomain(ctx, theBy, "example.test", admin.DropOptions{DryRun: true})
+	require.ErrorIs(t, err, admin.ErrConflict)
+	require.ErrorContains(t, err, "alice@example.test")
+	_, err = w.RemoveDomain(ctx, theBy, "nowhere.test", admin.DropOptions{})
+	require.ErrorIs(t, err, admin.ErrNotFound)
+	require.NoError(t, w.SetAlias(ctx, theBy, admin.Alias{Address: "info@other.test", Targets: []string{"alice"}}))
+	removed, err := w.RemoveDomain(ctx, theBy, "other.test", admin.DropOptions{DryRun: true})
+	require.NoError(t, err)
+	require.Contains(t, removed.Effects[1], "1 alias")
+	_, err = w.RemoveDomain(ctx, theBy, "other.test", admin.DropOptions{})
+	require.NoError(t, err)
+	_, err = w.RemoveDomain(ctx, theBy, "other.test", admin.DropOptions{})
+	require.ErrorIs(t, err, admin.ErrNotFound)
+}
+
+func TestUsers(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	require.NoError(t,
+		w.AddUser(ctx, theBy, admin.UserAdd{Address: "Bob", Password: "secret", Name: "Bob B.", QuotaBytes: 9}))
+	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "bob@EXAMPLE.test", Password: "x"}), admin.ErrConflict)
+	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "bob@remote.test", Password: "x"}), admin.ErrInvalid)
+	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl"}), admin.ErrInvalid, "no password")
+	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", Password: "a", PasswordHash: "$2b$x"}),
+		admin.ErrInvalid)
+	require.ErrorIs(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", PasswordHash: "plain"}), admin.ErrInvalid)
+	require.NoError(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carl", PasswordHash: "$2b$10$abc"}))
+	require.NoError(t,
+		w.SetAlias(ctx, theBy, admin.Alias{Address: "team", Targets: []string{"bob", "BOB@example.test", "x@Remote.test"}}))
+
+	u, err := w.User(ctx, "bob")
+	require.NoError(t, err)
+	require.Equal(t, &admin.User{
+		Address: "bob@example.test", Name: "Bob B.", Created: admin.At(replicatest.Start), QuotaBytes: 9, Senders: []string{},
+		Aliases: []string{"team@example.test"},
+	}, u)
+	aliases, err := w.Aliases(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []admin.Alias{
+		{Address: "team@example.test", Targets: []string{"bob@example.test", "x@remote.test"}},
+	}, aliases)
+
+	yes, senders, delay := true, []string{"Sales@example.test", "@Other.test", "*"}, int64(30)
+	require.NoError(t, w.SetUser(ctx, theBy, "bob", admin.UserSet{Disabled: &yes, Senders: &senders, LoginDelay: &delay}))
+	password := "new secret"
+	require.NoError(t, w.SetUser(ctx, theBy, "bob", admin.UserSet{Password: &password}))
+	u, err = w.User(ctx, "bob@example.test")
+	require.NoError(t, err)
+	require.True(t, u.Disabled)
+	require.Equal(t, "Bob B.", u.Name)
+	require.Equal(t, []string{"sales@example.test", "@other.test", "*"}, u.Senders)
+	require.EqualValues(t, 30, u.LoginDelay)
+	require.NoError(t, w.rep.View(func(v spool.View) error {
+		a, _, err := v.Account("bob@example.test")
+		require.Equal(t, "$argon2id$hash-of-new secret", a.Password)
+		return err
+	}))
+	require.ErrorIs(t, w.SetUser(ctx, theBy, "nobody", admin.UserSet{Disabled: &yes}), admin.ErrNotFound)
+	bad := "a\nb"
+	err = w.SetUser(ctx, theBy, "bob", admin.UserSet{Password: &bad})
+	require.ErrorIs(t, err, admin.ErrInvalid)
+	require.NotContains(t, err.Error(), bad)
+
+	all, err := w.Users(ctx, "example.test")
+	require.NoError(t, err)
+	require.Len(t, all, 3)
+	all, err = w.Users(ctx, "other.test")
+	require.NoError(t, err)
+	require.Empty(t, all)
+}
+
+func TestRemoveUser(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	w.accept("s@remote.test", "alice@example.test")
+	w.do(spool.KindLock, &pb.TakeLock{
+		Mailbox: "alice@example.test", Node: "n1", Epoch: w.epochs["n1"], Session: "s1", Remote: "192.0.2.7:1",
+	})
+	r, err := w.RemoveUser(ctx, theBy, "alice", admin.DropOptions{DryRun: true})
+	require.NoError(t, err)
+	require.True(t, r.DryRun)
+	require.EqualValues(t, 1, r.Messages)
+	require.Len(t, r.Effects, 3)
+	_, err = w.User(ctx, "alice")
+	require.NoError(t, err, "a dry run removes nothing")
+	r, err = w.RemoveUser(ctx, theBy, "alice", admin.DropOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, r.Messages)
+	_, err = w.User(ctx, "alice")
+	require.ErrorIs(t, err, admin.ErrNotFound)
+	_, err = w.RemoveUser(ctx, theBy, "alice", admin.DropOptions{})
+	require.ErrorIs(t, err, admin.ErrNotFound)
+}
+
+func TestRoutesAndSettings(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	require.NoError(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "*", Target: "smtp:relay.test:2525"}))
+	require.NoError(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "Remote.TEST", Target: " MX "}))
+	all, err := w.Routes(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []admin.Route{
+		{Domain: "*", Target: "smtp:relay.test:2525"}, {Domain: "remote.test", Target: "mx"},
+	}, all)
+	require.ErrorIs(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "*.remote.test", Target: "mx"}), admin.ErrInvalid)
+	require.NoError(t, w.RemoveRoute(ctx, theBy, "*"))
+	require.ErrorIs(t, w.RemoveRoute(ctx, theBy, "*"), admin.ErrNotFound)
+	require.ErrorIs(t, w.RemoveAlias(ctx, theBy, "nobody"), admin.ErrNotFound)
+
+	s, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{DefaultDomain: "example.test"}, s)
+	want := admin.Settings{
+		HistorySeconds: 60, HistoryBytes: 5, AuditSeconds: 86400, AuditBytes: 1000, ExpireSeconds: 70, RetryFirstSeconds: 8,
+		RetryMaxSeconds: 9, DefaultDomain: "example.test",
+	}
+	require.NoError(t, w.SetSettings(ctx, theBy, want))
+	s, err = w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &want, s)
+	for _, bad := range []admin.Settings{
+		{ExpireSeconds: -1}, {RetryFirstSeconds: 9, RetryMaxSeconds: 8}, {DefaultDomain: "nowhere.test"},
+	} {
+		require.ErrorIs(t, w.SetSettings(ctx, theBy, bad), admin.ErrInvalid)
+	}
+}
+
+func TestRouteTargets(t *testing.T) {
+	for text, want := range map[string]string{
+		"mx": "mx", "DISCARD": "discard", "smtp:host": "smtp:host", "smtp:host.test:587": "smtp:host.test:587",
+		"smtp:192.0.2.1": "smtp:192.0.2.1", "smtp:[2001:db8::1]:25": "smtp:[2001:db8::1]:25",
+		"smtp:[2001:db8::1]": "smtp:[2001:db8::1]",
+		"lmtp:127.0.0.1:24":  "lmtp:127.0.0.1:24",
+	} {
+		got, err := routeTarget(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, got)
+	}
+	for _, bad := range []string{
+		"", "mx:", "discard:x", "smtp:", "smtp:host:0", "smtp:host:99999", "smtp:a b", "smtp:2001:db8::1",
+		"lmtp:host", "lmtp:/run/x",
+		"http://hook.test", "https://hook.test/in?x=1", "https://", "https://u:p@hook.test/", "uucp:host",
+		"smtp:host:25:26", "smtp:ho/st",
+		"smtp:0]", "smtp:[0", "smtp:[::1", "smtp:::1]",
+	} {
+		_, err := routeTarget(bad)
+		require.ErrorIs(t, err, admin.ErrInvalid, bad)
+	}
+}
+
+func FuzzRouteTarget(f *testing.F) {
+	for _, seed := range []string{"mx", "smtp:a:25", "lmtp:[::1]:24", "HTTPS://x/", "smtp:[", "discard"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := routeTarget(text)
+		if err != nil {
+			var p *admin.Error
+			require.True(t, errors.As(err, &p))
+			return
+		}
+		again, err := routeTarget(got)
+		require.NoError(t, err, got)
+		require.Equal(t, got, again)
+		_, err = remote.ParseTarget(got)
+		require.NoError(t, err, "what is stored must be understood")
+	})
+}

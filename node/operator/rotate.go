@@ -1,0 +1,68 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"relay/cluster"
+	"relay/node/admin"
+)
+
+// RotateCA implements admin.Cluster.
+func (o *Operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateOptions) (*admin.NodeChange, error) {
+	change := &admin.NodeChange{DryRun: opts.DryRun, Effects: []string{}}
+	for _, id := range opts.Without {
+		raft, m, err := o.member(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if err := o.removal(ctx, raft, m, false, change); err != nil {
+			return nil, err
+		}
+	}
+	r, err := o.Members.Rotation()
+	if err != nil {
+		return nil, ProposalError(err)
+	}
+	if r.Step == 0 {
+		change.Effects = append(change.Effects,
+			"the cluster gets a new CA and every node a new certificate by itself; nothing that the former CA "+
+				"signed counts then")
+	} else {
+		change.Effects = append(change.Effects, "the rotation that is under way goes on")
+	}
+	if opts.DryRun {
+		return change, nil
+	}
+	adm, err := o.admin(by)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Members.RotateCA(ctx, opts.Without, adm); err != nil {
+		return nil, memberError(err)
+	}
+	return change, o.shown(ctx)
+}
+
+// rotation says how far a rotation of the CA is, and which nodes that are off
+// hold it up.
+func (o *Operator) rotation(raft *cluster.Status) (words string, problems []string) {
+	r, err := o.Members.Rotation()
+	if err != nil || r.Step == 0 {
+		return "", nil
+	}
+	words = fmt.Sprintf("the CA changes, step %d of 2", r.Step)
+	if len(r.Waits) > 0 {
+		words += ": waits for " + strings.Join(r.Waits, ", ")
+	}
+	for _, id := range r.Waits {
+		for i := range raft.Members {
+			if m := &raft.Members[i]; m.ID == id && !m.Live {
+				problems = append(problems, fmt.Sprintf("the rotation of the CA waits for node %s: start it, "+
+					"or go on without it by 'relayctl cluster rotate-ca --without %s'", id, id))
+			}
+		}
+	}
+	return words, problems
+}

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/spool"
-	pb "relay/cluster/spool/spoolpb"
+	"relay/node/outbound"
 	"relay/node/replica"
 )
 
@@ -192,21 +192,10 @@ func (d *drain) stop(ctx context.Context, notice time.Duration) {
 func (d *drain) spared() (spared bool) {
 	_ = d.replica.View(func(v spool.View) error {
 		sessions, err := v.Sessions()
-		spared = heir(sessions, d.node)
+		spared = outbound.Heir(sessions, d.node)
 		return err
 	})
 	return spared
-}
-
-// heir reports whether a node other than this one has a session and is not being
-// drained.
-func heir(sessions []*pb.Session, but string) bool {
-	for _, s := range sessions {
-		if s.Node != but && !s.Draining {
-			return true
-		}
-	}
-	return false
 }
 
 func (d *drain) wake() {

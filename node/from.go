@@ -1,15 +1,8 @@
 package node
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
-	"mime"
-	"net/mail"
 	"strings"
 	"sync/atomic"
 
@@ -21,88 +14,6 @@ import (
 	"relay/smtp"
 	"relay/smtp/printable"
 )
-
-// errNoAuthor says that the From fields of a message name nobody for certain:
-// there is none, or more than one, or it can't be read.
-var errNoAuthor = errors.New("there is not one From field that can be read")
-
-// fields yields the header fields of b up to the end of its header section:
-// names as they stand, without the blanks behind them, and values with all
-// their lines.
-func fields(b []byte) iter.Seq2[[]byte, []byte] {
-	return func(yield func(name, value []byte) bool) {
-		for len(b) > 0 {
-			end := 0
-			for {
-				i := bytes.IndexByte(b[end:], '\n')
-				if i < 0 {
-					end = len(b)
-					break
-				}
-				if end += i + 1; end == len(b) || b[end] != ' ' && b[end] != '\t' {
-					break
-				}
-			}
-			name, value, ok := bytes.Cut(b[:end], []byte(":"))
-			if !ok || !mailheader.IsFieldName(name) {
-				return // the empty line, or text without one
-			}
-			if !yield(bytes.TrimRight(name, " \t"), value) {
-				return
-			}
-			b = b[end:]
-		}
-	}
-}
-
-// authors are the addresses in the From field of a header section: mailboxes,
-// and members of groups (RFC 6854). absent says that there is no such field. An
-// error wraps errNoAuthor: recipients' programs may show whom they like then.
-func authors(header []byte) (addresses []string, absent bool, err error) {
-	var value []byte
-	count := 0
-	for name, v := range fields(header) {
-		if bytes.EqualFold(name, []byte("From")) {
-			value, count = v, count+1
-		}
-	}
-	if count != 1 {
-		return nil, count == 0, fmt.Errorf("%w: there are %d", errNoAuthor, count)
-	}
-	if lone(header) {
-		return nil, false, fmt.Errorf("%w: the header has a bare CR or a NUL", errNoAuthor)
-	}
-	text := strings.ToValidUTF8(strings.TrimSpace(mailheader.Unfold(value)), "?")
-	list, err := addressParser().ParseList(text)
-	if err != nil || len(list) == 0 {
-		return nil, false, fmt.Errorf("%w: %w", errNoAuthor, cmp.Or(err, errors.New("it names nobody")))
-	}
-	for _, a := range list {
-		if local, domain := directory.SplitAddress(a.Address); local == "" || domain == "" {
-			return nil, false, fmt.Errorf("%w: %q is no address", errNoAuthor, printable.Text(a.Address, 100))
-		}
-		addresses = append(addresses, a.Address)
-	}
-	return addresses, false, nil
-}
-
-// addressParser takes encoded words of any character set: names do not matter.
-func addressParser() *mail.AddressParser {
-	return &mail.AddressParser{WordDecoder: &mime.WordDecoder{
-		CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil },
-	}}
-}
-
-// lone reports whether octets that some programs take for a line end stand
-// alone in a header section: they would read other fields in it.
-func lone(header []byte) bool {
-	for i, c := range header {
-		if c == 0 || c == '\r' && (i+1 == len(header) || header[i+1] != '\n') {
-			return true
-		}
-	}
-	return false
-}
 
 // fromStats count messages of accounts with another's address in From.
 type fromStats struct{ refused, unsigned atomic.Int64 }
@@ -128,7 +39,7 @@ func (c *fromCheck) judge(ctx context.Context, header []byte) (signed bool, err 
 	if c == nil {
 		return true, nil
 	}
-	list, absent, unreadable := authors(header)
+	list, absent, unreadable := mailheader.Authors(header)
 	mode, foreign := pb.FromCheck_FROM_DEFAULT, ""
 	err = c.confirm.Confirm(ctx, func(v spool.View) error {
 		s, err := v.Settings()

@@ -24,6 +24,7 @@ import (
 	"relay/node/config"
 	"relay/node/login"
 	"relay/node/operator"
+	"relay/node/outbound"
 	"relay/node/replica"
 	"relay/node/statelog"
 	"relay/node/tlscert"
@@ -85,7 +86,7 @@ type Node struct {
 	scram     *login.ScramUse
 	grey      *greylist
 	filters   []filter
-	outbound  *outbound
+	outbound  *outbound.Spool
 	queue     *queue.Manager
 	agent     *remote.Agent
 	screen    *screen
@@ -290,17 +291,17 @@ func (n *Node) build() error {
 
 func (n *Node) buildQueue(id, hostname string) error {
 	d := n.conf.Delivery
-	n.outbound = &outbound{replica: n.cluster, node: id, hostname: hostname, log: n.log, retry: queue.RetryPolicy{
+	n.outbound = outbound.New(n.cluster, id, hostname, queue.RetryPolicy{
 		First: time.Duration(d.RetryFirst), Max: time.Duration(d.RetryMax), Lifetime: time.Duration(d.Expire),
-	}}
-	agent, err := newAgent(d, hostname, n.outbound, n.log)
+	}, n.log)
+	agent, err := newAgent(d, hostname, n.outbound, n.cluster.Now, n.log)
 	if err != nil {
 		return err
 	}
 	n.agent = agent
 	n.queue = queue.New(queue.Config{
-		Spool: n.outbound, Agent: &timedAgent{&boxes{n.agent, n.confirm}, n.timings.delivery}, Log: n.log,
-		Hostname: hostname, Route: n.outbound.hop,
+		Spool: n.outbound, Agent: &timedAgent{outbound.NewMailboxAgent(n.agent, n.confirm), n.timings.delivery}, Log: n.log,
+		Hostname: hostname, Route: n.outbound.Hop,
 		Now: n.cluster.Now, Ageing: n.cluster.Ageing,
 		Limits: queue.Limits{Workers: d.Concurrency, PerDestination: d.PerDestination, Grace: n.options.Grace},
 	})
@@ -312,7 +313,7 @@ func (n *Node) changed(c spool.Changes) {
 	if !n.wired.Load() {
 		return // still opening; refresh reads it all
 	}
-	n.outbound.feed(n.queue, c)
+	n.outbound.Feed(n.queue, c)
 	n.drops.changed(c)
 	if c.Directory || c.Restored {
 		n.scram.Changed()
@@ -338,7 +339,7 @@ func (n *Node) stirUp() {
 // refresher reads sessions, routes and settings again when they changed.
 func (n *Node) refresher(ctx context.Context) error {
 	for {
-		if err := errors.Join(n.drain.look(), n.outbound.refresh(n.queue)); err != nil {
+		if err := errors.Join(n.drain.look(), n.outbound.Refresh(n.queue)); err != nil {
 			n.log.Error("cannot read sessions and routes", zap.Error(err))
 		}
 		select {
@@ -416,7 +417,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("refresh", n.refresher)
 	start("drain", n.drain.run)
 	start("queue", n.deliver)
-	start("handover", func(ctx context.Context) error { return n.outbound.handOver(ctx, n.queue) })
+	start("handover", func(ctx context.Context) error { return n.outbound.HandOver(ctx, n.queue) })
 	start("maildrops", n.drops.watch)
 	start("locks", n.drops.keep)
 	start("throttle", n.throttle.Run)

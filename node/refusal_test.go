@@ -15,6 +15,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
 	"relay/node/login"
+	"relay/node/outbound"
 	"relay/node/replica"
 	"relay/pop3"
 	"relay/queue"
@@ -193,8 +194,9 @@ func TestRefusalsAreTrue(t *testing.T) {
 			return err
 		}, pop3.ErrAuth.Error()},
 		{"a mailbox whose mail waited", disabled, enabled, func(f *follower) error {
-			b := &boxes{confirm: f.drops.confirm}
-			switch v := b.judge(f.t.Context(), &queue.Job{ID: queue.ID(heldMail)}, 0); v.Outcome {
+			b := outbound.NewMailboxAgent(nil, f.drops.confirm)
+			job := &queue.Job{ID: queue.ID(heldMail), Route: spool.MailboxRoute, Recipients: make([]queue.Recipient, 1)}
+			switch v := b.Deliver(f.t.Context(), job)[0]; v.Outcome {
 			case queue.Failed:
 				require.Equal(f.t, "5.2.1 the mailbox is disabled", v.Reply)
 				return directory.ErrDisabled

@@ -371,7 +371,8 @@ func (n *Node) defaultDomain() string {
 }
 
 // newAgent makes the delivery agent of the configuration.
-func newAgent(d config.Delivery, hostname string, routes *outbound, log *zap.Logger) (*remote.Agent, error) {
+func newAgent(d config.Delivery, hostname string, routes remote.Router, now func() time.Time,
+	log *zap.Logger) (*remote.Agent, error) {
 	dns, err := remote.NewDNS(d.DNSServers)
 	if err != nil {
 		return nil, fmt.Errorf("[delivery] dns_servers: %w", err)
@@ -390,7 +391,7 @@ func newAgent(d config.Delivery, hostname string, routes *outbound, log *zap.Log
 	return remote.New(remote.Config{
 		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
-		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: routes.replica.Now}, Sources: d.SourceAddresses,
+		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: now}, Sources: d.SourceAddresses,
 		Log: log.Named("remote"), LoopbackHops: d.LoopbackHops, Sessions: sessions,
 	})
 }

@@ -1,4 +1,4 @@
-package node
+package outbound
 
 import (
 	"crypto"
@@ -22,7 +22,7 @@ import (
 // mailing lists and gateways add is only named where it is there.
 func dkimHeaders(header []byte) (keys []string) {
 	counts := map[string]int{}
-	for name := range fields(header) {
+	for name := range mailheader.Fields(header) {
 		counts[strings.ToLower(string(name))]++
 	}
 	for _, name := range []string{"From", "Reply-To", "Subject", "To", "Cc"} {
@@ -49,7 +49,7 @@ func dkimHeaders(header []byte) (keys []string) {
 // DKIM signatures are made when a message leaves: a large body need not be held back at intake, and a
 // rotated key is the new one. It costs a reading more for each attempt. Only what somebody we know
 // handed in is signed, by the domain of its From field.
-func (o *outbound) openSigned(id spool.ID, m *pb.Message) (io.ReadCloser, error) {
+func (o *Spool) openSigned(id spool.ID, m *pb.Message) (io.ReadCloser, error) {
 	signatures, err := o.signatures(id, m)
 	if err != nil {
 		o.log.Warn("message goes unsigned", zap.Stringer("id", id), zap.Error(err))
@@ -57,7 +57,7 @@ func (o *outbound) openSigned(id spool.ID, m *pb.Message) (io.ReadCloser, error)
 	return o.replica.OpenBody(id, m.Chunks, signatures)
 }
 
-func (o *outbound) signatures(id spool.ID, m *pb.Message) ([]byte, error) {
+func (o *Spool) signatures(id spool.ID, m *pb.Message) ([]byte, error) {
 	header, err := o.header(id, m)
 	domain := authorDomain(header, m.Sender)
 	if err != nil || domain == "" {
@@ -93,7 +93,7 @@ func (o *outbound) signatures(id spool.ID, m *pb.Message) ([]byte, error) {
 	return o.sign(id, m, signers, io.MultiWriter(all...))
 }
 
-func (o *outbound) sign(id spool.ID, m *pb.Message, signers []*dkim.Signer, to io.Writer) ([]byte, error) {
+func (o *Spool) sign(id spool.ID, m *pb.Message, signers []*dkim.Signer, to io.Writer) ([]byte, error) {
 	body, err := o.replica.OpenBody(id, m.Chunks, nil)
 	if err == nil {
 		_, err = io.Copy(to, body)
@@ -116,7 +116,7 @@ func (o *outbound) sign(id spool.ID, m *pb.Message, signers []*dkim.Signer, to i
 
 const dkimHeaderMost = 256 << 10
 
-func (o *outbound) header(id spool.ID, m *pb.Message) ([]byte, error) {
+func (o *Spool) header(id spool.ID, m *pb.Message) ([]byte, error) {
 	body, err := o.replica.OpenBody(id, m.Chunks, nil)
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func readHeader(body io.Reader) ([]byte, error) {
 // authorDomain is that of the From field, or of the sender where there is none.
 // It is empty where it is not clear who the author is.
 func authorDomain(header []byte, sender string) string {
-	list, absent, err := authors(header)
+	list, absent, err := mailheader.Authors(header)
 	switch {
 	case absent && strings.Contains(sender, "@"):
 		list = []string{sender}

@@ -1,4 +1,4 @@
-package node
+package outbound
 
 import (
 	"context"
@@ -18,6 +18,17 @@ const (
 	handoverPatience = 5 * time.Minute // for attempts under way; RFC 5321 §4.5.3.2.6 lets a host think for ten
 )
 
+// Heir reports whether a node other than but has a session and is not being
+// drained.
+func Heir(sessions []*pb.Session, but string) bool {
+	for _, s := range sessions {
+		if s.Node != but && !s.Draining {
+			return true
+		}
+	}
+	return false
+}
+
 // leaves reports whether a node is being drained and another can take what it
 // owns. A node that is alone, or among others that are drained, goes on.
 func leaves(v spool.View, node string) (bool, error) {
@@ -27,17 +38,17 @@ func leaves(v spool.View, node string) (bool, error) {
 	}
 	for _, s := range sessions {
 		if s.Node == node && s.Draining {
-			return heir(sessions, node), nil
+			return Heir(sessions, node), nil
 		}
 	}
 	return false, nil
 }
 
-// handOver gives this node's queue entries to others while it is drained. From
+// HandOver gives this node's queue entries to others while it is drained. From
 // when outbound is leaving no attempt starts; entries move when those under way
 // are settled, because an entry that moved during its attempt would be tried
 // by two nodes at a time. It runs until ctx ends.
-func (o *outbound) handOver(ctx context.Context, m *queue.Manager) error {
+func (o *Spool) HandOver(ctx context.Context, m *queue.Manager) error {
 	tick := time.NewTicker(handoverLook)
 	defer tick.Stop()
 	var since time.Time
@@ -64,7 +75,7 @@ func (o *outbound) handOver(ctx context.Context, m *queue.Manager) error {
 }
 
 // giveAway hands over what this node owns, if anything.
-func (o *outbound) giveAway(ctx context.Context) error {
+func (o *Spool) giveAway(ctx context.Context) error {
 	epoch := o.epoch.Load()
 	var owned map[uint64]int64
 	err := o.replica.View(func(v spool.View) (err error) {

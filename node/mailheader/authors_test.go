@@ -1,12 +1,10 @@
-package node
+package mailheader
 
 import (
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"relay/node/mailheader"
 )
 
 func TestAuthors(t *testing.T) {
@@ -41,38 +39,17 @@ func TestAuthors(t *testing.T) {
 		"From: =?utf-8?q?b=40b.test?=\r\n":                       "error",
 		"From: a@example.test,,\r\n <b@b.test\r\n":               "error",
 	} {
-		list, absent, err := authors([]byte(header))
+		list, absent, err := Authors([]byte(header))
 		got := strings.Join(list, " ")
 		switch {
 		case absent:
 			got = "absent"
 		case err != nil:
-			require.ErrorIs(t, err, errNoAuthor, header)
+			require.ErrorIs(t, err, ErrNoAuthor, header)
 			got = "error"
 		}
 		require.Equal(t, want, got, "%q", header)
 	}
-}
-
-func TestAuthorDomain(t *testing.T) {
-	for header, want := range map[string]string{
-		"From: A@B\u00dcCHER.example\r\n":                      "xn--bcher-kva.example",
-		"From: =?x?q?y?= <a@Example.Test>\r\n":                 "example.test",
-		"Subject: x\r\n":                                       "sender.test",
-		"From: a@example.test\r\nFrom: a@example.test\r\n\r\n": "",
-		"From: a b c\r\n":                                      "",
-	} {
-		require.Equal(t, want, authorDomain([]byte(header), "s@sender.test"), header)
-	}
-	require.Empty(t, authorDomain(nil, ""))
-}
-
-// A signature leaves no room for a second From.
-func TestSignedFields(t *testing.T) {
-	keys := func(header string) string { return strings.Join(dkimHeaders([]byte(header)), " ") }
-	require.Equal(t, "From From Reply-To Subject Subject To Cc Date Date",
-		keys("From: a@b.test\r\nSUBJECT : x\r\n y\r\nDate: now\r\nX-Other: 1\r\n\r\nCc: body\r\n"))
-	require.Equal(t, "From Reply-To Subject To To To Cc", keys("To: a@b.test\r\nTo: c@d.test\r\n\r\n"))
 }
 
 func FuzzFields(f *testing.F) {
@@ -80,11 +57,11 @@ func FuzzFields(f *testing.F) {
 	f.Add([]byte("From : a@b\nTo:\n\tx"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := 0
-		for name, value := range fields(b) {
+		for name, value := range Fields(b) {
 			n += len(name) + 1 + len(value)
-			require.True(t, mailheader.IsFieldName(name))
+			require.True(t, IsFieldName(name))
 		}
 		require.LessOrEqual(t, n, len(b))
-		_, _, _ = authors(b)
+		_, _, _ = Authors(b)
 	})
 }

@@ -1,4 +1,4 @@
-package node
+package outbound
 
 import (
 	"context"
@@ -31,14 +31,14 @@ func (w *waited) Until() time.Time { return time.Now().Add(time.Hour) }
 
 // outboundWorld is a queue of one node with one message in it.
 type outboundWorld struct {
-	*outbound
+	*Spool
 	replica *waited
 	id      queue.ID
 }
 
 func newOutboundWorld(t *testing.T) *outboundWorld {
 	w := &outboundWorld{replica: &waited{Fake: replicatest.New(t)}, id: queue.ID(ulid.Make())}
-	w.outbound = &outbound{replica: w.replica, node: "n1", log: zap.NewNop()}
+	w.Spool = &Spool{replica: w.replica, node: "n1", log: zap.NewNop()}
 	w.register(t, "n1", "first")
 	epoch, err := w.session()
 	require.NoError(t, err)
@@ -126,17 +126,17 @@ func TestSettleOvertaken(t *testing.T) {
 // read again yet.
 func TestRouteHoldsForWhatFollows(t *testing.T) {
 	w := newOutboundWorld(t)
-	m := queue.New(queue.Config{Spool: w.outbound, Log: zap.NewNop()})
-	require.NoError(t, w.refresh(m))
-	require.Empty(t, w.hop("example.org"))
+	m := queue.New(queue.Config{Spool: w.Spool, Log: zap.NewNop()})
+	require.NoError(t, w.Refresh(m))
+	require.Empty(t, w.Hop("example.org"))
 	res, err := replica.Propose(t.Context(), w.replica, spool.KindPutRoute,
 		&pb.PutRoute{Route: &pb.Route{Domain: "example.org", Target: "smtp:hop"}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
-	w.feed(m, spool.Changes{Directory: true})
-	require.Equal(t, "smtp:hop", w.hop("example.org"))
+	w.Feed(m, spool.Changes{Directory: true})
+	require.Equal(t, "smtp:hop", w.Hop("example.org"))
 	require.True(t, w.rerouted.Load(), "what waits is sorted again")
-	require.NoError(t, w.refresh(m))
+	require.NoError(t, w.Refresh(m))
 	require.False(t, w.rerouted.Load())
 }
 
@@ -155,7 +155,7 @@ func TestHopsWithoutExtensions(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, pb.Code_OK, res.Code, res.Text)
 	}
-	o := &outbound{replica: w, node: "n1", log: zap.NewNop()}
+	o := &Spool{replica: w, node: "n1", log: zap.NewNop()}
 	require.Empty(t, o.Without("smtp:hub:25"))
 	require.NoError(t, o.reroute())
 	require.Equal(t, "CHUNKING,PIPELINING", o.Without("smtp:hub:25"), "it is the hop that cannot do it")

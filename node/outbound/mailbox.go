@@ -1,4 +1,4 @@
-package node
+package outbound
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"relay/queue"
 )
 
-// boxes is the agent for mailboxes whose mail had to wait (FUTURERELEASE). It
+// mailboxAgent is the agent for mailboxes whose mail had to wait (FUTURERELEASE). It
 // only judges whether a mailbox may have the message: the Settle that commits the
 // verdict puts it there, in the same step. Everything else goes to remote.
 //
@@ -20,13 +20,18 @@ import (
 // mailbox, whose agent (boxes) judges account and quota when the time has come, and the Settle puts
 // the message there (package spool). A mailbox that is gone by then is a bounce, a full one is tried
 // again until the queue gives up.
-type boxes struct {
+type mailboxAgent struct {
 	remote  queue.Agent
 	confirm *replica.Confirmer
 }
 
+// NewMailboxAgent makes the agent; what is for no mailbox goes to remote.
+func NewMailboxAgent(remote queue.Agent, confirm *replica.Confirmer) queue.Agent {
+	return &mailboxAgent{remote, confirm}
+}
+
 // Deliver implements queue.Agent.
-func (b *boxes) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
+func (b *mailboxAgent) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 	if job.Route != spool.MailboxRoute {
 		return b.remote.Deliver(ctx, job)
 	}
@@ -39,7 +44,7 @@ func (b *boxes) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 	return verdicts
 }
 
-func (b *boxes) judge(ctx context.Context, job *queue.Job, n uint32) (verdict queue.Verdict) {
+func (b *mailboxAgent) judge(ctx context.Context, job *queue.Job, n uint32) (verdict queue.Verdict) {
 	err := b.confirm.Confirm(ctx, func(v spool.View) error {
 		r, ok, err := v.Recipient(spool.ID(job.ID), n)
 		if err != nil || !ok {

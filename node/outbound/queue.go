@@ -1,4 +1,6 @@
-package node
+// Package outbound is the replicated queue as a node's queue manager sees it: what the node
+// owns, what it settles, how mail is signed, and what is handed over by a drain.
+package outbound
 
 import (
 	"context"
@@ -25,13 +27,13 @@ import (
 	"relay/smtp/printable"
 )
 
-// outbound is the replicated queue as this node's queue manager sees it. It
+// Spool is the replicated queue as this node's queue manager sees it. It
 // meets queue.Spool and remote.Router.
 //
 // BDAT where the next hop has it, so that a message goes out as it came in, an unended last line
 // included; DATA would end it. The price is nil: the envelope and the message are two round trips
 // either way. [delivery] chunking = false goes back to DATA.
-type outbound struct {
+type Spool struct {
 	replica   replica.Fenced
 	node      string
 	hostname  string
@@ -45,6 +47,12 @@ type outbound struct {
 	rerouted  atomic.Bool // and the manager has not been told yet
 	owners    atomic.Pointer[spool.Owners]
 	leaving   atomic.Bool // this node is drained: others will have its entries
+}
+
+// New makes the queue of a node. retry overrides the cluster's settings; its
+// zero fields do not.
+func New(r replica.Fenced, node, hostname string, retry queue.RetryPolicy, log *zap.Logger) *Spool {
+	return &Spool{replica: r, node: node, hostname: hostname, retry: retry, log: log}
 }
 
 // waiting converts a queue entry.
@@ -65,7 +73,7 @@ func moment(ms int64) time.Time {
 }
 
 // Scan implements queue.Spool.
-func (o *outbound) Scan(ctx context.Context, add func(queue.Waiting)) error {
+func (o *Spool) Scan(ctx context.Context, add func(queue.Waiting)) error {
 	return o.replica.Frozen(func(v spool.View, _ uint64) error {
 		session, ok, err := v.Session(o.node)
 		if err != nil || !ok || o.leaving.Load() {
@@ -92,7 +100,7 @@ func (o *outbound) Scan(ctx context.Context, add func(queue.Waiting)) error {
 }
 
 // afterJumps reads what due times go by beside themselves.
-func (o *outbound) afterJumps(v spool.View) (*jumped, error) {
+func (o *Spool) afterJumps(v spool.View) (*jumped, error) {
 	ts, err := v.TimeState()
 	if err != nil {
 		return nil, err
@@ -106,7 +114,7 @@ func (o *outbound) afterJumps(v spool.View) (*jumped, error) {
 }
 
 // Load implements queue.Spool.
-func (o *outbound) Load(_ context.Context, id queue.ID, recipients []uint32) (*queue.Job, error) {
+func (o *Spool) Load(_ context.Context, id queue.ID, recipients []uint32) (*queue.Job, error) {
 	var job *queue.Job
 	err := o.replica.View(func(v spool.View) error {
 		m, ok, err := v.Message(spool.ID(id))
@@ -132,7 +140,7 @@ func (o *outbound) Load(_ context.Context, id queue.ID, recipients []uint32) (*q
 	return job, nil
 }
 
-func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
+func (o *Spool) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 	m = plan.Mended(m, o.timing.Load())
 	created := time.UnixMilli(m.CreatedMs)
 	job := &queue.Job{
@@ -156,13 +164,13 @@ func (o *outbound) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 
 // owns reports whether an entry is this node's as of the last refresh; Settle
 // is what fences.
-func (o *outbound) owns(home uint64, id spool.ID) bool {
+func (o *Spool) owns(home uint64, id spool.ID) bool {
 	owners, epoch := o.owners.Load(), o.epoch.Load()
 	return !o.leaving.Load() && owners != nil && epoch != 0 && owners.Of(home, id) == epoch
 }
 
 // recipients adds those that are open, not parked and ours.
-func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) error {
+func (o *Spool) recipients(v spool.View, job *queue.Job, numbers []uint32) error {
 	for _, n := range numbers {
 		r, ok, err := v.Recipient(spool.ID(job.ID), n)
 		if err != nil {
@@ -184,7 +192,7 @@ func (o *outbound) recipients(v spool.View, job *queue.Job, numbers []uint32) er
 // what was settled. What was stale only because this node has begun another
 // session since the attempt is proposed again in its name: the entry stayed
 // active here all the time, so nobody tried it beside.
-func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict,
+func (o *Spool) Settle(ctx context.Context, verdicts []queue.Verdict,
 	notices []queue.Notice) (taken []queue.Taken, err error) {
 	h := &pb.Settle{Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
 	for i := range verdicts {
@@ -215,7 +223,7 @@ func (o *outbound) Settle(ctx context.Context, verdicts []queue.Verdict,
 
 // logNotices tells of the reports that were made: those on messages of which a
 // verdict was taken.
-func (o *outbound) logNotices(notices []*pb.Notice, verdicts []queue.Verdict, taken []queue.Taken) {
+func (o *Spool) logNotices(notices []*pb.Notice, verdicts []queue.Verdict, taken []queue.Taken) {
 	if len(notices) == 0 {
 		return
 	}
@@ -234,7 +242,7 @@ func (o *outbound) logNotices(notices []*pb.Notice, verdicts []queue.Verdict, ta
 
 // settle proposes verdicts and waits until the answer is true here too. The
 // wait is not what decides: a node that stops keeps the answer.
-func (o *outbound) settle(ctx context.Context, h *pb.Settle) ([]queue.Taken, error) {
+func (o *Spool) settle(ctx context.Context, h *pb.Settle) ([]queue.Taken, error) {
 	res, err := replica.Propose(ctx, o.replica, spool.KindSettle, h)
 	if err != nil {
 		if errors.Is(err, cluster.ErrUnknown) {
@@ -254,7 +262,7 @@ func (o *outbound) settle(ctx context.Context, h *pb.Settle) ([]queue.Taken, err
 
 // settleAgain proposes what was stale, with all notices: the spool makes those
 // whose cause it takes.
-func (o *outbound) settleAgain(ctx context.Context, h *pb.Settle, taken []queue.Taken) ([]queue.Taken, error) {
+func (o *Spool) settleAgain(ctx context.Context, h *pb.Settle, taken []queue.Taken) ([]queue.Taken, error) {
 	all, stale := h.Verdicts, []int(nil)
 	h.Verdicts = nil
 	for i, t := range taken {
@@ -273,7 +281,7 @@ func (o *outbound) settleAgain(ctx context.Context, h *pb.Settle, taken []queue.
 }
 
 // session returns the epoch of this node's session as applied here, 0 without.
-func (o *outbound) session() (epoch uint64, err error) {
+func (o *Spool) session() (epoch uint64, err error) {
 	err = o.replica.View(func(v spool.View) error {
 		s, ok, err := v.Session(o.node)
 		if ok {
@@ -323,7 +331,7 @@ func verdictRecord(v *queue.Verdict) *pb.Verdict {
 
 // notice makes the Accept of a report. One on a message that must not travel in
 // clear does not either (RFC 8689 §5).
-func (o *outbound) notice(n *queue.Notice) *pb.Notice {
+func (o *Spool) notice(n *queue.Notice) *pb.Notice {
 	secret := false
 	_ = o.replica.View(func(v spool.View) error {
 		m, _, err := v.Message(spool.ID(n.About))
@@ -334,10 +342,10 @@ func (o *outbound) notice(n *queue.Notice) *pb.Notice {
 }
 
 // Until implements queue.Spool.
-func (o *outbound) Until() time.Time { return o.replica.Until() }
+func (o *Spool) Until() time.Time { return o.replica.Until() }
 
 // Route implements remote.Router.
-func (o *outbound) Route(_ context.Context, domain string) (remote.Target, error) {
+func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
 	to := o.routes.Load().route(strings.ToLower(domain))
 	t, err := remote.ParseTarget(to.target)
 	t.Without = to.without
@@ -346,16 +354,16 @@ func (o *outbound) Route(_ context.Context, domain string) (remote.Target, error
 
 // Without implements remote.Keywords: what does not count holds for a hop, by
 // whichever route it is named.
-func (o *outbound) Without(target string) string {
+func (o *Spool) Without(target string) string {
 	if routes := o.routes.Load(); routes != nil {
 		return routes.without[target]
 	}
 	return ""
 }
 
-// hop names the hop of a domain's mail for the manager; "" where it goes by
+// Hop names the hop of a domain's mail for the manager; "" where it goes by
 // the domain's own MX.
-func (o *outbound) hop(domain string) string {
+func (o *Spool) Hop(domain string) string {
 	if to := o.routes.Load().hop(domain); to != "mx" {
 		return to
 	}
@@ -406,9 +414,9 @@ func (t *routeTable) route(domain string) routed {
 	return routed{target: "mx"}
 }
 
-// feed tells the queue manager what a commit did to the queue. It runs on the
+// Feed tells the queue manager what a commit did to the queue. It runs on the
 // apply goroutine and does not block.
-func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
+func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 	if c.Directory {
 		// Mail that is accepted after a route was set goes by it.
 		if err := o.reroute(); err != nil {
@@ -445,7 +453,7 @@ func (o *outbound) feed(m *queue.Manager, c spool.Changes) {
 }
 
 // reroute reads the routes again, and whether mail is signed at all.
-func (o *outbound) reroute() error {
+func (o *Spool) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
 	routes := &routeTable{domains: map[string]routed{}, without: map[string]string{}}
@@ -471,10 +479,10 @@ func (o *outbound) reroute() error {
 	return nil
 }
 
-// refresh reads what feed and Route go by: this node's session, the routes and
+// Refresh reads what feed and Route go by: this node's session, the routes and
 // the retry policy. What arrives between the store of a new epoch and the
 // Reset is found by the scan that Reset makes.
-func (o *outbound) refresh(m *queue.Manager) error {
+func (o *Spool) Refresh(m *queue.Manager) error {
 	var settings *pb.Settings
 	var epoch uint64
 	var owners spool.Owners
@@ -518,7 +526,7 @@ func (o *outbound) refresh(m *queue.Manager) error {
 }
 
 // retryPolicy is the replicated policy, with this node's overrides.
-func (o *outbound) retryPolicy(s *pb.Settings) queue.RetryPolicy {
+func (o *Spool) retryPolicy(s *pb.Settings) queue.RetryPolicy {
 	ms := func(own time.Duration, shared int64) time.Duration {
 		if own > 0 {
 			return own

@@ -1,4 +1,4 @@
-package node
+package outbound
 
 import (
 	"time"
@@ -58,7 +58,7 @@ func (j *jumped) retry(next time.Time, attempts uint32) time.Time {
 }
 
 // justJumped reads what due times go by where the time has jumped lately; nil: not.
-func (o *outbound) justJumped() *jumped {
+func (o *Spool) justJumped() *jumped {
 	ts := o.timing.Load()
 	if ts.GetJumpedIndex() == 0 || o.replica.Now().Sub(time.UnixMilli(ts.JumpedMs)) > onTheWay {
 		return nil

@@ -195,7 +195,10 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 	k := c.key
 	c.offers = a.offersTLS(c)
 	if _, ok := c.client.Has("STARTTLS"); !ok {
-		return false, a.inClear(c, "the host does not offer STARTTLS")
+		if k.verified {
+			a.offered.remove(c.hop) // if it is gone for good, the next attempt is the last
+		}
+		return false, a.inClear(c, c.offers, "the host does not offer STARTTLS")
 	}
 	err := c.client.StartTLS(ctx, a.tlsConfig(k))
 	if err == nil {
@@ -206,7 +209,7 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 		return false, nil
 	}
 	if r, ok := errors.AsType[*smtp.Reply](err); ok && r.Code != 421 {
-		return false, a.inClear(c, "the host refused STARTTLS: "+text(r))
+		return false, a.inClear(c, r.Temporary(), "the host refused STARTTLS: "+text(r))
 	} else if ok {
 		_ = c.client.Close()
 		return false, a.refusal(k, err)
@@ -231,14 +234,15 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 	return true, nil
 }
 
-// inClear goes on without TLS, if that is allowed.
-func (a *Agent) inClear(c *conn, why string) *fault {
+// inClear goes on without TLS, if that is allowed. passing: the host may have TLS
+// at the next attempt.
+func (a *Agent) inClear(c *conn, passing bool, why string) *fault {
 	if !a.must(c.key) {
 		return nil
 	}
 	a.pool.quit(c)
 	f := &fault{outcome: queue.Deferred, host: c.hop.String(), next: true, text: "4.7.4 TLS is required, but " + why}
-	if c.key.verified {
+	if c.key.verified && !passing {
 		// RFC 8689 §4.2.1: where no host will do, the message goes back.
 		f.outcome, f.next, f.text = queue.Failed, false, fmt.Sprintf("5.7.30 the message requires TLS, but %s", why)
 	}

@@ -700,6 +700,28 @@ func TestRequireTLS(t *testing.T) {
 	require.Equal(t, queue.Deferred, with(h, pool).Outcome, "a certificate nobody knows")
 }
 
+// A message that must go over TLS waits where the host has none for the moment.
+func TestRequireTLSWaitsForTLS(t *testing.T) {
+	h := newHop(t, map[string]string{"STARTTLS": "454 4.7.0 TLS not available|220 go"})
+	h.ehlo = append(h.ehlo, "STARTTLS", "REQUIRETLS")
+	var pool *x509.CertPool
+	h.cert, pool = certificate(t, "mx.x")
+	a := mxAgent(t, Config{Roots: pool}, h)
+	try := func() queue.Verdict {
+		a.pool.flush()
+		j := mxJob("a@x")
+		j.RequireTLS = true
+		return deliver(t, a, j)[0]
+	}
+	v := try()
+	require.Equal(t, queue.Deferred, v.Outcome, v.Reply)
+	require.Contains(t, v.Reply, "4.7.4 TLS is required, but the host refused STARTTLS: 454")
+	require.Equal(t, queue.Delivered, try().Outcome)
+	h.script("EHLO", "250 hop.example")
+	require.Equal(t, queue.Deferred, try().Outcome, "it had it a moment ago")
+	require.Equal(t, queue.Failed, try().Outcome, "it is gone for good")
+}
+
 func TestParameters(t *testing.T) {
 	h := newHop(t, nil)
 	h.ehlo = append(h.ehlo, "DSN", "SMTPUTF8", "MT-PRIORITY", "DELIVERBY")

@@ -40,6 +40,7 @@ func startAt(peers map[string]string, nodes ...*clustertest.Node) {
 // TestTwoOfThreeAreRenumbered: the node that stays has the longest log, so that
 // it must lead, and knows only the old addresses of the others.
 func TestTwoOfThreeAreRenumbered(t *testing.T) {
+	t.Parallel()
 	skipUnderRace(t)
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
@@ -63,6 +64,7 @@ func TestTwoOfThreeAreRenumbered(t *testing.T) {
 
 // TestAllAreRenumbered: nobody knows anybody's address but by Options.Peers.
 func TestAllAreRenumbered(t *testing.T) {
+	t.Parallel()
 	skipUnderRace(t)
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
@@ -106,6 +108,7 @@ func TestAllAreRenumbered(t *testing.T) {
 // TestRecoverWithNewAddresses: the survivors are where --peers says, not where
 // they were.
 func TestRecoverWithNewAddresses(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 5})
 	l := g.NewLedger()
 	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))

@@ -37,6 +37,7 @@ func clusterRecord(t *testing.T, at *clustertest.Node) *pb.Cluster {
 // TestCertificatesAreRenewedUnderLoad: certificates of two seconds; none of the
 // nodes loses a session, a message or a link for long.
 func TestCertificatesAreRenewedUnderLoad(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.CertLife = 2 * time.Second
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})
@@ -105,6 +106,7 @@ func rotated(t *testing.T, g *clustertest.Group, before []byte) {
 // TestRotationOfTheCA: under load, with a node killed in each step, and with
 // tokens of before and after.
 func TestRotationOfTheCA(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
@@ -152,6 +154,7 @@ func TestRotationOfTheCA(t *testing.T) {
 
 // TestRotationWithoutANode: the node left out is removed, and joins anew.
 func TestRotationWithoutANode(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	lost, leader := g.Followers()[0], g.Leader()
 	before := clusterRecord(t, leader).CaCert

@@ -11,6 +11,7 @@ import (
 
 // TestALeaderWithAWrongClockHandsOver, and the cluster's time stays where it was.
 func TestALeaderWithAWrongClockHandsOver(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	wrong := g.Leader()
 	wrong.Skew(10 * 24 * time.Hour)
@@ -38,6 +39,7 @@ func TestALeaderWithAWrongClockHandsOver(t *testing.T) {
 // TestAFollowersWrongClockMovesNothing: one clock of three, ten days off either way,
 // is an outlier, and its node goes by the cluster's time as the others do.
 func TestAFollowersWrongClockMovesNothing(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader()
 	wrong := g.Node(0)
@@ -61,6 +63,7 @@ func TestAFollowersWrongClockMovesNothing(t *testing.T) {
 // TestAllClocksStep: what all clocks say is the time, ten days ahead and back, and
 // nothing goes by age meanwhile.
 func TestAllClocksStep(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = 300*time.Millisecond, 300*time.Millisecond,
 		300*time.Millisecond
@@ -82,6 +85,7 @@ func TestAllClocksStep(t *testing.T) {
 // TestALeaderIsKilledWhileTheTimeIsSlewed: the time goes on from where it was, and is
 // slewed on by the next leader; it never jumps, nor runs more than a tenth too fast.
 func TestALeaderIsKilledWhileTheTimeIsSlewed(t *testing.T) {
+	t.Parallel()
 	const by = 45 * time.Second
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader()

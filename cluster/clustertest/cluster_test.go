@@ -15,6 +15,7 @@ import (
 // Raft never answers what it had not taken out of its channel when it stopped;
 // who waits for that is left behind (Cluster.end), and no other goroutine.
 func TestMain(m *testing.M) {
+	clustertest.SideBySide()
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"),
 		goleak.IgnoreAnyFunction("relay/cluster.endsIn.func1"),
@@ -27,6 +28,7 @@ func putRoute(i int) (spool.Kind, *pb.PutRoute) {
 }
 
 func TestEveryNodeTakesProposals(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Verbose: true})
 	for i, n := range g.Nodes() {
 		kind, h := putRoute(i)

@@ -11,6 +11,7 @@ import (
 // directory from the past comes in the follower's place. No mailbox ever has two
 // holders, and all that clients were told fits one history.
 func TestLocksAmongCopies(t *testing.T) {
+	t.Parallel()
 	h := newLockHistory()
 	g := clustertest.New(t, clustertest.Options{OnChanges: h.changed})
 	fight(t, g, h, 2, func() {

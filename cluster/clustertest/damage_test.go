@@ -80,6 +80,7 @@ func comesUp(t *testing.T, g *clustertest.Group, n *clustertest.Node) error {
 // and not serve with it; the others go on, and it can be rebuilt from them.
 // (Entries of the log are checked when they are read: see package disk.)
 func TestFlippedBitsAreFound(t *testing.T) {
+	t.Parallel()
 	tables := func(name string) bool { return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob") }
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()

@@ -26,6 +26,7 @@ func farTime(t *testing.T) time.Duration {
 // [cluster] latency set, on wires and disks that are slow or bad, under load. All
 // three nodes serve all the time, and the locks' history is clean.
 func TestFarNodesKeepTheirSessions(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes twenty seconds")
 	}

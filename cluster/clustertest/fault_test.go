@@ -152,6 +152,7 @@ func TestGracefulStopIsNotNoticed(t *testing.T) {
 }
 
 func TestLeaseEndsBeforeTheLeaderGivesTheWorkAway(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	victim := g.Followers()[0]
 	epoch, lost := victim.C().Epoch(), victim.C().SessionLost()
@@ -198,6 +199,7 @@ func session(t *testing.T, n *clustertest.Node, id string) (s *pb.Session) {
 }
 
 func TestDeadHolderCanNotRemove(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	victim := g.Followers()[0]
@@ -227,6 +229,7 @@ func TestDeadHolderCanNotRemove(t *testing.T) {
 }
 
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.Deadline = 1500 * time.Millisecond
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})

@@ -30,6 +30,7 @@ func recovered(t *testing.T, peers []*clustertest.Node, nodes ...*clustertest.No
 // with a quorum of the old cluster. They end as soon as they meet the recovered
 // node: it asks their join servers, and they look for it.
 func TestLostNodesComeBackTogether(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
@@ -77,6 +78,7 @@ func TestLostNodesComeBackTogether(t *testing.T) {
 // TestLostNodesHearTheKnock: the lost nodes can't reach the survivor, and it
 // reaches them.
 func TestLostNodesHearTheKnock(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	for _, n := range g.Nodes() {
 		n.Stop()
@@ -99,6 +101,7 @@ func TestLostNodesHearTheKnock(t *testing.T) {
 
 // TestSurvivorThatWasNotRecovered is told to be so.
 func TestSurvivorThatWasNotRecovered(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	for _, n := range g.Nodes() {
 		n.Stop()
@@ -119,6 +122,7 @@ func TestSurvivorThatWasNotRecovered(t *testing.T) {
 // TestSurvivorsThatContradict: each of two survivors has entries that the other
 // one never had, in different terms. One of them ends, with nothing changed.
 func TestSurvivorsThatContradict(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 5})
 	for _, n := range g.Nodes() {
 		n.Stop()
@@ -160,6 +164,7 @@ func TestSurvivorsThatContradict(t *testing.T) {
 // TestSurvivorsWithRenewedCertificates: what is on record of each other is newer
 // than what Recover makes, until the new generation has begun.
 func TestSurvivorsWithRenewedCertificates(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.CertLife = 4 * time.Second
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})

@@ -35,6 +35,7 @@ func kills(t *testing.T) int {
 // their right to act, so that their POP3 sessions go on and senders hear no
 // 421. What the dead leader held is free within six seconds all the same.
 func TestSurvivorsKeepTheirSessions(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Tuning: production(), Verbose: os.Getenv("RELAY_KILLS_LOG") != ""})
 	survive(t, g, (*clustertest.Node).Kill, (*clustertest.Node).Start)
 }
@@ -42,6 +43,7 @@ func TestSurvivorsKeepTheirSessions(t *testing.T) {
 // TestMajorityKeepsItsSessions cuts leaders off in place of killing them: their
 // ports can't be seen to be closed.
 func TestMajorityKeepsItsSessions(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Tuning: production(), Verbose: os.Getenv("RELAY_KILLS_LOG") != ""})
 	survive(t, g, g.Isolate, func(*clustertest.Node) { g.HealAll() })
 }

@@ -58,6 +58,7 @@ func (h *history) len() int {
 }
 
 func TestReadsAfterConsistentAreLinearizable(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	h := &history{began: time.Now()}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -359,6 +359,7 @@ func lockTime(t *testing.T) time.Duration {
 // killed and cut off. What they saw must be explained by one lock for each
 // mailbox: no two holders, tokens that only grow, deletions under the lock only.
 func TestLockHistory(t *testing.T) {
+	t.Parallel()
 	h := newLockHistory()
 	g := clustertest.New(t, clustertest.Options{OnChanges: h.changed})
 	fight(t, g, h, 4, func() { trouble(t, g, h, time.Now().Add(lockTime(t))) })

@@ -29,6 +29,7 @@ func join(t *testing.T, id, token, addr string) error {
 }
 
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 2})
 	follower := g.Followers()[0]
 
@@ -56,6 +57,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestIDOfLiveMemberIsRefused(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	g := clustertest.New(t, clustertest.Options{Nodes: 1, Tuning: tuning})
 	token, err := g.Node(0).C().Token(t.Context(), 5, time.Minute, operator)
@@ -88,6 +90,7 @@ func TestAddressOfAMemberIsRefused(t *testing.T) {
 }
 
 func TestRemoveKeepsTheQuorum(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader()
 	down, gone := g.Followers()[0], g.Followers()[1]
@@ -121,6 +124,7 @@ func TestRemoveKeepsTheQuorum(t *testing.T) {
 // TestRemovedNodeIsTold: a node that was removed while it was down learns so
 // when it is started again, says what to do next, and disturbs nobody.
 func TestRemovedNodeIsTold(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader, gone := g.Leader(), g.Followers()[0]
 	gone.Kill()
@@ -148,6 +152,7 @@ func TestRemovedNodeIsTold(t *testing.T) {
 // TestIsolatedNodeIsNotDisowned: who hears nobody is not told anything, and who
 // hears of a cluster without a leader is not removed either.
 func TestIsolatedNodeIsNotDisowned(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader, alone := g.Leader(), g.Followers()[0]
 	alone.Stop()
@@ -163,6 +168,7 @@ func TestIsolatedNodeIsNotDisowned(t *testing.T) {
 }
 
 func TestAddressChange(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]
 	n.Stop()
@@ -178,6 +184,7 @@ func TestAddressChange(t *testing.T) {
 }
 
 func TestLostLogIsNoticed(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]
 	n.Stop()
@@ -197,6 +204,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 }
 
 func TestRecoverWithoutMajority(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
@@ -220,6 +228,7 @@ func TestRecoverWithoutMajority(t *testing.T) {
 }
 
 func TestQuestionsBetweenNodes(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	for _, n := range g.Nodes() {
 		n.C().Handle("greet", func(_ context.Context, from string, req []byte) ([]byte, error) {
@@ -239,6 +248,7 @@ func TestQuestionsBetweenNodes(t *testing.T) {
 }
 
 func TestSoleNodeIsReadyAtOnce(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{
 		Nodes: 1, Tuning: cluster.Tuning{GrowTo: -1, Heartbeat: 3 * time.Second, Election: 3 * time.Second},
 	})
@@ -253,6 +263,7 @@ func TestSoleNodeIsReadyAtOnce(t *testing.T) {
 // TestJoinAfterTheFirstNodeLeft: the log that a new node is sent begins with the
 // first node alone, which is gone.
 func TestJoinAfterTheFirstNodeLeft(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 1})
 	l := g.NewLedger()
 	first := g.Node(0)
@@ -262,6 +273,7 @@ func TestJoinAfterTheFirstNodeLeft(t *testing.T) {
 	second := g.Add(first)
 	g.Add(first)
 	g.WaitVoters(3)
+	g.WaitEqual() // all know that there are three
 	first.Kill()
 	leader := g.Leader(second, g.Node(2))
 	g.Eventually("the dead node's session lives", func() bool { return session(t, leader, first.ID) == nil })

@@ -13,6 +13,7 @@ import (
 // TestPromisesAreSealedFromVersion2On: what a node of version 1 has on its disk, an
 // older build reads as ever. From version 2 on term and vote carry checksums.
 func TestPromisesAreSealedFromVersion2On(t *testing.T) {
+	t.Parallel()
 	for _, version := range []uint32{1, 2} {
 		g := clustertest.New(t, clustertest.Options{Nodes: 1, FoundAt: version})
 		n := g.Node(0)

@@ -33,6 +33,7 @@ func deletedBody(t *testing.T, g *clustertest.Group) {
 // TestShortDiskGivesBodiesBack: on a node whose disk is short of space the place of
 // bodies that were deleted is free again at once.
 func TestShortDiskGivesBodiesBack(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.MemTable = 4 << 20
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})
@@ -49,6 +50,7 @@ func TestShortDiskGivesBodiesBack(t *testing.T) {
 
 // TestShortDiskShortLog: a node whose disk is short of space keeps a short log.
 func TestShortDiskShortLog(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.LogBytes, tuning.Trailing = 8<<20, 16
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})

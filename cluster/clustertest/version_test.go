@@ -36,6 +36,7 @@ func upgradeOf(t *testing.T, n *clustertest.Node) cluster.Upgrade {
 
 // TestTheLeaderRaisesTheVersion: when the last node can, and not before.
 func TestTheLeaderRaisesTheVersion(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.UpgradeAfter = 500 * time.Millisecond
 	g := old(t, tuning)
@@ -55,6 +56,7 @@ func TestTheLeaderRaisesTheVersion(t *testing.T) {
 }
 
 func TestAnOperatorRaisesHoldsAndReleases(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.UpgradeAfter = 43 * time.Minute
 	g := old(t, tuning)
@@ -95,6 +97,7 @@ func audited(t *testing.T, n *clustertest.Node) (all []string) {
 // TestWhatDifferedBeforeTheRaiseIsFound: the chain of sums begins with the raise, and
 // says nothing of what a node applied wrongly before; the comparison behind it does.
 func TestWhatDifferedBeforeTheRaiseIsFound(t *testing.T) {
+	t.Parallel()
 	g, arm, _ := faulty(t, 3, 1)
 	l := g.NewLedger()
 	wrong := g.Followers()[0]
@@ -115,6 +118,7 @@ func TestWhatDifferedBeforeTheRaiseIsFound(t *testing.T) {
 // TestADeadNodeHoldsTheLeaderUp, but not an operator; and the build it comes back
 // with must know the version.
 func TestADeadNodeHoldsTheLeaderUp(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.UpgradeAfter = 300 * time.Millisecond
 	g := old(t, tuning)
@@ -144,6 +148,7 @@ func propose(t *testing.T, n *clustertest.Node, kind spool.Kind, h *pb.Raise) *p
 }
 
 func TestJoinOfABuildThatIsTooOld(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 1})
 	token, err := g.Node(0).C().Token(t.Context(), 1, time.Minute, operator)
 	require.NoError(t, err)

@@ -42,7 +42,7 @@
 //	leader whose clock is days ahead, and accounts with a retention
 //	    TestNothingIsDeletedEarly, TestWrongClocksDelayNothing; cluster/clustertest TestALeaderWithAWrongClockHandsOver
 //	author of a domain that is not the account's
-//	    TestWhoseSignature; node TestAuthors
+//	    TestWhoseSignature; node/mailheader TestAuthors
 //	mbox without empty lines, with a byte order mark, a Content-Length, CR line ends, deleted messages, dates in
 //	its text; a message with a "From " line in front; a file of another server
 //	    node/admin/mailfile TestFilesOfOtherPrograms, TestMboxForms, TestLinesThatBeginAMessage

@@ -236,6 +236,10 @@ func TestRulesCatch(t *testing.T) {
 		{"cluster", "smtp", false},
 		{"cluster/disk", "cluster", false},
 		{"smtp", "pop3", false},
+		{"node/outbound", "node/operator", false},
+		{"node/operator", "node/outbound", false},
+		{"node/replica", "node/directory", false},
+		{"node/plan", "node/login", false},
 		{"cmd/relayctl", "cluster", false},
 		{"deploy/bench", "smtp", true},
 	} {

@@ -460,3 +460,19 @@ func FuzzReply(f *testing.F) {
 		require.False(t, hasControl([]byte(strings.ReplaceAll(r.Text, "\n", ""))))
 	})
 }
+
+// An ORCPT that is too long in ASCII is left out: the next hop would refuse the
+// recipient for it.
+func TestClientLeavesOutALongORCPT(t *testing.T) {
+	for n, want := range map[int]bool{60: true, 61: false} {
+		original := "utf-8;" + strings.Repeat("\u4e2d", n) + "@c.example" // 8 octets each in ASCII
+		var o RcptOptions
+		require.True(t, setORCPT(&o, original))
+		x := &transaction{
+			Client: &Client{ext: map[string]string{"DSN": ""}}, env: &Envelope{To: []Rcpt{{Address: "a@b", Options: o}}},
+		}
+		line := string(x.rcptCommand(nil, 0))
+		require.Equal(t, want, strings.Contains(line, "ORCPT="), line)
+		require.LessOrEqual(t, len(line), 520)
+	}
+}

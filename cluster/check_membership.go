@@ -20,13 +20,12 @@ import (
 // It gives up where a leader has said no twice in a row.
 
 const (
-	askMember        = "cluster/member"
-	asksMember       = "member" // joinRequest.Asks
-	kindRemoved      = "removed"
-	kindKnown        = "known"
-	kindRenew        = "renew" // a member, but its certificate is not the one on record
-	membershipTime   = 2 * time.Second
-	membershipRounds = 2 // answers in a row that count
+	askMember      = "cluster/member"
+	asksMember     = "member" // joinRequest.Asks
+	kindRemoved    = "removed"
+	kindKnown      = "known"
+	kindRenew      = "renew" // a member, but its certificate is not the one on record
+	membershipTime = 2 * time.Second
 )
 
 // answerMember is the leader's word on whether a node is a member.

@@ -126,7 +126,7 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 // await waits until whoever has the session that is in the way has renewed it, or
 // can not act any more. Nobody but us can at our own address, and nobody who ran here.
 func (k *claims) await(ctx context.Context) {
-	wait := max(k.c.detector.surelyDead(k.session()), time.Duration(k.over.Dead)*time.Millisecond)
+	wait := max(k.c.detector.SurelyDead(k.session()), time.Duration(k.over.Dead)*time.Millisecond)
 	switch {
 	case k.over.Epoch == k.mine:
 		return // this process gave it up

@@ -6,15 +6,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/liveness"
 	"relay/cluster/spool"
 )
 
 // TestUnknownSessionHoldsAsLongAsAny: a node whose state lags does not know how
 // long the session holds that is in its way, unless the leader has said it.
 func TestUnknownSessionHoldsAsLongAsAny(t *testing.T) {
-	w := newSessionDetector(Tuning{}.withDefaults())
-	require.Greater(t, w.surelyDead(unknownSession(rival{Epoch: 7})), spool.MaxLease)
-	require.Less(t, w.surelyDead(unknownSession(rival{Epoch: 7, Dead: 1})), spool.MaxLease)
+	t0 := Tuning{}.withDefaults()
+	w := liveness.NewDetector(t0.Lease, t0.Margin)
+	require.Greater(t, w.SurelyDead(unknownSession(rival{Epoch: 7})), spool.MaxLease)
+	require.Less(t, w.SurelyDead(unknownSession(rival{Epoch: 7, Dead: 1})), spool.MaxLease)
 }
 
 // TestNoncesThatMayCountAreKept: the one on record, and those that may be on their way.

@@ -18,6 +18,7 @@ import (
 
 	"relay/cluster/disk"
 	"relay/cluster/internal/wire"
+	"relay/cluster/liveness"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -61,7 +62,7 @@ type Cluster struct {
 	batcher     *batcher
 	peers       *peers
 	server      *server
-	detector    *sessionDetector // since when sessions have not been renewed
+	detector    *liveness.Detector // since when sessions have not been renewed
 	session     *session
 	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
 	reads       *rounds                    // read indexes for this node
@@ -311,7 +312,7 @@ func (c *Cluster) start() {
 		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
 	}
 	c.goRun(func() { c.joinServer(c.ctx) })
-	c.detector = newSessionDetector(c.t)
+	c.detector = liveness.NewDetector(c.t.Lease, c.t.Margin)
 	c.goRun(func() { c.observeSessions(c.ctx) })
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.runEarlyElection(c.ctx) })

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/liveness"
 	"relay/cluster/spool"
 )
 
@@ -45,15 +46,16 @@ func (c *Cluster) Silence() time.Duration { return c.silence() }
 // looks at a leader that nothing listens for, if all others said that they miss
 // it too. asked runs before each of them answers.
 func (c *Cluster) StandsAgainst(ctx context.Context, leader string, looks int, asked func()) (stands int) {
-	v := newEarlyElection(c)
-	v.stand = func() error { stands++; return nil }
-	v.deadLeader, v.deadTerm = leader, c.raft.CurrentTerm()
-	v.ask = func(context.Context, string) (report, error) {
+	v := &liveness.Election{ElectionPorts: c.electionPorts()}
+	v.Stand = func() error { stands++; return nil }
+	v.PortClosed = func(context.Context, string) bool { return true }
+	term := c.raft.CurrentTerm()
+	v.Ask = func(context.Context, string) (liveness.View, error) {
 		asked()
-		return report{Term: v.deadTerm, Leader: leader, Silent: time.Hour.Milliseconds()}, nil
+		return liveness.View{Term: term, Leader: leader, SilentMs: time.Hour.Milliseconds()}, nil
 	}
 	for range looks {
-		v.standIfDue(ctx)
+		v.StandIfDue(ctx)
 	}
 	return stands
 }

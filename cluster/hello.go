@@ -127,7 +127,7 @@ func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 	r.Nonce, r.Epoch = m.Nonce, m.Registered
 	if live {
 		r.Rival = &rival{Epoch: s.Epoch, Renewed: s.Renewed, Address: m.Address,
-			Still: c.detector.unrenewedFor(s).Milliseconds(), Dead: c.detector.surelyDead(s).Milliseconds()}
+			Still: c.detector.UnrenewedFor(s).Milliseconds(), Dead: c.detector.SurelyDead(s).Milliseconds()}
 	}
 	// Who answers may know less than who asks, as a store can be taken back.
 	if m.Nonce != "" && m.Registered > h.Acked.Epoch && !slices.Contains(h.Nonces, m.Nonce) {

@@ -235,7 +235,7 @@ func (c *Cluster) awaitDeath(ctx context.Context, node string) error {
 		case seen == 0:
 			seen = s.Renewed
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, c.detector.grace(s)+2*c.t.Margin)
+			ctx, cancel = context.WithTimeout(ctx, c.detector.Grace(s)+2*c.t.Margin)
 			defer cancel()
 		case seen != s.Renewed || ctx.Err() != nil:
 			return fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", ErrMember, node)

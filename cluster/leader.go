@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/rand"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -31,7 +30,7 @@ func (c *Cluster) watch(ctx context.Context) {
 	tick := time.NewTicker(c.t.Tick)
 	defer tick.Stop()
 
-	discovery := leaderDiscovery{c: c}
+	discovery := c.newDiscovery()
 	var led uint64 // term in which we lead
 	stop := func() {}
 	defer func() { stop() }()
@@ -39,7 +38,7 @@ func (c *Cluster) watch(ctx context.Context) {
 		term := c.raft.CurrentTerm()
 		leads := c.raft.State() == raft.Leader
 		_, id := c.raft.LeaderWithID()
-		leader := discovery.leader(ctx, string(id))
+		leader := discovery.Leader(ctx, string(id))
 		if c.leaderWatch.set(leader, term) {
 			c.log.Info("cluster: leader", zap.String("leader", leader), zap.Uint64("term", term))
 			if leader != "" && leader != c.id.Node {
@@ -146,7 +145,7 @@ func (c *Cluster) expireDead(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, dead := range c.detector.observe(time.Now(), sessions) {
+	for _, dead := range c.detector.Observe(time.Now(), sessions) {
 		c.expire(ctx, dead)
 	}
 }
@@ -160,7 +159,7 @@ func (c *Cluster) observeSessions(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if sessions, err := c.sessions(); err == nil {
-			c.detector.observe(time.Now(), sessions)
+			c.detector.Observe(time.Now(), sessions)
 		}
 		select {
 		case <-tick.C:
@@ -180,11 +179,11 @@ func (c *Cluster) backdateSessions(term uint64) {
 	if err != nil || heard.IsZero() {
 		return
 	}
-	c.detector.observe(time.Now(), sessions)
+	c.detector.Observe(time.Now(), sessions)
 	for _, s := range sessions {
 		var l raft.Log
 		if c.rlog.GetLog(s.Renewed, &l) == nil && l.Term < term {
-			c.detector.backdate(s, heard)
+			c.detector.Backdate(s, heard)
 		}
 	}
 }
@@ -195,86 +194,6 @@ func (c *Cluster) sessions() (all []*pb.Session, err error) {
 		return err
 	})
 	return all, err
-}
-
-// sessionDetector counts for each session how long it has not been renewed, on this
-// node's clock and from when this node saw the renewal applied. Each session
-// says its own lease.
-//
-// The leader counts lease + margin from when it saw the renewal applied, and expires by
-// compare-and-swap on it. Every node keeps that count (observeSessions), so that a new leader
-// knows at once since when the old one is silent; a renewal that only its barrier
-// applied counts from when the old leader was heard last, as it was in the log by then.
-// After an election the living first get one and a half renewals' time, as nobody could
-// renew while there was no leader. So there are two margins between the end of a node's
-// right to act and the moment another gets its work.
-type sessionDetector struct {
-	lease    time.Duration // of a session that says none
-	margin   time.Duration // the least
-	mu       sync.Mutex
-	observed map[string]observation
-	last     map[string]time.Time // when a renewal of a node was seen, also of one whose session has ended
-}
-
-type observation struct {
-	epoch, renewed uint64
-	at             time.Time
-}
-
-func newSessionDetector(t Tuning) *sessionDetector {
-	return &sessionDetector{
-		lease: t.Lease, margin: t.Margin, observed: map[string]observation{}, last: map[string]time.Time{},
-	}
-}
-
-// heard is when a renewal of a node was seen last; the zero time: never.
-func (w *sessionDetector) heard(node string) time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.last[node]
-}
-
-// grace is how long after its last renewal a session is taken for dead.
-func (w *sessionDetector) grace(s *pb.Session) time.Duration {
-	hold := w.lease
-	if s.LeaseMs != 0 {
-		hold = time.Duration(s.LeaseMs) * time.Millisecond
-	}
-	return hold + marginOf(hold, w.margin)
-}
-
-// observe returns the sessions to expire.
-func (w *sessionDetector) observe(now time.Time, sessions []*pb.Session) (dead []*pb.Session) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	live := make(map[string]bool, len(sessions))
-	for _, s := range sessions {
-		live[s.Node] = true
-		last, ok := w.observed[s.Node]
-		switch {
-		case !ok || last.epoch != s.Epoch || last.renewed != s.Renewed:
-			w.observed[s.Node], w.last[s.Node] = observation{s.Epoch, s.Renewed, now}, now
-		case now.Sub(last.at) > w.grace(s):
-			dead = append(dead, s)
-		}
-	}
-	for node := range w.observed {
-		if !live[node] {
-			delete(w.observed, node)
-		}
-	}
-	return dead
-}
-
-// backdate notes that a session's last renewal was not sent after an instant.
-func (w *sessionDetector) backdate(s *pb.Session, to time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	last, ok := w.observed[s.Node]
-	if ok && last.epoch == s.Epoch && last.renewed == s.Renewed && to.Before(last.at) {
-		last.at = to
-		w.observed[s.Node] = last
-	}
 }
 
 func (c *Cluster) expire(ctx context.Context, dead *pb.Session) {

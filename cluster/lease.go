@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"relay/cluster/liveness"
 	"relay/cluster/spool"
 )
 
@@ -68,9 +69,6 @@ func newLeases(t Tuning) leases {
 // bounded keeps a lease within what Apply takes: the leader counts that.
 func bounded(d time.Duration) time.Duration { return min(max(d, spool.MinLease), spool.MaxLease) }
 
-// marginOf is how long before and after the end of a lease the two sides act.
-func marginOf(hold, least time.Duration) time.Duration { return max(least, hold/8) }
-
 // slow takes note of how long an answer took.
 func (l *leases) slow(now, took time.Duration) { l.answers.note(now, took) }
 
@@ -102,7 +100,7 @@ func (l *leases) add(now, hold time.Duration) lease {
 // to act of one that was registered at from for hold.
 func (l *leases) begin(from, hold time.Duration) (end time.Duration) {
 	l.under, l.floor = l.under[:0], from+hold
-	return from + hold - marginOf(hold, l.margin)
+	return from + hold - liveness.Margin(hold, l.margin)
 }
 
 // answered returns until when this node may act after an answer to a renewal:
@@ -119,7 +117,7 @@ func (l *leases) answered(num uint64, from time.Duration) (end time.Duration) {
 	}
 	l.under = slices.Delete(l.under, 0, i+1)
 	l.floor = max(l.floor, end)
-	return end - marginOf(longest, l.margin)
+	return end - liveness.Margin(longest, l.margin)
 }
 
 // roundUp makes whole milliseconds, which is what a command carries.

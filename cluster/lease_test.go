@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
+	"relay/cluster/liveness"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -128,7 +129,7 @@ func (f *farCluster) check() {
 		return
 	}
 	hold := time.Duration(f.record.LeaseMs) * time.Millisecond
-	margin := marginOf(hold, f.tuning.Margin)
+	margin := liveness.Margin(hold, f.tuning.Margin)
 	if expiry := f.seen + hold + margin; end+2*margin > expiry {
 		f.violations = append(f.violations,
 			fmt.Sprintf("at %v: the owner acts until %v, the leader from %v on, margin %v", f.now(), end, expiry, margin))
@@ -239,7 +240,7 @@ func TestAnswersAreBelievedWithCare(t *testing.T) {
 	b := l.next(4*time.Second, 0)     // 6 s
 	require.Equal(t, 6*time.Second, b.hold)
 	// a was sent again at 5 s, and applied; b may have been applied at 5 s, too.
-	require.Equal(t, 5*time.Second+b.hold-marginOf(a.hold, time.Second), l.answered(a.num, 5*time.Second))
+	require.Equal(t, 5*time.Second+b.hold-liveness.Margin(a.hold, time.Second), l.answered(a.num, 5*time.Second))
 	require.Zero(t, l.answered(a.num, 9*time.Second), "the answer to its copy")
 	// The next one may not end before what was believed.
 	c := l.next(5*time.Second, 0)

@@ -225,7 +225,7 @@ func (c *Cluster) roll(leader string) ([]MemberStatus, error) {
 		sessions, err := v.Sessions()
 		for _, s := range sessions {
 			if m := all[s.Node]; m != nil {
-				m.Live, m.Epoch, m.Failover = true, s.Epoch, c.detector.grace(s)
+				m.Live, m.Epoch, m.Failover = true, s.Epoch, c.detector.Grace(s)
 				m.Draining = m.Draining || s.Draining
 			}
 		}
@@ -264,7 +264,7 @@ func (c *Cluster) unheard(node string) time.Duration {
 	c.reports.mu.Lock()
 	last := c.reports.seen[node].at
 	c.reports.mu.Unlock()
-	if at := c.detector.heard(node); at.After(last) {
+	if at := c.detector.Heard(node); at.After(last) {
 		last = at
 	}
 	if last.IsZero() {

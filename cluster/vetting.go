@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/hashicorp/raft"
 
 	"relay/cluster/internal/wire"
-	pb "relay/cluster/spool/spoolpb"
 )
 
 // A start of a node with other voters is on probation: its raft runs, but the
@@ -242,21 +240,4 @@ func (c *Cluster) awaitVetted(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// unrenewedFor is how long a session has not been renewed, as far as this node saw.
-func (w *sessionDetector) unrenewedFor(s *pb.Session) time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if last := w.observed[s.Node]; last.epoch == s.Epoch && last.renewed == s.Renewed {
-		return time.Since(last.at)
-	}
-	return 0
-}
-
-// surelyDead is how long a session must not have been renewed until its owner has
-// stopped by itself, also by a clock that is slower.
-func (w *sessionDetector) surelyDead(s *pb.Session) time.Duration {
-	grace := w.grace(s)
-	return grace + marginOf(grace, w.margin)
 }

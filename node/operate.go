@@ -70,6 +70,10 @@ func (n *Node) submit(
 	if err := n.takes(); err != nil {
 		return nil, admin.NoQuorum(err.Error())
 	}
+	sender, err := n.wholeSender(sender)
+	if err != nil {
+		return nil, err
+	}
 	client := &pb.Client{Node: n.conf.Node.ID, Address: "local", Helo: "admin", User: by.Who, Protocol: "HTTP"}
 	env := &envelope{
 		sender: sender, fixUp: true, options: pb.Message{Ours: true}, detail: "sent by " + by.Who, client: client,
@@ -105,6 +109,22 @@ func (n *Node) submit(
 	})
 	receipt.Dialogue = append(receipt.Dialogue, "DATA: 250 2.0.0 Ok: queued as "+id)
 	return receipt, nil
+}
+
+// wholeSender completes a bare sender, as MAIL does for trusted clients.
+func (n *Node) wholeSender(sender string) (string, error) {
+	if sender == "" {
+		return "", nil
+	}
+	whole := sender
+	err := n.cluster.View(func(v spool.View) (err error) {
+		whole, err = directory.Qualify(v, sender)
+		return err
+	})
+	if errors.Is(err, directory.ErrNoDomain) {
+		err = admin.Invalid("the sender %q has no domain, and there is no default domain: give the whole address", sender)
+	}
+	return whole, err
 }
 
 // takeRecipient is RCPT for the admin API. It fails where nobody can tell whether

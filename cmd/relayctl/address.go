@@ -21,6 +21,9 @@ func whole(ctx context.Context, client *admin.Client, list ...string) ([]string,
 		if one == "" || strings.Contains(one, "@") {
 			continue
 		}
+		if strings.ContainsAny(one[:1], `|/:"\`) {
+			return nil, usagef("%q is not an address: programs, files and :include: are no targets here", one)
+		}
 		if domain == "" {
 			s, err := client.Settings(ctx)
 			if err != nil {
@@ -54,9 +57,9 @@ func (a *app) changeAddress(
 	})
 }
 
-// warnOfNobody tells of the targets of an alias in local domains that lead nowhere: mail
-// to the alias is given back.
-func (a *app) warnOfNobody(ctx context.Context, client *admin.Client, targets []string) error {
+// warnOfNobody tells of the targets of an alias in local domains that lead nowhere. The
+// alias itself as a target is the account of its name.
+func (a *app) warnOfNobody(ctx context.Context, client *admin.Client, alias string, targets []string) error {
 	domains, err := client.Domains(ctx)
 	if err != nil {
 		return err
@@ -70,7 +73,7 @@ func (a *app) warnOfNobody(ctx context.Context, client *admin.Client, targets []
 			return d.CatchAll == "" && strings.HasSuffix(strings.ToLower(target), "@"+d.Name)
 		})
 		if !ours || slices.ContainsFunc(aliases, func(one admin.Alias) bool {
-			return strings.EqualFold(one.Address, target)
+			return strings.EqualFold(one.Address, target) && !strings.EqualFold(alias, target)
 		}) {
 			continue
 		}

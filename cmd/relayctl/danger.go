@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"relay/node/admin"
@@ -56,6 +58,9 @@ func dangers(s *admin.Settings, set func(flag string) bool) (words []string) {
 		{"from-check", s.FromCheck == "off", "every account may write any address into From"},
 		{"default-domain", s.DefaultDomain != "", "logins and addresses without a domain mean " + s.DefaultDomain +
 			" from now on"},
+		{"default-domain", s.DefaultDomain == "", "logins and addresses without a domain are refused from now on"},
+		{"greylist-exempt", slices.ContainsFunc(s.GreylistExempt, func(n string) bool { return strings.HasSuffix(n, "/0") }),
+			"everybody is exempt, and nobody is greylisted"},
 	} {
 		if one.when && set(one.flag) {
 			words = append(words, one.text)

@@ -159,8 +159,14 @@ func delayFlag(c *cobra.Command, name, text string) (*int64, error) {
 	case text == "default":
 		return new(int64(-1)), nil
 	}
-	return spanFlag(true, name, text)
+	n, err := spanFlag(true, name, text)
+	if err == nil && name == "greylist" && *n > longestGreylist {
+		return nil, usagef("--greylist %s is longer than 1d, and senders do not come again after so long", text)
+	}
+	return n, err
 }
+
+const longestGreylist = 24 * 3600 // seconds
 
 func (a *app) domainRm() *cobra.Command {
 	var o admin.DropOptions
@@ -230,7 +236,7 @@ A bare local part, of the alias as of a target, gets the cluster's default domai
 				if err := a.done("mail to " + args[0] + " goes to " + strings.Join(args[1:], ", ")); err != nil {
 					return err
 				}
-				return a.warnOfNobody(ctx, client, args[1:])
+				return a.warnOfNobody(ctx, client, args[0], args[1:])
 			})
 		},
 	}

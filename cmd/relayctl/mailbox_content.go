@@ -50,7 +50,11 @@ where an export ended. A file of another message under such a name ends it.`,
 				}
 				e := a.emit(done, func() {
 					all := count(len(done.Files)+done.There, "message")
-					a.say("%s of %s are in %s, %d of them new.", all, clean(m.User), clean(args[1]), len(done.Files))
+					are := "are"
+					if len(done.Files)+done.There == 1 {
+						are = "is"
+					}
+					a.say("%s of %s %s in %s, %d of them new.", all, clean(m.User), are, clean(args[1]), len(done.Files))
 				})
 				if err != nil {
 					a.note("The export ended early; the same command goes on from there.")

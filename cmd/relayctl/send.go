@@ -166,7 +166,11 @@ func (f *sendFlags) message(now time.Time) ([]byte, error) {
 	if f.data != "" {
 		return []byte(f.data), nil
 	}
-	return f.letter.Compose(now)
+	text, err := f.letter.Compose(now)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return text, nil
 }
 
 func (a *app) sendAPI(ctx context.Context, client *admin.Client, f *sendFlags) error {

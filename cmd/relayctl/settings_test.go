@@ -22,7 +22,9 @@ func TestSettings(t *testing.T) {
 	for _, line := range []string{`greylist +1m`, `queue lifetime +2d`, `first retry +1m`, `greylist trust +never`, `greylist exempt +192.0.2.0/24 2001:db8::/32`, `history bound +2.0 GB`, `audit log +90d`, `audit bound +5.0 MB`} {
 		require.Regexp(t, "(?m)^"+line, out)
 	}
-	for _, args := range [][]string{{"--greylist", "soon"}, {"--history-bytes", "much"}, {"--audit-bytes", "much"}, {}} {
+	for _, args := range [][]string{
+		{"--greylist", "soon"}, {"--greylist", "1w"}, {"--history-bytes", "much"}, {"--audit-bytes", "much"}, {},
+	} {
 		_, _, code = w.ctl(t, "", append([]string{"settings", "set"}, args...)...)
 		require.Equal(t, 2, code, args)
 	}
@@ -54,6 +56,8 @@ func TestDangerousSettingsAreWarnedOf(t *testing.T) {
 		{"settings set --greylist 12h", "waits for 12h or longer"},
 		{"settings set --greylist off --from-check off", "any address into From"},
 		{"settings set --default-domain example.test", "mean example.test from now on"},
+		{"settings set --greylist-exempt 0.0.0.0/0", "nobody is greylisted"},
+		{"settings set --default-domain=", "without a domain are refused from now on"},
 		{"settings set --history 3d --audit 400d --greylist 5m --from-check refuse", ""},
 		{"user set bob@example.test --retention 1s", "warning: mail of bob@example.test that is older than 1s is deleted"},
 		{"user set bob@example.test --retention 30d", ""},

@@ -130,6 +130,9 @@ func TestHostileInput(t *testing.T) {
 		{"unknown command", 2, []string{"completion", "nosh"}},
 		{"not local; add it with", 2, []string{"user", "add", "dave@nowhere.test", "--password-stdin"}},
 		{"not local; add it with", 2, []string{"dkim", "add", "nowhere.test"}},
+		{`"|/bin/cat" is not an address`, 2, []string{"alias", "set", "all@example.test", "|/bin/cat"}},
+		{`":include:/x" is not an address`, 2, []string{"alias", "set", "all@example.test", ":include:/x"}},
+		{"not the name of a header field", 2, []string{"send", "--from", "a@b.test", "--to", "a@b.test", "--header", ": x"}},
 	} {
 		stdin := ""
 		if c.args[0] == "user" {
@@ -167,6 +170,9 @@ func TestBareNamesAreCompleted(t *testing.T) {
 		{"alias set X alice y bob+tag",
 			"Mail to x@example.test goes to alice@example.test, y@example.test, bob+tag@example.test.\n",
 			"warning: there is no user and no alias y@example.test: mail to the alias does not reach it\n"},
+		{"alias set alice alice", "Mail to alice@example.test goes to alice@example.test.\n", ""},
+		{"alias set n n", "Mail to n@example.test goes to n@example.test.\n",
+			"warning: there is no user and no alias n@example.test: mail to the alias does not reach it\n"},
 		{"alias set z x far@remote.test", "Mail to z@example.test goes to x@example.test, far@remote.test.\n", ""},
 		{"alias rm x", "Alias x@example.test is removed.\n", ""},
 		{"user add x --password-stdin", "User x@example.test is added.\n", ""},

@@ -63,6 +63,7 @@ func routeTarget(text string) (string, error) {
 			return strings.ToLower(target), nil
 		}
 	case "smtp":
+		rest = bareName(rest)
 		if hostPort(rest, false) {
 			return "smtp:" + rest, nil
 		}
@@ -78,6 +79,17 @@ func routeTarget(text string) (string, error) {
 	}
 	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard", printable.Text(text,
 		maxName))
+}
+
+// bareName takes the brackets off a host's name. Postfix has them where no MX is to be
+// asked, as none is here; those of an IPv6 address stay.
+func bareName(hop string) string {
+	in, bracketed := strings.CutPrefix(hop, "[")
+	name, rest, closed := strings.Cut(in, "]")
+	if !bracketed || !closed || strings.Contains(name, ":") || rest != "" && rest[0] != ':' {
+		return hop
+	}
+	return name + rest
 }
 
 // hostPort reports whether s is a host name or address, with a port where one

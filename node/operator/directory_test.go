@@ -198,8 +198,10 @@ func TestRoutesAndSettings(t *testing.T) {
 
 func TestRouteTargets(t *testing.T) {
 	for text, want := range map[string]string{
-		"mx": "mx", "DISCARD": "discard", "smtp:host": "smtp:host", "smtp:host.test:587": "smtp:host.test:587",
-		"smtp:192.0.2.1": "smtp:192.0.2.1", "smtp:[2001:db8::1]:25": "smtp:[2001:db8::1]:25",
+		"mx": "mx", "DISCARD": "discard", "smtp:host": "smtp:host", "smtp:[host.test]": "smtp:host.test",
+		"smtp:[host.test]:587": "smtp:host.test:587", "smtp:[2001:db8::1]:26": "smtp:[2001:db8::1]:26",
+		"smtp:host.test:587": "smtp:host.test:587",
+		"smtp:192.0.2.1":     "smtp:192.0.2.1", "smtp:[2001:db8::1]:25": "smtp:[2001:db8::1]:25",
 		"smtp:[2001:db8::1]": "smtp:[2001:db8::1]",
 		"lmtp:127.0.0.1:24":  "lmtp:127.0.0.1:24",
 	} {
@@ -208,7 +210,8 @@ func TestRouteTargets(t *testing.T) {
 		require.Equal(t, want, got)
 	}
 	for _, bad := range []string{
-		"", "mx:", "discard:x", "smtp:", "smtp:host:0", "smtp:host:99999", "smtp:a b", "smtp:2001:db8::1",
+		"", "mx:", "discard:x", "smtp:", "smtp:host:0",
+		"smtp:[host", "smtp:[]", "smtp:[]:25", "smtp:[a]b", "smtp:host:99999", "smtp:a b", "smtp:2001:db8::1",
 		"lmtp:host", "lmtp:/run/x",
 		"http://hook.test", "https://hook.test/in?x=1", "https://", "https://u:p@hook.test/", "uucp:host",
 		"smtp:host:25:26", "smtp:ho/st",

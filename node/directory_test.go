@@ -14,8 +14,8 @@ import (
 
 // directoryWorld has two domains that catch all into each other, one that
 // catches into an account, and aliases of every shape.
-func directoryWorld(t *testing.T) *dropWorld {
-	w := newDropWorld(t)
+func directoryWorld(t *testing.T) *nodeWorld {
+	w := newNodeWorld(t)
 	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
 	for name, all := range map[string]string{
 		"all.test": "alice@example.test", "ping.test": "x@pong.test", "pong.test": "x@ping.test", "bare.test": "",

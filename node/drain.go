@@ -198,6 +198,14 @@ func (d *drain) spared() (spared bool) {
 	return spared
 }
 
+// refusal says why new clients are refused; nil: they are not.
+func (d *drain) refusal() error {
+	if d.refuses() {
+		return errRefusing
+	}
+	return nil
+}
+
 func (d *drain) wake() {
 	select {
 	case d.changed <- struct{}{}:

@@ -35,7 +35,7 @@ func TestGreySender(t *testing.T) {
 
 func TestGreylistBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
+		w := newNodeWorld(t)
 		time.Sleep(time.Until(w.Clock)) // the replica's time never runs backwards
 		w.Clock = time.Now()
 		w.must(spool.KindPutSettings, &pb.PutSettings{
@@ -93,7 +93,7 @@ func TestGreylistBatches(t *testing.T) {
 // waits together.
 func TestGreylistRecordsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newDropWorld(t)
+		w := newNodeWorld(t)
 		time.Sleep(time.Until(w.Clock))
 		w.Clock = time.Now()
 		w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000}})

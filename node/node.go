@@ -23,6 +23,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
 	"relay/node/login"
+	"relay/node/maildrop"
 	"relay/node/operator"
 	"relay/node/outbound"
 	"relay/node/replica"
@@ -78,7 +79,7 @@ type Node struct {
 	badTokens atomic.Int64
 	mail      *mailer
 	starts    *starts
-	drops     *maildrops
+	drops     *maildrop.Service
 	meters    *smtp.Meters // of all SMTP listeners
 	throttle  *login.Throttle
 	confirm   *replica.Confirmer
@@ -275,10 +276,12 @@ func (n *Node) build() error {
 		return receipts.answer(req), nil
 	})
 	n.mail = newMailer(n.cluster, receipts, id, hostname, n.conf.Relay.MaxHops, n.log)
-	n.drops = newMaildrops(n.cluster, n.cluster.SessionLost, id, logins, n.throttle, n.confirm, n.log)
+	n.drops = maildrop.New(maildrop.Config{
+		Replica: n.cluster, SessionLost: n.cluster.SessionLost, Node: id, Logins: logins, Throttle: n.throttle, Log: n.log,
+		Folders: n.conf.Folders, Answers: n.cluster.Answers, Refusing: n.drain.refusal,
+		Took: func(begin time.Time) { since(n.timings.login, begin) },
+	})
 	n.mail.took = n.timings.commit
-	n.drops.took = n.timings.login
-	n.drops.folders, n.drops.drain, n.drops.holders.ask = folders(n.conf.Folders), n.drain, n.cluster.Answers
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
 	}
@@ -314,7 +317,7 @@ func (n *Node) changed(c spool.Changes) {
 		return // still opening; refresh reads it all
 	}
 	n.outbound.Feed(n.queue, c)
-	n.drops.changed(c)
+	n.drops.Changed(c)
 	if c.Directory || c.Restored {
 		n.scram.Changed()
 	}
@@ -418,8 +421,8 @@ func (n *Node) Run(ctx context.Context) error {
 	start("drain", n.drain.run)
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.HandOver(ctx, n.queue) })
-	start("maildrops", n.drops.watch)
-	start("locks", n.drops.keep)
+	start("maildrops", n.drops.Watch)
+	start("locks", n.drops.Keep)
 	start("throttle", n.throttle.Run)
 	start("greylist", n.grey.run)
 	start("refusals", n.refused.run)

@@ -17,9 +17,9 @@ import (
 var home, away = netip.MustParseAddrPort("192.0.2.7:1000"), netip.MustParseAddrPort("198.51.100.1:1000")
 
 // failures is how many logins of a network count against it.
-func (w *dropWorld) failures(from netip.AddrPort) int {
+func (w *nodeWorld) failures(from netip.AddrPort) int {
 	w.t.Helper()
-	n, err := w.drops.throttle.Count(login.Network(from.Addr()).String())
+	n, err := w.throttle.Count(login.Network(from.Addr()).String())
 	require.NoError(w.t, err)
 	return n
 }
@@ -27,7 +27,7 @@ func (w *dropWorld) failures(from netip.AddrPort) int {
 // Thunderbird tries one password by PLAIN, LOGIN and USER: that is one mistake.
 // Who repeats it makes another.
 func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
-	w := newDropWorld(t)
+	w := newNodeWorld(t)
 	w.Clock = time.Now()
 	try := func(from netip.AddrPort, mechanism, user, secret string) error {
 		_, err := w.drops.Login(t.Context(), &pop3.Peer{Session: "s", Remote: from, Mechanism: mechanism}, user, secret)
@@ -41,10 +41,10 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 	}
 
 	s := &session{
-		receiver: &receiver{replica: w, logins: w.drops.logins, throttle: w.drops.throttle, confirm: w.drops.confirm},
+		receiver: &receiver{replica: w, logins: w.logins, throttle: w.throttle, confirm: w.confirm},
 		peer:     &smtp.Peer{Remote: home},
 	}
-	n := &Node{conf: config.New(), throttle: w.drops.throttle, meters: smtp.NewMeters(smtp.Limits{})}
+	n := &Node{conf: config.New(), throttle: w.throttle, meters: smtp.NewMeters(smtp.Limits{})}
 	submit := func(mechanism, secret string) time.Duration {
 		s.peer.Mechanism = mechanism
 		err := s.Authenticate(t.Context(), "alice", secret)
@@ -72,7 +72,7 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 
 // A password of a disabled account is wrong, and right when it is one no more.
 func TestWrongPasswordOfDisabledAccount(t *testing.T) {
-	w := newDropWorld(t)
+	w := newNodeWorld(t)
 	w.Clock = time.Now()
 	w.change(func(a *pb.Account) { a.Disabled = true })
 	peer := &pop3.Peer{Session: "s", Remote: home}

@@ -24,17 +24,17 @@ import (
 
 // session is an SMTP session at a node that shows what it has applied, which is
 // less than there is until it is brought up to date.
-func (f *follower) session(more func(*receiver, *smtp.Peer)) *session {
+func (f *behindWorld) session(more func(*receiver, *smtp.Peer)) *session {
 	s, err := f.begin(more)
 	require.NoError(f.t, err)
 	return s.(*session)
 }
 
-func (f *follower) begin(more func(*receiver, *smtp.Peer)) (smtp.Session, error) {
+func (f *behindWorld) begin(more func(*receiver, *smtp.Peer)) (smtp.Session, error) {
 	b := &receiver{
-		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), logins: f.drops.logins,
-		throttle: f.drops.throttle,
-		confirm:  f.drops.confirm, storage: &storage{}, ready: func(context.Context) error { return nil },
+		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), logins: f.logins,
+		throttle: f.throttle,
+		confirm:  f.confirm, storage: &storage{}, ready: func(context.Context) error { return nil },
 		starts: newStarts(), log: zap.NewNop(),
 	}
 	p := &smtp.Peer{Remote: home, ESMTP: true}
@@ -52,7 +52,7 @@ func user(name string) func(*receiver, *smtp.Peer) {
 var heldMail = spool.ID{9}
 
 // wait puts a message into the queue that waits for alice's mailbox.
-func (f *follower) wait() {
+func (f *behindWorld) wait() {
 	frame, err := spool.Encode(spool.KindAccept, &pb.Accept{
 		Message: &pb.Message{Id: heldMail[:]}, Inline: true, Epoch: f.Session, Recipients: []*pb.Recipient{{
 			Address: "alice@example.test", Route: spool.MailboxRoute, Drop: &pb.Drop{Mailbox: "alice@example.test"},
@@ -64,13 +64,13 @@ func (f *follower) wait() {
 	require.Equal(f.t, pb.Code_OK, res.Code, res.Text)
 }
 
-func (f *follower) secret(text string) string {
+func (f *behindWorld) secret(text string) string {
 	hash, err := login.HashPassword(text)
 	require.NoError(f.t, err)
 	return hash
 }
 
-func (f *follower) put(a *pb.Account, create bool) {
+func (f *behindWorld) put(a *pb.Account, create bool) {
 	f.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: create, Update: !create})
 }
 
@@ -88,21 +88,21 @@ func code(err error) string {
 // TestRefusalsAreTrue: what was made elsewhere a moment ago is not refused by a
 // node that has not applied it, and what is really missing is.
 func TestRefusalsAreTrue(t *testing.T) {
-	rcpt := func(to string, more func(*receiver, *smtp.Peer)) func(*follower) error {
-		return func(f *follower) error {
+	rcpt := func(to string, more func(*receiver, *smtp.Peer)) func(*behindWorld) error {
+		return func(f *behindWorld) error {
 			s := f.session(more)
 			require.NoError(f.t, s.Mail(f.t.Context(), "", nil))
 			return s.Rcpt(f.t.Context(), to, nil)
 		}
 	}
-	mail := func(from string) func(*follower) error {
-		return func(f *follower) error { return f.session(user("alice")).Mail(f.t.Context(), from, nil) }
+	mail := func(from string) func(*behindWorld) error {
+		return func(f *behindWorld) error { return f.session(user("alice")).Mail(f.t.Context(), from, nil) }
 	}
-	login := func(user, secret string) func(*follower) error {
-		return func(f *follower) error { return f.session(nil).Authenticate(f.t.Context(), user, secret) }
+	login := func(user, secret string) func(*behindWorld) error {
+		return func(f *behindWorld) error { return f.session(nil).Authenticate(f.t.Context(), user, secret) }
 	}
-	pop := func(user, secret string) func(*follower) error {
-		return func(f *follower) error {
+	pop := func(user, secret string) func(*behindWorld) error {
+		return func(f *behindWorld) error {
 			m, err := f.drops.Login(f.t.Context(), &pop3.Peer{Session: "s", Remote: home}, user, secret)
 			if err == nil {
 				require.NoError(f.t, m.Close())
@@ -110,91 +110,97 @@ func TestRefusalsAreTrue(t *testing.T) {
 			return err
 		}
 	}
-	newcomer := func(f *follower) { f.put(&pb.Account{Address: "new@example.test", Password: f.secret("secret")}, true) }
-	enabled := func(f *follower) { f.change(func(a *pb.Account) { a.Disabled = false }) }
-	disabled := func(f *follower) { f.change(func(a *pb.Account) { a.Disabled = true }) }
+	newcomer := func(f *behindWorld) {
+		f.put(&pb.Account{Address: "new@example.test", Password: f.secret("secret")},
+			true)
+	}
+	enabled := func(f *behindWorld) { f.change(func(a *pb.Account) { a.Disabled = false }) }
+	disabled := func(f *behindWorld) { f.change(func(a *pb.Account) { a.Disabled = true }) }
 	for _, c := range []struct {
 		name   string
-		before func(*follower) // is applied here
-		change func(*follower) // is not
-		do     func(*follower) error
+		before func(*behindWorld) // is applied here
+		change func(*behindWorld) // is not
+		do     func(*behindWorld) error
 		old    string // the answer if nothing was changed
 	}{
 		{"a new account", nil, newcomer, rcpt("new@example.test", nil), "550 5.1.1"},
-		{"a new alias", nil, func(f *follower) {
+		{"a new alias", nil, func(f *behindWorld) {
 			f.must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
 			})
 		}, rcpt("sales@example.test", nil), "550 5.1.1"},
-		{"a new domain", nil, func(f *follower) {
+		{"a new domain", nil, func(f *behindWorld) {
 			f.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "new.test", CatchAll: "alice@example.test"}})
 		}, rcpt("any@new.test", nil), "550 5.7.1"},
-		{"a default domain", func(f *follower) { f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{}}) },
-			func(f *follower) {
+		{"a default domain", func(f *behindWorld) {
+			f.must(spool.KindPutSettings,
+				&pb.PutSettings{Settings: &pb.Settings{}})
+		},
+			func(f *behindWorld) {
 				f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
 			}, rcpt("alice", func(_ *receiver, p *smtp.Peer) { p.Trusted = true }), "550 5.1.2"},
 		{"an account enabled", disabled, enabled, rcpt("alice@example.test", nil), "550 5.2.1"},
-		{"a loop of aliases broken", func(f *follower) {
+		{"a loop of aliases broken", func(f *behindWorld) {
 			f.must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "a@example.test", Targets: []string{"b@example.test"}},
 			})
 			f.must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"a@example.test"}},
 			})
-		}, func(f *follower) {
+		}, func(f *behindWorld) {
 			f.must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"alice@example.test"}},
 			})
 		}, rcpt("a@example.test", nil), "550 5.4.6"},
-		{"a sender address allowed", nil, func(f *follower) {
+		{"a sender address allowed", nil, func(f *behindWorld) {
 			f.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test"} })
 		}, mail("sales@far.test"), "550 5.7.1"},
-		{"a sender address led home", nil, func(f *follower) {
+		{"a sender address led home", nil, func(f *behindWorld) {
 			f.must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
 			})
 		}, mail("sales@example.test"), "550 5.7.1"},
-		{"VRFY", nil, newcomer, func(f *follower) error {
+		{"VRFY", nil, newcomer, func(f *behindWorld) error {
 			_, err := f.session(nil).Verify(f.t.Context(), "new@example.test")
 			return err
 		}, "550 5.1.1"},
-		{"EXPN", nil, newcomer, func(f *follower) error {
+		{"EXPN", nil, newcomer, func(f *behindWorld) error {
 			list, err := f.session(nil).Expand(f.t.Context(), "new@example.test")
 			require.LessOrEqual(f.t, len(list), 1)
 			return err
 		}, "550 5.1.1"},
-		{"ETRN", nil, func(f *follower) {
+		{"ETRN", nil, func(f *behindWorld) {
 			f.must(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "far.test", Target: "mx"}})
-		}, func(f *follower) error {
+		}, func(f *behindWorld) error {
 			_, err := f.session(nil).StartQueue(f.t.Context(), "far.test")
 			return err
 		}, "459 5.7.1"},
 		{"AUTH of a new user", nil, newcomer, login("new", "secret"), smtp.ErrCredentials.Error()},
-		{"AUTH by a new password", nil, func(f *follower) {
+		{"AUTH by a new password", nil, func(f *behindWorld) {
 			f.change(func(a *pb.Account) { a.Password = f.secret("changed") })
 		}, login("alice", "changed"), smtp.ErrCredentials.Error()},
 		{"AUTH of a user enabled", disabled, enabled, login("alice", "secret"), smtp.ErrCredentials.Error()},
 		{"POP3 of a new user", nil, newcomer, pop("new", "secret"), pop3.ErrAuth.Error()},
-		{"POP3 by a new password", nil, func(f *follower) {
+		{"POP3 by a new password", nil, func(f *behindWorld) {
 			f.change(func(a *pb.Account) { a.Password = f.secret("changed") })
 		}, pop("alice", "changed"), pop3.ErrAuth.Error()},
 		{"POP3 of a user enabled", disabled, enabled, pop("alice", "secret"), pop3.ErrAuth.Error()},
-		{"POP3 of a user enabled, by SCRAM", disabled, enabled, func(f *follower) error {
+		{"POP3 of a user enabled, by SCRAM", disabled, enabled, func(f *behindWorld) error {
 			m, err := f.drops.Proven(f.t.Context(), &pop3.Peer{Session: "s", Remote: home}, "alice")
 			if err == nil {
 				require.NoError(f.t, m.Close())
 			}
 			return err
 		}, pop3.ErrAuth.Error()},
-		{"a client vouched for", nil, newcomer, func(f *follower) error {
+		{"a client vouched for", nil, newcomer, func(f *behindWorld) error {
 			s, err := f.begin(user("new"))
 			if err == nil && s.(*session).who() == nil {
 				err = pop3.ErrAuth
 			}
 			return err
 		}, pop3.ErrAuth.Error()},
-		{"a mailbox whose mail waited", disabled, enabled, func(f *follower) error {
-			b := outbound.NewMailboxAgent(nil, f.drops.confirm)
+		{"a mailbox whose mail waited", disabled, enabled, func(f *behindWorld) error {
+			b := outbound.NewMailboxAgent(nil, f.confirm)
 			job := &queue.Job{ID: queue.ID(heldMail), Route: spool.MailboxRoute, Recipients: make([]queue.Recipient, 1)}
 			switch v := b.Deliver(f.t.Context(), job)[0]; v.Outcome {
 			case queue.Failed:
@@ -207,7 +213,7 @@ func TestRefusalsAreTrue(t *testing.T) {
 		}, directory.ErrDisabled.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFollower(t)
+			f := newBehindWorld(t)
 			f.wait()
 			if c.before != nil {
 				c.before(f)
@@ -235,7 +241,7 @@ func TestRefusalsAreTrue(t *testing.T) {
 // TestReportOnWhoIsThere: a submitter is sent no report on a recipient whom this
 // node has not heard of yet.
 func TestReportOnWhoIsThere(t *testing.T) {
-	f := newFollower(t)
+	f := newBehindWorld(t)
 	try := func() (bool, error) {
 		s := f.session(func(b *receiver, p *smtp.Peer) { b.bounce, p.User = true, "alice" })
 		require.NoError(t, s.Mail(t.Context(), "alice@example.test", nil))
@@ -259,7 +265,7 @@ func TestReportOnWhoIsThere(t *testing.T) {
 
 // TestFormIsRefusedOutright: what no directory can allow asks nobody.
 func TestFormIsRefusedOutright(t *testing.T) {
-	f := newFollower(t)
+	f := newBehindWorld(t)
 	f.Fail = cluster.ErrUnavailable
 	s := f.session(nil)
 	require.NoError(t, s.Mail(t.Context(), "", nil))
@@ -271,7 +277,7 @@ func TestFormIsRefusedOutright(t *testing.T) {
 // TestMessageRefusedByOldRules: DATA is not refused for good by an alias or a rule
 // that was changed since RCPT.
 func TestMessageRefusedByOldRules(t *testing.T) {
-	f := newFollower(t)
+	f := newBehindWorld(t)
 	f.must(spool.KindPutAlias, &pb.PutAlias{
 		Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
 	})
@@ -307,8 +313,8 @@ func TestMessageRefusedByOldRules(t *testing.T) {
 // TestProofByOldKeys: a proof by SCRAM that does not fit is wrong where the keys
 // are those of today.
 func TestProofByOldKeys(t *testing.T) {
-	f := newFollower(t)
-	f.drops.throttle = login.NewThrottle(100, f, "n1", nil, login.NewFamiliar(), zap.NewNop()) // attempts at once
+	f := newBehindWorld(t)
+	f.wire(f, 100) // attempts at once
 	for name, change := range map[string]func(user string){
 		"alice": func(string) {
 			f.change(func(a *pb.Account) { a.Scram, _ = login.NewScramKeys("changed") })
@@ -342,7 +348,7 @@ func TestProofByOldKeys(t *testing.T) {
 // TestUncountedGuess: a password that was not called wrong, because nobody could
 // tell, is no earlier attempt of the same by another mechanism.
 func TestUncountedGuess(t *testing.T) {
-	f := newFollower(t)
+	f := newBehindWorld(t)
 	try := func(mechanism string) error {
 		_, err := f.drops.Login(t.Context(), &pop3.Peer{Session: "s", Remote: home, Mechanism: mechanism}, "alice", "wrong")
 		return err
@@ -360,17 +366,17 @@ func TestUncountedGuess(t *testing.T) {
 // TestWakeAfterTheFirstLogin: the first login of an account improves its password;
 // WAKE does not take that for another password where it is not applied yet.
 func TestWakeAfterTheFirstLogin(t *testing.T) {
-	f := newFollower(t)
+	f := newBehindWorld(t)
 	f.change(func(a *pb.Account) { a.Password = "$1$saltsalt$qjXMvbEw8oaL.CzflDtaK/"; a.Scram = nil })
 	f.catchUp()
 	m, err := f.drops.Login(t.Context(), &pop3.Peer{Session: "s", Remote: home}, "alice", "password")
 	require.NoError(t, err)
 	require.NoError(t, m.Commit(t.Context(), nil, true))
-	again, err := m.(*maildrop).Wake(t.Context())
+	again, err := m.Wake(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, again.Commit(t.Context(), nil, true))
 	f.change(func(a *pb.Account) { a.Password = f.secret("other") })
 	f.catchUp()
-	_, err = again.(*maildrop).Wake(t.Context())
+	_, err = again.Wake(t.Context())
 	require.ErrorIs(t, err, pop3.ErrAuth)
 }

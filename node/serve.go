@@ -266,7 +266,7 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 			SleepingPerUser: lim.POP3SleepingPerUser, SleepingPerHost: lim.POP3SleepingPerClient, Exempt: n.trusted,
 		},
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
-		With: with, Without: without, Policies: n.drops.policies,
+		With: with, Without: without, Policies: n.drops.Policies,
 		Refused: n.refused.pop3, Ready: n.awaitFirstSession,
 		Log: events(n.log.Named("pop3")),
 	})

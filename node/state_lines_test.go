@@ -36,7 +36,7 @@ func tableOf(t *testing.T, heading string) (names []string) {
 func TestTheLogsTablesAreThoseOfTheCode(t *testing.T) {
 	fields, words := map[string]bool{}, map[string]bool{}
 	for path, only := range map[string]string{
-		"statelog/lines.go": "", "pop3_removed.go": "",
+		"statelog/lines.go": "", "maildrop/removed.go": "",
 		"refusal_log.go": "", "filter.go": "discard", "mail_twin.go": "repeated",
 		"operator/manage.go": "command", "operator/bounce.go": "bounce", "../queue/settle.go": "line",
 	} {

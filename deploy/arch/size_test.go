@@ -20,7 +20,7 @@ func stillLarge() map[string]int {
 	return map[string]int{
 		"cluster":       12200,
 		"cluster/disk":  6500,
-		"node":          8000,
+		"node":          6500,
 		"node/operator": 7000,
 		"smtp":          6300,
 	}

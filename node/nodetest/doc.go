@@ -27,7 +27,8 @@
 //	recipients as people write them
 //	    TestStrangersAddresses, TestFormsOfRecipients; smtp TestParseAddress, TestPath
 //	password beyond ASCII, and a SCRAM client that prepares it
-//	    TestFormsOfLogins; node TestPasswordInAnotherForm, TestKeysHealAtALogin; smtp/sasl TestPasswordsBeyondASCII
+//	    TestFormsOfLogins; node/maildrop TestPasswordInAnotherForm, TestKeysHealAtALogin;
+//	    smtp/sasl TestPasswordsBeyondASCII
 //	mutt, mpop and others with GNU SASL, over TLS; names of one account in several spellings
 //	    deploy/e2e TestLoginsOfOtherPrograms, TestClients; TestFormsOfLogins
 //	    smtp/sasl TestAuthorization, TestDowngrade

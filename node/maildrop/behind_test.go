@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -7,13 +7,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
 
 	"relay/cluster/spool"
 	"relay/cluster/spool/memory"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/node/login"
-	"relay/node/replica"
 	"relay/pop3"
 )
 
@@ -31,10 +28,8 @@ type follower struct {
 func newFollower(t *testing.T) *follower {
 	f := &follower{lossy: newLossy(t)}
 	require.NoError(t, f.mustLogin().Close()) // the first one improves the password
-	f.drops.replica, f.drops.confirm, f.later = f, replica.NewConfirmer(f, isPermanent, zap.NewNop()), true
-	logins, err := login.NewService(f, f.drops.confirm)
-	require.NoError(t, err)
-	f.drops.logins = logins
+	f.wire(f)
+	f.later = true
 	for range 3 {
 		f.deliver("a: b\r\n\r\n")
 	}
@@ -69,7 +64,7 @@ func (f *follower) Consistent(context.Context) error {
 // catchUp applies all there is, and tells of it.
 func (f *follower) catchUp() {
 	f.shown, f.at = f.Store.Clone(), f.Index
-	f.drops.changed(f.Machine.Changes())
+	f.drops.Changed(f.Machine.Changes())
 }
 
 // elsewhere is a session on another node that deletes messages.
@@ -126,7 +121,7 @@ func TestLoginOnAFollower(t *testing.T) {
 		require.NoError(t, m.Close())
 		f.catchUp()
 	}
-	require.Empty(t, f.drops.strays)
+	require.Empty(t, f.drops.orphans)
 }
 
 // TestLockBrokenBeforeItIsSeen: a session does not outlive its lock, although its
@@ -148,7 +143,7 @@ func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 	// It is broken, and that is seen, while the answer is still on its way.
 	for name, see := range map[string]func(){
 		"at once":       func() { f.catchUp() },
-		"in a snapshot": func() { f.Machine.Changes(); f.catchUp(); f.drops.changed(spool.Changes{Restored: true}) },
+		"in a snapshot": func() { f.Machine.Changes(); f.catchUp(); f.drops.Changed(spool.Changes{Restored: true}) },
 	} {
 		f.drops.replica = &answering{f, func() {
 			f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
@@ -199,7 +194,7 @@ func TestUnlockLostBeforeTheLockIsSeen(t *testing.T) {
 	f.catchUp()
 	require.False(t, f.held())
 	f.keep()
-	require.Empty(t, f.drops.strays)
+	require.Empty(t, f.drops.orphans)
 }
 
 // TestManySessionsBeforeTheirLocksAreSeen: what is remembered of them is bounded
@@ -215,7 +210,7 @@ func TestManySessionsBeforeTheirLocksAreSeen(t *testing.T) {
 	f.catchUp()
 	require.Empty(t, f.drops.ended)
 	m := f.mustLogin()
-	f.drops.changed(spool.Changes{Restored: true})
+	f.drops.Changed(spool.Changes{Restored: true})
 	<-m.Lost()
 	require.NoError(t, m.Close())
 	require.Empty(t, f.drops.ended, "a snapshot may contain the lock")

@@ -1,4 +1,6 @@
-package node
+// Package maildrop is the POP3 side of a node: it opens mailboxes under the lock that holds in
+// the whole cluster, lists them as they were then, and gives locks back that no session holds.
+package maildrop
 
 import (
 	"context"
@@ -9,11 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/config"
 	"relay/node/folder"
 	"relay/node/login"
 	"relay/node/replica"
@@ -21,19 +23,18 @@ import (
 	"relay/smtp/sasl"
 )
 
-// maildrops is the POP3 side of a node: it opens mailboxes under the
+// Service is the POP3 side of a node: it opens mailboxes under the
 // cluster-wide lock. It meets pop3.Backend and pop3.SCRAM.
-type maildrops struct {
+type Service struct {
 	replica     replica.Fenced
 	sessionLost func() <-chan struct{}
 	node        string
 	logins      *login.Service
 	throttle    *login.Throttle
-	confirm     *replica.Confirmer
 	log         *zap.Logger
 	folders     map[string]*folder.Folder // by account; set before the first login
-	took        prometheus.Histogram      // of logins; nil: nobody counts
-	drain       *drain                    // nil: this node is never drained
+	took        func(begin time.Time)     // observes a login; nil: nobody counts
+	refusing    func() error              // why this node takes no new sessions; nil: it does, or always
 	holders     holders
 	directory   atomic.Bool // it has changed: some sessions may have to end
 
@@ -42,25 +43,40 @@ type maildrops struct {
 	lists lists
 	stir  chan struct{} // there are locks to give back
 
-	mu     sync.Mutex
-	open   map[uint64]*maildrop // by token
-	taking map[string]*attempt  // under way, by name
-	strays map[uint64]stray     // by token: locks to give back
-	search bool                 // look through the replica for more of them
-	ended  map[uint64]struct{}  // tokens of sessions that ended before this node has applied their lock
+	mu      sync.Mutex
+	open    map[uint64]*maildrop    // by token
+	taking  map[string]*attempt     // under way, by name
+	orphans map[uint64]orphanedLock // by token: locks to give back
+	search  bool                    // look through the replica for more of them
+	ended   map[uint64]struct{}     // tokens of sessions that ended before this node has applied their lock
 
 	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
 }
 
-func newMaildrops(r replica.Fenced, lost func() <-chan struct{}, node string, p *login.Service, t *login.Throttle,
-	f *replica.Confirmer,
-	log *zap.Logger) *maildrops {
-	return &maildrops{
-		replica: r, sessionLost: lost, node: node, logins: p, throttle: t, confirm: f, log: log,
-		stir: make(chan struct{}, 1),
-		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, strays: map[uint64]stray{},
+// Config is what maildrops ask for. Functions are called concurrently.
+type Config struct {
+	Replica     replica.Fenced
+	SessionLost func() <-chan struct{} // closed when the node's session has ended
+	Node        string                 // this node's id
+	Logins      *login.Service
+	Throttle    *login.Throttle
+	Log         *zap.Logger
+	Folders     []config.Folder
+	Answers     func(ctx context.Context, node string) bool // whether a node answers; nil: nobody is asked
+	Refusing    func() error                                // why no new sessions are taken; nil, or returns nil: they are
+	Took        func(begin time.Time)                       // observes a login that succeeded; nil: nobody counts
+}
+
+// New makes the POP3 side of a node.
+func New(c Config) *Service {
+	d := &Service{
+		replica: c.Replica, sessionLost: c.SessionLost, node: c.Node, logins: c.Logins, throttle: c.Throttle, log: c.Log,
+		folders: folders(c.Folders), refusing: c.Refusing, took: c.Took, stir: make(chan struct{}, 1),
+		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, orphans: map[uint64]orphanedLock{},
 		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
 	}
+	d.holders.ask = c.Answers
+	return d
 }
 
 var errNoSession = errors.New("this node has no right to act: it has lost contact with the majority")
@@ -68,7 +84,7 @@ var errNoSession = errors.New("this node has no right to act: it has lost contac
 // mayAct returns nil while this node has a session. Without one nothing is said
 // about credentials: a node that has just started may not have heard of the
 // account yet, and "wrong password" is never the answer to a fault of ours.
-func (d *maildrops) mayAct() error {
+func (d *Service) mayAct() error {
 	if d.replica.Epoch() == 0 || !time.Now().Before(d.replica.Until()) {
 		return errNoSession
 	}
@@ -76,11 +92,11 @@ func (d *maildrops) mayAct() error {
 }
 
 // Login implements pop3.Backend.
-func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string) (drop pop3.Maildrop, err error) {
+func (d *Service) Login(ctx context.Context, p *pop3.Peer, user, secret string) (drop pop3.Maildrop, err error) {
 	begin := time.Now()
 	defer func() {
-		if err == nil {
-			since(d.took, begin)
+		if err == nil && d.took != nil {
+			d.took(begin)
 		}
 	}()
 	if err := d.mayAct(); err != nil {
@@ -108,7 +124,7 @@ func (d *maildrops) Login(ctx context.Context, p *pop3.Peer, user, secret string
 }
 
 // Verifier implements pop3.SCRAM.
-func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (*sasl.Keys, error) {
+func (d *Service) Verifier(ctx context.Context, p *pop3.Peer, user string) (*sasl.Keys, error) {
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
@@ -119,11 +135,11 @@ func (d *maildrops) Verifier(ctx context.Context, p *pop3.Peer, user string) (*s
 }
 
 // Proven implements pop3.SCRAM.
-func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (drop pop3.Maildrop, err error) {
+func (d *Service) Proven(ctx context.Context, p *pop3.Peer, user string) (drop pop3.Maildrop, err error) {
 	begin := time.Now()
 	defer func() {
-		if err == nil {
-			since(d.took, begin)
+		if err == nil && d.took != nil {
+			d.took(begin)
 		}
 	}()
 	if err := d.mayAct(); err != nil {
@@ -141,7 +157,7 @@ func (d *maildrops) Proven(ctx context.Context, p *pop3.Peer, user string) (drop
 }
 
 // Disproven implements pop3.SCRAM.
-func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, told *sasl.Keys) error {
+func (d *Service) Disproven(ctx context.Context, p *pop3.Peer, user string, told *sasl.Keys) error {
 	if err := d.logins.Disproven(ctx, user, told); err != nil {
 		d.throttle.Dropped(p.Session)
 		return err
@@ -151,14 +167,14 @@ func (d *maildrops) Disproven(ctx context.Context, p *pop3.Peer, user string, to
 }
 
 // SameAccount implements pop3.AccountMatcher.
-func (d *maildrops) SameAccount(_ context.Context, one, other string) bool {
+func (d *Service) SameAccount(_ context.Context, one, other string) bool {
 	return login.SameAccount(d.replica, one, other)
 }
 
 // take locks the mailbox for one session and freezes its list. If the lock's
 // holder is on a node that does not answer it waits for that node's session to
 // end.
-func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
+func (d *Service) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
 	until := time.Now().Add(holderPatience)
 	for {
 		m, err := d.tryTake(ctx, a, p, wake)
@@ -168,12 +184,14 @@ func (d *maildrops) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake 
 	}
 }
 
-func (d *maildrops) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
+func (d *Service) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
 	if err := d.mayAct(); err != nil {
 		return nil, err
 	}
-	if d.drain.refuses() {
-		return nil, fmt.Errorf("%w: %w", pop3.ErrLeaving, errRefusing)
+	if d.refusing != nil {
+		if err := d.refusing(); err != nil {
+			return nil, fmt.Errorf("%w: %w", pop3.ErrLeaving, err)
+		}
 	}
 	epoch := d.replica.Epoch()
 	if err := d.inUse(ctx, a); err != nil {
@@ -209,7 +227,7 @@ func (d *maildrops) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wa
 const contestedFor = 2 * time.Second
 
 // contest notes that a login was refused by a lock.
-func (d *maildrops) contest(mailbox string) {
+func (d *Service) contest(mailbox string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.contested) >= 10_000 {
@@ -223,7 +241,7 @@ func (d *maildrops) contest(mailbox string) {
 // nothing to anybody's disk, and all others pay nothing for them. What the replica
 // shows may be old, so it is asked once more when it is up to date: a client never
 // meets the lock of its own last session.
-func (d *maildrops) inUse(ctx context.Context, a *pb.Account) error {
+func (d *Service) inUse(ctx context.Context, a *pb.Account) error {
 	d.mu.Lock()
 	since, ok := d.contested[a.Address]
 	d.mu.Unlock()
@@ -243,7 +261,7 @@ func (d *maildrops) inUse(ctx context.Context, a *pb.Account) error {
 	return &pop3.InUseError{Since: time.UnixMilli(held.SinceMs), Node: held.Node}
 }
 
-func (d *maildrops) holder(mailbox string) (*pb.Lock, error) {
+func (d *Service) holder(mailbox string) (*pb.Lock, error) {
 	var held *pb.Lock
 	err := d.replica.View(func(v spool.View) error {
 		l, ok, err := v.Lock(mailbox)
@@ -270,9 +288,9 @@ func notTaken(res *pb.Result, err error) error {
 	return fmt.Errorf("lock refused: %s %s", res.Code, res.Text)
 }
 
-// changed cuts sessions whose lock has ended, and looks for locks that no session
+// Changed cuts sessions whose lock has ended, and looks for locks that no session
 // here knows of. It runs on the apply goroutine and does not block.
-func (d *maildrops) changed(c spool.Changes) {
+func (d *Service) Changed(c spool.Changes) {
 	if len(c.Taken) > 0 {
 		d.taken(c.Taken) // first: what was taken may be broken by now
 	}
@@ -299,7 +317,7 @@ func (d *maildrops) changed(c spool.Changes) {
 	}
 }
 
-func (d *maildrops) cut(tokens []uint64, why string) {
+func (d *Service) cut(tokens []uint64, why string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, token := range tokens {
@@ -313,7 +331,7 @@ func (d *maildrops) cut(tokens []uint64, why string) {
 	}
 }
 
-func (d *maildrops) cutAll(why string, which func(*maildrop) bool) {
+func (d *Service) cutAll(why string, which func(*maildrop) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, m := range d.open {
@@ -323,8 +341,8 @@ func (d *maildrops) cutAll(why string, which func(*maildrop) bool) {
 	}
 }
 
-// watch cuts all sessions whenever the node's session ends, until ctx does.
-func (d *maildrops) watch(ctx context.Context) error {
+// Watch cuts all sessions whenever the node's session ends, until ctx does.
+func (d *Service) Watch(ctx context.Context) error {
 	for {
 		lost := d.sessionLost()
 		select {

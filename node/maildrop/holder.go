@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -75,7 +75,7 @@ func (h *holders) wake() {
 // answer: mail programs take [IN-USE] for a wrong password and ask their user. It
 // reports whether that session is over, so that the lock may be free; not where
 // the node answers, or the time is up.
-func (d *maildrops) outlive(ctx context.Context, mailbox string, err error, until time.Time) bool {
+func (d *Service) outlive(ctx context.Context, mailbox string, err error, until time.Time) bool {
 	busy, ok := errors.AsType[*pop3.InUseError](err)
 	if !ok || busy.Node == "" || busy.Node == d.node {
 		return false
@@ -102,7 +102,7 @@ func (d *maildrops) outlive(ctx context.Context, mailbox string, err error, unti
 // dismiss cuts the sessions of accounts that were removed, disabled or given
 // another password since the login. It may be called at any time; changed has it
 // called when the directory has changed.
-func (d *maildrops) dismiss() error {
+func (d *Service) dismiss() error {
 	d.mu.Lock()
 	open := slices.Collect(maps.Values(d.open))
 	d.mu.Unlock()
@@ -111,7 +111,7 @@ func (d *maildrops) dismiss() error {
 
 // dismissBroken does it for sessions whose lock has just gone: with their account,
 // perhaps.
-func (d *maildrops) dismissBroken(tokens []uint64) error {
+func (d *Service) dismissBroken(tokens []uint64) error {
 	d.mu.Lock()
 	var open []*maildrop
 	for _, token := range tokens {
@@ -123,7 +123,7 @@ func (d *maildrops) dismissBroken(tokens []uint64) error {
 	return d.dismissOf(open)
 }
 
-func (d *maildrops) dismissOf(open []*maildrop) error {
+func (d *Service) dismissOf(open []*maildrop) error {
 	if len(open) == 0 {
 		return nil
 	}

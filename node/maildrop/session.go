@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -42,7 +42,7 @@ type slot struct {
 // its list is read from one state of the store: a state that has seen the lock taken must still have
 // it, and one that has not yet will tell of its end by changed, so a lock that is broken is noticed by
 // one or the other, whenever that happens. A session can be over before its lock is seen here; it is
-// remembered (ended) until then, or the lock would be taken for a stray. The lists that were read last
+// remembered (ended) until then, or the lock would be taken for an orphan. The lists that were read last
 // are kept by what was in the mailbox (lists, 4 MiB at most): a login to a mailbox in which nothing
 // has changed since reads no store. A lock that is ended while the answer to its TakeLock is on its
 // way leaves doubts, and with those the store is read. Rejected: the index of the mailbox's last
@@ -51,7 +51,7 @@ type slot struct {
 // A lock can be left without a session: the answer to a TakeLock got lost, an Unlock could not be
 // said, or a frame that was given up reached a leader late. The node lives on and renews its session,
 // so the lock would never end. So every lock that is taken in this node's name is compared with the
-// attempts and sessions it knows (taken, on the apply goroutine), and keep gives back what belongs to
+// attempts and sessions it knows (taken, on the apply goroutine), and Keep gives back what belongs to
 // none; after a snapshot it searches all. A Remove whose outcome is unknown ends its session
 // (ErrUncertain), whose Unlock then fences a late copy of it.
 //
@@ -60,7 +60,7 @@ type slot struct {
 // nothing can be deleted. Mail for the account stays in its mailbox, out of sight.
 //
 // The words of CAPA before login (LOGIN-DELAY n USER, EXPIRE n USER) are the strictest of all
-// accounts. It is read again by keep when the directory has changed, at most every ten seconds.
+// accounts. It is read again by Keep when the directory has changed, at most every ten seconds.
 //
 // Failed logins are counted per network in the replica. A node adds what it has not told yet to what
 // it reads there, and tells it in one Tally about once a second; a Tally that surely failed is told
@@ -74,7 +74,7 @@ type slot struct {
 // listener names it. Users that are not there get keys made of the cluster's secret, the same on all
 // nodes (of the CA's key while the cluster is of version 1).
 type maildrop struct {
-	drops   *maildrops
+	drops   *Service
 	account *pb.Account
 	peer    pop3.Peer
 	epoch   uint64
@@ -93,7 +93,7 @@ type maildrop struct {
 	released bool
 	onLost   func() // nil: nobody has asked, or was told
 
-	applied bool // this node has applied the lock; guarded by maildrops.mu
+	applied bool // this node has applied the lock; guarded by Service.mu
 }
 
 // errLockGone says that the lock ended before its session began.

@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -22,7 +22,7 @@ func folders(list []config.Folder) map[string]*folder.Folder {
 }
 
 // enter is take for a user whose maildrop may be a folder.
-func (d *maildrops) enter(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (pop3.Maildrop, error) {
+func (d *Service) enter(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (pop3.Maildrop, error) {
 	m, err := d.take(ctx, a, p, wake)
 	if err != nil {
 		return nil, err

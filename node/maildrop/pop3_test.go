@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -24,7 +24,7 @@ import (
 type dropWorld struct {
 	*replicatest.Fake
 	t     testing.TB
-	drops *maildrops
+	drops *Service
 	ids   byte
 	later bool // changes are told later
 }
@@ -36,18 +36,14 @@ func (w *dropWorld) Until() time.Time { return time.Now().Add(time.Hour) }
 func (w *dropWorld) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
 	res, err := w.Fake.Propose(ctx, f)
 	if !w.later {
-		w.drops.changed(w.Machine.Changes())
+		w.drops.Changed(w.Machine.Changes())
 	}
 	return res, err
 }
 
 func newDropWorld(t testing.TB) *dropWorld {
 	w := &dropWorld{Fake: replicatest.New(t), t: t}
-	confirm := replica.NewConfirmer(w, isPermanent, zap.NewNop())
-	p, err := login.NewService(w, confirm)
-	require.NoError(t, err)
-	w.drops = newMaildrops(w, func() <-chan struct{} { return nil }, "n1", p,
-		login.NewThrottle(3, w, "n1", nil, login.NewFamiliar(), zap.NewNop()), confirm, zap.NewNop())
+	w.wire(w)
 	res, err := replica.Propose(t.Context(), w, spool.KindRegister,
 		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
@@ -59,6 +55,16 @@ func newDropWorld(t testing.TB) *dropWorld {
 		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
 	})
 	return w
+}
+
+// wire makes the maildrops anew, on a replica.
+func (w *dropWorld) wire(r replica.Fenced) {
+	logins, err := login.NewService(r, replica.NewConfirmer(r, func(error) bool { return true }, zap.NewNop()))
+	require.NoError(w.t, err)
+	w.drops = New(Config{
+		Replica: r, SessionLost: func() <-chan struct{} { return nil }, Node: "n1", Logins: logins,
+		Throttle: login.NewThrottle(3, r, "n1", nil, login.NewFamiliar(), zap.NewNop()), Log: zap.NewNop(),
+	})
 }
 
 func (w *dropWorld) must(kind spool.Kind, h protobuf.Message, body ...[]byte) *pb.Result {

@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/node/config"
 	"relay/pop3"
 )
 
@@ -79,12 +78,12 @@ func TestStrayLocks(t *testing.T) {
 	l.drop[spool.KindUnlock] = false
 	l.keep()
 	require.False(t, l.held())
-	require.Empty(t, l.drops.strays)
+	require.Empty(t, l.drops.orphans)
 
 	// After a snapshot everything is looked at.
 	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/old"})
-	l.drops.strays = map[uint64]stray{}
-	l.drops.changed(spool.Changes{Restored: true})
+	l.drops.orphans = map[uint64]orphanedLock{}
+	l.drops.Changed(spool.Changes{Restored: true})
 	l.keep()
 	require.False(t, l.held())
 }
@@ -135,7 +134,7 @@ func (s *switching) Propose(ctx context.Context, f spool.Frame) (*pb.Result, err
 func TestTerms(t *testing.T) {
 	w := newDropWorld(t)
 	require.NoError(t, w.drops.terms.refresh(w))
-	keeps, delay := w.drops.policies()
+	keeps, delay := w.drops.Policies()
 	require.False(t, keeps.Announce)
 	require.Zero(t, delay)
 	w.change(func(a *pb.Account) { a.RetentionMs, a.LoginDelayMs = (72 * time.Hour).Milliseconds(), 60_000 })
@@ -144,26 +143,13 @@ func TestTerms(t *testing.T) {
 	}, Create: true})
 	require.True(t, w.drops.terms.stale.Load())
 	require.NoError(t, w.drops.terms.refresh(w))
-	_, delay = w.drops.policies()
+	_, delay = w.drops.Policies()
 	require.Zero(t, delay, "not every time")
 	w.drops.terms.read = time.Time{}
 	require.NoError(t, w.drops.terms.refresh(w))
-	keeps, delay = w.drops.policies()
+	keeps, delay = w.drops.Policies()
 	require.Equal(t, pop3.Retention{Announce: true, Days: 1, PerUser: true}, keeps)
 	require.Equal(t, 90*time.Second, delay)
 }
 
 // TestExtensionsOfConfigurations: what may be switched off is known by name.
-func TestExtensionsOfConfigurations(t *testing.T) {
-	for _, name := range config.POP3Extensions() {
-		_, ok := pop3.ParseExtension(name)
-		require.True(t, ok, name)
-	}
-	c := config.NewPOP3()
-	with, without := extensions(&c)
-	require.Zero(t, with|without)
-	c.XLOG, c.UIDBeyondSnapshot, c.Without = true, false, []string{"sleep", "qaut"}
-	with, without = extensions(&c)
-	require.Equal(t, pop3.Xlog, with)
-	require.Equal(t, pop3.LateUID|pop3.Sleep|pop3.Qaut, without)
-}

@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"go.uber.org/zap"

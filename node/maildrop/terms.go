@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"sync/atomic"
@@ -55,8 +55,8 @@ func (t *terms) refresh(r replica.Replica) error {
 	return nil
 }
 
-// policies implements pop3.ServerConfig.Policies.
-func (d *maildrops) policies() (pop3.Retention, time.Duration) {
+// Policies implements pop3.ServerConfig.Policies.
+func (d *Service) Policies() (pop3.Retention, time.Duration) {
 	t := d.terms.now.Load()
 	if t == nil {
 		return pop3.Retention{}, 0

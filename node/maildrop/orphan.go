@@ -1,4 +1,4 @@
-package node
+package maildrop
 
 import (
 	"context"
@@ -11,11 +11,11 @@ import (
 	"relay/node/replica"
 )
 
-// stray is a lock of this node that no session holds any more, or ever held. It
+// orphanedLock is a lock of this node that no session holds any more, or ever held. It
 // comes about where the answer to a TakeLock, or an Unlock, got lost on the way,
 // or where a frame that had been given up reached a leader late. The node lives
 // on and renews its session, so nobody but itself would ever free the mailbox.
-type stray struct {
+type orphanedLock struct {
 	mailbox string
 	epoch   uint64
 	token   uint64
@@ -28,7 +28,7 @@ type attempt struct {
 }
 
 // begin notes that an attempt to lock is under way.
-func (d *maildrops) begin(name string) {
+func (d *Service) begin(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.taking[name] = &attempt{}
@@ -36,7 +36,7 @@ func (d *maildrops) begin(name string) {
 
 // abandon ends an attempt without a session. What it may have locked before is
 // given back now, what it locks later when that is seen.
-func (d *maildrops) abandon(name string) {
+func (d *Service) abandon(name string) {
 	d.mu.Lock()
 	seen := d.taking[name].token != 0
 	delete(d.taking, name)
@@ -49,7 +49,7 @@ func (d *maildrops) abandon(name string) {
 
 // register makes the attempt a session, and reports whether its lock may have
 // ended meanwhile. If it ends later the session will be cut.
-func (d *maildrops) register(name string, m *maildrop) (doubts bool) {
+func (d *Service) register(name string, m *maildrop) (doubts bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	one := d.taking[name]
@@ -63,9 +63,9 @@ func (d *maildrops) register(name string, m *maildrop) (doubts bool) {
 // applies. To forget one costs a look for a lock that is not there.
 const maxEnded = 10_000
 
-// forget takes a session that ended off the table. Its lock is no stray, though
+// forget takes a session that ended off the table. Its lock is no orphan, though
 // this node may not have seen it taken yet.
-func (d *maildrops) forget(m *maildrop) {
+func (d *Service) forget(m *maildrop) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open[m.token] == nil {
@@ -82,16 +82,16 @@ func (d *maildrops) forget(m *maildrop) {
 }
 
 // giveBack has the lock of a session that ended freed in time.
-func (d *maildrops) giveBack(m *maildrop) {
+func (d *Service) giveBack(m *maildrop) {
 	d.mu.Lock()
 	delete(d.ended, m.token) // or nobody would look at a lock that is yet to be seen
-	d.strays[m.token] = stray{m.account.Address, m.epoch, m.token}
+	d.orphans[m.token] = orphanedLock{m.account.Address, m.epoch, m.token}
 	d.mu.Unlock()
 	d.wakeKeeper()
 }
 
 // taken looks at locks that were taken just now.
-func (d *maildrops) taken(locks []spool.Taken) {
+func (d *Service) taken(locks []spool.Taken) {
 	epoch, found := d.replica.Epoch(), false
 	d.mu.Lock()
 	for _, l := range locks {
@@ -105,7 +105,7 @@ func (d *maildrops) taken(locks []spool.Taken) {
 		} else if _, ok := d.ended[l.Token]; ok {
 			delete(d.ended, l.Token)
 		} else {
-			d.strays[l.Token] = stray{l.Mailbox, l.Epoch, l.Token}
+			d.orphans[l.Token] = orphanedLock{l.Mailbox, l.Epoch, l.Token}
 			found = true
 		}
 	}
@@ -117,7 +117,7 @@ func (d *maildrops) taken(locks []spool.Taken) {
 
 // restored follows a snapshot, which tells of no lock how it came about: the
 // whole replica is searched.
-func (d *maildrops) restored() {
+func (d *Service) restored() {
 	d.mu.Lock()
 	d.search = true
 	clear(d.ended)
@@ -131,7 +131,7 @@ func (d *maildrops) restored() {
 	d.wakeKeeper()
 }
 
-func (d *maildrops) wakeKeeper() {
+func (d *Service) wakeKeeper() {
 	select {
 	case d.stir <- struct{}{}:
 	default:
@@ -141,9 +141,9 @@ func (d *maildrops) wakeKeeper() {
 // strayAgain is when a lock that could not be given back is tried again.
 const strayAgain = time.Second
 
-// keep gives stray locks back, keeps the terms up to date, and ends sessions whose
+// Keep gives orphaned locks back, keeps the terms up to date, and ends sessions whose
 // account may not be used any more, until ctx ends.
-func (d *maildrops) keep(ctx context.Context) error {
+func (d *Service) Keep(ctx context.Context) error {
 	tick := time.NewTicker(strayAgain)
 	defer tick.Stop()
 	for {
@@ -169,7 +169,7 @@ func (d *maildrops) keep(ctx context.Context) error {
 }
 
 // freeStrays gives back what it knows of, and returns the last error.
-func (d *maildrops) freeStrays(ctx context.Context) error {
+func (d *Service) freeStrays(ctx context.Context) error {
 	list, err := d.listStrays()
 	for _, s := range list {
 		if one := d.free(ctx, s); one != nil {
@@ -177,7 +177,7 @@ func (d *maildrops) freeStrays(ctx context.Context) error {
 			continue
 		}
 		d.mu.Lock()
-		delete(d.strays, s.token)
+		delete(d.orphans, s.token)
 		d.mu.Unlock()
 	}
 	return err
@@ -185,7 +185,7 @@ func (d *maildrops) freeStrays(ctx context.Context) error {
 
 // listStrays copies the table, and fills it from the replica first where it may
 // lack something.
-func (d *maildrops) listStrays() ([]stray, error) {
+func (d *Service) listStrays() ([]orphanedLock, error) {
 	d.mu.Lock()
 	search := d.search
 	d.search = false
@@ -200,14 +200,14 @@ func (d *maildrops) listStrays() ([]stray, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]stray, 0, len(d.strays))
-	for _, s := range d.strays {
+	list := make([]orphanedLock, 0, len(d.orphans))
+	for _, s := range d.orphans {
 		list = append(list, s)
 	}
 	return list, err
 }
 
-func (d *maildrops) searchStrays() error {
+func (d *Service) searchStrays() error {
 	epoch := d.replica.Epoch()
 	return d.replica.View(func(v spool.View) error {
 		locks, err := v.Locks()
@@ -220,7 +220,7 @@ func (d *maildrops) searchStrays() error {
 			for _, h := range spool.Holders(l) {
 				_, taking := d.taking[h.Session]
 				if h.Node == d.node && h.Epoch == epoch && !taking && d.open[h.Token] == nil {
-					d.strays[h.Token] = stray{mailbox, epoch, h.Token}
+					d.orphans[h.Token] = orphanedLock{mailbox, epoch, h.Token}
 				}
 			}
 		}
@@ -229,7 +229,7 @@ func (d *maildrops) searchStrays() error {
 }
 
 // free gives one lock back, unless it is gone already.
-func (d *maildrops) free(ctx context.Context, s stray) error {
+func (d *Service) free(ctx context.Context, s orphanedLock) error {
 	held := false
 	err := d.replica.View(func(v spool.View) error {
 		l, _, err := v.Lock(s.mailbox)

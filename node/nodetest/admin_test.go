@@ -30,6 +30,7 @@ func status(t *testing.T, url, token string) int {
 // it has a token; from then on it never opens again, and its port for balancers
 // tells health alone.
 func TestAdminToken(t *testing.T) {
+	t.Parallel()
 	health := freeAddr(t)
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		conf.Admin.Token, conf.Admin.HealthListen = "", health

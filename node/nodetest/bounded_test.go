@@ -32,6 +32,7 @@ func openTo(t *testing.T, server string) int {
 // TestQuestionsEndWithTheirTransaction: what a stranger has us ask of name servers
 // that do not answer is asked no longer than the transaction lives.
 func TestQuestionsEndWithTheirTransaction(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		conf.Verify.Timeout = config.Duration(time.Minute)
 		conf.Verify.DNSBLTimeout = config.Duration(time.Minute)
@@ -71,6 +72,7 @@ func TestQuestionsEndWithTheirTransaction(t *testing.T) {
 // TestAdminPortIsBounded: connections that say nothing, and bodies that do not
 // come, keep nobody from the admin port of a node.
 func TestAdminPortIsBounded(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	m := c.Nodes[0]
 	address := strings.TrimPrefix(m.Admin, "http://")

@@ -92,6 +92,7 @@ func shown(t *testing.T, m *Member, ids ...string) {
 // TestNamesInCertificatesOfHops: the names in the certificate of a next hop, which
 // the reason for not using it repeats, are cleaned before they are shown.
 func TestNamesInCertificatesOfHops(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
 	submission := freeAddr(t)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core), Configure: func(_ int, conf *config.Config) {
@@ -150,6 +151,7 @@ func hopWith(t *testing.T, sink *Sink, pair tls.Certificate) string {
 // are in nothing that the node keeps or shows, whether the certificate counts, says
 // nothing, or cannot be read.
 func TestNamesInCertificatesOfClients(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
 	known := evilPair(t, func(*x509.Certificate) {})
 	sum := sha256.Sum256(known.Certificate[0])

@@ -25,6 +25,7 @@ import (
 // TestStrangersText: whatever a stranger says, what is kept and shown of it can
 // neither steer a terminal nor break a program that reads it.
 func TestStrangersText(t *testing.T) {
+	t.Parallel()
 	const evil = evilText
 	core, logs := observer.New(zapcore.DebugLevel)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core)})
@@ -110,6 +111,7 @@ const evilText = "a\u0085\u009b2J\u202eexe\u2066\u2028"
 // TestOthersText is TestStrangersText for what is not said by SMTP: records in
 // DNS (names of clients, reasons of lists, what SPF and DKIM say) and filters.
 func TestOthersText(t *testing.T) {
+	t.Parallel()
 	const escaped = `a\194\133\194\155\226\128\174exe\226\129\166`
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

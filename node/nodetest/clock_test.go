@@ -262,6 +262,7 @@ func skews(more ...time.Duration) []time.Duration {
 // run, mail goes on, status and metrics name the wrong ones, and all is well
 // when they are right again.
 func TestWrongClocksDelayNothing(t *testing.T) {
+	t.Parallel()
 	w := newWrongClocks(t, 3)
 	for _, by := range skews(45*time.Second, 5*time.Second, -5*time.Second, time.Second, -time.Second) {
 		w.set(by, w.followers()[0])
@@ -274,6 +275,7 @@ func TestWrongClocksDelayNothing(t *testing.T) {
 // TestWrongClocksOfTwoNodes: of two nobody knows who is right, so the cluster's
 // time runs on as it is until both agree.
 func TestWrongClocksOfTwoNodes(t *testing.T) {
+	t.Parallel()
 	w := newWrongClocks(t, 2)
 	for _, by := range skews() {
 		w.set(by, w.followers()[0])
@@ -285,6 +287,7 @@ func TestWrongClocksOfTwoNodes(t *testing.T) {
 
 // TestAWrongClockOfOneNode: a node alone goes by its own clock.
 func TestAWrongClockOfOneNode(t *testing.T) {
+	t.Parallel()
 	w := newWrongClocks(t, 1)
 	for _, by := range skews() {
 		w.set(by, w.Nodes[0])
@@ -295,6 +298,7 @@ func TestAWrongClockOfOneNode(t *testing.T) {
 // TestNothingIsDeletedEarly: mail that is kept for five days is there after the
 // leader's clock, and then all clocks, were ten days ahead for some seconds.
 func TestNothingIsDeletedEarly(t *testing.T) {
+	t.Parallel()
 	w := newWrongClocks(t, 3)
 	w.keep("bob@example.test", time.Second)
 	leader := w.Leader()
@@ -326,6 +330,7 @@ func TestNothingIsDeletedEarly(t *testing.T) {
 // TestMailForLaterDuringAJumpBack: what is to wait for two seconds waits for them,
 // and not for ten days, where all clocks were ahead when it came.
 func TestMailForLaterDuringAJumpBack(t *testing.T) {
+	t.Parallel()
 	submission := freeAddr(t)
 	w := newWrongClocks(t, 3, func(i int, c *config.Config) {
 		if i == 0 {

@@ -51,6 +51,15 @@ func Quick() cluster.Tuning {
 	}
 }
 
+// Steady is a tuning for tests in which no node dies, and a session that lapses on a busy
+// machine is a failure: the times of production, but for what a start waits for.
+func Steady() cluster.Tuning {
+	return cluster.Tuning{
+		CommitTimeout: 5 * time.Millisecond, Tick: 50 * time.Millisecond, Promote: 100 * time.Millisecond,
+		GrowTo: -1, MemTable: 16 << 20, BlockCache: 16 << 20,
+	}
+}
+
 // Cluster is a cluster of relays in this process. Domain example.test is local,
 // with alice and bob, password secret; all remote mail goes to Sink.
 type Cluster struct {
@@ -327,7 +336,8 @@ func (m *Member) Client() *admin.Client {
 	return m.api
 }
 
-// populate makes the domain, the users and the route of a fresh cluster.
+// populate makes the domain, the users and the route of a fresh cluster. It returns when
+// every node knows them.
 func (c *Cluster) populate() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -338,6 +348,10 @@ func (c *Cluster) populate() {
 		require.NoError(c.t, api.AddUser(ctx, by, admin.UserAdd{Address: user + "@example.test", Password: "secret"}))
 	}
 	require.NoError(c.t, api.SetRoute(ctx, by, admin.Route{Domain: "*", Target: "smtp:" + c.Sink.Addr}))
+	for _, m := range c.Nodes {
+		require.True(c.t, poll(20*time.Second, func() bool { return m.Node().Cluster().Consistent(ctx) == nil }),
+			"%s does not catch up", m.ID)
+	}
 }
 
 // Verify compares the state of all nodes that run at one index. A node that

@@ -12,6 +12,7 @@ import (
 )
 
 func TestMailOfOwnDomainsIsSigned(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 30*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
@@ -58,6 +59,7 @@ func TestMailOfOwnDomainsIsSigned(t *testing.T) {
 
 // A key that leaked is replaced on the day that it was made, and as often as need be.
 func TestKeysOfOneDay(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 30*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}

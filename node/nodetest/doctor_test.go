@@ -31,6 +31,7 @@ func (m *Member) examine(t *testing.T, o admin.ExamineOptions) (*admin.Examinati
 // The doctor looks up what DNS says of the nodes and of local domains, and sees a
 // change at once.
 func TestDoctorAsksDNS(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		conf.Node.Hostname = "mx1.doctor.net"
 	}})
@@ -94,6 +95,7 @@ func TestDoctorAsksDNS(t *testing.T) {
 // A name server that is silent about one name holds up nothing for more than five
 // seconds, and leaves the other domains judged.
 func TestDoctorWaitsForNobody(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	m := c.Nodes[0]
 	require.NoError(t, m.Client().AddDomain(within(t, 10*time.Second), admin.By{}, admin.Domain{Name: "slow.net"}))

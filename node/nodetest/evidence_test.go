@@ -43,6 +43,7 @@ func line(c *Cluster, logs *observer.ObservedLogs, message string, fields map[st
 
 // Every refusal leaves a line that says who, what and why, and a count.
 func TestEveryRefusalLeavesALineAndACount(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.DebugLevel)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core), Configure: func(_ int, conf *config.Config) {
 		conf.Limits.ConnectionsPerClient = 2
@@ -106,6 +107,7 @@ func TestEveryRefusalLeavesALineAndACount(t *testing.T) {
 
 // Each change of a message's state is one line with its id, and says who did it.
 func TestEveryChangeOfStateIsALineWithAnID(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
 	port := freeAddr(t)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core), Configure: func(_ int, conf *config.Config) {
@@ -167,6 +169,7 @@ func TestEveryChangeOfStateIsALineWithAnID(t *testing.T) {
 // What Prometheus reads passes its linter, has the histograms, and each HELP says
 // what it is without its neighbours.
 func TestMetricsAreWholeAndClean(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	m := c.Nodes[0]
 	m.MustSend("alice@example.test", "bob@example.test", Letter("metrics"))

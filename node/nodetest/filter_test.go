@@ -77,6 +77,7 @@ func startCensor(t *testing.T) (string, func()) {
 }
 
 func TestContentFilter(t *testing.T) {
+	t.Parallel()
 	address, stop := startCensor(t)
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		m := config.NewMilter()
@@ -179,6 +180,7 @@ func TestContentFilterOfLargeHeaders(t *testing.T) {
 // If mail may pass a filter that does not answer by, its history says that it
 // did.
 func TestContentFilterIsPassedBy(t *testing.T) {
+	t.Parallel()
 	gone := "inet:" + freeAddr(t)
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		m := config.NewMilter()

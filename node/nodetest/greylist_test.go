@@ -104,6 +104,7 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 
 // Recipients that come in one packet cost one command, not one each.
 func TestGreylistingCostsOneCommandForManyRecipients(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 60*time.Second)
 	require.NoError(t, c.Nodes[0].Client().SetSettings(ctx, admin.By{Why: "test"},

@@ -232,6 +232,7 @@ func chunks(text string, last int, sizes ...int) string {
 // relayed to next hops with and without CHUNKING arrives octet for octet; binary
 // mail does, or is returned to its sender, where the next hop lacks BINARYMIME.
 func TestBDATPassesUnchanged(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
@@ -407,6 +408,7 @@ func TestStrangers(t *testing.T) {
 
 // TestAnnouncedSizeMeetsTheQuota: RCPT says what would only come out after DATA.
 func TestAnnouncedSizeMeetsTheQuota(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 30*time.Second)
 	quota := uint64(5000)
@@ -421,6 +423,7 @@ func TestAnnouncedSizeMeetsTheQuota(t *testing.T) {
 
 // TestFullDiskIsNotFilled: below the watermark nothing is taken in, and reading goes on.
 func TestFullDiskIsNotFilled(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", Letter("before"))
 	c.Nodes[0].Stop()
@@ -445,6 +448,7 @@ func TestFullDiskIsNotFilled(t *testing.T) {
 
 // TestFullSpoolIsNotFilled: the same for bounds on messages and octets.
 func TestFullSpoolIsNotFilled(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		conf.Storage.MaxMessages, conf.Storage.MaxBytes = 2, 100*config.KB
 	}})
@@ -476,6 +480,7 @@ func TestLimitsAreOfTheNode(t *testing.T) {
 // TestStopLetsTransactionsEnd: a node that is told to stop answers for the message
 // under way, and says 421 to the rest.
 func TestStopLetsTransactionsEnd(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	busy, idle := talkTo(t, c.Nodes[0].SMTP), talkTo(t, c.Nodes[0].SMTP)
 	busy.play("C: MAIL FROM:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA",
@@ -497,6 +502,7 @@ func TestStopLetsTransactionsEnd(t *testing.T) {
 // TestAliasLeadsOutOfSMTPUTF8: a message that needed SMTPUTF8 for its recipient's
 // address only goes on to an address that does not, by a hop without it.
 func TestAliasLeadsOutOfSMTPUTF8(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 30*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}

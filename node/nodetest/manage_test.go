@@ -49,6 +49,7 @@ func (c *Cluster) timeline(t *testing.T, id string) string {
 // TestRemovedWhileDelivered: an operator removes a message whose final dot is
 // just being sent. It arrives, and its history says so.
 func TestRemovedWhileDelivered(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	entered, release := gateHop(t, c)
 	id := c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("too late"))

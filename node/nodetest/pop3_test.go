@@ -142,6 +142,7 @@ func TestInUseNamesTheNode(t *testing.T) {
 
 // TestPOP2 reads and deletes a message by RFC 937, and finds the lock of POP3.
 func TestPOP2(t *testing.T) {
+	t.Parallel()
 	var addr string
 	c := nodetest.New(t, nodetest.Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		addr = "127.0.0.1:0"
@@ -247,7 +248,7 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 // a QUIT at another has deleted, the next login at any node knows, although that
 // node may not have applied it yet.
 func TestLoginSeesWhatWasDoneElsewhere(t *testing.T) {
-	c := nodetest.New(t, nodetest.Options{Nodes: 3})
+	c := nodetest.New(t, nodetest.Options{Nodes: 3, Tuning: nodetest.Steady()})
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	var busy sync.WaitGroup

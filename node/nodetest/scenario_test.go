@@ -73,6 +73,7 @@ func TestRemoteMailIsDeliveredAndTraced(t *testing.T) {
 }
 
 func TestBounceReachesTheLocalSender(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	c.Sink.Answer(func(string) error { return smtp.NewReply(550, "5.1.1", "nobody here") })
 	c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("refused"))
@@ -219,6 +220,7 @@ func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 }
 
 func TestUnlockCutsTheSession(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx := within(t, 20*time.Second)
 	p, err := c.Nodes[0].Login(ctx, "alice")

@@ -15,6 +15,7 @@ import (
 // API shows are the octets that RETR sends, also where a message came without a
 // last line end, which POP3 adds.
 func TestSizesAreWhatRetrSends(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	node := c.Nodes[0]
 	c.Eventually(20*time.Second, "the cluster version is not raised", func() bool {

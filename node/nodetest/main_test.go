@@ -1,0 +1,13 @@
+package nodetest
+
+import (
+	"os"
+	"testing"
+
+	"relay/cluster/clustertest"
+)
+
+func TestMain(m *testing.M) {
+	clustertest.SideBySide()
+	os.Exit(m.Run())
+}

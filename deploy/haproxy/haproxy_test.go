@@ -89,6 +89,7 @@ func example(t *testing.T, c *nodetest.Cluster, addrs map[string][]string, binds
 // TestExample runs the example configuration before a cluster and kills the
 // node that serves.
 func TestExample(t *testing.T) {
+	t.Parallel()
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
 		t.Skip("haproxy is not installed")

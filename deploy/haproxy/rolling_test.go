@@ -204,6 +204,7 @@ func crowd(ctx context.Context, front map[string]string) (p *public, stop func()
 // other, with a drain before and without, behind the example and under load. Nobody
 // who connects is refused, and open connections end between two messages.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
 		t.Skip("haproxy is not installed")
@@ -211,9 +212,20 @@ func TestRollingRestart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	for name, drains := range map[string]bool{"with drain": true, "without drain": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			roll(t, program, drains)
+		})
+	}
+}
+
+func roll(t *testing.T, program string, drains bool) {
 	const notice = 4 * time.Second
 	configure, addrs := listeners(t)
-	c := nodetest.New(t, nodetest.Options{Notice: notice, Grace: 15 * time.Second, Configure: configure})
+	c := nodetest.New(t, nodetest.Options{
+		Tuning: nodetest.Steady(), Notice: notice, Grace: 15 * time.Second, Configure: configure,
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	binds := started(ctx, t, program, c, addrs)
@@ -226,32 +238,29 @@ func TestRollingRestart(t *testing.T) {
 		_, err := front.Send(ctx, "a@far.example", "alice@example.test", nodetest.Letter("first"))
 		return err == nil
 	})
-	for _, drains := range []bool{true, false} {
-		began := time.Now()
-		p, stop := crowd(ctx, binds)
-		for i, m := range c.Nodes {
-			at := c.Nodes[(i+1)%3].Client()
-			if drains {
-				drained(t, ctx, c, at, m, notice)
-			}
-			m.Stop()
-			m.Start()
-			if drains {
-				undrain(ctx, c, at, m)
-			}
-			at.Close()
-			m.WaitReady()
-			settled(c)
+	began := time.Now()
+	p, stop := crowd(ctx, binds)
+	for i, m := range c.Nodes {
+		at := c.Nodes[(i+1)%3].Client()
+		if drains {
+			drained(t, ctx, c, at, m, notice)
 		}
-		stop()
-		t.Logf("with drain: %t; %v requests in %s, %d refused or broken, %d open connections ended between messages, "+
-			"longest wait %s",
-			drains, p.requests, time.Since(began).Round(time.Second), len(p.faults), p.ended, p.longest.Round(time.Millisecond))
-		require.Empty(t, p.faults)
-		require.NotZero(t, p.ended)
-		for _, service := range []string{"smtp", "submissions", "pop3", "pop3s"} {
-			require.Greater(t, p.requests[service], 50, service)
+		m.Stop()
+		m.Start()
+		if drains {
+			undrain(ctx, c, at, m)
 		}
+		at.Close()
+		m.WaitReady()
+		settled(c)
+	}
+	stop()
+	t.Logf("%v requests in %s, %d refused or broken, %d open connections ended between messages, longest wait %s",
+		p.requests, time.Since(began).Round(time.Second), len(p.faults), p.ended, p.longest.Round(time.Millisecond))
+	require.Empty(t, p.faults)
+	require.NotZero(t, p.ended)
+	for _, service := range []string{"smtp", "submissions", "pop3", "pop3s"} {
+		require.Greater(t, p.requests[service], 50, service)
 	}
 	c.Verify()
 }

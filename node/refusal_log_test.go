@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"relay/pop3"
 	"relay/smtp"
 )
 
@@ -46,6 +47,28 @@ func TestRefusalsBeyondSixtyAMinuteAreSummedUp(t *testing.T) {
 	last := told.FilterMessage("refused").All()[61].ContextMap()
 	require.Equal(t, "550 5.1.1 No such user here", last["reply"])
 	require.Equal(t, []any{"c@d.test"}, last["recipients"])
+}
+
+// What fails at POP3 is a warning and a count; a panic has its line also when its
+// network has had the others of the minute.
+func TestFailuresOfPOP3AreWarnings(t *testing.T) {
+	core, told := observer.New(zap.InfoLevel)
+	l := newRefusalLog(zap.New(core))
+	l.now = func() time.Time { return time.Unix(1_800_000_000, 0) }
+	peer := &pop3.Peer{Session: "s1", Remote: netip.MustParseAddrPort("192.0.2.1:110")}
+	for range refusalLines {
+		l.pop3(&pop3.Refusal{Peer: peer, Stage: "commit", Reason: pop3.ReasonUncommitted, Messages: 3, Cause: errGone})
+	}
+	l.pop3(&pop3.Refusal{Peer: peer, Stage: "panic", Reason: pop3.ReasonPanic, Cause: errGone, Stack: "main.go:1"})
+	lines := told.FilterMessage("refused").FilterLevelExact(zap.WarnLevel).All()
+	require.Len(t, lines, refusalLines+1)
+	require.Subset(t, lines[0].ContextMap(), map[string]any{
+		"reason": "not_committed", "messages": int64(3), "session": "s1", "remote": "192.0.2.1:110",
+	})
+	require.Subset(t, lines[refusalLines].ContextMap(), map[string]any{"reason": "panic", "stack": "main.go:1"})
+	require.Equal(t, map[refusalKind]int64{
+		{"pop3", "", "not_committed", "none"}: refusalLines, {"pop3", "", "panic", "none"}: 1,
+	}, l.counted())
 }
 
 // Networks without end take no memory without end.

@@ -210,6 +210,35 @@ func TestPanic(t *testing.T) {
 	dial(t, s)
 }
 
+// A panic and deletions that were not committed are told to the hook of refusals,
+// with what is needed to find the cause.
+func TestPanicsAndLostDeletionsAreTold(t *testing.T) {
+	ctx, told := t.Context(), make(chan pop3.Refusal, 1)
+	hook := func(f *pop3.Refusal) { told <- *f }
+	cfg := config(loginFunc(func(*pop3.Peer) error { panic("oh") }))
+	cfg.Refused = hook
+	require.Error(t, dial(t, serve(t, cfg, false)).Login(ctx, "a", "b"))
+	f := <-told
+	require.Equal(t, []string{"panic", "panic"}, []string{f.Stage, f.Reason})
+	require.EqualError(t, f.Cause, "panic: oh")
+	require.Contains(t, f.Stack, "pop3_test.loginFunc.Login")
+
+	store := newStore()
+	store.Fail("alice", "commit", pop3test.ErrBroken)
+	cfg = config(store)
+	cfg.Refused = hook
+	c := dial(t, serve(t, cfg, false))
+	require.NoError(t, c.Login(ctx, "alice", "secret"))
+	require.NoError(t, c.Dele(ctx, 1))
+	require.NoError(t, c.Dele(ctx, 3))
+	require.Error(t, c.Quit(ctx))
+	f = <-told
+	require.Equal(t, []string{"commit", "not_committed"}, []string{f.Stage, f.Reason})
+	require.ErrorIs(t, f.Cause, pop3test.ErrBroken)
+	require.Equal(t, 2, f.Messages)
+	require.NotEmpty(t, f.Peer.Session)
+}
+
 // TestShutdown checks that sessions with a maildrop may finish, the others not.
 func TestShutdown(t *testing.T) {
 	ctx, store := t.Context(), newStore()

@@ -14,6 +14,9 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // world is a Spool and an Agent: recipients in a map, and a script for what
@@ -440,6 +443,28 @@ func TestDeadDestinationIsLeftAlone(t *testing.T) {
 		w.wait(5 * time.Hour)
 		require.Zero(t, m.Stats().Ready)
 		require.EqualValues(t, 10_001, m.Stats().Totals.Delivered)
+	})
+}
+
+// A recipient whose time has run out is a line "expired", with its message's id.
+func TestExpiryIsALine(t *testing.T) {
+	w := newWorld()
+	w.deliver = func(_ context.Context, j *Job) []Verdict {
+		return all(j, Verdict{Outcome: Deferred, Host: "mx", Reply: "451 4.7.1 later"})
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	w.run(t, Config{Log: zap.New(core)}, func(m *Manager) {
+		x := w.message("a@one.example")
+		m.Add(x)
+		w.wait(4 * 24 * time.Hour)
+		require.Zero(t, logs.FilterMessage("expired").Len())
+		w.wait(2 * 24 * time.Hour)
+		lines := logs.FilterMessage("expired").All()
+		require.Len(t, lines, 1)
+		fields := lines[0].ContextMap()
+		require.Equal(t, x[0].Ref.ID.String(), fields["id"])
+		require.Equal(t, "a@one.example", fields["recipient"])
+		require.Contains(t, fields["reply"], "451 4.7.1 later")
 	})
 }
 

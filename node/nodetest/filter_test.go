@@ -62,10 +62,14 @@ func (c *censor) Body(m *wire.Modifier) (wire.Response, error) {
 
 // startCensor returns the address of a filter, and a function that ends it.
 func startCensor(t *testing.T) (string, func()) {
+	return startFilter(t, func() wire.Milter { return &censor{} })
+}
+
+func startFilter(t *testing.T, one func() wire.Milter) (string, func()) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := &wire.Server{
-		NewMilter: func() wire.Milter { return &censor{} },
+		NewMilter: one,
 		Actions: wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader |
 			wire.OptQuarantine,
 	}

@@ -8,7 +8,10 @@ import (
 	"github.com/emersion/go-msgauth/dkim"
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/replica"
 )
 
 // TestWhoseSignature: an account speaks for itself, its aliases and what it was
@@ -107,4 +110,28 @@ func TestWhoseSignature(t *testing.T) {
 	require.Equal(t, "other.test", send(port, loginAlice, "From: all@other.test\r\n"))
 	settings.FromCheck = "perhaps"
 	require.ErrorIs(t, api.SetSettings(ctx, by, *settings), admin.ErrInvalid)
+}
+
+// TestAuthorsOnAnUpgradedCluster: a cluster whose settings are older than the check of
+// authors has none; its accounts' mail with another author goes, unsigned.
+func TestAuthorsOnAnUpgradedCluster(t *testing.T) {
+	c, port := relay(t, nil)
+	ctx := within(t, 20*time.Second)
+	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
+	_, err := api.AddSigner(ctx, by, admin.SignerAdd{Domain: "example.test", Selector: "s"})
+	require.NoError(t, err)
+	_, err = replica.Propose(ctx, c.Nodes[0].Node().Cluster(), spool.KindPutSettings, &pb.PutSettings{
+		Settings: &pb.Settings{DefaultDomain: "example.test"},
+	})
+	require.NoError(t, err)
+	for n, from := range []string{"bob@example.test", "alice@example.test"} {
+		d := talkTo(t, port)
+		d.play(loginAlice, "S: 235")
+		require.NotEmpty(t, idOf(d.mail("alice@example.test", "x@far.example", "From: "+from+"\r\n\r\nx\r\n")))
+		require.NoError(t, c.Sink.Wait(ctx, n+1))
+	}
+	got := c.Sink.Got()
+	require.NotContains(t, got[0].Body, "DKIM-Signature:")
+	require.Contains(t, got[1].Body, "DKIM-Signature:")
+	require.Contains(t, metrics(t, c.Nodes[0]), "\nrelay_from_foreign_total{result=\"unsigned\"} 1\n")
 }

@@ -11,10 +11,11 @@ import (
 // SumFormat tells ways of summing apart: sums of different formats can't be
 // compared. It changes with whatever changes what is summed. A node whose store has
 // another one has no chain until the states have been compared by a Mark.
-const SumFormat = 1
+const SumFormat = 2
 
-// summed is how many octets of a large value are summed: a body is the log's own.
-const summed = 4 << 10
+// summed is how many octets of a large value are summed, half of them from each end: a
+// body is the log's own, and as such the same everywhere.
+const summed = 1 << 10
 
 // sums is a chain of hashes over what commands wrote and answered. Replicas whose
 // chains differ at one index have diverged, and stay different for ever after. It
@@ -60,7 +61,12 @@ func (s *sums) write(op byte, k, v []byte) {
 	}
 	s.buf = binary.LittleEndian.AppendUint32(append(s.buf, op), uint32(len(k)))
 	s.buf = binary.LittleEndian.AppendUint32(s.buf, uint32(len(v)))
-	s.buf = append(append(s.buf, k...), v[:min(len(v), summed)]...)
+	s.buf = append(s.buf, k...)
+	if len(v) > summed {
+		s.buf = append(s.buf, v[:summed/2]...)
+		v = v[len(v)-summed/2:]
+	}
+	s.buf = append(s.buf, v...)
 }
 
 // count notes a change of a counter.

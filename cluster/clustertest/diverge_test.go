@@ -89,6 +89,32 @@ func TestALeaderThatDivergesStandsBack(t *testing.T)   { diverge(t, 3, true) }
 func TestOfTwoTheFollowerStandsBack(t *testing.T)      { diverge(t, 2, false) }
 func TestOfTwoTheLeaderIsRight(t *testing.T)           { diverge(t, 2, true) }
 
+// TestADivergedNodeVotesAndIsRebuilt: with one of three nodes off, nothing is committed
+// without the vote of the diverged one. Joined anew with an empty directory it is a
+// member like the others, with the same state.
+func TestADivergedNodeVotesAndIsRebuilt(t *testing.T) {
+	g, arm, _ := faulty(t, 3, 0)
+	l := g.NewLedger()
+	wrong, off, leader := g.Followers()[0], g.Followers()[1], g.Leader()
+	stop := l.Flood(t.Context(), 2, 300, leader)
+	arm(wrong)
+	g.Eventually("it does not stand back", func() bool { return wrong.C().Diverged() != "" })
+	off.Stop()
+	after(g, l, 20)
+	stop()
+	g.WaitVoters(3)
+	off.Start()
+	g.WaitReady(off)
+
+	wrong.Stop()
+	wrong.Wipe()
+	wrong.Rejoin(leader)
+	g.WaitReady(wrong)
+	g.WaitVoters(3)
+	require.Empty(t, wrong.C().Diverged())
+	g.WaitEqual()
+}
+
 // TestOneNodeHasTheStatesCompared: between builds full hashes decide. All nodes see
 // the difference; the leader alone marks the log, once.
 func TestOneNodeHasTheStatesCompared(t *testing.T) {

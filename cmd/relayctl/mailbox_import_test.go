@@ -55,6 +55,24 @@ func TestMailboxImportKeepsEqualMessages(t *testing.T) {
 	require.True(t, again.Complete)
 }
 
+// TestMailboxImportOfTheStandardInput: "-" is an mbox that another program writes.
+func TestMailboxImportOfTheStandardInput(t *testing.T) {
+	w := newWorld(t)
+	r, in, err := os.Pipe()
+	require.NoError(t, err)
+	stdin := os.Stdin
+	os.Stdin = r
+	defer func() { os.Stdin = stdin }()
+	text, err := os.ReadFile(mboxOf(t, 3))
+	require.NoError(t, err)
+	_, err = in.Write(text)
+	require.NoError(t, err)
+	require.NoError(t, in.Close())
+	done := w.importJSON(t, 0, "-")
+	require.Equal(t, 3, done.Messages)
+	require.True(t, done.Complete)
+}
+
 // TestMailboxImportGoesOn: an election and a node that goes away end no import, and
 // each message is counted as what it is.
 func TestMailboxImportGoesOn(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"relay/node/admin"
 	"relay/node/config"
@@ -360,4 +362,25 @@ func TestMailForLaterDuringAJumpBack(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(came), hold)
 	t.Logf("released %.1f s after the clocks were right", time.Since(back).Seconds())
 	w.end()
+}
+
+// A node whose clock is over five seconds off says so in its log, and says when it is
+// right again.
+func TestAWrongClockIsNamedInTheLog(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := New(t, Options{Nodes: 3, Log: zap.New(core)})
+	var m *Member
+	for _, n := range c.Nodes {
+		if n != c.Leader() {
+			m = n
+		}
+	}
+	m.Skew(9 * time.Second)
+	said := "cluster: node " + m.ID + "'s clock is 9s ahead of the cluster's: set it, and look at what sets it (NTP)"
+	c.Eventually(5*time.Second, "no line", func() bool { return logs.FilterMessage(said).Len() > 0 })
+	entry := logs.FilterMessage(said).All()[0]
+	require.Equal(t, zap.WarnLevel, entry.Level)
+	require.True(t, strings.HasPrefix(entry.LoggerName, m.ID), entry.LoggerName)
+	m.Skew(0)
+	line(c, logs, "cluster: this node's clock agrees with the cluster's again", nil)
 }

@@ -82,6 +82,7 @@ type Member struct {
 	c    *Cluster
 	conf *config.Config
 	skew atomic.Int64 // of its wall clock
+	goes atomic.Bool  // it is taken out: that it cannot go on is no failure
 
 	mu   sync.Mutex
 	node *node.Node
@@ -181,7 +182,7 @@ func (m *Member) Start() {
 	n, err := node.New(m.conf, node.Options{
 		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: cmp.Or(m.c.o.Grace, 500*time.Millisecond),
 		Notice: func() time.Duration { return m.c.o.Notice }, Dial: m.c.links.dial(m.ID), Wall: m.wall,
-		Fatal: func(err error) { m.c.t.Errorf("%s can not go on: %v", m.ID, err); go m.Kill() },
+		Fatal: m.fatal,
 	})
 	require.NoError(m.c.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -196,6 +197,14 @@ func (m *Member) Start() {
 		m.err = err
 		m.mu.Unlock()
 	}()
+}
+
+// fatal ends a node that cannot go on.
+func (m *Member) fatal(err error) {
+	if !m.goes.Load() {
+		m.c.t.Errorf("%s can not go on: %v", m.ID, err)
+	}
+	go m.Kill()
 }
 
 // Skew makes the node's wall clock wrong by a difference, at once and over

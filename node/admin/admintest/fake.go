@@ -219,13 +219,18 @@ func (f *Fake) Remove(_ context.Context, by admin.By, id string, o admin.RemoveO
 	if err != nil {
 		return nil, err
 	}
-	if n.Role == admin.RoleLeader && !o.Force {
-		return nil, admin.Conflict(id+" leads the cluster", "move leadership first: relayctl node transfer")
+	effects := []string{"node " + id + " leaves the cluster for good"}
+	leads := n.Role == admin.RoleLeader
+	if leads {
+		effects = append(effects, "the leadership moves to another node first")
 	}
 	if !o.DryRun {
 		f.status.Nodes = slices.DeleteFunc(f.status.Nodes, func(n admin.Node) bool { return n.ID == id })
+		if leads && len(f.status.Nodes) > 0 {
+			f.status.Nodes[0].Role = admin.RoleLeader
+		}
 	}
-	return &admin.NodeChange{ID: id, DryRun: o.DryRun, Effects: []string{id + " leaves the cluster for good"}}, nil
+	return &admin.NodeChange{ID: id, DryRun: o.DryRun, Effects: effects}, nil
 }
 
 // Drain implements admin.Cluster.

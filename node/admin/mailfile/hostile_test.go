@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"errors"
 	"io/fs"
 	"os"
@@ -163,4 +164,32 @@ func TestFoldersAreOfMaildirs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "inbox")
 	write(t, path, fromLine+one)
 	require.ErrorContains(t, Read(t.Context(), path, Options{Folders: []string{"Sent"}}, nil), "is no Maildir")
+}
+
+// An mbox of two messages, and one message, both packed with bzip2.
+const (
+	bzippedMbox = "QlpoOTFBWSZTWd+2gvwAAB3fgAAQQABwsGEQBAAyQ5aAIABQoNGjQZAaBVVPaTTUek09TNTaS+KTUaxhoqlply/N3t" +
+		"VBYtNEkRusumYUNXjlwvhwql3l56Sy7/i7kinChIb9tBfg"
+	bzippedMail = "QlpoOTFBWSZTWfntSxIAAALdgAAQQAAAECAAIgYMQCAAIg0yAIBpporQUMKvc6+8XckU4UJD57UsSA=="
+)
+
+// TestCompressedMail: an mbox packed with bzip2, and messages of a Maildir that are
+// packed with gzip or bzip2 as Dovecot's zlib plugin does, are read as they were.
+func TestCompressedMail(t *testing.T) {
+	unpack := func(text string) string {
+		b, err := base64.StdEncoding.DecodeString(text)
+		require.NoError(t, err)
+		return string(b)
+	}
+	dir := t.TempDir()
+	write(t, dir+"/inbox.bz2", unpack(bzippedMbox))
+	texts, _ := read(t, dir+"/inbox.bz2")
+	require.Equal(t, []string{"A: one\n\n1\n", "A: two\n\n2\n"}, texts)
+
+	write(t, dir+"/m/cur/1000000001.M1.host,S=20:2,S", "A: plain\n\ntext\n")
+	write(t, dir+"/m/cur/1000000002.M2.host,S=20:2,SZ", string(gzipped(t, []byte("A: packed\n\ntext\n"))))
+	write(t, dir+"/m/new/1000000003.M3.host,S=20", unpack(bzippedMail))
+	texts, times := read(t, dir+"/m")
+	require.Equal(t, []string{"A: plain\n\ntext\n", "A: packed\n\ntext\n", "A: small\n\ntext\n"}, texts)
+	require.EqualValues(t, 1000000002, times[1].Unix())
 }

@@ -60,7 +60,7 @@ func (s *setup) load(out *cobra.Command, defaultID string) (*config.Config, erro
 		{"advertise", s.advertise, cfg.Cluster.Advertise},
 	} {
 		if c.value != "" && c.value != c.file {
-			return nil, usage("--%s is %s but %s says %s; change the file or leave the flag out", c.flag, c.value,
+			return nil, fmt.Errorf("--%s is %s but %s says %s; change the file or leave the flag out", c.flag, c.value,
 				s.config, c.file)
 		}
 	}

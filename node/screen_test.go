@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/config"
 	"relay/node/replica"
 	"relay/node/replica/replicatest"
 	"relay/node/verify"
@@ -84,4 +86,11 @@ func BenchmarkIntake(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A node leaves one processor to what is not the work on signatures.
+func TestSignaturesLeaveOneProcessor(t *testing.T) {
+	s, err := (&Node{conf: config.New(), log: zap.NewNop()}).newScreen()
+	require.NoError(t, err)
+	require.Equal(t, max(1, runtime.GOMAXPROCS(0)-1), cap(s.verifier.Slots))
 }

@@ -86,7 +86,7 @@ func changeNote(v spool.View, h proto.Message) (string, error) {
 	case *pb.PutDkim:
 		return strings.Join(valuesOf(h.GetKey()), ", "), nil
 	case *pb.PutToken:
-		return fmt.Sprintf("%d uses until %s", h.GetToken().GetUses(),
+		return fmt.Sprintf("%s until %s", wording.Counted(uint64(h.GetToken().GetUses()), "use"),
 			time.UnixMilli(h.GetToken().GetExpiresMs()).UTC().Format(time.RFC3339)), nil
 	}
 	return "", nil

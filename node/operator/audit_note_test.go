@@ -40,8 +40,25 @@ func TestAuditSaysFromWhatToWhat(t *testing.T) {
 	require.NoError(t, w.RemoveRoute(ctx, theBy, "far.test"))
 	require.Equal(t, `route rm far.test: was target "smtp:hub.test"`, last())
 
+	require.NoError(t, w.AddDomain(ctx, theBy, admin.Domain{Name: "new.test", CatchAll: "alice@example.test"}))
+	require.Equal(t, `domain add new.test: new, catch_all "alice@example.test"`, last())
+	policy := admin.AuthRefuse
+	require.NoError(t, w.SetDomain(ctx, theBy, "new.test", admin.DomainSet{AuthPolicy: &policy}))
+	require.Equal(t, `domain set new.test: auth_policy auth_tag → auth_refuse`, last())
+	_, err := w.RemoveDomain(ctx, theBy, "new.test", admin.DropOptions{})
+	require.NoError(t, err)
+	require.Equal(t, `domain rm new.test: was catch_all "alice@example.test", auth_policy auth_refuse`, last())
+	_, err = w.AddSigner(ctx, theBy, admin.SignerAdd{Domain: "example.test", Selector: "s1"})
+	require.NoError(t, err)
+	require.Equal(t, `dkim set example.test s1: selector "s1", algorithm "rsa", private set`, last())
+	require.NoError(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carol@example.test", Password: "s3cret"}))
+	require.Equal(t, "user set carol@example.test: new, password set", last())
+	_, err = w.RemoveUser(ctx, theBy, "carol@example.test", admin.DropOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "user rm carol@example.test: 0 messages in the mailbox", last())
+
 	one, two := w.accept("s@x.test", "a@far.test"), w.accept("s@x.test", "b@far.test")
-	_, err := w.Manage(ctx, theBy, admin.QueueAction{
+	_, err = w.Manage(ctx, theBy, admin.QueueAction{
 		Action: admin.ActionReroute, IDs: []string{one.String(), two.String()}, Route: "smtp:other.test",
 	})
 	require.NoError(t, err)

@@ -367,6 +367,9 @@ func (o *Operator) Token(ctx context.Context, by admin.By, r admin.TokenRequest)
 	}
 	ttl := time.Duration(r.TTLSeconds) * time.Second
 	t := &admin.Token{Uses: r.Uses, Expires: admin.At(o.Now().Add(ttl))}
+	o.annotate(&pb.PutToken{Admin: adm, Token: &pb.JoinToken{
+		Uses: uint32(r.Uses), ExpiresMs: o.Now().Add(ttl).UnixMilli(),
+	}})
 	if t.Token, err = o.Members.Token(ctx, r.Uses, ttl, adm); err != nil {
 		return nil, ProposalError(err)
 	}

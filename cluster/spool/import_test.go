@@ -65,8 +65,11 @@ func TestImportOnceAKey(t *testing.T) {
 	one := newID(1)
 	require.Equal(t, one[:], first)
 
-	r.now = r.now.Add(31 * 24 * time.Hour)
-	r.jump(31*24*time.Hour, 0)
+	r.now = r.now.Add(29 * 24 * time.Hour)
+	r.jump(29*24*time.Hour, 0)
+	require.Equal(t, []pb.Code{pb.Code_DUPLICATE}, r.do(spool.KindImport, again, body).Codes, "within a month")
+	r.now = r.now.Add(2 * 24 * time.Hour)
+	r.jump(2*24*time.Hour, 0)
 	require.Equal(t, []pb.Code{pb.Code_OK}, r.do(spool.KindImport, again, body).Codes, "after a month")
 	r.jump(61*24*time.Hour, 0)
 	for range 200 {

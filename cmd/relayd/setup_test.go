@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,15 @@ func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	require.Equal(t, "mx.example.test", c.Verify.AuthservID, "nobody else's name")
 	cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
 	require.NoError(t, err)
-	for _, name := range []string{"mx.example.test", "localhost", "127.0.0.1", "::1"} {
+	names := []string{"mx.example.test", "localhost", "127.0.0.1", "::1"}
+	addresses, err := net.InterfaceAddrs()
+	require.NoError(t, err)
+	for _, a := range addresses { // of this machine
+		if n := a.(*net.IPNet); !n.IP.IsLinkLocalUnicast() {
+			names = append(names, n.IP.String())
+		}
+	}
+	for _, name := range names {
 		require.NoError(t, cert.Leaf.VerifyHostname(name), name)
 	}
 	token := filepath.Join(data, "admin.token")
@@ -54,13 +63,13 @@ func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	secret := tokenIn(t, token)
 
 	code, _, stderr = relayd(t, args...)
-	require.Equal(t, exitFailed, code)
+	require.Equal(t, exitFailed, code, stderr)
 	require.Contains(t, stderr, "holds a node already")
 	code, _, _ = relayd(t, append(args, "--once")...)
 	require.Equal(t, exitOK, code)
 	require.Equal(t, secret, tokenIn(t, token), "a token that is there stays")
 	code, _, stderr = relayd(t, "init", "--config", file, "--id", "b")
-	require.Equal(t, exitFailed, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, stderr, "--id is b but")
 }
 

@@ -151,6 +151,24 @@ func TestHalfOpenConnectionsDoNotCloseThePort(t *testing.T) {
 	require.LessOrEqual(t, lines.Len(), 1, "one line a minute")
 }
 
+// TestTroubleIsOneLineAMinute: a second line comes after a minute, and says how many
+// had none.
+func TestTroubleIsOneLineAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, lines := observer.New(zapcore.WarnLevel)
+		var s wire.Sparing
+		for range 150 { // seconds
+			s.Warn(zap.New(core), "trouble")
+			time.Sleep(time.Second)
+		}
+		var others []any
+		for _, l := range lines.All() {
+			others = append(others, l.ContextMap()["others_since_last_line"])
+		}
+		require.Equal(t, []any{int64(0), int64(59), int64(59)}, others)
+	})
+}
+
 // TestOtherKeysAreRefused: no signature of an odd key is checked.
 func TestOtherKeysAreRefused(t *testing.T) {
 	ca := newCA(t)

@@ -69,7 +69,7 @@ func TestInitMakesANodeThatIsReadyToRun(t *testing.T) {
 	require.Equal(t, exitOK, code)
 	require.Equal(t, secret, tokenIn(t, token), "a token that is there stays")
 	code, _, stderr = relayd(t, "init", "--config", file, "--id", "b")
-	require.Equal(t, exitUsage, code)
+	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "--id is b but")
 }
 

@@ -43,6 +43,7 @@ func TestLongKeyRecordIsAPermError(t *testing.T) {
 }
 
 func TestLargeKeysAreRefused(t *testing.T) {
+	require.Equal(t, []int{8192, 4096}, []int{maxKeyBits, maxKeyText}, "bits of a key, octets of its record")
 	record := func(bits uint, pkcs1 bool) string {
 		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
 		key := &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}

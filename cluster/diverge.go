@@ -59,7 +59,8 @@ type sumAnswer struct {
 
 // Diverged says how this node's state differs from the others'; empty: it does
 // not. Such a node has no session and answers no client, but votes: its log is
-// right. Its directory has to be moved away, and the node joined anew.
+// right. Its directory has to be moved away, and the node joined anew; of two nodes
+// the other one has to be recovered as a cluster of one before (TestOfTwo…IsRebuilt).
 func (c *Cluster) Diverged() string { return c.promise.look().Diverged }
 
 func (c *Cluster) build() string {
@@ -81,7 +82,8 @@ func (c *Cluster) anchor() (index, sum uint64) {
 // barred says why this node must have no session; empty: it may.
 func (c *Cluster) barred() string {
 	if d := c.Diverged(); d != "" {
-		return "this node's state " + d + ": move its data directory away and join it anew"
+		return "this node's state " + d + ": move its data directory away and join it anew; " +
+			"see \"A node whose state differs\" in the guide"
 	}
 	return ""
 }

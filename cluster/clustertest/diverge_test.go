@@ -115,6 +115,33 @@ func TestADivergedNodeVotesAndIsRebuilt(t *testing.T) {
 	g.WaitEqual()
 }
 
+// TestOfTwoADivergedNodeIsRebuilt: of two nodes the right one is no majority once the other
+// is stopped. It is recovered as a cluster of one, has all that was acknowledged, and the
+// other one joins it.
+func TestOfTwoADivergedNodeIsRebuilt(t *testing.T) {
+	g, arm, _ := faulty(t, 2, 0)
+	l := g.NewLedger()
+	wrong, right := g.Followers()[0], g.Leader()
+	stop := l.Flood(t.Context(), 2, 300, right)
+	arm(wrong)
+	g.Eventually("it does not stand back", func() bool { return wrong.C().Diverged() != "" })
+	after(g, l, 20)
+	stop()
+	wrong.Stop()
+	right.Stop()
+
+	recovered(t, []*clustertest.Node{right}, right)
+	right.Start()
+	g.WaitReady(right)
+	wrong.Wipe()
+	wrong.Rejoin(right)
+	g.WaitReady(wrong)
+	g.WaitVoters(2)
+	require.Empty(t, wrong.C().Diverged())
+	g.WaitEqual()
+	l.Check()
+}
+
 // TestOneNodeHasTheStatesCompared: between builds full hashes decide. All nodes see
 // the difference; the leader alone marks the log, once.
 func TestOneNodeHasTheStatesCompared(t *testing.T) {

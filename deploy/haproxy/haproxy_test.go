@@ -23,8 +23,8 @@ import (
 // services are what the example listens for, and where.
 var services = map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "pop3": "110", "pop3s": "995"}
 
-// listeners gives each node all services behind a proxy on this host, and returns
-// their addresses by service and node.
+// listeners gives each node all services behind a proxy on this host and a port for its
+// checks, and returns their addresses by service and node.
 func listeners(t *testing.T) (configure func(int, *config.Config), addrs map[string][]string) {
 	from := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	addrs = map[string][]string{}
@@ -35,6 +35,7 @@ func listeners(t *testing.T) (configure func(int, *config.Config), addrs map[str
 		for _, listen := range []*string{&submission.Listen, &submissions.Listen, &pop3s.Listen} {
 			*listen = porttest.Addr(t, "127.0.0.1")
 		}
+		conf.Admin.HealthListen = porttest.Addr(t, "127.0.0.1")
 		conf.SMTP, conf.POP3 = append(conf.SMTP, submission, submissions), append(conf.POP3, pop3s)
 		for i := range conf.SMTP {
 			conf.SMTP[i].ProxyProtocol = from
@@ -44,7 +45,7 @@ func listeners(t *testing.T) (configure func(int, *config.Config), addrs map[str
 		}
 		for service, addr := range map[string]string{
 			"smtp": conf.SMTP[0].Listen, "submission": submission.Listen, "submissions": submissions.Listen,
-			"pop3": conf.POP3[0].Listen, "pop3s": pop3s.Listen,
+			"pop3": conf.POP3[0].Listen, "pop3s": pop3s.Listen, "health": conf.Admin.HealthListen,
 		} {
 			addrs[service] = append(addrs[service], addr)
 		}
@@ -72,11 +73,11 @@ func example(t *testing.T, c *nodetest.Cluster, addrs map[string][]string, binds
 	text := string(data)
 	for service, port := range services {
 		text = strings.Replace(text, "bind :"+port+"\n", "bind "+binds[service]+"\n", 1)
-		for i, m := range c.Nodes {
-			_, adminPort, err := net.SplitHostPort(strings.TrimPrefix(m.Admin, "http://"))
+		for i := range c.Nodes {
+			_, healthPort, err := net.SplitHostPort(addrs["health"][i])
 			require.NoError(t, err)
 			text = strings.Replace(text, fmt.Sprintf("10.0.0.1%d:%s check port 7181", i+1, port),
-				addrs[service][i]+" check port "+adminPort, 1)
+				addrs[service][i]+" check port "+healthPort, 1)
 		}
 	}
 	require.NotContains(t, text, "10.0.0.1")

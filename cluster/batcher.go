@@ -76,11 +76,11 @@ func (q *fifo) pop() *proposal {
 // through at once and forms the next group from all that arrives meanwhile:
 // the busier the disk, the larger the groups, the fewer the syncs.
 //
-// Who may write which octet of a frame. A caller may propose one frame again, so
-// several attempts can hold it at once. Only octets 2–9, the time, ever change; only a
-// batcher writes them, under its mutex, and never twice: a frame that was stamped before
-// is copied first, because the old one may stand in the log's cache under another
-// index. Pipes send zeros for the time and read nothing of it.
+// These rules say who may write which octet of a frame. A caller may propose one frame
+// again, so several attempts can hold it at once. Only octets 2–9, the time, ever
+// change; only a batcher writes them, under its mutex, and never twice: a frame that was
+// stamped before is copied first, because the old one may stand in the log's cache under
+// another index. Pipes send zeros for the time and read nothing of it.
 type batcher struct {
 	raft       applier
 	groupBytes int
@@ -181,7 +181,7 @@ func (g *batcher) wait(ctx context.Context, group []*proposal) []*proposal {
 		case <-g.wake:
 		case <-late:
 		case <-ctx.Done():
-			// What is queued is answered, by raft that has stopped.
+			// Raft has stopped, and answers the queued proposals itself.
 			return g.form(group)
 		}
 	}
@@ -246,7 +246,7 @@ func stamped(f spool.Frame) bool {
 	return len(f) >= stampEnd && binary.BigEndian.Uint64(f[stampStart:stampEnd]) != 0
 }
 
-// Where the leader's time stands in a frame.
+// The leader's time stands at these octets of a frame.
 const stampStart, stampEnd = 2, 10
 
 // send hands a group to raft in one go, so that its main loop finds it whole.

@@ -11,9 +11,9 @@ import (
 // restored directory may have forgotten votes and entries that it acknowledged, and
 // nobody else can tell while all nodes that know better are down.
 //
-// What no protocol can detect: where everybody who knew better is down or cut off, a
-// restored directory looks like one that was off. Snapshots of a machine are never to
-// be restored into a running cluster; a node whose disk was restored is removed and
+// No protocol can detect one case: if every node that knew better is down or cut off,
+// a restored directory looks like one that was off. Snapshots of a machine are never
+// to be restored into a running cluster; a node whose disk was restored is removed and
 // joins anew.
 
 const copiedWords = "its data directory was copied, and not all who may know of a newer one answer: start the " +

@@ -40,8 +40,8 @@ func (c *Cluster) answerMember(_ context.Context, _ string, node []byte) ([]byte
 	return json.Marshal(reply)
 }
 
-// membership answers at the join server whether a node is a member. What no leader
-// vouches for is no answer.
+// membership answers at the join server whether a node is a member. It answers nothing
+// that no leader vouches for.
 func (c *Cluster) membership(ctx context.Context, node string) joinReply {
 	ctx, cancel := context.WithTimeout(ctx, membershipTime)
 	defer cancel()

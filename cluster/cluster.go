@@ -615,8 +615,8 @@ func (c *Cluster) Epoch() uint64 { return c.session.current() }
 
 // Until is the instant up to which this node may act on what it owns, counted
 // from before its last renewal was sent; the zero time where it may not act at
-// all. It is cheap. Whoever acts asks again before each step that can't be
-// taken back.
+// all. It is cheap. Callers that act ask again before each step that can't be taken
+// back.
 func (c *Cluster) Until() time.Time { return c.session.Until() }
 
 // SessionLost returns a channel that is closed when the present session's

@@ -275,8 +275,8 @@ func (c *Cluster) judgeByMark(ctx context.Context) (j judgement) {
 }
 
 // unsummed reports whether this node has no chain of sums where it should: a build
-// that knows none, or sums in another way, has run on its data since the raise. What
-// it applied by other rules nobody would see.
+// that knows none, or sums in another way, has run on its data since the raise. Nobody
+// would see the changes that it applied by other rules.
 func (c *Cluster) unsummed() bool {
 	return c.At(2) && !c.store.Summed() && c.Ready() == nil && c.Diverged() == ""
 }

@@ -2,7 +2,7 @@ package cluster
 
 import "errors"
 
-// What can become of a proposal besides a Result.
+// A proposal ends in a Result or in one of these errors.
 var (
 	// ErrUnavailable: the command was surely not applied. No leader took it in
 	// time, or this node is stopping.

@@ -88,8 +88,9 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 	return json.Marshal(r)
 }
 
-// leadsYet proves that this leader leads still. Who asks may be the very node that
-// it misses for a majority, and waits for an answer, also for one without that proof.
+// leadsYet proves that this leader leads still. The node that asks may be the very one
+// that it misses for a majority, and waits for an answer, also for one without that
+// proof.
 func (c *Cluster) leadsYet(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, min(helloTime/2, helloTime/4+4*c.t.Latency))
 	defer cancel()
@@ -129,7 +130,8 @@ func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 		r.Rival = &rival{Epoch: s.Epoch, Renewed: s.Renewed, Address: m.Address,
 			Still: c.detector.UnrenewedFor(s).Milliseconds(), Dead: c.detector.SurelyDead(s).Milliseconds()}
 	}
-	// Who answers may know less than who asks, as a store can be taken back.
+	// The node that answers may know less than the one that asks, as a store can be taken
+	// back.
 	if m.Nonce != "" && m.Registered > h.Acked.Epoch && !slices.Contains(h.Nonces, m.Nonce) {
 		r.Refused = fmt.Sprintf("another copy of this data directory has run since, at %s (entry %d)",
 			m.Address, m.Registered)

@@ -18,7 +18,7 @@ import (
 	"relay/cluster/internal/wire"
 )
 
-// What a data directory holds.
+// A data directory holds these files and directories.
 const (
 	identityFile = "identity.json" // who the node is; the last thing Init and Join write
 	stateDir     = "state"         // the store

@@ -181,8 +181,8 @@ func requestJoinOnce(
 	if err := readJSON(c, &reply); err != nil {
 		return reply, err
 	}
-	// What we trust is the CA that the token vouches for, and the one that takes
-	// its place while the CA changes.
+	// We trust the CA that the token vouches for, and the one that takes its place while
+	// the CA changes.
 	pin := string(certPEM(ca.Raw))
 	if reply.CA == "" {
 		reply.CA = pin

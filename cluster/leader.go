@@ -152,7 +152,7 @@ func (c *Cluster) expireDead(ctx context.Context) {
 
 // observeSessions keeps the session detector on every node, leader or not: a new leader then
 // knows since when the old one has not been heard of, instead of beginning to
-// count. What a node has seen applied was renewed before that, so a count that
+// count. A session that a node has seen applied was renewed before that, so a count that
 // began on a follower errs on the late side as a leader's own does.
 func (c *Cluster) observeSessions(ctx context.Context) {
 	tick := time.NewTicker(c.t.Tick)

@@ -29,7 +29,8 @@ type pace struct {
 	lease      time.Duration // a leader's patience
 	current    atomic.Int64  // the follower's patience now, a time.Duration
 
-	// What a follower has heard; one goroutine's.
+	// leader, term, heard and gaps hold what a follower has heard; one goroutine uses
+	// them.
 	leader string
 	term   uint64
 	heard  time.Time

@@ -94,9 +94,9 @@ func (c *Cluster) valid(f spool.Frame) error {
 }
 
 // admits is valid for the batcher, down to the last field: nothing enters the log
-// that some node would stop at. What needs a cluster version that this node has
-// not seen applied must wait. A follower may apply a Raise before its leader
-// does, so the proposer is to try again.
+// that some node would stop at. A command that needs a cluster version that this node
+// has not seen applied must wait. A follower may apply a Raise before its leader does,
+// so the proposer is to try again.
 func (c *Cluster) admits(f spool.Frame) error {
 	if err := c.valid(f); err != nil {
 		return err
@@ -111,8 +111,8 @@ func (c *Cluster) admits(f spool.Frame) error {
 }
 
 // At reports whether the cluster version has reached v here, as far as this
-// node has applied the log. It is cheap, and never turns false again. Whoever
-// proposes a command of a newer version asks first.
+// node has applied the log. It is cheap, and never turns false again. The proposer of
+// a command of a newer version asks first.
 func (c *Cluster) At(v uint32) bool { return c.version.Load() >= v }
 
 // Version is the cluster version, as far as this node has applied the log; 0

@@ -126,8 +126,8 @@ func (s *server) propose(stream grpc.ServerStream) error {
 	}
 }
 
-// backlog holds the answers that wait to be sent on one stream. What is
-// settled in one go travels in one message.
+// backlog holds the answers that wait to be sent on one stream. All answers that are
+// settled in one go travel in one message.
 type backlog struct {
 	mu   sync.Mutex
 	raw  answers

@@ -19,9 +19,9 @@ import (
 // session is this node's right to act. It is had by registering, kept by
 // renewing through the log, and counted from before each renewal was sent, on
 // a clock that also counts suspends: whatever happens to this node, it stops
-// by itself before the leader may give its work to others. What counts is the
-// attempt that was answered: a renewal that waited for an election counts from
-// when it was sent to the new leader.
+// by itself before the leader may give its work to others. The lease counts from the
+// attempt that was answered: a renewal that waited for an election counts from when it
+// was sent to the new leader.
 //
 // A renewal is sent on schedule, whether those before it were answered or not:
 // an answer may take as long as the lease less one interval and the margin.

@@ -35,7 +35,7 @@ func (t joinToken) hash() []byte {
 }
 
 // request tells one use of a token from another: the tries of one joining node
-// are one use. Whoever does not have the token can't name it.
+// are one use. A node that does not have the token can't name it.
 func (t joinToken) request(id []byte) []byte {
 	sum := sha256.Sum256(append(t.hash(), id...))
 	return sum[:]

@@ -124,8 +124,8 @@ func (v *vetter) ask(ctx context.Context, others map[string]bool, body []byte) b
 		}
 		v.c.take(a.reply)
 		if vetted {
-			// It asks who the members are. What they know of this node may be newer
-			// than what it said of itself: it votes and registers meanwhile.
+			// It asks who the members are. The members may know newer things of this node than
+			// it said of itself: it votes and registers meanwhile.
 			continue
 		}
 		gone := v.c.gone(ctx, a.reply)

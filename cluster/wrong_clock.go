@@ -93,7 +93,7 @@ func (c *Cluster) compareClock() (offset time.Duration, known bool) {
 
 // clocksTold are the sessions that were renewed in the present term and after the last jump of
 // the state's time, and what a majority of their clocks agrees on; 0 where none does.
-// False: they are no majority of the voters yet. What older renewals say is of another
+// False: they are no majority of the voters yet. Offsets in older renewals are of another
 // time: after a start of the whole cluster of when it was stopped.
 func (c *Cluster) clocksTold(in instant, term uint64) (fresh []*pb.Session, median time.Duration, known bool) {
 	jumped := in.ts.GetJumpedIndex()
@@ -109,8 +109,8 @@ func (c *Cluster) clocksTold(in instant, term uint64) (fresh []*pb.Session, medi
 }
 
 // tellOffsets fills in how far the members' clocks are from the state's time, as far as
-// anybody knows. Where that is about to jump to what a majority agrees on, it goes by
-// where it jumps to.
+// anybody knows. If the state's time is about to jump to the time a majority agrees on,
+// the offsets are from the time after the jump.
 func (c *Cluster) tellOffsets(members []MemberStatus) error {
 	term := c.raft.CurrentTerm()
 	in, err := c.instant()

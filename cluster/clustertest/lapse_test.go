@@ -33,7 +33,7 @@ func kills(t *testing.T) int {
 // TestSurvivorsKeepTheirSessions kills one leader after the other, with the
 // timing of production. Nothing is wrong with the nodes that live: they keep
 // their right to act, so that their POP3 sessions go on and senders hear no
-// 421. What the dead leader held is free within six seconds all the same.
+// 421. All that the dead leader held is free within six seconds all the same.
 func TestSurvivorsKeepTheirSessions(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Tuning: production(), Verbose: os.Getenv("RELAY_KILLS_LOG") != ""})

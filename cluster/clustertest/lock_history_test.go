@@ -142,7 +142,7 @@ func newLockHistory() *lockHistory {
 	}
 }
 
-// changed hears of what every node applies. What is applied twice, because a
+// changed hears of what every node applies. A change that is applied twice, because a
 // node was down, is known from the first time.
 func (h *lockHistory) changed(_ string, c spool.Changes) {
 	now := h.now()
@@ -356,8 +356,8 @@ func lockTime(t *testing.T) time.Duration {
 }
 
 // TestLockHistory has clients at all nodes fight for mailboxes while nodes are
-// killed and cut off. What they saw must be explained by one lock for each
-// mailbox: no two holders, tokens that only grow, deletions under the lock only.
+// killed and cut off. One lock for each mailbox must explain all that the clients saw:
+// no two holders, tokens that only grow, deletions under the lock only.
 func TestLockHistory(t *testing.T) {
 	t.Parallel()
 	h := newLockHistory()

@@ -66,8 +66,8 @@ func TestDamagedBodyFileIsToldAtOpen(t *testing.T) {
 	}
 }
 
-// What happens to the file while the store is open is told before Pebble opens
-// it: whoever hears Fatal ends the process, and so does this test's other one.
+// Damage to the file while the store is open is told before Pebble opens the file: a
+// process that hears Fatal ends itself, and so does this test's other one.
 func TestDamagedBodyFileIsToldBeforePebblePanics(t *testing.T) {
 	if name := os.Getenv("DAMAGE"); name != "" {
 		readDamaged(t, damages[name])

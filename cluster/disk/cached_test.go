@@ -163,7 +163,7 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 	}
 }
 
-// What is read from old files, on a disk that is slow, keeps nobody from writing.
+// Reads of old files, on a disk that is slow, keep nobody from writing.
 func TestWritesDoNotWaitForReads(t *testing.T) {
 	disk := &cached{}
 	l := openLog(t, t.TempDir(), func(o *LogOptions) {

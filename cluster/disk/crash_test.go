@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Power fails at random points under a random load. What is found afterwards
-// must be a prefix of the log, it must say which, and the log must bring it to
-// the same end as if nothing had happened.
+// Power fails at random points under a random load. The state found afterwards must be
+// a prefix of the log, it must say which, and the log must bring it to the same end as
+// if nothing had happened.
 func TestCrashAtRandomPoints(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(12)

@@ -23,8 +23,8 @@ import (
 //	for each entry: index 8, term 8, appended at 8, type 1, octets of extensions 4 and of data 4, and both
 //	checksum of all 8
 //
-// The checksums are keyed. What is left in a file of its former use, and what
-// the sender of a mail writes into its body, is never taken for a frame.
+// The checksums are keyed. Octets left in a file from its former use, and octets that the sender of a
+// mail writes into its body, are never taken for a frame.
 //
 // A frame begins when the one before it is synced, and a file when all before it is. A
 // file gets its first page, with the key of its frames and the number of the first,

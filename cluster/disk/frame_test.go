@@ -156,7 +156,7 @@ func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
 	require.ErrorIs(t, err, errSeal)
 }
 
-// What is behind the position is not cut off because it is wrong or gone.
+// Frames behind the position are not cut off because it is wrong or gone.
 func TestDamagedPosition(t *testing.T) {
 	t.Parallel()
 	from := t.TempDir()

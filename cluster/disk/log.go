@@ -317,8 +317,8 @@ func (l *Log) write(what string, fn func() error) error {
 	return nil
 }
 
-// watched runs what changes files under a watchdog. What hangs is not given up:
-// it may still land, so there is no answer to it but the end of the process. A
+// watched runs what changes files under a watchdog. A write that hangs is not given
+// up: it may still land, so there is no answer to it but the end of the process. A
 // pause of the machine is no hang.
 func (l *Log) watched(what string, fn func() error) error {
 	if err := l.usable(); err != nil {
@@ -345,7 +345,7 @@ func guarded(fn func() error) (err error) {
 }
 
 // fail stops the log for good, tells the owner once, and returns the failure.
-// What fails since the files are closed is no failure.
+// An error since the files are closed is no failure.
 func (l *Log) fail(err error) error {
 	if l.closed.Load() && l.failure.Load() == nil {
 		return ErrClosed

@@ -336,7 +336,7 @@ func TestFirstErrorStopsTheLog(t *testing.T) {
 }
 
 // A leader that replaces entries which were committed here is of another history.
-// What goes at the log's beginning is in the store, and may.
+// Entries that go at the log's beginning are in the store, and may go.
 func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 	for name, c := range map[string]struct {
 		lo, hi uint64
@@ -519,8 +519,8 @@ func TestStableValues(t *testing.T) {
 	require.Equal(t, "x", string(b))
 }
 
-// raft#661: the node dies between the two writes of a vote. What is left must
-// be one vote or the other, never the new term with the old candidate.
+// raft#661: the node dies between the two writes of a vote. The store that is left
+// must hold one vote or the other, never the new term with the old candidate.
 func TestVoteIsOneValue(t *testing.T) {
 	for _, c := range []struct {
 		name string

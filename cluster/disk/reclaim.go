@@ -79,11 +79,11 @@ func (s *Store) separation() (garbage float64, depth int) {
 
 // Reclaim makes the files smaller by the bodies that were deleted. It flushes, and
 // compacts those tables that have deletions of bodies, piece by piece and each only
-// if the disk has room for it. Where less than Options.ReclaimFrom was deleted
-// since the last time it does nothing, so it may be called again and again, while
-// SetShort holds: without, partly used blob files stay as they are. Files go a
-// moment after it has returned. It reports whether it has compacted anything, and
-// ends early with ctx. Any goroutine may call it.
+// if the disk has room for it. If less than Options.ReclaimFrom was deleted since the
+// last time it does nothing, so it may be called again and again, while SetShort
+// holds: without, partly used blob files stay as they are. Files go a moment after it
+// has returned. It reports whether it has compacted anything, and ends early with ctx.
+// Any goroutine may call it.
 func (s *Store) Reclaim(ctx context.Context) (bool, error) {
 	h, err := s.acquire()
 	if err != nil {

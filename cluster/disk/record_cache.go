@@ -70,8 +70,8 @@ func (c *recordCache) begin(keys []string) {
 	}
 }
 
-// end says that the keys are written. What was read until now is not
-// remembered any more.
+// end says that the keys are written. Values read until now are not remembered any
+// more.
 func (c *recordCache) end(keys []string) {
 	if len(keys) == 0 {
 		return

@@ -26,7 +26,7 @@ func look(t testing.TB, s *Store, key string) (value string, ok bool) {
 	return value, ok
 }
 
-// Whoever has an answer to a write reads it, or something newer, while others
+// A reader that has an answer to a write reads it, or something newer, while others
 // read the same keys all the time.
 func TestHotKeysAreNeverStale(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), "s", hotH)
@@ -70,7 +70,7 @@ func TestHotKeysAreNeverStale(t *testing.T) {
 	readers.Wait()
 }
 
-// Whoever has seen something of a commit does not read what was before it.
+// A reader that has seen something of a commit does not read the state before it.
 func TestHotKeysAreNotBehindOthers(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), "s", hotH)
 	stop := make(chan struct{})

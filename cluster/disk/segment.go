@@ -117,7 +117,7 @@ type dataFile struct{ *os.File }
 
 func (f dataFile) Sync() error { return datasync(f.File) }
 
-// load finds the files in the directory. What is not a spare one is opened; the
+// load finds the files in the directory. It opens all that are no spare ones; the
 // caller tells by seen which data is in use, and then calls tidy.
 func (s *segments) load() error {
 	s.files = make(map[uint64]*segment)
@@ -284,8 +284,8 @@ func (s *segments) make(path string, ahead bool) error {
 	return os.Rename(tmp, path)
 }
 
-// next makes a fresh segment the current one. What the former one got is synced
-// first. It is called by append.
+// next makes a fresh segment the current one. Data in the former one is synced first.
+// It is called by append.
 func (s *segments) next() error {
 	if s.cur != nil {
 		if err := s.cur.sync(); err != nil {

@@ -312,8 +312,8 @@ func (s *Store) install(r *received) error {
 			s.fatal(err)
 			return err
 		}
-		// What it contains is here already. Raft will truncate its log up to
-		// there, so it must be on the disk.
+		// The snapshot's contents are here already. Raft will truncate its log up to there,
+		// so it must be on the disk.
 		s.discard(r)
 		return s.Flush()
 	}

@@ -178,9 +178,9 @@ func (s *Store) WaitApplied(ctx context.Context, index uint64) error {
 }
 
 // View calls fn with the latest committed state. Two reads in one View may see
-// different commits; Frozen is for those who mind. What a read returns is valid
-// until the next read or the end of fn. fn must not keep the view, and must
-// not take long: it holds memory that was written since.
+// different commits; Frozen is for those who mind. A value that a read returns is
+// valid until the next read or the end of fn. fn must not keep the view, and must not
+// take long: it holds memory that was written since.
 func (s *Store) View(fn func(spool.View) error) error {
 	h, err := s.acquire()
 	if err != nil {

@@ -195,7 +195,7 @@ func (l *Log) replay() error {
 		return err
 	}
 	if from == nil && len(l.tail.all) == 0 {
-		// What comes now has a header.
+		// All frames that come now have a header.
 		return l.db.Set([]byte(tailKey), position{segment: l.data.last, offset: segmentAlign}.append(nil))
 	}
 	return l.move()

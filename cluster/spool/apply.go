@@ -97,7 +97,7 @@ func (t *tx) administer(c Command) *pb.Result {
 		}
 	}
 	res := t.directory(c.Header)
-	// What was judged by an old state may be asked again by a newer one.
+	// A command that was judged by an old state may be asked again by a newer one.
 	if len(adm.Request) > 0 && res.Code != pb.Code_STALE {
 		t.write(key(kRequest, string(adm.Request)), &pb.Seen{AtMs: t.clock, Result: res})
 	}

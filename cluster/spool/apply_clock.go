@@ -92,9 +92,8 @@ func (t *tx) ages(h *pb.Sweep) bool {
 	return !t.at(2) || h.Ages && t.clock >= t.timing.HoldUntilMs
 }
 
-// Since is for how long something dated ms has been at a time of the state. What
-// is dated in the future was written before the clock was set back, at the
-// latest then.
+// Since is for how long something dated ms has been at a time of the state. A record
+// dated in the future was written before the clock was set back, at the latest then.
 func Since(now int64, ts *pb.TimeState, ms int64) int64 {
 	if ms > now {
 		if ms = ts.GetJumpedMs(); ms == 0 {

@@ -27,8 +27,8 @@ const (
 const CountGrey = "grey.records"
 
 // Triplet names what greylisting looks at (RFC 6647 §2.3): where a client is,
-// who it says sends, and to which domain. Who sends is expected as the caller
-// compares it.
+// who it says sends, and to which domain. The sender is expected in the form in which
+// the caller compares it.
 func Triplet(network, sender, domain string) []byte {
 	sum := sha256.Sum256([]byte(network + "\x00" + sender + "\x00" + domain))
 	return sum[:16]

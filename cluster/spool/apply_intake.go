@@ -73,7 +73,7 @@ func (t *tx) forgetChunks(ids []ID) {
 }
 
 // discard makes the history of a message that was taken and thrown away: it is
-// finished when it comes to be. What went ahead of it is dropped.
+// finished when it comes to be. Chunks that went ahead of it are dropped.
 func (t *tx) discard(h *pb.Discard) *pb.Result {
 	m := h.GetMessage()
 	id, ok := toID(m.GetId())

@@ -40,7 +40,7 @@ func TestTheSameMessageAgainIsTheFirst(t *testing.T) {
 	require.Zero(t, n, "old keys are swept")
 }
 
-// What a replica keeps in memory about them changes no answer.
+// The memory that a replica keeps of duplicates changes no answer.
 func TestARepeatIsKnownAfterARestart(t *testing.T) {
 	r := newReplica(t)
 	epoch := r.register("n1", "a")

@@ -55,7 +55,8 @@ func (t *tx) sweepMailbox(address string, limit int) *pb.Removed {
 		t.locked(address, &held) && !held.Shared {
 		return nil
 	}
-	// What the tombstone lists goes first; it would stand in the way of every look.
+	// The records that the tombstone lists go first; they would stand in the way of every
+	// look.
 	if t.get(keyBox(kTombstone, box.Box)) != nil {
 		return nil
 	}

@@ -724,7 +724,7 @@ func TestMailboxInTheQueue(t *testing.T) {
 	require.EqualValues(t, 1, refs.Drops)
 }
 
-// Who sends such a message elsewhere by hand has it sent there.
+// An operator who sends such a message elsewhere by hand has it sent there.
 func TestMailboxInTheQueueIsRerouted(t *testing.T) {
 	r := newReplica(t)
 	epoch := r.register("n1", "a")

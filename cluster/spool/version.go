@@ -38,8 +38,8 @@ import (
 //     no other node would be left to take the work. An end of a drain needs no session.
 //   - DropMember leaves a Tomb with the certificates that count no more.
 //   - A stamp more than 60 s ahead does not move the clock, a Clock makes it jump (TimeState). Sweep deletes by
-//     age only where it says so (ages) and no jump is recent. What is dated in the future happened before the
-//     clock was set back. Recipients, shards, entries and messages carry the index they were written at, and
+//     age only where it says so (ages) and no jump is recent. A record dated in the future happened before the clock
+//     was set back. Recipients, shards, entries and messages carry the index they were written at, and
 //
 // maybe_duplicate goes by it. Dedup keys that were written before the clock was set back count
 // when it comes there again.
@@ -73,8 +73,8 @@ var since = map[Kind]uint32{
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
-// that came later than their message. What is in neither is of version 1. Encode
-// reads here which version a command needs, nested records included.
+// that came later than their message. A field or message in neither is of version 1.
+// Encode reads here which version a command needs, nested records included.
 var (
 	sinceMessage = map[string]uint32{
 		"Tomb": 2, "TimeState": 2, "TimeState.Jump": 2,

@@ -8,7 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// What a former build kept of strangers' words can still be shown.
+// Strangers' words that a former build kept can still be shown.
 func TestYAMLOfAnyText(t *testing.T) {
 	want := map[string]string{"reply": "a\u0085\u009b2J\x7f\u202e\u2028\ufeff\ufffe\U000e0041 ü\n\"\\"}
 	var out bytes.Buffer

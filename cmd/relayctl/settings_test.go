@@ -38,7 +38,8 @@ func TestSettings(t *testing.T) {
 	require.Equal(t, 2, code)
 }
 
-// What a setting does beyond what it seems to is told, and it is set nevertheless.
+// A setting that does more than it seems to is set nevertheless, with a warning that
+// says so.
 func TestDangerousSettingsAreWarnedOf(t *testing.T) {
 	w := newWorld(t)
 	for _, c := range []struct {

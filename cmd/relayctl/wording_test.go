@@ -74,8 +74,8 @@ func TestRouteOfALocalDomainIsWarnedOf(t *testing.T) {
 	require.Empty(t, stderr)
 }
 
-// Whatever is wrong on a command line or in the network is said without the words of
-// Go, of system calls or of the API's description, and has the right exit code.
+// Errors on a command line or in the network are told without the words of Go, of
+// system calls or of the API's description, and have the right exit code.
 func TestHostileInput(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()

@@ -13,7 +13,7 @@ import (
 	"relay/node/config"
 )
 
-// What every trial cluster has.
+// Every trial cluster has these values.
 const (
 	devToken    = "dev"
 	devDomain   = "example.test"

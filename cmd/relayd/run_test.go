@@ -143,7 +143,7 @@ func TestWriteFileLeavesNoHalves(t *testing.T) {
 	require.Len(t, all, 1)
 }
 
-// Whoever stops a node must wait for as long as a stop may take.
+// A caller that stops a node must wait for as long as a stop may take.
 func TestStopsAreWaitedFor(t *testing.T) {
 	for file, key := range map[string]string{
 		"../../deploy/systemd/relay.service": "TimeoutStopSec=", "../../deploy/compose/compose.yaml": "stop_grace_period: ",

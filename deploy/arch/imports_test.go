@@ -14,7 +14,7 @@ import (
 const module = "relay/"
 
 // layers says which packages of this module a package may import: an import
-// points only downwards. Whoever adds a package adds a line, and with it a
+// points only downwards. A change that adds a package adds a line, and with it a
 // decision. "dir/..." stands for a folder with everything in it.
 func layers() map[string][]string {
 	state := []string{"cluster/spool", "cluster/spool/spoolpb"}

@@ -19,7 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the tests ask of a node, and do to it, besides mail.
+// The tests use the helpers of this file for all that they ask of a node, and do to
+// it, besides mail.
 
 // runs is how often in a row a scenario is to be played.
 func runs(t *testing.T) int {

@@ -12,8 +12,8 @@ import (
 
 // TestLargeDeletionIsOneStep: a session deletes so many messages that they are
 // taken out in bulk, and while it does the node that serves it, or the leader,
-// dies. What is left is all or nothing, nothing where QUIT was answered, and the
-// mailbox goes on: its next messages are seen, and no more than they.
+// dies. The mailbox then has lost all of them or none, all if QUIT was answered, and
+// it goes on: its next messages are seen, and no more than they.
 func TestLargeDeletionIsOneStep(t *testing.T) {
 	const n = 1200
 	d := Start(t, "--restart-after", "1s")

@@ -43,8 +43,8 @@ func TestBigMessage(t *testing.T) {
 	t.Logf("to warm up: in %s, out %s", seconds(in), seconds(out))
 	pause(d, 5*time.Second)
 
-	// What the runtime has not collected yet counts too, and when it collects
-	// is chance: the best of a few passes is what a node needs.
+	// Memory that the runtime has not collected yet counts too, and when it collects is
+	// chance: the best of a few passes is what a node needs.
 	var missed []string
 	for pass := range bigPasses {
 		if missed = bigPass(t, d, uint64(pass+2)); len(missed) == 0 {

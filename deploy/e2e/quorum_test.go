@@ -38,8 +38,8 @@ func majorityDies(t *testing.T, led bool) {
 		require.NoError(t,
 			send(d.Addr(left, SMTP), "bob@example.test", []string{"alice@example.test"}, message(fmt.Sprintf("kept-%d", i))))
 	}
-	// What stands open when the majority dies: before MAIL, behind 354, and a
-	// mailbox with a deletion.
+	// These stand open when the majority dies: a session before MAIL, one behind 354, and
+	// a mailbox with a deletion.
 	idle, err := dialSMTP(d.Addr(left, SMTP), 30*time.Second)
 	require.NoError(t, err)
 	defer idle.close()

@@ -25,7 +25,7 @@ func TestLoginsOfOtherPrograms(t *testing.T) {
 			t.Run(c.name+" "+user, func(t *testing.T) { c.run(t, d.with(t), user, password) })
 		}
 	}
-	// Who has only an imported hash logs in by mutt, too: SCRAM is not announced.
+	// A user with only an imported hash logs in by mutt, too: SCRAM is not announced.
 	ctl("$2y$04$c2FsdHNhbHRzYWx0c2FsdOVzBnUVvVyHWQY0j3HmPyWbZPVlUZ1Pe\n", "user", "add", "frida@example.test",
 		"--password-stdin", "--hashed")
 	require.NotContains(t,

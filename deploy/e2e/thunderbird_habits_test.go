@@ -252,7 +252,8 @@ func (tb *thunderbird) compose(to, subject, body string, notify bool) error {
 const failure = "80004005"
 
 // outcome is what the user was told until an action was over: nothing, dialogs,
-// each of which is dismissed, or a status. What came back from its script is given.
+// each of which is dismissed, or a status. The caller gives as got the output that
+// came back from its script.
 func (tb *thunderbird) outcome(got string, err error, over func() bool) error {
 	tb.d.t.Helper()
 	var told error

@@ -1,6 +1,6 @@
 // Package goldentest reads the logs that the last build of cluster version 1 wrote
-// (cluster/spool/testdata/v1), with what they led to. Whatever changes, they must
-// be replayed to the same state for ever: old entries are in the logs of clusters.
+// (cluster/spool/testdata/v1), with what they led to. Later builds must replay them to
+// the same state for ever, whatever changes: old entries are in the logs of clusters.
 package goldentest
 
 import (

@@ -34,7 +34,7 @@ func TestVersionIsSemantic(t *testing.T) {
 	require.Regexp(t, semver, Version())
 }
 
-// What the changelog describes as out is not the next release.
+// A version that the changelog describes as out is not the next release.
 func TestNextIsNotOutYet(t *testing.T) {
 	text, err := os.ReadFile("../../../deploy/CHANGELOG.md")
 	require.NoError(t, err)

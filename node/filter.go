@@ -202,7 +202,7 @@ func (in *intake) edit(v *milter.Verdict, trace int) error {
 }
 
 // editTop changes what was held back of a large message: its whole header
-// section. What a Verdict adds is bounded, and hold left room for it.
+// section. A Verdict's additions are bounded, and hold left room for them.
 func (in *intake) editTop(v *milter.Verdict, trace int) {
 	fields, _ := in.sections(in.top[trace:])
 	in.top = slices.Concat(v.Edit(in.top[:trace], in.top[trace:trace+fields]), in.top[trace+fields:])
@@ -257,8 +257,8 @@ func (in *intake) discard(ctx context.Context) error {
 }
 
 // readdress adds and takes away recipients. It is the filter's word, so nothing
-// is asked of them but that they exist. What lists send on of a large message has
-// gone ahead under the names planned before, which therefore must stay.
+// is asked of them but that they exist. Copies of a large message that lists send on
+// have gone ahead under the names planned before, which therefore must stay.
 func (in *intake) readdress(v *milter.Verdict) error {
 	env := in.env
 	for _, address := range v.Drop {

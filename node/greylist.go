@@ -19,14 +19,13 @@ import (
 	"relay/smtp/admission"
 )
 
-// greylist puts strangers' first mail off (RFC 6647). What it knows is
-// replicated, so that a retry is known at every node.
+// greylist puts strangers' first mail off (RFC 6647). Its records are replicated, so that a retry is
+// known at every node.
 //
-// What the replica tells costs no command: that a triplet passes, and that it
-// still has to wait. Only a first attempt must be told to the log before it is
-// answered, for the retry may come to another node while this one is down. All
-// first attempts that arrive within a moment travel in one command, and so do
-// the passes that are to be remembered, for which nobody waits.
+// Two answers come from the replica and cost no command: that a triplet passes, and that it still has
+// to wait. Only a first attempt must be told to the log before it is answered, for the retry may come
+// to another node while this one is down. All first attempts that arrive within a moment travel in one
+// command, and so do the passes that are to be remembered, for which nobody waits.
 //
 // Off by default; relayctl settings set --greylist 1m, or domain set NAME --greylist 1m. A triplet is
 // client network (/24, /64), sender (without subaddress, digits and BATV tags) and domain of the
@@ -230,7 +229,7 @@ func exempt(networks []string, client netip.Addr) bool {
 	return false
 }
 
-// maxUsed bounds what waits to be told without anybody waiting for it. What is
+// maxUsed bounds what waits to be told without anybody waiting for it. A pass that is
 // dropped is told at the next use.
 const maxUsed = 10000
 
@@ -314,7 +313,7 @@ func (g *greylist) take() (calls []*greyCall, h *pb.Greet) {
 	return calls, h
 }
 
-// tell proposes one command. Where that fails nobody is let through, and what
+// tell proposes one command. If that fails, nobody is let through, and a record that
 // was not remembered is told at the next attempt.
 func (g *greylist) tell(ctx context.Context) {
 	calls, h := g.take()

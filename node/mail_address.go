@@ -10,8 +10,8 @@ import (
 	"relay/smtp/printable"
 )
 
-// address plans where the message goes. What leads to a mailbox that the message has
-// been in is left out.
+// address plans where the message goes. It leaves out targets that lead to a mailbox
+// that the message has been in.
 func (in *intake) address() {
 	in.plan = (&plan.Transaction{
 		ID: in.id, Sender: in.env.sender, Recipients: in.env.rcpts, HoldUntilMs: in.env.options.HoldUntilMs,

@@ -21,7 +21,7 @@ import (
 // has a number among those that are the same octets to the same people: 0 for the
 // first, and for each that is meant another time one more than that which its
 // client has read about. The number goes into the key by which Apply knows a
-// repeat. Who has read what stands in the memory of the node that answered
+// repeat. The memory of the node that answered holds which client has read which reply
 // (receipts.go); where that is gone, a repeat counts as one.
 
 // errMeantTwice says that the body of a message is lost that turned out to be

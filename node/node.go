@@ -216,7 +216,7 @@ func (n *Node) anonymous() bool {
 	return *n.token.Load() == ""
 }
 
-// openCluster opens the replica. What it applies from here on reaches changed,
+// openCluster opens the replica. Entries that it applies from here on reach changed,
 // which waits for nothing.
 func (n *Node) openCluster() error {
 	url := n.conf.Admin.URL

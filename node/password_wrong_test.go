@@ -25,7 +25,7 @@ func (w *nodeWorld) failures(from netip.AddrPort) int {
 }
 
 // Thunderbird tries one password by PLAIN, LOGIN and USER: that is one mistake.
-// Who repeats it makes another.
+// A client that repeats it makes another.
 func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 	w := newNodeWorld(t)
 	w.Clock = time.Now()

@@ -73,7 +73,7 @@ func (r *receipts) note(one receipt) {
 }
 
 // read is the number of the next message with a key that is meant, as far as this
-// node knows. What is used is remembered for as long again.
+// node knows. An entry that is used is remembered for as long again.
 func (r *receipts) read(key []byte) uint32 {
 	if r == nil {
 		return 0
@@ -114,8 +114,8 @@ func (r *receipts) answer(req []byte) []byte {
 	return binary.BigEndian.AppendUint32(nil, n)
 }
 
-// ask returns what any node that lives knows. Who does not answer in time knows
-// nothing.
+// ask returns what any node that lives knows. A node that does not answer in time
+// knows nothing.
 func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
 	if r == nil {
 		return 0

@@ -49,7 +49,7 @@ func TestRefusalsBeyondSixtyAMinuteAreSummedUp(t *testing.T) {
 	require.Equal(t, []any{"c@d.test"}, last["recipients"])
 }
 
-// What fails at POP3 is a warning and a count; a panic has its line also when its
+// A failure at POP3 is a warning and a count; a panic has its line also when its
 // network has had the others of the minute.
 func TestFailuresOfPOP3AreWarnings(t *testing.T) {
 	core, told := observer.New(zap.InfoLevel)

@@ -111,7 +111,7 @@ type session struct {
 	told    receipt        // of the last message that was answered with a 250
 }
 
-// vouched takes over a login that a front end has seen to (XCLIENT). Who has no
+// vouched takes over a login that a front end has seen to (XCLIENT). A user who has no
 // account here, or a disabled one, is nobody.
 func (s *session) vouched(ctx context.Context) error {
 	if s.peer.User == "" {
@@ -241,9 +241,9 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 }
 
 // stillIn brings the account that is logged in up to date, its limits and sender
-// addresses with it. Who was disabled or got another password since the login is
-// sent away: a stolen password must not work for as long as a thief keeps his
-// connection.
+// addresses with it. A client whose account was disabled or got another password since
+// the login is sent away: a stolen password must not work for as long as a thief keeps
+// his connection.
 func (s *session) stillIn(v spool.View) error {
 	login := s.who()
 	if login == nil {
@@ -433,7 +433,7 @@ func smuggles(address string) bool {
 }
 
 // room checks quotas, with the size that MAIL announced (RFC 1870 §6.1) where it
-// did. What comes in meanwhile, or is larger than announced, Apply sees to.
+// did. Apply sees to mail that comes in meanwhile, or is larger than announced.
 func (s *session) room(v spool.View, targets []directory.Target) error {
 	for _, t := range targets {
 		a := t.Account
@@ -534,7 +534,7 @@ func (s *session) Close() error {
 }
 
 // mapError turns the causes of a refusal into a reply, once for all of SMTP.
-// What is our own fault is never permanent.
+// A failure that is our own fault is never permanent.
 func mapError(err error) error {
 	var r *smtp.Reply
 	switch {

@@ -19,7 +19,7 @@ import (
 	"relay/smtp/sasl"
 )
 
-// What the commands besides mail answer.
+// These are the answers of the commands besides mail.
 var (
 	replyNotConfigured = &smtp.Reply{
 		Code: 459, Enhanced: "5.7.1", Text: "Node not allowed: there is no route of its own for this domain",

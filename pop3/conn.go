@@ -338,8 +338,8 @@ func (c *conn) badCommand(t text) {
 
 // readLine returns the next line without its CRLF or LF. It is valid until the
 // next call. A line of more than max octets is skipped to its end and reported
-// as errTooLong. What was written is flushed before the client is waited for,
-// and only then, so that answers to pipelined commands leave together.
+// as errTooLong. Replies that were written are flushed before the client is waited
+// for, and only then, so that answers to pipelined commands leave together.
 func (c *conn) readLine(max int) ([]byte, error) {
 	seen, long, armed := c.r, false, false
 	for {

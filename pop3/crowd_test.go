@@ -47,7 +47,7 @@ func crowded(t *testing.T, cfg ServerConfig) *Server {
 	return s
 }
 
-// What is not said to log in has an end.
+// Commands that do not log in have a limit.
 func TestCommandsBeforeLoginAreBounded(t *testing.T) {
 	for _, cmd := range []string{"CAPA", "USER x", "LANG"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestSilentClientsUnderHalfLoad(t *testing.T) {
 	})
 }
 
-// Who does not log in makes room for others.
+// A client that does not log in makes room for others.
 func TestSilentClientsGoUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := crowded(t, ServerConfig{Limits: Limits{Connections: 16}})

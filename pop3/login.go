@@ -130,7 +130,7 @@ func (c *conn) loginFailed(user string, err error) {
 }
 
 // refuse answers an error of the backend with the code that belongs to it.
-// Whatever is unknown is temporary, and its cause not for the client to read.
+// An unknown error is temporary, and its cause not for the client to read.
 func (c *conn) refuse(err error, temporary text) {
 	var busy *InUseError
 	switch {
@@ -310,8 +310,8 @@ func (c *conn) mechanismList() {
 }
 
 // mechanism makes the server side of a SASL mechanism, nil where there is none of
-// that name. When it is done it has filled p. What is hidden only is there all the
-// same: clients that know of it use it.
+// that name. When it is done it has filled p. A mechanism that is only hidden is there
+// all the same: clients that know of it use it.
 func (c *conn) mechanism(name string, p *proof) sasl.Server {
 	if !slices.Contains(c.srv.cfg.Mechanisms, name) || !c.can(name) {
 		return nil

@@ -143,8 +143,8 @@ type Maildrop interface {
 
 // Info is what a Maildrop says of itself. The zero value says nothing special.
 type Info struct {
-	// Owner is the one name of the user, whatever the client typed at login. What
-	// is counted or timed per user goes by it. Empty: what the client typed.
+	// Owner is the one name of the user, whatever the client typed at login. All counts
+	// and times per user go by it. Empty: what the client typed.
 	Owner string
 	// ReadOnly bars the client from deleting.
 	ReadOnly bool

@@ -63,7 +63,7 @@ func (p *pop2) run() {
 	p.hangUp(nil)
 }
 
-// hangUp ends the session. Whoever is still there to read it is told why: a
+// hangUp ends the session. A client that is still there to read it is told why: a
 // session that timed out or was cut ends in an error like any other.
 func (p *pop2) hangUp(err error) {
 	c := p.conn

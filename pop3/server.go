@@ -89,7 +89,7 @@ type ServerConfig struct {
 	// sasl.Defaults.
 	Mechanisms []string
 	// HideScram says that SCRAM-SHA-256 is not to be announced now, because some
-	// accounts can not use it. Who asks for it gets it. Nil: it is announced.
+	// accounts can not use it. A client that asks for it gets it. Nil: it is announced.
 	HideScram func() bool
 	// FakeSecret makes up the SCRAM salts of users that do not exist. It should
 	// be the same on all servers of one service. Empty: random.

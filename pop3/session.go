@@ -525,8 +525,8 @@ func (c *conn) update() (deleted int, ok bool) {
 	return len(list), true
 }
 
-// quit answers after the commit, never before (RFC 1939 §6). Whatever comes of
-// it, the lock is given up and the connection closed.
+// quit answers after the commit, never before (RFC 1939 §6). The lock is given up and
+// the connection closed, whatever comes of the commit.
 func (c *conn) quit(_ []byte) {
 	c.closing = true
 	if c.state != transaction {

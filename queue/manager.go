@@ -232,8 +232,8 @@ func (m *Manager) Drop(refs []Ref) {
 }
 
 // Reset says that ownership changed: the manager scans the spool again, beside
-// its work. What the scan does not report and is not active is forgotten. Reset
-// does not block; calls while a scan runs lead to one more scan.
+// its work. An entry that the scan does not report and that is not active is
+// forgotten. Reset does not block; calls while a scan runs lead to one more scan.
 func (m *Manager) Reset() {
 	select {
 	case m.rescan <- struct{}{}:

@@ -126,7 +126,7 @@ type Verdict struct {
 // Taken says what the spool did with a verdict.
 type Taken uint8
 
-// What a spool says to a verdict.
+// A spool gives one of these answers to a verdict.
 const (
 	Applied Taken = iota + 1 // also where it had been applied before
 	Stale                    // this node no longer owns the entry

@@ -83,7 +83,7 @@ func TestSplitAddress(t *testing.T) {
 	require.False(t, RoutesOn("a.b+c"))
 }
 
-// What comes out is its own plainest form.
+// The result is its own plainest form.
 func FuzzAddress(f *testing.F) {
 	for _, s := range []string{"a@b", `"a b"@c`, "<@x,@y:a@b>", "a@[IPv6:::1]", "ü@ü", `"\""@b`, "<>"} {
 		f.Add(s)

@@ -111,7 +111,8 @@ func (c *conn) authLegacy(arg []byte) {
 }
 
 // mechanism returns the server's side of an exchange, which leaves the name of the
-// user. What is hidden only is there all the same: clients that know of it use it.
+// user. A mechanism that is only hidden is there all the same: clients that know of it
+// use it.
 func (c *conn) mechanism(name string, user *string) sasl.Server {
 	if !slices.Contains(c.cfg.Mechanisms, name) || !c.can(name) {
 		return nil

@@ -420,7 +420,7 @@ func (c *Client) cause(ctx context.Context, err error) error {
 	return err
 }
 
-// A reply may be anything. What is kept of it is bounded here.
+// A reply may be anything. The part of it that is kept is bounded here.
 const (
 	maxReplyText  = 4096 // octets kept
 	maxReplyLines = 512

@@ -100,7 +100,7 @@ func TestClientStrayAroundTLSAndLogin(t *testing.T) {
 			client, err := NewClient(t.Context(), conn, ClientOptions{Hostname: "me"})
 			require.NoError(t, err)
 			for i, do := range c.do {
-				// What a server says unasked may be some time on its way.
+				// Octets that a server sends unasked may be some time on their way.
 				if i == len(c.do)-1 && c.stray && name != "334 twice" {
 					require.Eventually(t, func() bool {
 						return client.err != nil || client.arrived(now) != nil || len(client.in.pending()) > 0

@@ -222,8 +222,8 @@ func TestClientStrayIsNamed(t *testing.T) {
 	}
 }
 
-// What comes behind the reply to a message, while nothing is under way, is found
-// before the next command goes out.
+// Octets that come behind the reply to a message, while nothing is under way, are
+// found before the next command goes out.
 func TestClientStrayOnAnIdleConnection(t *testing.T) {
 	for stray, want := range map[string]error{"250 2.0.0 Ok\r\n": ErrStray, "421 4.4.2 idle\r\n": &Reply{}, "": io.EOF} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

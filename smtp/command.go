@@ -467,8 +467,8 @@ func (c *conn) etrn(arg []byte) {
 	}
 }
 
-// startTLS: RFC 3207. What came in clear before the handshake counts for
-// nothing, buffered octets first of all: somebody else may have put them there.
+// startTLS: RFC 3207. Octets that came in clear before the handshake count for
+// nothing, buffered ones first of all: somebody else may have put them there.
 func (c *conn) startTLS(arg []byte) {
 	switch {
 	case len(arg) > 0:

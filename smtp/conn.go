@@ -245,7 +245,7 @@ func (c *conn) open() bool {
 }
 
 // awaitSilence waits for the greeting's pause to end without a word from the client.
-// Who talks first speaks no SMTP (RFC 5321 section 3.1): it writes its lines
+// A client that talks first speaks no SMTP (RFC 5321 section 3.1): it writes its lines
 // without reading what they are answered.
 func (c *conn) awaitSilence() bool {
 	if c.cfg.GreetPause <= 0 || c.peer.Trusted || c.cfg.XClient != nil && c.cfg.XClient(c.direct) {
@@ -415,8 +415,8 @@ func isToken(b []byte) bool {
 }
 
 // misframed holds the end of a line against what the session's first line has
-// set. A CR among LF lines ends the session. What follows a bare LF up to CR LF
-// belongs to the line (RFC 5321 section 2.3.8), and is dropped with it.
+// set. A CR among LF lines ends the session. The octets that follow a bare LF up to CR
+// LF belong to the line (RFC 5321 section 2.3.8), and are dropped with it.
 func (c *conn) misframed(line []byte, crlf bool) *Reply {
 	switch {
 	case c.lines == linesLF && (crlf || bytes.IndexByte(line, '\r') >= 0):

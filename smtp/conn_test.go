@@ -206,8 +206,8 @@ func (c *monologue) SetDeadline(time.Time) error      { return nil }
 func (c *monologue) SetReadDeadline(time.Time) error  { return nil }
 func (c *monologue) SetWriteDeadline(time.Time) error { return nil }
 
-// Whatever comes in, the server answers in lines and its framing holds: a
-// message that gets through was ended by CRLF.CRLF or a chunk's count.
+// The server answers any input in lines and its framing holds: a message that gets
+// through was ended by CRLF.CRLF or a chunk's count.
 func FuzzServer(f *testing.F) {
 	f.Add([]byte("EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<bob@example.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"))
 	f.Add([]byte("HELO c\nMAIL FROM:<a@b>\nRCPT TO:<bob@example.test>\nBDAT 3\r\nabcBDAT 0 LAST\r\nNOOP\r\n"))

@@ -79,8 +79,8 @@ func (d *dotReader) afterDot(c byte) ([]byte, int, bool) {
 	return nil, 0, false
 }
 
-// bareCR gives out a CR that was held back, as a line end of its own. What
-// comes next is not at the beginning of a line: only CRLF counts.
+// bareCR gives out a CR that was held back, as a line end of its own. The next octet
+// is not at the beginning of a line: only CRLF counts.
 func (d *dotReader) bareCR() ([]byte, int, bool) {
 	d.bare = true
 	d.state = dotText

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What strangers' messages hold while they come in.
+// These bound the memory and the pace of strangers' messages while they come in.
 const (
 	holdBase = 40 << 10  // buffers, whatever the message
 	holdMost = 256 << 10 // of what has come; backends pass more on before the end

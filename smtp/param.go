@@ -78,8 +78,8 @@ func setSize(o *MailOptions, v string, _ time.Time) bool {
 	return ok
 }
 
-// digits reads a number of at most max digits. What does not fit becomes the
-// largest number, which is too large for everything.
+// digits reads a number of at most max digits. A number that does not fit becomes the
+// largest one, which is too large for everything.
 func digits(v string, most int) (int64, bool) {
 	if v == "" || len(v) > most {
 		return 0, false

@@ -56,7 +56,7 @@ func TestGreetPauseEndsEarly(t *testing.T) {
 	require.Equal(t, []string{"close", "close"}, backend.log, "sessions end, greeted or not")
 }
 
-// Who is over a limit costs no handshake.
+// A client that is over a limit costs no handshake.
 func TestFloodCostsNoHandshake(t *testing.T) {
 	server, client := testTLS(t)
 	s, addr := start(t, ServerConfig{

@@ -69,10 +69,10 @@ const ErrStalled = constError("smtp: pipelined commands were not answered")
 // the last reply, none of its replies is believed: they could belong to other
 // commands. The connection ends, with ErrStray.
 //
-// What the server lacks for this message is found before anything is sent, and
-// gives 5xx replies of our own. body is read to its end; it needs no particular
-// line ends, except with BINARYMIME. If it fails, the connection is cut and the
-// message is not ended. beforeDot, if not nil, is called right before the end of
+// A need of this message that the server can not meet is found before anything is
+// sent, and gives 5xx replies of our own. body is read to its end; it needs no
+// particular line ends, except with BINARYMIME. If it fails, the connection is cut and
+// the message is not ended. beforeDot, if not nil, is called right before the end of
 // the message goes out, and only then; its error cuts the connection, too.
 func (c *Client) Send(ctx context.Context, e *Envelope, body io.Reader, beforeDot func() error) ([]*Reply, error) {
 	t := &transaction{Client: c, ctx: ctx, env: e, replies: make([]*Reply, len(e.To)), beforeDot: beforeDot}
@@ -791,6 +791,6 @@ func (t *transaction) chunkReply() (failed bool, err error) {
 	if err := t.settled(); err != nil {
 		return true, err
 	}
-	// What the server thinks of the rest is not worth finding out.
+	// The server's opinion of the rest is not worth finding out.
 	return true, t.broken(fmt.Errorf("smtp: chunk refused: %w", ErrProtocol))
 }

@@ -98,7 +98,7 @@ type ServerConfig struct {
 	// sasl.Defaults.
 	Mechanisms []string
 	// HideScram says that SCRAM-SHA-256 is not to be announced now, because some
-	// accounts can not use it. Who asks for it gets it. Nil: it is announced.
+	// accounts can not use it. A client that asks for it gets it. Nil: it is announced.
 	HideScram func() bool
 	// ScramIterations is the count told to users that do not exist; it should
 	// be the one of those that do. 0: 4096.

@@ -116,7 +116,7 @@ func TestExample(t *testing.T) {
 	uids := uidl(t, ctx, one)
 	require.Len(t, uids, 1)
 
-	// Whoever serves the client dies; the next login finds the same mail.
+	// The node that serves the client dies; the next login finds the same mail.
 	for _, m := range c.Nodes {
 		if m.ID == status.Lock.Node {
 			m.Kill()

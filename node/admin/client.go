@@ -47,8 +47,8 @@ type ClientOptions struct {
 }
 
 // Client asks any node for the whole cluster. It implements all ports, so that
-// what works on a node works from afar; By.Who is ignored, because the token
-// says who asks. It may be used concurrently.
+// what works on a node works from afar; it ignores By.Who, because the token says who
+// asks. It may be used concurrently.
 type Client struct {
 	endpoints  []Endpoint
 	http       *http.Client

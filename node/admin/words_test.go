@@ -104,8 +104,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// Whatever the text, the message parses, has CRLF line ends only, and says
-// the same.
+// For any text the message parses, has CRLF line ends only, and says the same.
 func FuzzCompose(f *testing.F) {
 	f.Add("subject", "text\n.\n", "value")
 	f.Add("Grüße\r\nBcc: x", strings.Repeat("é", 600)+"\r\rx", "a\nb")

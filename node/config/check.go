@@ -492,7 +492,7 @@ func wildcard(addr string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
-// loopback reports whether an address is reached from this host only. What is
+// loopback reports whether an address is reached from this host only. A text that is
 // not an address counts as loopback: it has been reported already.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)

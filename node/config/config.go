@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Config is the file of one node. What all nodes must agree on (domains,
-// accounts, routes, retry policy, …) is not here: it is replicated.
+// Config is the file of one node. Settings that all nodes must agree on (domains,
+// accounts, routes, retry policy, …) are not here: they are replicated.
 type Config struct {
 	Node     Node     `toml:"node"`
 	Cluster  Cluster  `toml:"cluster"`
@@ -277,8 +277,8 @@ type Milter struct {
 	Roles []Role `toml:"roles"`
 }
 
-// Verify says how this node finds out who sends what strangers hand in. What
-// becomes of the results is set for each local domain, for the whole cluster.
+// Verify says how this node finds out who sends what strangers hand in. The use of the
+// results is set for each local domain, for the whole cluster.
 type Verify struct {
 	// AuthservID is the name in Authentication-Results fields. Best the same on
 	// all nodes. Default: node.hostname.
@@ -321,8 +321,8 @@ type DNSBL struct {
 // Limits bound what clients may take, on this node. 0 is no limit.
 type Limits struct {
 	// SMTPConnections in all; a quarter is for submission and trusted networks
-	// only. Where half is taken, who is silent for a minute is sent away, and
-	// where nine tenths are, for ten seconds. Default: 20000.
+	// only. When half is taken, a client that is silent for a minute is sent away, and
+	// when nine tenths are, one that is silent for ten seconds. Default: 20000.
 	SMTPConnections int `toml:"smtp_connections"`
 	// POP3Connections in all. Default: 20000.
 	POP3Connections int `toml:"pop3_connections"`

@@ -270,8 +270,8 @@ func FuzzDuration(f *testing.F) {
 	})
 }
 
-// Whatever the bytes, Parse answers; what it takes without a problem, it
-// takes again from Marshal.
+// Parse answers for any bytes; a file that it takes without a problem, it takes again
+// from Marshal.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(Default()))
 	files, _ := filepath.Glob("testdata/broken/*.toml")

@@ -10,7 +10,7 @@ import (
 )
 
 // decode copies a tree into a struct, and reports every key that is unknown
-// or has a value of the wrong kind. What the tree lacks stays as it is.
+// or has a value of the wrong kind. Fields that the tree lacks stay as they are.
 func decode(r *report, path string, tree map[string]any, into reflect.Value) {
 	known := fields(into.Type())
 	for _, name := range sortedKeys(tree) {

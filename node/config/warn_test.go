@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What makes an open relay is named with its line and the cure, and is no mistake.
+// A setting that makes an open relay is named with its line and the cure, and is no
+// mistake.
 func TestOpenRelayIsWarnedOf(t *testing.T) {
 	text := strings.Replace(Default(), `trusted_networks = [`, `trusted_networks = ["0.0.0.0/0", "::/0", `, 1)
 	c, problems := Parse([]byte(text), noEnv)

@@ -244,8 +244,8 @@ func (t *Throttle) Dropped(session string) {
 }
 
 // Succeeded ends an attempt with a login, and forgives the network what failed
-// at this account. What failed at others stays, or who has an account could
-// guess at all of them.
+// at this account. Failures at other accounts stay, or a client that has an account
+// could guess at all of them.
 func (t *Throttle) Succeeded(session string) {
 	t.mu.Lock()
 	a := t.takeAttempt(session)

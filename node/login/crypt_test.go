@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What crypt(3) makes of a secret.
+// These are hashes that crypt(3) makes of a secret.
 func cryptHashes() [][2]string {
 	return [][2]string{
 		{"secret", "$1$saltysal$a.EMJJSKjet.0fLyvJXVR/"},

@@ -156,9 +156,9 @@ type Attempt struct {
 }
 
 // login verifies a password. The account is a, nil where there is none; that of a
-// disabled one is wrong. Where the same network has tried the same in the last
-// hour, by other mechanisms only, it is wrongAgain. To repeat a wrong password
-// tells nobody anything and costs no hashing.
+// disabled one is wrong. If the same network has tried the same in the last hour, by
+// other mechanisms only, it is wrongAgain. To repeat a wrong password tells nobody
+// anything and costs no hashing.
 func (p *passwords) login(ctx context.Context, try Attempt, a *pb.Account) (Verdict, error) {
 	guess := p.attemptKey(try, a)
 	if v, known := p.repeated(guess, try.Mechanism); known {
@@ -345,8 +345,8 @@ func (p *passwords) keysAreGood(a *pb.Account, secret string) bool {
 }
 
 // upgraded returns an account that somebody else, or an attempt whose answer got
-// lost, has brought up to date meanwhile; nil where that is not so. Who holds on
-// to the old hash is taken for somebody whose password was changed.
+// lost, has brought up to date meanwhile; nil where that is not so. A user who holds
+// on to the old hash is taken for somebody whose password was changed.
 func (p *passwords) upgraded(ctx context.Context, r replica.Replica, a *pb.Account, secret string,
 	index uint64) *pb.Account {
 	if r.WaitApplied(ctx, index) != nil {

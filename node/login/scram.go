@@ -40,9 +40,9 @@ func saslKeys(k *pb.ScramKeys) *sasl.Keys {
 	return &sasl.Keys{Salt: k.Salt, Iterations: int(k.Iterations), StoredKey: k.StoredKey, ServerKey: k.ServerKey}
 }
 
-// ScramKeysOf finds what SCRAM is to check a user's proof by. Who is unknown,
-// disabled, or has no keys gets keys that no proof meets and that look the same
-// each time, on every node: they are made of a secret of the cluster.
+// ScramKeysOf finds what SCRAM is to check a user's proof by. A user who is unknown,
+// disabled, or has no keys gets keys that no proof meets and that look the same each
+// time, on every node: they are made of a secret of the cluster.
 func ScramKeysOf(r replica.Replica, user string) (*sasl.Keys, error) {
 	var keys *sasl.Keys
 	err := r.View(func(v spool.View) error {

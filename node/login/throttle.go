@@ -176,8 +176,8 @@ func (t *Throttle) Run(ctx context.Context) error {
 // maxTally keeps a tally well inside a frame.
 const maxTally = 2000
 
-// report proposes one tally. What surely was not applied is told again; what
-// perhaps was is not.
+// report proposes one tally. A tally that surely was not applied is told again; one
+// that perhaps was is not.
 func (t *Throttle) report(ctx context.Context) error {
 	h := &pb.Tally{Node: t.node}
 	t.mu.Lock()

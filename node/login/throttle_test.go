@@ -136,7 +136,7 @@ func TestManyLoginsAtOnce(t *testing.T) {
 	})
 }
 
-// Who has an account can not use it to guess at others.
+// A client that has an account can not use it to guess at others.
 func TestSuccessForgivesItsOwnAccount(t *testing.T) {
 	w := newWorld(t)
 	w.Clock = time.Now()
@@ -194,8 +194,8 @@ func TestGuessesFromManyNetworks(t *testing.T) {
 	})
 }
 
-// Who begins a dialogue and does not go on keeps nobody waiting for ever, and is
-// counted.
+// A client that begins a dialogue and does not go on keeps nobody waiting for ever,
+// and is counted.
 func TestAttemptThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -9,7 +9,7 @@ import (
 	"relay/pop3"
 )
 
-// What crypt(3) makes of a secret.
+// These are hashes that crypt(3) makes of a secret.
 func importedHashes() []string {
 	return []string{
 		"$1$saltysal$a.EMJJSKjet.0fLyvJXVR/",

@@ -34,8 +34,8 @@ func (d *Service) begin(name string) {
 	d.taking[name] = &attempt{}
 }
 
-// abandon ends an attempt without a session. What it may have locked before is
-// given back now, what it locks later when that is seen.
+// abandon ends an attempt without a session. A lock that it may have taken before is
+// given back now, one that it takes later when that is seen.
 func (d *Service) abandon(name string) {
 	d.mu.Lock()
 	seen := d.taking[name].token != 0

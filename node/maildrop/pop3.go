@@ -238,8 +238,8 @@ func (d *Service) contest(mailbox string) {
 
 // inUse refuses a login where somebody else holds the mailbox, without a command,
 // if a command was refused shortly before: clients that fight for a mailbox write
-// nothing to anybody's disk, and all others pay nothing for them. What the replica
-// shows may be old, so it is asked once more when it is up to date: a client never
+// nothing to anybody's disk, and all others pay nothing for them. The replica's answer
+// may be old, so the replica is asked once more when it is up to date: a client never
 // meets the lock of its own last session.
 func (d *Service) inUse(ctx context.Context, a *pb.Account) error {
 	d.mu.Lock()

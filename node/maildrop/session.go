@@ -328,9 +328,9 @@ type endedBody struct {
 	io.Closer
 }
 
-// Commit implements pop3.Maildrop: one command removes all, or none. Where a
-// single message was wanted, and another session of a shared mailbox has taken
-// it, it is ErrNoMessage: of all who delete a message at once one is told so.
+// Commit implements pop3.Maildrop: one command removes all, or none. If a single
+// message was wanted, and another session of a shared mailbox has taken it, it is
+// ErrNoMessage: of all who delete a message at once one is told so.
 func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) error {
 	var err error
 	if len(deleted) == 0 && release {

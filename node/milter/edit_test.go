@@ -144,7 +144,7 @@ func TestEditManyFields(t *testing.T) {
 	}
 }
 
-// What edits add is bounded; where it is too much nothing is done.
+// The size of edits is bounded; if it is too much nothing is done.
 func TestEditsAreBounded(t *testing.T) {
 	v := &Verdict{}
 	large := wire.ModifyAction{Code: wire.ActAddHeader, HeaderName: "X-A", HeaderValue: strings.Repeat("x", MaxAdded/2)}

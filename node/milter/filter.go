@@ -90,8 +90,9 @@ type Client struct {
 	Listener string
 }
 
-// What we let filters do, and what they may ask to be spared. Version 2 knows
-// the first six bits of the one and the first seven of the other.
+// These are the actions that we let filters take, and the steps that they may ask to
+// be spared. Version 2 knows the first six bits of the one and the first seven of the
+// other.
 const (
 	actions = wire.OptAddHeader | wire.OptChangeBody | wire.OptAddRcpt | wire.OptRemoveRcpt | wire.OptChangeHeader |
 		wire.OptQuarantine
@@ -231,7 +232,7 @@ func (d *dialogue) judge(a *wire.Action, at stage) (discard bool, err error) {
 	return false, r
 }
 
-// replyOf is the reply a filter chose. What is no refusal becomes a temporary
+// replyOf is the reply a filter chose. A reply that is no refusal becomes a temporary
 // one, and so does 421: closing the connection is ours to decide.
 func replyOf(code int, text string) *smtp.Reply {
 	if code/100 != 4 && code/100 != 5 || code == 421 {

@@ -354,7 +354,7 @@ func (t *Transaction) Close() {
 	t.talks = nil
 }
 
-// Fields cuts a header section into fields with their line ends. What is no
+// Fields cuts a header section into fields with their line ends. A line that is no
 // field, an empty line for example, ends it.
 func Fields(section []byte) [][]byte {
 	var all [][]byte

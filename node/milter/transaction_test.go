@@ -196,7 +196,7 @@ func TestFiltersChangeMessages(t *testing.T) {
 	require.Equal(t, 451, r.Code)
 }
 
-// What a filter says is bounded while it is read, not when all of it is there.
+// A filter's answer is bounded while it is read, not when all of it is there.
 func TestFilterThatSaysTooMuch(t *testing.T) {
 	endless := &script{end: func(m *wire.Modifier) error {
 		for range 1000 { // 60 MB

@@ -130,7 +130,7 @@ func TestContentFilter(t *testing.T) {
 	require.Contains(t, newest("bob@example.test"), "Subject: move")
 	require.Len(t, c.inbox("alice@example.test"), 3)
 
-	// What a list sends on of a large message is changed with it.
+	// The copies of a large message that a list sends on are changed with it.
 	ctx := within(t, 30*time.Second)
 	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{}, admin.Alias{
 		Address: "list@example.test", Targets: []string{"bob@example.test", "x@far.example"}, Owner: "owner@example.test",

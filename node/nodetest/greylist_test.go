@@ -70,7 +70,7 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	d.play("C: MAIL FROM:<one@far.example>", "S: 250", to, "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250",
 		"C: RSET", "S: 250")
 
-	// Who is known is not asked to wait, nor is mail to the postmaster.
+	// A known client is not asked to wait, nor is mail to the postmaster.
 	d = talkTo(t, c.Nodes[2].SMTP)
 	d.play("C: MAIL FROM:<two@far.example>", "S: 250", to, "S: 250")
 	require.NoError(t,

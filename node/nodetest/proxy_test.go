@@ -62,8 +62,8 @@ func balanced(t *testing.T, more func(*config.Config)) *Cluster {
 	}})
 }
 
-// What a load balancer says is no talking before the greeting; what its client
-// says behind that is, whatever packets it comes in.
+// The words of a load balancer are no talking before the greeting; its client's words
+// behind them are, whatever packets they come in.
 func TestGreetPauseBehindProxy(t *testing.T) {
 	c := balanced(t, nil)
 	m := c.Nodes[0]
@@ -107,7 +107,7 @@ func TestGreetPauseBehindProxy(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, early, line)
 
-	// Who is no load balancer sends no header, and a load balancer does.
+	// A client that is no load balancer sends no header, and a load balancer does.
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
 	conn, err := d.Dial("tcp", m.SMTP)
 	require.NoError(t, err)

@@ -201,8 +201,8 @@ func saslNames(t *testing.T, m *Member) (atSMTP, atPOP3 string) {
 }
 
 // The mechanisms of a listener are those that are listed, in that order, also SCRAM
-// while an account cannot use it. Where none are listed, SCRAM is hidden as long as
-// an account has only an imported hash, and -PLUS is never offered.
+// while an account cannot use it. If none are listed, SCRAM is hidden as long as an
+// account has only an imported hash, and -PLUS is never offered.
 func TestMechanismsOfListeners(t *testing.T) {
 	t.Parallel()
 	for _, one := range []struct {

@@ -112,7 +112,7 @@ func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
 }
 
 // TestLeaderDiesUnderLoad is the promise: clients that try again, at any node,
-// whatever got no 250, while the leader is killed in the middle. What got a
+// whatever got no 250, while the leader is killed in the middle. A message that got a
 // 250 is there, exactly once unless its history says that it may be twice.
 func TestLeaderDiesUnderLoad(t *testing.T) {
 	c := New(t, Options{})

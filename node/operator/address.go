@@ -53,7 +53,7 @@ func domainName(text string) (string, error) {
 }
 
 // routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard.
-// What the agent can not do is refused here, not deferred later.
+// An action that the agent can not do is refused here, not deferred later.
 func routeTarget(text string) (string, error) {
 	target := strings.TrimSpace(text)
 	scheme, rest, _ := strings.Cut(target, ":")

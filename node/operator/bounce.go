@@ -196,7 +196,7 @@ func (m *bulkAction) spare(n *pb.Notice) {
 	m.reports[id] = true
 }
 
-// bounce proposes one command. What changed while its report was written is
+// bounce proposes one command. A message that changed while its report was written is
 // left alone and named as refused.
 func (m *bulkAction) bounce(ctx context.Context, group []*bounceAction) error {
 	h := &pb.Manage{Action: pb.Action_BOUNCE, Reply: m.word()}

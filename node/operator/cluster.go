@@ -187,8 +187,8 @@ func (c voteCount) advice() []string {
 	}
 }
 
-// memberNode is one member as the API shows it. What it said before it fell
-// silent is not shown.
+// memberNode is one member as the API shows it. Figures that it told before it fell
+// silent are not shown.
 func memberNode(m *cluster.MemberStatus, state localState, said NodeStats, failover time.Duration) admin.Node {
 	owned := uint64(max(state.owned[m.Epoch], 0))
 	if m.Epoch == 0 {

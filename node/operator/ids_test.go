@@ -14,8 +14,9 @@ import (
 	"relay/node/admin"
 )
 
-// What tables show of an id is enough for every verb that takes one, for waiting
-// and for finished mail; the end of two ids names neither, and nothing is changed.
+// The part of an id that tables show is enough for every verb that takes one, for
+// waiting and for finished mail; the end of two ids names neither, and nothing is
+// changed.
 func TestIDsByTheirEnd(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
@@ -66,7 +67,7 @@ func TestIDsByTheirEnd(t *testing.T) {
 	}
 }
 
-// What a limit leaves out is counted, and shown by going on behind the last.
+// Rows that a limit leaves out are counted, and shown by going on behind the last.
 func TestCountsAndPages(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

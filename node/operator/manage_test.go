@@ -180,7 +180,7 @@ func TestManageAgain(t *testing.T) {
 	require.Equal(t, 2, n)
 }
 
-// What was delivered between the look and the command is no error.
+// A message that was delivered between the look and the command is no error.
 func TestManageMeetsDelivery(t *testing.T) {
 	w := newWorld(t)
 	id := w.accept("s@x.test", "a@far.test")
@@ -255,8 +255,8 @@ func TestOneAuditLineForManyMessages(t *testing.T) {
 	}
 }
 
-// Whoever names a message that is so already is told that it was, and no error; what
-// the action did not bring about is one.
+// A caller that names a message that is so already is told that it was, and no error;
+// a state that the action did not bring about is one.
 func TestManageByIDTwice(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.accept("s@x.test", "a@far.test"), w.accept("s@x.test", "b@far.test")

@@ -345,7 +345,7 @@ func (in *inspection) counters(v spool.View) error {
 	return nil
 }
 
-// bodies reads every body that this node holds. What ends meanwhile is
+// bodies reads every body that this node holds. A message that ends meanwhile is
 // skipped.
 func (o *Operator) bodies(ctx context.Context, in *inspection) error {
 	for from, more := (spool.ID{}), true; more; {

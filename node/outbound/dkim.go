@@ -18,8 +18,8 @@ import (
 )
 
 // dkimHeaders are the fields a signature covers (RFC 6376 §5.4.1): each as often
-// as it is there, and once more, so that nobody can add one (§8.15). What
-// mailing lists and gateways add is only named where it is there.
+// as it is there, and once more, so that nobody can add one (§8.15). Fields that
+// mailing lists and gateways add are only named where they are there.
 func dkimHeaders(header []byte) (keys []string) {
 	counts := map[string]int{}
 	for name := range mailheader.Fields(header) {

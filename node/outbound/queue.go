@@ -189,9 +189,9 @@ func (o *Spool) recipients(v spool.View, job *queue.Job, numbers []uint32) error
 
 // Settle implements queue.Spool. When it returns, this node has applied what
 // the leader answered: a scan or a load that begins later can not bring back
-// what was settled. What was stale only because this node has begun another
-// session since the attempt is proposed again in its name: the entry stayed
-// active here all the time, so nobody tried it beside.
+// what was settled. A verdict that was stale only because this node has begun another
+// session since the attempt is proposed again in its name: the entry stayed active
+// here all the time, so nobody tried it beside.
 func (o *Spool) Settle(ctx context.Context, verdicts []queue.Verdict,
 	notices []queue.Notice) (taken []queue.Taken, err error) {
 	h := &pb.Settle{Node: o.node, Verdicts: make([]*pb.Verdict, len(verdicts))}
@@ -480,8 +480,8 @@ func (o *Spool) reroute() error {
 }
 
 // Refresh reads what feed and Route go by: this node's session, the routes and
-// the retry policy. What arrives between the store of a new epoch and the
-// Reset is found by the scan that Reset makes.
+// the retry policy. Entries that arrive between the store of a new epoch and the Reset
+// are found by the scan that Reset makes.
 func (o *Spool) Refresh(m *queue.Manager) error {
 	var settings *pb.Settings
 	var epoch uint64

@@ -91,7 +91,7 @@ func TestSettleInNewSession(t *testing.T) {
 	require.Equal(t, []queue.Taken{queue.Gone}, taken)
 }
 
-// What another node owns stays its own.
+// Entries that another node owns stay its own.
 func TestSettleOfForeignEntry(t *testing.T) {
 	w := newOutboundWorld(t)
 	w.register(t, "n2", "other")

@@ -41,7 +41,7 @@ type Transaction struct {
 }
 
 // Accept plans where the message goes: into mailboxes here and into the queue,
-// each address once (RFC 5321 §4.5.5 leaves that to us). What lists send on
+// each address once (RFC 5321 §4.5.5 leaves that to us). A message that lists send on
 // bears their owner's address, so it travels as a message of its own.
 func (p *Transaction) Accept() *pb.Accept {
 	plan := &pb.Accept{Message: &pb.Message{Id: p.ID[:], Sender: p.Sender}}
@@ -93,9 +93,9 @@ func (p *Transaction) later() bool {
 	return p.HoldUntilMs > 0 && p.HoldUntilMs > p.Now.UnixMilli()
 }
 
-// queued makes a queue entry. What the sender wants to hear of it goes along
-// with RFC 3461 §5.2.7: to the one address behind an alias all of it, to several
-// all but success, and to members of a list nothing.
+// queued makes a queue entry. The sender's wishes for reports on it go along with RFC
+// 3461 §5.2.7: to the one address behind an alias all of it, to several all but
+// success, and to members of a list nothing.
 func (p *Transaction) queued(r *Recipient, t directory.Target) *pb.Recipient {
 	q := &pb.Recipient{Address: t.Recipient, NextMs: max(p.HoldUntilMs, 0)}
 	if t.Owner != "" && p.Sender != "" {

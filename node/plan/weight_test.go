@@ -13,7 +13,7 @@ import (
 	"relay/node/directory"
 )
 
-// What is taken at RCPT must fit the frame at the end of the data.
+// A recipient that is taken at RCPT must fit the frame at the end of the data.
 func TestWeightIsNotLessThanTheRecord(t *testing.T) {
 	for _, n := range []int{1, 20, 240} {
 		address := strings.Repeat("a", n) + "@example.test"

@@ -243,8 +243,9 @@ func (a *ACMEManager) client(ctx context.Context) (*acme.Client, error) {
 	return c, nil
 }
 
-// again is how long to wait before the same request, within an order. What lasts
-// longer the plan sees to, and who says that it is too much is not asked again.
+// again is how long to wait before the same request, within an order. The plan sees to
+// a trouble that lasts longer, and a server that says that it is too much is not asked
+// again.
 func again(n int, _ *http.Request, res *http.Response) time.Duration {
 	if n > 3 || res.StatusCode == http.StatusTooManyRequests {
 		return -1

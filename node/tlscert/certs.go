@@ -81,8 +81,8 @@ func (c *Certificates) modified() uint64 {
 	return h.Sum64()
 }
 
-// refresh reads the files again where they have changed. What can not be read
-// leaves the old ones in use: half-written files are common while they are being
+// refresh reads the files again where they have changed. Files that can not be read
+// leave the old ones in use: half-written files are common while they are being
 // replaced.
 func (c *Certificates) refresh() {
 	stamp := c.modified()

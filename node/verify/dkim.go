@@ -26,9 +26,9 @@ type Signature struct {
 	Reason   string // why it did not pass; empty where that is plain
 }
 
-// dkimCheck verifies the signatures of one message while its body goes by. What
-// it costs is bounded: so many keys, and the body is hashed once for each of the
-// two canonicalizations.
+// dkimCheck verifies the signatures of one message while its body goes by. Its cost is
+// bounded: so many keys, and the body is hashed once for each of the two
+// canonicalizations.
 type dkimCheck struct {
 	verifier   *Verifier
 	ctx        context.Context
@@ -125,8 +125,8 @@ func (d *dkimCheck) write(p []byte) {
 	}
 }
 
-// results checks the signatures and returns what is known. What was begun must
-// have ended.
+// results checks the signatures and returns what is known. All look-ups that were
+// begun must have ended.
 func (d *dkimCheck) results() []Signature {
 	var sums [2][]byte
 	for i, h := range d.bodies {

@@ -54,7 +54,7 @@ func TestEmptyLinesAreCheap(t *testing.T) {
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 }
 
-// What the library signs is what is verified here, in all forms, cut anywhere.
+// A message that the library signs is verified here, in all forms, cut anywhere.
 func TestAllCanonicalizations(t *testing.T) {
 	w := newWorld(t, "")
 	rsaKey, err := rsa.GenerateKey(crand.Reader, 1024)

@@ -18,8 +18,8 @@ const (
 // to check one would take seconds of a processor.
 var errKey = errors.New("verify: the key is too large")
 
-// boundKeys refuses key records that cost too much. What cannot be read is left
-// to the check itself.
+// boundKeys refuses key records that cost too much. The check itself sees to records
+// that cannot be read.
 func boundKeys(records []string) error {
 	for _, r := range records {
 		if len(r) > maxKeyText {

@@ -9,7 +9,7 @@ import (
 )
 
 // fields goes through a header section: the name of each field, and all its
-// lines as they are. What is no field is passed over.
+// lines as they are. Lines that are no field are passed over.
 func fields(section []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		for len(section) > 0 {

@@ -62,7 +62,7 @@ func claims(v string, ids []string) bool {
 }
 
 // serviceID reads the authserv-id (RFC 8601 §2.2): a token or a quoted string
-// behind blanks and comments. What is no part of a name ends it.
+// behind blanks and comments. An octet that is no part of a name ends it.
 func serviceID(v string) (id string, ok bool) {
 	v, ok = skipComments(v)
 	if !ok || v == "" {

@@ -56,7 +56,7 @@ type Verifier struct {
 	Resolver Resolver
 	// Timeout bounds the look-ups of SPF from the beginning of a check, those
 	// of a message from the end of its header section, and what is left to do
-	// at the end of its body. What is not known then is a temperror.
+	// at the end of its body. A result that is not known then is a temperror.
 	Timeout time.Duration
 	// Draw returns a number from 0 to n-1; it decides whether a message is
 	// among the percentage that a DMARC record wants treated by its policy.
@@ -104,8 +104,8 @@ func ClientOf(ctx context.Context) netip.Addr {
 	return a
 }
 
-// Begin starts to ask about a client and its sender. It does not wait. What was
-// begun goes on after ctx ends, but not after Close.
+// Begin starts to ask about a client and its sender. It does not wait. Look-ups that
+// were begun go on after ctx ends, but not after Close.
 func (v *Verifier) Begin(ctx context.Context, c Client) *Check {
 	check := &Check{v: v}
 	check.ctx, check.cancel = context.WithCancel(forClient(context.WithoutCancel(ctx), c.Address))

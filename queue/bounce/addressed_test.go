@@ -26,7 +26,7 @@ func TestAsAddressed(t *testing.T) {
 		p.Original, want.Original = original, original
 		require.Equal(t, want, p.AsAddressed(), original)
 	}
-	// What the client said goes before what ORCPT says.
+	// The address that the client gave goes before the one that ORCPT gives.
 	for _, original := range []string{"", "x400;/s=jane", "rfc822;other@elsewhere.example", "rfc822;jane@home.example"} {
 		p := secret
 		p.Original, p.Addressed = original, "info@example.test"

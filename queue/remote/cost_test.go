@@ -148,7 +148,7 @@ func TestSharedSocketsKeepAnswersApart(t *testing.T) {
 	require.Empty(t, wrong)
 }
 
-// What one network causes leaves room for others.
+// The questions that one network causes leave room for others.
 func TestNetworksHaveTheirShareOfQuestions(t *testing.T) {
 	h := newBlackHole(t)
 	r := resolver(t, h.LocalAddr().String())
@@ -223,7 +223,7 @@ func TestCacheIsBoundedInOctets(t *testing.T) {
 	require.LessOrEqual(t, sum, maxOctets)
 	require.Greater(t, sum, maxOctets/2)
 
-	// What has expired goes, though nobody asks for it.
+	// An answer that has expired goes, though nobody asks for it.
 	for q, a := range r.cache {
 		a.until = time.Now()
 		r.cache[q] = a

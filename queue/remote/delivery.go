@@ -62,8 +62,8 @@ func (d *delivery) all(v queue.Verdict) {
 	d.open = nil
 }
 
-// rest settles what no hop has settled. What a host said of a recipient counts
-// more than that another one could not be reached.
+// rest settles what no hop has settled. A host's word on a recipient counts more than
+// that another host could not be reached.
 func (d *delivery) rest(ctx context.Context, f *fault) {
 	switch {
 	case len(d.open) == 0:

@@ -827,7 +827,7 @@ func TestDotSentBeforeTheEndIsWaitedFor(t *testing.T) {
 	require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
 }
 
-// What is sent by BDAT arrives octet for octet, and needs no stuffing; DATA has to
+// A message sent by BDAT arrives octet for octet, and needs no stuffing; DATA has to
 // end the last line. Binary mail goes by BDAT or not at all (RFC 3030 §3, §4).
 func TestChunking(t *testing.T) {
 	large := "Subject: large\r\n\r\n" + strings.Repeat(".0123456789abcdef\r\n", 20000) + "no end of line"

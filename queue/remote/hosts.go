@@ -213,9 +213,9 @@ func (a *Agent) addresses(ctx context.Context, host string) ([]netip.Addr, []str
 	return addrs, nil, err
 }
 
-// hops lists the addresses of hosts in the order in which they are tried. Where
-// they are too many, each preference has its share: dead addresses of the first
-// must not hide the others.
+// hops lists the addresses of hosts in the order in which they are tried. If they are
+// too many, each preference has its share: dead addresses of the first must not hide
+// the others.
 func (a *Agent) hops(hosts []mailHost) []hop {
 	var all []candidate
 	for i := range hosts {

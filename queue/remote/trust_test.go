@@ -122,7 +122,7 @@ func TestStrayAroundTLS(t *testing.T) {
 	}
 }
 
-// What comes in on an idle connection ends it, and the message goes over a fresh
+// Octets that come in on an idle connection end it, and the message goes over a fresh
 // one in the same attempt, in clear and inside TLS.
 func TestStrayOnIdleConnection(t *testing.T) {
 	for _, secure := range []bool{false, true} {
@@ -189,8 +189,9 @@ func TestBackupMX(t *testing.T) {
 	}
 }
 
-// What the message needs and the first MX host lacks, another one may have. It is
-// returned where all lack it, and waits where one that may have it is away.
+// A message that needs something the first MX host lacks goes to another one that may
+// have it. It is returned where all lack it, and waits where one that may have it is
+// away.
 func TestNextHostForWhatOneLacks(t *testing.T) {
 	for name, c := range map[string]struct {
 		to   string
@@ -423,9 +424,9 @@ func TestOddRepliesAreReplies(t *testing.T) {
 	}
 }
 
-// Whatever form the reply to the end of a message has, it is the last line that
-// counts, and lines in front that are no replies shift nothing: nobody gets the
-// message again for them.
+// The last line of the reply to the end of a message counts, whatever form the reply
+// has, and lines in front that are no replies shift nothing: nobody gets the message
+// again for them.
 func TestFormsOfReplies(t *testing.T) {
 	for reply, want := range map[string]queue.Outcome{
 		"250": queue.Delivered, "250 ": queue.Delivered, "250\t": queue.Delivered, "250-": queue.Deferred,

@@ -12,7 +12,7 @@ import (
 // Rune reports whether a rune may stand in a line that people or programs read:
 // no control character (C0, DEL, C1), no line or paragraph separator, nothing
 // that changes the direction of text, no byte order mark, annotation or tag, and
-// no noncharacter. What joins letters may stand there: scripts need it.
+// no noncharacter. Characters that join letters may stand there: scripts need them.
 func Rune(r rune) bool {
 	switch {
 	case r < utf8.RuneSelf:
@@ -28,7 +28,7 @@ func Rune(r rune) bool {
 }
 
 // Text is s as one line of at most most octets of valid UTF-8: '?' stands for
-// everything else. What is fit already is not copied.
+// everything else. A text that is fit already is not copied.
 func Text(s string, most int) string {
 	if len(s) > most {
 		s = s[:most]

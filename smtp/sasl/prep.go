@@ -4,8 +4,8 @@ import "github.com/xdg-go/stringprep"
 
 // Prepared is a name or password by SASLprep (RFC 4013), in which clients and
 // servers hash it (RFC 5802 section 2.2). Characters younger than SASLprep stay as
-// they are, as it has clients take them (section 2.5). What can not be prepared is
-// returned as it is: it has to serve as a password all the same.
+// they are, as it has clients take them (section 2.5). A text that can not be prepared
+// is returned as it is: it has to serve as a password all the same.
 func Prepared(s string) string {
 	ascii := true
 	for i := range len(s) {

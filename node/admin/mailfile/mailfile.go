@@ -52,7 +52,7 @@ var ErrFormat = errors.New("no mail that can be read: give an .eml file, a folde
 	"or a my_mailbox.txt")
 
 // Read calls fn for each message at a path, and returns the first error of
-// either. What kind of mail lies there it finds out by itself:
+// either. It finds out by itself what kind of mail lies there:
 //
 //   - a folder with cur or new in it is a Maildir;
 //   - a folder with my_mailbox.txt, and that file, are in the plain-text layout;

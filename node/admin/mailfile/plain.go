@@ -15,8 +15,8 @@ var plainFields = [...]string{"From: ", "To: ", "Subject: ", "Received: "}
 // Plain reads the plain-text layout of teaching servers: each message is lines
 // of From, To, Subject and Received, then its body, then a line with a single
 // dot. A body line that looks like a field stays in the body: a field that has
-// been there, or comes behind another line, is none. Dots are unstuffed. What
-// comes out is a message with an empty line between header and body.
+// been there, or comes behind another line, is none. Dots are unstuffed. The result is
+// a message with an empty line between header and body.
 func Plain(r io.Reader, fn func(n int, received time.Time, content []byte) error) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var m plainMessage

@@ -126,7 +126,7 @@ func readBytes(r *mem.Reader, limit int) ([]byte, error) {
 
 // --------------------------------------------------------------- answers
 
-// How a forwarded proposal ended.
+// A forwarded proposal ends in one of these ways.
 const (
 	endApplied   = 0 // followed by the Result
 	endNotLeader = 1 // surely not applied

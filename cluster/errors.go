@@ -17,7 +17,7 @@ var (
 	ErrChanged = errors.New("cluster: the members have changed meanwhile")
 )
 
-// Why a node can't be opened, initialised or joined.
+// These errors say why a node can't be opened, initialised or joined.
 var (
 	ErrInUse  = errors.New("cluster: the data directory is in use")
 	ErrNoNode = errors.New("cluster: the data directory belongs to no cluster: run 'relayd init' or " +
@@ -37,7 +37,7 @@ var (
 	ErrContradiction = errors.New("cluster: what is committed does not change")
 )
 
-// How one attempt of a proposal can end without a result.
+// One attempt of a proposal can end in these errors, without a result.
 var (
 	errNotLeader = errors.New("not the leader")                     // surely not applied
 	errUnsent    = errors.New("the leader can't be reached")        // surely not applied

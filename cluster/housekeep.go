@@ -70,9 +70,9 @@ func (c *Cluster) outdated(p wire.Peer, since time.Time) bool {
 	return c.roster.judge(p) != nil
 }
 
-// trim takes a snapshot when the log has grown too large. How many entries
-// stay behind it, for members that lag a little, depends on their size: raft
-// counts entries, disks count octets. It returns the number now set.
+// trim takes a snapshot when the log has grown too large. The number of entries
+// that stay behind it, for members that lag a little, depends on their size:
+// raft counts entries, disks count octets. It returns the number now set.
 func (c *Cluster) trim(trail uint64) uint64 {
 	size, limit := c.rlog.Bytes(), c.logLimit()
 	if size <= limit {

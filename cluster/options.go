@@ -99,7 +99,7 @@ type Tuning struct {
 	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
 	// UpgradeAfter is 1 h: how long all must have been live before the leader raises the cluster version.
 	UpgradeAfter time.Duration
-	// How long a majority of the wall clocks must agree before the state's time
+	// A majority of the wall clocks must agree for so long before the state's time
 	// jumps by more than a minute.
 	ClockFirst  time.Duration // 2 s: forward, in the first term after a start
 	ClockAhead  time.Duration // 10 s: forward

@@ -17,7 +17,7 @@ const (
 	maxLabel   = 63
 )
 
-// Why an address was refused. errNeedUTF8 becomes 553 5.6.7 (RFC 6531 section
+// The reasons to refuse an address. errNeedUTF8 becomes 553 5.6.7 (RFC 6531 section
 // 3.5), the others a 501.
 const (
 	errAddress  = syntaxError("bad address syntax")

@@ -17,7 +17,7 @@ const (
 	maxAuthErrors = 5 // of one connection
 )
 
-// Why an exchange ends early.
+// An exchange ends early for these reasons.
 var (
 	errAuthCancelled = &Reply{Code: 501, Enhanced: "5.7.0", Text: "Authentication cancelled"}
 	errAuthBase64    = &Reply{Code: 501, Enhanced: "5.5.2", Text: "Bad base64"}

@@ -25,7 +25,7 @@ type ClientOptions struct {
 	// Now is the time that DeliverBy.Until is compared with; nil: time.Now.
 	Now func() time.Time
 
-	// How long to wait; 0: what RFC 5321 section 4.5.3.2 says. The context of a
+	// The time to wait; 0: the time in RFC 5321 section 4.5.3.2. The context of a
 	// call bounds it further.
 	GreetingTimeout time.Duration // 5 minutes; each of greeting, EHLO, STARTTLS, AUTH
 	MailTimeout     time.Duration // 5 minutes

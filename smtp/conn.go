@@ -96,7 +96,7 @@ const (
 	inTransaction = stateMail | stateRcpt | stateChunks
 )
 
-// Why a connection ends without a word.
+// A connection ends without a word for these reasons.
 var (
 	errShutdown = errors.New("smtp: the server stops")
 	errFlood    = errors.New("smtp: a line without end")
@@ -337,8 +337,8 @@ func (c *conn) linger() {
 }
 
 // stays sets the deadline for a read of what is thrown away, unless the
-// connection was cut. That the server is to stop does not matter here: its 421
-// is what must not get lost.
+// connection was cut. A stop of the server does not matter here: its 421 must
+// not get lost.
 func (c *conn) stays(until time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

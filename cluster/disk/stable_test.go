@@ -125,8 +125,8 @@ func TestSealPromisesAfterACrash(t *testing.T) {
 	}
 }
 
-// Whichever octet of term and vote is damaged, and whichever of them is gone, the
-// log is refused in a sentence.
+// The log is refused in a sentence if any octet of term and vote is damaged, and if
+// either of them is gone.
 func TestDamagedPromisesAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	promise(t, dir, true)

@@ -48,7 +48,7 @@ type ElectionPorts struct {
 // successor stand. Terms and logs decide as ever: this changes when somebody
 // stands, not who wins. If nobody can be asked, raft's own timers remain.
 //
-// How long silence must be: longer than the leader's lease, after which it has
+// The silence must be longer than the leader's lease, after which it has
 // stepped down. If nothing listens any more at its address, though, its
 // process is gone, and a third of a heartbeat will do.
 //

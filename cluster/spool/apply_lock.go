@@ -11,7 +11,7 @@ import (
 // Bounds of shared locks.
 const (
 	maxHolders = 1000
-	// How many sessions that left can still ask whether their Remove was done:
+	// So many sessions that left can still ask whether their Remove was done:
 	// while the first answer got lost others may have come and gone.
 	maxLeft       = 8
 	maxLeftShared = 64

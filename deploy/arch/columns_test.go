@@ -123,10 +123,10 @@ func TestColumnsCatch(t *testing.T) {
 
 // clause is the beginning of a sentence whose subject is a clause without a name
 // of its own, which has to be read twice.
-var clause = regexp.MustCompile(`(?:^|[.;:/] )(?:Who|What|Where|Whoever|Whatever) [a-z][^?]*$`)
+var clause = regexp.MustCompile(`(?:^|[.;:/] )(?:Who|What|Where|How|Whoever|Whatever|Whichever) [a-z][^?]*$`)
 
 // TestCommentsNameTheirActor: no sentence of a comment begins with a bare who,
-// what or where clause.
+// what, where or how clause.
 func TestCommentsNameTheirActor(t *testing.T) {
 	for _, path := range written(t, "*.go") {
 		fset := token.NewFileSet()
@@ -159,6 +159,8 @@ func TestCommentCheckCatches(t *testing.T) {
 		"It is so. Where it is gone, no.":        true,
 		"It is so; Whatever comes is taken.":     true,
 		"Where mail goes is another's business.": true,
+		"How mail goes is another's business.":   true,
+		"Whichever comes is taken.":              true,
 		"What is it for? Nothing.":               false,
 		"The first waiter reads, and who asks.":  false,
 		"Whose it is does not matter.":           false,

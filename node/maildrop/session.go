@@ -389,7 +389,7 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 }
 
 // unlock gives up the lock and nothing else, which costs every node less than a
-// Remove does. That the lock is gone already is as good.
+// Remove does. It also succeeds if the lock is gone already.
 func (m *maildrop) unlock(ctx context.Context) error {
 	_, err := replica.Propose(ctx, m.drops.replica, spool.KindUnlock,
 		&pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})

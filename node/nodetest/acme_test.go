@@ -144,7 +144,7 @@ func challengePort(t *testing.T) int {
 	return n
 }
 
-// Whichever node a CA asks answers a challenge of HTTP-01, and no try is wasted
+// Any node that a CA asks answers a challenge of HTTP-01, and no try is wasted
 // on a kind that no listener is for.
 func TestCertificateByHTTP01(t *testing.T) {
 	port, names := challengePort(t), NewDNS(t)

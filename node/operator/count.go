@@ -16,8 +16,8 @@ const (
 	countHistories = 5000
 )
 
-// CountQueue implements admin.Queue. How much waits altogether is a counter; what
-// a filter picks is counted up to countScan recipients.
+// CountQueue implements admin.Queue. A counter has the number of all that wait; the
+// recipients that a filter picks are counted up to countScan.
 func (o *Operator) CountQueue(ctx context.Context, f admin.QueueFilter) (*admin.Count, error) {
 	if f.Empty() {
 		var all admin.QueueTotals

@@ -65,8 +65,8 @@ func (b *mailboxAgent) judge(ctx context.Context, job *queue.Job, n uint32) (ver
 	return verdict
 }
 
-// judgeDrop says what becomes of a message of a size at a mailbox. That there is
-// none, or a disabled one, is errNoUser or errDisabled.
+// judgeDrop says what becomes of a message of a size at a mailbox. If there is no
+// mailbox, or a disabled one, the error is directory.ErrNoUser or ErrDisabled.
 func judgeDrop(v spool.View, d *pb.Drop, size uint64) (queue.Verdict, error) {
 	account, ok, err := v.Account(d.GetMailbox())
 	switch {

@@ -51,8 +51,8 @@ func (b *addressBook) allow(node, _ string) error {
 // say hello at most.
 func (b *addressBook) mayAsk(node string) bool { return b.allow(node, "") == nil }
 
-// marks names the logs that places in them are of; what is of no log that is
-// known is left out.
+// marks names the logs that places in them are of; a place of no known log is left
+// out.
 func (b *addressBook) marks(all map[string]mark) map[string]mark {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -20,11 +20,11 @@ import (
 
 // admission says who may talk to this node, by its name. Those are the servers
 // of the newest configuration in its own log, whether it hears a leader or not:
-// what a removed node says must count for nothing even where nobody leads. A
+// a removed node's words must count for nothing even where nobody leads. A
 // configuration that a member told of in hello, and that is newer, vouches for its
-// servers: else a node that was off while others were replaced would know none of
-// those that lead now. Removed nodes are remembered in tombs, in the state and in
-// a file of this node's own.
+// servers: else a node that was off while others were replaced would know none of those
+// that lead now. Removed nodes are remembered in tombs, in the state and in a file of
+// this node's own.
 //
 // Peers: TLS 1.3, our CA, one URI name relay://cluster/node. The connections of removed
 // nodes are cut within a second.

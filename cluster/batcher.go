@@ -41,7 +41,7 @@ type stage uint8
 
 const (
 	queued    stage = iota
-	taken           // under way; what becomes of it is not ours any more
+	taken           // under way; its outcome is not ours any more
 	withdrawn       // the proposer gave up before it was taken
 )
 

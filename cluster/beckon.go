@@ -14,7 +14,7 @@ import (
 // A node that was off while all others were replaced knows nobody who lives. Its
 // leader knows it, and says hello to each server that does not answer raft. Such a
 // node takes a hello, and nothing else, from whoever has a certificate of our CA and
-// generation, and asks back: what a leader says that knows it as a server, under a
+// generation, and asks back: the answer of a leader that knows it as a server, under a
 // configuration newer than its own, tells it whom to ask next. It is vetted by the
 // voters of that one as ever.
 

@@ -21,8 +21,8 @@ import (
 // BUSY. After kill -9 at the same IP address that takes 1.2 renewals (1.4 s measured);
 // at a DNS name, which may mean another machine elsewhere, too, where the promise says
 // that the session was registered from this very directory (birth of raft.db) since
-// this machine was booted: whoever did held the LOCK that we hold. Else the lease has
-// to run out.
+// this machine was booted: the process that did held the LOCK that we hold. Else the
+// lease has to run out.
 type claims struct {
 	c       *Cluster
 	over    rival  // the session whose place the next attempt takes

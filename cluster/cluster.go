@@ -528,9 +528,9 @@ func (c *Cluster) end(graceful bool, image func()) error {
 }
 
 // leaveBatchers is how long the batcher's workers are waited for when raft has
-// stopped. It answers all it has taken; what was still in its channel it never
-// does, and the worker that waits for that is left behind. Those who proposed
-// it were told by the Cluster's end.
+// stopped. It answers all it has taken; it never answers a group that was still in its
+// channel, and the worker that waits for that is left behind. Those who proposed it
+// were told by the Cluster's end.
 const leaveBatchers = time.Second
 
 // endsIn waits for a group, and reports whether it ended in time.

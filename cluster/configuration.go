@@ -19,7 +19,7 @@ type configuration struct {
 	index   uint64
 }
 
-// configuration reads the index first: what comes between the two makes the change fail.
+// configuration reads the index first: an entry between the two makes the change fail.
 func (c *Cluster) configuration() configuration {
 	index := c.store.ConfigIndex()
 	return configuration{c.book.servers(), index}

@@ -31,9 +31,9 @@ import (
 // If wrong and right are of different builds, full hashes at a Mark decide, for
 // which the leader alone is asked (cluster/compare, one a minute); equal ones begin the
 // chain anew (Raise from v to v). A difference from before the chain began is found by a
-// Mark that the leader makes behind the raise (attest): whoever is wrong by it judges
-// itself. A node whose chain is void under version 2, as another build has run on its
-// data, compares by a Mark and begins the chain anew.
+// Mark that the leader makes behind the raise (attest): a node that is wrong by it
+// judges itself. A node whose chain is void under version 2, as another build has run on
+// its data, compares by a Mark and begins the chain anew.
 //
 // Rejected: stopping all nodes without a majority; hashing the commands alone, which
 // were the same where nodes differed; hashing Pebble's batches, whose form is the

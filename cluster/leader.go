@@ -112,9 +112,9 @@ func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *steering {
 	return st
 }
 
-// leaderDuties does the leader's chores until ctx ends: whatever it decides is a
-// command that the state machine may refuse, so that a leader that was
-// deposed without knowing does no harm.
+// leaderDuties does the leader's chores until ctx ends: each of its decisions is a
+// command that the state machine may refuse, so that a leader that was deposed without
+// knowing does no harm.
 func (c *Cluster) leaderDuties(ctx context.Context, st *steering) {
 	done := make(chan struct{})
 	go func() {

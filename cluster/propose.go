@@ -25,7 +25,7 @@ import (
 // The result is the leader's: a local read sees it after WaitApplied of
 // Result.Index. The frame must not be modified after the call; it may be
 // proposed again. Propose may be called from any number of goroutines:
-// what is proposed at the same time is written to disk together.
+// commands proposed at the same time are written to disk together.
 func (c *Cluster) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
 	if !c.inflight.enter() {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
@@ -48,7 +48,7 @@ type trip struct {
 }
 
 // proposeTimed is propose that also tells when the attempt that was answered
-// began: what the answer says was true at some time after that. t may be nil.
+// began: the answer was true at some time after that. t may be nil.
 func (c *Cluster) proposeTimed(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
 	try := attempts{c: c, frame: f, timed: true, trip: t}
 	res, err := c.try(ctx, &try)

@@ -23,7 +23,7 @@ import (
 // Refused are a copy that does not know the member's last nonce, and a directory whose
 // (term, last index) is below what anybody remembers. Our own address is an IP address
 // of this machine, on the port that we hold; "for so long" is lease + two margins;
-// whoever answers at the session's address under our id ends us.
+// a node that answers at the session's address under our id ends us.
 
 // vetter is the probation of one start. It belongs to one goroutine.
 type vetter struct {
@@ -34,7 +34,7 @@ type vetter struct {
 	self   bool
 }
 
-// vet ends the probation, and goes on to ask while no leader is heard: who was
+// vet ends the probation, and goes on to ask while no leader is heard: a node that was
 // off for long learns in this way who came since.
 func (c *Cluster) vet(ctx context.Context) {
 	for ctx.Err() == nil && !c.probation(ctx) {

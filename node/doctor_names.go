@@ -31,8 +31,8 @@ const (
 	reachedMost  = 3 // mail hosts
 )
 
-// names are the questions of one examination, with a cache of its own: what was
-// put into DNS a moment ago is seen.
+// names are the questions of one examination, with a cache of its own: a record put
+// into DNS a moment ago is seen.
 type names struct {
 	dns senderDNS
 	spf *verify.Verifier
@@ -43,8 +43,8 @@ type names struct {
 }
 
 // askNames fills in what DNS has to be asked about, and with outward tries to reach
-// those that mail waits for. It returns by the end of ctx; what was not answered by
-// then is not known.
+// those that mail waits for. It returns by the end of ctx; an answer that has not come
+// by then is not known.
 func (e *examiner) askNames(ctx context.Context, f *doctor.Facts, outward bool) {
 	dns, err := remote.NewDNS(e.n.conf.Delivery.DNSServers)
 	if err != nil {

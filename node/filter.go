@@ -47,16 +47,16 @@ var (
 // committed: its id has a history, with each recipient as deleted and the filter that wished it, kept
 // as long as any; of its body no more goes into the log once it is known. It does not see our own
 // Received; a field inserted at 0 stands above that, at 1 below. Quarantine is a field X-Quarantine on
-// top: what is done about it is the mailbox's affair, and nothing gets stuck.
+// top: the use of it is the mailbox's affair, and nothing gets stuck.
 //
 // A filter that does not answer puts mail off with 451 4.7.1 (on_failure = "tempfail"), or is passed
 // by, which the message's history says; nothing is ever lost by it. Of a message over 256 KiB the top
-// is held back (DESIGN.md), so fields can be changed at every size; what filters may add to one is
-// bounded (128 KiB), more is a filter that fails. Its body has gone ahead: where another one is wanted
-// it is put off. Refusals work at every size, recipients where no list's copies are under way. Sender
-// changes are not offered: an account's right to a sender address was checked at MAIL. Library:
-// emersion/go-milter, beside d--j/go-milter, its fork: smaller, and released more recently; it takes
-// no context, so a dialogue's connection is closed where one ends.
+// is held back (DESIGN.md), so fields can be changed at every size; the octets that filters may add to
+// one are bounded (128 KiB), more is a filter that fails. Its body has gone ahead: where another one
+// is wanted it is put off. Refusals work at every size, recipients where no list's copies are under
+// way. Sender changes are not offered: an account's right to a sender address was checked at MAIL.
+// Library: emersion/go-milter, beside d--j/go-milter, its fork: smaller, and released more recently;
+// it takes no context, so a dialogue's connection is closed where one ends.
 type filter struct {
 	*milter.Filter
 	roles []config.Role // empty: all
@@ -224,8 +224,8 @@ func withCRLF(b []byte) []byte {
 	return out
 }
 
-// discard commits the history of a message that a filter has thrown away: what
-// the client hears 250 of can be traced, whatever became of it.
+// discard commits the history of a message that a filter has thrown away: a message
+// that the client hears 250 of can be traced, whatever became of it.
 func (in *intake) discard(ctx context.Context) error {
 	m := in.message()
 	m.Size = in.size + uint64(len(in.buf)+len(in.top))

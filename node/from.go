@@ -22,11 +22,11 @@ type fromStats struct{ refused, unsigned atomic.Int64 }
 //
 // 2026-11-29: whose signature. Whether the author is the account's is judged at intake, where it can
 // still be told to the client, and kept in Message.ours, by which mail is signed: no new field. fields
-// reads From unfolded; net/mail reads the addresses, strictly: what it can't read, another program may
-// read as anybody. Without a From the sender counts, which was judged at MAIL. New clusters begin with
-// a PutSettings that says refuse; an absent setting means unsigned, so an upgrade stops nobody's mail.
-// Rejected: to judge at each delivery (an address that an account had when it sent would count no
-// more).
+// reads From unfolded; net/mail reads the addresses, strictly: another program may read an address
+// that it can't read as anybody. Without a From the sender counts, which was judged at MAIL. New
+// clusters begin with a PutSettings that says refuse; an absent setting means unsigned, so an upgrade
+// stops nobody's mail. Rejected: to judge at each delivery (an address that an account had when it
+// sent would count no more).
 type fromCheck struct {
 	confirm *replica.Confirmer
 	account *pb.Account

@@ -344,7 +344,7 @@ type greyed struct {
 
 // greylisted answers for a recipient of a local domain: nil where mail to it may
 // come now. The null sender is asked to wait at the end of its message instead:
-// who only asks whether an address exists sends none (RFC 6647 §2.4).
+// a client that only asks whether an address exists sends none (RFC 6647 §2.4).
 func (s *session) greylisted(ctx context.Context, address string) error {
 	if s.grey == nil || s.privileged() {
 		return nil

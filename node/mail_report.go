@@ -131,8 +131,8 @@ func (in *intake) addressed(d *pb.Drop) *plan.Recipient {
 	return &plan.Recipient{Address: d.Recipient}
 }
 
-// withoutSuccess takes the wish for reports of success away: who asked for them
-// is not who SPF says may send as the sender, and the sender did not ask.
+// withoutSuccess takes the wish for reports of success away: the client that asked for
+// them is not one that SPF says may send as the sender, and the sender did not ask.
 func (in *intake) withoutSuccess() {
 	for i := range in.env.rcpts {
 		in.env.rcpts[i].Notify = plan.WithoutSuccess(in.env.rcpts[i].Notify)

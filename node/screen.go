@@ -369,8 +369,7 @@ func (in *intake) endScreen(ctx context.Context) error {
 }
 
 // senderDNS is the resolver that screening asks. It is not that of deliveries:
-// what strangers make us ask must not drive the answers for our own mail out of
-// the cache.
+// questions that strangers make us ask must not drive the answers for our own mail out of the cache.
 //
 // Screening has a resolver of its own, so that what strangers make us ask does not drive deliveries'
 // answers out of the cache.

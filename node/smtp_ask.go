@@ -114,9 +114,9 @@ func (s *starts) begin(domain string, now time.Time) bool {
 	return true
 }
 
-// StartQueue implements smtp.Starter, ETRN of RFC 1985: what was deferred for a
-// domain becomes due at all nodes. It is for domains with a route of their own,
-// which is where the mail goes, whoever asks.
+// StartQueue implements smtp.Starter, ETRN of RFC 1985: mail that was deferred for a domain
+// becomes due at all nodes. It is for domains with a route of their own, which is where the mail
+// goes, whoever asks.
 //
 // ETRN needs no login: it works for domains with a route of their own, where the mail goes whoever
 // asks, at most twice a minute, and does not release what FUTURERELEASE holds.

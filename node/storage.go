@@ -54,8 +54,8 @@ func (s *storage) over(r replica.Replica, size uint64) (bool, error) {
 }
 
 // look measures once. A disk is short from a quarter above the watermark on, until
-// it has half as much again: what makes space has time before mail is refused, and
-// does not stop at the first octet.
+// it has half as much again: the work that makes space has time before mail is
+// refused, and does not stop at the first octet.
 func (s *storage) look() {
 	free, total, err := s.measure(s.dir)
 	if err != nil {

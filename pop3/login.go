@@ -110,8 +110,8 @@ func (c *conn) admit(user string, enter func(context.Context) (Maildrop, error))
 	return drop, err
 }
 
-// loginTime bounds a login: who waits for longer than a client does has no one to
-// answer to.
+// loginTime bounds a login: a login that waits for longer than a client does has no
+// one to answer to.
 func (c *conn) loginTime() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(c.ctx, c.srv.cfg.LoginWithin)
 }

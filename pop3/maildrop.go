@@ -187,7 +187,7 @@ const (
 type Retention struct {
 	Announce bool
 	Never    bool // mail is never deleted by the server
-	Days     int  // 0: what a session has retrieved is deleted at its end
+	Days     int  // 0: messages that a session has retrieved are deleted at its end
 	PerUser  bool // before login only: users may have other values
 }
 

@@ -102,7 +102,7 @@ func add(to *[]bounce.Recipient, v *Verdict, r *Recipient, action bounce.Action)
 func (m *Manager) notice(j *Job, kind bounce.Kind, recipients []bounce.Recipient, p *policy, now time.Time) Notice {
 	ret := j.Ret
 	if j.RequireTLS {
-		ret = "HDRS" // RFC 8689 §5: what must not go in clear does not go back whole
+		ret = "HDRS" // RFC 8689 §5: a message that must not go in clear does not go back whole
 	}
 	body, utf8 := bounce.Write(&bounce.Report{
 		Kind: kind, Hostname: m.conf.Hostname, ID: j.ID.String(), To: j.Sender, EnvID: j.EnvID,

@@ -138,7 +138,7 @@ func (c *Client) greet(ctx context.Context) error {
 	return c.hello(ctx)
 }
 
-// unexpected makes a reply an error that a caller can act on: what is neither
+// unexpected makes a reply an error that a caller can act on: a reply that is neither
 // 4xx nor 5xx where a yes was needed counts as passing trouble.
 func unexpected(r *Reply) *Reply {
 	if r.Code >= 400 {

@@ -34,7 +34,7 @@ var crlf = []byte("\r\n") // never written to
 
 // next consumes a part of in; used may be 0 once in a row. It returns the part of
 // the message that this stands for, a piece of in or CRLF, maybe empty, and
-// whether the end was found; what follows in in is then not part of the message.
+// whether the end was found; the rest of in is then not part of the message.
 func (d *dotReader) next(in []byte) (out []byte, used int, end bool) {
 	if len(in) == 0 {
 		return nil, 0, false

@@ -48,8 +48,8 @@ func (c *conn) owe() {
 	}
 }
 
-// beforeReplies looks for input before pending replies are written: who has sent
-// it has not read them.
+// beforeReplies looks for input before pending replies are written: the client that
+// has sent it has not read them.
 func (c *conn) beforeReplies() {
 	if c.receipt != receiptOwed && c.receipt != receiptLast {
 		return

@@ -515,7 +515,7 @@ func appendParam(b []byte, key, value string) []byte {
 	return append(b, value...)
 }
 
-// formatBy: what is left of the time goes on (RFC 2852 section 4.1.4).
+// formatBy: the rest of the time goes on (RFC 2852 section 4.1.4).
 func formatBy(by *DeliverBy, now time.Time) string {
 	mode := ";N"
 	if by.Return {
@@ -539,7 +539,8 @@ func (t *transaction) rcptCommand(b []byte, i int) []byte {
 	if t.has("DSN") {
 		b = appendParam(b, "NOTIFY", formatNotify(to.Options.Notify))
 		if to.Options.ORCPT != "" {
-			// UTF-8 is longer in ASCII; what is too long would be refused, and the recipient with it.
+			// UTF-8 is longer in ASCII; a parameter that is too long would be refused, and the
+			// recipient with it.
 			if v := encodeORCPT(to.Options.ORCPT); len(v) <= maxORCPT {
 				b = appendParam(b, "ORCPT", v)
 			}

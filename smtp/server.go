@@ -77,7 +77,7 @@ type ServerConfig struct {
 	Now func() time.Time
 
 	// GreetPause is how long a stranger has to be silent before it is greeted;
-	// who talks first is turned away with 554. Trusted peers and those that may
+	// a client that talks first is turned away with 554. Trusted peers and those that may
 	// say XCLIENT are greeted at once. 0: everybody is.
 	GreetPause time.Duration
 

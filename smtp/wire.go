@@ -148,7 +148,7 @@ func (c *Client) quiet(ctx context.Context) error {
 
 // surplus reads the replies that came together with the one that should have been
 // the last. whole: there is nothing else, and no more of them than a server that
-// stutters may send. It does not look at the socket: what came later is found
+// stutters may send. It does not look at the socket: input that came later is found
 // before the next command goes out.
 func (c *Client) surplus(ctx context.Context) (replies []*Reply, whole bool) {
 	if len(c.in.pending()) == 0 {

@@ -12,8 +12,8 @@ import (
 
 // ApplyBatch implements raft.BatchingFSM. A command is answered with a
 // *pb.Result, a configuration with nil. Data and applied index are committed
-// together and nothing is synced: what a crash takes away, the log brings
-// back. An entry that is contained already is answered as a duplicate.
+// together and nothing is synced: the log brings back the records that a crash takes
+// away. An entry that is contained already is answered as a duplicate.
 //
 // After a failure, which Options.Fatal was told, every entry is answered with
 // an error.

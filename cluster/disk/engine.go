@@ -90,8 +90,8 @@ func (s *Store) listener(h *handle) *pebble.EventListener {
 	}
 }
 
-// broken is fatal unless the database was replaced: what fails while it is
-// taken down touches nothing that is in use.
+// broken is fatal unless the database was replaced: a failure while it is taken down
+// touches nothing that is in use.
 func (s *Store) broken(h *handle, err error) {
 	if h != nil && h.retired.Load() {
 		s.log.Warn("replaced database", zap.Error(err))

@@ -440,7 +440,7 @@ func (s *segments) read(p place) ([]byte, error) {
 		s.mu.RUnlock()
 		return nil, errReused
 	}
-	one.reads.RLock() // does not wait: who locks it has taken it out of files
+	one.reads.RLock() // does not wait: the goroutine that locks it has taken it out of files
 	s.mu.RUnlock()
 	defer one.reads.RUnlock()
 	if int64(p.size) > s.size {

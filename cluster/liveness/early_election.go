@@ -86,7 +86,7 @@ func (v *Election) due(ctx context.Context) bool {
 	if leader == "" || leader == v.Self || term == v.stoodTerm || silent < patience/3 {
 		return false
 	}
-	// Just before raft's own timers can run out: who stands by those waits for
+	// Just before raft's own timers can run out: a node that stands by those waits for
 	// votes that it can't get yet.
 	enough := v.LeaderLease + (patience-v.LeaderLease)/4
 	if silent < enough {
@@ -104,9 +104,9 @@ func (v *Election) due(ctx context.Context) bool {
 	return v.Follows() == leader && v.Term() == term && v.Silence() >= silent
 }
 
-// portClosed reports whether nothing listens at the leader's address: whoever led
-// there does not any more, even if it is started again. It probes now and
-// then only, because a leader that is merely slow hears it.
+// portClosed reports whether nothing listens at the leader's address: the node that
+// led there does not any more, even if it is started again. It probes now and then
+// only, because a leader that is merely slow hears it.
 func (v *Election) portClosed(ctx context.Context, leader string, term uint64) bool {
 	if v.deadLeader == leader && v.deadTerm == term {
 		return true
@@ -190,8 +190,8 @@ func (r View) ahead(o View) bool {
 	return r.LastTerm > o.LastTerm || r.LastTerm == o.LastTerm && r.LastIndex > o.LastIndex
 }
 
-// before reports whether, of two with equal logs, r stands rather than o: who is
-// being drained comes last, else the name decides.
+// before reports whether, of two with equal logs, r stands rather than o: a node that
+// is being drained comes last, else the name decides.
 func before(r, o View, byName bool) bool {
 	if r.Drains != o.Drains {
 		return o.Drains

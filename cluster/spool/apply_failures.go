@@ -9,7 +9,7 @@ import (
 // FailureMs is how long failed logins from a network count, from the last one.
 const FailureMs = 10 * 60 * 1000
 
-// maxNetworks bounds the table: who has more networks than that is not slowed
+// maxNetworks bounds the table: a guesser with more networks than that is not slowed
 // down by counting them.
 const maxNetworks = 20000
 

@@ -38,7 +38,8 @@ func keyTriplet(triplet []byte) []byte { return append([]byte{kGrey, 't'}, tripl
 
 func keyGreyNet(network string) []byte { return key(kGrey, "n"+network) }
 
-// keyGreyTime is the index entry of a record: what is forgotten first comes first.
+// keyGreyTime is the index entry of a record: the record that is forgotten first comes
+// first.
 func keyGreyTime(expires int64, of []byte) []byte {
 	k := binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber+len(of)), kGrey, 'e'), uint64(expires))
 	return append(k, of[1:]...)

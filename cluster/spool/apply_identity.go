@@ -12,8 +12,8 @@ import (
 
 // mistaken says why a Register must not be taken; nil: it may. From version 2 on
 // the member's record keeps the nonce of the last Register, whatever becomes of
-// the session: who does not know it is another copy of that node's directory, or
-// an older one. And a session that is there goes over only to whoever names it as
+// the session: a node that does not know it is another copy of that node's directory,
+// or an older one. And a session that is there goes over only to whoever names it as
 // it is now, so that nobody takes it from a node that still renews it.
 func (t *tx) mistaken(h *pb.Register, old *pb.Session) *pb.Result {
 	if !t.at(2) {
@@ -47,7 +47,7 @@ func (t *tx) registeredAt(old *pb.Session, m *pb.Member) string {
 }
 
 // enrol writes the record of a node that registers. What Apply itself has put
-// there is kept; what is said of its log, only while it has that log.
+// there is kept; the words on its log are kept only while it has that log.
 func (t *tx) enrol(h *pb.Register) {
 	k := key(kMember, h.Member.Id)
 	if !t.at(2) {

@@ -341,8 +341,8 @@ func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
 		e.Detail = "taken over from " + s.AdoptedFrom
 	}
 	if v.State == pb.State_DELIVERED && r.Route == MailboxRoute && !t.arrive(id, &r) {
-		// The mailbox was removed while the verdict was on its way: whoever tries
-		// it next finds that out, and tells the sender.
+		// The mailbox was removed while the verdict was on its way: the node that tries it
+		// next finds that out, and tells the sender.
 		v = &pb.Verdict{
 			Recipient: v.Recipient, Attempt: v.Attempt, AtMs: v.AtMs, NextMs: t.clock,
 			Reply: "4.2.1 the mailbox was removed just now",

@@ -9,8 +9,8 @@ import (
 // minSecret is what a secret has to have in octets.
 const minSecret = 16
 
-// putSecret gives the cluster its secret. It is for good: what is made of it must
-// look the same for ever.
+// putSecret gives the cluster its secret. It is for good: keys made of it must look
+// the same for ever.
 func (t *tx) putSecret(h *pb.PutSecret) *pb.Result {
 	switch {
 	case !t.at(2):

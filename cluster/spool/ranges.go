@@ -99,7 +99,7 @@ func runOf(runs []run, uid uint64) (run, bool) {
 var errRanges = errors.New("spool: malformed ranges")
 
 // Ranges calls fn for each run of uids from first to last. Nothing above most
-// is taken: what is malformed is an error before or after some calls of fn.
+// is taken: a malformed set is an error before or after some calls of fn.
 func Ranges(b []byte, most uint64, fn func(first, last uint64)) error {
 	end := uint64(0)
 	for len(b) > 0 {

@@ -173,8 +173,8 @@ func (a *app) format() error {
 	return usagef("the output %q is not table, wide, json or yaml", a.output)
 }
 
-// marked notes when a command begins: whatever fails before that is the
-// library's word on flags and arguments.
+// marked notes when a command begins: an error before that is the library's word on
+// flags and arguments.
 func (a *app) marked(c *cobra.Command) {
 	if c.Args != nil && len(c.Commands()) == 0 {
 		c.Args = wording.Form(c.Args)

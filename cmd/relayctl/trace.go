@@ -87,7 +87,7 @@ func (a *app) traceNamed(
 	return a.traceOne(ctx, client, name, q.To)
 }
 
-// clientFilter checks --client: what can be no client would match nothing.
+// clientFilter checks --client: a text that can be no client would match nothing.
 func clientFilter(text string) (string, error) {
 	text = strings.ToLower(strings.TrimSpace(text))
 	if in, ok := strings.CutPrefix(text, "["); ok {

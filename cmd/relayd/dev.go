@@ -112,7 +112,7 @@ func runDev(ctx context.Context, o devOptions, changed func(string) bool, stdout
 	d := &dev{plan: p, options: o, out: &lines{w: stdout}}
 	err = d.serve(ctx, stop, began)
 	if ctx.Err() != nil {
-		return nil // as it was asked to; what it broke off does not matter
+		return nil // as it was asked to; the work that it broke off does not matter
 	}
 	return err
 }

@@ -51,7 +51,7 @@ func newEncoder(format string) zapcore.Encoder {
 // noSync hides the Sync of a file: a log line is not worth a disk flush.
 type noSync struct{ io.Writer }
 
-// lastWord lets log lines through until the process says its last one: what
+// lastWord lets log lines through until the process says its last one: the error that
 // ended it must be the last line that an operator sees.
 type lastWord struct {
 	mu   sync.Mutex

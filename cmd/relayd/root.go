@@ -88,7 +88,7 @@ Grow:     relayctl node token, then relayd join --config FILE --token T ADDR`,
 	return root
 }
 
-// mark notes when any command below cmd begins: what fails before is usage.
+// mark notes when any command below cmd begins: an error before that is one of usage.
 func mark(cmd *cobra.Command, started *bool) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {

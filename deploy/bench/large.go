@@ -17,7 +17,7 @@ const largeUser = "large@example.test"
 
 // large fills one mailbox with n messages, reads its lists, and deletes all of it
 // in one session. Beside that others log in, read a list and log out at each
-// node: what they wait for is what a large mailbox costs everybody else.
+// node: their wait is the cost of a large mailbox to everybody else.
 func (b *bench) large(ctx context.Context, out io.Writer, n int) error {
 	c := b.cluster
 	if err := c.fill(ctx); err != nil {

@@ -130,7 +130,7 @@ type Content interface {
 	// ImportMail adds old messages to a maildrop in their order; next returns
 	// io.EOF behind the last. A message that was imported before is not added
 	// again; the same batch with the same By.Request is told that it was the one.
-	// An error says that nothing was dealt with; what comes up later is
+	// An error says that nothing was dealt with; a failure that comes up later is told in
 	// ImportResult.Stopped.
 	ImportMail(
 		ctx context.Context, by By, user string, o ImportOptions, next func() (*OldMessage, error),

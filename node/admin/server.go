@@ -229,8 +229,8 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// problem makes the answer for a port's error; what is not an *Error is our
-// own fault and is logged, not sent.
+// problem makes the answer for a port's error; an error that is no *Error is our own
+// fault and is logged, not sent.
 func (s *server) problem(ctx context.Context, err error) *Error {
 	if e, ok := asError(err); ok {
 		return e

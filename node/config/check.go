@@ -271,7 +271,7 @@ func (c *Config) checkNumbers(r *report) {
 	between(r, "limits.login_failures", c.Limits.LoginFailures, 1, 1000)
 	least(r, "limits.command_timeout", c.Limits.CommandTimeout, "1s")
 	least(r, "limits.data_timeout", c.Limits.DataTimeout, "1s")
-	// RFC 1939 section 3: at least 10 minutes; who sleeps is polled for less often.
+	// RFC 1939 section 3: at least 10 minutes; a client that sleeps polls less often.
 	least(r, "limits.pop3_idle", c.Limits.POP3Idle, "10m")
 	least(r, "limits.pop3_sleep_idle", c.Limits.POP3SleepIdle, "10m")
 	between(r, "storage.min_free_percent", c.Storage.MinFreePercent, 0, 90)

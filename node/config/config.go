@@ -120,7 +120,7 @@ type SMTP struct {
 	// Default: false (252 and 502).
 	VRFY bool `toml:"vrfy"`
 	// GreetPause is how long strangers must be silent before they are greeted;
-	// who talks first is turned away. At most 10s. Default: 0s, none.
+	// a client that talks first is turned away. At most 10s. Default: 0s, none.
 	GreetPause Duration `toml:"greet_pause"`
 	// BounceUnknown accepts unknown recipients from authenticated senders and
 	// bounces them, instead of refusing them. Default: false.
@@ -248,7 +248,7 @@ type Relay struct {
 	// ClientCertificates may relay: SHA-256 fingerprints in hex, with or
 	// without colons. Default: none.
 	ClientCertificates []string `toml:"client_certificates"`
-	// ClientCA is a PEM file; who shows a certificate that it signed may relay.
+	// ClientCA is a PEM file; a client that shows a certificate that it signed may relay.
 	// Default: none.
 	ClientCA string `toml:"client_ca"`
 	// MaxHops is how many Received fields a message may bring. Default: 100.
@@ -283,7 +283,7 @@ type Verify struct {
 	// AuthservID is the name in Authentication-Results fields. Best the same on
 	// all nodes. Default: node.hostname.
 	AuthservID string `toml:"authserv_id"`
-	// Timeout bounds how long look-ups may hold a message up; what is not known
+	// Timeout bounds how long look-ups may hold a message up; a result that is not known
 	// then counts as a temporary error. Default: 5s.
 	Timeout Duration `toml:"timeout"`
 	// DNSBLTimeout is how long lists have to answer, from the connection on; a

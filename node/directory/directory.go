@@ -150,8 +150,8 @@ func (x *expansion) add(address, owner string, depth int) error {
 		}
 	}
 	if lower == "postmaster" {
-		// RFC 5321 §4.5.1: it must be there; whoever has the default domain's
-		// has that of all domains.
+		// RFC 5321 §4.5.1: it must be there; the holder of the default domain's has that of
+		// all domains.
 		if done, err := x.postmaster(domain, owner, depth); done || err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ type Folder struct {
 	dir string
 	now func() time.Time
 
-	mu    sync.Mutex // held while the folder is read: who comes meanwhile gains by waiting
+	mu    sync.Mutex // held while the folder is read: a session that comes meanwhile gains by waiting
 	known map[string]known
 }
 

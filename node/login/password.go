@@ -283,8 +283,8 @@ func (p *passwords) remember(a *pb.Account, secret string) {
 
 // UpgradeHash brings an account up to date after its password was proved in the
 // clear: hashes of older kinds become argon2id, and SCRAM gets its keys. It
-// returns the account as it is now. That is no reason to refuse a login: what
-// fails is tried again at the next one.
+// returns the account as it is now. That is no reason to refuse a login: an upgrade
+// that fails is tried again at the next one.
 func (p *passwords) UpgradeHash(ctx context.Context, r replica.Replica, node string, a *pb.Account, secret string,
 	log *zap.Logger) *pb.Account {
 	argon := IsArgon(a.Password)

@@ -22,9 +22,9 @@ import (
 // An attempt counts from when it begins (attempt.go), so that guesses at once are
 // no better than guesses one after the other.
 //
-// All nodes count together: what fails here is told to the log about once a
-// second, in one command for all networks; what failed elsewhere is read from
-// the replica. In between each node adds what it has not told yet.
+// All nodes count together: failures here are told to the log about once a second, in one command for
+// all networks; failures elsewhere are read from the replica. In between each node adds what it has
+// not told yet.
 //
 // # Logins that fail (2026-11-29)
 //

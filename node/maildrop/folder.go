@@ -40,7 +40,7 @@ func (d *Service) enter(ctx context.Context, a *pb.Account, p *pop3.Peer, wake b
 }
 
 // folderDrop shows a folder under the lock of an account. It has no name for the
-// lock's other powers: what came later is in the next list.
+// lock's other powers: a file that came later is in the next list.
 type folderDrop struct {
 	lock *maildrop
 	list *folder.List

@@ -136,8 +136,8 @@ var (
 	joiner   = strings.NewReplacer(" ", "", "\t", "")
 )
 
-// identifier is the id in a Message-ID field: what stands in its first brackets,
-// without the blanks that old programs fold it at, or all of a field that has none.
+// identifier is the id in a Message-ID field: the text in its first brackets, without
+// the blanks that old programs fold it at, or all of a field that has none.
 func identifier(value []byte) string {
 	text := Unfold(value)
 	if _, behind, ok := strings.Cut(text, "<"); ok {

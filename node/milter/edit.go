@@ -51,7 +51,7 @@ func (v *Verdict) Edit(trace, section []byte) []byte {
 		size += len(f)
 	}
 	if n := len(fields); n > 0 && !bytes.HasSuffix(fields[n-1], []byte("\n")) {
-		// BDAT may end anywhere; what is added is a line of its own
+		// BDAT may end anywhere; an added field is a line of its own
 		s.all[n-1].text = slices.Concat(fields[n-1], []byte("\r\n"))
 	}
 	var top []byte

@@ -27,7 +27,7 @@ const importProtocol = "IMPORT"
 // PutMail implements admin.Content: one Accept with one Drop, without
 // recipients in the queue and without fields of our own. Line ends become
 // CRLF. Quotas do not hold an operator up. The same request with the same
-// message is taken once. A full disk does: what goes beyond it stops the node.
+// message is taken once. A full disk does: a write beyond it stops the node.
 func (o *Operator) PutMail(ctx context.Context, by admin.By, user string, received admin.Time,
 	message io.Reader) (string, error) {
 	user, err := o.address(user)

@@ -281,7 +281,8 @@ func (o *Operator) SetAlias(ctx context.Context, by admin.By, a admin.Alias) err
 	return err
 }
 
-// mailAddresses is mailAddress for a list; what is there twice is taken once.
+// mailAddresses is mailAddress for a list; an address that is there twice is taken
+// once.
 func mailAddresses(list []string, fallback string) ([]string, error) {
 	var all []string
 	seen := map[string]bool{}

@@ -293,8 +293,8 @@ func (o *Operator) Send(ctx context.Context, by admin.By, e admin.Envelope, mess
 	return o.Submit(ctx, sender, to, message, by)
 }
 
-// envelopeAddress checks an address as SMTP does: what is no address must not come
-// into the queue, and a line end in one not into a dialogue. A bare local part is
+// envelopeAddress checks an address as SMTP does: a text that is no address must not
+// come into the queue, and a line end in one not into a dialogue. A bare local part is
 // completed later.
 func envelopeAddress(text string) (string, error) {
 	if !strings.Contains(text, "@") {

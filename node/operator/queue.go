@@ -52,10 +52,10 @@ func (s *queueScan) before() spool.ID {
 }
 
 // read collects up to want messages with an id in [from, to) that have a
-// recipient which the filter picks, oldest first, by queue records alone: what
-// it can not judge without the message's record is for complete to drop.
-// It stops after about *budget records, at the end of a message. next is where
-// to go on; more is false where nothing is left.
+// recipient which the filter picks, oldest first, by queue records alone: complete
+// drops those that it can not judge without the message's record. It stops after about
+// *budget records, at the end of a message. next is where to go on; more is false
+// where nothing is left.
 func (s *queueScan) read(v spool.View, from, to spool.ID, want int,
 	budget *int) (found []*waitingMail, next spool.ID, more bool, err error) {
 	var one *waitingMail

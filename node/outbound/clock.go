@@ -10,8 +10,8 @@ import (
 	"relay/queue"
 )
 
-// jumped tells when entries are due after the cluster's time has jumped: what was
-// put off by the time before a jump back would wait for as long as that was wrong.
+// jumped tells when entries are due after the cluster's time has jumped: an entry put
+// off by the time before a jump back would wait for as long as that was wrong.
 type jumped struct {
 	ts      *pb.TimeState
 	now     time.Time

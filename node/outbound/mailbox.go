@@ -25,7 +25,7 @@ type mailboxAgent struct {
 	confirm *replica.Confirmer
 }
 
-// NewMailboxAgent makes the agent; what is for no mailbox goes to remote.
+// NewMailboxAgent makes the agent; a job for no mailbox goes to remote.
 func NewMailboxAgent(remote queue.Agent, confirm *replica.Confirmer) queue.Agent {
 	return &mailboxAgent{remote, confirm}
 }

@@ -272,7 +272,7 @@ func (o *Spool) settleAgain(ctx context.Context, h *pb.Settle, taken []queue.Tak
 	}
 	again, err := o.settle(ctx, h)
 	if err != nil {
-		return nil, err // all of it comes again; what was taken is known by then
+		return nil, err // all of it comes again; an entry that was taken is known by then
 	}
 	for k, i := range stale {
 		taken[i] = again[k]
@@ -352,8 +352,8 @@ func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
 	return t, err
 }
 
-// Without implements remote.Keywords: what does not count holds for a hop, by
-// whichever route it is named.
+// Without implements remote.Keywords: the keywords that do not count are those of the
+// hop, by whichever route it is named.
 func (o *Spool) Without(target string) string {
 	if routes := o.routes.Load(); routes != nil {
 		return routes.without[target]

@@ -82,7 +82,7 @@ type Confirmer struct {
 	permanent func(error) bool
 	log       *zap.Logger
 	turn      chan struct{} // whoever reads holds it
-	last      time.Time     // a read began; who has the turn may look at it
+	last      time.Time     // a read began; the caller that has the turn may look at it
 
 	mu   sync.Mutex
 	next *freshRead // that has not begun; nil: nobody waits for one

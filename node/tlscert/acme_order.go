@@ -124,7 +124,7 @@ func (a *ACMEManager) order(ctx context.Context, host string) {
 	defer cancel()
 	err := a.get(ctx, host)
 	if err != nil && (!a.leads() || errors.Is(context.Cause(ctx), context.Canceled)) {
-		return // nobody's fault; whoever leads now goes on
+		return // nobody's fault; the node that leads now goes on
 	}
 	leaf, now := a.leaf(host), a.store.replica.Now()
 	if err == nil && leaf == nil {

@@ -139,7 +139,7 @@ func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
 // Config makes the server side's TLS settings. With ask, clients may show a
-// certificate of their own; what it is worth the session decides.
+// certificate of their own; the session decides on its worth.
 func (c *Certificates) Config(min string, ask bool) *tls.Config {
 	t := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	if min == "1.3" {

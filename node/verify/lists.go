@@ -83,7 +83,7 @@ type Lists struct {
 // clients waits here, and where it waits too long the client is on no list.
 const maxAsking = 512
 
-// NewLists makes Lists; what a list does not answer within timeout is a no.
+// NewLists makes Lists; a question that a list does not answer within timeout is a no.
 func NewLists(r Resolver, lists []List, timeout time.Duration) *Lists {
 	return &Lists{resolver: r, lists: lists, timeout: timeout, asking: make(chan struct{}, maxAsking)}
 }

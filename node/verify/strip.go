@@ -10,8 +10,8 @@ const resultsField = "Authentication-Results"
 // Strip takes out of a header section those Authentication-Results fields that
 // claim to be ours: a stranger can not have them from us (RFC 8601 §5). ids are
 // the names we write into such fields; they are asked for where there is such a
-// field. The section is changed in place; what is
-// returned is its beginning where anything went.
+// field. The section is changed in place; the result is its beginning if anything
+// went.
 func Strip(section []byte, ids func() []string) []byte {
 	if !mayContain(section) {
 		return section

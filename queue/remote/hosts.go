@@ -237,7 +237,7 @@ type candidate struct {
 }
 
 // share cuts a list, which is sorted by preference, to at most n. Each
-// preference keeps at least its equal part; what it does not need goes to the
+// preference keeps at least its equal part; places that it does not need go to the
 // best ones.
 func share[T any](all []T, n int, preference func(T) uint16) []T {
 	if len(all) <= n {

@@ -1,6 +1,6 @@
 // Package printable makes strangers' text safe to show, in one place for all
-// protocols: what it lets pass can neither steer a terminal, nor end a line of
-// a log or a reply, nor show itself in another order than it is in.
+// protocols: text that it lets pass can neither steer a terminal, nor end a line of a
+// log or a reply, nor show itself in another order than it is in.
 package printable
 
 import (

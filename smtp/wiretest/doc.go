@@ -11,7 +11,7 @@
 //	S< text      the server must send exactly these octets; escapes apply
 //	=== verb …   a directive, see below
 //
-// What the client sends is collected and written at once before the next
+// All that the client sends is collected and written at once before the next
 // expectation or directive, so that several C lines in a row are pipelined in
 // the full sense. Nothing but the next expected line is read: a server that
 // says more than the transcript shows fails the next expectation, and what is

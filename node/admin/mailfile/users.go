@@ -54,7 +54,7 @@ func Users(r io.Reader) ([]User, error) {
 
 // MailboxOf finds a user's my_mailbox.txt below a folder, in the folder of the
 // login's name; empty where there is none. A login that is no plain name has
-// none: what stands in a file never leads out of the folder.
+// none: a name in a file never leads out of the folder.
 func MailboxOf(dir, login string) (string, error) {
 	if login == "." || !filepath.IsLocal(login) || strings.ContainsAny(login, `/\`) || strings.HasPrefix(login, ".") {
 		return "", nil

@@ -12,7 +12,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// lonely is a cluster without a leader: what is proposed waits.
+// lonely is a cluster without a leader: all that is proposed waits.
 func lonely(budget int64, deadline time.Duration) *Cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Cluster{

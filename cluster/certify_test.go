@@ -90,8 +90,8 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 	}
 }
 
-// TestRegisterIsMarkedByTheConnection: what a node says of its certificate is
-// not believed.
+// TestRegisterIsMarkedByTheConnection: a node's word on its certificate is not
+// believed.
 func TestRegisterIsMarkedByTheConnection(t *testing.T) {
 	c := alone(t)
 	shown := &wire.Peer{Node: "n1", Serial: serialAt(7, 7), Key: [32]byte{1}, CA: [32]byte{2}}

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNowIsNeverBeforeAStamp: what was made due "now" is due on every node that
-// can see it, however late its entry came.
+// TestNowIsNeverBeforeAStamp: an entry made due "now" is due on every node that can
+// see it, however late its entry came.
 func TestNowIsNeverBeforeAStamp(t *testing.T) {
 	at := time.Hour
 	s := &stateClock{quick: func() time.Duration { return at }, wall: func() time.Time { return time.UnixMilli(77) }}
@@ -43,7 +43,7 @@ func TestNowFollowsASlewDownwards(t *testing.T) {
 	require.Equal(t, state+20_000, s.Now().UnixMilli(), "buckets turn only when an entry comes")
 }
 
-// TestClocksAreInjected: what is given takes the place of the machine's clocks.
+// TestClocksAreInjected: clocks that are given take the place of the machine's.
 func TestClocksAreInjected(t *testing.T) {
 	k := newClocks(Options{
 		Wall: func() time.Time { return time.UnixMilli(5) }, Boot: func() time.Duration { return 7 },

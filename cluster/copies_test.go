@@ -80,8 +80,8 @@ func TestManyUnansweredRegistrations(t *testing.T) {
 	}
 }
 
-// TestConfigurationIsComparedBeforeItIsChanged: who looked at it before the last
-// change of it must look again.
+// TestConfigurationIsComparedBeforeItIsChanged: a caller that looked at it before the
+// last change of it must look again.
 func TestConfigurationIsComparedBeforeItIsChanged(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{Nodes: 2})
 	leader := g.Leader().C()

@@ -67,8 +67,8 @@ func undisturbed(t *testing.T, to *clustertest.Node, dir, as string) {
 	require.NoError(t, to.Fatal())
 }
 
-// TestAnotherNodesHeaderIsRefused: what a call says of its sender counts only
-// where it is the peer that TLS has proved.
+// TestAnotherNodesHeaderIsRefused: a call's word on its sender counts only where that
+// is the peer that TLS has proved.
 func TestAnotherNodesHeaderIsRefused(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	leader, other := g.Leader(), g.Followers()

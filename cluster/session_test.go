@@ -131,8 +131,8 @@ func TestSessionIsRenewed(t *testing.T) {
 	})
 }
 
-// TestRenewalThatWaitedForALeader: what counts is when the leader that answered
-// was asked, not when the renewal began to wait for one.
+// TestRenewalThatWaitedForALeader: the lease counts from when the leader that answered
+// was asked, not from when the renewal began to wait for one.
 func TestRenewalThatWaitedForALeader(t *testing.T) {
 	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
 		f.noLeader(900*time.Millisecond + 1900*time.Millisecond)

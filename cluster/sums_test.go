@@ -104,8 +104,7 @@ func TestAVoidChainBeginsAnew(t *testing.T) {
 	}
 }
 
-// TestAVoidChainHidesNothing: what went wrong while there was no chain is found by the
-// Mark.
+// TestAVoidChainHidesNothing: the Mark finds a fault from the time without a chain.
 func TestAVoidChainHidesNothing(t *testing.T) {
 	g, faults := clinic(t)
 	l := g.NewLedger()

@@ -52,8 +52,8 @@ func TestUnitAllowsWhatTheProgramNeeds(t *testing.T) {
 	require.Regexp(t, `(?m)^RestrictAddressFamilies=.*\bAF_NETLINK\b`, string(unit))
 }
 
-// TestMessagesNameGuidePagesThatExist: what errors and log lines send a reader to
-// is there, under that title.
+// TestMessagesNameGuidePagesThatExist: a page that errors and log lines send a reader
+// to is there, under that title.
 func TestMessagesNameGuidePagesThatExist(t *testing.T) {
 	pages, err := filepath.Glob("guide/*.md")
 	require.NoError(t, err)

@@ -85,8 +85,8 @@ func code(err error) string {
 	return fmt.Sprintf("%d %s", r.Code, r.Enhanced)
 }
 
-// TestRefusalsAreTrue: what was made elsewhere a moment ago is not refused by a
-// node that has not applied it, and what is really missing is.
+// TestRefusalsAreTrue: an account made elsewhere a moment ago is not refused by a node
+// that has not applied it, and one that is really missing is.
 func TestRefusalsAreTrue(t *testing.T) {
 	rcpt := func(to string, more func(*receiver, *smtp.Peer)) func(*behindWorld) error {
 		return func(f *behindWorld) error {
@@ -263,7 +263,8 @@ func TestReportOnWhoIsThere(t *testing.T) {
 	require.False(t, unknown)
 }
 
-// TestFormIsRefusedOutright: what no directory can allow asks nobody.
+// TestFormIsRefusedOutright: the refusal of a form that no directory can allow asks
+// nobody.
 func TestFormIsRefusedOutright(t *testing.T) {
 	f := newBehindWorld(t)
 	f.Fail = cluster.ErrUnavailable

@@ -273,8 +273,8 @@ func TestLangTags(t *testing.T) {
 	}
 }
 
-// TestPOP2AnswersBeforeItIsCut: what was answered to QUIT goes out although the
-// server stops at that moment; the deletions are done.
+// TestPOP2AnswersBeforeItIsCut: the answer to QUIT goes out although the server stops
+// at that moment; the deletions are done.
 func TestPOP2AnswersBeforeItIsCut(t *testing.T) {
 	here, there := net.Pipe()
 	p := &pop2{conn: &conn{raw: here, nc: here, out: []byte("+ bye\r\n"), closing: true, dead: &reason{text: tStopping}}}

@@ -77,8 +77,8 @@ func firstLine(t *testing.T, c *pop3.Client, line string) string {
 	return "-ERR " + refused.Text
 }
 
-// TestNothingTakesAnArgumentTooMany: what no command may have is refused in
-// every state where the command itself is known.
+// TestNothingTakesAnArgumentTooMany: an argument that no command may have is refused
+// in every state where the command itself is known.
 func TestNothingTakesAnArgumentTooMany(t *testing.T) {
 	s := serve(t, config(newStore()), false)
 	c := dial(t, s)

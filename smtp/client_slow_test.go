@@ -126,7 +126,7 @@ func TestClientLargeMessageOverASlowLink(t *testing.T) {
 }
 
 // TestClientChunkBehindAFullBuffer: the answer to a chunk is waited for as long as
-// that to a message: what the buffers on the way hold has to get through first.
+// that to a message: the octets in the buffers on the way have to get through first.
 func TestClientChunkBehindAFullBuffer(t *testing.T) {
 	l := slowLink{rate: 10_000, delay: 20 * time.Millisecond, buffer: 4 << 20}
 	for _, chunking := range []bool{false, true} {

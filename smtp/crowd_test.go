@@ -63,7 +63,7 @@ func TestConnectionsAreShared(t *testing.T) {
 	})
 }
 
-// The silent make room for others; who is trusted does not have to.
+// The silent make room for others; a trusted client does not have to.
 func TestSilentStrangersGoUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := server(t, ServerConfig{Limits: Limits{Connections: 8}})

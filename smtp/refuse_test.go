@@ -46,7 +46,7 @@ func TestRefuse(t *testing.T) {
 	again.hear("221")
 }
 
-// TestRefuseHearsLastWords: what a client sent meanwhile does not take the 421
+// TestRefuseHearsLastWords: input that a client sent meanwhile does not take the 421
 // away, as the close of a socket with unread input would.
 func TestRefuseHearsLastWords(t *testing.T) {
 	s, addr := start(t, ServerConfig{Backend: &testBackend{}})

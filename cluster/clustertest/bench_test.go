@@ -71,8 +71,8 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// acceptOne accepts a message into nobody's mailbox and nobody's queue: what
-// is measured is the way through the log.
+// acceptOne accepts a message into nobody's mailbox and nobody's queue: the benchmark
+// measures the way through the log.
 func acceptOne(ctx context.Context, n *clustertest.Node, body []byte) error {
 	id := ulid.Make()
 	f, err := spool.Encode(spool.KindAccept, &pb.Accept{

@@ -60,7 +60,7 @@ func TestAFollowersWrongClockMovesNothing(t *testing.T) {
 	g.WaitEqual()
 }
 
-// TestAllClocksStep: what all clocks say is the time, ten days ahead and back, and
+// TestAllClocksStep: the time is as all clocks say, ten days ahead and back, and
 // nothing goes by age meanwhile.
 func TestAllClocksStep(t *testing.T) {
 	t.Parallel()

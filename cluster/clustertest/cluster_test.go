@@ -13,7 +13,8 @@ import (
 )
 
 // Raft never answers what it had not taken out of its channel when it stopped;
-// who waits for that is left behind (Cluster.end), and no other goroutine.
+// a goroutine that waits for that is left behind (Cluster.end), and no other
+// goroutine.
 func TestMain(m *testing.M) {
 	clustertest.SideBySide()
 	goleak.VerifyTestMain(m,

@@ -53,9 +53,9 @@ func TestOlderCopyIsRefused(t *testing.T) {
 	refused(t, g, n)
 }
 
-// TestOneOfTwoCopiesActs: what was copied after the last start fits as well as
-// the original. Only one of the two may ever act, and not before the other has
-// stopped by itself.
+// TestOneOfTwoCopiesActs: a copy made after the last start fits as well as the
+// original. Only one of the two may ever act, and not before the other has stopped by
+// itself.
 func TestOneOfTwoCopiesActs(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
@@ -86,8 +86,8 @@ func TestCopyTakesOverFromTheDead(t *testing.T) {
 	require.NoError(t, moved.C().Ready())
 }
 
-// TestRestartAtTheSameAddressIsQuick: who comes back after kill -9 does not wait
-// for the end of the session that it had.
+// TestRestartAtTheSameAddressIsQuick: a node that comes back after kill -9 does not
+// wait for the end of the session that it had.
 func TestRestartAtTheSameAddressIsQuick(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Tuning: production()})

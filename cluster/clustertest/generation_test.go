@@ -161,8 +161,8 @@ func TestSurvivorsThatContradict(t *testing.T) {
 	require.NoError(t, left.Fatal())
 }
 
-// TestSurvivorsWithRenewedCertificates: what is on record of each other is newer
-// than what Recover makes, until the new generation has begun.
+// TestSurvivorsWithRenewedCertificates: the survivors' records of each other are newer than
+// those Recover makes, until the new generation has begun.
 func TestSurvivorsWithRenewedCertificates(t *testing.T) {
 	t.Parallel()
 	tuning := clustertest.Quick()

@@ -35,7 +35,7 @@ func registerModel() porcupine.Model {
 	}
 }
 
-// history records operations with their times; what has no known end is open
+// history records operations with their times; an operation with no known end is open
 // for ever.
 type history struct {
 	began time.Time

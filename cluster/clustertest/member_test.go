@@ -149,8 +149,8 @@ func TestRemovedNodeIsTold(t *testing.T) {
 	g.WaitReady(gone)
 }
 
-// TestIsolatedNodeIsNotDisowned: who hears nobody is not told anything, and who
-// hears of a cluster without a leader is not removed either.
+// TestIsolatedNodeIsNotDisowned: a node that hears nobody is not told anything, and
+// one that hears of a cluster without a leader is not removed either.
 func TestIsolatedNodeIsNotDisowned(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})

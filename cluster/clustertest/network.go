@@ -12,8 +12,8 @@ import (
 )
 
 // network is the wires between the nodes of a Group. Each direction of each
-// pair can be cut: what is sent there is held, as by a network that drops
-// packets, until the wire is healed or the connection is closed.
+// pair can be cut: octets sent there are held, as by a network that drops packets,
+// until the wire is healed or the connection is closed.
 type network struct {
 	weather atomic.Pointer[Weather] // nil: there is none
 

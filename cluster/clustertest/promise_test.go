@@ -10,8 +10,8 @@ import (
 	"relay/cluster/clustertest"
 )
 
-// TestPromisesAreSealedFromVersion2On: what a node of version 1 has on its disk, an
-// older build reads as ever. From version 2 on term and vote carry checksums.
+// TestPromisesAreSealedFromVersion2On: an older build reads the disk of a node of
+// version 1 as ever. From version 2 on term and vote carry checksums.
 func TestPromisesAreSealedFromVersion2On(t *testing.T) {
 	t.Parallel()
 	for _, version := range []uint32{1, 2} {

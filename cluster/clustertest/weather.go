@@ -13,7 +13,7 @@ import (
 // Weather is how slow and bad the wires of a Group are, each way.
 type Weather struct {
 	Delay  time.Duration // of everything
-	Jitter time.Duration // at most, beside Delay; what is sent later still arrives later
+	Jitter time.Duration // at most, beside Delay; octets sent later still arrive later
 	Loss   float64       // how many packets are lost, 0 to 1
 }
 

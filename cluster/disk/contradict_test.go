@@ -31,8 +31,8 @@ func loadSumming(build uint64) func(spool.Reader) (Machine, error) {
 	}
 }
 
-// TestDroppedSnapshotThatContradictsIsFatal: what a leader sends and this node has
-// already is compared before it is dropped.
+// TestDroppedSnapshotThatContradictsIsFatal: a snapshot that a leader sends and this
+// node has already is compared before it is dropped.
 func TestDroppedSnapshotThatContradictsIsFatal(t *testing.T) {
 	logs := func(term uint64, commands ...string) (all []*raft.Log) {
 		for i, c := range commands {

@@ -253,7 +253,7 @@ func TestLogModel(t *testing.T) {
 			case 5:
 				require.NoError(t, l.Close())
 				l = open()
-			case 6: // power loss: what was not synced is gone
+			case 6: // power loss: data that was not synced is gone
 				disk.forget()
 				require.NoError(t, l.Close())
 				l = open()

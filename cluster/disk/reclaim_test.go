@@ -16,7 +16,7 @@ import (
 
 const octets = 20 << 10 // of a body
 
-// quiet has Pebble compact nothing of itself: what it does in a test depends on its
+// quiet has Pebble compact nothing of itself: its work in a test depends on its
 // timing.
 func quiet(o *Options) { o.tune = func(p *pebble.Options) { p.DisableAutomaticCompactions = true } }
 
@@ -35,8 +35,8 @@ func deleteBodies(t testing.TB, s *Store, ids ...spool.ID) {
 	}
 }
 
-// TestReclaim: what was deleted leaves the disk when that is asked for, and what
-// was not stays.
+// TestReclaim: bodies that were deleted leave the disk when that is asked for, and all
+// others stay.
 func TestReclaim(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), "s", quiet, func(o *Options) { o.ReclaimFrom = 1 << 20 })
 	ids := putBodies(t, s, 400)

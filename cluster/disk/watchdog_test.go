@@ -82,8 +82,8 @@ func TestWatchdogTellsOnce(t *testing.T) {
 	})
 }
 
-// Pebble measures by the clock: what it tells after a pause counts from when it
-// was told.
+// Pebble measures by the clock: its reports after a pause count from when they were
+// made.
 func TestSlownessCountsNoPause(t *testing.T) {
 	var s slowness
 	now := time.Now()

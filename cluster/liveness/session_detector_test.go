@@ -26,8 +26,8 @@ func TestSessionDetector(t *testing.T) {
 	require.Empty(t, w.Observe(now.Add(9*grace), []*pb.Session{again}), "forgotten in between")
 }
 
-// TestRenewalsOfTheLastMomentsAreNotYoung: what a new leader's barrier applies
-// was sent before the old leader was heard last.
+// TestRenewalsOfTheLastMomentsAreNotYoung: renewals that a new leader's barrier
+// applies were sent before the old leader was heard last.
 func TestRenewalsOfTheLastMomentsAreNotYoung(t *testing.T) {
 	w := NewDetector(4*time.Second, time.Second)
 	now := time.Now()

@@ -9,9 +9,9 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// TestRegistrationsAreAChain: whoever does not know the nonce of the last one is
-// another copy of the directory, and a session goes over only to who names it as
-// it is.
+// TestRegistrationsAreAChain: a node that does not know the nonce of the last one is
+// another copy of the directory, and a session goes over only to a node that names it
+// as it is.
 func TestRegistrationsAreAChain(t *testing.T) {
 	r := atVersion(t, 2)
 	ask := func(nonce string, over *pb.Result, previous ...string) *pb.Result {

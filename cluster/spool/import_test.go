@@ -79,7 +79,8 @@ func TestImportOnceAKey(t *testing.T) {
 	require.Zero(t, countKeys(r, 'I'), "what is too old is forgotten")
 }
 
-// TestImportOrder: what does not fit ends an import, and nothing behind it goes in.
+// TestImportOrder: a message that does not fit ends an import, and nothing behind it
+// goes in.
 func TestImportOrder(t *testing.T) {
 	r := newSecond(t)
 	epoch := r.register("n1", "a")

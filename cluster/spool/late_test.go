@@ -31,7 +31,8 @@ func TestDeliveredAlthoughDeleted(t *testing.T) {
 	require.Equal(t, pb.Code_MISSING, verdict(1, pb.State_DELIVERED), "proposed again")
 	require.Equal(t, before+1, r.counter(spool.CountDelivered))
 
-	// The other recipient ends the message; what comes later is noted all the same.
+	// The other recipient ends the message; a verdict that comes later is noted all the
+	// same.
 	require.Equal(t, pb.Code_OK, verdict(0, pb.State_DELIVERED))
 	require.Equal(t, pb.Code_MISSING, verdict(0, pb.State_DELIVERED))
 	events, err := r.view().History(id)

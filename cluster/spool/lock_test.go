@@ -115,7 +115,7 @@ func TestSharedLock(t *testing.T) {
 	require.Equal(t, pb.Code_STALE, r.remove(one, a.Token, 3, false, 4).Code, "fenced by its own token")
 	require.Equal(t, pb.Code_OK, r.remove(one, c.Token, 1, false, 4).Code)
 
-	// Not shared any more: who is in stays, nobody else comes in.
+	// Not shared any more: the sessions that are in stay, nobody else comes in.
 	r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice}})
 	require.Equal(t, pb.Code_BUSY, r.lock("n2", two, "d").Code)
 	r.do(spool.KindUnlock, &pb.Unlock{Mailbox: alice, Epoch: one, Token: c.Token})
@@ -227,8 +227,8 @@ func TestRetentionGoesRound(t *testing.T) {
 	}
 }
 
-// TestDoneBefore: who asks again whether its Remove was done is told so, though
-// others have come and gone meanwhile.
+// TestDoneBefore: a session that asks again whether its Remove was done is told so,
+// though others have come and gone meanwhile.
 func TestDoneBefore(t *testing.T) {
 	r, one, two := mailbox(t, false, 2)
 	first := r.lock("n1", one, "a")
@@ -245,8 +245,8 @@ func TestDoneBefore(t *testing.T) {
 		r.m.Changes().Taken)
 }
 
-// TestLargeRemove: what is too much to be taken out at once is gone at once all
-// the same, and Sweep lets go of the messages in steps.
+// TestLargeRemove: a set too large to be taken out at once is gone at once all the
+// same, and Sweep lets go of the messages in steps.
 func TestLargeRemove(t *testing.T) {
 	const n = 1300
 	r := newReplica(t)

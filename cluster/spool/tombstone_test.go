@@ -132,8 +132,8 @@ func sameMailbox(t *rapid.T, r *replica, there map[uint64]bool, last uint64) {
 	require.Equal(t, len(there), counted)
 }
 
-// TestLargeRemoveReadsOnce: what a Remove of a hundred thousand messages costs all
-// others is one look at each, and one record.
+// TestLargeRemoveReadsOnce: a Remove of a hundred thousand messages costs all others
+// one look at each, and one record.
 func TestLargeRemoveReadsOnce(t *testing.T) {
 	const n = 1300
 	r := newReplica(t)

@@ -123,9 +123,9 @@ func hasUnknown(m protoreflect.Message) bool {
 	return found
 }
 
-// TestEveryFieldHasAVersion: what version 1 had is there as it was, and every
-// field that came later says since when. testdata/v1/fields.txt was written from
-// the last build of version 1 and never changes.
+// TestEveryFieldHasAVersion: each field of version 1 is there as it was, and every
+// field that came later says since when. testdata/v1/fields.txt was written from the
+// last build of version 1 and never changes.
 func TestEveryFieldHasAVersion(t *testing.T) {
 	golden, err := os.ReadFile("testdata/v1/fields.txt")
 	require.NoError(t, err)

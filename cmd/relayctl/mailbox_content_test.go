@@ -69,7 +69,7 @@ func TestMailboxImportLeavesOutWhatIsEmpty(t *testing.T) {
 	require.Contains(t, stderr, "left out, as nothing is in it: 1 message")
 }
 
-// TestMailboxExportBesideItsUser: what is deleted while it goes on does not end an
+// TestMailboxExportBesideItsUser: a message deleted while it goes on does not end an
 // export, but a message that only could not be found does.
 func TestMailboxExportBesideItsUser(t *testing.T) {
 	w := newWorld(t)
@@ -128,7 +128,7 @@ func TestMailboxShowsItsQuotas(t *testing.T) {
 	}
 }
 
-// TestMailboxImportSwallowsNothing: what is not imported is named, and what
+// TestMailboxImportSwallowsNothing: a file that is not imported is named, and one that
 // should be mail and is not makes the exit code 1 after the rest went in.
 func TestMailboxImportSwallowsNothing(t *testing.T) {
 	w := newWorld(t)

@@ -92,8 +92,8 @@ func TestMailboxImportGoesOn(t *testing.T) {
 	require.Greater(t, calls, 4)
 }
 
-// TestMailboxImportInterrupted: what went in is told exactly, and the next run goes
-// on behind it.
+// TestMailboxImportInterrupted: the number that went in is told exactly, and the next
+// run goes on behind it.
 func TestMailboxImportInterrupted(t *testing.T) {
 	w := newWorld(t)
 	path := mboxOf(t, 3*batchMessages)

@@ -41,8 +41,8 @@ func TestUserImport(t *testing.T) {
 	require.Contains(t, stderr, "line 1")
 }
 
-// TestUserImportThatFails: who was added is left alone the next time, so the mail
-// that did not come along is named, were it all of it.
+// TestUserImportThatFails: a user who was added is left alone the next time, so the
+// mail that did not come along is named, were it all of it.
 func TestUserImportThatFails(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()

@@ -163,7 +163,7 @@ func TestInitRefusesNonsenseBeforeItWrites(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(dir, "d"))
 }
 
-// TestJoinRefusesATokenBeforeItWrites: what it left would be in the way of a try
+// TestJoinRefusesATokenBeforeItWrites: files that it left would be in the way of a try
 // with other flags.
 func TestJoinRefusesATokenBeforeItWrites(t *testing.T) {
 	dir := t.TempDir()

@@ -38,7 +38,7 @@ func written(t *testing.T, patterns ...string) (all []string) {
 	return all
 }
 
-// TestColumns: what can't be broken is let through: tables of Markdown and its
+// TestColumns: lines that can't be broken are let through: tables of Markdown and its
 // transcripts, links, raw strings (struct tags among them) and go's directives.
 func TestColumns(t *testing.T) {
 	for _, path := range written(t, "*.go", "*.md", "*.sh", ".ci/run") {

@@ -22,9 +22,9 @@ type weather struct {
 	loss  float64 // of packets
 }
 
-// late is how long one piece of a stream is under way: what is lost is sent again
-// after a fifth of a second, beside the time there and back, as connections between
-// nodes do not double that (TCP_THIN_LINEAR_TIMEOUTS).
+// late is how long one piece of a stream is under way: a packet that is lost is sent
+// again after a fifth of a second, beside the time there and back, as connections
+// between nodes do not double that (TCP_THIN_LINEAR_TIMEOUTS).
 func (w weather) late() time.Duration {
 	d := w.delay
 	for rand.Float64() < w.loss {

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLeaderDiesUnderLoad is the promise: what got a 250 is there, once, or
+// TestLeaderDiesUnderLoad is the promise: a message that got a 250 is there, once, or
 // twice where its history says so, although the leader was killed meanwhile.
 func TestLeaderDiesUnderLoad(t *testing.T) {
 	d := Start(t, "--restart-after", "1s")

@@ -47,7 +47,7 @@ func TestPeers(t *testing.T) {
 	d.verify()
 }
 
-// peerSends: what the peer was given reaches the sink by way of the cluster.
+// peerSends: mail that the peer was given reaches the sink by way of the cluster.
 func peerSends(t *testing.T, d *Dev, p *peer) {
 	c, err := dialSMTP(p.addr, 30*time.Second)
 	require.NoError(t, err)
@@ -91,7 +91,7 @@ func handOver(t *testing.T, c *client, text string) {
 	require.NoError(t, err)
 }
 
-// peerTakes: what the cluster relays to the peer is in its mailbox.
+// peerTakes: mail that the cluster relays to the peer is in its mailbox.
 func peerTakes(t *testing.T, d *Dev, p *peer) {
 	large := message(p.name+"-large") + strings.Repeat(".0123456789abcdef0123456789abcdef0123456789abcdef\r\n", 8000)
 	for _, m := range []struct{ name, text string }{

@@ -100,8 +100,8 @@ func (tb *thunderbird) password(origin, secret string) {
 		MailServices.outgoingServer.defaultServer.password = "";`, origin, secret)
 }
 
-// deliver sends messages whose names no other case of the test may have: what is
-// sent again is delivered once.
+// deliver sends messages whose names no other case of the test may have: a message
+// that is sent again is delivered once.
 func (tb *thunderbird) deliver(names ...string) {
 	tb.d.t.Helper()
 	for _, name := range names {

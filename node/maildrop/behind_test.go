@@ -197,8 +197,8 @@ func TestUnlockLostBeforeTheLockIsSeen(t *testing.T) {
 	require.Empty(t, f.drops.orphans)
 }
 
-// TestManySessionsBeforeTheirLocksAreSeen: what is remembered of them is bounded
-// and goes when they are seen.
+// TestManySessionsBeforeTheirLocksAreSeen: the memory of them is bounded and goes when
+// they are seen.
 func TestManySessionsBeforeTheirLocksAreSeen(t *testing.T) {
 	f := newFollower(t)
 	for n := range 3 {

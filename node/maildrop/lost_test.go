@@ -8,8 +8,8 @@ import (
 
 var _ pop3.Caller = (*maildrop)(nil)
 
-// TestLossIsTold: whoever asks before or after a maildrop is lost is called, and
-// whoever was replaced is not.
+// TestLossIsTold: a caller that asks before or after a maildrop is lost is called, and
+// one that was replaced is not.
 func TestLossIsTold(t *testing.T) {
 	m := &maildrop{lost: make(chan struct{})}
 	told := make(chan string, 8)

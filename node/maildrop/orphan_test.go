@@ -88,8 +88,8 @@ func TestStrayLocks(t *testing.T) {
 	require.False(t, l.held())
 }
 
-// TestUncertainCommit: what became of it is seen at the next login, and the
-// session can be closed.
+// TestUncertainCommit: the outcome is seen at the next login, and the session can be
+// closed.
 func TestUncertainCommit(t *testing.T) {
 	l := newLossy(t)
 	l.deliver("a: 1\r\n\r\n")
@@ -152,4 +152,5 @@ func TestTerms(t *testing.T) {
 	require.Equal(t, 90*time.Second, delay)
 }
 
-// TestExtensionsOfConfigurations: what may be switched off is known by name.
+// TestExtensionsOfConfigurations: extensions that may be switched off are known by
+// name.

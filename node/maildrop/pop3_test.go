@@ -255,7 +255,7 @@ func TestRetentionAndLoginDelayAreTold(t *testing.T) {
 	require.NoError(t, again.Close())
 }
 
-// TestInUseCostsNoCommand: who is refused by a lock writes to no log, and an old
+// TestInUseCostsNoCommand: a login that a lock refuses writes to no log, and an old
 // replica is not believed.
 func TestInUseCostsNoCommand(t *testing.T) {
 	w := newDropWorld(t)

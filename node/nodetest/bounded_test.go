@@ -29,8 +29,8 @@ func openTo(t *testing.T, server string) int {
 	return strings.Count(string(text), fmt.Sprintf(" 0100007F:%04X 01 ", port))
 }
 
-// TestQuestionsEndWithTheirTransaction: what a stranger has us ask of name servers
-// that do not answer is asked no longer than the transaction lives.
+// TestQuestionsEndWithTheirTransaction: questions that a stranger has us ask of name
+// servers that do not answer are asked no longer than the transaction lives.
 func TestQuestionsEndWithTheirTransaction(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {

@@ -329,8 +329,8 @@ func TestNothingIsDeletedEarly(t *testing.T) {
 	w.end()
 }
 
-// TestMailForLaterDuringAJumpBack: what is to wait for two seconds waits for them,
-// and not for ten days, where all clocks were ahead when it came.
+// TestMailForLaterDuringAJumpBack: a message that is to wait for two seconds waits for
+// them, and not for ten days, where all clocks were ahead when it came.
 func TestMailForLaterDuringAJumpBack(t *testing.T) {
 	t.Parallel()
 	submission := freeAddr(t)

@@ -116,8 +116,8 @@ func TestStrangersAddresses(t *testing.T) {
 	require.Equal(t, `"c..d."@far.example`, c.Sink.Got()[0].To)
 }
 
-// TestBareHeaderOfStrangers: what other programs may read as further fields does
-// not get past those who look at the fields.
+// TestBareHeaderOfStrangers: a header that other programs may read as further fields
+// does not get past those who look at the fields.
 func TestBareHeaderOfStrangers(t *testing.T) {
 	c, _ := relay(t, nil)
 	for _, head := range []string{

@@ -10,9 +10,9 @@ import (
 	"relay/node/admin"
 )
 
-// TestFoldedMessageIDAtAnotherNode: what was cut off before its 250 was read and
-// is handed in at another node is the same message, whatever way its Message-ID
-// is folded.
+// TestFoldedMessageIDAtAnotherNode: a message that was cut off before its 250 was read
+// and is handed in at another node is the same one, whatever way its Message-ID is
+// folded.
 func TestFoldedMessageIDAtAnotherNode(t *testing.T) {
 	c := New(t, Options{})
 	ctx := within(t, 60*time.Second)
@@ -46,7 +46,7 @@ func TestFoldedMessageIDAtAnotherNode(t *testing.T) {
 	require.Len(t, c.inbox("bob@example.test"), 5)
 }
 
-// TestHostileLines: what other protocols and other programs' tricks say gets an
+// TestHostileLines: a line of another protocol or of another program's tricks gets an
 // answer, and nothing of it is taken for mail.
 func TestHostileLines(t *testing.T) {
 	c, _ := relay(t, nil)

@@ -90,8 +90,8 @@ func (l *links) set(from, to string, cut bool) {
 // Isolate cuts a node off from all others; its clients still reach it.
 func (c *Cluster) Isolate(m *Member) { c.setLinks(m, true, true) }
 
-// Starve has a node fall behind: what the others have for it does not come, but
-// they answer what it asks. It goes on for as long as the node may be silent
+// Starve has a node fall behind: the entries that the others have for it do not come,
+// but they answer its questions. It goes on for as long as the node may be silent
 // before it stands for election (Tuning.Heartbeat).
 func (c *Cluster) Starve(m *Member) { c.setLinks(m, false, true) }
 

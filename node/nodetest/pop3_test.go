@@ -87,7 +87,7 @@ func capa(t *testing.T, ctx context.Context, m *nodetest.Member, user string) ma
 	return caps
 }
 
-// TestMaildropPolicies: what an operator sets on one node holds on the other.
+// TestMaildropPolicies: a policy that an operator sets on one node holds on the other.
 func TestMaildropPolicies(t *testing.T) {
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -244,9 +244,9 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 	c.Verify()
 }
 
-// TestLoginSeesWhatWasDoneElsewhere: what one node has answered with 250, and what
-// a QUIT at another has deleted, the next login at any node knows, although that
-// node may not have applied it yet.
+// TestLoginSeesWhatWasDoneElsewhere: the next login at any node knows the mail that
+// one node has answered with 250, and the deletions of a QUIT at another, although
+// that node may not have applied it yet.
 func TestLoginSeesWhatWasDoneElsewhere(t *testing.T) {
 	c := nodetest.New(t, nodetest.Options{Nodes: 3, Tuning: nodetest.Steady()})
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)

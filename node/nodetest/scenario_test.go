@@ -375,7 +375,7 @@ func TestLargeMessagePassesUnchanged(t *testing.T) {
 }
 
 // TestIsolatedLeaderAcceptsNothing cuts the leader off with clients on both
-// sides: what it takes nobody gets a 250 for, and when it comes back all agree.
+// sides: nobody gets a 250 for mail that it takes, and when it comes back all agree.
 func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
 	c := New(t, Options{Tuning: impatient()})
 	old := c.Leader()

@@ -213,7 +213,7 @@ func TestLoginOutlivesADeadHolder(t *testing.T) {
 
 const holderWithin = 6 * time.Second
 
-// TestSessionsEndWithTheirAccount: whoever was disabled or removed, or got another
+// TestSessionsEndWithTheirAccount: a user who was disabled or removed, or got another
 // password, is told so and cut at every node; others are not.
 func TestSessionsEndWithTheirAccount(t *testing.T) {
 	c := New(t, Options{})

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMailMeantTwice: who has read that a message was taken, and sends the same
-// again, means a second one; who may not have read it means the first.
+// TestMailMeantTwice: a client that has read that a message was taken, and sends the
+// same again, means a second one; one that may not have read it means the first.
 func TestMailMeantTwice(t *testing.T) {
 	c := New(t, Options{Nodes: 3})
 	envelope := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250"}

@@ -11,8 +11,8 @@ import (
 )
 
 // TestDrainOfTwo: in a cluster of two the leader can be drained, the other one not,
-// too; who stops a drained one is told what that means, and a dead one is shown
-// dead without a majority, is not drained, and can be taken back.
+// too; an operator who stops a drained one is told what that means, and a dead one is
+// shown dead without a majority, is not drained, and can be taken back.
 func TestDrainOfTwo(t *testing.T) {
 	c := New(t, Options{Nodes: 2})
 	ctx := within(t, 60*time.Second)

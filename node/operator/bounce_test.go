@@ -92,7 +92,7 @@ func TestBounceToARemoteSenderIsQueued(t *testing.T) {
 	require.Equal(t, "n1", page[0].Owner)
 }
 
-// TestBounceOfLongNames: what does not fit one report goes into several.
+// TestBounceOfLongNames: recipients that do not fit one report go into several.
 func TestBounceOfLongNames(t *testing.T) {
 	w := newWorld(t)
 	id := w.newID()
@@ -116,8 +116,8 @@ func TestBounceOfLongNames(t *testing.T) {
 	}
 }
 
-// TestBounceIsFenced: what was tried since the operator looked is not reported
-// as it no longer is.
+// TestBounceIsFenced: an entry tried since the operator looked is not reported as it
+// no longer is.
 func TestBounceIsFenced(t *testing.T) {
 	w := newWorld(t)
 	id := w.accept("alice@example.test", "x@far.test")

@@ -108,8 +108,8 @@ func TestRemoveNode(t *testing.T) {
 	require.ErrorIs(t, err, admin.ErrConflict)
 }
 
-// TestRemoveNodeWithoutAMajority: what cannot be done now is refused, and does not
-// wait until the node that was taken for dead is there again.
+// TestRemoveNodeWithoutAMajority: a removal that cannot be done now is refused, and
+// does not wait until the node that was taken for dead is there again.
 func TestRemoveNodeWithoutAMajority(t *testing.T) {
 	w := newWorld(t)
 	w.kill("n2")

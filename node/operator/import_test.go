@@ -105,7 +105,7 @@ func TestImportMail(t *testing.T) {
 	require.Equal(t, "mailbox import alice@example.test, messages: 5", audit[1].What)
 }
 
-// TestImportMailKnowsTheAccount: who is removed and added again has none of it.
+// TestImportMailKnowsTheAccount: a user who is removed and added again has none of it.
 func TestImportMailKnowsTheAccount(t *testing.T) {
 	w := newSecondWorld(t)
 	ctx := context.Background()

@@ -11,7 +11,7 @@ import (
 	"relay/node/admin"
 )
 
-// TestMemberStates: what a node is called follows from what is heard of it now,
+// TestMemberStates: the name of a node's state follows from what is heard of it now,
 // whatever its session says.
 func TestMemberStates(t *testing.T) {
 	yes, no := true, false

@@ -68,7 +68,7 @@ func TestDueTellsOfAMessageThatCanNotBeRead(t *testing.T) {
 }
 
 // TestDatesOfAnEarlyClockAreMended: a message that came while the time was
-// behind has the dates of the right time; what is not set stays so, and the
+// behind has the dates of the right time; a date that is not set stays so, and the
 // record that was read is not changed.
 func TestDatesOfAnEarlyClockAreMended(t *testing.T) {
 	const by = int64(7_200_000)

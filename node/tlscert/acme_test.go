@@ -132,7 +132,7 @@ func (d *desk) serial() int64 {
 }
 
 // When the leader asks the CA: at once, again after waits that grow, and when a
-// third of a certificate's life is left; what is in use stays until there is
+// third of a certificate's life is left; the certificate in use stays until there is
 // another.
 func TestOrdersAndRenewals(t *testing.T) {
 	const life = 90 * time.Hour

@@ -430,7 +430,7 @@ func TestStrip(t *testing.T) {
 	require.Empty(t, Strip([]byte("Authentication-Results: mx1.example.test"), ids))
 }
 
-// FuzzStrip: what goes are whole fields, and a second pass finds no more.
+// FuzzStrip: only whole fields go, and a second pass finds no more.
 func FuzzStrip(f *testing.F) {
 	f.Add([]byte("A: b\r\nAuthentication-Results: (x) \"mx.example\"; none\r\n c\r\nD: e\r\n"))
 	f.Add([]byte("Authentication-Results: mx.example\n\n"))

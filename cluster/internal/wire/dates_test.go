@@ -47,7 +47,7 @@ func TestNoDateBreaksALink(t *testing.T) {
 }
 
 // TestTwoCAsAreTrusted: while the CA changes, a node trusts the old one and the
-// next; what a CA out of trust has signed counts nowhere.
+// next; a certificate signed by a CA out of trust counts nowhere.
 func TestTwoCAsAreTrusted(t *testing.T) {
 	old, next := newCA(t), newCA(t)
 	both := func(id wire.Identity) wire.Identity {

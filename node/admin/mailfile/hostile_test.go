@@ -28,8 +28,8 @@ func gzipped(t *testing.T, data []byte) []byte {
 	return b.Bytes()
 }
 
-// TestArchivesAreNoMail: what holds mail in another form is refused by name, packed
-// or not, whatever it is called.
+// TestArchivesAreNoMail: a file that holds mail in another form is refused by name,
+// packed or not, whatever it is called.
 func TestArchivesAreNoMail(t *testing.T) {
 	var tarred, zipped bytes.Buffer
 	a := tar.NewWriter(&tarred)

@@ -112,7 +112,7 @@ func TestWrite(t *testing.T) {
 	require.True(t, times[0].Equal(at))
 }
 
-// FuzzMbox: what is written as mboxrd is read back.
+// FuzzMbox: mail written as mboxrd is read back.
 func FuzzMbox(f *testing.F) {
 	f.Add([]byte("A: 1\n\nbody\n"), []byte("A: 2\n\n>From x\nFrom y\n"))
 	f.Add([]byte("\n"), []byte("\n\n"))

@@ -56,7 +56,7 @@ func (in *intake) final(r *plan.Recipient, one *bounce.Recipient) bool {
 	case len(r.Targets) == 1 && r.Targets[0].Mailbox != "":
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "put into the mailbox"
 	case len(r.Targets) == 1 && r.Targets[0].Owner == "":
-		return false // forwarded; who gets it reports
+		return false // forwarded; the host that gets it reports
 	case slices.ContainsFunc(r.Targets, func(t directory.Target) bool { return t.Owner != "" }):
 		one.Action, one.Status, one.Reply = bounce.Delivered, "2.1.5", "given to the list"
 	default:

@@ -319,8 +319,8 @@ func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
 	return 250 * time.Millisecond
 }
 
-// events writes a protocol server's log lines: what an operator should hear of
-// without having asked, and the rest for who looks closely.
+// events writes a protocol server's log lines: those that an operator should hear of
+// without having asked, and the rest for a reader who looks closely.
 func events(log *zap.Logger) func(event string, kv ...any) {
 	sugared := log.Sugar()
 	return func(event string, kv ...any) {

@@ -39,8 +39,8 @@ func whole(ctx context.Context, client *admin.Client, list ...string) ([]string,
 	return list, nil
 }
 
-// changeAddress is change where an address is changed; what is said of it begins and
-// ends as given, with the completed address between.
+// changeAddress is change where an address is changed; the words on it begin and end
+// as given, with the completed address between.
 func (a *app) changeAddress(
 	c *cobra.Command, before, address, after string,
 	f func(ctx context.Context, client *admin.Client, address string) error,

@@ -184,7 +184,7 @@ const (
 	AuthNone   = "none"
 )
 
-// DomainSet changes a local domain; what is nil stays as it is.
+// DomainSet changes a local domain; a field that is nil stays as it is.
 type DomainSet struct {
 	AuthPolicy *string `json:"auth_policy,omitempty" enum:"tag,refuse,none"`
 	CatchAll   *string `json:"catch_all,omitempty" doc:"empty: none"`
@@ -219,7 +219,7 @@ type UserAdd struct {
 	QuotaMessages uint64 `json:"quota_messages,omitempty"`
 }
 
-// UserSet changes an account; what is null stays as it is.
+// UserSet changes an account; a field that is null stays as it is.
 type UserSet struct {
 	Password      *string   `json:"password,omitempty"`
 	PasswordHash  *string   `json:"password_hash,omitempty"`

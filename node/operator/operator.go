@@ -51,10 +51,10 @@ type Config struct {
 	NodeStats func() NodeStats
 }
 
-// Operator meets every port of the admin API over the replicated spool: what
-// it shows it reads from this node's state, what it changes it proposes, and
-// what only one node knows (what is being tried, free space) it asks that node
-// for. Its methods may be called concurrently.
+// Operator meets every port of the admin API over the replicated spool: it reads from
+// this node's state all that it shows, proposes its changes, and asks one node for
+// facts that only that node knows (attempts under way, free space). Its methods may be
+// called concurrently.
 type Operator struct {
 	Config
 	peers peerCache

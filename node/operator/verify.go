@@ -420,8 +420,8 @@ func (o *Operator) readBody(id spool.ID, m *pb.Message) string {
 	return ""
 }
 
-// digestBody hashes a body, its first octets last: what is put on top of a
-// large message is known when the rest has gone by (Message.digest_top).
+// digestBody hashes a body, its first octets last: the octets put on top of a large
+// message are known when the rest has gone by (Message.digest_top).
 func digestBody(sum hash.Hash, body io.Reader, last uint64) (int64, error) {
 	top, err := io.ReadAll(io.LimitReader(body, int64(min(last, spool.MaxInline))))
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cached makes segment files as a system with a page cache does: what was
-// written is read again at once, also by the next process, and what was not
-// synced is gone when the power fails. After a failed sync the system takes
-// pages for written that are not.
+// cached makes segment files as a system with a page cache does: data that was written
+// is read again at once, also by the next process, and data that was not synced is
+// gone when the power fails. After a failed sync the system takes pages for written
+// that are not.
 type cached struct {
 	mu    sync.Mutex
 	pages map[uint64]map[int64]*cachedPage // of each file, by inode, those that are not on the disk

@@ -164,7 +164,7 @@ func (o *outage) store(n int, term uint64) {
 	}
 }
 
-// TestPowerFailsAtAnyStep: whatever of a write was done, what was promised is
+// TestPowerFailsAtAnyStep: whatever of a write was done, all that was promised is
 // there, nothing else is, and the log goes on.
 func TestPowerFailsAtAnyStep(t *testing.T) {
 	t.Parallel()

@@ -180,8 +180,8 @@ func (s *storm) step(term uint64) {
 	}
 }
 
-// TestStorm: whatever fails, and whenever, what was promised is there, what was
-// deleted is not, and the log goes on.
+// TestStorm: whatever fails, and whenever, all that was promised is there, nothing
+// that was deleted is, and the log goes on.
 func TestStorm(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(3)

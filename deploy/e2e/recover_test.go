@@ -139,8 +139,8 @@ func TestEmptiedFirstNode(t *testing.T) {
 	d.settle(mail, fight, accounts)
 }
 
-// TestLastLineOfAFailedStart: whatever a start fails for is the last line, in one
-// sentence with the next step, and no panic.
+// TestLastLineOfAFailedStart: the last line has the reason why a start fails, in one
+// sentence with the next step, and is no panic.
 func TestLastLineOfAFailedStart(t *testing.T) {
 	d := Start(t)
 	for range 20 {

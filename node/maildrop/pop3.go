@@ -292,7 +292,7 @@ func notTaken(res *pb.Result, err error) error {
 // here knows of. It runs on the apply goroutine and does not block.
 func (d *Service) Changed(c spool.Changes) {
 	if len(c.Taken) > 0 {
-		d.taken(c.Taken) // first: what was taken may be broken by now
+		d.taken(c.Taken) // first: a lock that was taken may be broken by now
 	}
 	if len(c.Broken) > 0 && c.Directory {
 		if err := d.dismissBroken(c.Broken); err != nil {

@@ -72,8 +72,8 @@ func (c *Cluster) sayClock(w *warnings) {
 	}
 }
 
-// compareClock is how far this node's clock is from what a majority agrees on, or, where
-// none does, from the state's time. False: a majority has not told the present leader its
+// compareClock is how far this node's clock is from the state's time, or from what a majority
+// agrees on that is ahead of it, which the state's time follows. False: a majority has not told the present leader its
 // clocks yet, or this node has no session. Without a leader the state's time has stood
 // still for as long as this node, or the whole cluster, was off; without a session this
 // node's copy of it may have, as after a pause of the machine or a removal.
@@ -88,7 +88,7 @@ func (c *Cluster) compareClock() (offset time.Duration, known bool) {
 		return offset, true
 	}
 	_, median, known := c.clocksTold(in, term)
-	return offset - median, known
+	return offset - max(median, 0), known
 }
 
 // clocksTold are the sessions that were renewed in the present term and after the last jump of
@@ -109,22 +109,23 @@ func (c *Cluster) clocksTold(in instant, term uint64) (fresh []*pb.Session, medi
 }
 
 // tellOffsets fills in how far the members' clocks are from the state's time, as far as
-// anybody knows. If the state's time is about to jump to the time a majority agrees on,
-// the offsets are from the time after the jump.
+// anybody knows. Where that is about to jump ahead to what a majority agrees on, the
+// offsets are from where it jumps to. A majority that is behind is not believed for ten
+// minutes, in which its clocks are the wrong ones.
 func (c *Cluster) tellOffsets(members []MemberStatus) error {
 	term := c.raft.CurrentTerm()
 	in, err := c.instant()
 	if err != nil {
 		return err
 	}
-	fresh, median, known := c.clocksTold(in, term)
-	if median.Abs() <= tooFar {
-		median = 0
+	fresh, ahead, known := c.clocksTold(in, term)
+	if ahead <= tooFar {
+		ahead = 0
 	}
 	for i := range members {
 		for _, s := range fresh {
 			if off, said := offsetOf(s); known && said && s.Node == members[i].ID {
-				members[i].ClockOffset = off - median
+				members[i].ClockOffset = off - ahead
 			}
 		}
 	}

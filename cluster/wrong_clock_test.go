@@ -110,3 +110,28 @@ func TestARemovedNodesClockIsNotJudged(t *testing.T) {
 		return gone.Fatal() != nil
 	})
 }
+
+// TestAMajorityBehindIsWrong: the state's time goes on while two of three clocks are behind,
+// and status names those two alone, as their own logs do.
+func TestAMajorityBehindIsWrong(t *testing.T) {
+	g := clustertest.New(t, clustertest.Options{})
+	right, wrong := g.Node(0), []*clustertest.Node{g.Node(1), g.Node(2)}
+	for _, by := range []time.Duration{45 * time.Second, 10 * 24 * time.Hour} {
+		for _, n := range wrong {
+			n.Skew(-by)
+		}
+		g.Eventually("the two are named, and the right one is not", func() bool {
+			s, err := right.C().Status(t.Context())
+			return err == nil && s.Members[0].ID == right.ID && s.Members[0].ClockOffset.Abs() < 5*time.Second &&
+				s.Members[1].ClockOffset < 2*time.Second-by && s.Members[2].ClockOffset < 2*time.Second-by
+		})
+		for _, n := range wrong {
+			offset, known := n.C().CompareClock()
+			require.True(t, known)
+			require.Less(t, offset, 2*time.Second-by)
+		}
+		offset, known := right.C().CompareClock()
+		require.True(t, known)
+		require.Less(t, offset.Abs(), 5*time.Second)
+	}
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,6 +133,20 @@ func (c *clocks) mail() {
 	require.Less(c.t, time.Since(began)-taken, late)
 }
 
+// isBehind waits until the state's time has jumped ahead of a node's clock by days.
+func (c *clocks) isBehind(node int) {
+	c.t.Helper()
+	c.Await(30*time.Second, "the time jumps", func() bool {
+		res, err := http.Get("http://" + c.Addr(node, Admin) + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		return err == nil && regexp.MustCompile(`(?m)^relay_clock_offset_seconds -[1-9]\d{5}`).Match(text)
+	})
+}
+
 // kept wants that what may be deleted after five days is still there.
 func (c *clocks) kept() {
 	c.t.Helper()
@@ -228,6 +244,7 @@ func TestWrongClocks(t *testing.T) {
 	c.skew(10*day, wrong...)
 	c.mail()
 	c.says(30*time.Second, "behind", after(wrong[1]))
+	c.isBehind(after(wrong[1])) // status names it before the jump
 	c.mail()
 	c.kept()
 	c.skew(0, wrong...)

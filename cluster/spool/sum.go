@@ -13,8 +13,8 @@ import (
 // another one has no chain until the states have been compared by a Mark.
 const SumFormat = 2
 
-// summed is how many octets of a large value are summed, half of them from each end: a
-// body is the log's own, and as such the same everywhere.
+// summed is how many octets of a large body are summed, half of them from each end: it is
+// the log's own, and as such the same everywhere.
 const summed = 1 << 10
 
 // sums is a chain of hashes over what commands wrote and answered. Replicas whose
@@ -62,7 +62,7 @@ func (s *sums) write(op byte, k, v []byte) {
 	s.buf = binary.LittleEndian.AppendUint32(append(s.buf, op), uint32(len(k)))
 	s.buf = binary.LittleEndian.AppendUint32(s.buf, uint32(len(v)))
 	s.buf = append(s.buf, k...)
-	if len(v) > summed {
+	if len(v) > summed && len(k) > 0 && k[0] == kBody {
 		s.buf = append(s.buf, v[:summed/2]...)
 		v = v[len(v)-summed/2:]
 	}

@@ -24,14 +24,15 @@ func BenchmarkSum(b *testing.B) {
 	}
 }
 
-// TestLargeValuesAreSummedAtBothEnds: of a large value its length and both of its ends
-// count, of a small one every octet.
+// TestLargeValuesAreSummedAtBothEnds: of a large body its length and both of its ends
+// count, of a small one, and of any record, every octet.
 func TestLargeValuesAreSummedAtBothEnds(t *testing.T) {
+	key := []byte{kBody}
 	sum := func(change func(v []byte) []byte, size int) uint64 {
 		var s sums
 		s.start(1)
 		s.begin(Command{Kind: KindAccept, At: 1}, 2)
-		s.write('s', []byte("key"), change(make([]byte, size)))
+		s.write('s', key, change(make([]byte, size)))
 		s.end(&pb.Result{})
 		return s.value
 	}
@@ -52,4 +53,6 @@ func TestLargeValuesAreSummedAtBothEnds(t *testing.T) {
 		}
 	}
 	require.Equal(t, sum(same, 4*summed), sum(flip(2*summed), 4*summed), "the middle of a body is the log's own")
+	key = []byte{kMeta}
+	require.NotEqual(t, sum(same, 4*summed), sum(flip(2*summed), 4*summed), "the middle of a record is not")
 }

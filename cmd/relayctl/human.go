@@ -101,10 +101,10 @@ var spanUnits = map[string]time.Duration{
 const longestSpan = 100 * 365 * 24 * time.Hour
 
 // parseAge reads a span: "2h", "1d", "1w", "1d12h", "2 hours", "1 day 12 hours", or
-// seconds.
+// seconds. An M is refused: months of mail must not become minutes.
 func parseAge(s string) (time.Duration, error) {
 	bad := fmt.Errorf(`%q is not a time span such as "2h", "3d" or "1w"`, clean(s))
-	text := strings.ToLower(strings.TrimSpace(s))
+	text := strings.TrimSpace(s)
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return time.Duration(n) * time.Second, nil
 	}
@@ -115,10 +115,13 @@ func parseAge(s string) (time.Duration, error) {
 	for text != "" {
 		number := text[:len(text)-len(strings.TrimLeft(text, "0123456789."))]
 		text = strings.TrimLeft(text[len(number):], " ")
-		unit := text[:len(text)-len(strings.TrimLeft(text, "abcdefghijklmnopqrstuvwxyz"))]
+		unit := text[:len(text)-len(strings.TrimLeftFunc(text, unicode.IsLetter))]
 		text = strings.TrimLeft(text[len(unit):], " ")
+		if unit == "M" {
+			return 0, fmt.Errorf(`%w: m is minutes, and there are no months: give days ("30d") or weeks`, bad)
+		}
 		n, err := strconv.ParseFloat(number, 64)
-		of := spanUnits[unit]
+		of := spanUnits[strings.ToLower(unit)]
 		if err != nil || of == 0 || n*float64(of) > float64(longestSpan-total) {
 			return 0, bad
 		}

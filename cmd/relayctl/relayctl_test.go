@@ -481,12 +481,12 @@ func TestUnits(t *testing.T) {
 		require.Equal(t, want, age(d))
 	}
 	for text, want := range map[string]time.Duration{"30": 30 * time.Second, "2h": 2 * time.Hour, "1d": 24 * time.Hour, "1d12h": 36 * time.Hour, "1w": 168 * time.Hour,
-		"1.5h": 90 * time.Minute, "2 hours": 2 * time.Hour, "1 day 12 hours": 36 * time.Hour, "30 min": 30 * time.Minute, "500ms": time.Second / 2} {
+		"1.5h": 90 * time.Minute, "2 hours": 2 * time.Hour, "1 day 12 hours": 36 * time.Hour, "30 min": 30 * time.Minute, "500ms": time.Second / 2, "2H": 2 * time.Hour, "3 Days": 72 * time.Hour} {
 		got, err := parseAge(text)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	for _, text := range []string{"", "x", "-1", "1d-2h", "xd", "d", "1 fortnight", "1h2", "99999999999w", "1e3s"} {
+	for _, text := range []string{"", "x", "-1", "1d-2h", "xd", "d", "1 fortnight", "1h2", "99999999999w", "1e3s", "6M"} {
 		_, err := parseAge(text)
 		require.Error(t, err, text)
 	}

@@ -98,13 +98,15 @@ func certificate(err error) string {
 }
 
 // ofUsage reports whether a node refused a value of the command line, or an end of an
-// id that several have, and whether it named the next step.
+// id that several have, and whether it named the next step. What the state of the
+// cluster forbids is no mistake of the command line.
 func ofUsage(err error) (refused, next bool) {
 	var problem *admin.Error
 	if !errors.As(err, &problem) {
 		return false, false
 	}
-	refused = errors.Is(problem, admin.ErrInvalid) || problem.Title == admin.TitleAmbiguous
+	refused = errors.Is(problem, admin.ErrInvalid) && problem.Title != admin.TitleState ||
+		problem.Title == admin.TitleAmbiguous
 	return refused, refused && problem.Next != ""
 }
 

@@ -94,6 +94,10 @@ func Unsupported(what string) *Error {
 	return Problem(http.StatusNotImplemented, "this node does not offer "+what, "")
 }
 
+// TitleState is the title of a problem with status 422 where the state of the cluster
+// forbids what would be right at another time: nothing is wrong with how it was asked.
+const TitleState = "Not In This State"
+
 // TitleAmbiguous is the title of the problem that Ambiguous makes.
 const TitleAmbiguous = "Ambiguous Id"
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -539,7 +538,7 @@ func (o *Operator) localDomain(name string) error {
 	return o.Replica.View(func(v spool.View) error {
 		_, ok, err := v.Domain(name)
 		if err == nil && !ok {
-			err = admin.Problem(http.StatusUnprocessableEntity, fmt.Sprintf("domain %s is not local", name),
+			err = inThisState(fmt.Sprintf("domain %s is not local", name),
 				fmt.Sprintf("add it with 'relayctl domain add %s' first", name))
 		}
 		return err

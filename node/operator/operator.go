@@ -175,13 +175,19 @@ func refusal(res *pb.Result) error {
 	case pb.Code_MISSING:
 		return admin.Problem(http.StatusNotFound, detail, next)
 	case pb.Code_INVALID:
-		return admin.Problem(http.StatusUnprocessableEntity, detail, next)
+		// The form was checked before; Apply judges by what there is.
+		return inThisState(detail, next)
 	case pb.Code_BUSY:
 		return admin.Conflict(fmt.Sprintf("the mailbox is locked by a session on node %s", res.Node),
 			"free it with 'relayctl mailbox unlock'")
 	}
 	// EXISTS, STALE, OVER_QUOTA, and what a later version may say.
 	return admin.Conflict(detail, next)
+}
+
+// inThisState is for what is asked rightly and can't be done as things are.
+func inThisState(detail, next string) error {
+	return &admin.Error{Status: http.StatusUnprocessableEntity, Title: admin.TitleState, Detail: detail, Next: next}
 }
 
 // do is change with the admin record filled in by fill.

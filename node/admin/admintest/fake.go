@@ -923,6 +923,7 @@ func (f *Fake) Open(_ context.Context, id string) (io.ReadCloser, int64, error) 
 // notLocal refuses an address or a key of a domain that is not there.
 func notLocal(domain string) error {
 	e := admin.Invalid("domain %s is not local", domain)
+	e.Title = admin.TitleState
 	e.Next = "add it with 'relayctl domain add " + domain + "' first"
 	return e
 }

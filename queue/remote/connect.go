@@ -195,9 +195,6 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 	k := c.key
 	c.offers = a.offersTLS(c)
 	if _, ok := c.client.Has("STARTTLS"); !ok {
-		if k.verified {
-			a.offered.remove(c.hop) // if it is gone for good, the next attempt is the last
-		}
 		return false, a.inClear(c, c.offers, "the host does not offer STARTTLS")
 	}
 	err := c.client.StartTLS(ctx, a.tlsConfig(k))

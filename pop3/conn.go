@@ -85,6 +85,7 @@ type conn struct {
 	holding chan struct{} // closed to end the watch over the maildrop; nil: none is watched
 	locked  bool          // holds a maildrop
 	since   time.Time     // waits for a client that is not logged in; zero: has not yet
+	waits   func()        // ends the wait for the server to be ready; nil: there is none
 }
 
 func newConn(ctx context.Context, g *group, nc net.Conn) *conn {
@@ -149,7 +150,16 @@ func (c *conn) ready() error {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, readyTime)
 	defer cancel()
-	return c.srv.cfg.Ready(ctx)
+	c.mu.Lock()
+	if c.waits = cancel; !c.peer.Trusted {
+		c.since = time.Now() // it makes room where many wait, like a silent client
+	}
+	c.mu.Unlock()
+	err := c.srv.cfg.Ready(ctx)
+	c.mu.Lock()
+	c.since, c.waits = time.Time{}, nil
+	c.mu.Unlock()
+	return err
 }
 
 // readyTime is how long a client waits at most for the greeting of a server that is not
@@ -426,6 +436,9 @@ func (c *conn) hurry(before time.Time) {
 	if !c.since.IsZero() && c.since.Before(before) && c.dead == nil {
 		c.since = time.Time{}
 		_ = c.raw.SetReadDeadline(past)
+		if c.waits != nil {
+			c.waits()
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func TestEmptyLinesAreCheap(t *testing.T) {
 	_, _ = check.Write([]byte(body))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	began := time.Now()
+	began := processor()
 	lines := bytes.Repeat([]byte("\r\n"), 16<<10)
 	for range 1000 { // 32 MB
 		_, _ = check.Write(lines)
@@ -50,7 +51,7 @@ func TestEmptyLinesAreCheap(t *testing.T) {
 	for _, s := range r.DKIM {
 		require.Equal(t, Pass, s.Outcome, s.Reason)
 	}
-	require.Less(t, time.Since(began), 3*time.Second)
+	require.Less(t, processor()-began, 3*time.Second)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 }
 
@@ -124,4 +125,12 @@ func TestWorkHasTurns(t *testing.T) {
 	all.Wait()
 	require.EqualValues(t, 20, done.Load())
 	require.False(t, over.Load())
+}
+
+// processor is the processor time of this process so far: unlike the clock's it does not
+// grow while others use the machine.
+func processor() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

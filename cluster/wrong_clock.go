@@ -109,8 +109,8 @@ func (c *Cluster) clocksTold(in instant, term uint64) (fresh []*pb.Session, medi
 }
 
 // tellOffsets fills in how far the members' clocks are from the state's time, as far as
-// anybody knows. Where that is about to jump ahead to what a majority agrees on, the
-// offsets are from where it jumps to. A majority that is behind is not believed for ten
+// anybody knows. If that is about to jump ahead to the time a majority agrees on, the
+// offsets are from the time after the jump. A majority that is behind is not believed for ten
 // minutes, in which its clocks are the wrong ones.
 func (c *Cluster) tellOffsets(members []MemberStatus) error {
 	term := c.raft.CurrentTerm()

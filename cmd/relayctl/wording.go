@@ -98,8 +98,8 @@ func certificate(err error) string {
 }
 
 // ofUsage reports whether a node refused a value of the command line, or an end of an
-// id that several have, and whether it named the next step. What the state of the
-// cluster forbids is no mistake of the command line.
+// id that several have, and whether it named the next step. A refusal by
+// the state of the cluster is no mistake of the command line.
 func ofUsage(err error) (refused, next bool) {
 	var problem *admin.Error
 	if !errors.As(err, &problem) {

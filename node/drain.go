@@ -245,32 +245,3 @@ func (d *drain) step(now time.Time) time.Duration {
 	}
 	return d.end.Sub(now)
 }
-
-// awaitFirstSession waits, as long as ctx lasts, for the session without which no POP3
-// login can be judged after a start, and returns why there is none. Later it does not
-// wait: a session that was lost is told at the login, at once.
-//
-// 2026-11-30, the greeting after a start: clients wait up to 10 s for it, as with Dovecot,
-// which greets when its login service answers; then -ERR [SYS/TEMP]. Rejected: to greet at
-// once and refuse the login, which users are asked for their password for; to open the
-// listener later, since a connection that is refused looks like a service that is gone.
-func (n *Node) awaitFirstSession(ctx context.Context) error {
-	t := time.NewTicker(sessionLook)
-	defer t.Stop()
-	for !n.hadSession.Load() {
-		err := n.cluster.Ready()
-		if err == nil || n.cluster.Epoch() != 0 {
-			n.hadSession.Store(true)
-			break
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return err
-		}
-	}
-	return nil
-}
-
-// sessionLook is how often it is looked whether there is a session.
-const sessionLook = 100 * time.Millisecond

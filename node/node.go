@@ -99,13 +99,10 @@ type Node struct {
 	metrics   *metrics
 	timings   *timings
 	drain     *drain
-	// hadSession is set by the first session of this process that a POP3 client finds.
-	hadSession atomic.Bool
-
-	wired   atomic.Bool   // all parts are there: changed may use them
-	stir    chan struct{} // sessions or settings changed: refresh
-	crash   chan struct{} // closed by Crash
-	crashed sync.Once
+	wired     atomic.Bool   // all parts are there: changed may use them
+	stir      chan struct{} // sessions or settings changed: refresh
+	crash     chan struct{} // closed by Crash
+	crashed   sync.Once
 }
 
 // listener is one open port and who serves it.

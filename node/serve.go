@@ -272,6 +272,27 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 	})
 }
 
+// awaitFirstSession waits, as long as ctx lasts, for the session without which no POP3
+// login can be judged after a start, and returns why there is none.
+func (n *Node) awaitFirstSession(ctx context.Context) error {
+	t := time.NewTicker(sessionLook)
+	defer t.Stop()
+	for {
+		err := n.cluster.Ready()
+		if err == nil || n.cluster.Epoch() != 0 {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// sessionLook is how often it is looked whether there is a session.
+const sessionLook = 100 * time.Millisecond
+
 // mechanisms are those of AUTH at a listener.
 func (n *Node) mechanisms(listed []string) (names []string) {
 	for _, name := range listed {

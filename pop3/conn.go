@@ -145,7 +145,7 @@ func (c *conn) run() {
 
 // ready waits for the server to be of use to a client, and says why it is not.
 func (c *conn) ready() error {
-	if c.srv.cfg.Ready == nil {
+	if c.srv.cfg.Ready == nil || c.srv.ready.Load() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, readyTime)
@@ -159,6 +159,9 @@ func (c *conn) ready() error {
 	c.mu.Lock()
 	c.since, c.waits = time.Time{}, nil
 	c.mu.Unlock()
+	if err == nil {
+		c.srv.ready.Store(true)
+	}
 	return err
 }
 

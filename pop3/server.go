@@ -100,7 +100,8 @@ type ServerConfig struct {
 	// Ready waits until logins can be judged, as long as its context lasts, and returns
 	// why they can not. Clients are greeted when it returns: with -ERR [SYS/TEMP], and
 	// their connection ends, where it fails, since programs take a failed login for a
-	// wrong password more readily than a greeting that is none. Nil: always ready.
+	// wrong password more readily than a greeting that is none. It is not called again
+	// once it has returned nil. Nil: always ready.
 	Ready func(context.Context) error
 	// Log is told what happens to a session, with pairs of key and value. It
 	// is called by many goroutines at once. Nil: nobody.
@@ -153,6 +154,7 @@ type Server struct {
 	blocks   sync.Pool
 	stats    Stats
 	counter  *admission.Counter
+	ready    atomic.Bool // ServerConfig.Ready has returned nil
 
 	mu        sync.Mutex
 	stopping  bool

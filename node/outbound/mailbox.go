@@ -17,7 +17,7 @@ import (
 // verdict puts it there, in the same step. Everything else goes to remote.
 //
 // FUTURERELEASE holds for mailboxes as for remote recipients: they wait in the queue under the route
-// mailbox, whose agent (boxes) judges account and quota when the time has come, and the Settle puts
+// mailbox, whose agent judges account and quota when the time has come, and the Settle puts
 // the message there (package spool). A mailbox that is gone by then is a bounce, a full one is tried
 // again until the queue gives up.
 type mailboxAgent struct {

@@ -22,7 +22,7 @@ import (
 	"relay/node/config"
 	"relay/node/directory"
 	"relay/node/doctor"
-	"relay/node/operator"
+	"relay/node/operator/records"
 	"relay/smtp/printable"
 )
 
@@ -44,7 +44,7 @@ func (e *examiner) clusterFacts(ctx context.Context, f *doctor.Facts) {
 	var from string
 	err = n.cluster.View(func(v spool.View) error {
 		s, err := v.Settings()
-		from = operator.FromCheckWord(s.GetFromCheck())
+		from = records.FromCheckWord(s.GetFromCheck())
 		return err
 	})
 	f.FromCheck = doctor.Of(from, err)

@@ -25,6 +25,7 @@ import (
 	"relay/node/login"
 	"relay/node/maildrop"
 	"relay/node/operator"
+	"relay/node/operator/records"
 	"relay/node/outbound"
 	"relay/node/replica"
 	"relay/node/statelog"
@@ -424,7 +425,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("greylist", n.grey.run)
 	start("refusals", n.refused.run)
 	start("doctor", n.examiner.run)
-	start("dkim", operator.NewDKIMWaits(n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log).Run)
+	start("dkim", records.NewDKIMWaits(n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log).Run)
 	if n.acme != nil {
 		start("acme", n.serveACME)
 	}

@@ -17,6 +17,7 @@ import (
 	"relay/node/directory"
 	"relay/node/login"
 	"relay/node/operator"
+	"relay/node/operator/edit"
 	"relay/node/plan"
 	"relay/node/replica"
 )
@@ -96,7 +97,7 @@ func (n *Node) submit(
 	id, err := n.mail.accept(ctx, env, counted)
 	if err != nil {
 		n.log.Warn("message from the admin API not accepted", zap.Error(err))
-		return nil, operator.ProposalError(err)
+		return nil, edit.ProposalError(err)
 	}
 	receipt.ID, receipt.Size = id, counted.n
 	_ = n.cluster.View(func(v spool.View) error {

@@ -27,7 +27,7 @@ func layers() map[string][]string {
 		"cmd/internal/wording": {},
 		"node": append([]string{"node/config", "node/doctor", "node/milter", "node/admin", "node/folder", "node/verify",
 			"node/directory", "node/dkimkey", "node/login", "node/maildrop", "node/mailheader",
-			"node/operator", "node/outbound", "node/plan",
+			"node/operator", "node/operator/edit", "node/operator/records", "node/outbound", "node/plan",
 			"node/replica", "node/statelog", "node/tlscert", "node/wording",
 			"queue", "queue/bounce", "queue/remote",
 			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/admission", "smtp/printable", "pop3"}, state...),
@@ -36,10 +36,15 @@ func layers() map[string][]string {
 			"smtp/printable", "pop3", "cluster"}, state...),
 		"node/mailheader": {"node/directory", "smtp/printable"},
 		"node/dkimkey":    state,
-		"node/operator": append([]string{"node/admin", "node/directory", "node/dkimkey", "node/login", "node/mailheader",
-			"node/plan", "node/replica", "node/statelog", "node/wording", "queue", "queue/bounce", "cluster",
+		"node/operator": append([]string{"node/operator/edit", "node/operator/records", "node/admin", "node/directory",
+			"node/mailheader", "node/plan", "node/replica", "node/statelog", "node/wording", "queue", "queue/bounce", "cluster",
 			"smtp", "smtp/printable",
-			"cluster/disk", "queue/remote"}, state...), // the last two for tests
+			"cluster/disk"}, state...), // the last one for tests
+		"node/operator/edit": append([]string{"node/admin", "node/replica", "node/wording", "cluster",
+			"smtp/printable"}, state...),
+		"node/operator/records": append([]string{"node/operator/edit", "node/admin", "node/directory", "node/dkimkey",
+			"node/login", "node/replica", "node/wording", "smtp", "smtp/printable",
+			"queue/remote"}, state...), // the last one for tests
 		"node/maildrop": append([]string{"node/config", "node/directory", "node/folder", "node/login", "node/replica",
 			"node/statelog", "cluster", "pop3", "smtp/sasl", "smtp"}, state...),
 		"node/outbound": append([]string{"node/directory", "node/dkimkey", "node/mailheader", "node/plan", "node/replica",

@@ -209,11 +209,11 @@ func (m *bulkAction) bounce(ctx context.Context, group []*bounceAction) error {
 		}
 	}
 	var err error
-	if h.Admin, err = m.admin(m.by, content...); err != nil {
+	if h.Admin, err = m.edit.Admin(m.by, content...); err != nil {
 		return err
 	}
 	m.audited(h.Admin)
-	res, err := m.change(ctx, spool.KindManage, h)
+	res, err := m.edit.Change(ctx, spool.KindManage, h)
 	if err != nil && !errors.Is(err, admin.ErrNotFound) {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
 	"relay/node/wording"
 	"relay/smtp/printable"
 )
@@ -361,17 +362,17 @@ func (o *Operator) Token(ctx context.Context, by admin.By, r admin.TokenRequest)
 	if r.TTLSeconds < 1 || r.TTLSeconds > 30*24*3600 {
 		return nil, admin.Invalid("a join token is valid for 1 second to 30 days, not %d seconds", r.TTLSeconds)
 	}
-	adm, err := o.admin(by)
+	adm, err := o.edit.Admin(by)
 	if err != nil {
 		return nil, err
 	}
 	ttl := time.Duration(r.TTLSeconds) * time.Second
 	t := &admin.Token{Uses: r.Uses, Expires: admin.At(o.Now().Add(ttl))}
-	o.annotate(&pb.PutToken{Admin: adm, Token: &pb.JoinToken{
+	o.edit.Annotate(&pb.PutToken{Admin: adm, Token: &pb.JoinToken{
 		Uses: uint32(r.Uses), ExpiresMs: o.Now().Add(ttl).UnixMilli(),
 	}})
 	if t.Token, err = o.Members.Token(ctx, r.Uses, ttl, adm); err != nil {
-		return nil, ProposalError(err)
+		return nil, edit.ProposalError(err)
 	}
 	err = o.Replica.View(func(v spool.View) error {
 		m, _, err := v.Member(o.Node)
@@ -408,7 +409,7 @@ func (o *Operator) Remove(ctx context.Context, by admin.By, id string,
 	if opts.DryRun {
 		return change, nil
 	}
-	adm, err := o.admin(by)
+	adm, err := o.edit.Admin(by)
 	if err != nil {
 		return nil, err
 	}
@@ -421,7 +422,7 @@ func (o *Operator) Remove(ctx context.Context, by admin.By, id string,
 // shown waits until this node's reads show a change that is made.
 func (o *Operator) shown(ctx context.Context) error {
 	if err := o.Replica.Consistent(ctx); err != nil {
-		return errBehind()
+		return edit.ErrBehind()
 	}
 	return nil
 }
@@ -437,7 +438,7 @@ func memberError(err error) error {
 			"look at 'relayctl status' and try again")
 	}
 	var remote *cluster.RemoteError
-	if mapped := ProposalError(err); mapped != err || !errors.As(err, &remote) && !errors.Is(err, cluster.ErrStays) {
+	if mapped := edit.ProposalError(err); mapped != err || !errors.As(err, &remote) && !errors.Is(err, cluster.ErrStays) {
 		return mapped
 	}
 	return admin.Conflict(plain(err), "")
@@ -544,7 +545,7 @@ func (o *Operator) Drain(ctx context.Context, by admin.By, id string,
 	if err != nil {
 		return nil, err
 	}
-	_, err = o.do(ctx, by, spool.KindDrain, func(adm *pb.Admin) proto.Message {
+	_, err = o.edit.Do(ctx, by, spool.KindDrain, func(adm *pb.Admin) proto.Message {
 		h := &pb.Drain{Admin: adm, Node: id, Off: opts.Off}
 		if upgrade.Version > 1 && !opts.Off {
 			h.NoticeMs = opts.Notice.Milliseconds()

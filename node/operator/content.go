@@ -17,6 +17,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/mailheader"
+	"relay/node/operator/edit"
 	"relay/node/replica"
 	"relay/node/statelog"
 )
@@ -30,11 +31,11 @@ const importProtocol = "IMPORT"
 // message is taken once. A full disk does: a write beyond it stops the node.
 func (o *Operator) PutMail(ctx context.Context, by admin.By, user string, received admin.Time,
 	message io.Reader) (string, error) {
-	user, err := o.address(user)
+	user, err := o.Address(user)
 	if err != nil {
 		return "", err
 	}
-	adm, err := o.admin(by)
+	adm, err := o.edit.Admin(by)
 	if err != nil {
 		return "", err
 	}
@@ -50,7 +51,7 @@ func (o *Operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 	}
 	if err := im.ahead(ctx); err != nil {
 		im.abort(ctx)
-		return "", ProposalError(err)
+		return "", edit.ProposalError(err)
 	}
 	if received.IsZero() {
 		received = admin.At(o.Now())
@@ -66,7 +67,7 @@ func (o *Operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 	if res.Code == pb.Code_OK {
 		statelog.LogAccepted(o.Log, h, []string{user})
 	}
-	return im.id.String(), o.caughtUp(ctx, res.Index)
+	return im.id.String(), o.edit.CaughtUp(ctx, res.Index)
 }
 
 // room refuses where the disk is full.
@@ -81,9 +82,9 @@ func (o *Operator) room() error {
 func (o *Operator) propose(ctx context.Context, h *pb.Accept, body []byte) (*pb.Result, error) {
 	res, err := replica.Propose(ctx, o.Replica, spool.KindAccept, h, body)
 	if err != nil {
-		return nil, ProposalError(err)
+		return nil, edit.ProposalError(err)
 	}
-	return res, refusal(res)
+	return res, edit.Refusal(res)
 }
 
 // importing is one message on its way into a mailbox.
@@ -156,7 +157,7 @@ func (im *importing) ahead(ctx context.Context) error {
 		if len(im.buf) > 0 {
 			res, err := replica.Propose(ctx, im.Replica, spool.KindChunk, &pb.Chunk{Id: im.id[:], Seq: im.chunks}, im.buf)
 			if err == nil {
-				err = refusal(res)
+				err = edit.Refusal(res)
 			}
 			if err != nil {
 				return err

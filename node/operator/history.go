@@ -9,6 +9,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
 )
 
 // Bounds of Find: messages looked at, and histories read for recipients.
@@ -139,7 +140,7 @@ func (o *Operator) Find(ctx context.Context, q admin.TraceQuery) ([]admin.Trace,
 	f := &finder{query: q, queueScan: s, scan: findScan, histories: findHistory, found: []admin.Trace{}}
 	ended, err := o.search(ctx, f)
 	if err == nil && len(f.found) == 0 && ended {
-		return nil, inThisState(
+		return nil, edit.InThisState(
 			fmt.Sprintf("nothing matches back to %s, and the search ended there", f.reached.UTC().Format(time.RFC3339)),
 			"ask for the Message-ID or the sender, or trace the id that the client was told")
 	}

@@ -19,6 +19,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/mailheader"
+	"relay/node/operator/edit"
 	"relay/node/replica"
 	"relay/node/statelog"
 )
@@ -89,18 +90,18 @@ func (o *Operator) ImportMail(ctx context.Context, by admin.By, user string, opt
 		}
 	}
 	if im.index > 0 {
-		_ = o.caughtUp(ctx, im.index) // the messages are stored; a node that lags shows them later
+		_ = o.edit.CaughtUp(ctx, im.index) // the messages are stored; a node that lags shows them later
 	}
 	return im.result, nil
 }
 
 // importInto looks up the mailbox.
 func (o *Operator) importInto(by admin.By, user string, opt admin.ImportOptions) (*importRun, error) {
-	user, err := o.address(user)
+	user, err := o.Address(user)
 	if err != nil {
 		return nil, err
 	}
-	adm, err := o.admin(by)
+	adm, err := o.edit.Admin(by)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (im *importRun) large(ctx context.Context, m *admin.OldMessage, one *import
 	}
 	if err := one.ahead(ctx); err != nil {
 		one.abort(ctx)
-		return ProposalError(err)
+		return edit.ProposalError(err)
 	}
 	sum := one.digest.Sum(nil)
 	if string(sum) != string(m.Digest) {
@@ -407,12 +408,12 @@ func (im *importRun) land() error {
 	im.under = nil
 	res := f.res
 	if f.err != nil {
-		return im.cut(f, 0, ProposalError(f.err))
+		return im.cut(f, 0, edit.ProposalError(f.err))
 	}
 	im.index, im.result.Line = res.Index, res.Token
 	for i := range f.pending {
 		if i >= len(res.Codes) {
-			return im.cut(f, i, refusal(res))
+			return im.cut(f, i, edit.Refusal(res))
 		}
 		one := &im.result.Messages[f.places[i]]
 		switch res.Codes[i] {
@@ -425,7 +426,7 @@ func (im *importRun) land() error {
 		case pb.Code_OVER_QUOTA:
 			return im.cut(f, i, im.overQuota())
 		default:
-			return im.cut(f, i, refusal(&pb.Result{Code: res.Codes[i], Text: res.Text}))
+			return im.cut(f, i, edit.Refusal(&pb.Result{Code: res.Codes[i], Text: res.Text}))
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ func (o *Operator) lock(l *pb.Lock) *admin.Lock {
 
 // Mailbox implements admin.Mailboxes.
 func (o *Operator) Mailbox(ctx context.Context, user string) (*admin.MailboxDetail, error) {
-	user, err := o.address(user)
+	user, err := o.Address(user)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func senders(ctx context.Context, v spool.View, list []admin.MailboxMessage) err
 
 // Unlock implements admin.Mailboxes.
 func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin.Unlocked, error) {
-	user, err := o.address(user)
+	user, err := o.Address(user)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin
 	if err != nil {
 		return nil, err
 	}
-	res, err := o.do(ctx, by, spool.KindBreakLock, func(adm *pb.Admin) proto.Message {
+	res, err := o.edit.Do(ctx, by, spool.KindBreakLock, func(adm *pb.Admin) proto.Message {
 		return &pb.BreakLock{Admin: adm, Mailbox: user}
 	})
 	if errors.Is(err, admin.ErrNotFound) {
@@ -164,7 +164,7 @@ func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin
 
 // OpenMail implements admin.Content.
 func (o *Operator) OpenMail(_ context.Context, user string, uid uint64) (io.ReadCloser, int64, error) {
-	user, err := o.address(user)
+	user, err := o.Address(user)
 	if err != nil {
 		return nil, 0, err
 	}

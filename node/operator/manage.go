@@ -16,6 +16,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
+	"relay/node/operator/records"
 	"relay/node/statelog"
 	"relay/node/wording"
 	"relay/smtp/printable"
@@ -57,7 +59,7 @@ func (o *Operator) Manage(ctx context.Context, by admin.By, a admin.QueueAction)
 		return nil, err
 	}
 	if !a.DryRun {
-		if err := o.current(ctx); err != nil {
+		if err := o.edit.Current(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -102,7 +104,7 @@ func (m *bulkAction) prepare() error {
 	}
 	m.verb = verb
 	if verb == pb.Action_REROUTE {
-		route, err := routeTarget(a.Route)
+		route, err := records.RouteTarget(a.Route)
 		if err != nil {
 			return err
 		}
@@ -296,7 +298,7 @@ func (m *bulkAction) act(ctx context.Context, found []*waitingMail) error {
 			continue
 		}
 		if len(picked) == 0 {
-			m.refuse(one.mail.ID, fmt.Sprintf("no recipient %s of it waits", printable.Text(m.what.Recipient, maxName)))
+			m.refuse(one.mail.ID, fmt.Sprintf("no recipient %s of it waits", printable.Text(m.what.Recipient, records.MaxName)))
 			continue
 		}
 		m.result.Matched++
@@ -477,12 +479,12 @@ func (m *bulkAction) audited(adm *pb.Admin) {
 
 func (m *bulkAction) command(ctx context.Context, recipient string, p *part) error {
 	content := [][]byte{[]byte(m.what.Action), []byte(recipient), []byte(m.what.Route)}
-	adm, err := m.admin(m.by, append(content, p.ids...)...)
+	adm, err := m.edit.Admin(m.by, append(content, p.ids...)...)
 	if err != nil {
 		return err
 	}
 	m.audited(adm)
-	_, err = m.change(ctx, spool.KindManage, &pb.Manage{
+	_, err = m.edit.Change(ctx, spool.KindManage, &pb.Manage{
 		Admin: adm, Action: m.verb, Ids: p.ids, Recipient: recipient, Route: m.what.Route,
 	})
 	if errors.Is(err, admin.ErrNotFound) {
@@ -505,4 +507,39 @@ func (m *bulkAction) command(ctx context.Context, recipient string, p *part) err
 	m.changed += p.messages
 	m.mu.Unlock()
 	return nil
+}
+
+// noteIDs is how many ids of messages an audit line names.
+const noteIDs = 20
+
+// note says which messages an action on the queue is about: by which filter, to
+// where, and which ids.
+func (m *bulkAction) note() string {
+	var all []string
+	add := func(format string, value any, given bool) {
+		if given {
+			all = append(all, fmt.Sprintf(format, value))
+		}
+	}
+	f := &m.what.Filter
+	add("to %s", m.what.Route, m.what.Route != "")
+	add("recipient %s", printable.Text(m.what.Recipient, edit.NoteValue), m.what.Recipient != "")
+	add("reason %q", printable.Text(m.what.Reason, edit.NoteValue), m.what.Reason != "")
+	add("%s", "all that waits", m.what.All && f.Empty())
+	add("state=%s", printable.Text(f.State, edit.NoteValue), f.State != "")
+	add("domain=%s", printable.Text(f.Domain, edit.NoteValue), f.Domain != "")
+	add("sender=%s", printable.Text(f.Sender, edit.NoteValue), f.Sender != "")
+	add("to=%s", printable.Text(f.Recipient, edit.NoteValue), f.Recipient != "")
+	add("owner=%s", printable.Text(f.Owner, edit.NoteValue), f.Owner != "")
+	add("error=%q", printable.Text(f.Error, edit.NoteValue), f.Error != "")
+	add("older than %s", (time.Duration(f.OlderThanSeconds) * time.Second).String(), f.OlderThanSeconds > 0)
+	var shown []string
+	for _, id := range m.told.ids {
+		shown = append(shown, id.String())
+	}
+	list := "ids " + strings.Join(shown, " ")
+	if more := m.told.count - len(shown); more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(append(all, list), ", ")
 }

@@ -5,26 +5,18 @@ package operator
 
 import (
 	"context"
-	"crypto/sha256"
-	"errors"
-	"fmt"
 	"io"
-	"net/http"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/proto"
 
-	"relay/cluster"
 	"relay/cluster/spool"
-	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
+	"relay/node/operator/records"
 	"relay/node/replica"
 	"relay/queue"
-	"relay/smtp/printable"
 )
 
 // Config is what an operator asks for. It is set before the first call and
@@ -57,9 +49,9 @@ type Config struct {
 // called concurrently.
 type Operator struct {
 	Config
+	*records.Records
+	edit  *edit.Editor
 	peers peerCache
-	// edit serialises changes that read a record and write it back whole.
-	edit sync.Mutex
 }
 
 var (
@@ -78,7 +70,10 @@ var (
 )
 
 // New makes the operator of a node.
-func New(c Config) *Operator { return &Operator{Config: c} }
+func New(c Config) *Operator {
+	e := edit.New(c.Node, c.Replica, c.Log)
+	return &Operator{Config: c, edit: e, Records: records.New(e, c.Replica, c.Now, c.HashPassword)}
+}
 
 // Ports hands the operator to the admin server.
 func (o *Operator) Ports() admin.Ports {
@@ -86,118 +81,6 @@ func (o *Operator) Ports() admin.Ports {
 		Cluster: o, Domains: o, Users: o, Aliases: o, Signers: o, Routes: o, Policy: o, Queue: o,
 		History: o, Mailboxes: o, Content: o, Mail: o, Audit: o,
 	}
-}
-
-// admin makes the record that goes with an operator's command. Part names one
-// of several commands of one request by its content: the spool applies a
-// request once, and a request that is sent again may cut its work otherwise.
-func (o *Operator) admin(by admin.By, part ...[]byte) (*pb.Admin, error) {
-	request := ulid.Make()
-	if by.Request != "" {
-		var err error
-		if request, err = ulid.ParseStrict(by.Request); err != nil {
-			return nil, admin.Invalid("the request id %q is not a ULID", printable.Text(by.Request, 64))
-		}
-	}
-	adm := &pb.Admin{Who: printable.Text(by.Who, 255), Why: printable.Text(by.Why, 1024), Node: o.Node,
-		Request: request[:]}
-	if len(part) > 0 {
-		h := sha256.New()
-		for _, p := range part {
-			fmt.Fprintf(h, "%d:", len(p))
-			h.Write(p)
-		}
-		adm.Request = h.Sum(adm.Request)[:32]
-	}
-	return adm, nil
-}
-
-// change proposes an operator's command and waits until this node shows it. A
-// refusal comes back as an *admin.Error.
-func (o *Operator) change(ctx context.Context, kind spool.Kind, h proto.Message) (*pb.Result, error) {
-	o.annotate(h)
-	res, err := replica.Propose(ctx, o.Replica, kind, h)
-	if err != nil {
-		return nil, ProposalError(err)
-	}
-	if err := refusal(res); err != nil {
-		return res, err
-	}
-	return res, o.caughtUp(ctx, res.Index)
-}
-
-// caughtUp waits until this node's reads show what was applied at an index.
-func (o *Operator) caughtUp(ctx context.Context, index uint64) error {
-	if err := o.Replica.WaitApplied(ctx, index); err != nil {
-		return errBehind()
-	}
-	return nil
-}
-
-func errBehind() error {
-	return admin.Problem(http.StatusGatewayTimeout, "the change is made, but this node has not caught up with it yet",
-		"read it again in a moment, or ask another node")
-}
-
-// current brings this node's reads up to date before something is decided by
-// them.
-func (o *Operator) current(ctx context.Context) error {
-	if err := o.Replica.Consistent(ctx); err != nil {
-		if errors.Is(err, cluster.ErrUnknown) {
-			// Nothing was proposed, so nothing can have changed.
-			err = cluster.ErrUnavailable
-		}
-		return ProposalError(err)
-	}
-	return nil
-}
-
-// ProposalError maps how a proposal can end without a result.
-func ProposalError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, cluster.ErrUnavailable):
-		return admin.NoQuorum("nothing was changed: no majority of the nodes answers")
-	case errors.Is(err, cluster.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return admin.Unknown("it is not known whether the change was made, the cluster did not answer in time")
-	}
-	return err
-}
-
-// refusal maps what Apply said; nil where the command was carried out, now or
-// when it came first. The texts of the spool hold their next step.
-func refusal(res *pb.Result) error {
-	detail, next, _ := strings.Cut(res.Text, ": ")
-	switch res.Code {
-	case pb.Code_OK, pb.Code_DUPLICATE:
-		return nil
-	case pb.Code_MISSING:
-		return admin.Problem(http.StatusNotFound, detail, next)
-	case pb.Code_INVALID:
-		// The form was checked before; Apply judges by what there is.
-		return inThisState(detail, next)
-	case pb.Code_BUSY:
-		return admin.Conflict(fmt.Sprintf("the mailbox is locked by a session on node %s", res.Node),
-			"free it with 'relayctl mailbox unlock'")
-	}
-	// EXISTS, STALE, OVER_QUOTA, and what a later version may say.
-	return admin.Conflict(detail, next)
-}
-
-// inThisState is for what is asked rightly and can't be done as things are.
-func inThisState(detail, next string) error {
-	return &admin.Error{Status: http.StatusUnprocessableEntity, Title: admin.TitleState, Detail: detail, Next: next}
-}
-
-// do is change with the admin record filled in by fill.
-func (o *Operator) do(ctx context.Context, by admin.By, kind spool.Kind,
-	fill func(*pb.Admin) proto.Message) (*pb.Result, error) {
-	adm, err := o.admin(by)
-	if err != nil {
-		return nil, err
-	}
-	return o.change(ctx, kind, fill(adm))
 }
 
 // toID reads the 16 octets of an id in a record.

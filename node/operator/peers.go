@@ -15,6 +15,7 @@ import (
 
 	"relay/cluster/spool"
 	"relay/node/admin"
+	"relay/node/operator/records"
 	"relay/queue"
 	"relay/smtp"
 	"relay/smtp/printable"
@@ -304,7 +305,7 @@ func envelopeAddress(text string) (string, error) {
 	}
 	plain, err := smtp.ParseAddress(text)
 	if err != nil {
-		return "", admin.Invalid("%s is not an address", printable.Text(text, maxName))
+		return "", admin.Invalid("%s is not an address", printable.Text(text, records.MaxName))
 	}
 	return plain, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"relay/cluster"
 	"relay/node/admin"
+	"relay/node/operator/edit"
 )
 
 // RotateCA implements admin.Cluster.
@@ -23,7 +24,7 @@ func (o *Operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateO
 	}
 	r, err := o.Members.Rotation()
 	if err != nil {
-		return nil, ProposalError(err)
+		return nil, edit.ProposalError(err)
 	}
 	if r.Step == 0 {
 		change.Effects = append(change.Effects,
@@ -35,7 +36,7 @@ func (o *Operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateO
 	if opts.DryRun {
 		return change, nil
 	}
-	adm, err := o.admin(by)
+	adm, err := o.edit.Admin(by)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func (o *Operator) Upgrade(ctx context.Context, by admin.By, opts admin.UpgradeO
 	if err != nil {
 		return nil, err
 	}
-	adm, err := o.admin(by)
+	adm, err := o.edit.Admin(by)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
 	"relay/node/replica"
 )
 
@@ -32,7 +33,7 @@ func (o *Operator) Verify(ctx context.Context, opts admin.VerifyOptions) (*admin
 	id := ulid.Make().String()
 	res, err := replica.Propose(ctx, o.Replica, spool.KindMark, &pb.Mark{Id: id})
 	if err != nil {
-		return nil, ProposalError(err)
+		return nil, edit.ProposalError(err)
 	}
 	out := &admin.Verification{Index: res.Index, Nodes: []admin.NodeHash{}, Findings: []string{}}
 	raft, err := o.Members.Status(ctx)

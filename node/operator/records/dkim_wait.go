@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"context"
@@ -19,17 +19,17 @@ const dkimLook = time.Minute
 // beside one that signs: no state of its own. The leader asks DNS every minute; activating is one
 // command (version 2).
 type DKIMWaits struct {
-	operator *Operator
-	leads    func() bool
-	txt      func(ctx context.Context, name string) ([]string, error)
-	log      *zap.Logger
-	every    time.Duration
+	signers admin.Signers
+	leads   func() bool
+	txt     func(ctx context.Context, name string) ([]string, error)
+	log     *zap.Logger
+	every   time.Duration
 }
 
-// NewDKIMWaits looks for the records of o's keys while leads reports true; txt asks DNS.
-func NewDKIMWaits(o *Operator, leads func() bool, txt func(ctx context.Context, name string) ([]string, error),
+// NewDKIMWaits looks for the DNS records of keys while leads reports true; txt asks DNS.
+func NewDKIMWaits(s admin.Signers, leads func() bool, txt func(ctx context.Context, name string) ([]string, error),
 	log *zap.Logger) *DKIMWaits {
-	return &DKIMWaits{o, leads, txt, log, dkimLook}
+	return &DKIMWaits{s, leads, txt, log, dkimLook}
 }
 
 // Run looks until ctx ends.
@@ -50,7 +50,7 @@ func (d *DKIMWaits) Run(ctx context.Context) error {
 
 // look asks for the record of each key that waits.
 func (d *DKIMWaits) look(ctx context.Context) {
-	keys, err := d.operator.Signers(ctx)
+	keys, err := d.signers.Signers(ctx)
 	if err != nil {
 		d.log.Error("cannot read the signing keys", zap.Error(err))
 		return
@@ -60,7 +60,7 @@ func (d *DKIMWaits) look(ctx context.Context) {
 			continue
 		}
 		by := admin.By{Who: "cluster", Why: "its record is in DNS"}
-		if _, err := d.operator.ActivateSigner(ctx, by, k.Domain, k.Selector); err != nil && ctx.Err() == nil {
+		if _, err := d.signers.ActivateSigner(ctx, by, k.Domain, k.Selector); err != nil && ctx.Err() == nil {
 			d.log.Warn("a key whose record is in DNS does not sign yet", zap.String("name", k.Name), zap.Error(err))
 		}
 	}

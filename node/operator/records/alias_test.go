@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 func leadsTo(t *testing.T, w *world, address string) []string {
 	t.Helper()
 	var all []string
-	require.NoError(t, w.Replica.View(func(v spool.View) error {
+	require.NoError(t, w.rep.View(func(v spool.View) error {
 		targets, _, err := directory.Resolve(v, address)
 		for _, to := range targets {
 			if to.Mailbox != "" {

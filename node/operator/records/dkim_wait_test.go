@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"context"
@@ -43,7 +43,7 @@ func TestARotatedKeyWaitsForItsRecord(t *testing.T) {
 	require.Equal(t, []string{old.Selector}, signs())
 
 	records := map[string][]string{}
-	d := &DKIMWaits{operator: w.Operator, log: zap.NewNop(), txt: func(_ context.Context, name string) ([]string, error) {
+	d := &DKIMWaits{signers: w, log: zap.NewNop(), txt: func(_ context.Context, name string) ([]string, error) {
 		if all := records[name]; all != nil {
 			return all, nil
 		}

@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"context"
@@ -16,12 +16,10 @@ import (
 	"relay/smtp/printable"
 )
 
-var _ admin.Signers = (*Operator)(nil)
-
 // Signers implements admin.Signers.
-func (o *Operator) Signers(context.Context) ([]admin.Signer, error) {
+func (rs *Records) Signers(context.Context) ([]admin.Signer, error) {
 	all := []admin.Signer{}
-	err := o.Replica.View(func(v spool.View) error {
+	err := rs.replica.View(func(v spool.View) error {
 		keys, err := v.DkimKeys("")
 		if err != nil {
 			return err
@@ -56,19 +54,19 @@ func waits(k *pb.DkimKey, keys []*pb.DkimKey) bool {
 }
 
 // ActivateSigner implements admin.Signers.
-func (o *Operator) ActivateSigner(ctx context.Context, by admin.By, domain, selector string) (*admin.Signer, error) {
+func (rs *Records) ActivateSigner(ctx context.Context, by admin.By, domain, selector string) (*admin.Signer, error) {
 	domain, err := domainName(domain)
 	if err != nil {
 		return nil, err
 	}
 	selector = strings.ToLower(selector)
-	_, err = o.do(ctx, by, spool.KindPutDkim, func(adm *pb.Admin) proto.Message {
+	_, err = rs.edit.Do(ctx, by, spool.KindPutDkim, func(adm *pb.Admin) proto.Message {
 		return &pb.PutDkim{Admin: adm, Key: &pb.DkimKey{Domain: domain, Selector: selector}, Activate: true}
 	})
 	if err != nil {
 		return nil, err
 	}
-	all, err := o.Signers(ctx)
+	all, err := rs.Signers(ctx)
 	for i := range all {
 		if all[i].Domain == domain && all[i].Selector == selector {
 			return &all[i], nil
@@ -82,11 +80,11 @@ func (o *Operator) ActivateSigner(ctx context.Context, by admin.By, domain, sele
 
 // rotates says how a new key begins: waiting, where it is to take the place of one
 // that signs.
-func (o *Operator) rotates(domain string, s *admin.SignerAdd) (waiting bool, err error) {
+func (rs *Records) rotates(domain string, s *admin.SignerAdd) (waiting bool, err error) {
 	if !s.Rotate || !s.Wait {
 		return false, nil
 	}
-	err = o.Replica.View(func(v spool.View) error {
+	err = rs.replica.View(func(v spool.View) error {
 		keys, err := v.DkimKeys(domain)
 		for _, k := range keys {
 			waiting = waiting || !k.Retired && k.Algorithm == s.Algorithm
@@ -111,7 +109,7 @@ func signerOf(k *pb.DkimKey) (*admin.Signer, error) {
 }
 
 // AddSigner implements admin.Signers.
-func (o *Operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd) (*admin.Signer, error) {
+func (rs *Records) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd) (*admin.Signer, error) {
 	domain, err := domainName(s.Domain)
 	if err != nil {
 		return nil, err
@@ -120,32 +118,32 @@ func (o *Operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 		s.Algorithm = dkimkey.RSA
 	}
 	if s.Algorithm != dkimkey.RSA && s.Algorithm != dkimkey.Ed25519 {
-		return nil, admin.Invalid("%s is neither rsa nor ed25519", printable.Text(s.Algorithm, maxName))
+		return nil, admin.Invalid("%s is neither rsa nor ed25519", printable.Text(s.Algorithm, MaxName))
 	}
 	named := s.Selector != ""
 	if !named {
-		if s.Selector, err = o.freeSelector(domain, s.Algorithm); err != nil {
+		if s.Selector, err = rs.freeSelector(domain, s.Algorithm); err != nil {
 			return nil, err
 		}
 	}
 	selector, err := domainName(s.Selector)
 	if err != nil || strings.Contains(selector, "_") {
-		return nil, admin.Invalid("%s can not be a selector: it is a label in DNS", printable.Text(s.Selector, maxName))
+		return nil, admin.Invalid("%s can not be a selector: it is a label in DNS", printable.Text(s.Selector, MaxName))
 	}
 	key, err := dkimkey.New(domain, selector, s.Algorithm)
 	if err != nil {
 		return nil, err
 	}
-	if key.Retired, err = o.rotates(domain, &s); err != nil {
+	if key.Retired, err = rs.rotates(domain, &s); err != nil {
 		return nil, err
 	}
-	_, err = o.do(ctx, by, spool.KindPutDkim, func(adm *pb.Admin) proto.Message {
+	_, err = rs.edit.Do(ctx, by, spool.KindPutDkim, func(adm *pb.Admin) proto.Message {
 		return &pb.PutDkim{Admin: adm, Key: key, RetireOthers: s.Rotate && !key.Retired}
 	})
 	if err != nil {
 		return nil, err
 	}
-	all, err := o.Signers(ctx)
+	all, err := rs.Signers(ctx)
 	var newest *admin.Signer
 	for i := range all {
 		k := &all[i]
@@ -168,10 +166,10 @@ func (o *Operator) AddSigner(ctx context.Context, by admin.By, s admin.SignerAdd
 }
 
 // freeSelector makes a selector of the date that the domain has no key under.
-func (o *Operator) freeSelector(domain, algorithm string) (string, error) {
-	date := o.Now().UTC().Format("20060102") + algorithm[:1]
+func (rs *Records) freeSelector(domain, algorithm string) (string, error) {
+	date := rs.now().UTC().Format("20060102") + algorithm[:1]
 	selector := date
-	err := o.Replica.View(func(v spool.View) error {
+	err := rs.replica.View(func(v spool.View) error {
 		keys, err := v.DkimKeys(domain)
 		taken := map[string]bool{}
 		for _, k := range keys {
@@ -186,12 +184,12 @@ func (o *Operator) freeSelector(domain, algorithm string) (string, error) {
 }
 
 // RemoveSigner implements admin.Signers.
-func (o *Operator) RemoveSigner(ctx context.Context, by admin.By, domain, selector string) error {
+func (rs *Records) RemoveSigner(ctx context.Context, by admin.By, domain, selector string) error {
 	domain, err := domainName(domain)
 	if err != nil {
 		return err
 	}
-	_, err = o.do(ctx, by, spool.KindDropDkim, func(adm *pb.Admin) proto.Message {
+	_, err = rs.edit.Do(ctx, by, spool.KindDropDkim, func(adm *pb.Admin) proto.Message {
 		return &pb.DropDkim{Admin: adm, Domain: domain, Selector: strings.ToLower(selector)}
 	})
 	return err

@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 )
 
 // Users implements admin.Users.
-func (o *Operator) Users(_ context.Context, domain string) ([]admin.User, error) {
+func (rs *Records) Users(_ context.Context, domain string) ([]admin.User, error) {
 	if domain != "" {
 		var err error
 		if domain, err = domainName(domain); err != nil {
@@ -26,7 +26,7 @@ func (o *Operator) Users(_ context.Context, domain string) ([]admin.User, error)
 		}
 	}
 	all := []admin.User{}
-	err := o.Replica.View(func(v spool.View) error {
+	err := rs.replica.View(func(v spool.View) error {
 		accounts, err := v.Accounts()
 		if err != nil {
 			return err
@@ -59,13 +59,13 @@ func userOf(v spool.View, a *pb.Account) (admin.User, error) {
 }
 
 // User implements admin.Users.
-func (o *Operator) User(_ context.Context, address string) (*admin.User, error) {
-	address, err := o.address(address)
+func (rs *Records) User(_ context.Context, address string) (*admin.User, error) {
+	address, err := rs.Address(address)
 	if err != nil {
 		return nil, err
 	}
 	var u admin.User
-	err = o.Replica.View(func(v spool.View) error {
+	err = rs.replica.View(func(v spool.View) error {
 		a, ok, err := v.Account(address)
 		if err != nil {
 			return err
@@ -98,13 +98,13 @@ func aliasesTo(v spool.View, address string) ([]string, error) {
 }
 
 // AddUser implements admin.Users.
-func (o *Operator) AddUser(ctx context.Context, by admin.By, u admin.UserAdd) error {
-	address, err := o.address(u.Address)
+func (rs *Records) AddUser(ctx context.Context, by admin.By, u admin.UserAdd) error {
+	address, err := rs.Address(u.Address)
 	if err != nil {
 		return err
 	}
 	a := &pb.Account{
-		Address: address, Name: printable.Text(u.Name, maxName), QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages,
+		Address: address, Name: printable.Text(u.Name, MaxName), QuotaBytes: u.QuotaBytes, QuotaMessages: u.QuotaMessages,
 	}
 	switch {
 	case u.Password != "" && u.PasswordHash != "":
@@ -112,12 +112,12 @@ func (o *Operator) AddUser(ctx context.Context, by admin.By, u admin.UserAdd) er
 	case u.PasswordHash != "":
 		a.Password, err = importedHash(u.PasswordHash)
 	default:
-		a.Password, a.Scram, err = o.newHash(u.Password)
+		a.Password, a.Scram, err = rs.newHash(u.Password)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = o.do(ctx, by, spool.KindPutAccount, func(adm *pb.Admin) proto.Message {
+	_, err = rs.edit.Do(ctx, by, spool.KindPutAccount, func(adm *pb.Admin) proto.Message {
 		return &pb.PutAccount{Admin: adm, Account: a, Create: true}
 	})
 	return err
@@ -129,7 +129,7 @@ func errTwoSecrets() error {
 
 // newHash makes the stored forms of a new password. Passwords are in no error
 // and no log line.
-func (o *Operator) newHash(password string) (string, *pb.ScramKeys, error) {
+func (rs *Records) newHash(password string) (string, *pb.ScramKeys, error) {
 	switch {
 	case password == "":
 		return "", nil, admin.Invalid("the password is empty")
@@ -143,7 +143,7 @@ func (o *Operator) newHash(password string) (string, *pb.ScramKeys, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	hash, err := o.HashPassword(password)
+	hash, err := rs.hashPassword(password)
 	return hash, keys, err
 }
 
@@ -165,59 +165,35 @@ func importedHash(hash string) (string, error) {
 	return hash, nil
 }
 
-// editTries is how often a change is made anew on a record that somebody else
-// has changed meanwhile.
-const editTries = 5
-
-// SetUser implements admin.Users. The record is read, changed and written back
-// whole, unless somebody else has written it in between: then once more.
-func (o *Operator) SetUser(ctx context.Context, by admin.By, address string, u admin.UserSet) error {
-	address, err := o.address(address)
+// SetUser implements admin.Users.
+func (rs *Records) SetUser(ctx context.Context, by admin.By, address string, u admin.UserSet) error {
+	address, err := rs.Address(address)
 	if err != nil {
 		return err
 	}
-	change, err := o.userChange(u)
+	change, err := rs.userChange(u)
 	if err != nil {
 		return err
-	}
-	o.edit.Lock()
-	defer o.edit.Unlock()
-	for try := 1; ; try++ {
-		res, err := o.editUser(ctx, by, address, change)
-		if res.GetCode() != pb.Code_STALE || try == editTries {
-			return err
-		}
-	}
-}
-
-func (o *Operator) editUser(ctx context.Context, by admin.By, address string,
-	change func(*pb.Account)) (*pb.Result, error) {
-	if err := o.current(ctx); err != nil {
-		return nil, err
 	}
 	var a *pb.Account
-	err := o.Replica.View(func(v spool.View) error {
-		one, ok, err := v.Account(address)
-		if err == nil && !ok {
+	return rs.edit.Update(ctx, by, spool.KindPutAccount, func(v spool.View) error {
+		var there bool
+		if a, there, err = v.Account(address); err == nil && !there {
 			err = admin.NotFound("user", address)
 		}
-		a = one
+		if err == nil {
+			change(a)
+		}
 		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	before := a.Changed
-	change(a)
-	return o.do(ctx, by, spool.KindPutAccount, func(adm *pb.Admin) proto.Message {
-		return &pb.PutAccount{Admin: adm, Account: a, Update: true, ExpectChanged: before}
+	}, func(adm *pb.Admin) proto.Message {
+		return &pb.PutAccount{Admin: adm, Account: a, Update: true, ExpectChanged: a.Changed}
 	})
 }
 
 // userChange checks a UserSet and returns what it does to an account. The
 // costly hash is made here, before anything is locked.
-func (o *Operator) userChange(u admin.UserSet) (func(*pb.Account), error) {
-	hash, keys, err := o.setHash(u)
+func (rs *Records) userChange(u admin.UserSet) (func(*pb.Account), error) {
+	hash, keys, err := rs.setHash(u)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +222,7 @@ func (o *Operator) userChange(u admin.UserSet) (func(*pb.Account), error) {
 			a.Password, a.Scram = hash, keys
 		}
 		if u.Name != nil {
-			a.Name = printable.Text(*u.Name, maxName)
+			a.Name = printable.Text(*u.Name, MaxName)
 		}
 		if u.Senders != nil {
 			a.Senders = senders
@@ -271,12 +247,12 @@ func put[T any](into *T, value *T) {
 	}
 }
 
-func (o *Operator) setHash(u admin.UserSet) (string, *pb.ScramKeys, error) {
+func (rs *Records) setHash(u admin.UserSet) (string, *pb.ScramKeys, error) {
 	switch {
 	case u.Password != nil && u.PasswordHash != nil:
 		return "", nil, errTwoSecrets()
 	case u.Password != nil:
-		return o.newHash(*u.Password)
+		return rs.newHash(*u.Password)
 	case u.PasswordHash != nil:
 		hash, err := importedHash(*u.PasswordHash)
 		return hash, nil, err
@@ -312,14 +288,14 @@ func senderAddresses(list []string) ([]string, error) {
 }
 
 // RemoveUser implements admin.Users.
-func (o *Operator) RemoveUser(ctx context.Context, by admin.By, address string,
+func (rs *Records) RemoveUser(ctx context.Context, by admin.By, address string,
 	opts admin.DropOptions) (*admin.Removed, error) {
-	address, err := o.address(address)
+	address, err := rs.Address(address)
 	if err != nil {
 		return nil, err
 	}
 	removed := &admin.Removed{DryRun: opts.DryRun, Name: address, Effects: []string{}}
-	err = o.Replica.View(func(v spool.View) error { return userRemoval(v, address, removed) })
+	err = rs.replica.View(func(v spool.View) error { return userRemoval(v, address, removed) })
 	if err != nil {
 		if opts.DryRun || by.Request == "" || !errors.Is(err, admin.ErrNotFound) {
 			return nil, err
@@ -330,7 +306,7 @@ func (o *Operator) RemoveUser(ctx context.Context, by admin.By, address string,
 	if opts.DryRun {
 		return removed, nil
 	}
-	res, err := o.do(ctx, by, spool.KindDropAccount, func(adm *pb.Admin) proto.Message {
+	res, err := rs.edit.Do(ctx, by, spool.KindDropAccount, func(adm *pb.Admin) proto.Message {
 		return &pb.DropAccount{Admin: adm, Address: address}
 	})
 	if err != nil {

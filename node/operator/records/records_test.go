@@ -1,19 +1,56 @@
-package operator
+package records
 
 import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
 	"relay/node/replica"
 	"relay/node/replica/replicatest"
 	"relay/queue/remote"
 )
+
+// world is the records of a node, with the local domain example.test and the user alice.
+type world struct {
+	*Records
+	t   *testing.T
+	rep *replicatest.Fake
+}
+
+var theBy = admin.By{Who: "olga", Why: "a test"}
+
+func newWorld(t *testing.T) *world {
+	rep := replicatest.New(t)
+	hash := func(p string) (string, error) { return "$argon2id$hash-of-" + p, nil }
+	now := func() time.Time { return rep.Clock }
+	w := &world{Records: New(edit.New("n1", rep, zap.NewNop()), rep, now, hash), t: t, rep: rep}
+	w.do(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}, Create: true})
+	w.do(spool.KindPutAccount, &pb.PutAccount{
+		Account: &pb.Account{Address: "alice@example.test", Password: "$argon2id$x"}, Create: true,
+	})
+	return w
+}
+
+// do applies a command that must succeed.
+func (w *world) do(kind spool.Kind, h proto.Message, body ...[]byte) *pb.Result {
+	w.t.Helper()
+	res, err := replica.Propose(context.Background(), w.rep, kind, h, body...)
+	require.NoError(w.t, err)
+	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
+	return res
+}
+
+// pass moves the clock.
+func (w *world) pass(d time.Duration) { w.rep.Clock = w.rep.Clock.Add(d) }
 
 func TestDomains(t *testing.T) {
 	w := newWorld(t)
@@ -39,7 +76,7 @@ func TestDomains(t *testing.T) {
 	require.Equal(t, [2]string{"", "refuse"}, [2]string{all[1].CatchAll, all[1].AuthPolicy})
 	require.ErrorIs(t, w.SetDomain(ctx, theBy, "other.test", admin.DomainSet{AuthPolicy: &odd}), admin.ErrInvalid)
 	stale := &pb.PutDomain{Domain: &pb.Domain{Name: "other.test"}, Update: true, ExpectChanged: 1}
-	res, err := replica.Propose(ctx, w.Replica, spool.KindPutDomain, stale)
+	res, err := replica.Propose(ctx, w.rep, spool.KindPutDomain, stale)
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_STALE, res.Code, "two operators at two nodes")
 	require.ErrorIs(t, w.AddDomain(ctx, theBy, admin.Domain{Name: "other.test"}), admin.ErrConflict)
@@ -143,9 +180,15 @@ func TestUsers(t *testing.T) {
 func TestRemoveUser(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	w.accept("s@remote.test", "alice@example.test")
+	member := &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}
+	epoch := w.do(spool.KindRegister, &pb.Register{Nonce: "x", Member: member}).Epoch
+	id := replica.NewID(w.rep.Clock)
+	w.do(spool.KindAccept, &pb.Accept{Inline: true, Epoch: epoch,
+		Message: &pb.Message{Id: id[:], CreatedMs: w.rep.Clock.UnixMilli(), Sender: "s@remote.test"},
+		Drops:   []*pb.Drop{{Mailbox: "alice@example.test", Recipient: "alice@example.test"}},
+	}, []byte("Subject: x\r\n\r\ntext\r\n"))
 	w.do(spool.KindLock, &pb.TakeLock{
-		Mailbox: "alice@example.test", Node: "n1", Epoch: w.epochs["n1"], Session: "s1", Remote: "192.0.2.7:1",
+		Mailbox: "alice@example.test", Node: "n1", Epoch: epoch, Session: "s1", Remote: "192.0.2.7:1",
 	})
 	r, err := w.RemoveUser(ctx, theBy, "alice", admin.DropOptions{DryRun: true})
 	require.NoError(t, err)
@@ -205,7 +248,7 @@ func TestRouteTargets(t *testing.T) {
 		"smtp:[2001:db8::1]": "smtp:[2001:db8::1]",
 		"lmtp:127.0.0.1:24":  "lmtp:127.0.0.1:24",
 	} {
-		got, err := routeTarget(text)
+		got, err := RouteTarget(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, got)
 	}
@@ -217,7 +260,7 @@ func TestRouteTargets(t *testing.T) {
 		"smtp:host:25:26", "smtp:ho/st",
 		"smtp:0]", "smtp:[0", "smtp:[::1", "smtp:::1]",
 	} {
-		_, err := routeTarget(bad)
+		_, err := RouteTarget(bad)
 		require.ErrorIs(t, err, admin.ErrInvalid, bad)
 	}
 }
@@ -227,13 +270,13 @@ func FuzzRouteTarget(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got, err := routeTarget(text)
+		got, err := RouteTarget(text)
 		if err != nil {
 			var p *admin.Error
 			require.True(t, errors.As(err, &p))
 			return
 		}
-		again, err := routeTarget(got)
+		again, err := RouteTarget(got)
 		require.NoError(t, err, got)
 		require.Equal(t, got, again)
 		_, err = remote.ParseTarget(got)

@@ -1,4 +1,4 @@
-package operator
+package edit
 
 import (
 	"fmt"
@@ -17,25 +17,24 @@ import (
 
 // Bounds of what an audit line says beside the command itself.
 const (
-	noteIDs   = 20
 	noteMost  = 2000
-	noteValue = 200
+	NoteValue = 200
 )
 
-// annotate gives an operator's command the words that the audit log keeps of it:
+// Annotate gives an operator's command the words that the audit log keeps of it:
 // what the record was and what it will be. A cluster of version 1 has no place
 // for them.
 //
 // 2026-11-29, audit: the node that is asked compares the command with the record and puts the words
 // into the command (Admin.note, version 2); Apply only keeps them. Rejected: comparing in Apply (words
 // would be part of the format for ever).
-func (o *Operator) annotate(h proto.Message) {
+func (e *Editor) Annotate(h proto.Message) {
 	one, ok := h.(interface{ GetAdmin() *pb.Admin })
 	if !ok || one.GetAdmin() == nil {
 		return
 	}
 	adm := one.GetAdmin()
-	err := o.Replica.View(func(v spool.View) error {
+	err := e.replica.View(func(v spool.View) error {
 		c, _, err := v.Cluster()
 		switch {
 		case err != nil:
@@ -48,9 +47,9 @@ func (o *Operator) annotate(h proto.Message) {
 		return err
 	})
 	if err != nil {
-		o.Log.Warn("the audit log will not say what was changed: " + err.Error())
+		e.log.Warn("the audit log will not say what was changed: " + err.Error())
 	}
-	adm.Note = shortened(adm.Note, noteMost)
+	adm.Note = Shortened(adm.Note, noteMost)
 }
 
 // changeNote compares a command with what it changes.
@@ -179,7 +178,7 @@ func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 		for i := range v.List().Len() {
 			all = append(all, v.List().Get(i).String())
 		}
-		return shortened("["+strings.Join(all, " ")+"]", noteValue)
+		return Shortened("["+strings.Join(all, " ")+"]", NoteValue)
 	}
 	switch {
 	case f.Kind() == protoreflect.EnumKind:
@@ -189,47 +188,15 @@ func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	case f.Kind() == protoreflect.Int64Kind && strings.HasSuffix(string(f.Name()), "_ms"):
 		return (time.Duration(v.Int()) * time.Millisecond).String()
 	case f.Kind() == protoreflect.StringKind:
-		return shortened(fmt.Sprintf("%q", printable.Text(v.String(), noteValue)), noteValue)
+		return Shortened(fmt.Sprintf("%q", printable.Text(v.String(), NoteValue)), NoteValue)
 	}
 	return v.String()
 }
 
-// shortened cuts a text, at a rune.
-func shortened(s string, most int) string {
+// Shortened cuts a text, at a rune.
+func Shortened(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
 	return strings.ToValidUTF8(s[:most], "") + "…"
-}
-
-// note says which messages an action on the queue is about: by which filter, to
-// where, and which ids.
-func (m *bulkAction) note() string {
-	var all []string
-	add := func(format string, value any, given bool) {
-		if given {
-			all = append(all, fmt.Sprintf(format, value))
-		}
-	}
-	f := &m.what.Filter
-	add("to %s", m.what.Route, m.what.Route != "")
-	add("recipient %s", printable.Text(m.what.Recipient, noteValue), m.what.Recipient != "")
-	add("reason %q", printable.Text(m.what.Reason, noteValue), m.what.Reason != "")
-	add("%s", "all that waits", m.what.All && f.Empty())
-	add("state=%s", printable.Text(f.State, noteValue), f.State != "")
-	add("domain=%s", printable.Text(f.Domain, noteValue), f.Domain != "")
-	add("sender=%s", printable.Text(f.Sender, noteValue), f.Sender != "")
-	add("to=%s", printable.Text(f.Recipient, noteValue), f.Recipient != "")
-	add("owner=%s", printable.Text(f.Owner, noteValue), f.Owner != "")
-	add("error=%q", printable.Text(f.Error, noteValue), f.Error != "")
-	add("older than %s", (time.Duration(f.OlderThanSeconds) * time.Second).String(), f.OlderThanSeconds > 0)
-	var shown []string
-	for _, id := range m.told.ids {
-		shown = append(shown, id.String())
-	}
-	list := "ids " + strings.Join(shown, " ")
-	if more := m.told.count - len(shown); more > 0 {
-		list += fmt.Sprintf(" and %d more", more)
-	}
-	return strings.Join(append(all, list), ", ")
 }

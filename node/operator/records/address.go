@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"net"
@@ -12,9 +12,9 @@ import (
 	"relay/smtp/printable"
 )
 
-// maxName bounds the free texts and lists an operator may store.
+// MaxName bounds the free texts and lists an operator may store.
 const (
-	maxName    = 255
+	MaxName    = 255
 	maxTargets = 1000
 )
 
@@ -28,13 +28,13 @@ func mailAddress(text, defaultDomain string) (string, error) {
 	if !strings.Contains(address, "@") {
 		if defaultDomain == "" {
 			return "", admin.Invalid("%s has no domain and there is no default domain: give the whole address",
-				printable.Text(address, maxName))
+				printable.Text(address, MaxName))
 		}
 		address += "@" + defaultDomain
 	}
 	address, err := smtp.ParseAddress(address)
 	if err != nil {
-		return "", admin.Invalid("%s is not a mail address: %s", printable.Text(text, maxName), err)
+		return "", admin.Invalid("%s is not a mail address: %s", printable.Text(text, MaxName), err)
 	}
 	return directory.Canonical(address), nil
 }
@@ -47,14 +47,14 @@ func domainName(text string) (string, error) {
 	}
 	address, err := smtp.ParseAddress("x@" + name)
 	if err != nil || strings.HasPrefix(name, "[") || address != "x@"+name {
-		return "", admin.Invalid("%s is not the name of a domain", printable.Text(text, maxName))
+		return "", admin.Invalid("%s is not the name of a domain", printable.Text(text, MaxName))
 	}
 	return directory.ASCIIDomain(name), nil
 }
 
-// routeTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard.
+// RouteTarget checks a hop: mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard.
 // An action that the agent can not do is refused here, not deferred later.
-func routeTarget(text string) (string, error) {
+func RouteTarget(text string) (string, error) {
 	target := strings.TrimSpace(text)
 	scheme, rest, _ := strings.Cut(target, ":")
 	switch strings.ToLower(scheme) {
@@ -67,18 +67,18 @@ func routeTarget(text string) (string, error) {
 		if hostPort(rest, false) {
 			return "smtp:" + rest, nil
 		}
-		return "", admin.Invalid("%s is not smtp:HOST or smtp:HOST:PORT", printable.Text(text, maxName))
+		return "", admin.Invalid("%s is not smtp:HOST or smtp:HOST:PORT", printable.Text(text, MaxName))
 	case "lmtp":
 		if hostPort(rest, true) {
 			return "lmtp:" + rest, nil
 		}
-		return "", admin.Invalid("%s is not lmtp:HOST:PORT", printable.Text(text, maxName))
+		return "", admin.Invalid("%s is not lmtp:HOST:PORT", printable.Text(text, MaxName))
 	case "https":
 		return "", admin.Invalid("this version can not hand mail over by https: give mx, smtp:HOST[:PORT], " +
 			"lmtp:HOST:PORT or discard")
 	}
 	return "", admin.Invalid("%s is no route: give mx, smtp:HOST[:PORT], lmtp:HOST:PORT or discard", printable.Text(text,
-		maxName))
+		MaxName))
 }
 
 // bareName takes the brackets off a host's name. Postfix has them where no MX is to be

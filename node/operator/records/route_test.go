@@ -1,4 +1,4 @@
-package operator
+package records
 
 import (
 	"strings"
@@ -20,21 +20,21 @@ func TestRouteWithoutKeywords(t *testing.T) {
 	hub := admin.Route{
 		Domain: "hub.example", Target: "smtp:hub:25", NoEHLO: []string{"pipelining", " Chunking", "PIPELINING"},
 	}
-	err := w.Operator.SetRoute(t.Context(), theBy, hub)
+	err := w.SetRoute(t.Context(), theBy, hub)
 	require.ErrorContains(t, err, "cluster version 2")
 	require.NoError(t,
-		w.Operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "plain.example", Target: "smtp:hub:25"}))
+		w.SetRoute(t.Context(), theBy, admin.Route{Domain: "plain.example", Target: "smtp:hub:25"}))
 
 	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
-	require.NoError(t, w.Operator.SetRoute(t.Context(), theBy, hub))
+	require.NoError(t, w.SetRoute(t.Context(), theBy, hub))
 	require.NoError(t,
-		w.Operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}}))
+		w.SetRoute(t.Context(), theBy, admin.Route{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}}))
 	for _, bad := range []string{"", "PIPE LINING", "-X", "ä", strings.Repeat("X", 65)} {
 		require.ErrorContains(t,
-			w.Operator.SetRoute(t.Context(), theBy, admin.Route{Domain: "bad.example", Target: "mx", NoEHLO: []string{bad}}),
+			w.SetRoute(t.Context(), theBy, admin.Route{Domain: "bad.example", Target: "mx", NoEHLO: []string{bad}}),
 			"not an EHLO keyword")
 	}
-	routes, err := w.Operator.Routes(t.Context())
+	routes, err := w.Routes(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []admin.Route{{Domain: "hub.example", Target: "smtp:hub:25",
 		NoEHLO: []string{"CHUNKING", "PIPELINING"}},

@@ -1,0 +1,111 @@
+package records
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+	"relay/smtp/printable"
+)
+
+// Routes implements admin.Routes.
+func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
+	all := []admin.Route{}
+	err := rs.replica.View(func(v spool.View) error {
+		routes, err := v.Routes()
+		for _, r := range routes {
+			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo})
+		}
+		return err
+	})
+	return all, err
+}
+
+// SetRoute implements admin.Routes.
+func (rs *Records) SetRoute(ctx context.Context, by admin.By, r admin.Route) error {
+	domain, err := routeDomain(r.Domain)
+	if err != nil {
+		return err
+	}
+	target, err := RouteTarget(r.Target)
+	if err != nil {
+		return err
+	}
+	without, err := rs.noEHLO(r.NoEHLO)
+	if err != nil {
+		return err
+	}
+	_, err = rs.edit.Do(ctx, by, spool.KindPutRoute, func(adm *pb.Admin) proto.Message {
+		return &pb.PutRoute{Admin: adm, Route: &pb.Route{Domain: domain, Target: target, NoEhlo: without}}
+	})
+	return err
+}
+
+// noEHLO checks a list of EHLO keywords, which a cluster of version 1 cannot
+// keep.
+func (rs *Records) noEHLO(words []string) ([]string, error) {
+	if len(words) > maxNoEHLO {
+		return nil, admin.Invalid("at most %d EHLO keywords", maxNoEHLO)
+	}
+	var all []string
+	for _, word := range words {
+		word = strings.ToUpper(strings.TrimSpace(word))
+		if !ehloKeyword(word) {
+			return nil, admin.Invalid("%q is not an EHLO keyword such as PIPELINING", printable.Text(word, MaxName))
+		}
+		all = append(all, word)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return all, rs.replica.View(func(v spool.View) error {
+		c, _, err := v.Cluster()
+		if err == nil && spool.VersionOf(c) < 2 {
+			return admin.Conflict("a route with --no-ehlo needs cluster version 2, and this cluster has version 1",
+				"install this version on all nodes, then run relayctl cluster upgrade")
+		}
+		return err
+	})
+}
+
+const maxNoEHLO = 32
+
+// ehloKeyword: RFC 5321 §4.1.1.1.
+func ehloKeyword(s string) bool {
+	for i, c := range []byte(s) {
+		if !(c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' && i > 0) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+func routeDomain(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "*" {
+		return text, nil
+	}
+	if under, ok := strings.CutPrefix(text, "*."); ok {
+		return "", admin.Invalid("a route holds for the domains below its own too: give %s", printable.Text(under, MaxName))
+	}
+	return domainName(text)
+}
+
+// RemoveRoute implements admin.Routes.
+func (rs *Records) RemoveRoute(ctx context.Context, by admin.By, domain string) error {
+	domain, err := routeDomain(domain)
+	if err != nil {
+		return err
+	}
+	_, err = rs.edit.Do(ctx, by, spool.KindDropRoute, func(adm *pb.Admin) proto.Message {
+		return &pb.DropRoute{Admin: adm, Domain: domain}
+	})
+	return err
+}

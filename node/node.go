@@ -53,6 +53,9 @@ type Options struct {
 	// nil: the system's. Tests set clocks wrong here.
 	Wall func() time.Time
 	Boot func() time.Duration
+	// HashPassword makes the stored form of a new password; nil: login.HashPassword. Tests
+	// hash cheaply here.
+	HashPassword func(secret string) (string, error)
 	// Grace is how long transactions and deliveries under way may take to end
 	// at a stop; 0: 15 s and 5 s.
 	Grace time.Duration
@@ -128,6 +131,9 @@ func New(c *config.Config, o Options) (*Node, error) {
 	}
 	if n.options.Fatal == nil {
 		n.options.Fatal = func(err error) { panic(err) }
+	}
+	if n.options.HashPassword == nil {
+		n.options.HashPassword = login.HashPassword
 	}
 	if err := n.open(); err != nil {
 		n.close()
@@ -251,7 +257,7 @@ func (n *Node) build() error {
 	})
 	n.throttle = login.NewThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
 	n.confirm = replica.NewConfirmer(n.cluster, isPermanent, n.log)
-	logins, err := login.NewService(n.cluster, n.confirm)
+	logins, err := login.NewService(n.cluster, n.confirm, n.options.HashPassword)
 	if err != nil {
 		return err
 	}

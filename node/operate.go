@@ -15,7 +15,6 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/directory"
-	"relay/node/login"
 	"relay/node/operator"
 	"relay/node/operator/edit"
 	"relay/node/plan"
@@ -27,7 +26,7 @@ func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = operator.New(operator.Config{
 		Node: n.conf.Node.ID, Hostname: n.conf.Node.Hostname, Replica: n.cluster, Members: n.cluster, Log: n.log,
-		Now: n.cluster.Now, HashPassword: login.HashPassword, Active: n.queue.Active, Why: n.queue.Why, Submit: n.submit,
+		Now: n.cluster.Now, HashPassword: n.options.HashPassword, Active: n.queue.Active, Why: n.queue.Why, Submit: n.submit,
 		Full: n.storage.nowFull, NodeStats: n.vitals,
 	})
 	n.examiner = &examiner{n: n}

@@ -30,13 +30,16 @@ type nodeWorld struct {
 	later    bool // changes are told later
 }
 
+// cheapHash is login.HashPassword for tests, in which hashing is no subject.
+func cheapHash(secret string) (string, error) { return login.Argon{Time: 1, Memory: 8}.Hash(secret) }
+
 func newNodeWorld(t testing.TB) *nodeWorld {
 	w := &nodeWorld{Fake: replicatest.New(t), t: t}
 	w.wire(w, 3)
 	w.Session = w.must(spool.KindRegister,
 		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Epoch
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
-	hash, err := login.HashPassword("secret")
+	hash, err := cheapHash("secret")
 	require.NoError(t, err)
 	w.must(spool.KindPutAccount, &pb.PutAccount{
 		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
@@ -48,7 +51,7 @@ func newNodeWorld(t testing.TB) *nodeWorld {
 func (w *nodeWorld) wire(r replica.Fenced, free int) {
 	var err error
 	w.confirm = replica.NewConfirmer(r, isPermanent, zap.NewNop())
-	w.logins, err = login.NewService(r, w.confirm)
+	w.logins, err = login.NewService(r, w.confirm, cheapHash)
 	require.NoError(w.t, err)
 	w.throttle = login.NewThrottle(free, r, "n1", nil, login.NewFamiliar(), zap.NewNop())
 	w.drops = maildrop.New(maildrop.Config{

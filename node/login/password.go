@@ -38,14 +38,24 @@ const (
 )
 
 // HashPassword makes a PHC string of a new password.
-func HashPassword(secret string) (string, error) {
+func HashPassword(secret string) (string, error) { return Argon{argonTime, argonMemory}.Hash(secret) }
+
+// Argon are parameters of argon2id hashes with one lane.
+type Argon struct {
+	Time   uint32 // passes over the memory
+	Memory uint32 // KiB, at least 8
+}
+
+// Hash makes a PHC string of a new password by these parameters. A hash by less than those
+// of HashPassword is for tests.
+func (a Argon) Hash(secret string) (string, error) {
 	salt := make([]byte, 16)
 	if _, err := rand.Read(salt); err != nil {
 		return "", err
 	}
-	sum := argon2.IDKey([]byte(secret), salt, argonTime, argonMemory, argonThreads, argonKey)
+	sum := argon2.IDKey([]byte(secret), salt, a.Time, a.Memory, argonThreads, argonKey)
 	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, a.Memory, a.Time, argonThreads,
 		b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
 }
 
@@ -105,7 +115,8 @@ func checkArgon(stored, secret string) (bool, error) {
 type passwords struct {
 	key       [32]byte
 	hashSlots chan struct{} // bounds the memory and CPU that hashing takes
-	dummyHash string        // hashed for unknown users, so that both take as long
+	hashNew   func(secret string) (string, error)
+	dummyHash string // hashed for unknown users, so that both take as long
 
 	mu    sync.Mutex
 	known map[[32]byte]time.Time // right ones, until when
@@ -124,14 +135,14 @@ const (
 	rememberMax = 10000
 )
 
-func newPasswords() (*passwords, error) {
-	p := &passwords{hashSlots: make(chan struct{}, 2), known: map[[32]byte]time.Time{},
+func newPasswords(hashNew func(string) (string, error)) (*passwords, error) {
+	p := &passwords{hashNew: hashNew, hashSlots: make(chan struct{}, 2), known: map[[32]byte]time.Time{},
 		wrong: map[[32]byte]failedAttempt{}}
 	if _, err := rand.Read(p.key[:]); err != nil {
 		return nil, err
 	}
 	var err error
-	p.dummyHash, err = HashPassword("decoy")
+	p.dummyHash, err = p.hashNew("decoy")
 	return p, err
 }
 
@@ -362,7 +373,7 @@ func (p *passwords) upgraded(ctx context.Context, r replica.Replica, a *pb.Accou
 	return now
 }
 
-// hash is hashPassword in one of the slots.
+// hash is hashNew in one of the slots.
 func (p *passwords) hash(ctx context.Context, secret string) (string, error) {
 	select {
 	case p.hashSlots <- struct{}{}:
@@ -370,7 +381,7 @@ func (p *passwords) hash(ctx context.Context, secret string) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	return HashPassword(secret)
+	return p.hashNew(secret)
 }
 
 // IsArgon reports whether a hash is of the kind that this build makes.

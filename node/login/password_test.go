@@ -15,7 +15,7 @@ import (
 // Or somebody who repeats himself, uncounted, could keep all others waiting.
 func TestSameWrongPasswordIsNotHashed(t *testing.T) {
 	home := netip.MustParseAddr("192.0.2.7")
-	p, err := newPasswords()
+	p, err := newPasswords(cheapHash)
 	require.NoError(t, err)
 	for _, a := range []*pb.Account{nil, {Address: "a@example.test", Password: p.dummyHash}} {
 		v, err := p.login(t.Context(), Attempt{From: home, Mechanism: "USER", User: "a", Secret: "old"}, a)
@@ -41,7 +41,7 @@ func TestSameWrongPasswordIsNotHashed(t *testing.T) {
 func TestWrongPasswordIsForgotten(t *testing.T) {
 	home := netip.MustParseAddr("192.0.2.7")
 	synctest.Test(t, func(t *testing.T) {
-		p, err := newPasswords()
+		p, err := newPasswords(cheapHash)
 		require.NoError(t, err)
 		try := func(mechanism string) Verdict {
 			v, err := p.login(t.Context(), Attempt{From: home, Mechanism: mechanism, User: "a", Secret: "old"}, nil)

@@ -21,15 +21,18 @@ type world struct {
 	service *Service
 }
 
+// cheapHash is HashPassword for tests, in which hashing is no subject.
+func cheapHash(secret string) (string, error) { return Argon{Time: 1, Memory: 8}.Hash(secret) }
+
 func newWorld(t testing.TB) *world {
 	w := &world{Fake: replicatest.New(t), t: t}
 	var err error
 	permanent := func(err error) bool { return err != nil }
-	w.service, err = NewService(w, replica.NewConfirmer(w, permanent, zap.NewNop()))
+	w.service, err = NewService(w, replica.NewConfirmer(w, permanent, zap.NewNop()), cheapHash)
 	require.NoError(t, err)
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
 	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
-	hash, err := HashPassword("secret")
+	hash, err := cheapHash("secret")
 	require.NoError(t, err)
 	w.must(spool.KindPutAccount, &pb.PutAccount{
 		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,

@@ -41,6 +41,9 @@ func (w *dropWorld) Propose(ctx context.Context, f spool.Frame) (*pb.Result, err
 	return res, err
 }
 
+// cheapHash is login.HashPassword for tests, in which hashing is no subject.
+func cheapHash(secret string) (string, error) { return login.Argon{Time: 1, Memory: 8}.Hash(secret) }
+
 func newDropWorld(t testing.TB) *dropWorld {
 	w := &dropWorld{Fake: replicatest.New(t), t: t}
 	w.wire(w)
@@ -49,7 +52,7 @@ func newDropWorld(t testing.TB) *dropWorld {
 	require.NoError(t, err)
 	w.Session = res.Epoch
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
-	hash, err := login.HashPassword("secret")
+	hash, err := cheapHash("secret")
 	require.NoError(t, err)
 	w.must(spool.KindPutAccount, &pb.PutAccount{
 		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
@@ -59,7 +62,7 @@ func newDropWorld(t testing.TB) *dropWorld {
 
 // wire makes the maildrops anew, on a replica.
 func (w *dropWorld) wire(r replica.Fenced) {
-	logins, err := login.NewService(r, replica.NewConfirmer(r, func(error) bool { return true }, zap.NewNop()))
+	logins, err := login.NewService(r, replica.NewConfirmer(r, func(error) bool { return true }, zap.NewNop()), cheapHash)
 	require.NoError(w.t, err)
 	w.drops = New(Config{
 		Replica: r, SessionLost: func() <-chan struct{} { return nil }, Node: "n1", Logins: logins,

@@ -28,6 +28,7 @@ import (
 	"relay/node"
 	"relay/node/admin"
 	"relay/node/config"
+	"relay/node/login"
 )
 
 // Options describe a Cluster.
@@ -182,7 +183,7 @@ func (m *Member) Start() {
 	n, err := node.New(m.conf, node.Options{
 		Log: m.log(), Version: "test", Tuning: m.c.o.Tuning, Grace: cmp.Or(m.c.o.Grace, 500*time.Millisecond),
 		Notice: func() time.Duration { return m.c.o.Notice }, Dial: m.c.links.dial(m.ID), Wall: m.wall,
-		Fatal: m.fatal,
+		Fatal: m.fatal, HashPassword: login.Argon{Time: 1, Memory: 8}.Hash,
 	})
 	require.NoError(m.c.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/disk"
+	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 )
 
@@ -287,14 +288,14 @@ func (d *nodeData) members() ([]raft.Server, error) {
 // nodeData is a node's data on disk: the store and the log.
 type nodeData struct {
 	store *disk.Store
-	log   *disk.Log
+	log   *raftlog.Log
 }
 
 func openNodeData(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
 	fatal func(error)) (*nodeData, error) {
 	d := &nodeData{}
 	var err error
-	d.log, err = disk.OpenLog(filepath.Join(dir, logDir), disk.LogOptions{
+	d.log, err = raftlog.Open(filepath.Join(dir, logDir), raftlog.Options{
 		Log: log, Fatal: fatal, GrowTo: t.GrowTo, StallAfter: t.StallAfter, CacheBytes: t.LogCache, Slow: slow,
 	})
 	if err != nil {

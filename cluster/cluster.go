@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/disk"
+	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
@@ -32,7 +33,7 @@ type Cluster struct {
 	id  *identity
 
 	store     *disk.Store
-	rlog      *disk.Log
+	rlog      *raftlog.Log
 	promise   *promise
 	clocks    *clocks
 	now       *stateClock

@@ -162,7 +162,7 @@ const maxGroup = 128
 //   - ShutdownOnRemove: the process decides when it ends.
 //
 // Guards of raft, what they are against, and the tests that fail without them (those of
-// the log: disk.Log):
+// the log: disk/log.Log):
 //
 //   - no heartbeat shortcut: raft#695, logs diverge.
 //     TestHeartbeatsGoThroughTheMainLoop.

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"relay/cluster/disk"
+	raftlog "relay/cluster/disk/log"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -314,7 +315,7 @@ func (c *Cluster) Members() (all []*pb.Member, err error) {
 
 // Metrics returns the numbers of this node's log and store. It may be called at
 // any time and by any goroutine.
-func (c *Cluster) Metrics() (disk.LogMetrics, disk.Metrics) {
+func (c *Cluster) Metrics() (raftlog.Metrics, disk.Metrics) {
 	return c.rlog.Metrics(), c.store.Metrics()
 }
 

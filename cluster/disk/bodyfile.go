@@ -12,6 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/blob"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"relay/cluster/disk/log"
 )
 
 // Pebble v2.1.7 panics where it opens a file of bodies that is absent, cut short,
@@ -64,7 +66,7 @@ func checkBodyFile(from vfs.FS, name string) error {
 }
 
 // rebuild is the cure of a damaged store or log.
-const rebuild = "move the data directory away and join this node anew"
+const rebuild = log.Rebuild
 
 // checkBodies checks the files of bodies that a database refers to.
 func (s *Store) checkBodies(db *pebble.DB, dir string) error {

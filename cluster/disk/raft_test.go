@@ -3,7 +3,6 @@ package disk
 import (
 	"bytes"
 	"fmt"
-
 	"testing"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/disk/log"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -33,10 +33,20 @@ func raftConfig(id string) *raft.Config {
 type follower struct {
 	t     *testing.T
 	store *Store
-	log   *Log
+	log   *log.Log
 	lead  *raft.InmemTransport
 	addr  raft.ServerAddress
 	raft  *raft.Raft
+}
+
+func openLog(t testing.TB, dir string) *log.Log {
+	l, err := log.Open(dir, log.Options{
+		GrowTo: -1, MmapBytes: 64 << 20,
+		Fatal: func(err error) { t.Errorf("fatal: %v", err) },
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 func startFollower(t *testing.T, fs vfs.FS, logDir string, guarded bool) *follower {
@@ -188,7 +198,7 @@ func TestGuardIsRepeatedAtStart(t *testing.T) {
 // recovery by hand.
 func TestRaftOverStoreAndLog(t *testing.T) {
 	fs, dir := vfs.NewCrashableMem(), t.TempDir()
-	start := func(fs vfs.FS) (*Store, *Log, *raft.Raft) {
+	start := func(fs vfs.FS) (*Store, *log.Log, *raft.Raft) {
 		l := openLog(t, dir)
 		s := openStore(t, fs, "s", func(o *Options) { o.OnInstall = l.Guard })
 		c := raftConfig("a")
@@ -256,4 +266,14 @@ func countKeys(t *testing.T, s *Store) int {
 		return v.R.Scan([]byte("k/"), []byte("k0"), func(_, _ []byte) bool { n++; return true })
 	}))
 	return n
+}
+
+// entries are entries lo..hi of a term.
+func entries(term, lo, hi uint64) []*raft.Log {
+	var all []*raft.Log
+	for i := lo; i <= hi; i++ {
+		data := fmt.Appendf(nil, "data %d/%d", i, term)
+		all = append(all, &raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: data})
+	}
+	return all
 }

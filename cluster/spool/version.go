@@ -23,7 +23,7 @@ import (
 //     DUPLICATE and changes nothing; an Expire that comes too late is told the session's renewal.
 //   - Register records serial and key of the node's certificate where none is on record, and keeps what is; Certify
 //     replaces them. PutCa takes the steps of a rotation of the CA; Renew says how far a node is (ca).
-//   - Outside of Apply: term and vote have checksums (disk.Log.SealPromises).
+//   - Outside of Apply: term and vote have checksums (log.Log.SealPromises).
 //   - Register and Renew leave the node's wall clock in its session.
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo).

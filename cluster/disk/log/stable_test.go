@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bytes"
@@ -140,7 +140,7 @@ func TestDamagedPromisesAreRefused(t *testing.T) {
 			}
 			damage(db)
 		})
-		_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+		_, err := Open(dir, Options{GrowTo: -1})
 		require.ErrorContains(t, err, "term or vote is damaged", what)
 		raw(t, dir, func(db *raftboltdb.BoltStore) {
 			for key, v := range before {

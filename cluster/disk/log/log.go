@@ -1,6 +1,7 @@
-package disk
+package log
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,8 +12,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// LogOptions sets up a Log. The zero value is usable.
-type LogOptions struct {
+// Rebuild is the cure of a data directory whose log or store is damaged, in words
+// for the operator.
+const Rebuild = "move the data directory away and join this node anew"
+
+// ErrClosed is returned by every call after Close.
+var ErrClosed = errors.New("disk: the log is closed")
+
+// Options sets up a Log. The zero value is usable.
+type Options struct {
 	Log *zap.Logger // nil: no logging
 
 	// Fatal is called once, when the log has failed or hangs. The process is
@@ -37,19 +45,19 @@ type LogOptions struct {
 	syncDir      func(dir string) error
 }
 
-func (o LogOptions) withDefaults() LogOptions {
+func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
 	if o.Fatal == nil {
 		o.Fatal = func(err error) { panic(fmt.Sprintf("disk: this node can not go on: %v", err)) }
 	}
-	setDefault(&o.GrowTo, 128<<20)
-	setDefault(&o.StallAfter, 10*time.Second)
-	setDefault(&o.CacheBytes, 32<<20)
-	setDefault(&o.MmapBytes, 8<<30)
-	setDefault(&o.segmentBytes, segmentSize)
-	setDefault(&o.tailEntries, tailEntries)
+	o.GrowTo = cmp.Or(o.GrowTo, 128<<20)
+	o.StallAfter = cmp.Or(o.StallAfter, 10*time.Second)
+	o.CacheBytes = cmp.Or(o.CacheBytes, 32<<20)
+	o.MmapBytes = cmp.Or(o.MmapBytes, 8<<30)
+	o.segmentBytes = cmp.Or(o.segmentBytes, segmentSize)
+	o.tailEntries = cmp.Or(o.tailEntries, tailEntries)
 	if o.openSegment == nil {
 		o.openSegment = openSegment
 	}
@@ -84,7 +92,7 @@ func (o LogOptions) withDefaults() LogOptions {
 //   - no freelist sync, a file grown once: latency. TestBoltIsSetUpWell,
 //     TestLogIsGrownOnce.
 type Log struct {
-	o    LogOptions
+	o    Options
 	db   backend
 	data segments
 
@@ -107,7 +115,7 @@ type Log struct {
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when there is a failure
 	closed   atomic.Bool
-	count    logCounters
+	count    counters
 }
 
 // backend is what Log needs of raft-boltdb.

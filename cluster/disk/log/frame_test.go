@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ const firstSegment = "data-0000000000000001"
 // off, as far as anybody can tell.
 func TestBrokenFrames(t *testing.T) {
 	from := t.TempDir()
-	l := openLog(t, from, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+	l := openLog(t, from, func(o *Options) { o.segmentBytes = 64 << 10 })
 	for i := range uint64(12) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(2*i+1, 100), large(2*i+2, 4000)})) // two pages
 	}
@@ -65,18 +65,18 @@ func TestBrokenFrames(t *testing.T) {
 				spoil(t, filepath.Join(dir, c.file), c.at)
 			}
 			if c.last == 0 {
-				_, err := OpenLog(dir, LogOptions{GrowTo: -1, segmentBytes: 64 << 10})
+				_, err := Open(dir, Options{GrowTo: -1, segmentBytes: 64 << 10})
 				require.ErrorIs(t, err, errSeal)
 				require.ErrorContains(t, err, "damaged")
 				return
 			}
-			l := openLog(t, dir, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+			l := openLog(t, dir, func(o *Options) { o.segmentBytes = 64 << 10 })
 			require.Equal(t, [2]uint64{1, c.last}, span(t, l))
 			for i := range c.last {
 				requireEntry(t, l, large(i+1, map[bool]int{true: 100, false: 4000}[i%2 == 0]))
 			}
 			require.NoError(t, l.StoreLog(large(c.last+1, 10)))
-			l = openLog(t, crash(t, dir), func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+			l = openLog(t, crash(t, dir), func(o *Options) { o.segmentBytes = 64 << 10 })
 			require.Equal(t, [2]uint64{1, c.last + 1}, span(t, l))
 		})
 	}
@@ -106,7 +106,7 @@ func TestForeignFrames(t *testing.T) {
 	dir = t.TempDir()
 	require.NoError(t, openLog(t, dir).Close())
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "data-0000000000000002"), b, 0o600))
-	_, err = OpenLog(dir, LogOptions{GrowTo: -1})
+	_, err = Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 }
 
@@ -117,7 +117,7 @@ func TestLostBoltIsRefused(t *testing.T) {
 	require.NoError(t, l.StoreLog(large(1, 10)))
 	require.NoError(t, l.Close())
 	require.NoError(t, os.Remove(filepath.Join(dir, "raft.db")))
-	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	_, err := Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 	require.ErrorContains(t, err, "join anew")
 }
@@ -139,7 +139,7 @@ func TestSegmentIDsRise(t *testing.T) {
 // A file is begun when all before it is synced: then the last frame there is
 // no write that was cut off, though nothing is in the new file.
 func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
-	change := func(o *LogOptions) { o.segmentBytes = 16 << 10 }
+	change := func(o *Options) { o.segmentBytes = 16 << 10 }
 	from := t.TempDir()
 	l := openLog(t, from, change)
 	for i := range uint64(4) { // each takes a page, of three
@@ -152,7 +152,7 @@ func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
 	dir = crash(t, from)
 	spoil(t, filepath.Join(dir, second), segmentAlign+50)
 	spoil(t, filepath.Join(dir, firstSegment), 3*segmentAlign+50)
-	_, err := OpenLog(dir, LogOptions{GrowTo: -1, segmentBytes: 16 << 10})
+	_, err := Open(dir, Options{GrowTo: -1, segmentBytes: 16 << 10})
 	require.ErrorIs(t, err, errSeal)
 }
 
@@ -173,7 +173,7 @@ func TestDamagedPosition(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, db.Set([]byte(tailKey), fn(b)))
 		require.NoError(t, db.Close())
-		l, err := OpenLog(dir, LogOptions{GrowTo: -1})
+		l, err := Open(dir, Options{GrowTo: -1})
 		if err == nil {
 			require.Equal(t, [2]uint64{1, tailEntries + 5}, span(t, l))
 			require.NoError(t, l.Close())
@@ -191,7 +191,7 @@ func TestDamagedPosition(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("conf")).Delete([]byte(tailKey)) }))
 	require.NoError(t, db.Close())
-	_, err = OpenLog(dir, LogOptions{GrowTo: -1})
+	_, err = Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 }
 

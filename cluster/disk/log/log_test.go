@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bytes"
@@ -20,15 +20,15 @@ import (
 	"pgregory.net/rapid"
 )
 
-func openLog(t testing.TB, dir string, change ...func(*LogOptions)) *Log {
-	o := LogOptions{
+func openLog(t testing.TB, dir string, change ...func(*Options)) *Log {
+	o := Options{
 		GrowTo: -1, MmapBytes: 64 << 20,
 		Fatal: func(err error) { t.Errorf("fatal: %v", err) },
 	}
 	for _, c := range change {
 		c(&o)
 	}
-	l, err := OpenLog(dir, o)
+	l, err := Open(dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	return l
@@ -100,7 +100,7 @@ func TestLogStoresAndReopens(t *testing.T) {
 func TestLogIsForOneProcess(t *testing.T) {
 	dir := t.TempDir()
 	openLog(t, dir)
-	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	_, err := Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, berrors.ErrTimeout)
 	require.ErrorContains(t, err, "another relayd")
 }
@@ -108,7 +108,7 @@ func TestLogIsForOneProcess(t *testing.T) {
 func TestLogIsGrownOnce(t *testing.T) {
 	dir := t.TempDir()
 	open := func(grow int64) *Log {
-		return openLog(t, dir, func(o *LogOptions) { o.GrowTo, o.segmentBytes = grow, 512<<10 })
+		return openLog(t, dir, func(o *Options) { o.GrowTo, o.segmentBytes = grow, 512<<10 })
 	}
 	l := open(8 << 20)
 	require.EqualValues(t, 8<<20, l.Metrics().FileBytes)
@@ -130,7 +130,7 @@ func TestCutOffCreationIsRepeated(t *testing.T) {
 }
 
 func TestBoltIsSetUpWell(t *testing.T) {
-	o := boltOptions("x", LogOptions{}.withDefaults())
+	o := boltOptions("x", Options{}.withDefaults())
 	require.False(t, o.NoSync)
 	require.True(t, o.BoltOptions.NoFreelistSync)
 	require.Equal(t, bbolt.FreelistMapType, o.BoltOptions.FreelistType)
@@ -203,7 +203,7 @@ func TestLogModel(t *testing.T) {
 		cacheSize := rapid.Int64Range(1, 3000).Draw(r, "cache")
 		disk := &forgetful{}
 		open := func() *Log {
-			l, err := OpenLog(dir, LogOptions{
+			l, err := Open(dir, Options{
 				GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize, segmentBytes: 16 << 10, openSegment: disk.open,
 			})
 			require.NoError(t, err)
@@ -298,7 +298,7 @@ func extent(m map[uint64]*raft.Log) (first, last uint64) {
 }
 
 func TestCacheIsBoundedInOctets(t *testing.T) {
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.CacheBytes = 100000 })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.CacheBytes = 100000 })
 	for i := range uint64(50) {
 		require.NoError(t, l.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: make([]byte, 10000)}))
 		require.LessOrEqual(t, l.cache.bytes, int64(100000))
@@ -315,7 +315,7 @@ func TestCacheIsBoundedInOctets(t *testing.T) {
 func TestFirstErrorStopsTheLog(t *testing.T) {
 	var f failures
 	disk := &forgetful{}
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal, o.openSegment = f.fatal, disk.open })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal, o.openSegment = f.fatal, disk.open })
 	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
 	require.NoError(t, l.SetUint64([]byte("CurrentTerm"), 4))
 	broken := errors.New("input/output error")
@@ -351,7 +351,7 @@ func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var f failures
-			l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+			l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
 			require.NoError(t, l.StoreLogs(entries(5, 2, 9)))
 			l.Floor(func() uint64 { return 6 })
 			err := l.DeleteRange(c.lo, c.hi)
@@ -369,7 +369,7 @@ func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 // An error of bbolt itself: it may only read the file.
 func TestRealWriteErrorIsFatal(t *testing.T) {
 	var f failures
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
 	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
 	require.NoError(t, l.db.Close())
 	ro := boltOptions(l.path, l.o)
@@ -387,7 +387,7 @@ func TestHangingWriteIsFatal(t *testing.T) {
 	dir := t.TempDir()
 	var f failures
 	disk := &forgetful{}
-	l := openLog(t, dir, func(o *LogOptions) { o.Fatal, o.openSegment = f.fatal, disk.open })
+	l := openLog(t, dir, func(o *Options) { o.Fatal, o.openSegment = f.fatal, disk.open })
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		disk.hang = func() { <-release }
@@ -408,14 +408,14 @@ func TestHangingWriteIsFatal(t *testing.T) {
 
 func TestPanicsOfBoltAreFatal(t *testing.T) {
 	var f failures
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = f.fatal })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
 	l.db = &spyBackend{backend: l.db, store: func() error { panic("page 7: invalid type") }}
 	require.ErrorContains(t, l.StoreLogs(entries(1, 1, tailEntries)), "page 7")
 	require.Len(t, f.get(), 1)
 }
 
 func TestDefaultLogFatalPanics(t *testing.T) {
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.Fatal = nil })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = nil })
 	l.db = &spyBackend{backend: l.db, store: func() error { return errors.New("no") }}
 	require.Panics(t, func() { _ = l.StoreLogs(entries(1, 1, tailEntries)) })
 }
@@ -434,7 +434,7 @@ func TestDamagedEntryIsFatal(t *testing.T) {
 			require.NoError(t, l.Close())
 			flipAll(t, filepath.Join(dir, c.file), []byte("preciousprecious"))
 			var f failures
-			l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
+			l = openLog(t, dir, func(o *Options) { o.Fatal = f.fatal })
 			require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
 			require.Len(t, f.get(), 1)
 		})
@@ -478,7 +478,7 @@ func TestDamagedFileIsRefused(t *testing.T) {
 		dir := crash(t, dir)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "raft.db"), bad, 0o600))
 		var f failures
-		l, err := OpenLog(dir, LogOptions{GrowTo: -1, MmapBytes: 1 << 20, Fatal: f.fatal})
+		l, err := Open(dir, Options{GrowTo: -1, MmapBytes: 1 << 20, Fatal: f.fatal})
 		if err != nil {
 			require.NotErrorIs(t, err, berrors.ErrTimeout)
 			continue

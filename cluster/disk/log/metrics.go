@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"os"
@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-type logCounters struct {
+type counters struct {
 	appends, entries, bytes, moves, writes, writeNanos, hits, misses atomic.Uint64
 }
 
-// LogMetrics is what an operator may want to know of a log.
-type LogMetrics struct {
+// Metrics is what an operator may want to know of a log.
+type Metrics struct {
 	First, Last uint64 // indexes
 	Entries     int    // held
 	Bytes       int64  // of them
@@ -26,8 +26,8 @@ type LogMetrics struct {
 }
 
 // Metrics returns the log's numbers.
-func (l *Log) Metrics() LogMetrics {
-	m := LogMetrics{
+func (l *Log) Metrics() Metrics {
+	m := Metrics{
 		Appends: l.count.appends.Load(), Appended: l.count.entries.Load(), AppendedBytes: l.count.bytes.Load(),
 		Writes: l.count.writes.Load(), WriteTime: time.Duration(l.count.writeNanos.Load()),
 		Moves:     l.count.moves.Load(),

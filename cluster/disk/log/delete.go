@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"errors"
@@ -114,7 +114,7 @@ func (l *Log) deleted(lo, hi uint64) error {
 }
 
 // Guard tells the log that the state now begins behind the snapshot at index,
-// whose last entry had that term. Store calls it through Options.OnInstall.
+// whose last entry had that term. The store calls it through its OnInstall.
 //
 // If the log has another entry there, or none, what it has up to there is
 // not the history of that snapshot, and must never be sent to another member:

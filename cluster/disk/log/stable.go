@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bytes"
@@ -46,7 +46,7 @@ type stable struct {
 }
 
 var errPromise = errors.New("disk: the node's term or vote is damaged, so it does not know what " +
-	"it promised: " + rebuild)
+	"it promised: " + Rebuild)
 
 func (s *stable) load(db raft.StableStore) error {
 	s.values = make(map[string][]byte)

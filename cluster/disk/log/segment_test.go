@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bytes"
@@ -103,7 +103,7 @@ func names(t *testing.T, dir, pattern string) []string {
 // bbolt gets them later, all at once.
 func TestWriteCostsOneSync(t *testing.T) {
 	disk := &forgetful{}
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.openSegment = disk.open })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.openSegment = disk.open })
 	moves := 0
 	l.db = &spyBackend{backend: l.db, store: func() error { moves++; return nil }}
 	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000), large(2, 100), large(3, 2000)}))
@@ -125,7 +125,7 @@ func TestFailedSyncOfDataIsFatal(t *testing.T) {
 	disk := &forgetful{}
 	var f failures
 	dir := t.TempDir()
-	l := openLog(t, dir, func(o *LogOptions) { o.openSegment, o.Fatal = disk.open, f.fatal })
+	l := openLog(t, dir, func(o *Options) { o.openSegment, o.Fatal = disk.open, f.fatal })
 	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000)}))
 	disk.fail = errors.New("EIO")
 	require.Error(t, l.StoreLogs([]*raft.Log{large(2, 2000)}))
@@ -138,7 +138,7 @@ func TestFailedSyncOfDataIsFatal(t *testing.T) {
 
 func TestSegmentsAreReused(t *testing.T) {
 	dir := t.TempDir()
-	change := func(o *LogOptions) { o.segmentBytes = 64 << 10 }
+	change := func(o *Options) { o.segmentBytes = 64 << 10 }
 	l := openLog(t, dir, change)
 	for i := range uint64(100) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(i+1, 10000)}))
@@ -170,7 +170,7 @@ func TestSegmentsAreReused(t *testing.T) {
 // A segment whose entries bbolt has not got yet stays, whatever is deleted.
 func TestSegmentsOfTheTailStay(t *testing.T) {
 	dir := t.TempDir()
-	change := func(o *LogOptions) { o.segmentBytes, o.tailEntries = 16<<10, 20 }
+	change := func(o *Options) { o.segmentBytes, o.tailEntries = 16<<10, 20 }
 	l := openLog(t, dir, change)
 	for i := range uint64(32) { // each takes a page
 		require.NoError(t, l.StoreLog(large(i+1, 100)))
@@ -185,7 +185,7 @@ func TestSegmentsOfTheTailStay(t *testing.T) {
 // new entries, and never keeps older entries from their data.
 func TestReplacedSuffix(t *testing.T) {
 	dir := t.TempDir()
-	change := func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 }
+	change := func(o *Options) { o.segmentBytes, o.CacheBytes = 64<<10, 1 }
 	l := openLog(t, dir, change)
 	for i := range uint64(10) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(i+1, 20000)}))
@@ -214,24 +214,24 @@ func TestLostSegmentIsRefused(t *testing.T) {
 
 	require.NoError(t, os.Truncate(path, 5000))
 	var f failures
-	l = openLog(t, dir, func(o *LogOptions) { o.Fatal = f.fatal })
+	l = openLog(t, dir, func(o *Options) { o.Fatal = f.fatal })
 	require.Error(t, l.GetLog(1, &raft.Log{}))
 	require.Len(t, f.get(), 1)
 	require.NoError(t, l.Close())
 
 	require.NoError(t, os.Truncate(path, 1000))
-	_, err := OpenLog(dir, LogOptions{GrowTo: -1})
+	_, err := Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 
 	require.NoError(t, os.Remove(path))
-	_, err = OpenLog(dir, LogOptions{GrowTo: -1})
+	_, err = Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 	require.ErrorContains(t, err, "entry 1")
 }
 
 // Raft deletes on another goroutine than it reads on.
 func TestReadsWhileSegmentsGo(t *testing.T) {
-	l := openLog(t, t.TempDir(), func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
 	const n = 300
 	var wg sync.WaitGroup
 	for i := range uint64(n) {

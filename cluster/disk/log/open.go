@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"errors"
@@ -14,13 +14,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// OpenLog opens the log in dir, or makes an empty one there. One process may
+// Open opens the log in dir, or makes an empty one there. One process may
 // have it open.
-func OpenLog(dir string, o LogOptions) (l *Log, err error) {
+func Open(dir string, o Options) (l *Log, err error) {
 	o = o.withDefaults()
 	defer func() { // bbolt panics where its pages make no sense
 		if r := recover(); r != nil {
-			l, err = nil, fmt.Errorf("disk: the log in %s is damaged: %v: %s", dir, r, rebuild)
+			l, err = nil, fmt.Errorf("disk: the log in %s is damaged: %v: %s", dir, r, Rebuild)
 		}
 	}()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -99,20 +99,20 @@ func (l *Log) openSegments() error {
 			err = l.data.seen(p, one.index)
 		}
 		if err != nil {
-			return fmt.Errorf("disk: the log in %s is damaged: entry %d: %w: %s", l.data.dir, one.index, err, rebuild)
+			return fmt.Errorf("disk: the log in %s is damaged: entry %d: %w: %s", l.data.dir, one.index, err, Rebuild)
 		}
 		one.size += p.size
 		l.ledger.bytes += int64(p.size)
 	}
 	if err := l.replay(); errors.Is(err, errSeal) {
-		return fmt.Errorf("disk: the log in %s is damaged: %w: %s", l.data.dir, err, rebuild)
+		return fmt.Errorf("disk: the log in %s is damaged: %w: %s", l.data.dir, err, Rebuild)
 	} else if err != nil {
 		return fmt.Errorf("disk: read the end of the log in %s: %w", l.data.dir, err)
 	}
 	return l.data.tidy()
 }
 
-func boltOptions(path string, o LogOptions) raftboltdb.Options {
+func boltOptions(path string, o Options) raftboltdb.Options {
 	return raftboltdb.Options{
 		Path:                    path,
 		MsgpackUseNewTimeFormat: true,
@@ -125,7 +125,7 @@ func boltOptions(path string, o LogOptions) raftboltdb.Options {
 	}
 }
 
-// boltShare is what raft.db gets of LogOptions.GrowTo, the segments the rest.
+// boltShare is what raft.db gets of Options.GrowTo, the segments the rest.
 const boltShare = 8
 
 // createLog makes empty files of their final size. Otherwise the first hundreds
@@ -135,7 +135,7 @@ const boltShare = 8
 // raft.db never shrinks. Segments that are made later, until the first ones can be used
 // again, get their blocks by fallocate: to write a file twice took 15 % of the
 // processor time of a load of 64 KiB messages.
-func createLog(path string, o LogOptions) error {
+func createLog(path string, o Options) error {
 	tmp := path + ".new"
 	if err := os.RemoveAll(tmp); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"errors"
@@ -144,7 +144,7 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 			disk := &cached{}
 			dir := t.TempDir()
 			var f failures
-			change := func(o *LogOptions) { o.segmentBytes, o.openSegment, o.Fatal = 64<<10, disk.open, f.fatal }
+			change := func(o *Options) { o.segmentBytes, o.openSegment, o.Fatal = 64<<10, disk.open, f.fatal }
 			l := openLog(t, dir, change)
 			for i := range uint64(3) {
 				require.NoError(t, l.StoreLog(large(i+1, 3000)))
@@ -156,7 +156,7 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 			l = openLog(t, dir, change)
 			require.Equal(t, [2]uint64{1, 6}, span(t, l))
 			lost := disk.powerFails(t, dir, func() bool { return false })
-			l = openLog(t, lost, func(o *LogOptions) { o.segmentBytes = 64 << 10 })
+			l = openLog(t, lost, func(o *Options) { o.segmentBytes = 64 << 10 })
 			require.Equal(t, [2]uint64{1, 6}, span(t, l))
 			requireEntry(t, l, large(5, 6000))
 		})
@@ -166,7 +166,7 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 // Reads of old files, on a disk that is slow, keep nobody from writing.
 func TestWritesDoNotWaitForReads(t *testing.T) {
 	disk := &cached{}
-	l := openLog(t, t.TempDir(), func(o *LogOptions) {
+	l := openLog(t, t.TempDir(), func(o *Options) {
 		o.openSegment, o.CacheBytes, o.segmentBytes, o.StallAfter = disk.open, 1, 64<<10, 5*time.Second
 	})
 	for i := range uint64(20) {
@@ -192,7 +192,7 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			var f failures
 			disk := &cached{}
-			l := openLog(t, t.TempDir(), func(o *LogOptions) {
+			l := openLog(t, t.TempDir(), func(o *Options) {
 				o.Fatal, o.openSegment, o.StallAfter = f.fatal, disk.open, 50*time.Millisecond
 			})
 			require.NoError(t, l.StoreLog(large(1, 10)))
@@ -224,7 +224,7 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 func TestCallsWhileTheLogCloses(t *testing.T) {
 	t.Parallel()
 	for range 5 {
-		l := openLog(t, t.TempDir(), func(o *LogOptions) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
+		l := openLog(t, t.TempDir(), func(o *Options) { o.segmentBytes, o.CacheBytes = 64<<10, 1 })
 		for i := range uint64(200) {
 			require.NoError(t, l.StoreLog(large(i+1, 2000)))
 		}
@@ -267,7 +267,7 @@ func TestFullDiskIsNoDamage(t *testing.T) {
 	require.NoError(t, l.StoreLog(large(1, 2000)))
 	dir := crash(t, from)
 	disk := &cached{sync: func() error { return syscall.ENOSPC }}
-	_, err := OpenLog(dir, LogOptions{GrowTo: -1, openSegment: disk.open})
+	_, err := Open(dir, Options{GrowTo: -1, openSegment: disk.open})
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.NotContains(t, err.Error(), "damaged")
 	require.Equal(t, [2]uint64{1, 1}, span(t, openLog(t, dir)))

@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"errors"
@@ -87,7 +87,7 @@ func (b stormyBackend) DeleteRange(lo, hi uint64) error {
 
 func (s *storm) open() error {
 	s.dead = nil
-	l, err := OpenLog(s.dir, LogOptions{
+	l, err := Open(s.dir, Options{
 		GrowTo: []int64{-1, 512 << 10}[s.r.IntN(2)], MmapBytes: 1 << 20, CacheBytes: 1,
 		segmentBytes: 64 << 10, tailEntries: 8,
 		Fatal: func(error) {}, openSegment: s.disk.open, syncDir: s.syncDir,

@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bytes"
@@ -75,14 +75,14 @@ func (o *outage) openSegment(path string) (segmentFile, error) {
 	return unsafeFile{f.(*forgetfulFile), o}, nil
 }
 
-func (o *outage) open(dir string, change ...func(*LogOptions)) *Log {
-	return openLog(o.t, dir, append(change, func(lo *LogOptions) {
+func (o *outage) open(dir string, change ...func(*Options)) *Log {
+	return openLog(o.t, dir, append(change, func(lo *Options) {
 		lo.segmentBytes, lo.CacheBytes, lo.GrowTo, lo.StallAfter, lo.tailEntries = 64<<10, 1, o.grow, time.Hour, 8
 	})...)
 }
 
 func (o *outage) reopen() {
-	o.log = o.open(o.dir, func(lo *LogOptions) { lo.openSegment = o.openSegment })
+	o.log = o.open(o.dir, func(lo *Options) { lo.openSegment = o.openSegment })
 	o.log.db = unsafeBackend{o.log.db, o}
 }
 

@@ -1,4 +1,4 @@
-package disk
+package log
 
 import (
 	"bufio"
@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
 )
 
@@ -51,7 +50,7 @@ const stallOfPaused = 2 * time.Second
 // is done.
 func writeSlowly(t *testing.T) {
 	disk := &forgetful{}
-	l := openLog(t, filepath.Join(t.TempDir(), "log"), func(o *LogOptions) {
+	l := openLog(t, filepath.Join(t.TempDir(), "log"), func(o *Options) {
 		o.openSegment, o.StallAfter = disk.open, stallOfPaused
 		o.Fatal = func(err error) { fmt.Println(strings.ReplaceAll(err.Error(), "\n", " ")) }
 	})
@@ -80,23 +79,4 @@ func TestWatchdogTellsOnce(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 1, told.Load())
 	})
-}
-
-// Pebble measures by the clock: its reports after a pause count from when they were
-// made.
-func TestSlownessCountsNoPause(t *testing.T) {
-	var s slowness
-	now := time.Now()
-	tell := func(after time.Duration) time.Duration {
-		return s.lasted(pebble.DiskSlowInfo{Path: "x", Duration: after}, now.Add(after))
-	}
-	require.Less(t, tell(time.Hour), 10*time.Second, "a pause")
-	at := time.Hour
-	for range 12 {
-		at += slowEvery
-		require.Less(t, tell(at), 32*time.Second)
-	}
-	require.GreaterOrEqual(t, tell(at+slowEvery), 30*time.Second, "it hangs since then")
-	now = now.Add(3 * time.Hour)
-	require.Less(t, tell(40*time.Second), 10*time.Second, "another one")
 }

@@ -72,6 +72,7 @@ func TestOneOfTwoCopiesActs(t *testing.T) {
 // TestCopyTakesOverFromTheDead: a directory that was moved to another machine
 // goes on there, when the session of the node is over; its original is refused.
 func TestCopyTakesOverFromTheDead(t *testing.T) {
+	skipUnderRace(t)
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]
@@ -106,6 +107,7 @@ func TestRestartAtTheSameAddressIsQuick(t *testing.T) {
 // TestRestartAtANameIsQuick: the name may mean another machine elsewhere, but who had
 // the session ran in this directory since the machine was booted.
 func TestRestartAtANameIsQuick(t *testing.T) {
+	skipUnderRace(t)
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Tuning: production()})
 	n := g.Followers()[0]

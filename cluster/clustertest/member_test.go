@@ -168,6 +168,7 @@ func TestIsolatedNodeIsNotDisowned(t *testing.T) {
 }
 
 func TestAddressChange(t *testing.T) {
+	skipUnderRace(t)
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,7 +59,9 @@ func requireEntry(t testing.TB, l *Log, want *raft.Log) {
 	var got raft.Log
 	require.NoError(t, l.GetLog(want.Index, &got))
 	got.AppendedAt = got.AppendedAt.UTC()
-	require.Empty(t, cmp.Diff(*want, got))
+	if !reflect.DeepEqual(*want, got) { // which takes a tenth of cmp's time
+		require.Empty(t, cmp.Diff(*want, got))
+	}
 }
 
 func TestLogStoresAndReopens(t *testing.T) {

@@ -74,9 +74,10 @@ type Agent struct {
 	resume tls.ClientSessionCache
 	stats  Stats
 
-	clear   *recent // hosts whose TLS did not work
-	offered *recent // hosts that have offered STARTTLS
-	slow    *recent // hosts that did not answer pipelined commands
+	wrap    func(net.Conn) net.Conn // nil, or what a test puts round each connection
+	clear   *recent                 // hosts whose TLS did not work
+	offered *recent                 // hosts that have offered STARTTLS
+	slow    *recent                 // hosts that did not answer pipelined commands
 }
 
 // Stats counts what an Agent did.

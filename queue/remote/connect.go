@@ -136,7 +136,11 @@ func (a *Agent) open(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	if from, ok := a.from(to.Addr()); ok {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
-	return d.DialContext(ctx, "tcp", to.String())
+	c, err := d.DialContext(ctx, "tcp", to.String())
+	if err == nil && a.wrap != nil {
+		c = a.wrap(c)
+	}
+	return c, err
 }
 
 // from chooses the source address: in turns among those of the right family.

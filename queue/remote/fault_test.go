@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -78,13 +79,77 @@ func (c *faultCase) prepare(t *testing.T) {
 		c.one.ehlo = append(c.one.ehlo, "STARTTLS")
 		c.one.cert, _ = certificate(t, "mx0.x.example")
 	}
-	wait := 20 * time.Second
-	if !c.cancel && slices.Contains([]string{hang, endless, deaf}, c.what) {
-		wait = 3 * time.Second
-	}
-	conf := Config{Client: patience(wait), Idle: time.Minute}
+	conf := Config{Client: patience(20 * time.Second), Idle: time.Minute}
 	conf.Client.Chunking = c.bdat
 	c.agent = mxOf(t, conf, c.one.port(), mx23...)
+	if !c.cancel {
+		var w waits
+		c.agent.wrap, c.one.over = w.wrap, w.end
+	}
+}
+
+// waits cuts the deadlines short of connections whose hop has stopped, so that no test
+// waits for them. A client that sets no deadline waits on.
+type waits struct {
+	mu    sync.Mutex
+	conns map[string]*shortConn // by the client's address
+	over  map[string]bool
+}
+
+// rest is how much longer a client waits: for what its hop said before it stopped.
+const rest = 50 * time.Millisecond
+
+// shortConn is a client's connection. It has the methods of a *net.TCPConn, its socket's too.
+type shortConn struct {
+	*net.TCPConn
+	mu    sync.Mutex
+	over  bool // the hop has stopped
+	until time.Time
+}
+
+// wrap is Agent.wrap.
+func (w *waits) wrap(c net.Conn) net.Conn {
+	at := c.LocalAddr().String()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conns == nil {
+		w.conns = map[string]*shortConn{}
+	}
+	w.conns[at] = &shortConn{TCPConn: c.(*net.TCPConn), over: w.over[at]}
+	return w.conns[at]
+}
+
+// end is nextHop.over. The hop may stop before its client knows that it is connected.
+func (w *waits) end(c net.Conn) {
+	at := c.RemoteAddr().String()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over == nil {
+		w.over = map[string]bool{}
+	}
+	w.over[at] = true
+	if c := w.conns[at]; c != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.over = true
+		if until := c.until; !until.IsZero() {
+			_ = c.set(until)
+		}
+	}
+}
+
+func (c *shortConn) SetDeadline(until time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = until
+	return c.set(until)
+}
+
+func (c *shortConn) set(until time.Time) error {
+	if soon := time.Now().Add(rest); c.over && until.After(soon) {
+		until = soon
+	}
+	return c.TCPConn.SetDeadline(until)
 }
 
 // job is a message. If the hop stops amid it, it is more than the buffers

@@ -59,6 +59,7 @@ type nextHop struct {
 	strays map[string]string // by step, a first reply with more behind it
 	gone   chan struct{}     // ends with the test
 	met    chan struct{}     // takes a word when the hop has stopped
+	over   func(net.Conn)    // not nil: is called with the connection on which the hop has stopped
 	late   chan struct{}     // not nil: lines behind the first of a reply to a message wait for it
 	came   chan struct{}     // and then this ends
 }
@@ -131,6 +132,9 @@ func (h *nextHop) answer(c net.Conn, verb, def string) bool {
 	r := h.next(verb, def)
 	if r == hang || r == endless || r == deaf {
 		h.met <- struct{}{}
+		if h.over != nil {
+			h.over(c)
+		}
 	}
 	switch r {
 	case hang:

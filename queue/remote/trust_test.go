@@ -428,6 +428,7 @@ func TestOddRepliesAreReplies(t *testing.T) {
 // has, and lines in front that are no replies shift nothing: nobody gets the message
 // again for them.
 func TestFormsOfReplies(t *testing.T) {
+	t.Parallel()
 	for reply, want := range map[string]queue.Outcome{
 		"250": queue.Delivered, "250 ": queue.Delivered, "250\t": queue.Delivered, "250-": queue.Deferred,
 		"250-\n250": queue.Delivered, "250-a\n251 b": queue.Delivered, "251-a\n250\tb": queue.Delivered,

@@ -9,7 +9,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,14 +71,12 @@ type mailer struct {
 	maxHops  int
 	log      *zap.Logger
 	took     prometheus.Histogram // of commits; nil: nobody counts
-	buffers  sync.Pool            // *[]byte
+	buffers  buffers
 	from     fromStats
 }
 
 func newMailer(r replica.Replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
-	m := &mailer{replica: r, receipts: receipts, node: node, hostname: hostname, maxHops: maxHops, log: log}
-	m.buffers.New = func() any { b := make([]byte, 0, 8<<10); return &b }
-	return m
+	return &mailer{replica: r, receipts: receipts, node: node, hostname: hostname, maxHops: maxHops, log: log}
 }
 
 // accept takes a message in. When it returns nil a majority has the message on
@@ -88,14 +85,9 @@ func newMailer(r replica.Replica, receipts *receipts, node, hostname string, max
 func (m *mailer) accept(ctx context.Context, env *envelope, body io.Reader) (string, error) {
 	now := m.replica.Now()
 	in := &intake{mailer: m, env: env, id: replica.NewID(now), digest: sha256.New(), now: now}
-	buf := m.buffers.Get().(*[]byte)
-	in.buf = (*buf)[:0]
-	defer func() {
-		if cap(in.buf) <= 64<<10 {
-			*buf = in.buf
-			m.buffers.Put(buf)
-		}
-	}()
+	in.holder, _ = body.(smtp.Holder)
+	in.buf = m.buffers.get(smallestBuffer)
+	defer func() { m.buffers.put(in.buf) }()
 	err := in.take(ctx, body)
 	if errors.Is(err, errDiscarded) {
 		err = in.discard(ctx)
@@ -119,15 +111,16 @@ type intake struct {
 	tail   []byte // the last two octets sent ahead, the top apart
 	chunks uint32 // sent ahead
 	head   mailheader.Header
-	plan   *pb.Accept // without what only the whole body tells
-	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
-	key    []byte     // of it, and of the envelope
-	asked  bool       // other nodes were
-	sample []byte     // the beginning of a large message, for reports
-	top    []byte     // the beginning of a large message, held back until its end is known
-	held   uint32     // how many chunks it is
-	found  string     // what screening found, for the history
-	looped []string   // mailboxes that the message has been in, and does not enter again
+	plan   *pb.Accept  // without what only the whole body tells
+	twin   hash.Hash   // of the client's octets; nil: a repeat is not looked for
+	key    []byte      // of it, and of the envelope
+	asked  bool        // other nodes were
+	sample []byte      // the beginning of a large message, for reports
+	holder smtp.Holder // is told what is held; nil: nobody counts
+	top    []byte      // the beginning of a large message, held back until its end is known
+	held   uint32      // how many chunks it is
+	found  string      // what screening found, for the history
+	looped []string    // mailboxes that the message has been in, and does not enter again
 
 	given     []string // recipients as the client gave them, before a filter's verdict
 	dropped   []string // of them, those that a filter took away
@@ -178,8 +171,9 @@ func (in *intake) take(ctx context.Context, body io.Reader) error {
 func (in *intake) fill(body io.Reader) (done bool, err error) {
 	for len(in.buf) < spool.MaxInline {
 		if len(in.buf) == cap(in.buf) {
-			in.buf = slices.Grow(in.buf, min(max(cap(in.buf), 8<<10), spool.MaxInline-len(in.buf)))
+			in.buf = in.buffers.grow(in.buf)
 		}
+		in.holds()
 		n, err := body.Read(in.buf[len(in.buf):min(cap(in.buf), spool.MaxInline)])
 		in.buf = in.buf[:len(in.buf)+n]
 		if err == io.EOF {
@@ -190,6 +184,13 @@ func (in *intake) fill(body io.Reader) (done bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// holds tells who counts what is held in memory until more has come.
+func (in *intake) holds() {
+	if in.holder != nil {
+		in.holder.Holds(cap(in.buf) + cap(in.top) + cap(in.sample))
+	}
 }
 
 // mend adds what is missing: the empty line behind the header section, and on

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -240,8 +241,13 @@ func (n *Node) newSMTP(c *config.SMTP, p *login.Service) (*smtp.Server, error) {
 	})
 }
 
-// heldMost bounds what strangers' messages hold of the memory while they come in.
-const heldMost = 256 << 20
+// heldMost bounds what strangers' messages hold of the memory while they come in. The
+// collector lets the heap grow to twice what lives, so the process may take as much
+// again.
+const heldMost = 128 << 20
+
+// heldRoom is heldMost, or an eighth of the memory that the collector is to keep to.
+func heldRoom(limit int64) int64 { return min(heldMost, limit/8) }
 
 // newMeters counts for all SMTP listeners together.
 func newMeters(l config.Limits) *smtp.Meters {
@@ -250,7 +256,7 @@ func newMeters(l config.Limits) *smtp.Meters {
 		Messages: l.TotalMessagesPerMinute, NetMessages: l.MessagesPerMinute,
 		Recipients: l.TotalRecipientsPerMinute, NetRecipients: l.RecipientsPerMinute,
 		Errors: l.TotalErrorsPerMinute, NetErrors: l.ErrorsPerMinute,
-		Bytes: int64(l.TotalBytesPerMinute), NetBytes: int64(l.BytesPerMinute), Held: heldMost,
+		Bytes: int64(l.TotalBytesPerMinute), NetBytes: int64(l.BytesPerMinute), Held: heldRoom(debug.SetMemoryLimit(-1)),
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"relay/queue"
+	"relay/smtp"
 )
 
 // timings are the histograms of what clients and next hops wait for.
@@ -51,6 +52,13 @@ func since(h prometheus.Histogram, begin time.Time) {
 type ending struct {
 	io.Reader
 	at time.Time
+}
+
+// Holds implements smtp.Holder.
+func (e *ending) Holds(octets int) {
+	if h, ok := e.Reader.(smtp.Holder); ok {
+		h.Holds(octets)
+	}
 }
 
 // Read implements io.Reader.

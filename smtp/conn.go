@@ -514,15 +514,16 @@ func (c *conn) fill(command bool) error {
 	now := time.Now()
 	until := now.Add(c.cfg.CommandTimeout)
 	hasty := !c.inner()
+	comes := !command || c.data.clock != nil // a message does; commands between its chunks are part of it
 	if command {
 		if c.in.r == c.in.w {
 			c.in.shrink()
 		}
 	} else {
 		until = now.Add(c.cfg.BlockTimeout)
-		if c.data.until.Before(until) {
-			until = c.data.until
-		}
+	}
+	if comes && c.data.until.Before(until) {
+		until = c.data.until
 	}
 	if hasty {
 		if d := c.srv.meters.conns.Load(now).Patience(); d > 0 && until.After(now.Add(d)) {
@@ -530,7 +531,7 @@ func (c *conn) fill(command bool) error {
 		}
 	}
 	var pace time.Time
-	if hasty && !command && c.srv.meters.holds.limit > 0 {
+	if hasty && comes && c.srv.meters.holds.limit > 0 {
 		pace = c.data.pace()
 		if c.srv.meters.holds.pressed() && until.After(pace) {
 			until = pace

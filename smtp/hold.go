@@ -1,14 +1,18 @@
 package smtp
 
 import (
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"relay/smtp/admission"
 )
 
 // These bound the memory and the pace of strangers' messages while they come in.
 const (
-	holdBase = 40 << 10  // buffers, whatever the message
-	holdMost = 256 << 10 // of what has come; backends pass more on before the end
+	holdBase = 40 << 10  // the connection's buffers, whatever the message
+	holdMost = 256 << 10 // of what has come, where the Session does not say what it keeps
 
 	slowRate  = 4 << 10 // octets a second, under pressure
 	slowGrace = 10 * time.Second
@@ -16,16 +20,46 @@ const (
 
 var replyTooMany = NewReply(451, "4.3.1", "Too many messages at once, try again later")
 
-// holds count what strangers' messages under way hold, in all. Above half of the
-// limit they have to come at a minimum rate, and at the limit no more begin.
+// holds count what strangers' messages under way hold, in all and by network. Above
+// half of the limit they have to come at a minimum rate and a network has its share,
+// and at the limit no more begin.
 type holds struct {
 	limit int64 // 0: none
 	held  atomic.Int64
 	swept atomic.Int64
+
+	mu sync.Mutex
+	by map[netip.Prefix]int64
 }
 
-func (h *holds) full() bool    { return h.limit > 0 && h.held.Load() >= h.limit }
-func (h *holds) over() bool    { return h.limit > 0 && h.held.Load() > h.limit }
+// share is what one network may hold where others want room: an eighth, and in any
+// case one message.
+func (h *holds) share() int64 { return max(h.limit/8, holdBase+2*holdMost) }
+
+// full reports whether no message of a client's network may begin.
+func (h *holds) full(client netip.Addr) bool {
+	switch {
+	case !h.pressed():
+		return false
+	case h.held.Load() >= h.limit:
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.by[admission.Block(client)] >= h.share()
+}
+
+// add counts n octets more for a network, and reports whether there was no room.
+func (h *holds) add(block netip.Prefix, n int64) (crowded bool) {
+	held := h.held.Add(n)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.by[block] += n; h.by[block] == 0 {
+		delete(h.by, block)
+	}
+	return n > 0 && (held > h.limit || h.pressed() && h.by[block] > h.share())
+}
+
 func (h *holds) pressed() bool { return h.limit > 0 && h.held.Load() >= h.limit/2 }
 
 // sweep reports whether those that are slow should be looked for: once a second.
@@ -34,30 +68,43 @@ func (h *holds) sweep(now time.Time) bool {
 	return h.pressed() && now.UnixNano()-last >= int64(time.Second) && h.swept.CompareAndSwap(last, now.UnixNano())
 }
 
-// hold counts what has come of a stranger's message.
-func (m *message) hold(n int) {
-	if m.c.inner() {
+// Holder is the reader that Session.Data is given, where the memory of strangers'
+// messages has a limit. A Session that says what it has allocated for the message is
+// counted with that; one that does not, with the first 256 KiB of what has come.
+type Holder interface {
+	// Holds says how many octets the Session keeps of the message now, in all: the
+	// capacity of its buffers, and not their length. It belongs to the goroutine that
+	// reads. A message whose growth exceeds Limits.Held ends in 451 at the next Read.
+	Holds(octets int)
+}
+
+// Holds implements Holder.
+func (m *message) Holds(octets int) {
+	m.kept = true
+	m.hold(int64(octets))
+}
+
+// hold counts what a stranger's message takes beside the connection's buffers.
+func (m *message) hold(octets int64) {
+	holds := &m.c.srv.meters.holds
+	grow := holdBase + octets - m.held
+	if m.c.inner() || holds.limit == 0 || grow == 0 {
 		return
 	}
-	meters := m.c.srv.meters
-	grow := min(int64(n), holdBase+holdMost-m.held)
 	if m.held == 0 {
-		grow = holdBase
-	}
-	if grow <= 0 || meters.holds.limit == 0 {
-		return
+		m.block = admission.Block(m.c.peer.Remote.Addr())
 	}
 	m.held += grow
-	meters.holds.held.Add(grow)
-	if now := time.Now(); meters.holds.sweep(now) {
-		meters.each(func(s *Server) { s.dropSlow(now) })
+	m.crowded = holds.add(m.block, grow)
+	if now := time.Now(); holds.sweep(now) {
+		m.c.srv.meters.each(func(s *Server) { s.dropSlow(now) })
 	}
 }
 
 // release takes back what hold has counted.
 func (m *message) release() {
 	if m.held > 0 {
-		m.c.srv.meters.holds.held.Add(-m.held)
+		m.c.srv.meters.holds.add(m.block, -m.held)
 		m.held = 0
 	}
 }

@@ -23,7 +23,8 @@ type Limits struct {
 	Bytes, NetBytes           int64
 
 	// Held is how many octets strangers' messages may hold while they come in, all
-	// together. Above half of it they have to come at 4 KiB a second.
+	// together. Above half of it they have to come at 4 KiB a second, and an IPv4 /24 or
+	// IPv6 /48 gets no more than an eighth.
 	Held int64
 }
 
@@ -58,7 +59,7 @@ func NewMeters(l Limits) *Meters {
 				countBytes: l.Bytes},
 		},
 		conns: admission.New(admission.Limits{All: l.Connections, Host: l.NetConnections}), by: map[netip.Prefix]*meter{},
-		holds: holds{limit: l.Held},
+		holds: holds{limit: l.Held, by: map[netip.Prefix]int64{}},
 	}
 }
 

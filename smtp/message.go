@@ -3,6 +3,7 @@ package smtp
 import (
 	"errors"
 	"io"
+	"net/netip"
 	"time"
 )
 
@@ -21,7 +22,10 @@ type message struct {
 	last  bool  // it is the last one
 
 	began   time.Time
-	held    int64 // counted in holds
+	held    int64        // counted in holds
+	block   netip.Prefix // that it is counted for
+	kept    bool         // the Session says what it keeps, or keeps nothing
+	crowded bool         // when it grew last, there was no room
 	size    int64
 	dropped int64  // octets that nobody read
 	ended   bool   // the true end was seen
@@ -157,9 +161,11 @@ func (m *message) lose(err error) {
 func (m *message) accept(out []byte) {
 	m.size += int64(len(out))
 	if m.refusal == nil {
-		m.hold(len(out))
+		if !m.kept {
+			m.hold(min(m.size, holdMost))
+		}
 		switch {
-		case m.held < holdBase+holdMost && m.c.srv.meters.holds.over() && !m.c.inner():
+		case m.crowded:
 			m.refusal = replyTooMany
 		case m.size > m.c.cfg.MaxSize:
 			m.refusal = NewReply(552, "5.3.4", "Message too large")
@@ -199,7 +205,11 @@ func (m *message) end() {
 
 // drain reads on to the true end, or to that of the chunk, so that nothing of a
 // refused message can be taken for a command. It reports whether that worked.
+// Nobody keeps what comes: it counts as the connection's buffers.
 func (m *message) drain() bool {
+	m.Holds(0)
+	m.crowded = false
+	defer m.release()
 	most := 2*m.c.cfg.MaxSize + 1<<20
 	start := m.size - int64(len(m.span))
 	for {

@@ -72,7 +72,7 @@ type Session interface {
 	// Rcpt adds a recipient. to is as from in Mail, but never empty, and
 	// "postmaster" may come alone from anyone.
 	Rcpt(ctx context.Context, to string, opts *RcptOptions) error
-	// Data takes the message from r: lines end in CRLF, no stuffing is left,
+	// Data takes the message from r (a Holder): lines end in CRLF, no stuffing is left,
 	// unless the transaction is BINARYMIME, where the octets are the client's.
 	// A nil error promises that the message is safe, and is only allowed after
 	// r gave io.EOF; any other error of r means that there is no message. After

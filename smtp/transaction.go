@@ -239,7 +239,7 @@ func (c *conn) dataVerb(arg []byte) {
 		c.fail(503, "5.5.1", "BINARYMIME needs BDAT") // RFC 3030 section 3
 		return
 	}
-	if c.srv.meters.holds.full() && !c.inner() {
+	if !c.inner() && c.srv.meters.holds.full(c.peer.Remote.Addr()) {
 		c.say(replyTooMany, "Data")
 		c.reset()
 		return
@@ -357,7 +357,6 @@ func (c *conn) take() {
 		err = context.Cause(ctx)
 	}
 	cancel(nil)
-	m.release() // what is dropped takes no room
 	whole := m.drain()
 	m.span = nil
 	switch {

@@ -15,6 +15,7 @@ import (
 
 	"relay/cluster/spool"
 	"relay/node/doctor"
+	"relay/node/inbound"
 )
 
 // metrics publishes the counters of one node's parts under a registry of its
@@ -44,7 +45,7 @@ func (c *nodeCollector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	c.protocols(out)
-	for _, f := range c.n.filters {
+	for _, f := range c.n.inbound.Filters() {
 		for name, n := range map[string]int64{
 			"filtered": f.Stats.Messages.Load(), "refused": f.Stats.Refused.Load(),
 			"discarded": f.Stats.Discards.Load(), "failed": f.Stats.Failed.Load(),
@@ -60,19 +61,20 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 			certificate(out, "acme", one.Name, one.Leaf.NotAfter)
 		}
 	}
+	in := c.n.inbound.Stats()
 	counterOf(out, "relay_greylist_deferred_total",
-		"Recipients and messages that greylisting put off.", c.n.grey.stats.deferred.Load())
+		"Recipients and messages that greylisting put off.", in.GreyDeferred)
 	counterOf(out, "relay_greylist_passed_total",
-		"Retries that greylisting let through for the first time.", c.n.grey.stats.passed.Load())
+		"Retries that greylisting let through for the first time.", in.GreyPassed)
 	const from = "Messages of accounts with an address in From that is not theirs."
-	counterOf(out, "relay_from_foreign_total", from, c.n.mail.from.refused.Load(), "result", "refused")
-	counterOf(out, "relay_from_foreign_total", from, c.n.mail.from.unsigned.Load(), "result", "unsigned")
+	counterOf(out, "relay_from_foreign_total", from, in.FromRefused, "result", "refused")
+	counterOf(out, "relay_from_foreign_total", from, in.FromUnsigned, "result", "unsigned")
 	counterOf(out, "relay_admin_token_failures_total",
 		"Requests to the admin API with a wrong token.", c.n.badTokens.Load())
 	c.refusals(out)
 	c.certificates(out)
 	c.raft(out)
-	c.screen(out)
+	c.screen(out, in)
 	c.queue(out)
 	c.spool(out)
 	c.storage(out)
@@ -198,16 +200,15 @@ func (c *nodeCollector) raft(out chan<- prometheus.Metric) {
 	gauge(out, "relay_cluster_version", "Version of the replicated state.", float64(c.n.cluster.Version()))
 }
 
-func (c *nodeCollector) screen(out chan<- prometheus.Metric) {
-	s := &c.n.screen.stats
+func (c *nodeCollector) screen(out chan<- prometheus.Metric, s inbound.Stats) {
 	counterOf(out, "relay_verified_messages_total",
-		"Messages from strangers whose SPF, DKIM and DMARC were looked up.", s.Verified.Load())
+		"Messages from strangers whose SPF, DKIM and DMARC were looked up.", s.Verified)
 	counterOf(out, "relay_verify_refused_total",
-		"Messages from strangers that were refused because SPF, DKIM or DMARC of their domain wants it.", s.Refused.Load())
+		"Messages from strangers that were refused because SPF, DKIM or DMARC of their domain wants it.", s.Refused)
 	counterOf(out, "relay_verify_deferred_total",
 		"Messages from strangers that were put off because DNS did not say whether SPF, DKIM or DMARC hold.",
-		s.Deferred.Load())
-	counterOf(out, "relay_dnsbl_refused_total", "Recipients refused to clients on a list in DNS.", s.Listed.Load())
+		s.Deferred)
+	counterOf(out, "relay_dnsbl_refused_total", "Recipients refused to clients on a list in DNS.", s.Listed)
 }
 
 func (c *nodeCollector) queue(out chan<- prometheus.Metric) {

@@ -22,6 +22,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/inbound"
 	"relay/node/login"
 	"relay/node/maildrop"
 	"relay/node/operator"
@@ -81,20 +82,16 @@ type Node struct {
 	relayers  *tlscert.Relayers
 	token     atomic.Pointer[string]
 	badTokens atomic.Int64
-	mail      *mailer
-	starts    *starts
+	inbound   *inbound.Service
 	drops     *maildrop.Service
 	meters    *smtp.Meters // of all SMTP listeners
 	throttle  *login.Throttle
 	confirm   *replica.Confirmer
 	refused   *refusalLog
 	scram     *login.ScramUse
-	grey      *greylist
-	filters   []filter
 	outbound  *outbound.Spool
 	queue     *queue.Manager
 	agent     *remote.Agent
-	screen    *screen
 	senderDNS *remote.DNS
 	operator  *operator.Operator
 	examiner  *examiner
@@ -256,7 +253,7 @@ func (n *Node) build() error {
 		return []byte{0}, nil
 	})
 	n.throttle = login.NewThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
-	n.confirm = replica.NewConfirmer(n.cluster, isPermanent, n.log)
+	n.confirm = replica.NewConfirmer(n.cluster, inbound.IsPermanent, n.log)
 	logins, err := login.NewService(n.cluster, n.confirm, n.options.HashPassword)
 	if err != nil {
 		return err
@@ -264,36 +261,50 @@ func (n *Node) build() error {
 	n.refused = newRefusalLog(n.log)
 	n.timings = newTimings()
 	n.scram = login.NewScramUse(n.cluster)
-	n.grey = newGreylist(n.cluster, n.log)
-	if n.filters, err = newFilters(n.conf.Milter, hostname, n.options.Version, n.log); err != nil {
-		return err
-	}
 	if n.acme, err = tlscert.NewACMEManager(n.conf.ACME, n.cluster, n.cluster.Leads, n.log.Named("acme")); err != nil {
 		return err
 	}
 	if n.acme != nil {
 		n.certs.ACME = n.acme
 	}
-	n.starts = newStarts()
-	receipts := newReceipts(n.cluster, id, n.cluster.Ask, n.log)
-	n.cluster.Handle(askReceipt, func(_ context.Context, _ string, req []byte) ([]byte, error) {
-		return receipts.answer(req), nil
-	})
-	n.mail = newMailer(n.cluster, receipts, id, hostname, n.conf.Relay.MaxHops, n.log)
 	n.drops = maildrop.New(maildrop.Config{
 		Replica: n.cluster, SessionLost: n.cluster.SessionLost, Node: id, Logins: logins, Throttle: n.throttle, Log: n.log,
 		Folders: n.conf.Folders, Answers: n.cluster.Answers, Refusing: n.drain.refusal,
 		Took: func(begin time.Time) { since(n.timings.login, begin) },
 	})
-	n.mail.took = n.timings.commit
 	if err := n.buildQueue(id, hostname); err != nil {
 		return err
 	}
-	if n.screen, err = n.newScreen(); err != nil {
+	if err := n.buildInbound(id, hostname, logins); err != nil {
 		return err
 	}
 	n.buildOperator()
-	return n.buildServers(logins)
+	return n.buildServers()
+}
+
+// buildInbound makes the SMTP side, with a resolver of its own.
+func (n *Node) buildInbound(id, hostname string, logins *login.Service) error {
+	dns, err := remote.NewDNS(n.conf.Delivery.DNSServers)
+	if err != nil {
+		return fmt.Errorf("[delivery] dns_servers: %w", err)
+	}
+	n.senderDNS = dns
+	n.inbound, err = inbound.New(inbound.Config{
+		Replica: n.cluster, Node: id, Hostname: hostname, Version: n.options.Version, MaxHops: n.conf.Relay.MaxHops,
+		Logins: logins, Throttle: n.throttle, Confirm: n.confirm, Relayers: n.relayers, Room: room{n.storage, n.cluster},
+		Ready: n.cluster.AwaitReady, Ask: n.cluster.Ask, Own: n.agent.OwnAddresses, Filters: n.conf.Milter,
+		Verify: n.conf.Verify, DNSBL: n.conf.DNSBL, Exempt: within(n.conf.Verify.DNSBLExempt), Resolver: senderDNS{dns},
+		Log:       n.log,
+		Committed: func(begin time.Time) { since(n.timings.commit, begin) },
+		Accepted:  func(end time.Time) { since(n.timings.accept, end) },
+	})
+	if err != nil {
+		return err
+	}
+	n.cluster.Handle(inbound.MethodReceipt, func(_ context.Context, _ string, req []byte) ([]byte, error) {
+		return n.inbound.AnswerReceipt(req), nil
+	})
+	return nil
 }
 
 func (n *Node) buildQueue(id, hostname string) error {
@@ -428,7 +439,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("maildrops", n.drops.Watch)
 	start("locks", n.drops.Keep)
 	start("throttle", n.throttle.Run)
-	start("greylist", n.grey.run)
+	start("greylist", n.inbound.Run)
 	start("refusals", n.refused.run)
 	start("doctor", n.examiner.run)
 	start("dkim", records.NewDKIMWaits(n.operator, n.cluster.Leads, n.senderDNS.TXT, n.log).Run)
@@ -638,7 +649,7 @@ func (n *Node) deliver(ctx context.Context) error {
 func (n *Node) anyKnows(ctx context.Context, key []byte) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for _, node := range others(n.cluster, n.conf.Node.ID) {
+	for _, node := range replica.Others(n.cluster, n.conf.Node.ID) {
 		if answer, err := n.cluster.Ask(ctx, node, login.AskFamiliar, key); err == nil && string(answer) == "\x01" {
 			return true
 		}

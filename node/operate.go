@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -15,9 +14,9 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/directory"
+	"relay/node/inbound"
 	"relay/node/operator"
 	"relay/node/operator/edit"
-	"relay/node/plan"
 	"relay/node/replica"
 )
 
@@ -75,25 +74,27 @@ func (n *Node) submit(
 		return nil, err
 	}
 	client := &pb.Client{Node: n.conf.Node.ID, Address: "local", Helo: "admin", User: by.Who, Protocol: "HTTP"}
-	env := &envelope{
-		sender: sender, fixUp: true, options: pb.Message{Ours: true}, detail: "sent by " + by.Who, client: client,
-	}
+	mail := n.inbound.NewLocal(sender, client, "sent by "+by.Who)
 	receipt := &admin.Receipt{
 		Node: n.conf.Node.ID, Dialogue: []string{fmt.Sprintf("MAIL FROM:<%s>: 250 2.1.0 Ok", sender)},
 	}
+	accepted := 0
 	for _, address := range recipients {
-		one, err := n.takeRecipient(ctx, env, address)
+		one, err := takeRecipient(ctx, mail, address)
 		if err != nil {
 			return nil, err
+		}
+		if one.Accepted {
+			accepted++
 		}
 		receipt.Recipients = append(receipt.Recipients, one)
 		receipt.Dialogue = append(receipt.Dialogue, fmt.Sprintf("RCPT TO:<%s>: %s", address, one.Reply))
 	}
-	if len(env.rcpts) == 0 {
+	if accepted == 0 {
 		return receipt, admin.Conflict("all recipients were refused: "+receipt.Recipients[0].Reply, "")
 	}
 	counted := &counter{r: message}
-	id, err := n.mail.accept(ctx, env, counted)
+	id, err := mail.Accept(ctx, counted)
 	if err != nil {
 		n.log.Warn("message from the admin API not accepted", zap.Error(err))
 		return nil, edit.ProposalError(err)
@@ -129,22 +130,14 @@ func (n *Node) wholeSender(sender string) (string, error) {
 
 // takeRecipient is RCPT for the admin API. It fails where nobody can tell whether
 // the recipient is there.
-func (n *Node) takeRecipient(ctx context.Context, env *envelope, address string) (admin.ReceiptRecipient, error) {
-	var r plan.Recipient
-	err := n.confirm.Confirm(ctx, func(v spool.View) (err error) {
-		if r.Address, err = directory.Qualify(v, strings.TrimSpace(address)); err != nil {
-			return err
-		}
-		r.Targets, _, err = directory.Resolve(v, r.Address)
-		return err
-	})
+func takeRecipient(ctx context.Context, mail *inbound.Local, address string) (admin.ReceiptRecipient, error) {
+	err := mail.Rcpt(ctx, address)
 	switch {
 	case errors.Is(err, replica.ErrUnsure):
 		return admin.ReceiptRecipient{}, admin.NoQuorum(err.Error())
 	case err != nil:
-		return admin.ReceiptRecipient{Address: address, Reply: mapError(err).Error()}, nil
+		return admin.ReceiptRecipient{Address: address, Reply: err.Error()}, nil
 	}
-	env.rcpts = append(env.rcpts, r)
 	return admin.ReceiptRecipient{Address: address, Accepted: true, Reply: "250 2.1.5 Ok"}, nil
 }
 

@@ -1,14 +1,17 @@
 package node
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/inbound"
 	"relay/node/login"
 	"relay/pop3"
 	"relay/smtp"
@@ -40,14 +43,18 @@ func TestWrongPasswordByManyMechanismsCountsOnce(t *testing.T) {
 		}
 	}
 
-	s := &session{
-		receiver: &receiver{replica: w, logins: w.logins, throttle: w.throttle, confirm: w.confirm},
-		peer:     &smtp.Peer{Remote: home},
-	}
+	in, err := inbound.New(inbound.Config{
+		Replica: w, Node: "n1", Logins: w.logins, Throttle: w.throttle, Confirm: w.confirm, Log: zap.NewNop(),
+		Ready: func(context.Context) error { return nil },
+	})
+	require.NoError(t, err)
+	peer := &smtp.Peer{Remote: home}
+	s, err := in.Backend(&config.SMTP{Role: config.RoleSubmission}).NewSession(t.Context(), peer)
+	require.NoError(t, err)
 	n := &Node{conf: config.New(), throttle: w.throttle, meters: smtp.NewMeters(smtp.Limits{})}
 	submit := func(mechanism, secret string) time.Duration {
-		s.peer.Mechanism = mechanism
-		err := s.Authenticate(t.Context(), "alice", secret)
+		peer.Mechanism = mechanism
+		err := s.(smtp.Authenticator).Authenticate(t.Context(), "alice", secret)
 		require.ErrorIs(t, err, smtp.ErrCredentials)
 		return n.wrongPassword(home.Addr(), err)
 	}

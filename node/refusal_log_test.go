@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -25,7 +26,8 @@ func TestRefusalsBeyondSixtyAMinuteAreSummedUp(t *testing.T) {
 		l.smtp("mx", &smtp.Refusal{
 			Peer: &smtp.Peer{Session: "s1", Remote: netip.MustParseAddrPort(from), Helo: "h"}, Stage: "rcpt",
 			Reason: "unknown_user",
-			InMail: true, Sender: "a@b.test", Recipients: []string{"c@d.test"}, Reply: replyNoUser,
+			InMail: true, Sender: "a@b.test", Recipients: []string{"c@d.test"},
+			Reply: smtp.NewReply(550, "5.1.1", "No such user here"),
 		})
 	}
 	for i := range 100 {
@@ -49,6 +51,8 @@ func TestRefusalsBeyondSixtyAMinuteAreSummedUp(t *testing.T) {
 	require.Equal(t, []any{"c@d.test"}, last["recipients"])
 }
 
+var errLost = errors.New("a mailbox was removed meanwhile")
+
 // A failure at POP3 is a warning and a count; a panic has its line also when its
 // network has had the others of the minute.
 func TestFailuresOfPOP3AreWarnings(t *testing.T) {
@@ -57,9 +61,9 @@ func TestFailuresOfPOP3AreWarnings(t *testing.T) {
 	l.now = func() time.Time { return time.Unix(1_800_000_000, 0) }
 	peer := &pop3.Peer{Session: "s1", Remote: netip.MustParseAddrPort("192.0.2.1:110")}
 	for range refusalLines {
-		l.pop3(&pop3.Refusal{Peer: peer, Stage: "commit", Reason: pop3.ReasonUncommitted, Messages: 3, Cause: errGone})
+		l.pop3(&pop3.Refusal{Peer: peer, Stage: "commit", Reason: pop3.ReasonUncommitted, Messages: 3, Cause: errLost})
 	}
-	l.pop3(&pop3.Refusal{Peer: peer, Stage: "panic", Reason: pop3.ReasonPanic, Cause: errGone, Stack: "main.go:1"})
+	l.pop3(&pop3.Refusal{Peer: peer, Stage: "panic", Reason: pop3.ReasonPanic, Cause: errLost, Stack: "main.go:1"})
 	lines := told.FilterMessage("refused").FilterLevelExact(zap.WarnLevel).All()
 	require.Len(t, lines, refusalLines+1)
 	require.Subset(t, lines[0].ContextMap(), map[string]any{

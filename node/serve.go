@@ -189,7 +189,7 @@ func profiles() http.Handler {
 
 // buildServers makes one protocol server for each listener, in the order in
 // which listen opened them.
-func (n *Node) buildServers(p *login.Service) error {
+func (n *Node) buildServers() error {
 	smtps, pop3s := n.conf.SMTP, n.conf.POP3
 	n.meters = newMeters(n.conf.Limits)
 	var err error
@@ -200,7 +200,7 @@ func (n *Node) buildServers(p *login.Service) error {
 			l.pop3, err = n.newPOP3(&config.POP3{TLS: config.TLSNone})
 		case len(smtps) > 0:
 			l.role = string(smtps[0].Role)
-			l.smtp, err = n.newSMTP(&smtps[0], p)
+			l.smtp, err = n.newSMTP(&smtps[0])
 			smtps = smtps[1:]
 		default:
 			l.pop3, err = n.newPOP3(&pop3s[0])
@@ -213,18 +213,13 @@ func (n *Node) buildServers(p *login.Service) error {
 	return nil
 }
 
-func (n *Node) newSMTP(c *config.SMTP, p *login.Service) (*smtp.Server, error) {
+func (n *Node) newSMTP(c *config.SMTP) (*smtp.Server, error) {
 	lim := n.conf.Limits
 	submission := c.Role == config.RoleSubmission
 	return smtp.NewServer(smtp.ServerConfig{
 		Hostname: n.conf.Node.Hostname,
-		Backend: &receiver{
-			replica: n.cluster, mail: n.mail, logins: p, storage: n.storage, ready: n.cluster.AwaitReady,
-			starts: n.starts, throttle: n.throttle, confirm: n.confirm, relayers: n.relayers, grey: n.grey,
-			screen: n.screen, filters: chain(n.filters, c.Role), role: c.Role, submission: submission,
-			bounce: c.BounceUnknown, log: n.log, took: n.timings.accept, own: n.agent.OwnAddresses,
-		},
-		TLS: n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
+		Backend:  n.inbound.Backend(c),
+		TLS:      n.tlsConfig(c.TLS), ImplicitTLS: c.TLS == config.TLSImplicit, RequireAuth: submission,
 		Trusted: n.trusted, XClient: within(c.XClient), DefaultDomain: n.defaultDomain,
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
 		ScramIterations: login.ScramIterations, MaxSize: int64(n.conf.Relay.MaxMessageSize), MaxRecipients: lim.Recipients,

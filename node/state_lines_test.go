@@ -37,7 +37,7 @@ func TestTheLogsTablesAreThoseOfTheCode(t *testing.T) {
 	fields, words := map[string]bool{}, map[string]bool{}
 	for path, only := range map[string]string{
 		"statelog/lines.go": "", "maildrop/removed.go": "",
-		"refusal_log.go": "", "filter.go": "discard", "mail_twin.go": "repeated",
+		"refusal_log.go": "", "inbound/filter.go": "discard", "inbound/repeat.go": "repeated",
 		"operator/manage.go": "command", "operator/bounce.go": "bounce", "../queue/settle.go": "line",
 	} {
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)

@@ -53,6 +53,18 @@ func (s *storage) over(r replica.Replica, size uint64) (bool, error) {
 	return laden || s.bytes > 0 && uint64(bytes)+size > s.bytes, nil
 }
 
+// room is a node's storage as SMTP intake asks for it. It meets inbound.Room.
+type room struct {
+	storage *storage
+	replica replica.Replica
+}
+
+// Full implements inbound.Room.
+func (r room) Full() bool { return r.storage.full.Load() }
+
+// Over implements inbound.Room.
+func (r room) Over(size uint64) (bool, error) { return r.storage.over(r.replica, size) }
+
 // look measures once. A disk is short from a quarter above the watermark on, until
 // it has half as much again: the work that makes space has time before mail is
 // refused, and does not stop at the first octet.

@@ -2,13 +2,11 @@ package node
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"relay/queue"
-	"relay/smtp"
 )
 
 // timings are the histograms of what clients and next hops wait for.
@@ -46,28 +44,6 @@ func since(h prometheus.Histogram, begin time.Time) {
 	if h != nil && !begin.IsZero() {
 		h.Observe(time.Since(begin).Seconds())
 	}
-}
-
-// ending notes when a message's last octet was read.
-type ending struct {
-	io.Reader
-	at time.Time
-}
-
-// Holds implements smtp.Holder.
-func (e *ending) Holds(octets int) {
-	if h, ok := e.Reader.(smtp.Holder); ok {
-		h.Holds(octets)
-	}
-}
-
-// Read implements io.Reader.
-func (e *ending) Read(p []byte) (int, error) {
-	n, err := e.Reader.Read(p)
-	if err == io.EOF {
-		e.at = time.Now()
-	}
-	return n, err
 }
 
 // timedAgent observes attempts.

@@ -33,7 +33,7 @@
 //	    deploy/e2e TestLoginsOfOtherPrograms, TestClients; TestFormsOfLogins
 //	    smtp/sasl TestAuthorization, TestDowngrade
 //	BINARYMIME message with a bare CR, LF or NUL in its header section
-//	    TestBareHeaderOfStrangers, TestBareHeaderInChunks; node TestCleanSection
+//	    TestBareHeaderOfStrangers, TestBareHeaderInChunks; node/inbound TestCleanSection
 //	names in certificates, text in DNS, replies and filters that steer a terminal
 //	    TestNamesInCertificatesOfHops, TestNamesInCertificatesOfClients, TestOthersText, TestStrangersText
 //	data directory of one node with the configuration of another

@@ -55,3 +55,18 @@ func Propose(ctx context.Context, r Replica, kind spool.Kind, h proto.Message, b
 func NewID(now time.Time) spool.ID {
 	return ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy())
 }
+
+// Others lists the nodes with a live session besides the one that is given, as the local
+// replica knows them; nil where they cannot be read.
+func Others(r Replica, own string) (nodes []string) {
+	_ = r.View(func(v spool.View) error {
+		sessions, err := v.Sessions()
+		for _, s := range sessions {
+			if s.Node != own {
+				nodes = append(nodes, s.Node)
+			}
+		}
+		return err
+	})
+	return nodes
+}

@@ -1,7 +1,6 @@
-package node
+package inbound
 
 import (
-	"math"
 	"strings"
 	"testing"
 
@@ -55,9 +54,4 @@ func TestMessagesSayWhatTheyHold(t *testing.T) {
 	in.top, in.sample = make([]byte, 100<<10), make([]byte, 16<<10)
 	in.holds()
 	require.Equal(t, spool.MaxInline+116<<10, body.held[len(body.held)-1], "with what is held back")
-}
-
-func TestRoomForMessagesIsAShareOfTheMemory(t *testing.T) {
-	require.EqualValues(t, heldMost, heldRoom(math.MaxInt64), "no limit is set")
-	require.EqualValues(t, 64<<20, heldRoom(512<<20))
 }

@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"net/netip"
@@ -29,13 +29,13 @@ func TestGreySender(t *testing.T) {
 	} {
 		require.Equal(t, want, greySender(address), address)
 	}
-	require.Equal(t, "192.0.2.0/24", greyNetwork(netip.MustParseAddr("::ffff:192.0.2.77")).String())
-	require.Equal(t, "2001:db8::/64", greyNetwork(netip.MustParseAddr("2001:db8::1:2:3%eth0")).String())
+	require.Equal(t, "192.0.2.0/24", ClientNetwork(netip.MustParseAddr("::ffff:192.0.2.77")).String())
+	require.Equal(t, "2001:db8::/64", ClientNetwork(netip.MustParseAddr("2001:db8::1:2:3%eth0")).String())
 }
 
 func TestGreylistBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newNodeWorld(t)
+		w := newWorld(t)
 		time.Sleep(time.Until(w.Clock)) // the replica's time never runs backwards
 		w.Clock = time.Now()
 		w.must(spool.KindPutSettings, &pb.PutSettings{
@@ -93,7 +93,7 @@ func TestGreylistBatches(t *testing.T) {
 // waits together.
 func TestGreylistRecordsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newNodeWorld(t)
+		w := newWorld(t)
 		time.Sleep(time.Until(w.Clock))
 		w.Clock = time.Now()
 		w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000}})

@@ -1,11 +1,9 @@
-package node
+package mailheader
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"relay/node/mailheader"
 )
 
 func TestFieldsAreReadUnfolded(t *testing.T) {
@@ -24,31 +22,14 @@ func TestFieldsAreReadUnfolded(t *testing.T) {
 		"Message-ID:\r\nMessage-ID:\r\n <second@b>\r\n\r\n":       "second@b",
 		"Message-ID: <first@b>\r\nMessage-ID: <second@b>\r\n\r\n": "first@b",
 	} {
-		require.Equal(t, want, mailheader.Parse([]byte(text)).MessageID, "%q", text)
+		require.Equal(t, want, Parse([]byte(text)).MessageID, "%q", text)
 	}
-	require.True(t, mailheader.Parse([]byte("Message-ID:\r\n\r\n")).ID)
-	require.False(t, mailheader.Parse([]byte("Message-Id2: <a@b>\r\n\r\n")).ID)
-	h := mailheader.Parse([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: " +
+	require.True(t, Parse([]byte("Message-ID:\r\n\r\n")).ID)
+	require.False(t, Parse([]byte("Message-Id2: <a@b>\r\n\r\n")).ID)
+	h := Parse([]byte("Delivered-To:\r\n Alice@Example.TEST\r\nDelivered-To: " +
 		"<bob@example.test>\r\nReceived: a\r\n" +
 		" b\r\nreceived:\r\n c\r\n\r\n"))
 	require.Equal(t, []string{"alice@example.test", "bob@example.test"}, h.Delivered)
 	require.Equal(t, 2, h.Hops)
 	require.True(t, h.Whole)
-}
-
-func TestCleanSection(t *testing.T) {
-	for text, want := range map[string]bool{
-		"Subject: x\r\n\r\n\x00\r\n\n\r":                  true,
-		"Subject: x\r\n folded\r\n\r\nbody":               true,
-		"\r\n\r\r\n":                                      true,
-		"Subject: x\rAuthentication-Results: y\r\n\r\n":   false,
-		"Subject: x\nAuthentication-Results: y\r\n\r\n":   false,
-		"Subject: x\r\nFrom: a@b\n\nbody\r\n\r\n":         false,
-		"Subject: x\r\nFrom\x00: a@b\r\n\r\n":             false,
-		"\nSubject: x\r\n\r\n":                            false,
-		"Subject: x\r\n\r":                                false,
-		"Subject: x\r\nno end, and then something \r raw": false,
-	} {
-		require.Equal(t, want, cleanSection([]byte(text)), "%q", text)
-	}
 }

@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"relay/node/replica"
 )
 
-// receipt names one of the messages that are the same: see mail_twin.go.
+// receipt names one of the messages that are the same: see repeat.go.
 type receipt struct {
 	key [16]byte
 	n   uint32
@@ -51,10 +51,11 @@ const (
 	// receiptsFor is how long a half is the newer one: Apply knows a repeat for as
 	// long, and what was used for a message has to outlive its key.
 	receiptsFor = spool.DedupMs * time.Millisecond
-	// askReceipt: key, 16 octets → the number of the next message, 4 octets.
-	askReceipt = "receipt"
-	// askReceiptWithin bounds what a repeat waits for other nodes.
-	askReceiptWithin = time.Second
+	// MethodReceipt is what a node asks another under: key, 16 octets → the number of
+	// the next message, 4 octets.
+	MethodReceipt = "receipt"
+	// receiptWithin bounds what a repeat waits for other nodes.
+	receiptWithin = time.Second
 )
 
 func newReceipts(r replica.Replica, node string, ask func(context.Context, string, string, []byte) ([]byte, error),
@@ -120,14 +121,14 @@ func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
 	if r == nil {
 		return 0
 	}
-	ctx, cancel := context.WithTimeout(ctx, askReceiptWithin)
+	ctx, cancel := context.WithTimeout(ctx, receiptWithin)
 	defer cancel()
-	nodes := others(r.replica, r.node)
+	nodes := replica.Others(r.replica, r.node)
 	said := make([]uint32, len(nodes))
 	var all sync.WaitGroup
 	for i, node := range nodes {
 		all.Go(func() {
-			answer, err := r.ask1(ctx, node, askReceipt, key)
+			answer, err := r.ask1(ctx, node, MethodReceipt, key)
 			if err == nil && len(answer) == 4 {
 				said[i] = binary.BigEndian.Uint32(answer)
 			} else {
@@ -141,18 +142,4 @@ func (r *receipts) ask(ctx context.Context, key []byte) uint32 {
 		n = max(n, other)
 	}
 	return n
-}
-
-// others lists the other nodes with a live session.
-func others(r replica.Replica, own string) (nodes []string) {
-	_ = r.View(func(v spool.View) error {
-		sessions, err := v.Sessions()
-		for _, s := range sessions {
-			if s.Node != own {
-				nodes = append(nodes, s.Node)
-			}
-		}
-		return err
-	})
-	return nodes
 }

@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 	"relay/smtp"
 )
 
@@ -16,7 +18,7 @@ import (
 // that are open.
 func TestNotReady(t *testing.T) {
 	why := errors.New("no leader")
-	b := &receiver{ready: func(context.Context) error { return why }, storage: &storage{}}
+	b := &receiver{ready: func(context.Context) error { return why }, room: spacious{}}
 	var r *smtp.Reply
 	_, err := b.NewSession(context.Background(), &smtp.Peer{})
 	require.ErrorAs(t, err, &r)
@@ -46,4 +48,30 @@ func TestOwnLiteral(t *testing.T) {
 	s.own = func() ([]netip.Addr, error) { return nil, errors.New("not allowed") }
 	require.False(t, s.ownLiteral("[192.0.2.77]"))
 	require.True(t, s.ownLiteral("[198.51.100.1]"), "that the client has connected to")
+}
+
+// TestMayUse: the addresses a session may send as.
+func TestMayUse(t *testing.T) {
+	w := newWorld(t)
+	w.put(&pb.Account{Address: "bob@example.test"}, true)
+	w.alias("postmaster@example.test", "alice")
+	w.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{
+		Address: "team@example.test", Targets: []string{"alice", "bob", "x@far.test"},
+	}})
+	w.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test", "@all.test"} })
+	s := &session{receiver: &receiver{replica: w}, peer: &smtp.Peer{User: "alice@example.test"}, account: w.account()}
+	mayUse := func(from string) error { return w.View(func(v spool.View) error { return s.mayUse(v, from) }) }
+	for from, may := range map[string]bool{
+		"": true, "alice@example.test": true, "Alice+x@Example.TEST": true, "postmaster@example.test": true,
+		"sales@far.test": true, "SALES@FAR.test": true,
+		"any@all.test": true, "bob@example.test": false, "team@example.test": false, "alice@far.test": false,
+		"x@sub.all.test": false, "alice": false,
+	} {
+		err := mayUse(from)
+		require.Equal(t, may, err == nil, "%s: %v", from, err)
+	}
+	s.account.Senders = []string{"*"}
+	require.NoError(t, mayUse("bob@example.test"))
+	s.account, s.peer.User = nil, ""
+	require.NoError(t, mayUse("bob@example.test"), "who is not logged in is bound by nothing here")
 }

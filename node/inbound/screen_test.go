@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/node/config"
 	"relay/node/replica"
 	"relay/node/replica/replicatest"
 	"relay/node/verify"
@@ -42,7 +41,8 @@ func (nowhere) Names(context.Context, netip.Addr) ([]string, error) {
 // BenchmarkIntake takes messages of 4 KiB in, as far as this package goes: what
 // screening costs those whom it does not concern, and those whom it does.
 func BenchmarkIntake(b *testing.B) {
-	r := discard{threeNodes(b)}
+	w := newWorld(b)
+	r := discard{w.Fake}
 	log := zap.NewNop()
 	screening := &screen{
 		replica: r, id: "mx.example.test", log: log,
@@ -60,9 +60,9 @@ func BenchmarkIntake(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			rec := &receiver{
-				replica: r, mail: newMailer(r, nil, "n1", "mx.example.test", 50, log), storage: &storage{},
-				ready: func(context.Context) error { return nil }, screen: c.screen, confirm: replica.NewConfirmer(r, isPermanent,
-					log), log: log,
+				replica: r, mail: newMailer(r, nil, "n1", "mx.example.test", 50, log), room: spacious{},
+				ready: func(context.Context) error { return nil }, screen: c.screen, log: log,
+				confirm: replica.NewConfirmer(r, IsPermanent, log), throttle: w.throttle,
 			}
 			peer := &smtp.Peer{
 				Remote: netip.MustParseAddrPort("192.0.2.1:25"), Helo: "far.example", ESMTP: true, Trusted: c.trusted,
@@ -90,7 +90,24 @@ func BenchmarkIntake(b *testing.B) {
 
 // A node leaves one processor to what is not the work on signatures.
 func TestSignaturesLeaveOneProcessor(t *testing.T) {
-	s, err := (&Node{conf: config.New(), log: zap.NewNop()}).newScreen()
+	s, err := newScreen(&Config{Log: zap.NewNop()})
 	require.NoError(t, err)
 	require.Equal(t, max(1, runtime.GOMAXPROCS(0)-1), cap(s.verifier.Slots))
+}
+
+func TestCleanSection(t *testing.T) {
+	for text, want := range map[string]bool{
+		"Subject: x\r\n\r\n\x00\r\n\n\r":                  true,
+		"Subject: x\r\n folded\r\n\r\nbody":               true,
+		"\r\n\r\r\n":                                      true,
+		"Subject: x\rAuthentication-Results: y\r\n\r\n":   false,
+		"Subject: x\nAuthentication-Results: y\r\n\r\n":   false,
+		"Subject: x\r\nFrom: a@b\n\nbody\r\n\r\n":         false,
+		"Subject: x\r\nFrom\x00: a@b\r\n\r\n":             false,
+		"\nSubject: x\r\n\r\n":                            false,
+		"Subject: x\r\n\r":                                false,
+		"Subject: x\r\nno end, and then something \r raw": false,
+	} {
+		require.Equal(t, want, cleanSection([]byte(text)), "%q", text)
+	}
 }

@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"bytes"
@@ -23,7 +23,6 @@ import (
 	"relay/node/milter"
 	"relay/node/replica"
 	"relay/node/verify"
-	"relay/queue/remote"
 	"relay/smtp"
 )
 
@@ -368,70 +367,10 @@ func (in *intake) endScreen(ctx context.Context) error {
 	return errors.Join(err, g.Wait())
 }
 
-// senderDNS is the resolver that screening asks. It is not that of deliveries:
-// questions that strangers make us ask must not drive the answers for our own mail out of the cache.
-//
-// Screening has a resolver of its own, so that what strangers make us ask does not drive deliveries'
-// answers out of the cache.
-type senderDNS struct{ *remote.DNS }
-
-// counted has questions count for the network of the client that causes them.
-func (d senderDNS) counted(ctx context.Context) context.Context {
-	if a := verify.ClientOf(ctx); a.IsValid() {
-		return remote.ForClient(ctx, greyNetwork(a))
-	}
-	return ctx
-}
-
-// answered marks the answers that are a no.
-func answered[T any](all T, err error) (T, error) {
-	if errors.Is(err, remote.ErrNoName) || errors.Is(err, remote.ErrNoData) {
-		err = fmt.Errorf("%w: %w", verify.ErrNotFound, err)
-	}
-	return all, err
-}
-
-// TXT implements verify.Resolver.
-func (d senderDNS) TXT(ctx context.Context, name string) ([]string, error) {
-	return answered(d.DNS.TXT(d.counted(ctx), name))
-}
-
-// IPv4 implements verify.Resolver.
-func (d senderDNS) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
-	return answered(d.DNS.IPv4(d.counted(ctx), name))
-}
-
-// Addresses implements verify.Resolver.
-func (d senderDNS) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
-	return answered(d.DNS.Addresses(d.counted(ctx), strings.ToLower(host)))
-}
-
-// Names implements verify.Resolver.
-func (d senderDNS) Names(ctx context.Context, a netip.Addr) ([]string, error) {
-	return answered(d.DNS.Names(d.counted(ctx), a))
-}
-
-// Hosts implements verify.Resolver.
-func (d senderDNS) Hosts(ctx context.Context, domain string) ([]string, error) {
-	records, err := answered(d.MX(d.counted(ctx), domain))
-	slices.SortStableFunc(records, func(a, b remote.Record) int { return int(a.Preference) - int(b.Preference) })
-	hosts := make([]string, 0, len(records))
-	for _, r := range records {
-		hosts = append(hosts, r.Host)
-	}
-	return hosts, err
-}
-
-// newScreen makes the screen of a node and its resolver.
-func (n *Node) newScreen() (*screen, error) {
-	c := n.conf.Verify
-	dns, err := remote.NewDNS(n.conf.Delivery.DNSServers)
-	if err != nil {
-		return nil, fmt.Errorf("[delivery] dns_servers: %w", err)
-	}
-	n.senderDNS = dns
-	lists := make([]verify.List, 0, len(n.conf.DNSBL))
-	for _, one := range n.conf.DNSBL {
+// newScreen makes the screen of a node.
+func newScreen(c *Config) (*screen, error) {
+	lists := make([]verify.List, 0, len(c.DNSBL))
+	for _, one := range c.DNSBL {
 		l := verify.List{Zone: one.Zone, Name: cmp.Or(one.Name, one.Zone), Action: verify.Action(one.Action)}
 		for _, text := range one.Codes {
 			codes, err := verify.ParseCodes(text)
@@ -442,13 +381,12 @@ func (n *Node) newScreen() (*screen, error) {
 		}
 		lists = append(lists, l)
 	}
-	r := senderDNS{dns}
 	return &screen{
-		replica: n.cluster, id: cmp.Or(c.AuthservID, n.conf.Node.Hostname), log: n.log,
+		replica: c.Replica, id: cmp.Or(c.Verify.AuthservID, c.Hostname), log: c.Log,
 		verifier: &verify.Verifier{
-			Resolver: r, Timeout: time.Duration(c.Timeout), Draw: rand.IntN,
+			Resolver: c.Resolver, Timeout: time.Duration(c.Verify.Timeout), Draw: rand.IntN,
 			Slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		},
-		lists: verify.NewLists(r, lists, time.Duration(c.DNSBLTimeout)), exempt: within(c.DNSBLExempt),
+		lists: verify.NewLists(c.Resolver, lists, time.Duration(c.Verify.DNSBLTimeout)), exempt: c.Exempt,
 	}, nil
 }

@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"context"
@@ -57,7 +57,7 @@ func TestReceiptsAskAllThatLive(t *testing.T) {
 	rep := threeNodes(t)
 	a := keyOf(7)
 	r := newReceipts(rep, "n1", func(_ context.Context, node, method string, req []byte) ([]byte, error) {
-		require.Equal(t, askReceipt, method)
+		require.Equal(t, MethodReceipt, method)
 		other := newReceipts(rep, node, nil, zap.NewNop())
 		switch node {
 		case "n2":

@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"context"
@@ -8,11 +8,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
@@ -33,7 +32,7 @@ type receiver struct {
 	replica    replica.Fenced
 	mail       *mailer
 	logins     *login.Service
-	storage    *storage
+	room       Room
 	ready      func(ctx context.Context) error // waits where that is worth it
 	starts     *starts
 	throttle   *login.Throttle
@@ -47,37 +46,8 @@ type receiver struct {
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
 	own        func() ([]netip.Addr, error) // addresses of this machine; nil: not known
-	took       prometheus.Histogram         // from the end of the data to the 250; nil: nobody counts
+	took       func(end time.Time)          // observes the time from the end of the data to the 250; nil: nobody counts
 }
-
-// Replies of policy.
-var (
-	replyNotReady = &smtp.Reply{
-		Code: 421, Enhanced: "4.3.2",
-		Text: "Service not available: no majority of the cluster in reach, try another node or later", Reason: "not_ready",
-	}
-	replyFull = &smtp.Reply{
-		Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try later", Reason: "storage_full",
-	}
-	replyNoUser    = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user here", Reason: "unknown_user"}
-	replyNoRelay   = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied", Reason: "relay_denied"}
-	replyDisabled  = &smtp.Reply{Code: 550, Enhanced: "5.2.1", Text: "Mailbox disabled", Reason: "disabled"}
-	replyThrottled = &smtp.Reply{
-		Code: 454, Enhanced: "4.7.0", Text: "Too many failed logins from your network, try again later", Reason: "throttled",
-	}
-	replySpent = &smtp.Reply{
-		Code: 450, Enhanced: "4.7.1", Text: "You have sent to as many recipients as you may in a day", Reason: "send_limit",
-	}
-	replyWide = &smtp.Reply{
-		Code: 452, Enhanced: "4.5.3", Text: "Too many recipients behind one message, send it to fewer at a time",
-		Reason: "too_many_recipients",
-	}
-	replyQuota   = &smtp.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full", Reason: "mailbox_full"}
-	replyChanged = &smtp.Reply{
-		Code: 421, Enhanced: "4.7.0", Text: "Your account was changed, log in again", Reason: "account_changed",
-	}
-	replyLoop = &smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Mail loop detected", Reason: "loop"}
-)
 
 // NewSession implements smtp.Backend. A node that could not keep what it takes
 // sends its clients away at once.
@@ -183,7 +153,7 @@ func (s *session) privileged() bool {
 // Mail implements smtp.Session.
 func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) error {
 	s.endTransaction()
-	if s.storage.full.Load() {
+	if s.room.Full() {
 		return replyFull
 	}
 	if err := s.ready(ctx); err != nil {
@@ -195,7 +165,7 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	if o != nil {
 		announced = uint64(max(o.Size, 0))
 	}
-	if over, err := s.storage.over(s.replica, announced); err != nil {
+	if over, err := s.room.Over(announced); err != nil {
 		return mapError(err)
 	} else if over {
 		return replyFull
@@ -279,7 +249,7 @@ func (s *session) mayUse(v spool.View, from string) error {
 // leadsHome reports whether an alias leads to a mailbox and nowhere else.
 func leadsHome(v spool.View, address, mailbox string) (bool, error) {
 	targets, _, err := directory.Resolve(v, address)
-	if isPermanent(err) { // it leads nowhere
+	if IsPermanent(err) { // it leads nowhere
 		return false, nil
 	}
 	return len(targets) == 1 && targets[0].Mailbox == mailbox, err
@@ -335,7 +305,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		if err := s.mayStillSend(v); err != nil {
 			return err
 		}
-		return s.room(v, targets)
+		return s.checkQuota(v, targets)
 	})
 	if errors.Is(err, directory.ErrNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
 		r.Unknown, err = true, nil
@@ -432,9 +402,9 @@ func smuggles(address string) bool {
 	return strings.ContainsAny(local, "%!@")
 }
 
-// room checks quotas, with the size that MAIL announced (RFC 1870 §6.1) where it
+// checkQuota checks quotas, with the size that MAIL announced (RFC 1870 §6.1) where it
 // did. Apply sees to mail that comes in meanwhile, or is larger than announced.
-func (s *session) room(v spool.View, targets []directory.Target) error {
+func (s *session) checkQuota(v spool.View, targets []directory.Target) error {
 	for _, t := range targets {
 		a := t.Account
 		if a == nil || a.QuotaBytes == 0 && a.QuotaMessages == 0 {
@@ -470,8 +440,32 @@ func (s *session) Data(ctx context.Context, r io.Reader) (string, error) {
 		return "", mapError(err)
 	}
 	s.told = env.receipt
-	since(s.took, whole.at)
+	if s.took != nil && !whole.at.IsZero() {
+		s.took(whole.at)
+	}
 	return id, nil
+}
+
+// ending notes when a message's last octet was read.
+type ending struct {
+	io.Reader
+	at time.Time
+}
+
+// Holds implements smtp.Holder.
+func (e *ending) Holds(octets int) {
+	if h, ok := e.Reader.(smtp.Holder); ok {
+		h.Holds(octets)
+	}
+}
+
+// Read implements io.Reader.
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if err == io.EOF {
+		e.at = time.Now()
+	}
+	return n, err
 }
 
 // Received implements smtp.Receiver.
@@ -490,7 +484,7 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 		for i := range env.rcpts {
 			r := &env.rcpts[i]
 			targets, _, err := directory.Resolve(v, r.Address)
-			if err != nil && !isPermanent(err) {
+			if err != nil && !IsPermanent(err) {
 				return err
 			}
 			policy, _, err := authPolicy(v, r.Address)
@@ -531,67 +525,4 @@ func (s *session) Close() error {
 	s.throttle.Dropped(s.peer.Session)
 	s.listed.Close()
 	return nil
-}
-
-// mapError turns the causes of a refusal into a reply, once for all of SMTP.
-// A failure that is our own fault is never permanent.
-func mapError(err error) error {
-	var r *smtp.Reply
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &r):
-		return r
-	case errors.Is(err, replica.ErrUnsure):
-		return &smtp.Reply{
-			Code: 451, Enhanced: "4.3.0", Text: "Cannot make sure just now that this is to be refused, try another " +
-				"node or later", Cause: err, Reason: "unsure",
-		}
-	case errors.Is(err, replica.ErrOutdated):
-		return &smtp.Reply{
-			Code: 451, Enhanced: "4.3.0", Text: "The directory was changed meanwhile, try again", Cause: err, Reason: "unsure",
-		}
-	case errors.Is(err, directory.ErrNoUser):
-		return replyNoUser
-	case errors.Is(err, directory.ErrDisabled):
-		return replyDisabled
-	case errors.Is(err, directory.ErrNoDomain):
-		return &smtp.Reply{Code: 550, Enhanced: "5.1.2", Text: "Recipient address needs a domain", Reason: "syntax"}
-	case errors.Is(err, errFull):
-		return replyQuota
-	case errors.Is(err, errSpent):
-		return replySpent
-	case errors.Is(err, errWide):
-		return replyWide
-	case errors.Is(err, errHops), errors.Is(err, errLooping):
-		return replyLoop
-	case errors.Is(err, directory.ErrAliasLoop), errors.Is(err, directory.ErrAliasLarge):
-		return &smtp.Reply{Code: 550, Enhanced: "5.4.6", Text: "Alias can not be expanded", Cause: err, Reason: "alias"}
-	case errors.Is(err, cluster.ErrUnavailable):
-		return &smtp.Reply{
-			Code: 451, Enhanced: "4.3.2", Text: "No majority of the cluster in reach, try another node or later", Cause: err,
-			Reason: "not_ready",
-		}
-	case errors.Is(err, errMeantTwice):
-		return &smtp.Reply{
-			Code: 451, Enhanced: "4.3.0", Text: "Sent once more? Then send it again, please", Cause: err, Reason: "repeated",
-		}
-	case errors.Is(err, errGone):
-		return &smtp.Reply{
-			Code: 451, Enhanced: "4.3.0", Text: "A recipient was removed meanwhile, try again", Cause: err, Reason: "unsure",
-		}
-	}
-	return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Local error in processing, try again", Cause: err}
-}
-
-// isPermanent reports whether a client would take an error for a permanent refusal.
-func isPermanent(err error) bool {
-	if err == nil {
-		return false
-	}
-	if errors.Is(err, pop3.ErrAuth) || errors.Is(err, smtp.ErrCredentials) {
-		return true
-	}
-	r, ok := errors.AsType[*smtp.Reply](mapError(err))
-	return ok && (r.Code/100 == 5 || strings.HasPrefix(r.Enhanced, "5.")) // 459 5.7.1 of ETRN
 }

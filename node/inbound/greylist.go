@@ -1,4 +1,4 @@
-package node
+package inbound
 
 import (
 	"context"
@@ -85,9 +85,9 @@ func newGreylist(r replica.Replica, log *zap.Logger) *greylist {
 	}
 }
 
-// greyNetwork is what counts as one client: large senders retry from a
+// ClientNetwork is what counts as one client, a /24 or a /64: large senders retry from a
 // neighbour (RFC 6647 §2.3).
-func greyNetwork(a netip.Addr) netip.Prefix {
+func ClientNetwork(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
 	bits := 24
 	if a.Is6() {
@@ -139,7 +139,7 @@ func (g *greylist) look(ctx context.Context, ip netip.Addr, sender, to string) (
 			decided = true
 			return err
 		}
-		network := greyNetwork(ip).String()
+		network := ClientNetwork(ip).String()
 		call = &pb.Attempt{Triplet: spool.Triplet(network, sender, to), Network: network, DelayMs: delay}
 		one, net, err := v.Grey(call.Triplet, network)
 		if err != nil {

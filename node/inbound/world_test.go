@@ -1,0 +1,174 @@
+package inbound
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"relay/cluster/spool"
+	"relay/cluster/spool/memory"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/login"
+	"relay/node/replica"
+	"relay/node/replica/replicatest"
+	"relay/smtp"
+)
+
+var home = netip.MustParseAddrPort("192.0.2.7:1000")
+
+// spacious has room for everything. It meets Room.
+type spacious struct{}
+
+func (spacious) Full() bool                { return false }
+func (spacious) Over(uint64) (bool, error) { return false, nil }
+
+// world is what SMTP intake works on, with the user alice.
+type world struct {
+	*replicatest.Fake
+	t        testing.TB
+	logins   *login.Service
+	throttle *login.Throttle
+	confirm  *replica.Confirmer
+}
+
+// cheapHash is login.HashPassword for tests, in which hashing is no subject.
+func cheapHash(secret string) (string, error) { return login.Argon{Time: 1, Memory: 8}.Hash(secret) }
+
+func newWorld(t testing.TB) *world {
+	w := &world{Fake: replicatest.New(t), t: t}
+	w.wire(w, 3)
+	w.Session = w.must(spool.KindRegister,
+		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Epoch
+	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
+	keys, err := login.NewScramKeys("secret") // as after the first login
+	require.NoError(t, err)
+	w.put(&pb.Account{Address: "alice@example.test", Password: w.secret("secret"), Scram: keys}, true)
+	return w
+}
+
+// wire makes the services anew, on a replica.
+func (w *world) wire(r replica.Fenced, free int) {
+	var err error
+	w.confirm = replica.NewConfirmer(r, IsPermanent, zap.NewNop())
+	w.logins, err = login.NewService(r, w.confirm, cheapHash)
+	require.NoError(w.t, err)
+	w.throttle = login.NewThrottle(free, r, "n1", nil, login.NewFamiliar(), zap.NewNop())
+}
+
+func (w *world) must(kind spool.Kind, h proto.Message) *pb.Result {
+	w.t.Helper()
+	res, err := replica.Propose(context.Background(), w, kind, h)
+	require.NoError(w.t, err)
+	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
+	return res
+}
+
+func (w *world) account() (a *pb.Account) {
+	w.t.Helper()
+	require.NoError(w.t,
+		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
+	return a
+}
+
+func (w *world) change(f func(*pb.Account)) {
+	w.t.Helper()
+	a := w.account()
+	f(a)
+	w.put(a, false)
+}
+
+func (w *world) put(a *pb.Account, create bool) {
+	w.t.Helper()
+	w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: create, Update: !create})
+}
+
+func (w *world) alias(address, target string) {
+	w.t.Helper()
+	w.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: address, Targets: []string{target}}})
+}
+
+func (w *world) secret(text string) string {
+	hash, err := cheapHash(text)
+	require.NoError(w.t, err)
+	return hash
+}
+
+// failures is how many logins of a network count against it.
+func (w *world) failures(from netip.AddrPort) int {
+	w.t.Helper()
+	n, err := w.throttle.Count(login.Network(from.Addr()).String())
+	require.NoError(w.t, err)
+	return n
+}
+
+// follower is a node that applies when it is told to, and when somebody waits for it.
+type follower struct {
+	*world
+	shown *memory.Store
+	at    uint64
+	fresh int // times it was brought up to date
+}
+
+func newFollower(t *testing.T) *follower {
+	f := &follower{world: newWorld(t)}
+	f.wire(f, 3)
+	f.catchUp()
+	return f
+}
+
+func (f *follower) View(fn func(spool.View) error) error { return fn(spool.View{R: f.shown}) }
+
+func (f *follower) Frozen(fn func(spool.View, uint64) error) error {
+	return fn(spool.View{R: f.shown}, f.at)
+}
+
+func (f *follower) WaitApplied(context.Context, uint64) error {
+	f.catchUp()
+	return nil
+}
+
+func (f *follower) Now() time.Time { return time.Now() }
+
+func (f *follower) Consistent(context.Context) error {
+	f.fresh++
+	if f.Fail != nil {
+		return f.Fail
+	}
+	f.catchUp()
+	return nil
+}
+
+// catchUp applies all there is.
+func (f *follower) catchUp() { f.shown, f.at = f.Store.Clone(), f.Index }
+
+// session is an SMTP session at a node that shows what it has applied, which is
+// less than there is until it is brought up to date.
+func (f *follower) session(more func(*receiver, *smtp.Peer)) *session {
+	s, err := f.begin(more)
+	require.NoError(f.t, err)
+	return s.(*session)
+}
+
+func (f *follower) begin(more func(*receiver, *smtp.Peer)) (smtp.Session, error) {
+	b := &receiver{
+		replica: f, mail: newMailer(f, nil, "n1", "mx.example.test", 50, zap.NewNop()), logins: f.logins,
+		throttle: f.throttle,
+		confirm:  f.confirm, room: spacious{}, ready: func(context.Context) error { return nil },
+		starts: newStarts(), log: zap.NewNop(),
+	}
+	p := &smtp.Peer{Remote: home, ESMTP: true}
+	if more != nil {
+		more(b, p)
+	}
+	return b.NewSession(f.t.Context(), p)
+}
+
+// user logs a session in, as XCLIENT would.
+func user(name string) func(*receiver, *smtp.Peer) {
+	return func(_ *receiver, p *smtp.Peer) { p.User = name }
+}

@@ -18,20 +18,18 @@ import (
 type shelf struct {
 	n    int
 	body []byte
-	lost chan struct{}
 }
 
 func (s *shelf) Login(context.Context, *pop3.Peer, string, string) (pop3.Maildrop, error) {
 	return s, nil
 }
-func (s *shelf) Info() pop3.Info       { return pop3.Info{} }
-func (s *shelf) List() pop3.List       { return s }
-func (s *shelf) Len() int              { return s.n }
-func (s *shelf) Size(int) int64        { return int64(len(s.body)) }
-func (s *shelf) UID(i int) string      { return string(s.AppendUID(nil, i)) }
-func (s *shelf) Close() error          { return nil }
-func (s *shelf) Lost() <-chan struct{} { return s.lost }
-func (s *shelf) LostReason() string    { return "" }
+func (s *shelf) SameAccount(_ context.Context, one, other string) bool { return one == other }
+func (s *shelf) Info() pop3.Info                                       { return pop3.Info{} }
+func (s *shelf) List() pop3.List                                       { return s }
+func (s *shelf) Len() int                                              { return s.n }
+func (s *shelf) Size(int) int64                                        { return int64(len(s.body)) }
+func (s *shelf) Close() error                                          { return nil }
+func (s *shelf) OnLost(func(string))                                   {}
 
 func (s *shelf) AppendUID(dst []byte, i int) []byte {
 	return strconv.AppendUint(append(dst, "01J8Z0"...), uint64(i), 16)

@@ -78,14 +78,15 @@ type conn struct {
 	fails   int    // logins
 	*session
 
-	mu      sync.Mutex
-	dead    *reason       // cut
-	grace   time.Duration // how long it may be silent while it comes to its end; 0: for as long as ever
-	ending  text          // why it does
-	holding chan struct{} // closed to end the watch over the maildrop; nil: none is watched
-	locked  bool          // holds a maildrop
-	since   time.Time     // waits for a client that is not logged in; zero: has not yet
-	waits   func()        // ends the wait for the server to be ready; nil: there is none
+	mu       sync.Mutex
+	dead     *reason       // cut
+	grace    time.Duration // how long it may be silent while it comes to its end; 0: for as long as ever
+	ending   text          // why it does
+	watches  uint64        // numbers the maildrops of this connection
+	watching bool          // the last of them may still be lost
+	locked   bool          // holds a maildrop
+	since    time.Time     // waits for a client that is not logged in; zero: has not yet
+	waits    func()        // ends the wait for the server to be ready; nil: there is none
 }
 
 func newConn(ctx context.Context, g *group, nc net.Conn) *conn {

@@ -213,9 +213,9 @@ func TestTexts(t *testing.T) {
 
 type uidList []string
 
-func (l uidList) Len() int         { return len(l) }
-func (l uidList) Size(int) int64   { return 1 }
-func (l uidList) UID(i int) string { return l[i] }
+func (l uidList) Len() int                         { return len(l) }
+func (l uidList) Size(int) int64                   { return 1 }
+func (l uidList) AppendUID(b []byte, i int) []byte { return append(b, l[i]...) }
 
 func makeUIDs(from, to int) (l uidList) {
 	for i := from; i < to; i++ {

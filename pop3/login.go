@@ -362,6 +362,5 @@ func (c *conn) scram(checks *sasl.Checks, back SCRAM, p *proof) {
 
 // sameAccount asks the Backend whether two names are of one account.
 func (c *conn) sameAccount(one, other string) bool {
-	back, ok := c.srv.cfg.Backend.(AccountMatcher)
-	return ok && back.SameAccount(c.ctx, one, other)
+	return c.srv.cfg.Backend.SameAccount(c.ctx, one, other)
 }

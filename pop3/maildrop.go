@@ -31,11 +31,8 @@ type Backend interface {
 	// [SYS/TEMP]. It must take as long for an unknown user as for a wrong
 	// secret. It may wait in order to slow a guesser down, until ctx ends.
 	Login(ctx context.Context, p *Peer, user, secret string) (Maildrop, error)
-}
-
-// AccountMatcher is a Backend that knows when two names are of one account: a
-// client may name itself in one spelling and log in by another.
-type AccountMatcher interface {
+	// SameAccount reports whether two names are of one account: a client may name
+	// itself in one spelling and log in by another.
 	SameAccount(ctx context.Context, one, other string) bool
 }
 
@@ -63,21 +60,20 @@ type Digester interface {
 // List is a frozen list of messages, numbered from 0. It never changes, and
 // different messages have different UIDs. One goroutine uses it at a time.
 //
-// A List may also have AppendUID(dst []byte, i int) []byte, which saves a
-// string for every line of UIDL, and Find(uid string) (i int, ok bool).
+// A List may also have Find(uid string) (i int, ok bool), which saves a table of
+// all UIDs where a client asks for many.
 type List interface {
 	Len() int
 	// Size returns the octets of message i exactly as RETR sends it, line ends
 	// counted as two, before dots are stuffed.
 	Size(i int) int64
-	// UID returns the unique id of message i: 1 to 70 characters from 0x21 to
-	// 0x7E, never used for another message of the maildrop.
-	UID(i int) string
-}
-
-type uidAppender interface {
+	// AppendUID appends the unique id of message i: 1 to 70 characters from 0x21
+	// to 0x7E, never used for another message of the maildrop.
 	AppendUID(dst []byte, i int) []byte
 }
+
+// UID returns the unique id of message i of a list.
+func UID(l List, i int) string { return string(l.AppendUID(nil, i)) }
 
 type uidFinder interface {
 	Find(uid string) (i int, ok bool)
@@ -99,12 +95,11 @@ func (m Messages) Len() int { return len(m) }
 // Size returns the size of message i.
 func (m Messages) Size(i int) int64 { return m[i].Size }
 
-// UID returns the unique id of message i.
-func (m Messages) UID(i int) string { return m[i].UID }
+// AppendUID appends the unique id of message i.
+func (m Messages) AppendUID(dst []byte, i int) []byte { return append(dst, m[i].UID...) }
 
 // Maildrop is one session's view of a user's mail, with the lock that goes
-// with it. One goroutine at a time uses it; only Lost and LostReason are called
-// beside other methods.
+// with it. One goroutine at a time uses it.
 type Maildrop interface {
 	// Info returns what the server has to know of the maildrop. It is called once
 	// or twice at a login or WAKE, and counts until the session has another one.
@@ -120,7 +115,7 @@ type Maildrop interface {
 	// Commit deletes the messages, all or none, and where release is set gives
 	// up the lock in the same step. It returns nil only when that is durable.
 	// After an error nothing has changed and the lock is still held, except
-	// where Lost tells otherwise, and except after ErrUncertain: then only Close
+	// where OnLost tells otherwise, and except after ErrUncertain: then only Close
 	// may follow, and what it leaves behind is seen at the next login. The
 	// numbers ascend.
 	Commit(ctx context.Context, deleted []int, release bool) error
@@ -128,13 +123,12 @@ type Maildrop interface {
 	// is the last call, except after a successful Wake, which replaces the
 	// maildrop by another.
 	Close() error
-	// Lost is closed when the lock, or this node's right to act on it, has been
-	// lost. The session is then cut at once. It may be nil.
-	Lost() <-chan struct{}
-	// LostReason says why, for the client to read: one line, no secrets. One of
-	// the Lost… constants is told in the client's language. It is called after
-	// Lost was closed.
-	LostReason() string
+	// OnLost has fn called, on a goroutine of its own, when the lock, or this
+	// node's right to act on it, has been lost; at once where that was before.
+	// The session is then cut. why is for the client to read: one line, no
+	// secrets; one of the Lost… constants is told in the client's language. A
+	// later call replaces fn.
+	OnLost(fn func(why string))
 	// Wake takes the lock again after Commit released it, checks that the user
 	// may still come in, and returns the maildrop with a fresh list. Errors are
 	// those of Login. After an error it may be called again.
@@ -161,14 +155,6 @@ type Live interface {
 	// Late returns a number for Open and Commit that lies beyond the list and
 	// is the same whenever the UID is asked for. ErrNoMessage: there is none.
 	Late(ctx context.Context, uid string) (i int, size int64, err error)
-}
-
-// Caller is a Maildrop that calls when it is lost, which spares each session a
-// goroutine that waits for Lost to be closed.
-type Caller interface {
-	// OnLost has fn called on a goroutine of its own when Lost is closed, or at
-	// once where it is closed already. A later call replaces fn.
-	OnLost(fn func())
 }
 
 // Reasons to lose a maildrop.

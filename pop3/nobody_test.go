@@ -6,3 +6,5 @@ import "context"
 type nobody struct{}
 
 func (nobody) Login(context.Context, *Peer, string, string) (Maildrop, error) { return nil, ErrAuth }
+
+func (nobody) SameAccount(context.Context, string, string) bool { return false }

@@ -198,6 +198,8 @@ func TestBackendSeesPeer(t *testing.T) {
 
 type loginFunc func(*pop3.Peer) error
 
+func (loginFunc) SameAccount(context.Context, string, string) bool { return false }
+
 func (f loginFunc) Login(_ context.Context, p *pop3.Peer, _, _ string) (pop3.Maildrop, error) {
 	return nil, f(p)
 }
@@ -583,6 +585,8 @@ func (deaf) Login(ctx context.Context, _ *pop3.Peer, _, _ string) (pop3.Maildrop
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
+
+func (deaf) SameAccount(context.Context, string, string) bool { return false }
 
 // TestLoginIsBounded: a login that leads nowhere is answered, in either protocol.
 func TestLoginIsBounded(t *testing.T) {

@@ -86,37 +86,23 @@ func (s *session) count() {
 
 // watch cuts the connection when the maildrop is lost.
 func (c *conn) watch(drop Maildrop) {
-	stop := make(chan struct{})
 	c.mu.Lock()
-	c.holding, c.locked = stop, true
+	c.watches++
+	n := c.watches
+	c.watching, c.locked = true, true
 	c.mu.Unlock()
-	if d, ok := drop.(Caller); ok {
-		d.OnLost(func() { c.cutLost(stop, drop) })
-		return
-	}
-	lost := drop.Lost()
-	if lost == nil {
-		return
-	}
-	c.group.wg.Go(func() {
-		select {
-		case <-lost:
-			c.cutLost(stop, drop)
-		case <-stop:
-		}
-	})
+	drop.OnLost(func(why string) { c.cutLost(n, why) })
 }
 
 // cutLost cuts the connection unless the watch has ended meanwhile.
-func (c *conn) cutLost(watch chan struct{}, drop Maildrop) {
-	words := drop.LostReason()
+func (c *conn) cutLost(watch uint64, words string) {
 	why, ok := losses[words]
 	if !ok {
 		why = reason{text: tTemporary, words: words}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.holding == watch && c.dead == nil {
+	if c.watching && c.watches == watch && c.dead == nil {
 		c.srv.stats.Lost.Add(1)
 		c.cutLocked(why)
 	}
@@ -126,10 +112,7 @@ func (c *conn) cutLost(watch chan struct{}, drop Maildrop) {
 func (c *conn) unwatch() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.holding != nil {
-		close(c.holding)
-		c.holding = nil
-	}
+	c.watching = false
 }
 
 // unlocked notes that the lock is given up.
@@ -282,14 +265,14 @@ func (c *conn) uidl(arg []byte) {
 	}
 	c.partial = true
 	c.ok(tUIDs)
-	c.each(func(line []byte, i int) []byte { return appendUID(line, c.msgs, i) })
+	c.each(func(line []byte, i int) []byte { return c.msgs.AppendUID(line, i) })
 }
 
 func (c *conn) appendUIDOf(line []byte, m message) []byte {
 	if m.late != nil {
 		return append(line, m.late.uid...)
 	}
-	return appendUID(line, c.msgs, m.i)
+	return c.msgs.AppendUID(line, m.i)
 }
 
 // each writes a line for every message that is left, and the end of the reply.

@@ -2,14 +2,6 @@ package pop3
 
 import "hash/maphash"
 
-// appendUID appends the unique id of message i.
-func appendUID(dst []byte, l List, i int) []byte {
-	if a, ok := l.(uidAppender); ok {
-		return a.AppendUID(dst, i)
-	}
-	return append(dst, l.UID(i)...)
-}
-
 // index finds messages by unique id. Clients walk a maildrop in order, so the
 // neighbour of the last hit is tried first; a table of hashes is built only
 // where that fails on a list too long to walk.
@@ -54,7 +46,7 @@ func (x *index) hit(i int) int {
 }
 
 func (x *index) is(i int, uid []byte) bool {
-	return string(appendUID(x.buf[:0], x.list, i)) == string(uid)
+	return string(x.list.AppendUID(x.buf[:0], i)) == string(uid)
 }
 
 func (x *index) lookup(uid []byte, n int) int {
@@ -78,7 +70,7 @@ func (x *index) build(n int) {
 	x.table, x.seed = make([]uint32, size), maphash.MakeSeed()
 	mask := uint64(size - 1)
 	for i := range n {
-		at := maphash.Bytes(x.seed, appendUID(x.buf[:0], x.list, i)) & mask
+		at := maphash.Bytes(x.seed, x.list.AppendUID(x.buf[:0], i)) & mask
 		for x.table[at] != 0 {
 			at = (at + 1) & mask
 		}
@@ -91,7 +83,7 @@ func arrived(old, fresh List) bool {
 	x := index{list: old}
 	var buf [80]byte
 	for i := range fresh.Len() {
-		if x.find(appendUID(buf[:0], fresh, i)) < 0 {
+		if x.find(fresh.AppendUID(buf[:0], i)) < 0 {
 			return true
 		}
 	}

@@ -53,10 +53,9 @@ func (c *conn) can(name string) bool {
 
 // canAuth answers where AUTH is out of the question.
 func (c *conn) canAuth() bool {
-	_, plain := c.sess.(Authenticator)
-	_, scram := c.sess.(ScramAuthenticator)
+	_, logins := c.sess.(Authenticator)
 	switch {
-	case c.cfg.Without&ExtAuth != 0 || !plain && !scram:
+	case c.cfg.Without&ExtAuth != 0 || !logins:
 		c.fail(502, "5.5.1", "AUTH is not available")
 	case c.peer.User != "":
 		c.fail(503, "5.5.1", "You are logged in already") // RFC 4954 section 4
@@ -102,7 +101,7 @@ func (c *conn) authLegacy(arg []byte) {
 		return
 	}
 	user, secret, ok := strings.Cut(string(arg), " ")
-	if _, plain := c.sess.(Authenticator); !ok || !plain {
+	if !ok {
 		c.fail(501, "5.5.4", "Expected AUTHLOGIN user password")
 		return
 	}
@@ -129,13 +128,9 @@ func (c *conn) mechanism(name string, user *string) sasl.Server {
 
 // sameAccount asks the Session.
 func (c *conn) sameAccount(one, other string) bool {
-	s, ok := c.sess.(AccountMatcher)
-	if !ok {
-		return false
-	}
 	ctx, cancel := c.call()
 	defer cancel()
-	return s.SameAccount(ctx, one, other)
+	return c.sess.(Authenticator).SameAccount(ctx, one, other)
 }
 
 // scramKeys asks the Session; nil for who is not there.
@@ -227,9 +222,7 @@ func (c *conn) finishAuth(err error, user string) {
 		if c.peer.User == "" {
 			c.peer.User = user
 		}
-		if w, ok := c.sess.(Welcomer); ok {
-			w.Welcome()
-		}
+		c.sess.(Authenticator).Welcome()
 		c.srv.stats.Auth.Add(1)
 		c.log("auth", "user", c.peer.User)
 		c.put("235 2.7.0 Authentication successful\r\n")

@@ -161,6 +161,10 @@ func (s fullSession) Authenticate(_ context.Context, user, secret string) error 
 	return nil
 }
 
+func (fullSession) SameAccount(context.Context, string, string) bool { return false }
+
+func (fullSession) Welcome() {}
+
 func (s fullSession) ScramKeys(_ context.Context, user string) (*sasl.Keys, error) {
 	if user != "ann" {
 		return nil, nil

@@ -86,19 +86,20 @@ type Session interface {
 // password is ErrCredentials, or a *Reply; any other error becomes 454 4.7.0.
 type Authenticator interface {
 	Authenticate(ctx context.Context, user, secret string) error
-}
-
-// AccountMatcher is a Session that knows when two names are of one account: a
-// client may name itself in one spelling and log in by another.
-type AccountMatcher interface {
+	// SameAccount reports whether two names are of one account: a client may name
+	// itself in one spelling and log in by another.
 	SameAccount(ctx context.Context, one, other string) bool
+	// Welcome is called after each login that has succeeded, whatever the
+	// mechanism.
+	Welcome()
 }
 
-// ScramAuthenticator is a Session that offers AUTH SCRAM-SHA-256, and with TLS
-// SCRAM-SHA-256-PLUS where that is listed. Nil keys or ErrCredentials mean that there is no such
-// user, or none who may log in; the client cannot tell that from a wrong
-// password.
+// ScramAuthenticator is an Authenticator that also offers AUTH SCRAM-SHA-256, and
+// with TLS SCRAM-SHA-256-PLUS where that is listed. Nil keys or ErrCredentials mean
+// that there is no such user, or none who may log in; the client cannot tell that
+// from a wrong password.
 type ScramAuthenticator interface {
+	Authenticator
 	ScramKeys(ctx context.Context, user string) (*sasl.Keys, error)
 	// Disproven hears of a proof that does not fit the keys that were told. It
 	// returns what the client is to be told, as Authenticate does: ErrCredentials,
@@ -189,10 +190,4 @@ func cleanHelo(s string) string {
 		}
 		return '?'
 	}, s)
-}
-
-// Welcomer is a Session that is told of a login that has succeeded, whatever the
-// mechanism.
-type Welcomer interface {
-	Welcome()
 }

@@ -155,9 +155,6 @@ func (l *List) Len() int { return len(l.files) }
 // Size returns the octets of message i as Open hands them out.
 func (l *List) Size(i int) int64 { return l.files[i].size }
 
-// UID returns the unique id of message i.
-func (l *List) UID(i int) string { return string(l.AppendUID(nil, i)) }
-
 // AppendUID appends the unique id of message i.
 func (l *List) AppendUID(dst []byte, i int) []byte {
 	return base32.StdEncoding.AppendEncode(dst, l.files[i].id[:])

@@ -54,7 +54,7 @@ func TestList(t *testing.T) {
 	require.Equal(t, "A: 2\r\n\r\ntwo\r\n.\r\n", read(t, l, 1))
 	require.Empty(t, read(t, l, 2))
 	for i := range l.Len() {
-		require.Regexp(t, `^[!-~]{1,70}$`, l.UID(i))
+		require.Regexp(t, `^[!-~]{1,70}$`, pop3.UID(l, i))
 	}
 }
 
@@ -65,23 +65,23 @@ func TestUIDs(t *testing.T) {
 	write(t, one, "a.eml", "A: 1\n\none\n")
 	write(t, two, "a.eml", "A: 1\r\n\r\none\r\n")
 	f := Open(one)
-	uid := list(t, f).UID(0)
-	require.Equal(t, uid, list(t, Open(two)).UID(0))
+	uid := pop3.UID(list(t, f), 0)
+	require.Equal(t, uid, pop3.UID(list(t, Open(two)), 0))
 	seen := map[string]bool{uid: true}
 	for _, c := range [][2]string{{"a.eml", "A: 1\n\ntwo\n"}, {"b.eml", "A: 1\n\none\n"}, {"a.eml", "A: 1\n\nsix\n"}} {
 		require.NoError(t, os.RemoveAll(filepath.Join(one, "a.eml")))
 		write(t, one, c[0], c[1])
 		l := list(t, f)
-		got := l.UID(l.Len() - 1)
+		got := pop3.UID(l, l.Len()-1)
 		if c[0] == "a.eml" {
-			got = l.UID(0)
+			got = pop3.UID(l, 0)
 		}
 		require.False(t, seen[got], "%v has a UID that was another's", c)
 		seen[got] = true
 	}
 	require.NoError(t, os.RemoveAll(filepath.Join(one, "b.eml")))
 	write(t, one, "a.eml", "A: 1\n\none\n")
-	require.Equal(t, uid, list(t, f).UID(0))
+	require.Equal(t, uid, pop3.UID(list(t, f), 0))
 }
 
 // TestFrozen: a file that changes or goes after the list was made is gone for
@@ -118,13 +118,13 @@ func TestKnown(t *testing.T) {
 	path := filepath.Join(dir, "a.eml")
 	require.NoError(t, os.Chtimes(path, old, old))
 	f := Open(dir)
-	uid := list(t, f).UID(0)
+	uid := pop3.UID(list(t, f), 0)
 	// The same stamp with other content, which does not happen by itself.
 	write(t, dir, "a.eml", "A: 1\n\nsix\n")
 	require.NoError(t, os.Chtimes(path, old, old))
-	require.Equal(t, uid, list(t, f).UID(0), "it was not read again")
+	require.Equal(t, uid, pop3.UID(list(t, f), 0), "it was not read again")
 	f.now = func() time.Time { return old.Add(time.Second) }
-	require.NotEqual(t, uid, list(t, f).UID(0), "a file that is just being written is")
+	require.NotEqual(t, uid, pop3.UID(list(t, f), 0), "a file that is just being written is")
 }
 
 // brief is a context that ends after a number of looks at it.

@@ -80,7 +80,7 @@ func (f *follower) elsewhere(uids ...uint64) {
 
 func uidsOf(m pop3.Maildrop) (uids []string) {
 	for i := range m.List().Len() {
-		uids = append(uids, m.List().UID(i)[len(m.(*maildrop).prefix):])
+		uids = append(uids, pop3.UID(m.List(), i)[len(m.(*maildrop).prefix):])
 	}
 	return uids
 }
@@ -98,7 +98,7 @@ func TestLoginOnAFollower(t *testing.T) {
 	f.catchUp()
 	f.keep()
 	require.Equal(t, before+1, commands(), "no stray is made of a session that was over before its lock was seen")
-	require.Empty(t, f.drops.ended)
+	require.Zero(t, f.drops.locks.count[lockEnded])
 
 	for n, change := range []struct {
 		name string
@@ -121,7 +121,7 @@ func TestLoginOnAFollower(t *testing.T) {
 		require.NoError(t, m.Close())
 		f.catchUp()
 	}
-	require.Empty(t, f.drops.orphans)
+	require.Empty(t, f.drops.locks.orphans())
 }
 
 // TestLockBrokenBeforeItIsSeen: a session does not outlive its lock, although its
@@ -129,15 +129,12 @@ func TestLoginOnAFollower(t *testing.T) {
 func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 	f := newFollower(t)
 	m := f.mustLogin()
+	lost := lostOf(m)
 	f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
-	select {
-	case <-m.Lost():
-		t.Fatal("nothing is known of it here")
-	default:
-	}
+	require.Empty(t, m.(*maildrop).lock.reason, "nothing is known of it here")
 	require.ErrorIs(t, m.Commit(t.Context(), []int{0}, true), pop3.ErrUncertain)
 	f.catchUp()
-	<-m.Lost()
+	<-lost
 	require.NoError(t, m.Close())
 
 	// It is broken, and that is seen, while the answer is still on its way.
@@ -152,7 +149,7 @@ func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 		_, err := f.login()
 		require.ErrorIs(t, err, errLockGone, name)
 		f.keep()
-		require.Empty(t, f.drops.open)
+		require.Empty(t, f.drops.locks.sessions())
 		require.False(t, f.held())
 	}
 
@@ -194,7 +191,7 @@ func TestUnlockLostBeforeTheLockIsSeen(t *testing.T) {
 	f.catchUp()
 	require.False(t, f.held())
 	f.keep()
-	require.Empty(t, f.drops.orphans)
+	require.Empty(t, f.drops.locks.orphans())
 }
 
 // TestManySessionsBeforeTheirLocksAreSeen: the memory of them is bounded and goes when
@@ -205,15 +202,15 @@ func TestManySessionsBeforeTheirLocksAreSeen(t *testing.T) {
 		m := f.mustLogin()
 		require.NoError(t, m.Commit(t.Context(), nil, true))
 		require.NoError(t, m.Close())
-		require.Len(t, f.drops.ended, n+1, fmt.Sprint(n))
+		require.Equal(t, n+1, f.drops.locks.count[lockEnded], fmt.Sprint(n))
 	}
 	f.catchUp()
-	require.Empty(t, f.drops.ended)
+	require.Zero(t, f.drops.locks.count[lockEnded])
 	m := f.mustLogin()
 	f.drops.Changed(spool.Changes{Restored: true})
-	<-m.Lost()
+	<-lostOf(m)
 	require.NoError(t, m.Close())
-	require.Empty(t, f.drops.ended, "a snapshot may contain the lock")
+	require.Zero(t, f.drops.locks.count[lockEnded], "a snapshot may contain the lock")
 }
 
 // TestListIsReadOnce: a login to a mailbox in which nothing has changed reads it

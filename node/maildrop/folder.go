@@ -63,14 +63,8 @@ func (f *folderDrop) Commit(ctx context.Context, deleted []int, release bool) er
 // Close implements pop3.Maildrop.
 func (f *folderDrop) Close() error { return f.lock.Close() }
 
-// Lost implements pop3.Maildrop.
-func (f *folderDrop) Lost() <-chan struct{} { return f.lock.Lost() }
-
-// OnLost implements pop3.Caller.
-func (f *folderDrop) OnLost(fn func()) { f.lock.OnLost(fn) }
-
-// LostReason implements pop3.Maildrop.
-func (f *folderDrop) LostReason() string { return f.lock.LostReason() }
+// OnLost implements pop3.Maildrop.
+func (f *folderDrop) OnLost(fn func(why string)) { f.lock.OnLost(fn) }
 
 // Wake implements pop3.Maildrop.
 func (f *folderDrop) Wake(ctx context.Context) (pop3.Maildrop, error) { return f.lock.Wake(ctx) }

@@ -68,7 +68,7 @@ func TestFolderInPlaceOfAMailbox(t *testing.T) {
 	m = w.mustLogin()
 	require.Equal(t, 1, m.List().Len(), "the lock was given back, and the mail is there")
 	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
-	<-m.Lost()
+	<-lostOf(m)
 }
 
 // TestBrokenLockOfAFolder: an operator's unlock cuts a folder's session, too.
@@ -76,7 +76,6 @@ func TestBrokenLockOfAFolder(t *testing.T) {
 	w, _ := folderWorld(t)
 	m := w.mustLogin()
 	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
-	<-m.Lost()
-	require.Equal(t, pop3.LostToOperator, m.LostReason())
+	require.Equal(t, pop3.LostToOperator, <-lostOf(m))
 	require.NoError(t, w.mustLogin().Close())
 }

@@ -5,9 +5,6 @@ package maildrop
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,21 +33,14 @@ type Service struct {
 	took        func(begin time.Time)     // observes a login; nil: nobody counts
 	refusing    func() error              // why this node takes no new sessions; nil: it does, or always
 	holders     holders
+	contests    contests
 	directory   atomic.Bool // it has changed: some sessions may have to end
 
 	takes atomic.Uint64 // numbers attempts to lock, so that none is taken for another
+	locks *locks
 	terms terms
 	lists lists
-	stir  chan struct{} // there are locks to give back
-
-	mu      sync.Mutex
-	open    map[uint64]*maildrop    // by token
-	taking  map[string]*attempt     // under way, by name
-	orphans map[uint64]orphanedLock // by token: locks to give back
-	search  bool                    // look through the replica for more of them
-	ended   map[uint64]struct{}     // tokens of sessions that ended before this node has applied their lock
-
-	contested map[string]time.Time // mailboxes, and when a login was last refused by their lock
+	stir  chan struct{} // there is something to do for Keep
 }
 
 // Config is what maildrops ask for. Functions are called concurrently.
@@ -72,9 +62,8 @@ func New(c Config) *Service {
 	d := &Service{
 		replica: c.Replica, sessionLost: c.SessionLost, node: c.Node, logins: c.Logins, throttle: c.Throttle, log: c.Log,
 		folders: folders(c.Folders), refusing: c.Refusing, took: c.Took, stir: make(chan struct{}, 1),
-		open: map[uint64]*maildrop{}, taking: map[string]*attempt{}, orphans: map[uint64]orphanedLock{},
-		ended: map[uint64]struct{}{}, contested: map[string]time.Time{},
 	}
+	d.locks = newLocks(c.Node, d.wakeKeeper)
 	d.holders.ask = c.Answers
 	return d
 }
@@ -166,146 +155,29 @@ func (d *Service) Disproven(ctx context.Context, p *pop3.Peer, user string, told
 	return pop3.ErrAuth
 }
 
-// SameAccount implements pop3.AccountMatcher.
+// SameAccount implements pop3.Backend.
 func (d *Service) SameAccount(_ context.Context, one, other string) bool {
 	return login.SameAccount(d.replica, one, other)
-}
-
-// take locks the mailbox for one session and freezes its list. If the lock's
-// holder is on a node that does not answer it waits for that node's session to
-// end.
-func (d *Service) take(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
-	until := time.Now().Add(holderPatience)
-	for {
-		m, err := d.tryTake(ctx, a, p, wake)
-		if err == nil || !d.outlive(ctx, a.Address, err, until) {
-			return m, err
-		}
-	}
-}
-
-func (d *Service) tryTake(ctx context.Context, a *pb.Account, p *pop3.Peer, wake bool) (*maildrop, error) {
-	if err := d.mayAct(); err != nil {
-		return nil, err
-	}
-	if d.refusing != nil {
-		if err := d.refusing(); err != nil {
-			return nil, fmt.Errorf("%w: %w", pop3.ErrLeaving, err)
-		}
-	}
-	epoch := d.replica.Epoch()
-	if err := d.inUse(ctx, a); err != nil {
-		return nil, err
-	}
-	name := p.Session + "/" + strconv.FormatUint(d.takes.Add(1), 36)
-	d.begin(name)
-	res, err := replica.Propose(ctx, d.replica, spool.KindLock, &pb.TakeLock{
-		Mailbox: a.Address, Node: d.node, Epoch: epoch, Wake: wake, Remote: p.Remote.String(), Session: name,
-	})
-	if err != nil || res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
-		d.abandon(name)
-		if res.GetCode() == pb.Code_BUSY {
-			d.contest(a.Address)
-		}
-		return nil, notTaken(res, err)
-	}
-	m := &maildrop{drops: d, account: a, peer: *p, epoch: epoch, token: res.Token, lost: make(chan struct{})}
-	doubts := d.register(name, m)
-	if d.replica.Epoch() != epoch { // the watch may have looked before
-		err = errNoSession
-	} else {
-		err = m.freeze(ctx, res, doubts)
-	}
-	if err != nil {
-		_ = m.Close()
-		return nil, err
-	}
-	return m, nil
-}
-
-// contestedFor is how long a mailbox counts as contested after a refusal.
-const contestedFor = 2 * time.Second
-
-// contest notes that a login was refused by a lock.
-func (d *Service) contest(mailbox string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.contested) >= 10_000 {
-		clear(d.contested)
-	}
-	d.contested[mailbox] = time.Now()
-}
-
-// inUse refuses a login where somebody else holds the mailbox, without a command,
-// if a command was refused shortly before: clients that fight for a mailbox write
-// nothing to anybody's disk, and all others pay nothing for them. The replica's answer
-// may be old, so the replica is asked once more when it is up to date: a client never
-// meets the lock of its own last session.
-func (d *Service) inUse(ctx context.Context, a *pb.Account) error {
-	d.mu.Lock()
-	since, ok := d.contested[a.Address]
-	d.mu.Unlock()
-	if !ok || a.Shared || time.Since(since) > contestedFor {
-		return nil
-	}
-	if held, err := d.holder(a.Address); err != nil || held == nil {
-		return err
-	}
-	if err := d.replica.Consistent(ctx); err != nil {
-		return nil // the command itself will tell
-	}
-	held, err := d.holder(a.Address)
-	if err != nil || held == nil {
-		return err
-	}
-	return &pop3.InUseError{Since: time.UnixMilli(held.SinceMs), Node: held.Node}
-}
-
-func (d *Service) holder(mailbox string) (*pb.Lock, error) {
-	var held *pb.Lock
-	err := d.replica.View(func(v spool.View) error {
-		l, ok, err := v.Lock(mailbox)
-		if ok {
-			held = l
-		}
-		return err
-	})
-	return held, err
-}
-
-// notTaken says in the words of package pop3 why there is no lock.
-func notTaken(res *pb.Result, err error) error {
-	switch {
-	case err != nil:
-		return err
-	case res.Code == pb.Code_BUSY:
-		return &pop3.InUseError{Since: time.UnixMilli(res.Lock.GetSinceMs()), Node: res.Lock.GetNode()}
-	case res.Code == pb.Code_MISSING:
-		return pop3.ErrAuth
-	case res.Code == pb.Code_TOO_SOON:
-		return pop3.ErrLoginDelay
-	}
-	return fmt.Errorf("lock refused: %s %s", res.Code, res.Text)
 }
 
 // Changed cuts sessions whose lock has ended, and looks for locks that no session
 // here knows of. It runs on the apply goroutine and does not block.
 func (d *Service) Changed(c spool.Changes) {
 	if len(c.Taken) > 0 {
-		d.taken(c.Taken) // first: a lock that was taken may be broken by now
+		d.locks.taken(c.Taken, d.replica.Epoch()) // first: a lock that was taken may be broken by now
 	}
 	if len(c.Broken) > 0 && c.Directory {
-		if err := d.dismissBroken(c.Broken); err != nil {
+		if err := d.dismiss(c.Broken...); err != nil {
 			d.log.Warn("cannot read whether the accounts of open sessions are there", zap.Error(err))
 		}
 	}
 	if len(c.Broken)+len(c.Voided) > 0 {
-		d.cut(c.Broken, pop3.LostToOperator)
-		d.cut(c.Voided, pop3.LostSession)
+		d.locks.broken(c.Broken, pop3.LostToOperator)
+		d.locks.broken(c.Voided, pop3.LostSession)
 	}
 	if c.Restored {
-		d.cutAll(pop3.LostState, func(*maildrop) bool { return true })
-		d.restored()
+		d.locks.loseAll(pop3.LostState, 0)
+		d.locks.restored()
 	}
 	if len(c.Voided) > 0 || c.Restored {
 		d.holders.wake()
@@ -314,30 +186,6 @@ func (d *Service) Changed(c spool.Changes) {
 		d.terms.stale.Store(true)
 		d.directory.Store(true)
 		d.wakeKeeper()
-	}
-}
-
-func (d *Service) cut(tokens []uint64, why string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, token := range tokens {
-		if m := d.open[token]; m != nil {
-			m.lose(why)
-			continue
-		}
-		for _, one := range d.taking {
-			one.doubts = one.doubts || one.token == token
-		}
-	}
-}
-
-func (d *Service) cutAll(why string, which func(*maildrop) bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, m := range d.open {
-		if which(m) {
-			m.lose(why)
-		}
 	}
 }
 
@@ -350,7 +198,7 @@ func (d *Service) Watch(ctx context.Context) error {
 			return nil
 		case <-lost:
 			now := d.replica.Epoch() // the next session may be there already
-			d.cutAll(pop3.LostMajority, func(m *maildrop) bool { return m.epoch != now })
+			d.locks.loseAll(pop3.LostMajority, now)
 		}
 		// The next session brings a new channel.
 		select {

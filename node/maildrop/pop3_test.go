@@ -157,7 +157,7 @@ func TestMaildropFind(t *testing.T) {
 	}
 	l := w.mustLogin().List().(frozenList)
 	for i := range l.Len() {
-		got, ok := l.Find(l.UID(i))
+		got, ok := l.Find(pop3.UID(l, i))
 		require.True(t, ok)
 		require.Equal(t, i, got)
 	}
@@ -185,7 +185,7 @@ func TestKeptUniqueIDs(t *testing.T) {
 	for range 2 { // the list is read, then found
 		m := w.mustLogin().(*maildrop)
 		l := m.List().(frozenList)
-		require.Equal(t, []string{m.prefix + "1", "~old!"}, []string{l.UID(0), l.UID(1)})
+		require.Equal(t, []string{m.prefix + "1", "~old!"}, []string{pop3.UID(l, 0), pop3.UID(l, 1)})
 		at, ok := l.Find("~old!")
 		require.True(t, ok)
 		require.Equal(t, 1, at)
@@ -203,7 +203,7 @@ func TestKeptUniqueIDs(t *testing.T) {
 	require.NoError(t, m.Commit(t.Context(), []int{1, i}, true))
 	kept(3, "~old!")
 	l := w.mustLogin().List()
-	require.Equal(t, "~old!", l.UID(1))
+	require.Equal(t, "~old!", pop3.UID(l, 1))
 	require.Equal(t, 2, l.Len())
 }
 
@@ -212,16 +212,11 @@ func TestUnlockCutsTheSession(t *testing.T) {
 	w.deliver("a: 1\r\n\r\n")
 	m := w.mustLogin()
 	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
-	<-m.Lost()
-	require.Contains(t, m.LostReason(), "operator")
+	require.Contains(t, <-lostOf(m), "operator")
 	next := w.mustLogin()
 	require.Error(t, m.Commit(t.Context(), []int{0}, true))
 	require.Equal(t, 1, next.List().Len())
-	select {
-	case <-next.Lost():
-		t.Fatal("the next session was cut, too")
-	default:
-	}
+	require.Empty(t, next.(*maildrop).lock.reason, "the next session was cut, too")
 }
 
 func TestSharedMaildrop(t *testing.T) {

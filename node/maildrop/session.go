@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"relay/cluster"
@@ -25,7 +24,7 @@ type slot struct {
 }
 
 // maildrop is one mailbox under the lock of one POP3 session. It meets
-// pop3.Maildrop, Live and Caller.
+// pop3.Maildrop and Live.
 //
 // # Maildrops and logins
 //
@@ -42,7 +41,7 @@ type slot struct {
 // its list is read from one state of the store: a state that has seen the lock taken must still have
 // it, and one that has not yet will tell of its end by changed, so a lock that is broken is noticed by
 // one or the other, whenever that happens. A session can be over before its lock is seen here; it is
-// remembered (ended) until then, or the lock would be taken for an orphan. The lists that were read last
+// remembered (lockEnded) until then, or the lock would be taken for an orphan. The lists that were read last
 // are kept by what was in the mailbox (lists, 4 MiB at most): a login to a mailbox in which nothing
 // has changed since reads no store. A lock that is ended while the answer to its TakeLock is on its
 // way leaves doubts, and with those the store is read. Rejected: the index of the mailbox's last
@@ -51,7 +50,7 @@ type slot struct {
 // A lock can be left without a session: the answer to a TakeLock got lost, an Unlock could not be
 // said, or a frame that was given up reached a leader late. The node lives on and renews its session,
 // so the lock would never end. So every lock that is taken in this node's name is compared with the
-// attempts and sessions it knows (taken, on the apply goroutine), and Keep gives back what belongs to
+// attempts and sessions it knows (locks.taken, on the apply goroutine), and Keep gives back what belongs to
 // none; after a snapshot it searches all. A Remove whose outcome is unknown ends its session
 // (ErrUncertain), whose Unlock then fences a late copy of it.
 //
@@ -77,23 +76,13 @@ type maildrop struct {
 	drops   *Service
 	account *pb.Account
 	peer    pop3.Peer
-	epoch   uint64
-	token   uint64
+	lock    *lock
 	box     uint64
 	list    []slot   // shared with other sessions of the mailbox: never written
 	kept    *kept    // of the list, as shared; nil: none
 	late    []uint64 // uids that came after the list and were asked for
 	prefix  string   // of UIDs: the box, so that a UID is never given twice
 	removes uint64   // numbers the Removes under this lock
-
-	once     sync.Once
-	lost     chan struct{}
-	reason   string
-	mu       sync.Mutex
-	released bool
-	onLost   func() // nil: nobody has asked, or was told
-
-	applied bool // this node has applied the lock; guarded by Service.mu
 }
 
 // errLockGone says that the lock ended before its session began.
@@ -130,7 +119,7 @@ func (m *maildrop) freeze(ctx context.Context, taken *pb.Result, doubts bool) er
 // read makes the list from one state of the store, or reports that it is one in
 // which the mailbox has other contents than under the lock.
 func (m *maildrop) read(v spool.View, index uint64, taken *pb.Result) (behind bool, err error) {
-	if index >= m.token {
+	if index >= m.lock.token {
 		if err := m.stillHeld(v); err != nil {
 			return false, err
 		}
@@ -168,7 +157,7 @@ func (m *maildrop) show(box *pb.Mailbox, one listed) {
 // not know it any more.
 func (m *maildrop) stillHeld(v spool.View) error {
 	lock, _, err := v.Lock(m.account.Address)
-	if err == nil && !slices.ContainsFunc(spool.Holders(lock), func(h *pb.Lock) bool { return h.Token == m.token }) {
+	if err == nil && !slices.ContainsFunc(spool.Holders(lock), func(h *pb.Lock) bool { return h.Token == m.lock.token }) {
 		err = errLockGone
 	}
 	return err
@@ -182,7 +171,6 @@ type frozenList struct{ m *maildrop }
 
 func (l frozenList) Len() int         { return len(l.m.list) }
 func (l frozenList) Size(i int) int64 { return int64(l.m.list[i].size) }
-func (l frozenList) UID(i int) string { return string(l.AppendUID(nil, i)) }
 func (l frozenList) AppendUID(b []byte, i int) []byte {
 	uid := l.m.list[i].uid
 	if text := l.m.kept.text(uid); text != "" {
@@ -334,7 +322,7 @@ type endedBody struct {
 func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) error {
 	var err error
 	if len(deleted) == 0 && release {
-		err = m.unlock(ctx)
+		err = m.drops.unlock(ctx, m.lock)
 	} else {
 		err = m.remove(ctx, deleted, release)
 	}
@@ -345,10 +333,7 @@ func (m *maildrop) Commit(ctx context.Context, deleted []int, release bool) erro
 		return err
 	}
 	if release {
-		m.mu.Lock()
-		m.released = true
-		m.mu.Unlock()
-		m.drops.forget(m)
+		m.drops.locks.end(m.lock)
 	}
 	return nil
 }
@@ -362,7 +347,8 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 	slices.Sort(uids) // late messages may have been asked for in any order
 	m.removes++
 	remove := &pb.Remove{
-		Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token, Unlock: release, Node: m.drops.node, Seq: m.removes,
+		Mailbox: m.account.Address, Epoch: m.lock.epoch, Token: m.lock.token, Unlock: release, Node: m.drops.node,
+		Seq: m.removes,
 	}
 	if remove.Ranges = spool.AppendRanges(nil, uids); len(remove.Ranges) > spool.MaxInline {
 		return fmt.Errorf("%d deletions do not fit one step, delete fewer in a session: %w", len(uids), pop3.ErrPermanent)
@@ -388,64 +374,23 @@ func (m *maildrop) remove(ctx context.Context, deleted []int, release bool) erro
 	return nil
 }
 
-// unlock gives up the lock and nothing else, which costs every node less than a
-// Remove does. It also succeeds if the lock is gone already.
-func (m *maildrop) unlock(ctx context.Context) error {
-	_, err := replica.Propose(ctx, m.drops.replica, spool.KindUnlock,
-		&pb.Unlock{Mailbox: m.account.Address, Epoch: m.epoch, Token: m.token})
-	return err
-}
-
 // Close implements pop3.Maildrop. The lock goes through the log like any
 // other change; where that fails it is tried until it is gone.
 func (m *maildrop) Close() error {
-	m.mu.Lock()
-	done := m.released
-	m.released = true
-	m.mu.Unlock()
-	m.drops.forget(m)
-	if done {
+	if !m.drops.locks.end(m.lock) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := m.unlock(ctx)
+	err := m.drops.unlock(ctx, m.lock)
 	if err != nil {
-		m.drops.giveBack(m)
+		m.drops.locks.orphan(m.lock)
 	}
 	return err
 }
 
-func (m *maildrop) lose(why string) {
-	m.once.Do(func() {
-		m.reason = why
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		close(m.lost)
-		if m.onLost != nil {
-			go m.onLost() // the apply goroutine waits for no session
-			m.onLost = nil
-		}
-	})
-}
-
-// OnLost implements pop3.Caller.
-func (m *maildrop) OnLost(fn func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	select {
-	case <-m.lost:
-		go fn()
-	default:
-		m.onLost = fn
-	}
-}
-
-// Lost implements pop3.Maildrop.
-func (m *maildrop) Lost() <-chan struct{} { return m.lost }
-
-// LostReason implements pop3.Maildrop; valid once Lost is closed.
-func (m *maildrop) LostReason() string { return m.reason }
+// OnLost implements pop3.Maildrop.
+func (m *maildrop) OnLost(fn func(why string)) { m.drops.locks.onLost(m.lock, fn) }
 
 // Wake implements pop3.Maildrop.
 func (m *maildrop) Wake(ctx context.Context) (pop3.Maildrop, error) {

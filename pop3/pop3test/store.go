@@ -135,8 +135,7 @@ func (s *Store) Commits(user string) (n int) {
 func (s *Store) Lose(user, reason string) {
 	s.change(user, func(a *account) {
 		if a.holder != nil {
-			a.holder.reason = reason
-			close(a.holder.lost)
+			a.holder.lose(reason)
 			a.holder = nil
 		}
 	})
@@ -155,6 +154,9 @@ func (s *Store) find(user string) *account {
 func (s *Store) Login(_ context.Context, _ *pop3.Peer, user, secret string) (pop3.Maildrop, error) {
 	return s.enter(user, func(a *account) bool { return a.secret == secret })
 }
+
+// SameAccount implements pop3.Backend: here each account has one name.
+func (s *Store) SameAccount(_ context.Context, one, other string) bool { return one == other }
 
 // LoginDigest implements pop3.Digester.
 func (s *Store) LoginDigest(_ context.Context, _ *pop3.Peer, user, stamp, digest string) (pop3.Maildrop, error) {
@@ -214,7 +216,7 @@ func (s *Store) lock(a *account) (pop3.Maildrop, error) {
 	if a.holder != nil {
 		return nil, &pop3.InUseError{Since: a.since, Node: "n1"}
 	}
-	d := &drop{store: s, acc: a, secret: a.secret, lost: make(chan struct{}), mail: slices.Clone(a.mail)}
+	d := &drop{store: s, acc: a, secret: a.secret, mail: slices.Clone(a.mail)}
 	for _, m := range d.mail {
 		d.list = append(d.list, pop3.Message{UID: uidText(m.uid), Size: int64(len(m.body)), Key: m.uid})
 	}
@@ -227,15 +229,31 @@ type drop struct {
 	store  *Store
 	acc    *account
 	secret string
-	lost   chan struct{}
-	reason string
 	list   pop3.Messages
 	mail   []stored // what the list names, and late messages behind
+
+	mu     sync.Mutex
+	reason string // why the lock was lost; empty: it was not
+	onLost func(why string)
 }
 
-func (d *drop) List() pop3.List       { return d.list }
-func (d *drop) Lost() <-chan struct{} { return d.lost }
-func (d *drop) LostReason() string    { return d.reason }
+func (d *drop) List() pop3.List { return d.list }
+
+func (d *drop) OnLost(fn func(why string)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.onLost = fn; d.reason != "" {
+		go fn(d.reason)
+	}
+}
+
+func (d *drop) lose(why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.reason = why; d.onLost != nil {
+		go d.onLost(why)
+	}
+}
 
 func (d *drop) Info() pop3.Info {
 	return pop3.Info{Owner: d.acc.name, ReadOnly: d.acc.readOnly, Retention: &d.acc.retain}

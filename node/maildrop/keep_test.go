@@ -47,7 +47,7 @@ func (l *lossy) held() bool {
 	return held
 }
 
-func (l *lossy) keep() { require.NoError(l.t, l.drops.freeStrays(context.Background())) }
+func (l *lossy) keep() { require.NoError(l.t, l.drops.freeOrphans(context.Background())) }
 
 // TestStrayLocks: a lock that no session holds is given back, however it came
 // about; one that a session holds is not.
@@ -73,16 +73,18 @@ func TestStrayLocks(t *testing.T) {
 	require.True(t, l.held(), "a session's own lock is no stray")
 	l.drop[spool.KindUnlock] = true
 	require.Error(t, m.Close())
-	require.Error(t, l.drops.freeStrays(t.Context()))
+	require.Error(t, l.drops.freeOrphans(t.Context()))
 	require.True(t, l.held())
 	l.drop[spool.KindUnlock] = false
 	l.keep()
 	require.False(t, l.held())
-	require.Empty(t, l.drops.orphans)
+	require.Empty(t, l.drops.locks.orphans())
 
 	// After a snapshot everything is looked at.
 	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/old"})
-	l.drops.orphans = map[uint64]orphanedLock{}
+	for _, one := range l.drops.locks.orphans() {
+		l.drops.locks.freed(one)
+	}
 	l.drops.Changed(spool.Changes{Restored: true})
 	l.keep()
 	require.False(t, l.held())
@@ -114,7 +116,7 @@ func TestLoginOfALostSession(t *testing.T) {
 	l.drops.replica = &switching{l, func() { l.Session = old + 1 }}
 	_, err := l.login()
 	require.ErrorIs(t, err, errNoSession)
-	require.Empty(t, l.drops.open)
+	require.Empty(t, l.drops.locks.sessions())
 }
 
 // switching loses the node's session once a lock is taken.

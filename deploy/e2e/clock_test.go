@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,12 +56,24 @@ const (
 	late = 5 * time.Second // how late mail may be at most
 )
 
+// right is the offset of a clock that is less than five seconds off.
+const right = `-?[0-4](\.\d+)?(e-\d+)?`
+
+// offset waits until a node's clock is as far from the state's time as a pattern says, in
+// seconds.
+func (d *Dev) offset(node int, pattern string) {
+	d.t.Helper()
+	line := regexp.MustCompile(`(?m)^relay_clock_offset_seconds ` + pattern + `$`)
+	d.Await(30*time.Second, "the time jumps", func() bool { return line.MatchString(d.metrics(node)) })
+}
+
 // clocks is a cluster of which each node's clock can be set wrong while it runs.
 // Remote mail goes by MX to a server of the test's own.
 type clocks struct {
 	*Dev
 	sink *nodetest.Sink
 	sent int
+	base time.Duration // how far the clocks are off that count as right
 }
 
 func startClocks(t *testing.T) *clocks {
@@ -93,13 +103,13 @@ func startClocks(t *testing.T) *clocks {
 	return c
 }
 
-// skew sets the clocks of some nodes wrong, in one step.
+// skew sets the clocks of some nodes wrong, in one step; by nothing: right.
 func (c *clocks) skew(by time.Duration, nodes ...int) {
 	c.t.Helper()
 	for _, node := range nodes {
 		f, err := os.OpenFile(filepath.Join(c.Dir, "n"+itoa(node), "skew"), os.O_WRONLY|os.O_CREATE, 0o644)
 		require.NoError(c.t, err)
-		_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(int64(by/time.Second))), 0)
+		_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(int64((c.base+by)/time.Second))), 0)
 		require.NoError(c.t, err)
 		require.NoError(c.t, f.Close())
 	}
@@ -110,7 +120,7 @@ func (c *clocks) skew(by time.Duration, nodes ...int) {
 func (c *clocks) mail() {
 	c.t.Helper()
 	began := time.Now()
-	for node := 1; node <= 3; node++ {
+	for node := 1; node <= c.nodes(); node++ {
 		c.Await(20*time.Second, fmt.Sprintf("n%d takes mail", node), func() bool {
 			s, err := dialSMTP(c.Addr(node, SMTP), 20*time.Second)
 			if err != nil {
@@ -127,30 +137,16 @@ func (c *clocks) mail() {
 	ctx, cancel := context.WithTimeout(c.t.Context(), late)
 	defer cancel()
 	require.NoError(c.t, c.sink.Wait(ctx, c.sent), "%d of %d have arrived", len(c.sink.Got()), c.sent)
-	p := login(c.t, c.Addr(c.sent%3+1, POP3), "bob", "secret")
+	p := login(c.t, c.Addr(c.sent%c.nodes()+1, POP3), "bob", "secret")
 	require.Equal(c.t, c.sent, p.count())
 	p.quit()
 	require.Less(c.t, time.Since(began)-taken, late)
 }
 
-// isBehind waits until the state's time has jumped ahead of a node's clock by days.
-func (c *clocks) isBehind(node int) {
-	c.t.Helper()
-	c.Await(30*time.Second, "the time jumps", func() bool {
-		res, err := http.Get("http://" + c.Addr(node, Admin) + "/metrics")
-		if err != nil {
-			return false
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		return err == nil && regexp.MustCompile(`(?m)^relay_clock_offset_seconds -[1-9]\d{5}`).Match(text)
-	})
-}
-
 // kept wants that what may be deleted after five days is still there.
 func (c *clocks) kept() {
 	c.t.Helper()
-	p := login(c.t, c.Addr(2, POP3), "alice", "secret")
+	p := login(c.t, c.Addr(c.nodes(), POP3), "alice", "secret")
 	require.Equal(c.t, 1, p.count(), "mail was deleted early")
 	p.quit()
 }
@@ -184,7 +180,7 @@ func (c *clocks) wrong(by time.Duration, nodes ...int) {
 	c.skew(by, nodes...)
 	c.mail()
 	c.says(20*time.Second, way, nodes...)
-	if by.Abs() > time.Minute && len(nodes) == 1 && nodes[0] == leader {
+	if by.Abs() > time.Minute && c.nodes() == 3 && len(nodes) == 1 && nodes[0] == leader {
 		c.Await(30*time.Second, "a node leads whose clock is right", func() bool { return c.leader() != leader })
 	}
 	c.mail()
@@ -195,6 +191,42 @@ func (c *clocks) wrong(by time.Duration, nodes ...int) {
 	c.healthy(20 * time.Second)
 	c.kept()
 	c.t.Logf("%s at %v, n%d led: %s", by, nodes, leader, seconds(time.Since(began)))
+}
+
+// follows sets all clocks ahead, in one step, until the state's time has jumped to them.
+// From then on they are the right ones, and all is well.
+func (c *clocks) follows(by time.Duration) {
+	c.t.Helper()
+	began := time.Now()
+	all := c.all()
+	c.skew(by, all...)
+	c.mail()
+	c.base += by
+	for _, node := range all {
+		c.offset(node, right)
+	}
+	c.mail()
+	c.says(20*time.Second, "behind")
+	c.healthy(20 * time.Second)
+	c.kept()
+	c.t.Logf("all ahead by %s: %s", by, seconds(time.Since(began)))
+}
+
+func (c *clocks) all() (nodes []int) {
+	for node := 1; node <= c.nodes(); node++ {
+		nodes = append(nodes, node)
+	}
+	return nodes
+}
+
+// leave removes the last node.
+func (c *clocks) leave() {
+	c.t.Helper()
+	last := c.nodes()
+	c.members = last - 1
+	c.Ctl("node", "rm", "n"+itoa(last), "--yes")
+	c.ends(last, 60*time.Second)
+	c.healthy(60 * time.Second)
 }
 
 // slight makes the clocks of some nodes wrong by less than anybody is named for, and
@@ -212,14 +244,15 @@ func (c *clocks) slight(by time.Duration, nodes ...int) {
 	c.mail()
 }
 
-// TestSlightlyWrongClocks: clocks that are a second or five off, on the leader and on a
-// follower, make no mail late and no trouble.
+// TestSlightlyWrongClocks: clocks that are a second or five off, on the leader, on a
+// follower and on both, make no mail late and no trouble.
 func TestSlightlyWrongClocks(t *testing.T) {
 	c := startClocks(t)
 	for _, by := range []time.Duration{time.Second, -time.Second, late, -late} {
 		leader := c.leader()
 		c.slight(by, leader)
 		c.slight(by, leader%3+1)
+		c.slight(by, leader, leader%3+1)
 	}
 	c.healthy(20 * time.Second)
 	c.end()
@@ -235,6 +268,8 @@ func TestWrongClocks(t *testing.T) {
 	c.wrong(-2*time.Hour, after(c.leader()))
 	c.wrong(2*time.Hour, after(c.leader()))
 	c.wrong(-10*day, c.leader())
+	c.wrong(2*time.Hour, c.leader())
+	c.wrong(-2*time.Hour, c.leader())
 	c.wrong(-45*time.Second, c.leader())
 	c.wrong(45*time.Second, c.leader(), after(c.leader()))
 	c.wrong(-10*day, c.leader(), after(c.leader()))
@@ -244,7 +279,7 @@ func TestWrongClocks(t *testing.T) {
 	c.skew(10*day, wrong...)
 	c.mail()
 	c.says(30*time.Second, "behind", after(wrong[1]))
-	c.isBehind(after(wrong[1])) // status names it before the jump
+	c.offset(after(wrong[1]), `-[1-9]\d{5}(\.\d+)?`) // status names it before the jump
 	c.mail()
 	c.kept()
 	c.skew(0, wrong...)
@@ -252,14 +287,59 @@ func TestWrongClocks(t *testing.T) {
 	c.says(20*time.Second, "behind", 1, 2, 3)
 	c.mail()
 	c.kept()
-	if text := os.Getenv("RELAY_E2E_CLOCKS"); text != "" {
-		patience, err := time.ParseDuration(text)
-		require.NoError(t, err, "RELAY_E2E_CLOCKS")
-		c.healthy(patience)
-		c.says(time.Second, "behind")
-		c.mail()
-	}
+	c.goesBack()
 	c.end()
+}
+
+// TestWrongClocksOfTwoAndOne: of two nodes nobody knows which clock is right, and the
+// state's time follows both; a node alone goes by its own clock. Mail comes and goes in
+// time, status names the wrong ones, nothing is deleted early, and all is well when they
+// are right again.
+func TestWrongClocksOfTwoAndOne(t *testing.T) {
+	c := startClocks(t)
+	c.leave()
+	leader := c.leader()
+	c.wrong(2*time.Hour, leader)
+	c.wrong(-2*time.Hour, leader)
+	c.wrong(-45*time.Second, 3-leader)
+	c.wrong(45*time.Second, 1, 2)
+	for _, by := range []time.Duration{time.Second, -late} {
+		c.slight(by, leader)
+		c.slight(by, 1, 2)
+	}
+	c.follows(2 * time.Hour)
+	c.wrong(-2*time.Hour, 1, 2) // as all are for ten minutes when they are right again
+
+	c.leave()
+	c.wrong(-45*time.Second, 1)
+	c.wrong(45*time.Second, 1)
+	for _, by := range []time.Duration{-time.Second, late} {
+		c.slight(by, 1)
+	}
+	c.wrong(-10*day, 1)
+	c.follows(2 * time.Hour)
+	c.wrong(-2*time.Hour, 1)
+	c.goesBack()
+	c.end()
+}
+
+// goesBack makes all clocks right, and waits, if that is asked for, until the state's time
+// has gone back to them.
+func (c *clocks) goesBack() {
+	c.t.Helper()
+	text := os.Getenv("RELAY_E2E_CLOCKS")
+	if text == "" {
+		return
+	}
+	patience, err := time.ParseDuration(text)
+	require.NoError(c.t, err, "RELAY_E2E_CLOCKS")
+	c.base = 0
+	c.skew(0, c.all()...)
+	c.says(20*time.Second, "behind", c.all()...)
+	c.healthy(patience)
+	c.says(time.Second, "behind")
+	c.mail()
+	c.kept()
 }
 
 // end wants each message once, and the replicas the same.

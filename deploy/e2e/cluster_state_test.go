@@ -89,6 +89,21 @@ func (d *Dev) status(node int) (s state, err error) {
 	return s, err
 }
 
+// metrics is what a node tells Prometheus; empty: it does not answer.
+func (d *Dev) metrics(node int) string {
+	client := http.Client{Timeout: 20 * time.Second}
+	res, err := client.Get("http://" + d.Addr(node, Admin) + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
 // settings changes replicated settings and leaves the others.
 func (d *Dev) settings(change map[string]any) {
 	d.t.Helper()
@@ -161,8 +176,14 @@ func (d *Dev) lead(node int) {
 // healthy waits until every node says that all is well and takes traffic.
 func (d *Dev) healthy(within time.Duration) {
 	d.t.Helper()
+	defer func() {
+		if d.t.Failed() {
+			out, err := d.Try("", d.bin+"/relayctl", "status")
+			d.t.Logf("status: %v\n%s", err, out)
+		}
+	}()
 	d.Await(within, "all nodes say that the cluster is healthy", func() bool {
-		for n := 1; n <= 3; n++ {
+		for n := 1; n <= d.nodes(); n++ {
 			if s, err := d.status(n); err != nil || !s.Healthy || d.call(n, http.MethodGet, "/readyz", nil, nil) != nil {
 				return false
 			}
@@ -185,7 +206,7 @@ func (d *Dev) verify() {
 	require.NoError(d.t, json.Unmarshal([]byte(out), &v))
 	require.True(d.t, v.OK, out)
 	require.Empty(d.t, v.Findings)
-	require.Len(d.t, v.Nodes, 3)
+	require.Len(d.t, v.Nodes, d.nodes())
 	for _, n := range v.Nodes {
 		require.Equal(d.t, v.Nodes[0].Hash, n.Hash, out)
 		require.NotEmpty(d.t, n.Hash)

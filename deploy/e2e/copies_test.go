@@ -21,14 +21,17 @@ const fourth = 4
 
 // trickle sends parcels through all nodes until stop is called, which returns
 // those that were accepted.
-func trickle(d *Dev, accounts []string) (stop func() []*parcel) {
+func trickle(d *Dev, accounts []string) (stop func() []*parcel) { return trickleFrom(d, accounts, 0) }
+
+// trickleFrom is trickle with parcels from a number on, each of which is sent once.
+func trickleFrom(d *Dev, accounts []string, run int) (stop func() []*parcel) {
 	const batch = 200 // so many that senders go on beside those whose node holds still
 	over, ended := make(chan struct{}), make(chan struct{})
 	l := &load{errors: map[string]int{}}
 	var all, next []*parcel
 	go func() {
 		defer close(ended)
-		for run := 0; ; {
+		for {
 			if len(next) < batch {
 				next = parcels(accounts, run)
 				run++

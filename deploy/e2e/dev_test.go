@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -49,6 +50,7 @@ type Dev struct {
 	bin      string
 	Dir      string // its state, also after Stop
 	basePort int
+	members  int // of the cluster; 0: three
 	cmd      *exec.Cmd
 	output   *bytes.Buffer // valid after Stop
 	ended    chan struct{}
@@ -206,9 +208,12 @@ func (d *Dev) Try(stdin string, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
+// nodes is how many members the cluster has.
+func (d *Dev) nodes() int { return cmp.Or(d.members, 3) }
+
 func (d *Dev) adminURLs() string {
 	var all []string
-	for node := 1; node <= 3; node++ {
+	for node := 1; node <= d.nodes(); node++ {
 		all = append(all, "http://"+d.Addr(node, Admin))
 	}
 	return strings.Join(all, ",")

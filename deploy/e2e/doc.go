@@ -7,15 +7,15 @@
 // Beside them stand the scenarios in which nodes die: a leader under load, the
 // holder of a mailbox, the owner of a queue, a majority, a disk; and those in which
 // they are not who they were: a directory is copied or restored, the CA changes, a
-// node that lives is removed. They print
+// node that lives is removed, or its state differs from the others'. They print
 // what they measure (-v), and RELAY_E2E_RUNS says how often in a row the load
 // and the lock are played. RELAY_E2E_FIGHT says how long fifty clients fight for
 // one mailbox while a node dies every ten seconds (25s). RELAY_E2E_PROFILE names
 // a directory for heap profiles of the nodes while a big message passes. RELAY_FAR
 // says for how long the links between nodes are slow, and then lossy (60s; without
 // it that is left out), and for how long all disks are slow (60s). RELAY_E2E_CLOCKS says
-// how long to wait until a cluster whose
-// clocks all were ten days ahead has gone back, which takes ten minutes (12m).
+// how long to wait until a cluster whose clocks all were ahead has gone back, which takes
+// ten minutes (12m); without it that is left out.
 //
 // Exim and OpenSMTPD are not installed for it: they are downloaded once, and run
 // in a namespace of their own beside Postfix (debian_test.go).

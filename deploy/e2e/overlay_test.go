@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // overlaid builds a relayd in which some source files are others, and puts relayctl as it
@@ -46,4 +47,29 @@ func overlaid(name string, write func(dir string) (map[string]string, error)) (s
 		return "", fmt.Errorf("go build -overlay: %w\n%s", err, out)
 	}
 	return bin, os.Link(filepath.Join(right, "relayctl"), filepath.Join(bin, "relayctl"))
+}
+
+// patch is an overlay in which one place of a source file of a package of ours is another
+// text, and a file of testdata stands beside it.
+func patch(dir, pkg, file, from, to, beside string) (map[string]string, error) {
+	place, err := filepath.Abs(filepath.Join("..", "..", filepath.FromSlash(pkg)))
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(place, file))
+	if err != nil {
+		return nil, err
+	}
+	if strings.Count(string(text), from) != 1 {
+		return nil, fmt.Errorf("%s is another one than this test knows", filepath.Join(place, file))
+	}
+	own, err := filepath.Abs(filepath.Join("testdata", beside))
+	if err != nil {
+		return nil, err
+	}
+	changed := filepath.Join(dir, file)
+	files := map[string]string{
+		filepath.Join(place, file): changed, filepath.Join(place, strings.TrimSuffix(beside, ".txt")): own,
+	}
+	return files, os.WriteFile(changed, []byte(strings.Replace(string(text), from, to, 1)), 0o644)
 }

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,25 +17,8 @@ var slowed = sync.OnceValues(func() (string, error) { return overlaid("slowed", 
 
 // slowOverlay gives cluster.Open a disk of that kind.
 func slowOverlay(dir string) (map[string]string, error) {
-	place, err := filepath.Abs(filepath.Join("..", "..", "cluster"))
-	if err != nil {
-		return nil, err
-	}
-	text, err := os.ReadFile(filepath.Join(place, "cluster.go"))
-	if err != nil {
-		return nil, err
-	}
 	const begin = "func Open(o Options) (*Cluster, error) {\n"
-	if strings.Count(string(text), begin) != 1 {
-		return nil, fmt.Errorf("%s has another Open than this test knows", place)
-	}
-	changed := filepath.Join(dir, "cluster.go")
-	own, err := filepath.Abs(filepath.Join("testdata", "slow.go.txt"))
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{filepath.Join(place, "cluster.go"): changed, filepath.Join(place, "slow_disk.go"): own},
-		os.WriteFile(changed, []byte(strings.Replace(string(text), begin, begin+"\to.SlowDisk = slowDisk\n", 1)), 0o644)
+	return patch(dir, "cluster", "cluster.go", begin, begin+"\to.SlowDisk = slowDisk\n", "slow.go.txt")
 }
 
 // TestSlowSyncs: each sync of all three nodes takes half a second longer. All serve all

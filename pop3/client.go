@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -284,7 +283,7 @@ func (c *Client) Auth(ctx context.Context, mechanism sasl.Client) error {
 	}
 	line := "AUTH " + name
 	if first != nil {
-		text := encodeResponse(first)
+		text := sasl.EncodeInitial(first)
 		if len(line)+1+len(text)+2 <= maxCommand {
 			line += " " + text
 			first = nil
@@ -324,26 +323,19 @@ func (c *Client) authEnd(reply []byte) error {
 // fit into the command.
 func (c *Client) respond(mechanism sasl.Client, text, first []byte) error {
 	if first != nil {
-		return c.Send(encodeResponse(first))
+		return c.Send(sasl.EncodeInitial(first))
 	}
-	challenge, err := decodeResponse(text)
+	challenge, err := sasl.DecodeInitial(text)
 	if err == nil {
 		var response []byte
 		if response, err = mechanism.Next(challenge); err == nil {
-			return c.Send(base64.StdEncoding.EncodeToString(response))
+			return c.Send(string(sasl.Encode(nil, response)))
 		}
 	}
 	if sent := c.Send("*"); sent == nil {
 		_, _ = c.Reply()
 	}
 	return err
-}
-
-func encodeResponse(b []byte) string {
-	if len(b) == 0 {
-		return "="
-	}
-	return base64.StdEncoding.EncodeToString(b)
 }
 
 // Stat returns the number of messages and their octets.

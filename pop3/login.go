@@ -3,7 +3,6 @@ package pop3
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -197,7 +196,7 @@ func (c *conn) auth(arg []byte) {
 	var first []byte
 	if given {
 		var err error
-		if first, err = decodeResponse([]byte(initial)); err != nil {
+		if first, err = sasl.DecodeInitial([]byte(initial)); err != nil {
 			c.badCommand(tBadBase64)
 			return
 		}
@@ -205,17 +204,6 @@ func (c *conn) auth(arg []byte) {
 	if c.exchange(server, first) {
 		c.login(name, p.user, p.enter)
 	}
-}
-
-// decodeResponse reads base64; "=" is an empty response (RFC 5034 §4). The
-// result is never nil where there is no error.
-func decodeResponse(text []byte) ([]byte, error) {
-	if string(text) == "=" {
-		return []byte{}, nil
-	}
-	out := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
-	n, err := base64.StdEncoding.Strict().Decode(out, text)
-	return out[:n], err
 }
 
 // exchange plays the challenges and responses of a mechanism. It has answered
@@ -231,7 +219,7 @@ func (c *conn) exchange(server sasl.Server, response []byte) bool {
 			return true
 		}
 		line := append(c.line(), "+ "...)
-		c.say(base64.StdEncoding.AppendEncode(line, challenge))
+		c.say(sasl.Encode(line, challenge))
 		text, err := c.readLine(maxResponse)
 		switch {
 		case err == errTooLong:
@@ -245,7 +233,7 @@ func (c *conn) exchange(server sasl.Server, response []byte) bool {
 			c.err("", tCancelled)
 			return false
 		}
-		if response, err = decodeResponse(text); err != nil {
+		if response, err = sasl.DecodeInitial(text); err != nil {
 			c.badCommand(tBadBase64)
 			return false
 		}

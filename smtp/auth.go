@@ -2,7 +2,6 @@ package smtp
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -160,7 +159,7 @@ func (c *conn) exchange(mech sasl.Server, response []byte) error {
 			return saslError(err)
 		}
 		c.put("334 ")
-		c.out = base64.StdEncoding.AppendEncode(c.out, challenge)
+		c.out = sasl.Encode(c.out, challenge)
 		c.put("\r\n")
 		line, crlf, err := c.line(maxAuthLine, true)
 		if errors.Is(err, errLongLine) {
@@ -190,21 +189,21 @@ func saslError(err error) error {
 	return err
 }
 
-// decodeResponse: in an initial response "=" stands for nothing at all.
+// decodeResponse reads what the client says: "*" gives up.
 func decodeResponse(line []byte, initial bool) ([]byte, error) {
 	line = bytes.TrimRight(line, " ")
-	switch {
-	case initial && string(line) == "=":
-		return []byte{}, nil
-	case string(line) == "*":
+	decode := sasl.Decode
+	if initial {
+		decode = sasl.DecodeInitial
+	}
+	if string(line) == "*" {
 		return nil, errAuthCancelled
 	}
-	out := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
-	n, err := base64.StdEncoding.Strict().Decode(out, line)
-	if err != nil || bytes.IndexByte(line, '\r') >= 0 {
+	response, err := decode(line)
+	if err != nil {
 		return nil, errAuthBase64
 	}
-	return out[:n], nil
+	return response, nil
 }
 
 func (c *conn) authenticate(user, secret string) error {

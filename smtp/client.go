@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -286,10 +285,8 @@ func (c *Client) Auth(ctx context.Context, mech sasl.Client) error {
 	}
 	line := "AUTH " + name
 	late := false
-	switch encoded := base64.StdEncoding.EncodeToString(initial); {
+	switch encoded := sasl.EncodeInitial(initial); {
 	case initial == nil:
-	case len(initial) == 0:
-		line += " ="
 	case len(line)+1+len(encoded) > 510: // RFC 4954 section 4
 		late = true
 	default:
@@ -303,7 +300,7 @@ func (c *Client) Auth(ctx context.Context, mech sasl.Client) error {
 		} else if response, err = c.respond(mech, r.Text); err != nil {
 			return c.cancelAuth(ctx, err)
 		}
-		r, err = c.ask(ctx, c.opt.GreetingTimeout, base64.StdEncoding.EncodeToString(response))
+		r, err = c.ask(ctx, c.opt.GreetingTimeout, string(sasl.Encode(nil, response)))
 	}
 	if err != nil {
 		return err
@@ -316,7 +313,7 @@ func (c *Client) Auth(ctx context.Context, mech sasl.Client) error {
 }
 
 func (c *Client) respond(mech sasl.Client, text string) ([]byte, error) {
-	challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	challenge, err := sasl.Decode([]byte(strings.TrimSpace(text)))
 	if err != nil {
 		return nil, err
 	}

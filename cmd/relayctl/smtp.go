@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/node/admin"
+	"relay/smtp/sasl"
 )
 
 // smtpFlags say how a server is spoken to directly.
@@ -176,8 +176,12 @@ func (d *dialogue) open(ctx context.Context, f *sendFlags, config *tls.Config, s
 	if f.smtp.user == "" {
 		return nil
 	}
-	d.heard("C: AUTH PLAIN ***")
-	_, err := d.quietly(2, "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+f.smtp.user+"\x00"+secret)))
+	mechanism, response, err := sasl.NewPlainClient(f.smtp.user, secret).Start()
+	if err != nil {
+		return err
+	}
+	d.heard("C: AUTH " + mechanism + " ***")
+	_, err = d.quietly(2, "AUTH "+mechanism+" "+sasl.EncodeInitial(response))
 	return err
 }
 

@@ -189,6 +189,16 @@ func TestLeavesImportOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
+// TestSASLIsWrittenOnce: who speaks SMTP or POP3 has the mechanisms, and their base64, from smtp/sasl.
+func TestSASLIsWrittenOnce(t *testing.T) {
+	for _, l := range list(t) {
+		switch l.name() {
+		case "smtp", "pop3", "queue/remote", "node/inbound", "node/maildrop", "cmd/relayctl":
+			require.NotContains(t, l.Imports, "encoding/base64", l.name())
+		}
+	}
+}
+
 func TestTopLevelFolders(t *testing.T) {
 	allowed := []string{"cluster", "cmd", "deploy", "node", "pop3", "queue", "smtp"}
 	for _, l := range list(t) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,8 @@ import (
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
+
+	"relay/smtp/sasl"
 )
 
 // attack is what strangers do to node 1 for a while. It returns what they got.
@@ -331,7 +332,7 @@ func guessLogins(ctx context.Context, c *cluster) string {
 			if err != nil {
 				return
 			}
-			secret := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "\x00alice@example.test\x00guess%d", i))
+			secret := sasl.EncodeInitial(fmt.Appendf(nil, "\x00alice@example.test\x00guess%d", i))
 			if err = s.ask("AUTH PLAIN "+secret, "535"); err == nil {
 				judged.Add(1)
 			} else {

@@ -249,6 +249,33 @@ func TestAnswersAreBelievedWithCare(t *testing.T) {
 	require.Zero(t, l.answered(b.num, 6*time.Second), "a newer one was answered")
 }
 
+// TestAPauseIsNoFaultOfTheDisk: the process held still between two probes, and longer than
+// a write may take. Until one has ended well there is no renewal, and nobody says that the
+// disk hangs.
+func TestAPauseIsNoFaultOfTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var paused atomic.Int64
+		now := func() time.Duration { return time.Since(began) + time.Hour + time.Duration(paused.Load()) }
+		p := newProber(func() error { time.Sleep(100 * time.Millisecond); return nil }, time.Second, now)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); p.run(ctx) }()
+		p.wait(ctx)
+		time.Sleep(3500 * time.Millisecond) // on top of the first 100 ms: between two probes
+		require.NoError(t, p.ok())
+		paused.Store(int64(12 * time.Second))
+		require.ErrorIs(t, p.ok(), errStill)
+		require.ErrorContains(t, p.ok(), "the last began 12.6s ago")
+		time.Sleep(450 * time.Millisecond)
+		require.ErrorIs(t, p.ok(), errStill, "the next one is under way")
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, p.ok())
+		cancel()
+		<-done
+	})
+}
+
 func TestProbeThatHangsStopsRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -278,7 +305,7 @@ func TestProbeThatHangsStopsRenewals(t *testing.T) {
 		}
 		fail.Store(true)
 		time.Sleep(2 * time.Second)
-		require.ErrorContains(t, p.ok(), "no space")
+		require.ErrorContains(t, p.ok(), "the data directory takes no writes: no space")
 		fail.Store(false)
 		time.Sleep(2 * time.Second)
 		require.NoError(t, p.ok())

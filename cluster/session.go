@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -116,7 +115,7 @@ func (s *session) register(ctx context.Context) bool {
 			continue
 		}
 		if err := s.prober.ok(); err != nil {
-			s.log.Error("cluster: the data directory takes no writes; no session without it", zap.Error(err))
+			s.log.Error("cluster: no session before a write to the data directory ends well", zap.Error(err))
 			sleep(ctx, s.renew)
 			continue
 		}
@@ -230,7 +229,7 @@ func (s *session) rest(ctx context.Context, lost <-chan struct{}, next time.Dura
 // one is of no use, or where the session is over.
 func (s *session) prepare() (*renewal, error) {
 	if err := s.prober.ok(); err != nil {
-		return nil, fmt.Errorf("the data directory takes no writes: %w", err)
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -210,6 +210,8 @@ func (c *Cluster) openRaft() error {
 	}
 	c.store, c.rlog = d.store, d.log
 	c.trans = newTransport(c.port, c.book, c.log, c.pace.answered)
+	c.trans.quiet.last, c.trans.quiet.longest = d.log.LastIndex, c.t.Quiet
+	entries := tellingLog{d.log, c.trans.quiet.stored}
 	conf := c.t.raftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
@@ -231,7 +233,7 @@ func (c *Cluster) openRaft() error {
 		err = d.store.View(c.learnTime)
 	}
 	if err == nil {
-		c.raft, err = raft.NewRaft(conf, d.store, d.log, d.log, d.store.Snapshots(), c.trans)
+		c.raft, err = raft.NewRaft(conf, d.store, entries, d.log, d.store.Snapshots(), c.trans)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.close(), d.close())
@@ -251,9 +253,9 @@ func (c *Cluster) guard() {
 		_, id := c.raft.LeaderWithID()
 		return string(id)
 	}
-	c.trans.retry.serves = func(node string, term uint64) bool {
-		return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term && c.book.member(node)
-	}
+	leads := func(term uint64) bool { return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term }
+	c.trans.quiet.leads = leads
+	c.trans.retry.serves = func(node string, term uint64) bool { return leads(term) && c.book.member(node) }
 	c.trans.votes.voted = func(term uint64, took time.Duration) {
 		c.pace.voted(c.clocks.boot(), term, took, len(c.others()))
 	}

@@ -73,6 +73,7 @@ type Tuning struct {
 	Election      time.Duration // 1.2 s
 	LeaderLease   time.Duration // 1 s: silence of a majority after which a leader steps down
 	CommitTimeout time.Duration // 10 ms: how late an idle follower learns what is committed
+	Quiet         time.Duration // Heartbeat/2: longest that an idle follower gets no AppendEntries; negative: none is kept
 
 	BatchDepth int           // 1: groups of entries in flight
 	Linger     time.Duration // 1 ms: longest a group waits for those who were just answered; negative: not at all
@@ -119,6 +120,7 @@ func (t Tuning) withDefaults() Tuning {
 	or(&t.Election, t.Heartbeat)
 	or(&t.LeaderLease, min(time.Second+7*t.Latency, t.Heartbeat))
 	or(&t.CommitTimeout, 10*time.Millisecond)
+	or(&t.Quiet, t.Heartbeat/2)
 	or(&t.BatchDepth, 1)
 	or(&t.Linger, time.Millisecond)
 	or(&t.GroupBytes, 4<<20)
@@ -155,7 +157,8 @@ const maxGroup = 128
 
 // raftConfig is the one place where raft is configured. Its reasons:
 //   - BatchApplyCh and MaxAppendEntries: group commit;
-//   - CommitTimeout: followers learn commits only with the next AppendEntries;
+//   - CommitTimeout: followers learn commits only with the next AppendEntries (those that
+//     tell nothing are kept back: quiescence);
 //   - heartbeats share the main loop with disk writes (see transport), hence
 //     seconds, not milliseconds;
 //   - NoSnapshotRestoreOnStart: the store itself is the snapshot;

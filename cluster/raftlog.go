@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"io"
 	stdlog "log"
 
@@ -55,9 +56,19 @@ func (l *raftLog) StandardLogger(*hclog.StandardLoggerOptions) *stdlog.Logger {
 func (l *raftLog) StandardWriter(*hclog.StandardLoggerOptions) io.Writer { return io.Discard }
 
 func (l *raftLog) Error(msg string, args ...any) {
-	if msg == "failed to decode incoming command" {
+	if msg == "failed to decode incoming command" || pastTerm(args) {
 		l.z.Debugw(msg, args...)
 		return
 	}
 	l.z.Errorw(msg, args...)
+}
+
+// pastTerm reports whether a line is about a call that lost its sense with its term.
+func pastTerm(args []any) bool {
+	for _, a := range args {
+		if err, ok := a.(error); ok && errors.Is(err, errPastTerm) {
+			return true
+		}
+	}
+	return false
 }

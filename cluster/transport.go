@@ -28,6 +28,7 @@ type transport struct {
 	*filter
 	acks     *acks
 	retry    *retry
+	quiet    *quiescence
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
 	votes    *votes
 }
@@ -59,17 +60,20 @@ func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 	if !t.vetted.Load() {
 		return errProbation
 	}
+	heartbeat := isHeartbeat(req)
+	if !heartbeat {
+		if err := t.quiet.keep(string(id), req); err != nil {
+			return err
+		}
+	}
 	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
-		if !isHeartbeat(req) {
+		t.quiet.forget(string(id))
+		if !heartbeat {
 			t.retry.failed(string(id), req.Term)
 		}
 		return err
 	}
-	if isHeartbeat(req) {
-		t.retry.heard(string(id))
-	} else {
-		t.retry.served(string(id))
-	}
+	t.heard(string(id), req, resp)
 	if t.answered != nil {
 		t.answered(id)
 	}
@@ -77,6 +81,20 @@ func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 		t.acks.note(string(id), mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
 	return nil
+}
+
+// heard takes over what the answer to a call tells of the follower's links and log.
+func (t transport) heard(node string, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
+	switch {
+	case isHeartbeat(req):
+		t.retry.heard(node)
+		return
+	case resp.Success:
+		t.quiet.acknowledged(node, req)
+	default:
+		t.quiet.forget(node)
+	}
+	t.retry.served(node)
 }
 
 // InstallSnapshot implements raft.Transport.
@@ -158,7 +176,7 @@ func newTransport(port *wire.Port, book *addressBook, log *zap.Logger, answered 
 	}
 	t := transport{
 		network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}},
-		newRetry(f.done), answered, &votes{func(uint64, time.Duration) {}},
+		newRetry(f.done), newQuiescence(f.done), answered, &votes{func(uint64, time.Duration) {}},
 	}
 	go f.serve(port.Listen(wire.Raft))
 	return t

@@ -1,0 +1,137 @@
+package cluster
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	raftlog "relay/cluster/disk/log"
+)
+
+// quiescence keeps an empty AppendEntries back while it would tell its follower
+// nothing. Raft sends one each CommitTimeout, by which followers learn what is committed:
+// of three idle nodes that was two thirds of the processor time. A follower that has
+// acknowledged the whole log, and that all of it is committed, has nothing to learn
+// before the next entry is stored here; heartbeats, which have a goroutine of their own,
+// go on.
+//
+// A call that is kept back goes out when an entry is stored, when a call to the same
+// follower fails (it may have forgotten), and after longest in any case. It is never
+// answered here: raft takes an answer for a sign that the follower lives and that this
+// node leads. When this node does not lead any more it fails.
+type quiescence struct {
+	done    <-chan struct{}        // closed when the transport is
+	longest time.Duration          // for which a call is kept back
+	last    func() (uint64, error) // index of the newest entry in this node's log
+	leads   func(term uint64) bool // whether this node leads in that term
+
+	waiting atomic.Int32
+	mu      sync.Mutex
+	told    map[string]mark // the commit index that a follower acknowledged, and the leader's term
+	wake    chan struct{}   // closed when those who wait must look again
+}
+
+// errPastTerm is what raft gets for a call that was kept back past the end of its term.
+var errPastTerm = errors.New("cluster: this node does not lead in the term of the call any more")
+
+func newQuiescence(done <-chan struct{}) *quiescence {
+	return &quiescence{
+		done: done, last: func() (uint64, error) { return 0, nil }, leads: func(uint64) bool { return true },
+		told: map[string]mark{}, wake: make(chan struct{}),
+	}
+}
+
+// stored wakes all calls that are kept back; the log has a new entry.
+func (q *quiescence) stored() {
+	if q.waiting.Load() > 0 {
+		q.mu.Lock()
+		q.wakeAll()
+		q.mu.Unlock()
+	}
+}
+
+func (q *quiescence) wakeAll() {
+	close(q.wake)
+	q.wake = make(chan struct{})
+}
+
+// acknowledged notes what a follower knows after it took a call.
+func (q *quiescence) acknowledged(node string, req *raft.AppendEntriesRequest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.told[node] = mark{Term: req.Term, Index: req.LeaderCommitIndex}
+}
+
+// forget notes that it is not known what a follower knows.
+func (q *quiescence) forget(node string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, ok := q.told[node]; ok {
+		delete(q.told, node)
+		q.wakeAll()
+	}
+}
+
+// keep returns when a call that is no heartbeat shall go out, at once where the follower
+// has something to learn. It returns errPastTerm where the call has lost its sense.
+func (q *quiescence) keep(node string, req *raft.AppendEntriesRequest) error {
+	if len(req.Entries) > 0 || q.longest <= 0 {
+		return nil
+	}
+	q.waiting.Add(1)
+	defer q.waiting.Add(-1)
+	wake := q.idle(node, req)
+	if wake == nil {
+		return nil
+	}
+	timer := time.NewTimer(q.longest)
+	defer timer.Stop()
+	for wake != nil {
+		select {
+		case <-wake:
+			wake = q.idle(node, req)
+		case <-timer.C:
+			wake = nil
+		case <-q.done:
+			return errPastTerm
+		}
+	}
+	if !q.leads(req.Term) {
+		return errPastTerm
+	}
+	return nil
+}
+
+// idle returns the channel on which to wait; nil: the follower has something to learn.
+func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan struct{} {
+	q.mu.Lock()
+	told, wake := q.told[node], q.wake
+	q.mu.Unlock()
+	end := req.PrevLogEntry
+	if req.LeaderCommitIndex != end || told != (mark{Term: req.Term, Index: end}) || !q.leads(req.Term) {
+		return nil
+	}
+	if last, err := q.last(); err != nil || last != end {
+		return nil
+	}
+	return wake
+}
+
+// tellingLog is raft's log, and tells of each entry that it has stored.
+type tellingLog struct {
+	*raftlog.Log
+	stored func()
+}
+
+// StoreLog implements raft.LogStore.
+func (l tellingLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
+
+// StoreLogs implements raft.LogStore.
+func (l tellingLog) StoreLogs(all []*raft.Log) error {
+	err := l.Log.StoreLogs(all)
+	l.stored()
+	return err
+}

@@ -253,7 +253,7 @@ func (n *Node) build() error {
 		return []byte{0}, nil
 	})
 	n.throttle = login.NewThrottle(n.conf.Limits.LoginFailures, n.cluster, id, n.trusted, known, n.log)
-	n.confirm = replica.NewConfirmer(n.cluster, inbound.IsPermanent, n.log)
+	n.confirm = replica.NewConfirmer(n.cluster, n.log)
 	logins, err := login.NewService(n.cluster, n.confirm, n.options.HashPassword)
 	if err != nil {
 		return err

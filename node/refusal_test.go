@@ -11,7 +11,6 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
-	"relay/node/inbound"
 	"relay/node/login"
 	"relay/node/outbound"
 	"relay/node/replica"
@@ -107,7 +106,7 @@ func TestRefusalsAreTrue(t *testing.T) {
 
 			f.Fail = fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
 			err := c.do(f)
-			require.False(t, inbound.IsPermanent(err), "%v: nobody can tell", err)
+			require.False(t, replica.Permanent(err), "%v: nobody can tell", err)
 			f.Fail = nil
 
 			before = f.fresh

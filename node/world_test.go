@@ -12,7 +12,6 @@ import (
 	"relay/cluster/spool"
 	"relay/cluster/spool/memory"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/node/inbound"
 	"relay/node/login"
 	"relay/node/maildrop"
 	"relay/node/replica"
@@ -51,7 +50,7 @@ func newNodeWorld(t testing.TB) *nodeWorld {
 // wire makes the services anew, on a replica.
 func (w *nodeWorld) wire(r replica.Fenced, free int) {
 	var err error
-	w.confirm = replica.NewConfirmer(r, inbound.IsPermanent, zap.NewNop())
+	w.confirm = replica.NewConfirmer(r, zap.NewNop())
 	w.logins, err = login.NewService(r, w.confirm, cheapHash)
 	require.NoError(w.t, err)
 	w.throttle = login.NewThrottle(free, r, "n1", nil, login.NewFamiliar(), zap.NewNop())

@@ -119,7 +119,7 @@ func (c *conn) loginFailed(user string, err error) {
 	c.log("login failed", "name", user, "mechanism", c.peer.Mechanism, "error", err)
 	c.refused(Refusal{Stage: "login", Reason: reasonOf(err), User: user, Cause: err})
 	c.refuse(err, tTemporary)
-	if !errors.Is(err, ErrAuth) && !errors.Is(err, ErrDisabled) {
+	if !badCredentials(err) {
 		return
 	}
 	c.srv.stats.LoginFailures.Add(1)
@@ -131,29 +131,18 @@ func (c *conn) loginFailed(user string, err error) {
 // refuse answers an error of the backend with the code that belongs to it.
 // An unknown error is temporary, and its cause not for the client to read.
 func (c *conn) refuse(err error, temporary text) {
-	var busy *InUseError
-	switch {
-	case errors.As(err, &busy):
+	if busy, ok := errors.AsType[*InUseError](err); ok {
 		c.inUse(busy)
-	case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
-		c.err("AUTH", tBadCredentials)
-	case errors.Is(err, ErrLoginDelay):
-		c.err("LOGIN-DELAY", tLoginDelay)
-	case errors.Is(err, ErrThrottled):
-		c.err("SYS/TEMP", tThrottled)
-	case errors.Is(err, ErrLeaving):
-		c.err("SYS/TEMP", tOutOfService)
-		c.closing = true
-	case errors.Is(err, ErrPermanent):
-		c.err("SYS/PERM", tPermanent)
-	case errors.Is(err, ErrReadOnly):
-		c.err("READ-ONLY", tReadOnly)
-	case errors.Is(err, ErrNoMessage):
-		c.err("", tDeletedBefore)
-	default:
+		return
+	}
+	a := answerTo(err)
+	if a == nil {
 		c.srv.stats.Temporary.Add(1)
 		c.err("SYS/TEMP", temporary)
+		return
 	}
+	c.err(a.code, a.words)
+	c.closing = c.closing || a == ErrLeaving
 }
 
 func (c *conn) inUse(e *InUseError) {
@@ -326,7 +315,7 @@ func (c *conn) scram(checks *sasl.Checks, back SCRAM, p *proof) {
 	checks.Keys = func(user string) (*sasl.Keys, error) {
 		v, err := back.Verifier(c.ctx, &c.peer, user)
 		switch {
-		case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
+		case badCredentials(err):
 			return nil, nil
 		case err != nil:
 			return nil, &loginError{user, err}

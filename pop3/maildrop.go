@@ -178,18 +178,45 @@ type Retention struct {
 }
 
 // Errors that a Backend or a Maildrop returns and that have an answer of their
-// own. They may be wrapped.
+// own. They may be wrapped. Each has a method Permanent; any other error is
+// temporary, answered with [SYS/TEMP].
 var (
-	ErrAuth       = errors.New("pop3: wrong user or secret")               // [AUTH]
-	ErrDisabled   = errors.New("pop3: the account is disabled")            // [AUTH], not to be told from ErrAuth
-	ErrLoginDelay = errors.New("pop3: too soon after the last login")      // [LOGIN-DELAY]
-	ErrThrottled  = errors.New("pop3: too many failed logins")             // [SYS/TEMP]
-	ErrLeaving    = errors.New("pop3: the server is going out of service") // [SYS/TEMP], and the connection ends
-	ErrPermanent  = errors.New("pop3: this needs a person")                // [SYS/PERM]
-	ErrReadOnly   = errors.New("pop3: the maildrop is read-only")          // [READ-ONLY]
-	ErrNoMessage  = errors.New("pop3: no such message")
-	ErrUncertain  = errors.New("pop3: whether it was done is not known") // [SYS/TEMP], and the session ends
+	ErrAuth       error = &answered{"pop3: wrong user or secret", "AUTH", tBadCredentials, ReasonLogin, true}
+	ErrDisabled   error = &answered{"pop3: the account is disabled", "AUTH", tBadCredentials, ReasonDisabled, true}
+	ErrLoginDelay error = &answered{"pop3: too soon after the last login", "LOGIN-DELAY", tLoginDelay, ReasonDelay, false}
+	ErrThrottled  error = &answered{"pop3: too many failed logins", "SYS/TEMP", tThrottled, ReasonThrottled, false}
+	ErrLeaving    error = &answered{"pop3: the server is going out of service", "SYS/TEMP", tOutOfService,
+		ReasonTemporary, false} // ends the connection as well
+	ErrPermanent error = &answered{"pop3: this needs a person", "SYS/PERM", tPermanent, ReasonPermanent, true}
+	ErrReadOnly  error = &answered{"pop3: the maildrop is read-only", "READ-ONLY", tReadOnly, ReasonTemporary, true}
+	ErrNoMessage error = &answered{"pop3: no such message", "", tDeletedBefore, ReasonTemporary, true}
+	// ErrUncertain ends the session, with [SYS/TEMP].
+	ErrUncertain = errors.New("pop3: whether it was done is not known")
 )
+
+// answered is an error that knows what the client is told.
+type answered struct {
+	text      string
+	code      string // of RFC 2449 section 8; empty: none
+	words     text
+	reason    string // of a Refusal
+	permanent bool
+}
+
+func (a *answered) Error() string   { return a.text }
+func (a *answered) Permanent() bool { return a.permanent }
+
+// answerTo finds how an error is answered; nil: as a temporary fault.
+func answerTo(err error) *answered {
+	a, _ := errors.AsType[*answered](err)
+	return a
+}
+
+// badCredentials reports whether a login failed because of what the client said.
+func badCredentials(err error) bool {
+	a := answerTo(err)
+	return a != nil && a.code == "AUTH"
+}
 
 // InUseError says that the secret was right, but another session holds the
 // maildrop: [IN-USE].

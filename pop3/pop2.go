@@ -197,7 +197,7 @@ func (p *pop2) refuse(err error) {
 	case errors.As(err, &busy):
 		stats.InUse.Add(1)
 		p.fail("maildrop is in use")
-	case errors.Is(err, ErrAuth), errors.Is(err, ErrDisabled):
+	case badCredentials(err):
 		stats.LoginFailures.Add(1)
 		p.fail("login refused")
 	case errors.Is(err, ErrLoginDelay):

@@ -46,19 +46,11 @@ func (c *conn) refused(f Refusal) {
 
 // reasonOf names why a login failed.
 func reasonOf(err error) string {
-	switch {
-	case errors.As(err, new(*InUseError)):
+	if errors.As(err, new(*InUseError)) {
 		return ReasonInUse
-	case errors.Is(err, ErrDisabled):
-		return ReasonDisabled
-	case errors.Is(err, ErrAuth):
-		return ReasonLogin
-	case errors.Is(err, ErrLoginDelay):
-		return ReasonDelay
-	case errors.Is(err, ErrThrottled):
-		return ReasonThrottled
-	case errors.Is(err, ErrPermanent):
-		return ReasonPermanent
+	}
+	if a := answerTo(err); a != nil {
+		return a.reason
 	}
 	return ReasonTemporary
 }

@@ -47,12 +47,21 @@ func (r *Reply) Unwrap() error { return r.Cause }
 // Temporary reports whether the same command may succeed later (4xx).
 func (r *Reply) Temporary() bool { return r.Code/100 == 4 }
 
+// Permanent reports whether the sender is to give up: a 5xx, or an enhanced code of
+// class 5 beside a 4xx (459 5.7.1 of ETRN).
+func (r *Reply) Permanent() bool { return r.Code/100 == 5 || strings.HasPrefix(r.Enhanced, "5.") }
+
 // Positive reports whether the reply says yes (2xx).
 func (r *Reply) Positive() bool { return r.Code/100 == 2 }
 
 // ErrCredentials is what an Authenticator returns for a wrong user or password;
-// it becomes 535 5.7.8.
-const ErrCredentials = constError("smtp: wrong user or password")
+// it becomes 535 5.7.8. It has a method Permanent, which reports true.
+const ErrCredentials = credentialsError("smtp: wrong user or password")
+
+type credentialsError string
+
+func (e credentialsError) Error() string   { return string(e) }
+func (e credentialsError) Permanent() bool { return true }
 
 type constError string
 

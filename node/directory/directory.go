@@ -23,13 +23,19 @@ const (
 )
 
 // Permanent refusals of Resolve and Qualify. All may come wrapped.
-var (
-	ErrNoUser     = errors.New("no such user")
-	ErrAliasLoop  = errors.New("alias loops back to itself")
-	ErrAliasLarge = errors.New("alias expands to too many addresses")
-	ErrDisabled   = errors.New("account is disabled")
-	ErrNoDomain   = errors.New("address has no domain")
+const (
+	ErrNoUser     = refusal("no such user")
+	ErrAliasLoop  = refusal("alias loops back to itself")
+	ErrAliasLarge = refusal("alias expands to too many addresses")
+	ErrDisabled   = refusal("account is disabled")
+	ErrNoDomain   = refusal("address has no domain")
 )
+
+// refusal is an error that stays until somebody changes the directory.
+type refusal string
+
+func (r refusal) Error() string   { return string(r) }
+func (r refusal) Permanent() bool { return true }
 
 // Target is where one address leads: a mailbox here, or a remote address.
 type Target struct {

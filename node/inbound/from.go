@@ -55,7 +55,7 @@ func (c *fromCheck) judge(ctx context.Context, header []byte) (signed bool, err 
 		return err
 	})
 	switch {
-	case err != nil && IsPermanent(err):
+	case err != nil && replica.Permanent(err):
 		c.stats.refused.Add(1)
 	case err == nil && foreign != "":
 		c.stats.unsigned.Add(1)

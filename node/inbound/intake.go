@@ -30,15 +30,24 @@ import (
 // at a time; with spool.MaxInline it bounds what a large message costs.
 const chunksInFlight = 4
 
-// Refusals of intake that are not the cluster's.
+// Refusals of intake that are not the cluster's, for now.
 var (
-	errHops    = errors.New("too many hops")
-	errLooping = errors.New("mail loops back to a mailbox it has been in")
-	errGone    = errors.New("a mailbox was removed meanwhile")
-	errFull    = errors.New("mailbox full")
-	errSpent   = errors.New("the account has sent what it may for today")
-	errWide    = errors.New("too many recipients behind one message")
+	errGone  = errors.New("a mailbox was removed meanwhile")
+	errFull  = errors.New("mailbox full")
+	errSpent = errors.New("the account has sent what it may for today")
+	errWide  = errors.New("too many recipients behind one message")
 )
+
+// loopError refuses mail that goes in circles, for good.
+type loopError string
+
+const (
+	errHops    = loopError("too many hops")
+	errLooping = loopError("mail loops back to a mailbox it has been in")
+)
+
+func (e loopError) Error() string   { return string(e) }
+func (e loopError) Permanent() bool { return true }
 
 // envelope is a message on its way in, apart from its octets.
 type envelope struct {

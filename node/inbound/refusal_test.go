@@ -128,7 +128,7 @@ func TestRefusalsAreTrue(t *testing.T) {
 
 			f.Fail = fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
 			err := c.do(f)
-			require.False(t, IsPermanent(err), "%v: nobody can tell", err)
+			require.False(t, replica.Permanent(err), "%v: nobody can tell", err)
 			f.Fail = nil
 
 			before = f.fresh

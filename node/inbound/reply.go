@@ -2,12 +2,10 @@ package inbound
 
 import (
 	"errors"
-	"strings"
 
 	"relay/cluster"
 	"relay/node/directory"
 	"relay/node/replica"
-	"relay/pop3"
 	"relay/smtp"
 )
 
@@ -89,17 +87,4 @@ func mapError(err error) error {
 		}
 	}
 	return &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Local error in processing, try again", Cause: err}
-}
-
-// IsPermanent reports whether a client, of SMTP or of POP3, would take an error for a
-// permanent refusal. It is what a node's replica.Confirmer goes by.
-func IsPermanent(err error) bool {
-	if err == nil {
-		return false
-	}
-	if errors.Is(err, pop3.ErrAuth) || errors.Is(err, smtp.ErrCredentials) {
-		return true
-	}
-	r, ok := errors.AsType[*smtp.Reply](mapError(err))
-	return ok && (r.Code/100 == 5 || strings.HasPrefix(r.Enhanced, "5.")) // 459 5.7.1 of ETRN
 }

@@ -62,7 +62,7 @@ func BenchmarkIntake(b *testing.B) {
 			rec := &receiver{
 				replica: r, mail: newMailer(r, nil, "n1", "mx.example.test", 50, log), room: spacious{},
 				ready: func(context.Context) error { return nil }, screen: c.screen, log: log,
-				confirm: replica.NewConfirmer(r, IsPermanent, log), throttle: w.throttle,
+				confirm: replica.NewConfirmer(r, log), throttle: w.throttle,
 			}
 			peer := &smtp.Peer{
 				Remote: netip.MustParseAddrPort("192.0.2.1:25"), Helo: "far.example", ESMTP: true, Trusted: c.trusted,

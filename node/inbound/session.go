@@ -249,7 +249,7 @@ func (s *session) mayUse(v spool.View, from string) error {
 // leadsHome reports whether an alias leads to a mailbox and nowhere else.
 func leadsHome(v spool.View, address, mailbox string) (bool, error) {
 	targets, _, err := directory.Resolve(v, address)
-	if IsPermanent(err) { // it leads nowhere
+	if replica.Permanent(err) { // it leads nowhere
 		return false, nil
 	}
 	return len(targets) == 1 && targets[0].Mailbox == mailbox, err
@@ -484,7 +484,7 @@ func (s *session) stands(ctx context.Context, env *envelope, refusal error) erro
 		for i := range env.rcpts {
 			r := &env.rcpts[i]
 			targets, _, err := directory.Resolve(v, r.Address)
-			if err != nil && !IsPermanent(err) {
+			if err != nil && !replica.Permanent(err) {
 				return err
 			}
 			policy, _, err := authPolicy(v, r.Address)

@@ -54,7 +54,7 @@ func newWorld(t testing.TB) *world {
 // wire makes the services anew, on a replica.
 func (w *world) wire(r replica.Fenced, free int) {
 	var err error
-	w.confirm = replica.NewConfirmer(r, IsPermanent, zap.NewNop())
+	w.confirm = replica.NewConfirmer(r, zap.NewNop())
 	w.logins, err = login.NewService(r, w.confirm, cheapHash)
 	require.NoError(w.t, err)
 	w.throttle = login.NewThrottle(free, r, "n1", nil, login.NewFamiliar(), zap.NewNop())

@@ -27,8 +27,7 @@ func cheapHash(secret string) (string, error) { return Argon{Time: 1, Memory: 8}
 func newWorld(t testing.TB) *world {
 	w := &world{Fake: replicatest.New(t), t: t}
 	var err error
-	permanent := func(err error) bool { return err != nil }
-	w.service, err = NewService(w, replica.NewConfirmer(w, permanent, zap.NewNop()), cheapHash)
+	w.service, err = NewService(w, replica.NewConfirmer(w, zap.NewNop()), cheapHash)
 	require.NoError(t, err)
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
 	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})

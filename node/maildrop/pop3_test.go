@@ -62,7 +62,7 @@ func newDropWorld(t testing.TB) *dropWorld {
 
 // wire makes the maildrops anew, on a replica.
 func (w *dropWorld) wire(r replica.Fenced) {
-	logins, err := login.NewService(r, replica.NewConfirmer(r, func(error) bool { return true }, zap.NewNop()), cheapHash)
+	logins, err := login.NewService(r, replica.NewConfirmer(r, zap.NewNop()), cheapHash)
 	require.NoError(w.t, err)
 	w.drops = New(Config{
 		Replica: r, SessionLost: func() <-chan struct{} { return nil }, Node: "n1", Logins: logins,

@@ -15,11 +15,23 @@ import (
 
 // ErrUnsure takes the place of a refusal that may be wrong: this node can't tell
 // just now what the directory says. It is temporary in every protocol.
-var ErrUnsure = errors.New("this node can not tell whether its directory is up to date")
+const ErrUnsure = temporaryError("this node can not tell whether its directory is up to date")
 
 // ErrOutdated takes the place of a refusal by what the directory says no more,
 // where the client has to begin anew.
-var ErrOutdated = errors.New("the directory was changed meanwhile")
+const ErrOutdated = temporaryError("the directory was changed meanwhile")
+
+type temporaryError string
+
+func (e temporaryError) Error() string   { return string(e) }
+func (e temporaryError) Permanent() bool { return false }
+
+// Permanent reports whether an error is a permanent refusal: a client of SMTP or POP3 that is told of it does not come
+// again. The outermost error in the chain that has a method Permanent says so; an error without one is temporary.
+func Permanent(err error) bool {
+	var one interface{ Permanent() bool }
+	return errors.As(err, &one) && one.Permanent()
+}
 
 const (
 	// ReadTimeout bounds a read, and the wait for one.
@@ -78,11 +90,10 @@ const (
 // reads for all (one more to stop, and idle); answering 4xx from a replica that is behind (a node
 // can't tell that it is, and the sender of a mistyped address would wait for days for its bounce).
 type Confirmer struct {
-	replica   Replica
-	permanent func(error) bool
-	log       *zap.Logger
-	turn      chan struct{} // whoever reads holds it
-	last      time.Time     // a read began; the caller that has the turn may look at it
+	replica Replica
+	log     *zap.Logger
+	turn    chan struct{} // whoever reads holds it
+	last    time.Time     // a read began; the caller that has the turn may look at it
 
 	mu   sync.Mutex
 	next *freshRead // that has not begun; nil: nobody waits for one
@@ -103,10 +114,9 @@ type freshRead struct {
 	err  error
 }
 
-// NewConfirmer makes the Confirmer of a node. permanent reports whether a client
-// would take an error for a permanent refusal; it is asked concurrently.
-func NewConfirmer(r Replica, permanent func(error) bool, log *zap.Logger) *Confirmer {
-	return &Confirmer{replica: r, permanent: permanent, log: log, turn: make(chan struct{}, 1)}
+// NewConfirmer makes the Confirmer of a node.
+func NewConfirmer(r Replica, log *zap.Logger) *Confirmer {
+	return &Confirmer{replica: r, log: log, turn: make(chan struct{}, 1)}
 }
 
 // Confirm has judge decide by what the replica shows, and once more, when that is
@@ -115,7 +125,7 @@ func NewConfirmer(r Replica, permanent func(error) bool, log *zap.Logger) *Confi
 // An error that is not permanent costs nothing.
 func (f *Confirmer) Confirm(ctx context.Context, judge func(spool.View) error) error {
 	err := f.replica.View(judge)
-	if !f.permanent(err) {
+	if !Permanent(err) {
 		return err
 	}
 	if err := f.CatchUp(ctx); err != nil {
@@ -127,7 +137,7 @@ func (f *Confirmer) Confirm(ctx context.Context, judge func(spool.View) error) e
 // Overturned counts a refusal that did not survive an up-to-date look, and returns
 // err: what that look said.
 func (f *Confirmer) Overturned(err error) error {
-	if !f.permanent(err) {
+	if !Permanent(err) {
 		f.Stats.Wrong.Add(1)
 	}
 	return err

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,9 +18,30 @@ import (
 	"relay/node/replica/replicatest"
 )
 
-var errNoUser = errors.New("no such user")
+type noUser struct{}
 
-func noUser(err error) bool { return errors.Is(err, errNoUser) }
+func (noUser) Error() string   { return "no such user" }
+func (noUser) Permanent() bool { return true }
+
+var errNoUser = noUser{}
+
+// TestPermanentIsSaidByTheError: the outermost error that knows it decides.
+func TestPermanentIsSaidByTheError(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{errors.New("the disk"), false},
+		{errNoUser, true},
+		{fmt.Errorf("bob: %w", errNoUser), true},
+		{ErrUnsure, false},
+		{fmt.Errorf("%w: %w", ErrUnsure, errNoUser), false},
+		{ErrOutdated, false},
+	} {
+		require.Equal(t, c.want, Permanent(c.err), "%v", c.err)
+	}
+}
 
 // slow is a replica that takes its time, and says so.
 type slow struct {
@@ -46,7 +68,7 @@ func (s *slow) Consistent(ctx context.Context) error {
 func TestReadsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &slow{replicatest.New(t), atomic.Int64{}, make(chan struct{}, 10), make(chan error)}
-		f := NewConfirmer(r, noUser, zap.NewNop())
+		f := NewConfirmer(r, zap.NewNop())
 		var wg sync.WaitGroup
 		var done atomic.Int64
 		refuse := func(ctx context.Context) {
@@ -91,7 +113,7 @@ func TestReadsAreShared(t *testing.T) {
 func TestNoReadInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &slow{replicatest.New(t), atomic.Int64{}, make(chan struct{}, 10), make(chan error)}
-		f := NewConfirmer(r, noUser, zap.NewNop())
+		f := NewConfirmer(r, zap.NewNop())
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {

@@ -43,8 +43,10 @@ type sample struct {
 	writeTime  time.Duration
 }
 
-// run examines each minute until ctx ends.
+// run examines each minute until ctx ends. A node that has just been started knows no leader
+// yet, which is no fault: the first examination waits until it is ready, a minute at most.
 func (e *examiner) run(ctx context.Context) error {
+	e.awaitReady(ctx)
 	t := time.NewTicker(examineEvery)
 	defer t.Stop()
 	for {
@@ -52,6 +54,20 @@ func (e *examiner) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-t.C:
+		}
+	}
+}
+
+func (e *examiner) awaitReady(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, examineEvery)
+	defer cancel()
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for e.n.cluster.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return
 		case <-t.C:
 		}
 	}

@@ -96,7 +96,7 @@ func TestExample(t *testing.T) {
 		t.Skip("haproxy is not installed")
 	}
 	configure, addrs := listeners(t)
-	c := nodetest.New(t, nodetest.Options{Configure: configure})
+	c := nodetest.New(t, nodetest.Options{Tuning: nodetest.Quick(), Configure: configure})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	binds := started(ctx, t, program, c, addrs)

@@ -28,11 +28,9 @@ import (
 )
 
 // startCA runs an ACME server that asks challenges of both kinds at a port, and
-// makes certificates that live for so many seconds.
+// makes certificates that live for so many seconds. TestMain sets its environment.
 func startCA(t *testing.T, dns string, port int, life uint64,
 	wrap func(http.Handler) http.Handler) (directory, roots string) {
-	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0")
 	logger := log.New(io.Discard, "", 0)
 	store := db.NewMemoryStore()
 	authority := ca.New(logger, store, "", "ecdsa", 0, 1,
@@ -50,6 +48,7 @@ func startCA(t *testing.T, dns string, port int, life uint64,
 // The leader orders a certificate; the CA asks another node, and all serve it,
 // also when the one that ordered it is gone.
 func TestCertificateByACMEIsShared(t *testing.T) {
+	t.Parallel()
 	port := challengePort(t)
 	const host = "mx.example.test"
 
@@ -69,7 +68,7 @@ func TestCertificateByACMEIsShared(t *testing.T) {
 			h.ServeHTTP(w, r)
 		})
 	})
-	c := New(t, Options{Configure: func(i int, conf *config.Config) {
+	c := New(t, Options{Tuning: Quick(), Configure: func(i int, conf *config.Config) {
 		conf.TLS.Cert, conf.TLS.Key = "", ""
 		conf.ACME = config.ACME{
 			Directory: directory, Email: "postmaster@example.test", Hosts: []string{host}, CA: roots,
@@ -147,6 +146,7 @@ func challengePort(t *testing.T) int {
 // Any node that a CA asks answers a challenge of HTTP-01, and no try is wasted
 // on a kind that no listener is for.
 func TestCertificateByHTTP01(t *testing.T) {
+	t.Parallel()
 	port, names := challengePort(t), NewDNS(t)
 	var orders atomic.Int32
 	ready := make(chan struct{}) // the CA answers when all nodes are there
@@ -193,6 +193,7 @@ func TestCertificateByHTTP01(t *testing.T) {
 // A certificate that nears its end is renewed, and all nodes show the new one
 // without a restart. While the CA is down the old one stays.
 func TestCertificateIsRenewed(t *testing.T) {
+	t.Parallel()
 	const host = "mx.example.test"
 	port, names := challengePort(t), NewDNS(t)
 	var down atomic.Bool

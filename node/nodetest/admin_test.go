@@ -32,7 +32,7 @@ func status(t *testing.T, url, token string) int {
 func TestAdminToken(t *testing.T) {
 	t.Parallel()
 	health := freeAddr(t)
-	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) {
+	c := New(t, Options{Tuning: Quick(), Nodes: 1, Configure: func(_ int, conf *config.Config) {
 		conf.Admin.Token, conf.Admin.HealthListen = "", health
 	}})
 	m := c.Nodes[0]

@@ -13,6 +13,7 @@ import (
 // TestABareSenderOfTheAPIIsCompleted, as over SMTP; without a default domain it is
 // refused.
 func TestABareSenderOfTheAPIIsCompleted(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx, api, by := within(t, 30*time.Second), c.Nodes[0].Client(), admin.By{Why: "test"}
 	send := func() (*admin.Receipt, error) {

@@ -91,6 +91,7 @@ func asks(t *testing.T, ctx context.Context, m *Member, name string) map[string]
 // TestFollowerBehindRefusesNothing: a follower that lags puts off what it would
 // refuse, and takes it as soon as it has caught up.
 func TestFollowerBehindRefusesNothing(t *testing.T) {
+	t.Parallel()
 	c, leader, behind := lagging(t)
 	ctx := within(t, 60*time.Second)
 	for what, ask := range asks(t, ctx, behind, "zoe") {
@@ -148,7 +149,8 @@ func TestFollowerBehindRefusesNothing(t *testing.T) {
 
 // TestNoMajorityRefusesNothing: a node that is alone can't tell who is there.
 func TestNoMajorityRefusesNothing(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	ctx := within(t, 60*time.Second)
 	alone := c.Nodes[0]
 	d := talkTo(t, alone.SMTP)

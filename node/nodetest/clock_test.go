@@ -34,8 +34,7 @@ type wrongClocks struct {
 }
 
 func newWrongClocks(t *testing.T, nodes int, more ...func(int, *config.Config)) *wrongClocks {
-	tuning := Quick()
-	tuning.Lease, tuning.Margin = 4*time.Second, time.Second // no lapses on a busy machine
+	tuning := Lasting()
 	tuning.Sweep = 200 * time.Millisecond
 	const soon, retry = 500 * time.Millisecond, config.Duration(100 * time.Millisecond)
 	tuning.ClockFirst, tuning.ClockAhead, tuning.ClockBehind = soon, soon, soon
@@ -367,8 +366,9 @@ func TestMailForLaterDuringAJumpBack(t *testing.T) {
 // A node whose clock is over five seconds off says so in its log, and says when it is
 // right again.
 func TestAWrongClockIsNamedInTheLog(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
-	c := New(t, Options{Nodes: 3, Log: zap.New(core)})
+	c := New(t, Options{Tuning: Quick(), Nodes: 3, Log: zap.New(core)})
 	var m *Member
 	for _, n := range c.Nodes {
 		if n != c.Leader() {

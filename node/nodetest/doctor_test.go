@@ -109,7 +109,8 @@ func TestDoctorWaitsForNobody(t *testing.T) {
 
 // A node without a majority says so, and judges what it has.
 func TestDoctorWithoutQuorum(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	_, found := c.Nodes[0].examine(t, admin.ExamineOptions{})
 	for _, name := range []string{"quorum", "redundancy", "node-dead", "node-silent", "node-unready", "version-mix"} {
 		require.Equal(t, admin.SeverityOK, found[name].Severity, "%v", found[name])

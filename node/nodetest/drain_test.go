@@ -52,7 +52,7 @@ func (l *load) run(ctx context.Context, c *Cluster, on func(n int) bool) {
 // again and kills it while it hands over: nothing is stuck, and nothing
 // arrives twice without its history saying that it may have.
 func TestDrainUnderLoad(t *testing.T) {
-	c := New(t, Options{})
+	c := New(t, Options{Tuning: Quick()})
 	ctx := within(t, 90*time.Second)
 	by := admin.By{Who: "test", Why: "maintenance"}
 	n1, other := c.Nodes[0], c.Nodes[1]
@@ -114,7 +114,8 @@ func TestDrainUnderLoad(t *testing.T) {
 // TestUndrainBeforeItIsOver: a node that is taken back while its attempts are
 // under way keeps what it has.
 func TestUndrainBeforeItIsOver(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	by := admin.By{Who: "test", Why: "a mistake"}
 	entered, release := gateHop(t, c)
 	var ids []string

@@ -21,6 +21,7 @@ const folded = "From: alice@example.test\r\nTo: bob@example.test\r\nSubject: fol
 
 // TestFoldedMessageID: a Message-ID counts wherever its field is folded.
 func TestFoldedMessageID(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	envelope := []string{
@@ -66,6 +67,7 @@ func TestFoldedMessageID(t *testing.T) {
 
 // TestLoopFailsAlone: a mailbox that a message has been in fails, and nobody else.
 func TestLoopFailsAlone(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	send := func(from string, field string, to ...string) string {
 		d := talkTo(t, c.Nodes[0].SMTP)
@@ -96,6 +98,7 @@ func TestLoopFailsAlone(t *testing.T) {
 
 // TestStrangersAddresses: forms that people write, from strangers.
 func TestStrangersAddresses(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 10*time.Second), admin.By{Why: "test"},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
@@ -119,6 +122,7 @@ func TestStrangersAddresses(t *testing.T) {
 // TestBareHeaderOfStrangers: a header that other programs may read as further fields
 // does not get past those who look at the fields.
 func TestBareHeaderOfStrangers(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	for _, head := range []string{
 		"Subject: x\rAuthentication-Results: mx.example.test; dmarc=pass\r\n\r\n",

@@ -151,6 +151,7 @@ func TestContentFilter(t *testing.T) {
 
 // Fields are changed however large the header section is, and whatever follows.
 func TestContentFilterOfLargeHeaders(t *testing.T) {
+	t.Parallel()
 	address, _ := startCensor(t)
 	c := New(t, Options{Configure: func(_ int, conf *config.Config) {
 		m := config.NewMilter()
@@ -200,8 +201,9 @@ func TestContentFilterIsPassedBy(t *testing.T) {
 // A message that a filter throws away can be traced like any other, at every
 // node.
 func TestDiscardedMessageHasAHistory(t *testing.T) {
+	t.Parallel()
 	address, _ := startCensor(t)
-	c := New(t, Options{Configure: func(_ int, conf *config.Config) {
+	c := New(t, Options{Tuning: Quick(), Configure: func(_ int, conf *config.Config) {
 		m := config.NewMilter()
 		m.Address = address
 		conf.Milter = []config.Milter{m}

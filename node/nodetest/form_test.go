@@ -20,6 +20,7 @@ import (
 // TestFormsOfLines: whatever a line looks like, it is one command or none, with
 // one answer. wants are the beginnings of all answers; "closed": no more comes.
 func TestFormsOfLines(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	const mail = "MAIL FROM:<a@b.example>\r\n"
 	long := strings.Repeat("x", 5000)
@@ -76,6 +77,7 @@ func TestFormsOfLines(t *testing.T) {
 // TestFormsOfForeignProtocols: the first line of any other protocol that puts
 // words of its own before a stranger's text ends the connection.
 func TestFormsOfForeignProtocols(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	mail := "EHLO c\r\nMAIL FROM:<a@far.example>\r\nRCPT TO:<alice@example.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"
 	for _, first := range []string{
@@ -101,6 +103,7 @@ func TestFormsOfForeignProtocols(t *testing.T) {
 
 // TestFormsOfRecipients: addresses as people and programs write them.
 func TestFormsOfRecipients(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 10*time.Second), admin.By{Why: "test"},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
@@ -138,6 +141,7 @@ func TestFormsOfRecipients(t *testing.T) {
 // TestFormsOfMessageIDs: on submission a message keeps the one Message-ID field
 // that it has, in whatever form, and is found by what stands in it.
 func TestFormsOfMessageIDs(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	for field, id := range map[string]string{
 		"Message-ID:\t<1@f.example>\r\n": "1@f.example", "Message-ID :<2@f.example>\r\n": "2@f.example",
@@ -168,6 +172,7 @@ func TestFormsOfMessageIDs(t *testing.T) {
 // TestFormsOfLogins: names of one account in several spellings, the flags of
 // channel binding, names that are none, and passwords in all their forms.
 func TestFormsOfLogins(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx, by := within(t, 60*time.Second), admin.By{Why: "test"}
 	const set = "ju\u0308rgen\u00a0²"

@@ -17,6 +17,7 @@ import (
 // TestWhoseSignature: an account speaks for itself, its aliases and what it was
 // given; other addresses of hosted domains are refused, or go unsigned.
 func TestWhoseSignature(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
@@ -115,6 +116,7 @@ func TestWhoseSignature(t *testing.T) {
 // TestAuthorsOnAnUpgradedCluster: a cluster whose settings are older than the check of
 // authors has none; its accounts' mail with another author goes, unsigned.
 func TestAuthorsOnAnUpgradedCluster(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 20*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}

@@ -11,7 +11,8 @@ import (
 // TestPOP3GreetsWhenALoginCanBeJudged: a client that comes while a node has no session
 // since its start is greeted when it has one, and logs in at the first try.
 func TestPOP3GreetsWhenALoginCanBeJudged(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	for _, m := range c.Nodes {
 		m.Kill()
 	}

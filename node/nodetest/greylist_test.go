@@ -35,7 +35,8 @@ func stranger(t *testing.T, addr string) *talk {
 // A client is put off at one node. The retry passes at another, whether or not
 // the first one still lives.
 func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	require.NoError(t,

@@ -14,6 +14,7 @@ import (
 // and is handed in at another node is the same one, whatever way its Message-ID is
 // folded.
 func TestFoldedMessageIDAtAnotherNode(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{})
 	ctx := within(t, 60*time.Second)
 	envelope := []string{
@@ -49,6 +50,7 @@ func TestFoldedMessageIDAtAnotherNode(t *testing.T) {
 // TestHostileLines: a line of another protocol or of another program's tricks gets an
 // answer, and nothing of it is taken for mail.
 func TestHostileLines(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	addr := c.Nodes[0].SMTP
 	alias := admin.Alias{Address: "postmaster@example.test", Targets: []string{"bob@example.test"}}

@@ -104,6 +104,7 @@ func (c *cutter) serve(client net.Conn, node string) {
 // the client hears of it, or at some moment after the final dot; the client comes
 // again at another node (RFC 1047). There is one copy, under the first id.
 func TestLostReply(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 3})
 	envelope := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250",
 		"C: RCPT TO:<x@near.example>", "S: 250"}
@@ -316,6 +317,7 @@ func TestBDATPassesUnchanged(t *testing.T) {
 
 // TestStrangers: what a node answers who is neither trusted nor logged in.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	addr := c.Nodes[0].SMTP
@@ -424,7 +426,7 @@ func TestAnnouncedSizeMeetsTheQuota(t *testing.T) {
 // TestFullDiskIsNotFilled: below the watermark nothing is taken in, and reading goes on.
 func TestFullDiskIsNotFilled(t *testing.T) {
 	t.Parallel()
-	c := New(t, Options{Nodes: 1})
+	c := New(t, Options{Tuning: Quick(), Nodes: 1})
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", Letter("before"))
 	c.Nodes[0].Stop()
 	c.Nodes[0].conf.Storage.MinFree = config.Size(1) << 60
@@ -468,6 +470,7 @@ func TestFullSpoolIsNotFilled(t *testing.T) {
 
 // TestLimitsAreOfTheNode: listeners count together.
 func TestLimitsAreOfTheNode(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, func(conf *config.Config) { conf.Limits.ConnectionsPerClient, conf.Limits.ErrorsPerMinute = 2, 2 })
 	a, b := strangerTo(t, c.Nodes[0].SMTP), strangerTo(t, port)
 	a.play("S: 220")
@@ -481,7 +484,7 @@ func TestLimitsAreOfTheNode(t *testing.T) {
 // under way, and says 421 to the rest.
 func TestStopLetsTransactionsEnd(t *testing.T) {
 	t.Parallel()
-	c := New(t, Options{Nodes: 1})
+	c := New(t, Options{Tuning: Quick(), Nodes: 1})
 	busy, idle := talkTo(t, c.Nodes[0].SMTP), talkTo(t, c.Nodes[0].SMTP)
 	busy.play("C: MAIL FROM:<bob@example.test>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250", "C: DATA",
 		"S: 354", "M: Subject: last", "M: ")

@@ -28,6 +28,7 @@ func counter(t *testing.T, m *Member, name string) (n int) {
 // result where it goes on; to know repeats by, or that a client has read its 250,
 // costs none.
 func TestOrdinaryMailCostsNoFurtherWrite(t *testing.T) {
+	t.Parallel()
 	tuning := Quick()
 	tuning.Lease, tuning.Renew, tuning.Margin = time.Minute, 20*time.Second, 10*time.Second
 	c := New(t, Options{Nodes: 1, Tuning: tuning})
@@ -55,6 +56,7 @@ func TestOrdinaryMailCostsNoFurtherWrite(t *testing.T) {
 
 // The limit of mail hosts for one attempt is that of the configuration.
 func TestHostsOfOneAttempt(t *testing.T) {
+	t.Parallel()
 	_, port, err := net.SplitHostPort(freeAddr(t))
 	require.NoError(t, err)
 	var asked atomic.Int64
@@ -84,6 +86,7 @@ func TestHostsOfOneAttempt(t *testing.T) {
 // The audit log says of a join token how often and until when it is good, and
 // nothing of the token itself.
 func TestAuditOfAToken(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	ctx, api := within(t, 20*time.Second), c.Nodes[0].Client()
 	token, err := api.Token(ctx, admin.By{Why: "test"}, admin.TokenRequest{Uses: 2, TTLSeconds: 600})

@@ -16,6 +16,7 @@ import (
 // TestDoctorTriesOutward: with --outward the first mail hosts of waiting mail are
 // connected to, and only then; nothing is said to them.
 func TestDoctorTriesOutward(t *testing.T) {
+	t.Parallel()
 	addr := freeAddr(t)
 	_, text, _ := net.SplitHostPort(addr)
 	port, err := strconv.Atoi(text)

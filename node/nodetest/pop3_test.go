@@ -28,6 +28,7 @@ import (
 // TestScramOnEveryNode logs in by SCRAM with a password that was set on one
 // node.
 func TestScramOnEveryNode(t *testing.T) {
+	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -46,6 +47,7 @@ func TestScramOnEveryNode(t *testing.T) {
 // TestDecoysAreAlikeOnEveryNode: a salt does not tell who is there, whichever node
 // tells it. It is made of a secret that the cluster gets for that.
 func TestDecoysAreAlikeOnEveryNode(t *testing.T) {
+	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
 	secret := func(m *nodetest.Member) (secret string) {
 		_ = m.Node().Cluster().View(func(v spool.View) error {
@@ -89,6 +91,7 @@ func capa(t *testing.T, ctx context.Context, m *nodetest.Member, user string) ma
 
 // TestMaildropPolicies: a policy that an operator sets on one node holds on the other.
 func TestMaildropPolicies(t *testing.T) {
+	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -115,6 +118,7 @@ func TestMaildropPolicies(t *testing.T) {
 
 // TestInUseNamesTheNode, and what an operator's unlock does to the session.
 func TestInUseNamesTheNode(t *testing.T) {
+	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 3})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -191,6 +195,7 @@ func TestPOP2(t *testing.T) {
 // TestManyDrainOneSharedMailbox: of all who delete a message at once one is
 // told so, on whatever nodes they are.
 func TestManyDrainOneSharedMailbox(t *testing.T) {
+	t.Parallel()
 	const mails, clients = 60, 12
 	c := nodetest.New(t, nodetest.Options{Nodes: 3})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -248,6 +253,7 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 // one node has answered with 250, and the deletions of a QUIT at another, although
 // that node may not have applied it yet.
 func TestLoginSeesWhatWasDoneElsewhere(t *testing.T) {
+	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 3, Tuning: nodetest.Steady()})
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()

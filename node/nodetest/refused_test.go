@@ -21,6 +21,7 @@ import (
 // The limit of 100 hops: a message may bring 100 Received fields, and with one
 // more it is a loop (RFC 5321 §6.3).
 func TestAHundredHopsAreTheLimit(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core)})
 	d := stranger(t, c.Nodes[0].SMTP)
@@ -80,6 +81,7 @@ func refusing(t *testing.T, log *zap.Logger) (c *Cluster, port string) {
 // Each kind of refusal of mail, temporary ones too, leaves one line that says who
 // was refused what, and counts one.
 func TestEachRefusalOfMailLeavesALineAndACount(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.DebugLevel)
 	c, port := refusing(t, zap.New(core))
 	mx := c.Nodes[0].SMTP
@@ -148,6 +150,7 @@ func TestEachRefusalOfMailLeavesALineAndACount(t *testing.T) {
 // A connection that does nothing leaves a debug line with its session and its
 // address, at SMTP and at POP3.
 func TestConnectionsAreLinesOfDebug(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.DebugLevel)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core)})
 	for protocol, addr := range map[string]string{"smtp": c.Nodes[0].SMTP, "pop3": c.Nodes[0].POP3} {
@@ -163,6 +166,7 @@ func TestConnectionsAreLinesOfDebug(t *testing.T) {
 
 // A TLS handshake that fails at POP3 leaves a warning and a count.
 func TestFailedTLSOfPOP3IsAWarning(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core)})
 	m := c.Nodes[0]

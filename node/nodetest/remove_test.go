@@ -12,7 +12,8 @@ import (
 // The removal of the leader is no refusal: the leadership moves first, as the dry run
 // says, and the others go on.
 func TestRemovalOfTheLeader(t *testing.T) {
-	c := New(t, Options{Nodes: 2})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick(), Nodes: 2})
 	leader := c.Leader()
 	other := c.Nodes[0]
 	if other == leader {

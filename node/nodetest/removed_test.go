@@ -18,6 +18,7 @@ import (
 // TestEveryRemovedMessageHasALine: also what goes by age, with its account, or
 // as one of very many is named by id in one line of one node.
 func TestEveryRemovedMessageHasALine(t *testing.T) {
+	t.Parallel()
 	const many = spool.MaxTakeOut + 1
 	core, logs := observer.New(zapcore.InfoLevel)
 	tuning := Quick()

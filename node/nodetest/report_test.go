@@ -14,6 +14,7 @@ import (
 // TestReportsKeepAliases: a sender is told of the address it wrote to, and not
 // of the mailbox, here or elsewhere, that is behind it.
 func TestReportsKeepAliases(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
@@ -56,6 +57,7 @@ func TestReportsKeepAliases(t *testing.T) {
 // TestNoReportOfSuccessToForgedSenders: mail whose client is not who may send for
 // its sender's domain brings the sender no report that somebody else asked for.
 func TestNoReportOfSuccessToForgedSenders(t *testing.T) {
+	t.Parallel()
 	c := senders(t, 1, nil)
 	ctx := within(t, 30*time.Second)
 	send := func(from, name string) {
@@ -78,6 +80,7 @@ func TestNoReportOfSuccessToForgedSenders(t *testing.T) {
 // TestReportsNameWhatWasAddressed: whatever ORCPT says, or another relay wrote
 // into it, a report names what the client said in RCPT, and no place behind it.
 func TestReportsNameWhatWasAddressed(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}

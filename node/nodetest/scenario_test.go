@@ -25,6 +25,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestMailIsReadFromAnyNode(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{})
 	for i, m := range c.Nodes {
 		letter := Letter(fmt.Sprint("hello", i)) + "..dots\r\n.\tline\r\n8-bit \xc3\xa9\xff\r\n"
@@ -62,6 +63,7 @@ func TestMailIsReadFromAnyNode(t *testing.T) {
 }
 
 func TestRemoteMailIsDeliveredAndTraced(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{})
 	id := c.Nodes[1].MustSend("alice@example.test", "x@far.example", Letter("away"))
 	require.NoError(t, c.Sink.Wait(within(t, 10*time.Second), 1))
@@ -84,6 +86,7 @@ func TestBounceReachesTheLocalSender(t *testing.T) {
 }
 
 func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{
 		Nodes: 1, Configure: func(_ int, conf *config.Config) {
 			conf.Delivery.RetryFirst = config.Duration(300 * time.Millisecond)
@@ -115,7 +118,7 @@ func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
 // whatever got no 250, while the leader is killed in the middle. A message that got a
 // 250 is there, exactly once unless its history says that it may be twice.
 func TestLeaderDiesUnderLoad(t *testing.T) {
-	c := New(t, Options{})
+	c := New(t, Options{Tuning: Quick()})
 	const clients, each = 10, 20
 	ctx := within(t, 60*time.Second)
 	var acknowledged sync.Map // name → id
@@ -181,7 +184,8 @@ func audit(t *testing.T, c *Cluster, acknowledged *sync.Map) {
 }
 
 func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	ctx := within(t, 60*time.Second)
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", Letter("keep"))
 	var holder *pop3.Client
@@ -260,7 +264,8 @@ func once(t *testing.T, c *Cluster, ids []string) {
 }
 
 func TestDeadNodesQueueIsTakenOver(t *testing.T) {
-	c := New(t, Options{
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick(),
 		Configure: func(_ int, conf *config.Config) { conf.Delivery.RetryFirst = config.Duration(2 * time.Second) },
 	})
 	c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
@@ -303,6 +308,7 @@ func impatient() cluster.Tuning {
 }
 
 func TestWithoutAMajorityNothingIsAccepted(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Tuning: impatient()})
 	s, err := c.Nodes[2].Dial(within(t, 60*time.Second))
 	require.NoError(t, err)
@@ -331,7 +337,8 @@ func TestWithoutAMajorityNothingIsAccepted(t *testing.T) {
 }
 
 func TestWipedNodeComesBack(t *testing.T) {
-	c := New(t, Options{})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick()})
 	for n := range 30 {
 		c.Nodes[n%3].MustSend("bob@example.test", "alice@example.test", Letter(fmt.Sprint("a", n)))
 	}
@@ -355,6 +362,7 @@ func TestWipedNodeComesBack(t *testing.T) {
 }
 
 func TestLargeMessagePassesUnchanged(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{})
 	line := strings.Repeat("0123456789abcde", 5) + "\r\n"
 	letter := Letter("large") + strings.Repeat(line, 4<<20/len(line))
@@ -377,6 +385,7 @@ func TestLargeMessagePassesUnchanged(t *testing.T) {
 // TestIsolatedLeaderAcceptsNothing cuts the leader off with clients on both
 // sides: nobody gets a 250 for mail that it takes, and when it comes back all agree.
 func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Tuning: impatient()})
 	old := c.Leader()
 	holder, err := old.Login(within(t, 30*time.Second), "alice")

@@ -46,7 +46,11 @@ func (d *talk) mail(from, to, message string) string {
 // tags, strict.test, which refuses, and open.test, which looks nothing up.
 func senders(t *testing.T, nodes int, more func(*config.Config)) *Cluster {
 	t.Helper()
-	c := New(t, Options{Nodes: nodes, Configure: func(_ int, conf *config.Config) {
+	tuning := Lasting()
+	if nodes > 1 { // one may be killed
+		tuning = Quick()
+	}
+	c := New(t, Options{Nodes: nodes, Tuning: tuning, Configure: func(_ int, conf *config.Config) {
 		conf.Verify.Timeout = config.Duration(2 * time.Second)
 		conf.SMTP[0].XClient = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		if more != nil {
@@ -99,6 +103,7 @@ func results(message string) []string {
 }
 
 func TestWhoSends(t *testing.T) {
+	t.Parallel()
 	c := senders(t, 1, nil)
 	ctx := within(t, 60*time.Second)
 	api := c.Nodes[0].Client()
@@ -226,6 +231,7 @@ func TestWhoSends(t *testing.T) {
 // A large message has been sent ahead when the result is there; it stands on
 // top all the same, on every node, and a refusal leaves nothing behind.
 func TestLargeMessageFromStranger(t *testing.T) {
+	t.Parallel()
 	c := senders(t, 3, nil)
 	ctx := within(t, 60*time.Second)
 	large := "From: A <a@good.example>\r\nSubject: large\r\nMessage-ID: <large@good.example>\r\n\r\n" +
@@ -262,6 +268,7 @@ func TestLargeMessageFromStranger(t *testing.T) {
 
 // A signed message, half of it sent, is given up: nothing waits for it.
 func TestStrangerHangsUp(t *testing.T) {
+	t.Parallel()
 	c := senders(t, 1, nil)
 	message := dkimSigned(t, "good.example",
 		"From: a@good.example\r\nSubject: s\r\n\r\n"+strings.Repeat("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", 20_000))
@@ -341,6 +348,7 @@ func TestListsOfClients(t *testing.T) {
 // The policy is the cluster's: it holds at another node when the one that was
 // told is gone.
 func TestAuthPolicySurvives(t *testing.T) {
+	t.Parallel()
 	c := senders(t, 3, nil)
 	c.Leader().Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -112,7 +112,7 @@ func (o *open) finish(t *testing.T) {
 // new clients until the notice is over, lets open sessions end, has neither work
 // nor the leadership then, and stays so over a restart until it is taken back.
 func TestDrainIsMoreThanAWord(t *testing.T) {
-	c := New(t, Options{})
+	c := New(t, Options{Tuning: Quick()})
 	ctx := within(t, 60*time.Second)
 	n := c.Leader()
 	other := c.Nodes[0]
@@ -160,7 +160,7 @@ func TestDrainIsMoreThanAWord(t *testing.T) {
 // TestStopGivesNotice: SIGTERM does as a drain does, in bounded time, and leaves
 // no mark.
 func TestStopGivesNotice(t *testing.T) {
-	c := New(t, Options{Notice: 500 * time.Millisecond})
+	c := New(t, Options{Tuning: Quick(), Notice: 500 * time.Millisecond, Grace: 4 * time.Second})
 	ctx := within(t, 60*time.Second)
 	n, other := c.Nodes[0], c.Nodes[1]
 	o := n.fill(t, ctx)
@@ -184,7 +184,7 @@ func TestStopGivesNotice(t *testing.T) {
 // answer, a login waits for that node's session to end; where it answers the
 // login hears [IN-USE] at once.
 func TestLoginOutlivesADeadHolder(t *testing.T) {
-	c := New(t, Options{})
+	c := New(t, Options{Tuning: Quick()})
 	ctx := within(t, 30*time.Second)
 	holder, other := c.Nodes[0], c.Nodes[1]
 	held, err := holder.Login(ctx, "alice")
@@ -216,6 +216,7 @@ const holderWithin = 6 * time.Second
 // TestSessionsEndWithTheirAccount: a user who was disabled or removed, or got another
 // password, is told so and cut at every node; others are not.
 func TestSessionsEndWithTheirAccount(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{})
 	ctx := within(t, 30*time.Second)
 	api := c.Nodes[0].Client()

@@ -118,6 +118,7 @@ func (c *Cluster) inbox(user string) []string {
 }
 
 func TestSubmissionExtensions(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	api := c.Nodes[0].Client()
@@ -221,6 +222,7 @@ func TestSubmissionExtensions(t *testing.T) {
 }
 
 func TestRequireTLSIsKept(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	d := talkTo(t, port)
 	d.play(loginAlice, "S: 235", "C: MAIL FROM:<alice@example.test> REQUIRETLS", "S: 555")
@@ -239,6 +241,7 @@ func TestRequireTLSIsKept(t *testing.T) {
 }
 
 func TestSentAgainToAnotherNodeIsTheFirst(t *testing.T) {
+	t.Parallel()
 	c := New(t, Options{Nodes: 2})
 	to := []string{
 		"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250",
@@ -264,6 +267,7 @@ func TestSentAgainToAnotherNodeIsTheFirst(t *testing.T) {
 }
 
 func TestListsAliasesAndQuotas(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
@@ -357,6 +361,7 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 }
 
 func TestETRNStartsWhatWaits(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	ctx := within(t, 30*time.Second)
 	require.NoError(t, c.Nodes[0].Client().SetRoute(ctx, admin.By{Why: "test"},
@@ -384,6 +389,7 @@ func TestETRNStartsWhatWaits(t *testing.T) {
 // TestLoginEndsWithItsAccount: a session does not outlive what its login was
 // worth, and follows what else is changed about the account.
 func TestLoginEndsWithItsAccount(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
@@ -445,6 +451,7 @@ func TestLoginEndsWithItsAccount(t *testing.T) {
 
 // TestXClientSpeaksForALogin: LOGIN is worth what AUTH would be.
 func TestXClientSpeaksForALogin(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, func(conf *config.Config) {
 		for i := range conf.SMTP {
 			conf.SMTP[i].XClient = []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}
@@ -474,8 +481,9 @@ func TestXClientSpeaksForALogin(t *testing.T) {
 // TestMailForLaterWaitsForMailboxesToo: FUTURERELEASE holds for local recipients
 // as for remote ones, whatever becomes of the node that took the message.
 func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
+	t.Parallel()
 	submission := freeAddr(t)
-	c := New(t, Options{Nodes: 3, Configure: func(i int, conf *config.Config) {
+	c := New(t, Options{Tuning: Quick(), Nodes: 3, Configure: func(i int, conf *config.Config) {
 		if i == 2 {
 			s := config.NewSMTP()
 			s.Listen, s.Role = submission, config.RoleSubmission

@@ -14,7 +14,8 @@ import (
 // too; an operator who stops a drained one is told what that means, and a dead one is
 // shown dead without a majority, is not drained, and can be taken back.
 func TestDrainOfTwo(t *testing.T) {
-	c := New(t, Options{Nodes: 2})
+	t.Parallel()
+	c := New(t, Options{Tuning: Quick(), Nodes: 2})
 	ctx := within(t, 60*time.Second)
 	n := c.Leader()
 	other := c.Nodes[0]

@@ -15,6 +15,7 @@ import (
 // under the unique ids that they were imported with, also after a restart, and
 // gives none of them to another message.
 func TestKeptUniqueIDsOverASnapshot(t *testing.T) {
+	t.Parallel()
 	tuning := Quick()
 	tuning.LogBytes, tuning.Trailing = 256<<10, 16
 	c := New(t, Options{Tuning: tuning})

@@ -13,6 +13,7 @@ import (
 // TestForeignProtocols: whatever other protocol speaks to the port, none of its
 // octets is a command.
 func TestForeignProtocols(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	mail := "EHLO c\r\nMAIL FROM:<a@far.example>\r\nRCPT TO:<alice@example.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"
 	for _, first := range []string{
@@ -31,6 +32,7 @@ func TestForeignProtocols(t *testing.T) {
 
 // TestFoldedFields: a Message-ID is found however it is folded and spelt.
 func TestFoldedFields(t *testing.T) {
+	t.Parallel()
 	c, port := relay(t, nil)
 	for n, field := range []string{
 		"Message-ID:\r\n\t<%d@fold.example>\r\n", "message-id: \r\n \r\n <%d@fold.example>\r\n",
@@ -53,6 +55,7 @@ func TestFoldedFields(t *testing.T) {
 // TestBareHeaderInChunks: the header section of a stranger is as it must be
 // wherever chunks part it.
 func TestBareHeaderInChunks(t *testing.T) {
+	t.Parallel()
 	c, _ := relay(t, nil)
 	for _, chunks := range [][]string{
 		{"Subject: x\r", "Authentication-Results: mx.example.test; dmarc=pass\r\n\r\n"},

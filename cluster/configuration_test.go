@@ -18,6 +18,7 @@ import (
 // on other members than there are now is not made, and its end says that it may be
 // decided again.
 func TestMembersChangedSinceTheDecision(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader().C()
 	gone, other := g.Followers()[0], g.Followers()[1]
@@ -40,6 +41,7 @@ func TestMembersChangedSinceTheDecision(t *testing.T) {
 // TestOnlyTheIndexHasChanged: the same servers under another index are what was decided
 // on.
 func TestOnlyTheIndexHasChanged(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader := g.Leader().C()
 	remove := leader.DecideRemoval(t.Context(), g.Followers()[0].ID)
@@ -50,6 +52,7 @@ func TestOnlyTheIndexHasChanged(t *testing.T) {
 // TestJoinGoesOnWhereMembersChange: a node that joins while the members change asks
 // again by itself, with one token of one use.
 func TestJoinGoesOnWhereMembersChange(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 2})
 	leader := g.Leader()
 	token, err := leader.C().Token(t.Context(), 1, time.Minute, &pb.Admin{Who: "test"})

@@ -15,6 +15,7 @@ import (
 // TestCopyNeverVotes: a copy that is not vetted answers none of raft's calls,
 // and its term stands still; as a second n3 it would give a second vote.
 func TestCopyNeverVotes(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader, n := g.Leader(), g.Followers()[0]
 	n.Stop()
@@ -44,6 +45,7 @@ func TestCopyNeverVotes(t *testing.T) {
 // TestOlderThanItsPromise: the copy knows the newest registration, as one of a
 // running node does, but its log is shorter than what the node has acknowledged.
 func TestOlderThanItsPromise(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	n := g.Followers()[0]
@@ -69,6 +71,7 @@ func TestOlderThanItsPromise(t *testing.T) {
 // TestManyUnansweredRegistrations: the newest was taken, but its answer was lost, as
 // those of all before it. The node must not forget that one.
 func TestManyUnansweredRegistrations(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]
 	for range 2 { // also when the first start was killed before it registered
@@ -83,6 +86,7 @@ func TestManyUnansweredRegistrations(t *testing.T) {
 // TestConfigurationIsComparedBeforeItIsChanged: a caller that looked at it before the
 // last change of it must look again.
 func TestConfigurationIsComparedBeforeItIsChanged(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 2})
 	leader := g.Leader().C()
 	g.Eventually("the last promotion is applied", func() bool { return leader.ChangeConfiguration(0) == nil })
@@ -93,6 +97,7 @@ func TestConfigurationIsComparedBeforeItIsChanged(t *testing.T) {
 // members are. Until they answer it may have voted, registered, and taken more of
 // the log, so that it seems older than it is.
 func TestOldWordsDoNotEndARunningNode(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]
 	g.Eventually("the others know this node's log", func() bool { return toldPast(t, g.Leader(), n.ID, 1) })

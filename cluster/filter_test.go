@@ -70,6 +70,7 @@ func undisturbed(t *testing.T, to *clustertest.Node, dir, as string) {
 // TestAnotherNodesHeaderIsRefused: a call's word on its sender counts only where that
 // is the peer that TLS has proved.
 func TestAnotherNodesHeaderIsRefused(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader, other := g.Leader(), g.Followers()
 	undisturbed(t, other[0], other[1].Dir, leader.ID)
@@ -85,6 +86,7 @@ func TestAnotherNodesHeaderIsRefused(t *testing.T) {
 
 // TestRemovedNodeIsWorthNothing: with a leader and, above all, without one.
 func TestRemovedNodeIsWorthNothing(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader, gone, left := g.Leader(), g.Followers()[0], g.Followers()[1]
 	gone.Kill()
@@ -108,6 +110,7 @@ func TestRemovedNodeIsWorthNothing(t *testing.T) {
 // TestCommittedEntryDoesNotChange: a call that replaces what is committed ends
 // the node before raft acts on it.
 func TestCommittedEntryDoesNotChange(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	for range 5 {

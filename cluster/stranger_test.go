@@ -15,6 +15,7 @@ import (
 // it does not know as a member, as that may be one that joined meanwhile. It answers
 // nothing else, and takes no proposals.
 func TestAStrangerMaySayHelloAlone(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	off := g.Followers()[0]
 	off.Stop()

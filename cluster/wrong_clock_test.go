@@ -18,6 +18,7 @@ import (
 // clock is wrong, before the time has jumped as afterwards; one that is an hour off from
 // them is.
 func TestNobodyKnowsWhoseClockIsWrong(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Node(0)
 	g.Eventually("it compares", func() bool { _, known := n.C().CompareClock(); return known })
@@ -55,6 +56,7 @@ func TestNobodyKnowsWhoseClockIsWrong(t *testing.T) {
 // wrong, though their last renewals are an hour from the first ones, and the state's time
 // stands still until a majority has told its clocks.
 func TestStatusGoesByClocksOfNow(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	for _, m := range g.Nodes() {
 		m.KillHere()
@@ -91,6 +93,7 @@ func TestStatusGoesByClocksOfNow(t *testing.T) {
 // TestARemovedNodesClockIsNotJudged: it was off for an hour, and its copy of the state's
 // time is as old; it says nothing of clocks until it ends.
 func TestARemovedNodesClockIsNotJudged(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	leader, gone := g.Leader(), g.Followers()[0]
 	gone.KillHere()
@@ -114,6 +117,7 @@ func TestARemovedNodesClockIsNotJudged(t *testing.T) {
 // TestAMajorityBehindIsWrong: the state's time goes on while two of three clocks are behind,
 // and status names those two alone, as their own logs do.
 func TestAMajorityBehindIsWrong(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	right, wrong := g.Node(0), []*clustertest.Node{g.Node(1), g.Node(2)}
 	for _, by := range []time.Duration{45 * time.Second, 10 * 24 * time.Hour} {

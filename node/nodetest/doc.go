@@ -18,8 +18,9 @@
 //	    queue/remote TestBackupMX
 //	hop whose TLS fails once, and that refuses mail in clear
 //	    queue/remote TestPassingTLSTroubleBouncesNothing, TestRequireTLSWaitsForTLS
-//	MX host at a loopback address, also one mapped into IPv6
-//	    queue/remote TestLoopsAreNotDialled, TestAliasesOfThisHost
+//	MX host at a loopback address, also one mapped into IPv6; a report of success to such a domain
+//	    queue/remote TestLoopsAreNotDialled, TestAliasesOfThisHost; TestReportsDoNotComeBack,
+//	    TestNoSuccessWhereNothingWentOut
 //	request of HTTP, or of another protocol, with mail in its body
 //	    TestForeignProtocols, TestFormsOfForeignProtocols, TestHostileLines; smtp transcripts foreign-*
 //	command line with a bare LF, CR or NUL, too long, or parted by tabs
@@ -29,6 +30,8 @@
 //	password beyond ASCII, and a SCRAM client that prepares it
 //	    TestFormsOfLogins; node/maildrop TestPasswordInAnotherForm, TestKeysHealAtALogin;
 //	    smtp/sasl TestPasswordsBeyondASCII
+//	Outlook, Thunderbird, scanners and printers at the submission and POP3 ports
+//	    TestPeoplesPrograms, TestOutlookReadsMail; smtp and pop3 transcripts client-*
 //	mutt, mpop and others with GNU SASL, over TLS; names of one account in several spellings
 //	    deploy/e2e TestLoginsOfOtherPrograms, TestClients; TestFormsOfLogins
 //	    smtp/sasl TestAuthorization, TestDowngrade

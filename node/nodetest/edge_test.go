@@ -3,6 +3,7 @@ package nodetest
 import (
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +15,15 @@ import (
 	"relay/smtp"
 )
 
-// folded is a message as programs send it that fold long fields behind the name.
-const folded = "From: alice@example.test\r\nTo: bob@example.test\r\nSubject: folded\r\nMessage-ID:\r\n" +
-	" <PAX0123456789@EURP000.PROD.EXAMPLE>\r\n" +
-	"Date: Sun, 29 Nov 2026 12:00:00 +0000\r\n\r\nhi\r\n"
+// foldedCase is a message as programs send it that fold long fields behind the name, of
+// any author.
+func foldedCase(t *testing.T, author string) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/folded_message_id.eml")
+	require.NoError(t, err)
+	require.Contains(t, string(text), "\r\nMessage-ID:\r\n <PAX0123456789@EURP000.PROD.EXAMPLE>\r\n")
+	return strings.Replace(string(text), "a@sender.example", author, 1)
+}
 
 // TestFoldedMessageID: a Message-ID counts wherever its field is folded.
 func TestFoldedMessageID(t *testing.T) {
@@ -27,6 +33,7 @@ func TestFoldedMessageID(t *testing.T) {
 	envelope := []string{
 		"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: DATA", "S: 354",
 	}
+	folded := foldedCase(t, "alice@example.test")
 	hand := func(addr string) {
 		d := talkTo(t, addr)
 		d.play(envelope...)

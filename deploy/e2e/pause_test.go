@@ -74,10 +74,10 @@ func linger(ctx context.Context, from net.Addr, to string, says []byte) bool {
 
 // TestStrangersAndPauses: under load, strangers hold hundreds of half-open connections to
 // each cluster port, and a node that dies comes back all the same. Then the leader and a
-// follower hold still for longer than a write may hang; the same processes serve on. Nothing
-// is lost, doubled or held twice.
+// follower hold still in the middle of a write, for longer than one may hang; the same
+// processes serve on. Nothing is lost, doubled or held twice.
 func TestStrangersAndPauses(t *testing.T) {
-	d := Start(t, "--restart-after", "0")
+	d := startSlow(t)
 	mail, fight, accounts := d.busy()
 	amidStrangers(t, d)
 	d.paused(d.leader())
@@ -113,7 +113,10 @@ func (d *Dev) paused(node int) {
 	d.t.Helper()
 	const long = 12 * time.Second // a write that hangs for 10 s ends a node
 	pid := d.PID(node)
+	d.slow(300*time.Millisecond, node) // so that one is under way
+	pause(d, time.Second)
 	d.freeze(node, func() { pause(d, long) })
+	d.slow(0, node)
 	began := time.Now()
 	d.Await(60*time.Second, fmt.Sprintf("n%d serves again", node), func() bool {
 		require.False(d.t, dead(pid), "n%d has ended", node)

@@ -21,24 +21,38 @@ func slowOverlay(dir string) (map[string]string, error) {
 	return patch(dir, "cluster", "cluster.go", begin, begin+"\to.SlowDisk = slowDisk\n", "slow.go.txt")
 }
 
-// TestSlowSyncs: each sync of all three nodes takes half a second longer. All serve all
-// the time: no session ends, no mail is lost or doubled, and no mailbox has two holders.
-// RELAY_FAR says for how long (60s).
-func TestSlowSyncs(t *testing.T) {
+// startSlow is Start of a cluster whose disks can be made slow.
+func startSlow(t *testing.T) *Dev {
 	if os.Getenv("RELAY_E2E") == "" {
 		t.Skip("set RELAY_E2E=1 to run the end-to-end tests")
-	}
-	long := time.Minute
-	if text := os.Getenv("RELAY_FAR"); text != "" {
-		var err error
-		long, err = time.ParseDuration(text)
-		require.NoError(t, err, "RELAY_FAR")
 	}
 	bin, err := slowed()
 	require.NoError(t, err)
 	d := &Dev{t: t, bin: bin, Dir: t.TempDir(), basePort: freeBase(t)}
 	d.run("--restart-after", "0")
 	t.Cleanup(d.Stop)
+	return d
+}
+
+// slow makes each write to the log of some nodes take so much longer.
+func (d *Dev) slow(by time.Duration, nodes ...int) {
+	d.t.Helper()
+	for _, node := range nodes {
+		require.NoError(d.t, os.WriteFile(filepath.Join(d.home(node), "slow"), []byte(itoa(int(by.Milliseconds()))), 0o644))
+	}
+}
+
+// TestSlowSyncs: each sync of all three nodes takes half a second longer. All serve all
+// the time: no session ends, no mail is lost or doubled, and no mailbox has two holders.
+// RELAY_FAR says for how long (60s).
+func TestSlowSyncs(t *testing.T) {
+	d := startSlow(t)
+	long := time.Minute
+	if text := os.Getenv("RELAY_FAR"); text != "" {
+		var err error
+		long, err = time.ParseDuration(text)
+		require.NoError(t, err, "RELAY_FAR")
+	}
 	d.Stop()
 	for node := 1; node <= 3; node++ {
 		d.edit(node, func(text string) string {
@@ -49,19 +63,13 @@ func TestSlowSyncs(t *testing.T) {
 	d.Restart("--restart-after", "0")
 	d.healthy(60 * time.Second)
 	mail, fight, accounts := d.busy()
-	slow := func(by time.Duration) {
-		for node := 1; node <= 3; node++ {
-			require.NoError(t,
-				os.WriteFile(filepath.Join(d.Dir, "n"+itoa(node), "slow"), []byte(itoa(int(by.Milliseconds()))), 0o644))
-		}
-	}
 	before := d.lapses()
-	slow(500 * time.Millisecond)
+	d.slow(500*time.Millisecond, 1, 2, 3)
 	took := d.serves(long)
 	require.Equal(t, before, d.lapses(), "a session ended")
 	require.Greater(t, took, time.Second/2, "the disks were not slow")
 	t.Logf("all nodes served for %s; a message took %s", long, seconds(took))
-	slow(0)
+	d.slow(0, 1, 2, 3)
 	d.settle(mail, fight, accounts)
 	require.Equal(t, before, d.lapses())
 }

@@ -149,7 +149,9 @@ func remove(t *testing.T, g *clustertest.Group, by, old *clustertest.Node) {
 // and one of the new ones leads. It admits them on the word of those it knows.
 func TestNodeThatWasOffFindsItsCluster(t *testing.T) {
 	t.Parallel()
-	g := clustertest.New(t, clustertest.Options{Nodes: 5})
+	tuning := clustertest.Quick() // but on a busy machine the new node leads on
+	tuning.Heartbeat, tuning.Election, tuning.LeaderLease = 2*time.Second, 2*time.Second, 1500*time.Millisecond
+	g := clustertest.New(t, clustertest.Options{Nodes: 5, Tuning: tuning})
 	off := g.Node(4)
 	off.Stop()
 	for _, old := range []int{0, 1} {

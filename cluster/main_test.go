@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	clustertest.SideBySide()
+	clustertest.SideBySide(4)
 	os.Exit(m.Run())
 }

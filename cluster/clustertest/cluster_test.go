@@ -16,7 +16,7 @@ import (
 // a goroutine that waits for that is left behind (Cluster.end), and no other
 // goroutine.
 func TestMain(m *testing.M) {
-	clustertest.SideBySide()
+	clustertest.SideBySide(4)
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"),
 		goleak.IgnoreAnyFunction("relay/cluster.endsIn.func1"),

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	clustertest.SideBySide()
+	clustertest.SideBySide(4)
 	// Of the ACME server in acme_test.go: it neither dawdles nor refuses every other nonce.
 	_ = os.Setenv("PEBBLE_VA_NOSLEEP", "1")
 	_ = os.Setenv("PEBBLE_WFE_NONCEREJECT", "0")

@@ -46,9 +46,8 @@ func TestMessagesSayWhatTheyHold(t *testing.T) {
 	in.buf = in.buffers.get(0)
 	body := &heldSoFar{Reader: strings.NewReader(strings.Repeat("x", 130<<10))}
 	in.holder = body
-	done, err := in.fill(body)
-	require.NoError(t, err)
-	require.True(t, done)
+	require.NoError(t, in.fill(body))
+	require.True(t, in.ended)
 	require.Len(t, in.buf, 130<<10)
 	require.Equal(t, spool.MaxInline, body.held[len(body.held)-1])
 	in.top, in.sample = make([]byte, 100<<10), make([]byte, 16<<10)

@@ -130,41 +130,33 @@ func (s *session) endTransaction() {
 	}
 }
 
-// beginFilter shows the filters the header section and as much of the body as
-// is at hand. Our own trace field they do not see.
-func (in *intake) beginFilter(ctx context.Context, trace int, done bool) error {
+// beginFilter is the stage that shows the filters the header section and as much of the
+// text as is at hand. Our own trace field they do not see.
+func (in *intake) beginFilter(ctx context.Context) error {
 	f := in.env.filter
 	if f == nil {
 		return nil
 	}
-	if !done && !in.head.Whole {
+	if !in.headerSeen() {
 		return replyFilterHeader // its end is out of sight
 	}
-	fields, body := in.sections(in.buf[trace:])
-	f.Header(ctx, in.id.String(), in.buf[trace:trace+fields])
-	f.Body(ctx, in.buf[trace+body:])
+	sent := in.sent()
+	fields, text := parts(sent)
+	f.Header(ctx, in.id.String(), sent[:fields])
+	f.Body(ctx, sent[text:])
 	return nil
 }
 
-// sections says where the fields of a message end and where its body begins.
-func (in *intake) sections(b []byte) (fields, body int) {
-	for _, f := range milter.Fields(b) {
-		fields += len(f)
-	}
-	if body = fields; len(b) >= fields+2 && b[fields] == '\r' && b[fields+1] == '\n' {
-		body += 2
-	}
-	return fields, body
-}
+func (in *intake) passFilter(ctx context.Context, p []byte) { in.env.filter.Body(ctx, p) }
 
 // endFilter asks the filters for their verdict and carries it out.
-func (in *intake) endFilter(ctx context.Context, trace int) error {
+func (in *intake) endFilter(ctx context.Context) error {
 	f := in.env.filter
 	if f == nil {
 		return nil
 	}
 	most := 0
-	if in.chunks == 0 {
+	if in.state == bodyInline {
 		most = spool.MaxInline
 	}
 	in.given = in.recipients()
@@ -176,36 +168,14 @@ func (in *intake) endFilter(ctx context.Context, trace int) error {
 		in.discarder = "the content filter " + v.Discard
 		return errDiscarded
 	case len(v.Add)+len(v.Drop) > 0:
-		if err := in.readdress(v); err != nil {
+		if err := in.readdress(ctx, v); err != nil {
 			return err
 		}
 	}
-	return in.edit(v, trace)
-}
-
-// edit changes the message as the filters wish.
-func (in *intake) edit(v *milter.Verdict, trace int) error {
-	switch {
-	case !v.Changes() && v.Body == nil:
-		return nil
-	case in.chunks > 0:
-		in.editTop(v, trace)
-		return nil
+	if v.Changes() || v.Body != nil {
+		in.edit(v)
 	}
-	fields, body := in.sections(in.buf[trace:])
-	gap, rest := in.buf[trace+fields:trace+body], in.buf[trace+body:]
-	if v.Body != nil {
-		rest = withCRLF(v.Body)
-	}
-	in.buf = slices.Concat(v.Edit(in.buf[:trace], in.buf[trace:trace+fields]), gap, rest)
 	return nil
-}
-
-// editTop changes what was held back of a large message: its whole header
-// section. A Verdict's additions are bounded, and hold left room for them.
-func (in *intake) editTop(v *milter.Verdict, trace int) {
-	fields, _ := in.sections(in.top[trace:])
-	in.top = slices.Concat(v.Edit(in.top[:trace], in.top[trace:trace+fields]), in.top[trace+fields:])
 }
 
 // withCRLF brings the line ends of a new body into the form in which messages are kept.
@@ -259,7 +229,7 @@ func (in *intake) discard(ctx context.Context) error {
 // readdress adds and takes away recipients. It is the filter's word, so nothing
 // is asked of them but that they exist. Copies of a large message that lists send on
 // have gone ahead under the names planned before, which therefore must stay.
-func (in *intake) readdress(v *milter.Verdict) error {
+func (in *intake) readdress(ctx context.Context, v *milter.Verdict) error {
 	env := in.env
 	for _, address := range v.Drop {
 		env.rcpts = slices.DeleteFunc(env.rcpts, func(r plan.Recipient) bool {
@@ -291,14 +261,15 @@ func (in *intake) readdress(v *milter.Verdict) error {
 	case len(env.rcpts) == 0:
 		return errDiscarded
 	}
-	if err := in.check(); err != nil {
+	if err := in.checkLoops(ctx); err != nil {
 		return err
 	}
 	copies := len(in.plan.Copies)
-	if in.chunks > 0 && copies > 0 {
+	ahead := in.state != bodyInline
+	if ahead && copies > 0 {
 		return replyFilterLarge
 	}
-	if in.address(); in.chunks > 0 && len(in.plan.Copies) > 0 {
+	if in.address(); ahead && len(in.plan.Copies) > 0 {
 		return replyFilterLarge
 	}
 	return nil

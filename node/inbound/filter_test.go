@@ -19,9 +19,11 @@ func TestFilterSeesWholeHeader(t *testing.T) {
 		"Subject: s\r\n\r\n":         nil,
 		"Subject: s\r\n\r\nX-Hid: x": nil,
 	} {
-		in := &intake{env: &envelope{filter: new(milter.Transaction)}, buf: []byte(text),
-			head: mailheader.Parse([]byte(text))}
-		got := in.beginFilter(t.Context(), 0, false)
+		in := &intake{
+			env:  &envelope{filter: new(milter.Transaction)},
+			body: body{buf: []byte(text), head: mailheader.Parse([]byte(text))},
+		}
+		got := in.beginFilter(t.Context())
 		if want == nil {
 			require.NoError(t, got, "%q", text)
 			continue

@@ -101,14 +101,14 @@ func owns(v spool.View, account *pb.Account, address string) (bool, error) {
 	return leadsHome(v, lower, account.Address)
 }
 
-// checkFrom refuses a message whose author is not its account's, or has it go
-// unsigned. A header section whose end is not at hand may hold another From.
-func (in *intake) checkFrom(ctx context.Context, trace int, done bool) error {
+// checkFrom is the stage that refuses a message whose author is not its account's, or has
+// it go unsigned. A header section whose end is not at hand may hold another From.
+func (in *intake) checkFrom(ctx context.Context) error {
 	if in.env.from == nil {
 		return nil
 	}
-	header := in.buf[trace : trace+in.head.End]
-	if !in.head.Whole && !done {
+	header := in.section()
+	if !in.headerSeen() {
 		header = []byte("From: \r\n") // names nobody
 	}
 	signed, err := in.env.from.judge(ctx, header)

@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"context"
 	"slices"
 
 	"relay/node/directory"
@@ -8,10 +9,10 @@ import (
 	"relay/queue/bounce"
 )
 
-// check finds loops: too many Received fields (RFC 5321 §6.3), or a Delivered-To
+// checkLoops is the stage that finds loops: too many Received fields (RFC 5321 §6.3), or a Delivered-To
 // that names a mailbox the message is about to enter. Such a mailbox is left out,
 // and the message refused only where nobody else is to get it.
-func (in *intake) check() error {
+func (in *intake) checkLoops(context.Context) error {
 	if in.head.Hops > in.maxHops {
 		return errHops
 	}

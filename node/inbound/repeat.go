@@ -28,15 +28,22 @@ import (
 // meant another time.
 var errMeantTwice = errors.New("the message is meant to be sent once more; it has to come again")
 
-// beginTwin begins the digest by which a message sent again is known. sent is
-// what the client has sent so far, before anything was added. A message without
-// a Message-ID has nothing that says it is meant to be the same.
-func (in *intake) beginTwin(sent []byte) {
+// beginTwin is the stage that makes the digest by which a message sent again is known. It
+// is of what the client has sent, before anything is added. A message without a
+// Message-ID has nothing that says it is meant to be the same.
+func (in *intake) beginTwin(context.Context) error {
 	if in.env.origin == "" || in.head.MessageID == "" {
-		return
+		return nil
 	}
 	in.twin = sha256.New()
-	in.twin.Write(sent)
+	in.twin.Write(in.sent())
+	return nil
+}
+
+func (in *intake) passTwin(_ context.Context, p []byte) {
+	if in.twin != nil {
+		in.twin.Write(p)
+	}
 }
 
 // twinKey is a digest of client, envelope, Message-ID and body; nil for none. to

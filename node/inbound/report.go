@@ -74,10 +74,7 @@ func (in *intake) addReport(h *pb.Accept, kind bounce.Kind, about []bounce.Recip
 	if kind == bounce.Success || o.Requiretls {
 		ret = "HDRS" // RFC 3461 §4.3, RFC 8689 §5
 	}
-	sample := in.sample
-	if in.chunks == 0 {
-		sample = in.buf
-	}
+	sample := in.beginning()
 	body, utf8 := bounce.Write(&bounce.Report{
 		Kind: kind, Hostname: in.hostname, ID: in.id.String(), To: in.env.sender, Subject: subject, EnvID: o.Envid,
 		Arrived: in.now, Now: in.now, Recipients: about, Ret: ret, UTF8: o.Smtputf8,

@@ -9,13 +9,11 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -280,29 +278,26 @@ func (s *screening) decide(r *verify.Result) error {
 	return fmt.Errorf("%w: %w", errTheirRules, reply)
 }
 
-// beginScreen shows the beginning of the message to the screening, and takes
-// out what claims to be ours. trace is where the client's octets begin.
-func (in *intake) beginScreen(trace int, done bool) error {
+// beginScreen is the stage that shows the message to the screening, and takes out what
+// claims to be ours.
+func (in *intake) beginScreen(context.Context) error {
 	s := in.env.screen
 	if s == nil {
 		return nil
 	}
-	if !done && !in.head.Whole {
+	if !in.headerSeen() {
 		return replyHeaderSize // what is behind our sight could claim anything
 	}
-	if in.env.options.Body == pb.Body_BODY_BINARYMIME && !cleanSection(in.buf[trace:]) {
+	if in.env.options.Body == pb.Body_BODY_BINARYMIME && !cleanSection(in.sent()) {
 		return replyBareHeader
 	}
-	last := trace + in.head.Fields
-	s.header(in.buf[trace:last])
-	s.body(in.buf[trace+in.head.End:])
-	kept := verify.Strip(in.buf[trace:last], s.ids)
-	if gone := in.head.Fields - len(kept); gone > 0 {
-		in.buf = slices.Delete(in.buf, last-gone, last)
-		in.head.End, in.head.Fields = in.head.End-gone, in.head.Fields-gone
-	}
+	s.header(in.fields())
+	s.body(in.text())
+	in.keepFields(len(verify.Strip(in.fields(), s.ids)))
 	return nil
 }
+
+func (in *intake) passScreen(_ context.Context, p []byte) { in.env.screen.body(p) }
 
 // cleanSection reports whether the header section in front of a message consists
 // of lines that all readers part alike. Its end is what all of them take for it:
@@ -323,48 +318,20 @@ func cleanSection(b []byte) bool {
 	return true
 }
 
-// hold keeps the top of a large message back, up to the end of its header
-// section, where something may be done to it: chunks are known by their numbers,
-// so the first ones may be sent last. The end of the section has been seen.
-func (in *intake) hold(trace int) {
-	if !in.env.screen.tells() && in.env.filter == nil {
-		return
-	}
-	n := trace + in.head.End
-	in.top = slices.Clone(in.buf[:n])
-	in.buf = append(in.buf[:0], in.buf[n:]...)
-	in.held = 1
-	if n > oneChunk {
-		in.held = 2
-	}
-	in.chunks = in.held
-}
-
 // endScreen puts what was found on top of the message.
 func (in *intake) endScreen(ctx context.Context) error {
-	var field []byte
-	if in.env.screen.tells() {
-		var err error
-		if field, in.found, err = in.env.screen.end(ctx); err != nil {
-			return err
-		}
-		if in.env.screen.forged {
-			in.withoutSuccess()
-		}
-	}
-	if in.top == nil {
-		in.buf = slices.Insert(in.buf, 0, field...)
+	if !in.env.screen.tells() {
 		return nil
 	}
-	in.top = slices.Concat(field, in.top)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(chunksInFlight)
-	var err error
-	for seq := uint32(0); seq < in.held && err == nil; seq++ {
-		from, to := len(in.top)*int(seq)/int(in.held), len(in.top)*int(seq+1)/int(in.held)
-		err = in.proposeChunk(gctx, g, seq, in.top[from:to])
+	field, found, err := in.env.screen.end(ctx)
+	if in.found = found; err != nil {
+		return err
 	}
-	return errors.Join(err, g.Wait())
+	if in.env.screen.forged {
+		in.withoutSuccess()
+	}
+	in.putOnTop(field)
+	return nil
 }
 
 // newScreen makes the screen of a node.

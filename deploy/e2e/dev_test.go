@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/clustertest"
 	"relay/cluster/porttest"
 )
 
@@ -35,6 +36,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	clustertest.SideBySide(3) // those that mostly wait; all that load or time a cluster run alone
 	code := m.Run()
 	if os.Getenv("RELAY_E2E") != "" {
 		if dir, err := binaries(); err == nil {
@@ -283,9 +285,12 @@ func (d *Dev) Await(within time.Duration, what string, done func() bool) {
 // freeBase finds a base port with all ports of a cluster free.
 func freeBase(t *testing.T) int { return porttest.Base(t, 400) }
 
-// need skips a case whose programs are not installed.
+// need skips a case whose programs are not installed, or where no end-to-end test is to run.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
+	if os.Getenv("RELAY_E2E") == "" {
+		t.Skip("set RELAY_E2E=1 to run the end-to-end tests")
+	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("%s is not installed", p)

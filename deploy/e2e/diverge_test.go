@@ -72,7 +72,7 @@ func TestDivergedNode(t *testing.T) {
 	t.Logf("n%d led, and stood back after %s; n%d says %q", wrong, seconds(took), right, s.Problems)
 	for node := 1; node <= 3; node++ {
 		if node != wrong {
-			require.NoError(t, d.call(node, http.MethodGet, "/readyz", nil, nil), "n%d serves on", node)
+			d.ready(node, 60*time.Second)
 			submit(t, d, node, "bob@example.test", "meanwhile-"+itoa(node))
 		}
 	}

@@ -3,6 +3,7 @@ package inbound
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,13 +40,16 @@ type world struct {
 // cheapHash is login.HashPassword for tests, in which hashing is no subject.
 func cheapHash(secret string) (string, error) { return login.Argon{Time: 1, Memory: 8}.Hash(secret) }
 
+// scramKeys are those of alice; they are slow to make, and one pair serves all tests.
+var scramKeys = sync.OnceValues(func() (*pb.ScramKeys, error) { return login.NewScramKeys("secret") })
+
 func newWorld(t testing.TB) *world {
 	w := &world{Fake: replicatest.New(t), t: t}
 	w.wire(w, 3)
 	w.Session = w.must(spool.KindRegister,
 		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Epoch
 	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
-	keys, err := login.NewScramKeys("secret") // as after the first login
+	keys, err := scramKeys() // as after the first login
 	require.NoError(t, err)
 	w.put(&pb.Account{Address: "alice@example.test", Password: w.secret("secret"), Scram: keys}, true)
 	return w

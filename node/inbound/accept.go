@@ -24,7 +24,7 @@ func (in *intake) commit(ctx context.Context) error {
 		in.size = uint64(len(in.buf))
 		in.tail = lastTwo(nil, in.buf)
 	}
-	in.number(ctx, in.twinKey(in.recipients()), h.Inline)
+	in.number(ctx, in.dedupKey(in.recipients()), h.Inline)
 	unended, err := in.unended()
 	if err != nil {
 		return err

@@ -201,7 +201,7 @@ func (s *session) retry(ctx context.Context, domain string, ids [][]byte) (int, 
 // ScramKeys implements smtp.ScramAuthenticator.
 func (s *session) ScramKeys(ctx context.Context, user string) (*sasl.Keys, error) {
 	s.account, s.scram = nil, nil
-	if err := s.unhurried(ctx, user); err != nil {
+	if err := s.throttled(ctx, user); err != nil {
 		return nil, err
 	}
 	account, err := login.LookupAccount(s.replica, directory.Canonical(user))

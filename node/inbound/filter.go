@@ -199,7 +199,7 @@ func withCRLF(b []byte) []byte {
 func (in *intake) discard(ctx context.Context) error {
 	m := in.message()
 	m.Size = in.size + uint64(len(in.buf)+len(in.top))
-	in.number(ctx, in.twinKey(in.given), true)
+	in.number(ctx, in.dedupKey(in.given), true)
 	discard := func() (*pb.Result, error) {
 		return replica.Propose(ctx, in.replica, spool.KindDiscard, &pb.Discard{
 			Message: m, Recipients: in.given, By: in.discarder, Detail: in.detail(), Bodies: in.ids(),

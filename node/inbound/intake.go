@@ -105,7 +105,7 @@ type intake struct {
 	id     spool.ID
 	now    time.Time
 	plan   *pb.Accept // without what only the whole body tells
-	twin   hash.Hash  // of the client's octets; nil: a repeat is not looked for
+	dedup  hash.Hash  // of the client's octets; nil: a repeat is not looked for
 	key    []byte     // of it, and of the envelope
 	asked  bool       // other nodes were
 	found  string     // what screening found, for the history
@@ -129,7 +129,7 @@ type stage struct {
 func stages() [7]stage {
 	return [...]stage{
 		{begin: (*intake).checkLoops},
-		{begin: (*intake).beginTwin, pass: (*intake).passTwin},
+		{begin: (*intake).beginDedup, pass: (*intake).passDedup},
 		{begin: (*intake).beginScreen, pass: (*intake).passScreen, end: (*intake).endScreen},
 		{begin: (*intake).addMissingFields},
 		{begin: (*intake).checkFrom},

@@ -28,28 +28,28 @@ import (
 // meant another time.
 var errMeantTwice = errors.New("the message is meant to be sent once more; it has to come again")
 
-// beginTwin is the stage that makes the digest by which a message sent again is known. It
+// beginDedup is the stage that makes the digest by which a message sent again is known. It
 // is of what the client has sent, before anything is added. A message without a
 // Message-ID has nothing that says it is meant to be the same.
-func (in *intake) beginTwin(context.Context) error {
+func (in *intake) beginDedup(context.Context) error {
 	if in.env.origin == "" || in.head.MessageID == "" {
 		return nil
 	}
-	in.twin = sha256.New()
-	in.twin.Write(in.sent())
+	in.dedup = sha256.New()
+	in.dedup.Write(in.sent())
 	return nil
 }
 
-func (in *intake) passTwin(_ context.Context, p []byte) {
-	if in.twin != nil {
-		in.twin.Write(p)
+func (in *intake) passDedup(_ context.Context, p []byte) {
+	if in.dedup != nil {
+		in.dedup.Write(p)
 	}
 }
 
-// twinKey is a digest of client, envelope, Message-ID and body; nil for none. to
+// dedupKey is a digest of client, envelope, Message-ID and body; nil for none. to
 // are the recipients as the client gave them.
-func (in *intake) twinKey(to []string) []byte {
-	if in.twin == nil {
+func (in *intake) dedupKey(to []string) []byte {
+	if in.dedup == nil {
 		return nil
 	}
 	to = slices.Sorted(slices.Values(to))
@@ -58,7 +58,7 @@ func (in *intake) twinKey(to []string) []byte {
 		_, _ = io.WriteString(h, s)
 		h.Write([]byte{0, 0})
 	}
-	h.Write(in.twin.Sum(nil))
+	h.Write(in.dedup.Sum(nil))
 	return h.Sum(nil)[:16]
 }
 
@@ -81,7 +81,7 @@ func (in *intake) number(ctx context.Context, key []byte, inline bool) {
 	}
 	in.env.receipt = receipt{}
 	n := in.receipts.read(key)
-	if !inline && in.hasTwin(numbered(key, n)) {
+	if !inline && in.isDuplicate(numbered(key, n)) {
 		n = max(n, in.receipts.ask(ctx, key))
 	}
 	in.env.receipt = receipt{key: [16]byte(key), n: n}
@@ -102,8 +102,8 @@ func (in *intake) again(ctx context.Context, res *pb.Result) bool {
 	return true
 }
 
-// hasTwin reports whether this node knows of a message with a key.
-func (in *intake) hasTwin(key []byte) (has bool) {
+// isDuplicate reports whether this node knows of a message with a key.
+func (in *intake) isDuplicate(key []byte) (has bool) {
 	err := in.replica.View(func(v spool.View) (err error) {
 		has, err = v.Duplicate(key, time.Now().UnixMilli())
 		return err

@@ -140,7 +140,7 @@ func (s *session) admit(ctx context.Context, address string) error {
 		return err
 	}
 	if !open {
-		if err := s.unlisted(ctx); err != nil {
+		if err := s.checkDNSBL(ctx); err != nil {
 			return err
 		}
 	}
@@ -159,9 +159,9 @@ func (s *session) admit(ctx context.Context, address string) error {
 	return nil
 }
 
-// unlisted refuses a client that is on a list. The lists were asked when it
+// checkDNSBL refuses a client that is on a list. The lists were asked when it
 // connected.
-func (s *session) unlisted(ctx context.Context) error {
+func (s *session) checkDNSBL(ctx context.Context) error {
 	refuse, _ := s.listed.Wait(ctx)
 	if refuse == nil {
 		return nil

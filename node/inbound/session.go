@@ -58,7 +58,7 @@ func (b *receiver) NewSession(ctx context.Context, p *smtp.Peer) (smtp.Session, 
 		return nil, &r
 	}
 	s := &session{receiver: b, peer: p}
-	if err := s.vouched(ctx); err != nil {
+	if err := s.xclientLogin(ctx); err != nil {
 		return nil, &smtp.Reply{
 			Code: 421, Enhanced: "4.3.0", Text: "Cannot look up who you speak for, try another node or later", Cause: err,
 			Reason: "unsure",
@@ -81,9 +81,9 @@ type session struct {
 	told    receipt        // of the last message that was answered with a 250
 }
 
-// vouched takes over a login that a front end has seen to (XCLIENT). A user who has no
+// xclientLogin takes over a login that a front end has seen to (XCLIENT). A user who has no
 // account here, or a disabled one, is nobody.
-func (s *session) vouched(ctx context.Context) error {
+func (s *session) xclientLogin(ctx context.Context) error {
 	if s.peer.User == "" {
 		return nil
 	}
@@ -101,7 +101,7 @@ func (s *session) vouched(ctx context.Context) error {
 
 // Authenticate implements smtp.Authenticator.
 func (s *session) Authenticate(ctx context.Context, user, secret string) error {
-	if err := s.unhurried(ctx, user); err != nil {
+	if err := s.throttled(ctx, user); err != nil {
 		return err
 	}
 	defer s.throttle.Dropped(s.peer.Session)
@@ -125,8 +125,8 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 // Welcome implements smtp.Welcomer.
 func (s *session) Welcome() { s.throttle.Succeeded(s.peer.Session) }
 
-// unhurried counts a login and holds it back where many have failed, at any node.
-func (s *session) unhurried(ctx context.Context, user string) error {
+// throttled counts a login and holds it back where many have failed, at any node.
+func (s *session) throttled(ctx context.Context, user string) error {
 	err := s.throttle.Begin(ctx, s.peer.Session, s.peer.Remote.Addr(), user)
 	if errors.Is(err, pop3.ErrThrottled) {
 		return replyThrottled
@@ -183,10 +183,10 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	}
 	if s.who() != nil {
 		err := s.confirm.Confirm(ctx, func(v spool.View) error {
-			if err := s.stillIn(v); err != nil {
+			if err := s.refreshAccount(v); err != nil {
 				return err
 			}
-			return s.mayUse(v, from)
+			return s.checkSender(v, from)
 		})
 		if err != nil {
 			return mapError(err)
@@ -210,11 +210,11 @@ func (s *session) Mail(ctx context.Context, from string, o *smtp.MailOptions) er
 	return s.filtered(ctx, o)
 }
 
-// stillIn brings the account that is logged in up to date, its limits and sender
+// refreshAccount brings the account that is logged in up to date, its limits and sender
 // addresses with it. A client whose account was disabled or got another password since
 // the login is sent away: a stolen password must not work for as long as a thief keeps
 // his connection.
-func (s *session) stillIn(v spool.View) error {
+func (s *session) refreshAccount(v spool.View) error {
 	login := s.who()
 	if login == nil {
 		return nil
@@ -232,9 +232,9 @@ func (s *session) stillIn(v spool.View) error {
 	return nil
 }
 
-// mayUse refuses a sender address that belongs to somebody else: a stolen
+// checkSender refuses a sender address that belongs to somebody else: a stolen
 // password must not speak for the whole domain.
-func (s *session) mayUse(v spool.View, from string) error {
+func (s *session) checkSender(v spool.View, from string) error {
 	account := s.who()
 	if account == nil || from == "" {
 		return nil
@@ -281,7 +281,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if o != nil {
 		r.Notify, r.Original = o.Notify, o.ORCPT
 	}
-	if err := s.outright(to); err != nil {
+	if err := s.checkForm(to); err != nil {
 		return mapError(err)
 	}
 	err := s.confirm.Confirm(ctx, func(v spool.View) (err error) {
@@ -365,14 +365,14 @@ func (s *session) ownLiteral(domain string) bool {
 	return slices.Contains(all, a)
 }
 
-// outright refuses a recipient for its form alone, whatever the directory says.
-func (s *session) outright(to string) error {
+// checkForm refuses a recipient for its form alone, whatever the directory says.
+func (s *session) checkForm(to string) error {
 	switch {
 	case s.privileged():
 		return nil
 	case !strings.Contains(to, "@") && !strings.EqualFold(to, "postmaster"):
 		return directory.ErrNoDomain
-	case smuggles(to):
+	case hasSourceRoute(to):
 		return replyNoRelay
 	}
 	return nil
@@ -395,9 +395,9 @@ func (s *session) mayStillSend(v spool.View) error {
 	return err
 }
 
-// smuggles finds routing hidden in a local part: percent hack, bang path or a
+// hasSourceRoute finds routing hidden in a local part: percent hack, bang path or a
 // second @ in quotes.
-func smuggles(address string) bool {
+func hasSourceRoute(address string) bool {
 	local, _ := directory.SplitAddress(address)
 	return strings.ContainsAny(local, "%!@")
 }

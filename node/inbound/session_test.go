@@ -60,18 +60,18 @@ func TestMayUse(t *testing.T) {
 	}})
 	w.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test", "@all.test"} })
 	s := &session{receiver: &receiver{replica: w}, peer: &smtp.Peer{User: "alice@example.test"}, account: w.account()}
-	mayUse := func(from string) error { return w.View(func(v spool.View) error { return s.mayUse(v, from) }) }
+	checkSender := func(from string) error { return w.View(func(v spool.View) error { return s.checkSender(v, from) }) }
 	for from, may := range map[string]bool{
 		"": true, "alice@example.test": true, "Alice+x@Example.TEST": true, "postmaster@example.test": true,
 		"sales@far.test": true, "SALES@FAR.test": true,
 		"any@all.test": true, "bob@example.test": false, "team@example.test": false, "alice@far.test": false,
 		"x@sub.all.test": false, "alice": false,
 	} {
-		err := mayUse(from)
+		err := checkSender(from)
 		require.Equal(t, may, err == nil, "%s: %v", from, err)
 	}
 	s.account.Senders = []string{"*"}
-	require.NoError(t, mayUse("bob@example.test"))
+	require.NoError(t, checkSender("bob@example.test"))
 	s.account, s.peer.User = nil, ""
-	require.NoError(t, mayUse("bob@example.test"), "who is not logged in is bound by nothing here")
+	require.NoError(t, checkSender("bob@example.test"), "who is not logged in is bound by nothing here")
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/rounds"
 )
 
 // silent is a question to raft that raft stopped without an answer to.
@@ -22,18 +24,18 @@ func TestStopDoesNotWaitForAnAnswerOfRaft(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	asked := make(chan struct{})
-	k := &rounds{ctx: ctx, wg: &wg, fn: func(ctx context.Context) (uint64, error) {
+	k := rounds.New(ctx, &wg, 0, func(ctx context.Context) (uint64, error) {
 		close(asked)
 		return 0, await(ctx, f)
-	}}
+	})
 	failed := make(chan error, 1)
 	go func() {
-		_, err := k.do(t.Context())
+		_, err := k.Do(t.Context())
 		failed <- err
 	}()
 	<-asked
 	stop()
-	k.drain()
+	k.Drain()
 	require.True(t, endsIn(&wg, 10*time.Second), "the node does not stop")
 	require.ErrorIs(t, <-failed, context.Canceled)
 }

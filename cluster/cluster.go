@@ -20,6 +20,7 @@ import (
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
+	"relay/cluster/rounds"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -66,8 +67,8 @@ type Cluster struct {
 	detector    *liveness.Detector // since when sessions have not been renewed
 	session     *session
 	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
-	reads       *rounds                    // read indexes for this node
-	verified    *rounds                    // read indexes as the leader gives them
+	reads       *rounds.Rounds[uint64]     // read indexes for this node
+	verified    *rounds.Rounds[uint64]     // read indexes as the leader gives them
 	reports     reports
 	inflight    *inflight
 	refused     wire.Sparing // lines about nodes that were not let in
@@ -282,8 +283,8 @@ func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
 	c.batcher = newBatcher(c.raft, c.t, c.admits, c.clocks.quick)
 	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.mayAsk
-	c.reads = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.fetchReadIndex}
-	c.verified = &rounds{ctx: c.ctx, wg: &c.wg, fn: c.readIndex}
+	c.reads = rounds.New(c.ctx, &c.wg, 0, c.fetchReadIndex)
+	c.verified = rounds.New(c.ctx, &c.wg, 0, c.readIndex)
 	c.server.handle(askReadIndex, c.answerReadIndex)
 	c.server.handle(askStatus, c.answerReport)
 	c.server.handle(askJoin, c.admit)
@@ -521,8 +522,8 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	}
 	c.peers.close()
 	c.grpc.Stop()
-	c.reads.drain()
-	c.verified.drain()
+	c.reads.Drain()
+	c.verified.Drain()
 	c.wg.Wait()
 	if image != nil {
 		image()

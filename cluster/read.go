@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"sync"
 
 	"github.com/hashicorp/raft"
 )
@@ -26,7 +25,7 @@ func (c *Cluster) Consistent(ctx context.Context) error {
 	defer cancel()
 	for {
 		mark := c.leaderWatch.current()
-		index, err := c.reads.do(ctx)
+		index, err := c.reads.Do(ctx)
 		if err == nil {
 			return c.store.WaitApplied(ctx, index)
 		}
@@ -51,7 +50,7 @@ func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
 	case "":
 		return 0, errNoLeader
 	case c.id.Node:
-		return c.verified.do(ctx)
+		return c.verified.Do(ctx)
 	}
 	b, err := c.peers.ask(ctx, leader, askReadIndex, nil)
 	if err != nil {
@@ -64,7 +63,10 @@ func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
 }
 
 func (c *Cluster) answerReadIndex(ctx context.Context, _ string, _ []byte) ([]byte, error) {
-	index, err := c.verified.do(ctx)
+	index, err := c.verified.Do(ctx)
+	if err != nil && c.ctx.Err() != nil {
+		err = errStopping
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -112,68 +114,4 @@ func await(ctx context.Context, f raft.Future) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// rounds lets any number of callers share the runs of fn: a caller gets the
-// result of a run that began after it came. At most one runs at a time.
-type rounds struct {
-	ctx context.Context
-	wg  *sync.WaitGroup
-	fn  func(context.Context) (uint64, error)
-
-	mu      sync.Mutex
-	running bool
-	next    *round
-}
-
-type round struct {
-	done  chan struct{}
-	index uint64
-	err   error
-}
-
-func (k *rounds) do(ctx context.Context) (uint64, error) {
-	k.mu.Lock()
-	if k.ctx.Err() != nil {
-		k.mu.Unlock()
-		return 0, errStopping
-	}
-	if k.next == nil {
-		k.next = &round{done: make(chan struct{})}
-	}
-	mine := k.next
-	if !k.running {
-		k.running = true
-		k.wg.Add(1)
-		go k.run()
-	}
-	k.mu.Unlock()
-	select {
-	case <-mine.done:
-		return mine.index, mine.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
-
-func (k *rounds) run() {
-	defer k.wg.Done()
-	for {
-		k.mu.Lock()
-		one := k.next
-		k.next = nil
-		k.running = one != nil
-		k.mu.Unlock()
-		if one == nil {
-			return
-		}
-		one.index, one.err = k.fn(k.ctx)
-		close(one.done)
-	}
-}
-
-// drain waits until no call can start a run any more; ctx has ended.
-func (k *rounds) drain() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 }

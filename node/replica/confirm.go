@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/rounds"
 	"relay/cluster/spool"
 )
 
@@ -46,9 +47,8 @@ const (
 // shows as missing. A node has one Confirmer for all its protocols. Its methods
 // may be called concurrently.
 //
-// The first waiter performs the read for all waiters, and finishes it even if its
-// own client disconnects: one read is under way and one waits at most. There is no
-// background goroutine.
+// One read serves all who wait for it (package rounds), and does not end where one
+// of their clients disconnects: one read is under way and one waits at most.
 //
 // # Why, and what it costs
 //
@@ -71,8 +71,7 @@ const (
 // written, and this node waits until it has applied what was committed then. It has two seconds; after
 // that, and without a majority, the answer is 451 4.3.0, 454 4.7.0 or [SYS/TEMP], and no failed login
 // is counted. A guesser must not get much for it: a read that began after a refusal was found serves
-// all who wait, so one is under way and one waits, and two begin 5 ms apart at least. The first that
-// waits reads for the others, without a goroutine, and goes on when its client hangs up.
+// all who wait, so one is under way and one waits, and two begin 5 ms apart at least.
 //
 //	guesses by RCPT, three nodes on two cores  refused/s  cpu each, clients included  mail of one sender, p50
 //	1 session, local reads only                23,000     24 µs                       5.9 ms
@@ -87,16 +86,14 @@ const (
 // that of the sender's mail in it). A guesser waits for the network, so others' mail gets through
 // better than before. relay_refusals_wrong_total counts what a lagging node would have refused.
 // Rejected: the read before every decision (each message would pay a round trip); a goroutine that
-// reads for all (one more to stop, and idle); answering 4xx from a replica that is behind (a node
+// lives as long as the node (one more to stop, and idle; that of rounds ends with the last waiter);
+// answering 4xx from a replica that is behind (a node
 // can't tell that it is, and the sender of a mistyped address would wait for days for its bounce).
 type Confirmer struct {
 	replica Replica
 	log     *zap.Logger
-	turn    chan struct{} // whoever reads holds it
-	last    time.Time     // a read began; the caller that has the turn may look at it
-
-	mu   sync.Mutex
-	next *freshRead // that has not begun; nil: nobody waits for one
+	wg      sync.WaitGroup // of reads, which end by themselves
+	reads   *rounds.Rounds[struct{}]
 
 	Stats ConfirmStats
 }
@@ -109,14 +106,11 @@ type ConfirmStats struct {
 	Unsure atomic.Int64 // put off, for there was no such read in time
 }
 
-type freshRead struct {
-	done chan struct{}
-	err  error
-}
-
 // NewConfirmer makes the Confirmer of a node.
 func NewConfirmer(r Replica, log *zap.Logger) *Confirmer {
-	return &Confirmer{replica: r, log: log, turn: make(chan struct{}, 1)}
+	f := &Confirmer{replica: r, log: log}
+	f.reads = rounds.New(context.Background(), &f.wg, ReadInterval, f.read)
+	return f
 }
 
 // Confirm has judge decide by what the replica shows, and once more, when that is
@@ -144,11 +138,12 @@ func (f *Confirmer) Overturned(err error) error {
 }
 
 // CatchUp returns when the replica shows all that was acknowledged anywhere before
-// the call. It waits for two seconds, and for four where this caller is the one
-// who reads for all others; then its error wraps ErrUnsure.
+// the call. It waits for two seconds; then its error wraps ErrUnsure.
 func (f *Confirmer) CatchUp(ctx context.Context) error {
 	f.Stats.Found.Add(1)
-	err := f.wait(ctx)
+	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
+	defer cancel()
+	_, err := f.reads.Do(ctx)
 	if err != nil {
 		f.Stats.Unsure.Add(1)
 		return fmt.Errorf("%w: %w", ErrUnsure, err)
@@ -156,48 +151,13 @@ func (f *Confirmer) CatchUp(ctx context.Context) error {
 	return nil
 }
 
-func (f *Confirmer) wait(ctx context.Context) error {
+// read is one look, for all who wait for it.
+func (f *Confirmer) read(ctx context.Context) (none struct{}, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	f.mu.Lock()
-	if f.next == nil {
-		f.next = &freshRead{done: make(chan struct{})}
-	}
-	mine := f.next
-	f.mu.Unlock()
-	select {
-	case <-mine.done:
-		return mine.err
-	case <-ctx.Done():
-		return ctx.Err()
-	case f.turn <- struct{}{}:
-	}
-	defer func() { <-f.turn }()
-	select {
-	case <-mine.done: // whoever had the turn before did it
-	default:
-		f.read(ctx, mine)
-	}
-	return mine.err
-}
-
-// read does a read that has not begun. The caller holds the turn. Others wait for
-// it as well, so it does not end with the caller's client.
-func (f *Confirmer) read(ctx context.Context, one *freshRead) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ReadTimeout)
-	defer cancel()
-	defer close(one.done)
-	if d := ReadInterval - time.Since(f.last); d > 0 {
-		pause := time.NewTimer(d)
-		defer pause.Stop()
-		<-pause.C
-	}
-	f.mu.Lock()
-	f.next = nil // who comes from here on waits for the next one
-	f.mu.Unlock()
-	f.last = time.Now()
 	f.Stats.Reads.Add(1)
-	if one.err = f.replica.Consistent(ctx); one.err != nil {
-		f.log.Debug("no refusals: the replica is not known to be up to date", zap.Error(one.err))
+	if err = f.replica.Consistent(ctx); err != nil {
+		f.log.Debug("no refusals: the replica is not known to be up to date", zap.Error(err))
 	}
+	return none, err
 }

@@ -114,10 +114,12 @@ func setEnvID(o *MailOptions, v string, _ time.Time) bool {
 	return ok && len(v) <= 100 && IsASCII(v) && isPrintable(id) // RFC 3461 section 4.4
 }
 
+// setAuth reads xtext (RFC 4954 section 5). UTF-8 in it is taken as Postfix takes it, and
+// only with SMTPUTF8 (RFC 6531 section 3.3 lets it into esmtp-value).
 func setAuth(o *MailOptions, v string, _ time.Time) bool {
 	id, ok := decodeXtext(v)
 	o.Auth = id
-	return ok && isPrintable(id) && IsASCII(v) && len(v) <= 500
+	return ok && isPrintable(id) && len(v) <= 500
 }
 
 // setBy reads by-time;mode[trace], RFC 2852 section 4.

@@ -26,10 +26,13 @@ func (c *conn) mailFrom(arg []byte, keyword string) {
 	c.noteSender(addr)
 	now := c.cfg.Now()
 	opts, err := parseMailParams(rest, c.srv.params, c.offered(), now)
-	if err == nil && !opts.UTF8 && !IsASCII(addr) {
+	switch {
+	case err != nil:
+	case !opts.UTF8 && !IsASCII(addr):
 		err = errNeedUTF8
-	}
-	if err == nil {
+	case !opts.UTF8 && !IsASCII(string(rest)):
+		err = syntaxf("A parameter of MAIL in UTF-8 needs SMTPUTF8")
+	default:
 		err = c.checkTimes(opts, now)
 	}
 	if err != nil {

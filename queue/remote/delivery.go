@@ -445,8 +445,8 @@ func (d *delivery) lacks(c *conn, i int, r *smtp.Reply) {
 }
 
 // doubtful: a no that a host gave in clear is not the last word where it offers
-// TLS, which did not come about; the next attempt tries TLS again. So it is where
-// we use no TLS at all and just that is what the host minds.
+// TLS, or has done so within a day, and it did not come about; the next attempt tries
+// TLS again. So it is where we use no TLS at all and just that is what the host minds.
 func (d *delivery) doubtful(c *conn, s smtp.Stage, r *smtp.Reply) bool {
 	_, has := c.client.Has("STARTTLS")
 	switch {
@@ -459,9 +459,6 @@ func (d *delivery) doubtful(c *conn, s smtp.Stage, r *smtp.Reply) bool {
 	}
 	c.spent = true
 	d.a.clear.remove(c.hop)
-	if !has {
-		d.a.offered.remove(c.hop) // if it is gone for good, the next no counts
-	}
 	return true
 }
 

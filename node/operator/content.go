@@ -39,7 +39,7 @@ func (o *Operator) PutMail(ctx context.Context, by admin.By, user string, receiv
 	if err != nil {
 		return "", err
 	}
-	if err := o.Replica.View(func(v spool.View) error { _, _, err := openBox(v, user); return err }); err != nil {
+	if err := o.certain(ctx, func(v spool.View) error { _, _, err := openBox(v, user); return err }); err != nil {
 		return "", err
 	}
 	if err := o.room(); err != nil {

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -56,6 +57,30 @@ func (o *Operator) catchUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
 	defer cancel()
 	_ = o.Replica.Consistent(ctx)
+}
+
+// certain reads the records that decide a change. After an error of the API's own the
+// node catches up and reads again, since records may be about to arrive. A node without
+// a majority can change nothing.
+func (o *Operator) certain(ctx context.Context, read func(v spool.View) error) error {
+	err := o.Replica.View(read)
+	if _, no := errors.AsType[*admin.Error](err); !no {
+		return err
+	}
+	if err := o.edit.Current(ctx); err != nil {
+		return err
+	}
+	return o.Replica.View(read)
+}
+
+// frozen reads at one index, and again after catching up if something is not there.
+func (o *Operator) frozen(ctx context.Context, read func(v spool.View, index uint64) error) error {
+	err := o.Replica.Frozen(read)
+	if !errors.Is(err, admin.ErrNotFound) {
+		return err
+	}
+	o.catchUp(ctx)
+	return o.Replica.Frozen(read)
 }
 
 // endings finds the messages whose ids end so, in one pass over all that are

@@ -71,7 +71,7 @@ type importRun struct {
 // ImportMail implements admin.Content.
 func (o *Operator) ImportMail(ctx context.Context, by admin.By, user string, opt admin.ImportOptions,
 	next func() (*admin.OldMessage, error)) (*admin.ImportResult, error) {
-	im, err := o.importInto(by, user, opt)
+	im, err := o.importInto(ctx, by, user, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,8 @@ func (o *Operator) ImportMail(ctx context.Context, by admin.By, user string, opt
 }
 
 // importInto looks up the mailbox.
-func (o *Operator) importInto(by admin.By, user string, opt admin.ImportOptions) (*importRun, error) {
+func (o *Operator) importInto(ctx context.Context, by admin.By, user string,
+	opt admin.ImportOptions) (*importRun, error) {
 	user, err := o.Address(user)
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (o *Operator) importInto(by admin.By, user string, opt admin.ImportOptions)
 		Operator: o, adm: adm, user: user, o: opt, named: map[string]bool{}, in: bufio.NewReaderSize(nil, 32<<10),
 		result: &admin.ImportResult{Messages: []admin.ImportedMessage{}, Line: opt.Line},
 	}
-	return im, o.Replica.View(func(v spool.View) error {
+	return im, o.certain(ctx, func(v spool.View) error {
 		record, _, err := v.Cluster()
 		if err != nil {
 			return err

@@ -67,7 +67,7 @@ func (o *Operator) Mailbox(ctx context.Context, user string) (*admin.MailboxDeta
 		return nil, err
 	}
 	d := &admin.MailboxDetail{Content: []admin.MailboxMessage{}}
-	err = o.Replica.Frozen(func(v spool.View, _ uint64) error {
+	err = o.frozen(ctx, func(v spool.View, _ uint64) error {
 		a, box, err := openBox(v, user)
 		if err != nil {
 			return err
@@ -146,7 +146,7 @@ func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin
 	if err != nil {
 		return nil, err
 	}
-	err = o.Replica.View(func(v spool.View) error { _, _, err := openBox(v, user); return err })
+	err = o.certain(ctx, func(v spool.View) error { _, _, err := openBox(v, user); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin
 }
 
 // OpenMail implements admin.Content.
-func (o *Operator) OpenMail(_ context.Context, user string, uid uint64) (io.ReadCloser, int64, error) {
+func (o *Operator) OpenMail(ctx context.Context, user string, uid uint64) (io.ReadCloser, int64, error) {
 	user, err := o.Address(user)
 	if err != nil {
 		return nil, 0, err
@@ -172,7 +172,7 @@ func (o *Operator) OpenMail(_ context.Context, user string, uid uint64) (io.Read
 	var id spool.ID
 	var chunks uint32
 	var size uint64
-	err = o.Replica.Frozen(func(v spool.View, _ uint64) error {
+	err = o.frozen(ctx, func(v spool.View, _ uint64) error {
 		_, box, err := openBox(v, user)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
@@ -91,6 +92,49 @@ func TestPutMail(t *testing.T) {
 	require.ErrorIs(t, err, admin.ErrInvalid)
 	_, err = w.PutMail(ctx, theBy, "alice", admin.Time{}, iotest.ErrReader(io.ErrUnexpectedEOF))
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// A node that lags behind says of no mailbox that it is not there before it has caught
+// up; nor of the cluster that it is too old.
+func TestMailboxesThatAreAboutToArrive(t *testing.T) {
+	ctx := context.Background()
+	for what, do := range map[string]func(*world) error{
+		"put": func(w *world) error {
+			_, err := w.PutMail(ctx, theBy, "late@example.test", admin.Time{}, strings.NewReader("Subject: s\n\nx\n"))
+			return err
+		},
+		"import": func(w *world) error {
+			_, err := w.ImportMail(ctx, theRequest(w, 1), "late@example.test", admin.ImportOptions{Line: 1},
+				oldMail("a: b\r\n\r\nx\r\n"))
+			return err
+		},
+		"unlock": func(w *world) error { _, err := w.Unlock(ctx, theBy, "late@example.test"); return err },
+		"show":   func(w *world) error { _, err := w.Mailbox(ctx, "late@example.test"); return err },
+		"another": func(w *world) error {
+			_, err := w.PutMail(ctx, theBy, "no@example.test", admin.Time{}, nil)
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.rep.Arrive = func() {
+				w.rep.Arrive = nil
+				w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+				w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+				w.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "late@example.test"}, Create: true})
+			}
+			if err := do(w); what != "another" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, admin.ErrNotFound)
+			}
+			require.Nil(t, w.rep.Arrive, "it has caught up")
+		})
+	}
+	w := newWorld(t)
+	w.rep.Fail = cluster.ErrUnavailable
+	_, err := w.PutMail(ctx, theBy, "late@example.test", admin.Time{}, nil)
+	require.ErrorIs(t, err, admin.ErrNoQuorum)
 }
 
 func TestPutLargeMail(t *testing.T) {

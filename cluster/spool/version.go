@@ -26,7 +26,8 @@ import (
 //   - Outside of Apply: term and vote have checksums (log.Log.SealPromises).
 //   - Register and Renew leave the node's wall clock in its session.
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
-//   - A PutRoute names EHLO keywords that do not count (no_ehlo).
+//   - A PutRoute names EHLO keywords that do not count (no_ehlo), and how TLS is used (tls, implicit_tls, fingerprints,
+//     tls_ca).
 //
 // - Settings say what becomes of accounts' mail from others' addresses (from_check); a
 // new cluster begins with refuse.
@@ -85,8 +86,9 @@ var (
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Recipient.addressed": 2, "Entry.index": 2, "Message.index": 2, "Message.unended": 2,
-		"Route.no_ehlo": 2, "Settings.from_check": 2,
-		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
+		"Route.no_ehlo": 2, "Route.tls": 2, "Route.implicit_tls": 2, "Route.fingerprints": 2, "Route.tls_ca": 2,
+		"Settings.from_check": 2,
+		"Admin.note":          2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2,
 		"Drop.uidl":        2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,

@@ -263,12 +263,18 @@ func BenchmarkCheck(b *testing.B) {
 	})
 }
 
-func TestARouteNeedsVersion2ForKeywords(t *testing.T) {
-	for version, keywords := range map[uint32][]string{1: nil, 2: {"PIPELINING"}} {
-		f, err := spool.Encode(spool.KindPutRoute,
-			&pb.PutRoute{Route: &pb.Route{Domain: "*", Target: "mx", NoEhlo: keywords}})
+func TestARouteNeedsVersion2ForMoreThanATarget(t *testing.T) {
+	for _, c := range []struct {
+		version uint32
+		route   *pb.Route
+	}{
+		{1, &pb.Route{}}, {2, &pb.Route{NoEhlo: []string{"PIPELINING"}}}, {2, &pb.Route{Tls: "verify"}},
+		{2, &pb.Route{ImplicitTls: true}}, {2, &pb.Route{Fingerprints: [][]byte{{1}}}}, {2, &pb.Route{TlsCa: "ca"}},
+	} {
+		c.route.Domain, c.route.Target = "*", "mx"
+		f, err := spool.Encode(spool.KindPutRoute, &pb.PutRoute{Route: c.route})
 		require.NoError(t, err)
-		require.Equal(t, version, f.Version())
+		require.Equal(t, c.version, f.Version())
 	}
 }
 

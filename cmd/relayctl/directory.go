@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 
@@ -272,23 +273,52 @@ func (a *app) routeLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					heads := []string{"DOMAIN", "TARGET"}
-					if slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.NoEHLO) > 0 }) {
-						heads = append(heads, "NO EHLO")
-					}
-					t := a.table(heads...)
-					for _, r := range all {
-						t.row([]any{r.Domain, r.Target, strings.Join(r.NoEHLO, ",")}[:len(heads)]...)
-					}
-					t.flush()
+					a.routeTable(all)
 				})
 			})
 		},
 	}
 }
 
+// routeTable lists routes, with columns for what any of them has.
+func (a *app) routeTable(all []admin.Route) {
+	heads := []string{"DOMAIN", "TARGET"}
+	secure := slices.ContainsFunc(all, func(r admin.Route) bool { return r.TLS != "" || r.ImplicitTLS })
+	lacks := slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.NoEHLO) > 0 })
+	if secure {
+		heads = append(heads, "TLS")
+	}
+	if lacks {
+		heads = append(heads, "NO EHLO")
+	}
+	t := a.table(heads...)
+	for _, r := range all {
+		cells := []any{r.Domain, r.Target}
+		if secure {
+			cells = append(cells, routeTLS(r))
+		}
+		if lacks {
+			cells = append(cells, strings.Join(r.NoEHLO, ","))
+		}
+		t.row(cells...)
+	}
+	t.flush()
+}
+
+// routeTLS says in a word or two how a route uses TLS.
+func routeTLS(r admin.Route) string {
+	switch {
+	case !r.ImplicitTLS:
+		return r.TLS
+	case r.TLS == "":
+		return "implicit"
+	}
+	return r.TLS + ", implicit"
+}
+
 func (a *app) routeSet() *cobra.Command {
-	var without []string
+	var r admin.Route
+	var ca string
 	cmd := &cobra.Command{
 		Use:   "set DOMAIN|'*' TARGET",
 		Short: "Say where mail to a domain goes",
@@ -297,19 +327,39 @@ or discard. The most specific domain wins; '*' is all remote mail.
 
 A hop that announces what it cannot do is used without it by --no-ehlo
 PIPELINING or the like. That holds for every route with the same target (each
-domain has its own for mx).`,
+domain has its own for mx).
+
+By --tls a route uses TLS in another way than [delivery] tls says: none,
+opportunistic, encrypt (always, with any certificate), verify (always, with a
+certificate for the host's name, of a CA of the system or of --tls-ca) or
+fingerprint (always, with a certificate or public key of --fingerprint). Mail
+waits where the host does not meet it. --implicit-tls begins with TLS, at port
+465 where the target names none. Of two routes to one target the stricter
+holds.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if ca != "" {
+				text, err := os.ReadFile(ca)
+				if err != nil {
+					return usagef("--tls-ca: %w", err)
+				}
+				r.TLSCA = string(text)
+			}
 			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
-				if err := client.SetRoute(ctx, a.by(), admin.Route{Domain: args[0], Target: args[1], NoEHLO: without}); err != nil {
+				r.Domain, r.Target = args[0], args[1]
+				if err := client.SetRoute(ctx, a.by(), r); err != nil {
 					return err
 				}
 				return a.warnOfLocal(ctx, client, args[0])
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&without, "no-ehlo", nil,
-		"EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
+	f := cmd.Flags()
+	f.StringSliceVar(&r.NoEHLO, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
+	f.StringVar(&r.TLS, "tls", "", "none, opportunistic, encrypt, verify or fingerprint")
+	f.StringVar(&ca, "tls-ca", "", "file with certificates in PEM that count in place of the system's (verify)")
+	f.StringSliceVar(&r.Fingerprints, "fingerprint", nil, "SHA-256 of a certificate or public key, in hexadecimal")
+	f.BoolVar(&r.ImplicitTLS, "implicit-tls", false, "TLS from the first octet on")
 	return cmd
 }
 

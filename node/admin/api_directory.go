@@ -129,6 +129,7 @@ type routeInput struct {
 	Body   struct {
 		Target string   `json:"target" minLength:"1"`
 		NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count"`
+		RouteTLS
 	}
 }
 
@@ -144,8 +145,9 @@ func (s *server) registerRoutes() {
 	})
 	handle(s, http.MethodPut, "/v1/routes/{domain}", "Set a route",
 		func(ctx context.Context, in *routeInput) (*nothing, error) {
-			return &nothing{},
-				r.SetRoute(ctx, in.by(ctx), Route{Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO})
+			return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{
+				Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO, RouteTLS: in.Body.RouteTLS,
+			})
 		})
 	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route",
 		func(ctx context.Context, in *routeRemove) (*nothing, error) {

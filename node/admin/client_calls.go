@@ -171,10 +171,11 @@ func (c *Client) Routes(ctx context.Context) (out []Route, err error) {
 
 // SetRoute implements Routes.
 func (c *Client) SetRoute(ctx context.Context, by By, r Route) error {
-	in := map[string]any{"target": r.Target}
-	if len(r.NoEHLO) > 0 {
-		in["no_ehlo"] = r.NoEHLO
-	}
+	in := struct {
+		Target string   `json:"target"`
+		NoEHLO []string `json:"no_ehlo,omitempty"`
+		RouteTLS
+	}{r.Target, r.NoEHLO, r.RouteTLS}
 	return c.change(ctx, http.MethodPut, "/v1/routes/"+url.PathEscape(r.Domain), by, in, nil)
 }
 

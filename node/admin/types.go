@@ -263,6 +263,15 @@ type Route struct {
 	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard"`
 	// NoEHLO needs cluster version 2.
 	NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count, such as PIPELINING"`
+	RouteTLS
+}
+
+// RouteTLS says how the connections of a route use TLS. It needs cluster version 2.
+type RouteTLS struct {
+	TLS          string   `json:"tls,omitempty" required:"false" doc:"none, opportunistic, encrypt (with any certificate), verify (with one for the host's name) or fingerprint; empty: [delivery] tls of the node"`
+	ImplicitTLS  bool     `json:"implicit_tls,omitempty" required:"false" doc:"TLS from the first octet on, port 465 where none is given"`
+	Fingerprints []string `json:"fingerprints,omitempty" required:"false" doc:"SHA-256 of certificates or of their public keys, in hexadecimal"`
+	TLSCA        string   `json:"tls_ca,omitempty" required:"false" doc:"certificates in PEM that count in place of the system's"`
 }
 
 // Settings are the replicated policies. Zero values mean the default.

@@ -4,6 +4,7 @@ package outbound
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -348,17 +349,17 @@ func (o *Spool) Until() time.Time { return o.replica.Until() }
 func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
 	to := o.routes.Load().route(strings.ToLower(domain))
 	t, err := remote.ParseTarget(to.target)
-	t.Without = to.without
+	t.Link = to.link
 	return t, err
 }
 
-// Without implements remote.Keywords: the keywords that do not count are those of the
-// hop, by whichever route it is named.
-func (o *Spool) Without(target string) string {
+// Link implements remote.Links: what is particular is so of the hop, by whichever route
+// it is named.
+func (o *Spool) Link(target string) remote.Link {
 	if routes := o.routes.Load(); routes != nil {
-		return routes.without[target]
+		return routes.links[target]
 	}
-	return ""
+	return remote.Link{}
 }
 
 // Hop names the hop of a domain's mail for the manager; "" where it goes by
@@ -373,23 +374,48 @@ func (o *Spool) Hop(domain string) string {
 // routeTable is the replicated routes as they were read last.
 type routeTable struct {
 	domains map[string]routed
-	without map[string]string // by target, of all its routes together
+	links   map[string]remote.Link // by target, of all its routes together
 }
 
 // add takes a route in.
 func (t *routeTable) add(r *pb.Route) {
-	to := routed{r.Target, strings.Join(r.NoEhlo, ",")}
+	to := routed{r.Target, linkOf(r)}
 	t.domains[r.Domain] = to
-	if had := t.without[r.Target]; had != "" && to.without != "" && had != to.without {
-		t.without[r.Target] = had + "," + to.without
-	} else if to.without != "" {
-		t.without[r.Target] = to.without
+	if to.link != (remote.Link{}) {
+		t.links[r.Target] = t.links[r.Target].Merge(to.link)
 	}
 }
 
-// routed is where a route leads, and which EHLO keywords do not count there,
-// parted by commas.
-type routed struct{ target, without string }
+// routed is where a route leads, and what is particular about the connections.
+type routed struct {
+	target string
+	link   remote.Link
+}
+
+// linkOf reads what a route says of its connections. A policy that this build does not
+// know is one that nothing satisfies.
+func linkOf(r *pb.Route) remote.Link {
+	l := remote.Link{Without: strings.Join(r.NoEhlo, ","), Implicit: r.ImplicitTls, CA: r.TlsCa}
+	switch r.Tls {
+	case "":
+	case "none":
+		l.TLS = remote.NoTLS
+	case "opportunistic":
+		l.TLS = remote.AnyTLS
+	case "encrypt":
+		l.TLS = remote.EncryptTLS
+	case "verify":
+		l.TLS = remote.VerifyTLS
+	default:
+		l.TLS = remote.VerifyPin
+	}
+	pins := make([]string, len(r.Fingerprints))
+	for i, p := range r.Fingerprints {
+		pins[i] = hex.EncodeToString(p)
+	}
+	l.Pins = strings.Join(pins, ",")
+	return l
+}
 
 // hop returns the target of the most specific route, "mx" without one.
 func (t *routeTable) hop(domain string) string { return t.route(domain).target }
@@ -456,7 +482,7 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 func (o *Spool) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
-	routes := &routeTable{domains: map[string]routed{}, without: map[string]string{}}
+	routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}}
 	signs := true
 	err := o.replica.View(func(v spool.View) (err error) {
 		if signs, err = v.HasDkimKeys(); err != nil {

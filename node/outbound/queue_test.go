@@ -156,13 +156,13 @@ func TestHopsWithoutExtensions(t *testing.T) {
 		require.Equal(t, pb.Code_OK, res.Code, res.Text)
 	}
 	o := &Spool{replica: w, node: "n1", log: zap.NewNop()}
-	require.Empty(t, o.Without("smtp:hub:25"))
+	require.Empty(t, o.Link("smtp:hub:25").Without)
 	require.NoError(t, o.reroute())
-	require.Equal(t, "CHUNKING,PIPELINING", o.Without("smtp:hub:25"), "it is the hop that cannot do it")
+	require.Equal(t, "CHUNKING,PIPELINING", o.Link("smtp:hub:25").Without, "it is the hop that cannot do it")
 	to, err := o.Route(t.Context(), "mx.example")
 	require.NoError(t, err)
-	require.Equal(t, "DSN", to.Without)
+	require.Equal(t, "DSN", to.Link.Without)
 	to, err = o.Route(t.Context(), "elsewhere.example")
 	require.NoError(t, err)
-	require.Empty(t, to.Without)
+	require.Empty(t, to.Link.Without)
 }

@@ -155,7 +155,7 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 	if err != nil {
 		return nil, deferred("4.3.5 no route: %v", err)
 	}
-	d.without = t.Without
+	d.link = t.Link
 	switch t.Kind {
 	case Discard:
 		d.all(queue.Verdict{Outcome: queue.Delivered, Reply: "2.0.0 discarded by route"})
@@ -171,8 +171,8 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {
 	if job.Route != "" {
 		t, err := ParseTarget(job.Route)
-		if k, ok := a.conf.Router.(Keywords); ok {
-			t.Without = k.Without(job.Route)
+		if l, ok := a.conf.Router.(Links); ok {
+			t.Link = l.Link(job.Route)
 		}
 		return t, err
 	}

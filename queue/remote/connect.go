@@ -37,8 +37,8 @@ func (c *conn) reused() bool { return c.idle || c.sent > 0 }
 // key says which connections can stand for each other.
 type key struct {
 	hop      hop
-	verified bool
-	without  string // EHLO keywords that do not count, parted by commas
+	verified bool // the message requires TLS (RFC 8689)
+	link     Link
 }
 
 // connect gives a connection to a hop: an idle one, unless a fresh one is
@@ -75,16 +75,24 @@ func (a *Agent) prefer(hops []hop, k key) {
 
 func (a *Agent) wantsTLS(k key) bool {
 	switch {
-	case k.verified || a.conf.TLS == Required:
+	case a.must(k):
 		return true
-	case a.conf.TLS == Off:
+	case a.never(k):
 		return false
 	}
 	return !a.clear.has(k.hop)
 }
 
 // must: the connection is of no use in clear.
-func (a *Agent) must(k key) bool { return k.verified || a.conf.TLS == Required }
+func (a *Agent) must(k key) bool {
+	return k.verified || k.link.Implicit || k.link.TLS >= EncryptTLS ||
+		k.link.TLS == AsConfigured && a.conf.TLS == Required
+}
+
+// never: TLS is not used, whatever the host offers.
+func (a *Agent) never(k key) bool {
+	return !a.must(k) && (k.link.TLS == NoTLS || k.link.TLS == AsConfigured && a.conf.TLS == Off)
+}
 
 func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 	raw, err := a.open(ctx, k.hop.addr)
@@ -93,14 +101,23 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 	}
 	o := a.conf.Client
 	o.LMTP, o.Without = k.hop.lmtp, a.without(k)
+	if k.link.Implicit {
+		if raw, err = a.handshake(ctx, raw, k); err != nil {
+			return nil, a.noTLS(k, err)
+		}
+	}
 	client, err := smtp.NewClient(ctx, raw, o)
 	if err != nil {
 		return nil, a.refusal(k, err)
 	}
 	a.stats.Connections.Add(1)
 	c := &conn{client: client, hop: k.hop, key: k}
+	if k.link.Implicit {
+		a.encrypted(c)
+		return c, nil
+	}
 	if !secure {
-		c.offers = a.conf.TLS != Off && a.offersTLS(c)
+		c.offers = !a.never(k) && a.offersTLS(c)
 		return c, nil
 	}
 	retry, f := a.encrypt(ctx, c)
@@ -113,8 +130,8 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 // without lists the extensions of a hop that do not count.
 func (a *Agent) without(k key) []string {
 	var all []string
-	if k.without != "" {
-		all = strings.Split(k.without, ",")
+	if k.link.Without != "" {
+		all = strings.Split(k.link.Without, ",")
 	}
 	if a.slow.has(k.hop) {
 		all = append(all, "PIPELINING")
@@ -203,10 +220,7 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 	}
 	err := c.client.StartTLS(ctx, a.tlsConfig(k))
 	if err == nil {
-		state, _ := c.client.TLS()
-		c.offers = false
-		c.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "") + " " + tls.CipherSuiteName(state.CipherSuite)
-		a.stats.TLS.Add(1)
+		a.encrypted(c)
 		return false, nil
 	}
 	if r, ok := errors.AsType[*smtp.Reply](err); ok && r.Code != 421 {
@@ -225,14 +239,39 @@ func (a *Agent) encrypt(ctx context.Context, c *conn) (retry bool, f *fault) {
 		}
 	}
 	if a.must(k) || ctx.Err() != nil {
-		return false, &fault{
-			outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err),
-		}
+		return false, a.noTLS(k, err)
 	}
 	a.log.Info("delivery: TLS failed, going on in clear", zap.String("host", k.hop.String()),
 		zap.String("error", plain(err)))
 	a.clear.add(k.hop)
 	return true, nil
+}
+
+// handshake begins TLS on a connection whose first octet is TLS's.
+func (a *Agent) handshake(ctx context.Context, raw net.Conn, k key) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.conf.ConnectTimeout)
+	defer cancel()
+	c := tls.Client(raw, a.tlsConfig(k))
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// encrypted notes that a connection has TLS.
+func (a *Agent) encrypted(c *conn) {
+	state, _ := c.client.TLS()
+	c.offers = false
+	c.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "") + " " + tls.CipherSuiteName(state.CipherSuite)
+	a.stats.TLS.Add(1)
+}
+
+// noTLS is what becomes of mail that needs TLS where it failed.
+func (a *Agent) noTLS(k key, err error) *fault {
+	return &fault{
+		outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err),
+	}
 }
 
 // inClear goes on without TLS, if that is allowed. passing: the host may have TLS
@@ -255,9 +294,10 @@ func (a *Agent) tlsConfig(k key) *tls.Config {
 	if k.hop.name == "" {
 		c.ServerName = k.hop.addr.Addr().String()
 	}
-	if k.verified {
+	if k.verified || k.link.TLS >= VerifyTLS {
 		c.MinVersion, c.RootCAs = tls.VersionTLS12, a.conf.Roots
 		c.ClientSessionCache = nil
+		k.link.judge(c)
 		return c
 	}
 	// RFC 7435: any encryption is better than what would follow, clear text.

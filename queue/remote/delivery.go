@@ -31,7 +31,7 @@ type delivery struct {
 	said     map[int]*fault // what a host has said last of a recipient that is open
 	met      bool           // the host at hand got as far as a transaction
 	lacked   bool           // it lacks what a recipient, or the message, needs
-	without  string         // EHLO keywords that do not count, by the route
+	link     Link           // by the route
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
 }
@@ -116,7 +116,7 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 	return last
 }
 
-func (d *delivery) key(h hop) key { return key{hop: h, verified: d.job.RequireTLS, without: d.without} }
+func (d *delivery) key(h hop) key { return key{hop: h, verified: d.job.RequireTLS, link: d.link} }
 
 // merge puts two sorted lists together.
 func merge(a, b []int) []int {

@@ -42,11 +42,14 @@ const (
 // nextHop is a scripted SMTP server: by verb, and by "DOT" for the end of the
 // data, the replies to give in turn; the last one stays.
 type nextHop struct {
-	t      *testing.T
-	l      net.Listener
-	lmtp   bool
-	ehlo   []string // extensions
-	cert   *tls.Certificate
+	t    *testing.T
+	l    net.Listener
+	lmtp bool
+	ehlo []string // extensions
+	cert *tls.Certificate
+	// implicit: TLS begins with the first octet.
+	implicit bool
+
 	mu     sync.Mutex
 	say    map[string][]string
 	lines  []string
@@ -195,6 +198,9 @@ func (h *nextHop) meets(c net.Conn, step string) bool {
 }
 
 func (h *nextHop) session(c net.Conn) {
+	if h.implicit {
+		c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*h.cert}})
+	}
 	if !h.answer(c, "CONNECT", "220 hop.example ESMTP") {
 		return
 	}

@@ -27,9 +27,49 @@ type Target struct {
 	Port int    // SMTP and LMTP; 0: the agent's port
 	URL  string // HTTPS
 
-	// Without lists EHLO keywords of the host that do not count, parted by
-	// commas. It is not part of the text form.
-	Without string
+	Link Link // not part of the text form
+}
+
+// Link says what is particular about connections to a target. Links that are equal can
+// share a connection.
+type Link struct {
+	Without string  // EHLO keywords of the host that do not count, parted by commas
+	TLS     LinkTLS // how TLS is used
+	// Implicit says that TLS begins with the first octet (RFC 8314 §3.3).
+	Implicit bool
+	// Pins are what VerifyPin compares: SHA-256 of certificates or of their public keys
+	// (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits each, parted by commas.
+	Pins string
+	CA   string // certificates in PEM that count in place of Config.Roots
+}
+
+// LinkTLS is the TLS policy of a route.
+type LinkTLS uint8
+
+// The policies, each stricter than those before it.
+const (
+	AsConfigured LinkTLS = iota // Config.TLS decides
+	NoTLS                       // never, but for mail that asks for it (REQUIRETLS)
+	AnyTLS                      // where the host offers it, with any certificate
+	EncryptTLS                  // always, with any certificate; mail waits otherwise
+	VerifyTLS                   // always, with a certificate for the host's name; mail waits otherwise
+	VerifyPin                   // always, with a certificate or key that Pins has; mail waits otherwise
+)
+
+// Merge returns what holds for a target that two routes lead to: the stricter policy, TLS
+// from the start where either wants it, and no keyword that either leaves out.
+func (l Link) Merge(o Link) Link {
+	strict, other := l, o
+	if o.TLS > l.TLS {
+		strict, other = o, l
+	}
+	strict.Implicit = l.Implicit || o.Implicit
+	if had := strict.Without; had != "" && other.Without != "" && had != other.Without {
+		strict.Without = had + "," + other.Without
+	} else if had == "" {
+		strict.Without = other.Without
+	}
+	return strict
 }
 
 // Router says where mail for a domain goes. The node implements it. An error
@@ -38,11 +78,10 @@ type Router interface {
 	Route(ctx context.Context, domain string) (Target, error)
 }
 
-// Keywords is what a Router implements besides where a target that was set by
-// hand, or found before, has EHLO keywords that do not count. They are parted by
-// commas.
-type Keywords interface {
-	Without(target string) string
+// Links is what a Router implements besides where there is something particular about a
+// target that was set by hand, or found before.
+type Links interface {
+	Link(target string) Link
 }
 
 // ParseTarget reads a target as operators write it: mx, smtp:HOST[:PORT],

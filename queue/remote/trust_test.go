@@ -655,7 +655,7 @@ func TestStalledPipelineGoesStepwise(t *testing.T) {
 // keywords is a Router whose hops cannot do all that they announce.
 type keywords struct{ router }
 
-func (keywords) Without(string) string { return "CHUNKING,DSN" }
+func (keywords) Link(string) Link { return Link{Without: "CHUNKING,DSN"} }
 
 func TestHopSetByHandWithoutKeywords(t *testing.T) {
 	h := newHop(t, nil)
@@ -673,9 +673,8 @@ func TestRouteWithoutKeywords(t *testing.T) {
 	h := newHop(t, nil)
 	h.ehlo = append(h.ehlo, "CHUNKING", "DSN", "STARTTLS")
 	conf := Config{Port: h.port(), Client: patience(5 * time.Second), Router: router(func(domain string) (Target, error) {
-		return Target{
-			Kind: SMTP, Host: "127.0.0.1", Without: map[string]string{"careful.example": "CHUNKING,DSN,STARTTLS"}[domain],
-		}, nil
+		lacks := map[string]string{"careful.example": "CHUNKING,DSN,STARTTLS"}[domain]
+		return Target{Kind: SMTP, Host: "127.0.0.1", Link: Link{Without: lacks}}, nil
 	})}
 	conf.Client.Chunking = true
 	a := newAgent(t, conf)

@@ -1915,9 +1915,13 @@ func (x *Alias) GetOwner() string {
 
 type Route struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`               // or "*"
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`               // mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard
-	NoEhlo        []string               `protobuf:"bytes,3,rep,name=no_ehlo,json=noEhlo,proto3" json:"no_ehlo,omitempty"` // EHLO keywords of the hop that do not count, upper case (V2)
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`                               // or "*"
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                               // mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard
+	NoEhlo        []string               `protobuf:"bytes,3,rep,name=no_ehlo,json=noEhlo,proto3" json:"no_ehlo,omitempty"`                 // EHLO keywords of the hop that do not count, upper case (V2)
+	Tls           string                 `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`                                     // none, opportunistic, encrypt, verify, fingerprint; empty: the node's policy (V2)
+	ImplicitTls   bool                   `protobuf:"varint,5,opt,name=implicit_tls,json=implicitTls,proto3" json:"implicit_tls,omitempty"` // TLS from the first octet on (V2)
+	Fingerprints  [][]byte               `protobuf:"bytes,6,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"`                   // SHA-256 of certificates, or of their keys, that count (V2)
+	TlsCa         string                 `protobuf:"bytes,7,opt,name=tls_ca,json=tlsCa,proto3" json:"tls_ca,omitempty"`                    // certificates in PEM that count in place of the system's (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1971,6 +1975,34 @@ func (x *Route) GetNoEhlo() []string {
 		return x.NoEhlo
 	}
 	return nil
+}
+
+func (x *Route) GetTls() string {
+	if x != nil {
+		return x.Tls
+	}
+	return ""
+}
+
+func (x *Route) GetImplicitTls() bool {
+	if x != nil {
+		return x.ImplicitTls
+	}
+	return false
+}
+
+func (x *Route) GetFingerprints() [][]byte {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return nil
+}
+
+func (x *Route) GetTlsCa() string {
+	if x != nil {
+		return x.TlsCa
+	}
+	return ""
 }
 
 // Settings are the replicated policies without a record of their own.
@@ -7541,11 +7573,15 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"P\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xc0\x01\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
-	"\ano_ehlo\x18\x03 \x03(\tR\x06noEhlo\"\xc4\x04\n" +
+	"\ano_ehlo\x18\x03 \x03(\tR\x06noEhlo\x12\x10\n" +
+	"\x03tls\x18\x04 \x01(\tR\x03tls\x12!\n" +
+	"\fimplicit_tls\x18\x05 \x01(\bR\vimplicitTls\x12\"\n" +
+	"\ffingerprints\x18\x06 \x03(\fR\ffingerprints\x12\x15\n" +
+	"\x06tls_ca\x18\a \x01(\tR\x05tlsCa\"\xc4\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +

@@ -1,6 +1,11 @@
 package records
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -40,4 +45,69 @@ func TestRouteWithoutKeywords(t *testing.T) {
 		NoEHLO: []string{"CHUNKING", "PIPELINING"}},
 		{Domain: "mx.example", Target: "mx", NoEHLO: []string{"DSN"}},
 		{Domain: "plain.example", Target: "smtp:hub:25"}}, routes)
+}
+
+// TestTLSOfRoutes: what goes together is kept as programs print it, the rest is refused
+// with the next step.
+func TestTLSOfRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	hub := admin.Route{Domain: "hub.example", Target: "smtp:hub.example", RouteTLS: admin.RouteTLS{TLS: "encrypt"}}
+	require.ErrorContains(t, w.SetRoute(t.Context(), theBy, hub), "--tls needs cluster version 2")
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+
+	const pin = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+	colons := strings.ToUpper(pin[:2] + ":" + pin[2:4] + ":" + pin[4:])
+	ca := certificatePEM(t)
+	for name, c := range map[string]struct {
+		target string
+		in     admin.RouteTLS
+		want   string // the target that is kept; "! …": it is refused so
+		kept   admin.RouteTLS
+	}{
+		"policy":   {"mx", admin.RouteTLS{TLS: " Verify "}, "mx", admin.RouteTLS{TLS: "verify"}},
+		"CA":       {"mx", admin.RouteTLS{TLSCA: "words\n" + ca}, "mx", admin.RouteTLS{TLS: "verify", TLSCA: ca}},
+		"465":      {"smtp:h", admin.RouteTLS{ImplicitTLS: true}, "smtp:h:465", admin.RouteTLS{ImplicitTLS: true}},
+		"its port": {"smtp:h:25", admin.RouteTLS{ImplicitTLS: true}, "smtp:h:25", admin.RouteTLS{ImplicitTLS: true}},
+		"pin alone": {"smtp:h", admin.RouteTLS{Fingerprints: []string{colons}}, "smtp:h",
+			admin.RouteTLS{TLS: "fingerprint", Fingerprints: []string{pin}}},
+		"no policy":   {"mx", admin.RouteTLS{TLS: "strict"}, "! none of none, opportunistic", admin.RouteTLS{}},
+		"dane":        {"mx", admin.RouteTLS{TLS: "dane"}, "! none of none, opportunistic", admin.RouteTLS{}},
+		"no pin":      {"mx", admin.RouteTLS{TLS: "fingerprint"}, "! needs --fingerprint", admin.RouteTLS{}},
+		"pin, verify": {"mx", admin.RouteTLS{TLS: "verify", Fingerprints: []string{pin}}, "! goes with", admin.RouteTLS{}},
+		"SHA-1": {"mx", admin.RouteTLS{Fingerprints: []string{pin[:40]}}, "! 64 hexadecimal digits",
+			admin.RouteTLS{}},
+		"CA, encrypt":  {"mx", admin.RouteTLS{TLS: "encrypt", TLSCA: ca}, "! goes with --tls verify", admin.RouteTLS{}},
+		"no CA":        {"mx", admin.RouteTLS{TLSCA: "words"}, "! no certificate in PEM", admin.RouteTLS{}},
+		"a key":        {"mx", admin.RouteTLS{TLSCA: aKey}, "! certificates only", admin.RouteTLS{}},
+		"mx, implicit": {"mx", admin.RouteTLS{ImplicitTLS: true}, "! name the host", admin.RouteTLS{}},
+		"discard":      {"discard", admin.RouteTLS{TLS: "verify"}, "! are for mx, smtp: and lmtp:", admin.RouteTLS{}},
+		"none, implicit": {"smtp:h", admin.RouteTLS{TLS: "none", ImplicitTLS: true}, "! exclude each other",
+			admin.RouteTLS{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := w.SetRoute(t.Context(), theBy, admin.Route{Domain: "r.example", Target: c.target, RouteTLS: c.in})
+			if why, refused := strings.CutPrefix(c.want, "! "); refused {
+				require.ErrorContains(t, err, why)
+				return
+			}
+			require.NoError(t, err)
+			all, err := w.Routes(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []admin.Route{{Domain: "r.example", Target: c.want, RouteTLS: c.kept}}, all)
+		})
+	}
+}
+
+// aKey is the form of a private key, which has no place in the replicated state.
+const aKey = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n"
+
+func certificatePEM(t *testing.T) string {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	x := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"hub.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, x, x, pub, key)
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

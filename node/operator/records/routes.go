@@ -19,7 +19,7 @@ func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
 	err := rs.replica.View(func(v spool.View) error {
 		routes, err := v.Routes()
 		for _, r := range routes {
-			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo})
+			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r)})
 		}
 		return err
 	})
@@ -36,19 +36,43 @@ func (rs *Records) SetRoute(ctx context.Context, by admin.By, r admin.Route) err
 	if err != nil {
 		return err
 	}
-	without, err := rs.noEHLO(r.NoEHLO)
-	if err != nil {
+	route := &pb.Route{Domain: domain, Target: target}
+	if route.NoEhlo, err = noEHLO(r.NoEHLO); err != nil {
+		return err
+	}
+	if err = setTLS(route, r.RouteTLS); err != nil {
+		return err
+	}
+	if err = rs.canKeep(route); err != nil {
 		return err
 	}
 	_, err = rs.edit.Do(ctx, by, spool.KindPutRoute, func(adm *pb.Admin) proto.Message {
-		return &pb.PutRoute{Admin: adm, Route: &pb.Route{Domain: domain, Target: target, NoEhlo: without}}
+		return &pb.PutRoute{Admin: adm, Route: route}
 	})
 	return err
 }
 
-// noEHLO checks a list of EHLO keywords, which a cluster of version 1 cannot
-// keep.
-func (rs *Records) noEHLO(words []string) ([]string, error) {
+// canKeep refuses what a cluster of version 1 can't keep.
+func (rs *Records) canKeep(r *pb.Route) error {
+	option := "--tls"
+	switch {
+	case len(r.NoEhlo) > 0:
+		option = "--no-ehlo"
+	case r.Tls == "" && !r.ImplicitTls:
+		return nil
+	}
+	return rs.replica.View(func(v spool.View) error {
+		c, _, err := v.Cluster()
+		if err == nil && spool.VersionOf(c) < 2 {
+			return admin.Conflict("a route with "+option+" needs cluster version 2, and this cluster has version 1",
+				"install this version on all nodes, then run relayctl cluster upgrade")
+		}
+		return err
+	})
+}
+
+// noEHLO checks a list of EHLO keywords.
+func noEHLO(words []string) ([]string, error) {
 	if len(words) > maxNoEHLO {
 		return nil, admin.Invalid("at most %d EHLO keywords", maxNoEHLO)
 	}
@@ -61,18 +85,7 @@ func (rs *Records) noEHLO(words []string) ([]string, error) {
 		all = append(all, word)
 	}
 	slices.Sort(all)
-	all = slices.Compact(all)
-	if len(all) == 0 {
-		return nil, nil
-	}
-	return all, rs.replica.View(func(v spool.View) error {
-		c, _, err := v.Cluster()
-		if err == nil && spool.VersionOf(c) < 2 {
-			return admin.Conflict("a route with --no-ehlo needs cluster version 2, and this cluster has version 1",
-				"install this version on all nodes, then run relayctl cluster upgrade")
-		}
-		return err
-	})
+	return slices.Compact(all), nil
 }
 
 const maxNoEHLO = 32

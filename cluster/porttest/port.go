@@ -20,26 +20,34 @@ const (
 	last  = 32000
 )
 
-// pool is the block of this process. Ports are given out in turn, so that one
-// comes back only after all others.
+// pool has the blocks of this process: one, and more once its tests hold too many ports
+// at a time.
 type pool struct {
-	mu    sync.Mutex
+	mu     sync.Mutex
+	blocks []*ports
+}
+
+// ports is one block. Ports are given out in turn, so that one comes back only after all
+// others, and not before the test that has it ends.
+type ports struct {
 	guard net.Listener
 	base  int
 	next  int
+	held  [block]bool
 }
 
-// process is the pool of this process, or nil where no block is free.
-var process = sync.OnceValue(own)
+// process is the pool of this process.
+var process = sync.OnceValue(func() *pool { return &pool{} })
 
-// Addr returns a free address on a loopback host. It is called from any
-// goroutine of the test.
+// Addr returns a free address on a loopback host; it is the test's until that ends. It is
+// called from any goroutine of the test.
 func Addr(t testing.TB, host string) string {
 	t.Helper()
 	return net.JoinHostPort(host, strconv.Itoa(process().take(t, host, 1)))
 }
 
-// Base returns the first of n free ports in a row of 127.0.0.1.
+// Base returns the first of n free ports in a row of 127.0.0.1; they are the test's until
+// that ends.
 func Base(t testing.TB, n int) int {
 	t.Helper()
 	return process().take(t, "127.0.0.1", n)
@@ -47,47 +55,76 @@ func Base(t testing.TB, n int) int {
 
 func (p *pool) take(t testing.TB, host string, n int) int {
 	t.Helper()
-	require.NotNil(t, p, "no block of ports is free")
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for range block {
-		at := p.advance(n)
-		if free(host, at, n) {
-			return at
+	for _, b := range p.blocks {
+		if at, ok := b.find(host, n); ok {
+			return p.give(t, b, at, n)
 		}
 	}
-	require.Fail(t, "no free port")
-	return 0
+	b := own()
+	require.NotNil(t, b, "no block of ports is free")
+	p.blocks = append(p.blocks, b)
+	at, ok := b.find(host, n)
+	require.True(t, ok, "no free port")
+	return p.give(t, b, at, n)
 }
 
-// own looks for a block that no other process has.
-func own() *pool {
+func (p *pool) give(t testing.TB, b *ports, at, n int) int {
+	b.hold(at, n, true)
+	t.Cleanup(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		b.hold(at, n, false)
+	})
+	return b.base + at
+}
+
+// own looks for a block that no process has.
+func own() *ports {
 	for base := first; base < last; base += block {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)))
 		if err == nil {
-			return &pool{guard: l, base: base, next: 1}
+			return &ports{guard: l, base: base, next: 1}
 		}
 	}
 	return nil
 }
 
-// advance returns the next n ports of the block, from its beginning again
-// where too few are left.
-func (p *pool) advance(n int) int {
-	if p.next+n > block {
-		p.next = 1
+// find looks for n ports in a row that nobody has, from behind the last ones that it found
+// to the block's end, and once more from its beginning.
+func (b *ports) find(host string, n int) (at int, ok bool) {
+	for range 2 {
+		for at := b.next; at+n <= block; {
+			taken := b.taken(host, at, n)
+			if taken < 0 {
+				b.next = at + n
+				return at, true
+			}
+			at = taken + 1
+		}
+		b.next = 1
 	}
-	at := p.base + p.next
-	p.next += n
-	return at
+	return 0, false
 }
 
-func free(host string, at, n int) bool {
-	for port := at; port < at+n; port++ {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-		if err != nil || l.Close() != nil {
-			return false
+// taken is the last of n ports that somebody has, or -1.
+func (b *ports) taken(host string, at, n int) int {
+	for i := at + n - 1; i >= at; i-- {
+		if b.held[i] || !free(host, b.base+i) {
+			return i
 		}
 	}
-	return true
+	return -1
+}
+
+func (b *ports) hold(at, n int, held bool) {
+	for i := at; i < at+n; i++ {
+		b.held[i] = held
+	}
+}
+
+func free(host string, port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	return err == nil && l.Close() == nil
 }

@@ -29,6 +29,25 @@ func TestPortsInARow(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
+// Tests that run side by side hold more than one block has.
+func TestPortsAreHeldUntilTheTestEnds(t *testing.T) {
+	var all []int
+	blocks := map[int]bool{}
+	t.Run("while it runs", func(t *testing.T) {
+		for range 5 {
+			base := porttest.Base(t, 400)
+			for _, other := range all {
+				require.GreaterOrEqual(t, max(base-other, other-base), 400, "two rows share ports")
+			}
+			all = append(all, base)
+			blocks[base/1000] = true
+		}
+	})
+	for range 5 {
+		require.Contains(t, blocks, porttest.Base(t, 400)/1000, "they are free again")
+	}
+}
+
 // TestProcessesShareNoPort runs this test a second time while this process
 // holds its block.
 func TestProcessesShareNoPort(t *testing.T) {

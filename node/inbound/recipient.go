@@ -1,0 +1,163 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	"relay/node/directory"
+	"relay/node/plan"
+	"relay/smtp"
+)
+
+// Rcpt implements smtp.Session.
+func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) error {
+	r := plan.Recipient{Address: to}
+	if o != nil {
+		r.Notify, r.Original = o.Notify, o.ORCPT
+	}
+	if err := s.checkForm(to); err != nil {
+		return mapError(err)
+	}
+	err := s.confirm.Confirm(ctx, func(v spool.View) (err error) {
+		if r.Address, err = s.qualify(v, to); err != nil {
+			return err
+		}
+		targets, local, err := directory.Resolve(v, r.Address)
+		if err != nil {
+			return err
+		}
+		if !local && !s.privileged() {
+			return replyNoRelay
+		}
+		r.Targets = targets
+		if err := r.Keep(v); err != nil {
+			return err
+		}
+		if len(s.env.rcpts) > 0 && s.env.weight+s.weigh(&r) > plan.MaxWeight {
+			return replyWide
+		}
+		if err := s.mayStillSend(v); err != nil {
+			return err
+		}
+		return s.checkQuota(v, targets)
+	})
+	if errors.Is(err, directory.ErrNoUser) && s.bounce && s.who() != nil && s.env.sender != "" {
+		r.Unknown, err = true, nil
+	}
+	if err != nil {
+		return mapError(err)
+	}
+	if err := s.admit(ctx, r.Address); err != nil {
+		return mapError(err)
+	}
+	if err := s.greylisted(ctx, r.Address); err != nil {
+		return mapError(err)
+	}
+	if err := s.env.filter.Rcpt(ctx, r.Address, nil); err != nil {
+		return mapError(err)
+	}
+	s.env.rcpts = append(s.env.rcpts, r)
+	s.env.weight += s.weigh(&r)
+	return nil
+}
+
+// qualify completes a recipient's address: a bare local part, and one at an
+// address literal that is ours, which is at home in the default domain (RFC 5321
+// §4.5.1 wants postmaster there).
+func (s *session) qualify(v spool.View, to string) (string, error) {
+	local, domain := smtp.SplitAddress(to)
+	if strings.HasPrefix(domain, "[") && s.ownLiteral(domain) {
+		if whole, err := directory.Qualify(v, local); !errors.Is(err, directory.ErrNoDomain) {
+			return whole, err
+		}
+	}
+	return directory.Qualify(v, to)
+}
+
+// ownLiteral reports whether an address literal (RFC 5321 §4.1.3) is an address
+// of this machine: the one that the client has connected to, or another.
+func (s *session) ownLiteral(domain string) bool {
+	text := strings.Trim(domain, "[]")
+	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
+		text = text[5:]
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap()
+	if a == s.peer.Local.Addr().Unmap() {
+		return true
+	}
+	if s.own == nil {
+		return false
+	}
+	all, err := s.own()
+	if err != nil {
+		s.log.Debug("cannot list the addresses of this machine", zap.Error(err))
+	}
+	return slices.Contains(all, a)
+}
+
+// checkForm refuses a recipient for its form alone, whatever the directory says.
+func (s *session) checkForm(to string) error {
+	switch {
+	case s.privileged():
+		return nil
+	case !strings.Contains(to, "@") && !strings.EqualFold(to, "postmaster"):
+		return directory.ErrNoDomain
+	case hasSourceRoute(to):
+		return replyNoRelay
+	}
+	return nil
+}
+
+// hasSourceRoute finds routing hidden in a local part: percent hack, bang path or a
+// second @ in quotes.
+func hasSourceRoute(address string) bool {
+	local, _ := directory.SplitAddress(address)
+	return strings.ContainsAny(local, "%!@")
+}
+
+func (s *session) weigh(r *plan.Recipient) int {
+	return r.Weight(s.env.sender, s.env.options.HoldUntilMs > 0)
+}
+
+// mayStillSend is an early look at the daily limit; Accept is what counts.
+func (s *session) mayStillSend(v spool.View) error {
+	a := s.who()
+	if a == nil || a.SendLimitDay == 0 {
+		return nil
+	}
+	spent, err := v.Spent(a.Address, s.replica.Now().UnixMilli())
+	if err == nil && spent+uint64(len(s.env.rcpts)) >= a.SendLimitDay {
+		return replySpent
+	}
+	return err
+}
+
+// checkQuota checks quotas, with the size that MAIL announced (RFC 1870 §6.1) where it
+// did. Apply sees to mail that comes in meanwhile, or is larger than announced.
+func (s *session) checkQuota(v spool.View, targets []directory.Target) error {
+	for _, t := range targets {
+		a := t.Account
+		if a == nil || a.QuotaBytes == 0 && a.QuotaMessages == 0 {
+			continue
+		}
+		box, _, err := v.Mailbox(a.Address)
+		if err != nil {
+			return err
+		}
+		if a.QuotaMessages > 0 && box.Messages >= a.QuotaMessages ||
+			a.QuotaBytes > 0 && (box.Bytes >= a.QuotaBytes || box.Bytes+s.env.announced > a.QuotaBytes) {
+			return replyQuota
+		}
+	}
+	return nil
+}

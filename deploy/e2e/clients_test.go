@@ -16,6 +16,7 @@ import (
 
 // TestClients: other people's programs hand mail in, in every way that they can.
 func TestClients(t *testing.T) {
+	t.Parallel()
 	d := Start(t)
 	for _, c := range []struct {
 		name string

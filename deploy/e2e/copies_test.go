@@ -123,6 +123,7 @@ func fighters(d *Dev, clients int, others ...string) (stop func() *ring) {
 // mail, opens no mailbox, and ends; the original goes on. Nothing is lost, doubled
 // or held twice.
 func TestCopyOfADirectory(t *testing.T) {
+	t.Parallel()
 	d := Start(t, "--restart-after", "0")
 	d.Run("secret\n", d.bin+"/relayctl", "user", "add", "carol@example.test", "--password-stdin")
 	fillBox(t, d, "alice", 60)
@@ -187,6 +188,7 @@ func (d *Dev) settle(mail func() []*parcel, fight func() *ring, accounts []strin
 // the original are over, and goes on as n3; the original, awake, ends. Nothing is
 // lost, doubled or held twice.
 func TestCopyOfAFrozenNode(t *testing.T) {
+	t.Parallel()
 	d := Start(t, "--restart-after", "0")
 	d.Run("secret\n", d.bin+"/relayctl", "user", "add", "carol@example.test", "--password-stdin")
 	fillBox(t, d, "alice", 60)
@@ -273,6 +275,7 @@ func TestRestartAtItsAddressIsQuick(t *testing.T) {
 // its last start, and from one of after it. Both are refused, also while mail
 // flows; the newest one goes on.
 func TestDirectoryFromThePast(t *testing.T) {
+	t.Parallel()
 	d := Start(t, "--restart-after", "0")
 	dir, kept := filepath.Join(d.Dir, "n3"), t.TempDir()
 	image := func(name string) string { return filepath.Join(kept, name) }
@@ -314,6 +317,7 @@ func TestDirectoryFromThePast(t *testing.T) {
 // dead and n2 starts, too. Nobody can answer for the copy, so it waits and says so,
 // until an operator does.
 func TestMovedDirectory(t *testing.T) {
+	t.Parallel()
 	d := Start(t, "--restart-after", "0")
 	dir, kept := filepath.Join(d.Dir, "n3"), filepath.Join(t.TempDir(), "n3")
 	submit(t, d, 1, "alice@example.test", "before")

@@ -28,6 +28,9 @@
 // RELAY_E2E_RECORD names a directory in which it leaves both sides of all
 // dialogues.
 //
+// Tests that mostly wait are parallel, three at a time. Those that load the machine, or
+// bound how long something takes, run alone.
+//
 // A case whose program is not installed is skipped and says so. To add one,
 // write a function that takes *testing.T and *Dev and name it in
 // TestCluster, or start a Dev of your own where you break it.

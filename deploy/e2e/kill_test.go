@@ -47,6 +47,7 @@ func TestKillLeader(t *testing.T) {
 
 // All processes stop and the state is found again.
 func TestRestartWithDirectory(t *testing.T) {
+	t.Parallel()
 	d := Start(t)
 	require.NoError(t, send(d.Addr(2, SMTP), "bob@example.test", []string{"alice@example.test"}, message("kept")))
 	d.Restart()

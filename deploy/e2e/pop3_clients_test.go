@@ -34,6 +34,7 @@ func (w way) port(d *Dev, node int) string {
 // TestPOP3Clients has other people's programs fetch hard mail, in the clear, by
 // STLS and on TLS, each from another node than took it.
 func TestPOP3Clients(t *testing.T) {
+	t.Parallel()
 	d := Start(t)
 	for _, c := range []struct {
 		name, program string
@@ -245,6 +246,7 @@ func (d *Dev) proxy() string {
 // again; through the proxy it goes on at another node, and has each message
 // exactly once at the end.
 func TestFetchmailKeepsOverFailures(t *testing.T) {
+	t.Parallel()
 	d := Start(t, "--restart-after", "2s")
 	need(t, "fetchmail", "haproxy")
 	port, dir := d.proxy(), t.TempDir()

@@ -17,12 +17,16 @@ const answerWithin = 15 * time.Second
 // TestNoQuorum: a node that lives alone accepts nothing, promises nothing, says
 // so in time, and goes on by itself when one of the others is back.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	for _, led := range []bool{true, false} {
 		name := "the follower is left"
 		if led {
 			name = "the leader is left"
 		}
-		t.Run(name, func(t *testing.T) { majorityDies(t, led) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			majorityDies(t, led)
+		})
 	}
 }
 

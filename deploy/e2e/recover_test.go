@@ -74,6 +74,7 @@ func (d *Dev) ends(node int, within time.Duration) string {
 // with the quorum of the old cluster. Both end, and say why in their last line;
 // nothing that was acknowledged is lost.
 func TestRecoverAndBothLostNodes(t *testing.T) {
+	t.Parallel()
 	d := Start(t)
 	f := startFlow(d, []int{1, 2, 3}, "alice@example.test")
 	d.Await(60*time.Second, "mail flows", func() bool { return f.accepted.Load() > 300 })
@@ -115,6 +116,7 @@ func TestRecoverAndBothLostNodes(t *testing.T) {
 // deploy/compose: init --once makes no cluster beside that of n2 and n3, and run
 // joins them. Nothing is lost, doubled or held twice meanwhile.
 func TestEmptiedFirstNode(t *testing.T) {
+	t.Parallel()
 	d := Start(t, "--restart-after", "0")
 	kept, err := os.ReadFile(filepath.Join(d.Dir, "n1", "relay.toml"))
 	require.NoError(t, err)
@@ -142,6 +144,7 @@ func TestEmptiedFirstNode(t *testing.T) {
 // TestLastLineOfAFailedStart: the last line has the reason why a start fails, in one
 // sentence with the next step, and is no panic.
 func TestLastLineOfAFailedStart(t *testing.T) {
+	t.Parallel()
 	d := Start(t)
 	for range 20 {
 		c, err := dialSMTP(d.Addr(1, SMTP), 20*time.Second)

@@ -13,6 +13,7 @@ import (
 // they pick themselves and by SCRAM, with passwords that SASLprep changes. GNU
 // SASL prepares them, and prefers -PLUS where it is offered.
 func TestLoginsOfOtherPrograms(t *testing.T) {
+	t.Parallel()
 	d := Start(t)
 	ctl := func(stdin string, args ...string) { d.Run(stdin, append([]string{d.bin + "/relayctl"}, args...)...) }
 	passwords := map[string]string{"carol": "pass²", "dora": "5µ´\u00a0ju\u0308rgen", "emil": "secret"}

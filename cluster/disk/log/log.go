@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 )
@@ -40,7 +41,7 @@ type Options struct {
 	Slow func(write func() error) error
 
 	segmentBytes int64 // of a file of entries; default 16 MiB
-	tailEntries  int   // bbolt gets that many at a time; default 256
+	moveStep     int   // entries move to bbolt that many at a time; default 8192
 	openSegment  func(path string) (segmentFile, error)
 	syncDir      func(dir string) error
 }
@@ -57,7 +58,7 @@ func (o Options) withDefaults() Options {
 	o.CacheBytes = cmp.Or(o.CacheBytes, 32<<20)
 	o.MmapBytes = cmp.Or(o.MmapBytes, 8<<30)
 	o.segmentBytes = cmp.Or(o.segmentBytes, segmentSize)
-	o.tailEntries = cmp.Or(o.tailEntries, tailEntries)
+	o.moveStep = cmp.Or(o.moveStep, moveStep)
 	if o.openSegment == nil {
 		o.openSegment = openSegment
 	}
@@ -68,8 +69,9 @@ func (o Options) withDefaults() Options {
 }
 
 // Log is raft's log and stable store. An entry is promised when it is in a
-// segment; bbolt gets it by way of raft-boltdb a little later, many at a time.
-// And Log adds what neither does: it stops the node at the first
+// segment; term and vote are in bbolt, by way of raft-boltdb, and so are entries that a
+// former build has left there, and those that were there when others behind them were
+// replaced. And Log adds what neither does: it stops the node at the first
 // error, checks entries when it reads them, keeps the newest in memory,
 // deletes in small steps, writes a vote as one value, and lets a member go on
 // after a snapshot that its log contradicts. Raft calls it from several
@@ -81,7 +83,7 @@ func (o Options) withDefaults() Options {
 //     TestFirstErrorStopsTheLog, TestRealWriteErrorIsFatal,
 //     TestHangingWriteIsFatal, TestPanicsOfBoltAreFatal.
 //   - damaged entries and files are refused: bit rot. TestDamagedEntryIsFatal,
-//     TestDamagedFileIsRefused, TestEveryFlippedOctetIsRefused.
+//     TestDamagedFileIsRefused, TestBrokenFrames, TestDamageOfTheNewestFrame.
 //   - prefixes of the log go in small steps: a long write blocks heartbeats.
 //     TestOldEntriesGoInSteps.
 //   - cached entries are bounded in octets: memory. TestCacheIsBoundedInOctets.
@@ -96,7 +98,10 @@ type Log struct {
 	db   backend
 	data segments
 
-	storing sync.Mutex // what writes entries; guards the scratch
+	storing sync.Mutex // held to write entries and the position; guards what follows
+	begin   position   // as it is on the disk
+	lowest  uint64     // index that is not deleted, likewise
+	end     uint64     // newest frame at the last orderly stop or start, likewise
 	scratch []raft.Log
 	ptrs    []*raft.Log
 	sums    []byte
@@ -105,7 +110,6 @@ type Log struct {
 	ledger ledger
 	cache  entryCache
 	guard  struct{ index, term uint64 }
-	tail   tail // written with storing held too
 
 	stable stable
 	floor  atomic.Pointer[func() uint64]
@@ -194,53 +198,59 @@ func (l *Log) TermAt(index uint64) (term uint64, known bool) {
 }
 
 // read gets an entry from the files and checks it.
-func (l *Log) read(index uint64, to *raft.Log) (err error) {
-	l.mu.RLock()
-	waiting, ok := l.tail.get(index)
-	l.mu.RUnlock()
-	*to = raft.Log{}
-	if ok {
-		err = l.fetchWaiting(&waiting, to)
-	} else {
-		err = guarded(func() error { return l.db.GetLog(index, to) })
-		if err == nil {
-			err = l.fetchData(to)
+func (l *Log) read(index uint64, to *raft.Log) error {
+	var former line
+	for {
+		l.mu.RLock()
+		one, ok := l.ledger.get(index)
+		l.mu.RUnlock()
+		if !ok {
+			return raft.ErrLogNotFound
 		}
-		if err == nil {
-			err = unseal(to, index)
+		err := l.readLine(&one, to)
+		if err == nil || errors.Is(err, raft.ErrLogNotFound) {
+			return err
 		}
-	}
-	if errors.Is(err, raft.ErrLogNotFound) {
-		return err
-	}
-	if err != nil {
+		if errors.Is(err, errReused) && one != former {
+			former = one // it was deleted, or moved to bbolt
+			continue
+		}
 		return l.fail(fmt.Errorf("disk: read entry %d of the log: %w", index, err))
 	}
-	return nil
 }
 
-// fetchData brings the data of an entry that has it in a segment. An entry that
-// is deleted meanwhile is not found.
-func (l *Log) fetchData(e *raft.Log) error {
-	p, spilled, err := placeOf(e)
-	if err != nil || !spilled {
+func (l *Log) readLine(one *line, to *raft.Log) error {
+	*to = raft.Log{}
+	if one.at.segment > 0 {
+		return l.readFrame(one, to)
+	}
+	err := guarded(func() error { return l.db.GetLog(one.index, to) })
+	if err != nil {
 		return err
 	}
-	e.Data, err = l.dataAt(p, e.Index)
-	return err
+	p, spilled, err := placeOf(to)
+	if err == nil && spilled {
+		to.Data, err = l.data.read(p)
+	}
+	if err != nil {
+		return err
+	}
+	return unseal(to, one.index)
 }
 
-func (l *Log) dataAt(p place, index uint64) ([]byte, error) {
-	data, err := l.data.read(p)
-	if !errors.Is(err, errReused) {
-		return data, err
+// readFrame gets an entry from its frame.
+func (l *Log) readFrame(one *line, to *raft.Log) error {
+	b, err := l.data.read(one.at)
+	if err != nil {
+		return err
 	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.ledger.has(index) {
-		return nil, err
+	if xxhash.Sum64(b) != one.sum {
+		return errSeal
 	}
-	return nil, raft.ErrLogNotFound
+	if *to, _, err = parseEntry(b); err == nil && to.Index != one.index {
+		err = errSeal
+	}
+	return err
 }
 
 // StoreLog implements raft.LogStore.
@@ -251,26 +261,26 @@ func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 func (l *Log) StoreLogs(logs []*raft.Log) error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
-	err := l.write("append to the log", func() error { return l.store(logs) })
+	var lines []line
+	err := l.write("append to the log", func() (err error) {
+		lines, err = l.store(logs)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	var n int64
 	l.mu.Lock()
-	for _, e := range logs {
-		size := entrySize(e)
-		l.ledger.put(e.Index, size)
-		l.cache.add(e, size)
-		n += int64(size)
+	for i, e := range logs {
+		l.ledger.put(lines[i])
+		l.cache.add(e, lines[i].size)
+		n += int64(lines[i].size)
 	}
 	l.mu.Unlock()
 	l.count.appends.Add(1)
 	l.count.entries.Add(uint64(len(logs)))
 	l.count.bytes.Add(uint64(n))
-	if !l.tail.due(l.o.tailEntries) {
-		return nil
-	}
-	return l.write("move entries of the log", l.move)
+	return nil
 }
 
 // Close closes the log. Raft must have been shut down before. It does not wait
@@ -305,7 +315,7 @@ func (l *Log) close() error {
 	}
 	var err error
 	if l.failure.Load() == nil {
-		err = l.write("move entries of the log", l.move)
+		err = l.write("note the end of the log", l.setEnd)
 	}
 	l.closed.Store(true)
 	return errors.Join(err, l.db.Close(), l.data.close())

@@ -394,7 +394,7 @@ func (c *conn) foreign(line []byte) bool {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI":
 		return true
 	}
-	if field, _, ok := bytes.Cut(line, []byte(":")); ok && isToken(field) {
+	if field, _, ok := bytes.Cut(bytes.TrimLeft(line, " \t"), []byte(":")); ok && isToken(field) {
 		return true
 	}
 	return slices.ContainsFunc(words[1:], func(w []byte) bool {

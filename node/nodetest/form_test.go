@@ -83,6 +83,7 @@ func TestFormsOfForeignProtocols(t *testing.T) {
 	for _, first := range []string{
 		"PROPFIND / HTTP/1.1\r\n", "M-SEARCH * HTTP/1.1\r\n", "INVITE sip:x@y SIP/2.0\r\n", "OPTIONS rtsp://x RTSP/1.0\r\n",
 		" GET / HTTP/1.1\r\n", "GET\t/\tHTTP/1.1\r\n", "GET /\r\n", "Get http://x/ http/1.1\r\n", "post /x\r\n",
+		"  Host: x\r\n", "\tX-A:b\r\n",
 		"POST / HTTP/1.1\r\r\n", "PATCH /x HTTP/1.1\n", "HELO: x\r\n", "Host :\tx\r\n", "X:\r\n", "{\"a\":1}\r\n",
 		"TRACE / HTTP/1.1 \r\n", "CONNECT x:25\r\n", "DELETE /a%20b HTTP/3\r\n",
 		"GET /" + strings.Repeat("x", 5000) + " HTTP/1.0\r\n\r\n",
@@ -149,6 +150,7 @@ func TestFormsOfMessageIDs(t *testing.T) {
 		"Message-ID: (a comment) <5@f.example>\r\n":    "5@f.example",
 		"Message-ID: <6@f.example> (a comment)\r\n":    "6@f.example",
 		"MESSAGE-id:   \r\n   \r\n\t<7@f.example>\r\n": "7@f.example", "Message-ID: <8 @ f.example>\r\n": "8@f.example",
+		"Message-ID: <\"a b\"@f.example>\r\n": "\"a b\"@f.example", "Message-ID: no brackets\r\n": "no brackets",
 		"Message-ID:\r\n": "", "Message-ID: \r\n \r\n": "", "Message-ID: <>\r\n": "",
 		"Message-ID: <9@f.example>\r\n" + strings.Repeat("X-Long: "+strings.Repeat("y", 900)+"\r\n", 200): "9@f.example",
 	} {

@@ -245,7 +245,7 @@ func (f *finder) stretch(ctx context.Context, v spool.View, lo, hi spool.ID,
 // matches judges by the message's record.
 func (f *finder) matches(m *pb.Message) bool {
 	q := &f.query
-	return (q.MessageID == "" || q.MessageID == m.MessageId) &&
+	return (q.MessageID == "" || q.MessageID == m.MessageId || unblanked(q.MessageID) == m.MessageId) &&
 		(q.From == "" || admin.MatchAddress(q.From, m.Sender)) &&
 		(q.Client == "" || admin.MatchClient(q.Client, m.Client.GetAddress())) &&
 		(q.User == "" || admin.MatchUser(q.User, m.Client.GetUser())) &&
@@ -253,6 +253,9 @@ func (f *finder) matches(m *pb.Message) bool {
 		(q.Until.IsZero() || m.CreatedMs < q.Until.UnixMilli()) &&
 		(q.Since.IsZero() || m.CreatedMs >= q.Since.UnixMilli())
 }
+
+// unblanked is an id as records keep those that stood in brackets: without blanks.
+func unblanked(id string) string { return strings.Join(strings.Fields(id), "") }
 
 // reaches judges by the recipients.
 func (f *finder) reaches(t *admin.Trace) bool {

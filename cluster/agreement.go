@@ -86,6 +86,23 @@ func (c *Cluster) judgeClocks() {
 	c.holdUntil.Store(ts.HoldUntilMs)
 }
 
+// findTime notes when the state's time is near what a majority of the clocks that were told
+// in this term agrees on.
+func (c *Cluster) findTime() {
+	if c.timeFound.Load() {
+		return
+	}
+	in, err := c.instant()
+	if err != nil {
+		return
+	}
+	fresh, _, _ := c.clocksTold(in, c.raft.CurrentTerm())
+	median, ok := agreed(offsets(fresh, in.voters, in.ts.GetJumpedIndex()), len(in.voters))
+	if ok && median.Abs() <= near {
+		c.timeFound.Store(true)
+	}
+}
+
 // Ageing reports whether the state's time can be relied on for ages: a majority
 // of the members agree with it, and it has not jumped lately. While it can not,
 // nothing may be deleted or given up for its age. It is cheap.

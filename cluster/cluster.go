@@ -39,6 +39,7 @@ type Cluster struct {
 	clocks    *clocks
 	now       *stateClock
 	steered   atomic.Bool   // this process has led before
+	timeFound atomic.Bool   // and has seen the state's time near what a majority agrees on
 	founding  atomic.Bool   // the cluster's first records are not there yet
 	agree     atomic.Bool   // the clocks of a majority with the state's time, as of a second ago
 	jumps     atomic.Int64  // of the state's time that were applied here

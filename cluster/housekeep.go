@@ -29,6 +29,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		}
 		c.clocks.resync()
 		c.judgeClocks()
+		c.findTime()
 		c.sayClock(&said)
 		_ = c.store.View(c.book.learn)
 		_ = c.store.View(c.roster.learn)

@@ -27,9 +27,9 @@ import (
 type steering struct {
 	barrier uint64 // index of the barrier
 	first   bool   // the first term since this process began: after a cold start the time is late for long enough
-	// late: since this process began, no round has found the time near what a majority
-	// agrees on. After the whole cluster was off, the time is late for as long as that.
-	// A process that had a session under another leader takes the time over from it.
+	// late: since this process began, it has not found the time near what a majority agrees
+	// on, under whichever leader. After the whole cluster was off, the time is late for as
+	// long as that, and the first leader may not have led for long enough to make it jump.
 	late  bool
 	t     Tuning
 	now   func() int64 // the stamper's
@@ -172,7 +172,7 @@ func (s *steering) begin(ctx context.Context, look func() (instant, error), let 
 func (c *Cluster) newSteering(barrier uint64) *steering {
 	time, first := termTime{c.batcher}, !c.steered.Swap(true)
 	return &steering{
-		barrier: barrier, first: first, late: first && c.session.epoch.Load() == 0, t: c.t,
+		barrier: barrier, first: first, late: first && !c.timeFound.Load(), t: c.t,
 		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
 		clock: func() int64 { return c.Now().UnixMilli() },
 	}

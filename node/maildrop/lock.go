@@ -73,6 +73,10 @@ func (ls *locks) move(l *lock, to lockState) {
 		delete(ls.known, l.token)
 	} else {
 		ls.count[to]++
+		if had := ls.known[l.token]; had != nil && had != l { // a search has found the lock that is l's
+			ls.count[had.state]--
+			had.state = lockGone
+		}
 		ls.known[l.token] = l
 	}
 	if to != lockHeld {
@@ -102,7 +106,8 @@ func (ls *locks) ask(name, mailbox string, epoch uint64) *lock {
 }
 
 // fail ends an attempt without a session. A lock that it may have taken before is
-// given back now, one that it takes later when that is seen.
+// given back now, one that it takes later when that is seen. One that came with a
+// snapshot is searched for: no search has counted it while the attempt was under way.
 func (ls *locks) fail(l *lock) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -111,6 +116,10 @@ func (ls *locks) fail(l *lock) {
 		return
 	}
 	ls.move(l, lockGone)
+	if l.doubts {
+		ls.search = true
+		ls.wake()
+	}
 }
 
 // grant makes the attempt a session's lock, and reports whether it may have ended

@@ -349,7 +349,9 @@ func (o *Spool) Until() time.Time { return o.replica.Until() }
 func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
 	to := o.routes.Load().route(strings.ToLower(domain))
 	t, err := remote.ParseTarget(to.target)
-	t.Link = to.link
+	if t.Link = to.link; t.Kind != remote.MX {
+		t.Link = o.Link(to.target)
+	}
 	return t, err
 }
 
@@ -381,8 +383,10 @@ type routeTable struct {
 func (t *routeTable) add(r *pb.Route) {
 	to := routed{r.Target, linkOf(r)}
 	t.domains[r.Domain] = to
-	if to.link != (remote.Link{}) {
-		t.links[r.Target] = t.links[r.Target].Merge(to.link)
+	if had, ok := t.links[r.Target]; ok {
+		t.links[r.Target] = had.Merge(to.link)
+	} else {
+		t.links[r.Target] = to.link
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"relay/node/replica"
 	"relay/node/replica/replicatest"
 	"relay/queue"
+	"relay/queue/remote"
 )
 
 // waited is a replica that notes what is waited for.
@@ -165,4 +166,21 @@ func TestHopsWithoutExtensions(t *testing.T) {
 	to, err = o.Route(t.Context(), "elsewhere.example")
 	require.NoError(t, err)
 	require.Empty(t, to.Link.Without)
+	to, err = o.Route(t.Context(), "plain.example")
+	require.NoError(t, err)
+	require.Equal(t, "CHUNKING,PIPELINING", to.Link.Without)
+}
+
+// TestTLSOfRoutesToOneHop: a route that asks for little TLS takes none away from another one.
+func TestTLSOfRoutesToOneHop(t *testing.T) {
+	for _, order := range [][]*pb.Route{
+		{{Domain: "a.example", Target: "smtp:hub"}, {Domain: "b.example", Target: "smtp:hub", Tls: "none"}},
+		{{Domain: "a.example", Target: "smtp:hub", Tls: "none"}, {Domain: "b.example", Target: "smtp:hub"}},
+	} {
+		routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}}
+		for _, r := range order {
+			routes.add(r)
+		}
+		require.Equal(t, remote.Link{TLS: remote.NoTLS, Configured: true}, routes.links["smtp:hub"])
+	}
 }

@@ -171,7 +171,13 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {
 	if job.Route != "" {
 		t, err := ParseTarget(job.Route)
-		if l, ok := a.conf.Router.(Links); ok {
+		switch l, ok := a.conf.Router.(Links); {
+		case err != nil || !ok:
+		case t.Kind == MX: // each domain has hosts of its own
+			if own, err := a.conf.Router.Route(ctx, job.Domain); err == nil && own.Kind == MX {
+				t.Link = own.Link
+			}
+		default:
 			t.Link = l.Link(job.Route)
 		}
 		return t, err

@@ -83,16 +83,28 @@ func (a *Agent) wantsTLS(k key) bool {
 	return !a.clear.has(k.hop)
 }
 
+// policy is what holds for a link; never AsConfigured.
+func (a *Agent) policy(l Link) LinkTLS {
+	configured := AnyTLS
+	switch a.conf.TLS {
+	case Off:
+		configured = NoTLS
+	case Required:
+		configured = EncryptTLS
+	}
+	if l.TLS == AsConfigured || l.Configured {
+		return max(l.TLS, configured)
+	}
+	return l.TLS
+}
+
 // must: the connection is of no use in clear.
 func (a *Agent) must(k key) bool {
-	return k.verified || k.link.Implicit || k.link.TLS >= EncryptTLS ||
-		k.link.TLS == AsConfigured && a.conf.TLS == Required
+	return k.verified || k.link.Implicit || a.policy(k.link) >= EncryptTLS
 }
 
 // never: TLS is not used, whatever the host offers.
-func (a *Agent) never(k key) bool {
-	return !a.must(k) && (k.link.TLS == NoTLS || k.link.TLS == AsConfigured && a.conf.TLS == Off)
-}
+func (a *Agent) never(k key) bool { return !a.must(k) && a.policy(k.link) == NoTLS }
 
 func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 	raw, err := a.open(ctx, k.hop.addr)

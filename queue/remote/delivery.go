@@ -452,7 +452,7 @@ func (d *delivery) doubtful(c *conn, s smtp.Stage, r *smtp.Reply) bool {
 	switch {
 	case s < smtp.StageMail || s > smtp.StageData || c.tls != "":
 		return false
-	case d.a.conf.TLS == Off:
+	case d.a.never(c.key):
 		return has && r.Code == 530
 	case !c.offers:
 		return false

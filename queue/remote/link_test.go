@@ -137,3 +137,76 @@ func TestLinksOfOneTarget(t *testing.T) {
 	require.Equal(t, a, a.Merge(Link{}))
 	require.Equal(t, a, a.Merge(a))
 }
+
+// TestWeakLinkOfOneTarget: a route that leaves TLS to the configuration gets no less
+// because another one to the same target asks for little.
+func TestWeakLinkOfOneTarget(t *testing.T) {
+	for _, c := range []struct {
+		conf        TLSPolicy
+		route, want LinkTLS
+	}{
+		{Off, NoTLS, NoTLS}, {Opportunistic, NoTLS, AnyTLS}, {Required, NoTLS, EncryptTLS},
+		{Off, AnyTLS, AnyTLS}, {Opportunistic, AnyTLS, AnyTLS}, {Required, AnyTLS, EncryptTLS},
+		{Off, EncryptTLS, EncryptTLS}, {Required, VerifyTLS, VerifyTLS},
+	} {
+		a, l := newAgent(t, Config{TLS: c.conf}), Link{TLS: c.route}
+		for _, m := range []Link{
+			l.Merge(Link{}), Link{}.Merge(l), l.Merge(Link{}).Merge(l), Link{}.Merge(Link{TLS: NoTLS}).Merge(l),
+		} {
+			require.Equal(t, c.want, a.policy(m), "%+v: %+v", c, m)
+		}
+		require.Equal(t, c.route, a.policy(l), "alone it says what holds")
+	}
+}
+
+// TestDoubtsByRoute: whether a no in clear is the last word goes by the policy of the route.
+func TestDoubtsByRoute(t *testing.T) {
+	const noTLS, never = "550 5.7.1 not in clear", "530 5.7.0 Must issue a STARTTLS command first"
+	for _, c := range []struct {
+		conf   TLSPolicy
+		route  LinkTLS
+		answer string
+		want   queue.Outcome
+	}{
+		{Opportunistic, NoTLS, never, queue.Deferred},
+		{Opportunistic, NoTLS, noTLS, queue.Failed},
+		{Off, AnyTLS, noTLS, queue.Deferred},
+		{Off, AsConfigured, noTLS, queue.Failed},
+		{Opportunistic, AsConfigured, noTLS, queue.Deferred},
+	} {
+		h := newHop(t, map[string]string{"MAIL": c.answer})
+		h.ehlo = append(h.ehlo, "STARTTLS") // which fails: it has no certificate
+		a := newAgent(t, Config{TLS: c.conf, Client: patience(5 * time.Second), Router: router(func(string) (Target, error) {
+			return Target{Kind: SMTP, Host: "127.0.0.1", Port: h.port(), Link: Link{TLS: c.route}}, nil
+		})})
+		require.Equal(t, c.want, deliver(t, a, jobTo("", "a@x"))[0].Outcome, "%+v", c)
+	}
+}
+
+// linked is a Router whose mx routes are each another's, and have links.
+type linked struct{ router }
+
+func (linked) Link(target string) Link { return Link{Without: "all of " + target} }
+
+// TestMXByHand: mail that is sent to the mail hosts of its domain by hand meets what the
+// domain's own route says of them, and not what those of other domains say.
+func TestMXByHand(t *testing.T) {
+	a := newAgent(t, Config{Router: linked{func(domain string) (Target, error) {
+		if domain == "hub.example" {
+			return Target{Kind: SMTP, Host: "hub", Link: Link{TLS: VerifyTLS}}, nil
+		}
+		return Target{Kind: MX, Link: Link{Without: "that of " + domain}}, nil
+	}}})
+	for _, c := range []struct {
+		domain, route string
+		want          Link
+	}{
+		{"x.example", "mx", Link{Without: "that of x.example"}},
+		{"hub.example", "mx", Link{}},
+		{"x.example", "smtp:hub", Link{Without: "all of smtp:hub"}},
+	} {
+		to, err := a.target(t.Context(), &queue.Job{Domain: c.domain, Route: c.route})
+		require.NoError(t, err)
+		require.Equal(t, c.want, to.Link, c)
+	}
+}

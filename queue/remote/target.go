@@ -41,12 +41,15 @@ type Link struct {
 	// (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits each, parted by commas.
 	Pins string
 	CA   string // certificates in PEM that count in place of Config.Roots
+	// Configured says that another route to the target leaves TLS to Config.TLS, which
+	// decides where it is stricter than TLS.
+	Configured bool
 }
 
 // LinkTLS is the TLS policy of a route.
 type LinkTLS uint8
 
-// The policies, each stricter than those before it.
+// The policies. From NoTLS on each is stricter than those before it.
 const (
 	AsConfigured LinkTLS = iota // Config.TLS decides
 	NoTLS                       // never, but for mail that asks for it (REQUIRETLS)
@@ -64,6 +67,8 @@ func (l Link) Merge(o Link) Link {
 		strict, other = o, l
 	}
 	strict.Implicit = l.Implicit || o.Implicit
+	strict.Configured = (other.TLS == AsConfigured || l.Configured || o.Configured) &&
+		(strict.TLS == NoTLS || strict.TLS == AnyTLS) // Config.TLS is no stricter than EncryptTLS
 	if had := strict.Without; had != "" && other.Without != "" && had != other.Without {
 		strict.Without = had + "," + other.Without
 	} else if had == "" {

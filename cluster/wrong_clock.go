@@ -73,8 +73,9 @@ func (c *Cluster) sayClock(w *warnings) {
 }
 
 // compareClock is how far this node's clock is from the state's time, or from what a majority
-// agrees on that is ahead of it, which the state's time follows. False: a majority has not told the present leader its
-// clocks yet, or this node has no session. Without a leader the state's time has stood
+// agrees on that is ahead of it, which the state's time follows. False: a majority has not told
+// the present leader its clocks yet, the state's time jumps just now, or this node has no
+// session. Without a leader the state's time has stood
 // still for as long as this node, or the whole cluster, was off; without a session this
 // node's copy of it may have, as after a pause of the machine or a removal.
 func (c *Cluster) compareClock() (offset time.Duration, known bool) {
@@ -84,6 +85,9 @@ func (c *Cluster) compareClock() (offset time.Duration, known bool) {
 		return 0, false
 	}
 	offset = c.Clock().Offset
+	if lag := time.Duration(in.wall-in.state)*time.Millisecond - offset; lag.Abs() > tooFar {
+		return 0, false // the state's time has jumped between the two looks
+	}
 	if !in.second { // nobody tells
 		return offset, true
 	}

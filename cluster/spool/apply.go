@@ -102,7 +102,7 @@ func (t *tx) administer(c Command) *pb.Result {
 		t.write(key(kRequest, string(adm.Request)), &pb.Seen{AtMs: t.clock, Result: res})
 	}
 	if res.Code == pb.Code_OK {
-		t.audit(adm, describe(c.Header))
+		t.audit(adm, t.describe(c.Header))
 	}
 	return res
 }

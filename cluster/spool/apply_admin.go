@@ -35,6 +35,14 @@ func (t *tx) audit(adm *pb.Admin, what string) {
 	t.count(CountAuditBytes, int64(n))
 }
 
+// describe says in a line what an admin command does, in the words of the cluster's version.
+func (t *tx) describe(h proto.Message) string {
+	if put, ok := h.(*pb.PutAccount); ok && put.Create && t.at(2) {
+		return "user add " + put.GetAccount().GetAddress()
+	}
+	return describe(h)
+}
+
 // describe says in a line what an admin command does. Secrets stay out of it.
 func describe(h proto.Message) string {
 	switch h := h.(type) {

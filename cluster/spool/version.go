@@ -28,35 +28,30 @@ import (
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo), and how TLS is used (tls, implicit_tls, fingerprints,
 //     tls_ca).
-//
-// - Settings say what becomes of accounts' mail from others' addresses (from_check); a
-// new cluster begins with refuse.
+//   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with
+//     refuse.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
-//   - A Register must know the nonce of the one before, and names the session whose
-//     place it takes; Register and Renew say how far the node's log goes.
+//   - A Register must know the nonce of the one before, and names the session whose place it takes; Register and
+//     Renew say how far the node's log goes.
 //   - A Drain marks the member's record, too (drain_ms), so that the mark outlives the session; it is refused where
 //     no other node would be left to take the work. An end of a drain needs no session.
 //   - DropMember leaves a Tomb with the certificates that count no more.
 //   - A stamp more than 60 s ahead does not move the clock, a Clock makes it jump (TimeState). Sweep deletes by
 //     age only where it says so (ages) and no jump is recent. A record dated in the future happened before the clock
 //     was set back. Recipients, shards, entries and messages carry the index they were written at, and
-//
-// maybe_duplicate goes by it. Dedup keys that were written before the clock was set back count
-// when it comes there again.
+//     maybe_duplicate goes by it. Dedup keys that were written before the clock was set back count when it comes
+//     there again.
 //   - The audit line of a command has the note of its Admin behind it. Of an action that takes several commands one
 //     leaves a line (quiet), with the number of messages of all (count).
 //   - PutDkim has a key that is there sign in place of the others (activate).
 //   - A Recipient has the address that the client gave, for reports (addressed).
-//
-// - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop
-// and its Entry may have a unique
-//
-//	  id of their own (uidl).
-//	- Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
-//
-// - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers
-// what it took out of mailboxes.
+//   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a
+//     unique id of their own (uidl).
+//   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
+//   - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers what it took out of
+//     mailboxes.
+//   - The audit line of a PutAccount that creates says "user add", as relayctl does.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest

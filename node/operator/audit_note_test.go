@@ -52,7 +52,7 @@ func TestAuditSaysFromWhatToWhat(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, `dkim set example.test s1: selector "s1", algorithm "rsa", private set`, last())
 	require.NoError(t, w.AddUser(ctx, theBy, admin.UserAdd{Address: "carol@example.test", Password: "s3cret"}))
-	require.Equal(t, "user set carol@example.test: new, password set", last())
+	require.Equal(t, "user add carol@example.test: new, password set", last())
 	_, err = w.RemoveUser(ctx, theBy, "carol@example.test", admin.DropOptions{})
 	require.NoError(t, err)
 	require.Equal(t, "user rm carol@example.test: 0 messages in the mailbox", last())

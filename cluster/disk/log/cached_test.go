@@ -213,7 +213,7 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 				go func() { done <- l.GetLog(2, &raft.Log{}) }()
 				<-hangs
 			default:
-				l.db = &spyBackend{backend: l.db, set: func() { <-release }}
+				l.db = &spyBackend{backend: l.db, store: func() error { <-release; return nil }}
 				done <- nil
 			}
 			require.ErrorContains(t, l.Close(), says)

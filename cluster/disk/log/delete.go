@@ -8,19 +8,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// deleteStep is how many entries one transaction of bbolt deletes: raft's main loop
-// must not wait for a long one before it can store.
+// deleteStep is how many entries one transaction deletes: raft's main loop must
+// not wait for a long one before it can store.
 const deleteStep = 512
 
-// DeleteRange implements raft.LogStore. Old entries go from the oldest on: those in
-// bbolt 512 at a time, so that raft's main loop can store in between, and those in
-// frames at once, by the lowest index that is not deleted. A crash leaves a shorter
-// prefix.
+// DeleteRange implements raft.LogStore. Old entries go in small transactions,
+// from the oldest on; a suffix that a new leader replaces goes in one, because
+// a part of it must not stay behind.
 //
-// A suffix that a new leader replaces goes at once. Half of it would leave a hole below
-// the last entry, which raft can not get out of. To cut frames off in place would take
-// a sync for each, from the newest back; so what stays moves to bbolt, in which one
-// transaction deletes. That is rare.
+// Prefixes go 512 entries at a time, so that raft's main loop can store in between; a
+// crash leaves a shorter prefix. Half of a suffix would leave a hole below the last
+// entry, which raft can not get out of.
 func (l *Log) DeleteRange(lo, hi uint64) error {
 	l.mu.RLock()
 	first, last := l.ledger.first(), l.ledger.last()
@@ -35,10 +33,7 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 		return l.fail(fmt.Errorf("disk: the entries from %d on are to be replaced, but all up to %d is committed here: "+
 			"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide", lo, floor))
 	}
-	if lo <= first {
-		return l.deleteAll()
-	}
-	return l.deleteSuffix(lo, hi)
+	return l.deleteOnce(lo, hi)
 }
 
 // Floor tells the log up to which index everything is committed. From then on
@@ -60,129 +55,48 @@ func (l *Log) deleteOld(hi uint64) error {
 		lo, to := l.ledger.step(deleteStep, hi)
 		l.mu.RUnlock()
 		if lo == 0 {
-			break
-		}
-		if err := l.write("delete from the log", func() error { return l.drop(lo, to) }); err != nil {
-			return err
-		}
-	}
-	l.storing.Lock()
-	defer l.storing.Unlock()
-	err := l.write("delete from the log", func() error { return l.dropFrames(hi) })
-	if err != nil {
-		return err
-	}
-	return l.release()
-}
-
-// drop deletes entries of bbolt.
-func (l *Log) drop(lo, hi uint64) error {
-	if err := l.db.DeleteRange(lo, hi); err != nil {
-		return err
-	}
-	if err := l.deleted(lo, hi); err != nil {
-		return err
-	}
-	l.forget(lo, hi)
-	return nil
-}
-
-// dropMoved deletes all entries of bbolt up to hi.
-func (l *Log) dropMoved(hi uint64) error {
-	for {
-		l.mu.RLock()
-		lo, to := l.ledger.step(deleteStep, hi)
-		l.mu.RUnlock()
-		if lo == 0 {
 			return nil
 		}
-		if err := l.drop(lo, to); err != nil {
+		if err := l.deleteOnce(lo, to); err != nil {
 			return err
 		}
 	}
 }
 
-// dropFrames deletes the entries up to hi, and those that were moved to bbolt just
-// now. The caller holds storing.
-func (l *Log) dropFrames(hi uint64) error {
-	if err := l.dropMoved(hi); err != nil {
-		return err
-	}
-	l.mu.RLock()
-	first, next := l.ledger.first(), l.ledger.next(hi)
-	l.mu.RUnlock()
-	if first == 0 || first > hi {
-		return nil
-	}
-	if next > 0 { // else the position is enough
-		if err := l.setLowest(next); err != nil {
+func (l *Log) deleteOnce(lo, hi uint64) error {
+	if l.storing.Lock(); l.tail.overlaps(lo, hi) {
+		// Or they would be back at the next start.
+		defer l.storing.Unlock()
+		if err := l.write("move entries of the log", l.move); err != nil {
 			return err
 		}
-	} else if err := l.setPosition(l.data.at()); err != nil {
-		return err
+	} else {
+		l.storing.Unlock()
 	}
-	l.forget(first, hi)
-	return l.advance()
-}
-
-// deleteAll deletes all entries, frames first: a crash in between leaves a log that
-// ends earlier.
-func (l *Log) deleteAll() error {
-	l.storing.Lock()
-	defer l.storing.Unlock()
-	l.mu.RLock()
-	first, last := l.ledger.first(), l.ledger.last()
-	n, framed := l.ledger.len(), len(l.ledger.framed())
-	l.mu.RUnlock()
 	err := l.write("delete from the log", func() error {
-		if framed > 0 {
-			if err := l.setPosition(l.data.at()); err != nil {
-				return err
-			}
+		if err := l.db.DeleteRange(lo, hi); err != nil {
+			return err
 		}
-		if n == framed {
-			l.forget(first, last)
-			return nil
-		}
-		return l.drop(first, last)
+		return l.deleted(lo, hi)
 	})
 	if err != nil {
 		return err
 	}
-	return l.release()
-}
-
-// deleteSuffix deletes the newest entries.
-func (l *Log) deleteSuffix(lo, hi uint64) error {
-	l.storing.Lock()
-	defer l.storing.Unlock()
-	if err := l.moveWatched(); err != nil {
-		return err
-	}
-	if err := l.write("delete from the log", func() error { return l.drop(lo, hi) }); err != nil {
-		return err
-	}
-	return l.release()
-}
-
-// forget takes entries that are deleted out of memory.
-func (l *Log) forget(lo, hi uint64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.ledger.remove(lo, hi)
 	l.cache.remove(lo, hi)
+	first := l.ledger.first()
+	l.mu.Unlock()
+	gone := hi
+	if first > 0 {
+		gone = first - 1
+	}
+	return l.release(gone)
 }
 
-// gone is the index up to which all entries are deleted.
-func (l *Log) gone() uint64 {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.ledger.first() - 1 // all, where there is none
-}
-
-// release gives back the segments that no entry needs any more.
-func (l *Log) release() error {
-	return l.watched("give back segments of the log", func() error { return l.data.release(l.gone()) })
+// release gives back the segments that only entries up to an index need.
+func (l *Log) release(index uint64) error {
+	return l.watched("give back segments of the log", func() error { return l.data.release(index) })
 }
 
 // deleted makes sure that the book is right: a suffix that is not gone would

@@ -158,8 +158,7 @@ type foundFrame struct {
 	seq  uint64
 	size int64
 	logs []raft.Log // with their data
-	at   []place    // of each entry in its file, without the segment
-	sums []uint64
+	at   []uint64   // where in the file the data is
 }
 
 // headAt returns what the head of a frame says; ok is false if there is none.
@@ -206,10 +205,9 @@ func (k frameKey) frameAt(f io.ReaderAt, at, fileSize int64) (*foundFrame, error
 		if err != nil {
 			return nil, err
 		}
-		found.logs = append(found.logs, e)
-		found.at = append(found.at, place{offset: uint64(at) + uint64(pos), size: uint32(n)})
-		found.sums = append(found.sums, xxhash.Sum64(body[pos:pos+n]))
 		pos += n
+		found.logs = append(found.logs, e)
+		found.at = append(found.at, uint64(at)+uint64(pos-len(e.Data)))
 	}
 	if pos != len(body) {
 		return nil, fmt.Errorf("%w: a frame has more than its entries", errSeal)

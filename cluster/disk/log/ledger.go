@@ -13,9 +13,8 @@ import (
 // ledger knows which entries the log holds and how large each is. Indexes rise
 // by one, except that there may be a gap where a snapshot was installed.
 //
-// It is made at start: of bbolt's entries, which are the oldest if there are any, and of
-// the frames behind the position. Bounds in octets become bounds in entries by way of
-// Average.
+// It is made at start from the entries, which also tell which segments have their data.
+// Bounds in octets become bounds in entries by way of Average.
 type ledger struct {
 	all   []line
 	head  int // entries before it were deleted
@@ -25,8 +24,6 @@ type ledger struct {
 type line struct {
 	index uint64
 	size  uint32
-	at    place  // of the entry in a segment; segment 0: bbolt has it
-	sum   uint64 // of its octets there
 }
 
 // read fills the ledger from raft.db, with the sizes of what is there.
@@ -44,7 +41,7 @@ func (g *ledger) read(path string) error {
 			if len(k) != 8 {
 				return errors.New("odd key in the log")
 			}
-			g.put(line{index: binary.BigEndian.Uint64(k), size: uint32(len(v))})
+			g.put(binary.BigEndian.Uint64(k), uint32(len(v)))
 			return nil
 		})
 	})
@@ -75,36 +72,25 @@ func (g *ledger) find(index uint64) int {
 	return g.head + sort.Search(len(l), func(i int) bool { return l[i].index >= index })
 }
 
-// get returns the line of an entry; false: the log does not have it.
-func (g *ledger) get(index uint64) (line, bool) {
+func (g *ledger) has(index uint64) bool {
 	at := g.find(index)
-	if at == len(g.all) || g.all[at].index != index {
-		return line{}, false
-	}
-	return g.all[at], true
+	return at < len(g.all) && g.all[at].index == index
 }
 
-// framed are the lines of the entries in frames behind the position. Those in bbolt
-// come before them.
-func (g *ledger) framed() []line {
-	l := g.lines()
-	return l[sort.Search(len(l), func(i int) bool { return l[i].at.segment > 0 }):]
-}
-
-func (g *ledger) put(one line) {
-	if g.len() == 0 || one.index > g.last() {
-		g.all = append(g.all, one)
-		g.bytes += int64(one.size)
+func (g *ledger) put(index uint64, size uint32) {
+	if g.len() == 0 || index > g.last() {
+		g.all = append(g.all, line{index, size})
+		g.bytes += int64(size)
 		return
 	}
-	at := g.find(one.index)
-	if g.all[at].index != one.index {
+	at := g.find(index)
+	if g.all[at].index != index {
 		g.all = append(g.all, line{})
 		copy(g.all[at+1:], g.all[at:])
-		g.all[at] = line{}
+		g.all[at] = line{index: index}
 	}
-	g.bytes += int64(one.size) - int64(g.all[at].size)
-	g.all[at] = one
+	g.bytes += int64(size) - int64(g.all[at].size)
+	g.all[at].size = size
 }
 
 func (g *ledger) remove(lo, hi uint64) {
@@ -123,24 +109,14 @@ func (g *ledger) remove(lo, hi uint64) {
 	}
 }
 
-// step returns the range of the n oldest entries of bbolt up to hi; 0 where there is
-// none.
+// step returns the range of the n oldest entries up to hi; 0 where there is none.
 func (g *ledger) step(n int, hi uint64) (lo, to uint64) {
 	l := g.lines()
-	l = l[:len(l)-len(g.framed())]
 	if len(l) == 0 || l[0].index > hi {
 		return 0, 0
 	}
-	l = l[:min(n, len(l), g.find(hi+1)-g.head)] // find looks at frames too, which are behind
+	l = l[:min(n, len(l), g.find(hi+1)-g.head)]
 	return l[0].index, l[len(l)-1].index
-}
-
-// next is the index of the first entry behind one; 0: there is none.
-func (g *ledger) next(index uint64) uint64 {
-	if at := g.find(index + 1); at < len(g.all) {
-		return g.all[at].index
-	}
-	return 0
 }
 
 // entryCache keeps the newest entries of the log, up to a number of octets:

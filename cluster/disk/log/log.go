@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 )
@@ -41,7 +40,7 @@ type Options struct {
 	Slow func(write func() error) error
 
 	segmentBytes int64 // of a file of entries; default 16 MiB
-	moveStep     int   // entries move to bbolt that many at a time; default 8192
+	tailEntries  int   // bbolt gets that many at a time; default 256
 	openSegment  func(path string) (segmentFile, error)
 	syncDir      func(dir string) error
 }
@@ -58,7 +57,7 @@ func (o Options) withDefaults() Options {
 	o.CacheBytes = cmp.Or(o.CacheBytes, 32<<20)
 	o.MmapBytes = cmp.Or(o.MmapBytes, 8<<30)
 	o.segmentBytes = cmp.Or(o.segmentBytes, segmentSize)
-	o.moveStep = cmp.Or(o.moveStep, moveStep)
+	o.tailEntries = cmp.Or(o.tailEntries, tailEntries)
 	if o.openSegment == nil {
 		o.openSegment = openSegment
 	}
@@ -69,9 +68,8 @@ func (o Options) withDefaults() Options {
 }
 
 // Log is raft's log and stable store. An entry is promised when it is in a
-// segment; term and vote are in bbolt, by way of raft-boltdb, and so are entries that a
-// former build has left there, and those that were there when others behind them were
-// replaced. And Log adds what neither does: it stops the node at the first
+// segment; bbolt gets it by way of raft-boltdb a little later, many at a time.
+// And Log adds what neither does: it stops the node at the first
 // error, checks entries when it reads them, keeps the newest in memory,
 // deletes in small steps, writes a vote as one value, and lets a member go on
 // after a snapshot that its log contradicts. Raft calls it from several
@@ -83,7 +81,7 @@ func (o Options) withDefaults() Options {
 //     TestFirstErrorStopsTheLog, TestRealWriteErrorIsFatal,
 //     TestHangingWriteIsFatal, TestPanicsOfBoltAreFatal.
 //   - damaged entries and files are refused: bit rot. TestDamagedEntryIsFatal,
-//     TestDamagedFileIsRefused, TestBrokenFrames, TestDamageOfTheNewestFrame.
+//     TestDamagedFileIsRefused, TestEveryFlippedOctetIsRefused.
 //   - prefixes of the log go in small steps: a long write blocks heartbeats.
 //     TestOldEntriesGoInSteps.
 //   - cached entries are bounded in octets: memory. TestCacheIsBoundedInOctets.
@@ -98,10 +96,7 @@ type Log struct {
 	db   backend
 	data segments
 
-	storing sync.Mutex // held to write entries and the position; guards what follows
-	begin   position   // as it is on the disk
-	lowest  uint64     // index that is not deleted, likewise
-	end     uint64     // newest frame at the last orderly stop or start, likewise
+	storing sync.Mutex // what writes entries; guards the scratch
 	scratch []raft.Log
 	ptrs    []*raft.Log
 	sums    []byte
@@ -110,6 +105,7 @@ type Log struct {
 	ledger ledger
 	cache  entryCache
 	guard  struct{ index, term uint64 }
+	tail   tail // written with storing held too
 
 	stable stable
 	floor  atomic.Pointer[func() uint64]
@@ -198,59 +194,53 @@ func (l *Log) TermAt(index uint64) (term uint64, known bool) {
 }
 
 // read gets an entry from the files and checks it.
-func (l *Log) read(index uint64, to *raft.Log) error {
-	var former line
-	for {
-		l.mu.RLock()
-		one, ok := l.ledger.get(index)
-		l.mu.RUnlock()
-		if !ok {
-			return raft.ErrLogNotFound
+func (l *Log) read(index uint64, to *raft.Log) (err error) {
+	l.mu.RLock()
+	waiting, ok := l.tail.get(index)
+	l.mu.RUnlock()
+	*to = raft.Log{}
+	if ok {
+		err = l.fetchWaiting(&waiting, to)
+	} else {
+		err = guarded(func() error { return l.db.GetLog(index, to) })
+		if err == nil {
+			err = l.fetchData(to)
 		}
-		err := l.readLine(&one, to)
-		if err == nil || errors.Is(err, raft.ErrLogNotFound) {
-			return err
+		if err == nil {
+			err = unseal(to, index)
 		}
-		if errors.Is(err, errReused) && one != former {
-			former = one // it was deleted, or moved to bbolt
-			continue
-		}
+	}
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
+	if err != nil {
 		return l.fail(fmt.Errorf("disk: read entry %d of the log: %w", index, err))
 	}
+	return nil
 }
 
-func (l *Log) readLine(one *line, to *raft.Log) error {
-	*to = raft.Log{}
-	if one.at.segment > 0 {
-		return l.readFrame(one, to)
-	}
-	err := guarded(func() error { return l.db.GetLog(one.index, to) })
-	if err != nil {
+// fetchData brings the data of an entry that has it in a segment. An entry that
+// is deleted meanwhile is not found.
+func (l *Log) fetchData(e *raft.Log) error {
+	p, spilled, err := placeOf(e)
+	if err != nil || !spilled {
 		return err
 	}
-	p, spilled, err := placeOf(to)
-	if err == nil && spilled {
-		to.Data, err = l.data.read(p)
-	}
-	if err != nil {
-		return err
-	}
-	return unseal(to, one.index)
-}
-
-// readFrame gets an entry from its frame.
-func (l *Log) readFrame(one *line, to *raft.Log) error {
-	b, err := l.data.read(one.at)
-	if err != nil {
-		return err
-	}
-	if xxhash.Sum64(b) != one.sum {
-		return errSeal
-	}
-	if *to, _, err = parseEntry(b); err == nil && to.Index != one.index {
-		err = errSeal
-	}
+	e.Data, err = l.dataAt(p, e.Index)
 	return err
+}
+
+func (l *Log) dataAt(p place, index uint64) ([]byte, error) {
+	data, err := l.data.read(p)
+	if !errors.Is(err, errReused) {
+		return data, err
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.ledger.has(index) {
+		return nil, err
+	}
+	return nil, raft.ErrLogNotFound
 }
 
 // StoreLog implements raft.LogStore.
@@ -261,26 +251,26 @@ func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 func (l *Log) StoreLogs(logs []*raft.Log) error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
-	var lines []line
-	err := l.write("append to the log", func() (err error) {
-		lines, err = l.store(logs)
-		return err
-	})
+	err := l.write("append to the log", func() error { return l.store(logs) })
 	if err != nil {
 		return err
 	}
 	var n int64
 	l.mu.Lock()
-	for i, e := range logs {
-		l.ledger.put(lines[i])
-		l.cache.add(e, lines[i].size)
-		n += int64(lines[i].size)
+	for _, e := range logs {
+		size := entrySize(e)
+		l.ledger.put(e.Index, size)
+		l.cache.add(e, size)
+		n += int64(size)
 	}
 	l.mu.Unlock()
 	l.count.appends.Add(1)
 	l.count.entries.Add(uint64(len(logs)))
 	l.count.bytes.Add(uint64(n))
-	return nil
+	if !l.tail.due(l.o.tailEntries) {
+		return nil
+	}
+	return l.write("move entries of the log", l.move)
 }
 
 // Close closes the log. Raft must have been shut down before. It does not wait
@@ -315,7 +305,7 @@ func (l *Log) close() error {
 	}
 	var err error
 	if l.failure.Load() == nil {
-		err = l.write("note the end of the log", l.setEnd)
+		err = l.write("move entries of the log", l.move)
 	}
 	l.closed.Store(true)
 	return errors.Join(err, l.db.Close(), l.data.close())

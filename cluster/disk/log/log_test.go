@@ -146,7 +146,6 @@ func TestOldEntriesGoInSteps(t *testing.T) {
 	for i := uint64(1); i <= 3000; i += 500 {
 		require.NoError(t, l.StoreLogs(entries(1, i, i+499)))
 	}
-	require.NoError(t, moveAll(l)) // as a former build
 	spy := &spyBackend{backend: l.db}
 	l.db = spy
 	require.NoError(t, l.DeleteRange(1, 2100))
@@ -171,43 +170,12 @@ func TestOldEntriesGoInSteps(t *testing.T) {
 	require.Equal(t, [2]uint64{0, 0}, span(t, openLog(t, dir)))
 }
 
-// Entries in frames go by two values at most, however many they are, and stay deleted.
-func TestOldFramesGoAtOnce(t *testing.T) {
-	dir := t.TempDir()
-	change := func(o *Options) { o.segmentBytes = 64 << 10 }
-	l := openLog(t, dir, change)
-	for i := uint64(1); i <= 3000; i += 500 {
-		require.NoError(t, l.StoreLogs(entries(1, i, i+499)))
-	}
-	spy := &spyBackend{backend: l.db}
-	l.db = spy
-	require.NoError(t, l.DeleteRange(1, 2100))
-	require.Equal(t, []string{firstKey, tailKey}, spy.sets)
-	require.Empty(t, spy.deleted)
-	require.NoError(t, l.DeleteRange(1, 2110))
-	require.Equal(t, []string{firstKey, tailKey, firstKey}, spy.sets)
-	require.Equal(t, [2]uint64{2111, 3000}, span(t, l))
-	require.ErrorIs(t, l.GetLog(2110, &raft.Log{}), raft.ErrLogNotFound)
-	l = openLog(t, crash(t, dir), change)
-	require.Equal(t, [2]uint64{2111, 3000}, span(t, l))
-	requireEntry(t, l, entries(1, 2111, 2111)[0])
-
-	// A log that was emptied can begin anywhere.
-	require.NoError(t, l.DeleteRange(0, 9999))
-	require.Equal(t, [2]uint64{0, 0}, span(t, l))
-	require.NoError(t, l.StoreLogs(entries(2, 5, 7)))
-	l = openLog(t, crash(t, l.data.dir), change)
-	require.Equal(t, [2]uint64{5, 7}, span(t, l))
-	require.Empty(t, names(t, l.data.dir, "data-0000000000000001"))
-}
-
 // spyBackend sees and bends what reaches bbolt.
 type spyBackend struct {
 	backend
 	deleted [][2]uint64
 	store   func() error
 	sets    []string
-	set     func()
 }
 
 func (s *spyBackend) DeleteRange(lo, hi uint64) error {
@@ -226,9 +194,6 @@ func (s *spyBackend) StoreLogs(logs []*raft.Log) error {
 
 func (s *spyBackend) Set(k, v []byte) error {
 	s.sets = append(s.sets, string(k))
-	if s.set != nil {
-		s.set()
-	}
 	return s.backend.Set(k, v)
 }
 
@@ -416,7 +381,7 @@ func TestRealWriteErrorIsFatal(t *testing.T) {
 	require.NoError(t, err)
 	l.db = db
 	requireEntry(t, l, entries(1, 2, 2)[0])
-	require.ErrorIs(t, l.DeleteRange(1, 1), berrors.ErrDatabaseReadOnly)
+	require.ErrorIs(t, l.StoreLogs(entries(1, 4, tailEntries)), berrors.ErrDatabaseReadOnly)
 	require.Len(t, f.get(), 1)
 }
 
@@ -448,47 +413,31 @@ func TestPanicsOfBoltAreFatal(t *testing.T) {
 	var f failures
 	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
 	l.db = &spyBackend{backend: l.db, store: func() error { panic("page 7: invalid type") }}
-	require.NoError(t, l.StoreLogs(entries(1, 1, 9)))
-	require.ErrorContains(t, l.DeleteRange(5, 9), "page 7")
+	require.ErrorContains(t, l.StoreLogs(entries(1, 1, tailEntries)), "page 7")
 	require.Len(t, f.get(), 1)
 }
 
 func TestDefaultLogFatalPanics(t *testing.T) {
 	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = nil })
 	l.db = &spyBackend{backend: l.db, store: func() error { return errors.New("no") }}
-	require.NoError(t, l.StoreLogs(entries(1, 1, 9)))
-	require.Panics(t, func() { _ = l.DeleteRange(5, 9) })
+	require.Panics(t, func() { _ = l.StoreLogs(entries(1, 1, tailEntries)) })
 }
 
-// bbolt has no checksums for its data: each entry carries its own. And one of a frame
-// that is damaged after the start is not handed out.
+// bbolt has no checksums for its data: each entry carries its own.
 func TestDamagedEntryIsFatal(t *testing.T) {
 	for name, c := range map[string]struct {
 		file   string
 		repeat int
-		moved  bool
-	}{
-		"in raft.db": {"raft.db", 100, true}, "in a segment, for raft.db": {firstSegment, 1000, true},
-		"in a frame": {firstSegment, 100, false},
-	} {
+	}{"in raft.db": {"raft.db", 100}, "in a segment": {"data-0000000000000001", 1000}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			var f failures
-			change := func(o *Options) { o.CacheBytes, o.Fatal = 1, f.fatal }
-			l := openLog(t, dir, change)
+			l := openLog(t, dir)
 			require.NoError(t, l.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: bytes.Repeat([]byte("precious"), c.repeat)}}))
 			require.NoError(t, l.StoreLogs(entries(1, 2, 3)))
-			if c.moved {
-				require.NoError(t, moveAll(l))
-				require.NoError(t, l.Close())
-			}
+			require.NoError(t, l.Close())
 			flipAll(t, filepath.Join(dir, c.file), []byte("preciousprecious"))
-			if c.moved {
-				l = openLog(t, dir, change)
-			} else {
-				_, err := Open(crash(t, dir), Options{GrowTo: -1})
-				require.ErrorIs(t, err, errSeal)
-			}
+			var f failures
+			l = openLog(t, dir, func(o *Options) { o.Fatal = f.fatal })
 			require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
 			require.Len(t, f.get(), 1)
 		})

@@ -19,7 +19,7 @@ type Metrics struct {
 	CacheBytes  int64
 
 	Appends, Appended, AppendedBytes uint64 // calls, entries, octets
-	Moves                            uint64 // of all entries to bbolt, before the newest are replaced
+	Moves                            uint64 // of the tail to bbolt
 	Writes                           uint64 // transactions, with deletions and votes
 	WriteTime                        time.Duration
 	CacheHits, CacheMisses           uint64

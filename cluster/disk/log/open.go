@@ -82,7 +82,8 @@ func (l *Log) SetShort(short bool) {
 	}
 }
 
-// openSegments opens the segments, and finds out where each entry is.
+// openSegments opens the files with the entries' data, finds out which entries
+// have theirs where, and gives bbolt the entries it has not got yet.
 func (l *Log) openSegments() error {
 	if err := l.data.load(); err != nil {
 		return err
@@ -103,16 +104,12 @@ func (l *Log) openSegments() error {
 		one.size += p.size
 		l.ledger.bytes += int64(p.size)
 	}
-	err := l.replay()
-	if err == nil {
-		err = l.settle()
-	}
-	if errors.Is(err, errSeal) {
+	if err := l.replay(); errors.Is(err, errSeal) {
 		return fmt.Errorf("disk: the log in %s is damaged: %w: %s", l.data.dir, err, Rebuild)
 	} else if err != nil {
 		return fmt.Errorf("disk: read the end of the log in %s: %w", l.data.dir, err)
 	}
-	return nil
+	return l.data.tidy()
 }
 
 func boltOptions(path string, o Options) raftboltdb.Options {

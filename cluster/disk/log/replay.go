@@ -9,9 +9,10 @@ import (
 )
 
 // replay hands over the frames behind a position, oldest first, and makes the
-// segment they end in the current one. The caller has called seen for the data
-// of all entries that bbolt has. It is called once, after load. A log has a
-// position before it has frames; from is nil where it has neither.
+// segment they end in the current one. Frames up to there are in bbolt, and
+// seen was called for the data of all entries bbolt has. It is called once,
+// after load. A log has a position before it has frames; from is nil where it has
+// neither.
 func (s *segments) replay(from *position, each func(id uint64, f *foundFrame) error) error {
 	r := replayer{s: s, each: each}
 	if from != nil {
@@ -70,7 +71,7 @@ func (r *replayer) one(one *segment) error {
 	if one.id > r.from.segment && h.first > s.seq+1 {
 		return fmt.Errorf("%w: frame %d before it is broken", errSeal, s.seq+1)
 	}
-	one.key, one.first = h.key, h.first
+	one.key = h.key
 	at := int64(segmentAlign)
 	if one.id == r.from.segment {
 		at = int64(r.from.offset)

@@ -13,23 +13,27 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
 )
 
-// segments are files of a fixed size. Every write to the log goes to the current one,
-// as a frame (see frame.go) and with one sync. A B+tree would rewrite up to four
-// neighbours with every large value, sync twice with every commit, and be read through a
-// memory map, whose pages count as the process's memory; here data is written once, in
-// order, and a file that nothing refers to any more is written over by a later one, so
-// that in the long run no block is ever allocated.
+// segments are files of a fixed size beside bbolt. Every write to the log goes
+// to the current one first, as a frame (see frame.go) and with one sync; bbolt
+// gets the entries later, many at a time, but not the data of larger ones: that
+// stays where it is. A B+tree rewrites its neighbours with every large value and
+// syncs twice with every commit; here data is written once, in order, and a file
+// that nothing refers to any more is written over by a later one, so that in the
+// long run no block is ever allocated.
 //
 // append is called by one goroutine at a time; the other methods by any.
 //
-// An entry that has moved to bbolt leaves data from 1 KiB on here, and has its place. A
-// file that lies before the position and whose entries are deleted is written over later
-// (spare-N, eight at most). release waits for readers, and a write for none of them; a
-// place in a file that was given back is ErrLogNotFound, if the entry is gone too.
+// bbolt gets 256 entries at a time, without data from 1 KiB on; the entry says where
+// that is. A transaction for each write cost two more syncs and a multiple of the
+// processor time; a B+tree rewrites up to four neighbours with each append of a large
+// value, and is read through a memory map, whose pages count as the process's memory. A
+// file that bbolt has all frames of and whose entries are deleted is written over later
+// (spare-N, eight at most); deleting old entries costs bbolt small pages only. release
+// waits for readers, and a write for none of them; a place in a file that was given
+// back is ErrLogNotFound, if the entry is gone too.
 type segments struct {
 	dir    string
 	size   int64 // of a file
@@ -46,9 +50,8 @@ type segments struct {
 	files map[uint64]*segment
 	cur   *segment // what append goes on with; also in files
 	spare []string // paths
-	named bool     // a file has become a spare one, and that name is not synced
 	last  uint64   // the highest id ever used
-	moved uint64   // frames up to it are before the position
+	moved uint64   // frames up to it are in bbolt
 }
 
 // segmentFile is what segments need of an *os.File.
@@ -66,14 +69,13 @@ type segment struct {
 	key   frameKey // of its frames; known for those that may be written to
 	end   int64    // where the next frame begins
 	dirty bool     // written since the last sync
-	top   uint64   // highest index of an entry with large data here
-	first uint64   // frame; known for those that have frames behind the position
+	top   uint64   // highest index of an entry that has its data here for bbolt
 	seq   uint64   // of its newest frame
 
 	reads sync.RWMutex // held for reading while data is read: no file is reused under a reader
 }
 
-// place is where an entry lies, with its head; in raft.db, where its data lies.
+// place is where an entry's data lies.
 type place struct {
 	segment uint64
 	offset  uint64
@@ -178,8 +180,13 @@ func (s *segments) seen(p place, index uint64) error {
 	return nil
 }
 
-// release gives back the files whose frames are before the position, as far as their
-// data belongs to entries up to index only, which the log has deleted.
+// tidy makes spare files of those that hold nothing. All frames are in bbolt.
+func (s *segments) tidy() error {
+	return s.recycle(func(one *segment) bool { return one != s.cur && one.top == 0 })
+}
+
+// release gives back the files whose frames are in bbolt, as far as their data
+// belongs to entries up to index only, which the log has deleted.
 func (s *segments) release(index uint64) error {
 	return s.recycle(func(one *segment) bool { return one != s.cur && one.top <= index && one.seq <= s.moved })
 }
@@ -221,7 +228,7 @@ func (s *segments) makeSpare(one *segment) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spare, s.named = append(s.spare, to), true
+	s.spare = append(s.spare, to)
 	return nil
 }
 
@@ -287,8 +294,6 @@ func (s *segments) next() error {
 	}
 	from := ""
 	s.mu.Lock()
-	named := s.named
-	s.named = false
 	s.last++
 	id := s.last
 	if n := len(s.spare); n > 0 {
@@ -296,13 +301,6 @@ func (s *segments) next() error {
 		s.spare = s.spare[:n-1]
 	}
 	s.mu.Unlock()
-	if named && from != "" {
-		// Or a power failure brings its former name back, with a first page that is not
-		// of that name.
-		if err := s.syncDir(s.dir); err != nil {
-			return err
-		}
-	}
 	if from == "" {
 		from = s.name(sparePrefix, id)
 		if err := s.make(from, false); err != nil {
@@ -324,7 +322,7 @@ func (s *segments) next() error {
 	if err != nil {
 		return err
 	}
-	one := &segment{id: id, f: f, path: path, key: h.key, first: h.first, end: segmentAlign}
+	one := &segment{id: id, f: f, path: path, key: h.key, end: segmentAlign}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files[id] = one
@@ -357,10 +355,10 @@ func (one *segment) sync() error {
 // room is how large a frame can be.
 func (s *segments) room() int { return int(s.size) - segmentAlign }
 
-// append writes entries as frames, as few as it can, and tells where each lies and
-// its checksum, by add, in order. When it returns nil they are synced. Each of
+// append writes entries as frames, as few as it can, and tells where the data
+// of each lies, by add, in order. When it returns nil they are synced. Each of
 // them fits into a frame.
-func (s *segments) append(logs []*raft.Log, add func(i int, p place, sum uint64)) error {
+func (s *segments) append(logs []*raft.Log, add func(i int, p place)) error {
 	for from := 0; from < len(logs); {
 		size, to := frameHead+frameTail, from
 		for to < len(logs) && size+entryLen(logs[to]) <= s.room() {
@@ -372,7 +370,7 @@ func (s *segments) append(logs []*raft.Log, add func(i int, p place, sum uint64)
 				return err
 			}
 		}
-		if err := s.frame(logs[from:to], size, func(i int, p place, sum uint64) { add(from+i, p, sum) }); err != nil {
+		if err := s.frame(logs[from:to], size, func(i int, p place) { add(from+i, p) }); err != nil {
 			return err
 		}
 		from = to
@@ -385,16 +383,15 @@ func (s *segments) append(logs []*raft.Log, add func(i int, p place, sum uint64)
 
 // frame writes one frame of the given size to the current segment, in which
 // there is room for it.
-func (s *segments) frame(logs []*raft.Log, size int, add func(i int, p place, sum uint64)) error {
+func (s *segments) frame(logs []*raft.Log, size int, add func(i int, p place)) error {
 	one := s.cur
 	start := one.end
 	at := start // where buf goes
 	w := one.key.begin(s.buf[:0], s.seq+1, len(logs), size)
 	top := one.top
 	for i, e := range logs {
-		from := len(w.buf)
 		w.entry(e)
-		add(i, place{one.id, uint64(at) + uint64(from), uint32(len(w.buf) - from)}, xxhash.Sum64(w.buf[from:]))
+		add(i, place{one.id, uint64(at) + uint64(len(w.buf)-len(e.Data)), uint32(len(e.Data))})
 		if len(e.Data) >= spillFrom {
 			top = max(top, e.Index)
 		}
@@ -435,14 +432,7 @@ func aligned(n int64) int64 { return (n + segmentAlign - 1) &^ (segmentAlign - 1
 // errReused says that a segment is gone: the entries it held were deleted.
 var errReused = errors.New("disk: the segment was given back")
 
-// begins is the position before the first frame of a segment.
-func (s *segments) begins(id uint64) position {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return position{segment: id, offset: segmentAlign, seq: s.files[id].first - 1}
-}
-
-// read returns the octets at a place.
+// read returns the data at a place.
 func (s *segments) read(p place) ([]byte, error) {
 	s.mu.RLock()
 	one := s.files[p.segment]
@@ -463,7 +453,7 @@ func (s *segments) read(p place) ([]byte, error) {
 	return data, nil
 }
 
-// isMoved says that the frames up to one are needed no more.
+// isMoved says that bbolt has the frames up to one.
 func (s *segments) isMoved(seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -251,13 +251,17 @@ func TestAnswersAreBelievedWithCare(t *testing.T) {
 
 // TestAPauseIsNoFaultOfTheDisk: the process held still between two probes, and longer than
 // a write may take. Until one has ended well there is no renewal, and nobody says that the
-// disk hangs.
+// disk hangs before the next one does.
 func TestAPauseIsNoFaultOfTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		var paused atomic.Int64
 		now := func() time.Duration { return time.Since(began) + time.Hour + time.Duration(paused.Load()) }
-		p := newProber(func() error { time.Sleep(100 * time.Millisecond); return nil }, time.Second, now)
+		var hangs atomic.Int64
+		p := newProber(func() error {
+			time.Sleep(100*time.Millisecond + time.Duration(hangs.Load()))
+			return nil
+		}, time.Second, now)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); p.run(ctx) }()
@@ -271,6 +275,12 @@ func TestAPauseIsNoFaultOfTheDisk(t *testing.T) {
 		require.ErrorIs(t, p.ok(), errStill, "the next one is under way")
 		time.Sleep(100 * time.Millisecond)
 		require.NoError(t, p.ok())
+		hangs.Store(int64(time.Minute))
+		time.Sleep(500 * time.Millisecond)
+		paused.Add(int64(12 * time.Second))
+		require.ErrorIs(t, p.ok(), errStill)
+		time.Sleep(3 * time.Second)
+		require.ErrorIs(t, p.ok(), errNoProbe, "the next one hangs")
 		cancel()
 		<-done
 	})

@@ -75,13 +75,14 @@ func (p *prober) ok() error {
 	}
 	now := p.now()
 	age, idle, limit := now-p.began, now-p.began, max(2*p.every, 3*p.took)
+	hangs := p.busy && now-p.start > limit
 	if p.busy {
 		idle = p.start - p.began
 	}
 	switch {
 	case age <= limit:
 		return nil
-	case idle > limit:
+	case idle > limit && !hangs:
 		return fmt.Errorf("%w: the last began %v ago", errStill, idle.Round(time.Millisecond))
 	default:
 		return fmt.Errorf("%w: the last that ended began %v ago", errNoProbe, age.Round(time.Millisecond))

@@ -226,7 +226,7 @@ func (s *session) Disproven(ctx context.Context, user string, told *sasl.Keys) e
 	return smtp.ErrCredentials
 }
 
-// SameAccount implements smtp.AccountMatcher.
+// SameAccount implements smtp.Authenticator.
 func (s *session) SameAccount(_ context.Context, one, other string) bool {
 	return login.SameAccount(s.replica, one, other)
 }

@@ -121,7 +121,7 @@ func (s *session) Authenticate(ctx context.Context, user, secret string) error {
 	return nil
 }
 
-// Welcome implements smtp.Welcomer.
+// Welcome implements smtp.Authenticator.
 func (s *session) Welcome() { s.throttle.Succeeded(s.peer.Session) }
 
 // throttled counts a login and holds it back where many have failed, at any node.

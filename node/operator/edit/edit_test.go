@@ -50,3 +50,9 @@ func TestUpdateIsMadeAnew(t *testing.T) {
 	require.ErrorIs(t, update(updateTries), admin.ErrConflict)
 	require.Equal(t, updateTries, reads)
 }
+
+// TestFingerprintsInNotes: the audit log shows them as they are given, to be compared.
+func TestFingerprintsInNotes(t *testing.T) {
+	r := &pb.Route{Domain: "hub.example", NoEhlo: []string{"DSN"}, Fingerprints: [][]byte{{0x00, 0xab}, {0x1f}}}
+	require.Equal(t, []string{"no_ehlo [DSN]", "fingerprints [00ab 1f]"}, valuesOf(r))
+}

@@ -1,6 +1,7 @@
 package edit
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -176,7 +177,12 @@ func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	if f.IsList() {
 		var all []string
 		for i := range v.List().Len() {
-			all = append(all, v.List().Get(i).String())
+			one := v.List().Get(i)
+			if text := one.String(); f.Kind() != protoreflect.BytesKind {
+				all = append(all, text)
+			} else {
+				all = append(all, hex.EncodeToString(one.Bytes()))
+			}
 		}
 		return Shortened("["+strings.Join(all, " ")+"]", NoteValue)
 	}

@@ -131,14 +131,14 @@ type lockHistory struct {
 	seen  sync.Mutex
 	taken map[string]map[uint64]int64 // by session: tokens, and when the first node knew
 	void  map[uint64]int64            // by token: when the first node knew
-	broke map[uint64]bool             // tokens that an operator took away
+	broke map[uint64]int64            // tokens that an operator took away, and when the first node knew
 	holds []hold
 }
 
 func newLockHistory() *lockHistory {
 	return &lockHistory{
 		history: history{began: time.Now()}, taken: map[string]map[uint64]int64{}, void: map[uint64]int64{},
-		broke: map[uint64]bool{},
+		broke: map[uint64]int64{},
 	}
 }
 
@@ -157,7 +157,9 @@ func (h *lockHistory) changed(_ string, c spool.Changes) {
 		}
 	}
 	for _, token := range c.Broken {
-		h.broke[token] = true
+		if _, ok := h.broke[token]; !ok {
+			h.broke[token] = now
+		}
 	}
 	for _, token := range c.Voided {
 		if _, ok := h.void[token]; !ok {
@@ -186,7 +188,9 @@ type attempt struct {
 }
 
 // finish adds what no client saw: locks that were taken though the answer got
-// lost, and the ends of the nodes' sessions.
+// lost, the ends of the nodes' sessions, and locks that an operator's command took away. A
+// command whose answer got lost is proposed again, and then takes a later lock away, too,
+// which alone is in its answer.
 func (h *lockHistory) finish(attempts map[string]attempt, answered map[uint64]bool) {
 	client := 1 << 20
 	for session, tokens := range h.taken {
@@ -196,9 +200,11 @@ func (h *lockHistory) finish(attempts map[string]attempt, answered map[uint64]bo
 				client++
 				h.record(client, lockOp{what: "take", mailbox: a.mailbox}, a.call, lockOut{token: token}, at)
 			}
-			if end, ok := h.void[token]; ok {
-				client++
-				h.record(client, lockOp{what: "void", mailbox: a.mailbox, token: token}, a.call, lockOut{}, end)
+			for _, ended := range []map[uint64]int64{h.void, h.broke} {
+				if end, ok := ended[token]; ok {
+					client++
+					h.record(client, lockOp{what: "void", mailbox: a.mailbox, token: token}, a.call, lockOut{}, end)
+				}
 			}
 		}
 	}
@@ -405,7 +411,7 @@ func fight(t *testing.T, g *clustertest.Group, h *lockHistory, clients int, whil
 			counts["of unknown outcome"]++
 		}
 	}
-	apart(t, slices.DeleteFunc(h.holds, func(one hold) bool { return h.broke[one.token] }))
+	apart(t, slices.DeleteFunc(h.holds, func(one hold) bool { return h.broke[one.token] != 0 }))
 	t.Logf("%d operations in %s: %v; %d sessions held a lock", len(h.ops), time.Since(h.began).Round(time.Second),
 		counts, len(h.holds))
 }

@@ -50,6 +50,7 @@ type segments struct {
 	files map[uint64]*segment
 	cur   *segment // what append goes on with; also in files
 	spare []string // paths
+	named bool     // a file has become a spare one, and that name is not synced
 	last  uint64   // the highest id ever used
 	moved uint64   // frames up to it are in bbolt
 }
@@ -228,7 +229,7 @@ func (s *segments) makeSpare(one *segment) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spare = append(s.spare, to)
+	s.spare, s.named = append(s.spare, to), true
 	return nil
 }
 
@@ -294,6 +295,8 @@ func (s *segments) next() error {
 	}
 	from := ""
 	s.mu.Lock()
+	named := s.named
+	s.named = false
 	s.last++
 	id := s.last
 	if n := len(s.spare); n > 0 {
@@ -301,6 +304,13 @@ func (s *segments) next() error {
 		s.spare = s.spare[:n-1]
 	}
 	s.mu.Unlock()
+	if named && from != "" {
+		// Or a power failure brings its former name back, with a first page that is not
+		// of that name.
+		if err := s.syncDir(s.dir); err != nil {
+			return err
+		}
+	}
 	if from == "" {
 		from = s.name(sparePrefix, id)
 		if err := s.make(from, false); err != nil {

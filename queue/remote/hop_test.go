@@ -198,9 +198,11 @@ func (h *nextHop) meets(c net.Conn, step string) bool {
 }
 
 func (h *nextHop) session(c net.Conn) {
+	h.mu.Lock()
 	if h.implicit {
 		c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*h.cert}})
 	}
+	h.mu.Unlock()
 	if !h.answer(c, "CONNECT", "220 hop.example ESMTP") {
 		return
 	}

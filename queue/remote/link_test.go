@@ -86,7 +86,9 @@ func TestTLSOfRoutes(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				h := newHop(t, nil)
+				h.mu.Lock()
 				h.cert, h.implicit = c.cert, c.cert != nil
+				h.mu.Unlock()
 				c.link.Implicit = true
 				requireLink(t, h, Config{}, c.link, c.want)
 			})

@@ -11,6 +11,7 @@ import (
 )
 
 func (c *conn) mail(arg []byte) {
+	growStack(false)
 	c.mailFrom(arg, "FROM:")
 }
 

@@ -49,11 +49,11 @@ func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, fir
 	return w.Flush()
 }
 
-// run lets the sides take turns, in the same order in each round: compactions and
-// sweeps go on after a load, so a side that took two loads one after the other
-// would pay for the first within the second. Before the rounds each side takes the
-// load once, unmeasured: the first load of a cluster and of the machine costs up
-// to a half more. run returns the results of each side.
+// run lets the sides take turns. Who begins changes with each round, and each load
+// waits until the one before it has stopped to cost: compactions and sweeps go on
+// after a load, and share the processor's caches with the next one. Before the
+// rounds each side takes the load once, unmeasured: the first load of a cluster and
+// of the machine costs up to a half more. run returns the results of each side.
 func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 	for i, s := range r.sides {
 		if err := r.warm(ctx, s); err != nil {
@@ -61,9 +61,10 @@ func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 		}
 	}
 	results := make([][]result, len(r.sides))
-	for range rounds {
-		for i, s := range r.sides {
-			one, err := r.measure(ctx, s)
+	for round := range rounds {
+		for i := range r.sides {
+			i = (i + round) % len(r.sides)
+			one, err := r.measure(ctx, r.sides[i])
 			if err != nil {
 				return nil, fmt.Errorf("side %d: %w", i+1, err)
 			}
@@ -71,6 +72,50 @@ func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 		}
 	}
 	return results, nil
+}
+
+// A load begins when all sides together used less than calmShare of a processor
+// for calmTime, or after calmMost.
+const (
+	calmShare = 0.3
+	calmTime  = 500 * time.Millisecond
+	calmMost  = 5 * time.Second
+)
+
+// calm waits until the sides have done what a load left to do.
+func (r row) calm(ctx context.Context) error {
+	for end := time.Now().Add(calmMost); time.Now().Before(end); {
+		before, err := r.cpu()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(calmTime):
+		}
+		after, err := r.cpu()
+		if err != nil || (after-before).Seconds() < calmShare*calmTime.Seconds() {
+			return err
+		}
+	}
+	return nil
+}
+
+// cpu returns the CPU time that all sides have used.
+func (r row) cpu() (sum time.Duration, err error) {
+	for _, s := range r.sides {
+		root, err := s.root()
+		if err != nil {
+			return 0, err
+		}
+		one, err := treeCPU(root)
+		if err != nil {
+			return 0, err
+		}
+		sum += one
+	}
+	return sum, nil
 }
 
 func (r row) warm(ctx context.Context, s side) error {
@@ -84,6 +129,9 @@ func (r row) warm(ctx context.Context, s side) error {
 }
 
 func (r row) measure(ctx context.Context, s side) (one result, err error) {
+	if err := r.calm(ctx); err != nil {
+		return one, err
+	}
 	root, err := s.root()
 	if err != nil {
 		return one, err

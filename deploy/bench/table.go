@@ -17,6 +17,7 @@ type row struct {
 	less  bool   // smaller is better
 	work  int    // messages or sessions a round; 0: CPU time says nothing here
 	sides []side // one or two; the first is this build
+	calm  bool   // a load waits until the one before it has stopped to cost
 }
 
 // side takes the load of one row.
@@ -49,11 +50,11 @@ func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, fir
 	return w.Flush()
 }
 
-// run lets the sides take turns. Who begins changes with each round, and each load
-// waits until the one before it has stopped to cost: compactions and sweeps go on
-// after a load, and share the processor's caches with the next one. Before the
-// rounds each side takes the load once, unmeasured: the first load of a cluster and
-// of the machine costs up to a half more. run returns the results of each side.
+// run lets the sides take turns, and the side that begins changes with each round.
+// Compactions and sweeps go on after a load, and share the processor's caches with
+// the next one: a calm row waits for their end. Before the rounds each side takes
+// the load once, unmeasured: the first load of a cluster and of the machine costs up
+// to a half more. run returns the results of each side.
 func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 	for i, s := range r.sides {
 		if err := r.warm(ctx, s); err != nil {
@@ -82,8 +83,8 @@ const (
 	calmMost  = 5 * time.Second
 )
 
-// calm waits until the sides have done what a load left to do.
-func (r row) calm(ctx context.Context) error {
+// rest waits until the sides have done what a load left to do.
+func (r row) rest(ctx context.Context) error {
 	for end := time.Now().Add(calmMost); time.Now().Before(end); {
 		before, err := r.cpu()
 		if err != nil {
@@ -129,8 +130,10 @@ func (r row) warm(ctx context.Context, s side) error {
 }
 
 func (r row) measure(ctx context.Context, s side) (one result, err error) {
-	if err := r.calm(ctx); err != nil {
-		return one, err
+	if r.calm {
+		if err := r.rest(ctx); err != nil {
+			return one, err
+		}
 	}
 	root, err := s.root()
 	if err != nil {

@@ -36,7 +36,7 @@ func TestTurns(t *testing.T) {
 	}
 	var out bytes.Buffer
 	require.NoError(t, table(t.Context(), &out, io.Discard, rows, 3, "this", "former"))
-	require.Equal(t, "abababab"+"abababab"+"aaaa", strings.Join(order, ""))
+	require.Equal(t, "ab"+"abbaab"+"ab"+"abbaab"+"aaaa", strings.Join(order, ""))
 	lines := strings.Split(out.String(), "\n")
 	require.Len(t, lines, 5)
 	require.Equal(t, []string{

@@ -26,6 +26,12 @@ func newAddressBook(self string, p places) *addressBook {
 	return &addressBook{self: self, places: p, onLog: func(string) {}}
 }
 
+// follow gives the book raft, whose configuration it goes by from now on.
+func (b *addressBook) follow(r *raft.Raft) { b.raft.Store(r) }
+
+// running reports whether raft runs.
+func (b *addressBook) running() bool { return b.raft.Load() != nil }
+
 // servers returns raft's latest configuration, nil before raft runs.
 func (b *addressBook) servers() []raft.Server {
 	r := b.raft.Load()

@@ -4,9 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/raft"
-
-	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -53,59 +50,4 @@ func agreed(offs []time.Duration, voters int) (median time.Duration, ok bool) {
 		}
 	}
 	return median, with >= quorum
-}
-
-func (c *Cluster) voters() (ids []string) {
-	for _, s := range c.book.servers() {
-		if s.Suffrage == raft.Voter {
-			ids = append(ids, string(s.ID))
-		}
-	}
-	return ids
-}
-
-// judgeClocks notes whether a majority of the voters agree on the time, and that
-// it is the state's.
-func (c *Cluster) judgeClocks() {
-	c.judging.Lock() // an older look must not win over a newer one
-	defer c.judging.Unlock()
-	var sessions []*pb.Session
-	var ts *pb.TimeState
-	err := c.store.View(func(v spool.View) (err error) {
-		if sessions, err = v.Sessions(); err == nil {
-			ts, err = v.TimeState()
-		}
-		return err
-	})
-	if err != nil {
-		return
-	}
-	voters := c.voters()
-	median, ok := agreed(offsets(sessions, voters, ts.JumpedIndex), len(voters))
-	c.agree.Store(ok && median.Abs() <= tooFar)
-	c.holdUntil.Store(ts.HoldUntilMs)
-}
-
-// findTime notes when the state's time is near what a majority of the clocks that were told
-// in this term agrees on.
-func (c *Cluster) findTime() {
-	if c.timeFound.Load() {
-		return
-	}
-	in, err := c.instant()
-	if err != nil {
-		return
-	}
-	fresh, _, _ := c.clocksTold(in, c.raft.CurrentTerm())
-	median, ok := agreed(offsets(fresh, in.voters, in.ts.GetJumpedIndex()), len(in.voters))
-	if ok && median.Abs() <= near {
-		c.timeFound.Store(true)
-	}
-}
-
-// Ageing reports whether the state's time can be relied on for ages: a majority
-// of the members agree with it, and it has not jumped lately. While it can not,
-// nothing may be deleted or given up for its age. It is cheap.
-func (c *Cluster) Ageing() bool {
-	return !c.At(2) || c.agree.Load() && c.Now().UnixMilli() >= c.holdUntil.Load()
 }

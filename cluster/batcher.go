@@ -3,10 +3,8 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -288,23 +286,4 @@ func outcome(p *proposal, f raft.ApplyFuture) (*proposal, *pb.Result, error) {
 	default:
 		return p, nil, fmt.Errorf("cluster: apply answered %T", r)
 	}
-}
-
-// raftError sorts raft's errors: which of them mean surely not applied.
-func raftError(err error) error {
-	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress),
-		errors.Is(err, raft.ErrEnqueueTimeout):
-		return fmt.Errorf("%w: %w", errNotLeader, err)
-	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown),
-		errors.Is(err, raft.ErrAbortedByRestore):
-		return fmt.Errorf("%w: %w", errDeposed, err)
-	case err != nil && strings.HasPrefix(err.Error(), changedText):
-		return fmt.Errorf("%w: %w", ErrChanged, err)
-	case err != nil && slices.ContainsFunc(refusedTexts(), func(text string) bool {
-		return strings.HasPrefix(err.Error(), text)
-	}):
-		return fmt.Errorf("%w: %w", errRefused, err)
-	}
-	return err
 }

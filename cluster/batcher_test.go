@@ -79,7 +79,7 @@ func newCall(f spool.Frame) *call {
 
 // runBatcher runs a batcher until the test ends.
 func runBatcher(t *testing.T, r *fakeRaft, tune Tuning) *batcher {
-	c := &Cluster{kinds: knownKinds()}
+	c := newProposer(proposerPorts{at: func(uint32) bool { return false }}, newLeaderWatch())
 	began := time.Now()
 	g := newBatcher(r, tune.withDefaults(), c.admits, func() time.Duration { return time.Since(began) })
 	termTime{g}.rebase(began.UnixMilli())

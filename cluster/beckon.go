@@ -3,9 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"time"
 
-	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
 	"relay/cluster/internal/wire"
@@ -20,8 +18,8 @@ import (
 
 // lost reports whether this node hears no leader: it listens to strangers.
 func (c *Cluster) lost() bool {
-	return c.book.raft.Load() != nil && c.leaderTerm.Load() == nil &&
-		(!c.trans.filter.vetted.Load() || c.silence() > 2*c.t.Heartbeat)
+	return c.book.running() && c.leaderTerm.Load() == nil &&
+		(!c.trans.vetted.Load() || c.silence() > 2*c.t.Heartbeat)
 }
 
 // heeds reports whether a node that is no member may say hello on a connection.
@@ -79,17 +77,4 @@ func (c *Cluster) heed(node, addr string) {
 			c.book.hear(member, at)
 		}
 	})
-}
-
-// silent reports whether a follower has not answered this node for so long. One that has
-// never answered counts from the first look.
-func (p *pace) silent(id raft.ServerID, d time.Duration) bool {
-	now := time.Now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	last, ok := p.answers[id]
-	if !ok {
-		p.answers[id] = now
-	}
-	return ok && now.Sub(last) > d
 }

@@ -6,30 +6,27 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/semaphore"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// lonely is a cluster without a leader: all that is proposed waits.
-func lonely(budget int64, deadline time.Duration) *Cluster {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Cluster{
-		t: Tuning{Deadline: deadline}, leaderWatch: newLeaderWatch(), kinds: knownKinds(), ctx: ctx, cancel: cancel,
-		controlBudget: semaphore.NewWeighted(budget), bulkBudget: semaphore.NewWeighted(budget),
-	}
+// lonely is a proposer without a leader: all that is proposed waits.
+func lonely(budget int64, deadline time.Duration) (c *proposer, stop func()) {
+	ended := make(chan struct{})
+	return newProposer(proposerPorts{deadline: deadline, budget: budget, ended: ended}, newLeaderWatch()),
+		func() { close(ended) }
 }
 
 // TestBudgetsAreApart: message bodies that wait for a leader keep other bodies
 // out, so that memory is bounded, but not a lock.
 func TestBudgetsAreApart(t *testing.T) {
-	c := lonely(300<<10, time.Minute)
+	c, end := lonely(300<<10, time.Minute)
 	chunk, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: make([]byte, 16)}, make([]byte, spool.MaxInline))
 	require.NoError(t, err)
 	waiting := make(chan error, 1)
 	go func() {
-		_, err := c.propose(c.ctx, chunk)
+		_, err := c.propose(context.Background(), chunk)
 		waiting <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -51,13 +48,13 @@ func TestBudgetsAreApart(t *testing.T) {
 	defer stop()
 	_, err = c.propose(soon, lock)
 	require.ErrorIs(t, err, errNoLeader, "control is not held up by bodies")
-	c.cancel()
+	end()
 	require.ErrorIs(t, <-waiting, ErrUnavailable)
 	require.True(t, c.bulkBudget.TryAcquire(300<<10), "the octets come back")
 }
 
 func TestFramesAreBounded(t *testing.T) {
-	c := lonely(1<<20, time.Second)
+	c, _ := lonely(1<<20, time.Second)
 	_, err := c.propose(t.Context(), make(spool.Frame, spool.MaxFrame+1))
 	require.ErrorIs(t, err, ErrInvalid)
 	_, err = spool.Encode(spool.KindChunk, &pb.Chunk{Id: make([]byte, 16)}, make([]byte, spool.MaxFrame))

@@ -139,19 +139,6 @@ func (c *Cluster) record() (record *pb.Cluster, err error) {
 	return record, err
 }
 
-// keyPair is a CA as the state has it.
-type keyPair struct{ cert, key []byte }
-
-// signing is the CA that signs at the present step of a rotation.
-func signing(record *pb.Cluster) keyPair {
-	if record.CaStep == spool.CASign {
-		return keyPair{record.NextCert, record.NextKey}
-	}
-	return keyPair{record.CaCert, record.CaKey}
-}
-
-func fingerprint(certPEM []byte) []byte { return spool.Fingerprint(certPEM) }
-
 // followCA makes the node trust and show the CAs that the state names: in its
 // file first, then in its handshakes. It never lets go of the CA that has signed
 // its own certificate.

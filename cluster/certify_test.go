@@ -141,7 +141,7 @@ func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	c := alone(t)
 	m := c.onRecord(t)
 	var lost *identity
-	b, err := os.ReadFile(filepath.Join(c.o.Dir, identityFile))
+	b, err := os.ReadFile(filepath.Join(c.o.Dir, "identity.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &lost))
 	ca, err := parseCert([]byte(lost.CA))

@@ -37,9 +37,6 @@ const tooLively = 3
 
 // prepare makes a Register ready to be sent.
 func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
-	if k == nil {
-		return nil
-	}
 	p := k.c.promise.look()
 	if !slices.Contains(p.Pending, h.Nonce) {
 		if err := k.makeRoom(ctx, len(p.Pending)); err != nil {
@@ -123,6 +120,9 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 	k.await(ctx)
 }
 
+// stale ends this start: its registration names none that counts.
+func (k *claims) stale(ctx context.Context, res *pb.Result) { k.c.disqualified(ctx, res.Text) }
+
 // await waits until whoever has the session that is in the way has renewed it, or
 // can not act any more. Nobody but us can at our own address, and nobody who ran here.
 func (k *claims) await(ctx context.Context) {
@@ -140,9 +140,6 @@ func (k *claims) await(ctx context.Context) {
 
 // settled takes the answer that a registration was taken.
 func (k *claims) settled(nonce string, epoch uint64) {
-	if k == nil {
-		return
-	}
 	k.mine, k.over, k.moved, k.checked = epoch, rival{}, 0, true
 	k.c.promise.note(func(p *promised) { p.Acked, p.Pending = acked{nonce, epoch}, nil })
 }

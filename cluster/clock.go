@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +30,9 @@ type clocks struct {
 	asked atomic.Int64 // when recent resynced last, since start
 }
 
-func newClocks(o Options) *clocks {
-	k := &clocks{wall: o.Wall, boot: o.Boot, start: time.Now()}
+// newClocks makes the clocks of a node; nil: the machine's.
+func newClocks(wall func() time.Time, boot func() time.Duration) *clocks {
+	k := &clocks{wall: wall, boot: boot, start: time.Now()}
 	if k.wall == nil {
 		k.wall = time.Now
 	}
@@ -110,4 +112,14 @@ func (s *stateClock) applied(clockMs int64, jumped bool) {
 		s.now = max(s.now, ahead)
 	}
 	s.ahead.Store(max(s.now, s.before))
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }

@@ -45,13 +45,11 @@ func TestNowFollowsASlewDownwards(t *testing.T) {
 
 // TestClocksAreInjected: clocks that are given take the place of the machine's.
 func TestClocksAreInjected(t *testing.T) {
-	k := newClocks(Options{
-		Wall: func() time.Time { return time.UnixMilli(5) }, Boot: func() time.Duration { return 7 },
-	})
+	k := newClocks(func() time.Time { return time.UnixMilli(5) }, func() time.Duration { return 7 })
 	require.Equal(t, time.UnixMilli(5), k.wall())
 	require.Equal(t, time.Duration(7), k.boot())
 	require.Equal(t, time.Duration(7), k.quick())
-	k = newClocks(Options{})
+	k = newClocks(nil, nil)
 	require.InDelta(t, k.boot(), k.quick(), float64(100*time.Millisecond))
 	k.slept.Add(-int64(time.Hour)) // as after a suspend of an hour
 	k.resync()

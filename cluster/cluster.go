@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -62,6 +61,7 @@ type Cluster struct {
 	adopting    sync.Mutex                // one change of our credential at a time
 	says        atomic.Pointer[[]byte]    // of the CA, in renewals
 	leaderWatch *leaderWatch
+	proposer    *proposer
 	batcher     *batcher
 	peers       *peers
 	server      *server
@@ -71,11 +71,9 @@ type Cluster struct {
 	reads       *rounds.Rounds[uint64]     // read indexes for this node
 	verified    *rounds.Rounds[uint64]     // read indexes as the leader gives them
 	reports     reports
-	inflight    *inflight
-	refused     wire.Sparing // lines about nodes that were not let in
-	outcast     sync.Once    // this node has met a later generation
-	joining     sync.Mutex   // one membership change by a person at a time
-	kinds       [256]bool
+	refused     wire.Sparing  // lines about nodes that were not let in
+	outcast     sync.Once     // this node has met a later generation
+	joining     sync.Mutex    // one membership change by a person at a time
 	version     atomic.Uint32 // of the cluster, as applied here
 	draining    atomic.Bool   // this node is, as applied here
 	began       time.Time     // when this process opened the node
@@ -92,8 +90,6 @@ type Cluster struct {
 	copiedSaid  wire.Sparing
 	newer       atomic.Bool           // a member said that the cluster version is 2 or later
 	rival       atomic.Pointer[rival] // the session this node's id had when it started, as the leader knows it
-
-	controlBudget, bulkBudget *semaphore.Weighted
 
 	ctx      context.Context // ends when everything must stop
 	cancel   context.CancelFunc
@@ -151,21 +147,23 @@ func open(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		o: o, t: o.Tuning.withDefaults(), log: o.Log, id: id,
-		leaderWatch: newLeaderWatch(), inflight: newInflight(), kinds: knownKinds(),
-		server:  &server{how: map[string]Handler{}},
-		reports: reports{seen: map[string]report{}},
-		pinch:   make(chan struct{}, 1),
-		newCA:   make(chan struct{}, 1),
-		clocks:  newClocks(o),
-		birth:   newNonce(), vetted: make(chan struct{}), began: time.Now(),
+		leaderWatch: newLeaderWatch(),
+		server:      newServer(),
+		reports:     reports{seen: map[string]report{}},
+		pinch:       make(chan struct{}, 1),
+		newCA:       make(chan struct{}, 1),
+		clocks:      newClocks(o.Wall, o.Boot),
+		birth:       newNonce(), vetted: make(chan struct{}), began: time.Now(),
 	}
 	c.self.Store(&self)
 	c.founding.Store(id.Fresh && id.CAKey != "")
 	c.says.Store(new([]byte))
 	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
 	c.pace = newPace(c.t)
-	c.controlBudget, c.bulkBudget = semaphore.NewWeighted(c.t.Budget), semaphore.NewWeighted(c.t.Budget)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.proposer = newProposer(proposerPorts{
+		self: id.Node, deadline: c.t.Deadline, budget: c.t.Budget, boot: c.clocks.boot, at: c.At, ended: c.ctx.Done(),
+	}, c.leaderWatch)
 	c.book = newAddressBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
 	if err := c.openAdmission(); err != nil {
 		c.cancel()
@@ -212,8 +210,7 @@ func (c *Cluster) openRaft() error {
 	}
 	c.store, c.rlog = d.store, d.log
 	c.trans = newTransport(c.port, c.book, c.log, c.pace.answered)
-	c.trans.quiet.last, c.trans.quiet.longest = d.log.LastIndex, c.t.Quiet
-	entries := tellingLog{d.log, c.trans.quiet.stored}
+	entries := c.trans.quiesce(d.log, c.t.Quiet)
 	conf := c.t.raftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
@@ -240,27 +237,28 @@ func (c *Cluster) openRaft() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.close(), d.close())
 	}
-	c.book.raft.Store(c.raft)
+	c.book.follow(c.raft)
 	c.guard()
-	c.reload = &reloader{raft: c.raft}
+	c.reload = newReloader(c.raft)
 	return nil
 }
 
 // guard sets the filter before raft, and the last line behind it: the log.
 func (c *Cluster) guard() {
-	f := c.trans.filter
-	f.admits, f.term, f.fatal, f.floor, f.termAt = c.book.admission.member, c.raft.CurrentTerm, c.fatal,
-		c.floor, c.rlog.TermAt
-	f.leader = func() string {
-		_, id := c.raft.LeaderWithID()
-		return string(id)
-	}
 	leads := func(term uint64) bool { return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term }
-	c.trans.quiet.leads = leads
-	c.trans.retry.serves = func(node string, term uint64) bool { return leads(term) && c.book.member(node) }
-	c.trans.votes.voted = func(term uint64, took time.Duration) {
-		c.pace.voted(c.clocks.boot(), term, took, len(c.others()))
-	}
+	c.trans.guard(guards{
+		admits: c.book.admission.member, term: c.raft.CurrentTerm, floor: c.floor, termAt: c.rlog.TermAt,
+		leader: func() string {
+			_, id := c.raft.LeaderWithID()
+			return string(id)
+		},
+		leads:  leads,
+		serves: func(node string, term uint64) bool { return leads(term) && c.book.member(node) },
+		voted: func(term uint64, took time.Duration) {
+			c.pace.voted(c.clocks.boot(), term, took, len(c.others()))
+		},
+		fatal: c.fatal,
+	})
 	c.rlog.Floor(c.floor)
 }
 
@@ -282,7 +280,8 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *nodeData) error {
 // start starts every goroutine but raft's own.
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
-	c.batcher = newBatcher(c.raft, c.t, c.admits, c.clocks.quick)
+	c.batcher = newBatcher(c.raft, c.t, c.proposer.admits, c.clocks.quick)
+	c.proposer.batcher, c.proposer.peers = c.batcher, c.peers
 	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.mayAsk
 	c.reads = rounds.New(c.ctx, &c.wg, 0, c.fetchReadIndex)
 	c.verified = rounds.New(c.ctx, &c.wg, 0, c.readIndex)
@@ -361,7 +360,7 @@ func (c *Cluster) newSession() *session {
 	}
 	s.member, s.log, s.now, s.recent = m, c.log, c.clocks.boot, c.clocks.recent
 	s.send = func(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
-		return c.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
+		return c.proposer.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
 	}
 	s.leased, s.says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
 	s.prober = newProber(c.slowProbe, c.t.Renew, s.now)
@@ -507,7 +506,7 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	if graceful {
 		c.retire()
 	} else {
-		c.inflight.close()
+		c.proposer.close()
 	}
 	c.acting()
 	c.cancel()
@@ -559,7 +558,7 @@ func endsIn(g *sync.WaitGroup, d time.Duration) bool {
 func (c *Cluster) retire() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	empty := c.inflight.close()
+	empty := c.proposer.close()
 	c.acting()
 	<-c.acted
 	select {
@@ -669,9 +668,9 @@ func (c *Cluster) Ready() error {
 	switch {
 	case c.ctx.Err() != nil:
 		return errors.New("the node is stopping")
-	case !c.trans.filter.vetted.Load() && c.copied.Load():
+	case !c.trans.vetted.Load() && c.copied.Load():
 		return errors.New("the node waits, for " + copiedWords)
-	case !c.trans.filter.vetted.Load():
+	case !c.trans.vetted.Load():
 		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
 	case c.leaderWatch.current().leader == "":
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")

@@ -111,31 +111,3 @@ func FuzzQuestion(f *testing.F) {
 		_ = q.unmarshal(pieces(raw, 1))
 	})
 }
-
-func FuzzToken(f *testing.F) {
-	f.Add(joinToken{secret: [secretSize]byte{1, 2, 3}}.String())
-	f.Add("rj1.")
-	f.Add("rj2.AAAA")
-	f.Fuzz(func(t *testing.T, s string) {
-		token, err := parseToken(s)
-		if err != nil {
-			require.ErrorIs(t, err, ErrToken)
-			return
-		}
-		again, err := parseToken(token.String())
-		require.NoError(t, err)
-		require.Equal(t, token, again)
-	})
-}
-
-func FuzzJoinRequest(f *testing.F) {
-	var b bytes.Buffer
-	_ = writeJSON(&b, joinRequest{Node: "n1"})
-	f.Add(b.Bytes())
-	f.Add([]byte{0, 0, 0, 5, '{'})
-	f.Add([]byte{255, 255, 255, 255})
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		var r joinRequest
-		_ = readJSON(bytes.NewReader(raw), &r)
-	})
-}

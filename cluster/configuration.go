@@ -61,11 +61,3 @@ func (c *Cluster) reconfigure(ctx context.Context, on configuration, begin func(
 		}
 	}
 }
-
-// refusedTexts begin raft's words for configurations that it does not write.
-func refusedTexts() []string {
-	return []string{"found duplicate ", "need at least one voter ", "empty ID ", "empty address "}
-}
-
-// changedText begins raft's word for a condition that does not hold.
-const changedText = "configuration changed since "

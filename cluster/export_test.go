@@ -7,11 +7,11 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 )
 
 // Impostor is a raft network that shows the certificate of a data directory, and
@@ -27,7 +27,7 @@ func Impostor(dir, node, address string) (*raft.NetworkTransport, error) {
 	}
 	port := wire.New(wire.Options{Identity: me, Log: zap.NewNop()})
 	b := newAddressBook(id.Node, newPlaces("", nil, map[string]string{node: address}))
-	return network(&stream{Listener: deaf{make(chan struct{}), port}, port: port, book: b}, b, zap.NewNop()), nil
+	return outbound(make(chan struct{}), port, b, zap.NewNop()), nil
 }
 
 // Place is the newest entry of the log, and the term.
@@ -182,19 +182,19 @@ func (c *Cluster) SayHello(ctx context.Context, node string) error {
 	return err
 }
 
-// ProposeTo opens a stream of proposals to a node, whether it leads or not, and returns
-// how it ends.
+// ProposeTo proposes to a node, whether it leads or not, and returns how that ends.
 func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
-	l, err := c.peers.to(node, wire.RPC)
-	if err != nil {
-		return err
+	watch := newLeaderWatch()
+	watch.set(node, 1)
+	p := newProposer(proposerPorts{
+		self: c.id.Node, deadline: time.Second, budget: spool.MaxFrame, boot: c.clocks.boot, at: c.At, ended: c.ctx.Done(),
+	}, watch)
+	p.peers = c.peers
+	f, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: c.id.Node})
+	if err == nil {
+		_, err = p.propose(ctx, f)
 	}
-	s, err := l.cc.NewStream(ctx,
-		&grpc.StreamDesc{StreamName: "Propose", ServerStreams: true, ClientStreams: true}, proposeMethod)
-	if err != nil {
-		return err
-	}
-	return s.RecvMsg(new(answers))
+	return err
 }
 
 // CompareClock is what this node says of its own clock; false: nothing.

@@ -104,6 +104,21 @@ func dialMember(dial func(context.Context) (net.Conn, error), node string) (*grp
 	)
 }
 
+// askOnce puts one question to a node, on a connection of its own that dial opens.
+func askOnce(ctx context.Context, dial func(context.Context) (net.Conn, error), node, method string,
+	req []byte) ([]byte, error) {
+	cc, err := dialMember(dial, node)
+	if err != nil {
+		return nil, err
+	}
+	defer cc.Close()
+	var out plain
+	if err := cc.Invoke(ctx, askMethod, &question{method, req}, &out); err != nil {
+		return nil, remoteError(node, err)
+	}
+	return out.b, nil
+}
+
 // prepare connects to a node ahead of need: the new leader.
 func (ps *peers) prepare(node string) {
 	for _, proto := range []string{wire.RPC, wire.Bulk} {

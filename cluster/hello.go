@@ -18,10 +18,7 @@ import (
 // they know better than its data directory: whether that was copied, or is older
 // than what the node has promised.
 
-const (
-	askHello  = "cluster/hello"
-	helloTime = 2 * time.Second // longest wait for one answer
-)
+const helloTime = 2 * time.Second // longest wait for one answer
 
 // hello is what a node that starts says of itself.
 type hello struct {
@@ -199,21 +196,7 @@ func (c *Cluster) take(r helloReply) {
 			c.book.hear(node, addr)
 		}
 	}
-	if r.Leads && !c.trans.filter.vetted.Load() {
+	if r.Leads && !c.trans.vetted.Load() {
 		c.promise.note(func(p *promised) { p.prune(r.Nonce, r.Epoch) })
-	}
-}
-
-// prune takes the leader's word for which registration was the last, when there
-// are many whose answer never came: none of the others can count any more.
-func (p *promised) prune(nonce string, epoch uint64) {
-	if len(p.Pending) < maxPending/2 {
-		return
-	}
-	if nonce != "" && slices.Contains(p.Pending, nonce) {
-		p.Acked, p.Pending = acked{nonce, epoch}, nil
-	}
-	if nonce == p.Acked.Nonce && epoch == p.Acked.Epoch {
-		p.Pending = nil
 	}
 }

@@ -6,13 +6,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func testPromise(t *testing.T) *promise {
+	p, err := openPromise(t.TempDir(), &identity{Cluster: "c", Node: "n1", Log: "l"}, promised{Term: 3})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = p.close() })
+	return p
+}
+
 // TestOnlyThisPlaceKnowsItsRegistrations: a copy of the directory, or one that lies on
 // another machine now, knows nothing of who registered from it.
 func TestOnlyThisPlaceKnowsItsRegistrations(t *testing.T) {
 	if bootID() == "" {
 		t.Skip("this system does not name its boots")
 	}
-	c := &Cluster{promise: testPromise(t, t.TempDir()), born: "born 1"}
+	c := &Cluster{promise: testPromise(t), born: "born 1"}
 	c.settleHome()
 	require.Empty(t, c.here)
 	require.NoError(t, c.promise.write(func(p *promised) { p.Here = append(p.Here, "a") }))

@@ -2,14 +2,12 @@ package cluster
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -51,9 +49,6 @@ type identity struct {
 
 	mu sync.Mutex // guards what changes while the node runs: the credential, CAKey
 }
-
-// credential is what a node shows and trusts, in PEM.
-type credential struct{ ca, next, cross, cert, key string }
 
 func (id *identity) credential() credential {
 	id.mu.Lock()
@@ -127,30 +122,6 @@ func (id *identity) forgetKey(dir string, log *zap.Logger) {
 // wire makes the TLS side of an identity.
 func (id *identity) wire() (wire.Identity, error) {
 	return id.credential().wire(id.name(), id.Node)
-}
-
-// wire makes the TLS side of a node's credential.
-func (c credential) wire(cluster, node string) (wire.Identity, error) {
-	me := wire.Identity{Cluster: cluster, Node: node}
-	var err error
-	if me.CAs, err = parseCerts(c.ca + c.next); err != nil {
-		return me, fmt.Errorf("cluster: the CA's certificate: %w", err)
-	}
-	if len(me.CAs) == 0 {
-		return me, errors.New("cluster: the identity has no CA")
-	}
-	if me.Cert, err = tls.X509KeyPair([]byte(c.cert), []byte(c.key)); err != nil {
-		return me, fmt.Errorf("cluster: the node's certificate: %w", err)
-	}
-	cross, err := parseCerts(c.cross)
-	if err != nil {
-		return me, fmt.Errorf("cluster: the former CA's certificate: %w", err)
-	}
-	// Joining nodes, which know only the fingerprint of a CA, need to see it.
-	for _, ca := range slices.Concat(me.CAs, cross) {
-		me.Cert.Certificate = append(me.Cert.Certificate, ca.Raw)
-	}
-	return me, nil
 }
 
 // vacant checks that a directory can take a new node, and makes it.

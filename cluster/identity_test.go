@@ -14,23 +14,6 @@ func initOptions(dir string) InitOptions {
 	return InitOptions{ID: "n1", Name: "test", Dir: dir, Advertise: "127.0.0.1:7170", Log: zap.NewNop()}
 }
 
-func TestInit(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	require.False(t, Initialised(dir))
-	require.NoError(t, Init(t.Context(), initOptions(dir)))
-	require.True(t, Initialised(dir))
-	info, err := os.Stat(filepath.Join(dir, identityFile))
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds a key")
-
-	err = Init(t.Context(), initOptions(dir))
-	require.ErrorIs(t, err, ErrInUse)
-	require.ErrorContains(t, err, "relayd run")
-	require.ErrorIs(t, Join(t.Context(), JoinOptions{
-		ID: "n2", Dir: dir, Advertise: "127.0.0.1:7171", Token: joinToken{}.String(), Addr: "127.0.0.1:1", Log: zap.NewNop(),
-	}), ErrInUse)
-}
-
 func TestInitRefusesForgottenData(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, logDir), 0o700))
@@ -49,11 +32,6 @@ func TestInitRefusesBadNames(t *testing.T) {
 		o.Advertise = addr
 		require.Error(t, Init(t.Context(), o), "%q", addr)
 	}
-}
-
-func TestOpenWithoutIdentity(t *testing.T) {
-	_, err := Open(Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: zap.NewNop()})
-	require.ErrorIs(t, err, ErrNoNode)
 }
 
 // A crash at any step of the first start leaves something that the next start

@@ -26,7 +26,7 @@ func alone(t *testing.T) *Cluster {
 	dir := filepath.Join(t.TempDir(), "data")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	o := initOptions(dir)
+	o := toMake(dir)
 	o.Advertise = l.Addr().String()
 	require.NoError(t, Init(t.Context(), o))
 	c, err := Open(Options{

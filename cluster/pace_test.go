@@ -6,7 +6,6 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
 )
 
 func TestFollowersPatienceFollowsTheGaps(t *testing.T) {
@@ -75,17 +74,4 @@ func TestLeaderSaysThatItsQuorumIsSlow(t *testing.T) {
 	require.Empty(t, p.trouble(), "another term")
 	p.answered("n2")
 	require.Len(t, p.answers, 1)
-}
-
-func TestLatencyMakesTimesLonger(t *testing.T) {
-	d := Tuning{Latency: 200 * time.Millisecond}.withDefaults()
-	require.Equal(t, 2800*time.Millisecond, d.Heartbeat)
-	require.Equal(t, 2800*time.Millisecond, d.Election)
-	require.Equal(t, 2400*time.Millisecond, d.LeaderLease)
-	require.Equal(t, 14*time.Second, d.Deadline)
-	require.Equal(t, 4*time.Second, d.Lease, "of version 1: all nodes agree")
-	require.NoError(t, raft.ValidateConfig(d.raftConfig("n1", zap.NewNop())))
-	d = Tuning{}.withDefaults()
-	require.Equal(t, []time.Duration{1200 * time.Millisecond, 1200 * time.Millisecond, time.Second, 10 * time.Second},
-		[]time.Duration{d.Heartbeat, d.Election, d.LeaderLease, d.Deadline})
 }

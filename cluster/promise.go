@@ -232,21 +232,6 @@ func (v promised) nonces() []string {
 	return all
 }
 
-// probe writes down what this node has promised by now. A node whose disk
-// hangs or fails must lose its session, even where the log is on another disk:
-// so each renewal of a session waits for it.
-func (c *Cluster) probe() error {
-	term := c.raft.CurrentTerm()
-	lastTerm, last := c.lastEntry()
-	peers := c.book.marks(c.trans.acks.copy())
-	return c.promise.write(func(p *promised) {
-		p.Peers = furthest(p.Peers, peers)
-		p.Version = max(p.Version, c.Version())
-		p.Term, p.LastTerm, p.LastIndex = max(p.Term, term), lastTerm, last
-		p.Commit, p.Applied = max(p.Commit, c.raft.CommitIndex()), c.store.Applied()
-	})
-}
-
 // furthest merges what is known of the members' logs. Former members drop out
 // when others need the room.
 func furthest(old, now map[string]mark) map[string]mark {
@@ -262,47 +247,22 @@ func furthest(old, now map[string]mark) map[string]mark {
 	return all
 }
 
-// promiseOf opens the promise of a data directory, and checks that its log is
-// not older.
-func (c *Cluster) promiseOf(d *nodeData) (err error) {
-	var first promised
-	if first.Term, err = d.term(); err != nil {
-		return err
-	}
-	last, err := d.last()
-	if err != nil {
-		return err
-	}
-	first.Applied, first.Acked.Epoch = d.store.Applied(), c.id.Joined
-	if c.promise, err = openPromise(c.o.Dir, c.id, first); err != nil {
-		return err
-	}
-	if p := c.promise.look(); first.Term < p.Term || last < p.Commit {
-		return errors.Join(fmt.Errorf("%w: %s goes to entry %d in term %d, but the node knew entry %d and term %d before: "+
-			"the log was restored from an older copy; move the data directory away and join again with a token",
-			ErrLogLost, filepath.Join(c.o.Dir, logDir), last, first.Term, p.Commit, p.Term), c.promise.close())
-	}
-	c.checkBirth()
-	c.settleHome()
-	return nil
+// less orders places in a log: a later term first, as only its leader can have
+// made a log shorter.
+func (m mark) less(o mark) bool {
+	return m.Term < o.Term || m.Term == o.Term && m.Index < o.Index
 }
 
-// term is the newest term that the log knows of.
-func (d *nodeData) term() (uint64, error) {
-	term, err := d.log.GetUint64([]byte("CurrentTerm"))
-	if err != nil && err.Error() == "not found" {
-		return 0, nil
+// prune takes the leader's word for which registration was the last, when there
+// are many whose answer never came: none of the others can count any more.
+func (p *promised) prune(nonce string, epoch uint64) {
+	if len(p.Pending) < maxPending/2 {
+		return
 	}
-	return term, err
-}
-
-// last is the index of the newest entry that is on the disk, in the log or in
-// the store.
-func (d *nodeData) last() (uint64, error) {
-	last, err := d.log.LastIndex()
-	if err != nil {
-		return 0, err
+	if nonce != "" && slices.Contains(p.Pending, nonce) {
+		p.Acked, p.Pending = acked{nonce, epoch}, nil
 	}
-	durable, err := d.store.Durable()
-	return max(last, durable), err
+	if nonce == p.Acked.Nonce && epoch == p.Acked.Epoch {
+		p.Pending = nil
+	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func testPromise(t *testing.T, dir string) *promise {
+func promiseIn(t *testing.T, dir string) *promise {
 	p, err := openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l"}, promised{Term: 3})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = p.close() })
@@ -21,7 +21,7 @@ func testPromise(t *testing.T, dir string) *promise {
 // written, the one before is there.
 func TestPromiseOutlivesACutWrite(t *testing.T) {
 	dir := t.TempDir()
-	p := testPromise(t, dir)
+	p := promiseIn(t, dir)
 	require.Equal(t, uint64(3), p.look().Term, "made from what the log knows")
 	for term := uint64(4); term < 9; term++ {
 		require.NoError(t, p.write(func(v *promised) { v.Term = term }))
@@ -29,19 +29,19 @@ func TestPromiseOutlivesACutWrite(t *testing.T) {
 		whole, err := os.ReadFile(path)
 		require.NoError(t, err)
 		require.Len(t, whole, 2*slotSize)
-		require.Equal(t, term, testPromise(t, dir).look().Term)
+		require.Equal(t, term, promiseIn(t, dir).look().Term)
 
 		torn := append([]byte(nil), whole...)
 		torn[int(p.seq%2)*slotSize+slotHead+3] ^= 0x20
 		require.NoError(t, os.WriteFile(path, torn, 0o600))
-		require.Equal(t, term-1, testPromise(t, dir).look().Term, "the slot before")
+		require.Equal(t, term-1, promiseIn(t, dir).look().Term, "the slot before")
 		require.NoError(t, os.WriteFile(path, whole, 0o600))
 	}
 }
 
 func TestDamagedPromiseIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, testPromise(t, dir).write(func(*promised) {}))
+	require.NoError(t, promiseIn(t, dir).write(func(*promised) {}))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, promiseFile), make([]byte, 100), 0o600))
 	_, err := openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l"}, promised{})
 	require.ErrorIs(t, err, ErrLogLost)
@@ -57,13 +57,13 @@ func TestDamagedPromiseIsRefused(t *testing.T) {
 
 // TestPromiseIsBounded: a probe never fails because there is too much to say.
 func TestPromiseIsBounded(t *testing.T) {
-	p := testPromise(t, t.TempDir())
+	p := promiseIn(t, t.TempDir())
 	require.NoError(t, p.write(func(v *promised) {
 		v.Peers = map[string]mark{}
 		for i := range 99 {
 			name := fmt.Sprintf("%s%d", strings.Repeat("n", 60), i)
 			v.Peers[name] = mark{Term: 1 << 60, Index: 1 << 60, Log: newLogName()}
-			v.Pending, v.Here = append(v.Pending, newNonce()), append(v.Here, newNonce())
+			v.Pending, v.Here = append(v.Pending, newLogName()), append(v.Here, newLogName())
 		}
 		v.Diverged = strings.Repeat("\x01", 9999)
 		v.Cluster, v.Node = strings.Repeat("c", 63), strings.Repeat("n", 63)

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,9 +32,6 @@ type quiescence struct {
 	told    map[string]mark // the commit index that a follower acknowledged, and the leader's term
 	wake    chan struct{}   // closed when those who wait must look again
 }
-
-// errPastTerm is what raft gets for a call that was kept back past the end of its term.
-var errPastTerm = errors.New("cluster: this node does not lead in the term of the call any more")
 
 func newQuiescence(done <-chan struct{}) *quiescence {
 	return &quiescence{

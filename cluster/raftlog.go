@@ -72,3 +72,6 @@ func pastTerm(args []any) bool {
 	}
 	return false
 }
+
+// errPastTerm is what raft gets for a call that was kept back past the end of its term.
+var errPastTerm = errors.New("cluster: this node does not lead in the term of the call any more")

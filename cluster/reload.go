@@ -23,6 +23,8 @@ type reloadable interface {
 	ReloadConfig(raft.ReloadableConfig) error
 }
 
+func newReloader(r reloadable) *reloader { return &reloader{raft: r} }
+
 // trailing sets how many entries stay behind a snapshot.
 func (r *reloader) trailing(n uint64) error {
 	return r.change(func(c *raft.ReloadableConfig) { c.TrailingLogs = n })

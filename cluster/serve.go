@@ -26,6 +26,9 @@ const (
 	proposeMethod = "/" + serviceName + "/Propose"
 	askMethod     = "/" + serviceName + "/Ask"
 
+	// askHello is the one question that a node may ask which is no member.
+	askHello = "cluster/hello"
+
 	maxMessage   = 64 << 20
 	streamWindow = 4 << 20
 	connWindow   = 8 << 20
@@ -40,6 +43,8 @@ type server struct {
 	mu      sync.RWMutex
 	how     map[string]Handler
 }
+
+func newServer() *server { return &server{how: map[string]Handler{}} }
 
 // errStranger is told those who may say hello and nothing else.
 var errStranger = status.Error(codes.PermissionDenied, "the asker is not a member")
@@ -183,68 +188,6 @@ func (s *server) ask(ctx context.Context, dec func(any) error) (any, error) {
 		return nil, status.Error(errorCode(err), err.Error())
 	}
 	return &plain{b}, nil
-}
-
-// Errors keep their kind on the way between nodes.
-func errorCode(err error) codes.Code {
-	switch {
-	case errors.Is(err, errNotLeader), errors.Is(err, ErrUnavailable):
-		return codes.Unavailable
-	case errors.Is(err, ErrUnknown):
-		return codes.Aborted
-	case errors.Is(err, ErrQuorum):
-		return codes.FailedPrecondition
-	case errors.Is(err, ErrMember):
-		return codes.AlreadyExists
-	case errors.Is(err, ErrChanged):
-		return codes.OutOfRange
-	case errors.Is(err, ErrToken):
-		return codes.PermissionDenied
-	case errors.Is(err, context.DeadlineExceeded):
-		return codes.DeadlineExceeded
-	}
-	return codes.Unknown
-}
-
-// RemoteError is an error that another node answered with.
-type RemoteError struct {
-	Node string
-	Text string
-	kind error
-}
-
-func (e *RemoteError) Error() string { return e.Node + ": " + e.Text }
-
-// Unwrap returns the kind of error it was at the other node, if it has one.
-func (e *RemoteError) Unwrap() error { return e.kind }
-
-func remoteError(node string, err error) error {
-	st, ok := status.FromError(err)
-	if !ok {
-		return err
-	}
-	e := &RemoteError{Node: node, Text: st.Message()}
-	switch st.Code() {
-	case codes.Unimplemented:
-		e.kind = errUnimplemented
-	case codes.Unavailable:
-		e.kind = ErrUnavailable
-	case codes.Aborted:
-		e.kind = ErrUnknown
-	case codes.FailedPrecondition:
-		e.kind = ErrQuorum
-	case codes.AlreadyExists:
-		e.kind = ErrMember
-	case codes.OutOfRange:
-		e.kind = ErrChanged
-	case codes.PermissionDenied:
-		e.kind = ErrToken
-	case codes.DeadlineExceeded:
-		e.kind = context.DeadlineExceeded
-	case codes.Canceled:
-		e.kind = context.Canceled
-	}
-	return e
 }
 
 // portCreds tells gRPC who is at the other end of a connection of the port,

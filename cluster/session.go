@@ -32,24 +32,9 @@ import (
 // first attempt. A timer ends the right even where the session's goroutine hangs in a
 // sync. A graceful stop resigns the session: nobody waits.
 type session struct {
-	lease  time.Duration // of renewals of cluster version 1, and of the leader's own where a record says none
-	renew  time.Duration // from one renewal to the next
-	log    *zap.Logger
-	now    func() time.Duration // a clock that counts suspends
-	recent func() time.Duration // now at less cost, see clocks; nil: now
-	leased func() bool          // renewals say their lease and their number: cluster version 2
-	// send proposes a command; it also tells when the attempt that was answered
-	// was sent, on now's clock.
-	send   func(context.Context, spool.Frame, *trip) (*pb.Result, time.Duration, error)
-	prober *prober       // proves that our own disk still takes writes
-	behind func() uint64 // index applied here
-	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
-	says   func() []byte // what renewals tell of the CA; nil: nothing
-	barred func() string // why there must be no session; nil or empty: there may
-	anchor func() (index, sum uint64)
-	member *pb.Member
-	claims *claims                    // nil: registrations are of cluster version 1
-	place  func() (term, last uint64) // how far our log goes; nil, or term 0: not told
+	lease time.Duration // of renewals of cluster version 1, and of the leader's own where a record says none
+	renew time.Duration // from one renewal to the next
+	ports
 
 	until atomic.Int64  // end of the right to act, on now's clock; 0: none
 	epoch atomic.Uint64 // 0: none, or not yet caught up with it
@@ -64,6 +49,39 @@ type session struct {
 	timer   *time.Timer   // fires at the end
 	leases  leases
 	sent    []*renewal // under way, from the oldest on
+}
+
+// ports is what a session needs of its node. They are set before it runs.
+type ports struct {
+	log    *zap.Logger
+	now    func() time.Duration // a clock that counts suspends
+	recent func() time.Duration // now at less cost, see clocks; nil: now
+	leased func() bool          // renewals say their lease and their number: cluster version 2
+	// send proposes a command; it also tells when the attempt that was answered
+	// was sent, on now's clock.
+	send   func(context.Context, spool.Frame, *trip) (*pb.Result, time.Duration, error)
+	prober *prober       // proves that our own disk still takes writes
+	behind func() uint64 // index applied here
+	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
+	says   func() []byte // what renewals tell of the CA; nil: nothing
+	barred func() string // why there must be no session; nil or empty: there may
+	anchor func() (index, sum uint64)
+	member *pb.Member
+	claims claimant                   // nil: registrations are of cluster version 1
+	place  func() (term, last uint64) // how far our log goes; nil, or term 0: not told
+}
+
+// claimant prepares registrations as cluster version 2 wants them, and takes the
+// answers.
+type claimant interface {
+	// prepare makes a Register ready to be sent.
+	prepare(context.Context, *pb.Register) error
+	// busy takes the answer that the node's id has a session, and waits until it is worth asking again.
+	busy(context.Context, *pb.Result)
+	// stale takes the answer that this start must not go on, and waits for the end.
+	stale(context.Context, *pb.Result)
+	// settled takes the answer that a registration was taken.
+	settled(nonce string, epoch uint64)
 }
 
 // renewal is a Renew under way.
@@ -134,17 +152,17 @@ func (s *session) register(ctx context.Context) bool {
 			s.log.Debug("cluster: no session yet", zap.Error(err))
 			sleep(ctx, s.renew/4)
 		case res.Code == pb.Code_OK:
-			s.claims.settled(h.Nonce, res.Epoch)
+			s.settled(h.Nonce, res.Epoch)
 			return s.begin(res.Epoch, res.Index, sent, hold)
 		case res.Code == pb.Code_DUPLICATE:
 			// An earlier attempt made the session, and the others count from then.
-			s.claims.settled(h.Nonce, res.Epoch)
+			s.settled(h.Nonce, res.Epoch)
 			return s.begin(res.Epoch, res.Epoch, first, hold)
 		case res.Code == pb.Code_BUSY && s.claims != nil:
 			first = sent
 			s.claims.busy(ctx, res)
 		case res.Code == pb.Code_STALE && s.claims != nil:
-			s.claims.c.disqualified(ctx, res.Text)
+			s.claims.stale(ctx, res)
 		default:
 			s.log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
 			sleep(ctx, s.renew)
@@ -154,10 +172,18 @@ func (s *session) register(ctx context.Context) bool {
 	return false
 }
 
+func (s *session) settled(nonce string, epoch uint64) {
+	if s.claims != nil {
+		s.claims.settled(nonce, epoch)
+	}
+}
+
 // request makes the frame of a registration.
 func (s *session) request(ctx context.Context, h *pb.Register) (spool.Frame, error) {
-	if err := s.claims.prepare(ctx, h); err != nil {
-		return nil, err
+	if s.claims != nil {
+		if err := s.claims.prepare(ctx, h); err != nil {
+			return nil, err
+		}
 	}
 	h.WallMs = s.report()
 	return spool.Encode(spool.KindRegister, h)
@@ -494,16 +520,6 @@ func newNonce() string {
 	var b [12]byte
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
-}
-
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // registered reports whether the cluster takes this node for alive, though it

@@ -4,9 +4,6 @@ import (
 	"context"
 	"time"
 
-	"go.uber.org/zap"
-
-	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -144,6 +141,9 @@ func (s *steering) consider(ctx context.Context, in instant, median time.Duratio
 	s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now() + median.Milliseconds(), FromIndex: from + 1})
 }
 
+// lookAgain is how long a new leader waits until its stamps move the clock.
+const lookAgain = 25 * time.Millisecond
+
 // begin makes a term's stamps begin: they go on from where the time stands here,
 // and nothing but a Clock is stamped until they move it.
 func (s *steering) begin(ctx context.Context, look func() (instant, error), let func(stamping)) bool {
@@ -163,44 +163,7 @@ func (s *steering) begin(ctx context.Context, look func() (instant, error), let 
 			let(stampAll)
 			return true
 		}
-		sleep(ctx, lastWait/4)
+		sleep(ctx, lookAgain)
 	}
 	return false
-}
-
-// newSteering makes the steering of a term.
-func (c *Cluster) newSteering(barrier uint64) *steering {
-	time, first := termTime{c.batcher}, !c.steered.Swap(true)
-	return &steering{
-		barrier: barrier, first: first, late: first && !c.timeFound.Load(), t: c.t,
-		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
-		clock: func() int64 { return c.Now().UnixMilli() },
-	}
-}
-
-// instant reads what a round goes by.
-func (c *Cluster) instant() (in instant, err error) {
-	err = c.store.View(func(v spool.View) (err error) {
-		if in.state, err = v.Clock(); err != nil {
-			return err
-		}
-		if in.ts, err = v.TimeState(); err != nil {
-			return err
-		}
-		in.sessions, err = v.Sessions()
-		return err
-	})
-	in.voters, in.second = c.voters(), c.At(2)
-	in.wall = c.clocks.wall().UnixMilli()
-	return in, err
-}
-
-// jumpClock has the clock set.
-func (c *Cluster) jumpClock(ctx context.Context, h *pb.Clock) uint64 {
-	res := c.command(ctx, spool.KindClock, h)
-	if res == nil || res.Code != pb.Code_OK {
-		return 0
-	}
-	c.log.Warn("cluster: the state's time has jumped", zap.Duration("by", time.Duration(h.ToMs-h.FromMs)*time.Millisecond))
-	return res.Index
 }

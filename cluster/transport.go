@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 )
 
@@ -37,6 +38,33 @@ type transport struct {
 // set before any is sent.
 type votes struct {
 	voted func(term uint64, took time.Duration)
+}
+
+// guards is what the transport asks its node.
+type guards struct {
+	admits func(node string) bool // whether a peer is a member
+	leader func() string          // as raft knows it
+	term   func() uint64          // raft's current term
+	floor  func() uint64          // index up to which everything is committed here
+	termAt func(index uint64) (term uint64, known bool)
+	leads  func(term uint64) bool                // whether this node leads in that term
+	serves func(node string, term uint64) bool   // and has to serve the other
+	voted  func(term uint64, took time.Duration) // hears of each vote that was answered
+	fatal  func(error)                           // hears that this node can't go on
+}
+
+// guard sets what the transport asks. It is called once, before the port starts.
+func (t transport) guard(g guards) {
+	f := t.filter
+	f.admits, f.leader, f.term, f.floor, f.termAt, f.fatal = g.admits, g.leader, g.term, g.floor, g.termAt, g.fatal
+	t.quiet.leads, t.retry.serves, t.votes.voted = g.leads, g.serves, g.voted
+}
+
+// quiesce has calls that tell nothing kept back for so long at most. It returns the log
+// that raft is to write to, which tells of each entry that it has stored.
+func (t transport) quiesce(log *raftlog.Log, longest time.Duration) raft.LogStore {
+	t.quiet.last, t.quiet.longest = log.LastIndex, longest
+	return tellingLog{log, t.quiet.stored}
 }
 
 // SetHeartbeatHandler deliberately does nothing.
@@ -160,12 +188,6 @@ func (a *acks) copy() map[string]mark {
 	return maps.Clone(a.all)
 }
 
-// less orders places in a log: a later term first, as only its leader can have
-// made a log shorter.
-func (m mark) less(o mark) bool {
-	return m.Term < o.Term || m.Term == o.Term && m.Index < o.Index
-}
-
 // newTransport makes raft's network on the shared port. Until the filter's
 // hooks are set it admits everybody. answered hears of each AppendEntries that was
 // answered; it may be nil.
@@ -175,11 +197,17 @@ func newTransport(port *wire.Port, book *addressBook, log *zap.Logger, answered 
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
 	t := transport{
-		network(&stream{Listener: deaf{f.done, port}, port: port, book: book}, book, log), f, &acks{all: map[string]mark{}},
+		outbound(f.done, port, book, log), f, &acks{all: map[string]mark{}},
 		newRetry(f.done), newQuiescence(f.done), answered, &votes{func(uint64, time.Duration) {}},
 	}
 	go f.serve(port.Listen(wire.Raft))
 	return t
+}
+
+// outbound makes a network that calls others and takes no calls; done ends the waiting
+// for them.
+func outbound(done chan struct{}, port *wire.Port, book *addressBook, log *zap.Logger) *raft.NetworkTransport {
+	return network(&stream{Listener: deaf{done, port}, port: port, book: book}, book, log)
 }
 
 func network(s raft.StreamLayer, book *addressBook, log *zap.Logger) *raft.NetworkTransport {
@@ -245,7 +273,3 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 	}
 	return conn, nil
 }
-
-// addressMark stands behind the node id in the addresses that raft dials: a
-// dialler must know whom it has to find, and the addressBook knows where.
-const addressMark = "@"

@@ -16,6 +16,7 @@ import (
 func twoPorts(t *testing.T) (a, b transport) {
 	ca, err := newAuthority("test", time.Now())
 	require.NoError(t, err)
+	hints := map[string]string{}
 	make := func(node string) (*wire.Port, *addressBook) {
 		key, csr, err := newRequest(node)
 		require.NoError(t, err)
@@ -23,20 +24,18 @@ func twoPorts(t *testing.T) (a, b transport) {
 		require.NoError(t, err)
 		cert, err := ca.sign(request, subject{cluster: "c1", node: node, now: time.Now(), life: time.Hour})
 		require.NoError(t, err)
-		id := &identity{Cluster: "c1", Node: node, CA: string(ca.certPEM()), Cert: string(cert), Key: string(key)}
-		me, err := id.wire()
+		me, err := credential{ca: string(ca.certPEM()), cert: string(cert), key: string(key)}.wire("c1", node)
 		require.NoError(t, err)
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
 		p.Start()
 		t.Cleanup(func() { _ = p.Close() })
-		return p, newAddressBook(node, newPlaces("", nil, map[string]string{}))
+		return p, newAddressBook(node, newPlaces("", nil, hints))
 	}
 	pa, ba := make("a")
 	pb, bb := make("b")
-	ba.hints["b"], bb.hints["a"] = pb.Addr().String(), pa.Addr().String()
-	ba.hints["a"], bb.hints["b"] = pa.Addr().String(), pb.Addr().String()
+	hints["a"], hints["b"] = pa.Addr().String(), pb.Addr().String()
 	a, b = newTransport(pa, ba, zap.NewNop(), nil), newTransport(pb, bb, zap.NewNop(), nil)
 	a.vetted.Store(true)
 	b.vetted.Store(true)
@@ -79,17 +78,6 @@ func TestNoPipelining(t *testing.T) {
 	a, _ := twoPorts(t)
 	_, err := a.AppendEntriesPipeline("b", "b")
 	require.ErrorIs(t, err, raft.ErrPipelineReplicationNotSupported)
-}
-
-func TestRaftConfigurationIsAsDesigned(t *testing.T) {
-	c := Tuning{}.withDefaults().raftConfig("n", zap.NewNop())
-	require.NoError(t, raft.ValidateConfig(c))
-	require.True(t, c.NoSnapshotRestoreOnStart)
-	require.True(t, c.BatchApplyCh)
-	require.False(t, c.ShutdownOnRemove)
-	require.Equal(t, maxGroup, c.MaxAppendEntries)
-	require.Equal(t, 10*time.Millisecond, c.CommitTimeout)
-	require.GreaterOrEqual(t, c.HeartbeatTimeout, time.Second, "heartbeats wait behind disk writes")
 }
 
 func TestAddressMustNameItsNode(t *testing.T) {

@@ -199,13 +199,6 @@ func (c *Cluster) ownAddress(addr string) bool {
 func (c *Cluster) isElsewhere(ctx context.Context, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, helloTime/2)
 	defer cancel()
-	cc, err := dialMember(func(ctx context.Context) (net.Conn, error) {
-		return c.port.Dial(ctx, wire.RPC, c.id.Node, addr)
-	}, c.id.Node)
-	if err != nil {
-		return false
-	}
-	defer cc.Close()
 	h, err := c.introduce()
 	if err != nil {
 		return false
@@ -215,9 +208,10 @@ func (c *Cluster) isElsewhere(ctx context.Context, addr string) bool {
 	if err != nil {
 		return false
 	}
-	var out plain
+	dial := func(ctx context.Context) (net.Conn, error) { return c.port.Dial(ctx, wire.RPC, c.id.Node, addr) }
 	var r helloReply
-	if cc.Invoke(ctx, askMethod, &question{askHello, body}, &out) != nil || json.Unmarshal(out.b, &r) != nil {
+	b, err := askOnce(ctx, dial, c.id.Node, askHello, body)
+	if err != nil || json.Unmarshal(b, &r) != nil {
 		return false
 	}
 	return r.Start != c.birth

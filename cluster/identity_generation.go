@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+
+	"relay/cluster/internal/wire"
+	pb "relay/cluster/spool/spoolpb"
+)
+
+// name is what the cluster is called in certificates.
+func (id *identity) name() string {
+	if id.Generation != "" {
+		return id.Generation
+	}
+	return id.Cluster
+}
+
+// succeed makes the identity that a node has after a recovery: of the next
+// generation, with a certificate of its own making, as the CA's key is in every
+// store. The same peers again, with nothing changed since, are the same
+// generation. Before cluster version 2 there are no generations.
+func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer) error {
+	id.Peers = map[string]string{}
+	for _, p := range o.Peers {
+		id.Peers[p.ID] = p.Address
+		if p.ID == id.Node {
+			id.Advertise = p.Address
+		}
+	}
+	if record.GetVersion() < 2 {
+		return nil
+	}
+	want := peerTexts(o.Peers)
+	_, n := wire.GenerationOf(id.name())
+	n = max(n, record.Generation)
+	if !slices.Equal(id.Recovered, want) || !slices.Equal(peerTexts(before), want) {
+		n++
+	}
+	pair := signing(record)
+	ca, err := openAuthority(pair.cert, pair.key)
+	if err != nil {
+		return err
+	}
+	key, der, err := newRequest(id.Node)
+	if err != nil {
+		return err
+	}
+	csr, err := parseRequest(der)
+	if err != nil {
+		return err
+	}
+	id.Generation, id.Recovered = wire.Generation(id.Cluster, n, want), want
+	// The node that leads renews it, as no certificate of a member lives so long.
+	cert, err := ca.sign(csr, subject{cluster: id.Generation, node: id.Node, now: time.Now(), life: longLife})
+	if err != nil {
+		return err
+	}
+	id.change(credential{
+		ca: string(record.CaCert), next: string(record.NextCert), cross: string(record.CrossCert), cert: string(cert),
+		key: string(key),
+	})
+	id.castOut(before)
+	return nil
+}
+
+// castOut remembers the members that are none any more.
+func (id *identity) castOut(before []Peer) {
+	if id.Outcasts == nil {
+		id.Outcasts = map[string]string{}
+	}
+	for _, p := range before {
+		id.Outcasts[p.ID] = p.Address
+	}
+	for node := range id.Peers {
+		delete(id.Outcasts, node)
+	}
+}
+
+// peerTexts are peers as text, in order.
+func peerTexts(peers []Peer) []string {
+	all := make([]string, 0, len(peers))
+	for _, p := range peers {
+		all = append(all, p.ID+"="+p.Address)
+	}
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,23 @@
+package cluster
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func FuzzToken(f *testing.F) {
+	f.Add(joinToken{secret: [secretSize]byte{1, 2, 3}}.String())
+	f.Add("rj1.")
+	f.Add("rj2.AAAA")
+	f.Fuzz(func(t *testing.T, s string) {
+		token, err := parseToken(s)
+		if err != nil {
+			require.ErrorIs(t, err, ErrToken)
+			return
+		}
+		again, err := parseToken(token.String())
+		require.NoError(t, err)
+		require.Equal(t, token, again)
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"relay/smtp/mailaddr"
 	"relay/smtp/printable"
 )
 
@@ -194,7 +195,7 @@ func (c *conn) helo(arg []byte) {
 
 // introduce takes the argument of HELO and EHLO, which proves nothing.
 func (c *conn) introduce(arg []byte, esmtp bool) bool {
-	if len(arg) > maxDomain {
+	if len(arg) > mailaddr.MaxDomain {
 		c.fail(501, "5.5.4", "Host name too long")
 		return false
 	}
@@ -360,7 +361,7 @@ func query(arg []byte) (what string, utf8 bool) {
 	s := string(arg)
 	// Nothing of s but what has the parameter's length is put into another case:
 	// that changes the length of some letters.
-	if cut := len(s) - len(param); cut >= 0 && strings.EqualFold(s[cut:], param) && IsASCII(s[cut:]) {
+	if cut := len(s) - len(param); cut >= 0 && strings.EqualFold(s[cut:], param) && mailaddr.IsASCII(s[cut:]) {
 		s, utf8 = strings.TrimRight(s[:cut], " "), true
 	}
 	if len(s) >= 2 && s[0] == '<' && s[len(s)-1] == '>' {
@@ -396,7 +397,7 @@ func (c *conn) vrfy(arg []byte) {
 func (c *conn) tell(utf8 bool, members ...Member) {
 	lines := make([]string, len(members))
 	for i, m := range members {
-		if !utf8 && !IsASCII(m.Address) {
+		if !utf8 && !mailaddr.IsASCII(m.Address) {
 			c.answer(252, "2.6.8", "The address is not ASCII, ask with SMTPUTF8")
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"relay/smtp/mailaddr"
 	"relay/smtp/printable"
 )
 
@@ -109,15 +110,15 @@ func setRet(o *MailOptions, v string, _ time.Time) bool {
 }
 
 func setEnvID(o *MailOptions, v string, _ time.Time) bool {
-	id, ok := decodeXtext(v)
+	id, ok := mailaddr.DecodeXtext(v)
 	o.EnvID = id
-	return ok && len(v) <= 100 && IsASCII(v) && isPrintable(id) // RFC 3461 section 4.4
+	return ok && len(v) <= 100 && mailaddr.IsASCII(v) && isPrintable(id) // RFC 3461 section 4.4
 }
 
 // setAuth reads xtext (RFC 4954 section 5). UTF-8 in it is taken as Postfix takes it, and
 // only with SMTPUTF8 (RFC 6531 section 3.3 lets it into esmtp-value).
 func setAuth(o *MailOptions, v string, _ time.Time) bool {
-	id, ok := decodeXtext(v)
+	id, ok := mailaddr.DecodeXtext(v)
 	o.Auth = id
 	return ok && isPrintable(id) && len(v) <= 500
 }
@@ -250,9 +251,9 @@ func setORCPT(o *RcptOptions, v string) bool {
 			return false
 		}
 	}
-	addr, ok = decodeXtext(addr)
+	addr, ok = mailaddr.DecodeXtext(addr)
 	if ok && strings.EqualFold(kind, "utf-8") {
-		addr, ok = decodeUnitext(addr)
+		addr, ok = mailaddr.DecodeUnitext(addr)
 	}
 	o.ORCPT = kind + ";" + addr
 	return ok && addr != "" && isPrintable(addr)
@@ -268,81 +269,6 @@ func isPrintable(s string) bool {
 	return true
 }
 
-// decodeXtext undoes the +HH of RFC 3461 section 4.
-func decodeXtext(s string) (string, bool) {
-	if strings.IndexByte(s, '+') < 0 {
-		return s, strings.IndexByte(s, '=') < 0
-	}
-	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		switch {
-		case s[i] == '=':
-			return "", false
-		case s[i] != '+':
-			out = append(out, s[i])
-			continue
-		case i+2 >= len(s):
-			return "", false
-		}
-		hi, lo := upperHex(s[i+1]), upperHex(s[i+2])
-		if hi < 0 || lo < 0 {
-			return "", false
-		}
-		out = append(out, byte(hi<<4|lo))
-		i += 2
-	}
-	return string(out), true
-}
-
-func upperHex(c byte) int { return strings.IndexByte("0123456789ABCDEF", c) }
-
-// encodeXtext is the inverse of decodeXtext.
-func encodeXtext(s string) string {
-	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c > ' ' && c < 0x7f && c != '+' && c != '=' {
-			b.WriteByte(c)
-		} else {
-			b.Write([]byte{'+', hex[c>>4], hex[c&15]})
-		}
-	}
-	return b.String()
-}
-
-// decodeUnitext undoes the \x{HEX} of RFC 6533 section 3.
-func decodeUnitext(s string) (string, bool) {
-	var b strings.Builder
-	for {
-		before, after, found := strings.Cut(s, `\x{`)
-		b.WriteString(before)
-		if !found {
-			return b.String(), true
-		}
-		hex, rest, closed := strings.Cut(after, "}")
-		n, err := strconv.ParseUint(hex, 16, 32)
-		if !closed || err != nil || n > utf8.MaxRune || !utf8.ValidRune(rune(n)) {
-			return "", false
-		}
-		b.WriteRune(rune(n))
-		s = rest
-	}
-}
-
-// encodeORCPT puts an ORCPT value into its wire form. A utf-8 address is put in
-// ASCII (utf-8-addr-xtext), which every hop with DSN understands.
-func encodeORCPT(v string) string {
-	kind, addr, _ := strings.Cut(v, ";")
-	if !strings.EqualFold(kind, "utf-8") && IsASCII(addr) {
-		return kind + ";" + encodeXtext(addr)
-	}
-	var b strings.Builder
-	for _, c := range addr {
-		if c > ' ' && c < 0x7f && c != '+' && c != '=' && c != '\\' {
-			b.WriteRune(c)
-		} else {
-			b.WriteString(`\x{` + strings.ToUpper(strconv.FormatInt(int64(c), 16)) + "}")
-		}
-	}
-	return "utf-8;" + b.String()
+func isAlnum(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relay/smtp/mailaddr"
 )
 
 // Envelope is what goes around a message.
@@ -112,7 +114,7 @@ func (c *Client) lacking(e *Envelope) *Reply {
 	switch most, ok := digits(size, 20); {
 	case ok && most > 0 && e.Size > most:
 		return lacks(552, "5.3.4", "message too large for the next hop, which takes "+size+" octets")
-	case !utf8 && !IsASCII(e.From):
+	case !utf8 && !mailaddr.IsASCII(e.From):
 		return lacks(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
 	case !utf8 && o.UTF8:
 		return lacks(550, "5.6.9", "the next hop does not take header fields in UTF-8")
@@ -235,7 +237,7 @@ func (t *transaction) screen() {
 		switch {
 		case strings.ContainsAny(to.Address, "\r\n\x00") || to.Address == "":
 			t.replies[i] = NewReply(553, "5.1.3", "not an address")
-		case !utf8 && !IsASCII(to.Address):
+		case !utf8 && !mailaddr.IsASCII(to.Address):
 			t.replies[i] = lacks(553, "5.6.7", "the next hop does not take addresses that are not ASCII")
 		case most > 0 && n >= most:
 			t.replies[i] = NewReply(452, "4.5.3", "more recipients than the next hop takes at once")
@@ -477,12 +479,12 @@ func (t *transaction) mailCommand(b []byte) []byte {
 	}
 	if t.has("DSN") {
 		b = appendParam(b, "RET", o.Ret)
-		b = appendParam(b, "ENVID", encodeXtext(o.EnvID))
+		b = appendParam(b, "ENVID", mailaddr.EncodeXtext(o.EnvID))
 	}
 	if t.has("AUTH") && t.user {
 		auth := o.Auth
 		if auth != "<>" {
-			auth = encodeXtext(auth)
+			auth = mailaddr.EncodeXtext(auth)
 		}
 		b = appendParam(b, "AUTH", auth)
 	}
@@ -502,7 +504,8 @@ func (t *transaction) has(ext string) bool {
 
 // ascii reports whether all addresses are.
 func (t *transaction) ascii() bool {
-	return IsASCII(t.env.From) && !slices.ContainsFunc(t.env.To, func(r Rcpt) bool { return !IsASCII(r.Address) })
+	return mailaddr.IsASCII(t.env.From) &&
+		!slices.ContainsFunc(t.env.To, func(r Rcpt) bool { return !mailaddr.IsASCII(r.Address) })
 }
 
 func appendParam(b []byte, key, value string) []byte {
@@ -541,7 +544,7 @@ func (t *transaction) rcptCommand(b []byte, i int) []byte {
 		if to.Options.ORCPT != "" {
 			// UTF-8 is longer in ASCII; a parameter that is too long would be refused, and the
 			// recipient with it.
-			if v := encodeORCPT(to.Options.ORCPT); len(v) <= maxORCPT {
+			if v := mailaddr.EncodeORCPT(to.Options.ORCPT); len(v) <= maxORCPT {
 				b = appendParam(b, "ORCPT", v)
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"relay/smtp/mailaddr"
 	"relay/smtp/sasl"
 	"relay/smtp/wiretest"
 )
@@ -90,12 +91,12 @@ func (s *testSession) Mail(_ context.Context, from string, opts *MailOptions) er
 }
 
 func (s *testSession) Rcpt(ctx context.Context, to string, opts *RcptOptions) error {
-	local, domain := SplitAddress(to)
+	local, domain := mailaddr.Split(to)
 	switch {
 	case local == "slow":
 		<-ctx.Done()
 		return ctx.Err()
-	case RoutesOn(local) || domain != "" && domain != "example.test" && !s.p.Trusted && s.p.User == "":
+	case mailaddr.RoutesOn(local) || domain != "" && domain != "example.test" && !s.p.Trusted && s.p.User == "":
 		return NewReply(550, "5.7.1", "Relaying denied")
 	case domain == "example.test" && local != "ann" && local != "bob" && local != "postmaster":
 		return NewReply(550, "5.1.1", "No such user here")

@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"relay/smtp/mailaddr"
 )
 
 func (c *conn) mail(arg []byte) {
@@ -29,9 +31,9 @@ func (c *conn) mailFrom(arg []byte, keyword string) {
 	opts, err := parseMailParams(rest, c.srv.params, c.offered(), now)
 	switch {
 	case err != nil:
-	case !opts.UTF8 && !IsASCII(addr):
-		err = errNeedUTF8
-	case !opts.UTF8 && !IsASCII(string(rest)):
+	case !opts.UTF8 && !mailaddr.IsASCII(addr):
+		err = mailaddr.ErrNeedUTF8
+	case !opts.UTF8 && !mailaddr.IsASCII(string(rest)):
 		err = syntaxf("A parameter of MAIL in UTF-8 needs SMTPUTF8")
 	default:
 		err = c.checkTimes(opts, now)
@@ -123,10 +125,10 @@ func (c *conn) rcptLegacy(arg []byte) { c.rcptTo(arg, "") }
 func (c *conn) rcptTo(arg []byte, keyword string) {
 	addr, rest, routed, err := c.path(arg, keyword)
 	if err == nil && addr == "" {
-		err = errAddress
+		err = mailaddr.ErrSyntax
 	}
-	if err == nil && !c.peer.UTF8 && !IsASCII(addr) {
-		err = errNeedUTF8
+	if err == nil && !c.peer.UTF8 && !mailaddr.IsASCII(addr) {
+		err = mailaddr.ErrNeedUTF8
 	}
 	if err == nil {
 		addr, err = c.qualify(addr, true)
@@ -178,19 +180,17 @@ func (c *conn) path(arg []byte, keyword string) (addr string, rest []byte, route
 	} else if !lenient {
 		return "", nil, false, syntaxf("expected %s<address>", keyword)
 	}
-	p := addressParser{in: arg, utf8: true}
 	if len(arg) > 0 && arg[0] == '<' {
-		addr, err = p.path()
+		addr, rest, routed, err = mailaddr.ReadPath(arg)
 	} else if lenient || c.peer.Trusted {
-		addr, err = p.mailbox()
+		addr, rest, err = mailaddr.ReadMailbox(arg)
 	} else {
 		err = syntaxf("the address must stand in <>")
 	}
-	rest = arg[p.pos:]
 	if err == nil && len(rest) > 0 && rest[0] != ' ' {
-		err = errAddress
+		err = mailaddr.ErrSyntax
 	}
-	return addr, rest, p.route, err
+	return addr, rest, routed, err
 }
 
 // qualify adds the default domain to a bare local part where that is allowed.
@@ -198,12 +198,12 @@ func (c *conn) qualify(addr string, rcpt bool) (string, error) {
 	if addr == "" {
 		return "", nil
 	}
-	if _, domain := SplitAddress(addr); domain != "" {
+	if _, domain := mailaddr.Split(addr); domain != "" {
 		return addr, nil
 	}
 	// RFC 5321 section 4.5.1: <postmaster> must always do.
 	if !c.inner() && (!rcpt || !strings.EqualFold(addr, "postmaster")) {
-		return "", errNoDomain
+		return "", mailaddr.ErrNoDomain
 	}
 	if c.cfg.DefaultDomain != nil {
 		if domain := c.cfg.DefaultDomain(); domain != "" {
@@ -220,7 +220,7 @@ func (c *conn) failSyntaxFor(recipient string, err error, enhanced string) {
 	switch {
 	case errors.Is(err, errUnknownParam):
 		c.failFor(recipient, 555, "5.5.4", "Parameter not known or not offered")
-	case errors.Is(err, errNeedUTF8):
+	case errors.Is(err, mailaddr.ErrNeedUTF8):
 		c.failFor(recipient, 553, "5.6.7", "An address that is not ASCII needs SMTPUTF8")
 	default:
 		text := err.Error()

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"relay/smtp/mailaddr"
 )
 
 const xclientAttributes = "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
@@ -36,7 +38,7 @@ func (c *conn) xclient(arg []byte) {
 		word, rest, _ := bytes.Cut(arg, []byte(" "))
 		arg = bytes.TrimLeft(rest, " ")
 		name, value, ok := strings.Cut(string(word), "=")
-		if value, ok2 := decodeXtext(value); !ok || !ok2 || !isPrintable(value) ||
+		if value, ok2 := mailaddr.DecodeXtext(value); !ok || !ok2 || !isPrintable(value) ||
 			!setXClient(&peer, &over, strings.ToUpper(name), value) {
 			c.fail(501, "5.5.4", "Bad XCLIENT attribute "+name)
 			return

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"relay/node/admin"
-	"relay/smtp"
+	"relay/smtp/mailaddr"
 )
 
 // sendFlags say what is sent and how.
@@ -136,7 +136,7 @@ func checkEnvelope(from string, to []string) error {
 		if !strings.Contains(one, "@") {
 			full += "@local.invalid"
 		}
-		if _, err := smtp.ParseAddress(full); err != nil {
+		if _, err := mailaddr.Parse(full); err != nil {
 			return usagef("%q is not an address", one)
 		}
 	}

@@ -21,7 +21,7 @@ func layers() map[string][]string {
 	return map[string][]string{
 		"cmd/relayd": {"node", "node/config", "node/admin", "cluster", "smtp",
 			"cmd/internal/release", "cmd/internal/wording"},
-		"cmd/relayctl": {"node/admin", "node/admin/mailfile", "smtp", "smtp/sasl", "smtp/printable",
+		"cmd/relayctl": {"node/admin", "node/admin/mailfile", "smtp/mailaddr", "smtp/sasl", "smtp/printable",
 			"cmd/internal/release", "cmd/internal/wording"},
 		"cmd/internal/release": {},
 		"cmd/internal/wording": {},
@@ -30,28 +30,28 @@ func layers() map[string][]string {
 			"node/operator", "node/operator/edit", "node/operator/records", "node/outbound",
 			"node/replica", "node/statelog", "node/tlscert", "queue", "queue/remote",
 			"cluster", "cluster/disk", "smtp", "smtp/sasl", "smtp/printable", "pop3"}, state...),
-		"node/directory": append([]string{"smtp"}, state...),
-		"node/login": append([]string{"node/directory", "node/replica", "smtp", "smtp/sasl", "smtp/admission",
-			"smtp/printable", "pop3", "cluster"}, state...),
+		"node/directory": append([]string{"smtp/mailaddr"}, state...),
+		"node/login": append([]string{"node/directory", "node/replica", "smtp", "smtp/mailaddr", "smtp/sasl",
+			"smtp/admission", "smtp/printable", "pop3", "cluster"}, state...),
 		"node/mailheader": {"node/directory", "smtp/printable"},
 		"node/inbound": append([]string{"node/config", "node/directory", "node/login", "node/mailheader", "node/milter",
 			"node/plan", "node/replica", "node/statelog", "node/tlscert", "node/verify", "node/wording",
 			"queue", "queue/bounce", "cluster",
-			"smtp", "smtp/sasl", "smtp/admission", "smtp/printable", "pop3"}, state...),
+			"smtp", "smtp/mailaddr", "smtp/sasl", "smtp/admission", "smtp/printable", "pop3"}, state...),
 		"node/dkimkey": state,
 		"node/operator": append([]string{"node/operator/edit", "node/operator/records", "node/admin", "node/directory",
 			"node/mailheader", "node/plan", "node/replica", "node/statelog", "node/wording", "queue", "queue/bounce", "cluster",
-			"smtp", "smtp/printable",
+			"smtp/mailaddr", "smtp/printable",
 			"cluster/disk"}, state...), // the last one for tests
 		"node/operator/edit": append([]string{"node/admin", "node/replica", "node/wording", "cluster",
 			"smtp/printable"}, state...),
 		"node/operator/records": append([]string{"node/operator/edit", "node/admin", "node/directory", "node/dkimkey",
-			"node/login", "node/replica", "node/wording", "smtp", "smtp/printable",
+			"node/login", "node/replica", "node/wording", "smtp/mailaddr", "smtp/printable",
 			"queue/remote"}, state...), // the last one for tests
 		"node/maildrop": append([]string{"node/config", "node/directory", "node/folder", "node/login", "node/replica",
-			"node/statelog", "cluster", "pop3", "smtp/sasl", "smtp"}, state...),
+			"node/statelog", "cluster", "pop3", "smtp/sasl"}, state...),
 		"node/outbound": append([]string{"node/directory", "node/dkimkey", "node/mailheader", "node/plan", "node/replica",
-			"node/statelog", "queue", "queue/remote", "cluster", "smtp", "smtp/printable"}, state...),
+			"node/statelog", "queue", "queue/remote", "cluster", "smtp/printable"}, state...),
 		"node/plan":     append([]string{"node/directory", "node/replica", "queue"}, state...),
 		"node/statelog": append([]string{"node/admin"}, state...),
 		"node/replica":  append([]string{"cluster/rounds"}, state...),
@@ -79,7 +79,8 @@ func layers() map[string][]string {
 		"cluster/spool/spoolpb":     {},
 		"cluster/internal/protogen": {},
 		"cluster/internal/...":      {"cluster/internal/...", "cluster/spool/spoolpb"},
-		"smtp":                      {"smtp/sasl", "smtp/admission", "smtp/printable"},
+		"smtp":                      {"smtp/mailaddr", "smtp/sasl", "smtp/admission", "smtp/printable"},
+		"smtp/mailaddr":             {"smtp/printable"},
 		"smtp/sasl":                 {},
 		"smtp/admission":            {},
 		"smtp/printable":            {},
@@ -93,7 +94,7 @@ func layers() map[string][]string {
 // library they import what is named here, and nothing else.
 func leaves() map[string]string {
 	return map[string]string{"smtp": "golang.org/x/sys/unix", "pop3": "", "smtp/sasl": "github.com/xdg-go/",
-		"smtp/admission": "", "smtp/printable": ""}
+		"smtp/mailaddr": "", "smtp/admission": "", "smtp/printable": ""}
 }
 
 // isHelper recognises packages that exist for tests.
@@ -279,6 +280,8 @@ func TestRulesCatch(t *testing.T) {
 		{"node/replica", "node/directory", false},
 		{"node/plan", "node/login", false},
 		{"cmd/relayctl", "cluster", false},
+		{"node/directory", "smtp", false},
+		{"smtp/mailaddr", "smtp", false},
 		{"deploy/bench", "smtp", true},
 	} {
 		allowed, ok := lookup(c.from)

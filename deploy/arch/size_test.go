@@ -19,7 +19,6 @@ const packageMost = 6000
 func stillLarge() map[string]int {
 	return map[string]int{
 		"cluster": 12200,
-		"smtp":    6300,
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/smtp"
+	"relay/smtp/mailaddr"
 )
 
 // maxExpansion bounds the addresses one recipient may expand to, and MaxDepth
@@ -57,7 +57,7 @@ func SplitAddress(address string) (local, domain string) {
 }
 
 func composed(s string) string {
-	if smtp.IsASCII(s) {
+	if mailaddr.IsASCII(s) {
 		return s
 	}
 	return norm.NFC.String(s)
@@ -66,7 +66,7 @@ func composed(s string) string {
 // ASCIIDomain is a domain in lower case and A-labels. What IDNA does not know
 // stays as it is, and is found nowhere.
 func ASCIIDomain(domain string) string {
-	if !smtp.IsASCII(domain) {
+	if !mailaddr.IsASCII(domain) {
 		if a, err := idna.Lookup.ToASCII(norm.NFC.String(domain)); err == nil {
 			return a
 		}

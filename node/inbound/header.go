@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"relay/smtp"
+	"relay/smtp/mailaddr"
 	"relay/smtp/printable"
 )
 
@@ -35,7 +35,7 @@ func (in *intake) received(b []byte) []byte {
 	}
 	// An address in UTF-8 would keep a message with a plain header from hops
 	// without SMTPUTF8, where an alias may send it.
-	if len(in.env.rcpts) == 1 && smtp.IsASCII(in.env.rcpts[0].Address) {
+	if len(in.env.rcpts) == 1 && mailaddr.IsASCII(in.env.rcpts[0].Address) {
 		b = append(append(append(b, "\r\n\tfor <"...), in.env.rcpts[0].Address...), '>')
 	}
 	b = append(b, ";\r\n\t"...)

@@ -13,6 +13,7 @@ import (
 	"relay/node/directory"
 	"relay/node/plan"
 	"relay/smtp"
+	"relay/smtp/mailaddr"
 )
 
 // Rcpt implements smtp.Session.
@@ -71,7 +72,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 // address literal that is ours, which is at home in the default domain (RFC 5321
 // §4.5.1 wants postmaster there).
 func (s *session) qualify(v spool.View, to string) (string, error) {
-	local, domain := smtp.SplitAddress(to)
+	local, domain := mailaddr.Split(to)
 	if strings.HasPrefix(domain, "[") && s.ownLiteral(domain) {
 		if whole, err := directory.Qualify(v, local); !errors.Is(err, directory.ErrNoDomain) {
 			return whole, err

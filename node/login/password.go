@@ -25,6 +25,7 @@ import (
 	"relay/node/directory"
 	"relay/node/replica"
 	"relay/smtp"
+	"relay/smtp/mailaddr"
 	"relay/smtp/sasl"
 )
 
@@ -258,7 +259,7 @@ func (p *passwords) verify(ctx context.Context, a *pb.Account, secret string) (b
 // its letters (RFC 4616 §2, RFC 5802 §2.2), and the hash is of one form only. No
 // keys cost as much as others.
 func fitsKeys(keys *pb.ScramKeys, secret string) bool {
-	if smtp.IsASCII(secret) {
+	if mailaddr.IsASCII(secret) {
 		return false
 	}
 	if keys == nil {

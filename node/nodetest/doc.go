@@ -26,7 +26,7 @@
 //	command line with a bare LF, CR or NUL, too long, or parted by tabs
 //	    TestFormsOfLines; smtp transcripts bare-lf-*, long-line, auth-bare-lf
 //	recipients as people write them
-//	    TestStrangersAddresses, TestFormsOfRecipients; smtp TestParseAddress, TestPath
+//	    TestStrangersAddresses, TestFormsOfRecipients; smtp/mailaddr TestParse, TestPath
 //	password beyond ASCII, and a SCRAM client that prepares it
 //	    TestFormsOfLogins; node/maildrop TestPasswordInAnotherForm, TestKeysHealAtALogin;
 //	    smtp/sasl TestPasswordsBeyondASCII

@@ -17,7 +17,7 @@ import (
 	"relay/node/admin"
 	"relay/node/operator/records"
 	"relay/queue"
-	"relay/smtp"
+	"relay/smtp/mailaddr"
 	"relay/smtp/printable"
 )
 
@@ -299,11 +299,11 @@ func (o *Operator) Send(ctx context.Context, by admin.By, e admin.Envelope, mess
 // completed later.
 func envelopeAddress(text string) (string, error) {
 	if !strings.Contains(text, "@") {
-		if _, err := smtp.ParseAddress(text + "@local.invalid"); err == nil {
+		if _, err := mailaddr.Parse(text + "@local.invalid"); err == nil {
 			return text, nil
 		}
 	}
-	plain, err := smtp.ParseAddress(text)
+	plain, err := mailaddr.Parse(text)
 	if err != nil {
 		return "", admin.Invalid("%s is not an address", printable.Text(text, records.MaxName))
 	}

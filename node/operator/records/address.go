@@ -8,7 +8,7 @@ import (
 
 	"relay/node/admin"
 	"relay/node/directory"
-	"relay/smtp"
+	"relay/smtp/mailaddr"
 	"relay/smtp/printable"
 )
 
@@ -32,7 +32,7 @@ func mailAddress(text, defaultDomain string) (string, error) {
 		}
 		address += "@" + defaultDomain
 	}
-	address, err := smtp.ParseAddress(address)
+	address, err := mailaddr.Parse(address)
 	if err != nil {
 		return "", admin.Invalid("%s is not a mail address: %s", printable.Text(text, MaxName), err)
 	}
@@ -45,7 +45,7 @@ func domainName(text string) (string, error) {
 	if name == "" {
 		return "", admin.Invalid("a domain is missing")
 	}
-	address, err := smtp.ParseAddress("x@" + name)
+	address, err := mailaddr.Parse("x@" + name)
 	if err != nil || strings.HasPrefix(name, "[") || address != "x@"+name {
 		return "", admin.Invalid("%s is not the name of a domain", printable.Text(text, MaxName))
 	}

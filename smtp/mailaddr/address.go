@@ -1,4 +1,7 @@
-package smtp
+// Package mailaddr reads the addresses that SMTP and the directory have: mailboxes,
+// and the paths of MAIL and RCPT (RFC 5321 section 4.1.2, RFC 6531), and it writes
+// them into parameters and reads them there (xtext, RFC 3461 and RFC 6533).
+package mailaddr
 
 import (
 	"bytes"
@@ -9,45 +12,51 @@ import (
 	"relay/smtp/printable"
 )
 
+// MaxDomain is how many octets a domain may have (RFC 5321 section 4.5.3.1.2).
+const MaxDomain = 255
+
 // RFC 5321 section 4.5.3.1 asks for 64 and 255 octets at least; longer local
 // parts are in use (VERP), so only the whole is bounded.
 const (
-	maxAddress = 64 + 1 + 255
-	maxDomain  = 255
+	maxAddress = 64 + 1 + MaxDomain
 	maxLabel   = 63
 )
 
-// The reasons to refuse an address. errNeedUTF8 becomes 553 5.6.7 (RFC 6531 section
-// 3.5), the others a 501.
+// The reasons to refuse an address. SMTP answers ErrNeedUTF8 with 553 5.6.7 (RFC 6531
+// section 3.5), the others with 501.
 const (
-	errAddress  = syntaxError("bad address syntax")
-	errTooLong  = syntaxError("address too long")
-	errNoDomain = syntaxError("the address needs a domain")
-	errNeedUTF8 = syntaxError("an address that is not ASCII needs SMTPUTF8")
+	ErrSyntax   = syntaxError("bad address syntax")
+	ErrTooLong  = syntaxError("address too long")
+	ErrNoDomain = syntaxError("the address needs a domain")
+	ErrNeedUTF8 = syntaxError("an address that is not ASCII needs SMTPUTF8")
 )
 
-// ParseAddress checks a mailbox of the form local-part@domain, without angle
+// syntaxError is why an address was refused; its text may be shown to who wrote it.
+type syntaxError string
+
+func (e syntaxError) Error() string { return string(e) }
+
+// Parse checks a mailbox of the form local-part@domain, without angle
 // brackets, and returns it in its plainest form: quotes that are not needed are
 // gone, and those that are missing are there. Dots at the ends of a local part, or
 // next to each other, are taken as people write them and as Postfix takes them;
 // such a local part comes back quoted, as RFC 5321 wants it. One dot behind the
 // domain is dropped. The local part may hold UTF-8 (RFC 6531).
-func ParseAddress(s string) (string, error) {
-	a := addressParser{in: []byte(s), utf8: true}
+func Parse(s string) (string, error) {
+	a := parser{in: []byte(s), utf8: true}
 	addr, err := a.mailbox()
 	if err == nil && a.pos != len(a.in) {
-		err = errAddress
+		err = ErrSyntax
 	}
 	if err == nil && strings.LastIndexByte(addr, '@') < 0 {
-		err = errNoDomain
+		err = ErrNoDomain
 	}
 	return addr, err
 }
 
-// SplitAddress parts an address that a Session was given, or that ParseAddress
-// returned, into local part and domain. The domain is empty for a bare local
-// part.
-func SplitAddress(addr string) (local, domain string) {
+// Split parts an address that an smtp.Session was given, or that Parse returned, into
+// local part and domain. The domain is empty for a bare local part.
+func Split(addr string) (local, domain string) {
 	i := strings.LastIndexByte(addr, '@') // a domain never holds one
 	if i < 0 {
 		return addr, ""
@@ -73,8 +82,25 @@ func IsASCII(s string) bool {
 	return true
 }
 
-// addressParser reads one address from the front of in.
-type addressParser struct {
+// ReadPath reads the path (an address in angle brackets) that in begins with and
+// returns its mailbox, which is empty for the null path, and what stands behind it. A
+// source route is dropped; routed reports that there was one.
+func ReadPath(in []byte) (mailbox string, rest []byte, routed bool, err error) {
+	a := parser{in: in, utf8: true}
+	mailbox, err = a.path()
+	return mailbox, in[a.pos:], a.route, err
+}
+
+// ReadMailbox reads the mailbox that in begins with, as Parse does but for the domain,
+// which may be missing, and returns what stands behind it.
+func ReadMailbox(in []byte) (mailbox string, rest []byte, err error) {
+	a := parser{in: in, utf8: true}
+	mailbox, err = a.mailbox()
+	return mailbox, in[a.pos:], err
+}
+
+// parser reads one address from the front of in.
+type parser struct {
 	in    []byte
 	pos   int
 	utf8  bool // SMTPUTF8 was asked for
@@ -84,9 +110,9 @@ type addressParser struct {
 // path reads "<" [source route] [mailbox] ">", with blanks inside of the brackets
 // or without. The null path gives "". A source route is dropped, as RFC 5321
 // appendix C tells servers to.
-func (a *addressParser) path() (string, error) {
+func (a *parser) path() (string, error) {
 	if !a.eat('<') {
-		return "", errAddress
+		return "", ErrSyntax
 	}
 	a.blanks()
 	if a.eat('>') {
@@ -103,21 +129,21 @@ func (a *addressParser) path() (string, error) {
 	}
 	a.blanks()
 	if !a.eat('>') {
-		return "", errAddress
+		return "", ErrSyntax
 	}
 	return addr, nil
 }
 
-func (a *addressParser) blanks() {
+func (a *parser) blanks() {
 	for a.eat(' ') {
 	}
 }
 
 // sourceRoute reads "@one,@two:".
-func (a *addressParser) sourceRoute() error {
+func (a *parser) sourceRoute() error {
 	for {
 		if !a.eat('@') {
-			return errAddress
+			return ErrSyntax
 		}
 		if err := a.domain(); err != nil {
 			return err
@@ -127,13 +153,13 @@ func (a *addressParser) sourceRoute() error {
 			return nil
 		}
 		if !a.eat(',') {
-			return errAddress
+			return ErrSyntax
 		}
 	}
 }
 
 // mailbox reads local-part ["@" domain].
-func (a *addressParser) mailbox() (string, error) {
+func (a *parser) mailbox() (string, error) {
 	start := a.pos
 	quoted, err := a.local()
 	if err != nil {
@@ -151,21 +177,21 @@ func (a *addressParser) mailbox() (string, error) {
 	}
 	switch {
 	case a.pos-start > maxAddress:
-		return "", errTooLong
+		return "", ErrTooLong
 	case quoted != "":
 		return quoted + string(a.in[rest:end]), nil
 	}
 	return string(a.in[start:end]), nil
 }
 
-func (a *addressParser) peek() byte {
+func (a *parser) peek() byte {
 	if a.pos < len(a.in) {
 		return a.in[a.pos]
 	}
 	return 0
 }
 
-func (a *addressParser) eat(c byte) bool {
+func (a *parser) eat(c byte) bool {
 	if a.peek() != c || c == 0 {
 		return false
 	}
@@ -175,7 +201,7 @@ func (a *addressParser) eat(c byte) bool {
 
 // local reads a local part. One that was quoted, or has to be, is returned in its
 // plainest form.
-func (a *addressParser) local() (quoted string, err error) {
+func (a *parser) local() (quoted string, err error) {
 	if a.peek() == '"' {
 		return a.quoted()
 	}
@@ -184,7 +210,7 @@ func (a *addressParser) local() (quoted string, err error) {
 		n++
 	}
 	if n == 0 {
-		return "", errAddress
+		return "", ErrSyntax
 	}
 	local := a.in[a.pos : a.pos+n]
 	if err := a.checkUTF8(local); err != nil {
@@ -230,7 +256,7 @@ func isAtext(c byte) bool {
 }
 
 // quoted reads a quoted local part and returns its plainest form.
-func (a *addressParser) quoted() (string, error) {
+func (a *parser) quoted() (string, error) {
 	var text []byte
 	for a.pos++; ; a.pos++ {
 		c := a.peek()
@@ -244,13 +270,13 @@ func (a *addressParser) quoted() (string, error) {
 		case c == '\\':
 			a.pos++
 			if c = a.peek(); c < ' ' || c >= 0x7f {
-				return "", errAddress
+				return "", ErrSyntax
 			}
 		case c < ' ' || c == 0x7f:
-			return "", errAddress
+			return "", ErrSyntax
 		}
 		if len(text) > maxAddress {
-			return "", errTooLong
+			return "", ErrTooLong
 		}
 		text = append(text, c)
 	}
@@ -273,24 +299,24 @@ func plainest(text []byte) string {
 	return b.String()
 }
 
-func (a *addressParser) checkUTF8(b []byte) error {
+func (a *parser) checkUTF8(b []byte) error {
 	for i := 0; i < len(b); i++ {
 		if b[i] < utf8.RuneSelf {
 			continue
 		}
 		if !a.utf8 {
-			return errNeedUTF8
+			return ErrNeedUTF8
 		}
 		c, size := utf8.DecodeRune(b[i:])
 		if c == utf8.RuneError && size == 1 || !printable.Rune(c) { // C1 controls, bidi
-			return errAddress
+			return ErrSyntax
 		}
 		i += size - 1
 	}
 	return nil
 }
 
-func (a *addressParser) domain() error {
+func (a *parser) domain() error {
 	if a.peek() == '[' {
 		return a.literal()
 	}
@@ -308,31 +334,31 @@ func (a *addressParser) domain() error {
 			return a.endDomain(start, label)
 		}
 		if label > maxLabel {
-			return errTooLong
+			return ErrTooLong
 		}
 	}
 	return a.endDomain(start, label)
 }
 
-func (a *addressParser) endDomain(start, label int) error {
+func (a *parser) endDomain(start, label int) error {
 	domain := a.in[start:a.pos]
 	if n := len(domain); label == 0 && n > 1 && domain[n-1] == '.' {
 		domain, label = domain[:n-1], 1
 	}
 	switch {
 	case label == 0 || domain[len(domain)-1] == '-':
-		return errAddress
-	case len(domain) > maxDomain:
-		return errTooLong
+		return ErrSyntax
+	case len(domain) > MaxDomain:
+		return ErrTooLong
 	}
 	return a.checkUTF8(domain)
 }
 
 // literal reads an address literal (RFC 5321 section 4.1.3).
-func (a *addressParser) literal() error {
+func (a *parser) literal() error {
 	n := bytes.IndexByte(a.in[a.pos:], ']')
-	if n < 0 || n > maxDomain || !validLiteral(string(a.in[a.pos+1:a.pos+n])) {
-		return errAddress
+	if n < 0 || n > MaxDomain || !validLiteral(string(a.in[a.pos+1:a.pos+n])) {
+		return ErrSyntax
 	}
 	a.pos += n + 1
 	return nil

@@ -38,7 +38,7 @@ func TestGreylistBatches(t *testing.T) {
 		w := newWorld(t)
 		time.Sleep(time.Until(w.Clock)) // the replica's time never runs backwards
 		w.Clock = time.Now()
-		w.must(spool.KindPutSettings, &pb.PutSettings{
+		w.Must(spool.KindPutSettings, &pb.PutSettings{
 			Settings: &pb.Settings{GreylistMs: 60_000, GreylistExempt: []string{"198.51.100.0/24"}},
 		})
 		g := newGreylist(w, zap.NewNop())
@@ -96,7 +96,7 @@ func TestGreylistRecordsAreShared(t *testing.T) {
 		w := newWorld(t)
 		time.Sleep(time.Until(w.Clock))
 		w.Clock = time.Now()
-		w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000}})
+		w.Must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{GreylistMs: 60_000}})
 		g := newGreylist(w, zap.NewNop())
 		go func() { _ = g.run(t.Context()) }()
 		var wg sync.WaitGroup

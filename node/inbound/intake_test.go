@@ -172,17 +172,17 @@ func TestFormsOfIntake(t *testing.T) {
 // play hands the message in, and says what came of it.
 func (f form) play(t *testing.T, filters milter.Chain) []string {
 	w := newWorld(t)
-	w.put(&pb.Account{Address: "bob@example.test"}, true)
-	w.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{
+	w.Put(&pb.Account{Address: "bob@example.test"}, true)
+	w.Must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{
 		Address: "list@example.test", Targets: []string{"alice", "x@far.test"}, Owner: "owner@far.test",
 	}})
-	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test", AuthPolicy: f.policy}})
+	w.Must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test", AuthPolicy: f.policy}})
 	var many []string
 	for i := range 400 {
 		many = append(many, fmt.Sprintf("%0200d@far.test", i))
 	}
 	if f.to == "many@example.test" {
-		w.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: f.to, Targets: many}})
+		w.Must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: f.to, Targets: many}})
 	}
 	r, log := stopped{w}, zap.NewNop()
 	rec := &receiver{

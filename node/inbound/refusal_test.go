@@ -44,10 +44,10 @@ func TestRefusalsAreTrue(t *testing.T) {
 		return func(f *follower) error { return f.session(nil).Authenticate(f.t.Context(), user, secret) }
 	}
 	newcomer := func(f *follower) {
-		f.put(&pb.Account{Address: "new@example.test", Password: f.account().Password}, true)
+		f.Put(&pb.Account{Address: "new@example.test", Password: f.Account().Password}, true)
 	}
-	enabled := func(f *follower) { f.change(func(a *pb.Account) { a.Disabled = false }) }
-	disabled := func(f *follower) { f.change(func(a *pb.Account) { a.Disabled = true }) }
+	enabled := func(f *follower) { f.Change(func(a *pb.Account) { a.Disabled = false }) }
+	disabled := func(f *follower) { f.Change(func(a *pb.Account) { a.Disabled = true }) }
 	for _, c := range []struct {
 		name   string
 		before func(*follower) // is applied here
@@ -60,30 +60,30 @@ func TestRefusalsAreTrue(t *testing.T) {
 			f.alias("sales@example.test", "alice@example.test")
 		}, rcpt("sales@example.test", nil), "550 5.1.1"},
 		{"a new domain", nil, func(f *follower) {
-			f.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "new.test", CatchAll: "alice@example.test"}})
+			f.Must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "new.test", CatchAll: "alice@example.test"}})
 		}, rcpt("any@new.test", nil), "550 5.7.1"},
 		{"a default domain", func(f *follower) {
-			f.must(spool.KindPutSettings,
+			f.Must(spool.KindPutSettings,
 				&pb.PutSettings{Settings: &pb.Settings{}})
 		},
 			func(f *follower) {
-				f.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+				f.Must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
 			}, rcpt("alice", func(_ *receiver, p *smtp.Peer) { p.Trusted = true }), "550 5.1.2"},
 		{"an account enabled", disabled, enabled, rcpt("alice@example.test", nil), "550 5.2.1"},
 		{"a loop of aliases broken", func(f *follower) {
-			f.must(spool.KindPutAlias, &pb.PutAlias{
+			f.Must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "a@example.test", Targets: []string{"b@example.test"}},
 			})
-			f.must(spool.KindPutAlias, &pb.PutAlias{
+			f.Must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"a@example.test"}},
 			})
 		}, func(f *follower) {
-			f.must(spool.KindPutAlias, &pb.PutAlias{
+			f.Must(spool.KindPutAlias, &pb.PutAlias{
 				Alias: &pb.Alias{Address: "b@example.test", Targets: []string{"alice@example.test"}},
 			})
 		}, rcpt("a@example.test", nil), "550 5.4.6"},
 		{"a sender address allowed", nil, func(f *follower) {
-			f.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test"} })
+			f.Change(func(a *pb.Account) { a.Senders = []string{"sales@far.test"} })
 		}, mail("sales@far.test"), "550 5.7.1"},
 		{"a sender address led home", nil, func(f *follower) {
 			f.alias("sales@example.test", "alice@example.test")
@@ -98,14 +98,14 @@ func TestRefusalsAreTrue(t *testing.T) {
 			return err
 		}, "550 5.1.1"},
 		{"ETRN", nil, func(f *follower) {
-			f.must(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "far.test", Target: "mx"}})
+			f.Must(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "far.test", Target: "mx"}})
 		}, func(f *follower) error {
 			_, err := f.session(nil).StartQueue(f.t.Context(), "far.test")
 			return err
 		}, "459 5.7.1"},
 		{"AUTH of a new user", nil, newcomer, login("new", "secret"), smtp.ErrCredentials.Error()},
 		{"AUTH by a new password", nil, func(f *follower) {
-			f.change(func(a *pb.Account) { a.Password = f.secret("changed") })
+			f.Change(func(a *pb.Account) { a.Password = f.secret("changed") })
 		}, login("alice", "changed"), smtp.ErrCredentials.Error()},
 		{"AUTH of a user enabled", disabled, enabled, login("alice", "secret"), smtp.ErrCredentials.Error()},
 		{"a client vouched for", nil, newcomer, func(f *follower) error {
@@ -121,22 +121,22 @@ func TestRefusalsAreTrue(t *testing.T) {
 			if c.before != nil {
 				c.before(f)
 			}
-			f.catchUp()
-			before := f.fresh
+			f.CatchUp()
+			before := f.Fresh
 			require.Equal(t, c.old, code(c.do(f)), "what is so everywhere is refused")
-			require.Equal(t, before+1, f.fresh)
+			require.Equal(t, before+1, f.Fresh)
 
 			f.Fail = fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
 			err := c.do(f)
 			require.False(t, replica.Permanent(err), "%v: nobody can tell", err)
 			f.Fail = nil
 
-			before = f.fresh
+			before = f.Fresh
 			c.change(f)
 			require.Equal(t, "250", code(c.do(f)))
-			require.Equal(t, before+1, f.fresh)
+			require.Equal(t, before+1, f.Fresh)
 			require.Equal(t, "250", code(c.do(f)))
-			require.Equal(t, before+1, f.fresh, "what is not refused costs nothing")
+			require.Equal(t, before+1, f.Fresh, "what is not refused costs nothing")
 		})
 	}
 }
@@ -160,7 +160,7 @@ func TestReportOnWhoIsThere(t *testing.T) {
 	_, err = try()
 	require.Equal(t, "451 4.3.0", code(err))
 	f.Fail = nil
-	f.put(&pb.Account{Address: "new@example.test"}, true)
+	f.Put(&pb.Account{Address: "new@example.test"}, true)
 	unknown, err = try()
 	require.NoError(t, err)
 	require.False(t, unknown)
@@ -175,17 +175,17 @@ func TestFormIsRefusedOutright(t *testing.T) {
 	require.NoError(t, s.Mail(t.Context(), "", nil))
 	require.Equal(t, "550 5.1.2", code(s.Rcpt(t.Context(), "alice", nil)))
 	require.Equal(t, "550 5.7.1", code(s.Rcpt(t.Context(), "a%far.test@example.test", nil)))
-	require.Zero(t, f.fresh)
+	require.Zero(t, f.Fresh)
 }
 
 // TestMessageRefusedByOldRules: DATA is not refused for good by an alias or a rule
 // that was changed since RCPT.
 func TestMessageRefusedByOldRules(t *testing.T) {
 	f := newFollower(t)
-	f.must(spool.KindPutAlias, &pb.PutAlias{
+	f.Must(spool.KindPutAlias, &pb.PutAlias{
 		Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"alice@example.test"}},
 	})
-	f.catchUp()
+	f.CatchUp()
 	data := func() error {
 		s := f.session(nil)
 		require.NoError(t, s.Mail(t.Context(), "", nil))
@@ -194,23 +194,23 @@ func TestMessageRefusedByOldRules(t *testing.T) {
 		return err
 	}
 	require.Equal(t, "554 5.4.6", code(data()))
-	f.must(spool.KindPutAlias, &pb.PutAlias{
+	f.Must(spool.KindPutAlias, &pb.PutAlias{
 		Alias: &pb.Alias{Address: "sales@example.test", Targets: []string{"bob@far.test"}},
 	})
 	require.Equal(t, "451 4.3.0", code(data()))
 	require.Equal(t, "250", code(data()))
 
-	f.must(spool.KindPutDomain, &pb.PutDomain{
+	f.Must(spool.KindPutDomain, &pb.PutDomain{
 		Domain: &pb.Domain{Name: "example.test", AuthPolicy: pb.AuthPolicy_AUTH_REFUSE},
 	})
-	f.catchUp()
+	f.CatchUp()
 	s := f.session(nil)
 	require.NoError(t, s.Mail(t.Context(), "", nil))
 	require.NoError(t, s.Rcpt(t.Context(), "alice@example.test", nil))
 	s.env.screen = &screening{refuse: true}
 	refusal := fmt.Errorf("%w: %w", errTheirRules, smtp.NewReply(550, "5.7.26", "no"))
 	require.Equal(t, "550 5.7.26", code(mapError(s.stands(t.Context(), s.env, refusal))))
-	f.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
+	f.Must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
 	require.Equal(t, "451 4.3.0", code(mapError(s.stands(t.Context(), s.env, refusal))))
 }
 
@@ -221,12 +221,12 @@ func TestProofByOldKeys(t *testing.T) {
 	f.wire(f, 100) // attempts at once
 	for name, change := range map[string]func(user string){
 		"alice": func(string) {
-			f.change(func(a *pb.Account) { a.Scram, _ = login.NewScramKeys("changed") })
+			f.Change(func(a *pb.Account) { a.Scram, _ = login.NewScramKeys("changed") })
 		},
 		"new": func(string) {
 			keys, err := login.NewScramKeys("secret")
 			require.NoError(t, err)
-			f.put(&pb.Account{Address: "new@example.test", Scram: keys}, true)
+			f.Put(&pb.Account{Address: "new@example.test", Scram: keys}, true)
 		},
 	} {
 		s := f.session(nil)

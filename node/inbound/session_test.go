@@ -53,13 +53,13 @@ func TestOwnLiteral(t *testing.T) {
 // TestMayUse: the addresses a session may send as.
 func TestMayUse(t *testing.T) {
 	w := newWorld(t)
-	w.put(&pb.Account{Address: "bob@example.test"}, true)
+	w.Put(&pb.Account{Address: "bob@example.test"}, true)
 	w.alias("postmaster@example.test", "alice")
-	w.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{
+	w.Must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{
 		Address: "team@example.test", Targets: []string{"alice", "bob", "x@far.test"},
 	}})
-	w.change(func(a *pb.Account) { a.Senders = []string{"sales@far.test", "@all.test"} })
-	s := &session{receiver: &receiver{replica: w}, peer: &smtp.Peer{User: "alice@example.test"}, account: w.account()}
+	w.Change(func(a *pb.Account) { a.Senders = []string{"sales@far.test", "@all.test"} })
+	s := &session{receiver: &receiver{replica: w}, peer: &smtp.Peer{User: "alice@example.test"}, account: w.Account()}
 	checkSender := func(from string) error { return w.View(func(v spool.View) error { return s.checkSender(v, from) }) }
 	for from, may := range map[string]bool{
 		"": true, "alice@example.test": true, "Alice+x@Example.TEST": true, "postmaster@example.test": true,

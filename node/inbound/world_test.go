@@ -5,14 +5,11 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
-	"relay/cluster/spool/memory"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/login"
 	"relay/node/replica"
@@ -46,12 +43,11 @@ var scramKeys = sync.OnceValues(func() (*pb.ScramKeys, error) { return login.New
 func newWorld(t testing.TB) *world {
 	w := &world{Fake: replicatest.New(t), t: t}
 	w.wire(w, 3)
-	w.Session = w.must(spool.KindRegister,
-		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}).Epoch
-	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
+	w.Register()
+	w.AddAlice(w.secret("secret"))
 	keys, err := scramKeys() // as after the first login
 	require.NoError(t, err)
-	w.put(&pb.Account{Address: "alice@example.test", Password: w.secret("secret"), Scram: keys}, true)
+	w.Change(func(a *pb.Account) { a.Scram = keys })
 	return w
 }
 
@@ -64,36 +60,9 @@ func (w *world) wire(r replica.Fenced, free int) {
 	w.throttle = login.NewThrottle(free, r, "n1", nil, login.NewFamiliar(), zap.NewNop())
 }
 
-func (w *world) must(kind spool.Kind, h proto.Message) *pb.Result {
-	w.t.Helper()
-	res, err := replica.Propose(context.Background(), w, kind, h)
-	require.NoError(w.t, err)
-	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
-	return res
-}
-
-func (w *world) account() (a *pb.Account) {
-	w.t.Helper()
-	require.NoError(w.t,
-		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
-	return a
-}
-
-func (w *world) change(f func(*pb.Account)) {
-	w.t.Helper()
-	a := w.account()
-	f(a)
-	w.put(a, false)
-}
-
-func (w *world) put(a *pb.Account, create bool) {
-	w.t.Helper()
-	w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Create: create, Update: !create})
-}
-
 func (w *world) alias(address, target string) {
 	w.t.Helper()
-	w.must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: address, Targets: []string{target}}})
+	w.Must(spool.KindPutAlias, &pb.PutAlias{Alias: &pb.Alias{Address: address, Targets: []string{target}}})
 }
 
 func (w *world) secret(text string) string {
@@ -113,42 +82,15 @@ func (w *world) failures(from netip.AddrPort) int {
 // follower is a node that applies when it is told to, and when somebody waits for it.
 type follower struct {
 	*world
-	shown *memory.Store
-	at    uint64
-	fresh int // times it was brought up to date
+	*replicatest.Behind
 }
 
 func newFollower(t *testing.T) *follower {
-	f := &follower{world: newWorld(t)}
+	w := newWorld(t)
+	f := &follower{w, replicatest.NewBehind(w.Fake, nil)}
 	f.wire(f, 3)
-	f.catchUp()
 	return f
 }
-
-func (f *follower) View(fn func(spool.View) error) error { return fn(spool.View{R: f.shown}) }
-
-func (f *follower) Frozen(fn func(spool.View, uint64) error) error {
-	return fn(spool.View{R: f.shown}, f.at)
-}
-
-func (f *follower) WaitApplied(context.Context, uint64) error {
-	f.catchUp()
-	return nil
-}
-
-func (f *follower) Now() time.Time { return time.Now() }
-
-func (f *follower) Consistent(context.Context) error {
-	f.fresh++
-	if f.Fail != nil {
-		return f.Fail
-	}
-	f.catchUp()
-	return nil
-}
-
-// catchUp applies all there is.
-func (f *follower) catchUp() { f.shown, f.at = f.Store.Clone(), f.Index }
 
 // session is an SMTP session at a node that shows what it has applied, which is
 // less than there is until it is brought up to date.

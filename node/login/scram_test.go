@@ -12,7 +12,7 @@ import (
 
 func TestScramKeysOfNobody(t *testing.T) {
 	w := newWorld(t)
-	w.must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", CaKey: []byte("secret")}})
+	w.Must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", CaKey: []byte("secret")}})
 	keys := func(user string) *sasl.Keys {
 		k, err := ScramKeysOf(w, user)
 		require.NoError(t, err)
@@ -23,9 +23,9 @@ func TestScramKeysOfNobody(t *testing.T) {
 	require.Equal(t, keys("bob").Salt, keys("BOB@example.test").Salt, "as for users that are there")
 	require.NotEqual(t, keys("bob").Salt, keys("eve").Salt)
 	w.login("alice", "secret")
-	require.Equal(t, w.account().Scram.Salt, keys("alice").Salt)
-	w.change(func(a *pb.Account) { a.Disabled = true })
-	require.NotEqual(t, w.account().Scram.Salt, keys("alice").Salt)
+	require.Equal(t, w.Account().Scram.Salt, keys("alice").Salt)
+	w.Change(func(a *pb.Account) { a.Disabled = true })
+	require.NotEqual(t, w.Account().Scram.Salt, keys("alice").Salt)
 }
 
 // TestDecoysOutliveTheCA: what SCRAM tells of nobody does not change with the CA.
@@ -47,7 +47,7 @@ func TestScramIsHiddenWhileSomebodyCannotUseIt(t *testing.T) {
 	require.NoError(t, err)
 	s := NewScramUse(w)
 	set := func(change func(a *pb.Account)) bool {
-		w.change(change)
+		w.Change(change)
 		s.stale.Store(true)
 		return s.Hide()
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -29,35 +28,11 @@ func newWorld(t testing.TB) *world {
 	var err error
 	w.service, err = NewService(w, replica.NewConfirmer(w, zap.NewNop()), cheapHash)
 	require.NoError(t, err)
-	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
-	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+	w.Must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
 	hash, err := cheapHash("secret")
 	require.NoError(t, err)
-	w.must(spool.KindPutAccount, &pb.PutAccount{
-		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
-	})
+	w.AddAlice(hash)
 	return w
-}
-
-func (w *world) must(kind spool.Kind, h proto.Message) {
-	w.t.Helper()
-	res, err := replica.Propose(context.Background(), w, kind, h)
-	require.NoError(w.t, err)
-	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
-}
-
-func (w *world) account() (a *pb.Account) {
-	w.t.Helper()
-	require.NoError(w.t,
-		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
-	return a
-}
-
-func (w *world) change(f func(*pb.Account)) {
-	w.t.Helper()
-	a := w.account()
-	f(a)
-	w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Update: true})
 }
 
 // login is a login with the right password.

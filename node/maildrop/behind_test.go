@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"relay/cluster/spool"
-	"relay/cluster/spool/memory"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/replica/replicatest"
 	"relay/pop3"
 )
 
@@ -18,62 +17,29 @@ import (
 // for it.
 type follower struct {
 	*lossy
-	shown *memory.Store
-	at    uint64
-	waits int
-	reads int // of lists
-	fresh int // times it was brought up to date
+	*replicatest.Behind
 }
 
 func newFollower(t *testing.T) *follower {
-	f := &follower{lossy: newLossy(t)}
-	require.NoError(t, f.mustLogin().Close()) // the first one improves the password
-	f.wire(f)
+	l := newLossy(t)
+	require.NoError(t, l.mustLogin().Close()) // the first one improves the password
+	f := &follower{l, replicatest.NewBehind(l.Fake, func() { l.drops.Changed(l.Machine.Changes()) })}
+	f.wire(f, 3)
 	f.later = true
 	for range 3 {
 		f.deliver("a: b\r\n\r\n")
 	}
-	f.catchUp()
+	f.CatchUp()
 	return f
-}
-
-func (f *follower) View(fn func(spool.View) error) error { return fn(spool.View{R: f.shown}) }
-
-func (f *follower) Frozen(fn func(spool.View, uint64) error) error {
-	f.reads++
-	return fn(spool.View{R: f.shown}, f.at)
-}
-
-func (f *follower) WaitApplied(context.Context, uint64) error {
-	f.waits++
-	f.catchUp()
-	return nil
-}
-
-func (f *follower) Now() time.Time { return time.Now() }
-
-func (f *follower) Consistent(context.Context) error {
-	f.fresh++
-	if f.Fail != nil {
-		return f.Fail
-	}
-	f.catchUp()
-	return nil
-}
-
-// catchUp applies all there is, and tells of it.
-func (f *follower) catchUp() {
-	f.shown, f.at = f.Store.Clone(), f.Index
-	f.drops.Changed(f.Machine.Changes())
 }
 
 // elsewhere is a session on another node that deletes messages.
 func (f *follower) elsewhere(uids ...uint64) {
-	epoch := f.must(spool.KindRegister, &pb.Register{
+	epoch := f.Must(spool.KindRegister, &pb.Register{
 		Nonce: fmt.Sprint(f.Index), Member: &pb.Member{Id: "n2", MaxCommand: spool.MaxVersion},
 	}).Epoch
-	held := f.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: epoch, Session: "s"})
-	f.must(spool.KindRemove, &pb.Remove{
+	held := f.Must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: epoch, Session: "s"})
+	f.Must(spool.KindRemove, &pb.Remove{
 		Mailbox: "alice@example.test", Epoch: epoch, Token: held.Token, Ranges: spool.AppendRanges(nil, uids), Unlock: true,
 	})
 }
@@ -91,11 +57,11 @@ func TestLoginOnAFollower(t *testing.T) {
 	f := newFollower(t)
 	commands := func() int { return len(f.Frames) }
 	m := f.mustLogin()
-	require.Zero(t, f.waits)
+	require.Zero(t, f.Waits)
 	require.Equal(t, []string{"1", "2", "3"}, uidsOf(m))
 	before := commands()
 	require.NoError(t, m.Commit(t.Context(), nil, true))
-	f.catchUp()
+	f.CatchUp()
 	f.keep()
 	require.Equal(t, before+1, commands(), "no stray is made of a session that was over before its lock was seen")
 	require.Zero(t, f.drops.locks.count[lockEnded])
@@ -109,17 +75,17 @@ func TestLoginOnAFollower(t *testing.T) {
 		{"another session deleted", func() { f.elsewhere(2, 4) }, []string{"1", "3"}},
 		{"one came, one went", func() { f.deliver("a: d\r\n\r\n"); f.elsewhere(1) }, []string{"3", "5"}},
 		{"another account of that name", func() {
-			f.must(spool.KindDropAccount, &pb.DropAccount{Address: "alice@example.test"})
-			f.must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test"}, Create: true})
+			f.Must(spool.KindDropAccount, &pb.DropAccount{Address: "alice@example.test"})
+			f.Must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: "alice@example.test"}, Create: true})
 			f.deliver("a: e\r\n\r\n")
 		}, []string{"1"}},
 	} {
 		change.do()
 		m := f.mustLogin()
-		require.Equal(t, n+1, f.waits, change.name)
+		require.Equal(t, n+1, f.Waits, change.name)
 		require.Equal(t, change.want, uidsOf(m), change.name)
 		require.NoError(t, m.Close())
-		f.catchUp()
+		f.CatchUp()
 	}
 	require.Empty(t, f.drops.locks.orphans())
 }
@@ -130,20 +96,20 @@ func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 	f := newFollower(t)
 	m := f.mustLogin()
 	lost := lostOf(m)
-	f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	f.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 	require.Empty(t, m.(*maildrop).lock.reason, "nothing is known of it here")
 	require.ErrorIs(t, m.Commit(t.Context(), []int{0}, true), pop3.ErrUncertain)
-	f.catchUp()
+	f.CatchUp()
 	<-lost
 	require.NoError(t, m.Close())
 
 	// It is broken, and that is seen, while the answer is still on its way.
 	for name, see := range map[string]func(){
-		"at once":       func() { f.catchUp() },
-		"in a snapshot": func() { f.Machine.Changes(); f.catchUp(); f.drops.Changed(spool.Changes{Restored: true}) },
+		"at once":       func() { f.CatchUp() },
+		"in a snapshot": func() { f.Machine.Changes(); f.CatchUp(); f.drops.Changed(spool.Changes{Restored: true}) },
 	} {
 		f.drops.replica = &answering{f, func() {
-			f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+			f.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 			see()
 		}}
 		_, err := f.login()
@@ -155,9 +121,9 @@ func TestLockBrokenBeforeItIsSeen(t *testing.T) {
 
 	// In two steps: the lock first, its end later.
 	f.drops.replica = &answering{f, func() {
-		f.catchUp()
-		f.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
-		f.catchUp()
+		f.CatchUp()
+		f.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+		f.CatchUp()
 	}}
 	_, err := f.login()
 	require.ErrorIs(t, err, errLockGone)
@@ -185,10 +151,10 @@ func TestUnlockLostBeforeTheLockIsSeen(t *testing.T) {
 	require.Error(t, m.Close())
 	f.drop[spool.KindUnlock] = false
 	f.keep() // sees no lock yet
-	f.catchUp()
+	f.CatchUp()
 	require.True(t, f.held())
 	f.keep()
-	f.catchUp()
+	f.CatchUp()
 	require.False(t, f.held())
 	f.keep()
 	require.Empty(t, f.drops.locks.orphans())
@@ -204,7 +170,7 @@ func TestManySessionsBeforeTheirLocksAreSeen(t *testing.T) {
 		require.NoError(t, m.Close())
 		require.Equal(t, n+1, f.drops.locks.count[lockEnded], fmt.Sprint(n))
 	}
-	f.catchUp()
+	f.CatchUp()
 	require.Zero(t, f.drops.locks.count[lockEnded])
 	m := f.mustLogin()
 	f.drops.Changed(spool.Changes{Restored: true})
@@ -221,15 +187,15 @@ func TestListIsReadOnce(t *testing.T) {
 		m := f.mustLogin()
 		require.Equal(t, []string{"1", "2", "3"}, uidsOf(m))
 		require.NoError(t, m.Commit(t.Context(), nil, true))
-		f.catchUp()
+		f.CatchUp()
 	}
-	require.Equal(t, 1, f.reads)
+	require.Equal(t, 1, f.Reads)
 	m := f.mustLogin()
 	require.NoError(t, m.Commit(t.Context(), []int{1}, true))
-	f.catchUp()
+	f.CatchUp()
 	require.Equal(t, []string{"1", "3"}, uidsOf(f.mustLogin()))
-	require.Equal(t, 2, f.reads)
-	require.Zero(t, f.waits)
+	require.Equal(t, 2, f.Reads)
+	require.Zero(t, f.Waits)
 	require.Equal(t, 3, m.List().Len(), "the list of a session does not change")
 }
 
@@ -273,7 +239,7 @@ func TestQuitWithoutDeletions(t *testing.T) {
 	require.False(t, w.held())
 
 	m = w.mustLogin()
-	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	w.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 	require.NoError(t, m.Commit(t.Context(), nil, true))
 
 	m = w.mustLogin()

@@ -24,13 +24,13 @@ func importedHashes() []string {
 func TestLoginImprovesImportedHashes(t *testing.T) {
 	for _, c := range importedHashes() {
 		w := newDropWorld(t)
-		w.change(func(a *pb.Account) { a.Password, a.Scram = c, nil })
+		w.Change(func(a *pb.Account) { a.Password, a.Scram = c, nil })
 		_, err := w.drops.Login(t.Context(), &pop3.Peer{}, "alice", "wrong")
 		require.ErrorIs(t, err, pop3.ErrAuth)
-		require.Equal(t, c, w.account().Password)
+		require.Equal(t, c, w.Account().Password)
 		m := w.mustLogin()
-		require.Contains(t, w.account().Password, "$argon2id$")
-		require.NotNil(t, w.account().Scram)
+		require.Contains(t, w.Account().Password, "$argon2id$")
+		require.NotNil(t, w.Account().Scram)
 		require.NoError(t, m.Close())
 		require.NoError(t, w.mustLogin().Close())
 	}

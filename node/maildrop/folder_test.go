@@ -55,11 +55,11 @@ func TestFolderInPlaceOfAMailbox(t *testing.T) {
 	require.Equal(t, pop3.Retention{Announce: true, Never: true}, *m.Info().Retention)
 	require.Equal(t, "alice@example.test", m.Info().Owner)
 	require.NoError(t, m.Commit(t.Context(), nil, true))
-	w.change(func(a *pb.Account) { a.LoginDelayMs = 1 })
+	w.Change(func(a *pb.Account) { a.LoginDelayMs = 1 })
 	m = w.mustLogin()
 	require.Equal(t, time.Millisecond, m.Info().LoginDelay)
 	require.NoError(t, m.Close())
-	w.change(func(a *pb.Account) { a.LoginDelayMs = 0 })
+	w.Change(func(a *pb.Account) { a.LoginDelayMs = 0 })
 
 	require.NoError(t, os.RemoveAll(dir))
 	_, err = w.login()
@@ -67,7 +67,7 @@ func TestFolderInPlaceOfAMailbox(t *testing.T) {
 	w.drops.folders = nil
 	m = w.mustLogin()
 	require.Equal(t, 1, m.List().Len(), "the lock was given back, and the mail is there")
-	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	w.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 	<-lostOf(m)
 }
 
@@ -75,7 +75,7 @@ func TestFolderInPlaceOfAMailbox(t *testing.T) {
 func TestBrokenLockOfAFolder(t *testing.T) {
 	w, _ := folderWorld(t)
 	m := w.mustLogin()
-	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	w.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 	require.Equal(t, pop3.LostToOperator, <-lostOf(m))
 	require.NoError(t, w.mustLogin().Close())
 }

@@ -33,7 +33,7 @@ func (l *lossy) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) 
 	if l.drop[kind] {
 		return nil, fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
 	}
-	res, err := l.dropWorld.Propose(ctx, f)
+	res, err := l.Fake.Propose(ctx, f)
 	if l.lose[kind] {
 		return nil, fmt.Errorf("%w: the answer got lost", cluster.ErrUnknown)
 	}
@@ -62,7 +62,7 @@ func TestStrayLocks(t *testing.T) {
 
 	// The frame that was given up reaches a leader late.
 	l.lose[spool.KindLock] = false
-	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/late"})
+	l.Must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/late"})
 	require.True(t, l.held())
 	l.keep()
 	require.False(t, l.held())
@@ -81,7 +81,7 @@ func TestStrayLocks(t *testing.T) {
 	require.Empty(t, l.drops.locks.orphans())
 
 	// After a snapshot everything is looked at.
-	l.must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/old"})
+	l.Must(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n1", Epoch: l.Session, Session: "s/old"})
 	for _, one := range l.drops.locks.orphans() {
 		l.drops.locks.freed(one)
 	}
@@ -139,8 +139,8 @@ func TestTerms(t *testing.T) {
 	keeps, delay := w.drops.Policies()
 	require.False(t, keeps.Announce)
 	require.Zero(t, delay)
-	w.change(func(a *pb.Account) { a.RetentionMs, a.LoginDelayMs = (72 * time.Hour).Milliseconds(), 60_000 })
-	w.must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{
+	w.Change(func(a *pb.Account) { a.RetentionMs, a.LoginDelayMs = (72 * time.Hour).Milliseconds(), 60_000 })
+	w.Must(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{
 		Address: "bob@example.test", RetentionMs: (30 * time.Hour).Milliseconds(), LoginDelayMs: 90_000,
 	}, Create: true})
 	require.True(t, w.drops.terms.stale.Load())

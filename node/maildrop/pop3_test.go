@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
-	protobuf "google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -23,22 +23,11 @@ import (
 // dropWorld is a node's POP3 side on a replica of its own.
 type dropWorld struct {
 	*replicatest.Fake
-	t     testing.TB
-	drops *Service
-	ids   byte
-	later bool // changes are told later
-}
-
-// Until implements fenced.
-func (w *dropWorld) Until() time.Time { return time.Now().Add(time.Hour) }
-
-// Propose tells the maildrops what changed, as a node's store does.
-func (w *dropWorld) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
-	res, err := w.Fake.Propose(ctx, f)
-	if !w.later {
-		w.drops.Changed(w.Machine.Changes())
-	}
-	return res, err
+	t        testing.TB
+	drops    *Service
+	throttle *login.Throttle
+	ids      byte
+	later    bool // changes are told later
 }
 
 // cheapHash is login.HashPassword for tests, in which hashing is no subject.
@@ -46,36 +35,41 @@ func cheapHash(secret string) (string, error) { return login.Argon{Time: 1, Memo
 
 func newDropWorld(t testing.TB) *dropWorld {
 	w := &dropWorld{Fake: replicatest.New(t), t: t}
-	w.wire(w)
-	res, err := replica.Propose(t.Context(), w, spool.KindRegister,
-		&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})
-	require.NoError(t, err)
-	w.Session = res.Epoch
-	w.must(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
-	hash, err := cheapHash("secret")
-	require.NoError(t, err)
-	w.must(spool.KindPutAccount, &pb.PutAccount{
-		Account: &pb.Account{Address: "alice@example.test", Password: hash}, Create: true,
-	})
+	w.wire(w, 3)
+	w.Applied = func() { // as a node's store does
+		if !w.later {
+			w.drops.Changed(w.Machine.Changes())
+		}
+	}
+	w.Register()
+	w.AddAlice(w.secret("secret"))
 	return w
 }
 
-// wire makes the maildrops anew, on a replica.
-func (w *dropWorld) wire(r replica.Fenced) {
+func (w *dropWorld) secret(text string) string {
+	w.t.Helper()
+	hash, err := cheapHash(text)
+	require.NoError(w.t, err)
+	return hash
+}
+
+// wire makes the maildrops anew, on a replica. So many wrong passwords are free.
+func (w *dropWorld) wire(r replica.Fenced, free int) {
 	logins, err := login.NewService(r, replica.NewConfirmer(r, zap.NewNop()), cheapHash)
 	require.NoError(w.t, err)
+	w.throttle = login.NewThrottle(free, r, "n1", nil, login.NewFamiliar(), zap.NewNop())
 	w.drops = New(Config{
 		Replica: r, SessionLost: func() <-chan struct{} { return nil }, Node: "n1", Logins: logins,
-		Throttle: login.NewThrottle(3, r, "n1", nil, login.NewFamiliar(), zap.NewNop()), Log: zap.NewNop(),
+		Throttle: w.throttle, Log: zap.NewNop(),
 	})
 }
 
-func (w *dropWorld) must(kind spool.Kind, h protobuf.Message, body ...[]byte) *pb.Result {
+// failures is how many logins of a network count against it.
+func (w *dropWorld) failures(from netip.AddrPort) int {
 	w.t.Helper()
-	res, err := replica.Propose(context.Background(), w, kind, h, body...)
+	n, err := w.throttle.Count(login.Network(from.Addr()).String())
 	require.NoError(w.t, err)
-	require.Equal(w.t, pb.Code_OK, res.Code, res.Text)
-	return res
+	return n
 }
 
 // deliver puts a message into alice's mailbox.
@@ -91,14 +85,6 @@ func (w *dropWorld) deliver(body string) {
 	require.NoError(w.t, err)
 	_, err = w.Propose(context.Background(), f)
 	require.NoError(w.t, err)
-}
-
-func (w *dropWorld) change(f func(*pb.Account)) {
-	var a *pb.Account
-	require.NoError(w.t,
-		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
-	f(a)
-	w.must(spool.KindPutAccount, &pb.PutAccount{Account: a, Update: true})
 }
 
 func (w *dropWorld) login() (pop3.Maildrop, error) {
@@ -171,11 +157,11 @@ func TestMaildropFind(t *testing.T) {
 // to every session, and no other one finds it.
 func TestKeptUniqueIDs(t *testing.T) {
 	w := newDropWorld(t)
-	w.must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
-	w.must(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	w.Must(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.Must(spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	kept := func(n byte, uidl string) {
 		id := spool.ID{9, 15: n}
-		w.must(spool.KindImport, &pb.Import{Messages: []*pb.Old{{Key: id[:], Accept: &pb.Accept{
+		w.Must(spool.KindImport, &pb.Import{Messages: []*pb.Old{{Key: id[:], Accept: &pb.Accept{
 			Message: &pb.Message{Id: id[:], Size: 6}, Inline: true,
 			Drops: []*pb.Drop{{Mailbox: "alice@example.test", Recipient: "alice@example.test", Uidl: uidl}},
 		}}}}, []byte("a: 2\r\n"))
@@ -211,7 +197,7 @@ func TestUnlockCutsTheSession(t *testing.T) {
 	w := newDropWorld(t)
 	w.deliver("a: 1\r\n\r\n")
 	m := w.mustLogin()
-	w.must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+	w.Must(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
 	require.Contains(t, <-lostOf(m), "operator")
 	next := w.mustLogin()
 	require.Error(t, m.Commit(t.Context(), []int{0}, true))
@@ -221,7 +207,7 @@ func TestUnlockCutsTheSession(t *testing.T) {
 
 func TestSharedMaildrop(t *testing.T) {
 	w := newDropWorld(t)
-	w.change(func(a *pb.Account) { a.Shared = true })
+	w.Change(func(a *pb.Account) { a.Shared = true })
 	for range 3 {
 		w.deliver("a: 1\r\n\r\n")
 	}
@@ -241,7 +227,7 @@ func TestRetentionAndLoginDelayAreTold(t *testing.T) {
 	require.Zero(t, *m.Info().Retention)
 	require.Zero(t, m.Info().LoginDelay)
 	require.NoError(t, m.Close())
-	w.change(func(a *pb.Account) { a.RetentionMs, a.LoginDelayMs = (36 * time.Hour).Milliseconds(), 60_000 })
+	w.Change(func(a *pb.Account) { a.RetentionMs, a.LoginDelayMs = (36 * time.Hour).Milliseconds(), 60_000 })
 	m = w.mustLogin().(*maildrop)
 	require.Equal(t, pop3.Retention{Announce: true, Days: 1}, *m.Info().Retention)
 	require.Equal(t, time.Minute, m.Info().LoginDelay)

@@ -15,22 +15,16 @@ import (
 	"relay/smtp/sasl"
 )
 
-func (w *dropWorld) account() (a *pb.Account) {
-	require.NoError(w.t,
-		w.View(func(v spool.View) (err error) { a, _, err = v.Account("alice@example.test"); return err }))
-	return a
-}
-
 func TestLoginImprovesTheStoredPassword(t *testing.T) {
 	w := newDropWorld(t)
 	old, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	require.NoError(t, err)
-	w.change(func(a *pb.Account) { a.Password, a.Scram = string(old), nil })
+	w.Change(func(a *pb.Account) { a.Password, a.Scram = string(old), nil })
 	_, err = w.drops.Login(t.Context(), &pop3.Peer{}, "alice", "wrong")
 	require.ErrorIs(t, err, pop3.ErrAuth)
-	require.Nil(t, w.account().Scram)
+	require.Nil(t, w.Account().Scram)
 	m := w.mustLogin()
-	a := w.account()
+	a := w.Account()
 	require.Contains(t, a.Password, "$argon2id$")
 	want, err := sasl.NewKeys("secret", a.Scram.Salt, int(a.Scram.Iterations))
 	require.NoError(t, err)
@@ -46,11 +40,11 @@ func TestLoginImprovesTheStoredPassword(t *testing.T) {
 
 func TestImproveLosesAgainstAChange(t *testing.T) {
 	w := newDropWorld(t)
-	stale := w.account()
-	w.change(func(a *pb.Account) { a.Password = "$argon2id$other" })
+	stale := w.Account()
+	w.Change(func(a *pb.Account) { a.Password = "$argon2id$other" })
 	got := w.drops.logins.UpgradeHash(t.Context(), w, "n1", stale, "secret", w.drops.log)
 	require.Equal(t, stale, got)
-	require.Equal(t, "$argon2id$other", w.account().Password)
+	require.Equal(t, "$argon2id$other", w.Account().Password)
 }
 
 // TestImproveMeetsAnImprovement: of two first logins at once, or where the answer
@@ -59,8 +53,8 @@ func TestImproveMeetsAnImprovement(t *testing.T) {
 	l := newLossy(t)
 	old, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	require.NoError(t, err)
-	l.change(func(a *pb.Account) { a.Password, a.Scram = string(old), nil })
-	stale := l.account()
+	l.Change(func(a *pb.Account) { a.Password, a.Scram = string(old), nil })
+	stale := l.Account()
 	l.lose[spool.KindPutAccount] = true
 	m := l.mustLogin()
 	require.NoError(t, m.Commit(t.Context(), nil, true))
@@ -69,7 +63,7 @@ func TestImproveMeetsAnImprovement(t *testing.T) {
 	require.NoError(t, m.Close())
 	l.lose[spool.KindPutAccount] = false
 	got := l.drops.logins.UpgradeHash(t.Context(), l, "n1", stale, "secret", l.drops.log)
-	require.Equal(t, l.account().Password, got.Password)
+	require.Equal(t, l.Account().Password, got.Password)
 }
 
 // TestKeysHealAtALogin: keys that an older build made of a password as it was
@@ -81,7 +75,7 @@ func TestKeysHealAtALogin(t *testing.T) {
 	salt := []byte("0123456789abcdef")
 	salted, err := pbkdf2.Key(sha256.New, "pass²", salt, 4096, sha256.Size)
 	require.NoError(t, err)
-	w.change(func(a *pb.Account) {
+	w.Change(func(a *pb.Account) {
 		a.Password = hash
 		a.Scram = &pb.ScramKeys{Salt: salt, Iterations: 4096, StoredKey: salted, ServerKey: salted}
 	})
@@ -93,7 +87,7 @@ func TestKeysHealAtALogin(t *testing.T) {
 		return err
 	}
 	require.NoError(t, enter("pass²"))
-	healed := w.account()
+	healed := w.Account()
 	require.True(t, saslOf(healed.Scram).Fit("pass2"))
 	require.Equal(t, hash, healed.Password, "whoever is logged in stays so")
 	index := w.Index
@@ -108,7 +102,7 @@ func TestPasswordInAnotherForm(t *testing.T) {
 	require.NoError(t, err)
 	keys, err := login.NewScramKeys("ju\u0308rgen")
 	require.NoError(t, err)
-	w.change(func(a *pb.Account) { a.Password, a.Scram = hash, keys })
+	w.Change(func(a *pb.Account) { a.Password, a.Scram = hash, keys })
 	for secret, ok := range map[string]bool{"jürgen": true, "ju\u0308rgen": true, "jurgen": false, "jürgén": false} {
 		m, err := w.drops.Login(t.Context(), &pop3.Peer{}, "alice", secret)
 		require.Equal(t, ok, err == nil, secret)
@@ -120,7 +114,7 @@ func TestPasswordInAnotherForm(t *testing.T) {
 
 func TestTwoNamesOfOneAccount(t *testing.T) {
 	w := newDropWorld(t)
-	w.must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+	w.Must(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
 	for _, one := range []string{"alice", "ALICE", "alice@example.test", "Alice@Example.TEST", "alice@EXAMPLE.test"} {
 		require.True(t, w.drops.SameAccount(t.Context(), one, "alice"), one)
 		require.True(t, w.drops.SameAccount(t.Context(), "alice@example.test", one), one)

@@ -33,11 +33,14 @@ type Fake struct {
 	Fail    error  // of the next proposals
 	Arrive  func() // what comes with a Consistent
 	Frames  []spool.Frame
+	Applied func() // follows each proposal, the failing ones too; nil: nothing does
+
+	t testing.TB
 }
 
 // New makes an empty fake; errors end the test.
 func New(t testing.TB) *Fake {
-	r := &Fake{Store: memory.New(), Clock: Start}
+	r := &Fake{Store: memory.New(), Clock: Start, t: t}
 	var err error
 	r.Machine, err = spool.Load(r.Store)
 	require.NoError(t, err)
@@ -45,7 +48,15 @@ func New(t testing.TB) *Fake {
 }
 
 // Propose implements replica.Replica; it fails as told.
-func (r *Fake) Propose(_ context.Context, f spool.Frame) (res *pb.Result, err error) {
+func (r *Fake) Propose(_ context.Context, f spool.Frame) (*pb.Result, error) {
+	res, err := r.apply(f)
+	if r.Applied != nil {
+		r.Applied()
+	}
+	return res, err
+}
+
+func (r *Fake) apply(f spool.Frame) (res *pb.Result, err error) {
 	r.Mu.Lock()
 	defer r.Mu.Unlock()
 	if r.Fail != nil {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/disk/disktest"
 )
 
 // bodiesOnDisk makes a store with one file of bodies, and returns that file.
@@ -103,13 +105,13 @@ func readDamaged(t *testing.T, damage func(*testing.T, string)) {
 func TestDamagedBodyIsFatalWhenRead(t *testing.T) {
 	dir, file := bodiesOnDisk(t)
 	flipFrom(t, file, -100_000, -99_000)
-	var f failures
+	var f disktest.Failures
 	o := small(t, nil)
-	o.Fatal = f.fatal
+	o.Fatal = f.Fatal
 	s, err := Open(dir, o)
 	require.NoError(t, err)
 	_, _, err = s.Hash(context.Background())
 	require.ErrorContains(t, err, "damaged")
-	require.NotEmpty(t, f.get())
+	require.NotEmpty(t, f.Get())
 	_ = s.Close()
 }

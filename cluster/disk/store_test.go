@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"relay/cluster/disk/disktest"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/spool/spooltest"
@@ -196,18 +197,18 @@ func TestChangesAreTold(t *testing.T) {
 }
 
 func TestUnknownCommandStopsTheNode(t *testing.T) {
-	var f failures
-	s := openStore(t, vfs.NewMem(), "s", func(o *Options) { o.Fatal = f.fatal })
+	var f disktest.Failures
+	s := openStore(t, vfs.NewMem(), "s", func(o *Options) { o.Fatal = f.Fatal })
 	apply(t, s, "set a 1")
 	answers := s.ApplyBatch([]*raft.Log{entryOf(2, "set a 2"), entryOf(3, "no such command"), entryOf(4, "set a 3")})
 	for _, a := range answers {
 		require.ErrorIs(t, a.(error), errToy)
 	}
-	require.Len(t, f.get(), 1)
+	require.Len(t, f.Get(), 1)
 	require.EqualValues(t, 1, s.Applied())
 	require.ErrorIs(t, s.Apply(entryOf(2, "set a 2")).(error), errToy, "nothing goes on after it")
 	require.ErrorIs(t, s.WaitApplied(context.Background(), 9), errToy)
-	require.Len(t, f.get(), 1, "told once")
+	require.Len(t, f.Get(), 1, "told once")
 	require.Equal(t, "1", value(t, s, "a"))
 }
 
@@ -287,7 +288,7 @@ func TestDiskErrorsAreFatal(t *testing.T) {
 		"make":  {errorfs.OpCreate},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var f failures
+			var f disktest.Failures
 			broken := errors.New("no space left on device")
 			var on errorfs.Toggle
 			on.Injector = errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -301,12 +302,12 @@ func TestDiskErrorsAreFatal(t *testing.T) {
 				return nil
 			})
 			s := openStore(t, errorfs.Wrap(vfs.NewMem(), &on), "s", func(o *Options) {
-				o.Fatal = func(err error) { on.Off(); f.fatal(err) }
+				o.Fatal = func(err error) { on.Off(); f.Fatal(err) }
 			})
 			apply(t, s, "set a 1", "body b 20000")
 			on.On()
 			require.ErrorIs(t, s.Flush(), broken)
-			require.Len(t, f.get(), 1)
+			require.Len(t, f.Get(), 1)
 			require.ErrorIs(t, s.Apply(entryOf(3, "set a 2")).(error), broken)
 			_, err := s.Snapshot()
 			require.ErrorIs(t, err, broken)

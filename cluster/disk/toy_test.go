@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"time"
 
@@ -104,24 +103,6 @@ func (t *toy) Changes() spool.Changes {
 	c := spool.Changes{Boxes: t.changed}
 	t.changed = nil
 	return c
-}
-
-// failures collects what Fatal was told.
-type failures struct {
-	mu  sync.Mutex
-	all []error
-}
-
-func (f *failures) fatal(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.all = append(f.all, err)
-}
-
-func (f *failures) get() []error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.all
 }
 
 // small are options for tests: small buffers, and no failure allowed.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/disk/disktest"
 )
 
 // cached makes segment files as a system with a page cache does: data that was written
@@ -143,8 +145,8 @@ func TestWhatIsFoundAtTheStartStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			disk := &cached{}
 			dir := t.TempDir()
-			var f failures
-			change := func(o *Options) { o.segmentBytes, o.openSegment, o.Fatal = 64<<10, disk.open, f.fatal }
+			var f disktest.Failures
+			change := func(o *Options) { o.segmentBytes, o.openSegment, o.Fatal = 64<<10, disk.open, f.Fatal }
 			l := openLog(t, dir, change)
 			for i := range uint64(3) {
 				require.NoError(t, l.StoreLog(large(i+1, 3000)))
@@ -193,10 +195,10 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			var f failures
+			var f disktest.Failures
 			disk := &cached{}
 			l := openLog(t, t.TempDir(), func(o *Options) {
-				o.Fatal, o.openSegment, o.StallAfter = f.fatal, disk.open, stall
+				o.Fatal, o.openSegment, o.StallAfter = f.Fatal, disk.open, stall
 			})
 			require.NoError(t, l.StoreLog(large(1, 10)))
 			release, hangs := make(chan struct{}), make(chan struct{})

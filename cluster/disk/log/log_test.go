@@ -19,6 +19,8 @@ import (
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"pgregory.net/rapid"
+
+	"relay/cluster/disk/disktest"
 )
 
 func openLog(t testing.TB, dir string, change ...func(*Options)) *Log {
@@ -316,9 +318,9 @@ func TestCacheIsBoundedInOctets(t *testing.T) {
 }
 
 func TestFirstErrorStopsTheLog(t *testing.T) {
-	var f failures
+	var f disktest.Failures
 	disk := &forgetful{}
-	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal, o.openSegment = f.fatal, disk.open })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal, o.openSegment = f.Fatal, disk.open })
 	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
 	require.NoError(t, l.SetUint64([]byte("CurrentTerm"), 4))
 	broken := errors.New("input/output error")
@@ -335,7 +337,7 @@ func TestFirstErrorStopsTheLog(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 	_, err = l.LastIndex()
 	require.ErrorIs(t, err, broken)
-	require.Len(t, f.get(), 1)
+	require.Len(t, f.Get(), 1)
 }
 
 // A leader that replaces entries which were committed here is of another history.
@@ -353,8 +355,8 @@ func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 		"the beginning and the floor": {2, 8, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var f failures
-			l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
+			var f disktest.Failures
+			l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.Fatal })
 			require.NoError(t, l.StoreLogs(entries(5, 2, 9)))
 			l.Floor(func() uint64 { return 6 })
 			err := l.DeleteRange(c.lo, c.hi)
@@ -363,7 +365,7 @@ func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, "all up to 6 is committed here")
-			require.Len(t, f.get(), 1)
+			require.Len(t, f.Get(), 1)
 			require.ErrorContains(t, l.StoreLogs(entries(7, 10, 10)), "committed here", "the log has stopped")
 		})
 	}
@@ -371,8 +373,8 @@ func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 
 // An error of bbolt itself: it may only read the file.
 func TestRealWriteErrorIsFatal(t *testing.T) {
-	var f failures
-	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
+	var f disktest.Failures
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.Fatal })
 	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
 	require.NoError(t, l.db.Close())
 	ro := boltOptions(l.path, l.o)
@@ -382,15 +384,15 @@ func TestRealWriteErrorIsFatal(t *testing.T) {
 	l.db = db
 	requireEntry(t, l, entries(1, 2, 2)[0])
 	require.ErrorIs(t, l.StoreLogs(entries(1, 4, tailEntries)), berrors.ErrDatabaseReadOnly)
-	require.Len(t, f.get(), 1)
+	require.Len(t, f.Get(), 1)
 }
 
 // A write that hangs ends the process while it still hangs (raft#503, #614).
 func TestHangingWriteIsFatal(t *testing.T) {
 	dir := t.TempDir()
-	var f failures
+	var f disktest.Failures
 	disk := &forgetful{}
-	l := openLog(t, dir, func(o *Options) { o.Fatal, o.openSegment = f.fatal, disk.open })
+	l := openLog(t, dir, func(o *Options) { o.Fatal, o.openSegment = f.Fatal, disk.open })
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		disk.hang = func() { <-release }
@@ -398,11 +400,11 @@ func TestHangingWriteIsFatal(t *testing.T) {
 		go func() { done <- l.StoreLogs(entries(1, 1, 3)) }()
 		time.Sleep(10*time.Second - time.Nanosecond) // of the bubble's clock
 		synctest.Wait()
-		require.Empty(t, f.get())
+		require.Empty(t, f.Get())
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		require.Len(t, f.get(), 1)
-		require.ErrorContains(t, f.get()[0], "hangs for 10s")
+		require.Len(t, f.Get(), 1)
+		require.ErrorContains(t, f.Get()[0], "hangs for 10s")
 		require.Empty(t, done, "the write is not given up")
 		close(release)
 		require.Error(t, <-done)
@@ -410,11 +412,11 @@ func TestHangingWriteIsFatal(t *testing.T) {
 }
 
 func TestPanicsOfBoltAreFatal(t *testing.T) {
-	var f failures
-	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.fatal })
+	var f disktest.Failures
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.Fatal })
 	l.db = &spyBackend{backend: l.db, store: func() error { panic("page 7: invalid type") }}
 	require.ErrorContains(t, l.StoreLogs(entries(1, 1, tailEntries)), "page 7")
-	require.Len(t, f.get(), 1)
+	require.Len(t, f.Get(), 1)
 }
 
 func TestDefaultLogFatalPanics(t *testing.T) {
@@ -436,10 +438,10 @@ func TestDamagedEntryIsFatal(t *testing.T) {
 			require.NoError(t, l.StoreLogs(entries(1, 2, 3)))
 			require.NoError(t, l.Close())
 			flipAll(t, filepath.Join(dir, c.file), []byte("preciousprecious"))
-			var f failures
-			l = openLog(t, dir, func(o *Options) { o.Fatal = f.fatal })
+			var f disktest.Failures
+			l = openLog(t, dir, func(o *Options) { o.Fatal = f.Fatal })
 			require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
-			require.Len(t, f.get(), 1)
+			require.Len(t, f.Get(), 1)
 		})
 	}
 }
@@ -480,8 +482,8 @@ func TestDamagedFileIsRefused(t *testing.T) {
 		// A directory of its own: bbolt keeps its lock on a file in which it panicked.
 		dir := crash(t, dir)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "raft.db"), bad, 0o600))
-		var f failures
-		l, err := Open(dir, Options{GrowTo: -1, MmapBytes: 1 << 20, Fatal: f.fatal})
+		var f disktest.Failures
+		l, err := Open(dir, Options{GrowTo: -1, MmapBytes: 1 << 20, Fatal: f.Fatal})
 		if err != nil {
 			require.NotErrorIs(t, err, berrors.ErrTimeout)
 			continue

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/disk/disktest"
 )
 
 // forgetful makes segment files that lose, when forget is called, what was
@@ -123,13 +125,13 @@ func TestWriteCostsOneSync(t *testing.T) {
 
 func TestFailedSyncOfDataIsFatal(t *testing.T) {
 	disk := &forgetful{}
-	var f failures
+	var f disktest.Failures
 	dir := t.TempDir()
-	l := openLog(t, dir, func(o *Options) { o.openSegment, o.Fatal = disk.open, f.fatal })
+	l := openLog(t, dir, func(o *Options) { o.openSegment, o.Fatal = disk.open, f.Fatal })
 	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000)}))
 	disk.fail = errors.New("EIO")
 	require.Error(t, l.StoreLogs([]*raft.Log{large(2, 2000)}))
-	require.Len(t, f.get(), 1)
+	require.Len(t, f.Get(), 1)
 	require.Error(t, l.StoreLogs([]*raft.Log{large(2, 10)}))
 	require.NoError(t, l.Close())
 	disk.forget()
@@ -213,10 +215,10 @@ func TestLostSegmentIsRefused(t *testing.T) {
 	path := filepath.Join(dir, "data-0000000000000001")
 
 	require.NoError(t, os.Truncate(path, 5000))
-	var f failures
-	l = openLog(t, dir, func(o *Options) { o.Fatal = f.fatal })
+	var f disktest.Failures
+	l = openLog(t, dir, func(o *Options) { o.Fatal = f.Fatal })
 	require.Error(t, l.GetLog(1, &raft.Log{}))
-	require.Len(t, f.get(), 1)
+	require.Len(t, f.Get(), 1)
 	require.NoError(t, l.Close())
 
 	require.NoError(t, os.Truncate(path, 1000))

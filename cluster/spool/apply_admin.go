@@ -169,7 +169,7 @@ func (t *tx) dropAccount(h *pb.DropAccount) *pb.Result {
 	}
 	var held pb.Lock
 	if t.locked(h.Address, &held) {
-		t.dropLock(h.Address, &held)
+		t.dropLock(h.Address, &held, nil)
 	}
 	t.changes.Directory = true
 	res := t.ok()

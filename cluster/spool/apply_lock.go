@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -194,19 +196,32 @@ func (t *tx) unlock(h *pb.Unlock) *pb.Result {
 	return t.ok()
 }
 
-// breakLock takes a mailbox from all who hold it.
+// breakLock takes a mailbox from all who hold it, or from those alone whom the operator saw: a token is the index
+// of its TakeLock, so theirs are not above the newest of them.
 func (t *tx) breakLock(h *pb.BreakLock) *pb.Result {
 	var held pb.Lock
 	if !t.locked(h.Mailbox, &held) {
 		return t.refuse(pb.Code_MISSING, "mailbox %s is not locked", h.Mailbox)
 	}
-	t.dropLock(h.Mailbox, &held)
+	var stays *pb.Lock
+	if h.Token != 0 {
+		since := func(one *pb.Lock) bool { return one.Token > h.Token }
+		stays = without(proto.CloneOf(&held), func(one *pb.Lock) bool { return !since(one) })
+		broken := without(&held, since)
+		if broken == nil {
+			return t.refuse(pb.Code_STALE, "mailbox %s is held by another session by now: look who has it with "+
+				"'relayctl mailbox show %s'", h.Mailbox, h.Mailbox)
+		}
+		t.dropLock(h.Mailbox, broken, stays)
+		return &pb.Result{Index: t.index, Lock: broken}
+	}
+	t.dropLock(h.Mailbox, &held, nil)
 	return &pb.Result{Index: t.index, Lock: &held}
 }
 
-// dropLock ends a lock by an operator's word.
-func (t *tx) dropLock(mailbox string, held *pb.Lock) {
-	t.putLock(mailbox, nil)
+// dropLock ends a lock by an operator's word; of a shared one others may stay.
+func (t *tx) dropLock(mailbox string, held, stays *pb.Lock) {
+	t.putLock(mailbox, stays)
 	t.changes.Locks = append(t.changes.Locks, mailbox)
 	for _, o := range Holders(held) {
 		t.changes.Broken = append(t.changes.Broken, o.Token)

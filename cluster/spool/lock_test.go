@@ -140,6 +140,41 @@ func TestSharedLocksEndWithTheirSession(t *testing.T) {
 	require.False(t, held)
 }
 
+// An operator takes away the locks that they saw, and none that was taken after those.
+func TestBreakLockTakesNoLaterOne(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		r, one, two := mailbox(t, shared, 1)
+		seen := r.lock("n1", one, "a").Token
+		breakLock := func(token uint64) *pb.Result {
+			return r.do(spool.KindBreakLock, &pb.BreakLock{Mailbox: alice, Token: token})
+		}
+		res := breakLock(seen)
+		require.Equal(t, pb.Code_OK, res.Code)
+		require.Equal(t, seen, res.Lock.Token)
+		require.Equal(t, pb.Code_MISSING, breakLock(seen).Code)
+		later := r.lock("n2", two, "b").Token
+		r.m.Changes()
+		require.Equal(t, pb.Code_STALE, breakLock(seen).Code, "proposed again")
+		require.Empty(t, r.m.Changes().Broken)
+		require.Equal(t, pb.Code_OK, r.remove(two, later, 1, false, 1).Code)
+		if shared {
+			latest := r.lock("n1", one, "c").Token
+			r.m.Changes()
+			require.Equal(t, later, breakLock(later).Lock.Token)
+			require.Equal(t, []uint64{later}, r.m.Changes().Broken)
+			later = latest
+		}
+		held, ok, err := r.view().Lock(alice)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, later, held.Token)
+		require.Empty(t, held.Others)
+		require.Equal(t, shared, held.Shared)
+		require.Equal(t, pb.Code_OK, breakLock(0).Code, "as in version 1")
+		require.Equal(t, pb.Code_MISSING, breakLock(0).Code)
+	}
+}
+
 func TestLoginDelay(t *testing.T) {
 	r, one, two := mailbox(t, false, 0)
 	r.do(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: alice, LoginDelayMs: 60_000}})

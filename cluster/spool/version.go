@@ -52,6 +52,7 @@ import (
 //   - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers what it took out of
 //     mailboxes.
 //   - The audit line of a PutAccount that creates says "user add", as relayctl does.
+//   - A BreakLock says which lock the operator saw (token), and leaves later ones.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -84,8 +85,8 @@ var (
 		"Route.no_ehlo": 2, "Route.tls": 2, "Route.implicit_tls": 2, "Route.fingerprints": 2, "Route.tls_ca": 2,
 		"Settings.from_check": 2,
 		"Admin.note":          2, "Admin.count": 2, "Admin.quiet": 2,
-		"PutDkim.activate": 2,
-		"Drop.uidl":        2, "Entry.uidl": 2,
+		"PutDkim.activate": 2, "BreakLock.token": 2,
+		"Drop.uidl": 2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,

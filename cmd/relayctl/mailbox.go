@@ -85,12 +85,13 @@ func (a *app) showMailbox(m *admin.MailboxDetail) {
 }
 
 func (a *app) mailboxUnlock() *cobra.Command {
-	return &cobra.Command{
+	var token uint64
+	c := &cobra.Command{
 		Use: "unlock USER", Short: "Break the lock of a maildrop; the session that held it ends and deletes nothing",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
-				u, err := client.Unlock(ctx, a.by(), args[0])
+				u, err := client.Unlock(ctx, a.by(), args[0], token)
 				if err != nil {
 					return err
 				}
@@ -104,4 +105,7 @@ func (a *app) mailboxUnlock() *cobra.Command {
 			})
 		},
 	}
+	c.Flags().Uint64Var(&token, "token", 0,
+		"no lock that was taken later than the one of this token, which 'mailbox show -o json' has")
+	return c
 }

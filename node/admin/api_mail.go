@@ -21,7 +21,8 @@ type mailboxInput struct {
 
 type unlockInput struct {
 	Changing
-	User string `path:"user"`
+	User  string `path:"user"`
+	Token uint64 `query:"token" doc:"fencing token of the lock that is meant: later ones stay; default: the lock of now"`
 }
 
 func (s *server) registerMailboxes() {
@@ -36,7 +37,7 @@ func (s *server) registerMailboxes() {
 		})
 	handle(s, http.MethodDelete, "/v1/mailboxes/{user}/lock", "Break the lock of a maildrop",
 		func(ctx context.Context, in *unlockInput) (*body[*Unlocked], error) {
-			return answer(m.Unlock(ctx, in.by(ctx), in.User))
+			return answer(m.Unlock(ctx, in.by(ctx), in.User, in.Token))
 		})
 }
 

@@ -310,9 +310,14 @@ func (c *Client) Mailbox(ctx context.Context, user string) (*MailboxDetail, erro
 }
 
 // Unlock implements Mailboxes.
-func (c *Client) Unlock(ctx context.Context, by By, user string) (*Unlocked, error) {
+func (c *Client) Unlock(ctx context.Context, by By, user string, token uint64) (*Unlocked, error) {
 	out := new(Unlocked)
-	return out, c.change(ctx, http.MethodDelete, "/v1/mailboxes/"+url.PathEscape(user)+"/lock", by, nil, out)
+	return out, c.change(ctx, http.MethodDelete, "/v1/mailboxes/"+url.PathEscape(user)+"/lock", by, nil, out,
+		func(r *request) {
+			if token != 0 {
+				r.query = url.Values{"token": {strconv.FormatUint(token, 10)}}
+			}
+		})
 }
 
 // OpenMail implements Content.

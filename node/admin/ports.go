@@ -115,8 +115,9 @@ type Mailboxes interface {
 	// Mailbox returns one maildrop with its messages; NotFound.
 	Mailbox(ctx context.Context, user string) (*MailboxDetail, error)
 	// Unlock breaks the lock; the session that held it ends and deletes
-	// nothing. Without a lock it does nothing.
-	Unlock(ctx context.Context, by By, user string) (*Unlocked, error)
+	// nothing. Without a lock it does nothing. With a token it breaks no lock
+	// that was taken after the one of that token; 409 where only such are held.
+	Unlock(ctx context.Context, by By, user string, token uint64) (*Unlocked, error)
 }
 
 // Content reads and fills maildrops (export and import).

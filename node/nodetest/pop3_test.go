@@ -132,7 +132,7 @@ func TestInUseNamesTheNode(t *testing.T) {
 	require.ErrorContains(t, err, "n2")
 	require.ErrorContains(t, err, time.Now().UTC().Format("2006-01-02T"))
 
-	u, err := c.Nodes[0].Client().Unlock(ctx, admin.By{Why: "test"}, "alice@example.test")
+	u, err := c.Nodes[0].Client().Unlock(ctx, admin.By{Why: "test"}, "alice@example.test", 0)
 	require.NoError(t, err)
 	require.Equal(t, "n2", u.Lock.Node)
 	_, err = holder.Reply()

@@ -230,7 +230,7 @@ func TestUnlockCutsTheSession(t *testing.T) {
 	p, err := c.Nodes[0].Login(ctx, "alice")
 	require.NoError(t, err)
 	defer p.Close()
-	u, err := c.Nodes[0].Client().Unlock(ctx, admin.By{Why: "test"}, "alice@example.test")
+	u, err := c.Nodes[0].Client().Unlock(ctx, admin.By{Why: "test"}, "alice@example.test", 0)
 	require.NoError(t, err)
 	require.Equal(t, "n1", u.Lock.Node)
 	c.Eventually(5*time.Second, "the session lives on", func() bool { return p.Noop(ctx) != nil })

@@ -13,6 +13,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/edit"
 )
 
 // Mailboxes implements admin.Mailboxes.
@@ -141,17 +142,21 @@ func senders(ctx context.Context, v spool.View, list []admin.MailboxMessage) err
 }
 
 // Unlock implements admin.Mailboxes.
-func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin.Unlocked, error) {
+func (o *Operator) Unlock(ctx context.Context, by admin.By, user string, token uint64) (*admin.Unlocked, error) {
 	user, err := o.Address(user)
 	if err != nil {
 		return nil, err
 	}
-	err = o.certain(ctx, func(v spool.View) error { _, _, err := openBox(v, user); return err })
+	if err := o.edit.Current(ctx); err != nil {
+		return nil, err
+	}
+	seen := token
+	err = o.Replica.View(func(v spool.View) (err error) { seen, err = seenLock(v, user, token); return err })
 	if err != nil {
 		return nil, err
 	}
 	res, err := o.edit.Do(ctx, by, spool.KindBreakLock, func(adm *pb.Admin) proto.Message {
-		return &pb.BreakLock{Admin: adm, Mailbox: user}
+		return &pb.BreakLock{Admin: adm, Mailbox: user, Token: seen}
 	})
 	if errors.Is(err, admin.ErrNotFound) {
 		return &admin.Unlocked{User: user}, nil // nobody held it
@@ -160,6 +165,29 @@ func (o *Operator) Unlock(ctx context.Context, by admin.By, user string) (*admin
 		return nil, err
 	}
 	return &admin.Unlocked{User: user, Lock: o.lock(res.Lock)}, nil
+}
+
+// seenLock is the token of the newest lock that an operator means: the one that they named, or else of those
+// there are now. It is 0 where nobody holds the mailbox, or commands do not bear tokens yet.
+func seenLock(v spool.View, user string, token uint64) (uint64, error) {
+	_, _, err := openBox(v, user)
+	record, _, cerr := v.Cluster()
+	held, _, lerr := v.Lock(user)
+	if err := errors.Join(err, cerr, lerr); err != nil {
+		return 0, err
+	}
+	able := spool.VersionOf(record) >= 2
+	switch {
+	case token != 0 && !able:
+		return 0, edit.InThisState("one lock alone can be broken only when all nodes run this version",
+			"leave the token out")
+	case token != 0 || !able:
+		return token, nil
+	}
+	for _, one := range spool.Holders(held) {
+		token = max(token, one.Token)
+	}
+	return token, nil
 }
 
 // OpenMail implements admin.Content.

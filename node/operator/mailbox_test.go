@@ -58,14 +58,53 @@ func TestMailboxes(t *testing.T) {
 
 	_, err = w.Mailbox(ctx, "bob")
 	require.ErrorIs(t, err, admin.ErrNotFound)
-	_, err = w.Unlock(ctx, theBy, "bob")
+	_, err = w.Unlock(ctx, theBy, "bob", 0)
 	require.ErrorIs(t, err, admin.ErrNotFound)
-	u, err := w.Unlock(ctx, theBy, "alice")
+	u, err := w.Unlock(ctx, theBy, "alice", 0)
 	require.NoError(t, err)
 	require.Equal(t, "s1", u.Lock.Session)
-	u, err = w.Unlock(ctx, theBy, "alice")
+	u, err = w.Unlock(ctx, theBy, "alice", 0)
 	require.NoError(t, err)
 	require.Nil(t, u.Lock)
+}
+
+// TestUnlockOfTheLockThatWasSeen: a mailbox that another session holds by now stays that one's.
+func TestUnlockOfTheLockThatWasSeen(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	lock := func(session string) {
+		w.do(spool.KindLock, &pb.TakeLock{Mailbox: "alice@example.test", Node: "n2", Epoch: w.epochs["n2"], Session: session})
+	}
+	lock("s1")
+	d, err := w.Mailbox(ctx, "alice")
+	require.NoError(t, err)
+	seen := d.Lock.Token
+	_, err = w.Unlock(ctx, theBy, "alice", seen)
+	require.ErrorIs(t, err, admin.ErrInvalid, "of version 1, whose commands have no token")
+	u, err := w.Unlock(ctx, theBy, "alice", 0)
+	require.NoError(t, err)
+	require.Equal(t, "s1", u.Lock.Session)
+
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	lock("s2")
+	_, err = w.Unlock(ctx, theBy, "alice", seen)
+	require.ErrorIs(t, err, admin.ErrConflict)
+	require.ErrorContains(t, err, "held by another session by now")
+	d, err = w.Mailbox(ctx, "alice")
+	require.NoError(t, err)
+	require.Equal(t, "s2", d.Lock.Session)
+	w.rep.Arrive = func() { // another one logs in meanwhile
+		w.rep.Arrive = nil
+		w.do(spool.KindBreakLock, &pb.BreakLock{Mailbox: "alice@example.test"})
+		lock("s3")
+	}
+	u, err = w.Unlock(ctx, theBy, "alice", d.Lock.Token)
+	require.ErrorIs(t, err, admin.ErrConflict)
+	require.Nil(t, u)
+	u, err = w.Unlock(ctx, theBy, "alice", 0)
+	require.NoError(t, err)
+	require.Equal(t, "s3", u.Lock.Session)
 }
 
 func TestPutMail(t *testing.T) {
@@ -108,7 +147,7 @@ func TestMailboxesThatAreAboutToArrive(t *testing.T) {
 				oldMail("a: b\r\n\r\nx\r\n"))
 			return err
 		},
-		"unlock": func(w *world) error { _, err := w.Unlock(ctx, theBy, "late@example.test"); return err },
+		"unlock": func(w *world) error { _, err := w.Unlock(ctx, theBy, "late@example.test", 0); return err },
 		"show":   func(w *world) error { _, err := w.Mailbox(ctx, "late@example.test"); return err },
 		"another": func(w *world) error {
 			_, err := w.PutMail(ctx, theBy, "no@example.test", admin.Time{}, nil)

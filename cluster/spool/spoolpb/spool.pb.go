@@ -5073,6 +5073,7 @@ type BreakLock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Mailbox       string                 `protobuf:"bytes,2,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
+	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"` // of the newest lock that the operator saw: later ones stay; 0: all end
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5119,6 +5120,13 @@ func (x *BreakLock) GetMailbox() string {
 		return x.Mailbox
 	}
 	return ""
+}
+
+func (x *BreakLock) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
 }
 
 // Remove takes messages out of a mailbox, all or none.
@@ -7878,10 +7886,11 @@ const file_spool_proto_rawDesc = "" +
 	"\x06Unlock\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\x04R\x05token\"R\n" +
+	"\x05token\x18\x03 \x01(\x04R\x05token\"h\n" +
 	"\tBreakLock\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x18\n" +
-	"\amailbox\x18\x02 \x01(\tR\amailbox\"\xb8\x01\n" +
+	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\x04R\x05token\"\xb8\x01\n" +
 	"\x06Remove\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +

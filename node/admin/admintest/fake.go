@@ -687,7 +687,7 @@ func (f *Fake) Mailbox(_ context.Context, user string) (*admin.MailboxDetail, er
 }
 
 // Unlock implements admin.Mailboxes.
-func (f *Fake) Unlock(_ context.Context, by admin.By, user string) (*admin.Unlocked, error) {
+func (f *Fake) Unlock(_ context.Context, by admin.By, user string, token uint64) (*admin.Unlocked, error) {
 	unlock, _, err := f.change("Unlock", by, "mailbox unlock %s", user)
 	if err != nil {
 		return nil, err
@@ -698,6 +698,10 @@ func (f *Fake) Unlock(_ context.Context, by admin.By, user string) (*admin.Unloc
 		return nil, admin.NotFound("mailbox", user)
 	}
 	was := m.Lock
+	if was != nil && token != 0 && was.Token > token {
+		return nil, admin.Conflict("mailbox "+user+" is held by another session by now",
+			"look who has it with 'relayctl mailbox show "+user+"'")
+	}
 	m.Lock = nil
 	return &admin.Unlocked{User: user, Lock: was}, nil
 }

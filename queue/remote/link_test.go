@@ -140,6 +140,40 @@ func TestLinksOfOneTarget(t *testing.T) {
 	require.Equal(t, a, a.Merge(a))
 }
 
+// TestRoutesThatTrustDifferently: where two routes to one target go by different
+// certificates, no mail of one is given to a host that only the other one trusts.
+func TestRoutesThatTrustDifferently(t *testing.T) {
+	good, other := newIdentity(t, "mx.x"), newIdentity(t, "mx.x")
+	pin := func(pins string) Link { return Link{TLS: VerifyPin, Pins: pins} }
+	ca := func(text string) Link { return Link{TLS: VerifyTLS, CA: text} }
+	const secure = "TLS"
+	const neither, unknown = "waits: 4.7.5 TLS failed: the certificate's fingerprint", "waits: 4.7.5 TLS failed"
+	for name, c := range map[string]struct {
+		one, two Link
+		want     string
+	}{
+		"pins of two hosts":          {pin(good.whole), pin(other.whole), neither},
+		"certificate and its key":    {pin(good.whole), pin(good.key + "," + other.key), secure},
+		"the same pins":              {pin(good.key), pin(good.key), secure},
+		"no pins, of a later policy": {pin(good.key), pin(""), neither},
+		"CAs of two hosts":           {ca(good.ca), ca(other.ca), unknown},
+		"the public CAs, too":        {ca(good.ca), ca(""), unknown},
+		"both know it":               {ca(good.ca), ca(other.ca + good.ca), secure},
+		"the same CAs":               {ca(good.ca), ca(good.ca), secure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, link := range []Link{
+				c.one.Merge(c.two), c.two.Merge(c.one), c.one.Merge(c.two).Merge(c.one), c.two.Merge(Link{}).Merge(c.one),
+			} {
+				require.Equal(t, c.one.Merge(c.two), link, "whatever comes first")
+				h := newHop(t, nil)
+				h.cert, h.ehlo = good.cert, append(h.ehlo, "STARTTLS")
+				requireLink(t, h, Config{}, link, c.want)
+			}
+		})
+	}
+}
+
 // TestWeakLinkOfOneTarget: a route that leaves TLS to the configuration gets no less
 // because another one to the same target asks for little.
 func TestWeakLinkOfOneTarget(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -38,9 +39,12 @@ type Link struct {
 	// Implicit says that TLS begins with the first octet (RFC 8314 §3.3).
 	Implicit bool
 	// Pins are what VerifyPin compares: SHA-256 of certificates or of their public keys
-	// (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits each, parted by commas.
+	// (SubjectPublicKeyInfo), 64 lower-case hexadecimal digits each, parted by commas. Of
+	// lists that are parted by a blank each must have one.
 	Pins string
-	CA   string // certificates in PEM that count in place of Config.Roots
+	// CA are certificates in PEM that count in place of Config.Roots. Of texts that are
+	// parted by a NUL each must vouch for the host, an empty one being Config.Roots.
+	CA string
 	// Configured says that another route to the target leaves TLS to Config.TLS, which
 	// decides where it is stricter than TLS.
 	Configured bool
@@ -60,11 +64,15 @@ const (
 )
 
 // Merge returns what holds for a target that two routes lead to: the stricter policy, TLS
-// from the start where either wants it, and no keyword that either leaves out.
+// from the start where either wants it, and no keyword that either leaves out. Where both
+// are as strict and go by different certificates, the host's must satisfy both: the mail
+// of one route is not given to whom the other one trusts.
 func (l Link) Merge(o Link) Link {
 	strict, other := l, o
 	if o.TLS > l.TLS {
 		strict, other = o, l
+	} else if o.TLS == l.TLS {
+		strict.Pins, strict.CA = union(l.Pins, o.Pins, pinLists), union(l.CA, o.CA, caTexts)
 	}
 	strict.Implicit = l.Implicit || o.Implicit
 	strict.Configured = (other.TLS == AsConfigured || l.Configured || o.Configured) &&
@@ -75,6 +83,21 @@ func (l Link) Merge(o Link) Link {
 		strict.Without = other.Without
 	}
 	return strict
+}
+
+const (
+	pinLists = " "
+	caTexts  = "\x00"
+)
+
+// union puts two lists together, whose elements may be empty.
+func union(a, b, sep string) string {
+	if a == b {
+		return a
+	}
+	all := append(strings.Split(a, sep), strings.Split(b, sep)...)
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), sep)
 }
 
 // Router says where mail for a domain goes. The node implements it. An error

@@ -117,7 +117,7 @@ func (h *Header) field(b []byte, from, to int) {
 		}
 	case len("Delivered-To"):
 		if bytes.EqualFold(name, []byte("Delivered-To")) {
-			h.Delivered = append(h.Delivered, directory.Canonical(strings.Trim(Unfold(value), "<> \t")))
+			h.Delivered = append(h.Delivered, mailbox(value))
 		}
 	}
 }
@@ -136,10 +136,40 @@ var (
 	joiner   = strings.NewReplacer(" ", "", "\t", "")
 )
 
+// mailbox is the address in a Delivered-To field, wherever that is folded, and whatever
+// comments stand beside it.
+func mailbox(value []byte) string {
+	text := uncommented(Unfold(value))
+	if !strings.Contains(text, `"`) {
+		text, _, _ = strings.Cut(text, "(")
+		text = joiner.Replace(text)
+	}
+	return directory.Canonical(strings.Trim(text, "<> \t"))
+}
+
+// uncommented is a value without the comments in front of it (RFC 5322 §3.2.2), or the
+// whole of one that is nothing else.
+func uncommented(text string) string {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '(':
+			depth++
+		case depth > 0 && c == ')':
+			depth--
+		case depth > 0 && c == '\\':
+			i++
+		case depth == 0 && c != ' ' && c != '\t':
+			return text[i:]
+		}
+	}
+	return text
+}
+
 // identifier is the id in a Message-ID field: the text in its first brackets, without
 // the blanks that old programs fold it at, or all of a field that has none.
 func identifier(value []byte) string {
-	text := Unfold(value)
+	text := uncommented(Unfold(value))
 	if _, behind, ok := strings.Cut(text, "<"); ok {
 		inside, _, _ := strings.Cut(behind, ">")
 		text = joiner.Replace(inside)

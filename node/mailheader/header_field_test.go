@@ -16,6 +16,9 @@ func TestFieldsAreReadUnfolded(t *testing.T) {
 		"Message-ID:\r\n <a@b>":                                   "a@b",
 		"Subject: s\r\nMessage-ID: <a@b>":                         "a@b",
 		"Message-ID: plain\r\n\r\n":                               "plain",
+		"Message-ID: (was <old@b>) (\\) <x@b>)\r\n <a@b>\r\n\r\n": "a@b",
+		"Message-ID: (<x@b> and\r\n (<y@b>)) <a@b>\r\n\r\n":       "a@b",
+		"Message-ID: (no end <a@b>\r\n\r\n":                       "a@b",
 		"Message-ID:\r\n\r\n":                                     "",
 		"X: y\r\n Message-ID: <a@b>\r\n\r\n":                      "",
 		"Subject: s\r\n\r\nMessage-ID: <a@b>\r\n":                 "",
@@ -32,4 +35,29 @@ func TestFieldsAreReadUnfolded(t *testing.T) {
 	require.Equal(t, []string{"alice@example.test", "bob@example.test"}, h.Delivered)
 	require.Equal(t, 2, h.Hops)
 	require.True(t, h.Whole)
+}
+
+// TestDeliveredToIsReadUnfolded: a mailbox that a message has been in is known in whatever
+// form the field has.
+func TestDeliveredToIsReadUnfolded(t *testing.T) {
+	for value, want := range map[string]string{
+		" alice@example.test": "alice@example.test", "\talice@example.test \t": "alice@example.test",
+		"\r\n \r\n\t<Alice@EXAMPLE.test>": "alice@example.test", "\r\n alice\r\n\t@example.test": "alice@example.test",
+		" (to) alice@example.test":                       "alice@example.test",
+		" alice@example.test (by\r\n fetchmail)":         "alice@example.test",
+		" (a (nested) \\) one)\r\n <alice@example.test>": "alice@example.test",
+		" \"a (b) c\"@example.test":                      `"a (b) c"@example.test`,
+		"":                                               "", " ": "", " ()": "", " (": "", " <>": "",
+	} {
+		for _, name := range []string{"Delivered-To:", "DELIVERED-to:", "delivered-to \t:"} {
+			h := Parse([]byte("X: y\r\n" + name + value + "\r\nZ: z\r\n\r\n"))
+			require.Equal(t, []string{want}, h.Delivered, "%q", name+value)
+		}
+	}
+	for _, text := range []string{
+		"X-Delivered-To: a@b\r\n\r\n", "X: y\r\n Delivered-To: a@b\r\n\r\n", "\r\nDelivered-To: a@b\r\n",
+		" Delivered-To: a@b\r\nX: y\r\n\r\n", "no field\r\nDelivered-To: a@b\r\n\r\n",
+	} {
+		require.Empty(t, Parse([]byte(text)).Delivered, "%q", text)
+	}
 }

@@ -225,6 +225,8 @@ func TestFoldedMessageID(t *testing.T) {
 		"Message-ID:\r\n <a@b>\r\n <c@d>\r\n":     "<a@b>",
 		"Message-ID:\r\n":                         "",
 		"Message-ID: no brackets\r\n":             "",
+		"message-id\t: (by\r\n us) <a@b>\r\n":     "<a@b>",
+		"Message-ID: (by us\r\n":                  "",
 	} {
 		require.Equal(t, want, messageID([]byte(head)), "%q", head)
 	}

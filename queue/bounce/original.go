@@ -230,6 +230,9 @@ func messageID(head []byte) string {
 // blanks it is folded at; empty where it must not stand in another header.
 func repeatable(value string) string {
 	v := strings.NewReplacer("\r", "", "\n", "", " ", "", "\t", "").Replace(value)
+	if strings.HasPrefix(v, "(") { // a comment
+		_, v, _ = strings.Cut(v, ")")
+	}
 	if i := strings.IndexByte(v, '>'); i >= 0 {
 		v = v[:i+1]
 	}

@@ -390,7 +390,8 @@ func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*sm
 			left = append(left, i) // goes into the next transaction
 		case errors.Is(r, smtp.ErrLacking):
 			d.lacks(c, i, r)
-		case !r.Temporary() && !d.doubtful(c, stage, r) && !(accepted && stage == smtp.StageRcpt && tooMany(r)):
+		case !r.Temporary() && !d.doubtful(c, stage, r) &&
+			!(stage == smtp.StageRcpt && (accepted && tooMany(r) || c.reused() && saysTooMany(r))):
 			d.set(i, d.verdict(c, r, queue.Failed))
 		case ctx.Err() != nil || isNotLive(r):
 			f = &fault{outcome: queue.Deferred, untried: true, text: "4.3.2 broken off: this node may not act any more"}
@@ -469,8 +470,15 @@ func tooMany(r *smtp.Reply) bool {
 		return false
 	}
 	_, detail, _ := strings.Cut(r.Enhanced, ".")
-	return detail == "" || detail == "5.3" || detail == "0.0" || detail == "5.0" ||
-		strings.Contains(strings.ToLower(r.Text), "too many recipients")
+	return detail == "" || detail == "0.0" || detail == "5.0" || saysTooMany(r)
+}
+
+// saysTooMany: it can mean nothing else. Some hosts count the recipients of a connection, so that
+// none is taken in the next transaction.
+func saysTooMany(r *smtp.Reply) bool {
+	_, detail, _ := strings.Cut(r.Enhanced, ".")
+	return (r.Code == 452 || r.Code == 552) &&
+		(detail == "5.3" || strings.Contains(strings.ToLower(r.Text), "too many recipients"))
 }
 
 func isNotLive(r *smtp.Reply) bool {

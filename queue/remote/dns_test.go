@@ -326,7 +326,7 @@ func TestHosts(t *testing.T) {
 		"null.example": no + " 5.1.10", "odd.example": "192.0.2.1", "broken.example": later + " 4.4.3 ",
 		"backup.example": "192.0.2.1", "ours.example": no + " 5.4.6 ", "byaddr.example": "192.0.2.1",
 		"dead.example": later + " 4.4.4 ", "half.example": "192.0.2.1", "flaky.example": later + " 4.4.3 ",
-		"deep.example":   "192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.1",
+		"deep.example":   "192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.2",
 		"bücher.example": "192.0.2.50", "[192.0.2.8]": "192.0.2.8", "[IPv6:2001:db8::8]": "2001:db8::8",
 		"[192.0.2.77]": no + " 5.4.6 ", "[nonsense]": no + " 5.1.2 ", "[192.0.2.1": no + " 5.1.2 ", "": no + " 5.1.2 ",
 	} {

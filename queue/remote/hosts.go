@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	maxPreferences = 5  // of MX records
-	maxHosts       = 20 // looked up in one attempt
-	maxAddresses   = 10 // tried in one attempt
+	maxHosts     = 20 // looked up in one attempt
+	maxAddresses = 10 // tried in one attempt
 )
 
 // hop is one address to connect to.
@@ -113,19 +112,11 @@ func (a *Agent) mxHops(ctx context.Context, domain string) ([]hop, *fault) {
 	return a.resolve(ctx, domain, order(records))
 }
 
-// order sorts by preference, equals at random, and cuts off what is too much.
+// order sorts by preference, equals at random.
 func order(records []Record) []Record {
 	records = slices.Clone(records)
 	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 	slices.SortStableFunc(records, func(x, y Record) int { return cmp.Compare(x.Preference, y.Preference) })
-	preferences := 1
-	for i := 1; i < len(records); i++ {
-		if records[i].Preference != records[i-1].Preference {
-			if preferences++; preferences > maxPreferences {
-				return records[:i]
-			}
-		}
-	}
 	return records
 }
 
@@ -238,11 +229,13 @@ type candidate struct {
 
 // share cuts a list, which is sorted by preference, to at most n. Each
 // preference keeps at least its equal part; places that it does not need go to the
-// best ones.
+// best ones. Of more preferences than places the best keep one each, and a chance one of
+// the others has the last.
 func share[T any](all []T, n int, preference func(T) uint16) []T {
 	if len(all) <= n {
 		return all
 	}
+	all = fewer(all, n, preference)
 	var sizes []int // of each preference
 	for i := range all {
 		if i == 0 || preference(all[i]) != preference(all[i-1]) {
@@ -266,6 +259,24 @@ func share[T any](all []T, n int, preference func(T) uint16) []T {
 		from += size
 	}
 	return kept
+}
+
+// fewer leaves out what has none of at most n preferences: the n-1 best, and one of the others.
+func fewer[T any](all []T, n int, preference func(T) uint16) []T {
+	var begins []int // of each preference
+	for i := range all {
+		if i == 0 || preference(all[i]) != preference(all[i-1]) {
+			begins = append(begins, i)
+		}
+	}
+	if len(begins) <= n {
+		return all
+	}
+	from, to := n-1+rand.IntN(len(begins)-n+1), len(all)
+	if from+1 < len(begins) {
+		to = begins[from+1]
+	}
+	return slices.Concat(all[:begins[n-1]], all[begins[from]:to])
 }
 
 // literal reads a domain of the form [192.0.2.1] or [IPv6:2001:db8::1].

@@ -93,9 +93,11 @@ func (a *Agent) reachesUs(addrs, own []netip.Addr) bool {
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // connects to this host, too
 	loopback4   = netip.MustParsePrefix("127.0.0.0/8")
-	translated  = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
-	compatible  = netip.MustParsePrefix("::/96")        // RFC 4291 §2.5.5.1
-	sixToFour   = netip.MustParsePrefix("2002::/16")    // RFC 3056
+	translated  = netip.MustParsePrefix("64:ff9b::/96")    // RFC 6052
+	siteNAT64   = netip.MustParsePrefix("64:ff9b:1::/48")  // RFC 8215, mostly as a /96
+	stateless   = netip.MustParsePrefix("::ffff:0:0:0/96") // RFC 2765
+	compatible  = netip.MustParsePrefix("::/96")           // RFC 4291 §2.5.5.1
+	sixToFour   = netip.MustParsePrefix("2002::/16")       // RFC 3056
 )
 
 // bare takes an IPv4 address out of the IPv6 address that stands for it.
@@ -105,7 +107,7 @@ func bare(x netip.Addr) netip.Addr {
 	switch {
 	case !x.Is6() || x.IsUnspecified() || x.IsLoopback():
 		return x
-	case translated.Contains(x), compatible.Contains(x):
+	case translated.Contains(x), siteNAT64.Contains(x), stateless.Contains(x), compatible.Contains(x):
 		return netip.AddrFrom4([4]byte(b[12:]))
 	case sixToFour.Contains(x):
 		return netip.AddrFrom4([4]byte(b[2:6]))

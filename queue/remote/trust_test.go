@@ -478,6 +478,69 @@ func TestFormsOfReplies(t *testing.T) {
 	}
 }
 
+// TestHopsThatMisbehave: what hops do that know the protocol half. No message counts as taken
+// that the hop did not take, none is returned that it did not refuse, and none goes out twice.
+func TestHopsThatMisbehave(t *testing.T) {
+	t.Parallel()
+	const b, c = "RCPT TO:<b@x>", "RCPT TO:<c@x>"
+	for name, one := range map[string]struct {
+		say, ehlo string // steps with their replies, and extensions; empty: PIPELINING
+		want      string // of a@x, b@x and c@x: + delivered, - failed, ? deferred
+		got       int    // whole messages at the hop
+	}{
+		"354 without recipients":      {"RCPT=550 5.1.1 no;DATA=354 go", "", "---", 1}, // an empty one
+		"354 without recipients, 4xx": {"RCPT=450 4.2.1 no;DATA=354 go", "", "???", 1},
+		"354 to RCPT":                 {b + "=354 go", "", "+?+", 1},
+		"1xx to RCPT":                 {b + "=150 wait", "", "???", 0},
+		"251 and 252":                 {b + "=251 2.1.5 on;" + c + "=252 2.1.5 perhaps", "", "+++", 1},
+		"a yes with a code of no":     {b + "=250 5.1.1 no such user", "", "+++", 1},
+		"4xx to DATA":                 {b + "=550 5.1.1 no;DATA=451 4.3.0 later", "", "?-?", 0},
+		"503 to DATA":                 {b + "=450 4.2.1 busy;DATA=503 5.5.1 what?", "", "-?-", 0},
+		"the end before the text":     {"DATA=354 go\n250 2.0.0 queued", "", "???", 0},
+		"421 in the flight":           {b + "=421 4.3.2 bye", "", "???", 0},
+		"421 of two lines":            {"MAIL=421-4.3.2 bye\n421 4.3.2 bye", "", "???", 0},
+		"421 to the message":          {"DOT=421 4.3.2 bye", "", "???", 1},
+		"354 to a chunk":              {"DOT=354 go", "CHUNKING", "???", 1},
+		"503 to the last chunk":       {"DOT=503 5.5.1 what?", "CHUNKING,PIPELINING", "---", 1},
+		"a limit of none":             {"", "LIMITS RCPTMAX=0 MAILMAX=0,SIZE 0", "+++", 1},
+		"limits that are none":        {"", "LIMITS RCPTMAX=-1 MAILMAX=x RCPTMAX,SIZE big,SIZE", "+++", 1},
+		"a size beyond all":           {"", "SIZE 99999999999999999999999", "+++", 1},
+		"a limit of one":              {"", "PIPELINING,limits rcptmax=1", "+++", 3},
+		"extensions in odd forms":     {"", "pipelining\textra, ,X=Y,8bitmime ,auth=LOGIN", "+++", 1},
+		"EHLO with another code":      {"EHLO=220-hop\n220 PIPELINING", "", "???", 0},
+		"HELO alone":                  {"EHLO=502 5.5.1 what?", "", "+++", 1},
+		"a greeting of another":       {"CONNECT=250 hop", "", "???", 0},
+		"552 to the first":            {"RCPT TO:<a@x>=552 5.2.2 mailbox full", "", "-++", 1},
+		"552 for ever":                {"RCPT TO:<a@x>=250 ok;RCPT=552 too many recipients", "", "+??", 1},
+		"LMTP: one reply for all":     {"DOT=250 one|" + drop, "LMTP", "+??", 1},
+		"LMTP: one too many":          {"DOT=250 one|250 two|552 5.2.2 full\n250 four", "LMTP", "???", 1},
+		"LMTP: each its own":          {"DOT=250 one|452 4.2.2 full|550 5.2.0 no", "LMTP", "+?-", 1},
+		"LMTP: 421 for the second":    {"DOT=250 one|421 4.3.2 bye", "LMTP", "+??", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			say := map[string]string{}
+			for step := range strings.SplitSeq(one.say, ";") {
+				verb, replies, _ := strings.Cut(step, "=")
+				say[verb] = replies
+			}
+			h := newHop(t, say)
+			if h.lmtp = one.ehlo == "LMTP"; one.ehlo != "" {
+				h.ehlo = strings.Split(one.ehlo, ",")
+			}
+			conf := Config{Client: patience(2 * time.Second)}
+			conf.Client.Chunking = true
+			var got strings.Builder
+			verdicts := deliver(t, newAgent(t, conf), job(h, "a@x", "b@x", "c@x"))
+			for _, v := range verdicts {
+				got.WriteString(map[queue.Outcome]string{queue.Delivered: "+", queue.Failed: "-", queue.Deferred: "?"}[v.Outcome])
+			}
+			require.Equal(t, one.want, got.String(), "%+v", verdicts)
+			_, bodies := h.count()
+			require.Equal(t, one.got, bodies, verdicts[0].Reply)
+		})
+	}
+}
+
 // No MX host and no address literal leads to this host; a route may.
 func TestLoopsAreNotDialled(t *testing.T) {
 	h := newHop(t, nil)
@@ -487,7 +550,8 @@ func TestLoopsAreNotDialled(t *testing.T) {
 		"b.late.example. A": {"b.late.example. 60 IN A 192.0.2.1"}}
 	list := []string{"[127.0.0.1]", "[127.9.8.7]", "[0.0.0.0]", "[0.1.2.3]", "[IPv6:::1]", "[IPv6:::]",
 		"[IPv6:::ffff:127.0.0.3]", "[IPv6:::ffff:0:1]",
-		"[IPv6:::127.0.0.1]", "[IPv6:64:ff9b::7f00:1]", "[IPv6:2002:7f00:1::]", "[192.0.2.77]", "[IPv6:::ffff:192.0.2.77]",
+		"[IPv6:::127.0.0.1]", "[IPv6:64:ff9b:1::7f00:1]", "[IPv6:64:ff9b:1:abcd::192.0.2.77]",
+		"[IPv6:::ffff:0:127.0.0.1]", "[IPv6:0:0:0:0:ffff:0:c000:24d]", "[IPv6:64:ff9b::7f00:1]", "[IPv6:2002:7f00:1::]", "[192.0.2.77]", "[IPv6:::ffff:192.0.2.77]",
 		"[IPv6:2001:db8::77]", "us.example", "late.example"}
 	for i, a := range []string{"A 127.0.0.2", "A 0.0.0.0", "A 0.0.0.7", "AAAA ::1", "AAAA ::", "AAAA ::ffff:127.0.0.3",
 		"A 192.0.2.77", "AAAA 2001:db8::77"} {
@@ -637,6 +701,30 @@ func TestDeadAddressesHideNoBackup(t *testing.T) {
 	require.Nil(t, f)
 	require.Len(t, hops, maxAddresses)
 	require.Equal(t, "good.y.example", hops[maxAddresses-1].name)
+}
+
+// Hosts behind more preferences than there are places get their turn in some attempt.
+func TestManyPreferencesHideNoBackup(t *testing.T) {
+	n := names{mx: map[string][]Record{}, addrs: map[string][]netip.Addr{}}
+	for i := range 60 {
+		name := fmt.Sprintf("mx%02d.x.example", i)
+		n.mx["x.example"] = append(n.mx["x.example"], Record{Host: name, Preference: uint16(10 * i)})
+		n.addrs[name] = addr(fmt.Sprintf("192.0.2.%d", 1+i))
+	}
+	a := newAgent(t, Config{Resolver: n, Own: addr("198.51.100.1")})
+	met := map[string]bool{}
+	for range 20_000 {
+		hops, f := a.mxHops(t.Context(), "x.example")
+		require.Nil(t, f)
+		require.Len(t, hops, maxAddresses)
+		for i, h := range hops {
+			met[h.name] = true
+			if i < maxAddresses-1 {
+				require.Equal(t, fmt.Sprintf("mx%02d.x.example", i), h.name)
+			}
+		}
+	}
+	require.Len(t, met, 60)
 }
 
 func TestStalledPipelineGoesStepwise(t *testing.T) {

@@ -192,7 +192,7 @@ func (s *server) recovered(next http.Handler) http.Handler {
 			case p == http.ErrAbortHandler:
 				panic(p)
 			default:
-				s.Log.Error("admin request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path),
+				s.Log.Error("admin request panicked", zap.String("method", r.Method), pathOf(r),
 					zap.Any("panic", p), zap.Stack("stack"))
 				writeProblem(w, internal())
 			}
@@ -212,7 +212,7 @@ func (s *server) logged(next http.Handler) http.Handler {
 			level = zap.DebugLevel
 		}
 		s.Log.Log(level, "admin request", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
-			zap.String("path", r.URL.Path), zap.Int("status", seen.status), zap.Duration("took", time.Since(began)))
+			pathOf(r), zap.Int("status", seen.status), zap.Duration("took", time.Since(began)))
 	})
 }
 

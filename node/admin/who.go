@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"relay/smtp/printable"
 )
 
 // TokenFileHeader is the field of a 401 answer that names the file with the
@@ -26,7 +28,7 @@ func (s *server) authorised(next http.Handler) http.Handler {
 			writeProblem(w, problem)
 			return
 		}
-		if r.URL.Query().Get("consistent") == "true" && s.Barrier != nil {
+		if who != "" && r.URL.Query().Get("consistent") == "true" && s.Barrier != nil {
 			if err := s.Barrier(r.Context()); err != nil {
 				writeProblem(w, s.problem(r.Context(), err))
 				return
@@ -56,13 +58,16 @@ func (s *server) judge(w http.ResponseWriter, r *http.Request) (who string, refu
 	s.TokenFailed()
 	count, delay := turn.failed()
 	s.Log.Warn("wrong admin token", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
-		zap.String("path", r.URL.Path), zap.Int("from_there", count), zap.Duration("delay", delay))
+		pathOf(r), zap.Int("from_there", count), zap.Duration("delay", delay))
 	turn.wait(r.Context(), delay)
 	if open(r) {
 		return "", nil
 	}
 	return "", unauthorised(w, "this is not an admin token of the node")
 }
+
+// pathOf is what was asked for, as a log may show it: strangers choose it.
+func pathOf(r *http.Request) zap.Field { return zap.String("path", printable.Text(r.URL.Path, 255)) }
 
 // anonymous judges a request without a token.
 func (s *server) anonymous(w http.ResponseWriter, r *http.Request) (who string, refused *Error) {

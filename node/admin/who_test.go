@@ -1,9 +1,11 @@
 package admin_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,6 +67,41 @@ func TestWrongTokensAreLoggedCountedAndSlowed(t *testing.T) {
 		time.Sleep(11 * time.Minute)
 		require.Equal(t, 100*time.Millisecond, took("[2001:db8::1]:999", "Bearer x", 401), "forgiven")
 	})
+}
+
+// What strangers ask for reaches the log as one line that a terminal can show.
+func TestStrangersPathsAreCleaned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.DebugLevel)
+		var failed atomic.Int64
+		h := guarded(&failed, zap.New(core))
+		ask(h, "/v1/%1b%5b2J%c2%9b%e2%80%ae%e2%80%a8%85%0ax", "192.0.2.1:9", "Bearer x")
+		ask(h, "/"+strings.Repeat("x", 100_000), "192.0.2.1:9", "")
+		paths := map[string]bool{}
+		for _, e := range logs.All() {
+			path := fmt.Sprint(e.ContextMap()["path"])
+			require.LessOrEqual(t, len(path), 255)
+			paths[path] = true
+		}
+		require.True(t, paths["/v1/?[2J?????x"], paths)
+		require.Len(t, paths, 2)
+	})
+}
+
+// Who bears no token asks nothing of the other nodes, at the pages that need none either.
+func TestProbesAskNoOtherNode(t *testing.T) {
+	asked := 0
+	h := admin.NewServer(admin.Options{
+		Ports: admintest.New().Ports(), Token: func() string { return "s3cret" },
+		Barrier: func(context.Context) error { asked++; return nil },
+	})
+	for _, path := range []string{"/healthz", "/readyz", "/", "/metrics", "/v1/status"} {
+		ask(h, path+"?consistent=true", "127.0.0.1:9", "")
+		ask(h, path+"?consistent=true", "192.0.2.1:9", "")
+	}
+	require.Zero(t, asked)
+	require.Equal(t, 200, ask(h, "/v1/status?consistent=true", "192.0.2.1:9", "Bearer s3cret").Code)
+	require.Equal(t, 1, asked)
 }
 
 func TestParallelGuessesGainNothing(t *testing.T) {

@@ -33,8 +33,8 @@ type holds struct {
 }
 
 // share is what one network may hold where others want room: an eighth, and in any
-// case one message.
-func (h *holds) share() int64 { return max(h.limit/8, holdBase+2*holdMost) }
+// case one message with its header section and one part of it on its way.
+func (h *holds) share() int64 { return max(h.limit/8, holdBase+3*holdMost) }
 
 // full reports whether no message of a client's network may begin.
 func (h *holds) full(client netip.Addr) bool {
@@ -75,13 +75,15 @@ type Holder interface {
 	// Holds says how many octets the Session keeps of the message now, in all: the
 	// capacity of its buffers, and not their length. It belongs to the goroutine that
 	// reads. A message whose growth exceeds Limits.Held ends in 451 at the next Read.
-	Holds(octets int)
+	// room is false above half of Limits.Held: whoever can wait does not grow then.
+	Holds(octets int) (room bool)
 }
 
 // Holds implements Holder.
-func (m *message) Holds(octets int) {
+func (m *message) Holds(octets int) (room bool) {
 	m.kept = true
 	m.hold(int64(octets))
+	return m.c.inner() || !m.c.srv.meters.holds.pressed()
 }
 
 // hold counts what a stranger's message takes beside the connection's buffers.

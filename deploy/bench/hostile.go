@@ -43,6 +43,7 @@ func attacks() []attack {
 			return flood(ctx, c, 8, "MAIL FROM:<a@x.invalid>\r\n"+strings.Repeat("RCPT TO:<nobody@example.test>\r\n", 9), "550")
 		}},
 		{"1,500 slow messages", slowMessages},
+		{"400 messages of 5 MB", largeMessages},
 		{"150 logins at once", guessLogins},
 	}
 }
@@ -312,6 +313,37 @@ func slowMessages(ctx context.Context, c *cluster) string {
 	}
 	running.Wait()
 	return fmt.Sprint(open.Load(), " begun")
+}
+
+// largeMessages hands 400 messages of 5 MB in at once, as fast as they are taken.
+func largeMessages(ctx context.Context, c *cluster) string {
+	var taken, put atomic.Int64
+	var running sync.WaitGroup
+	text := strings.Repeat(strings.Repeat("x", 76)+"\r\n", 65_000)
+	for i := range 400 {
+		running.Go(func() {
+			s, err := from(address(i%512), c.smtp()[0])
+			if err != nil {
+				return
+			}
+			defer s.conn.Close()
+			err = errors.Join(s.ask("EHLO x.example", "250"), s.ask("MAIL FROM:<a@example.com>", "250"),
+				s.ask("RCPT TO:<bob@example.test>", "250"), s.ask("DATA", "354"))
+			if err == nil {
+				stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
+				defer stop()
+				_, _ = io.WriteString(s.conn, text)
+				if err = s.ask(".", "250"); err == nil {
+					taken.Add(1)
+					return
+				}
+			}
+			put.Add(1)
+		})
+	}
+	running.Wait()
+	<-ctx.Done()
+	return fmt.Sprintf("%d taken, %d put off", taken.Load(), put.Load())
 }
 
 // guessLogins tries 150 passwords at once.

@@ -72,6 +72,10 @@ func (in *intake) propose(ctx context.Context, h *pb.Accept) (*pb.Result, error)
 	}
 	h.Epoch = in.replica.Epoch()
 	if h.Inline {
+		if n := len(in.buf); n > smallestBuffer {
+			in.sends(n)
+			defer in.flying.Add(-int64(n))
+		}
 		return replica.Propose(ctx, in.replica, spool.KindAccept, h, in.buf)
 	}
 	return replica.Propose(ctx, in.replica, spool.KindAccept, h)

@@ -3,6 +3,7 @@ package inbound
 import (
 	"hash"
 	"slices"
+	"sync/atomic"
 
 	"relay/node/mailheader"
 	"relay/node/milter"
@@ -41,13 +42,20 @@ type body struct {
 	tail   []byte            // the last two octets of what went ahead, the top apart
 	sample []byte            // the beginning of a message that went ahead, for reports
 	holder smtp.Holder       // is told what is held; nil: nobody counts
+	flying atomic.Int64      // octets of the commands on their way that have a copy
 }
 
-// holds tells who counts what is held in memory until more has come.
-func (b *body) holds() {
-	if b.holder != nil {
-		b.holder.Holds(cap(b.buf) + cap(b.top) + cap(b.sample))
-	}
+// holds tells who counts what is held in memory until more has come, and reports whether
+// there is room for more.
+func (b *body) holds() bool {
+	return b.holder == nil || b.holder.Holds(cap(b.buf)+cap(b.top)+cap(b.sample)+int(b.flying.Load()))
+}
+
+// sends tells that a command of n octets with a copy of the body, or of a part, is on its
+// way; flying falls by as much when it has ended.
+func (b *body) sends(n int) {
+	b.flying.Add(int64(n))
+	b.holds()
 }
 
 // sent is what the client has sent so far. This and the methods below, until edit, are

@@ -38,7 +38,7 @@ type heldSoFar struct {
 	held []int
 }
 
-func (h *heldSoFar) Holds(octets int) { h.held = append(h.held, octets) }
+func (h *heldSoFar) Holds(octets int) bool { h.held = append(h.held, octets); return true }
 
 // An intake tells the capacity of its buffers, and not how many octets have come.
 func TestMessagesSayWhatTheyHold(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
@@ -19,13 +20,24 @@ import (
 // at a time; with spool.MaxInline it bounds what a large message costs.
 const chunksInFlight = 4
 
+// convoy is the chunks of one body that are on their way. The first error ends all.
+type convoy struct {
+	*errgroup.Group
+	ctx   context.Context
+	turns *semaphore.Weighted // chunksInFlight of them
+}
+
+func newConvoy(ctx context.Context) *convoy {
+	g, ctx := errgroup.WithContext(ctx)
+	return &convoy{g, ctx, semaphore.NewWeighted(chunksInFlight)}
+}
+
 // sendAhead puts a large body into the log in chunks, a few in flight, before
 // the Accept that claims them.
 func (in *intake) sendAhead(ctx context.Context, r io.Reader) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(chunksInFlight)
+	g := newConvoy(ctx)
 	for {
-		if err := in.sendChunk(gctx, g); err != nil {
+		if err := in.sendChunk(g); err != nil {
 			_ = g.Wait()
 			return err
 		}
@@ -49,10 +61,10 @@ func (in *intake) sendAhead(ctx context.Context, r io.Reader) error {
 
 // sendChunk sends the buffer as the next chunk; the frame has its own copy. A
 // buffer to which fields were added may be larger than a chunk, and goes in two.
-func (in *intake) sendChunk(ctx context.Context, g *errgroup.Group) error {
+func (in *intake) sendChunk(g *convoy) error {
 	for len(in.buf) > 0 {
 		part := in.buf[:min(len(in.buf), spool.MaxInline)]
-		if err := in.proposeChunk(ctx, g, in.chunks, part); err != nil {
+		if err := in.proposeChunk(g, in.chunks, part); err != nil {
 			return err
 		}
 		in.chunks++
@@ -62,21 +74,33 @@ func (in *intake) sendChunk(ctx context.Context, g *errgroup.Group) error {
 		in.tail = lastTwo(in.tail, part)
 		in.buf = append(in.buf[:0], in.buf[len(part):]...)
 	}
-	return ctx.Err()
+	return g.ctx.Err()
 }
 
-func (in *intake) proposeChunk(ctx context.Context, g *errgroup.Group, seq uint32, part []byte) error {
+// proposeChunk sends a chunk, and waits for its turn before: where the memory of messages is
+// short, until none of this message is on its way any more.
+func (in *intake) proposeChunk(g *convoy, seq uint32, part []byte) error {
 	if in.env.filter.Discarded() { // nobody will claim it
 		in.size += uint64(len(part))
 		return nil
 	}
 	for _, id := range in.ids() {
+		turn := int64(1)
+		if !in.holds() {
+			turn = chunksInFlight
+		}
+		if err := g.turns.Acquire(g.ctx, turn); err != nil {
+			return err
+		}
 		f, err := spool.Encode(spool.KindChunk, &pb.Chunk{Id: id, Seq: seq}, part)
 		if err != nil {
 			return err
 		}
+		in.sends(cap(f))
 		g.Go(func() error {
-			_, err := in.replica.Propose(ctx, f)
+			defer g.turns.Release(turn)
+			defer in.flying.Add(-int64(cap(f)))
+			_, err := in.replica.Propose(g.ctx, f)
 			return err
 		})
 	}
@@ -90,13 +114,12 @@ func (in *intake) sendTop(ctx context.Context) error {
 	if in.state != bodyHeldTop {
 		return nil
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(chunksInFlight)
+	g := newConvoy(ctx)
 	var err error
 	held := int(in.held)
 	for seq := 0; seq < held && err == nil; seq++ {
 		from, to := len(in.top)*seq/held, len(in.top)*(seq+1)/held
-		err = in.proposeChunk(gctx, g, uint32(seq), in.top[from:to])
+		err = in.proposeChunk(g, uint32(seq), in.top[from:to])
 	}
 	return errors.Join(err, g.Wait())
 }
@@ -112,9 +135,8 @@ func (in *intake) fit(ctx context.Context, h *pb.Accept) error {
 	if !h.Inline || envelope+len(in.buf) <= spool.MaxFrame {
 		return nil
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(chunksInFlight)
-	if err := in.sendChunk(gctx, g); err != nil {
+	g := newConvoy(ctx)
+	if err := in.sendChunk(g); err != nil {
 		_ = g.Wait()
 		return err
 	}

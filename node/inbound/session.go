@@ -305,10 +305,9 @@ type ending struct {
 }
 
 // Holds implements smtp.Holder.
-func (e *ending) Holds(octets int) {
-	if h, ok := e.Reader.(smtp.Holder); ok {
-		h.Holds(octets)
-	}
+func (e *ending) Holds(octets int) bool {
+	h, ok := e.Reader.(smtp.Holder)
+	return !ok || h.Holds(octets)
 }
 
 // Read implements io.Reader.

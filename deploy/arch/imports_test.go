@@ -59,7 +59,7 @@ func layers() map[string][]string {
 			"node/wording"}, state...),
 		"node/wording":        {},
 		"node/config":         {"smtp/sasl"},
-		"node/admin":          {},
+		"node/admin":          {"smtp/printable"},
 		"node/doctor":         {},
 		"node/milter":         {"smtp", "smtp/printable"},
 		"node/verify":         {"smtp/printable"},

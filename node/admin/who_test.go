@@ -69,7 +69,7 @@ func TestWrongTokensAreLoggedCountedAndSlowed(t *testing.T) {
 	})
 }
 
-// What strangers ask for reaches the log as one line that a terminal can show.
+// The path of a stranger reaches the log as one line that a terminal can show.
 func TestStrangersPathsAreCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
@@ -88,7 +88,7 @@ func TestStrangersPathsAreCleaned(t *testing.T) {
 	})
 }
 
-// Who bears no token asks nothing of the other nodes, at the pages that need none either.
+// A request without a token asks nothing of the other nodes, at the pages that need none either.
 func TestProbesAskNoOtherNode(t *testing.T) {
 	asked := 0
 	h := admin.NewServer(admin.Options{

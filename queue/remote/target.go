@@ -64,9 +64,9 @@ const (
 )
 
 // Merge returns what holds for a target that two routes lead to: the stricter policy, TLS
-// from the start where either wants it, and no keyword that either leaves out. Where both
-// are as strict and go by different certificates, the host's must satisfy both: the mail
-// of one route is not given to whom the other one trusts.
+// from the start where either wants it, and no keyword that either leaves out. Of two that
+// are as strict and go by different certificates the host must satisfy both: the mail of one
+// route is not given to a host that the other one alone trusts.
 func (l Link) Merge(o Link) Link {
 	strict, other := l, o
 	if o.TLS > l.TLS {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 )
 
@@ -55,7 +56,7 @@ func (c *Cluster) judge(p wire.Peer) error {
 // other way to catch up: the leader sends heartbeats and entries on connections of
 // their own, and one that comes first must not shut the other out.
 func mustBelieve(node, leader string, unconfirmed error) bool {
-	lags := !errors.Is(unconfirmed, ErrUnavailable) // the leader has answered, but that index is not applied here
+	lags := !errors.Is(unconfirmed, fault.ErrUnavailable) // the leader has answered, but that index is not applied here
 	return lags || node == leader
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -261,7 +262,7 @@ func (g *batcher) apply(p *proposal, leads bool) raft.ApplyFuture {
 		return refused{err}
 	}
 	if !leads || p.early {
-		return refused{errNotLeader}
+		return refused{fault.ErrNotLeader}
 	}
 	return g.raft.Apply(p.frame, 0)
 }
@@ -276,7 +277,7 @@ func (f refused) Index() uint64         { return 0 }
 // outcome waits for a future and reads it.
 func outcome(p *proposal, f raft.ApplyFuture) (*proposal, *pb.Result, error) {
 	if err := f.Error(); err != nil {
-		return p, nil, raftError(err)
+		return p, nil, fault.OfRaft(err)
 	}
 	switch r := f.Response().(type) {
 	case *pb.Result:

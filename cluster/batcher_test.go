@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -223,7 +224,7 @@ func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 		require.Equal(t, i == 0, &group[0].frame[0] == &f[0], "what stands in the log is never stamped again")
 		finish(group, raft.ErrLeadershipLost)
 		<-c.done
-		require.True(t, mayBeApplied(c.err))
+		require.True(t, fault.MayBeApplied(c.err))
 	}
 	cmd, err := spool.Decode(f)
 	require.NoError(t, err)
@@ -241,19 +242,19 @@ func TestGateRefuses(t *testing.T) {
 	}
 	unknown := small(t)
 	unknown[1] = 250
-	require.ErrorIs(t, ask(unknown), ErrInvalid, "an unknown kind would stop every node")
+	require.ErrorIs(t, ask(unknown), fault.ErrInvalid, "an unknown kind would stop every node")
 	newer := small(t)
 	newer[0] = spool.MaxVersion + 1
-	require.ErrorIs(t, ask(newer), ErrInvalid)
-	require.ErrorIs(t, ask(spool.Frame("short")), ErrInvalid)
+	require.ErrorIs(t, ask(newer), fault.ErrInvalid)
+	require.ErrorIs(t, ask(spool.Frame("short")), fault.ErrInvalid)
 	strange := small(t)
 	strange = append(strange[:14], 0x98, 0xb8, 0x02, 0x07) // field 5000
 	binary.BigEndian.PutUint32(strange[10:], 4)
-	require.ErrorIs(t, ask(strange), ErrInvalid, "an unknown field would stop every node")
+	require.ErrorIs(t, ask(strange), fault.ErrInvalid, "an unknown field would stop every node")
 	r.state.Store(uint32(raft.Follower))
 	err := ask(small(t))
-	require.ErrorIs(t, err, errNotLeader)
-	require.False(t, mayBeApplied(err))
+	require.ErrorIs(t, err, fault.ErrNotLeader)
+	require.False(t, fault.MayBeApplied(err))
 	none(t, r)
 }
 

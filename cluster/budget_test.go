@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -39,7 +40,7 @@ func TestBudgetsAreApart(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err = c.propose(ctx, chunk)
-	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorIs(t, err, fault.ErrUnavailable)
 	require.ErrorContains(t, err, "too much is under way")
 
 	lock, err := spool.Encode(spool.KindLock, &pb.TakeLock{Mailbox: "a@b"})
@@ -47,16 +48,16 @@ func TestBudgetsAreApart(t *testing.T) {
 	soon, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer stop()
 	_, err = c.propose(soon, lock)
-	require.ErrorIs(t, err, errNoLeader, "control is not held up by bodies")
+	require.ErrorIs(t, err, fault.ErrNoLeader, "control is not held up by bodies")
 	end()
-	require.ErrorIs(t, <-waiting, ErrUnavailable)
+	require.ErrorIs(t, <-waiting, fault.ErrUnavailable)
 	require.True(t, c.bulkBudget.TryAcquire(300<<10), "the octets come back")
 }
 
 func TestFramesAreBounded(t *testing.T) {
 	c, _ := lonely(1<<20, time.Second)
 	_, err := c.propose(t.Context(), make(spool.Frame, spool.MaxFrame+1))
-	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorIs(t, err, fault.ErrInvalid)
 	_, err = spool.Encode(spool.KindChunk, &pb.Chunk{Id: make([]byte, 16)}, make([]byte, spool.MaxFrame))
 	require.ErrorContains(t, err, "over the limit")
 }

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -132,7 +133,7 @@ func (c *Cluster) record() (record *pb.Cluster, err error) {
 	err = c.store.View(func(v spool.View) error {
 		var there bool
 		if record, there, err = v.Cluster(); err == nil && !there {
-			err = fmt.Errorf("%w: the cluster is just being made", ErrUnavailable)
+			err = fmt.Errorf("%w: the cluster is just being made", fault.ErrUnavailable)
 		}
 		return err
 	})
@@ -251,7 +252,7 @@ func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) (
 	m := c.roster.member(req.Node)
 	young := c.Now().Before(time.UnixMilli(m.GetIssuedMs()).Add(joinServerGrace))
 	if !isOf(shown, m.GetSerial(), m.GetKey()) && !(young && isOf(shown, m.GetOldSerial(), m.GetOldKey())) {
-		return nil, fmt.Errorf("%w: the certificate of node %s is not on record", ErrToken, req.Node)
+		return nil, fmt.Errorf("%w: the certificate of node %s is not on record", fault.ErrToken, req.Node)
 	}
 	return c.certify(ctx, shown, req.CSR)
 }
@@ -260,11 +261,11 @@ func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) (
 func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) ([]byte, error) {
 	switch {
 	case c.leaderTerm.Load() == nil:
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	case !c.At(2):
 		return nil, errors.New("cluster: certificates are renewed from cluster version 2 on")
 	case !c.book.member(shown.Node):
-		return nil, fmt.Errorf("%w: node %s is no member", ErrToken, shown.Node)
+		return nil, fmt.Errorf("%w: node %s is no member", fault.ErrToken, shown.Node)
 	}
 	csr, err := parseRequest(csrDER)
 	if err != nil {

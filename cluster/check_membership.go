@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 )
 
@@ -31,7 +32,7 @@ const (
 // answerMember is the leader's word on whether a node is a member.
 func (c *Cluster) answerMember(_ context.Context, _ string, node []byte) ([]byte, error) {
 	if c.leaderTerm.Load() == nil {
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	}
 	reply := joinReply{Kind: kindKnown}
 	if !c.book.member(string(node)) {
@@ -138,7 +139,7 @@ func (c *Cluster) renewAtJoinServer(ctx context.Context, addr string, fingerprin
 func (c *Cluster) leave() {
 	err := fmt.Errorf("%w: to bring it back, move the data directory %s away and join it anew with 'relayd join' and a "+
 		"token of 'relayctl node token'",
-		ErrRemoved, c.o.Dir)
+		fault.ErrRemoved, c.o.Dir)
 	c.log.Error("cluster: this node was removed", zap.String("node", c.id.Node))
 	c.fatal(err)
 }

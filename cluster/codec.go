@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -158,9 +159,9 @@ func (a *answers) add(num uint64, res *pb.Result, err error) {
 	}
 	end := byte(endUnknown)
 	switch {
-	case errors.Is(err, ErrInvalid):
+	case errors.Is(err, fault.ErrInvalid):
 		end = endInvalid
-	case !mayBeApplied(err):
+	case !fault.MayBeApplied(err):
 		end = endNotLeader
 	}
 	text := err.Error()
@@ -198,11 +199,11 @@ func (a *answers) unmarshal(data mem.BufferSlice) error {
 				return errParcel
 			}
 		case endNotLeader:
-			one.err = errNotLeader
+			one.err = fault.ErrNotLeader
 		case endInvalid:
-			one.err = fmt.Errorf("%w: %s", ErrInvalid, b)
+			one.err = fmt.Errorf("%w: %s", fault.ErrInvalid, b)
 		default:
-			one.err = fmt.Errorf("%w: %s", errDeposed, b)
+			one.err = fmt.Errorf("%w: %s", fault.ErrDeposed, b)
 		}
 		a.in = append(a.in, one)
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"pgregory.net/rapid"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -53,9 +54,9 @@ func TestBatchesArriveAsTheyLeft(t *testing.T) {
 func TestAnswersKeepTheirKind(t *testing.T) {
 	var out answers
 	out.add(1, &pb.Result{Index: 7, Token: 9, Text: "x"}, nil)
-	out.add(2, nil, errNotLeader)
-	out.add(3, nil, ErrInvalid)
-	out.add(4, nil, errDeposed)
+	out.add(2, nil, fault.ErrNotLeader)
+	out.add(3, nil, fault.ErrInvalid)
+	out.add(4, nil, fault.ErrDeposed)
 	out.add(5, nil, errors.New("something else"))
 	s, err := out.marshal()
 	require.NoError(t, err)
@@ -63,10 +64,10 @@ func TestAnswersKeepTheirKind(t *testing.T) {
 	require.NoError(t, in.unmarshal(s))
 	require.Len(t, in.in, 5)
 	require.Equal(t, uint64(9), in.in[0].res.Token)
-	require.False(t, mayBeApplied(in.in[1].err))
-	require.ErrorIs(t, in.in[2].err, ErrInvalid)
-	require.True(t, mayBeApplied(in.in[3].err))
-	require.True(t, mayBeApplied(in.in[4].err))
+	require.False(t, fault.MayBeApplied(in.in[1].err))
+	require.ErrorIs(t, in.in[2].err, fault.ErrInvalid)
+	require.True(t, fault.MayBeApplied(in.in[3].err))
+	require.True(t, fault.MayBeApplied(in.in[4].err))
 }
 
 func FuzzBatch(f *testing.F) {
@@ -91,7 +92,7 @@ func FuzzBatch(f *testing.F) {
 func FuzzAnswers(f *testing.F) {
 	var a answers
 	a.add(1, &pb.Result{Index: 3}, nil)
-	a.add(2, nil, errNotLeader)
+	a.add(2, nil, fault.ErrNotLeader)
 	f.Add(a.raw)
 	f.Add([]byte{1, 0, 200, 1})
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"relay/cluster/fault"
 )
 
 // configuration is what a change of the members was decided on: raft's latest
@@ -40,17 +42,17 @@ func (c *Cluster) reconfigure(ctx context.Context, on configuration, begin func(
 	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
 	for {
-		err := fmt.Errorf("%w: none is applied here yet", ErrChanged)
+		err := fmt.Errorf("%w: none is applied here yet", fault.ErrChanged)
 		if on.index != 0 { // raft takes 0 for no condition
-			err = raftError(begin(on.index).Error())
+			err = fault.OfRaft(begin(on.index).Error())
 		}
 		switch now := c.configuration(); {
 		case err == nil:
 			return nil
-		case mayBeApplied(err):
-			return fmt.Errorf("%w: %w", ErrUnknown, err)
-		case !errors.Is(err, ErrChanged):
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		case fault.MayBeApplied(err):
+			return fmt.Errorf("%w: %w", fault.ErrUnknown, err)
+		case !errors.Is(err, fault.ErrChanged):
+			return fmt.Errorf("%w: %w", fault.ErrUnavailable, err)
 		case !slices.Equal(on.servers, now.servers):
 			return err
 		default:

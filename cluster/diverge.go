@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -235,7 +236,7 @@ func (c *Cluster) takeJudgement(ctx context.Context, since uint64) {
 // a comparison reads everything, and takes longer than anybody waits for an answer.
 func (c *Cluster) answerCompare(context.Context, string, []byte) ([]byte, error) {
 	if c.leaderTerm.Load() == nil {
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	}
 	c.judges.mu.Lock()
 	defer c.judges.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 )
 
@@ -213,7 +214,7 @@ func (f *filter) uphold(peer string, term uint64, c *clash) error {
 	err := fmt.Errorf("%w: entry %d was committed here in term %d, and %s sends it in term %d: %s's side has lost "+
 		"acknowledged mail; "+
 		"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide",
-		ErrContradiction, c.index, c.here, peer, c.there, peer)
+		fault.ErrContradiction, c.index, c.here, peer, c.there, peer)
 	f.broken.Store(true)
 	f.fatal(err)
 	return err

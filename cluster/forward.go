@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -49,7 +50,7 @@ func (ps *peers) to(node, proto string) (*link, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.closed {
-		return nil, errStopping
+		return nil, fault.ErrStopping
 	}
 	k := linkKey{node, proto}
 	if l := ps.links[k]; l != nil {
@@ -114,7 +115,7 @@ func askOnce(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 	defer cc.Close()
 	var out plain
 	if err := cc.Invoke(ctx, askMethod, &question{method, req}, &out); err != nil {
-		return nil, remoteError(node, err)
+		return nil, fault.OfRemote(node, err)
 	}
 	return out.b, nil
 }
@@ -158,7 +159,7 @@ func (ps *peers) ask(ctx context.Context, node, method string, req []byte) ([]by
 	}
 	var out plain
 	if err := l.cc.Invoke(ctx, askMethod, &question{method, req}, &out); err != nil {
-		return nil, remoteError(node, err)
+		return nil, fault.OfRemote(node, err)
 	}
 	return out.b, nil
 }
@@ -212,7 +213,7 @@ func (p *pipe) submit(c *call) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		c.settle(&c.proposal, nil, errUnsent)
+		c.settle(&c.proposal, nil, fault.ErrUnsent)
 		return
 	}
 	c.stage = queued
@@ -246,7 +247,7 @@ func (p *pipe) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.fail(errUnsent)
+	p.fail(fault.ErrUnsent)
 	p.nudge()
 }
 
@@ -277,7 +278,7 @@ func (p *pipe) stream(ctx context.Context) error {
 	desc := &grpc.StreamDesc{StreamName: "Propose", ServerStreams: true, ClientStreams: true}
 	s, err := p.cc.NewStream(ctx, desc, proposeMethod)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUnsent, err)
+		return fmt.Errorf("%w: %w", fault.ErrUnsent, err)
 	}
 	var wg sync.WaitGroup
 	var broken error
@@ -290,7 +291,7 @@ func (p *pipe) stream(ctx context.Context) error {
 	p.send(ctx, s)
 	cancel()
 	wg.Wait()
-	return fmt.Errorf("%w: %w", errUnsent, broken)
+	return fmt.Errorf("%w: %w", fault.ErrUnsent, broken)
 }
 
 func (p *pipe) send(ctx context.Context, s grpc.ClientStream) {
@@ -379,8 +380,8 @@ func (p *pipe) fail(cause error) {
 	for _, c := range unsent {
 		c.settle(&c.proposal, nil, cause)
 	}
-	// The cause is quoted, not wrapped: it may wrap errUnsent.
-	err := fmt.Errorf("%w: %v", errLost, cause)
+	// The cause is quoted, not wrapped: it may wrap fault.ErrUnsent.
+	err := fmt.Errorf("%w: %v", fault.ErrLost, cause)
 	for _, c := range lost {
 		c.settle(&c.proposal, nil, err)
 	}

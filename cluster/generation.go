@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -36,7 +37,7 @@ func (c *Cluster) outlived(met error) {
 		c.fatal(fmt.Errorf("%w (%w): where this node is one of the survivors, run 'relayd recover' here with the --peers "+
 			"of the others; "+
 			"else move the data directory %s away and join it anew with 'relayd join' and a token of 'relayctl node token'",
-			ErrOutlived, met, c.o.Dir))
+			fault.ErrOutlived, met, c.o.Dir))
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -179,7 +180,7 @@ func (c *Cluster) greet(ctx context.Context, node string, body []byte) (r helloR
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}
-	if errors.Is(err, errUnimplemented) {
+	if errors.Is(err, fault.ErrUnimplemented) {
 		return helloReply{}, nil // a build of before knows nothing that speaks against us
 	}
 	return r, err

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 )
 
@@ -85,7 +86,7 @@ func CheckNode(dir, id string) error {
 func loadIdentity(dir string) (*identity, error) {
 	b, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (%s)", ErrNoNode, dir)
+		return nil, fmt.Errorf("%w (%s)", fault.ErrNoNode, dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
@@ -129,9 +130,10 @@ func vacant(dir string) error {
 	if Initialised(dir) {
 		id, err := loadIdentity(dir)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInUse, err)
+			return fmt.Errorf("%w: %w", fault.ErrInUse, err)
 		}
-		return fmt.Errorf("%w: %s is node %s of cluster %s: start it with 'relayd run'", ErrInUse, dir, id.Node, id.Cluster)
+		return fmt.Errorf("%w: %s is node %s of cluster %s: start it with 'relayd run'", fault.ErrInUse, dir, id.Node,
+			id.Cluster)
 	}
 	for _, sub := range []string{stateDir, logDir} {
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
@@ -141,7 +143,7 @@ func vacant(dir string) error {
 		if len(entries) > 0 {
 			return fmt.Errorf("%w: %s holds the data of a node whose %s is gone: restore that file, or choose an "+
 				"empty directory",
-				ErrInUse, filepath.Join(dir, sub), identityFile)
+				fault.ErrInUse, filepath.Join(dir, sub), identityFile)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -169,7 +171,7 @@ func (id *identity) isNode(want, dir string) error {
 	if want == "" || want == id.Node {
 		return nil
 	}
-	return fmt.Errorf("%w: [node] id is %s, but %s is node %s's: correct [node] id or [node] data_dir", ErrOtherNode,
+	return fmt.Errorf("%w: [node] id is %s, but %s is node %s's: correct [node] id or [node] data_dir", fault.ErrOtherNode,
 		want, dir, id.Node)
 }
 
@@ -187,9 +189,10 @@ func (id *identity) settle(dir string, stable raft.StableStore, bootstrap func()
 	switch {
 	case len(have) == 0 && !id.Fresh:
 		return fmt.Errorf("%w: move %s away and join again with 'relayd join' and a token of 'relayctl node token'",
-			ErrLogLost, dir)
+			fault.ErrLogLost, dir)
 	case len(have) > 0 && !bytes.Equal(have, []byte(id.Log)):
-		return fmt.Errorf("%w: %s belongs to another identity than %s", ErrLogLost, filepath.Join(dir, logDir), identityFile)
+		return fmt.Errorf("%w: %s belongs to another identity than %s", fault.ErrLogLost, filepath.Join(dir, logDir),
+			identityFile)
 	case !id.Fresh:
 		return nil
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"relay/cluster/fault"
 )
 
 func initOptions(dir string) InitOptions {
@@ -18,7 +20,7 @@ func TestInitRefusesForgottenData(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, logDir), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, logDir, "raft.db"), []byte("x"), 0o600))
-	require.ErrorIs(t, Init(t.Context(), initOptions(dir)), ErrInUse)
+	require.ErrorIs(t, Init(t.Context(), initOptions(dir)), fault.ErrInUse)
 }
 
 func TestInitRefusesBadNames(t *testing.T) {
@@ -56,7 +58,7 @@ func TestLogBelongsToIdentity(t *testing.T) {
 	require.Equal(t, 2, began, "the bootstrap itself checks for existing state")
 
 	stable = raft.NewInmemStore()
-	require.ErrorIs(t, settle(), ErrLogLost)
+	require.ErrorIs(t, settle(), fault.ErrLogLost)
 	require.NoError(t, stable.Set(logName, []byte("another")))
-	require.ErrorIs(t, settle(), ErrLogLost)
+	require.ErrorIs(t, settle(), fault.ErrLogLost)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -142,15 +143,15 @@ func requestJoin(ctx context.Context, o JoinOptions, token joinToken, req joinRe
 		case err == nil && reply.Refused == "":
 			return reply, nil
 		case errors.Is(err, wire.ErrFingerprint):
-			return reply, fmt.Errorf("%w: %s belongs to another cluster than the token", ErrToken, o.Addr)
+			return reply, fmt.Errorf("%w: %s belongs to another cluster than the token", fault.ErrToken, o.Addr)
 		case err != nil:
 			err = fmt.Errorf("cluster: join by way of %s: %w", o.Addr, err)
 		case reply.Kind == kindToken:
-			return reply, fmt.Errorf("%w: %s", ErrToken, reply.Refused)
+			return reply, fmt.Errorf("%w: %s", fault.ErrToken, reply.Refused)
 		case reply.Kind == kindMember:
-			return reply, fmt.Errorf("%w: %s", ErrMember, reply.Refused)
+			return reply, fmt.Errorf("%w: %s", fault.ErrMember, reply.Refused)
 		case reply.Kind == kindVersion:
-			return reply, fmt.Errorf("%w: %s", ErrTooOld, reply.Refused)
+			return reply, fmt.Errorf("%w: %s", fault.ErrTooOld, reply.Refused)
 		default:
 			err = fmt.Errorf("cluster: %s refuses for now: %s", o.Addr, reply.Refused)
 		}
@@ -238,7 +239,7 @@ func (c *Cluster) awaitDeath(ctx context.Context, node string) error {
 			ctx, cancel = context.WithTimeout(ctx, c.detector.Grace(s)+2*c.t.Margin)
 			defer cancel()
 		case seen != s.Renewed || ctx.Err() != nil:
-			return fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", ErrMember, node)
+			return fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", fault.ErrMember, node)
 		}
 		sleep(ctx, 20*time.Millisecond)
 	}
@@ -253,11 +254,11 @@ func (c *Cluster) unlessLive(node string) (record *pb.Cluster, err error) {
 			return err
 		}
 		if !there {
-			return fmt.Errorf("%w: the cluster is just being made", ErrUnavailable)
+			return fmt.Errorf("%w: the cluster is just being made", fault.ErrUnavailable)
 		}
 		_, live, err := v.Session(node)
 		if err == nil && live {
-			err = fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", ErrMember, node)
+			err = fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", fault.ErrMember, node)
 		}
 		return err
 	})
@@ -274,7 +275,7 @@ func (c *Cluster) unlessOccupied(on configuration, node raft.ServerID, addr stri
 		}
 		return fmt.Errorf("%w: %s is at %s: give %s an address of its own ([cluster] advertise, or --advertise), "+
 			"or, if %s is gone for good, take that out first with 'relayctl node rm %s'",
-			ErrMember, s.ID, addr, node, s.ID, s.ID)
+			fault.ErrMember, s.ID, addr, node, s.ID, s.ID)
 	}
 	return nil
 }
@@ -291,7 +292,7 @@ func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest
 		return err
 	}
 	if res.Code != pb.Code_OK && res.Code != pb.Code_DUPLICATE {
-		return fmt.Errorf("%w: %s", ErrToken, res.Text)
+		return fmt.Errorf("%w: %s", fault.ErrToken, res.Text)
 	}
 	return nil
 }
@@ -307,7 +308,7 @@ func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID,
 		}
 		c.log.Warn("cluster: a member comes back without its data", zap.String("node", string(id)))
 		if on = c.configuration(); on.has(id) {
-			return ErrChanged
+			return fault.ErrChanged
 		}
 	}
 	// Its old record must be gone first: its nonce would refuse the new directory.
@@ -315,7 +316,7 @@ func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID,
 		Id: string(id), Admin: &pb.Admin{Who: "cluster", Why: "joins anew", Node: c.id.Node},
 	})
 	if res == nil || res.Code != pb.Code_OK && res.Code != pb.Code_MISSING {
-		return fmt.Errorf("%w: the record of the former node %s is still there", ErrUnavailable, id)
+		return fmt.Errorf("%w: the record of the former node %s is still there", fault.ErrUnavailable, id)
 	}
 	c.trans.acks.forget(string(id))
 	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture {

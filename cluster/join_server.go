@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -129,9 +130,9 @@ func (c *Cluster) letIn(ctx context.Context, remote net.Addr, req joinRequest) (
 func (c *Cluster) refusal(err error, req joinRequest) joinReply {
 	r := joinReply{Refused: words(err)}
 	switch {
-	case errors.Is(err, ErrToken):
+	case errors.Is(err, fault.ErrToken):
 		r.Kind = kindToken
-	case errors.Is(err, ErrMember):
+	case errors.Is(err, fault.ErrMember):
 		r.Kind = kindMember
 	case c.checkToken(req) != nil:
 		r.Refused = "the join token can't be judged at the moment"
@@ -141,7 +142,7 @@ func (c *Cluster) refusal(err error, req joinRequest) joinReply {
 
 // words is what an error says, without the name of the node that said it.
 func words(err error) string {
-	var remote *RemoteError
+	var remote *fault.RemoteError
 	if errors.As(err, &remote) {
 		return remote.Text
 	}
@@ -149,8 +150,8 @@ func words(err error) string {
 }
 
 var (
-	errNoToken  = fmt.Errorf("%w: it is unknown or used up: make one with 'relayctl node token'", ErrToken)
-	errOldToken = fmt.Errorf("%w: it has expired: make one with 'relayctl node token'", ErrToken)
+	errNoToken  = fmt.Errorf("%w: it is unknown or used up: make one with 'relayctl node token'", fault.ErrToken)
+	errOldToken = fmt.Errorf("%w: it has expired: make one with 'relayctl node token'", fault.ErrToken)
 )
 
 // tokenOf reads the secret of a request.
@@ -190,7 +191,7 @@ func (c *Cluster) checkToken(req joinRequest) error {
 // of the request is looked at.
 func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	if c.leaderTerm.Load() == nil {
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	}
 	var req joinRequest
 	if json.Unmarshal(body, &req) != nil {
@@ -203,11 +204,11 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 		return json.Marshal(joinReply{Refused: why, Kind: kindVersion})
 	}
 	if err := checkNode(req.Node, req.Advertise); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrToken, err)
+		return nil, fmt.Errorf("%w: %w", fault.ErrToken, err)
 	}
 	csr, err := parseRequest(req.CSR)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the certificate request: %w", ErrToken, err)
+		return nil, fmt.Errorf("%w: the certificate request: %w", fault.ErrToken, err)
 	}
 	if err := c.awaitDeath(ctx, req.Node); err != nil {
 		return nil, err

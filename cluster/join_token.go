@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+
+	"relay/cluster/fault"
 )
 
 const (
@@ -40,11 +42,12 @@ func parseToken(s string) (t joinToken, err error) {
 	body, ok := strings.CutPrefix(strings.TrimSpace(s), tokenPrefix)
 	if !ok {
 		return t, fmt.Errorf("%w: it does not begin with %q: copy it whole, as 'relayctl node token' printed it",
-			ErrToken, tokenPrefix)
+			fault.ErrToken, tokenPrefix)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(body)
 	if err != nil || len(b) != len(t.fingerprint)+len(t.secret) {
-		return t, fmt.Errorf("%w: it is cut short or mistyped: copy it whole, as 'relayctl node token' printed it", ErrToken)
+		return t, fmt.Errorf("%w: it is cut short or mistyped: copy it whole, as 'relayctl node token' printed it",
+			fault.ErrToken)
 	}
 	copy(t.fingerprint[:], b)
 	copy(t.secret[:], b[len(t.fingerprint):])

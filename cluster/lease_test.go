@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
+	"relay/cluster/fault"
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -71,7 +72,7 @@ func (f *farCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb.
 		case <-ctx.Done():
 		}
 	}
-	return nil, 0, ErrUnknown
+	return nil, 0, fault.ErrUnknown
 }
 
 // carry takes one attempt there and its answer back. A frame on its way arrives

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -44,13 +45,13 @@ func (c *Cluster) askLeader(ctx context.Context, method string, req []byte) ([]b
 	defer cancel()
 	for {
 		mark := c.leaderWatch.current()
-		err := error(errNoLeader)
+		err := error(fault.ErrNoLeader)
 		if mark.leader != "" {
 			var b []byte
 			if b, err = c.Ask(ctx, mark.leader, method, req); err == nil {
 				return b, nil
 			}
-			if !errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotLeader) {
+			if !errors.Is(err, fault.ErrUnavailable) && !errors.Is(err, fault.ErrNotLeader) {
 				return nil, err
 			}
 		}
@@ -60,10 +61,10 @@ func (c *Cluster) askLeader(ctx context.Context, method string, req []byte) ([]b
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return nil, fmt.Errorf("%w: %w", fault.ErrUnavailable, err)
 		case <-c.ctx.Done():
 			t.Stop()
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
+			return nil, fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 		}
 		t.Stop()
 	}
@@ -110,7 +111,7 @@ func (c *Cluster) Transfer(ctx context.Context, id string) error {
 func (c *Cluster) answerTransfer(_ context.Context, _ string, req []byte) ([]byte, error) {
 	id := string(req)
 	if c.raft.State() != raft.Leader {
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	}
 	if id == c.id.Node {
 		return nil, nil
@@ -132,7 +133,7 @@ func (c *Cluster) handOver(id string) error {
 		f = c.raft.LeadershipTransfer()
 	} else {
 		if !c.book.votes(id) {
-			return fmt.Errorf("%w: %s is no voting member", ErrStays, id)
+			return fmt.Errorf("%w: %s is no voting member", fault.ErrStays, id)
 		}
 		addr, err := c.book.address(id)
 		if err != nil {
@@ -141,7 +142,7 @@ func (c *Cluster) handOver(id string) error {
 		f = c.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(addr))
 	}
 	if err := f.Error(); err != nil {
-		return fmt.Errorf("%w: %w", ErrStays, err)
+		return fmt.Errorf("%w: %w", fault.ErrStays, err)
 	}
 	return nil
 }
@@ -189,7 +190,7 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 		return nil, err
 	}
 	if c.leaderTerm.Load() == nil {
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	}
 	c.joining.Lock()
 	defer c.joining.Unlock()
@@ -204,7 +205,7 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 			if err := c.handOver(""); err != nil {
 				return nil, err
 			}
-			return nil, errNotLeader
+			return nil, fault.ErrNotLeader
 		}
 		if err := c.expel(ctx, on, raft.ServerID(req.ID)); err != nil {
 			return nil, err
@@ -261,11 +262,11 @@ func (c *Cluster) removable(servers []raft.Server, req removeRequest) error {
 		return nil
 	}
 	if votes && voters == 0 {
-		return fmt.Errorf("%w: %s is the only voter", ErrQuorum, req.ID)
+		return fmt.Errorf("%w: %s is the only voter", fault.ErrQuorum, req.ID)
 	}
 	if votes && up < voters/2+1 && !req.Force {
 		return fmt.Errorf("%w: without %s only %d of %d voters would be up: bring the others back first, or use --force",
-			ErrQuorum, req.ID, up, voters)
+			fault.ErrQuorum, req.ID, up, voters)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster/disk"
 	raftlog "relay/cluster/disk/log"
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -126,7 +127,7 @@ func (d *nodeData) contiguous() error {
 	if first > durable+1 {
 		return fmt.Errorf("%w: the log begins at %d, but the store ends at %d: move the data directory away and join again "+
 			"with a token",
-			ErrLogLost, first, durable)
+			fault.ErrLogLost, first, durable)
 	}
 	return nil
 }

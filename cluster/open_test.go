@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"relay/cluster/fault"
 )
 
 // toMake are the options of a new cluster's first node.
@@ -24,14 +26,14 @@ func TestInit(t *testing.T) {
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds a key")
 
 	err = Init(t.Context(), toMake(dir))
-	require.ErrorIs(t, err, ErrInUse)
+	require.ErrorIs(t, err, fault.ErrInUse)
 	require.ErrorContains(t, err, "relayd run")
 	require.ErrorIs(t, Join(t.Context(), JoinOptions{
 		ID: "n2", Dir: dir, Advertise: "127.0.0.1:7171", Token: joinToken{}.String(), Addr: "127.0.0.1:1", Log: zap.NewNop(),
-	}), ErrInUse)
+	}), fault.ErrInUse)
 }
 
 func TestOpenWithoutIdentity(t *testing.T) {
 	_, err := Open(Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: zap.NewNop()})
-	require.ErrorIs(t, err, ErrNoNode)
+	require.ErrorIs(t, err, fault.ErrNoNode)
 }

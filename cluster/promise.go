@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"relay/cluster/fault"
 )
 
 const (
@@ -93,7 +95,7 @@ func openPromise(dir string, id *identity, first promised) (*promise, error) {
 		}
 		return nil, errors.Join(fmt.Errorf("%w: %s is of node %s with another log: move the data directory away and join "+
 			"again with a token",
-			ErrLogLost, path, p.now.Node), p.close())
+			fault.ErrLogLost, path, p.now.Node), p.close())
 	}
 	return p, nil
 }
@@ -136,7 +138,7 @@ func readPromise(path string) (*promise, error) {
 	}
 	if !found {
 		return nil, errors.Join(fmt.Errorf("%w: %s is damaged: move the data directory away and join again with a token",
-			ErrLogLost, path), f.Close())
+			fault.ErrLogLost, path), f.Close())
 	}
 	return p, nil
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/fault"
 )
 
 func promiseIn(t *testing.T, dir string) *promise {
@@ -44,11 +46,11 @@ func TestDamagedPromiseIsRefused(t *testing.T) {
 	require.NoError(t, promiseIn(t, dir).write(func(*promised) {}))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, promiseFile), make([]byte, 100), 0o600))
 	_, err := openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l"}, promised{})
-	require.ErrorIs(t, err, ErrLogLost)
+	require.ErrorIs(t, err, fault.ErrLogLost)
 	_, err = openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "l", Fresh: true}, promised{})
 	require.NoError(t, err, "a node that never ran has promised nothing")
 	_, err = openPromise(dir, &identity{Cluster: "c", Node: "n1", Log: "m"}, promised{})
-	require.ErrorIs(t, err, ErrLogLost, "another log")
+	require.ErrorIs(t, err, fault.ErrLogLost, "another log")
 	fresh, err := openPromise(dir, &identity{Cluster: "d", Node: "n2", Log: "m", Fresh: true}, promised{})
 	require.NoError(t, err, "left behind by a node that was here before")
 	require.Equal(t, "n2", fresh.look().Node)

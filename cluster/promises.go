@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"relay/cluster/fault"
 )
 
 // probe writes down what this node has promised by now. A node whose disk
@@ -39,7 +41,7 @@ func (c *Cluster) promiseOf(d *nodeData) (err error) {
 	if p := c.promise.look(); first.Term < p.Term || last < p.Commit {
 		return errors.Join(fmt.Errorf("%w: %s goes to entry %d in term %d, but the node knew entry %d and term %d before: "+
 			"the log was restored from an older copy; move the data directory away and join again with a token",
-			ErrLogLost, filepath.Join(c.o.Dir, logDir), last, first.Term, p.Commit, p.Term), c.promise.close())
+			fault.ErrLogLost, filepath.Join(c.o.Dir, logDir), last, first.Term, p.Commit, p.Term), c.promise.close())
 	}
 	c.checkBirth()
 	c.settleHome()

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -50,7 +51,7 @@ func newProposer(p proposerPorts, watch *leaderWatch) *proposer {
 // propose is Cluster.Propose.
 func (c *proposer) propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
 	if !c.inflight.enter() {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
+		return nil, fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 	}
 	defer c.inflight.leave()
 	return c.proposeOwn(ctx, f)
@@ -89,7 +90,7 @@ func (c *proposer) try(ctx context.Context, a *attempts) (*pb.Result, error) {
 	a.bulk, a.wait = a.frame.Bulk() || a.trip != nil && a.trip.bulk, firstWait
 	budget := c.budgetOf(a.frame.Bulk())
 	if err := budget.Acquire(ctx, int64(len(a.frame))); err != nil {
-		return nil, fmt.Errorf("%w: too much is under way: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: too much is under way: %w", fault.ErrUnavailable, err)
 	}
 	defer budget.Release(int64(len(a.frame)))
 	return a.run(ctx)
@@ -107,13 +108,13 @@ func (c *proposer) budgetOf(bulk bool) *semaphore.Weighted {
 func (c *proposer) valid(f spool.Frame) error {
 	switch {
 	case len(f) < preamble:
-		return fmt.Errorf("%w: %d octets", ErrInvalid, len(f))
+		return fmt.Errorf("%w: %d octets", fault.ErrInvalid, len(f))
 	case len(f) > spool.MaxFrame:
-		return fmt.Errorf("%w: %d octets are over the limit of %d", ErrInvalid, len(f), spool.MaxFrame)
+		return fmt.Errorf("%w: %d octets are over the limit of %d", fault.ErrInvalid, len(f), spool.MaxFrame)
 	case f[0] == 0 || f[0] > spool.MaxVersion:
-		return fmt.Errorf("%w: version %d", ErrInvalid, f[0])
+		return fmt.Errorf("%w: version %d", fault.ErrInvalid, f[0])
 	case !c.kinds[f[1]]:
-		return fmt.Errorf("%w: kind %d", ErrInvalid, f[1])
+		return fmt.Errorf("%w: kind %d", fault.ErrInvalid, f[1])
 	}
 	return nil
 }
@@ -127,10 +128,10 @@ func (c *proposer) admits(f spool.Frame) error {
 		return err
 	}
 	if err := f.Check(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", fault.ErrInvalid, err)
 	}
 	if v := f.Version(); v > 1 && !c.at(v) {
-		return fmt.Errorf("%w: the command needs cluster version %d", errNotLeader, v)
+		return fmt.Errorf("%w: the command needs cluster version %d", fault.ErrNotLeader, v)
 	}
 	return nil
 }
@@ -179,7 +180,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 		mark := a.c.watch.current()
 		if mark.leader == "" {
 			a.begin(0)
-			a.note(errNoLeader)
+			a.note(fault.ErrNoLeader)
 			if !a.pause(ctx, mark, -1) {
 				return nil, a.end(ctx)
 			}
@@ -193,7 +194,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 			return res, nil
 		}
 		a.note(err)
-		if isInvalid(err) || !a.pause(ctx, mark, a.wait/2+rand.N(a.wait)) {
+		if fault.IsInvalid(err) || !a.pause(ctx, mark, a.wait/2+rand.N(a.wait)) {
 			return nil, a.end(ctx)
 		}
 		a.wait = min(2*a.wait, lastWait)
@@ -209,7 +210,7 @@ func (a *attempts) begin(at time.Duration) {
 
 func (a *attempts) note(err error) {
 	a.last = err
-	if mayBeApplied(err) {
+	if fault.MayBeApplied(err) {
 		a.maybe = err
 	}
 }
@@ -241,15 +242,15 @@ func (a *attempts) pause(ctx context.Context, mark *leaderMark, d time.Duration)
 func (a *attempts) end(ctx context.Context) error {
 	switch {
 	case a.maybe != nil:
-		return fmt.Errorf("%w: %w", ErrUnknown, a.maybe)
-	case isInvalid(a.last):
+		return fmt.Errorf("%w: %w", fault.ErrUnknown, a.maybe)
+	case fault.IsInvalid(a.last):
 		return a.last
 	case ctx.Err() != nil && a.last != nil:
-		return fmt.Errorf("%w: %w (%w)", ErrUnavailable, a.last, ctx.Err())
+		return fmt.Errorf("%w: %w (%w)", fault.ErrUnavailable, a.last, ctx.Err())
 	case a.last != nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, a.last)
+		return fmt.Errorf("%w: %w", fault.ErrUnavailable, a.last)
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
+	return fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 }
 
 // carrier takes proposals to a leader: the batcher here, or a pipe to there.
@@ -272,20 +273,20 @@ func (a *attempts) once(ctx context.Context, mark *leaderMark) (*pb.Result, erro
 	case <-one.done:
 		return one.res, one.err
 	case <-mark.changed:
-		gone = errDeposed
+		gone = fault.ErrDeposed
 	case <-ctx.Done():
 		gone = ctx.Err()
 	case <-a.c.ended:
-		gone = errDeposed
+		gone = fault.ErrDeposed
 	}
 	if by.withdrawCall(one) {
-		return nil, fmt.Errorf("%w: %v", errUnsent, gone)
+		return nil, fmt.Errorf("%w: %v", fault.ErrUnsent, gone)
 	}
 	select {
 	case <-one.done: // settled just now
 		return one.res, one.err
 	default:
-		return nil, fmt.Errorf("%w: %w", errLost, gone)
+		return nil, fmt.Errorf("%w: %w", fault.ErrLost, gone)
 	}
 }
 
@@ -300,7 +301,7 @@ func (a *attempts) dispatch(leader string, one *call) (carrier, error) {
 	}
 	l, err := a.c.peers.to(leader, proto)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnsent, err)
+		return nil, fmt.Errorf("%w: %w", fault.ErrUnsent, err)
 	}
 	l.pipe.submit(one)
 	return l.pipe, nil

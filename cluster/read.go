@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/raft"
+
+	"relay/cluster/fault"
 )
 
 // Consistent returns when local reads are at least as new as anything that was
@@ -32,9 +34,9 @@ func (c *Cluster) Consistent(ctx context.Context) error {
 		select {
 		case <-mark.changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: no read index: %w", ErrUnavailable, err)
+			return fmt.Errorf("%w: no read index: %w", fault.ErrUnavailable, err)
 		case <-c.ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnavailable, errStopping)
+			return fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 		default:
 			sleep(ctx, firstWait)
 		}
@@ -48,7 +50,7 @@ func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
 	leader := c.leaderWatch.current().leader
 	switch leader {
 	case "":
-		return 0, errNoLeader
+		return 0, fault.ErrNoLeader
 	case c.id.Node:
 		return c.verified.Do(ctx)
 	}
@@ -65,7 +67,7 @@ func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
 func (c *Cluster) answerReadIndex(ctx context.Context, _ string, _ []byte) ([]byte, error) {
 	index, err := c.verified.Do(ctx)
 	if err != nil && c.ctx.Err() != nil {
-		err = errStopping
+		err = fault.ErrStopping
 	}
 	if err != nil {
 		return nil, err
@@ -85,14 +87,14 @@ type leaderTerm struct {
 func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 	t := c.leaderTerm.Load()
 	if t == nil || c.raft.State() != raft.Leader || c.raft.CurrentTerm() != t.term {
-		return 0, errNotLeader
+		return 0, fault.ErrNotLeader
 	}
 	commit := c.raft.CommitIndex()
 	if err := await(ctx, c.raft.VerifyLeader()); err != nil {
-		return 0, fmt.Errorf("%w: %w", errNotLeader, err)
+		return 0, fmt.Errorf("%w: %w", fault.ErrNotLeader, err)
 	}
 	if c.raft.CurrentTerm() != t.term {
-		return 0, errNotLeader
+		return 0, fault.ErrNotLeader
 	}
 	if commit <= t.barrier {
 		// Raft's own entries, such as the barrier, are never shown to the

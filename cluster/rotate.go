@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -68,7 +69,7 @@ func (c *Cluster) answerRotate(ctx context.Context, from string, body []byte) ([
 	}
 	switch {
 	case c.leaderTerm.Load() == nil:
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	case !c.At(2):
 		return nil, errors.New("cluster: the CA is rotated from cluster version 2 on: run 'relayctl cluster upgrade' first")
 	}
@@ -150,7 +151,7 @@ func (c *Cluster) rotate(ctx context.Context) {
 func (c *Cluster) waitsFor(record *pb.Cluster) (waits []string, err error) {
 	servers := c.book.servers()
 	if len(servers) == 0 {
-		return nil, fmt.Errorf("%w: the members are not known", ErrUnavailable)
+		return nil, fmt.Errorf("%w: the members are not known", fault.ErrUnavailable)
 	}
 	err = c.store.View(func(v spool.View) error {
 		for _, s := range servers {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -185,7 +186,7 @@ func (s *server) ask(ctx context.Context, dec func(any) error) (any, error) {
 	}
 	b, err := h(ctx, peerOf(ctx), q.body)
 	if err != nil {
-		return nil, status.Error(errorCode(err), err.Error())
+		return nil, status.Error(fault.Code(err), err.Error())
 	}
 	return &plain{b}, nil
 }

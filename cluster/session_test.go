@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -36,7 +37,7 @@ func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb
 	}
 	if f.mute.Load() {
 		<-ctx.Done()
-		return nil, 0, ErrUnknown
+		return nil, 0, fault.ErrUnknown
 	}
 	sleep(ctx, time.Duration(f.leaderAt.Load())-f.now())
 	sent := f.now()
@@ -45,7 +46,7 @@ func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb
 	}
 	sleep(ctx, time.Duration(f.delay.Load())) // in a bubble: the fake clock
 	if ctx.Err() != nil {
-		return nil, 0, ErrUnknown
+		return nil, 0, fault.ErrUnknown
 	}
 	i := f.index.Add(1)
 	if frame.Kind() == spool.KindRenew && f.stale.Load() {
@@ -53,7 +54,7 @@ func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb
 	}
 	if frame.Kind() == spool.KindRegister && f.lossy.Swap(false) {
 		f.made = i
-		return nil, 0, ErrUnknown
+		return nil, 0, fault.ErrUnknown
 	}
 	if f.made != 0 && frame.Kind() == spool.KindRegister {
 		return &pb.Result{Code: pb.Code_DUPLICATE, Index: i, Epoch: f.made}, sent, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -207,10 +208,10 @@ func (c *Cluster) mayLead(node string) error {
 	}
 	for _, s := range sessions {
 		if s.Node == node && s.Draining {
-			return fmt.Errorf("%w: node %s is being drained: undrain it before it leads", ErrStays, node)
+			return fmt.Errorf("%w: node %s is being drained: undrain it before it leads", fault.ErrStays, node)
 		}
 		if off, known := offsetOf(s); s.Node == node && known && off.Abs() > tooFar {
-			return fmt.Errorf("%w: %s: set it before that node leads", ErrStays, ClockWords(node, off))
+			return fmt.Errorf("%w: %s: set it before that node leads", fault.ErrStays, ClockWords(node, off))
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/fault"
 )
 
 func FuzzToken(f *testing.F) {
@@ -13,7 +15,7 @@ func FuzzToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		token, err := parseToken(s)
 		if err != nil {
-			require.ErrorIs(t, err, ErrToken)
+			require.ErrorIs(t, err, fault.ErrToken)
 			return
 		}
 		again, err := parseToken(token.String())

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -201,7 +202,7 @@ func (c *Cluster) answerRaise(ctx context.Context, _ string, body []byte) ([]byt
 		return nil, err
 	}
 	if c.leaderTerm.Load() == nil {
-		return nil, errNotLeader
+		return nil, fault.ErrNotLeader
 	}
 	c.joining.Lock()
 	defer c.joining.Unlock()

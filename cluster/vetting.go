@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 )
 
@@ -222,7 +223,7 @@ func (c *Cluster) isElsewhere(ctx context.Context, addr string) bool {
 func (c *Cluster) disqualified(ctx context.Context, why string) {
 	c.fatal(fmt.Errorf("%w: %s; move the data directory %s away and join it anew with 'relayd join' and a token of "+
 		"'relayctl node token'",
-		ErrCopy, why, c.o.Dir))
+		fault.ErrCopy, why, c.o.Dir))
 	<-ctx.Done()
 }
 

@@ -1,4 +1,4 @@
-package cluster
+package fault
 
 import "errors"
 
@@ -39,17 +39,18 @@ var (
 
 // One attempt of a proposal can end in these errors, without a result.
 var (
-	errNotLeader = errors.New("not the leader")                     // surely not applied
-	errUnsent    = errors.New("the leader can't be reached")        // surely not applied
-	errLost      = errors.New("the connection to the leader broke") // may be applied
-	errDeposed   = errors.New("leadership was lost")                // may be applied
-	errStopping  = errors.New("the node is stopping")               // surely not applied
+	ErrNotLeader = errors.New("not the leader")                     // surely not applied
+	ErrUnsent    = errors.New("the leader can't be reached")        // surely not applied
+	ErrLost      = errors.New("the connection to the leader broke") // may be applied
+	ErrDeposed   = errors.New("leadership was lost")                // may be applied
+	ErrStopping  = errors.New("the node is stopping")               // surely not applied
 	errRefused   = errors.New("raft refuses the configuration")     // surely not applied
 )
 
-// mayBeApplied tells the ends of an attempt apart.
-func mayBeApplied(err error) bool {
-	for _, sure := range []error{errNotLeader, errNoLeader, errUnsent, errStopping, errRefused, ErrInvalid, ErrChanged} {
+// MayBeApplied tells the ends of an attempt apart.
+func MayBeApplied(err error) bool {
+	for _, sure := range []error{ErrNotLeader, ErrNoLeader, ErrUnsent, ErrStopping, errRefused, ErrInvalid,
+		ErrChanged} {
 		if errors.Is(err, sure) {
 			return false
 		}
@@ -57,11 +58,12 @@ func mayBeApplied(err error) bool {
 	return err != nil
 }
 
-// errNoLeader says that an election is under way, or that the quorum is gone.
-var errNoLeader = errors.New("the cluster has no leader at the moment")
+// ErrNoLeader says that an election is under way, or that the quorum is gone.
+var ErrNoLeader = errors.New("the cluster has no leader at the moment")
 
-// errUnimplemented says that another node does not know a question: its build is
+// ErrUnimplemented says that another node does not know a question: its build is
 // an older one.
-var errUnimplemented = errors.New("the node does not know the question")
+var ErrUnimplemented = errors.New("the node does not know the question")
 
-func isInvalid(err error) bool { return errors.Is(err, ErrInvalid) }
+// IsInvalid reports whether a frame was no command that the cluster may write.
+func IsInvalid(err error) bool { return errors.Is(err, ErrInvalid) }

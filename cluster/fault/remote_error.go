@@ -1,4 +1,4 @@
-package cluster
+package fault
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Errors keep their kind on the way between nodes.
-func errorCode(err error) codes.Code {
+// Code is the kind of an error on the way between nodes.
+func Code(err error) codes.Code {
 	switch {
-	case errors.Is(err, errNotLeader), errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrUnavailable):
 		return codes.Unavailable
 	case errors.Is(err, ErrUnknown):
 		return codes.Aborted
@@ -45,7 +45,8 @@ func (e *RemoteError) Error() string { return e.Node + ": " + e.Text }
 // Unwrap returns the kind of error it was at the other node, if it has one.
 func (e *RemoteError) Unwrap() error { return e.kind }
 
-func remoteError(node string, err error) error {
+// OfRemote reads an error with which a node answered.
+func OfRemote(node string, err error) error {
 	st, ok := status.FromError(err)
 	if !ok {
 		return err
@@ -53,7 +54,7 @@ func remoteError(node string, err error) error {
 	e := &RemoteError{Node: node, Text: st.Message()}
 	switch st.Code() {
 	case codes.Unimplemented:
-		e.kind = errUnimplemented
+		e.kind = ErrUnimplemented
 	case codes.Unavailable:
 		e.kind = ErrUnavailable
 	case codes.Aborted:
@@ -74,15 +75,15 @@ func remoteError(node string, err error) error {
 	return e
 }
 
-// raftError sorts raft's errors: which of them mean surely not applied.
-func raftError(err error) error {
+// OfRaft sorts raft's errors: which of them mean surely not applied.
+func OfRaft(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress),
 		errors.Is(err, raft.ErrEnqueueTimeout):
-		return fmt.Errorf("%w: %w", errNotLeader, err)
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown),
 		errors.Is(err, raft.ErrAbortedByRestore):
-		return fmt.Errorf("%w: %w", errDeposed, err)
+		return fmt.Errorf("%w: %w", ErrDeposed, err)
 	case err != nil && strings.HasPrefix(err.Error(), changedText):
 		return fmt.Errorf("%w: %w", ErrChanged, err)
 	case err != nil && slices.ContainsFunc(refusedTexts(), func(text string) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -19,9 +20,9 @@ const headerTimeout = 5 * time.Second
 // Behind a load balancer everything goes by the address in its PROXY header: trust, limits, lists,
 // greylisting, history. The header is no talking before the greeting, and the pause begins behind it.
 // A connection from there without a header that can be read is closed unserved: it would have the
-// balancer's own rights.
-func proxied(l net.Listener, from []netip.Prefix) net.Listener {
-	return balancers{&proxyproto.Listener{Listener: l, ReadHeaderTimeout: headerTimeout,
+// balancer's own rights. closed hears of each such connection, once.
+func proxied(l net.Listener, from []netip.Prefix, closed func(balancer net.Addr, err error)) net.Listener {
+	return balancers{closed: closed, Listener: &proxyproto.Listener{Listener: l, ReadHeaderTimeout: headerTimeout,
 		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
 			a, err := netip.ParseAddrPort(o.Upstream.String())
 			if err != nil {
@@ -36,35 +37,46 @@ func proxied(l net.Listener, from []netip.Prefix) net.Listener {
 		}}}
 }
 
-type balancers struct{ *proxyproto.Listener }
+type balancers struct {
+	*proxyproto.Listener
+	closed func(balancer net.Addr, err error)
+}
 
 // Accept implements net.Listener.
 func (b balancers) Accept() (net.Conn, error) {
 	conn, err := b.Listener.Accept()
 	if p, ok := conn.(*proxyproto.Conn); ok && err == nil {
-		return relayed{p}, nil
+		return &relayed{Conn: p, closed: b.closed}, nil
 	}
 	return conn, err
 }
 
 // relayed is a connection that came through a load balancer.
-type relayed struct{ *proxyproto.Conn }
+type relayed struct {
+	*proxyproto.Conn
+	closed func(balancer net.Addr, err error)
+	once   sync.Once
+}
 
 // RemoteAddr is the client's address, which the header tells. Without a header
 // that can be read nobody is served: it would be with the rights of the load
 // balancer.
-func (r relayed) RemoteAddr() net.Addr {
+func (r *relayed) RemoteAddr() net.Addr {
 	if r.ProxyHeader() == nil {
-		_ = r.Close()
+		r.once.Do(func() {
+			_, err := r.Read(nil) // what was wrong with the header
+			r.closed(r.Raw().RemoteAddr(), err)
+			_ = r.Close()
+		})
 	}
 	return r.Conn.RemoteAddr()
 }
 
 // NetConn is the connection with the load balancer.
-func (r relayed) NetConn() net.Conn { return r.Raw() }
+func (r *relayed) NetConn() net.Conn { return r.Raw() }
 
 // CloseWrite lets a server say its last words before it closes.
-func (r relayed) CloseWrite() error {
+func (r *relayed) CloseWrite() error {
 	if t, ok := r.TCPConn(); ok {
 		return t.CloseWrite()
 	}

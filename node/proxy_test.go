@@ -23,7 +23,7 @@ func TestLastWordsThroughProxy(t *testing.T) {
 	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
 	_, err = io.WriteString(client, "PROXY TCP4 192.0.2.1 198.51.100.25 4711 25\r\nEHLO early\r\n")
 	require.NoError(t, err)
-	conn, err := proxied(l, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}).Accept()
+	conn, err := proxied(l, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, nil).Accept()
 	require.NoError(t, err)
 	defer conn.Close()
 	require.Equal(t, "192.0.2.1:4711", conn.RemoteAddr().String())

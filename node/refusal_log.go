@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"maps"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -21,6 +22,9 @@ const (
 	refusalLines    = 60
 	refusalNetworks = 10000
 )
+
+// reasonNoHeader is said of a load balancer that does not tell whose connection it is.
+const reasonNoHeader = "no_proxy_header"
 
 // refusalLog writes a line for everything that clients were not given, and counts
 // it. The counts are exact; of lines a client network gets refusalLines a minute,
@@ -123,6 +127,16 @@ func (l *refusalLog) pop3(f *pop3.Refusal) {
 		fields = append(fields, zap.String("stack", f.Stack))
 	}
 	l.log.Warn("refused", fields...)
+}
+
+// proxy counts and logs a connection from a load balancer that did not say whose it is.
+func (l *refusalLog) proxy(protocol, role string, balancer net.Addr, err error) {
+	a, _ := netip.ParseAddrPort(balancer.String())
+	if !l.count(refusalKind{protocol, role, reasonNoHeader, "none"}, a.Addr().Unmap()) {
+		return
+	}
+	l.log.Warn("refused", zap.String("protocol", protocol), zap.String("role", role), zap.String("stage", "connect"),
+		zap.String("reason", reasonNoHeader), zap.Stringer("remote", balancer), zap.Error(err))
 }
 
 // count counts one refusal, and reports whether its network may have a line.

@@ -94,7 +94,16 @@ func (n *Node) listenOn(service, address string, proxies []netip.Prefix) error {
 		return err
 	}
 	if len(proxies) > 0 {
-		l = proxied(l, proxies)
+		l = proxied(l, proxies, func(balancer net.Addr, err error) {
+			protocol, role := "pop3", ""
+			switch service {
+			case "smtp":
+				protocol, role = "smtp", string(config.RoleMX)
+			case "submission", "submissions":
+				protocol, role = "smtp", string(config.RoleSubmission)
+			}
+			n.refused.proxy(protocol, role, balancer, err)
+		})
 	}
 	n.listeners = append(n.listeners, &listener{service: service, Listener: l})
 	return nil

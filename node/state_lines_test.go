@@ -4,7 +4,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +61,25 @@ func TestTheLogsTablesAreThoseOfTheCode(t *testing.T) {
 	for _, name := range tableOf(t, "Messages") {
 		require.True(t, words[name], "no line %q in the code", name)
 	}
+}
+
+// TestTheLogsReasonsAreThoseOfTheCode: LOG.md lists every reason of a refusal, and no other.
+func TestTheLogsReasonsAreThoseOfTheCode(t *testing.T) {
+	said := regexp.MustCompile(`(?i)reason\w*(?:\s*=|:)\s*"([a-z_]+)"`)
+	reasons := map[string]bool{}
+	for _, dir := range []string{"../smtp", "../pop3", "inbound", "milter", "."} {
+		paths, err := filepath.Glob(dir + "/*.go")
+		require.NoError(t, err)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			for _, m := range said.FindAllStringSubmatch(string(text), -1) {
+				reasons[m[1]] = reasons[m[1]] || !strings.HasSuffix(path, "_test.go")
+			}
+		}
+	}
+	maps.DeleteFunc(reasons, func(_ string, ours bool) bool { return !ours })
+	require.ElementsMatch(t, tableOf(t, "Reasons"), slices.Collect(maps.Keys(reasons)))
 }
 
 // collectLine notes field names and all other texts of a function.

@@ -127,6 +127,7 @@ func (c *conn) run() {
 		return
 	}
 	if c.srv.refuses() {
+		c.refused(Refusal{Stage: "connect", Reason: ReasonStopping})
 		c.err("SYS/TEMP", tOutOfService)
 		c.closing = true
 		_ = c.flush()
@@ -320,6 +321,7 @@ func (c *conn) dispatch(line []byte) {
 	case cmd.in&c.state == 0:
 		c.badCommand(c.asleepOr(tNotNow))
 	case c.idled(word):
+		c.refused(Refusal{Stage: "command", Reason: ReasonIdle})
 		c.err("SYS/TEMP", tTooManyErrors)
 		c.closing = true
 	case cmd.want == nothing && len(arg) > 0, (cmd.want == something || cmd.want == rest) && len(arg) == 0:
@@ -345,6 +347,7 @@ func (c *conn) badCommand(t text) {
 		return
 	}
 	if c.bad++; c.bad >= c.srv.cfg.Limits.Errors {
+		c.refused(Refusal{Stage: "command", Reason: ReasonErrors})
 		c.err("", tTooManyErrors)
 		c.closing = true
 	}

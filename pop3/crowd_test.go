@@ -73,6 +73,42 @@ func TestCommandsBeforeLoginAreBounded(t *testing.T) {
 	})
 }
 
+// TestSentAwayIsTold: the hook hears why a client is sent away; what the server can do
+// may be asked in clear, and is no refusal.
+func TestSentAwayIsTold(t *testing.T) {
+	pop2Words := func(c *conn) { (&pop2{conn: c, current: 1}).run() }
+	for name, one := range map[string]struct {
+		says  string
+		leave bool
+		speak func(*conn)
+		want  string
+	}{
+		"a question":          {"CAPA\r\nQUIT\r\n", false, (*conn).servePOP3, ""},
+		"a login in clear":    {"USER x\r\nQUIT\r\n", false, (*conn).servePOP3, "login tls_required"},
+		"too many commands":   {strings.Repeat("LANG\r\n", 11), false, (*conn).servePOP3, "command idle_commands"},
+		"too many errors":     {strings.Repeat("FOO\r\n", 3), false, (*conn).servePOP3, "command too_many_errors"},
+		"out of service":      {"QUIT\r\n", true, (*conn).servePOP3, "connect stopping"},
+		"POP2 for a stranger": {"QUIT\r\n", false, pop2Words, "connect not_trusted"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var told []string
+			s := crowded(t, ServerConfig{
+				Limits: Limits{Idle: 10, Errors: 3}, Refused: func(f *Refusal) { told = append(told, f.Stage+" "+f.Reason) },
+			})
+			s.Refuse(one.leave, 0)
+			here, there := net.Pipe()
+			g := &group{srv: s, speak: one.speak}
+			g.start(context.Background(), from{there, netip.MustParseAddr("192.0.2.1")})
+			go func() { _, _ = io.WriteString(here, one.says) }()
+			_, err := io.ReadAll(here)
+			require.NoError(t, err)
+			g.wg.Wait()
+			_ = here.Close()
+			require.Equal(t, one.want, strings.Join(told, ", "), name)
+		})
+	}
+}
+
 // Clients of one network do not take all connections, and some are kept.
 func TestPOP3ConnectionsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

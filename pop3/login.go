@@ -255,7 +255,6 @@ func (e *loginError) Unwrap() error { return e.cause }
 // mechanisms lists what AUTH is announced with here and now.
 func (c *conn) mechanisms() (list []string) {
 	if c.peer.TLS == nil && !c.peer.Trusted {
-		c.refused(Refusal{Stage: "login", Reason: ReasonNeedsTLS})
 		return nil
 	}
 	for _, name := range c.srv.cfg.Mechanisms {

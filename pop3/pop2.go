@@ -44,6 +44,7 @@ func (s *Server) ServePOP2(ctx context.Context, ln net.Listener) error {
 func (p *pop2) run() {
 	c := p.conn
 	if !c.peer.Trusted {
+		c.refused(Refusal{Stage: "connect", Reason: ReasonStranger})
 		p.fail("not for strangers")
 		return
 	}

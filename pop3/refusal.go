@@ -8,7 +8,7 @@ import "errors"
 // the call of ServerConfig.Refused only.
 type Refusal struct {
 	Peer     *Peer
-	Stage    string // connect, tls, login, commit or panic
+	Stage    string // connect, tls, command, login, commit or panic
 	Reason   string // one word, of the constants below
 	User     string // as the client gave it; empty: nobody yet
 	Messages int    // that were to be deleted, at commit
@@ -20,6 +20,10 @@ type Refusal struct {
 const (
 	ReasonConnections = "too_many_connections"
 	ReasonNotReady    = "not_ready"
+	ReasonStopping    = "stopping"
+	ReasonErrors      = "too_many_errors"
+	ReasonIdle        = "idle_commands"
+	ReasonStranger    = "not_trusted"
 	ReasonTLS         = "tls_failed"
 	ReasonNeedsTLS    = "tls_required"
 	ReasonLogin       = "login_failed"

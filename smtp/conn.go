@@ -300,7 +300,7 @@ func (c *conn) loop() {
 			}
 		}
 		if c.state&inTransaction == 0 && c.leaves() {
-			c.hangUp(errShutdown)
+			c.turnAway(line)
 			break
 		}
 		c.dispatch(line)
@@ -311,6 +311,21 @@ func (c *conn) loop() {
 	if c.flush() == nil && !c.told {
 		c.linger()
 	}
+}
+
+// turnAway answers a command that came too late for a server that leaves. A QUIT loses
+// nothing by it.
+func (c *conn) turnAway(line []byte) {
+	v, _ := c.srv.lookup(line)
+	if v != nil && v.name == "QUIT" {
+		c.hangUp(errShutdown)
+		return
+	}
+	c.verb = v.stage()
+	if c.hasFrom {
+		c.forgetTransaction()
+	}
+	c.last(c.goodbye())
 }
 
 // linger lets the client read our last words: a close with input unread would

@@ -2,10 +2,12 @@ package smtp
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,6 +46,32 @@ func TestRefuse(t *testing.T) {
 	again := call(t, addr)
 	again.say("QUIT\r\n")
 	again.hear("221")
+}
+
+// TestRefusedCommandsAreTold: a command behind the last transaction of a server that goes
+// out of service is told as a refusal, and a QUIT there is none.
+func TestRefusedCommandsAreTold(t *testing.T) {
+	for next, want := range map[string][]string{
+		"MAIL FROM:<b@c>": {"mail stopping 421"}, "NONSENSE": {"command stopping 421"}, "QUIT": nil,
+	} {
+		var told []string
+		s, addr := start(t, ServerConfig{Backend: &testBackend{}, Refused: func(f *Refusal) {
+			told = append(told, fmt.Sprint(f.Stage, " ", f.Reason, " ", f.Reply.Code))
+			assert.False(t, f.InMail)
+		}})
+		p := call(t, addr)
+		p.say(envelope + "DATA\r\n")
+		for _, code := range []string{"250", "250", "250", "354"} {
+			p.hear(code)
+		}
+		s.Refuse(true)
+		p.say("x\r\n.\r\n" + next + "\r\n")
+		p.hear("250 2.0.0 Ok: queued as")
+		p.hear("421 4.3.2")
+		p.gone()
+		require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, 5*time.Second, time.Millisecond)
+		require.Equal(t, want, told, next)
+	}
 }
 
 // TestRefuseHearsLastWords: input that a client sent meanwhile does not take the 421

@@ -123,6 +123,8 @@ func TestGreetPauseBehindProxy(t *testing.T) {
 		got, _ := io.ReadAll(through(t, m, said))
 		require.Empty(t, string(got), "%q", said)
 	}
+	require.Contains(t, metrics(t, m),
+		`relay_refused_total{class="none",protocol="smtp",reason="no_proxy_header",role="mx"} 3`)
 	// A load balancer's own connection, such as a check of the node's health.
 	for _, said := range []string{"PROXY UNKNOWN\r\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"} {
 		line, err := textproto.NewConn(through(t, m, said)).ReadLine()

@@ -66,7 +66,7 @@ func TestMailboxImportLeavesOutWhatIsEmpty(t *testing.T) {
 	out, stderr, code := w.ctl(t, "", "mailbox", "import", "alice@example.test", dir)
 	require.Zero(t, code, stderr)
 	require.Contains(t, out, "1 message went")
-	require.Contains(t, stderr, "left out, as nothing is in it: 1 message")
+	require.Contains(t, stderr, "a.eml has nothing in it")
 }
 
 // TestMailboxExportBesideItsUser: a message deleted while it goes on does not end an

@@ -113,9 +113,6 @@ func (a *app) importAll(ctx context.Context, client *admin.Client, args []string
 	if err != nil && im.done.Messages+im.done.Known == 0 && ctx.Err() == nil {
 		return err
 	}
-	if im.done.Empty > 0 {
-		a.note("left out, as nothing is in it: %s", count(im.done.Empty, "message"))
-	}
 	if e := a.emit(im.done, func() { a.say("%s", im.words()) }); e != nil {
 		return e
 	}
@@ -234,6 +231,7 @@ func (im *importing) leave(name, why string, refused bool) {
 func (im *importing) add(m mailfile.Message) error {
 	if len(m.Content) == 0 {
 		im.done.Empty++
+		im.leave(m.Name, "has nothing in it", false)
 		return nil
 	}
 	one := oldMail{name: m.Name, content: mailfile.CRLF(m.Content)}

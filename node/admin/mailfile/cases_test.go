@@ -69,7 +69,14 @@ func TestLinesThatBeginAMessage(t *testing.T) {
 	} {
 		require.Equal(t, want, styleOf([]byte(line+"\n")), line)
 	}
-	at := fromTime([]byte("From a@b Thu Feb  1 10:00:00 +0200 2016"))
+	require.Equal(t, longFrom, styleOf([]byte("From a@b Thu Feb  1 10:00:00 2024 by x")))
+	at := fromTime([]byte("From a@b Thu Feb  1 10:00:00 MET DST 2024 by x"))
+	require.True(t, at.IsZero(), "only the usual forms may have words behind them")
+	at = fromTime([]byte("From a@b Thu Feb  1 10:00:00 +0200 2016 by x"))
+	require.True(t, at.Equal(time.Date(2016, 2, 1, 8, 0, 0, 0, time.UTC)), at)
+	at = fromTime([]byte("From a@b Thu Jul  1 10:00:00 MET  DST 1993"))
+	require.True(t, at.Equal(time.Date(1993, 7, 1, 8, 0, 0, 0, time.UTC)), at)
+	at = fromTime([]byte("From a@b Thu Feb  1 10:00:00 +0200 2016"))
 	require.True(t, at.Equal(time.Date(2016, 2, 1, 8, 0, 0, 0, time.UTC)), at)
 }
 
@@ -106,6 +113,26 @@ func TestMboxForms(t *testing.T) {
 			[]string{"Content-Length: 0\n\n", two}},
 		"length less its line end": {fromLine + "Content-Length: 1\n\nx\n\n" + fromLine + two,
 			[]string{"Content-Length: 1\n\nx\n", two}},
+		"length up to a bare line in the text": {
+			fromLine + "Content-Length: 5\n\ntext\n\nFrom \nand so on\nmore\n\n" + fromLine + two,
+			[]string{"Content-Length: 5\n\ntext\n\nFrom \nand so on\nmore\n", two}},
+		"length up to many empty lines": {fromLine + "Content-Length: 5\n\ntext\n" + strings.Repeat("\n", 1500) + "more\n\n" +
+			fromLine + two,
+			[]string{"Content-Length: 5\n\ntext\n" + strings.Repeat("\n", 1500) + "more\n", two}},
+		"CR CR LF": {strings.ReplaceAll(fromLine+one+"\n"+fromLine+two, "\n", "\r\r\n"), []string{crlf(one), crlf(two)}},
+		"more words behind the date": {fromLine + one + "\nFrom a@b Thu Feb  1 10:00:00 2024 by x\n" + two,
+			[]string{one, two}},
+		"more words and no header": {fromLine + one + "\nFrom a@b Thu Feb  1 10:00:00 2024 by x\ntext\n",
+			[]string{one + "\nFrom a@b Thu Feb  1 10:00:00 2024 by x\ntext\n"}},
+		"a date without a sender, and no header": {fromLine + one + "\nFrom Thu Feb  1 10:00:00 2024\nwe meet.\n",
+			[]string{one + "\nFrom Thu Feb  1 10:00:00 2024\nwe meet.\n"}},
+		"a mail without a header": {fromLine + one + "\n" + fromLine + "text\n", []string{one, "text\n"}},
+		"summer time of old": {fromLine + one + "\nFrom a@b Thu Jul  1 10:00:00 MET DST 1993\n" + two,
+			[]string{one, two}},
+		"byte order marks inside": {fromLine + one + "\n\ufeff" + fromLine + "\ufeff" + two + "\ufeffFrom me\n",
+			[]string{one, two + "\ufeffFrom me\n"}},
+		"no header, and a mark of Thunderbird in the text": {fromLine + "\nX-Mozilla-Status: 0008\n\nx\n\n" + fromLine + two,
+			[]string{"\nX-Mozilla-Status: 0008\n\nx\n", two}},
 		"length up to the end": {fromLine + "Content-Length: 1\n\nx", []string{"Content-Length: 1\n\nx"}},
 		"a quoted sender, padded and tabbed dates": {"From \"a b\"@c Thu Feb 01 10:00:00 2024\n" + one +
 			"\nFrom a@b\tThu, 01 Feb 2024 10:00:00 +0000 (UTC) \n" + two, []string{one, two}},
@@ -171,8 +198,10 @@ func TestWhatIsNoMailIsRefusedByName(t *testing.T) {
 func TestMailOfApple(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/INBOX.mbox/mbox", fromLine+one)
-	texts, _ := read(t, dir+"/INBOX.mbox")
+	write(t, dir+"/INBOX.mbox/table_of_contents", "\x00")
+	texts, _, left := readWith(t, dir+"/INBOX.mbox", Options{})
 	require.Equal(t, []string{one}, texts)
+	require.Len(t, left, 1, "what lies beside it is named")
 	write(t, dir+"/Messages/1.emlx", "23        \n"+one+"<?xml version=\"1.0\"?>\n")
 	texts, _ = read(t, dir+"/Messages")
 	require.Equal(t, []string{one}, texts)
@@ -181,9 +210,11 @@ func TestMailOfApple(t *testing.T) {
 func TestInternalData(t *testing.T) {
 	path := t.TempDir() + "/inbox"
 	write(t, path, "From MAILER-DAEMON Thu Feb  1 10:00:00 2024\nSubject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL "+
-		"DATA\n\nx\n\n"+fromLine+one)
+		"DATA\n\nx\n\n"+fromLine+one+"\n"+fromLine+
+		"Subject: Re: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n\nWhat is it?\n")
 	texts, _, left := readWith(t, path, Options{})
-	require.Equal(t, []string{one}, texts)
+	require.Len(t, texts, 2, "a question about one is mail")
+	require.Equal(t, one, texts[0])
 	require.Len(t, left, 1)
 }
 
@@ -207,6 +238,35 @@ func TestMaildirInOrderOfArrival(t *testing.T) {
 	texts, _, _ = readWith(t, dir, Options{Folders: []string{"*"}, IncludeDeleted: true})
 	require.Len(t, texts, 8)
 	require.ErrorContains(t, Read(t.Context(), dir, Options{Folders: []string{"Drafts"}}, nil), ".Sent")
+	texts, _, _ = readWith(t, dir, Options{Folders: []string{"Sent", ".Sent", "INBOX", "inbox"}})
+	require.Len(t, texts, 7, "a folder that is named twice is read once")
+}
+
+// TestNothingInAMaildirIsPassedBy: folders within folders, half a delivery, and mail that
+// lies in the wrong place are named.
+func TestNothingInAMaildirIsPassedBy(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"cur/1000000000.M1P1.host:2,S": "A: 1", "Work/cur/1000000000.M1P1.host:2,S": "A: work",
+		"Work/2023/new/1000000000.M1P1.host": "A: 2023", "Old/2022/cur/1000000000.M1P1.host:2,S": "A: 2022",
+		"tmp/1000000000.M2P1.host": "A: half", "saved.eml": "A: saved", "dovecot-uidlist": "", ".hidden": "",
+	} {
+		write(t, filepath.Join(dir, name), text)
+	}
+	texts, _, left := readWith(t, dir, Options{})
+	require.Equal(t, []string{"A: 1"}, texts)
+	var names []string
+	for _, l := range left {
+		require.False(t, l.Bad, l.String())
+		name, err := filepath.Rel(dir, l.Name)
+		require.NoError(t, err)
+		names = append(names, name)
+	}
+	require.Equal(t, []string{"Old/2022", "Work", "Work/2023", "saved.eml", "tmp/1000000000.M2P1.host"}, names)
+	texts, _, _ = readWith(t, dir, Options{Folders: []string{"work/2023", "*"}})
+	require.Equal(t, []string{"A: 1", "A: 2022", "A: work", "A: 2023"}, texts)
+	texts, _, _ = readWith(t, dir, Options{Folders: []string{"work/2023"}})
+	require.Equal(t, []string{"A: 2023"}, texts)
 }
 
 // TestMaildirNames reads names as they are where a colon may not stand in one, with

@@ -53,6 +53,7 @@ func TestArchivesAreNoMail(t *testing.T) {
 		"zip.mbox":       {zipped.Bytes(), "zip archive"},
 		"cut.mbox.gz":    {whole[:len(whole)-9], "unpacked"},
 		"json":           {[]byte(`{"from":"a@b"}` + "\n"), "header field"},
+		"link":           {[]byte("https://example.com/a\n"), "header field"},
 		"card":           {[]byte("BEGIN:VCARD\nFN:x\nEND:VCARD\n"), "vCard"},
 		"utf16":          {[]byte("F\x00r\x00o\x00m\x00 \x00"), "no text"},
 		"utf16bom.eml":   {[]byte("\xff\xfeS\x00u\x00b\x00"), "UTF-16"},
@@ -135,6 +136,7 @@ func TestTextThatLooksLikeMail(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"empty lines in front": "\r\n\n" + one, "uucp": ">From a@b Thu Feb  1 10:00:00 2024 remote from x\n" + one,
+		"two of them": fromLine + ">From a@b Thu Feb  1 10:00:00 2024 remote from x\n" + one,
 	} {
 		path := filepath.Join(t.TempDir(), "a.eml")
 		write(t, path, text)
@@ -185,6 +187,16 @@ func TestCompressedMail(t *testing.T) {
 	write(t, dir+"/inbox.bz2", unpack(bzippedMbox))
 	texts, _ := read(t, dir+"/inbox.bz2")
 	require.Equal(t, []string{"A: one\n\n1\n", "A: two\n\n2\n"}, texts)
+
+	write(t, dir+"/f/a.eml.gz", string(gzipped(t, []byte(fromLine+one+"\n"+fromLine+two))))
+	write(t, dir+"/f/b.EML.BZ2", unpack(bzippedMail))
+	texts, _ = read(t, dir+"/f")
+	require.Equal(t, []string{one + "\n" + fromLine + two, "A: small\n\ntext\n"}, texts, "packed, too, it is one message")
+	texts, _ = read(t, dir+"/f/a.eml.gz")
+	require.Len(t, texts, 1)
+	write(t, dir+"/my_mailbox.txt.gz", string(gzipped(t, []byte("From: a\nhello\n.\nFrom: b\n.\n"))))
+	texts, _ = read(t, dir+"/my_mailbox.txt.gz")
+	require.Len(t, texts, 2)
 
 	write(t, dir+"/m/cur/1000000001.M1.host,S=20:2,S", "A: plain\n\ntext\n")
 	write(t, dir+"/m/cur/1000000002.M2.host,S=20:2,SZ", string(gzipped(t, []byte("A: packed\n\ntext\n"))))

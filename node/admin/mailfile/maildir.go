@@ -15,9 +15,9 @@ import (
 )
 
 // maildir reads the inbox of a Maildir, or the folders that were asked for.
-// Folders are those of Maildir++ (".Sent") or plain ones within ("Sent").
+// Folders are those of Maildir++ (".Sent") or plain ones within ("Sent", "Work/2023").
 func (r *reading) maildir(path string) error {
-	inside, err := maildirFolders(path)
+	inside, err := r.maildirFolders(path)
 	if err != nil {
 		return err
 	}
@@ -43,20 +43,65 @@ func (r *reading) maildir(path string) error {
 	return nil
 }
 
-// maildirFolders names the folders within a Maildir, in order.
-func maildirFolders(path string) ([]string, error) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
+// maildirFolders names the folders within a Maildir, in order, also those that lie in one
+// another.
+func (r *reading) maildirFolders(path string) (names []string, err error) {
+	err = filepath.WalkDir(path, func(at string, e fs.DirEntry, err error) error {
+		switch {
+		case r.ctx.Err() != nil:
+			return r.ctx.Err()
+		case at == path:
+			return err
+		case err != nil:
+			r.left(at, "can't be read: "+cause(err), true)
+			return fs.SkipDir
+		case !e.IsDir():
+			return nil
+		case e.Name() == "cur" || e.Name() == "new" || e.Name() == "tmp":
+			return fs.SkipDir
+		case isDir(at, "cur") || isDir(at, "new"):
+			name, err := filepath.Rel(path, at)
+			names = append(names, name)
+			return err
+		}
+		return nil
+	})
+	return names, err
+}
+
+// cause is what went wrong with a file whose name is said already.
+func cause(err error) string {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		return failed.Err.Error()
 	}
-	var names []string
-	for _, e := range entries {
-		inside := filepath.Join(path, e.Name())
-		if e.IsDir() && (isDir(inside, "cur") || isDir(inside, "new")) {
-			names = append(names, e.Name())
+	return err.Error()
+}
+
+// maildirRest lists what lies in a folder of a Maildir beside its mail, and in its tmp.
+func (r *reading) maildirRest(dir string) {
+	beside, _ := os.ReadDir(dir) // it was read before
+	for _, e := range beside {
+		if !e.IsDir() && !isMaildirsOwn(e.Name()) {
+			r.left(filepath.Join(dir, e.Name()), "lies beside the folders cur and new, where mail is", false)
 		}
 	}
-	return names, nil
+	begun, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	if errors.Is(err, fs.ErrPermission) {
+		r.left(filepath.Join(dir, "tmp"), "can't be read: "+cause(err), true)
+	}
+	for _, e := range begun {
+		r.left(filepath.Join(dir, "tmp", e.Name()), "is a delivery that was never finished", false)
+	}
+}
+
+// isMaildirsOwn reports whether mail servers keep a file of this name in a Maildir.
+func isMaildirsOwn(name string) bool {
+	for _, begin := range []string{".", "dovecot", "courier", "maildir", "subscriptions", "sieve"} {
+		if strings.HasPrefix(name, begin) {
+			return true
+		}
+	}
+	return name == "cur" || name == "new" || name == "tmp"
 }
 
 // chosen finds the folders that were asked for, with or without their dot.
@@ -65,15 +110,18 @@ func chosen(path string, inside, asked []string) (found []string, err error) {
 		i := slices.IndexFunc(inside, func(have string) bool {
 			return have == name || strings.EqualFold(strings.TrimPrefix(have, "."), strings.TrimPrefix(name, "."))
 		})
+		folder := ""
 		switch {
 		case strings.EqualFold(name, "INBOX"):
-			found = append(found, "")
 		case i < 0 && len(inside) == 0:
 			return nil, fmt.Errorf("%s has no folder %s: it has none at all", path, name)
 		case i < 0:
 			return nil, fmt.Errorf("%s has no folder %s: it has %s", path, name, strings.Join(inside, ", "))
 		default:
-			found = append(found, inside[i])
+			folder = inside[i]
+		}
+		if !slices.Contains(found, folder) {
+			found = append(found, folder)
 		}
 	}
 	return found, nil
@@ -103,6 +151,7 @@ func (r *reading) maildirFolder(dir string) error {
 			}
 		}
 	}
+	r.maildirRest(dir)
 	slices.SortStableFunc(all, maildirName.compare)
 	if r.o.UIDLs != nil {
 		var err error

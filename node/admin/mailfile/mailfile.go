@@ -121,6 +121,7 @@ func (r *reading) emit(m Message, name string) error {
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
+	m.Content = mended(m.Content)
 	header := headerOf(m.Content)
 	switch {
 	case bytes.Contains(header, []byte("FOLDER INTERNAL DATA")) && internal.Match(header):
@@ -136,7 +137,8 @@ func (r *reading) emit(m Message, name string) error {
 	return r.fn(m)
 }
 
-var internal = regexp.MustCompile(`(?im)^Subject:.*FOLDER INTERNAL DATA`)
+// internal is the subject of such a message. An answer to one is mail.
+var internal = regexp.MustCompile(`(?im)^Subject:[^:\n]*FOLDER INTERNAL DATA[ \t\r]*$`)
 
 // maxHeader is how far marks are looked for in a header.
 const maxHeader = 1 << 20
@@ -144,6 +146,9 @@ const maxHeader = 1 << 20
 // headerOf returns the header section of a message, whatever its line ends, as far
 // as marks are looked for.
 func headerOf(content []byte) []byte {
+	if bytes.HasPrefix(content, []byte("\n")) || bytes.HasPrefix(content, []byte("\r\n")) {
+		return nil // it has none
+	}
 	end := min(len(content), maxHeader)
 	for _, gap := range []string{"\n\n", "\n\r\n"} {
 		if i := bytes.Index(content[:end], []byte(gap)); i >= 0 {
@@ -173,9 +178,9 @@ func (r *reading) folder(path string) error {
 	case len(r.o.Folders) > 0:
 		return r.noFolders(path)
 	case isFile(path, mailboxName):
-		return r.file(filepath.Join(path, mailboxName))
+		return r.alone(path, mailboxName)
 	case isFile(path, "mbox"):
-		return r.file(filepath.Join(path, "mbox"))
+		return r.alone(path, "mbox")
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -204,6 +209,20 @@ func (r *reading) folder(path string) error {
 	return nil
 }
 
+// alone reads the one file of a folder that holds its mail.
+func (r *reading) alone(dir, name string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != name {
+			r.left(filepath.Join(dir, e.Name()), "lies beside "+name+", which alone is read", false)
+		}
+	}
+	return r.file(filepath.Join(dir, name))
+}
+
 // tolerate notes a file of a folder that can't be read, and lets others be read.
 func (r *reading) tolerate(name string, err error) error {
 	var bad *refusal
@@ -220,8 +239,17 @@ func (r *reading) tolerate(name string, err error) error {
 }
 
 func isMessage(name string) bool {
-	ext := strings.ToLower(filepath.Ext(name))
+	ext := filepath.Ext(unpackedName(name))
 	return ext == ".eml" || ext == ".emlx"
+}
+
+// unpackedName is a file's name in lower case, as it was before it was packed.
+func unpackedName(name string) string {
+	name = strings.ToLower(filepath.Base(name))
+	for _, ext := range []string{".gz", ".bz2"} {
+		name = strings.TrimSuffix(name, ext)
+	}
+	return name
 }
 
 func isDir(dir, name string) bool {
@@ -240,15 +268,15 @@ func (r *reading) file(path string) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case filepath.Base(path) == mailboxName:
+	switch name := unpackedName(path); {
+	case name == mailboxName:
 		defer s.Close()
 		return Plain(s.reader(), r.numbered(s))
-	case strings.HasSuffix(strings.ToLower(path), ".partial.emlx"):
+	case strings.HasSuffix(name, ".partial.emlx"):
 		return errors.Join(&refusal{
 			path, "is a message without its parts, which Apple Mail keeps elsewhere: export the mailbox from Mail",
 		}, s.Close())
-	case strings.EqualFold(filepath.Ext(path), ".emlx"):
+	case filepath.Ext(name) == ".emlx":
 		return r.emlx(s)
 	case isMessage(path):
 		return r.single(s, time.Time{})
@@ -276,8 +304,8 @@ func (r *reading) guess(s *source) error {
 	return Mbox(s, s.size, r.numbered(s))
 }
 
-// single reads a file of one message and closes it. A "From " line in front is
-// dropped, and its date is the time of receipt where no other is known.
+// single reads a file of one message and closes it. "From " lines in front are
+// dropped, and the date of the first is the time of receipt where no other is known.
 func (r *reading) single(s *source, received time.Time) error {
 	defer s.Close()
 	s.firstLine() // it drops empty lines
@@ -285,7 +313,11 @@ func (r *reading) single(s *source, received time.Time) error {
 	if err != nil {
 		return err
 	}
-	if line, rest, _ := bytes.Cut(content, []byte("\n")); styleOf(bytes.TrimPrefix(line, []byte(">"))) != notFrom {
+	for {
+		line, rest, _ := bytes.Cut(content, []byte("\n"))
+		if styleOf(bytes.TrimPrefix(line, []byte(">"))) == notFrom {
+			break
+		}
 		content = rest
 		if received.IsZero() {
 			received = fromTime(line)
@@ -339,7 +371,17 @@ func Write(dir string, uid uint64, received time.Time, content io.Reader) (path 
 	return path, nil
 }
 
-// trimEnd takes the line end off a line.
-func trimEnd(line []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+// trimEnd takes the line end off a line, whichever it is.
+func trimEnd(line []byte) []byte { return bytes.TrimRight(line, "\r\n") }
+
+// mended drops the CR that a message has too many on each line: it was copied twice by
+// programs that make CRLF of LF.
+func mended(content []byte) []byte {
+	const doubled = "\r\r\n"
+	first, _, _ := bytes.Cut(content, []byte("\n"))
+	if !bytes.HasSuffix(first, []byte("\r\r")) ||
+		bytes.Count(content, []byte(doubled)) != bytes.Count(content, []byte("\n")) {
+		return content
+	}
+	return bytes.ReplaceAll(content, []byte(doubled), []byte("\r\n"))
 }

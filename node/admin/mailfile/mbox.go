@@ -17,9 +17,10 @@ var errLarge = errors.New("a message is too large")
 // Mbox reads an mbox of size octets: messages that begin with a "From " line.
 // received is the time of that line, zero where it can not be read.
 //
-// A line with a full date (weekday, month, day, time, year) begins a message
-// behind an empty line, or where a header field follows. "From " and "From -"
-// alone do so behind an empty line before a header field. A line with less of a
+// A line with a full date (weekday, month, day, time, year) begins a message where a
+// header field follows, and behind an empty line also without one if it has the form that
+// programs write. "From " and "From -" alone, and a full date with more words behind it,
+// begin one behind an empty line before a header field. A line with less of a
 // date does so only in a file whose first line has no more. All else is text.
 // Content-Length is believed where a "From " line or the end of the file is
 // found behind it. Of ">From " and ">>From " lines one > is taken off, but in a
@@ -79,6 +80,7 @@ func (m *mboxReader) line() ([]byte, error) {
 
 func (m *mboxReader) take(line []byte) error {
 	next, _ := m.in.Peek(1024)
+	line = unmarked(line, next)
 	empty := len(trimEnd(line)) == 0
 	switch {
 	case m.begins(line, next):
@@ -88,17 +90,32 @@ func (m *mboxReader) take(line []byte) error {
 		m.begin(line)
 	case m.n == 0 && !empty:
 		return errors.New("this is no mbox: it does not begin with a From line")
-	case m.n == 0 || m.whole:
+	case m.n == 0 || m.whole && empty:
 		m.gap = true
 	case len(m.content)+len(line) > MaxMessage:
 		return errLarge
 	case m.header:
 		return m.field(line, empty)
 	default:
-		m.gap = empty
+		m.gap, m.whole = empty, false
 		m.content = append(m.content, unquoted(line)...)
 	}
 	return nil
+}
+
+// unmarked drops a byte order mark where another file was put behind one, or was made
+// a message: in front of a separator, or of a header.
+func unmarked(line, next []byte) []byte {
+	if rest, ok := bytes.CutPrefix(line, []byte(byteOrderMark)); ok && styleOf(rest) == fullFrom && beginsHeader(next) {
+		return rest
+	}
+	return line
+}
+
+// beginsHeader reports whether the header of a message may begin so.
+func beginsHeader(next []byte) bool {
+	next = bytes.TrimPrefix(next, []byte(byteOrderMark))
+	return isField(next) || bytes.HasPrefix(next, []byte(">From "))
 }
 
 // begins reports whether a line begins a message; next is what follows it.
@@ -107,18 +124,22 @@ func (m *mboxReader) begins(line, next []byte) bool {
 		return false
 	}
 	s := styleOf(line)
-	switch field := isField(next) || bytes.HasPrefix(next, []byte(">From ")); {
+	switch field := beginsHeader(next); {
 	case s == notFrom:
 		return false
 	case m.n == 0:
 		return true
-	case s == fullFrom:
-		return m.gap || m.whole || field
-	case s == bareFrom:
-		return (m.gap || m.whole) && field
+	case s >= bareFrom:
+		return separates(s, line, m.gap || m.whole, field)
 	default:
 		return m.gap && field && m.first <= s
 	}
+}
+
+// separates reports whether a line of a style stands between two messages; gap: an empty
+// line is before it, field: a header begins behind it.
+func separates(s style, line []byte, gap, field bool) bool {
+	return field && (gap || s == fullFrom) || gap && s == fullFrom && usual.Match(trimEnd(line))
 }
 
 func (m *mboxReader) begin(line []byte) {
@@ -135,6 +156,9 @@ func (m *mboxReader) begin(line []byte) {
 func (m *mboxReader) field(line []byte, empty bool) error {
 	if len(m.content) == 0 && line[0] == '>' && styleOf(line[1:]) == fullFrom {
 		return nil
+	}
+	if len(m.content) == 0 {
+		line = bytes.TrimPrefix(line, []byte(byteOrderMark))
 	}
 	m.content = append(m.content, unquoted(line)...)
 	m.gap = empty
@@ -177,10 +201,11 @@ func (m *mboxReader) fits(end int64) bool {
 	rest := bytes.TrimLeft(around[1:], "\r\n")
 	ended := end == m.pos || around[0] == '\n' || len(rest) < n-1
 	if len(rest) == 0 {
-		return ended || end == m.size
+		return (ended || end == m.size) && max(end-1, 0)+int64(n) == m.size
 	}
-	line, _, _ := bytes.Cut(rest, []byte("\n"))
-	return ended && styleOf(line) >= bareFrom
+	line, next, _ := bytes.Cut(rest, []byte("\n"))
+	s := styleOf(line)
+	return ended && s >= bareFrom && separates(s, line, true, beginsHeader(next))
 }
 
 // body reads as many octets as Content-Length says.

@@ -2,6 +2,7 @@ package mailfile
 
 import (
 	"bytes"
+	"cmp"
 	"compress/bzip2"
 	"compress/gzip"
 	"context"
@@ -28,6 +29,9 @@ type source struct {
 // maxLayers bounds files that are packed in one another: a few octets may be made
 // to fill any disk.
 const maxLayers = 3
+
+// byteOrderMark is what some editors put in front of UTF-8.
+const byteOrderMark = "\ufeff"
 
 // packed lists how files begin that are no text, and what to do about them.
 var packed = []struct{ magic, what string }{
@@ -152,7 +156,7 @@ func (s *source) prepare(ctx context.Context) (*source, error) {
 	if bytes.IndexByte(headerOf(head), 0) >= 0 {
 		return nil, errors.Join(&refusal{s.name, "is no text: NUL stands where mail has its header"}, s.Close())
 	}
-	if bytes.HasPrefix(head, []byte("\xef\xbb\xbf")) {
+	if bytes.HasPrefix(head, []byte(byteOrderMark)) {
 		s.at, s.size = io.NewSectionReader(s.at, 3, s.size-3), s.size-3
 	}
 	top := s.head(64 << 10)
@@ -199,7 +203,7 @@ func (s *source) unpacked(ctx context.Context, unpack func(io.Reader) (io.Reader
 		if errors.As(err, &no) {
 			return nil, err
 		}
-		return nil, &refusal{s.name, "can't be unpacked: " + err.Error()}
+		return nil, &refusal{s.name, "can't be unpacked: " + cmp.Or(errors.Unwrap(err), err).Error()}
 	}
 	out.changed = s.changed
 	return out, nil

@@ -102,7 +102,7 @@ func uniqueName(name string) string {
 	return unique
 }
 
-var uidlField = regexp.MustCompile(`(?im)^X-UIDL:[ \t]*(.*?)[ \t\r]*$`)
+var uidlField = regexp.MustCompile(`(?im)^X-UIDL:[ \t]*(?:\r?\n[ \t]+)?(.*?)[ \t\r]*$`)
 
 // ownUIDL is what the message says of itself, as servers that keep mbox files do.
 func ownUIDL(header []byte) string {

@@ -24,11 +24,7 @@ func newLogger(level, format string, w io.Writer) (log *zap.Logger, flush func()
 	if err != nil {
 		return nil, nil, fmt.Errorf("log.level: %w", err)
 	}
-	out := &zapcore.BufferedWriteSyncer{
-		WS:            zapcore.AddSync(noSync{w}),
-		Size:          64 << 10,
-		FlushInterval: 100 * time.Millisecond,
-	}
+	out := newLateWriter(w)
 	core := urgentCore{zapcore.NewCore(newEncoder(format), out, least)}
 	return zap.New(core), func() { _ = out.Sync() }, nil
 }
@@ -47,9 +43,6 @@ func newEncoder(format string) zapcore.Encoder {
 	c.EncodeDuration = zapcore.SecondsDurationEncoder
 	return zapcore.NewJSONEncoder(c)
 }
-
-// noSync hides the Sync of a file: a log line is not worth a disk flush.
-type noSync struct{ io.Writer }
 
 // lastWord lets log lines through until the process says its last one: the error that
 // ended it must be the last line that an operator sees.

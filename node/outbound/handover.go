@@ -49,21 +49,37 @@ func leaves(v spool.View, node string) (bool, error) {
 // are settled, because an entry that moved during its attempt would be tried
 // by two nodes at a time. It runs until ctx ends.
 func (o *Spool) HandOver(ctx context.Context, m *queue.Manager) error {
-	tick := time.NewTicker(handoverLook)
-	defer tick.Stop()
-	var since time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-o.left:
+			o.handOver(ctx, m)
+		}
+	}
+}
+
+// leave wakes HandOver.
+func (o *Spool) leave() {
+	select {
+	case o.left <- struct{}{}:
+	default:
+	}
+}
+
+// handOver moves entries until outbound stays, or ctx ends.
+func (o *Spool) handOver(ctx context.Context, m *queue.Manager) {
+	tick := time.NewTicker(handoverLook)
+	defer tick.Stop()
+	since := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case <-tick.C:
 		}
 		if !o.leaving.Load() {
-			since = time.Time{}
-			continue
-		}
-		if since.IsZero() {
-			since = time.Now()
+			return
 		}
 		if m.Stats().Active > 0 && time.Since(since) < handoverPatience {
 			continue

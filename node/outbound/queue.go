@@ -47,13 +47,16 @@ type Spool struct {
 	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
 	owners    atomic.Pointer[spool.Owners]
-	leaving   atomic.Bool // this node is drained: others will have its entries
+	leaving   atomic.Bool   // this node is drained: others will have its entries
+	left      chan struct{} // tells HandOver that leaving is set
 }
 
 // New makes the queue of a node. retry overrides the cluster's settings; its
 // zero fields do not.
 func New(r replica.Fenced, node, hostname string, retry queue.RetryPolicy, log *zap.Logger) *Spool {
-	return &Spool{replica: r, node: node, hostname: hostname, retry: retry, log: log}
+	return &Spool{
+		replica: r, node: node, hostname: hostname, retry: retry, log: log, left: make(chan struct{}, 1),
+	}
 }
 
 // waiting converts a queue entry.
@@ -547,6 +550,9 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 	before := o.owners.Swap(&owners)
 	jumped := o.timing.Swap(timing).GetJumpedIndex() != timing.JumpedIndex
 	left := o.leaving.Swap(leaving) != leaving
+	if left && leaving {
+		o.leave()
+	}
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
 	if rerouted := o.rerouted.Swap(false); moved || rerouted || jumped {

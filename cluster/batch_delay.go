@@ -1,6 +1,10 @@
 package cluster
 
-import "time"
+import (
+	"time"
+
+	"relay/cluster/tuning"
+)
 
 // batchDelay judges whether a group should wait a moment for more. Those who were
 // just answered often propose again at once, but an answer and the next
@@ -41,7 +45,7 @@ func (c *batchDelay) left(queued int, now time.Time) time.Duration {
 	if queued == 0 || c.proposers < minProposers {
 		return 0
 	}
-	if queued >= min(c.proposers-c.proposers/8, maxGroup) {
+	if queued >= min(c.proposers-c.proposers/8, tuning.MaxGroup) {
 		if c.waited {
 			c.waited, c.share = false, min(2*c.share+1, shares)
 		}

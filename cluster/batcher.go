@@ -13,6 +13,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // applier is what the batcher needs of raft.
@@ -96,7 +97,7 @@ type batcher struct {
 	wake    chan struct{}
 }
 
-func newBatcher(r applier, t Tuning, valid func(spool.Frame) error, quick func() time.Duration) *batcher {
+func newBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick func() time.Duration) *batcher {
 	return &batcher{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
 		valid: valid, wake: make(chan struct{}, 1), stamper: stamper{quick: quick},
@@ -138,8 +139,8 @@ func (g *batcher) withdraw(p *proposal) bool {
 // run works until ctx ends. As many goroutines run it as groups may be in
 // flight; it returns when its last group is answered.
 func (g *batcher) run(ctx context.Context) {
-	group := make([]*proposal, 0, maxGroup)
-	futures := make([]raft.ApplyFuture, 0, maxGroup)
+	group := make([]*proposal, 0, tuning.MaxGroup)
+	futures := make([]raft.ApplyFuture, 0, tuning.MaxGroup)
 	for {
 		g.forming.Lock()
 		group = g.wait(ctx, group[:0])
@@ -194,16 +195,16 @@ func (g *batcher) wait(ctx context.Context, group []*proposal) []*proposal {
 func (g *batcher) form(group []*proposal) []*proposal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	entries, bytes := maxGroup, g.groupBytes
+	entries, bytes := tuning.MaxGroup, g.groupBytes
 	if g.bulk.len() > 0 {
-		entries, bytes = maxGroup*3/4, max(g.groupBytes-g.bulkBytes, 1)
+		entries, bytes = tuning.MaxGroup*3/4, max(g.groupBytes-g.bulkBytes, 1)
 	}
 	group, used := pull(&g.control, group, entries, bytes)
 	bytes = g.groupBytes
 	if used > 0 {
 		bytes = g.bulkBytes
 	}
-	group, _ = pull(&g.bulk, group, maxGroup, bytes)
+	group, _ = pull(&g.bulk, group, tuning.MaxGroup, bytes)
 	if len(group) == 0 {
 		return group
 	}

@@ -15,6 +15,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // fakeRaft applies entries when it is told to.
@@ -79,15 +80,15 @@ func newCall(f spool.Frame) *call {
 }
 
 // runBatcher runs a batcher until the test ends.
-func runBatcher(t *testing.T, r *fakeRaft, tune Tuning) *batcher {
+func runBatcher(t *testing.T, r *fakeRaft, tune tuning.Tuning) *batcher {
 	c := newProposer(proposerPorts{at: func(uint32) bool { return false }}, newLeaderWatch())
 	began := time.Now()
-	g := newBatcher(r, tune.withDefaults(), c.admits, func() time.Duration { return time.Since(began) })
+	g := newBatcher(r, tune.WithDefaults(), c.admits, func() time.Duration { return time.Since(began) })
 	termTime{g}.rebase(began.UnixMilli())
 	termTime{g}.let(stampAll)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for range tune.withDefaults().BatchDepth {
+	for range tune.WithDefaults().BatchDepth {
 		wg.Go(func() { g.run(ctx) })
 	}
 	t.Cleanup(func() {
@@ -138,7 +139,7 @@ func finish(group []*fakeFuture, err error) {
 
 func TestGateMakesGroupsOfWhatArrives(t *testing.T) {
 	r := newFakeRaft()
-	g := runBatcher(t, r, Tuning{})
+	g := runBatcher(t, r, tuning.Tuning{})
 	first := newCall(small(t))
 	g.submit(&first.proposal)
 	group := next(t, r, 1)
@@ -165,7 +166,7 @@ func TestGateMakesGroupsOfWhatArrives(t *testing.T) {
 
 func TestGateTakesControlFirstAndBoundsBulk(t *testing.T) {
 	r := newFakeRaft()
-	g := runBatcher(t, r, Tuning{GroupBytes: 1 << 20, BulkBytes: 450 << 10})
+	g := runBatcher(t, r, tuning.Tuning{GroupBytes: 1 << 20, BulkBytes: 450 << 10})
 	hold := newCall(small(t))
 	g.submit(&hold.proposal)
 	group := next(t, r, 1)
@@ -190,7 +191,7 @@ func TestGateTakesControlFirstAndBoundsBulk(t *testing.T) {
 
 func TestGateLetsBulkThroughBesideMuchControl(t *testing.T) {
 	r := newFakeRaft()
-	g := runBatcher(t, r, Tuning{})
+	g := runBatcher(t, r, tuning.Tuning{})
 	hold := newCall(small(t))
 	g.submit(&hold.proposal)
 	group := next(t, r, 1)
@@ -206,7 +207,7 @@ func TestGateLetsBulkThroughBesideMuchControl(t *testing.T) {
 
 func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 	r := newFakeRaft()
-	g := runBatcher(t, r, Tuning{})
+	g := runBatcher(t, r, tuning.Tuning{})
 	var now atomic.Int64
 	g.mu.Lock()
 	g.stamper.quick = func() time.Duration { return time.Duration(now.Load()) * time.Millisecond }
@@ -233,7 +234,7 @@ func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 
 func TestGateRefuses(t *testing.T) {
 	r := newFakeRaft()
-	g := runBatcher(t, r, Tuning{})
+	g := runBatcher(t, r, tuning.Tuning{})
 	ask := func(f spool.Frame) error {
 		c := newCall(f)
 		g.submit(&c.proposal)
@@ -260,7 +261,7 @@ func TestGateRefuses(t *testing.T) {
 
 func TestWithdrawnProposalsStayOut(t *testing.T) {
 	r := newFakeRaft()
-	g := runBatcher(t, r, Tuning{})
+	g := runBatcher(t, r, tuning.Tuning{})
 	hold := newCall(small(t))
 	g.submit(&hold.proposal)
 	group := next(t, r, 1)

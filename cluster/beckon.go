@@ -38,7 +38,7 @@ func (c *Cluster) beckon(ctx context.Context) {
 	}
 	for _, s := range c.book.servers() {
 		node := string(s.ID)
-		if node == c.id.Node || !c.pace.silent(s.ID, 2*c.t.Heartbeat) {
+		if node == c.id.Node || !c.pace.Silent(s.ID, 2*c.t.Heartbeat) {
 			continue
 		}
 		if _, busy := c.beckoned.LoadOrStore(node, true); busy {

@@ -16,6 +16,7 @@ import (
 
 	"relay/cluster/disk"
 	"relay/cluster/internal/wire"
+	"relay/cluster/tuning"
 )
 
 // InitOptions describe a new cluster and its first node.
@@ -105,7 +106,7 @@ type RecoverOptions struct {
 	ID     string // of the node, where the caller knows it: another node's directory is refused
 	Peers  []Peer // all voters to be, this node among them
 	Log    *zap.Logger
-	Tuning Tuning
+	Tuning tuning.Tuning
 }
 
 // Recovered says what Recover found.
@@ -148,7 +149,7 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 		if !found {
 			return r, fmt.Errorf("cluster: this is node %s: name it among the peers, too", r.Node)
 		}
-		conf := o.Tuning.withDefaults().raftConfig(r.Node, o.Log)
+		conf := o.Tuning.WithDefaults().RaftConfig(r.Node, o.Log)
 		_, trans := raft.NewInmemTransport("")
 		defer trans.Close()
 		if err := raft.RecoverCluster(conf, d.store, d.log, d.log, d.store.Snapshots(), trans, want); err != nil {
@@ -190,7 +191,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*nodeData, *identity
 		return r, fmt.Errorf("cluster: node %s never ran: there is nothing to recover", id.Node)
 	}
 	failed := make(chan error, 1)
-	d, err := openNodeData(o.Dir, o.Tuning.withDefaults(), o.Log, disk.Options{}, nil, func(err error) {
+	d, err := openNodeData(o.Dir, o.Tuning.WithDefaults(), o.Log, disk.Options{}, nil, func(err error) {
 		select {
 		case failed <- err:
 		default:

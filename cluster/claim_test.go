@@ -8,12 +8,13 @@ import (
 
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
+	"relay/cluster/tuning"
 )
 
 // TestUnknownSessionHoldsAsLongAsAny: a node whose state lags does not know how
 // long the session holds that is in its way, unless the leader has said it.
 func TestUnknownSessionHoldsAsLongAsAny(t *testing.T) {
-	t0 := Tuning{}.withDefaults()
+	t0 := tuning.Tuning{}.WithDefaults()
 	w := liveness.NewDetector(t0.Lease, t0.Margin)
 	require.Greater(t, w.SurelyDead(unknownSession(rival{Epoch: 7})), spool.MaxLease)
 	require.Less(t, w.SurelyDead(unknownSession(rival{Epoch: 7, Dead: 1})), spool.MaxLease)

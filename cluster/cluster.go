@@ -22,13 +22,14 @@ import (
 	"relay/cluster/rounds"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // Cluster is this node's membership in the cluster. All methods may be called
 // concurrently; after Run has returned only the identity is left.
 type Cluster struct {
 	o   Options
-	t   Tuning
+	t   tuning.Tuning
 	log *zap.Logger
 	id  *identity
 
@@ -51,8 +52,8 @@ type Cluster struct {
 	raft      *raft.Raft
 	grpc      *grpc.Server
 
-	reload *reloader // of raft's configuration
-	pace   *pace
+	reload *tuning.Reloader // of raft's configuration
+	pace   *tuning.Pace
 
 	book        *addressBook
 	roster      *roster                   // which certificates count
@@ -146,7 +147,7 @@ func open(o Options) (*Cluster, error) {
 		return nil, fmt.Errorf("cluster: the node's certificate: %w", err)
 	}
 	c := &Cluster{
-		o: o, t: o.Tuning.withDefaults(), log: o.Log, id: id,
+		o: o, t: o.Tuning.WithDefaults(), log: o.Log, id: id,
 		leaderWatch: newLeaderWatch(),
 		server:      newServer(),
 		reports:     reports{seen: map[string]report{}},
@@ -159,7 +160,7 @@ func open(o Options) (*Cluster, error) {
 	c.founding.Store(id.Fresh && id.CAKey != "")
 	c.says.Store(new([]byte))
 	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
-	c.pace = newPace(c.t)
+	c.pace = tuning.NewPace(c.t)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.proposer = newProposer(proposerPorts{
 		self: id.Node, deadline: c.t.Deadline, budget: c.t.Budget, boot: c.clocks.boot, at: c.At, ended: c.ctx.Done(),
@@ -209,9 +210,9 @@ func (c *Cluster) openRaft() error {
 		return err
 	}
 	c.store, c.rlog = d.store, d.log
-	c.trans = newTransport(c.port, c.book, c.log, c.pace.answered)
+	c.trans = newTransport(c.port, c.book, c.log, c.pace.Answered)
 	entries := c.trans.quiesce(d.log, c.t.Quiet)
-	conf := c.t.raftConfig(c.id.Node, c.log)
+	conf := c.t.RaftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
 	}
@@ -239,7 +240,7 @@ func (c *Cluster) openRaft() error {
 	}
 	c.book.follow(c.raft)
 	c.guard()
-	c.reload = newReloader(c.raft)
+	c.reload = tuning.NewReloader(c.raft)
 	return nil
 }
 
@@ -255,7 +256,7 @@ func (c *Cluster) guard() {
 		leads:  leads,
 		serves: func(node string, term uint64) bool { return leads(term) && c.book.member(node) },
 		voted: func(term uint64, took time.Duration) {
-			c.pace.voted(c.clocks.boot(), term, took, len(c.others()))
+			c.pace.Voted(c.clocks.boot(), term, took, len(c.others()))
 		},
 		fatal: c.fatal,
 	})

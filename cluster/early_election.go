@@ -15,7 +15,7 @@ import (
 func (c *Cluster) electionPorts() liveness.ElectionPorts {
 	return liveness.ElectionPorts{
 		Self: c.id.Node, Heartbeat: c.t.Heartbeat, LeaderLease: c.t.LeaderLease, Latency: c.t.Latency,
-		Patience: c.pace.patience, Term: c.raft.CurrentTerm, Follows: c.follows, Silence: c.silence,
+		Patience: c.pace.Patience, Term: c.raft.CurrentTerm, Follows: c.follows, Silence: c.silence,
 		Own: func() liveness.View { return viewOf(c.ownReport()) }, Voters: c.votersNow,
 		Ask: func(ctx context.Context, node string) (liveness.View, error) {
 			r, err := c.askReport(ctx, node)

@@ -90,7 +90,7 @@ func (c *Cluster) trim(trail uint64) uint64 {
 	average := max(size/int64(last-first+1), 1)
 	want := min(c.t.Trailing, uint64(limit/2/average)+1)
 	if want != trail {
-		if err := c.reload.trailing(want); err != nil {
+		if err := c.reload.Trailing(want); err != nil {
 			c.log.Warn("cluster: reload", zap.Error(err))
 			return trail
 		}

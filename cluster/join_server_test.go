@@ -19,6 +19,7 @@ import (
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // alone runs a cluster of one node.
@@ -30,7 +31,7 @@ func alone(t *testing.T) *Cluster {
 	o.Advertise = l.Addr().String()
 	require.NoError(t, Init(t.Context(), o))
 	c, err := Open(Options{
-		Dir: dir, Listener: l, Log: zap.NewNop(), Tuning: Tuning{GrowTo: -1}, Fatal: func(err error) { t.Error(err) },
+		Dir: dir, Listener: l, Log: zap.NewNop(), Tuning: tuning.Tuning{GrowTo: -1}, Fatal: func(err error) { t.Error(err) },
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Crash(nil)) })

@@ -51,8 +51,8 @@ func (c *Cluster) watch(ctx context.Context) {
 		}
 		if leads && led == 0 {
 			led = term
-			c.setPatience(c.pace.base)
-			c.pace.beginTerm()
+			c.setPatience(c.pace.Base)
+			c.pace.BeginTerm()
 			stop = c.leaderLoop(ctx, term)
 		}
 		select {

@@ -6,6 +6,7 @@ import (
 
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
+	"relay/cluster/tuning"
 )
 
 // leases decides for how long this node's renewals hold, and what an answer to
@@ -44,7 +45,7 @@ type leases struct {
 	last    uint64        // number of the last renewal
 	under   []lease       // sent, and not older than the last one that was answered
 	floor   time.Duration // no renewal may end before this
-	answers peak          // longest times that answers took
+	answers tuning.Peak   // longest times that answers took
 }
 
 // lease is what one renewal says.
@@ -57,12 +58,12 @@ type lease struct {
 // answerMemory is how long a slow answer makes leases longer.
 const answerMemory = time.Minute
 
-func newLeases(t Tuning) leases {
+func newLeases(t tuning.Tuning) leases {
 	return leases{
 		base:   bounded(t.Lease + 10*t.Latency),
 		most:   bounded(max(t.Lease/4*15, t.Lease+10*t.Latency)),
 		spare:  t.Lease / 2,
-		margin: t.Margin, answers: newPeak(answerMemory),
+		margin: t.Margin, answers: tuning.NewPeak(answerMemory),
 	}
 }
 
@@ -70,12 +71,12 @@ func newLeases(t Tuning) leases {
 func bounded(d time.Duration) time.Duration { return min(max(d, spool.MinLease), spool.MaxLease) }
 
 // slow takes note of how long an answer took.
-func (l *leases) slow(now, took time.Duration) { l.answers.note(now, took) }
+func (l *leases) slow(now, took time.Duration) { l.answers.Note(now, took) }
 
 // want is the lease that fits the answers of the last minute, and one that has
 // not come yet.
 func (l *leases) want(now, waiting time.Duration) time.Duration {
-	d := 4*max(l.answers.top(now), waiting) + l.spare
+	d := 4*max(l.answers.Top(now), waiting) + l.spare
 	d = min(max(d, l.base), l.most)
 	return d.Round(time.Millisecond)
 }

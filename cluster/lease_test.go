@@ -19,13 +19,14 @@ import (
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // farCluster is a leader behind slow links: requests and answers take their
 // time, overtake each other and get lost, and at times another one leads. It
 // counts the lease as a leader does.
 type farCluster struct {
-	tuning Tuning
+	tuning tuning.Tuning
 	now    func() time.Duration
 
 	mu         sync.Mutex
@@ -155,7 +156,7 @@ func TestOwnerStopsTwoMarginsBefore(t *testing.T) {
 func farSession(t *testing.T, latency time.Duration, seed uint64, loss float64) []string {
 	began := time.Now()
 	f := &farCluster{
-		tuning: Tuning{Latency: latency}.withDefaults(), rand: rand.New(rand.NewPCG(seed, 1)), loss: loss,
+		tuning: tuning.Tuning{Latency: latency}.WithDefaults(), rand: rand.New(rand.NewPCG(seed, 1)), loss: loss,
 		elected: make(chan struct{}), now: func() time.Duration { return time.Since(began) + time.Hour },
 	}
 	s := newSession(f.tuning)
@@ -213,7 +214,7 @@ func TestSlowAnswersKeepTheSession(t *testing.T) {
 // TestLeasesShrinkAgain a minute after the last slow answer, by no more than the
 // time between two renewals.
 func TestLeasesShrinkAgain(t *testing.T) {
-	l := newLeases(Tuning{}.withDefaults())
+	l := newLeases(tuning.Tuning{}.WithDefaults())
 	now := time.Hour
 	require.Equal(t, 4*time.Second, l.next(now, 0).hold)
 	l.slow(now, 2*time.Second)
@@ -227,18 +228,18 @@ func TestLeasesShrinkAgain(t *testing.T) {
 		long = one
 	}
 	require.Equal(t, 4*time.Second, long.hold)
-	require.Equal(t, 6*time.Second, newLeases(Tuning{Latency: 200 * time.Millisecond}.withDefaults()).base)
+	require.Equal(t, 6*time.Second, newLeases(tuning.Tuning{Latency: 200 * time.Millisecond}.WithDefaults()).base)
 }
 
 // TestAnswersAreBelievedWithCare: an answer that counts from a late attempt is
 // bounded by the renewals that were sent since, which may have been applied.
 func TestAnswersAreBelievedWithCare(t *testing.T) {
-	l := newLeases(Tuning{}.withDefaults())
+	l := newLeases(tuning.Tuning{}.WithDefaults())
 	l.slow(0, 2*time.Second)
 	a := l.next(0, 0) // 10 s
 	require.Equal(t, 10*time.Second, a.hold)
-	l.answers = newPeak(answerMemory) // as if a minute had passed
-	b := l.next(4*time.Second, 0)     // 6 s
+	l.answers = tuning.NewPeak(answerMemory) // as if a minute had passed
+	b := l.next(4*time.Second, 0)            // 6 s
 	require.Equal(t, 6*time.Second, b.hold)
 	// a was sent again at 5 s, and applied; b may have been applied at 5 s, too.
 	require.Equal(t, 5*time.Second+b.hold-liveness.Margin(a.hold, time.Second), l.answered(a.num, 5*time.Second))

@@ -13,6 +13,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // survey reads the members and the last index from stopped data.
@@ -85,7 +86,7 @@ type nodeData struct {
 	log   *raftlog.Log
 }
 
-func openNodeData(dir string, t Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
+func openNodeData(dir string, t tuning.Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
 	fatal func(error)) (*nodeData, error) {
 	d := &nodeData{}
 	var err error

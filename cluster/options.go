@@ -10,6 +10,7 @@ import (
 	"relay/cluster/disk"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // Options say which node to open and how.
@@ -57,3 +58,6 @@ type Options struct {
 	Boot   func() time.Duration
 	Tuning Tuning
 }
+
+// Tuning holds the numbers that a node runs by; zero means the default.
+type Tuning = tuning.Tuning

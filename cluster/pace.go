@@ -13,20 +13,20 @@ import (
 func (c *Cluster) keepPace(now time.Duration) {
 	switch c.raft.State() {
 	case raft.Leader:
-		c.pace.look(now, time.Now(), c.others())
-		c.setPatience(c.pace.base)
+		c.pace.Look(now, time.Now(), c.others())
+		c.setPatience(c.pace.Base)
 	case raft.Candidate:
-		c.adjustPatience(c.pace.seek(now))
+		c.adjustPatience(c.pace.Seek(now))
 	case raft.Follower:
 		if _, leader := c.raft.LeaderWithID(); leader != "" {
-			c.adjustPatience(c.pace.hear(now, string(leader), c.raft.CurrentTerm(), c.raft.LastContact()))
+			c.adjustPatience(c.pace.Hear(now, string(leader), c.raft.CurrentTerm(), c.raft.LastContact()))
 		}
 	}
 }
 
 // adjustPatience sets raft's patience where it is off by a fifth.
 func (c *Cluster) adjustPatience(want time.Duration) {
-	if is := c.pace.patience(); want > is*6/5 || want < is*5/6 {
+	if is := c.pace.Patience(); want > is*6/5 || want < is*5/6 {
 		c.setPatience(want)
 	}
 }
@@ -42,15 +42,15 @@ func (c *Cluster) others() (ids []raft.ServerID) {
 }
 
 func (c *Cluster) setPatience(d time.Duration) {
-	if d == c.pace.patience() {
+	if d == c.pace.Patience() {
 		return
 	}
-	if err := c.reload.silence(d); err != nil {
+	if err := c.reload.Silence(d); err != nil {
 		c.log.Warn("cluster: raft's timeouts can't be changed", zap.Duration("to", d), zap.Error(err))
 		return
 	}
 	c.log.Info("cluster: this node waits longer or shorter for its leader", zap.Duration("patience", d))
-	c.pace.keep(d)
+	c.pace.Keep(d)
 }
 
 // Trouble says in words what is wrong with the links of this node as a leader;
@@ -59,5 +59,5 @@ func (c *Cluster) Trouble() string {
 	if !c.Leads() {
 		return ""
 	}
-	return c.pace.trouble()
+	return c.pace.Trouble()
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"relay/cluster/tuning"
 )
 
 // stumbling is a follower's network: now and then the follower says no to
@@ -85,16 +87,16 @@ func (idle) Restore(r io.ReadCloser) error       { return r.Close() }
 
 // pair runs a leader and two followers, of which the first stumbles.
 func pair(t *testing.T, inFlight int) (leader, follower *raft.Raft, trip *stumbling) {
-	conf := Tuning{
+	conf := tuning.Tuning{
 		Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, LeaderLease: 200 * time.Millisecond,
 		CommitTimeout: 5 * time.Millisecond,
 	}.
-		withDefaults()
+		WithDefaults()
 	var members raft.Configuration
 	var nets []*raft.NetworkTransport
 	for _, id := range []raft.ServerID{"a", "b", "c"} {
 		n, err := raft.NewTCPTransportWithConfig("127.0.0.1:0", nil, &raft.NetworkTransportConfig{
-			MaxPool: 3, Timeout: 5 * time.Second, MaxRPCsInFlight: inFlight, Logger: newRaftLog(zap.NewNop()),
+			MaxPool: 3, Timeout: 5 * time.Second, MaxRPCsInFlight: inFlight, Logger: tuning.NewRaftLog(zap.NewNop()),
 		})
 		require.NoError(t, err)
 		nets = append(nets, n)
@@ -115,7 +117,7 @@ func pair(t *testing.T, inFlight int) (leader, follower *raft.Raft, trip *stumbl
 		if i == 1 {
 			trip.last = func() uint64 { last, _ := store.LastIndex(); return last }
 		}
-		rc := conf.raftConfig(string(s.ID), zap.NewNop())
+		rc := conf.RaftConfig(string(s.ID), zap.NewNop())
 		if i > 0 { // a leads
 			rc.HeartbeatTimeout, rc.ElectionTimeout = 20*time.Second, 20*time.Second
 		}

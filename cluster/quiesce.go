@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	raftlog "relay/cluster/disk/log"
+	"relay/cluster/tuning"
 )
 
 // quiescence keeps an empty AppendEntries back while it would tell its follower
@@ -72,7 +73,7 @@ func (q *quiescence) forget(node string) {
 }
 
 // keep returns when a call that is no heartbeat shall go out, at once where the follower
-// has something to learn. It returns errPastTerm where the call has lost its sense.
+// has something to learn. It returns tuning.ErrPastTerm where the call has lost its sense.
 func (q *quiescence) keep(node string, req *raft.AppendEntriesRequest) error {
 	if len(req.Entries) > 0 || q.longest <= 0 {
 		return nil
@@ -92,11 +93,11 @@ func (q *quiescence) keep(node string, req *raft.AppendEntriesRequest) error {
 		case <-timer.C:
 			wake = nil
 		case <-q.done:
-			return errPastTerm
+			return tuning.ErrPastTerm
 		}
 	}
 	if !q.leads(req.Term) {
-		return errPastTerm
+		return tuning.ErrPastTerm
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
+
+	"relay/cluster/tuning"
 )
 
 // quietLog is a quiescence over a log that ends at index 7, led in term 3; what n2 knows
@@ -74,13 +76,14 @@ func TestKeptCallsAreWoken(t *testing.T) {
 		"a call to it fails": {func(q *quiescence, _ chan struct{}, _, _ *atomic.Uint64) { q.forget("n2") }, 0, nil},
 		"one to another fails": {func(q *quiescence, _ chan struct{}, _, _ *atomic.Uint64) { q.forget("n3") },
 			time.Second / 2, nil},
-		"the node stops": {func(_ *quiescence, done chan struct{}, _, _ *atomic.Uint64) { close(done) }, 0, errPastTerm},
+		"the node stops": {func(_ *quiescence, done chan struct{}, _, _ *atomic.Uint64) { close(done) }, 0,
+			tuning.ErrPastTerm},
 		"its term ended": {func(q *quiescence, _ chan struct{}, _, term *atomic.Uint64) {
 			term.Store(4)
 			q.stored()
-		}, 0, errPastTerm},
+		}, 0, tuning.ErrPastTerm},
 		"its term ends in silence": {func(_ *quiescence, _ chan struct{}, _, term *atomic.Uint64) { term.Store(4) },
-			time.Second / 2, errPastTerm},
+			time.Second / 2, tuning.ErrPastTerm},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // session is this node's right to act. It is had by registering, kept by
@@ -97,7 +98,7 @@ type renewal struct {
 // 1 it is one: a late copy would look like a sign of life.
 const maxRenewals = 8
 
-func newSession(t Tuning) *session {
+func newSession(t tuning.Tuning) *session {
 	s := &session{lost: make(chan struct{}), over: true, lease: t.Lease, renew: t.Renew, leases: newLeases(t)}
 	close(s.lost)
 	return s

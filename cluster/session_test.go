@@ -15,6 +15,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // fakeCluster answers a session's commands.
@@ -82,7 +83,7 @@ func inSessionOf(t *testing.T, leased func() bool, fn func(s *session, f *fakeCl
 		f.delay.Store(int64(10 * time.Millisecond))
 		var applied atomic.Uint64
 		applied.Store(1 << 40)
-		s := newSession(Tuning{}.withDefaults())
+		s := newSession(tuning.Tuning{}.WithDefaults())
 		s.leased = leased
 		s.log, s.member = zap.NewNop(), &pb.Member{Id: "n1"}
 		s.now = func() time.Duration { return time.Since(began) + time.Hour }

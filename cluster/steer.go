@@ -5,6 +5,7 @@ import (
 	"time"
 
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // steering is the leader's part in keeping the state's time right. The time runs
@@ -28,7 +29,7 @@ type steering struct {
 	// on, under whichever leader. After the whole cluster was off, the time is late for as
 	// long as that, and the first leader may not have led for long enough to make it jump.
 	late  bool
-	t     Tuning
+	t     tuning.Tuning
 	now   func() int64 // the stamper's
 	boot  func() time.Duration
 	slew  func(ppm int64)

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // course is a cluster's time in a test: a state that follows the stamps as Apply
@@ -48,7 +49,8 @@ func newCourse(t require.TestingT, voters int) *course {
 func (c *course) beginTerm(now int64, first bool) {
 	c.index++
 	c.st = &steering{
-		barrier: c.index, first: first, late: first, t: Tuning{}.withDefaults(), now: c.stamps.now, slew: c.stamps.slew,
+		barrier: c.index, first: first, late: first, t: tuning.Tuning{}.WithDefaults(), now: c.stamps.now,
+		slew: c.stamps.slew,
 		base: c.stamps.rebase,
 		boot: c.stamps.quick, clock: func() int64 { return c.state }, jump: c.jump,
 	}

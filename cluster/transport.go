@@ -16,6 +16,7 @@ import (
 
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
+	"relay/cluster/tuning"
 )
 
 // transport is raft's network: one NetworkTransport dials, and one for each peer
@@ -213,7 +214,7 @@ func outbound(done chan struct{}, port *wire.Port, book *addressBook, log *zap.L
 func network(s raft.StreamLayer, book *addressBook, log *zap.Logger) *raft.NetworkTransport {
 	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider:   book,
-		Logger:                  newRaftLog(log),
+		Logger:                  tuning.NewRaftLog(log),
 		Stream:                  s,
 		MaxPool:                 4,
 		Timeout:                 10 * time.Second,

@@ -1,4 +1,4 @@
-package cluster
+package tuning
 
 import (
 	"errors"
@@ -17,7 +17,8 @@ type raftLog struct {
 	args []any
 }
 
-func newRaftLog(z *zap.Logger) hclog.Logger {
+// NewRaftLog makes the logger that raft is given.
+func NewRaftLog(z *zap.Logger) hclog.Logger {
 	return &raftLog{z: z.Named("raft").WithOptions(zap.WithCaller(false)).Sugar(), name: "raft"}
 }
 
@@ -66,12 +67,12 @@ func (l *raftLog) Error(msg string, args ...any) {
 // pastTerm reports whether a line is about a call that lost its sense with its term.
 func pastTerm(args []any) bool {
 	for _, a := range args {
-		if err, ok := a.(error); ok && errors.Is(err, errPastTerm) {
+		if err, ok := a.(error); ok && errors.Is(err, ErrPastTerm) {
 			return true
 		}
 	}
 	return false
 }
 
-// errPastTerm is what raft gets for a call that was kept back past the end of its term.
-var errPastTerm = errors.New("cluster: this node does not lead in the term of the call any more")
+// ErrPastTerm is what raft gets for a call that was kept back past the end of its term.
+var ErrPastTerm = errors.New("cluster: this node does not lead in the term of the call any more")

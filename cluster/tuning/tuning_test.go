@@ -1,4 +1,4 @@
-package cluster
+package tuning
 
 import (
 	"testing"
@@ -12,29 +12,29 @@ import (
 // Without a tuning the leader raises the cluster version when all nodes have been
 // able to for an hour.
 func TestTheVersionIsRaisedAfterAnHour(t *testing.T) {
-	require.Equal(t, time.Hour, Tuning{}.withDefaults().UpgradeAfter)
+	require.Equal(t, time.Hour, Tuning{}.WithDefaults().UpgradeAfter)
 }
 
 func TestRaftConfigurationIsAsDesigned(t *testing.T) {
-	c := Tuning{}.withDefaults().raftConfig("n", zap.NewNop())
+	c := Tuning{}.WithDefaults().RaftConfig("n", zap.NewNop())
 	require.NoError(t, raft.ValidateConfig(c))
 	require.True(t, c.NoSnapshotRestoreOnStart)
 	require.True(t, c.BatchApplyCh)
 	require.False(t, c.ShutdownOnRemove)
-	require.Equal(t, maxGroup, c.MaxAppendEntries)
+	require.Equal(t, MaxGroup, c.MaxAppendEntries)
 	require.Equal(t, 10*time.Millisecond, c.CommitTimeout)
 	require.GreaterOrEqual(t, c.HeartbeatTimeout, time.Second, "heartbeats wait behind disk writes")
 }
 
 func TestLatencyMakesTimesLonger(t *testing.T) {
-	d := Tuning{Latency: 200 * time.Millisecond}.withDefaults()
+	d := Tuning{Latency: 200 * time.Millisecond}.WithDefaults()
 	require.Equal(t, 2800*time.Millisecond, d.Heartbeat)
 	require.Equal(t, 2800*time.Millisecond, d.Election)
 	require.Equal(t, 2400*time.Millisecond, d.LeaderLease)
 	require.Equal(t, 14*time.Second, d.Deadline)
 	require.Equal(t, 4*time.Second, d.Lease, "of version 1: all nodes agree")
-	require.NoError(t, raft.ValidateConfig(d.raftConfig("n1", zap.NewNop())))
-	d = Tuning{}.withDefaults()
+	require.NoError(t, raft.ValidateConfig(d.RaftConfig("n1", zap.NewNop())))
+	d = Tuning{}.WithDefaults()
 	require.Equal(t, []time.Duration{1200 * time.Millisecond, 1200 * time.Millisecond, time.Second, 10 * time.Second},
 		[]time.Duration{d.Heartbeat, d.Election, d.LeaderLease, d.Deadline})
 }

@@ -1,4 +1,4 @@
-package cluster
+package tuning
 
 import (
 	"sync"
@@ -7,12 +7,12 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// reloader changes raft's configuration at run time. Raft takes all values that
+// Reloader changes raft's configuration at run time. Raft takes all values that
 // can be reloaded at once, so whoever changes one writes the others again: this
 // type owns every call of ReloadConfig. Raft refuses an ElectionTimeout below the
 // HeartbeatTimeout, so the two change together, and neither may be below the
 // LeaderLeaseTimeout, which can't be reloaded. It may be used by any goroutine.
-type reloader struct {
+type Reloader struct {
 	mu   sync.Mutex
 	raft reloadable
 }
@@ -23,19 +23,20 @@ type reloadable interface {
 	ReloadConfig(raft.ReloadableConfig) error
 }
 
-func newReloader(r reloadable) *reloader { return &reloader{raft: r} }
+// NewReloader makes the reloader of a raft.
+func NewReloader(r reloadable) *Reloader { return &Reloader{raft: r} }
 
-// trailing sets how many entries stay behind a snapshot.
-func (r *reloader) trailing(n uint64) error {
+// Trailing sets how many entries stay behind a snapshot.
+func (r *Reloader) Trailing(n uint64) error {
 	return r.change(func(c *raft.ReloadableConfig) { c.TrailingLogs = n })
 }
 
-// silence sets after how long without a leader this node stands for election.
-func (r *reloader) silence(d time.Duration) error {
+// Silence sets after how long without a leader this node stands for election.
+func (r *Reloader) Silence(d time.Duration) error {
 	return r.change(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout, c.ElectionTimeout = d, d })
 }
 
-func (r *reloader) change(set func(*raft.ReloadableConfig)) error {
+func (r *Reloader) change(set func(*raft.ReloadableConfig)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.raft.ReloadableConfig()

@@ -1,4 +1,4 @@
-package cluster
+package tuning
 
 import (
 	"sync"
@@ -34,17 +34,17 @@ func (f *fakeReloads) ReloadConfig(c raft.ReloadableConfig) error {
 // the end both must stand.
 func TestReloadsKeepEachOther(t *testing.T) {
 	f := &fakeReloads{c: raft.ReloadableConfig{SnapshotThreshold: 7}}
-	r := &reloader{raft: f}
+	r := &Reloader{raft: f}
 	var wg sync.WaitGroup
 	for i := range 200 {
-		wg.Go(func() { assert.NoError(t, r.trailing(uint64(i))) })
-		wg.Go(func() { assert.NoError(t, r.silence(time.Duration(i))) })
+		wg.Go(func() { assert.NoError(t, r.Trailing(uint64(i))) })
+		wg.Go(func() { assert.NoError(t, r.Silence(time.Duration(i))) })
 	}
 	wg.Wait()
-	require.NoError(t, r.trailing(99))
-	require.NoError(t, r.silence(time.Second))
+	require.NoError(t, r.Trailing(99))
+	require.NoError(t, r.Silence(time.Second))
 	before := f.reloads
-	require.NoError(t, r.silence(time.Second))
+	require.NoError(t, r.Silence(time.Second))
 	require.Equal(t, before, f.reloads, "nothing changes, so raft is left alone")
 	require.Equal(t, raft.ReloadableConfig{
 		TrailingLogs: 99, SnapshotThreshold: 7, HeartbeatTimeout: time.Second, ElectionTimeout: time.Second,

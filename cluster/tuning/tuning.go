@@ -1,4 +1,4 @@
-package cluster
+package tuning
 
 import (
 	"time"
@@ -63,7 +63,8 @@ func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
 	}
 }
 
-func (t Tuning) withDefaults() Tuning {
+// WithDefaults fills in what is zero.
+func (t Tuning) WithDefaults() Tuning {
 	or(&t.Heartbeat, 1200*time.Millisecond+8*t.Latency)
 	or(&t.Election, t.Heartbeat)
 	or(&t.LeaderLease, min(time.Second+7*t.Latency, t.Heartbeat))
@@ -99,11 +100,11 @@ func (t Tuning) withDefaults() Tuning {
 	return t
 }
 
-// maxGroup is how many entries raft takes into one write and one message, and
+// MaxGroup is how many entries raft takes into one write and one message, and
 // so the largest group that is of use.
-const maxGroup = 128
+const MaxGroup = 128
 
-// raftConfig is the one place where raft is configured. Its reasons:
+// RaftConfig is the one place where raft is configured. Its reasons:
 //   - BatchApplyCh and MaxAppendEntries: group commit;
 //   - CommitTimeout: followers learn commits only with the next AppendEntries (those that
 //     tell nothing are kept back: quiescence);
@@ -131,12 +132,12 @@ const maxGroup = 128
 //     nodes that stop. TestGateRefuses, TestFramesAreBounded.
 //   - octets under way are bounded, control and bulk apart: memory; a lock behind
 //     a large message. TestBudgetsAreApart.
-func (t Tuning) raftConfig(node string, log *zap.Logger) *raft.Config {
+func (t Tuning) RaftConfig(node string, log *zap.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(node)
 	c.ProtocolVersion = raft.ProtocolVersionMax
 	c.BatchApplyCh = true
-	c.MaxAppendEntries = maxGroup
+	c.MaxAppendEntries = MaxGroup
 	c.CommitTimeout = t.CommitTimeout
 	c.HeartbeatTimeout = t.Heartbeat
 	c.ElectionTimeout = t.Election
@@ -147,6 +148,6 @@ func (t Tuning) raftConfig(node string, log *zap.Logger) *raft.Config {
 	c.TrailingLogs = t.Trailing
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
-	c.Logger = newRaftLog(log)
+	c.Logger = NewRaftLog(log)
 	return c
 }

@@ -123,7 +123,7 @@ func TestAFormerConfigurationIsWarnedOf(t *testing.T) {
 		if test.warning == "" {
 			require.Empty(t, stderr)
 		} else {
-			require.Contains(t, stderr, "warning: [admin] ")
+			require.Contains(t, stderr, "warning: line 7: admin: ")
 			require.Contains(t, stderr, test.warning)
 		}
 	}

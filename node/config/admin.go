@@ -37,35 +37,39 @@ func (c *Config) Tokenless() bool {
 	return os.IsNotExist(err)
 }
 
-// Warnings says what works, but should not stay as it is. It looks at files.
+// Warnings says what works, but should not stay as it is.
 func (c *Config) Warnings() (all []string) {
 	for _, p := range c.Unwise {
 		all = append(all, p.String())
 	}
+	return all
+}
+
+// warnOfToken finds an admin API that is open to every program of this machine, or to
+// nobody.
+func (c *Config) warnOfToken(warn func(key, format string, args ...any)) {
 	path := c.TokenPath()
 	if c.Tokenless() {
 		cure := fmt.Sprintf(makeToken, path)
 		if a := c.Admin.AnonymousLoopback; a == nil {
-			all = append(all, "[admin] has no token, so every user and program of this machine may use the admin API: "+
-				"make one with '"+cure+"' and reload, or set anonymous_loopback = true if it is to stay so")
+			warn("admin", "has no token, so every user and program of this machine may use the admin API: "+
+				"make one with '%s' and reload, or set anonymous_loopback = true if it is to stay so", cure)
 		} else if !*a {
-			all = append(all, "[admin] has no token and anonymous_loopback is false, so nobody may use the admin API: "+
-				"make one with '"+cure+"' and reload")
+			warn("admin", "has no token and anonymous_loopback is false, so nobody may use the admin API: "+
+				"make one with '%s' and reload", cure)
 		}
-		return all
+		return
 	}
 	if info, err := os.Stat(path); path != "" && err == nil && info.Mode().Perm()&0o007 != 0 {
-		all = append(all,
-			fmt.Sprintf("[admin] every user of this machine may read %s: 'chmod 600 %[1]s' keeps the token secret", path))
+		warn("admin", "every user of this machine may read %s: 'chmod 600 %[1]s' keeps the token secret", path)
 	}
-	return all
 }
 
 // checkTokenFile wants a token in the file, and long ones where strangers may try.
 func (c *Config) checkTokenFile(r *report) {
 	const key = "admin.token_file"
 	path := c.Admin.TokenFile
-	if !readable(r, key, path) {
+	if !readable(r, key, path, fmt.Sprintf("'"+makeToken+"' makes one", path)) {
 		return
 	}
 	data, err := os.ReadFile(path)

@@ -62,7 +62,7 @@ func (c *Config) check(r *report) {
 	oneOf(r, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(r, "log.format", c.Log.Format, "json", "console")
 	c.checkTaken(r)
-	c.Unwise = c.warnings(r)
+	c.warn(r)
 }
 
 func (c *Config) checkNode(r *report) {

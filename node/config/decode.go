@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -153,14 +154,25 @@ func decodeText(value any, into reflect.Value) error {
 	return fmt.Errorf("can not be set")
 }
 
-// parsePrefix takes a network, or one address for itself.
+// parsePrefix takes a network, or one address for itself. An IPv4 network that is
+// written as one of IPv6, as Postfix's mynetworks has it, is the IPv4 network: clients
+// are known by their IPv4 addresses.
 func parsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a, a.BitLen()), nil
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return p, fmt.Errorf(`%q is not a network such as "10.0.0.0/8"`, s)
+		text := fmt.Sprintf(`%q is not a network such as "10.0.0.0/8"`, s)
+		if plain := strings.NewReplacer("[", "", "]", "").Replace(s); plain != s {
+			if _, err := netip.ParsePrefix(plain); err == nil {
+				text += fmt.Sprintf("; did you mean %s?", plain)
+			}
+		}
+		return p, errors.New(text)
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
 		return p, fmt.Errorf("%q has bits set beyond its length; did you mean %s?", s, p.Masked())

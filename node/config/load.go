@@ -31,6 +31,7 @@ func Load(path string) (*Config, error) {
 	if problems := r.sorted(); len(problems) > 0 {
 		return nil, &Invalid{Path: path, Problems: problems}
 	}
+	c.warnOfFiles(r)
 	return c, nil
 }
 

@@ -9,33 +9,65 @@ import (
 	"strings"
 )
 
-// warnings finds what is no mistake, and hardly meant.
-func (c *Config) warnings(r *report) (all []Problem) {
-	add := func(key, format string, args ...any) {
-		all = append(all, Problem{Line: r.line(key), Key: key, Text: fmt.Sprintf(format, args...)})
+// warner adds to the warnings of a Config.
+func (c *Config) warner(r *report) func(key, format string, args ...any) {
+	return func(key, format string, args ...any) {
+		p := Problem{Line: r.line(key), Key: key, Text: fmt.Sprintf(format, args...)}
+		list, _, _ := strings.Cut(key, "[")
+		if name, ok := r.env[list]; ok {
+			p.Line, p.Text = 0, p.Text+" (set by "+name+")"
+		}
+		c.Unwise = append(c.Unwise, p)
 	}
+}
+
+// warn finds what is no mistake, and hardly meant.
+func (c *Config) warn(r *report) {
+	c.Unwise = nil
+	warn := c.warner(r)
 	for i, n := range c.Relay.TrustedNetworks {
 		if Everybody(n) {
-			add(fmt.Sprintf("relay.trusted_networks[%d]", i),
+			warn(fmt.Sprintf("relay.trusted_networks[%d]", i),
 				"%s lets everybody on the internet send through this node (an open relay): "+
 					"name only your own networks, such as 10.0.0.0/8", n)
 		}
 	}
 	for i := range c.SMTP {
-		for j, n := range c.SMTP[i].ProxyProtocol {
-			if Everybody(n) {
-				add(fmt.Sprintf("smtp[%d].proxy_protocol[%d]", i, j), "%s lets everybody say which address it comes from, "+
-					"a trusted one too: name only your load balancers", n)
-			}
-		}
+		warnOfProxies(warn, fmt.Sprintf("smtp[%d]", i), c.SMTP[i].ProxyProtocol)
 		for j, n := range c.SMTP[i].XClient {
 			if Everybody(n) {
-				add(fmt.Sprintf("smtp[%d].xclient[%d]", i, j), "%s lets everybody speak for any client and any login: "+
+				warn(fmt.Sprintf("smtp[%d].xclient[%d]", i, j), "%s lets everybody speak for any client and any login: "+
 					"name only your front ends", n)
 			}
 		}
 	}
-	return all
+	for i := range c.POP3 {
+		warnOfProxies(warn, fmt.Sprintf("pop3[%d]", i), c.POP3[i].ProxyProtocol)
+	}
+	for i := range c.POP2 {
+		warnOfProxies(warn, fmt.Sprintf("pop2[%d]", i), c.POP2[i].ProxyProtocol)
+	}
+}
+
+func warnOfProxies(warn func(key, format string, args ...any), listener string, proxies []netip.Prefix) {
+	for i, n := range proxies {
+		if Everybody(n) {
+			warn(fmt.Sprintf("%s.proxy_protocol[%d]", listener, i), "%s lets everybody say which address it comes from, "+
+				"a trusted one too: name only your load balancers", n)
+		}
+	}
+}
+
+// warnOfFiles finds what is hardly meant about files.
+func (c *Config) warnOfFiles(r *report) {
+	warn := c.warner(r)
+	for i, f := range c.Folders {
+		if !isDir(f.Dir) {
+			warn(fmt.Sprintf("folder[%d].dir", i), "there is no directory %s, so %s can not log in: make it, or mount the "+
+				"disk that belongs there", f.Dir, f.User)
+		}
+	}
+	c.warnOfToken(warn)
 }
 
 // Everybody reports whether a network is so large that strangers are in it.

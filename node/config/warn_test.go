@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,6 +19,38 @@ func TestOpenRelayIsWarnedOf(t *testing.T) {
 	require.Contains(t, all, "::/0 lets everybody")
 	c, _ = Parse([]byte(Default()), noEnv)
 	require.NotContains(t, strings.Join(c.Warnings(), "\n"), "open relay")
+	c, _ = Parse([]byte(Default()), env("RELAY_RELAY_TRUSTED_NETWORKS", "10.0.0.0/8,0.0.0.0/0"))
+	require.Equal(t, []string{"relay.trusted_networks[1]: 0.0.0.0/0 lets everybody on the internet send through this " +
+		"node (an open relay): name only your own networks, such as 10.0.0.0/8 (set by RELAY_RELAY_TRUSTED_NETWORKS)"},
+		c.Warnings())
+}
+
+// A balancer that anybody may claim to be is warned of at each kind of listener.
+func TestProxiesThatEverybodyIsAreWarnedOf(t *testing.T) {
+	text := strings.ReplaceAll(Default(), `# proxy_protocol = ["10.0.0.0/8"]`, `proxy_protocol = ["0.0.0.0/0"]`)
+	text = strings.Replace(text, "# [[pop2]]", "[[pop2]]", 1)
+	text = strings.Replace(text, `# listen = "127.0.0.1:109"`, `listen = "127.0.0.1:109"`, 1)
+	c, problems := Parse([]byte(text), noEnv)
+	require.Empty(t, problems)
+	all := strings.Join(c.Warnings(), "\n")
+	for _, listener := range []string{"smtp", "pop3", "pop2"} {
+		require.Regexp(t, `line \d+: `+listener+`\[0\].proxy_protocol\[0\]: 0.0.0.0/0 lets everybody .*: name only`, all)
+	}
+}
+
+// Postfix's mynetworks names IPv4 networks as IPv6 has them, and in brackets.
+func TestNetworksAsPostfixHasThem(t *testing.T) {
+	with := func(list string) (*Config, []Problem) {
+		return Parse([]byte(strings.Replace(Default(), `["127.0.0.1/32", "::1/128"]`, list, 1)), noEnv)
+	}
+	c, problems := with(`["::ffff:10.0.0.0/104", "::ffff:192.0.2.1", "::1"]`)
+	require.Empty(t, problems)
+	require.Equal(t, "[10.0.0.0/8 192.0.2.1/32 ::1/128]", fmt.Sprint(c.Relay.TrustedNetworks))
+	c, _ = with(`["::ffff:0.0.0.0/96"]`)
+	require.Contains(t, strings.Join(c.Warnings(), "\n"), "open relay")
+	_, problems = with(`["[::1]/128"]`)
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].String(), "did you mean ::1/128?")
 }
 
 func TestUnknownVariablesAreNamed(t *testing.T) {

@@ -56,6 +56,9 @@ func (c *checked) Write(p []byte) (int, error) {
 // usageError says that the command line can not be understood.
 type usageError struct{ error }
 
+// Unwrap lets errors.As find what is wrong with a file that was named.
+func (u usageError) Unwrap() error { return u.error }
+
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // errFound is the error of a check that found something wrong; it was printed.
@@ -82,7 +85,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	var usage usageError
 	refused, next := ofUsage(err)
 	if !a.started || errors.As(err, &usage) || refused {
-		text := oneLine(wording.Missing(err).Error())
+		text := oneLine(wording.Files(wording.Missing(err)))
 		if !next {
 			text += fmt.Sprintf("; see '%s --help'", cmd.CommandPath())
 		}

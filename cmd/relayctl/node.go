@@ -198,15 +198,18 @@ others. The node stays drained, also when it is started again, until
 func (a *app) drained(ctx context.Context, client *admin.Client, change *admin.NodeChange, limit time.Duration) error {
 	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	told := ""
+	told, begun := "", false
 	for {
 		s, n, err := statusOf(short, client, change.ID)
 		switch {
 		case err != nil && short.Err() == nil:
 			told = a.progress(told, "asking again: %v", err)
-		case err == nil && (n.State == admin.NodeDrained || n.State == admin.NodeDead):
+		case err == nil && n.Drained:
 			return a.safe(s, n, change)
+		case err == nil && begun && n.State == admin.NodeAlive:
+			return fmt.Errorf("%s is in service again: somebody has ended its drain, see 'relayctl audit'", n.ID)
 		case err == nil:
+			begun = begun || n.State == admin.NodeDraining
 			told = a.progress(told, "%s", remains(n))
 		}
 		if a.wait(short) != nil {
@@ -221,6 +224,9 @@ func (a *app) drained(ctx context.Context, client *admin.Client, change *admin.N
 
 // remains says what a node has that is being drained.
 func remains(n admin.Node) string {
+	if n.SilentSeconds > 0 {
+		return fmt.Sprintf("%s does not answer, so that nobody knows what it still has", n.ID)
+	}
 	text := fmt.Sprintf("%s still has %s, %s and %s", n.ID, plural(n.Owned, "recipient", "recipients"),
 		count(n.SMTPSessions, "SMTP connection"), count(n.POP3Sessions, "POP3 session"))
 	if n.Role == admin.RoleLeader {

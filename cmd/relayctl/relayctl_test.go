@@ -338,9 +338,14 @@ func TestDrainWaits(t *testing.T) {
 		if call == "Status" {
 			looks++
 			w.Cluster(func(s *admin.Status) {
-				s.Nodes[1].State, s.Nodes[1].Owned = admin.NodeDraining, uint64(max(0, 3-looks))
-				if looks == 4 {
-					s.Nodes[1].State = admin.NodeDrained
+				n := &s.Nodes[1]
+				n.State, n.Drained, n.Owned = admin.NodeDraining, false, uint64(max(0, 3-looks))
+				n.SilentSeconds = 0
+				switch looks {
+				case 4: // the node that is asked has lost the others
+					n.State, n.SilentSeconds = admin.NodeDead, 6
+				case 5:
+					n.State, n.Drained = admin.NodeDrained, true
 				}
 			})
 		}
@@ -350,6 +355,24 @@ func TestDrainWaits(t *testing.T) {
 	require.Zero(t, code, stderr)
 	require.Equal(t, "n2 is drained and safe to stop.\n", out)
 	require.Contains(t, stderr, "n2 still has 1 recipient, 0 SMTP connections and 0 POP3 sessions\n")
+	require.Contains(t, stderr, "n2 does not answer, so that nobody knows what it still has\n")
+
+	looks = 0
+	w.Fail = func(call string) error {
+		if call == "Status" {
+			looks++
+			w.Cluster(func(s *admin.Status) {
+				s.Nodes[1].State, s.Nodes[1].Drained = admin.NodeDraining, false
+				if looks > 1 {
+					s.Nodes[1].State = admin.NodeAlive
+				}
+			})
+		}
+		return nil
+	}
+	_, stderr, code = w.ctl(t, "", "node", "drain", "n2", "--wait")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "n2 is in service again: somebody has ended its drain")
 	w.Fail = nil
 	w.Cluster(func(s *admin.Status) { s.Nodes[2].ID = "nx" })
 	_, stderr, code = w.ctl(t, "", "node", "drain", "n3", "--wait")

@@ -322,9 +322,15 @@ func spanFlag(given bool, name, text string) (*int64, error) {
 	if err != nil {
 		return nil, usagef("--%s: %w", name, err)
 	}
+	if d > longestKept {
+		return nil, usagef("--%s %s is longer than 10 years; 0 is the default", name, text)
+	}
 	n := int64(d / time.Second)
 	return &n, nil
 }
+
+// longestKept is the longest span that the cluster keeps.
+const longestKept = 10 * 365 * 24 * time.Hour
 
 func (a *app) userRm() *cobra.Command {
 	var o admin.DropOptions

@@ -50,9 +50,28 @@ func Problem(status int, detail, next string) *Error {
 
 // Problems by kind, for ports.
 
-// NotFound says that there is no such thing (404).
+// NotFound says that there is no such thing (404), and which command lists those
+// that are there.
 func NotFound(what, name string) *Error {
-	return Problem(http.StatusNotFound, fmt.Sprintf("there is no %s %s", what, name), "")
+	return Missing(fmt.Sprintf("there is no %s %s", what, name), "")
+}
+
+// Missing is NotFound in words that were made elsewhere. An empty next is filled in
+// where they begin as those of NotFound do.
+func Missing(detail, next string) *Error {
+	what, known := strings.CutPrefix(detail, "there is no ")
+	if what, _, _ = strings.Cut(what, " "); known && next == "" {
+		if verb, ok := listedBy[what]; ok {
+			next = "'relayctl " + verb + "' lists them"
+		}
+	}
+	return Problem(http.StatusNotFound, detail, next)
+}
+
+// listedBy are the commands that list what has a name.
+var listedBy = map[string]string{
+	"node": "node ls", "member": "node ls", "domain": "domain ls", "user": "user ls", "alias": "alias ls",
+	"route": "route ls", "mailbox": "mailbox ls", "signing": "dkim ls",
 }
 
 // Exists says that the thing is there already (409).

@@ -37,7 +37,7 @@ func (c *Config) checkDataDir(r *report) {
 	}
 }
 
-// What access(2) is asked for.
+// Rights that access(2) is asked for.
 const (
 	mayEnter = 1
 	mayWrite = 2

@@ -26,9 +26,9 @@ func TestParentOfDataDirMustBeThere(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// What this user may not enter, write to or read is told to be so, with the cure; it is
-// no directory that holds no node. Root may do everything, so this test runs itself as
-// another user.
+// A data directory that this user may not enter, write to or read is told to be so, with
+// the cure, and is none that holds no node. Root may do everything, so this test runs
+// itself as another user.
 func TestFilesOfAnotherUser(t *testing.T) {
 	if dir := os.Getenv("FILES_OF_ANOTHER"); dir != "" {
 		for name, words := range map[string][]string{

@@ -103,7 +103,7 @@ func (o *Operator) Status(ctx context.Context) (*admin.Status, error) {
 	}
 	for i := range raft.Members {
 		m := &raft.Members[i]
-		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID], raft.Failover))
+		s.Nodes = append(s.Nodes, memberNode(m, state, said[m.ID], &raft))
 	}
 	count := votesOf(&raft)
 	s.MayFail = count.spare()
@@ -147,7 +147,7 @@ func (o *Operator) Overview(ctx context.Context) (*Overview, error) {
 	v := &Overview{Raft: raft, Full: map[string]bool{}, Voters: count.all, UpVoters: count.up}
 	for i := range raft.Members {
 		m := &raft.Members[i]
-		v.Nodes = append(v.Nodes, memberNode(m, state, said[m.ID], raft.Failover))
+		v.Nodes = append(v.Nodes, memberNode(m, state, said[m.ID], &raft))
 		v.Full[m.ID] = m.Answers && said[m.ID].Full
 	}
 	_, v.Held = o.rotation(&raft)
@@ -190,7 +190,7 @@ func (c voteCount) advice() []string {
 
 // memberNode is one member as the API shows it. Figures that it told before it fell
 // silent are not shown.
-func memberNode(m *cluster.MemberStatus, state localState, said NodeStats, failover time.Duration) admin.Node {
+func memberNode(m *cluster.MemberStatus, state localState, said NodeStats, raft *cluster.Status) admin.Node {
 	owned := uint64(max(state.owned[m.Epoch], 0))
 	if m.Epoch == 0 {
 		owned = 0 // what nobody owns is no node's
@@ -199,7 +199,7 @@ func memberNode(m *cluster.MemberStatus, state localState, said NodeStats, failo
 		said = NodeStats{}
 	}
 	n := admin.Node{
-		ID: m.ID, State: memberState(m, said, owned, failover), Role: memberRole(m), Applied: m.Applied,
+		ID: m.ID, State: memberState(m, said, owned, raft), Role: memberRole(m), Applied: m.Applied,
 		Lag: m.Lag, Owned: owned,
 		POP3Sessions: said.POP3, SMTPSessions: said.SMTP, Version: m.Version, Hostname: m.Hostname,
 		Address: m.Address, Admin: m.Admin, DiskFree: said.DiskFree, DiskTotal: said.DiskTotal, UptimeSeconds: said.Uptime,
@@ -207,7 +207,7 @@ func memberNode(m *cluster.MemberStatus, state localState, said NodeStats, failo
 	if !m.Answers {
 		n.SilentSeconds = max(m.Silent.Round(time.Second/10).Seconds(), 0.1)
 	}
-	n.Drained = n.State == admin.NodeDrained || m.Draining && n.State == admin.NodeDead && owned == 0
+	n.Drained = n.State == admin.NodeDrained || m.Draining && !m.Live && owned == 0
 	if session := state.sessions[m.ID]; session != nil {
 		n.LastSeen = admin.AtMs(session.RenewedMs)
 		n.ClockOffsetSeconds = m.ClockOffset.Round(time.Millisecond).Seconds()
@@ -215,13 +215,14 @@ func memberNode(m *cluster.MemberStatus, state localState, said NodeStats, failo
 	return n
 }
 
-// memberState names a node's state. Without a majority no session ends, so that a
-// node that does not answer is taken for dead when its session would have.
-func memberState(m *cluster.MemberStatus, said NodeStats, owned uint64, failover time.Duration) string {
+// memberState names a node's state. Without a leader no session ends, so that a
+// node that does not answer is taken for dead when its session would have. With one
+// the session tells: others may hear a node that does not answer this one.
+func memberState(m *cluster.MemberStatus, said NodeStats, owned uint64, raft *cluster.Status) string {
 	switch {
 	case !m.Live && m.Role == memberLearner && m.Answers:
 		return admin.NodeJoining
-	case !m.Live || !m.Answers && m.Silent >= max(m.Failover, failover):
+	case !m.Live || !m.Answers && raft.Leader == "" && m.Silent >= max(m.Failover, raft.Failover):
 		return admin.NodeDead
 	case !m.Answers:
 		return admin.NodeSilent
@@ -499,8 +500,12 @@ func (o *Operator) removal(ctx context.Context, raft *cluster.Status, m *cluster
 	if m.ID == raft.Leader {
 		say("the leadership moves to another node first")
 	}
-	if voters > 0 && votes(m) {
-		say("the cluster can then lose %s without stopping", wording.Counted(uint64((voters-1)/2), "node"))
+	switch spare := up - (voters/2 + 1); {
+	case voters <= 0 || !votes(m):
+	case spare <= 0:
+		say("no node may fail then: the cluster would stop")
+	default:
+		say("the cluster can then lose %s without stopping", wording.Counted(uint64(spare), "node"))
 	}
 	return o.inheritance(ctx, m, say)
 }

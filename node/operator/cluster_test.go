@@ -75,9 +75,11 @@ func TestRemoveNode(t *testing.T) {
 	change, err := w.Remove(ctx, theBy, "n2", admin.RemoveOptions{DryRun: true})
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(change.Effects, "\n"), "the other nodes deliver what it was to: 1 recipient")
+	require.Contains(t, change.Effects, "no node may fail then: the cluster would stop")
 	require.Empty(t, w.members.removed)
 	_, err = w.Remove(ctx, theBy, "n9", admin.RemoveOptions{})
 	require.ErrorIs(t, err, admin.ErrNotFound)
+	require.ErrorContains(t, err, "there is no node n9; 'relayctl node ls' lists them")
 
 	w.kill("n3")
 	_, err = w.Remove(ctx, theBy, "n2", admin.RemoveOptions{})

@@ -26,6 +26,7 @@ func TestMemberStates(t *testing.T) {
 			admin.NodeAlive},
 		"silent":            {cluster.MemberStatus{Live: true, Silent: 2 * time.Second}, NodeStats{}, 0, admin.NodeSilent},
 		"dead, no majority": {cluster.MemberStatus{Live: true, Silent: 5 * time.Second}, NodeStats{}, 0, admin.NodeDead},
+		"heard by others":   {cluster.MemberStatus{Live: true, Silent: time.Minute}, NodeStats{}, 0, admin.NodeSilent},
 		"dead":              {cluster.MemberStatus{Silent: time.Second}, NodeStats{}, 0, admin.NodeDead},
 		"drained":           {cluster.MemberStatus{Live: true, Answers: true, Draining: true}, here, 0, admin.NodeDrained},
 		"during the notice": {cluster.MemberStatus{Live: true, Answers: true, Draining: true},
@@ -42,7 +43,11 @@ func TestMemberStates(t *testing.T) {
 		"silent and drained": {cluster.MemberStatus{Live: true, Draining: true, Silent: time.Second}, NodeStats{}, 0,
 			admin.NodeSilent},
 	} {
-		require.Equal(t, c.want, memberState(&c.m, c.said, c.owned, 5*time.Second), name)
+		raft := &cluster.Status{Leader: "n1", Failover: 5 * time.Second}
+		if name == "dead, no majority" {
+			raft.Leader = ""
+		}
+		require.Equal(t, c.want, memberState(&c.m, c.said, c.owned, raft), name)
 	}
 }
 

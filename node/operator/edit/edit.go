@@ -122,7 +122,7 @@ func Refusal(res *pb.Result) error {
 	case pb.Code_OK, pb.Code_DUPLICATE:
 		return nil
 	case pb.Code_MISSING:
-		return admin.Problem(http.StatusNotFound, detail, next)
+		return admin.Missing(detail, next)
 	case pb.Code_INVALID:
 		// The form was checked before; Apply judges by what there is.
 		return InThisState(detail, next)

@@ -80,7 +80,11 @@ func listenTCP(address string) (net.Listener, error) {
 }
 
 func bindCure(err error) error {
-	if !errors.Is(err, syscall.EACCES) {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: another program has the port, and 'ss -ltnp' names it: stop it, such as a mail server that "+
+			"was there before, or change the address", err)
+	case !errors.Is(err, syscall.EACCES):
 		return err
 	}
 	return fmt.Errorf("%w: a port below 1024 needs a right: "+

@@ -36,20 +36,16 @@ func unreachable(none *admin.Unreachable) string {
 		return fmt.Sprintf("no node runs at %s, the connection was refused; start one with 'relayd run' or 'relayd dev', "+
 			"or name one with --addr or RELAY_ADDR", where)
 	}
-	return fmt.Sprintf("no node answers at %s: %s; start one with 'relayd dev', or name one with --addr or RELAY_ADDR",
-		where, plainHTTP(none.Cause))
-}
-
-// plainHTTP says why an HTTP request had no answer.
-func plainHTTP(err error) string {
-	switch text := err.Error(); {
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return "it speaks HTTP without TLS, so write http:// and not https://"
-	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFail"),
-		strings.Contains(text, "unsolicited"):
-		return "what answers there does not speak HTTP, so it is not an admin port"
+	if errors.Is(none.Cause, http.ErrSchemeMismatch) {
+		return fmt.Sprintf("what answers at %s speaks HTTP without TLS, so write http:// and not https://", where)
 	}
-	return plainNet(err)
+	if text := none.Cause.Error(); strings.Contains(text, "malformed HTTP") ||
+		strings.Contains(text, "readLoopPeekFail") || strings.Contains(text, "unsolicited") {
+		return fmt.Sprintf("what answers at %s does not speak HTTP, so it is not an admin port: name one with --addr or "+
+			"RELAY_ADDR", where)
+	}
+	return fmt.Sprintf("no node answers at %s: %s; start one with 'relayd dev', or name one with --addr or RELAY_ADDR",
+		where, plainNet(none.Cause))
 }
 
 // plainNet says in plain words why a connection failed.

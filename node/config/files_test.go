@@ -42,12 +42,12 @@ func TestFilesAreLookedAt(t *testing.T) {
 		require.Contains(t, err, strings.ReplaceAll(c.want, "DIR", dir), c.lines)
 	}
 	_, err := load("[tls]\ncert = \"DIR/empty\"\nkey = \"DIR/empty\"\ncertificates = [\"DIR/empty\"]\n")
-	require.Contains(t, err, "and 1 more mistake") // the certificates
+	require.Contains(t, err, "and 1 more mistake, 'relayd config check") // the certificates
 
 	one, err := load("[admin]\nlisten = \"127.0.0.1:7180\"\n[[folder]]\nuser = \"news@example.com\"\n" +
 		"dir = \"DIR/news\"\n")
 	require.Empty(t, err, "a disk that is not mounted stops no node")
 	all := strings.Join(one.Warnings(), "\n")
-	require.Contains(t, all, "line 11: folder[0].dir: there is no directory "+dir+"/news, so news@example.com can not log in")
+	require.Contains(t, all, "line 11: folder[0].dir: there is no directory "+dir+"/news, so news@example.com can not")
 	require.Contains(t, all, "line 7: admin: has no token, so every user")
 }

@@ -35,8 +35,11 @@ func (e *Invalid) Error() string {
 	if len(e.Problems) == 1 {
 		return fmt.Sprintf("%s, %s", e.Path, first)
 	}
-	return fmt.Sprintf("%s, %s; and %d more mistakes, 'relayd config check %s' names them all",
-		e.Path, first, len(e.Problems)-1, e.Path)
+	more := "1 more mistake"
+	if n := len(e.Problems) - 1; n > 1 {
+		more = fmt.Sprintf("%d more mistakes", n)
+	}
+	return fmt.Sprintf("%s, %s; and %s, 'relayd config check %s' names them all", e.Path, first, more, e.Path)
 }
 
 // report collects problems and finds their lines.

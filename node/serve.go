@@ -120,14 +120,23 @@ func (n *Node) listenACME() (err error) {
 		return nil
 	}
 	if c.TLSListen != "" {
-		if n.acmeTLS, err = listenTCP(c.TLSListen); err != nil {
+		if n.acmeTLS, err = listenChallenge(c.TLSListen); err != nil {
 			return err
 		}
 	}
 	if c.HTTPListen != "" {
-		n.acmeHTTP, err = listenTCP(c.HTTPListen)
+		n.acmeHTTP, err = listenChallenge(c.HTTPListen)
 	}
 	return err
+}
+
+// listenChallenge opens a port that anybody may connect to, and a CA alone gets anything from.
+func listenChallenge(address string) (net.Listener, error) {
+	l, err := listenTCP(address)
+	if err != nil {
+		return nil, err
+	}
+	return netutil.LimitListener(l, adminConnections), nil
 }
 
 // serveACME orders certificates where this node leads, and answers challenges.
@@ -150,7 +159,8 @@ func (n *Node) tlsConfig(mode config.TLSMode) *tls.Config {
 	return n.certs.Config(n.conf.TLS.MinVersion, n.relayers != nil)
 }
 
-// adminConnections bounds those of the admin port, and of the port for balancers.
+// adminConnections bounds those of the admin port, of the port for balancers, and of each port for a CA's
+// challenges.
 const adminConnections = 256
 
 // serveWith wraps the admin port, and the port for balancers.

@@ -223,6 +223,7 @@ func (a *ACMEManager) AnswerHTTP(ctx context.Context, l net.Listener) error {
 
 // serveHTTP serves until ctx ends.
 func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
+	s.SetKeepAlivesEnabled(false) // a challenge is one request, and connections are few
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	select {

@@ -65,7 +65,7 @@ func Authors(header []byte) (addresses []string, absent bool, err error) {
 	if lone(header) {
 		return nil, false, fmt.Errorf("%w: the header has a bare CR or a NUL", ErrNoAuthor)
 	}
-	text := strings.ToValidUTF8(strings.TrimSpace(Unfold(value)), "?")
+	text := strings.ToValidUTF8(uncommented(strings.TrimSpace(Unfold(value))), "?") // net/mail reads no comment in front
 	list, err := addressParser().ParseList(text)
 	if err != nil || len(list) == 0 {
 		return nil, false, fmt.Errorf("%w: %w", ErrNoAuthor, cmp.Or(err, errors.New("it names nobody")))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -92,7 +93,7 @@ type batcher struct {
 	mu      sync.Mutex
 	control fifo
 	bulk    fifo
-	stamper stamper
+	stamper clock.Stamper
 	delay   batchDelay
 	wake    chan struct{}
 }
@@ -100,7 +101,7 @@ type batcher struct {
 func newBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick func() time.Duration) *batcher {
 	return &batcher{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
-		valid: valid, wake: make(chan struct{}, 1), stamper: stamper{quick: quick},
+		valid: valid, wake: make(chan struct{}, 1), stamper: clock.NewStamper(quick),
 		delay: batchDelay{longest: t.Linger},
 	}
 }
@@ -208,9 +209,9 @@ func (g *batcher) form(group []*proposal) []*proposal {
 	if len(group) == 0 {
 		return group
 	}
-	at := time.UnixMilli(g.stamper.stamp())
+	at := time.UnixMilli(g.stamper.Stamp())
 	for _, p := range group {
-		p.early = !g.stamper.may(p.frame)
+		p.early = !g.stamper.May(p.frame)
 		if len(p.frame) < preamble || p.early {
 			continue // apply refuses it
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -85,7 +86,7 @@ func runBatcher(t *testing.T, r *fakeRaft, tune tuning.Tuning) *batcher {
 	began := time.Now()
 	g := newBatcher(r, tune.WithDefaults(), c.admits, func() time.Duration { return time.Since(began) })
 	termTime{g}.rebase(began.UnixMilli())
-	termTime{g}.let(stampAll)
+	termTime{g}.let(clock.StampAll)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range tune.WithDefaults().BatchDepth {
@@ -210,9 +211,9 @@ func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 	g := runBatcher(t, r, tuning.Tuning{})
 	var now atomic.Int64
 	g.mu.Lock()
-	g.stamper.quick = func() time.Duration { return time.Duration(now.Load()) * time.Millisecond }
-	g.stamper.base, g.stamper.at, g.stamper.last = 0, 0, 0
+	g.stamper = clock.NewStamper(func() time.Duration { return time.Duration(now.Load()) * time.Millisecond })
 	g.mu.Unlock()
+	termTime{g}.let(clock.StampAll)
 	f := small(t)
 	for i, at := range []int64{1_000_000, 2_000_000, 1_500_000} {
 		now.Store(at)

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -100,7 +101,7 @@ func needed(pending []string, recorded string) []string {
 // behind, and waits until it is worth asking again.
 func (k *claims) busy(ctx context.Context, res *pb.Result) {
 	if res.Epoch == 0 {
-		sleep(ctx, k.c.t.Renew/4)
+		clock.Sleep(ctx, k.c.t.Renew/4)
 		return
 	}
 	// Renewals of a session that this process gave up may be on their way still.
@@ -114,7 +115,7 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 	if k.over.Epoch != res.Epoch {
 		k.over.Dead = 0
 	}
-	k.over = rival{Epoch: res.Epoch, Renewed: res.Renewed, Address: res.Node, Dead: k.over.Dead, at: bootNow()}
+	k.over = rival{Epoch: res.Epoch, Renewed: res.Renewed, Address: res.Node, Dead: k.over.Dead, at: clock.BootNow()}
 	k.c.log.Info("cluster: this node has a session still; waiting until whoever has it has stopped",
 		zap.Uint64("epoch", res.Epoch), zap.String("address", res.Node))
 	k.await(ctx)
@@ -133,8 +134,8 @@ func (k *claims) await(ctx context.Context) {
 	case k.c.ownAddress(k.over.Address) || k.c.wasHere(k.over.Epoch):
 		wait = k.c.t.Renew * 6 / 5
 	}
-	if left := k.over.at + wait - bootNow(); left > 0 {
-		sleep(ctx, left)
+	if left := k.over.at + wait - clock.BootNow(); left > 0 {
+		clock.Sleep(ctx, left)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/clock"
 	"relay/cluster/disk"
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
@@ -36,8 +37,8 @@ type Cluster struct {
 	store     *disk.Store
 	rlog      *raftlog.Log
 	promise   *promise
-	clocks    *clocks
-	now       *stateClock
+	clocks    *clock.Clocks
+	now       *clock.StateClock
 	steered   atomic.Bool   // this process has led before
 	timeFound atomic.Bool   // and has seen the state's time near what a majority agrees on
 	founding  atomic.Bool   // the cluster's first records are not there yet
@@ -153,17 +154,17 @@ func open(o Options) (*Cluster, error) {
 		reports:     reports{seen: map[string]report{}},
 		pinch:       make(chan struct{}, 1),
 		newCA:       make(chan struct{}, 1),
-		clocks:      newClocks(o.Wall, o.Boot),
+		clocks:      clock.NewClocks(o.Wall, o.Boot),
 		birth:       newNonce(), vetted: make(chan struct{}), began: time.Now(),
 	}
 	c.self.Store(&self)
 	c.founding.Store(id.Fresh && id.CAKey != "")
 	c.says.Store(new([]byte))
-	c.now = &stateClock{quick: c.clocks.quick, wall: c.clocks.wall}
+	c.now = clock.NewStateClock(c.clocks)
 	c.pace = tuning.NewPace(c.t)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.proposer = newProposer(proposerPorts{
-		self: id.Node, deadline: c.t.Deadline, budget: c.t.Budget, boot: c.clocks.boot, at: c.At, ended: c.ctx.Done(),
+		self: id.Node, deadline: c.t.Deadline, budget: c.t.Budget, boot: c.clocks.Boot, at: c.At, ended: c.ctx.Done(),
 	}, c.leaderWatch)
 	c.book = newAddressBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
 	if err := c.openAdmission(); err != nil {
@@ -256,7 +257,7 @@ func (c *Cluster) guard() {
 		leads:  leads,
 		serves: func(node string, term uint64) bool { return leads(term) && c.book.member(node) },
 		voted: func(term uint64, took time.Duration) {
-			c.pace.Voted(c.clocks.boot(), term, took, len(c.others()))
+			c.pace.Voted(c.clocks.Boot(), term, took, len(c.others()))
 		},
 		fatal: c.fatal,
 	})
@@ -281,7 +282,7 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *nodeData) error {
 // start starts every goroutine but raft's own.
 func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
-	c.batcher = newBatcher(c.raft, c.t, c.proposer.admits, c.clocks.quick)
+	c.batcher = newBatcher(c.raft, c.t, c.proposer.admits, c.clocks.Quick)
 	c.proposer.batcher, c.proposer.peers = c.batcher, c.peers
 	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.mayAsk
 	c.reads = rounds.New(c.ctx, &c.wg, 0, c.fetchReadIndex)
@@ -359,7 +360,7 @@ func (c *Cluster) newSession() *session {
 	if m.MaxCommand == 0 {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
-	s.member, s.log, s.now, s.recent = m, c.log, c.clocks.boot, c.clocks.recent
+	s.member, s.log, s.now, s.recent = m, c.log, c.clocks.Boot, c.clocks.Recent
 	s.send = func(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
 		return c.proposer.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
 	}
@@ -371,7 +372,7 @@ func (c *Cluster) newSession() *session {
 		if !c.At(2) {
 			return 0 // members of version 1 do not know the field
 		}
-		return c.clocks.wall().UnixMilli()
+		return c.clocks.Wall().UnixMilli()
 	}
 	s.claims = &claims{c: c}
 	s.place = func() (uint64, uint64) {
@@ -414,7 +415,7 @@ func (c *Cluster) changed(ch spool.Changes) {
 	if ch.Clock || ch.Restored {
 		c.judgeClocks() // before Now jumps: nothing may go by age then
 	}
-	c.now.applied(ch.ClockMs, ch.Clock || ch.Restored)
+	c.now.Applied(ch.ClockMs, ch.Clock || ch.Restored)
 	if ch.Clock {
 		c.jumps.Add(1)
 	}
@@ -467,7 +468,7 @@ func (c *Cluster) learnDrain(v spool.View) error {
 func (c *Cluster) learnTime(v spool.View) error {
 	ms, err := v.Clock()
 	if err == nil {
-		c.now.applied(ms, true)
+		c.now.Applied(ms, true)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 )
 
@@ -58,7 +59,7 @@ func (c *Cluster) reconfigure(ctx context.Context, on configuration, begin func(
 		default:
 			on = now
 		}
-		if sleep(ctx, 10*time.Millisecond); ctx.Err() != nil {
+		if clock.Sleep(ctx, 10*time.Millisecond); ctx.Err() != nil {
 			return err
 		}
 	}

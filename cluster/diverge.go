@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -123,7 +124,7 @@ func (c *Cluster) compare(ctx context.Context) {
 				since = c.store.Applied()
 			}
 			c.takeJudgement(ctx, since)
-			sleep(ctx, judgeWait)
+			clock.Sleep(ctx, judgeWait)
 		} else if index := c.differs(); index == 0 {
 			since = 0
 		} else {
@@ -131,9 +132,9 @@ func (c *Cluster) compare(ctx context.Context) {
 				since = index
 			}
 			c.judgeSums(ctx, index, since)
-			sleep(ctx, judgeWait)
+			clock.Sleep(ctx, judgeWait)
 		}
-		if sleep(ctx, min(time.Second, c.t.Renew)); ctx.Err() != nil {
+		if clock.Sleep(ctx, min(time.Second, c.t.Renew)); ctx.Err() != nil {
 			return
 		}
 	}

@@ -84,7 +84,7 @@ func (c *Cluster) runEarlyElection(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		c.keepPace(c.clocks.boot())
+		c.keepPace(c.clocks.Boot())
 		v.StandIfDue(ctx)
 	}
 }

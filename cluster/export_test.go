@@ -187,7 +187,7 @@ func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
 	watch := newLeaderWatch()
 	watch.set(node, 1)
 	p := newProposer(proposerPorts{
-		self: c.id.Node, deadline: time.Second, budget: spool.MaxFrame, boot: c.clocks.boot, at: c.At, ended: c.ctx.Done(),
+		self: c.id.Node, deadline: time.Second, budget: spool.MaxFrame, boot: c.clocks.Boot, at: c.At, ended: c.ctx.Done(),
 	}, watch)
 	p.peers = c.peers
 	f, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: c.id.Node})

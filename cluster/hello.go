@@ -54,7 +54,7 @@ type rival struct {
 	Address string        `json:"address"`
 	Still   int64         `json:"still_ms"` // how long it has not been renewed
 	Dead    int64         `json:"dead_ms"`  // after how long that surely means its end
-	at      time.Duration // when we heard of it, on bootNow's clock
+	at      time.Duration // when we heard of it, on clock.BootNow's clock
 }
 
 // answerHello says what this node knows of another one. A follower of a leader lets

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
 )
@@ -17,7 +18,7 @@ import (
 // again, should a hint have been missed, and changes local formats when no build
 // of the former cluster version may come back.
 func (c *Cluster) housekeep(ctx context.Context) {
-	said := warnings{}
+	said := clock.Warnings{}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	trail := c.t.Trailing
@@ -27,7 +28,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		c.clocks.resync()
+		c.clocks.Resync()
 		c.judgeClocks()
 		c.findTime()
 		c.sayClock(&said)

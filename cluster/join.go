@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/spool"
@@ -159,7 +160,7 @@ func requestJoin(ctx context.Context, o JoinOptions, token joinToken, req joinRe
 			return reply, err
 		}
 		o.Log.Info("cluster: trying again", zap.Error(err))
-		if sleep(ctx, 250*time.Millisecond); ctx.Err() != nil {
+		if clock.Sleep(ctx, 250*time.Millisecond); ctx.Err() != nil {
 			return reply, err
 		}
 	}
@@ -241,7 +242,7 @@ func (c *Cluster) awaitDeath(ctx context.Context, node string) error {
 		case seen != s.Renewed || ctx.Err() != nil:
 			return fmt.Errorf("%w: %s runs now: choose another id, or stop that node first", fault.ErrMember, node)
 		}
-		sleep(ctx, 20*time.Millisecond)
+		clock.Sleep(ctx, 20*time.Millisecond)
 	}
 }
 

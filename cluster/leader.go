@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"relay/cluster/clock"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -78,13 +79,13 @@ func (c *Cluster) leaderLoop(ctx context.Context, term uint64) (stop func()) {
 		cancel()
 		<-done
 		c.leaderTerm.Store(nil)
-		termTime{c.batcher}.let(stampNone)
+		termTime{c.batcher}.let(clock.StampNone)
 	}
 }
 
 // awaitBarrier makes sure that all that former leaders committed is applied here, and
 // goes on with the state's time. Nil: the term ends before it has begun.
-func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *steering {
+func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *clock.Steering {
 	barrier := c.raft.Barrier(0)
 	ended := make(chan error, 1)
 	// Nobody waits for this goroutine: raft leaves what it had not taken out of
@@ -105,7 +106,7 @@ func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *steering {
 	c.backdateSessions(term)
 	applied := c.store.Applied()
 	st := c.newSteering(index)
-	if !st.begin(ctx, c.instant, termTime{c.batcher}.let) {
+	if !st.Begin(ctx, c.instant, termTime{c.batcher}.let) {
 		return nil
 	}
 	c.leaderTerm.Store(&leaderTerm{term: term, barrier: index, applied: applied})
@@ -115,7 +116,7 @@ func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *steering {
 // leaderDuties does the leader's chores until ctx ends: each of its decisions is a
 // command that the state machine may refuse, so that a leader that was deposed without
 // knowing does no harm.
-func (c *Cluster) leaderDuties(ctx context.Context, st *steering) {
+func (c *Cluster) leaderDuties(ctx context.Context, st *clock.Steering) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -221,7 +222,7 @@ func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message)
 
 // reconcileLoop does the slow chores: the state's time, the cluster record, promotions, addresses,
 // removed members, sweeping.
-func (c *Cluster) reconcileLoop(ctx context.Context, st *steering) {
+func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
 	tick := time.NewTicker(min(time.Second, c.t.Promote/2))
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
@@ -233,8 +234,8 @@ func (c *Cluster) reconcileLoop(ctx context.Context, st *steering) {
 			leave.round(ctx, c)
 		}
 		if in, err := c.instant(); err == nil {
-			st.round(ctx, in)
-			if err := away.round(ctx, in, c.clocks.quick()); err != nil {
+			st.Round(ctx, in)
+			if err := away.Round(ctx, in, c.clocks.Quick()); err != nil {
 				c.log.Warn("cluster: the leadership stays with a node whose clock is far off", zap.Error(err))
 			}
 		}

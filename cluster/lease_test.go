@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
@@ -86,7 +87,7 @@ func (f *farCluster) carry(ctx context.Context, frame spool.Frame, answer chan<-
 	}
 	res := f.apply(frame)
 	back, lost := f.way()
-	sleep(ctx, back)
+	clock.Sleep(ctx, back)
 	if !lost && ctx.Err() == nil {
 		answer <- res
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"relay/cluster/clock"
 )
 
 // prober proves again and again that this node's own disk takes writes: a node
@@ -44,7 +46,7 @@ func (p *prober) run(ctx context.Context) {
 		if n == 0 {
 			close(p.tried)
 		}
-		sleep(ctx, began+p.every-p.now())
+		clock.Sleep(ctx, began+p.every-p.now())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 )
 
@@ -38,7 +39,7 @@ func (c *Cluster) Consistent(ctx context.Context) error {
 		case <-c.ctx.Done():
 			return fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 		default:
-			sleep(ctx, firstWait)
+			clock.Sleep(ctx, firstWait)
 		}
 	}
 }

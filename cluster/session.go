@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/tuning"
@@ -130,18 +131,18 @@ func (s *session) register(ctx context.Context) bool {
 	var first time.Duration // when this nonce was sent first
 	for ctx.Err() == nil {
 		if s.barred != nil && s.barred() != "" {
-			sleep(ctx, s.renew)
+			clock.Sleep(ctx, s.renew)
 			continue
 		}
 		if err := s.prober.ok(); err != nil {
 			s.log.Error("cluster: no session before a write to the data directory ends well", zap.Error(err))
-			sleep(ctx, s.renew)
+			clock.Sleep(ctx, s.renew)
 			continue
 		}
 		f, err := s.request(ctx, h)
 		if err != nil {
 			s.log.Error("cluster: the registration can't be made", zap.Error(err))
-			sleep(ctx, s.renew)
+			clock.Sleep(ctx, s.renew)
 			continue
 		}
 		if first == 0 {
@@ -151,7 +152,7 @@ func (s *session) register(ctx context.Context) bool {
 		switch {
 		case err != nil:
 			s.log.Debug("cluster: no session yet", zap.Error(err))
-			sleep(ctx, s.renew/4)
+			clock.Sleep(ctx, s.renew/4)
 		case res.Code == pb.Code_OK:
 			s.settled(h.Nonce, res.Epoch)
 			return s.begin(res.Epoch, res.Index, sent, hold)
@@ -166,7 +167,7 @@ func (s *session) register(ctx context.Context) bool {
 			s.claims.stale(ctx, res)
 		default:
 			s.log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
-			sleep(ctx, s.renew)
+			clock.Sleep(ctx, s.renew)
 			return false
 		}
 	}

@@ -9,10 +9,17 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
+
+// ClockStatus is what a node knows of its clock and of the state's time.
+type ClockStatus = clock.Status
+
+// ClockWords says in a sentence that a node's clock is wrong; empty: it is not.
+func ClockWords(node string, offset time.Duration) string { return clock.Words(node, offset) }
 
 func (c *Cluster) voters() (ids []string) {
 	for _, s := range c.book.servers() {
@@ -40,8 +47,8 @@ func (c *Cluster) judgeClocks() {
 		return
 	}
 	voters := c.voters()
-	median, ok := agreed(offsets(sessions, voters, ts.JumpedIndex), len(voters))
-	c.agree.Store(ok && median.Abs() <= tooFar)
+	median, ok := clock.Agreed(clock.Offsets(sessions, voters, ts.JumpedIndex), len(voters))
+	c.agree.Store(ok && median.Abs() <= clock.TooFar)
 	c.holdUntil.Store(ts.HoldUntilMs)
 }
 
@@ -56,8 +63,8 @@ func (c *Cluster) findTime() {
 		return
 	}
 	fresh, _, _ := c.clocksTold(in, c.raft.CurrentTerm())
-	median, ok := agreed(offsets(fresh, in.voters, in.ts.GetJumpedIndex()), len(in.voters))
-	if ok && median.Abs() <= near {
+	median, ok := clock.Agreed(clock.Offsets(fresh, in.Voters, in.Time.GetJumpedIndex()), len(in.Voters))
+	if ok && median.Abs() <= clock.Near {
 		c.timeFound.Store(true)
 	}
 }
@@ -70,29 +77,29 @@ func (c *Cluster) Ageing() bool {
 }
 
 // newSteering makes the steering of a term.
-func (c *Cluster) newSteering(barrier uint64) *steering {
+func (c *Cluster) newSteering(barrier uint64) *clock.Steering {
 	time, first := termTime{c.batcher}, !c.steered.Swap(true)
-	return &steering{
-		barrier: barrier, first: first, late: first && !c.timeFound.Load(), t: c.t,
-		now: time.now, boot: c.clocks.boot, slew: time.slew, base: time.rebase, jump: c.jumpClock,
-		clock: func() int64 { return c.Now().UnixMilli() },
+	return &clock.Steering{
+		Barrier: barrier, First: first, Late: first && !c.timeFound.Load(), Tuning: c.t,
+		Now: time.now, Boot: c.clocks.Boot, Slew: time.slew, Base: time.rebase, Jump: c.jumpClock,
+		Clock: func() int64 { return c.Now().UnixMilli() },
 	}
 }
 
 // instant reads what a round goes by.
-func (c *Cluster) instant() (in instant, err error) {
+func (c *Cluster) instant() (in clock.Instant, err error) {
 	err = c.store.View(func(v spool.View) (err error) {
-		if in.state, err = v.Clock(); err != nil {
+		if in.State, err = v.Clock(); err != nil {
 			return err
 		}
-		if in.ts, err = v.TimeState(); err != nil {
+		if in.Time, err = v.TimeState(); err != nil {
 			return err
 		}
-		in.sessions, err = v.Sessions()
+		in.Sessions, err = v.Sessions()
 		return err
 	})
-	in.voters, in.second = c.voters(), c.At(2)
-	in.wall = c.clocks.wall().UnixMilli()
+	in.Voters, in.Second = c.voters(), c.At(2)
+	in.Wall = c.clocks.Wall().UnixMilli()
 	return in, err
 }
 
@@ -108,19 +115,19 @@ func (c *Cluster) jumpClock(ctx context.Context, h *pb.Clock) uint64 {
 
 // Clock is what this node knows of its clock. It may be called at any time.
 func (c *Cluster) Clock() ClockStatus {
-	return ClockStatus{Offset: c.clocks.wall().Sub(c.Now()), Agreement: c.agree.Load(), Jumps: c.jumps.Load()}
+	return ClockStatus{Offset: c.clocks.Wall().Sub(c.Now()), Agreement: c.agree.Load(), Jumps: c.jumps.Load()}
 }
 
 // sayClock tells the log that this node's clock is wrong. While nobody can know, it says
 // nothing, and does not take back what it said.
-func (c *Cluster) sayClock(w *warnings) {
+func (c *Cluster) sayClock(w *clock.Warnings) {
 	offset, known := c.compareClock()
 	if !known {
 		return
 	}
-	words := ClockWords(c.id.Node, offset)
+	words := clock.Words(c.id.Node, offset)
 	switch {
-	case !w.due(words != "", c.clocks.quick()):
+	case !w.Due(words != "", c.clocks.Quick()):
 	case words != "":
 		c.log.Warn("cluster: "+words+": set it, and look at what sets it (NTP)", zap.Duration("offset", offset))
 	default:
@@ -141,10 +148,10 @@ func (c *Cluster) compareClock() (offset time.Duration, known bool) {
 		return 0, false
 	}
 	offset = c.Clock().Offset
-	if lag := time.Duration(in.wall-in.state)*time.Millisecond - offset; lag.Abs() > tooFar {
+	if lag := time.Duration(in.Wall-in.State)*time.Millisecond - offset; lag.Abs() > clock.TooFar {
 		return 0, false // the state's time has jumped between the two looks
 	}
-	if !in.second { // nobody tells
+	if !in.Second { // nobody tells
 		return offset, true
 	}
 	_, median, known := c.clocksTold(in, term)
@@ -155,17 +162,17 @@ func (c *Cluster) compareClock() (offset time.Duration, known bool) {
 // the state's time, and what a majority of their clocks agrees on; 0 where none does.
 // False: they are no majority of the voters yet. Offsets in older renewals are of another
 // time: after a start of the whole cluster of when it was stopped.
-func (c *Cluster) clocksTold(in instant, term uint64) (fresh []*pb.Session, median time.Duration, known bool) {
-	jumped := in.ts.GetJumpedIndex()
-	fresh = slices.DeleteFunc(in.sessions, func(s *pb.Session) bool {
+func (c *Cluster) clocksTold(in clock.Instant, term uint64) (fresh []*pb.Session, median time.Duration, known bool) {
+	jumped := in.Time.GetJumpedIndex()
+	fresh = slices.DeleteFunc(in.Sessions, func(s *pb.Session) bool {
 		var l raft.Log
 		return s.Renewed <= jumped || c.rlog.GetLog(s.Renewed, &l) != nil || l.Term != term
 	})
-	offs := offsets(fresh, in.voters, jumped)
-	if at, ok := agreed(offs, len(in.voters)); ok {
+	offs := clock.Offsets(fresh, in.Voters, jumped)
+	if at, ok := clock.Agreed(offs, len(in.Voters)); ok {
 		median = at
 	}
-	return fresh, median, len(offs) > len(in.voters)/2
+	return fresh, median, len(offs) > len(in.Voters)/2
 }
 
 // tellOffsets fills in how far the members' clocks are from the state's time, as far as
@@ -179,12 +186,12 @@ func (c *Cluster) tellOffsets(members []MemberStatus) error {
 		return err
 	}
 	fresh, ahead, known := c.clocksTold(in, term)
-	if ahead <= tooFar {
+	if ahead <= clock.TooFar {
 		ahead = 0
 	}
 	for i := range members {
 		for _, s := range fresh {
-			if off, said := offsetOf(s); known && said && s.Node == members[i].ID {
+			if off, said := clock.OffsetOf(s); known && said && s.Node == members[i].ID {
 				members[i].ClockOffset = off - ahead
 			}
 		}
@@ -193,8 +200,8 @@ func (c *Cluster) tellOffsets(members []MemberStatus) error {
 }
 
 // newAbdication makes the abdication of a leader.
-func (c *Cluster) newAbdication() *abdication {
-	return &abdication{node: c.id.Node, ready: c.caughtUp, move: func(heir string) error {
+func (c *Cluster) newAbdication() *clock.Abdication {
+	return &clock.Abdication{Node: c.id.Node, Ready: c.caughtUp, Move: func(heir string) error {
 		c.log.Warn("cluster: this node's clock is far off: it hands the leadership over", zap.String("to", heir))
 		return c.handOver(heir)
 	}}
@@ -210,8 +217,8 @@ func (c *Cluster) mayLead(node string) error {
 		if s.Node == node && s.Draining {
 			return fmt.Errorf("%w: node %s is being drained: undrain it before it leads", fault.ErrStays, node)
 		}
-		if off, known := offsetOf(s); s.Node == node && known && off.Abs() > tooFar {
-			return fmt.Errorf("%w: %s: set it before that node leads", fault.ErrStays, ClockWords(node, off))
+		if off, known := clock.OffsetOf(s); s.Node == node && known && off.Abs() > clock.TooFar {
+			return fmt.Errorf("%w: %s: set it before that node leads", fault.ErrStays, clock.Words(node, off))
 		}
 	}
 	return nil

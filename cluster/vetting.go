@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 )
@@ -40,7 +41,7 @@ type vetter struct {
 func (c *Cluster) vet(ctx context.Context) {
 	for ctx.Err() == nil && !c.probation(ctx) {
 		c.sayCopied()
-		sleep(ctx, c.t.Heartbeat/10)
+		clock.Sleep(ctx, c.t.Heartbeat/10)
 	}
 	if ctx.Err() != nil {
 		return
@@ -52,7 +53,7 @@ func (c *Cluster) vet(ctx context.Context) {
 		if c.silence() > 2*c.t.Heartbeat {
 			c.probation(ctx)
 		}
-		sleep(ctx, c.t.Heartbeat)
+		clock.Sleep(ctx, c.t.Heartbeat)
 	}
 }
 
@@ -159,7 +160,7 @@ func (c *Cluster) gone(ctx context.Context, r helloReply) bool {
 	if r.Rival == nil {
 		return true
 	}
-	r.Rival.at = bootNow()
+	r.Rival.at = clock.BootNow()
 	c.recogniseFormer(r)
 	if old := c.rival.Load(); r.Leads && (old == nil || old.Epoch != r.Rival.Epoch || old.Renewed != r.Rival.Renewed) {
 		c.rival.Store(r.Rival)

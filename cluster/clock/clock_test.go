@@ -1,4 +1,4 @@
-package cluster
+package clock
 
 import (
 	"testing"
@@ -11,33 +11,33 @@ import (
 // see it, however late its entry came.
 func TestNowIsNeverBeforeAStamp(t *testing.T) {
 	at := time.Hour
-	s := &stateClock{quick: func() time.Duration { return at }, wall: func() time.Time { return time.UnixMilli(77) }}
+	s := &StateClock{quick: func() time.Duration { return at }, wall: func() time.Time { return time.UnixMilli(77) }}
 	require.Equal(t, time.UnixMilli(77), s.Now(), "a new cluster goes by the wall clock")
 	const state = int64(1_800_000_000_000)
-	s.applied(state, true)
+	s.Applied(state, true)
 	require.Equal(t, state, s.Now().UnixMilli())
 	at += time.Minute
 	require.Equal(t, state+60_000, s.Now().UnixMilli(), "it runs without entries")
-	s.applied(state+59_000, false)
+	s.Applied(state+59_000, false)
 	require.Equal(t, state+60_000, s.Now().UnixMilli(), "an entry that was delayed")
-	s.applied(state+60_400, false)
+	s.Applied(state+60_400, false)
 	require.Equal(t, state+60_400, s.Now().UnixMilli())
 }
 
 // TestNowFollowsASlewDownwards, after ten seconds at most, and a jump at once.
 func TestNowFollowsASlewDownwards(t *testing.T) {
 	at := time.Hour
-	s := &stateClock{quick: func() time.Duration { return at }, wall: time.Now}
+	s := &StateClock{quick: func() time.Duration { return at }, wall: time.Now}
 	const state = int64(1_800_000_000_000)
 	clock := state
-	s.applied(clock, true)
+	s.Applied(clock, true)
 	for range 300 {
 		at, clock = at+time.Second, clock+900
-		s.applied(clock, false)
+		s.Applied(clock, false)
 		require.GreaterOrEqual(t, s.Now().UnixMilli(), clock)
 		require.LessOrEqual(t, s.Now().UnixMilli(), clock+1100)
 	}
-	s.applied(state, true)
+	s.Applied(state, true)
 	require.Equal(t, state, s.Now().UnixMilli())
 	at += 20 * time.Second
 	require.Equal(t, state+20_000, s.Now().UnixMilli(), "buckets turn only when an entry comes")
@@ -45,16 +45,23 @@ func TestNowFollowsASlewDownwards(t *testing.T) {
 
 // TestClocksAreInjected: clocks that are given take the place of the machine's.
 func TestClocksAreInjected(t *testing.T) {
-	k := newClocks(func() time.Time { return time.UnixMilli(5) }, func() time.Duration { return 7 })
-	require.Equal(t, time.UnixMilli(5), k.wall())
-	require.Equal(t, time.Duration(7), k.boot())
-	require.Equal(t, time.Duration(7), k.quick())
-	k = newClocks(nil, nil)
-	require.InDelta(t, k.boot(), k.quick(), float64(100*time.Millisecond))
+	k := NewClocks(func() time.Time { return time.UnixMilli(5) }, func() time.Duration { return 7 })
+	require.Equal(t, time.UnixMilli(5), k.Wall())
+	require.Equal(t, time.Duration(7), k.Boot())
+	require.Equal(t, time.Duration(7), k.Quick())
+	k = NewClocks(nil, nil)
+	require.InDelta(t, k.Boot(), k.Quick(), float64(100*time.Millisecond))
 	k.slept.Add(-int64(time.Hour)) // as after a suspend of an hour
-	k.resync()
-	require.InDelta(t, k.boot(), k.quick(), float64(100*time.Millisecond))
+	k.Resync()
+	require.InDelta(t, k.Boot(), k.Quick(), float64(100*time.Millisecond))
 	k.slept.Add(-int64(time.Hour))
 	k.asked.Add(-int64(freshness))
-	require.InDelta(t, k.boot(), k.recent(), float64(100*time.Millisecond))
+	require.InDelta(t, k.Boot(), k.Recent(), float64(100*time.Millisecond))
+}
+
+func TestBootClockRuns(t *testing.T) {
+	a := BootNow()
+	b := BootNow()
+	require.Positive(t, a)
+	require.GreaterOrEqual(t, b, a)
 }

@@ -1,4 +1,4 @@
-package cluster
+package clock
 
 import (
 	"testing"
@@ -16,14 +16,14 @@ func TestALeaderHandsOverBeyondAMinute(t *testing.T) {
 	session := func(node string, off time.Duration) *pb.Session {
 		return &pb.Session{Node: node, Renewed: 10, RenewedMs: told, WallMs: told + off.Milliseconds()}
 	}
-	a := &abdication{node: "n1"}
+	a := &Abdication{Node: "n1"}
 	for off, hands := range map[time.Duration]bool{
 		5 * time.Second: false, 45 * time.Second: false, -45 * time.Second: false, time.Minute: false,
 		61 * time.Second: true, -61 * time.Second: true, 2 * time.Hour: true, -10 * 24 * time.Hour: true,
 	} {
-		heirs := a.heirs(instant{
-			voters: []string{"n1", "n2", "n3"}, ts: &pb.TimeState{},
-			sessions: []*pb.Session{session("n1", off), session("n2", 0), session("n3", time.Second)},
+		heirs := a.heirs(Instant{
+			Voters: []string{"n1", "n2", "n3"}, Time: &pb.TimeState{},
+			Sessions: []*pb.Session{session("n1", off), session("n2", 0), session("n3", time.Second)},
 		})
 		if hands {
 			require.Equal(t, []string{"n2", "n3"}, heirs, "%s", off)
@@ -36,12 +36,12 @@ func TestALeaderHandsOverBeyondAMinute(t *testing.T) {
 // A wrong clock is named when it becomes wrong, when it is right again, and once an
 // hour between.
 func TestAWrongClockIsNamedHourly(t *testing.T) {
-	require.Empty(t, ClockWords("n1", 5*time.Second))
-	require.Equal(t, "node n1's clock is 6s behind the cluster's", ClockWords("n1", -6*time.Second))
-	var w warnings
+	require.Empty(t, Words("n1", 5*time.Second))
+	require.Equal(t, "node n1's clock is 6s behind the cluster's", Words("n1", -6*time.Second))
+	var w Warnings
 	var lines []time.Duration
 	for now := time.Duration(0); now < 4*time.Hour; now += time.Minute {
-		if w.due(now >= 10*time.Minute && now < 3*time.Hour, now) {
+		if w.Due(now >= 10*time.Minute && now < 3*time.Hour, now) {
 			lines = append(lines, now)
 		}
 	}

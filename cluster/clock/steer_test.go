@@ -1,4 +1,4 @@
-package cluster
+package clock
 
 import (
 	"context"
@@ -24,10 +24,10 @@ type course struct {
 	index  uint64
 	skew   map[string]time.Duration
 	dead   map[string]bool
-	stamps stamper
+	stamps Stamper
 	ts     pb.TimeState
 	jumps  int
-	st     *steering
+	st     *Steering
 	lost   bool // the answers to Clocks are lost
 	silent bool // the time jumped in the last second, and the leader got no answer
 }
@@ -48,15 +48,15 @@ func newCourse(t require.TestingT, voters int) *course {
 // beginTerm begins a leader's term that goes on from a time.
 func (c *course) beginTerm(now int64, first bool) {
 	c.index++
-	c.st = &steering{
-		barrier: c.index, first: first, late: first, t: tuning.Tuning{}.WithDefaults(), now: c.stamps.now,
-		slew: c.stamps.slew,
-		base: c.stamps.rebase,
-		boot: c.stamps.quick, clock: func() int64 { return c.state }, jump: c.jump,
+	c.st = &Steering{
+		Barrier: c.index, First: first, Late: first, Tuning: tuning.Tuning{}.WithDefaults(), Now: c.stamps.Now,
+		Slew: c.stamps.Slew,
+		Base: c.stamps.Rebase,
+		Boot: c.stamps.quick, Clock: func() int64 { return c.state }, Jump: c.jump,
 	}
 	c.state = now
-	require.True(c.t, c.st.begin(context.Background(), func() (instant, error) { return c.instant(), nil },
-		func(stamping) {}))
+	require.True(c.t, c.st.Begin(context.Background(), func() (Instant, error) { return c.instant(), nil },
+		func(Stamping) {}))
 }
 
 func (c *course) jump(_ context.Context, h *pb.Clock) uint64 {
@@ -80,12 +80,12 @@ func (c *course) voters() (ids []string) {
 }
 
 // instant lets each living voter renew.
-func (c *course) instant() instant {
-	in := instant{state: c.state, ts: &pb.TimeState{JumpedIndex: c.ts.JumpedIndex}, voters: c.voters(), second: true}
+func (c *course) instant() Instant {
+	in := Instant{State: c.state, Time: &pb.TimeState{JumpedIndex: c.ts.JumpedIndex}, Voters: c.voters(), Second: true}
 	for id, skew := range c.skew {
 		if !c.dead[id] {
 			c.index++
-			in.sessions = append(in.sessions, &pb.Session{
+			in.Sessions = append(in.Sessions, &pb.Session{
 				Node: id, Renewed: c.index, RenewedMs: c.state, WallMs: c.truth + skew.Milliseconds(),
 			})
 		}
@@ -100,13 +100,13 @@ func (c *course) run(seconds int) {
 		before, jumps, unheard := c.state, c.jumps, c.silent
 		c.boot += time.Second
 		c.truth += 1000
-		if at := c.stamps.stamp(); at > c.state && at-c.state <= 60_000 {
+		if at := c.stamps.Stamp(); at > c.state && at-c.state <= 60_000 {
 			c.state = at
 		}
 		if !unheard { // else the next round sees that it has jumped
 			require.InDelta(c.t, 1000, c.state-before, 101)
 		}
-		c.st.round(context.Background(), c.instant())
+		c.st.Round(context.Background(), c.instant())
 		c.silent = c.lost && c.jumps != jumps
 	}
 }
@@ -190,7 +190,7 @@ func TestASuspendIsCaughtUpWith(t *testing.T) {
 		c.lost = lost
 		c.boot += 8 * time.Hour
 		c.truth += (8 * time.Hour).Milliseconds()
-		c.st.round(context.Background(), c.instant())
+		c.st.Round(context.Background(), c.instant())
 		c.run(3)
 		require.Equal(t, 1, c.jumps)
 		require.InDelta(t, 0, c.off(), float64(2*time.Second))
@@ -219,14 +219,14 @@ func TestSteering(t *testing.T) {
 				c.lost = rapid.Bool().Draw(t, "answers are lost")
 			}
 			before := c.jumps
-			_, ok := agreed(offsets(c.instant().sessions, ids, 0), len(ids))
+			_, ok := Agreed(Offsets(c.instant().Sessions, ids, 0), len(ids))
 			c.run(rapid.IntRange(1, 30).Draw(t, "seconds"))
 			if !ok {
 				require.Equal(t, before, c.jumps, "no majority, no jump")
 			}
 		}
 		c.lost = false
-		median, ok := agreed(offsets(c.instant().sessions, ids, 0), len(ids))
+		median, ok := Agreed(Offsets(c.instant().Sessions, ids, 0), len(ids))
 		if !ok {
 			return
 		}

@@ -1,4 +1,4 @@
-package cluster
+package clock
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"relay/cluster/tuning"
 )
 
-// steering is the leader's part in keeping the state's time right. The time runs
+// Steering is the leader's part in keeping the state's time right. The time runs
 // on the leader's boot clock, and is only steered by the wall clocks of the
 // members: towards the median of a majority that agree, slowly where it is up to
 // a minute away, by a logged jump where it is more and stays so. If no majority
@@ -22,21 +22,21 @@ import (
 // where it is by more than 5 s when a process first leads, it jumps, too, or all clocks
 // would be named wrong for minutes. After a suspend the stamps are further ahead than
 // the state moves for: the leader proposes a Clock first.
-type steering struct {
-	barrier uint64 // index of the barrier
-	first   bool   // the first term since this process began: after a cold start the time is late for long enough
+type Steering struct {
+	Barrier uint64 // index of the barrier
+	First   bool   // the first term since this process began: after a cold start the time is late for long enough
 	// late: since this process began, it has not found the time near what a majority agrees
 	// on, under whichever leader. After the whole cluster was off, the time is late for as
 	// long as that, and the first leader may not have led for long enough to make it jump.
-	late  bool
-	t     tuning.Tuning
-	now   func() int64 // the stamper's
-	boot  func() time.Duration
-	slew  func(ppm int64)
-	base  func(to int64)
-	clock func() int64 // Cluster.Now
+	Late   bool
+	Tuning tuning.Tuning
+	Now    func() int64 // the stamper's
+	Boot   func() time.Duration
+	Slew   func(ppm int64)
+	Base   func(to int64)
+	Clock  func() int64 // Cluster.Now
 	// jump proposes a Clock. It returns the index at which it was applied, or 0.
-	jump func(context.Context, *pb.Clock) uint64
+	Jump func(context.Context, *pb.Clock) uint64
 
 	second bool          // the cluster version is 2 at least, as of the last round
 	jumped uint64        // index of the last jump that the stamper goes on from
@@ -44,26 +44,26 @@ type steering struct {
 	behind bool          // and that majority is behind it
 }
 
-// instant is what one round goes by.
-type instant struct {
-	state    int64 // the clock of the state as applied here, in milliseconds
-	sessions []*pb.Session
-	ts       *pb.TimeState
-	voters   []string
-	second   bool  // the cluster version is 2 at least
-	wall     int64 // of this machine
+// Instant is what one round goes by.
+type Instant struct {
+	State    int64 // the clock of the state as applied here, in milliseconds
+	Sessions []*pb.Session
+	Time     *pb.TimeState
+	Voters   []string
+	Second   bool  // the cluster version is 2 at least
+	Wall     int64 // of this machine
 }
 
 // resume makes sure that stamps move the clock: each that is more than a minute
 // ahead of it does nothing. So it is after a suspend, or minutes without a quorum,
 // when the boot clock has run on. False: look again.
-func (s *steering) resume(ctx context.Context, in instant) bool {
-	switch jumped := in.ts.GetJumpedIndex(); {
-	case jumped != s.jumped || in.second != s.second:
+func (s *Steering) resume(ctx context.Context, in Instant) bool {
+	switch jumped := in.Time.GetJumpedIndex(); {
+	case jumped != s.jumped || in.Second != s.second:
 		s.goOn(jumped)
-		s.second = in.second
-	case in.second && in.state != 0 && s.now()-in.state > freeRun:
-		s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now()})
+		s.second = in.Second
+	case in.Second && in.State != 0 && s.Now()-in.State > freeRun:
+		s.leap(ctx, &pb.Clock{FromMs: in.State, ToMs: s.Now()})
 		return false
 	}
 	return true
@@ -73,98 +73,98 @@ func (s *steering) resume(ctx context.Context, in instant) bool {
 const freeRun = 30_000
 
 // goOn makes the stamper go on from a jump, whoever has made it.
-func (s *steering) goOn(jumped uint64) {
-	s.base(s.clock())
+func (s *Steering) goOn(jumped uint64) {
+	s.Base(s.Clock())
 	s.jumped, s.away = jumped, 0
 }
 
-func (s *steering) leap(ctx context.Context, h *pb.Clock) {
-	if index := s.jump(ctx, h); index != 0 {
+func (s *Steering) leap(ctx context.Context, h *pb.Clock) {
+	if index := s.Jump(ctx, h); index != 0 {
 		s.goOn(index)
 	}
 }
 
-// round steers once.
-func (s *steering) round(ctx context.Context, in instant) {
+// Round steers once.
+func (s *Steering) Round(ctx context.Context, in Instant) {
 	if !s.resume(ctx, in) {
 		return
 	}
-	if !in.second {
-		s.follow(time.Duration(in.wall-s.now()) * time.Millisecond)
+	if !in.Second {
+		s.follow(time.Duration(in.Wall-s.Now()) * time.Millisecond)
 		return
 	}
-	median, ok := agreed(offsets(in.sessions, in.voters, max(s.barrier, in.ts.GetJumpedIndex())), len(in.voters))
+	median, ok := Agreed(Offsets(in.Sessions, in.Voters, max(s.Barrier, in.Time.GetJumpedIndex())), len(in.Voters))
 	switch {
 	case !ok:
-		s.slew(0)
+		s.Slew(0)
 		s.away = 0
-	case median.Abs() <= tooFar && !(s.late && s.first && median > near):
-		s.late = s.late && median.Abs() > near
+	case median.Abs() <= TooFar && !(s.Late && s.First && median > Near):
+		s.Late = s.Late && median.Abs() > Near
 		s.follow(median)
 		s.away = 0
 	default:
-		s.slew(0)
+		s.Slew(0)
 		s.consider(ctx, in, median)
 	}
 }
 
 // follow slews towards a clock that is so far ahead.
-func (s *steering) follow(ahead time.Duration) {
+func (s *Steering) follow(ahead time.Duration) {
 	switch ppm := min(maxSlew, 20_000+2*ahead.Abs().Milliseconds()); {
 	case ahead.Abs() <= 250*time.Millisecond:
-		s.slew(0)
+		s.Slew(0)
 	case ahead > 0:
-		s.slew(ppm)
+		s.Slew(ppm)
 	default:
-		s.slew(-ppm)
+		s.Slew(-ppm)
 	}
 }
 
 // consider jumps to what a majority has agreed on for long enough. One that is behind
 // is followed late: ages count for what is ahead, so that to go on there is safe.
-func (s *steering) consider(ctx context.Context, in instant, median time.Duration) {
-	now, behind := s.boot(), median < 0
+func (s *Steering) consider(ctx context.Context, in Instant, median time.Duration) {
+	now, behind := s.Boot(), median < 0
 	if s.away == 0 || behind != s.behind {
 		s.away, s.behind = now, behind
 	}
-	need := s.t.ClockAhead
+	need := s.Tuning.ClockAhead
 	switch {
 	case behind:
-		need = s.t.ClockBehind
-	case s.first:
-		need = s.t.ClockFirst
+		need = s.Tuning.ClockBehind
+	case s.First:
+		need = s.Tuning.ClockFirst
 	}
 	if now-s.away < need {
 		return
 	}
-	s.away, s.first, s.late = 0, false, false
-	from := max(s.barrier, s.jumped)
-	s.leap(ctx, &pb.Clock{FromMs: in.state, ToMs: s.now() + median.Milliseconds(), FromIndex: from + 1})
+	s.away, s.First, s.Late = 0, false, false
+	from := max(s.Barrier, s.jumped)
+	s.leap(ctx, &pb.Clock{FromMs: in.State, ToMs: s.Now() + median.Milliseconds(), FromIndex: from + 1})
 }
 
 // lookAgain is how long a new leader waits until its stamps move the clock.
 const lookAgain = 25 * time.Millisecond
 
-// begin makes a term's stamps begin: they go on from where the time stands here,
+// Begin makes a term's stamps begin: they go on from where the time stands here,
 // and nothing but a Clock is stamped until they move it.
-func (s *steering) begin(ctx context.Context, look func() (instant, error), let func(stamping)) bool {
+func (s *Steering) Begin(ctx context.Context, look func() (Instant, error), let func(Stamping)) bool {
 	for first := true; ctx.Err() == nil; first = false {
 		in, err := look()
 		if err != nil {
 			return false
 		}
 		if first {
-			s.goOn(in.ts.GetJumpedIndex())
-			if s.second = in.second; !in.second {
-				s.base(max(in.wall, s.clock())) // as version 1 does
+			s.goOn(in.Time.GetJumpedIndex())
+			if s.second = in.Second; !in.Second {
+				s.Base(max(in.Wall, s.Clock())) // as version 1 does
 			}
 			let(stampClock)
 		}
 		if s.resume(ctx, in) {
-			let(stampAll)
+			let(StampAll)
 			return true
 		}
-		sleep(ctx, lookAgain)
+		Sleep(ctx, lookAgain)
 	}
 	return false
 }

@@ -46,7 +46,7 @@ func (s *setup) load(out *cobra.Command, defaultID string) (*config.Config, erro
 		if err := s.write(out, defaultID); err != nil {
 			return nil, err
 		}
-	} else if err := namedToken(s.config); err != nil {
+	} else if err := s.makeNamed(out); err != nil {
 		return nil, err
 	}
 	cfg, err := config.Load(s.config)
@@ -71,7 +71,7 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 	if err := s.complete(defaultID); err != nil {
 		return err
 	}
-	cert, key := filepath.Join(s.dataDir, "tls", "relay.crt"), filepath.Join(s.dataDir, "tls", "relay.key")
+	cert, key := ownCertificate(s.dataDir)
 	text := config.Default()
 	for _, k := range []struct{ table, key, value string }{
 		{"node", "id", s.id},
@@ -87,7 +87,7 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 		return usage("no configuration was written: %s", problems[0])
 	}
 	if !exists(cert) {
-		if err := writeCertificate(cert, key, "", s.names()); err != nil {
+		if err := writeCertificate(cert, key, "", names(s.hostname, s.advertise)); err != nil {
 			return err
 		}
 	}
@@ -101,11 +101,43 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 	return nil
 }
 
+// ownCertificate is where a certificate of this node's own making is, and its key.
+func ownCertificate(dataDir string) (cert, key string) {
+	return filepath.Join(dataDir, "tls", "relay.crt"), filepath.Join(dataDir, "tls", "relay.key")
+}
+
+// makeNamed makes what a configuration that is there names and a new node makes for
+// itself: the token file, and the certificate in the data directory, which has gone
+// with that where a node is joined anew. Faults of the configuration are told by its
+// loader.
+func (s *setup) makeNamed(out *cobra.Command) error {
+	data, err := os.ReadFile(s.config)
+	if err != nil {
+		return nil
+	}
+	cfg, problems := config.Parse(data, os.LookupEnv)
+	if cfg == nil || len(problems) > 0 {
+		return nil
+	}
+	if err := namedToken(cfg); err != nil {
+		return err
+	}
+	cert, key := ownCertificate(cfg.Node.DataDir)
+	if cfg.TLS.Cert != cert || cfg.TLS.Key != key || exists(cert) || exists(key) || cluster.Initialised(cfg.Node.DataDir) {
+		return nil
+	}
+	if err := writeCertificate(cert, key, "", names(cfg.Node.Hostname, cfg.Cluster.Advertise)); err != nil {
+		return err
+	}
+	fmt.Fprintf(out.OutOrStdout(), "wrote a certificate of its own making at %s\n", cert)
+	return nil
+}
+
 // names are those that clients may use for this machine: its host name,
 // localhost, where other nodes reach it, and its addresses.
-func (s *setup) names() []string {
-	all := []string{s.hostname, "localhost", "127.0.0.1", "::1"}
-	if host, _, err := net.SplitHostPort(s.advertise); err == nil && host != "" {
+func names(hostname, advertise string) []string {
+	all := []string{hostname, "localhost", "127.0.0.1", "::1"}
+	if host, _, err := net.SplitHostPort(advertise); err == nil && host != "" {
 		all = append(all, host)
 	}
 	addresses, _ := net.InterfaceAddrs() // without them the certificate has the other names

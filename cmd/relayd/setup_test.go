@@ -105,6 +105,36 @@ func TestInitMakesTheNamedTokenFile(t *testing.T) {
 	require.Empty(t, stderr)
 }
 
+// TestANodeIsMadeAnewWithItsConfiguration: where a node is no member any more its log
+// says to move the data directory away and to join anew; the certificate of its own
+// making has gone with that. One of somebody else's making is not replaced.
+func TestANodeIsMadeAnewWithItsConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	file, data := filepath.Join(dir, "relay.toml"), filepath.Join(dir, "data")
+	code, _, stderr := relayd(t, "init", "--config", file, "--hostname", "mx.example.test", "--data-dir", data,
+		"--advertise", "10.9.8.7:7170")
+	require.Equal(t, exitOK, code, stderr)
+	require.NoError(t, os.Rename(data, filepath.Join(dir, "away")))
+	code, stdout, stderr := relayd(t, "init", "--config", file)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, stdout, "wrote a certificate of its own making at "+data+"/tls/relay.crt")
+	cert, err := tls.LoadX509KeyPair(ownCertificate(data))
+	require.NoError(t, err)
+	for _, name := range []string{"mx.example.test", "localhost", "10.9.8.7"} {
+		require.NoError(t, cert.Leaf.VerifyHostname(name))
+	}
+
+	require.NoError(t, os.RemoveAll(data))
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	theirs := setKey(string(text), "tls", "cert", filepath.Join(data, "tls", "their.crt"))
+	require.NoError(t, os.WriteFile(file, []byte(theirs), 0o600))
+	code, _, stderr = relayd(t, "init", "--config", file)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "tls.cert: there is no file "+data+"/tls/their.crt")
+	require.NoFileExists(t, filepath.Join(data, "tls", "relay.key"))
+}
+
 // TestAFormerConfigurationIsWarnedOf: without a token it works as it did.
 func TestAFormerConfigurationIsWarnedOf(t *testing.T) {
 	dir := t.TempDir()

@@ -11,17 +11,8 @@ import (
 )
 
 // namedToken makes the file that [admin] token_file of a configuration names,
-// where it is absent and its directory is there. Faults of the
-// configuration are told by its loader.
-func namedToken(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil
-	}
-	cfg, problems := config.Parse(data, os.LookupEnv)
-	if cfg == nil || len(problems) > 0 {
-		return nil
-	}
+// where it is absent and its directory is there.
+func namedToken(cfg *config.Config) error {
 	file := cfg.Admin.TokenFile
 	if !filepath.IsAbs(file) || !exists(filepath.Dir(file)) {
 		return nil

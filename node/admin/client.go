@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -116,7 +117,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Unreachable is the error where no node answered.
 type Unreachable struct {
 	Addrs []string
-	Cause error // of the last address
+	Cause error // of the last address, or of one before that tells more
 }
 
 func (e *Unreachable) Error() string {
@@ -208,7 +209,7 @@ func (c *Client) do(ctx context.Context, r *request) (*http.Response, error) {
 		case errors.Is(err, ErrForbidden):
 			return nil, err
 		default:
-			last = err
+			last = moreTelling(last, err)
 			if r.once && !neverSent(err) {
 				return nil, Unknown("the connection to " + c.endpoints[at].URL + " broke before the answer")
 			}
@@ -218,6 +219,16 @@ func (c *Client) do(ctx context.Context, r *request) (*http.Response, error) {
 		return nil, e
 	}
 	return nil, &Unreachable{Addrs: c.addrs(), Cause: last}
+}
+
+// moreTelling chooses between what nodes were asked before met and what the next one
+// does. That nothing runs at a port says least: a node that answered has more to say,
+// and so has one that keeps silent.
+func moreTelling(before, next error) error {
+	if before != nil && neverSent(next) && errors.Is(next, syscall.ECONNREFUSED) {
+		return before
+	}
+	return next
 }
 
 func (c *Client) addrs() []string {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +59,14 @@ func TestNextNodeWithoutQuorum(t *testing.T) {
 	err := c.AddDomain(t.Context(), by, admin.Domain{Name: "b.test"})
 	require.ErrorIs(t, err, admin.ErrNoQuorum)
 	require.ErrorContains(t, err, "n1 sees no majority")
+	err = client(t, lone.url, closedAddr(t), closedAddr(t)).AddDomain(t.Context(), by, admin.Domain{Name: "b.test"})
+	require.ErrorIs(t, err, admin.ErrNoQuorum, "a node runs, though none does at the other addresses")
+	dying, _ := breaking(t)
+	err = client(t, lone.url, dying).AddDomain(t.Context(), by, admin.Domain{Name: "b.test"})
+	var none *admin.Unreachable
+	require.ErrorAs(t, err, &none, "that one may have changed it")
+	err = client(t, dying, closedAddr(t)).AddDomain(t.Context(), by, admin.Domain{Name: "b.test"})
+	require.NotErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
 // A refusal is an answer: no other node is asked.

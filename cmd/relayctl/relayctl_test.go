@@ -331,6 +331,16 @@ func TestStatusWaitGivesUp(t *testing.T) {
 	require.Contains(t, stderr, "no node runs at http://127.0.0.1:1")
 }
 
+// Figures that a node has not told in time are shown as unknown, not as 0.
+func TestUnknownFigures(t *testing.T) {
+	w := newWorld(t)
+	w.Cluster(func(s *admin.Status) { n := &s.Nodes[1]; n.UptimeSeconds, n.DiskTotal, n.DiskFree = 0, 0, 0 })
+	out, _, code := w.ctl(t, "", "node", "ls")
+	require.Zero(t, code)
+	require.Regexp(t, `(?m)^n2 +alive +follower +\S+ +4711 +0 +0 +- +- +- +- `, out)
+	require.Regexp(t, `(?m)^n3 +alive +follower +\S+ +4711 +0 +0 +0 +0 +40 GB`, out)
+}
+
 func TestDrainWaits(t *testing.T) {
 	w := newWorld(t)
 	looks := 0

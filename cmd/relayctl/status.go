@@ -126,7 +126,10 @@ func (a *app) showNodes(nodes []admin.Node) {
 		applied, lag, pop3, smtp, up := fmt.Sprint(n.Applied), fmt.Sprint(n.Lag), fmt.Sprint(n.POP3Sessions),
 			fmt.Sprint(n.SMTPSessions), seconds(n.UptimeSeconds)
 		if n.SilentSeconds > 0 { // nobody knows
-			applied, lag, pop3, smtp, up = "-", "-", "-", "-", "-"
+			applied, lag = "-", "-"
+		}
+		if n.SilentSeconds > 0 || n.UptimeSeconds == 0 && n.DiskTotal == 0 { // it has not said them in time
+			pop3, smtp, up = "-", "-", "-"
 		}
 		t.row(n.ID, stateOf(n), n.Role, orDash(n.Version), applied, lag, n.Owned, pop3, smtp, disk(n), up, orDash(n.Hostname))
 	}

@@ -8,6 +8,7 @@ import (
 
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 )
 
 // confirmTime is the longest wait for the leader's word on a certificate.
@@ -30,8 +31,8 @@ func (c *Cluster) allow(p wire.Peer, proto string) error {
 // before it hands it out. A node that hears no leader lets such a peer in, or
 // the leader that would tell it could not.
 func (c *Cluster) judge(p wire.Peer) error {
-	err := c.roster.judge(p)
-	if !errors.Is(err, errNewer) || c.deaf() {
+	err := c.roster.Judge(p)
+	if !errors.Is(err, pki.ErrNewer) || c.deaf() {
 		return unlessNewer(err)
 	}
 	if c.leaderTerm.Load() != nil {
@@ -45,10 +46,10 @@ func (c *Cluster) judge(p wire.Peer) error {
 		}
 		return fmt.Errorf("%w, and the leader does not confirm it: %w", err, bad)
 	}
-	if bad := c.store.View(c.roster.learn); bad != nil {
+	if bad := c.store.View(c.roster.Learn); bad != nil {
 		return bad
 	}
-	return c.roster.judge(p)
+	return c.roster.Judge(p)
 }
 
 // mustBelieve reports whether a peer with a newer certificate is let in although
@@ -61,7 +62,7 @@ func mustBelieve(node, leader string, unconfirmed error) bool {
 }
 
 func unlessNewer(err error) error {
-	if errors.Is(err, errNewer) {
+	if errors.Is(err, pki.ErrNewer) {
 		return nil
 	}
 	return err

@@ -16,6 +16,7 @@ import (
 
 	"relay/cluster/disk"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/tuning"
 )
 
@@ -46,27 +47,27 @@ func Init(ctx context.Context, o InitOptions) error {
 		Cluster: ulid.Make().String(), Name: o.Name, Node: o.ID, Advertise: o.Advertise,
 		Log: newLogName(), Fresh: true, Bootstrap: true,
 	}
-	ca, err := newAuthority(o.Name, time.Now())
+	ca, err := pki.NewAuthority(o.Name, time.Now())
 	if err != nil {
 		return fmt.Errorf("cluster: make the CA: %w", err)
 	}
-	key, csr, err := newRequest(o.ID)
+	key, csr, err := pki.NewRequest(o.ID)
 	if err != nil {
 		return fmt.Errorf("cluster: make the node's key: %w", err)
 	}
-	request, err := parseRequest(csr)
+	request, err := pki.ParseRequest(csr)
 	if err != nil {
 		return fmt.Errorf("cluster: make the node's key: %w", err)
 	}
-	cert, err := ca.sign(request, subject{cluster: id.Cluster, node: o.ID, now: time.Now(), life: longLife})
+	cert, err := ca.Sign(request, pki.Subject{Cluster: id.Cluster, Node: o.ID, Now: time.Now(), Life: pki.LongLife})
 	if err != nil {
 		return fmt.Errorf("cluster: sign the node's certificate: %w", err)
 	}
-	caKey, err := ca.keyPEM()
+	caKey, err := ca.KeyPEM()
 	if err != nil {
 		return err
 	}
-	id.CA, id.CAKey, id.Cert, id.Key = string(ca.certPEM()), string(caKey), string(cert), string(key)
+	id.CA, id.CAKey, id.Cert, id.Key = string(ca.CertPEM()), string(caKey), string(cert), string(key)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

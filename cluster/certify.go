@@ -15,6 +15,7 @@ import (
 
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -117,7 +118,7 @@ func (r *renewer) say(record *pb.Cluster) {
 // where it lives longer than one should, and when another CA signs now. Then the
 // nodes take turns, more or less.
 func (r *renewer) due(record *pb.Cluster, self *wire.Peer) bool {
-	if signer := fingerprint(signing(record).cert); !bytes.Equal(self.CA[:], signer) {
+	if signer := pki.Fingerprint(pki.Signing(record).Cert); !bytes.Equal(self.CA[:], signer) {
 		if !bytes.Equal(r.spread, signer) {
 			turns := r.c.t.Renew * time.Duration(max(1, len(r.c.book.servers())))
 			r.spread, r.next = signer, time.Now().Add(rand.N(turns))
@@ -148,7 +149,7 @@ func (c *Cluster) followCA(record *pb.Cluster) error {
 	defer c.adopting.Unlock()
 	have := c.id.credential()
 	want := have
-	want.ca, want.next, want.cross = string(record.CaCert), string(record.NextCert), string(record.CrossCert)
+	want.CA, want.Next, want.Cross = string(record.CaCert), string(record.NextCert), string(record.CrossCert)
 	if want == have {
 		return nil
 	}
@@ -157,8 +158,8 @@ func (c *Cluster) followCA(record *pb.Cluster) error {
 
 // adopt takes a new credential: nothing shows or trusts it before it is on the
 // disk. The caller holds c.adopting.
-func (c *Cluster) adopt(want credential) error {
-	me, err := want.wire(c.id.name(), c.id.Node)
+func (c *Cluster) adopt(want pki.Credential) error {
+	me, err := want.Wire(c.id.name(), c.id.Node)
 	if err != nil {
 		return err
 	}
@@ -195,7 +196,7 @@ func (c *Cluster) CertificateTrouble() string {
 
 // renewCertificate gets a certificate for a new key.
 func (c *Cluster) renewCertificate(ctx context.Context) error {
-	key, csr, err := newRequest(c.id.Node)
+	key, csr, err := pki.NewRequest(c.id.Node)
 	if err != nil {
 		return err
 	}
@@ -218,7 +219,7 @@ func (c *Cluster) renewCertificate(ctx context.Context) error {
 func (c *Cluster) certified(key []byte, reply certifyReply) error {
 	c.adopting.Lock()
 	defer c.adopting.Unlock()
-	err := c.adopt(credential{ca: reply.CA, next: reply.Next, cross: reply.Cross, cert: reply.Cert, key: string(key)})
+	err := c.adopt(pki.Credential{CA: reply.CA, Next: reply.Next, Cross: reply.Cross, Cert: reply.Cert, Key: string(key)})
 	if err == nil {
 		self := c.self.Load()
 		c.log.Info("cluster: this node has a new certificate", zap.Time("until", self.NotAfter))
@@ -249,9 +250,9 @@ func (c *Cluster) answerCertifyFor(ctx context.Context, _ string, body []byte) (
 	shown := wire.Peer{Node: req.Node, Serial: req.Serial}
 	copy(shown.Key[:], req.Key)
 	copy(shown.CA[:], req.CA)
-	m := c.roster.member(req.Node)
+	m := c.roster.Member(req.Node)
 	young := c.Now().Before(time.UnixMilli(m.GetIssuedMs()).Add(joinServerGrace))
-	if !isOf(shown, m.GetSerial(), m.GetKey()) && !(young && isOf(shown, m.GetOldSerial(), m.GetOldKey())) {
+	if !pki.IsOf(shown, m.GetSerial(), m.GetKey()) && !(young && pki.IsOf(shown, m.GetOldSerial(), m.GetOldKey())) {
 		return nil, fmt.Errorf("%w: the certificate of node %s is not on record", fault.ErrToken, req.Node)
 	}
 	return c.certify(ctx, shown, req.CSR)
@@ -267,7 +268,7 @@ func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) (
 	case !c.book.member(shown.Node):
 		return nil, fmt.Errorf("%w: node %s is no member", fault.ErrToken, shown.Node)
 	}
-	csr, err := parseRequest(csrDER)
+	csr, err := pki.ParseRequest(csrDER)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +280,7 @@ func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) (
 	if err != nil {
 		return nil, err
 	}
-	if err := c.putOnRecord(ctx, shown, cert, fingerprint(signing(record).cert)); err != nil {
+	if err := c.putOnRecord(ctx, shown, cert, pki.Fingerprint(pki.Signing(record).Cert)); err != nil {
 		return nil, err
 	}
 	return json.Marshal(certifyReply{
@@ -289,27 +290,27 @@ func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) (
 
 // sign makes a certificate of a node by the CA whose turn it is.
 func (c *Cluster) sign(record *pb.Cluster, csr *x509.CertificateRequest, node string) ([]byte, error) {
-	pair := signing(record)
-	ca, err := openAuthority(pair.cert, pair.key)
+	pair := pki.Signing(record)
+	ca, err := pki.OpenAuthority(pair.Cert, pair.Key)
 	if err != nil {
 		return nil, err
 	}
-	s := subject{cluster: c.id.name(), node: node, now: c.Now(), life: longLife, index: c.store.Applied()}
+	s := pki.Subject{Cluster: c.id.name(), Node: node, Now: c.Now(), Life: pki.LongLife, Index: c.store.Applied()}
 	if c.At(2) {
-		s.life = c.t.CertLife
+		s.Life = c.t.CertLife
 	}
-	return ca.sign(csr, s)
+	return ca.Sign(csr, s)
 }
 
 // putOnRecord records a certificate beside the one that the node has.
 func (c *Cluster) putOnRecord(ctx context.Context, shown wire.Peer, certPEM, ca []byte) error {
-	leaf, err := parseCert(certPEM)
+	leaf, err := pki.ParseCert(certPEM)
 	if err != nil {
 		return err
 	}
 	key := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	f, err := spool.Encode(spool.KindCertify, &pb.Certify{
-		Node: shown.Node, Serial: leaf.SerialNumber.FillBytes(make([]byte, serialSize)), Key: key[:], Ca: ca,
+		Node: shown.Node, Serial: leaf.SerialNumber.FillBytes(make([]byte, pki.SerialSize)), Key: key[:], Ca: ca,
 		IssuedMs: c.Now().UnixMilli(), Old: shown.Serial, OldKey: shown.Key[:],
 	})
 	if err != nil {

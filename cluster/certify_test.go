@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -21,8 +23,8 @@ import (
 func (c *Cluster) onRecord(t *testing.T) *pb.Member {
 	var m *pb.Member
 	require.Eventually(t, func() bool {
-		m = c.roster.member(c.id.Node)
-		return m.GetIssuedMs() != 0 && isOf(*c.self.Load(), m.Serial, m.Key)
+		m = c.roster.Member(c.id.Node)
+		return m.GetIssuedMs() != 0 && pki.IsOf(*c.self.Load(), m.Serial, m.Key)
 	}, 20*time.Second, time.Millisecond)
 	return m
 }
@@ -34,9 +36,9 @@ func TestCertificatesLiveNinetyDays(t *testing.T) {
 	m := c.onRecord(t)
 	self := c.self.Load()
 	require.WithinDuration(t, time.Now().Add(90*24*time.Hour), self.NotAfter, time.Minute)
-	require.NotZero(t, serialIndex(m.Serial))
-	require.LessOrEqual(t, serialIndex(m.Serial), c.Applied())
-	require.Equal(t, fingerprint([]byte(c.id.credential().ca)), m.Ca)
+	require.NotZero(t, pki.SerialIndex(m.Serial))
+	require.LessOrEqual(t, pki.SerialIndex(m.Serial), c.Applied())
+	require.Equal(t, pki.Fingerprint([]byte(c.id.credential().CA)), m.Ca)
 	require.NotEmpty(t, m.OldSerial, "the one that it began with")
 	saved, err := loadIdentity(c.o.Dir)
 	require.NoError(t, err)
@@ -50,7 +52,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 	m := c.onRecord(t)
 	record, err := c.record()
 	require.NoError(t, err)
-	ca, err := openAuthority(record.CaCert, record.CaKey)
+	ca, err := pki.OpenAuthority(record.CaCert, record.CaKey)
 	require.NoError(t, err)
 	dial := func(me wire.Identity, proto string) error {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -74,15 +76,17 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, dial(me, wire.Raft), "the node itself")
 	for name, index := range map[string]uint64{
-		"newer": c.Applied() + 1, "much newer": maxSerial - 1, "of the same index": serialIndex(m.Serial), "older": 0,
+		"newer": c.Applied() + 1, "much newer": pki.MaxSerial - 1, "of the same index": pki.SerialIndex(m.Serial), "older": 0,
 	} {
-		key, der, err := newRequest("n1")
+		key, der, err := pki.NewRequest("n1")
 		require.NoError(t, err)
-		csr, err := parseRequest(der)
+		csr, err := pki.ParseRequest(der)
 		require.NoError(t, err)
-		cert, err := ca.sign(csr, subject{cluster: c.id.Cluster, node: "n1", now: time.Now(), life: time.Hour, index: index})
+		cert, err := ca.Sign(csr, pki.Subject{Cluster: c.id.Cluster, Node: "n1", Now: time.Now(), Life: time.Hour,
+			Index: index})
 		require.NoError(t, err)
-		forged, err := credential{ca: string(record.CaCert), cert: string(cert), key: string(key)}.wire(c.id.Cluster, "n1")
+		forged, err := pki.Credential{CA: string(record.CaCert), Cert: string(cert), Key: string(key)}.Wire(c.id.Cluster,
+			"n1")
 		require.NoError(t, err)
 		for _, proto := range []string{wire.Raft, wire.RPC, wire.Bulk} {
 			require.Error(t, dial(forged, proto), "%s, %s", name, proto)
@@ -94,7 +98,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 // believed.
 func TestRegisterIsMarkedByTheConnection(t *testing.T) {
 	c := alone(t)
-	shown := &wire.Peer{Node: "n1", Serial: serialAt(7, 7), Key: [32]byte{1}, CA: [32]byte{2}}
+	shown := &wire.Peer{Node: "n1", Serial: bytes.Repeat([]byte{7}, pki.SerialSize), Key: [32]byte{1}, CA: [32]byte{2}}
 	said := &pb.Member{Id: "n1", Serial: []byte("mine"), Key: []byte("too")}
 	f, err := spool.Encode(spool.KindRegister, &pb.Register{Nonce: "x", Member: said})
 	require.NoError(t, err)
@@ -116,19 +120,19 @@ func TestDoorRenewsTheCertificateBefore(t *testing.T) {
 	before := wire.Peer{Node: "n1", Serial: m.OldSerial}
 	copy(before.Key[:], m.OldKey)
 	now := time.Now()
-	c.roster.now = func() time.Time { return now.Add(2 * oldGrace) }
+	c.roster.Now = func() time.Time { return now.Add(2 * pki.OldGrace) }
 	require.Error(t, c.judge(before), "it opens no link any more")
-	_, csr, err := newRequest("n1")
+	_, csr, err := pki.NewRequest("n1")
 	require.NoError(t, err)
 	reply := c.certifyOutdated(t.Context(), before, csr)
 	require.Empty(t, reply.Refused)
-	leaf, err := parseCert([]byte(reply.Cert))
+	leaf, err := pki.ParseCert([]byte(reply.Cert))
 	require.NoError(t, err)
-	require.Equal(t, leaf.SerialNumber.FillBytes(make([]byte, serialSize)), c.roster.member("n1").Serial)
-	require.Equal(t, m.OldSerial, c.roster.member("n1").OldSerial, "this answer can be lost, too")
+	require.Equal(t, leaf.SerialNumber.FillBytes(make([]byte, pki.SerialSize)), c.roster.Member("n1").Serial)
+	require.Equal(t, m.OldSerial, c.roster.Member("n1").OldSerial, "this answer can be lost, too")
 	for name, p := range map[string]wire.Peer{
 		"another key":    {Node: "n1", Serial: m.OldSerial},
-		"another serial": {Node: "n1", Serial: serialAt(1, 1), Key: before.Key},
+		"another serial": {Node: "n1", Serial: bytes.Repeat([]byte{1}, pki.SerialSize), Key: before.Key},
 		"another node":   {Node: "n2", Serial: m.OldSerial, Key: before.Key},
 	} {
 		require.NotEmpty(t, c.certifyOutdated(t.Context(), p, csr).Refused, name)
@@ -144,14 +148,14 @@ func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(c.o.Dir, "identity.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &lost))
-	ca, err := parseCert([]byte(lost.CA))
+	ca, err := pki.ParseCert([]byte(lost.CA))
 	require.NoError(t, err)
 	sum := sha256.Sum256(ca.Raw)
 	require.Equal(t, kindKnown, c.askJoinServer(t.Context(), c.Addr().String(), sum))
 
 	require.NoError(t, c.renewCertificate(t.Context()))
 	require.NoError(t, c.renewCertificate(t.Context())) // lost's one is two before now
-	require.NotEqual(t, m.Serial, c.roster.member("n1").OldSerial)
+	require.NotEqual(t, m.Serial, c.roster.Member("n1").OldSerial)
 	now := c.self.Load()
 	c.id.change(lost.credential())
 	require.Equal(t, kindRenew, c.askJoinServer(t.Context(), c.Addr().String(), sum))

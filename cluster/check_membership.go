@@ -12,6 +12,7 @@ import (
 
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 )
 
 // A node that was removed and is started again, or did not hear of its removal,
@@ -61,7 +62,7 @@ func (c *Cluster) membership(ctx context.Context, node string) joinReply {
 // true where at least one cluster leader says no and none says yes. The join server is
 // believed because its certificate is of our own CA.
 func (c *Cluster) lostMembership(ctx context.Context) bool {
-	ca, err := parseCert([]byte(c.id.credential().ca))
+	ca, err := pki.ParseCert([]byte(c.id.credential().CA))
 	if err != nil {
 		return false
 	}
@@ -121,7 +122,7 @@ func (c *Cluster) askAs(ctx context.Context, addr string, fingerprint [32]byte, 
 
 // renewAtJoinServer gets a certificate where nobody talks to us by the one we have.
 func (c *Cluster) renewAtJoinServer(ctx context.Context, addr string, fingerprint [32]byte) error {
-	key, csr, err := newRequest(c.id.Node)
+	key, csr, err := pki.NewRequest(c.id.Node)
 	if err != nil {
 		return err
 	}

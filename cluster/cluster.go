@@ -20,6 +20,7 @@ import (
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
+	"relay/cluster/pki"
 	"relay/cluster/rounds"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -57,7 +58,7 @@ type Cluster struct {
 	pace   *tuning.Pace
 
 	book        *addressBook
-	roster      *roster                   // which certificates count
+	roster      *pki.Roster               // which certificates count
 	self        atomic.Pointer[wire.Peer] // our own
 	newCA       chan struct{}             // the state's word on certificates has changed
 	adopting    sync.Mutex                // one change of our credential at a time
@@ -173,7 +174,7 @@ func open(o Options) (*Cluster, error) {
 	}
 	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
 	_, generation := wire.GenerationOf(id.name())
-	c.roster = newRoster(c.Now, generation)
+	c.roster = pki.NewRoster(c.Now, generation)
 	c.port = wire.New(wire.Options{
 		Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log,
 	})
@@ -222,7 +223,7 @@ func (c *Cluster) openRaft() error {
 		err = d.store.View(c.book.learn)
 	}
 	if err == nil {
-		err = d.store.View(c.roster.learn)
+		err = d.store.View(c.roster.Learn)
 	}
 	if err == nil {
 		err = d.store.View(c.learnVersion)
@@ -425,7 +426,7 @@ func (c *Cluster) changed(ch spool.Changes) {
 		}
 	}
 	if ch.Members || ch.Sessions || ch.Restored {
-		if err := c.store.View(c.roster.learn); err != nil {
+		if err := c.store.View(c.roster.Learn); err != nil {
 			c.log.Warn("cluster: certificates can't be read", zap.Error(err))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster/clock"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 )
 
@@ -33,7 +34,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		c.findTime()
 		c.sayClock(&said)
 		_ = c.store.View(c.book.learn)
-		_ = c.store.View(c.roster.learn)
+		_ = c.store.View(c.roster.Learn)
 		_, _ = c.Upgrade() // notes who lives, so that a new leader knows since when
 		if c.At(2) {
 			_ = c.rlog.SealPromises() // what fails has been told to Fatal
@@ -55,21 +56,21 @@ func (c *Cluster) cutOff() {
 // more. Those of members were good when they began and have an hour; one that
 // was let in as newer than the record ends as soon as the leader knows better.
 func (c *Cluster) outdated(p wire.Peer, since time.Time) bool {
-	err := c.roster.judge(p)
+	err := c.roster.Judge(p)
 	switch {
 	case err == nil:
 		return false
-	case !errors.Is(err, errNewer):
-		return time.Since(since) > oldGrace
+	case !errors.Is(err, pki.ErrNewer):
+		return time.Since(since) > pki.OldGrace
 	case c.deaf():
 		return false
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, confirmTime)
 	defer cancel()
-	if c.Consistent(ctx) != nil || c.store.View(c.roster.learn) != nil {
+	if c.Consistent(ctx) != nil || c.store.View(c.roster.Learn) != nil {
 		return false
 	}
-	return c.roster.judge(p) != nil
+	return c.roster.Judge(p) != nil
 }
 
 // trim takes a snapshot when the log has grown too large. The number of entries

@@ -15,6 +15,7 @@ import (
 
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 )
 
 // A data directory holds these files and directories.
@@ -51,16 +52,16 @@ type identity struct {
 	mu sync.Mutex // guards what changes while the node runs: the credential, CAKey
 }
 
-func (id *identity) credential() credential {
+func (id *identity) credential() pki.Credential {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	return credential{id.CA, id.CANext, id.CACross, id.Cert, id.Key}
+	return pki.Credential{CA: id.CA, Next: id.CANext, Cross: id.CACross, Cert: id.Cert, Key: id.Key}
 }
 
-func (id *identity) change(c credential) {
+func (id *identity) change(c pki.Credential) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	id.CA, id.CANext, id.CACross, id.Cert, id.Key = c.ca, c.next, c.cross, c.cert, c.key
+	id.CA, id.CANext, id.CACross, id.Cert, id.Key = c.CA, c.Next, c.Cross, c.Cert, c.Key
 }
 
 // Initialised reports whether a directory holds a node's identity: whether
@@ -122,7 +123,7 @@ func (id *identity) forgetKey(dir string, log *zap.Logger) {
 
 // wire makes the TLS side of an identity.
 func (id *identity) wire() (wire.Identity, error) {
-	return id.credential().wire(id.name(), id.Node)
+	return id.credential().Wire(id.name(), id.Node)
 }
 
 // vacant checks that a directory can take a new node, and makes it.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -37,28 +38,28 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 	if !slices.Equal(id.Recovered, want) || !slices.Equal(peerTexts(before), want) {
 		n++
 	}
-	pair := signing(record)
-	ca, err := openAuthority(pair.cert, pair.key)
+	pair := pki.Signing(record)
+	ca, err := pki.OpenAuthority(pair.Cert, pair.Key)
 	if err != nil {
 		return err
 	}
-	key, der, err := newRequest(id.Node)
+	key, der, err := pki.NewRequest(id.Node)
 	if err != nil {
 		return err
 	}
-	csr, err := parseRequest(der)
+	csr, err := pki.ParseRequest(der)
 	if err != nil {
 		return err
 	}
 	id.Generation, id.Recovered = wire.Generation(id.Cluster, n, want), want
 	// The node that leads renews it, as no certificate of a member lives so long.
-	cert, err := ca.sign(csr, subject{cluster: id.Generation, node: id.Node, now: time.Now(), life: longLife})
+	cert, err := ca.Sign(csr, pki.Subject{Cluster: id.Generation, Node: id.Node, Now: time.Now(), Life: pki.LongLife})
 	if err != nil {
 		return err
 	}
-	id.change(credential{
-		ca: string(record.CaCert), next: string(record.NextCert), cross: string(record.CrossCert), cert: string(cert),
-		key: string(key),
+	id.change(pki.Credential{
+		CA: string(record.CaCert), Next: string(record.NextCert), Cross: string(record.CrossCert), Cert: string(cert),
+		Key: string(key),
 	})
 	id.castOut(before)
 	return nil

@@ -17,6 +17,7 @@ import (
 	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -94,18 +95,18 @@ func Join(ctx context.Context, o JoinOptions) error {
 	if err := checkNode(o.ID, o.Advertise); err != nil {
 		return err
 	}
-	token, err := parseToken(o.Token)
+	token, err := pki.ParseToken(o.Token)
 	if err != nil {
 		return err
 	}
 	if err := vacant(o.Dir); err != nil {
 		return err
 	}
-	key, csr, err := newRequest(o.ID)
+	key, csr, err := pki.NewRequest(o.ID)
 	if err != nil {
 		return fmt.Errorf("cluster: make the node's key: %w", err)
 	}
-	req := joinRequest{Secret: token.secret[:], Node: o.ID, Advertise: o.Advertise, CSR: csr, Request: make([]byte, 16),
+	req := joinRequest{Secret: token.Secret[:], Node: o.ID, Advertise: o.Advertise, CSR: csr, Request: make([]byte, 16),
 		MinVersion: spool.MinVersion, MaxVersion: spool.MaxVersion}
 	if o.MaxVersion != 0 {
 		req.MaxVersion = o.MaxVersion
@@ -135,7 +136,7 @@ func Join(ctx context.Context, o JoinOptions) error {
 }
 
 // requestJoin asks until it is let in or refused for good.
-func requestJoin(ctx context.Context, o JoinOptions, token joinToken, req joinRequest) (joinReply, error) {
+func requestJoin(ctx context.Context, o JoinOptions, token pki.Token, req joinRequest) (joinReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	for {
@@ -167,9 +168,9 @@ func requestJoin(ctx context.Context, o JoinOptions, token joinToken, req joinRe
 }
 
 func requestJoinOnce(
-	ctx context.Context, o JoinOptions, token joinToken, req joinRequest,
+	ctx context.Context, o JoinOptions, token pki.Token, req joinRequest,
 ) (reply joinReply, err error) {
-	c, ca, err := wire.DialJoin(ctx, o.Addr, token.fingerprint, nil, o.Dial)
+	c, ca, err := wire.DialJoin(ctx, o.Addr, token.Fingerprint, nil, o.Dial)
 	if err != nil {
 		return reply, err
 	}
@@ -185,7 +186,7 @@ func requestJoinOnce(
 	}
 	// We trust the CA that the token vouches for, and the one that takes its place while
 	// the CA changes.
-	pin := string(certPEM(ca.Raw))
+	pin := string(pki.CertPEM(ca.Raw))
 	if reply.CA == "" {
 		reply.CA = pin
 	}
@@ -281,9 +282,9 @@ func (c *Cluster) unlessOccupied(on configuration, node raft.ServerID, addr stri
 	return nil
 }
 
-func (c *Cluster) useToken(ctx context.Context, token joinToken, req joinRequest) error {
+func (c *Cluster) useToken(ctx context.Context, token pki.Token, req joinRequest) error {
 	f, err := spool.Encode(spool.KindUseToken, &pb.UseToken{
-		Hash: token.hash(), Node: req.Node, Request: token.request(req.Request),
+		Hash: token.Hash(), Node: req.Node, Request: token.Request(req.Request),
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -79,7 +80,7 @@ func (c *Cluster) serveJoin(ctx context.Context, conn net.Conn, req joinRequest)
 	case shown.Node == "":
 	case req.Asks == asksMember:
 		reply := c.membership(ctx, shown.Node)
-		if err := unlessNewer(c.roster.judge(shown)); reply.Kind == kindKnown && err != nil {
+		if err := unlessNewer(c.roster.Judge(shown)); reply.Kind == kindKnown && err != nil {
 			reply = joinReply{Kind: kindRenew, Refused: err.Error()}
 		}
 		_ = writeJSON(conn, reply)
@@ -155,11 +156,11 @@ var (
 )
 
 // tokenOf reads the secret of a request.
-func tokenOf(req joinRequest) (token joinToken, err error) {
-	if len(req.Secret) != secretSize || len(req.Request) == 0 {
+func tokenOf(req joinRequest) (token pki.Token, err error) {
+	if len(req.Secret) != pki.SecretSize || len(req.Request) == 0 {
 		return token, errNoToken
 	}
-	copy(token.secret[:], req.Secret)
+	copy(token.Secret[:], req.Secret)
 	return token, nil
 }
 
@@ -171,16 +172,16 @@ func (c *Cluster) checkToken(req joinRequest) error {
 		return err
 	}
 	return c.store.View(func(v spool.View) error {
-		one, there, err := v.JoinToken(token.hash())
+		one, there, err := v.JoinToken(token.Hash())
 		switch {
 		case err != nil:
 			return err
-		case there && one.ExpiresMs <= c.roster.now().UnixMilli():
+		case there && one.ExpiresMs <= c.roster.Now().UnixMilli():
 			return errOldToken
 		case there:
 			return nil
 		}
-		if res, used, err := v.Answered(token.request(req.Request)); err != nil || used && res.GetCode() == pb.Code_OK {
+		if res, used, err := v.Answered(token.Request(req.Request)); err != nil || used && res.GetCode() == pb.Code_OK {
 			return err
 		}
 		return errNoToken
@@ -206,7 +207,7 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 	if err := checkNode(req.Node, req.Advertise); err != nil {
 		return nil, fmt.Errorf("%w: %w", fault.ErrToken, err)
 	}
-	csr, err := parseRequest(req.CSR)
+	csr, err := pki.ParseRequest(req.CSR)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the certificate request: %w", fault.ErrToken, err)
 	}

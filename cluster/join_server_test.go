@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/tuning"
@@ -39,10 +40,10 @@ func alone(t *testing.T) *Cluster {
 	return c
 }
 
-func (c *Cluster) tokenForTest(t *testing.T) joinToken {
+func (c *Cluster) tokenForTest(t *testing.T) pki.Token {
 	s, err := c.Token(t.Context(), 1, time.Hour, &pb.Admin{Who: "test"})
 	require.NoError(t, err)
-	token, err := parseToken(s)
+	token, err := pki.ParseToken(s)
 	require.NoError(t, err)
 	return token
 }
@@ -64,10 +65,10 @@ func askRaw(
 // same, comes at once, and leaves nothing in the log.
 func TestDoorTellsNothingWithoutAToken(t *testing.T) {
 	c := alone(t)
-	fp := c.tokenForTest(t).fingerprint
-	_, csr, err := newRequest("n2")
+	fp := c.tokenForTest(t).Fingerprint
+	_, csr, err := pki.NewRequest("n2")
 	require.NoError(t, err)
-	secret := make([]byte, secretSize)
+	secret := make([]byte, pki.SecretSize)
 	for name, req := range map[string]joinRequest{
 		"a new node": {Secret: secret, Request: []byte("1"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
 			MaxVersion: spool.MaxVersion},
@@ -118,26 +119,26 @@ func TestDoorTakesPlainKeysOnly(t *testing.T) {
 	for name, key := range map[string]any{"P-384": p384, "RSA": long} {
 		csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 		require.NoError(t, err)
-		reply, err := askRaw(t, c, token.fingerprint, nil, joinRequest{
-			Secret: token.secret[:], Request: []byte(name), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
+		reply, err := askRaw(t, c, token.Fingerprint, nil, joinRequest{
+			Secret: token.Secret[:], Request: []byte(name), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
 			MaxVersion: spool.MaxVersion,
 		})
 		require.NoError(t, err)
 		require.Contains(t, reply.Refused, "P-256", name)
 		require.Equal(t, kindToken, reply.Kind)
 	}
-	_, csr, err := newRequest("n2")
+	_, csr, err := pki.NewRequest("n2")
 	require.NoError(t, err)
-	req := joinRequest{Secret: token.secret[:], Request: []byte("again"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
+	req := joinRequest{Secret: token.Secret[:], Request: []byte("again"), Node: "n2", Advertise: "127.0.0.1:1", CSR: csr,
 		MaxVersion: spool.MaxVersion}
 	for range 2 {
-		reply, err := askRaw(t, c, token.fingerprint, nil, req)
+		reply, err := askRaw(t, c, token.Fingerprint, nil, req)
 		require.NoError(t, err)
 		require.Empty(t, reply.Refused, "one use, however often the answer is lost")
 		require.NotEmpty(t, reply.Cert)
 	}
 	req.Request = []byte("another")
-	reply, err := askRaw(t, c, token.fingerprint, nil, req)
+	reply, err := askRaw(t, c, token.Fingerprint, nil, req)
 	require.NoError(t, err)
 	require.Equal(t, errNoToken.Error(), reply.Refused)
 }
@@ -148,7 +149,7 @@ func TestSilentStrangersDoNotCloseTheDoor(t *testing.T) {
 	c := alone(t)
 	token := c.tokenForTest(t)
 	for range 3 * joinClients {
-		conn, _, err := wire.DialJoin(t.Context(), c.Addr().String(), token.fingerprint, nil, nil)
+		conn, _, err := wire.DialJoin(t.Context(), c.Addr().String(), token.Fingerprint, nil, nil)
 		require.NoError(t, err)
 		defer conn.Close()
 	}

@@ -289,7 +289,7 @@ func (c *Cluster) founded(ctx context.Context) {
 		return
 	}
 	c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{
-		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.credential().ca), CaKey: []byte(c.id.CAKey), Version: 1,
+		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.credential().CA), CaKey: []byte(c.id.CAKey), Version: 1,
 	}})
 	to := c.o.FoundAt
 	if to == 0 {

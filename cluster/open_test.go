@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/fault"
+	"relay/cluster/pki"
 )
 
 // toMake are the options of a new cluster's first node.
@@ -29,7 +30,7 @@ func TestInit(t *testing.T) {
 	require.ErrorIs(t, err, fault.ErrInUse)
 	require.ErrorContains(t, err, "relayd run")
 	require.ErrorIs(t, Join(t.Context(), JoinOptions{
-		ID: "n2", Dir: dir, Advertise: "127.0.0.1:7171", Token: joinToken{}.String(), Addr: "127.0.0.1:1", Log: zap.NewNop(),
+		ID: "n2", Dir: dir, Advertise: "127.0.0.1:7171", Token: pki.Token{}.String(), Addr: "127.0.0.1:1", Log: zap.NewNop(),
 	}), fault.ErrInUse)
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/fault"
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -94,24 +95,24 @@ func (c *Cluster) beginRotation(ctx context.Context, adm *pb.Admin) error {
 	if err != nil || record.CaStep != spool.CASettled {
 		return err
 	}
-	old, err := openAuthority(record.CaCert, record.CaKey)
+	old, err := pki.OpenAuthority(record.CaCert, record.CaKey)
 	if err != nil {
 		return err
 	}
-	next, err := newAuthority(record.Name, c.Now())
+	next, err := pki.NewAuthority(record.Name, c.Now())
 	if err != nil {
 		return err
 	}
-	key, err := next.keyPEM()
+	key, err := next.KeyPEM()
 	if err != nil {
 		return err
 	}
-	cross, err := old.cross(next)
+	cross, err := old.Cross(next)
 	if err != nil {
 		return err
 	}
 	f, err := spool.Encode(spool.KindPutCa, &pb.PutCa{
-		Admin: adm, FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: next.certPEM(), NextKey: key,
+		Admin: adm, FromStep: spool.CASettled, ToStep: spool.CATrust, NextCert: next.CertPEM(), NextKey: key,
 		CrossCert: cross,
 	})
 	if err != nil {

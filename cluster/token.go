@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"relay/cluster/pki"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -17,16 +18,16 @@ func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *p
 	if uses < 1 || uses > 1000 || ttl <= 0 {
 		return "", fmt.Errorf("cluster: a token needs 1 to 1000 uses and a time to live")
 	}
-	ca, err := parseCert([]byte(c.id.credential().ca))
+	ca, err := pki.ParseCert([]byte(c.id.credential().CA))
 	if err != nil {
 		return "", err
 	}
-	t := joinToken{fingerprint: sha256.Sum256(ca.Raw)}
-	if _, err := rand.Read(t.secret[:]); err != nil {
+	t := pki.Token{Fingerprint: sha256.Sum256(ca.Raw)}
+	if _, err := rand.Read(t.Secret[:]); err != nil {
 		return "", err
 	}
 	now := c.Now()
-	record := &pb.JoinToken{Hash: t.hash(), ExpiresMs: now.Add(ttl).UnixMilli(), Uses: uint32(uses)}
+	record := &pb.JoinToken{Hash: t.Hash(), ExpiresMs: now.Add(ttl).UnixMilli(), Uses: uint32(uses)}
 	if c.At(2) {
 		record.MadeMs = now.UnixMilli()
 	}
@@ -43,3 +44,7 @@ func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *p
 	}
 	return t.String(), nil
 }
+
+// CheckToken reports what is wrong with the form of a join token; nil: a cluster may
+// have made it. Errors wrap ErrToken and do not repeat it.
+func CheckToken(s string) error { return pki.CheckToken(s) }

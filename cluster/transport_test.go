@@ -10,21 +10,22 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/pki"
 )
 
 // twoPorts makes the raft networks of two members.
 func twoPorts(t *testing.T) (a, b transport) {
-	ca, err := newAuthority("test", time.Now())
+	ca, err := pki.NewAuthority("test", time.Now())
 	require.NoError(t, err)
 	hints := map[string]string{}
 	make := func(node string) (*wire.Port, *addressBook) {
-		key, csr, err := newRequest(node)
+		key, csr, err := pki.NewRequest(node)
 		require.NoError(t, err)
-		request, err := parseRequest(csr)
+		request, err := pki.ParseRequest(csr)
 		require.NoError(t, err)
-		cert, err := ca.sign(request, subject{cluster: "c1", node: node, now: time.Now(), life: time.Hour})
+		cert, err := ca.Sign(request, pki.Subject{Cluster: "c1", Node: node, Now: time.Now(), Life: time.Hour})
 		require.NoError(t, err)
-		me, err := credential{ca: string(ca.certPEM()), cert: string(cert), key: string(key)}.wire("c1", node)
+		me, err := pki.Credential{CA: string(ca.CertPEM()), Cert: string(cert), Key: string(key)}.Wire("c1", node)
 		require.NoError(t, err)
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)

@@ -1,4 +1,4 @@
-package cluster
+package pki
 
 import (
 	"crypto/tls"
@@ -11,23 +11,23 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// credential is what a node shows and trusts, in PEM.
-type credential struct{ ca, next, cross, cert, key string }
+// Credential is what a node shows and trusts, in PEM.
+type Credential struct{ CA, Next, Cross, Cert, Key string }
 
-// wire makes the TLS side of a node's credential.
-func (c credential) wire(cluster, node string) (wire.Identity, error) {
+// Wire makes the TLS side of a node's credential.
+func (c Credential) Wire(cluster, node string) (wire.Identity, error) {
 	me := wire.Identity{Cluster: cluster, Node: node}
 	var err error
-	if me.CAs, err = parseCerts(c.ca + c.next); err != nil {
+	if me.CAs, err = parseCerts(c.CA + c.Next); err != nil {
 		return me, fmt.Errorf("cluster: the CA's certificate: %w", err)
 	}
 	if len(me.CAs) == 0 {
 		return me, errors.New("cluster: the identity has no CA")
 	}
-	if me.Cert, err = tls.X509KeyPair([]byte(c.cert), []byte(c.key)); err != nil {
+	if me.Cert, err = tls.X509KeyPair([]byte(c.Cert), []byte(c.Key)); err != nil {
 		return me, fmt.Errorf("cluster: the node's certificate: %w", err)
 	}
-	cross, err := parseCerts(c.cross)
+	cross, err := parseCerts(c.Cross)
 	if err != nil {
 		return me, fmt.Errorf("cluster: the former CA's certificate: %w", err)
 	}
@@ -39,14 +39,15 @@ func (c credential) wire(cluster, node string) (wire.Identity, error) {
 }
 
 // keyPair is a CA as the state has it.
-type keyPair struct{ cert, key []byte }
+type keyPair struct{ Cert, Key []byte }
 
-// signing is the CA that signs at the present step of a rotation.
-func signing(record *pb.Cluster) keyPair {
+// Signing is the CA that signs at the present step of a rotation.
+func Signing(record *pb.Cluster) keyPair {
 	if record.CaStep == spool.CASign {
 		return keyPair{record.NextCert, record.NextKey}
 	}
 	return keyPair{record.CaCert, record.CaKey}
 }
 
-func fingerprint(certPEM []byte) []byte { return spool.Fingerprint(certPEM) }
+// Fingerprint names a CA by its certificate.
+func Fingerprint(certPEM []byte) []byte { return spool.Fingerprint(certPEM) }

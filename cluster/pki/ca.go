@@ -1,4 +1,4 @@
-package cluster
+package pki
 
 import (
 	"crypto/ecdsa"
@@ -19,8 +19,8 @@ import (
 
 const (
 	caLife = 20 * 365 * 24 * time.Hour
-	// longLife is for certificates of before cluster version 2, which nobody renews.
-	longLife = 10 * 365 * 24 * time.Hour
+	// LongLife is for certificates of before cluster version 2, which nobody renews.
+	LongLife = 10 * 365 * 24 * time.Hour
 	// Clocks of nodes may differ; a certificate must not be of tomorrow.
 	backdate = 24 * time.Hour
 )
@@ -31,7 +31,8 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(name string, now time.Time) (*authority, error) {
+// NewAuthority makes a CA for a cluster of that name.
+func NewAuthority(name string, now time.Time) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -54,9 +55,9 @@ func newAuthority(name string, now time.Time) (*authority, error) {
 	return &authority{cert, key}, err
 }
 
-// openAuthority reads a CA from PEM.
-func openAuthority(certPEM, keyPEM []byte) (*authority, error) {
-	cert, err := parseCert(certPEM)
+// OpenAuthority reads a CA from PEM.
+func OpenAuthority(certPEM, keyPEM []byte) (*authority, error) {
+	cert, err := ParseCert(certPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -71,50 +72,50 @@ func openAuthority(certPEM, keyPEM []byte) (*authority, error) {
 	return &authority{cert, key}, nil
 }
 
-func (a *authority) certPEM() []byte { return certPEM(a.cert.Raw) }
+func (a *authority) CertPEM() []byte { return CertPEM(a.cert.Raw) }
 
-func (a *authority) keyPEM() ([]byte, error) { return keyPEM(a.key) }
+func (a *authority) KeyPEM() ([]byte, error) { return keyPEM(a.key) }
 
-// cross signs the CA that a rotation changes to, for those who know this one
+// Cross signs the CA that a rotation changes to, for those who know this one
 // only. It returns PEM.
-func (a *authority) cross(next *authority) ([]byte, error) {
+func (a *authority) Cross(next *authority) ([]byte, error) {
 	der, err := x509.CreateCertificate(rand.Reader, next.cert, a.cert, &next.key.PublicKey, a.key)
 	if err != nil {
 		return nil, err
 	}
-	return certPEM(der), nil
+	return CertPEM(der), nil
 }
 
-// subject is whom a certificate is for, and for how long.
-type subject struct {
-	cluster, node string
-	now           time.Time
-	life          time.Duration
-	index         uint64 // applied by the signer: later certificates have greater serials
+// Subject is whom a certificate is for, and for how long.
+type Subject struct {
+	Cluster, Node string
+	Now           time.Time
+	Life          time.Duration
+	Index         uint64 // applied by the signer: later certificates have greater serials
 }
 
-// sign makes a node's certificate for the key of a CSR. Nothing else of the
+// Sign makes a node's certificate for the key of a CSR. Nothing else of the
 // request is believed: the name is the CA's to give.
-func (a *authority) sign(csr *x509.CertificateRequest, s subject) ([]byte, error) {
+func (a *authority) Sign(csr *x509.CertificateRequest, s Subject) ([]byte, error) {
 	template := &x509.Certificate{
-		SerialNumber: newSerial(s.index),
-		Subject:      pkix.Name{CommonName: s.node},
-		NotBefore:    s.now.Add(-backdate),
-		NotAfter:     s.now.Add(s.life),
+		SerialNumber: newSerial(s.Index),
+		Subject:      pkix.Name{CommonName: s.Node},
+		NotBefore:    s.Now.Add(-backdate),
+		NotAfter:     s.Now.Add(s.Life),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		URIs:         []*url.URL{wire.NodeURI(s.cluster, s.node)},
+		URIs:         []*url.URL{wire.NodeURI(s.Cluster, s.Node)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, csr.PublicKey, a.key)
 	if err != nil {
 		return nil, err
 	}
-	return certPEM(der), nil
+	return CertPEM(der), nil
 }
 
-// parseRequest reads a CSR. Its signature is checked only where its key is of the
+// ParseRequest reads a CSR. Its signature is checked only where its key is of the
 // kind that nodes have: others can cost much time.
-func parseRequest(der []byte) (*x509.CertificateRequest, error) {
+func ParseRequest(der []byte) (*x509.CertificateRequest, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
 		return nil, err
@@ -125,8 +126,8 @@ func parseRequest(der []byte) (*x509.CertificateRequest, error) {
 	return csr, csr.CheckSignature()
 }
 
-// newRequest makes a key and a CSR for it.
-func newRequest(node string) (keyPEMBytes, csrDER []byte, err error) {
+// NewRequest makes a key and a CSR for it.
+func NewRequest(node string) (keyPEMBytes, csrDER []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -143,13 +144,14 @@ func newRequest(node string) (keyPEMBytes, csrDER []byte, err error) {
 // newSerial makes a serial number: an index, then 8 random octets.
 func newSerial(index uint64) *big.Int {
 	b := binary.BigEndian.AppendUint64(nil, index)
-	b = append(b, make([]byte, serialSize-len(b))...)
+	b = append(b, make([]byte, SerialSize-len(b))...)
 	_, _ = rand.Read(b[8:])
 	b[8] |= 0x80 // never 0, whatever the index
 	return new(big.Int).SetBytes(b)
 }
 
-func certPEM(der []byte) []byte {
+// CertPEM writes a certificate as PEM.
+func CertPEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
@@ -161,7 +163,8 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
-func parseCert(b []byte) (*x509.Certificate, error) {
+// ParseCert reads one certificate from PEM.
+func ParseCert(b []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(b)
 	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, fmt.Errorf("cluster: not a PEM certificate")

@@ -1,4 +1,4 @@
-package cluster
+package pki
 
 import (
 	"bytes"
@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	oldGrace   = time.Hour       // for how long a member may still show its former certificate
-	serialSize = 16              // octets: the signer's applied index (8), random ones (8)
-	maxSerial  = uint64(1) << 48 // indexes are below; the top of a random serial hardly ever is
+	OldGrace   = time.Hour       // for how long a member may still show its former certificate
+	SerialSize = 16              // octets: the signer's applied index (8), random ones (8)
+	MaxSerial  = uint64(1) << 48 // indexes are below; the top of a random serial hardly ever is
 )
 
-// errNewer says that a certificate is newer than the one this node has on
+// ErrNewer says that a certificate is newer than the one this node has on
 // record: this node lags behind, or somebody else has signed it.
-var errNewer = errors.New("the certificate is newer than the one on record")
+var ErrNewer = errors.New("the certificate is newer than the one on record")
 
-// roster knows which certificates count: of each member, the serial and the key
+// Roster knows which certificates count: of each member, the serial and the key
 // that the replicated state has. The signature of the CA alone is not enough, as
 // the CA's key is in the store of every replica.
 //
@@ -32,21 +32,22 @@ var errNewer = errors.New("the certificate is newer than the one on record")
 // serial that is newer than the record (its first 8 octets are the signer's applied
 // index) counts after a read index, or where no leader is heard, as a node that lags
 // must hear the leader.
-type roster struct {
-	now        func() time.Time // the cluster's clock
+type Roster struct {
+	Now        func() time.Time // the cluster's clock
 	generation uint64           // of this node's certificate
 
 	mu      sync.RWMutex
 	members map[string]*pb.Member
 }
 
-func newRoster(now func() time.Time, generation uint64) *roster {
-	return &roster{now: now, generation: generation}
+// NewRoster makes a roster that knows no member yet.
+func NewRoster(now func() time.Time, generation uint64) *Roster {
+	return &Roster{Now: now, generation: generation}
 }
 
-// learn reads the member records again. After a recovery those of the generation
+// Learn reads the member records again. After a recovery those of the generation
 // before do not count: until the state has the new one, nothing is on record.
-func (r *roster) learn(v spool.View) error {
+func (r *Roster) Learn(v spool.View) error {
 	list, err := v.Members()
 	if err != nil {
 		return err
@@ -68,60 +69,60 @@ func (r *roster) learn(v spool.View) error {
 	return nil
 }
 
-// member returns the record of a node, nil where there is none.
-func (r *roster) member(node string) *pb.Member {
+// Member returns the record of a node, nil where there is none.
+func (r *Roster) Member(node string) *pb.Member {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.members[node]
 }
 
-// judge says whether a certificate counts for the node that it names. Dates
+// Judge says whether a certificate counts for the node that it names. Dates
 // matter only where nothing is on record: the clock of a node may be days off,
-// and what is on record stays good until it is replaced. errNewer: the record
+// and what is on record stays good until it is replaced. ErrNewer: the record
 // may lag. A Peer that is a name alone is good.
-func (r *roster) judge(p wire.Peer) error {
+func (r *Roster) Judge(p wire.Peer) error {
 	if len(p.Serial) == 0 {
 		return nil
 	}
-	m, now := r.member(p.Node), r.now()
+	m, now := r.Member(p.Node), r.Now()
 	switch {
 	case len(m.GetSerial()) == 0:
 		return r.unrecorded(p)
-	case isOf(p, m.Serial, m.Key):
+	case IsOf(p, m.Serial, m.Key):
 		return nil
-	case isOf(p, m.OldSerial, m.OldKey):
-		if now.After(time.UnixMilli(m.IssuedMs).Add(oldGrace)) {
+	case IsOf(p, m.OldSerial, m.OldKey):
+		if now.After(time.UnixMilli(m.IssuedMs).Add(OldGrace)) {
 			return fmt.Errorf("cluster: node %s shows the certificate before its present one", p.Node)
 		}
 		return nil
-	case serialIndex(p.Serial) > serialIndex(m.Serial):
-		return fmt.Errorf("cluster: node %s: %w", p.Node, errNewer)
+	case SerialIndex(p.Serial) > SerialIndex(m.Serial):
+		return fmt.Errorf("cluster: node %s: %w", p.Node, ErrNewer)
 	}
 	return fmt.Errorf("cluster: node %s shows a certificate that is not the one on record", p.Node)
 }
 
 // unrecorded judges a certificate of a node of which none is on record.
-func (r *roster) unrecorded(p wire.Peer) error {
-	if r.now().After(p.NotAfter) {
+func (r *Roster) unrecorded(p wire.Peer) error {
+	if r.Now().After(p.NotAfter) {
 		return fmt.Errorf("cluster: the certificate of node %s expired at %s, and none is on record",
 			p.Node, p.NotAfter.Format(time.RFC3339))
 	}
 	return nil
 }
 
-// isOf reports whether a certificate is the one of a record: by its serial, and
+// IsOf reports whether a certificate is the one of a record: by its serial, and
 // by its key where the record has one.
-func isOf(p wire.Peer, serial, key []byte) bool {
+func IsOf(p wire.Peer, serial, key []byte) bool {
 	return len(serial) > 0 && bytes.Equal(p.Serial, serial) && (len(key) == 0 || bytes.Equal(p.Key[:], key))
 }
 
-// serialIndex is the signer's applied index in a serial; 0 for serials of before
+// SerialIndex is the signer's applied index in a serial; 0 for serials of before
 // cluster version 2, which are random.
-func serialIndex(serial []byte) uint64 {
-	if len(serial) != serialSize {
+func SerialIndex(serial []byte) uint64 {
+	if len(serial) != SerialSize {
 		return 0
 	}
-	if i := binary.BigEndian.Uint64(serial); i < maxSerial {
+	if i := binary.BigEndian.Uint64(serial); i < MaxSerial {
 		return i
 	}
 	return 0

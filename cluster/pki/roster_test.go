@@ -1,4 +1,4 @@
-package cluster
+package pki
 
 import (
 	"encoding/binary"
@@ -27,7 +27,7 @@ func TestWhichCertificatesCount(t *testing.T) {
 		Id: "n1", Serial: present, Key: make([]byte, 32), OldSerial: former, OldKey: make([]byte, 32),
 		IssuedMs: now.UnixMilli(),
 	}
-	random := make([]byte, serialSize)
+	random := make([]byte, SerialSize)
 	random[0] = 0x71
 	for _, c := range []struct {
 		name   string
@@ -57,18 +57,18 @@ func TestWhichCertificatesCount(t *testing.T) {
 		{name: "a name that is to be dialled", clock: life + day},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRoster(func() time.Time { return now.Add(c.clock) }, 0)
+			r := NewRoster(func() time.Time { return now.Add(c.clock) }, 0)
 			r.members = map[string]*pb.Member{"n1": record}
 			c.peer.Node, c.peer.NotBefore, c.peer.NotAfter = "n1", now.Add(-day), now.Add(life)
 			if c.node != "" {
 				c.peer.Node = c.node
 			}
-			switch err := r.judge(c.peer); {
+			switch err := r.Judge(c.peer); {
 			case c.newer:
-				require.ErrorIs(t, err, errNewer)
+				require.ErrorIs(t, err, ErrNewer)
 			case c.refuse:
 				require.Error(t, err)
-				require.NotErrorIs(t, err, errNewer)
+				require.NotErrorIs(t, err, ErrNewer)
 			default:
 				require.NoError(t, err)
 			}

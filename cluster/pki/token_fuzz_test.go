@@ -1,4 +1,4 @@
-package cluster
+package pki
 
 import (
 	"testing"
@@ -9,16 +9,16 @@ import (
 )
 
 func FuzzToken(f *testing.F) {
-	f.Add(joinToken{secret: [secretSize]byte{1, 2, 3}}.String())
+	f.Add(Token{Secret: [SecretSize]byte{1, 2, 3}}.String())
 	f.Add("rj1.")
 	f.Add("rj2.AAAA")
 	f.Fuzz(func(t *testing.T, s string) {
-		token, err := parseToken(s)
+		token, err := ParseToken(s)
 		if err != nil {
 			require.ErrorIs(t, err, fault.ErrToken)
 			return
 		}
-		again, err := parseToken(token.String())
+		again, err := ParseToken(token.String())
 		require.NoError(t, err)
 		require.Equal(t, token, again)
 	})

@@ -339,6 +339,9 @@ func TestUnknownFigures(t *testing.T) {
 	require.Zero(t, code)
 	require.Regexp(t, `(?m)^n2 +alive +follower +\S+ +4711 +0 +0 +- +- +- +- `, out)
 	require.Regexp(t, `(?m)^n3 +alive +follower +\S+ +4711 +0 +0 +0 +0 +40 GB`, out)
+	w.Cluster(func(s *admin.Status) { s.Nodes[1].State, s.Nodes[1].SilentSeconds = admin.NodeSilent, 0.1 })
+	out, _, _ = w.ctl(t, "", "node", "ls")
+	require.Regexp(t, `(?m)^n2 +silent +follower`, out, "the others hear of it")
 }
 
 func TestDrainWaits(t *testing.T) {

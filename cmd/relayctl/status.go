@@ -136,9 +136,10 @@ func (a *app) showNodes(nodes []admin.Node) {
 	t.flush()
 }
 
-// stateOf is a node's state in words: since when it is silent, too.
+// stateOf is a node's state in words: since when it is silent, too. A node of which
+// others hear is silent for no time.
 func stateOf(n admin.Node) string {
-	if n.State == admin.NodeSilent {
+	if n.State == admin.NodeSilent && n.SilentSeconds >= 1 {
 		return n.State + " " + age(time.Duration(n.SilentSeconds*float64(time.Second)))
 	}
 	return n.State

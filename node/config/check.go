@@ -74,7 +74,7 @@ func (c *Config) checkNode(r *report) {
 			c.Node.ID)
 	}
 	if !validHost(c.Node.Hostname) {
-		r.add("node.hostname", "%q is not a host name", c.Node.Hostname)
+		r.add("node.hostname", `%q is not a host name such as "mx1.example.com"`, c.Node.Hostname)
 	}
 	if !filepath.IsAbs(c.Node.DataDir) {
 		r.add("node.data_dir", "%q must be a path from the root", c.Node.DataDir)
@@ -395,7 +395,7 @@ func checkListen(r *report, key, addr string) {
 		return
 	}
 	if _, err := netip.ParseAddr(host); host != "" && host != "localhost" && err != nil {
-		r.add(key, "%q is not an IP address of this machine", host)
+		r.add(key, `%q is not an IP address of this machine, such as "0.0.0.0", which is all of them`, host)
 	}
 	checkPort(r, key, port, 0)
 }
@@ -409,7 +409,7 @@ func checkPeer(r *report, key, addr string) {
 	}
 	switch {
 	case wildcard(addr):
-		r.add(key, "%q is not an address that others can connect to", addr)
+		r.add(key, `%q is not an address that others can connect to: give one of this machine, such as "10.0.0.1:7170"`, addr)
 	case !validHost(host) && net.ParseIP(host) == nil:
 		r.add(key, "%q is neither an IP address nor a host name", host)
 	}

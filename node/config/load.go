@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"reflect"
@@ -62,7 +64,7 @@ func Parse(data []byte, lookup func(string) (string, bool)) (*Config, []Problem)
 }
 
 func parse(data []byte, lookup func(string) (string, bool)) (*Config, *report, *Problem) {
-	tree, lines, problem := syntax(data)
+	tree, lines, problem := syntax(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))) // some editors begin with that
 	if problem != nil {
 		return nil, nil, problem
 	}
@@ -90,7 +92,12 @@ func (c *Config) Marshal() ([]byte, error) { return toml.Marshal(c) }
 
 func unreadable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New(err.Error() + "; 'relayd config default' prints one to begin with")
+		var path *fs.PathError
+		name := ""
+		if errors.As(err, &path) {
+			name = " " + path.Path
+		}
+		return fmt.Errorf("there is no file%s; 'relayd config default' prints one to begin with", name)
 	}
 	return err
 }

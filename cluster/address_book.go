@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"relay/cluster/datadir"
 )
 
 // addressBook knows where the members are and who is one.
@@ -59,10 +61,10 @@ func (b *addressBook) mayAsk(node string) bool { return b.allow(node, "") == nil
 
 // marks names the logs that places in them are of; a place of no known log is left
 // out.
-func (b *addressBook) marks(all map[string]mark) map[string]mark {
+func (b *addressBook) marks(all map[string]datadir.Mark) map[string]datadir.Mark {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	maps.DeleteFunc(all, func(node string, _ mark) bool { return b.logs[node] == "" })
+	maps.DeleteFunc(all, func(node string, _ datadir.Mark) bool { return b.logs[node] == "" })
 	for node, m := range all {
 		m.Log = b.logs[node]
 		all[node] = m

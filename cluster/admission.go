@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -186,7 +187,7 @@ func (a *admission) save() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(a.path, append(b, '\n'))
+	return datadir.WriteFile(a.path, append(b, '\n'))
 }
 
 // learn reads the tombs of the state. They are written down beside it, because

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 
 	"go.uber.org/zap"
+
+	"relay/cluster/datadir"
 )
 
 // The file system witnesses that a data directory was copied or restored: files are
@@ -24,8 +26,8 @@ const copiedWords = "its data directory was copied, and not all who may know of 
 // checkBirth compares the log's file with the one that the promise was made
 // beside.
 func (c *Cluster) checkBirth() {
-	c.born = birthOf(filepath.Join(c.o.Dir, logDir, "raft.db"))
-	then := c.promise.look().Birth
+	c.born = datadir.BirthOf(filepath.Join(c.o.Dir, datadir.LogDir, "raft.db"))
+	then := c.promise.Look().Birth
 	copied := then != "" && c.born != "" && then[0] == c.born[0] && then != c.born
 	if copied && c.o.Moved {
 		c.log.Warn("cluster: the data directory was copied, and taken for the newest by --moved")
@@ -41,7 +43,7 @@ func (c *Cluster) checkBirth() {
 func (c *Cluster) settleIn() {
 	c.copied.Store(false)
 	if c.born != "" {
-		c.promise.note(func(p *promised) { p.Birth = c.born })
+		c.promise.Note(func(p *datadir.Promised) { p.Birth = c.born })
 	}
 }
 

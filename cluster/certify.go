@@ -147,7 +147,7 @@ func (c *Cluster) record() (record *pb.Cluster, err error) {
 func (c *Cluster) followCA(record *pb.Cluster) error {
 	c.adopting.Lock()
 	defer c.adopting.Unlock()
-	have := c.id.credential()
+	have := c.id.Credential()
 	want := have
 	want.CA, want.Next, want.Cross = string(record.CaCert), string(record.NextCert), string(record.CrossCert)
 	if want == have {
@@ -159,7 +159,7 @@ func (c *Cluster) followCA(record *pb.Cluster) error {
 // adopt takes a new credential: nothing shows or trusts it before it is on the
 // disk. The caller holds c.adopting.
 func (c *Cluster) adopt(want pki.Credential) error {
-	me, err := want.Wire(c.id.name(), c.id.Node)
+	me, err := want.Wire(c.id.CertName(), c.id.Node)
 	if err != nil {
 		return err
 	}
@@ -167,10 +167,10 @@ func (c *Cluster) adopt(want pki.Credential) error {
 	if err != nil {
 		return err
 	}
-	before := c.id.credential()
-	c.id.change(want)
-	if err := c.id.save(c.o.Dir); err != nil {
-		c.id.change(before)
+	before := c.id.Credential()
+	c.id.Change(want)
+	if err := c.id.Save(c.o.Dir); err != nil {
+		c.id.Change(before)
 		return err
 	}
 	c.self.Store(&self)
@@ -295,7 +295,7 @@ func (c *Cluster) sign(record *pb.Cluster, csr *x509.CertificateRequest, node st
 	if err != nil {
 		return nil, err
 	}
-	s := pki.Subject{Cluster: c.id.name(), Node: node, Now: c.Now(), Life: pki.LongLife, Index: c.store.Applied()}
+	s := pki.Subject{Cluster: c.id.CertName(), Node: node, Now: c.Now(), Life: pki.LongLife, Index: c.store.Applied()}
 	if c.At(2) {
 		s.Life = c.t.CertLife
 	}

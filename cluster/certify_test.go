@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
 	"relay/cluster/spool"
@@ -38,11 +39,11 @@ func TestCertificatesLiveNinetyDays(t *testing.T) {
 	require.WithinDuration(t, time.Now().Add(90*24*time.Hour), self.NotAfter, time.Minute)
 	require.NotZero(t, pki.SerialIndex(m.Serial))
 	require.LessOrEqual(t, pki.SerialIndex(m.Serial), c.Applied())
-	require.Equal(t, pki.Fingerprint([]byte(c.id.credential().CA)), m.Ca)
+	require.Equal(t, pki.Fingerprint([]byte(c.id.Credential().CA)), m.Ca)
 	require.NotEmpty(t, m.OldSerial, "the one that it began with")
-	saved, err := loadIdentity(c.o.Dir)
+	saved, err := datadir.Load(c.o.Dir)
 	require.NoError(t, err)
-	require.Equal(t, c.id.credential(), saved.credential())
+	require.Equal(t, c.id.Credential(), saved.Credential())
 }
 
 // TestTheCAsKeyAloneOpensNothing: it is in the store of every replica, so what it
@@ -72,7 +73,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 		}
 		return err
 	}
-	me, err := c.id.wire()
+	me, err := c.id.Wire()
 	require.NoError(t, err)
 	require.NoError(t, dial(me, wire.Raft), "the node itself")
 	for name, index := range map[string]uint64{
@@ -144,7 +145,7 @@ func TestDoorRenewsTheCertificateBefore(t *testing.T) {
 func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	c := alone(t)
 	m := c.onRecord(t)
-	var lost *identity
+	var lost *datadir.Identity
 	b, err := os.ReadFile(filepath.Join(c.o.Dir, "identity.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &lost))
@@ -157,7 +158,7 @@ func TestCertificateBeforeFindsItsWay(t *testing.T) {
 	require.NoError(t, c.renewCertificate(t.Context())) // lost's one is two before now
 	require.NotEqual(t, m.Serial, c.roster.Member("n1").OldSerial)
 	now := c.self.Load()
-	c.id.change(lost.credential())
+	c.id.Change(lost.Credential())
 	require.Equal(t, kindRenew, c.askJoinServer(t.Context(), c.Addr().String(), sum))
 	require.Equal(t, now, c.self.Load(), "what is not on record at all is not renewed")
 }

@@ -62,7 +62,7 @@ func (c *Cluster) membership(ctx context.Context, node string) joinReply {
 // true where at least one cluster leader says no and none says yes. The join server is
 // believed because its certificate is of our own CA.
 func (c *Cluster) lostMembership(ctx context.Context) bool {
-	ca, err := pki.ParseCert([]byte(c.id.credential().CA))
+	ca, err := pki.ParseCert([]byte(c.id.Credential().CA))
 	if err != nil {
 		return false
 	}
@@ -104,7 +104,7 @@ func (c *Cluster) askJoinServer(ctx context.Context, addr string, fingerprint [3
 // askAs puts a question to a join server, and shows our certificate there.
 func (c *Cluster) askAs(ctx context.Context, addr string, fingerprint [32]byte, req joinRequest) (joinReply, error) {
 	var reply joinReply
-	me, err := c.id.wire()
+	me, err := c.id.Wire()
 	if err != nil {
 		return reply, err
 	}

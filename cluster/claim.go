@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/clock"
+	"relay/cluster/datadir"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -38,12 +39,12 @@ const tooLively = 3
 
 // prepare makes a Register ready to be sent.
 func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
-	p := k.c.promise.look()
+	p := k.c.promise.Look()
 	if !slices.Contains(p.Pending, h.Nonce) {
 		if err := k.makeRoom(ctx, len(p.Pending)); err != nil {
 			return err
 		}
-		if err := k.c.promise.write(func(p *promised) {
+		if err := k.c.promise.Write(func(p *datadir.Promised) {
 			p.Pending, p.Here = append(slices.Clone(p.Pending), h.Nonce), append(slices.Clone(p.Here), h.Nonce)
 		}); err != nil {
 			return err
@@ -57,7 +58,7 @@ func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
 		k.over = *r
 		k.await(ctx)
 	}
-	h.Previous = k.c.promise.look().nonces()
+	h.Previous = k.c.promise.Look().Nonces()
 	h.OverEpoch, h.OverRenewed = k.over.Epoch, k.over.Renewed
 	h.Term, h.Last = k.c.place()
 	h.Member.Log = k.c.id.Log
@@ -67,7 +68,7 @@ func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
 // makeRoom forgets nonces where there are too many that were never answered: only
 // the state, as of a read index, tells which of them counts.
 func (k *claims) makeRoom(ctx context.Context, pending int) error {
-	if pending < maxPending {
+	if pending < datadir.MaxPending {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTime+4*k.c.t.Latency)
@@ -83,13 +84,13 @@ func (k *claims) makeRoom(ctx context.Context, pending int) error {
 	if err != nil {
 		return fmt.Errorf("%d registrations were never answered, and no leader tells which of them counts: %w", pending, err)
 	}
-	return k.c.promise.write(func(p *promised) { p.Pending = needed(p.Pending, m.GetNonce()) })
+	return k.c.promise.Write(func(p *datadir.Promised) { p.Pending = needed(p.Pending, m.GetNonce()) })
 }
 
 // needed are the nonces that may count still: the one on record, and the newest, as
 // what was sent last may be under way.
 func needed(pending []string, recorded string) []string {
-	old := pending[:max(0, len(pending)-maxPending/2)]
+	old := pending[:max(0, len(pending)-datadir.MaxPending/2)]
 	kept := slices.Clone(pending[len(old):])
 	if slices.Contains(old, recorded) {
 		kept = append([]string{recorded}, kept...)
@@ -142,7 +143,7 @@ func (k *claims) await(ctx context.Context) {
 // settled takes the answer that a registration was taken.
 func (k *claims) settled(nonce string, epoch uint64) {
 	k.mine, k.over, k.moved, k.checked = epoch, rival{}, 0, true
-	k.c.promise.note(func(p *promised) { p.Acked, p.Pending = acked{nonce, epoch}, nil })
+	k.c.promise.Note(func(p *datadir.Promised) { p.Acked, p.Pending = datadir.Acked{Nonce: nonce, Epoch: epoch}, nil })
 }
 
 // place says how far this node's log goes, as others may hold against an older

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/datadir"
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
 	"relay/cluster/tuning"
@@ -23,10 +24,10 @@ func TestUnknownSessionHoldsAsLongAsAny(t *testing.T) {
 // TestNoncesThatMayCountAreKept: the one on record, and those that may be on their way.
 func TestNoncesThatMayCountAreKept(t *testing.T) {
 	var all []string
-	for i := range maxPending {
+	for i := range datadir.MaxPending {
 		all = append(all, fmt.Sprint(i))
 	}
-	newest := all[maxPending/2:]
+	newest := all[datadir.MaxPending/2:]
 	require.Equal(t, append([]string{"0"}, newest...), needed(all, "0"))
 	require.Equal(t, newest, needed(all, "15"))
 	require.Equal(t, newest, needed(all, "of another copy"))

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/clock"
+	"relay/cluster/datadir"
 	"relay/cluster/disk"
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
@@ -33,11 +34,11 @@ type Cluster struct {
 	o   Options
 	t   tuning.Tuning
 	log *zap.Logger
-	id  *identity
+	id  *datadir.Identity
 
 	store     *disk.Store
 	rlog      *raftlog.Log
-	promise   *promise
+	promise   *datadir.Promise
 	clocks    *clock.Clocks
 	now       *clock.StateClock
 	steered   atomic.Bool   // this process has led before
@@ -109,7 +110,7 @@ type Cluster struct {
 // the port accepts, the log runs, and the node looks for its leader. The
 // caller must call Run, which also ends it.
 func Open(o Options) (*Cluster, error) {
-	if err := CheckNode(o.Dir, o.ID); err != nil {
+	if err := datadir.CheckNode(o.Dir, o.ID); err != nil {
 		if o.Listener != nil {
 			err = errors.Join(err, o.Listener.Close())
 		}
@@ -130,17 +131,17 @@ func Open(o Options) (*Cluster, error) {
 }
 
 func open(o Options) (*Cluster, error) {
-	id, err := loadIdentity(o.Dir)
+	id, err := datadir.Load(o.Dir)
 	if err != nil {
 		return nil, err
 	}
 	if o.Advertise != "" {
 		id.Advertise = o.Advertise
 	}
-	if err := checkNode(id.Node, id.Advertise); err != nil {
+	if err := datadir.CheckNames(id.Node, id.Advertise); err != nil {
 		return nil, err
 	}
-	me, err := id.wire()
+	me, err := id.Wire()
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +174,7 @@ func open(o Options) (*Cluster, error) {
 		return nil, err
 	}
 	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
-	_, generation := wire.GenerationOf(id.name())
+	_, generation := wire.GenerationOf(id.CertName())
 	c.roster = pki.NewRoster(c.Now, generation)
 	c.port = wire.New(wire.Options{
 		Listener: o.Listener, Identity: me, Allow: c.allow, Later: c.outlived, Dial: o.Dial, Log: o.Log,
@@ -207,38 +208,39 @@ func (c *Cluster) openAdmission() error {
 
 // openRaft opens what is on disk and starts raft on it.
 func (c *Cluster) openRaft() error {
-	d, err := openNodeData(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed, Load: c.o.Load}, c.o.SlowDisk, c.fatal)
+	d, err := datadir.OpenData(c.o.Dir, c.t, c.log, disk.Options{OnChanges: c.changed, Load: c.o.Load}, c.o.SlowDisk,
+		c.fatal)
 	if err != nil {
 		return err
 	}
-	c.store, c.rlog = d.store, d.log
+	c.store, c.rlog = d.Store, d.Log
 	c.trans = newTransport(c.port, c.book, c.log, c.pace.Answered)
-	entries := c.trans.quiesce(d.log, c.t.Quiet)
+	entries := c.trans.quiesce(d.Log, c.t.Quiet)
 	conf := c.t.RaftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
-		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.close())
+		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.Close())
 	}
-	err = c.id.settle(c.o.Dir, d.log, func() error { return c.bootstrap(conf, d) })
+	err = c.id.Settle(c.o.Dir, d.Log, func() error { return c.bootstrap(conf, d) })
 	if err == nil {
-		err = d.store.View(c.book.learn)
-	}
-	if err == nil {
-		err = d.store.View(c.roster.Learn)
+		err = d.Store.View(c.book.learn)
 	}
 	if err == nil {
-		err = d.store.View(c.learnVersion)
+		err = d.Store.View(c.roster.Learn)
+	}
+	if err == nil {
+		err = d.Store.View(c.learnVersion)
 	}
 	if err == nil && c.At(2) {
-		err = d.log.SealPromises()
+		err = d.Log.SealPromises()
 	}
 	if err == nil {
-		err = d.store.View(c.learnTime)
+		err = d.Store.View(c.learnTime)
 	}
 	if err == nil {
-		c.raft, err = raft.NewRaft(conf, d.store, entries, d.log, d.store.Snapshots(), c.trans)
+		c.raft, err = raft.NewRaft(conf, d.Store, entries, d.Log, d.Store.Snapshots(), c.trans)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.close(), d.close())
+		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.Close(), d.Close())
 	}
 	c.book.follow(c.raft)
 	c.guard()
@@ -267,15 +269,15 @@ func (c *Cluster) guard() {
 
 // floor is the index up to which everything is surely committed, as far as this
 // node knows: by what it has applied, or had before it was killed.
-func (c *Cluster) floor() uint64 { return max(c.store.Applied(), c.promise.look().Commit) }
+func (c *Cluster) floor() uint64 { return max(c.store.Applied(), c.promise.Look().Commit) }
 
 // bootstrap writes the first entry of a new cluster's log: this node, alone.
-func (c *Cluster) bootstrap(conf *raft.Config, d *nodeData) error {
-	had, err := raft.HasExistingState(d.log, d.log, d.store.Snapshots())
+func (c *Cluster) bootstrap(conf *raft.Config, d *datadir.Data) error {
+	had, err := raft.HasExistingState(d.Log, d.Log, d.Store.Snapshots())
 	if err != nil || had {
 		return err
 	}
-	return raft.BootstrapCluster(conf, d.log, d.log, d.store.Snapshots(), c.trans, raft.Configuration{
+	return raft.BootstrapCluster(conf, d.Log, d.Log, d.Store.Snapshots(), c.trans, raft.Configuration{
 		Servers: []raft.Server{{ID: conf.LocalID, Address: raft.ServerAddress(c.id.Advertise)}},
 	})
 }
@@ -531,7 +533,7 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	if image != nil {
 		image()
 	}
-	return errors.Join(err, c.store.Close(), c.rlog.Close(), c.promise.close())
+	return errors.Join(err, c.store.Close(), c.rlog.Close(), c.promise.Close())
 }
 
 // leaveBatchers is how long the batcher's workers are waited for when raft has

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/clock"
+	"relay/cluster/datadir"
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -63,7 +64,7 @@ type sumAnswer struct {
 // not. Such a node has no session and answers no client, but votes: its log is
 // right. Its directory has to be moved away, and the node joined anew; of two nodes
 // the other one has to be recovered as a cluster of one before (TestOfTwo…IsRebuilt).
-func (c *Cluster) Diverged() string { return c.promise.look().Diverged }
+func (c *Cluster) Diverged() string { return c.promise.Look().Diverged }
 
 func (c *Cluster) build() string {
 	version := ""
@@ -193,7 +194,7 @@ func (c *Cluster) accept(ctx context.Context, index uint64, right, wrong []strin
 		return
 	}
 	what := fmt.Sprintf("differs from %s at %d", strings.Join(right, ", "), index)
-	if err := c.promise.write(func(p *promised) { p.Diverged = what }); err != nil {
+	if err := c.promise.Write(func(p *datadir.Promised) { p.Diverged = what }); err != nil {
 		c.fatal(fmt.Errorf("cluster: this node's state %s, and that can't be written down: %w", what, err))
 		return
 	}

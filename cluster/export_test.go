@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
 	"relay/cluster/spool"
@@ -17,11 +18,11 @@ import (
 // Impostor is a raft network that shows the certificate of a data directory, and
 // calls at address. It takes no calls.
 func Impostor(dir, node, address string) (*raft.NetworkTransport, error) {
-	id, err := loadIdentity(dir)
+	id, err := datadir.Load(dir)
 	if err != nil {
 		return nil, err
 	}
-	me, err := id.wire()
+	me, err := id.Wire()
 	if err != nil {
 		return nil, err
 	}
@@ -63,21 +64,21 @@ func (c *Cluster) StandsAgainst(ctx context.Context, leader string, looks int, a
 // Graft makes the promise of a data directory know the registrations of another
 // one, and nothing else of it: an old directory that was copied at a running node.
 func Graft(from, to string) error {
-	id, err := loadIdentity(to)
+	id, err := datadir.Load(to)
 	if err != nil {
 		return err
 	}
-	newer, err := openPromise(from, id, promised{})
+	newer, err := datadir.OpenPromise(from, id, datadir.Promised{})
 	if err != nil {
 		return err
 	}
-	defer newer.close()
-	older, err := openPromise(to, id, promised{})
+	defer newer.Close()
+	older, err := datadir.OpenPromise(to, id, datadir.Promised{})
 	if err != nil {
 		return err
 	}
-	defer older.close()
-	return older.write(func(p *promised) { p.Acked, p.Pending = newer.now.Acked, newer.now.Pending })
+	defer older.Close()
+	return older.Write(func(p *datadir.Promised) { p.Acked, p.Pending = newer.Look().Acked, newer.Look().Pending })
 }
 
 // Told is how far the log of a node goes by its own last renewal.
@@ -97,7 +98,7 @@ func (c *Cluster) Reintroduce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Term, h.Last, h.Acked, h.Nonces = 0, 0, acked{}, nil
+	h.Term, h.Last, h.Acked, h.Nonces = 0, 0, datadir.Acked{}, nil
 	body, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -119,16 +120,16 @@ func (c *Cluster) AnswerHello(ctx context.Context, node string) error {
 // Unanswered makes a data directory know so many registrations that were never
 // answered, the last of which is the one that was.
 func Unanswered(dir string, n int) error {
-	id, err := loadIdentity(dir)
+	id, err := datadir.Load(dir)
 	if err != nil {
 		return err
 	}
-	p, err := openPromise(dir, id, promised{})
+	p, err := datadir.OpenPromise(dir, id, datadir.Promised{})
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	return p.write(func(p *promised) {
+	defer p.Close()
+	return p.Write(func(p *datadir.Promised) {
 		var pending []string
 		for len(pending) < n-1 {
 			pending = append(pending, newNonce())
@@ -137,7 +138,7 @@ func Unanswered(dir string, n int) error {
 		if len(p.Pending) > 0 {
 			newest = p.Pending[len(p.Pending)-1]
 		}
-		p.Acked, p.Pending = acked{}, append(pending, newest)
+		p.Acked, p.Pending = datadir.Acked{}, append(pending, newest)
 	})
 }
 

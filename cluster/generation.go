@@ -75,7 +75,7 @@ func (c *Cluster) proclaim(ctx context.Context) {
 // beginGeneration writes down, as the leader, that the cluster was recovered: the
 // certificates on record are of the generation before.
 func (c *Cluster) beginGeneration(ctx context.Context, record *pb.Cluster) {
-	_, n := wire.GenerationOf(c.id.name())
+	_, n := wire.GenerationOf(c.id.CertName())
 	if n <= record.Generation || !c.At(2) {
 		return
 	}
@@ -85,6 +85,6 @@ func (c *Cluster) beginGeneration(ctx context.Context, record *pb.Cluster) {
 	}
 	slices.Sort(outcasts)
 	c.command(ctx, spool.KindGeneration, &pb.Generation{
-		Number: n, Name: c.id.name(), Peers: c.id.Recovered, Outcasts: outcasts,
+		Number: n, Name: c.id.CertName(), Peers: c.id.Recovered, Outcasts: outcasts,
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -23,14 +24,14 @@ const helloTime = 2 * time.Second // longest wait for one answer
 
 // hello is what a node that starts says of itself.
 type hello struct {
-	Log    string   `json:"log"` // name of its raft log
-	Start  string   `json:"start"`
-	Acked  acked    `json:"acked"`
-	Nonces []string `json:"nonces"`
-	Term   uint64   `json:"term"`
-	Last   uint64   `json:"last"`           // index of its newest entry
-	From   string   `json:"from,omitempty"` // who asks, where a member passes the question on
-	At     string   `json:"at,omitempty"`   // where a leader is that looks for a server of its own
+	Log    string        `json:"log"` // name of its raft log
+	Start  string        `json:"start"`
+	Acked  datadir.Acked `json:"acked"`
+	Nonces []string      `json:"nonces"`
+	Term   uint64        `json:"term"`
+	Last   uint64        `json:"last"`           // index of its newest entry
+	From   string        `json:"from,omitempty"` // who asks, where a member passes the question on
+	At     string        `json:"at,omitempty"`   // where a leader is that looks for a server of its own
 }
 
 // helloReply is what another node knows of it.
@@ -135,7 +136,7 @@ func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 			m.Address, m.Registered)
 		return r, nil
 	}
-	if best := c.promisedBy(node, h.Log, m, s); (mark{Term: h.Term, Index: h.Last}).less(best) {
+	if best := c.promisedBy(node, h.Log, m, s); (datadir.Mark{Term: h.Term, Index: h.Last}).Less(best) {
 		r.Refused = fmt.Sprintf("this directory is older than what node %s has promised (term %d, entry %d): it was "+
 			"restored from a copy",
 			node, best.Term, best.Index)
@@ -145,18 +146,18 @@ func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 
 // promisedBy is the furthest place that a node is known to have acknowledged or
 // claimed, with the log that it has now.
-func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (best mark) {
+func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (best datadir.Mark) {
 	if log == "" || m.GetLog() != log {
 		return best
 	}
-	all := []mark{{Term: m.Term, Index: m.Last}, {Term: s.GetTerm(), Index: s.GetLast()}}
-	for _, known := range []map[string]mark{c.promise.look().Peers, c.book.marks(c.trans.acks.copy())} {
+	all := []datadir.Mark{{Term: m.Term, Index: m.Last}, {Term: s.GetTerm(), Index: s.GetLast()}}
+	for _, known := range []map[string]datadir.Mark{c.promise.Look().Peers, c.book.marks(c.trans.acks.copy())} {
 		if one := known[node]; one.Log == log {
 			all = append(all, one)
 		}
 	}
 	for _, one := range all {
-		if best.less(one) {
+		if best.Less(one) {
 			best = one
 		}
 	}
@@ -165,10 +166,10 @@ func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (bes
 
 // introduce makes this node's hello.
 func (c *Cluster) introduce() (hello, error) {
-	p := c.promise.look()
-	last, err := (&nodeData{store: c.store, log: c.rlog}).last()
+	p := c.promise.Look()
+	last, err := (&datadir.Data{Store: c.store, Log: c.rlog}).Last()
 	return hello{
-		Log: c.id.Log, Start: c.birth, Acked: p.Acked, Nonces: p.nonces(), Term: c.raft.CurrentTerm(), Last: last,
+		Log: c.id.Log, Start: c.birth, Acked: p.Acked, Nonces: p.Nonces(), Term: c.raft.CurrentTerm(), Last: last,
 	}, err
 }
 
@@ -198,6 +199,6 @@ func (c *Cluster) take(r helloReply) {
 		}
 	}
 	if r.Leads && !c.trans.vetted.Load() {
-		c.promise.note(func(p *promised) { p.prune(r.Nonce, r.Epoch) })
+		c.promise.Note(func(p *datadir.Promised) { p.Prune(r.Nonce, r.Epoch) })
 	}
 }

@@ -1,6 +1,10 @@
 package cluster
 
-import "slices"
+import (
+	"slices"
+
+	"relay/cluster/datadir"
+)
 
 // A process that registered from this very data directory, on this machine since it
 // was booted, is dead when another one holds the directory's lock. So a node that was
@@ -11,7 +15,7 @@ import "slices"
 
 // homeOf names this machine since its boot, and the log's file. Empty: not known.
 func (c *Cluster) homeOf() string {
-	boot := bootID()
+	boot := datadir.BootID()
 	if boot == "" || c.born == "" {
 		return ""
 	}
@@ -21,12 +25,12 @@ func (c *Cluster) homeOf() string {
 // settleHome forgets the registrations that were made elsewhere, or by a copy.
 func (c *Cluster) settleHome() {
 	home := c.homeOf()
-	c.promise.note(func(p *promised) {
+	c.promise.Note(func(p *datadir.Promised) {
 		if home == "" || p.Home != home {
 			p.Home, p.Here = home, nil
 		}
 	})
-	c.here = c.promise.look().Here
+	c.here = c.promise.Look().Here
 }
 
 // wasHere reports whether a session was registered by a process that ran here.

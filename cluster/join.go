@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/clock"
+	"relay/cluster/datadir"
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
@@ -92,14 +93,14 @@ const (
 // written last and as a whole. Errors: ErrInUse, ErrToken, ErrMember, ErrTooOld;
 // anything else may be tried again with the same token while it has uses left.
 func Join(ctx context.Context, o JoinOptions) error {
-	if err := checkNode(o.ID, o.Advertise); err != nil {
+	if err := datadir.CheckNames(o.ID, o.Advertise); err != nil {
 		return err
 	}
 	token, err := pki.ParseToken(o.Token)
 	if err != nil {
 		return err
 	}
-	if err := vacant(o.Dir); err != nil {
+	if err := datadir.Vacant(o.Dir); err != nil {
 		return err
 	}
 	key, csr, err := pki.NewRequest(o.ID)
@@ -116,19 +117,19 @@ func Join(ctx context.Context, o JoinOptions) error {
 	if err != nil {
 		return err
 	}
-	id := &identity{
+	id := &datadir.Identity{
 		Cluster: reply.Cluster, Generation: reply.Generation, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
 		CA: reply.CA, CANext: reply.Next, CACross: reply.Cross, Cert: reply.Cert, Key: string(key),
-		Log: newLogName(), Fresh: true, Peers: reply.Peers, Joined: reply.Index,
+		Log: datadir.NewLogName(), Fresh: true, Peers: reply.Peers, Joined: reply.Index,
 	}
-	me, err := id.wire()
+	me, err := id.Wire()
 	if err == nil {
 		_, err = me.Self()
 	}
 	if err != nil {
 		return fmt.Errorf("cluster: the member's answer is unusable: %w", err)
 	}
-	if err := id.save(o.Dir); err != nil {
+	if err := id.Save(o.Dir); err != nil {
 		return fmt.Errorf("cluster: write the identity: %w", err)
 	}
 	o.Log.Info("cluster: joined", zap.String("cluster", id.Cluster), zap.String("node", id.Node))

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
@@ -204,7 +205,7 @@ func (c *Cluster) admit(ctx context.Context, _ string, body []byte) ([]byte, err
 	if why := c.unfit(req); why != "" {
 		return json.Marshal(joinReply{Refused: why, Kind: kindVersion})
 	}
-	if err := checkNode(req.Node, req.Advertise); err != nil {
+	if err := datadir.CheckNames(req.Node, req.Advertise); err != nil {
 		return nil, fmt.Errorf("%w: %w", fault.ErrToken, err)
 	}
 	csr, err := pki.ParseRequest(req.CSR)

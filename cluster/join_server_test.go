@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
 	"relay/cluster/spool"
@@ -30,7 +31,7 @@ func alone(t *testing.T) *Cluster {
 	require.NoError(t, err)
 	o := toMake(dir)
 	o.Advertise = l.Addr().String()
-	require.NoError(t, Init(t.Context(), o))
+	require.NoError(t, datadir.Init(t.Context(), o))
 	c, err := Open(Options{
 		Dir: dir, Listener: l, Log: zap.NewNop(), Tuning: tuning.Tuning{GrowTo: -1}, Fatal: func(err error) { t.Error(err) },
 	})
@@ -89,7 +90,7 @@ func TestDoorTellsNothingWithoutAToken(t *testing.T) {
 	}
 	_, err = askRaw(t, c, fp, nil, joinRequest{Asks: asksMember, Node: "n1"})
 	require.Error(t, err, "who has no certificate is not told who is a member")
-	me, err := c.id.wire()
+	me, err := c.id.Wire()
 	require.NoError(t, err)
 	reply, err := askRaw(t, c, fp, &me.Cert, joinRequest{Asks: asksMember, Node: "n9"})
 	require.NoError(t, err)

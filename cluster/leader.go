@@ -274,7 +274,7 @@ func (c *Cluster) found(ctx context.Context) {
 	c.beginGeneration(ctx, record)
 	if c.id.CAKey != "" {
 		c.firstSettings(ctx)
-		c.id.forgetKey(c.o.Dir, c.log)
+		c.id.ForgetKey(c.o.Dir, c.log)
 	}
 	c.raiseWhenReady(ctx)
 	if c.At(2) && len(record.Secret) == 0 {
@@ -289,7 +289,7 @@ func (c *Cluster) founded(ctx context.Context) {
 		return
 	}
 	c.command(ctx, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{
-		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.credential().CA), CaKey: []byte(c.id.CAKey), Version: 1,
+		Id: c.id.Cluster, Name: c.id.Name, CaCert: []byte(c.id.Credential().CA), CaKey: []byte(c.id.CAKey), Version: 1,
 	}})
 	to := c.o.FoundAt
 	if to == 0 {

@@ -8,25 +8,26 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	"relay/cluster/fault"
 	"relay/cluster/pki"
 )
 
 // toMake are the options of a new cluster's first node.
-func toMake(dir string) InitOptions {
-	return InitOptions{ID: "n1", Name: "test", Dir: dir, Advertise: "127.0.0.1:7170", Log: zap.NewNop()}
+func toMake(dir string) datadir.InitOptions {
+	return datadir.InitOptions{ID: "n1", Name: "test", Dir: dir, Advertise: "127.0.0.1:7170", Log: zap.NewNop()}
 }
 
 func TestInit(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	require.False(t, Initialised(dir))
-	require.NoError(t, Init(t.Context(), toMake(dir)))
-	require.True(t, Initialised(dir))
+	require.False(t, datadir.Initialised(dir))
+	require.NoError(t, datadir.Init(t.Context(), toMake(dir)))
+	require.True(t, datadir.Initialised(dir))
 	info, err := os.Stat(filepath.Join(dir, "identity.json"))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds a key")
 
-	err = Init(t.Context(), toMake(dir))
+	err = datadir.Init(t.Context(), toMake(dir))
 	require.ErrorIs(t, err, fault.ErrInUse)
 	require.ErrorContains(t, err, "relayd run")
 	require.ErrorIs(t, Join(t.Context(), JoinOptions{

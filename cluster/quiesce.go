@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"relay/cluster/datadir"
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/tuning"
 )
@@ -30,14 +31,14 @@ type quiescence struct {
 
 	waiting atomic.Int32
 	mu      sync.Mutex
-	told    map[string]mark // the commit index that a follower acknowledged, and the leader's term
-	wake    chan struct{}   // closed when those who wait must look again
+	told    map[string]datadir.Mark // the commit index that a follower acknowledged, and the leader's term
+	wake    chan struct{}           // closed when those who wait must look again
 }
 
 func newQuiescence(done <-chan struct{}) *quiescence {
 	return &quiescence{
 		done: done, last: func() (uint64, error) { return 0, nil }, leads: func(uint64) bool { return true },
-		told: map[string]mark{}, wake: make(chan struct{}),
+		told: map[string]datadir.Mark{}, wake: make(chan struct{}),
 	}
 }
 
@@ -59,7 +60,7 @@ func (q *quiescence) wakeAll() {
 func (q *quiescence) acknowledged(node string, req *raft.AppendEntriesRequest) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.told[node] = mark{Term: req.Term, Index: req.LeaderCommitIndex}
+	q.told[node] = datadir.Mark{Term: req.Term, Index: req.LeaderCommitIndex}
 }
 
 // forget notes that it is not known what a follower knows.
@@ -108,7 +109,7 @@ func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan st
 	told, wake := q.told[node], q.wake
 	q.mu.Unlock()
 	end := req.PrevLogEntry
-	if req.LeaderCommitIndex != end || told != (mark{Term: req.Term, Index: end}) || !q.leads(req.Term) {
+	if req.LeaderCommitIndex != end || told != (datadir.Mark{Term: req.Term, Index: end}) || !q.leads(req.Term) {
 		return nil
 	}
 	if last, err := q.last(); err != nil || last != end {

@@ -18,7 +18,7 @@ func (c *Cluster) Token(ctx context.Context, uses int, ttl time.Duration, adm *p
 	if uses < 1 || uses > 1000 || ttl <= 0 {
 		return "", fmt.Errorf("cluster: a token needs 1 to 1000 uses and a time to live")
 	}
-	ca, err := pki.ParseCert([]byte(c.id.credential().CA))
+	ca, err := pki.ParseCert([]byte(c.id.Credential().CA))
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/datadir"
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 	"relay/cluster/tuning"
@@ -107,7 +108,7 @@ func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 		t.answered(id)
 	}
 	if resp.Success {
-		t.acks.note(string(id), mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
+		t.acks.note(string(id), datadir.Mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
 	return nil
 }
@@ -165,13 +166,13 @@ func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *
 // acknowledged to this node.
 type acks struct {
 	mu  sync.Mutex
-	all map[string]mark
+	all map[string]datadir.Mark
 }
 
-func (a *acks) note(node string, m mark) {
+func (a *acks) note(node string, m datadir.Mark) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if old := a.all[node]; old.less(m) {
+	if old := a.all[node]; old.Less(m) {
 		a.all[node] = m
 	}
 }
@@ -183,7 +184,7 @@ func (a *acks) forget(node string) {
 	delete(a.all, node)
 }
 
-func (a *acks) copy() map[string]mark {
+func (a *acks) copy() map[string]datadir.Mark {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.all)
@@ -198,7 +199,7 @@ func newTransport(port *wire.Port, book *addressBook, log *zap.Logger, answered 
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
 	t := transport{
-		outbound(f.done, port, book, log), f, &acks{all: map[string]mark{}},
+		outbound(f.done, port, book, log), f, &acks{all: map[string]datadir.Mark{}},
 		newRetry(f.done), newQuiescence(f.done), answered, &votes{func(uint64, time.Duration) {}},
 	}
 	go f.serve(port.Listen(wire.Raft))

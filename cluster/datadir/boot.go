@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"context"
@@ -34,18 +34,18 @@ type InitOptions struct {
 // file is written last and as a whole: before that the directory is as if
 // nothing had happened. ErrInUse: there is a node in the directory.
 func Init(ctx context.Context, o InitOptions) error {
-	if err := checkNode(o.ID, o.Advertise); err != nil {
+	if err := CheckNames(o.ID, o.Advertise); err != nil {
 		return err
 	}
-	if err := vacant(o.Dir); err != nil {
+	if err := Vacant(o.Dir); err != nil {
 		return err
 	}
 	if o.Name == "" {
 		o.Name = "relay"
 	}
-	id := &identity{
+	id := &Identity{
 		Cluster: ulid.Make().String(), Name: o.Name, Node: o.ID, Advertise: o.Advertise,
-		Log: newLogName(), Fresh: true, Bootstrap: true,
+		Log: NewLogName(), Fresh: true, Bootstrap: true,
 	}
 	ca, err := pki.NewAuthority(o.Name, time.Now())
 	if err != nil {
@@ -71,14 +71,15 @@ func Init(ctx context.Context, o InitOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := id.save(o.Dir); err != nil {
+	if err := id.Save(o.Dir); err != nil {
 		return fmt.Errorf("cluster: write the identity: %w", err)
 	}
 	o.Log.Info("cluster: made", zap.String("cluster", id.Cluster), zap.String("node", id.Node))
 	return nil
 }
 
-func checkNode(id, advertise string) error {
+// CheckNames refuses ids and addresses that a node can't have.
+func CheckNames(id, advertise string) error {
 	if !wire.ValidName(id) {
 		return fmt.Errorf("cluster: %q is no node id: 1 to 63 letters, digits, dots, hyphens and underscores, beginning "+
 			"with a letter or digit", id)
@@ -89,7 +90,8 @@ func checkNode(id, advertise string) error {
 	return nil
 }
 
-func newLogName() string {
+// NewLogName makes a name for a raft log.
+func NewLogName() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
@@ -127,7 +129,7 @@ type Recovered struct {
 // Inspect reads what a stopped node knows: the members, and how far its log
 // goes. It changes nothing but what opening a store does.
 func Inspect(ctx context.Context, o RecoverOptions) (Recovered, error) {
-	return offline(ctx, o, func(_ *nodeData, _ *identity, r Recovered) (Recovered, error) { return r, nil })
+	return offline(ctx, o, func(_ *Data, _ *Identity, r Recovered) (Recovered, error) { return r, nil })
 }
 
 // Recover writes a new membership into a stopped node's log after a majority
@@ -137,11 +139,11 @@ func Inspect(ctx context.Context, o RecoverOptions) (Recovered, error) {
 // survivor. Survivors whose logs contradict each other do not go on together: one
 // of them ends when it is sent the other's state.
 func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
-	return offline(ctx, o, func(d *nodeData, id *identity, r Recovered) (Recovered, error) {
+	return offline(ctx, o, func(d *Data, id *Identity, r Recovered) (Recovered, error) {
 		var want raft.Configuration
 		found := false
 		for _, p := range o.Peers {
-			if err := checkNode(p.ID, p.Address); err != nil {
+			if err := CheckNames(p.ID, p.Address); err != nil {
 				return r, err
 			}
 			found = found || p.ID == r.Node
@@ -153,10 +155,10 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 		conf := o.Tuning.WithDefaults().RaftConfig(r.Node, o.Log)
 		_, trans := raft.NewInmemTransport("")
 		defer trans.Close()
-		if err := raft.RecoverCluster(conf, d.store, d.log, d.log, d.store.Snapshots(), trans, want); err != nil {
+		if err := raft.RecoverCluster(conf, d.Store, d.Log, d.Log, d.Store.Snapshots(), trans, want); err != nil {
 			return r, fmt.Errorf("cluster: recover: %w", err)
 		}
-		r.Applied = max(r.Applied, d.store.Applied())
+		r.Applied = max(r.Applied, d.Store.Applied())
 		// The identity comes last: a crash before it leaves the recovery to be done
 		// again, as the same generation.
 		record, err := d.clusterRecord()
@@ -164,7 +166,7 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 			err = id.succeed(record, o, r.Before)
 		}
 		if err == nil {
-			err = id.save(o.Dir)
+			err = id.Save(o.Dir)
 		}
 		if err != nil {
 			return r, fmt.Errorf("cluster: recover: the membership is rebuilt, the identity is not, so do it again: %w", err)
@@ -176,12 +178,12 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 }
 
 // offline opens a node's data without the network.
-func offline(ctx context.Context, o RecoverOptions, fn func(*nodeData, *identity,
+func offline(ctx context.Context, o RecoverOptions, fn func(*Data, *Identity,
 	Recovered) (Recovered, error)) (r Recovered, err error) {
 	if err := ctx.Err(); err != nil {
 		return r, err
 	}
-	id, err := loadIdentity(o.Dir)
+	id, err := Load(o.Dir)
 	if err != nil {
 		return r, err
 	}
@@ -192,7 +194,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*nodeData, *identity
 		return r, fmt.Errorf("cluster: node %s never ran: there is nothing to recover", id.Node)
 	}
 	failed := make(chan error, 1)
-	d, err := openNodeData(o.Dir, o.Tuning.WithDefaults(), o.Log, disk.Options{}, nil, func(err error) {
+	d, err := OpenData(o.Dir, o.Tuning.WithDefaults(), o.Log, disk.Options{}, nil, func(err error) {
 		select {
 		case failed <- err:
 		default:
@@ -207,9 +209,9 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*nodeData, *identity
 			err = errors.Join(err, bad)
 		default:
 		}
-		err = errors.Join(err, d.close())
+		err = errors.Join(err, d.Close())
 	}()
-	if err := id.settle(o.Dir, d.log, nil); err != nil {
+	if err := id.Settle(o.Dir, d.Log, nil); err != nil {
 		return r, err
 	}
 	if r, err = d.survey(id.Node); err != nil {
@@ -217,7 +219,7 @@ func offline(ctx context.Context, o RecoverOptions, fn func(*nodeData, *identity
 	}
 	if p, err := readPromise(filepath.Join(o.Dir, promiseFile)); err == nil {
 		r.Diverged = p.now.Diverged
-		_ = p.close()
+		_ = p.Close()
 	}
 	return fn(d, id, r)
 }

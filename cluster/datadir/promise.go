@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"encoding/binary"
@@ -20,16 +20,16 @@ const (
 	promiseFile = "promise"
 	slotSize    = 4 << 10
 	slotHead    = 16  // sequence (8 octets), length (4), CRC-32C (4)
-	maxPending  = 16  // nonces
+	MaxPending  = 16  // nonces
 	maxHere     = 8   // nonces
 	maxDiverged = 512 // octets
 )
 
-// promised is what a node must not forget, whatever becomes of its log and
+// Promised is what a node must not forget, whatever becomes of its log and
 // store. All of it says "at least": an older build does not write it.
 //
 // The file has two slots with checksums, and is written with each probe.
-type promised struct {
+type Promised struct {
 	Cluster   string          `json:"cluster"`
 	Node      string          `json:"node"`
 	Log       string          `json:"log"` // as in the identity
@@ -39,44 +39,44 @@ type promised struct {
 	LastIndex uint64          `json:"last_index,omitempty"`
 	Commit    uint64          `json:"commit,omitempty"` // raft's commit index
 	Applied   uint64          `json:"applied,omitempty"`
-	Acked     acked           `json:"acked,omitzero"`
+	Acked     Acked           `json:"acked,omitzero"`
 	Pending   []string        `json:"pending,omitempty"`  // nonces sent whose answer has not come
 	Home      string          `json:"home,omitempty"`     // this machine since its boot, and the log's file
 	Here      []string        `json:"here,omitempty"`     // nonces that were made there
-	Peers     map[string]mark `json:"peers,omitempty"`    // what followers acknowledged to this node
-	Birth     string          `json:"birth,omitempty"`    // of the log's file (birthOf)
+	Peers     map[string]Mark `json:"peers,omitempty"`    // what followers acknowledged to this node
+	Birth     string          `json:"birth,omitempty"`    // of the log's file (BirthOf)
 	Diverged  string          `json:"diverged,omitempty"` // how this replica differs from the others
 }
 
-// acked is the last registration that was answered.
-type acked struct {
+// Acked is the last registration that was answered.
+type Acked struct {
 	Nonce string `json:"nonce,omitempty"`
 	Epoch uint64 `json:"epoch,omitempty"`
 }
 
-// mark is a place in a log that its owner has acknowledged: in that term, up
+// Mark is a place in a log that its owner has acknowledged: in that term, up
 // to that index.
-type mark struct {
+type Mark struct {
 	Term  uint64 `json:"term"`
 	Index uint64 `json:"index"`
 	Log   string `json:"log,omitempty"` // name of that log, where it is known
 }
 
-// promise keeps promised in a file of two slots that are written in turn, so
+// Promise keeps promised in a file of two slots that are written in turn, so
 // that a write that is cut short leaves the one before. Memory and file have
 // locks of their own: a reader never waits for the disk.
-type promise struct {
+type Promise struct {
 	writing sync.Mutex // guards file and seq
 	file    *os.File
 	seq     uint64
 
 	mu  sync.Mutex
-	now promised
+	now Promised
 }
 
-// openPromise opens the file of a data directory. If there is none, it makes
+// OpenPromise opens the file of a data directory. If there is none, it makes
 // one from first, which says what log and store know.
-func openPromise(dir string, id *identity, first promised) (*promise, error) {
+func OpenPromise(dir string, id *Identity, first Promised) (*Promise, error) {
 	first.Cluster, first.Node, first.Log = id.Cluster, id.Node, id.Log
 	path := filepath.Join(dir, promiseFile)
 	p, err := readPromise(path)
@@ -88,21 +88,21 @@ func openPromise(dir string, id *identity, first promised) (*promise, error) {
 	}
 	if p.now.Cluster != id.Cluster || p.now.Node != id.Node || p.now.Log != id.Log {
 		if id.Fresh { // left behind by a node that was here before: this one has promised nothing yet
-			if err := p.close(); err != nil {
+			if err := p.Close(); err != nil {
 				return nil, err
 			}
 			return makePromise(path, first)
 		}
 		return nil, errors.Join(fmt.Errorf("%w: %s is of node %s with another log: move the data directory away and join "+
 			"again with a token",
-			fault.ErrLogLost, path, p.now.Node), p.close())
+			fault.ErrLogLost, path, p.now.Node), p.Close())
 	}
 	return p, nil
 }
 
 // makePromise writes both slots of a new file, and only then gives it its name.
-func makePromise(path string, first promised) (*promise, error) {
-	p := &promise{now: first, seq: 1}
+func makePromise(path string, first Promised) (*Promise, error) {
+	p := &Promise{now: first, seq: 1}
 	var both []byte
 	for seq := range uint64(2) {
 		slot, err := encodeSlot(seq, first)
@@ -111,7 +111,7 @@ func makePromise(path string, first promised) (*promise, error) {
 		}
 		both = append(both, slot...)
 	}
-	if err := writeFile(path, both); err != nil {
+	if err := WriteFile(path, both); err != nil {
 		return nil, fmt.Errorf("cluster: write %s: %w", path, err)
 	}
 	var err error
@@ -120,12 +120,12 @@ func makePromise(path string, first promised) (*promise, error) {
 }
 
 // readPromise opens a file and reads the newest slot that is whole.
-func readPromise(path string) (*promise, error) {
+func readPromise(path string) (*Promise, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	p := &promise{file: f}
+	p := &Promise{file: f}
 	found := false
 	for i := range int64(2) {
 		slot := make([]byte, slotSize)
@@ -147,7 +147,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encodeSlot makes a slot. It leaves out the other nodes' marks, which they know
 // too, where there is no room for all.
-func encodeSlot(seq uint64, v promised) ([]byte, error) {
+func encodeSlot(seq uint64, v Promised) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err == nil && len(b) > slotSize-slotHead {
 		v.Peers = nil
@@ -172,7 +172,7 @@ func slotSum(slot []byte, n int) uint32 {
 	return crc32.Update(crc32.Checksum(slot[:12], castagnoli), castagnoli, slot[slotHead:slotHead+n])
 }
 
-func decodeSlot(slot []byte) (seq uint64, v promised, ok bool) {
+func decodeSlot(slot []byte) (seq uint64, v Promised, ok bool) {
 	n := binary.BigEndian.Uint32(slot[8:])
 	if n > slotSize-slotHead || slotSum(slot, int(n)) != binary.BigEndian.Uint32(slot[12:]) {
 		return 0, v, false
@@ -181,31 +181,31 @@ func decodeSlot(slot []byte) (seq uint64, v promised, ok bool) {
 	return binary.BigEndian.Uint64(slot), v, err == nil
 }
 
-// look returns what is promised; the caller must not change what it points to.
-func (p *promise) look() promised {
+// Look returns what is promised; the caller must not change what it points to.
+func (p *Promise) Look() Promised {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.now
 }
 
-// note changes what is promised in memory; the next write brings it to disk.
+// Note changes what is promised in memory; the next write brings it to disk.
 // fn replaces slices and maps and does not change them.
-func (p *promise) note(fn func(*promised)) {
+func (p *Promise) Note(fn func(*Promised)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fn(&p.now)
-	p.now.Pending = p.now.Pending[max(0, len(p.now.Pending)-maxPending):]
+	p.now.Pending = p.now.Pending[max(0, len(p.now.Pending)-MaxPending):]
 	p.now.Here = p.now.Here[max(0, len(p.now.Here)-maxHere):]
 	p.now.Diverged = p.now.Diverged[:min(len(p.now.Diverged), maxDiverged)]
 }
 
-// write changes what is promised, as note does, and returns when it is on the
+// Write changes what is promised, as note does, and returns when it is on the
 // disk. It also proves that the disk takes writes.
-func (p *promise) write(fn func(*promised)) error {
+func (p *Promise) Write(fn func(*Promised)) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	p.note(fn)
-	slot, err := encodeSlot(p.seq+1, p.look())
+	p.Note(fn)
+	slot, err := encodeSlot(p.seq+1, p.Look())
 	if err != nil {
 		return err
 	}
@@ -219,14 +219,15 @@ func (p *promise) write(fn func(*promised)) error {
 	return nil
 }
 
-func (p *promise) close() error {
+// Close closes the file.
+func (p *Promise) Close() error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	return p.file.Close()
 }
 
-// nonces are all that this directory registered with last, or may have.
-func (v promised) nonces() []string {
+// Nonces are all that this directory registered with last, or may have.
+func (v Promised) Nonces() []string {
 	all := slices.Clone(v.Pending)
 	if v.Acked.Nonce != "" {
 		all = append(all, v.Acked.Nonce)
@@ -234,14 +235,14 @@ func (v promised) nonces() []string {
 	return all
 }
 
-// furthest merges what is known of the members' logs. Former members drop out
+// Furthest merges what is known of the members' logs. Former members drop out
 // when others need the room.
-func furthest(old, now map[string]mark) map[string]mark {
+func Furthest(old, now map[string]Mark) map[string]Mark {
 	all := maps.Clone(now)
 	for node, m := range old {
-		if have, ok := all[node]; !ok || have.Log == m.Log && have.less(m) {
+		if have, ok := all[node]; !ok || have.Log == m.Log && have.Less(m) {
 			if all == nil {
-				all = map[string]mark{}
+				all = map[string]Mark{}
 			}
 			all[node] = m
 		}
@@ -249,20 +250,20 @@ func furthest(old, now map[string]mark) map[string]mark {
 	return all
 }
 
-// less orders places in a log: a later term first, as only its leader can have
+// Less orders places in a log: a later term first, as only its leader can have
 // made a log shorter.
-func (m mark) less(o mark) bool {
+func (m Mark) Less(o Mark) bool {
 	return m.Term < o.Term || m.Term == o.Term && m.Index < o.Index
 }
 
-// prune takes the leader's word for which registration was the last, when there
+// Prune takes the leader's word for which registration was the last, when there
 // are many whose answer never came: none of the others can count any more.
-func (p *promised) prune(nonce string, epoch uint64) {
-	if len(p.Pending) < maxPending/2 {
+func (p *Promised) Prune(nonce string, epoch uint64) {
+	if len(p.Pending) < MaxPending/2 {
 		return
 	}
 	if nonce != "" && slices.Contains(p.Pending, nonce) {
-		p.Acked, p.Pending = acked{nonce, epoch}, nil
+		p.Acked, p.Pending = Acked{nonce, epoch}, nil
 	}
 	if nonce == p.Acked.Nonce && epoch == p.Acked.Epoch {
 		p.Pending = nil

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"slices"
@@ -9,8 +9,8 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// name is what the cluster is called in certificates.
-func (id *identity) name() string {
+// CertName is what the cluster is called in certificates.
+func (id *Identity) CertName() string {
 	if id.Generation != "" {
 		return id.Generation
 	}
@@ -21,7 +21,7 @@ func (id *identity) name() string {
 // generation, with a certificate of its own making, as the CA's key is in every
 // store. The same peers again, with nothing changed since, are the same
 // generation. Before cluster version 2 there are no generations.
-func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer) error {
+func (id *Identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer) error {
 	id.Peers = map[string]string{}
 	for _, p := range o.Peers {
 		id.Peers[p.ID] = p.Address
@@ -33,7 +33,7 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 		return nil
 	}
 	want := peerTexts(o.Peers)
-	_, n := wire.GenerationOf(id.name())
+	_, n := wire.GenerationOf(id.CertName())
 	n = max(n, record.Generation)
 	if !slices.Equal(id.Recovered, want) || !slices.Equal(peerTexts(before), want) {
 		n++
@@ -57,7 +57,7 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 	if err != nil {
 		return err
 	}
-	id.change(pki.Credential{
+	id.Change(pki.Credential{
 		CA: string(record.CaCert), Next: string(record.NextCert), Cross: string(record.CrossCert), Cert: string(cert),
 		Key: string(key),
 	})
@@ -66,7 +66,7 @@ func (id *identity) succeed(record *pb.Cluster, o RecoverOptions, before []Peer)
 }
 
 // castOut remembers the members that are none any more.
-func (id *identity) castOut(before []Peer) {
+func (id *Identity) castOut(before []Peer) {
 	if id.Outcasts == nil {
 		id.Outcasts = map[string]string{}
 	}

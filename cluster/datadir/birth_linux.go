@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"fmt"
@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// birthOf names a file by the moment it was made or, where the file system does not
+// BirthOf names a file by the moment it was made or, where the file system does not
 // keep that, by its inode. Empty: neither is known.
-func birthOf(path string) string {
+func BirthOf(path string) string {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME|unix.STATX_INO, &st) != nil {
 		return ""

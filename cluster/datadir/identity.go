@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"bytes"
@@ -22,12 +22,12 @@ import (
 const (
 	identityFile = "identity.json" // who the node is; the last thing Init and Join write
 	stateDir     = "state"         // the store
-	logDir       = "raft"          // raft's log, term and vote
+	LogDir       = "raft"          // raft's log, term and vote
 )
 
-// identity is who a node is, as its file says. The file is replaced as a
+// Identity is who a node is, as its file says. The file is replaced as a
 // whole, so that it is there or not.
-type identity struct {
+type Identity struct {
 	Cluster   string            `json:"cluster"`
 	Name      string            `json:"name,omitempty"`
 	Node      string            `json:"node"`
@@ -52,13 +52,15 @@ type identity struct {
 	mu sync.Mutex // guards what changes while the node runs: the credential, CAKey
 }
 
-func (id *identity) credential() pki.Credential {
+// Credential is what the node shows and trusts now.
+func (id *Identity) Credential() pki.Credential {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	return pki.Credential{CA: id.CA, Next: id.CANext, Cross: id.CACross, Cert: id.Cert, Key: id.Key}
 }
 
-func (id *identity) change(c pki.Credential) {
+// Change takes another credential; Save brings it to the disk.
+func (id *Identity) Change(c pki.Credential) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	id.CA, id.CANext, id.CACross, id.Cert, id.Key = c.CA, c.Next, c.Cross, c.Cert, c.Key
@@ -77,14 +79,15 @@ func CheckNode(dir, id string) error {
 	if !Initialised(dir) {
 		return nil
 	}
-	have, err := loadIdentity(dir)
+	have, err := Load(dir)
 	if err != nil {
 		return err
 	}
 	return have.isNode(id, dir)
 }
 
-func loadIdentity(dir string) (*identity, error) {
+// Load reads the identity of a data directory. ErrNoNode: there is none.
+func Load(dir string) (*Identity, error) {
 	b, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w (%s)", fault.ErrNoNode, dir)
@@ -92,51 +95,51 @@ func loadIdentity(dir string) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	id := &identity{}
+	id := &Identity{}
 	if err := json.Unmarshal(b, id); err != nil {
 		return nil, fmt.Errorf("cluster: %s is damaged: %w", filepath.Join(dir, identityFile), err)
 	}
 	return id, nil
 }
 
-// save writes the identity so that after a crash there is the old one or the
+// Save writes the identity so that after a crash there is the old one or the
 // new one.
-func (id *identity) save(dir string) error {
+func (id *Identity) Save(dir string) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, identityFile), append(b, '\n'))
+	return WriteFile(filepath.Join(dir, identityFile), append(b, '\n'))
 }
 
-// forgetKey takes the CA's key out of the file: the replicated state has it.
-func (id *identity) forgetKey(dir string, log *zap.Logger) {
+// ForgetKey takes the CA's key out of the file: the replicated state has it.
+func (id *Identity) ForgetKey(dir string, log *zap.Logger) {
 	id.mu.Lock()
 	id.CAKey = ""
 	id.mu.Unlock()
-	if err := id.save(dir); err != nil {
+	if err := id.Save(dir); err != nil {
 		log.Warn("cluster: the CA key stays in the identity file", zap.Error(err))
 	}
 }
 
-// wire makes the TLS side of an identity.
-func (id *identity) wire() (wire.Identity, error) {
-	return id.credential().Wire(id.name(), id.Node)
+// Wire makes the TLS side of an identity.
+func (id *Identity) Wire() (wire.Identity, error) {
+	return id.Credential().Wire(id.CertName(), id.Node)
 }
 
-// vacant checks that a directory can take a new node, and makes it.
-func vacant(dir string) error {
+// Vacant checks that a directory can take a new node, and makes it.
+func Vacant(dir string) error {
 	if Initialised(dir) {
-		id, err := loadIdentity(dir)
+		id, err := Load(dir)
 		if err != nil {
 			return fmt.Errorf("%w: %w", fault.ErrInUse, err)
 		}
 		return fmt.Errorf("%w: %s is node %s of cluster %s: start it with 'relayd run'", fault.ErrInUse, dir, id.Node,
 			id.Cluster)
 	}
-	for _, sub := range []string{stateDir, logDir} {
+	for _, sub := range []string{stateDir, LogDir} {
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cluster: %w", err)
@@ -168,7 +171,7 @@ func tryDisk(dir string) error {
 
 // isNode checks that the configured node id, where one is given, is the one of
 // the data directory.
-func (id *identity) isNode(want, dir string) error {
+func (id *Identity) isNode(want, dir string) error {
 	if want == "" || want == id.Node {
 		return nil
 	}
@@ -179,10 +182,10 @@ func (id *identity) isNode(want, dir string) error {
 // logName is where the log says whose it is.
 var logName = []byte("relay-log")
 
-// settle ties the raft log to the identity, and begins the cluster where that
+// Settle ties the raft log to the identity, and begins the cluster where that
 // is still to do. A node must never run with another log than it began with:
 // it would vote without knowing what it promised.
-func (id *identity) settle(dir string, stable raft.StableStore, bootstrap func() error) error {
+func (id *Identity) Settle(dir string, stable raft.StableStore, bootstrap func() error) error {
 	have, err := stable.Get(logName)
 	if err != nil && err.Error() != "not found" {
 		return fmt.Errorf("cluster: read the log's name: %w", err)
@@ -192,7 +195,7 @@ func (id *identity) settle(dir string, stable raft.StableStore, bootstrap func()
 		return fmt.Errorf("%w: move %s away and join again with 'relayd join' and a token of 'relayctl node token'",
 			fault.ErrLogLost, dir)
 	case len(have) > 0 && !bytes.Equal(have, []byte(id.Log)):
-		return fmt.Errorf("%w: %s belongs to another identity than %s", fault.ErrLogLost, filepath.Join(dir, logDir),
+		return fmt.Errorf("%w: %s belongs to another identity than %s", fault.ErrLogLost, filepath.Join(dir, LogDir),
 			identityFile)
 	case !id.Fresh:
 		return nil
@@ -208,11 +211,11 @@ func (id *identity) settle(dir string, stable raft.StableStore, bootstrap func()
 		}
 	}
 	id.Fresh, id.Bootstrap = false, false
-	return id.save(dir)
+	return id.Save(dir)
 }
 
-// writeFile replaces a file as a whole and makes that last.
-func writeFile(path string, b []byte) error {
+// WriteFile replaces a file as a whole and makes that last.
+func WriteFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"errors"
@@ -17,9 +17,9 @@ import (
 )
 
 // survey reads the members and the last index from stopped data.
-func (d *nodeData) survey(node string) (Recovered, error) {
-	r := Recovered{Node: node, Applied: d.store.Applied()}
-	last, err := d.log.LastIndex()
+func (d *Data) survey(node string) (Recovered, error) {
+	r := Recovered{Node: node, Applied: d.Store.Applied()}
+	last, err := d.Log.LastIndex()
 	if err != nil {
 		return r, err
 	}
@@ -35,13 +35,13 @@ func (d *nodeData) survey(node string) (Recovered, error) {
 }
 
 // lastTerm is the term of the newest entry, in the log or in the store.
-func (d *nodeData) lastTerm(last uint64) (uint64, error) {
-	if last > 0 && last >= d.store.Applied() {
+func (d *Data) lastTerm(last uint64) (uint64, error) {
+	if last > 0 && last >= d.Store.Applied() {
 		var l raft.Log
-		err := d.log.GetLog(last, &l)
+		err := d.Log.GetLog(last, &l)
 		return l.Term, err
 	}
-	snaps, err := d.store.Snapshots().List()
+	snaps, err := d.Store.Snapshots().List()
 	if err != nil || len(snaps) == 0 {
 		return 0, err
 	}
@@ -50,27 +50,27 @@ func (d *nodeData) lastTerm(last uint64) (uint64, error) {
 
 // members finds the latest configuration: of the newest snapshot, or of an
 // entry behind it.
-func (d *nodeData) members() ([]raft.Server, error) {
+func (d *Data) members() ([]raft.Server, error) {
 	var servers []raft.Server
 	var from uint64
-	snaps, err := d.store.Snapshots().List()
+	snaps, err := d.Store.Snapshots().List()
 	if err != nil {
 		return nil, err
 	}
 	if len(snaps) > 0 {
 		servers, from = snaps[0].Configuration.Servers, snaps[0].Index
 	}
-	first, err := d.log.FirstIndex()
+	first, err := d.Log.FirstIndex()
 	if err != nil {
 		return nil, err
 	}
-	last, err := d.log.LastIndex()
+	last, err := d.Log.LastIndex()
 	if err != nil {
 		return nil, err
 	}
 	for i := max(from+1, first); i <= last && i > 0; i++ {
 		var l raft.Log
-		if err := d.log.GetLog(i, &l); err != nil {
+		if err := d.Log.GetLog(i, &l); err != nil {
 			return nil, err
 		}
 		if l.Type == raft.LogConfiguration {
@@ -80,48 +80,49 @@ func (d *nodeData) members() ([]raft.Server, error) {
 	return servers, nil
 }
 
-// nodeData is a node's data on disk: the store and the log.
-type nodeData struct {
-	store *disk.Store
-	log   *raftlog.Log
+// Data is a node's data on disk: the store and the log.
+type Data struct {
+	Store *disk.Store
+	Log   *raftlog.Log
 }
 
-func openNodeData(dir string, t tuning.Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
-	fatal func(error)) (*nodeData, error) {
-	d := &nodeData{}
+// OpenData opens store and log of a data directory; fatal hears when they can't go on.
+func OpenData(dir string, t tuning.Tuning, log *zap.Logger, o disk.Options, slow func(func() error) error,
+	fatal func(error)) (*Data, error) {
+	d := &Data{}
 	var err error
-	d.log, err = raftlog.Open(filepath.Join(dir, logDir), raftlog.Options{
+	d.Log, err = raftlog.Open(filepath.Join(dir, LogDir), raftlog.Options{
 		Log: log, Fatal: fatal, GrowTo: t.GrowTo, StallAfter: t.StallAfter, CacheBytes: t.LogCache, Slow: slow,
 	})
 	if err != nil {
 		return nil, err
 	}
 	o.Log, o.Fatal, o.MemTableSize, o.CacheSize = log, fatal, t.MemTable, t.BlockCache
-	o.OnInstall, o.TermAt = d.log.Guard, d.log.TermAt
+	o.OnInstall, o.TermAt = d.Log.Guard, d.Log.TermAt
 	o.OldestLog = func() uint64 {
-		first, err := d.log.FirstIndex()
+		first, err := d.Log.FirstIndex()
 		if err != nil {
 			return 0
 		}
 		return first
 	}
-	if d.store, err = disk.Open(filepath.Join(dir, stateDir), o); err != nil {
-		return nil, errors.Join(err, d.log.Close())
+	if d.Store, err = disk.Open(filepath.Join(dir, stateDir), o); err != nil {
+		return nil, errors.Join(err, d.Log.Close())
 	}
 	if err := d.contiguous(); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
 // contiguous checks that the log goes on where the store ends. If the store's
 // directory was lost, raft would fail in the middle of its start.
-func (d *nodeData) contiguous() error {
-	durable, err := d.store.Durable()
+func (d *Data) contiguous() error {
+	durable, err := d.Store.Durable()
 	if err != nil {
 		return err
 	}
-	first, err := d.log.FirstIndex()
+	first, err := d.Log.FirstIndex()
 	if err != nil {
 		return err
 	}
@@ -133,13 +134,14 @@ func (d *nodeData) contiguous() error {
 	return nil
 }
 
-func (d *nodeData) close() error {
-	return errors.Join(d.store.Close(), d.log.Close())
+// Close closes store and log.
+func (d *Data) Close() error {
+	return errors.Join(d.Store.Close(), d.Log.Close())
 }
 
 // clusterRecord reads the record of a stopped node's store, nil where it has none.
-func (d *nodeData) clusterRecord() (record *pb.Cluster, err error) {
-	err = d.store.View(func(v spool.View) error {
+func (d *Data) clusterRecord() (record *pb.Cluster, err error) {
+	err = d.Store.View(func(v spool.View) error {
 		one, there, err := v.Cluster()
 		if there {
 			record = one
@@ -149,22 +151,22 @@ func (d *nodeData) clusterRecord() (record *pb.Cluster, err error) {
 	return record, err
 }
 
-// term is the newest term that the log knows of.
-func (d *nodeData) term() (uint64, error) {
-	term, err := d.log.GetUint64([]byte("CurrentTerm"))
+// Term is the newest term that the log knows of.
+func (d *Data) Term() (uint64, error) {
+	term, err := d.Log.GetUint64([]byte("CurrentTerm"))
 	if err != nil && err.Error() == "not found" {
 		return 0, nil
 	}
 	return term, err
 }
 
-// last is the index of the newest entry that is on the disk, in the log or in
+// Last is the index of the newest entry that is on the disk, in the log or in
 // the store.
-func (d *nodeData) last() (uint64, error) {
-	last, err := d.log.LastIndex()
+func (d *Data) Last() (uint64, error) {
+	last, err := d.Log.LastIndex()
 	if err != nil {
 		return 0, err
 	}
-	durable, err := d.store.Durable()
+	durable, err := d.Store.Durable()
 	return max(last, durable), err
 }

@@ -1,12 +1,12 @@
-package cluster
+package datadir
 
 import (
 	"os"
 	"strings"
 )
 
-// bootID is another one after each start of the machine.
-func bootID() string {
+// BootID is another one after each start of the machine.
+func BootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

@@ -1,4 +1,4 @@
-package cluster
+package datadir
 
 import (
 	"os"
@@ -18,8 +18,8 @@ func initOptions(dir string) InitOptions {
 
 func TestInitRefusesForgottenData(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, os.MkdirAll(filepath.Join(dir, logDir), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, logDir, "raft.db"), []byte("x"), 0o600))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, LogDir), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, LogDir, "raft.db"), []byte("x"), 0o600))
 	require.ErrorIs(t, Init(t.Context(), initOptions(dir)), fault.ErrInUse)
 }
 
@@ -44,15 +44,15 @@ func TestLogBelongsToIdentity(t *testing.T) {
 	stable := raft.NewInmemStore()
 	began := 0
 	settle := func() error {
-		id, err := loadIdentity(dir)
+		id, err := Load(dir)
 		require.NoError(t, err)
-		return id.settle(dir, stable, func() error { began++; return nil })
+		return id.Settle(dir, stable, func() error { began++; return nil })
 	}
-	fresh, err := loadIdentity(dir)
+	fresh, err := Load(dir)
 	require.NoError(t, err)
 	require.True(t, fresh.Fresh)
 	require.NoError(t, settle())
-	require.NoError(t, fresh.save(dir)) // as if it had crashed before the identity was rewritten
+	require.NoError(t, fresh.Save(dir)) // as if it had crashed before the identity was rewritten
 	require.NoError(t, settle())
 	require.NoError(t, settle())
 	require.Equal(t, 2, began, "the bootstrap itself checks for existing state")

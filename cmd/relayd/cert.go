@@ -52,9 +52,11 @@ func writeCertificate(certPath, keyPath, caPath string, hosts []string) error {
 		return err
 	}
 	for _, path := range []string{certPath, keyPath, caPath} {
-		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755))
+		if err := makeDir(filepath.Dir(path)); err != nil {
+			return err
+		}
 	}
-	err = errors.Join(err, writeFile(keyPath, encode("PRIVATE KEY", secret), 0o600),
+	err = errors.Join(writeFile(keyPath, encode("PRIVATE KEY", secret), 0o600),
 		writeFile(certPath, encode("CERTIFICATE", der), 0o644))
 	if caPath != "" {
 		err = errors.Join(err, writeFile(caPath, ca, 0o644))

@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 )
 
@@ -23,6 +25,20 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 		_ = os.Remove(tmp.Name())
 	}
 	return err
+}
+
+// makeDir makes a directory and those above it, and names the cure where this user
+// may not.
+func makeDir(dir string) error {
+	err := os.MkdirAll(dir, 0o755)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	name := "this user"
+	if u, e := user.Current(); e == nil {
+		name = "user " + u.Username
+	}
+	return fmt.Errorf("%s may not make %s: make it as root and give it to that user, or name another directory", name, dir)
 }
 
 func exists(path string) bool {

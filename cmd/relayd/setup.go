@@ -86,13 +86,13 @@ func (s *setup) write(out *cobra.Command, defaultID string) error {
 	if _, problems := config.Parse([]byte(text), os.LookupEnv); len(problems) > 0 {
 		return usage("no configuration was written: %s", problems[0])
 	}
+	if err := makeDir(filepath.Dir(s.config)); err != nil { // before anything is written
+		return err
+	}
 	if !exists(cert) {
 		if err := writeCertificate(cert, key, "", names(s.hostname, s.advertise)); err != nil {
 			return err
 		}
-	}
-	if err := os.MkdirAll(filepath.Dir(s.config), 0o755); err != nil {
-		return err
 	}
 	if err := writeFile(s.config, []byte(text), 0o644); err != nil {
 		return err

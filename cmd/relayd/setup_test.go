@@ -5,8 +5,10 @@ import (
 	"crypto/x509"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -103,6 +105,45 @@ func TestInitMakesTheNamedTokenFile(t *testing.T) {
 	code, _, stderr = relayd(t, "config", "check", file)
 	require.Equal(t, exitOK, code)
 	require.Empty(t, stderr)
+}
+
+// TestInitWhereTheUserMayNot: directories that can't be made are told with the cure, and
+// nothing is left behind. Root may make all, so the test runs itself as another user.
+func TestInitWhereTheUserMayNot(t *testing.T) {
+	if dir := os.Getenv("INIT_IN"); dir != "" {
+		for _, args := range [][]string{
+			{"--config", dir + "/shut/relay.toml", "--data-dir", dir + "/open/data"},
+			{"--config", dir + "/open/relay.toml", "--data-dir", dir + "/shut/relay"},
+		} {
+			args = append(args, "--hostname", "mx.example.test", "--advertise", "127.0.0.1:7170")
+			code, _, stderr := relayd(t, append([]string{"init"}, args...)...)
+			require.Equal(t, exitFailed, code)
+			require.Regexp(t, `^relayd: user \S+ may not make `+dir+`/shut\S*: make it as root and give it to that user, `+
+				"or name another directory\n$", stderr)
+		}
+		left, err := os.ReadDir(dir + "/open")
+		require.NoError(t, err)
+		require.Empty(t, left)
+		return
+	}
+	dir, err := os.MkdirTemp("", "init")
+	require.NoError(t, err)
+	defer os.RemoveAll(dir)
+	defer os.Chmod(dir, 0o755)
+	require.NoError(t, os.Mkdir(dir+"/open", 0o777))
+	require.NoError(t, os.Chmod(dir+"/open", 0o777))
+	require.NoError(t, os.Chmod(dir, 0o555))
+	other := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	if os.Getuid() == 0 {
+		self, err := os.ReadFile(os.Args[0])
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(dir+"/self.test", self, 0o755))
+		other = exec.Command(dir+"/self.test", "-test.run=^"+t.Name()+"$")
+		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	other.Dir, other.Env = dir, []string{"INIT_IN=" + dir, "HOME=" + dir}
+	out, err := other.CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 // TestANodeIsMadeAnewWithItsConfiguration: where a node is no member any more its log

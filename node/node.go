@@ -224,20 +224,25 @@ func (n *Node) openCluster() error {
 	if url == "" {
 		url = "http://" + n.Addr("admin").String()
 	}
-	tuning := n.options.Tuning
-	if d := n.conf.Cluster.Latency.D(); d != 0 {
-		tuning.Latency = d
-	}
 	var err error
 	n.cluster, err = cluster.Open(cluster.Options{
 		Dir: n.conf.Node.DataDir, ID: n.conf.Node.ID, Listen: n.conf.Cluster.Listen, Advertise: n.conf.Cluster.Advertise,
 		Member: &pb.Member{Admin: url, Version: n.options.Version, Hostname: n.conf.Node.Hostname},
 		Peers:  n.conf.Cluster.PeerAddresses(),
 		Log:    n.log, OnChanges: n.changed, OnRemoved: n.removed, Fatal: n.options.Fatal, Dial: n.options.Dial,
-		Tuning: tuning, Moved: n.options.Moved,
+		Tuning: tuningOf(n.conf, n.options.Tuning), Moved: n.options.Moved,
 		Wall: n.options.Wall, Boot: n.options.Boot,
 	})
 	return err
+}
+
+// tuningOf is the tuning of the options, with what the configuration says.
+func tuningOf(conf *config.Config, t cluster.Tuning) cluster.Tuning {
+	if d := conf.Cluster.Latency.D(); d != 0 {
+		t.Latency = d
+	}
+	t.BlockCache = cmp.Or(t.BlockCache, int64(conf.Storage.Cache))
+	return t
 }
 
 // build makes the parts that turn events into commands.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -29,6 +30,37 @@ func tuneMemory(log *zap.Logger) {
 		debug.SetMemoryLimit(limit / 100 * 85)
 		log.Info("memory limit of the control group", zap.Int64("bytes", limit))
 	}
+}
+
+// Bounds of a memtable's size.
+const (
+	smallMemTable = 8 << 20
+	largeMemTable = 32 << 20
+)
+
+// memTable is the size of the store's memtables on a machine with so much memory: two
+// are kept, which is one part in 128 of it. Bodies that are deleted while they are in
+// memory are not written to the store's files at all: with 32 MiB a node takes a third
+// less processor time for messages of 64 KiB than with 16.
+func memTable(memory int64) int64 {
+	if memory <= 0 {
+		return 0 // the default
+	}
+	return max(smallMemTable, min(memory/256, largeMemTable))
+}
+
+// machineMemory is how much memory this process may use at most: that of the machine, or
+// less by GOMEMLIMIT or the control group's limit; 0: nobody knows. It is called after
+// tuneMemory.
+func machineMemory() int64 {
+	limit := debug.SetMemoryLimit(-1)
+	if all := totalMemory(); all > 0 {
+		limit = min(limit, all)
+	}
+	if limit == math.MaxInt64 {
+		return 0
+	}
+	return limit
 }
 
 // groupLimit reads the memory limit of a control group (version 2).

@@ -77,6 +77,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	defer flush()
 	sayStart(log, cfg, path)
 	tuneMemory(log)
+	o.Tuning.MemTable = memTable(machineMemory())
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,6 +128,18 @@ func TestGroupLimit(t *testing.T) {
 	}
 	_, ok := groupLimit(file + "-absent")
 	require.False(t, ok)
+}
+
+// Memtables grow with the memory of the machine, within bounds.
+func TestMemTable(t *testing.T) {
+	for memory, want := range map[int64]int64{
+		0: 0, 512 << 20: 8 << 20, 4 << 30: 16 << 20, 8 << 30: 32 << 20, 1 << 40: 32 << 20,
+	} {
+		require.Equal(t, want, memTable(memory), memory)
+	}
+	before := debug.SetMemoryLimit(1 << 30)
+	defer debug.SetMemoryLimit(before)
+	require.LessOrEqual(t, machineMemory(), int64(1<<30))
 }
 
 func TestWriteFileLeavesNoHalves(t *testing.T) {

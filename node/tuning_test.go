@@ -10,7 +10,7 @@ import (
 	"relay/node/config"
 )
 
-// What the configuration says of the store and of the links is what the cluster gets.
+// The cluster gets the sizes and times that the configuration has.
 func TestTuningOfConfiguration(t *testing.T) {
 	text := "[storage]\ncache = \"12MB\"\n[cluster]\nlatency = \"200ms\"\n"
 	c, problems := config.Parse([]byte(text), func(string) (string, bool) { return "", false })

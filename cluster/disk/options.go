@@ -36,6 +36,11 @@ type Options struct {
 	// function. The default is spool.Cached.
 	Cached func(key []byte) bool
 
+	// Border returns the key that a table of the store must not reach, if start is its
+	// first key; nil: it may hold all that is behind. It is asked at each flush and
+	// compaction, with the time of the machine's clock. The default is spool.Border.
+	Border func(start []byte, now time.Time) []byte
+
 	// OnChanges is told what each committed batch has changed. It runs on the
 	// apply goroutine: it must neither block nor call the Store's Restore,
 	// ApplyBatch or Close.
@@ -77,6 +82,7 @@ type Options struct {
 	CloseWait      time.Duration         // how long Close waits for readers, default 10 s
 	step           func(string)          // tests: called between the steps of an installation
 	tune           func(*pebble.Options) // tests: changes those of a database
+	now            func() time.Time      // tests: the machine's clock
 }
 
 func (o Options) withDefaults() Options {
@@ -88,6 +94,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Cached == nil {
 		o.Cached = spool.Cached
+	}
+	if o.Border == nil {
+		o.Border = spool.Border
+	}
+	if o.now == nil {
+		o.now = time.Now
 	}
 	if o.OnChanges == nil {
 		o.OnChanges = func(spool.Changes) {}

@@ -17,10 +17,10 @@ const confirmTime = time.Second
 // allow is the port's question: whether a node may talk to us, by its
 // membership and by the certificate that it shows.
 func (c *Cluster) allow(p wire.Peer, proto string) error {
-	if err := c.book.allow(p.Node, proto); err != nil && !c.heeds(proto) {
+	if err := c.book.Allow(p.Node, proto); err != nil && !c.heeds(proto) {
 		return err
 	}
-	if c.book.admission.denied(p.Node, p.Serial, p.Key[:]) {
+	if c.book.Admission.Denied(p.Node, p.Serial, p.Key[:]) {
 		return fmt.Errorf("cluster: the certificate of node %s is one of a node that was removed", p.Node)
 	}
 	return c.judge(p)
@@ -70,7 +70,7 @@ func unlessNewer(err error) error {
 
 // deaf reports whether this node hears no leader.
 func (c *Cluster) deaf() bool {
-	if !c.book.running() {
+	if !c.book.Running() {
 		return true // raft is just starting
 	}
 	return c.leaderTerm.Load() == nil && c.silence() > c.t.Heartbeat/2

@@ -18,7 +18,7 @@ import (
 
 // lost reports whether this node hears no leader: it listens to strangers.
 func (c *Cluster) lost() bool {
-	return c.book.running() && c.leaderTerm.Load() == nil &&
+	return c.book.Running() && c.leaderTerm.Load() == nil &&
 		(!c.trans.vetted.Load() || c.silence() > 2*c.t.Heartbeat)
 }
 
@@ -36,7 +36,7 @@ func (c *Cluster) beckon(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, s := range c.book.servers() {
+	for _, s := range c.book.Servers() {
 		node := string(s.ID)
 		if node == c.id.Node || !c.pace.Silent(s.ID, 2*c.t.Heartbeat) {
 			continue
@@ -58,7 +58,7 @@ func (c *Cluster) heed(node, addr string) {
 	}
 	c.goRun(func() {
 		defer c.heeding.Store(false)
-		c.book.hear(node, addr)
+		c.book.Hear(node, addr)
 		h, err := c.introduce()
 		if err != nil {
 			return
@@ -68,13 +68,13 @@ func (c *Cluster) heed(node, addr string) {
 			return
 		}
 		r, err := c.greet(c.ctx, node, body)
-		if err != nil || !r.Leads || !c.book.admission.vouch(r.Known) {
+		if err != nil || !r.Leads || !c.book.Admission.Vouch(r.Known) {
 			return
 		}
 		c.log.Info("cluster: a leader that this node did not know has it as a member",
 			zap.String("leader", node), zap.Uint64("index", r.Known.Index), zap.Strings("servers", r.Known.Servers))
 		for member, at := range r.Where {
-			c.book.hear(member, at)
+			c.book.Hear(member, at)
 		}
 	})
 }

@@ -120,7 +120,7 @@ func (r *renewer) say(record *pb.Cluster) {
 func (r *renewer) due(record *pb.Cluster, self *wire.Peer) bool {
 	if signer := pki.Fingerprint(pki.Signing(record).Cert); !bytes.Equal(self.CA[:], signer) {
 		if !bytes.Equal(r.spread, signer) {
-			turns := r.c.t.Renew * time.Duration(max(1, len(r.c.book.servers())))
+			turns := r.c.t.Renew * time.Duration(max(1, len(r.c.book.Servers())))
 			r.spread, r.next = signer, time.Now().Add(rand.N(turns))
 		}
 		return true
@@ -265,7 +265,7 @@ func (c *Cluster) certify(ctx context.Context, shown wire.Peer, csrDER []byte) (
 		return nil, fault.ErrNotLeader
 	case !c.At(2):
 		return nil, errors.New("cluster: certificates are renewed from cluster version 2 on")
-	case !c.book.member(shown.Node):
+	case !c.book.Member(shown.Node):
 		return nil, fmt.Errorf("%w: node %s is no member", fault.ErrToken, shown.Node)
 	}
 	csr, err := pki.ParseRequest(csrDER)

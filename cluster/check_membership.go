@@ -36,7 +36,7 @@ func (c *Cluster) answerMember(_ context.Context, _ string, node []byte) ([]byte
 		return nil, fault.ErrNotLeader
 	}
 	reply := joinReply{Kind: kindKnown}
-	if !c.book.member(string(node)) {
+	if !c.book.Member(string(node)) {
 		reply.Kind = kindRemoved
 	}
 	return json.Marshal(reply)
@@ -69,7 +69,7 @@ func (c *Cluster) lostMembership(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, membershipTime)
 	defer cancel()
 	answers := make(chan string)
-	servers := c.book.joinServers()
+	servers := c.book.JoinServers()
 	for _, addr := range servers {
 		c.goRun(func() { answers <- c.askJoinServer(ctx, addr, sha256.Sum256(ca.Raw)) })
 	}

@@ -21,6 +21,7 @@ import (
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
+	"relay/cluster/members"
 	"relay/cluster/pki"
 	"relay/cluster/rounds"
 	"relay/cluster/spool"
@@ -58,7 +59,7 @@ type Cluster struct {
 	reload *tuning.Reloader // of raft's configuration
 	pace   *tuning.Pace
 
-	book        *addressBook
+	book        *members.AddressBook
 	roster      *pki.Roster               // which certificates count
 	self        atomic.Pointer[wire.Peer] // our own
 	newCA       chan struct{}             // the state's word on certificates has changed
@@ -168,12 +169,12 @@ func open(o Options) (*Cluster, error) {
 	c.proposer = newProposer(proposerPorts{
 		self: id.Node, deadline: c.t.Deadline, budget: c.t.Budget, boot: c.clocks.Boot, at: c.At, ended: c.ctx.Done(),
 	}, c.leaderWatch)
-	c.book = newAddressBook(id.Node, newPlaces(id.Advertise, o.Peers, id.Peers))
+	c.book = members.NewAddressBook(id.Node, members.NewPlaces(id.Advertise, o.Peers, id.Peers))
 	if err := c.openAdmission(); err != nil {
 		c.cancel()
 		return nil, err
 	}
-	c.book.onLog = func(node string) { c.trans.acks.forget(node) }
+	c.book.OnLog = func(node string) { c.trans.acks.forget(node) }
 	_, generation := wire.GenerationOf(id.CertName())
 	c.roster = pki.NewRoster(c.Now, generation)
 	c.port = wire.New(wire.Options{
@@ -187,22 +188,22 @@ func open(o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// openAdmission opens the record of who is a member.
+// members.OpenAdmission opens the record of who is a member.
 func (c *Cluster) openAdmission() error {
-	a, err := openAdmission(c.o.Dir, c.id.Node, c.id.Peers)
+	a, err := members.OpenAdmission(c.o.Dir, c.id.Node, c.id.Peers)
 	if err != nil {
 		return err
 	}
-	a.joined = c.id.Joined
+	a.Joined = c.id.Joined
 	// Raft does not say which entry its latest configuration is of.
-	a.latest = func() ([]raft.Server, uint64) {
-		servers := c.book.servers()
+	a.Latest = func() ([]raft.Server, uint64) {
+		servers := c.book.Servers()
 		if servers == nil {
 			return nil, 0
 		}
 		return servers, c.store.ConfigIndex()
 	}
-	c.book.admission = a
+	c.book.Admission = a
 	return nil
 }
 
@@ -222,7 +223,7 @@ func (c *Cluster) openRaft() error {
 	}
 	err = c.id.Settle(c.o.Dir, d.Log, func() error { return c.bootstrap(conf, d) })
 	if err == nil {
-		err = d.Store.View(c.book.learn)
+		err = d.Store.View(c.book.Learn)
 	}
 	if err == nil {
 		err = d.Store.View(c.roster.Learn)
@@ -242,7 +243,7 @@ func (c *Cluster) openRaft() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), c.promise.Close(), d.Close())
 	}
-	c.book.follow(c.raft)
+	c.book.Follow(c.raft)
 	c.guard()
 	c.reload = tuning.NewReloader(c.raft)
 	return nil
@@ -252,13 +253,13 @@ func (c *Cluster) openRaft() error {
 func (c *Cluster) guard() {
 	leads := func(term uint64) bool { return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term }
 	c.trans.guard(guards{
-		admits: c.book.admission.member, term: c.raft.CurrentTerm, floor: c.floor, termAt: c.rlog.TermAt,
+		admits: c.book.Admission.Member, term: c.raft.CurrentTerm, floor: c.floor, termAt: c.rlog.TermAt,
 		leader: func() string {
 			_, id := c.raft.LeaderWithID()
 			return string(id)
 		},
 		leads:  leads,
-		serves: func(node string, term uint64) bool { return leads(term) && c.book.member(node) },
+		serves: func(node string, term uint64) bool { return leads(term) && c.book.Member(node) },
 		voted: func(term uint64, took time.Duration) {
 			c.pace.Voted(c.clocks.Boot(), term, took, len(c.others()))
 		},
@@ -287,7 +288,7 @@ func (c *Cluster) start() {
 	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
 	c.batcher = newBatcher(c.raft, c.t, c.proposer.admits, c.clocks.Quick)
 	c.proposer.batcher, c.proposer.peers = c.batcher, c.peers
-	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.mayAsk
+	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.MayAsk
 	c.reads = rounds.New(c.ctx, &c.wg, 0, c.fetchReadIndex)
 	c.verified = rounds.New(c.ctx, &c.wg, 0, c.readIndex)
 	c.server.handle(askReadIndex, c.answerReadIndex)
@@ -399,7 +400,7 @@ func (c *Cluster) slowProbe() error {
 // tells its own raft to stand for election now, as a leader that hands over
 // would.
 func (c *Cluster) electSole() {
-	servers := c.book.servers()
+	servers := c.book.Servers()
 	if len(servers) != 1 || string(servers[0].ID) != c.id.Node || servers[0].Suffrage != raft.Voter {
 		return
 	}
@@ -440,7 +441,7 @@ func (c *Cluster) changed(ch spool.Changes) {
 	}
 	if ch.Sessions {
 		// Registrations come with sessions, and may bring a new address.
-		if err := errors.Join(c.store.View(c.book.learn), c.store.View(c.learnDrain)); err != nil {
+		if err := errors.Join(c.store.View(c.book.Learn), c.store.View(c.learnDrain)); err != nil {
 			c.log.Warn("cluster: members can't be read", zap.Error(err))
 		}
 	}
@@ -573,7 +574,7 @@ func (c *Cluster) retire() {
 	short, cancelShort := context.WithTimeout(ctx, stopTime/3)
 	c.session.resign(short)
 	cancelShort()
-	if c.raft.State() != raft.Leader || len(c.book.servers()) < 2 {
+	if c.raft.State() != raft.Leader || len(c.book.Servers()) < 2 {
 		return
 	}
 	if err := c.handOver(""); err != nil {

@@ -25,7 +25,7 @@ type configuration struct {
 // configuration reads the index first: an entry between the two makes the change fail.
 func (c *Cluster) configuration() configuration {
 	index := c.store.ConfigIndex()
-	return configuration{c.book.servers(), index}
+	return configuration{c.book.Servers(), index}
 }
 
 // has reports whether a node is among the servers.

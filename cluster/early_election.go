@@ -36,7 +36,7 @@ func viewOf(r report) liveness.View {
 
 // votersNow lists the voters of raft's latest configuration.
 func (c *Cluster) votersNow() (all []string) {
-	for _, s := range c.book.servers() {
+	for _, s := range c.book.Servers() {
 		if s.Suffrage == raft.Voter {
 			all = append(all, string(s.ID))
 		}

@@ -11,6 +11,7 @@ import (
 	"relay/cluster/datadir"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
+	"relay/cluster/members"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -27,7 +28,7 @@ func Impostor(dir, node, address string) (*raft.NetworkTransport, error) {
 		return nil, err
 	}
 	port := wire.New(wire.Options{Identity: me, Log: zap.NewNop()})
-	b := newAddressBook(id.Node, newPlaces("", nil, map[string]string{node: address}))
+	b := members.NewAddressBook(id.Node, members.NewPlaces("", nil, map[string]string{node: address}))
 	return outbound(make(chan struct{}), port, b, zap.NewNop()), nil
 }
 

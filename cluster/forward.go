@@ -14,6 +14,7 @@ import (
 
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/members"
 	pb "relay/cluster/spool/spoolpb"
 )
 
@@ -23,7 +24,7 @@ import (
 type peers struct {
 	ctx  context.Context // ends with the Cluster
 	port *wire.Port
-	book *addressBook
+	book *members.AddressBook
 	log  *zap.Logger
 	wg   sync.WaitGroup
 
@@ -41,7 +42,7 @@ type link struct {
 	pipe *pipe
 }
 
-func newPeers(ctx context.Context, port *wire.Port, book *addressBook, log *zap.Logger) *peers {
+func newPeers(ctx context.Context, port *wire.Port, book *members.AddressBook, log *zap.Logger) *peers {
 	return &peers{ctx: ctx, port: port, book: book, log: log, links: map[linkKey]*link{}}
 }
 
@@ -72,7 +73,7 @@ func (ps *peers) to(node, proto string) (*link, error) {
 
 func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
 	return dialMember(func(ctx context.Context) (net.Conn, error) {
-		conn, err := ps.book.dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
+		conn, err := ps.book.Dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
 			return ps.port.Dial(ctx, proto, node, addr)
 		})
 		if err != nil {

@@ -53,7 +53,7 @@ func (c *Cluster) proclaim(ctx context.Context) {
 	for {
 		var asked sync.WaitGroup
 		for node, addr := range c.id.Outcasts {
-			if c.book.member(node) {
+			if c.book.Member(node) {
 				continue // it has joined anew
 			}
 			asked.Go(func() {

@@ -12,6 +12,7 @@ import (
 
 	"relay/cluster/datadir"
 	"relay/cluster/fault"
+	"relay/cluster/members"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -36,16 +37,16 @@ type hello struct {
 
 // helloReply is what another node knows of it.
 type helloReply struct {
-	Refused string            `json:"refused,omitempty"` // in words: the start must end
-	Leads   bool              `json:"leads,omitempty"`   // the leader answers, after a read index
-	Start   string            `json:"start"`             // of who answers
-	Version uint32            `json:"version,omitempty"` // of the cluster
-	Rival   *rival            `json:"rival,omitempty"`   // the session that the asker's node has
-	Known   configured        `json:"known"`
-	Where   map[string]string `json:"where,omitempty"`
-	Tombs   []tomb            `json:"tombs,omitempty"`
-	Nonce   string            `json:"nonce,omitempty"` // of the asker's last registration
-	Epoch   uint64            `json:"epoch,omitempty"`
+	Refused string             `json:"refused,omitempty"` // in words: the start must end
+	Leads   bool               `json:"leads,omitempty"`   // the leader answers, after a read index
+	Start   string             `json:"start"`             // of who answers
+	Version uint32             `json:"version,omitempty"` // of the cluster
+	Rival   *rival             `json:"rival,omitempty"`   // the session that the asker's node has
+	Known   members.Configured `json:"known"`
+	Where   map[string]string  `json:"where,omitempty"`
+	Tombs   []members.Tomb     `json:"tombs,omitempty"`
+	Nonce   string             `json:"nonce,omitempty"` // of the asker's last registration
+	Epoch   uint64             `json:"epoch,omitempty"`
 }
 
 // rival is a session of this node's id that an earlier start has, or another copy.
@@ -65,7 +66,7 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 	if err := json.Unmarshal(body, &h); err != nil {
 		return nil, err
 	}
-	if !c.book.mayAsk(from) {
+	if !c.book.MayAsk(from) {
 		c.heed(from, h.At)
 		return json.Marshal(helloReply{Start: c.birth})
 	}
@@ -110,8 +111,8 @@ func (c *Cluster) passHello(ctx context.Context, leader, from string, h hello) (
 // recognise compares what a node says of itself with what is known of it here.
 func (c *Cluster) recognise(node string, h hello) (helloReply, error) {
 	r := helloReply{
-		Start: c.birth, Version: c.Version(), Known: c.book.admission.known(), Where: c.addresses(),
-		Tombs: c.book.admission.graves(),
+		Start: c.birth, Version: c.Version(), Known: c.book.Admission.Known(), Where: c.addresses(),
+		Tombs: c.book.Admission.Graves(),
 	}
 	m, s := &pb.Member{}, (*pb.Session)(nil)
 	live := false
@@ -151,7 +152,7 @@ func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (bes
 		return best
 	}
 	all := []datadir.Mark{{Term: m.Term, Index: m.Last}, {Term: s.GetTerm(), Index: s.GetLast()}}
-	for _, known := range []map[string]datadir.Mark{c.promise.Look().Peers, c.book.marks(c.trans.acks.copy())} {
+	for _, known := range []map[string]datadir.Mark{c.promise.Look().Peers, c.book.Marks(c.trans.acks.copy())} {
 		if one := known[node]; one.Log == log {
 			all = append(all, one)
 		}
@@ -189,13 +190,13 @@ func (c *Cluster) greet(ctx context.Context, node string, body []byte) (r helloR
 
 // take keeps what an answer says of the others.
 func (c *Cluster) take(r helloReply) {
-	a := c.book.admission
-	a.remember(r.Tombs, c.log)
-	if a.vouch(r.Known) {
+	a := c.book.Admission
+	a.Remember(r.Tombs, c.log)
+	if a.Vouch(r.Known) {
 		c.log.Info("cluster: a member knows a newer configuration", zap.Uint64("index", r.Known.Index),
 			zap.Strings("servers", r.Known.Servers))
 		for node, addr := range r.Where {
-			c.book.hear(node, addr)
+			c.book.Hear(node, addr)
 		}
 	}
 	if r.Leads && !c.trans.vetted.Load() {

@@ -33,13 +33,13 @@ func (c *Cluster) housekeep(ctx context.Context) {
 		c.judgeClocks()
 		c.findTime()
 		c.sayClock(&said)
-		_ = c.store.View(c.book.learn)
+		_ = c.store.View(c.book.Learn)
 		_ = c.store.View(c.roster.Learn)
 		_, _ = c.Upgrade() // notes who lives, so that a new leader knows since when
 		if c.At(2) {
 			_ = c.rlog.SealPromises() // what fails has been told to Fatal
 		}
-		_ = c.store.View(func(v spool.View) error { return c.book.admission.learn(v, c.log) })
+		_ = c.store.View(func(v spool.View) error { return c.book.Admission.Learn(v, c.log) })
 		c.cutOff()
 		trail = c.trim(trail)
 	}
@@ -47,7 +47,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 
 // cutOff ends the connections to nodes that were removed.
 func (c *Cluster) cutOff() {
-	gone := func(node string) bool { return node != "" && c.book.allow(node, "") != nil }
+	gone := func(node string) bool { return node != "" && c.book.Allow(node, "") != nil }
 	c.port.CutOff(func(p wire.Peer, since time.Time) bool { return gone(p.Node) || c.outdated(p, since) })
 	c.peers.forget(gone)
 }

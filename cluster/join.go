@@ -272,7 +272,7 @@ func (c *Cluster) unlessLive(node string) (record *pb.Cluster, err error) {
 // two servers at one address.
 func (c *Cluster) unlessOccupied(on configuration, node raft.ServerID, addr string) error {
 	for _, s := range on.servers {
-		now, err := c.book.address(string(s.ID))
+		now, err := c.book.Address(string(s.ID))
 		if s.ID == node || string(s.Address) != addr && (err != nil || now != addr) {
 			continue
 		}
@@ -330,8 +330,8 @@ func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID,
 // addresses lists where the members are.
 func (c *Cluster) addresses() map[string]string {
 	all := map[string]string{}
-	for _, s := range c.book.servers() {
-		if addr, err := c.book.address(string(s.ID)); err == nil {
+	for _, s := range c.book.Servers() {
+		if addr, err := c.book.Address(string(s.ID)); err == nil {
 			all[string(s.ID)] = addr
 		}
 	}

@@ -360,7 +360,7 @@ func (c *Cluster) reconcile(ctx context.Context, ripe promotions) {
 	}
 	c.dropStrangers(ctx, on.servers, live)
 	for _, s := range on.servers {
-		addr, err := c.book.address(string(s.ID))
+		addr, err := c.book.Address(string(s.ID))
 		if err != nil || !live[string(s.ID)] {
 			delete(ripe, s.ID)
 			continue
@@ -415,7 +415,7 @@ func (c *Cluster) dropStrangers(ctx context.Context, servers []raft.Server, live
 	for _, s := range servers {
 		known[string(s.ID)] = true
 	}
-	for _, id := range c.book.recorded() {
+	for _, id := range c.book.Recorded() {
 		if !known[id] && !live[id] {
 			c.command(ctx, spool.KindDropMember, &pb.DropMember{
 				Id: id, Admin: &pb.Admin{Who: "cluster", Why: "no longer a member", Node: c.id.Node},

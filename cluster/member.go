@@ -132,10 +132,10 @@ func (c *Cluster) handOver(id string) error {
 	if id == "" {
 		f = c.raft.LeadershipTransfer()
 	} else {
-		if !c.book.votes(id) {
+		if !c.book.Votes(id) {
 			return fmt.Errorf("%w: %s is no voting member", fault.ErrStays, id)
 		}
-		addr, err := c.book.address(id)
+		addr, err := c.book.Address(id)
 		if err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (c *Cluster) heir(ctx context.Context) string {
 		return ""
 	}
 	for _, s := range sessions {
-		if s.Node != c.id.Node && c.book.votes(s.Node) && c.mayLead(s.Node) == nil && c.caughtUp(ctx, s.Node) {
+		if s.Node != c.id.Node && c.book.Votes(s.Node) && c.mayLead(s.Node) == nil && c.caughtUp(ctx, s.Node) {
 			return s.Node
 		}
 	}
@@ -256,7 +256,7 @@ func (c *Cluster) removable(servers []raft.Server, req removeRequest) error {
 		}
 	}
 	if !there {
-		if _, err := c.book.address(req.ID); err != nil {
+		if _, err := c.book.Address(req.ID); err != nil {
 			return fmt.Errorf("cluster: there is no member %s", req.ID)
 		}
 		return nil

@@ -33,7 +33,7 @@ func (c *Cluster) adjustPatience(want time.Duration) {
 
 // others are the voters beside this node.
 func (c *Cluster) others() (ids []raft.ServerID) {
-	for _, s := range c.book.servers() {
+	for _, s := range c.book.Servers() {
 		if s.Suffrage == raft.Voter && string(s.ID) != c.id.Node {
 			ids = append(ids, s.ID)
 		}

@@ -75,7 +75,7 @@ func (c *Cluster) answerRotate(ctx context.Context, from string, body []byte) ([
 		return nil, errors.New("cluster: the CA is rotated from cluster version 2 on: run 'relayctl cluster upgrade' first")
 	}
 	for _, node := range req.Without {
-		if !c.book.member(node) {
+		if !c.book.Member(node) {
 			continue
 		}
 		b, err := json.Marshal(removeRequest{ID: node, Admin: req.Admin})
@@ -150,7 +150,7 @@ func (c *Cluster) rotate(ctx context.Context) {
 // waitsFor lists the members that have not done the present step, as far as the
 // state knows.
 func (c *Cluster) waitsFor(record *pb.Cluster) (waits []string, err error) {
-	servers := c.book.servers()
+	servers := c.book.Servers()
 	if len(servers) == 0 {
 		return nil, fmt.Errorf("%w: the members are not known", fault.ErrUnavailable)
 	}

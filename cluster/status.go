@@ -107,7 +107,7 @@ func (c *Cluster) ownReport() report {
 func (c *Cluster) answerReport(_ context.Context, from string, question []byte) ([]byte, error) {
 	r := c.ownReport()
 	if c.tell(from, question) {
-		r.Found = c.book.found()
+		r.Found = c.book.Found()
 	}
 	return json.Marshal(r)
 }
@@ -199,7 +199,7 @@ func (c *Cluster) state() string {
 // roll lists the members of raft and of the records.
 func (c *Cluster) roll(leader string) ([]MemberStatus, error) {
 	all := map[string]*MemberStatus{}
-	for _, s := range c.book.servers() {
+	for _, s := range c.book.Servers() {
 		m := &MemberStatus{ID: string(s.ID), Address: string(s.Address), Role: "voter"}
 		switch {
 		case m.ID == leader:

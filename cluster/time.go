@@ -22,7 +22,7 @@ type ClockStatus = clock.Status
 func ClockWords(node string, offset time.Duration) string { return clock.Words(node, offset) }
 
 func (c *Cluster) voters() (ids []string) {
-	for _, s := range c.book.servers() {
+	for _, s := range c.book.Servers() {
 		if s.Suffrage == raft.Voter {
 			ids = append(ids, string(s.ID))
 		}

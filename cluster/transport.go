@@ -17,6 +17,7 @@ import (
 	"relay/cluster/datadir"
 	raftlog "relay/cluster/disk/log"
 	"relay/cluster/internal/wire"
+	"relay/cluster/members"
 	"relay/cluster/tuning"
 )
 
@@ -193,8 +194,8 @@ func (a *acks) copy() map[string]datadir.Mark {
 // newTransport makes raft's network on the shared port. Until the filter's
 // hooks are set it admits everybody. answered hears of each AppendEntries that was
 // answered; it may be nil.
-func newTransport(port *wire.Port, book *addressBook, log *zap.Logger, answered func(raft.ServerID)) transport {
-	f := newFilter(book.self)
+func newTransport(port *wire.Port, book *members.AddressBook, log *zap.Logger, answered func(raft.ServerID)) transport {
+	f := newFilter(book.Self)
 	f.inlet = func(in *inbound) *raft.NetworkTransport {
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
@@ -208,11 +209,11 @@ func newTransport(port *wire.Port, book *addressBook, log *zap.Logger, answered 
 
 // outbound makes a network that calls others and takes no calls; done ends the waiting
 // for them.
-func outbound(done chan struct{}, port *wire.Port, book *addressBook, log *zap.Logger) *raft.NetworkTransport {
+func outbound(done chan struct{}, port *wire.Port, book *members.AddressBook, log *zap.Logger) *raft.NetworkTransport {
 	return network(&stream{Listener: deaf{done, port}, port: port, book: book}, book, log)
 }
 
-func network(s raft.StreamLayer, book *addressBook, log *zap.Logger) *raft.NetworkTransport {
+func network(s raft.StreamLayer, book *members.AddressBook, log *zap.Logger) *raft.NetworkTransport {
 	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider:   book,
 		Logger:                  tuning.NewRaftLog(log),
@@ -256,18 +257,18 @@ const timeoutScale = 64 << 20
 type stream struct {
 	net.Listener
 	port *wire.Port
-	book *addressBook
+	book *members.AddressBook
 }
 
 // Dial connects to a node that book.ServerAddr named.
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	node, _, ok := strings.Cut(string(address), addressMark)
+	node, _, ok := strings.Cut(string(address), members.AddressMark)
 	if !ok {
 		return nil, fmt.Errorf("cluster: the address %q names no node", address)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := s.book.dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
+	conn, err := s.book.Dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
 		return s.port.Dial(ctx, wire.Raft, node, addr)
 	})
 	if err != nil {

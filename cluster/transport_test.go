@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/internal/wire"
+	"relay/cluster/members"
 	"relay/cluster/pki"
 )
 
@@ -18,7 +19,7 @@ func twoPorts(t *testing.T) (a, b transport) {
 	ca, err := pki.NewAuthority("test", time.Now())
 	require.NoError(t, err)
 	hints := map[string]string{}
-	make := func(node string) (*wire.Port, *addressBook) {
+	make := func(node string) (*wire.Port, *members.AddressBook) {
 		key, csr, err := pki.NewRequest(node)
 		require.NoError(t, err)
 		request, err := pki.ParseRequest(csr)
@@ -32,7 +33,7 @@ func twoPorts(t *testing.T) (a, b transport) {
 		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
 		p.Start()
 		t.Cleanup(func() { _ = p.Close() })
-		return p, newAddressBook(node, newPlaces("", nil, hints))
+		return p, members.NewAddressBook(node, members.NewPlaces("", nil, hints))
 	}
 	pa, ba := make("a")
 	pb, bb := make("b")

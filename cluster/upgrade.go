@@ -111,7 +111,7 @@ func (u *uptimes) look(now time.Time, sessions []*pb.Session) map[string]time.Ti
 
 // Upgrade says how the cluster version stands.
 func (c *Cluster) Upgrade() (u Upgrade, err error) {
-	servers, now := c.book.servers(), time.Now()
+	servers, now := c.book.Servers(), time.Now()
 	err = c.store.View(func(v spool.View) error {
 		record, _, err := v.Cluster()
 		if err != nil {

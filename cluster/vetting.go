@@ -79,10 +79,10 @@ func (c *Cluster) probation(ctx context.Context) bool {
 func (v *vetter) census() (others map[string]bool) {
 	others = map[string]bool{}
 	own := map[string]raft.ServerSuffrage{}
-	for _, s := range v.c.book.servers() {
+	for _, s := range v.c.book.Servers() {
 		own[string(s.ID)] = s.Suffrage
 	}
-	for _, node := range v.c.book.admission.known().Servers {
+	for _, node := range v.c.book.Admission.Known().Servers {
 		suffrage, known := own[node]
 		votes := !known || suffrage == raft.Voter
 		if votes {

@@ -18,22 +18,22 @@ func (c *Cluster) tell(from string, question []byte) bool {
 	if len(question) == 0 || json.Unmarshal(question, &w) != nil {
 		return false
 	}
-	c.book.hear(from, w.Address)
+	c.book.Hear(from, w.Address)
 	return true
 }
 
 // heard takes over what a member said of where others are.
 func (c *Cluster) heard(r report) {
 	for node, addr := range r.Found {
-		if c.book.member(node) {
-			c.book.hear(node, addr)
+		if c.book.Member(node) {
+			c.book.Hear(node, addr)
 		}
 	}
 }
 
 // refuses reports whether nothing listens at any address of a node.
 func (c *Cluster) refuses(ctx context.Context, node string, refused func(error) bool) bool {
-	all := c.book.candidates(node)
+	all := c.book.Candidates(node)
 	for _, addr := range all {
 		if err := c.port.Probe(ctx, addr); !refused(err) {
 			return false

@@ -1,4 +1,4 @@
-package cluster
+package members
 
 import (
 	"encoding/json"
@@ -31,24 +31,24 @@ import (
 // nodes are cut within a second.
 type admission struct {
 	self   string
-	latest func() (servers []raft.Server, index uint64) // nil, 0: raft does not run yet
+	Latest func() (servers []raft.Server, index uint64) // nil, 0: raft does not run yet
 	hints  map[string]string                            // who was a member when this node joined
-	joined uint64                                       // index at which that was; hints count until the own log is there
+	Joined uint64                                       // index at which that was; hints count until the own log is there
 	path   string                                       // of the tombs
 
 	mu      sync.RWMutex
-	vouched configured
-	tombs   map[string]tomb
+	vouched Configured
+	tombs   map[string]Tomb
 }
 
-// configured is a configuration as another node knows it.
-type configured struct {
+// Configured is a configuration as another node knows it.
+type Configured struct {
 	Index   uint64   `json:"index"`
 	Servers []string `json:"servers"`
 }
 
-// tomb is a node that was removed, and the certificates it may have.
-type tomb struct {
+// Tomb is a node that was removed, and the certificates it may have.
+type Tomb struct {
 	Node    string   `json:"node"`
 	Serials [][]byte `json:"serials,omitempty"`
 	Keys    [][]byte `json:"keys,omitempty"`
@@ -57,17 +57,17 @@ type tomb struct {
 
 const tombFile = "tombs"
 
-// openAdmission reads the tombs of a data directory.
-func openAdmission(dir, self string, hints map[string]string) (*admission, error) {
+// OpenAdmission reads the tombs of a data directory.
+func OpenAdmission(dir, self string, hints map[string]string) (*admission, error) {
 	a := &admission{
-		self: self, hints: hints, path: filepath.Join(dir, tombFile), tombs: map[string]tomb{},
-		latest: func() ([]raft.Server, uint64) { return nil, 0 },
+		self: self, hints: hints, path: filepath.Join(dir, tombFile), tombs: map[string]Tomb{},
+		Latest: func() ([]raft.Server, uint64) { return nil, 0 },
 	}
 	b, err := os.ReadFile(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
 	}
-	var all []tomb
+	var all []Tomb
 	if err == nil {
 		err = json.Unmarshal(b, &all)
 	}
@@ -78,9 +78,9 @@ func openAdmission(dir, self string, hints map[string]string) (*admission, error
 	return a, nil
 }
 
-// member reports whether a node may talk to this one about anything.
-func (a *admission) member(node string) bool {
-	servers, index := a.latest()
+// Member reports whether a node may talk to this one about anything.
+func (a *admission) Member(node string) bool {
+	servers, index := a.Latest()
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if a.vouched.Index > index {
@@ -95,7 +95,7 @@ func (a *admission) member(node string) bool {
 	if slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == node }) {
 		return true
 	}
-	return (len(servers) == 0 || index < a.joined) && a.hinted(node)
+	return (len(servers) == 0 || index < a.Joined) && a.hinted(node)
 }
 
 // hinted reports whether a node was a member when this one joined, and was not
@@ -103,14 +103,14 @@ func (a *admission) member(node string) bool {
 // ago, in which whoever leads now may be missing. The caller holds the mutex.
 func (a *admission) hinted(node string) bool {
 	_, hinted := a.hints[node]
-	if t, dead := a.tombs[node]; dead && t.Index > a.joined {
+	if t, dead := a.tombs[node]; dead && t.Index > a.Joined {
 		return false
 	}
 	return hinted || node == a.self
 }
 
-// denied reports whether a certificate is one of a removed node.
-func (a *admission) denied(node string, serial, key []byte) bool {
+// Denied reports whether a certificate is one of a removed node.
+func (a *admission) Denied(node string, serial, key []byte) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	t, there := a.tombs[node]
@@ -121,10 +121,10 @@ func has(all [][]byte, one []byte) bool {
 	return len(one) > 0 && slices.ContainsFunc(all, func(b []byte) bool { return string(b) == string(one) })
 }
 
-// vouch takes the word of a member for a configuration that is newer than all
+// Vouch takes the word of a member for a configuration that is newer than all
 // that this node knows, if it is one of its servers.
-func (a *admission) vouch(c configured) bool {
-	_, index := a.latest()
+func (a *admission) Vouch(c Configured) bool {
+	_, index := a.Latest()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.Index <= max(index, a.vouched.Index) || !slices.Contains(c.Servers, a.self) {
@@ -134,16 +134,16 @@ func (a *admission) vouch(c configured) bool {
 	return true
 }
 
-// known is the newest configuration that this node knows of.
-func (a *admission) known() configured {
-	servers, index := a.latest()
+// Known is the newest configuration that this node knows of.
+func (a *admission) Known() Configured {
+	servers, index := a.Latest()
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if a.vouched.Index > index {
 		return a.vouched
 	}
-	c := configured{Index: index}
-	if len(servers) > 0 && index < a.joined { // the log is being sent still
+	c := Configured{Index: index}
+	if len(servers) > 0 && index < a.Joined { // the log is being sent still
 		for node := range a.hints {
 			if node == a.self || a.hinted(node) {
 				c.Servers = append(c.Servers, node)
@@ -159,7 +159,7 @@ func (a *admission) known() configured {
 }
 
 // addTombs adds tombs, and reports whether any is new.
-func (a *admission) addTombs(all []tomb) (news bool) {
+func (a *admission) addTombs(all []Tomb) (news bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range all {
@@ -170,38 +170,38 @@ func (a *admission) addTombs(all []tomb) (news bool) {
 	return news
 }
 
-// graves lists the tombs, by node.
-func (a *admission) graves() []tomb {
+// Graves lists the tombs, by node.
+func (a *admission) Graves() []Tomb {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	all := make([]tomb, 0, len(a.tombs))
+	all := make([]Tomb, 0, len(a.tombs))
 	for _, t := range a.tombs {
 		all = append(all, t)
 	}
-	slices.SortFunc(all, func(x, y tomb) int { return strings.Compare(x.Node, y.Node) })
+	slices.SortFunc(all, func(x, y Tomb) int { return strings.Compare(x.Node, y.Node) })
 	return all
 }
 
 func (a *admission) save() error {
-	b, err := json.MarshalIndent(a.graves(), "", "  ")
+	b, err := json.MarshalIndent(a.Graves(), "", "  ")
 	if err != nil {
 		return err
 	}
 	return datadir.WriteFile(a.path, append(b, '\n'))
 }
 
-// learn reads the tombs of the state. They are written down beside it, because
+// Learn reads the tombs of the state. They are written down beside it, because
 // the state may be taken back to where they were not yet.
-func (a *admission) learn(v spool.View, log *zap.Logger) error {
+func (a *admission) Learn(v spool.View, log *zap.Logger) error {
 	list, err := v.Tombs()
 	if err != nil {
 		return err
 	}
-	a.remember(tombsOf(list), log)
+	a.Remember(tombsOf(list), log)
 	return nil
 }
 
-func (a *admission) remember(all []tomb, log *zap.Logger) {
+func (a *admission) Remember(all []Tomb, log *zap.Logger) {
 	if !a.addTombs(all) {
 		return
 	}
@@ -210,9 +210,9 @@ func (a *admission) remember(all []tomb, log *zap.Logger) {
 	}
 }
 
-func tombsOf(list []*pb.Tomb) (all []tomb) {
+func tombsOf(list []*pb.Tomb) (all []Tomb) {
 	for _, t := range list {
-		all = append(all, tomb{Node: t.Node, Serials: t.Serials, Keys: t.Keys, Index: t.Index})
+		all = append(all, Tomb{Node: t.Node, Serials: t.Serials, Keys: t.Keys, Index: t.Index})
 	}
 	return all
 }

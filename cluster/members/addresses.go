@@ -1,4 +1,4 @@
-package cluster
+package members
 
 import (
 	"context"
@@ -31,16 +31,17 @@ type places struct {
 	hints   map[string]string // what Join and Recover were told
 }
 
-func newPlaces(own string, peers, hints map[string]string) places {
+// NewPlaces takes what is known at the start: this node's own address, [cluster] peers, and hints.
+func NewPlaces(own string, peers, hints map[string]string) places {
 	return places{
 		own: own, peers: peers, hints: hints,
 		worked: map[string]string{}, told: map[string]string{}, records: map[string]string{},
 	}
 }
 
-// learn reads the member records again. A record that has changed is newer than
+// Learn reads the member records again. A record that has changed is newer than
 // the address that worked before.
-func (b *addressBook) learn(v spool.View) error {
+func (b *AddressBook) Learn(v spool.View) error {
 	members, err := v.Members()
 	if err != nil {
 		return err
@@ -50,13 +51,13 @@ func (b *addressBook) learn(v spool.View) error {
 		records[m.Id] = m.Address
 	}
 	for _, node := range b.enter(records, logsOf(members)) {
-		b.onLog(node)
+		b.OnLog(node)
 	}
 	return nil
 }
 
 // enter takes new records, and returns the nodes that have another log now.
-func (b *addressBook) enter(records, logs map[string]string) (renewed []string) {
+func (b *AddressBook) enter(records, logs map[string]string) (renewed []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for node, addr := range records {
@@ -81,13 +82,13 @@ func logsOf(members []*pb.Member) map[string]string {
 	return logs
 }
 
-// candidates are the addresses at which a node may be, the likeliest first.
-func (b *addressBook) candidates(node string) []string {
+// Candidates are the addresses at which a node may be, the likeliest first.
+func (b *AddressBook) Candidates(node string) []string {
 	configured := b.configured(node)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	var own string
-	if node == b.self {
+	if node == b.Self {
 		own = b.own
 	}
 	var all []string
@@ -101,10 +102,10 @@ func (b *addressBook) candidates(node string) []string {
 	return all
 }
 
-// joinServers are the addresses at which any other member may be.
-func (b *addressBook) joinServers() (all []string) {
+// JoinServers are the addresses at which any other member may be.
+func (b *AddressBook) JoinServers() (all []string) {
 	nodes := map[string]bool{}
-	for _, s := range b.servers() {
+	for _, s := range b.Servers() {
 		nodes[string(s.ID)] = true
 	}
 	b.mu.RLock()
@@ -112,9 +113,9 @@ func (b *addressBook) joinServers() (all []string) {
 		nodes[node] = true
 	}
 	b.mu.RUnlock()
-	delete(nodes, b.self)
+	delete(nodes, b.Self)
 	for node := range nodes {
-		for _, addr := range b.candidates(node) {
+		for _, addr := range b.Candidates(node) {
 			if !slices.Contains(all, addr) && addr != b.own {
 				all = append(all, addr)
 			}
@@ -124,8 +125,8 @@ func (b *addressBook) joinServers() (all []string) {
 }
 
 // configured is the address of a node in raft's configuration.
-func (b *addressBook) configured(node string) string {
-	for _, s := range b.servers() {
+func (b *AddressBook) configured(node string) string {
+	for _, s := range b.Servers() {
 		if string(s.ID) == node {
 			return string(s.Address)
 		}
@@ -133,9 +134,9 @@ func (b *addressBook) configured(node string) string {
 	return ""
 }
 
-// address returns where a node listens, as far as is known: a record comes
+// Address returns where a node listens, as far as is known: a record comes
 // before raft's configuration, and that before what this node was told.
-func (b *addressBook) address(node string) (string, error) {
+func (b *AddressBook) Address(node string) (string, error) {
 	configured := b.configured(node)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -148,15 +149,15 @@ func (b *addressBook) address(node string) (string, error) {
 }
 
 // note remembers at which address a node answered.
-func (b *addressBook) note(node, addr string) {
+func (b *AddressBook) note(node, addr string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.worked[node] = addr
 }
 
-// hear remembers where a node is said to be.
-func (b *addressBook) hear(node, addr string) {
-	if _, _, err := net.SplitHostPort(addr); err != nil || node == b.self || len(addr) > 300 {
+// Hear remembers where a node is said to be.
+func (b *AddressBook) Hear(node, addr string) {
+	if _, _, err := net.SplitHostPort(addr); err != nil || node == b.Self || len(addr) > 300 {
 		return
 	}
 	b.mu.Lock()
@@ -164,11 +165,11 @@ func (b *addressBook) hear(node, addr string) {
 	b.told[node] = addr
 }
 
-// found lists where nodes are by what has worked, or was told, in this run.
-func (b *addressBook) found() map[string]string {
+// Found lists where nodes are by what has worked, or was told, in this run.
+func (b *AddressBook) Found() map[string]string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	all := map[string]string{b.self: b.own}
+	all := map[string]string{b.Self: b.own}
 	for node, addr := range b.told {
 		all[node] = addr
 	}
@@ -181,8 +182,8 @@ func (b *addressBook) found() map[string]string {
 // ServerAddr tells raft the name under which stream.Dial finds a node. It
 // implements raft.ServerAddressProvider. The name never changes, so that raft's
 // connections outlive a change of the address.
-func (b *addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	return raft.ServerAddress(string(id) + addressMark), nil
+func (b *AddressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	return raft.ServerAddress(string(id) + AddressMark), nil
 }
 
 // stagger is how long an address may be silent before the next one is tried
@@ -195,11 +196,11 @@ type dialled struct {
 	err  error
 }
 
-// dial connects to a node at whichever of its addresses it is. try must fail
+// Dial connects to a node at whichever of its addresses it is. try must fail
 // where another node answers.
-func (b *addressBook) dial(ctx context.Context, node string, try func(ctx context.Context,
+func (b *AddressBook) Dial(ctx context.Context, node string, try func(ctx context.Context,
 	addr string) (*wire.Conn, error)) (*wire.Conn, error) {
-	all := b.candidates(node)
+	all := b.Candidates(node)
 	if len(all) == 0 {
 		return nil, fmt.Errorf("cluster: no address is known for node %s", node)
 	}
@@ -270,6 +271,6 @@ func eitherError(a, b error) error {
 	return fmt.Errorf("%w; %w", a, b)
 }
 
-// addressMark stands behind the node id in the addresses that raft dials: a
-// dialler must know whom it has to find, and the addressBook knows where.
-const addressMark = "@"
+// AddressMark stands behind the node id in the addresses that raft dials: a
+// dialler must know whom it has to find, and the AddressBook knows where.
+const AddressMark = "@"

@@ -49,8 +49,8 @@ func attacks() []attack {
 }
 
 // hostile runs the attacks against this build, and a former one where there is
-// one, and prints what they cost the node and an innocent sender.
-func (b *bench) hostile(ctx context.Context, out io.Writer) error {
+// one, and prints what they cost the node and an innocent sender. only names some by a part.
+func (b *bench) hostile(ctx context.Context, out io.Writer, only string) error {
 	for _, c := range []*cluster{b.former, b.cluster} {
 		if c != nil {
 			if err := c.asksDNS(); err != nil {
@@ -61,7 +61,8 @@ func (b *bench) hostile(ctx context.Context, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "attack, 5 s\tbuild\tdescriptors\tmemory, MB\tprocessor, s\tinnocent "+
 		"median\tworst\tfailed\tof the attack")
-	for _, a := range attacks() {
+	all := slices.DeleteFunc(attacks(), func(a attack) bool { return !wanted(a.name, only) })
+	for _, a := range all {
 		for _, side := range []struct {
 			name string
 			c    *cluster

@@ -21,7 +21,7 @@ func run(args []string, out, errs io.Writer) int {
 	rounds := flags.Int("rounds", 0, "rounds; the median counts (default 3, with -with 5)")
 	with := flags.String("with", "", "run this relayd of a former build in turns with this one, in place of the peers")
 	nodes := flags.Int("nodes", 3, "nodes of the cluster: 1, 3 or 5")
-	only := flags.String("rows", "", "rows to run, by a part of their name, comma-separated")
+	only := flags.String("rows", "", "rows, or with -hostile attacks, to run, by a part of their name, comma-separated")
 	keep := flags.String("dir", "", "keep logs in this directory")
 	logins := flags.Int("logins", 100, "POP3 sessions of each of 20 clients a round")
 	idle := flags.Int("idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
@@ -55,7 +55,7 @@ func run(args []string, out, errs io.Writer) int {
 	if err == nil {
 		switch {
 		case *hostile:
-			err = b.hostile(ctx, out)
+			err = b.hostile(ctx, out, *only)
 		case *idle > 0:
 			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
 		case *idlePOP3 > 0:

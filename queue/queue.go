@@ -46,6 +46,7 @@ type Job struct {
 	Size       int64
 	EightBit   bool
 	Binary     bool
+	Unended    bool // it does not end with a line end, as far as that is known
 	UTF8       bool
 	RequireTLS bool
 	Ret, EnvID string

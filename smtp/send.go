@@ -20,6 +20,9 @@ type Envelope struct {
 	Options MailOptions
 	To      []Rcpt
 	Size    int64 // octets of the message; 0: not known
+	// Dots sends by DATA what need not go by BDAT, whatever ClientOptions.Chunking says: its
+	// 354 shows whether replies are still those to our commands.
+	Dots bool
 }
 
 // Rcpt is one recipient of an Envelope.
@@ -253,7 +256,7 @@ func (t *transaction) run(body io.Reader) error {
 		t.all(NewReply(553, "5.1.7", "not an address"))
 		return nil
 	}
-	bdat := t.chunking() && (t.opt.Chunking || t.env.Options.Body == BodyBinaryMIME)
+	bdat := t.chunking() && (t.opt.Chunking && !t.env.Dots || t.env.Options.Body == BodyBinaryMIME)
 	_, pipelining := t.Has("PIPELINING")
 	var err error
 	var ready bool // the server waits for the message

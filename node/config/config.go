@@ -388,8 +388,9 @@ type Delivery struct {
 	// MessagesPerConnection is how many go over one connection. Default: 100.
 	MessagesPerConnection int `toml:"messages_per_connection"`
 	// Chunking sends by BDAT where the next hop offers CHUNKING, so that the
-	// message arrives octet for octet, an unended last line included. Without
-	// it only binary mail goes that way. Default: true.
+	// message arrives octet for octet, an unended last line included. Mail that need
+	// not go so goes by DATA on a connection that was used before. Without it only
+	// binary mail goes by BDAT. Default: true.
 	Chunking bool `toml:"chunking"`
 	// TLS is none, opportunistic or required. Default: opportunistic.
 	TLS DeliveryTLS `toml:"tls"`

@@ -150,6 +150,7 @@ func (o *Spool) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 	job := &queue.Job{
 		ID: id, Created: created, Expires: plan.Expiry(m, s, o.retry.Lifetime), Sender: m.Sender, Size: int64(m.Size),
 		EightBit: m.Body != pb.Body_BODY_7BIT, Binary: m.Body == pb.Body_BODY_BINARYMIME, UTF8: m.Smtputf8,
+		Unended:    m.Unended,
 		RequireTLS: m.Requiretls, Ret: m.Ret, EnvID: m.Envid, IsBounce: len(m.BounceOf) > 0,
 		Released: moment(m.HoldUntilMs), Priority: m.Priority,
 	}

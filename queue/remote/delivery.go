@@ -145,7 +145,7 @@ func othersFirst(hops []hop, name string) {
 // try gives one hop everything that is open. A fault: the open rest is better
 // tried with the next.
 func (d *delivery) try(ctx context.Context, h hop) *fault {
-	fresh := false
+	fresh := d.alone()
 	for len(d.open) > 0 {
 		c, f := d.a.connect(ctx, d.key(h), fresh)
 		if f != nil {
@@ -180,7 +180,7 @@ func (d *delivery) converse(ctx context.Context, c *conn) (again bool, f *fault)
 		}
 		c.sent++
 		c.total++
-		full := c.spent || c.total >= d.a.conf.Messages
+		full := c.spent || c.total >= d.a.conf.Messages || d.alone()
 		if most := c.client.MaxTransactions(); most > 0 && c.total >= most {
 			full = true
 		}
@@ -195,6 +195,13 @@ func (d *delivery) converse(ctx context.Context, c *conn) (again bool, f *fault)
 		}
 	}
 	return false, nil
+}
+
+// alone: the message has a connection of its own, since it has to go by BDAT. An answer too
+// many to the message before, that comes late, would be taken for the next command's, and in
+// the end a recipient's 250 for that to the message: unlike DATA, BDAT has no 354 in between.
+func (d *delivery) alone() bool {
+	return d.job.Binary || d.job.Unended && d.a.conf.Client.Chunking
 }
 
 // anew says that a transaction was refused at its beginning, on a connection that
@@ -305,7 +312,7 @@ func (e *notLive) Unwrap() error { return e.error }
 
 func (d *delivery) envelope(c *conn, group []int) *smtp.Envelope {
 	j := d.job
-	e := &smtp.Envelope{From: j.Sender, Size: j.Size, To: make([]smtp.Rcpt, len(group))}
+	e := &smtp.Envelope{From: j.Sender, Size: j.Size, To: make([]smtp.Rcpt, len(group)), Dots: c.total > 0}
 	e.Options.Ret, e.Options.EnvID, e.Options.RequireTLS = j.Ret, j.EnvID, j.RequireTLS
 	// The final delivery of LMTP is at once; it needs no promise for later.
 	if by := j.DeliverBy; by != nil && !c.hop.lmtp {

@@ -51,8 +51,8 @@ func (c *faultCase) sense() bool {
 	case c.once && c.backup,
 		testing.Short() && (c.secure && !strings.Contains("STARTTLS TLS EHLO HANDSHAKE DOT", c.step) || c.bdat && c.stepwise):
 		return false
-	case early && c.reused, c.step == "DATA" && c.bdat, c.step == "BDAT" && !c.bdat:
-		return false
+	case early && c.reused, c.step == "DATA" && c.bdat, c.step == "BDAT" && (!c.bdat || c.reused):
+		return false // by BDAT goes what is the first on its connection
 	case !c.secure && slices.Contains([]string{"STARTTLS", "HANDSHAKE", "TLS EHLO"}, c.step):
 		return false
 	case c.what == deaf && c.step != "BODY", c.step == "BODY" && (c.what == hang || c.what == endless || c.what == half):

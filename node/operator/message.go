@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -238,8 +239,18 @@ func (d *messageDetail) failure(r *pb.Recipient) string {
 		return text + "."
 	case r.LastHost == "":
 		return text + ": " + r.LastReply + "."
+	case !isReply(r.LastReply):
+		return text + " with " + r.LastHost + ": " + r.LastReply + "."
 	}
 	return text + ": " + r.LastHost + " said " + r.LastReply + "."
+}
+
+// isReply reports whether a text is a host's reply, which has its code, and not what
+// the relay says of a host that gave none.
+func isReply(text string) bool {
+	code, _, _ := strings.Cut(text, " ")
+	n, err := strconv.Atoi(code)
+	return err == nil && n >= 200 && n < 600
 }
 
 func (d *messageDetail) due(r *pb.Recipient, i int) string {

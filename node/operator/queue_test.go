@@ -268,6 +268,12 @@ func TestMessageSaysWhyItWaits(t *testing.T) {
 		require.Contains(t, why, part)
 	}
 
+	shut := w.accept("s@remote.test", "a@shut.test")
+	w.verdict("n1", shut, 0, 1, pb.State_DEFERRED, "4.4.1 connection refused", 10*time.Minute)
+	silent, err := w.Message(ctx, shut.String())
+	require.NoError(t, err)
+	require.Contains(t, silent.Why[1], "with mx.remote.test [192.0.2.9]:25: 4.4.1 connection refused. The next")
+
 	w.trial = nil
 	w.kill("n1")
 	d, err = w.Message(ctx, id.String())

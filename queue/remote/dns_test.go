@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -504,4 +505,28 @@ func reverse6(t *testing.T, a string) string {
 	name, err := dns.ReverseAddr(a)
 	require.NoError(t, err)
 	return name
+}
+
+// The reason for which a name server does not answer is told in plain words, in the queue as in
+// reports to senders.
+func TestNoAnswerInPlainWords(t *testing.T) {
+	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	shut := l.LocalAddr().String()
+	require.NoError(t, l.Close())
+	r, err := NewDNS([]string{shut})
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = r.MX(t.Context(), "far.example")
+	require.EqualError(t, err, "lookup failed: MX far.example: "+shut+" does not answer: connection refused")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	_, err = r.Validates(t.Context(), "far.example")
+	require.EqualError(t, err, "lookup failed: "+shut+" does not answer: connection refused")
+	require.EqualError(t, &noAnswer{shut, context.DeadlineExceeded}, shut+" does not answer in time")
+	for text, want := range map[string]string{
+		"dial udp 192.0.2.53:53: connect: network is unreachable": "192.0.2.53:53: network is unreachable",
+		"server misbehaving": "192.0.2.53:53: server misbehaving",
+	} {
+		require.EqualError(t, systemsWord(&net.DNSError{Err: text, Name: "x", Server: "192.0.2.53:53"}), want)
+	}
 }

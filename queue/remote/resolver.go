@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -272,7 +273,7 @@ func (r *DNS) Host(ctx context.Context, host string) ([]netip.Addr, error) {
 		if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
 			return nil, fmt.Errorf("%w: %s", ErrNoName, host)
 		}
-		return nil, fmt.Errorf("%w: %s: %w", ErrLookup, host, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrLookup, host, systemsWord(err))
 	}
 	for i := range all {
 		all[i] = all[i].Unmap()
@@ -517,7 +518,7 @@ func (r *DNS) one(ctx context.Context, server string, q question) (*dns.Msg, err
 		case in != nil && in.Truncated && !stream:
 			ask, stream = r.wires.stream, true
 		case err != nil:
-			return nil, err
+			return nil, &noAnswer{server, err}
 		case !in.Response || !answers(in, m.Question[0]):
 			return nil, fmt.Errorf("%s answered something else", server)
 		case edns && (in.Rcode == dns.RcodeFormatError || in.Rcode == dns.RcodeNotImplemented ||
@@ -530,4 +531,34 @@ func (r *DNS) one(ctx context.Context, server string, q question) (*dns.Msg, err
 		}
 	}
 	return nil, fmt.Errorf("%s gave no answer that can be used", server)
+}
+
+// noAnswer says in plain words that a name server did not answer, and why.
+type noAnswer struct {
+	server string
+	cause  error
+}
+
+func (n *noAnswer) Error() string {
+	if timedOut(n.cause) {
+		return n.server + " does not answer in time"
+	}
+	if errno, ok := errors.AsType[syscall.Errno](n.cause); ok {
+		return n.server + " does not answer: " + errno.Error()
+	}
+	return n.server + " does not answer: " + plain(n.cause)
+}
+
+func (n *noAnswer) Unwrap() error { return n.cause }
+
+// systemsWord is an error of the system's resolver without what it repeats.
+func systemsWord(err error) error {
+	e, ok := errors.AsType[*net.DNSError](err)
+	switch {
+	case !ok || e.Server == "":
+		return err
+	case e.IsTimeout:
+		return &noAnswer{e.Server, context.DeadlineExceeded}
+	}
+	return fmt.Errorf("%s: %s", e.Server, e.Err[strings.LastIndex(": "+e.Err, ": "):]) // without the system calls
 }

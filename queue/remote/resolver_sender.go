@@ -80,7 +80,7 @@ func (r *DNS) Validates(ctx context.Context, name string) (bool, error) {
 		cancel()
 		switch {
 		case err != nil:
-			last = fmt.Errorf("%w: %w", ErrLookup, err)
+			last = fmt.Errorf("%w: %w", ErrLookup, &noAnswer{server, err})
 		case !in.Response || in.Rcode == dns.RcodeServerFailure || in.Rcode == dns.RcodeRefused:
 			last = fmt.Errorf("%w: %s answered %s", ErrLookup, server, dns.RcodeToString[in.Rcode])
 		default:

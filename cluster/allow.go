@@ -41,7 +41,7 @@ func (c *Cluster) judge(p wire.Peer) error {
 	ctx, cancel := context.WithTimeout(c.ctx, confirmTime)
 	defer cancel()
 	if bad := c.Consistent(ctx); bad != nil {
-		if c.deaf() || mustBelieve(p.Node, c.trans.leader(), bad) {
+		if c.deaf() || mustBelieve(p.Node, c.trans.Leader(), bad) {
 			return nil // cutOff looks again, and ends it when the leader's word is here
 		}
 		return fmt.Errorf("%w, and the leader does not confirm it: %w", err, bad)

@@ -19,7 +19,7 @@ import (
 // lost reports whether this node hears no leader: it listens to strangers.
 func (c *Cluster) lost() bool {
 	return c.book.Running() && c.leaderTerm.Load() == nil &&
-		(!c.trans.vetted.Load() || c.silence() > 2*c.t.Heartbeat)
+		(!c.trans.Vetted.Load() || c.silence() > 2*c.t.Heartbeat)
 }
 
 // heeds reports whether a node that is no member may say hello on a connection.

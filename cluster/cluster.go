@@ -26,6 +26,7 @@ import (
 	"relay/cluster/rounds"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/transport"
 	"relay/cluster/tuning"
 )
 
@@ -52,7 +53,7 @@ type Cluster struct {
 	short     atomic.Bool   // of space: the disk
 	pinch     chan struct{} // it has become so
 	port      *wire.Port
-	trans     transport
+	trans     transport.Transport
 	raft      *raft.Raft
 	grpc      *grpc.Server
 
@@ -174,7 +175,7 @@ func open(o Options) (*Cluster, error) {
 		c.cancel()
 		return nil, err
 	}
-	c.book.OnLog = func(node string) { c.trans.acks.forget(node) }
+	c.book.OnLog = func(node string) { c.trans.Acks.Forget(node) }
 	_, generation := wire.GenerationOf(id.CertName())
 	c.roster = pki.NewRoster(c.Now, generation)
 	c.port = wire.New(wire.Options{
@@ -215,8 +216,8 @@ func (c *Cluster) openRaft() error {
 		return err
 	}
 	c.store, c.rlog = d.Store, d.Log
-	c.trans = newTransport(c.port, c.book, c.log, c.pace.Answered)
-	entries := c.trans.quiesce(d.Log, c.t.Quiet)
+	c.trans = transport.New(c.port, c.book, c.log, c.pace.Answered)
+	entries := c.trans.Quiesce(d.Log, c.t.Quiet)
 	conf := c.t.RaftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.Close())
@@ -252,18 +253,18 @@ func (c *Cluster) openRaft() error {
 // guard sets the filter before raft, and the last line behind it: the log.
 func (c *Cluster) guard() {
 	leads := func(term uint64) bool { return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term }
-	c.trans.guard(guards{
-		admits: c.book.Admission.Member, term: c.raft.CurrentTerm, floor: c.floor, termAt: c.rlog.TermAt,
-		leader: func() string {
+	c.trans.Guard(transport.Guards{
+		Admits: c.book.Admission.Member, Term: c.raft.CurrentTerm, Floor: c.floor, TermAt: c.rlog.TermAt,
+		Leader: func() string {
 			_, id := c.raft.LeaderWithID()
 			return string(id)
 		},
-		leads:  leads,
-		serves: func(node string, term uint64) bool { return leads(term) && c.book.Member(node) },
-		voted: func(term uint64, took time.Duration) {
+		Leads:  leads,
+		Serves: func(node string, term uint64) bool { return leads(term) && c.book.Member(node) },
+		Voted: func(term uint64, took time.Duration) {
 			c.pace.Voted(c.clocks.Boot(), term, took, len(c.others()))
 		},
-		fatal: c.fatal,
+		Fatal: c.fatal,
 	})
 	c.rlog.Floor(c.floor)
 }
@@ -674,9 +675,9 @@ func (c *Cluster) Ready() error {
 	switch {
 	case c.ctx.Err() != nil:
 		return errors.New("the node is stopping")
-	case !c.trans.vetted.Load() && c.copied.Load():
+	case !c.trans.Vetted.Load() && c.copied.Load():
 		return errors.New("the node waits, for " + copiedWords)
-	case !c.trans.vetted.Load():
+	case !c.trans.Vetted.Load():
 		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
 	case c.leaderWatch.current().leader == "":
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")

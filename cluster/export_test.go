@@ -14,6 +14,7 @@ import (
 	"relay/cluster/members"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/transport"
 )
 
 // Impostor is a raft network that shows the certificate of a data directory, and
@@ -29,7 +30,7 @@ func Impostor(dir, node, address string) (*raft.NetworkTransport, error) {
 	}
 	port := wire.New(wire.Options{Identity: me, Log: zap.NewNop()})
 	b := members.NewAddressBook(id.Node, members.NewPlaces("", nil, map[string]string{node: address}))
-	return outbound(make(chan struct{}), port, b, zap.NewNop()), nil
+	return transport.Outbound(make(chan struct{}), port, b, zap.NewNop()), nil
 }
 
 // Place is the newest entry of the log, and the term.
@@ -39,7 +40,7 @@ func (c *Cluster) Place() (term, lastTerm, last uint64) {
 }
 
 // Broken reports whether a call has contradicted what is committed here.
-func (c *Cluster) Broken() bool { return c.trans.broken.Load() }
+func (c *Cluster) Broken() bool { return c.trans.Broken.Load() }
 
 // Silence is how long this node has heard no leader.
 func (c *Cluster) Silence() time.Duration { return c.silence() }

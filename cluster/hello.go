@@ -75,7 +75,7 @@ func (c *Cluster) answerHello(ctx context.Context, from string, body []byte) ([]
 		from = h.From
 	}
 	leads := c.leaderTerm.Load() != nil && c.leadsYet(ctx)
-	if leader := c.trans.leader(); !leads && !passed && leader != "" && leader != c.id.Node && leader != from {
+	if leader := c.trans.Leader(); !leads && !passed && leader != "" && leader != c.id.Node && leader != from {
 		if b, err := c.passHello(ctx, leader, from, h); err == nil {
 			return b, nil
 		}
@@ -152,7 +152,7 @@ func (c *Cluster) promisedBy(node, log string, m *pb.Member, s *pb.Session) (bes
 		return best
 	}
 	all := []datadir.Mark{{Term: m.Term, Index: m.Last}, {Term: s.GetTerm(), Index: s.GetLast()}}
-	for _, known := range []map[string]datadir.Mark{c.promise.Look().Peers, c.book.Marks(c.trans.acks.copy())} {
+	for _, known := range []map[string]datadir.Mark{c.promise.Look().Peers, c.book.Marks(c.trans.Acks.Copy())} {
 		if one := known[node]; one.Log == log {
 			all = append(all, one)
 		}
@@ -199,7 +199,7 @@ func (c *Cluster) take(r helloReply) {
 			c.book.Hear(node, addr)
 		}
 	}
-	if r.Leads && !c.trans.vetted.Load() {
+	if r.Leads && !c.trans.Vetted.Load() {
 		c.promise.Note(func(p *datadir.Promised) { p.Prune(r.Nonce, r.Epoch) })
 	}
 }

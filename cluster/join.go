@@ -321,7 +321,7 @@ func (c *Cluster) enter(ctx context.Context, on configuration, id raft.ServerID,
 	if res == nil || res.Code != pb.Code_OK && res.Code != pb.Code_MISSING {
 		return fmt.Errorf("%w: the record of the former node %s is still there", fault.ErrUnavailable, id)
 	}
-	c.trans.acks.forget(string(id))
+	c.trans.Acks.Forget(string(id))
 	return c.reconfigure(ctx, on, func(index uint64) raft.IndexFuture {
 		return c.raft.AddNonvoter(id, addr, index, changeTime)
 	})

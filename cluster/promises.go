@@ -15,7 +15,7 @@ import (
 func (c *Cluster) probe() error {
 	term := c.raft.CurrentTerm()
 	lastTerm, last := c.lastEntry()
-	peers := c.book.Marks(c.trans.acks.copy())
+	peers := c.book.Marks(c.trans.Acks.Copy())
 	return c.promise.Write(func(p *datadir.Promised) {
 		p.Peers = datadir.Furthest(p.Peers, peers)
 		p.Version = max(p.Version, c.Version())

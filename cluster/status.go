@@ -94,7 +94,7 @@ func (c *Cluster) ownReport() report {
 		Applied: c.store.Applied(), Commit: c.raft.CommitIndex(), Term: c.raft.CurrentTerm(), Leader: string(leader),
 	}
 	r.Silent, r.Drains = c.silence().Milliseconds(), c.draining.Load()
-	if !c.trans.vetted.Load() {
+	if !c.trans.Vetted.Load() {
 		r.Term = 0 // it has no say in who stands for election
 	}
 	r.LastTerm, r.LastIndex = c.lastEntry()

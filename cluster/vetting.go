@@ -47,7 +47,7 @@ func (c *Cluster) vet(ctx context.Context) {
 		return
 	}
 	c.settleIn()
-	c.trans.vetted.Store(true)
+	c.trans.Vetted.Store(true)
 	close(c.vetted)
 	for ctx.Err() == nil {
 		if c.silence() > 2*c.t.Heartbeat {
@@ -119,7 +119,7 @@ func (v *vetter) ask(ctx context.Context, others map[string]bool, body []byte) b
 		if a.err != nil {
 			continue
 		}
-		vetted := v.c.trans.vetted.Load()
+		vetted := v.c.trans.Vetted.Load()
 		if a.reply.Refused != "" && !vetted {
 			v.c.disqualified(ctx, a.reply.Refused)
 			return false

@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"errors"
@@ -31,9 +31,9 @@ var (
 // raft acts (ErrContradiction); the log refuses to drop such a suffix, too.
 type filter struct {
 	self   string
-	vetted atomic.Bool       // before that raft hears nobody and reaches nobody
+	Vetted atomic.Bool       // before that raft hears nobody and reaches nobody
 	admits func(string) bool // whether a peer is a member
-	leader func() string     // as raft knows it
+	Leader func() string     // as raft knows it
 	term   func() uint64     // raft's current term
 	floor  func() uint64     // index up to which everything is committed here
 	termAt func(uint64) (term uint64, known bool)
@@ -46,7 +46,7 @@ type filter struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	peers  map[string]*inbound
-	broken atomic.Bool // a call contradicted what is committed
+	Broken atomic.Bool // a call contradicted what is committed
 }
 
 // newFilter makes a filter that is shut; its hooks let everything pass. They are
@@ -55,7 +55,7 @@ func newFilter(self string) *filter {
 	return &filter{
 		self: self, out: make(chan raft.RPC), done: make(chan struct{}), peers: map[string]*inbound{},
 		admits: func(string) bool { return true },
-		leader: func() string { return "" },
+		Leader: func() string { return "" },
 		term:   func() uint64 { return 0 },
 		floor:  func() uint64 { return 0 },
 		termAt: func(uint64) (uint64, bool) { return 0, false },
@@ -141,10 +141,10 @@ func refuse(rpc raft.RPC, err error) {
 
 // check says why a call must not reach raft.
 func (f *filter) check(peer string, rpc raft.RPC) error {
-	if !f.vetted.Load() {
+	if !f.Vetted.Load() {
 		return errProbation
 	}
-	if f.broken.Load() {
+	if f.Broken.Load() {
 		return errFiltered
 	}
 	call, ok := rpc.Command.(raft.WithRPCHeader)
@@ -159,7 +159,7 @@ func (f *filter) check(peer string, rpc raft.RPC) error {
 	}
 	switch req := rpc.Command.(type) {
 	case *raft.TimeoutNowRequest:
-		if peer != f.self && peer != f.leader() {
+		if peer != f.self && peer != f.Leader() {
 			return fmt.Errorf("%w: node %s does not lead", errFiltered, peer)
 		}
 	case *raft.AppendEntriesRequest:
@@ -215,7 +215,7 @@ func (f *filter) uphold(peer string, term uint64, c *clash) error {
 		"acknowledged mail; "+
 		"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide",
 		fault.ErrContradiction, c.index, c.here, peer, c.there, peer)
-	f.broken.Store(true)
+	f.Broken.Store(true)
 	f.fatal(err)
 	return err
 }

@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"context"
@@ -21,16 +21,16 @@ import (
 	"relay/cluster/tuning"
 )
 
-// transport is raft's network: one NetworkTransport dials, and one for each peer
+// Transport is raft's network: one NetworkTransport dials, and one for each peer
 // serves what comes in, behind the filter. The heartbeat shortcut is taken out.
 // Raft would answer heartbeats on the connection's own goroutine, beside its main
 // loop; such a heartbeat can change the term while a deposed leader is just
 // stamping entries, and the logs diverge (hashicorp/raft#695). Without the
 // shortcut heartbeats queue up with everything else.
-type transport struct {
+type Transport struct {
 	*raft.NetworkTransport // dials
 	*filter
-	acks     *acks
+	Acks     *acks
 	retry    *retry
 	quiet    *quiescence
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
@@ -43,41 +43,41 @@ type votes struct {
 	voted func(term uint64, took time.Duration)
 }
 
-// guards is what the transport asks its node.
-type guards struct {
-	admits func(node string) bool // whether a peer is a member
-	leader func() string          // as raft knows it
-	term   func() uint64          // raft's current term
-	floor  func() uint64          // index up to which everything is committed here
-	termAt func(index uint64) (term uint64, known bool)
-	leads  func(term uint64) bool                // whether this node leads in that term
-	serves func(node string, term uint64) bool   // and has to serve the other
-	voted  func(term uint64, took time.Duration) // hears of each vote that was answered
-	fatal  func(error)                           // hears that this node can't go on
+// Guards is what the transport asks its node.
+type Guards struct {
+	Admits func(node string) bool // whether a peer is a member
+	Leader func() string          // as raft knows it
+	Term   func() uint64          // raft's current term
+	Floor  func() uint64          // index up to which everything is committed here
+	TermAt func(index uint64) (term uint64, known bool)
+	Leads  func(term uint64) bool                // whether this node leads in that term
+	Serves func(node string, term uint64) bool   // and has to serve the other
+	Voted  func(term uint64, took time.Duration) // hears of each vote that was answered
+	Fatal  func(error)                           // hears that this node can't go on
 }
 
-// guard sets what the transport asks. It is called once, before the port starts.
-func (t transport) guard(g guards) {
+// Guard sets what the transport asks. It is called once, before the port starts.
+func (t Transport) Guard(g Guards) {
 	f := t.filter
-	f.admits, f.leader, f.term, f.floor, f.termAt, f.fatal = g.admits, g.leader, g.term, g.floor, g.termAt, g.fatal
-	t.quiet.leads, t.retry.serves, t.votes.voted = g.leads, g.serves, g.voted
+	f.admits, f.Leader, f.term, f.floor, f.termAt, f.fatal = g.Admits, g.Leader, g.Term, g.Floor, g.TermAt, g.Fatal
+	t.quiet.leads, t.retry.serves, t.votes.voted = g.Leads, g.Serves, g.Voted
 }
 
-// quiesce has calls that tell nothing kept back for so long at most. It returns the log
+// Quiesce has calls that tell nothing kept back for so long at most. It returns the log
 // that raft is to write to, which tells of each entry that it has stored.
-func (t transport) quiesce(log *raftlog.Log, longest time.Duration) raft.LogStore {
+func (t Transport) Quiesce(log *raftlog.Log, longest time.Duration) raft.LogStore {
 	t.quiet.last, t.quiet.longest = log.LastIndex, longest
 	return tellingLog{log, t.quiet.stored}
 }
 
 // SetHeartbeatHandler deliberately does nothing.
-func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+func (Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // Consumer is where raft gets the calls of others: what the filter lets pass.
-func (t transport) Consumer() <-chan raft.RPC { return t.filter.out }
+func (t Transport) Consumer() <-chan raft.RPC { return t.filter.out }
 
 // Close ends both directions. The port's connections must be closed soon.
-func (t transport) Close() error {
+func (t Transport) Close() error {
 	return errors.Join(t.NetworkTransport.Close(), t.filter.close())
 }
 
@@ -86,9 +86,9 @@ func (t transport) Close() error {
 
 // AppendEntries implements raft.Transport, and remembers what the other side
 // acknowledges. All of them come this way: see maxInFlight.
-func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
+func (t Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
 	resp *raft.AppendEntriesResponse) error {
-	if !t.vetted.Load() {
+	if !t.Vetted.Load() {
 		return errProbation
 	}
 	heartbeat := isHeartbeat(req)
@@ -109,13 +109,13 @@ func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 		t.answered(id)
 	}
 	if resp.Success {
-		t.acks.note(string(id), datadir.Mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
+		t.Acks.note(string(id), datadir.Mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
 	return nil
 }
 
 // heard takes over what the answer to a call tells of the follower's links and log.
-func (t transport) heard(node string, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
+func (t Transport) heard(node string, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
 	switch {
 	case isHeartbeat(req):
 		t.retry.heard(node)
@@ -129,7 +129,7 @@ func (t transport) heard(node string, req *raft.AppendEntriesRequest, resp *raft
 }
 
 // InstallSnapshot implements raft.Transport.
-func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest,
+func (t Transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest,
 	resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	err := t.NetworkTransport.InstallSnapshot(id, to, req, resp, data)
 	if err != nil {
@@ -141,9 +141,9 @@ func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req 
 }
 
 // RequestVote implements raft.Transport.
-func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest,
+func (t Transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest,
 	resp *raft.RequestVoteResponse) error {
-	if !t.vetted.Load() {
+	if !t.Vetted.Load() {
 		return errProbation
 	}
 	began := time.Now()
@@ -155,9 +155,9 @@ func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raf
 }
 
 // RequestPreVote implements raft.WithPreVote.
-func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest,
+func (t Transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest,
 	resp *raft.RequestPreVoteResponse) error {
-	if !t.vetted.Load() {
+	if !t.Vetted.Load() {
 		return errProbation
 	}
 	return t.NetworkTransport.RequestPreVote(id, to, req, resp)
@@ -178,38 +178,38 @@ func (a *acks) note(node string, m datadir.Mark) {
 	}
 }
 
-// forget drops what a node acknowledged with a log that is gone.
-func (a *acks) forget(node string) {
+// Forget drops what a node acknowledged with a log that is gone.
+func (a *acks) Forget(node string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.all, node)
 }
 
-func (a *acks) copy() map[string]datadir.Mark {
+func (a *acks) Copy() map[string]datadir.Mark {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.all)
 }
 
-// newTransport makes raft's network on the shared port. Until the filter's
+// New makes raft's network on the shared port. Until the filter's
 // hooks are set it admits everybody. answered hears of each AppendEntries that was
 // answered; it may be nil.
-func newTransport(port *wire.Port, book *members.AddressBook, log *zap.Logger, answered func(raft.ServerID)) transport {
+func New(port *wire.Port, book *members.AddressBook, log *zap.Logger, answered func(raft.ServerID)) Transport {
 	f := newFilter(book.Self)
 	f.inlet = func(in *inbound) *raft.NetworkTransport {
 		return network(&stream{Listener: in, port: port, book: book}, book, log)
 	}
-	t := transport{
-		outbound(f.done, port, book, log), f, &acks{all: map[string]datadir.Mark{}},
+	t := Transport{
+		Outbound(f.done, port, book, log), f, &acks{all: map[string]datadir.Mark{}},
 		newRetry(f.done), newQuiescence(f.done), answered, &votes{func(uint64, time.Duration) {}},
 	}
 	go f.serve(port.Listen(wire.Raft))
 	return t
 }
 
-// outbound makes a network that calls others and takes no calls; done ends the waiting
+// Outbound makes a network that calls others and takes no calls; done ends the waiting
 // for them.
-func outbound(done chan struct{}, port *wire.Port, book *members.AddressBook, log *zap.Logger) *raft.NetworkTransport {
+func Outbound(done chan struct{}, port *wire.Port, book *members.AddressBook, log *zap.Logger) *raft.NetworkTransport {
 	return network(&stream{Listener: deaf{done, port}, port: port, book: book}, book, log)
 }
 

@@ -1,4 +1,4 @@
-package cluster
+package transport
 
 import (
 	"net"
@@ -15,7 +15,7 @@ import (
 )
 
 // twoPorts makes the raft networks of two members.
-func twoPorts(t *testing.T) (a, b transport) {
+func twoPorts(t *testing.T) (a, b Transport) {
 	ca, err := pki.NewAuthority("test", time.Now())
 	require.NoError(t, err)
 	hints := map[string]string{}
@@ -38,9 +38,9 @@ func twoPorts(t *testing.T) (a, b transport) {
 	pa, ba := make("a")
 	pb, bb := make("b")
 	hints["a"], hints["b"] = pa.Addr().String(), pb.Addr().String()
-	a, b = newTransport(pa, ba, zap.NewNop(), nil), newTransport(pb, bb, zap.NewNop(), nil)
-	a.vetted.Store(true)
-	b.vetted.Store(true)
+	a, b = New(pa, ba, zap.NewNop(), nil), New(pb, bb, zap.NewNop(), nil)
+	a.Vetted.Store(true)
+	b.Vetted.Store(true)
 	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
 	return a, b
 }

@@ -150,6 +150,11 @@ func (m *mail) written() (flushed, compacted uint64) {
 	return flushed, compacted
 }
 
+func (m *mail) counter(name string) (n int64) {
+	require.NoError(m.t, m.s.View(func(v spool.View) (err error) { n, err = v.Counter(name); return err }))
+	return n
+}
+
 // tables returns all tables, with their properties.
 func (m *mail) tables() (all []pebble.SSTableInfo) {
 	levels, err := m.s.cur.db.SSTables(pebble.WithProperties())
@@ -320,6 +325,9 @@ func benchHistory(b *testing.B, history, size int, table int64, cut, steady bool
 	}
 	m.calm()
 	report()
+	if steady {
+		require.InDelta(b, history, m.counter(spool.CountHistoryMessages), 3*piece)
+	}
 	_, is := m.written()
 	b.ReportMetric(float64(is-was)/float64(b.N), "compacted-B/op")
 }

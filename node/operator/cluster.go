@@ -399,12 +399,16 @@ func (o *Operator) member(ctx context.Context, id string) (*cluster.Status, *clu
 // Remove implements admin.Cluster.
 func (o *Operator) Remove(ctx context.Context, by admin.By, id string,
 	opts admin.RemoveOptions) (*admin.NodeChange, error) {
-	raft, m, err := o.member(ctx, id)
+	change := &admin.NodeChange{ID: id, DryRun: opts.DryRun}
+	err := o.decide(ctx, func() error {
+		raft, m, err := o.member(ctx, id)
+		if err == nil {
+			change.Effects = []string{}
+			err = o.removal(ctx, raft, m, opts.Force, change)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	change := &admin.NodeChange{ID: id, DryRun: opts.DryRun, Effects: []string{}}
-	if err := o.removal(ctx, raft, m, opts.Force, change); err != nil {
 		return nil, err
 	}
 	if opts.DryRun {
@@ -418,6 +422,17 @@ func (o *Operator) Remove(ctx context.Context, by admin.By, id string,
 		return nil, memberError(err)
 	}
 	return change, o.shown(ctx)
+}
+
+// decide judges a command about nodes. This node's list of members may be behind, so that
+// what it refuses for good is judged again once it has caught up; where nobody answers for
+// that, the refusal stands.
+func (o *Operator) decide(ctx context.Context, judge func() error) error {
+	err := judge()
+	if !errors.Is(err, admin.ErrConflict) && !errors.Is(err, admin.ErrNotFound) || o.Replica.Consistent(ctx) != nil {
+		return err
+	}
+	return judge()
 }
 
 // shown waits until this node's reads show a change that is made.
@@ -533,16 +548,18 @@ func (o *Operator) inheritance(ctx context.Context, m *cluster.MemberStatus, say
 // Drain implements admin.Cluster.
 func (o *Operator) Drain(ctx context.Context, by admin.By, id string,
 	opts admin.DrainOptions) (*admin.NodeChange, error) {
-	raft, m, err := o.member(ctx, id)
-	if err != nil {
-		return nil, err
-	}
 	change := &admin.NodeChange{ID: id, DryRun: opts.DryRun}
-	if opts.Off {
-		change.Effects, err = undrainage(m)
-	} else {
-		change.Effects, err = o.drainage(raft, m, opts.Notice)
-	}
+	err := o.decide(ctx, func() error {
+		raft, m, err := o.member(ctx, id)
+		switch {
+		case err != nil:
+		case opts.Off:
+			change.Effects, err = undrainage(m)
+		default:
+			change.Effects, err = o.drainage(raft, m, opts.Notice)
+		}
+		return err
+	})
 	if err != nil || opts.DryRun {
 		return change, err
 	}

@@ -110,6 +110,42 @@ func TestRemoveNode(t *testing.T) {
 	require.ErrorIs(t, err, admin.ErrConflict)
 }
 
+// TestNodesAreJudgedByTheNewestMembers: a node that has not heard yet of its own vote, or of
+// another node, does not refuse what is right: it looks again when it has caught up. It
+// refuses where no leader answers.
+func TestNodesAreJudgedByTheNewestMembers(t *testing.T) {
+	for name, do := range map[string]func(*world) error{
+		"remove": func(w *world) error {
+			_, err := w.Remove(t.Context(), theBy, "n2", admin.RemoveOptions{DryRun: true})
+			return err
+		},
+		"the last voter": func(w *world) error {
+			_, err := w.Remove(t.Context(), theBy, "n1", admin.RemoveOptions{DryRun: true})
+			return err
+		},
+		"drain": func(w *world) error {
+			_, err := w.Drain(t.Context(), theBy, "n2", admin.DrainOptions{DryRun: true})
+			return err
+		},
+		"rotate": func(w *world) error {
+			_, err := w.RotateCA(t.Context(), theBy, admin.RotateOptions{Without: []string{"n2"}, DryRun: true})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			all := w.members.status.Members
+			w.members.status.Members = all[:1]
+			w.rep.Fail = cluster.ErrUnavailable
+			err := do(w)
+			require.True(t, errors.Is(err, admin.ErrNotFound) || errors.Is(err, admin.ErrConflict), "%v", err)
+			w.rep.Fail = nil
+			w.rep.Arrive = func() { w.members.status.Members = all }
+			require.NoError(t, do(w))
+		})
+	}
+}
+
 // TestRemoveNodeWithoutAMajority: a removal that cannot be done now is refused, and
 // does not wait until the node that was taken for dead is there again.
 func TestRemoveNodeWithoutAMajority(t *testing.T) {

@@ -12,15 +12,22 @@ import (
 
 // RotateCA implements admin.Cluster.
 func (o *Operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateOptions) (*admin.NodeChange, error) {
-	change := &admin.NodeChange{DryRun: opts.DryRun, Effects: []string{}}
-	for _, id := range opts.Without {
-		raft, m, err := o.member(ctx, id)
-		if err != nil {
-			return nil, err
+	change := &admin.NodeChange{DryRun: opts.DryRun}
+	err := o.decide(ctx, func() error {
+		change.Effects = []string{}
+		for _, id := range opts.Without {
+			raft, m, err := o.member(ctx, id)
+			if err == nil {
+				err = o.removal(ctx, raft, m, false, change)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err := o.removal(ctx, raft, m, false, change); err != nil {
-			return nil, err
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	r, err := o.Members.Rotation()
 	if err != nil {

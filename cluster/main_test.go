@@ -4,10 +4,10 @@ import (
 	"os"
 	"testing"
 
-	"relay/cluster/clustertest"
+	"relay/cluster/timetest"
 )
 
 func TestMain(m *testing.M) {
-	clustertest.SideBySide(4)
+	timetest.SideBySide(8)
 	os.Exit(m.Run())
 }

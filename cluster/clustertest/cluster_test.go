@@ -10,13 +10,14 @@ import (
 	"relay/cluster/clustertest"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/timetest"
 )
 
 // Raft never answers what it had not taken out of its channel when it stopped;
 // a goroutine that waits for that is left behind (Cluster.end), and no other
 // goroutine.
 func TestMain(m *testing.M) {
-	clustertest.SideBySide(4)
+	timetest.SideBySide(8)
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"),
 		goleak.IgnoreAnyFunction("relay/cluster.endsIn.func1"),

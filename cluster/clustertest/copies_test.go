@@ -10,6 +10,7 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/clustertest"
+	"relay/cluster/timetest"
 )
 
 // refused waits until a node has given up because it is not the newest of its
@@ -127,7 +128,7 @@ func TestRestartAtANameIsQuick(t *testing.T) {
 // session; 2 s are promised, but not of a loaded machine or the race detector's build.
 func quick(t *testing.T, began time.Time) {
 	t.Helper()
-	if !clustertest.RaceDetector {
+	if !timetest.RaceDetector {
 		require.Less(t, time.Since(began), 3*time.Second)
 	}
 }

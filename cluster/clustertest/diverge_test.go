@@ -51,6 +51,7 @@ func faulty(t *testing.T, nodes int,
 // diverge lets one node go wrong under load, and waits for the one that has to
 // stand back.
 func diverge(t *testing.T, nodes int, leads bool) {
+	t.Parallel()
 	g, arm, _ := faulty(t, nodes, 0)
 	l := g.NewLedger()
 	victim := g.Followers()[0]
@@ -93,6 +94,7 @@ func TestOfTwoTheLeaderIsRight(t *testing.T)           { diverge(t, 2, true) }
 // without the vote of the diverged one. Joined anew with an empty directory it is a
 // member like the others, with the same state.
 func TestADivergedNodeVotesAndIsRebuilt(t *testing.T) {
+	t.Parallel()
 	g, arm, _ := faulty(t, 3, 0)
 	l := g.NewLedger()
 	wrong, off, leader := g.Followers()[0], g.Followers()[1], g.Leader()
@@ -119,6 +121,7 @@ func TestADivergedNodeVotesAndIsRebuilt(t *testing.T) {
 // is stopped. It is recovered as a cluster of one, has all that was acknowledged, and the
 // other one joins it.
 func TestOfTwoADivergedNodeIsRebuilt(t *testing.T) {
+	t.Parallel()
 	g, arm, _ := faulty(t, 2, 0)
 	l := g.NewLedger()
 	wrong, right := g.Followers()[0], g.Leader()
@@ -145,6 +148,7 @@ func TestOfTwoADivergedNodeIsRebuilt(t *testing.T) {
 // TestOneNodeHasTheStatesCompared: between builds full hashes decide. All nodes see
 // the difference; the leader alone marks the log, once.
 func TestOneNodeHasTheStatesCompared(t *testing.T) {
+	t.Parallel()
 	g, arm, marks := faulty(t, 3, 0)
 	l := g.NewLedger()
 	victim := g.Followers()[0]

@@ -19,9 +19,11 @@ func after(g *clustertest.Group, l *clustertest.Ledger, more int) {
 	g.Eventually("no more messages are acknowledged", func() bool { return l.Acknowledged() >= want })
 }
 
+// TestLeaderKilledUnderProposals is the one test in which clients send as fast as they can.
 func TestLeaderKilledUnderProposals(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
+	l.Pause = 0
 	stop := l.Flood(t.Context(), 4, 2000, g.Nodes()...)
 	for range 2 {
 		after(g, l, 200)
@@ -37,6 +39,7 @@ func TestLeaderKilledUnderProposals(t *testing.T) {
 }
 
 func TestAllKilledAtOnce(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	stop := l.Flood(t.Context(), 4, 4000, g.Nodes()...)
@@ -53,6 +56,7 @@ func TestAllKilledAtOnce(t *testing.T) {
 }
 
 func TestLeaderCutOffWithClientsOnBothSides(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	stop := l.Flood(t.Context(), 4, 500, g.Nodes()...)
@@ -72,6 +76,7 @@ func TestLeaderCutOffWithClientsOnBothSides(t *testing.T) {
 }
 
 func TestOneWayCut(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	stop := l.Flood(t.Context(), 2, 500, g.Nodes()...)
@@ -97,6 +102,7 @@ func others(g *clustertest.Group, but *clustertest.Node) (rest []*clustertest.No
 }
 
 func TestLaggingNodeInstallsSnapshot(t *testing.T) {
+	t.Parallel()
 	tuning := clustertest.Quick()
 	tuning.LogBytes, tuning.Trailing = 256<<10, 16
 	g := clustertest.New(t, clustertest.Options{Tuning: tuning})
@@ -119,6 +125,7 @@ func TestLaggingNodeInstallsSnapshot(t *testing.T) {
 }
 
 func TestWipedNodeComesBackUnderItsName(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	stop := l.Flood(t.Context(), 2, 1000, g.Nodes()...)
@@ -135,6 +142,7 @@ func TestWipedNodeComesBackUnderItsName(t *testing.T) {
 }
 
 func TestGracefulStopIsNotNoticed(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	leader := g.Leader()

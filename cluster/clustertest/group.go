@@ -22,6 +22,7 @@ import (
 	"relay/cluster/porttest"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/timetest"
 )
 
 // Options describe a Group.
@@ -48,7 +49,7 @@ func Quick() cluster.Tuning {
 		Tick: 50 * time.Millisecond, Promote: 100 * time.Millisecond, Sweep: time.Second, Reclaim: 100 * time.Millisecond,
 		GrowTo: -1, MemTable: 8 << 20, BlockCache: 8 << 20,
 	}
-	if RaceDetector {
+	if timetest.RaceDetector {
 		for _, d := range []*time.Duration{&t.Heartbeat, &t.Election, &t.LeaderLease, &t.Lease, &t.Margin, &t.Renew} {
 			*d *= 2
 		}

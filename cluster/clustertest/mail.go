@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
@@ -19,6 +20,10 @@ type Ledger struct {
 	g       *Group
 	mailbox string
 
+	// Pause is what a sender of Flood waits between two messages; 0: they load the
+	// machine as much as they can. NewLedger sets 10 ms.
+	Pause time.Duration
+
 	sent     atomic.Int64
 	failures atomic.Int64
 
@@ -32,7 +37,7 @@ func (g *Group) NewLedger() *Ledger {
 	mailbox := "alice@example.test"
 	Propose(ctx, g.t, n, spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
 	Propose(ctx, g.t, n, spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: mailbox}})
-	return &Ledger{g: g, mailbox: mailbox, ok: map[spool.ID]bool{}}
+	return &Ledger{g: g, mailbox: mailbox, ok: map[spool.ID]bool{}, Pause: 10 * time.Millisecond}
 }
 
 // Send sends one message by way of a node. It returns an error where the
@@ -94,7 +99,9 @@ func (l *Ledger) Flood(ctx context.Context, each, size int, nodes ...*Node) (sto
 					if l.Send(ctx, n, size) != nil {
 						// The node is down, or has lost its leader: a client
 						// would come back a little later.
-						nap(done)
+						nap(done, 20*time.Millisecond)
+					} else if l.Pause > 0 {
+						nap(done, l.Pause)
 					}
 				}
 			})

@@ -74,6 +74,7 @@ func TestIDOfLiveMemberIsRefused(t *testing.T) {
 // TestAddressOfAMemberIsRefused: raft takes no two servers at one address. That is
 // told as what it is, at once, and costs no use of the token.
 func TestAddressOfAMemberIsRefused(t *testing.T) {
+	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 1})
 	token, err := g.Node(0).C().Token(t.Context(), 1, time.Minute, operator)
 	require.NoError(t, err)

@@ -220,8 +220,8 @@ func (c *conn) Close() error {
 }
 
 // nap waits a moment, or for done.
-func nap(done <-chan struct{}) {
-	t := time.NewTimer(20 * time.Millisecond)
+func nap(done <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"relay/cluster/clustertest"
+	"relay/cluster/timetest"
 )
 
 // skipUnderRace leaves a test out under a race detector that is not told of a known race
@@ -14,7 +14,7 @@ import (
 // (the server's id, which does not change).
 func skipUnderRace(t *testing.T) {
 	t.Helper()
-	if clustertest.RaceDetector && !strings.Contains(os.Getenv("GORACE"), "suppressions=") {
+	if timetest.RaceDetector && !strings.Contains(os.Getenv("GORACE"), "suppressions=") {
 		t.Skip(`raft 1.7.3 reads a server's record without its lock: run it with GORACE="suppressions=$PWD/.ci/race.supp"`)
 	}
 }

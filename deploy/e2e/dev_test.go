@@ -17,8 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"relay/cluster/clustertest"
 	"relay/cluster/porttest"
+	"relay/cluster/timetest"
 )
 
 // binaries builds both programs once for all tests.
@@ -36,7 +36,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	clustertest.SideBySide(3) // those that mostly wait; all that load or time a cluster run alone
+	timetest.SideBySide(3) // those that mostly wait; all that load or time a cluster run alone
 	code := m.Run()
 	if os.Getenv("RELAY_E2E") != "" {
 		if dir, err := binaries(); err == nil {

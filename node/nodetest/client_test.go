@@ -141,6 +141,7 @@ func (o *office) free(ctx context.Context, user string) error {
 // TestPeoplesPrograms: the dialogues of Outlook, Thunderbird, scanners and printers go
 // through on a node with real accounts, TLS and mailboxes, and their mail arrives.
 func TestPeoplesPrograms(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t)
 	for _, one := range []struct {
 		file               string
@@ -168,6 +169,7 @@ func TestPeoplesPrograms(t *testing.T) {
 
 // TestOutlookReadsMail: so does what Outlook does at the POP3 ports.
 func TestOutlookReadsMail(t *testing.T) {
+	t.Parallel()
 	o := newOffice(t)
 	for _, port := range []struct {
 		addr     string

@@ -89,6 +89,7 @@ func (c *Cluster) waitEmpty(d time.Duration) {
 // MX is this node. Each message has one report, which ends here, and no connection of
 // the node to itself carries it.
 func TestReportsDoNotComeBack(t *testing.T) {
+	t.Parallel()
 	core, logs := observer.New(zap.DebugLevel)
 	c, _ := strange(t, zap.New(core))
 	domains := ownMX(t, c.DNS)
@@ -126,6 +127,7 @@ func smtpConnections(logs *observer.ObservedLogs) (from []any) {
 // was sent and however it got its recipient; no report says that it was relayed or
 // delivered.
 func TestNoSuccessWhereNothingWentOut(t *testing.T) {
+	t.Parallel()
 	c, port := strange(t, zap.NewNop())
 	ctx, by := within(t, 60*time.Second), admin.By{Why: "test"}
 	reports := 0

@@ -1,6 +1,6 @@
-//go:build race
+//go:build !race
 
-package clustertest
+package timetest
 
 // RaceDetector reports whether this build has the race detector, which makes it five to ten times slower.
-const RaceDetector = true
+const RaceDetector = false

@@ -263,11 +263,13 @@ func (c *faultCase) check(t *testing.T) {
 // TestFaultTable: a hop that closes, resets, stops or is cut off inside a reply, at
 // every step, in every way in which a message is sent.
 func TestFaultTable(t *testing.T) {
+	t.Parallel()
 	whats := []string{hang, drop, reset, half, endless, deaf, "421 4.3.2 shutting down"}
 	for _, step := range []string{
 		"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "TLS EHLO", "MAIL", "RCPT", "RCPT3", "DATA", "BODY", "BDAT", "DOT",
 	} {
 		t.Run(step, func(t *testing.T) {
+			t.Parallel()
 			var wait sync.WaitGroup
 			var all []*faultCase
 			for n := range len(whats) * 128 {

@@ -465,15 +465,18 @@ func TestFormsOfReplies(t *testing.T) {
 		"499 hm": queue.Deferred, "599 hm": queue.Failed,
 	} {
 		for _, ehlo := range [][]string{{"PIPELINING", "CHUNKING"}, {}} {
-			h := newHop(t, map[string]string{"DOT": reply})
-			h.ehlo = ehlo
-			conf := Config{Client: patience(2 * time.Second)}
-			conf.Client.Chunking = true
-			v := deliver(t, newAgent(t, conf), job(h, "a@x"))[0]
-			require.Equal(t, want, v.Outcome, "%.60q: %s", reply, v.Reply)
-			unsaid := reply == "250-" || reply == " 250 ok"
-			require.Equal(t, unsaid, strings.Contains(v.Reply, "may have been"), "%.60q: %s", reply, v.Reply)
-			require.False(t, strings.ContainsAny(v.Reply, "\x00\x1b\r\n"), "%q", v.Reply)
+			t.Run(fmt.Sprintf("%.20q %d", reply, len(ehlo)), func(t *testing.T) {
+				t.Parallel()
+				h := newHop(t, map[string]string{"DOT": reply})
+				h.ehlo = ehlo
+				conf := Config{Client: patience(2 * time.Second)}
+				conf.Client.Chunking = true
+				v := deliver(t, newAgent(t, conf), job(h, "a@x"))[0]
+				require.Equal(t, want, v.Outcome, "%.60q: %s", reply, v.Reply)
+				unsaid := reply == "250-" || reply == " 250 ok"
+				require.Equal(t, unsaid, strings.Contains(v.Reply, "may have been"), "%.60q: %s", reply, v.Reply)
+				require.False(t, strings.ContainsAny(v.Reply, "\x00\x1b\r\n"), "%q", v.Reply)
+			})
 		}
 	}
 }

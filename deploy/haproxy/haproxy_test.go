@@ -15,10 +15,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"relay/cluster/porttest"
+	"relay/cluster/timetest"
 	"relay/node/config"
 	"relay/node/nodetest"
 	"relay/pop3"
 )
+
+func TestMain(m *testing.M) {
+	timetest.SideBySide(3)
+	os.Exit(m.Run())
+}
 
 // services are what the example listens for, and where.
 var services = map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "pop3": "110", "pop3s": "995"}

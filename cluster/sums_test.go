@@ -85,6 +85,7 @@ func forgetful(t *testing.T, g *clustertest.Group, n *clustertest.Node, faults m
 // Mark. They are equal, so the chain begins anew on all nodes, and what goes wrong
 // afterwards is found as ever.
 func TestAVoidChainBeginsAnew(t *testing.T) {
+	t.Parallel()
 	g, faults := clinic(t)
 	l := g.NewLedger()
 	victim := g.Followers()[0]
@@ -106,6 +107,7 @@ func TestAVoidChainBeginsAnew(t *testing.T) {
 
 // TestAVoidChainHidesNothing: the Mark finds a fault from the time without a chain.
 func TestAVoidChainHidesNothing(t *testing.T) {
+	t.Parallel()
 	g, faults := clinic(t)
 	l := g.NewLedger()
 	victim := g.Followers()[0]

@@ -187,6 +187,7 @@ func within(d time.Duration, cond func() bool) bool {
 // never sent an entry again, while heartbeats go on as if all were well
 // (hashicorp/raft#612).
 func TestPipelineWedgesAFollower(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}

@@ -27,6 +27,10 @@ func (c *Cluster) heeds(proto string) bool { return proto == wire.RPC && c.lost(
 
 // beckon says hello, as the leader, to the servers that have not answered for a while.
 func (c *Cluster) beckon(ctx context.Context) {
+	silent := c.silentServers()
+	if len(silent) == 0 {
+		return
+	}
 	h, err := c.introduce()
 	if err != nil {
 		return
@@ -36,11 +40,7 @@ func (c *Cluster) beckon(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, s := range c.book.Servers() {
-		node := string(s.ID)
-		if node == c.id.Node || !c.pace.Silent(s.ID, 2*c.t.Heartbeat) {
-			continue
-		}
+	for _, node := range silent {
 		if _, busy := c.beckoned.LoadOrStore(node, true); busy {
 			continue
 		}
@@ -49,6 +49,16 @@ func (c *Cluster) beckon(ctx context.Context) {
 			_, _ = c.greet(ctx, node, body)
 		})
 	}
+}
+
+// silentServers are the others that have not answered for a while.
+func (c *Cluster) silentServers() (nodes []string) {
+	for _, s := range c.book.Servers() {
+		if string(s.ID) != c.id.Node && c.pace.Silent(s.ID, 2*c.t.Heartbeat) {
+			nodes = append(nodes, string(s.ID))
+		}
+	}
+	return nodes
 }
 
 // heed asks back a stranger that said hello. One is asked at a time.

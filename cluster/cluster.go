@@ -74,8 +74,9 @@ type Cluster struct {
 	detector    *liveness.Detector // since when sessions have not been renewed
 	session     *session
 	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
-	reads       *rounds.Rounds[uint64]     // read indexes for this node
-	verified    *rounds.Rounds[uint64]     // read indexes as the leader gives them
+	seen        atomic.Pointer[seenSessions]
+	reads       *rounds.Rounds[uint64] // read indexes for this node
+	verified    *rounds.Rounds[uint64] // read indexes as the leader gives them
 	reports     reports
 	refused     wire.Sparing  // lines about nodes that were not let in
 	outcast     sync.Once     // this node has met a later generation

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"relay/cluster/liveness"
+	"relay/cluster/tuning"
 )
 
 // electionPorts is what the early election needs of this node.
@@ -76,11 +77,11 @@ func (c *Cluster) follows() string {
 // runEarlyElection runs it until ctx ends.
 func (c *Cluster) runEarlyElection(ctx context.Context) {
 	v := &liveness.Election{ElectionPorts: c.electionPorts()}
-	tick := time.NewTicker(max(c.t.Heartbeat/12, 10*time.Millisecond))
+	tick := tuning.NewBeat(max(c.t.Heartbeat/10, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-tick.Next():
 		case <-ctx.Done():
 			return
 		}

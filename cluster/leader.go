@@ -12,6 +12,7 @@ import (
 	"relay/cluster/clock"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // watch keeps the leader watch up to date and the leader's work running exactly while this
@@ -28,7 +29,7 @@ func (c *Cluster) watch(ctx context.Context) {
 	c.raft.RegisterObserver(observer)
 	defer c.raft.DeregisterObserver(observer)
 	// Observations are dropped when the channel is full, so look by the clock too.
-	tick := time.NewTicker(c.t.Tick)
+	tick := tuning.NewBeat(c.t.Tick)
 	defer tick.Stop()
 
 	discovery := c.newDiscovery()
@@ -58,7 +59,7 @@ func (c *Cluster) watch(ctx context.Context) {
 		}
 		select {
 		case <-seen:
-		case <-tick.C:
+		case <-tick.Next():
 		case <-ctx.Done():
 			return
 		}
@@ -126,14 +127,14 @@ func (c *Cluster) leaderDuties(ctx context.Context, st *clock.Steering) {
 	// While there was no leader nobody could renew: those who live get the time
 	// to do so now.
 	settled := time.Now().Add(c.t.Renew + c.t.Renew/2 + 5*c.t.Latency)
-	tick := time.NewTicker(c.t.Tick)
+	tick := tuning.NewBeat(c.t.Tick)
 	defer tick.Stop()
 	for {
 		if time.Now().After(settled) {
 			c.expireDead(ctx)
 		}
 		select {
-		case <-tick.C:
+		case <-tick.Next():
 		case <-ctx.Done():
 			return
 		}
@@ -156,14 +157,14 @@ func (c *Cluster) expireDead(ctx context.Context) {
 // count. A session that a node has seen applied was renewed before that, so a count that
 // began on a follower errs on the late side as a leader's own does.
 func (c *Cluster) observeSessions(ctx context.Context) {
-	tick := time.NewTicker(c.t.Tick)
+	tick := tuning.NewBeat(c.t.Tick)
 	defer tick.Stop()
 	for {
 		if sessions, err := c.sessions(); err == nil {
 			c.detector.Observe(time.Now(), sessions)
 		}
 		select {
-		case <-tick.C:
+		case <-tick.Next():
 		case <-ctx.Done():
 			return
 		}
@@ -189,12 +190,29 @@ func (c *Cluster) backdateSessions(term uint64) {
 	}
 }
 
-func (c *Cluster) sessions() (all []*pb.Session, err error) {
-	err = c.store.View(func(v spool.View) error {
-		all, err = v.Sessions()
+// sessions are those of the applied state. The caller may not change them: they are read
+// again only when something was applied since, because several loops ask for them.
+func (c *Cluster) sessions() ([]*pb.Session, error) {
+	applied := c.store.Applied()
+	if seen := c.seen.Load(); seen != nil && seen.applied == applied {
+		return seen.all, nil
+	}
+	seen := &seenSessions{applied: applied}
+	err := c.store.View(func(v spool.View) (err error) {
+		seen.all, err = v.Sessions()
 		return err
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	c.seen.Store(seen)
+	return seen.all, nil
+}
+
+// seenSessions are the sessions of a state that had applied at least that index.
+type seenSessions struct {
+	applied uint64
+	all     []*pb.Session
 }
 
 func (c *Cluster) expire(ctx context.Context, dead *pb.Session) {
@@ -223,7 +241,7 @@ func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message)
 // reconcileLoop does the slow chores: the state's time, the cluster record, promotions, addresses,
 // removed members, sweeping.
 func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
-	tick := time.NewTicker(min(time.Second, c.t.Promote/2))
+	tick := tuning.NewBeat(min(time.Second, c.t.Promote/2))
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
 	ripe := promotions{}
@@ -248,7 +266,7 @@ func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
 			nextSweep = now.Add(c.t.Sweep)
 		}
 		select {
-		case <-tick.C:
+		case <-tick.Next():
 		case <-ctx.Done():
 			return
 		}

@@ -1,0 +1,29 @@
+package tuning
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Beats of one period, or of a multiple of it, that begin at odd moments tick together.
+func TestBeatsTickTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(17 * time.Millisecond)
+		short := NewBeat(100 * time.Millisecond)
+		defer short.Stop()
+		time.Sleep(90 * time.Millisecond)
+		long := NewBeat(200 * time.Millisecond)
+		defer long.Stop()
+		begin := time.Now()
+		<-long.Next()
+		require.Equal(t, 93*time.Millisecond, time.Since(begin), "at 200 ms")
+		<-short.Next()
+		require.Equal(t, 193*time.Millisecond, time.Since(begin), "the tick at 200 ms was not awaited")
+		<-long.Next()
+		<-short.Next()
+		require.Equal(t, 393*time.Millisecond, time.Since(begin))
+	})
+}

@@ -153,23 +153,13 @@ func (e *examiner) mailFacts(f *doctor.Facts, now sample, all bool) {
 }
 
 func (e *examiner) history(v spool.View, now sample) (doctor.History, error) {
-	s, err := v.Settings()
-	h := doctor.History{
-		Bytes: now.history, Bound: orDefault(s.GetHistoryBytes(), spool.DefaultHistoryBytes),
-		Keep: time.Duration(orDefault(s.GetHistoryMs(), spool.DefaultHistoryMs)) * time.Millisecond,
-	}
+	l, err := v.HistoryLength()
+	h := doctor.History{Bytes: now.history, Bound: l.Bound, Keep: l.Keep, Span: l.Span}
 	if then, ok := e.since(now, sampleKeep); ok {
 		h.Over = now.at.Sub(then.at)
 		h.Rate = max(0, float64(now.history)-float64(then.history)) / h.Over.Seconds()
 	}
 	return h, err
-}
-
-func orDefault[N int64 | uint64](n, otherwise N) N {
-	if n == 0 {
-		return otherwise
-	}
-	return n
 }
 
 // queueFacts reads the counters, and the oldest entries of the queue.

@@ -402,7 +402,8 @@ func (t *tx) manageOne(h *pb.Manage, id ID, n uint32, r *pb.Recipient, size uint
 // Defaults of settings that are zero.
 const (
 	DefaultHistoryMs    = 3 * 24 * 3600 * 1000
-	DefaultHistoryBytes = 1 << 30
+	DefaultHistoryBytes = 4 << 30                // three days of two million messages each
+	historyBytesV1      = 1 << 30                // before cluster version 2
 	DefaultAuditMs      = 400 * 24 * 3600 * 1000 // a year, and what it takes to look back at it
 	DefaultAuditBytes   = 64 << 20
 	minHistoryMs        = 10 * 60 * 1000 // a retried Accept must still meet its message
@@ -470,15 +471,7 @@ func (t *tx) sweepJoinTokens(limit int, res *pb.Result) {
 }
 
 func (t *tx) sweepHistory(limit int, ages bool, res *pb.Result) {
-	keep := t.settings.HistoryMs
-	if keep == 0 {
-		keep = DefaultHistoryMs
-	}
-	keep = max(keep, minHistoryMs)
-	bound := int64(t.settings.HistoryBytes)
-	if bound == 0 {
-		bound = DefaultHistoryBytes
-	}
+	keep, bound := historyBounds(t.settings, VersionOf(t.cluster))
 	t.scan([]byte{kExpiry}, limit, func(k, v []byte) {
 		done := int64(numberOf(k))
 		old := ages && done < t.clock-keep

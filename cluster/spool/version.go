@@ -51,6 +51,7 @@ import (
 //   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
 //   - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers what it took out of
 //     mailboxes.
+//   - History may have 4 GiB where no setting says otherwise; 1 GiB before.
 //   - The audit line of a PutAccount that creates says "user add", as relayctl does.
 //   - A BreakLock says which lock the operator saw (token), and leaves later ones.
 const (

@@ -31,7 +31,7 @@ func (a *app) settingsShow() *cobra.Command {
 
 // settingsWords are names and values; where nothing was set the default stands.
 func settingsWords(s *admin.Settings) []string {
-	bytes := "1.0 GB"
+	bytes := "4.0 GB"
 	if s.HistoryBytes > 0 {
 		bytes = size(s.HistoryBytes)
 	}

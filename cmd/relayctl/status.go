@@ -101,6 +101,13 @@ func (a *app) showStatus(s *admin.Status) {
 	a.showNodes(s.Nodes)
 	a.say("\nQueue: %s to %s, %s.", count(s.Queue.Messages, "message"), count(s.Queue.Recipients, "recipient"),
 		size(s.Queue.Bytes))
+	if s.HistorySpan > 0 {
+		text := "History: the oldest message in it ended " + seconds(s.HistorySpan) + " ago"
+		if s.HistoryLasts > 0 {
+			text += "; at the rate so far it lasts " + seconds(s.HistoryLasts)
+		}
+		a.say("%s.", text)
+	}
 }
 
 // mayFail says how many nodes may fail, and what happens then.

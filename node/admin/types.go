@@ -54,6 +54,9 @@ type Status struct {
 
 	MayFail int `json:"may_fail" doc:"how many of the voting nodes that are up may fail while the cluster goes on"`
 
+	HistorySpan  int64 `json:"history_span_seconds" doc:"since when the oldest message that the history has is finished; 0: it has none"`
+	HistoryLasts int64 `json:"history_lasts_seconds" doc:"how long the history of a message lasts at the rate of what is there, at most as long as it is set; 0: not known yet"`
+
 	FailoverSeconds float64 `json:"failover_seconds" doc:"after how long at most the others take over the work of a node that dies; longer on slow links and disks"`
 }
 
@@ -277,7 +280,7 @@ type RouteTLS struct {
 // Settings are the replicated policies. Zero values mean the default.
 type Settings struct {
 	HistorySeconds    int64  `json:"history_seconds" required:"false" doc:"how long history outlives a message; 0: 3 days"`
-	HistoryBytes      uint64 `json:"history_bytes" required:"false" doc:"bound of all finished history; 0: 1 GiB"`
+	HistoryBytes      uint64 `json:"history_bytes" required:"false" doc:"bound of all finished history; 0: 4 GiB, and 1 GiB before cluster version 2"`
 	AuditSeconds      int64  `json:"audit_seconds" required:"false" doc:"how long the audit log is kept; 0: 400 days"`
 	AuditBytes        uint64 `json:"audit_bytes" required:"false" doc:"bound of the audit log; 0: 64 MiB"`
 	ExpireSeconds     int64  `json:"expire_seconds" required:"false" doc:"how long the queue tries; 0: 5 days"`

@@ -130,9 +130,9 @@ func judgeHistory(f *Facts, v *verdict) {
 	used := float64(h.Bytes) / float64(max(h.Bound, 1))
 	lasts := time.Duration(min(float64(h.Bound)/max(h.Rate, 1e-9), 1e6*day.Seconds()) * float64(time.Second))
 	switch {
-	case used >= 0.95:
-		v.add(Warning, "%s of %s are used: the oldest is forgotten before %s are over",
-			octets(h.Bytes), octets(h.Bound), span(h.Keep))
+	case used >= 0.95 && h.Span < h.Keep:
+		v.add(Warning, "%s of %s are used: it lasts %s, not %s",
+			octets(h.Bytes), octets(h.Bound), span(h.Span), span(h.Keep))
 	case h.Over < leastOver && used >= 0.5:
 		measured(v, h.Over)
 	case h.Over >= leastOver && h.Rate > 0 && lasts < h.Keep:

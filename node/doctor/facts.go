@@ -118,6 +118,7 @@ type Filling struct {
 type History struct {
 	Bytes, Bound uint64
 	Keep         time.Duration // that it should last
+	Span         time.Duration // since the oldest message that it has was finished
 	Rate         float64       // octets a second that come in; 0: not measured
 	Over         time.Duration
 }

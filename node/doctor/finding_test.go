@@ -148,7 +148,8 @@ func ill() map[string][]struct {
 			{Unknown, func(f *Facts) { set(&f.Filling, func(r *Filling) { r.Over = time.Minute }) }, "measured for 1m"},
 		},
 		"history-bound": {
-			{Warning, func(f *Facts) { set(&f.History, func(h *History) { h.Bytes = 1 << 30 }) }, "1.0 GB of 1.0 GB"},
+			{Warning, func(f *Facts) { set(&f.History, func(h *History) { h.Bytes, h.Span = 1<<30, 14*time.Minute }) },
+				"1.0 GB of 1.0 GB are used: it lasts 14m, not"},
 			{Warning, func(f *Facts) { set(&f.History, func(h *History) { h.Rate = 1 << 20 }) }, "it lasts 17m"},
 			{Unknown, func(f *Facts) { set(&f.History, func(h *History) { h.Bytes, h.Over = 600<<20, time.Minute }) },
 				"measured for"},

@@ -58,6 +58,7 @@ type localState struct {
 	total    admin.QueueTotals
 	owned    map[uint64]int64
 	sessions map[string]*pb.Session
+	history  spool.HistoryLength
 }
 
 func (o *Operator) local() (l localState, err error) {
@@ -66,7 +67,11 @@ func (o *Operator) local() (l localState, err error) {
 		if err := queueTotals(v, &l.total); err != nil {
 			return err
 		}
+		var err error
 		if l.owned, err = v.OwnedCounts(); err != nil {
+			return err
+		}
+		if l.history, err = v.HistoryLength(); err != nil {
 			return err
 		}
 		sessions, err := v.Sessions()
@@ -108,6 +113,7 @@ func (o *Operator) Status(ctx context.Context) (*admin.Status, error) {
 	count := votesOf(&raft)
 	s.MayFail = count.spare()
 	s.Advice = append(s.Advice, count.advice()...)
+	s.Advice = append(s.Advice, history(s, state.history)...)
 	s.Problems = append(s.Problems, o.problems(&raft, s, state, count)...)
 	words, held := o.rotation(&raft)
 	s.Rotation, s.Problems = words, append(s.Problems, held...)
@@ -122,6 +128,17 @@ func (o *Operator) Status(ctx context.Context) (*admin.Status, error) {
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
+}
+
+// history says how far back the history goes, and where its bound cuts it short.
+func history(s *admin.Status, h spool.HistoryLength) []string {
+	lasts, known := h.Lasts()
+	s.HistorySpan, s.HistoryLasts = int64(h.Span/time.Second), int64(lasts/time.Second)
+	if !known || lasts >= h.Keep-h.Keep/10 {
+		return nil
+	}
+	return []string{fmt.Sprintf("at the rate so far the history of a message lasts %s, not %s: its bound is too low; "+
+		"raise it with 'relayctl settings set --history-bytes'", wording.Span(lasts), wording.Span(h.Keep))}
 }
 
 // Overview is the members as this node sees them, for what is not the admin API.

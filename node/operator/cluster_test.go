@@ -299,3 +299,24 @@ func TestSend(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "s", r.ID)
 }
+
+// Status says how far back the history goes, and advises where its bound cuts it short.
+func TestStatusSaysHowLongHistoryLasts(t *testing.T) {
+	w := newWorld(t)
+	id := w.accept("s@x.test", "a@far.test")
+	w.verdict("n1", id, 0, 1, pb.State_DELIVERED, "250 ok", 0)
+	w.pass(2 * time.Hour)
+	w.accept("s@x.test", "a@far.test")
+	s, err := w.Status(t.Context())
+	require.NoError(t, err)
+	require.InDelta(t, 7200, s.HistorySpan, 60)
+	require.EqualValues(t, 3*24*3600, s.HistoryLasts)
+	require.NotContains(t, strings.Join(s.Advice, "\n"), "history")
+
+	w.do(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{HistoryBytes: 1000}})
+	s, err = w.Status(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, s.HistoryLasts)
+	require.Less(t, s.HistoryLasts, int64(12*3600))
+	require.Contains(t, strings.Join(s.Advice, "\n"), "not 3 days: its bound is too low; raise it with")
+}

@@ -61,7 +61,7 @@ func New() *Fake {
 		mailboxes: map[string]*admin.MailboxDetail{}, seen: map[string]bool{},
 	}
 	f.status = admin.Status{Cluster: "dev", Healthy: true, Leader: "n1", Term: 3, Node: "n1", FailoverSeconds: 5,
-		MayFail: 1, ClusterVersion: 1,
+		MayFail: 1, ClusterVersion: 1, HistorySpan: 50 * 3600, HistoryLasts: 3 * 24 * 3600,
 		Upgrade: "cluster version 1, all nodes can 2: raised in 43 min; no way back after that"}
 	for i, role := range []string{admin.RoleLeader, admin.RoleFollower, admin.RoleFollower} {
 		f.status.Nodes = append(f.status.Nodes, admin.Node{

@@ -42,4 +42,9 @@
 // how long other users of all nodes waited meanwhile:
 //
 //	go run ./deploy/bench -large 100000
+//
+// With -steady it says what mail costs while as much history is swept as comes, as it is
+// with a cluster that is older than it keeps history; also beside a former build:
+//
+//	go run ./deploy/bench -steady -n 10000
 package main

@@ -28,8 +28,8 @@ func run(args []string, out, errs io.Writer) int {
 	busy := flags.Int("busy", 200, "busy connections, with -idle")
 	large := flags.Int("large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
 	idlePOP3 := flags.Int("idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
-	hostile := flags.Bool("hostile", false,
-		"instead of the table: what strangers' attacks cost a node, and an innocent sender")
+	steady := flags.Bool("steady", false, "instead of the table: what mail costs while as much history is swept")
+	hostile := flags.Bool("hostile", false, "instead of the table: what attacks cost a node, and an innocent sender")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -51,11 +51,13 @@ func run(args []string, out, errs io.Writer) int {
 		}
 		defer dns.Close()
 	}
-	err := b.setUp(ctx, *idle+*idlePOP3+*large == 0 && !*hostile, *with)
+	err := b.setUp(ctx, *idle+*idlePOP3+*large == 0 && !*hostile && !*steady, *with)
 	if err == nil {
 		switch {
 		case *hostile:
 			err = b.hostile(ctx, out, *only)
+		case *steady:
+			err = b.steady(ctx, out)
 		case *idle > 0:
 			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
 		case *idlePOP3 > 0:

@@ -99,3 +99,12 @@ func TestRows(t *testing.T) {
 	require.True(t, wanted("accept 4 KiB", "POP3,accept"))
 	require.False(t, wanted("accept 4 KiB", "POP3"))
 }
+
+func TestMetric(t *testing.T) {
+	text := "# HELP a help\na_more 1\na{x=\"y\"} 2\na 3.5e+06\n"
+	v, err := metric(strings.NewReader(text), "a")
+	require.NoError(t, err)
+	require.InDelta(t, 3.5e6, v, 0)
+	_, err = metric(strings.NewReader(text), "b")
+	require.ErrorContains(t, err, "no metric b")
+}

@@ -16,6 +16,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -234,7 +235,7 @@ func (c *Cluster) answerCertify(ctx context.Context, _ string, body []byte) ([]b
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, err
 	}
-	shown := shownOf(ctx)
+	shown := propose.ShownOf(ctx)
 	if shown.Node == "" { // we ask ourselves
 		shown = *c.self.Load()
 	}

@@ -23,6 +23,7 @@ import (
 	"relay/cluster/liveness"
 	"relay/cluster/members"
 	"relay/cluster/pki"
+	"relay/cluster/propose"
 	"relay/cluster/rounds"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -66,11 +67,11 @@ type Cluster struct {
 	newCA       chan struct{}             // the state's word on certificates has changed
 	adopting    sync.Mutex                // one change of our credential at a time
 	says        atomic.Pointer[[]byte]    // of the CA, in renewals
-	leaderWatch *leaderWatch
-	proposer    *proposer
-	batcher     *batcher
-	peers       *peers
-	server      *server
+	leaderWatch *propose.LeaderWatch
+	proposer    *propose.Proposer
+	batcher     *propose.Batcher
+	peers       *propose.Peers
+	server      *propose.Server
 	detector    *liveness.Detector // since when sessions have not been renewed
 	session     *session
 	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
@@ -154,8 +155,8 @@ func open(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		o: o, t: o.Tuning.WithDefaults(), log: o.Log, id: id,
-		leaderWatch: newLeaderWatch(),
-		server:      newServer(),
+		leaderWatch: propose.NewLeaderWatch(),
+		server:      propose.NewServer(),
 		reports:     reports{seen: map[string]report{}},
 		pinch:       make(chan struct{}, 1),
 		newCA:       make(chan struct{}, 1),
@@ -168,8 +169,8 @@ func open(o Options) (*Cluster, error) {
 	c.now = clock.NewStateClock(c.clocks)
 	c.pace = tuning.NewPace(c.t)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.proposer = newProposer(proposerPorts{
-		self: id.Node, deadline: c.t.Deadline, budget: c.t.Budget, boot: c.clocks.Boot, at: c.At, ended: c.ctx.Done(),
+	c.proposer = propose.New(propose.Ports{
+		Self: id.Node, Deadline: c.t.Deadline, Budget: c.t.Budget, Boot: c.clocks.Boot, At: c.At, Ended: c.ctx.Done(),
 	}, c.leaderWatch)
 	c.book = members.NewAddressBook(id.Node, members.NewPlaces(id.Advertise, o.Peers, id.Peers))
 	if err := c.openAdmission(); err != nil {
@@ -287,27 +288,27 @@ func (c *Cluster) bootstrap(conf *raft.Config, d *datadir.Data) error {
 
 // start starts every goroutine but raft's own.
 func (c *Cluster) start() {
-	c.peers = newPeers(c.ctx, c.port, c.book, c.log)
-	c.batcher = newBatcher(c.raft, c.t, c.proposer.admits, c.clocks.Quick)
-	c.proposer.batcher, c.proposer.peers = c.batcher, c.peers
-	c.server.batcher, c.server.mark, c.server.asks = c.batcher, c.withCertificate, c.book.MayAsk
+	c.peers = propose.NewPeers(c.ctx, c.port, c.book, c.log)
+	c.batcher = propose.NewBatcher(c.raft, c.t, c.proposer.Admits, c.clocks.Quick)
+	c.proposer.Batcher, c.proposer.Peers = c.batcher, c.peers
+	c.server.Batcher, c.server.Mark, c.server.Asks = c.batcher, c.withCertificate, c.book.MayAsk
 	c.reads = rounds.New(c.ctx, &c.wg, 0, c.fetchReadIndex)
 	c.verified = rounds.New(c.ctx, &c.wg, 0, c.readIndex)
-	c.server.handle(askReadIndex, c.answerReadIndex)
-	c.server.handle(askStatus, c.answerReport)
-	c.server.handle(askJoin, c.admit)
-	c.server.handle(askMember, c.answerMember)
-	c.server.handle(askCertify, c.answerCertify)
-	c.server.handle(askCertifyFor, c.answerCertifyFor)
-	c.server.handle(askRotate, c.answerRotate)
-	c.server.handle(askRemove, c.answerRemove)
-	c.server.handle(askTransfer, c.answerTransfer)
-	c.server.handle(askUpgrade, c.answerRaise)
-	c.server.handle(askHello, c.answerHello)
-	c.server.handle(askSum, c.answerSum)
-	c.server.handle(askMark, c.answerMark)
-	c.server.handle(askJudge, c.answerJudge)
-	c.server.handle(askCompare, c.answerCompare)
+	c.server.Handle(askReadIndex, c.answerReadIndex)
+	c.server.Handle(askStatus, c.answerReport)
+	c.server.Handle(askJoin, c.admit)
+	c.server.Handle(askMember, c.answerMember)
+	c.server.Handle(askCertify, c.answerCertify)
+	c.server.Handle(askCertifyFor, c.answerCertifyFor)
+	c.server.Handle(askRotate, c.answerRotate)
+	c.server.Handle(askRemove, c.answerRemove)
+	c.server.Handle(askTransfer, c.answerTransfer)
+	c.server.Handle(askUpgrade, c.answerRaise)
+	c.server.Handle(propose.AskHello, c.answerHello)
+	c.server.Handle(askSum, c.answerSum)
+	c.server.Handle(askMark, c.answerMark)
+	c.server.Handle(askJudge, c.answerJudge)
+	c.server.Handle(askCompare, c.answerCompare)
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())
@@ -316,10 +317,10 @@ func (c *Cluster) start() {
 		c.batchers.Add(1)
 		go func() {
 			defer c.batchers.Done()
-			c.batcher.run(gateCtx)
+			c.batcher.Run(gateCtx)
 		}()
 	}
-	c.grpc = c.server.grpcServer()
+	c.grpc = c.server.GRPC()
 	for _, proto := range []string{wire.RPC, wire.Bulk} {
 		c.goRun(func() { _ = c.grpc.Serve(c.port.Listen(proto)) })
 	}
@@ -367,8 +368,8 @@ func (c *Cluster) newSession() *session {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
 	s.member, s.log, s.now, s.recent = m, c.log, c.clocks.Boot, c.clocks.Recent
-	s.send = func(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
-		return c.proposer.proposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
+	s.send = func(ctx context.Context, f spool.Frame, t *propose.Trip) (*pb.Result, time.Duration, error) {
+		return c.proposer.ProposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
 	}
 	s.leased, s.says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
 	s.prober = newProber(c.slowProbe, c.t.Renew, s.now)
@@ -514,7 +515,7 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	if graceful {
 		c.retire()
 	} else {
-		c.proposer.close()
+		c.proposer.Close()
 	}
 	c.acting()
 	c.cancel()
@@ -528,7 +529,7 @@ func (c *Cluster) end(graceful bool, image func()) error {
 	if !endsIn(&c.batchers, leaveBatchers) {
 		c.log.Debug("cluster: raft stopped without an answer to all it was given")
 	}
-	c.peers.close()
+	c.peers.Close()
 	c.grpc.Stop()
 	c.reads.Drain()
 	c.verified.Drain()
@@ -566,7 +567,7 @@ func endsIn(g *sync.WaitGroup, d time.Duration) bool {
 func (c *Cluster) retire() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	empty := c.proposer.close()
+	empty := c.proposer.Close()
 	c.acting()
 	<-c.acted
 	select {
@@ -640,7 +641,7 @@ func (c *Cluster) RaftStats() map[string]string { return c.raft.Stats() }
 
 // Leader is the member that this node takes for the leader, itself perhaps;
 // empty: none is known. It is cheap.
-func (c *Cluster) Leader() string { return c.leaderWatch.current().leader }
+func (c *Cluster) Leader() string { return c.leaderWatch.Current().Leader }
 
 // electionPatience is how long it is worth to wait for the next leader: one that
 // hands over is followed within some hundredths of a second, one that dies within
@@ -651,17 +652,17 @@ const electionPatience = 5 * time.Second
 // it waits for one, and then returns what Ready does.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
 	for {
-		mark, err := c.leaderWatch.current(), c.Ready()
-		if err == nil || mark.leader != "" || c.ctx.Err() != nil {
+		mark, err := c.leaderWatch.Current(), c.Ready()
+		if err == nil || mark.Leader != "" || c.ctx.Err() != nil {
 			return err
 		}
-		left := time.Until(mark.since.Add(electionPatience))
+		left := time.Until(mark.Since.Add(electionPatience))
 		if left <= 0 {
 			return err
 		}
 		t := time.NewTimer(left)
 		select {
-		case <-mark.changed:
+		case <-mark.Changed:
 			t.Stop()
 		case <-t.C:
 		case <-ctx.Done():
@@ -680,7 +681,7 @@ func (c *Cluster) Ready() error {
 		return errors.New("the node waits, for " + copiedWords)
 	case !c.trans.Vetted.Load():
 		return errors.New("the node asks the others whether its data directory is the newest of it: too few of them answer")
-	case c.leaderWatch.current().leader == "":
+	case c.leaderWatch.Current().Leader == "":
 		return errors.New("the cluster has no leader: too few nodes are up, or an election is under way")
 	case c.Diverged() != "":
 		return errors.New(c.barred())

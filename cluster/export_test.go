@@ -12,6 +12,7 @@ import (
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
 	"relay/cluster/members"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/transport"
@@ -187,15 +188,15 @@ func (c *Cluster) SayHello(ctx context.Context, node string) error {
 
 // ProposeTo proposes to a node, whether it leads or not, and returns how that ends.
 func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
-	watch := newLeaderWatch()
-	watch.set(node, 1)
-	p := newProposer(proposerPorts{
-		self: c.id.Node, deadline: time.Second, budget: spool.MaxFrame, boot: c.clocks.Boot, at: c.At, ended: c.ctx.Done(),
+	watch := propose.NewLeaderWatch()
+	watch.Set(node, 1)
+	p := propose.New(propose.Ports{
+		Self: c.id.Node, Deadline: time.Second, Budget: spool.MaxFrame, Boot: c.clocks.Boot, At: c.At, Ended: c.ctx.Done(),
 	}, watch)
-	p.peers = c.peers
+	p.Peers = c.peers
 	f, err := spool.Encode(spool.KindRenew, &pb.Renew{Node: c.id.Node})
 	if err == nil {
-		_, err = p.propose(ctx, f)
+		_, err = p.Propose(ctx, f)
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"relay/cluster/datadir"
 	"relay/cluster/fault"
 	"relay/cluster/members"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -105,7 +106,7 @@ func (c *Cluster) passHello(ctx context.Context, leader, from string, h hello) (
 	if err != nil {
 		return nil, err
 	}
-	return c.peers.ask(ctx, leader, askHello, b)
+	return c.peers.Ask(ctx, leader, propose.AskHello, b)
 }
 
 // recognise compares what a node says of itself with what is known of it here.
@@ -178,7 +179,7 @@ func (c *Cluster) introduce() (hello, error) {
 func (c *Cluster) greet(ctx context.Context, node string, body []byte) (r helloReply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
-	b, err := c.peers.ask(ctx, node, askHello, body)
+	b, err := c.peers.Ask(ctx, node, propose.AskHello, body)
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}

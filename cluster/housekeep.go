@@ -49,7 +49,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 func (c *Cluster) cutOff() {
 	gone := func(node string) bool { return node != "" && c.book.Allow(node, "") != nil }
 	c.port.CutOff(func(p wire.Peer, since time.Time) bool { return gone(p.Node) || c.outdated(p, since) })
-	c.peers.forget(gone)
+	c.peers.Forget(gone)
 }
 
 // outdated reports whether a connection lives by a certificate that counts no

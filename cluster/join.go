@@ -19,6 +19,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -213,7 +214,7 @@ func readJSON(r io.Reader, v any) error {
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n > joinLimit {
-		return errParcel
+		return propose.ErrParcel
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(r, b); err != nil {

@@ -41,10 +41,10 @@ func (c *Cluster) watch(ctx context.Context) {
 		leads := c.raft.State() == raft.Leader
 		_, id := c.raft.LeaderWithID()
 		leader := discovery.Leader(ctx, string(id))
-		if c.leaderWatch.set(leader, term) {
+		if c.leaderWatch.Set(leader, term) {
 			c.log.Info("cluster: leader", zap.String("leader", leader), zap.Uint64("term", term))
 			if leader != "" && leader != c.id.Node {
-				c.peers.prepare(leader)
+				c.peers.Prepare(leader)
 			}
 		}
 		if led != 0 && (!leads || term != led) {
@@ -80,7 +80,7 @@ func (c *Cluster) leaderLoop(ctx context.Context, term uint64) (stop func()) {
 		cancel()
 		<-done
 		c.leaderTerm.Store(nil)
-		termTime{c.batcher}.let(clock.StampNone)
+		c.batcher.TermTime().Let(clock.StampNone)
 	}
 }
 
@@ -107,7 +107,7 @@ func (c *Cluster) awaitBarrier(ctx context.Context, term uint64) *clock.Steering
 	c.backdateSessions(term)
 	applied := c.store.Applied()
 	st := c.newSteering(index)
-	if !st.Begin(ctx, c.instant, termTime{c.batcher}.let) {
+	if !st.Begin(ctx, c.instant, c.batcher.TermTime().Let) {
 		return nil
 	}
 	c.leaderTerm.Store(&leaderTerm{term: term, barrier: index, applied: applied})

@@ -18,6 +18,7 @@ import (
 	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/liveness"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/tuning"
@@ -56,14 +57,14 @@ func (f *farCluster) elect() {
 	f.elected = make(chan struct{})
 }
 
-func (f *farCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
+func (f *farCluster) send(ctx context.Context, frame spool.Frame, t *propose.Trip) (*pb.Result, time.Duration, error) {
 	for ctx.Err() == nil {
 		f.mu.Lock()
 		changed := f.elected
 		f.mu.Unlock()
 		began := f.now()
 		if t != nil {
-			t.began.Store(int64(began))
+			t.Began.Store(int64(began))
 		}
 		answer := make(chan *pb.Result, 1)
 		go f.carry(ctx, frame, answer)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/fault"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -21,22 +22,29 @@ const (
 	askTransfer = "cluster/transfer"
 )
 
+// Handler answers a question of another node. It runs on a goroutine of its
+// own; ctx ends with the asker's patience or the connection.
+type Handler = propose.Handler
+
 // Handle registers the answer to a question that other nodes may ask. Names
 // that begin with "cluster/" are taken.
-func (c *Cluster) Handle(method string, h Handler) { c.server.handle(method, h) }
+func (c *Cluster) Handle(method string, h Handler) { c.server.Handle(method, h) }
 
 // Ask puts a question to a node, which may be this one, and waits for the
 // answer. An error the other side answered with is a *RemoteError.
 func (c *Cluster) Ask(ctx context.Context, node, method string, req []byte) ([]byte, error) {
 	if node != c.id.Node {
-		return c.peers.ask(ctx, node, method, req)
+		return c.peers.Ask(ctx, node, method, req)
 	}
-	h := c.server.handler(method)
+	h := c.server.Handler(method)
 	if h == nil {
 		return nil, fmt.Errorf("cluster: nobody answers the question %q", method)
 	}
 	return h(ctx, node, req)
 }
+
+// askPause is between two questions to one leader.
+const askPause = 100 * time.Millisecond
 
 // askLeader puts a question to the leader; while there is none, or it is not
 // the one any more, it waits and asks again.
@@ -44,20 +52,20 @@ func (c *Cluster) askLeader(ctx context.Context, method string, req []byte) ([]b
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
 	for {
-		mark := c.leaderWatch.current()
+		mark := c.leaderWatch.Current()
 		err := error(fault.ErrNoLeader)
-		if mark.leader != "" {
+		if mark.Leader != "" {
 			var b []byte
-			if b, err = c.Ask(ctx, mark.leader, method, req); err == nil {
+			if b, err = c.Ask(ctx, mark.Leader, method, req); err == nil {
 				return b, nil
 			}
 			if !errors.Is(err, fault.ErrUnavailable) && !errors.Is(err, fault.ErrNotLeader) {
 				return nil, err
 			}
 		}
-		t := time.NewTimer(lastWait)
+		t := time.NewTimer(askPause)
 		select {
-		case <-mark.changed:
+		case <-mark.Changed:
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()

@@ -19,13 +19,13 @@ import (
 // proposed again. Propose may be called from any number of goroutines:
 // commands proposed at the same time are written to disk together.
 func (c *Cluster) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
-	return c.proposer.propose(ctx, f)
+	return c.proposer.Propose(ctx, f)
 }
 
 // propose is Propose for the Cluster's own commands too, which go on while it
 // stops.
 func (c *Cluster) propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
-	return c.proposer.proposeOwn(ctx, f)
+	return c.proposer.ProposeOwn(ctx, f)
 }
 
 // At reports whether the cluster version has reached v here, as far as this

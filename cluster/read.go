@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
 	"relay/cluster/clock"
 	"relay/cluster/fault"
+	"relay/cluster/propose"
 )
 
 // Consistent returns when local reads are at least as new as anything that was
@@ -27,40 +29,43 @@ func (c *Cluster) Consistent(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.t.Deadline)
 	defer cancel()
 	for {
-		mark := c.leaderWatch.current()
+		mark := c.leaderWatch.Current()
 		index, err := c.reads.Do(ctx)
 		if err == nil {
 			return c.store.WaitApplied(ctx, index)
 		}
 		select {
-		case <-mark.changed:
+		case <-mark.Changed:
 		case <-ctx.Done():
 			return fmt.Errorf("%w: no read index: %w", fault.ErrUnavailable, err)
 		case <-c.ctx.Done():
 			return fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 		default:
-			clock.Sleep(ctx, firstWait)
+			clock.Sleep(ctx, readPause)
 		}
 	}
 }
+
+// readPause is between two tries to get a read index of one leader.
+const readPause = 5 * time.Millisecond
 
 const askReadIndex = "cluster/read-index"
 
 // fetchReadIndex gets a read index from whoever leads.
 func (c *Cluster) fetchReadIndex(ctx context.Context) (uint64, error) {
-	leader := c.leaderWatch.current().leader
+	leader := c.leaderWatch.Current().Leader
 	switch leader {
 	case "":
 		return 0, fault.ErrNoLeader
 	case c.id.Node:
 		return c.verified.Do(ctx)
 	}
-	b, err := c.peers.ask(ctx, leader, askReadIndex, nil)
+	b, err := c.peers.Ask(ctx, leader, askReadIndex, nil)
 	if err != nil {
 		return 0, err
 	}
 	if len(b) != 8 {
-		return 0, errParcel
+		return 0, propose.ErrParcel
 	}
 	return binary.BigEndian.Uint64(b), nil
 }

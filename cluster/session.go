@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/cluster/clock"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/tuning"
@@ -61,7 +62,7 @@ type ports struct {
 	leased func() bool          // renewals say their lease and their number: cluster version 2
 	// send proposes a command; it also tells when the attempt that was answered
 	// was sent, on now's clock.
-	send   func(context.Context, spool.Frame, *trip) (*pb.Result, time.Duration, error)
+	send   func(context.Context, spool.Frame, *propose.Trip) (*pb.Result, time.Duration, error)
 	prober *prober       // proves that our own disk still takes writes
 	behind func() uint64 // index applied here
 	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
@@ -92,7 +93,7 @@ type renewal struct {
 	numbered bool // its seq is its number: copies do no harm
 	epoch    uint64
 	frame    spool.Frame
-	trip     trip
+	trip     propose.Trip
 }
 
 // maxRenewals is how many renewals may be under way at once. In cluster version
@@ -297,7 +298,7 @@ func (s *session) prepare() (*renewal, error) {
 // without the time in which there was no leader. The caller holds the mutex.
 func (s *session) waiting(now time.Duration) (longest time.Duration) {
 	for _, r := range s.sent {
-		if began := time.Duration(r.trip.began.Load()); began != 0 {
+		if began := time.Duration(r.trip.Began.Load()); began != 0 {
 			longest = max(longest, now-began)
 		}
 	}
@@ -336,7 +337,7 @@ func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Dur
 		err  error
 	}
 	answers := make(chan answer, 2)
-	send := func(f spool.Frame, t *trip) {
+	send := func(f spool.Frame, t *propose.Trip) {
 		wg.Go(func() {
 			res, sent, err := s.send(ctx, f, t)
 			answers <- answer{res, sent, err}
@@ -358,7 +359,7 @@ func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Dur
 				return a.res, a.sent, nil
 			}
 		case <-late:
-			send(again, &trip{bulk: true})
+			send(again, &propose.Trip{Bulk: true})
 			sent++
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"relay/cluster/clock"
 	"relay/cluster/fault"
+	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/tuning"
@@ -33,7 +34,7 @@ type fakeCluster struct {
 	ended    atomic.Bool // the session was resigned
 }
 
-func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
+func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *propose.Trip) (*pb.Result, time.Duration, error) {
 	if frame.Kind() == spool.KindExpire {
 		f.ended.Store(true)
 	}
@@ -44,7 +45,7 @@ func (f *fakeCluster) send(ctx context.Context, frame spool.Frame, t *trip) (*pb
 	clock.Sleep(ctx, time.Duration(f.leaderAt.Load())-f.now())
 	sent := f.now()
 	if t != nil {
-		t.began.Store(int64(sent))
+		t.Began.Store(int64(sent))
 	}
 	clock.Sleep(ctx, time.Duration(f.delay.Load())) // in a bubble: the fake clock
 	if ctx.Err() != nil {

@@ -134,7 +134,7 @@ func (c *Cluster) reportOf(ctx context.Context, node string, body []byte) (r rep
 	if node == c.id.Node {
 		return c.ownReport(), nil
 	}
-	b, err := c.peers.ask(ctx, node, askStatus, body)
+	b, err := c.peers.Ask(ctx, node, askStatus, body)
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}

@@ -78,10 +78,10 @@ func (c *Cluster) Ageing() bool {
 
 // newSteering makes the steering of a term.
 func (c *Cluster) newSteering(barrier uint64) *clock.Steering {
-	time, first := termTime{c.batcher}, !c.steered.Swap(true)
+	time, first := c.batcher.TermTime(), !c.steered.Swap(true)
 	return &clock.Steering{
 		Barrier: barrier, First: first, Late: first && !c.timeFound.Load(), Tuning: c.t,
-		Now: time.now, Boot: c.clocks.Boot, Slew: time.slew, Base: time.rebase, Jump: c.jumpClock,
+		Now: time.Now, Boot: c.clocks.Boot, Slew: time.Slew, Base: time.Rebase, Jump: c.jumpClock,
 		Clock: func() int64 { return c.Now().UnixMilli() },
 	}
 }

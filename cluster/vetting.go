@@ -11,6 +11,7 @@ import (
 	"relay/cluster/clock"
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
+	"relay/cluster/propose"
 )
 
 // A start of a node with other voters is on probation: its raft runs, but the
@@ -212,7 +213,7 @@ func (c *Cluster) isElsewhere(ctx context.Context, addr string) bool {
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return c.port.Dial(ctx, wire.RPC, c.id.Node, addr) }
 	var r helloReply
-	b, err := askOnce(ctx, dial, c.id.Node, askHello, body)
+	b, err := propose.AskOnce(ctx, dial, c.id.Node, propose.AskHello, body)
 	if err != nil || json.Unmarshal(b, &r) != nil {
 		return false
 	}

@@ -71,7 +71,7 @@ func layers() map[string][]string {
 		"queue/remote":        {"queue", "smtp", "smtp/sasl", "smtp/printable"},
 		"cluster": append([]string{"cluster/clock", "cluster/datadir", "cluster/disk",
 			"cluster/disk/log", "cluster/fault", "cluster/internal/...", "cluster/liveness", "cluster/members",
-			"cluster/pki", "cluster/rounds", "cluster/transport", "cluster/tuning"}, state...),
+			"cluster/pki", "cluster/propose", "cluster/rounds", "cluster/transport", "cluster/tuning"}, state...),
 		"cluster/fault":  {},
 		"cluster/tuning": {},
 		"cluster/clock":  append([]string{"cluster/tuning"}, state...),
@@ -81,6 +81,8 @@ func layers() map[string][]string {
 		"cluster/members": append([]string{"cluster/datadir", "cluster/internal/..."}, state...),
 		"cluster/transport": {"cluster/datadir", "cluster/disk/log", "cluster/fault", "cluster/members", "cluster/tuning",
 			"cluster/internal/...", "cluster/pki"}, // the last one for tests
+		"cluster/propose": append([]string{"cluster/clock", "cluster/fault", "cluster/members", "cluster/tuning",
+			"cluster/internal/..."}, state...),
 		"cluster/disk":              append([]string{"cluster/disk/log"}, state...),
 		"cluster/disk/log":          {},
 		"cluster/liveness":          {"cluster/spool/spoolpb"},

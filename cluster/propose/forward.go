@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"context"
@@ -18,10 +18,10 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// peers holds the connections to the other members: two each, one for small
+// Peers holds the connections to the other members: two each, one for small
 // proposals and questions, one for bulk, so that a lock never waits behind a
 // message body in a socket's buffer. They are made when first needed.
-type peers struct {
+type Peers struct {
 	ctx  context.Context // ends with the Cluster
 	port *wire.Port
 	book *members.AddressBook
@@ -42,12 +42,13 @@ type link struct {
 	pipe *pipe
 }
 
-func newPeers(ctx context.Context, port *wire.Port, book *members.AddressBook, log *zap.Logger) *peers {
-	return &peers{ctx: ctx, port: port, book: book, log: log, links: map[linkKey]*link{}}
+// NewPeers makes links as they are needed, until ctx ends.
+func NewPeers(ctx context.Context, port *wire.Port, book *members.AddressBook, log *zap.Logger) *Peers {
+	return &Peers{ctx: ctx, port: port, book: book, log: log, links: map[linkKey]*link{}}
 }
 
 // to returns the link to a node.
-func (ps *peers) to(node, proto string) (*link, error) {
+func (ps *Peers) to(node, proto string) (*link, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.closed {
@@ -71,7 +72,7 @@ func (ps *peers) to(node, proto string) (*link, error) {
 	return l, nil
 }
 
-func (ps *peers) connect(node, proto string) (*grpc.ClientConn, error) {
+func (ps *Peers) connect(node, proto string) (*grpc.ClientConn, error) {
 	return dialMember(func(ctx context.Context) (net.Conn, error) {
 		conn, err := ps.book.Dial(ctx, node, func(ctx context.Context, addr string) (*wire.Conn, error) {
 			return ps.port.Dial(ctx, proto, node, addr)
@@ -106,8 +107,8 @@ func dialMember(dial func(context.Context) (net.Conn, error), node string) (*grp
 	)
 }
 
-// askOnce puts one question to a node, on a connection of its own that dial opens.
-func askOnce(ctx context.Context, dial func(context.Context) (net.Conn, error), node, method string,
+// AskOnce puts one question to a node, on a connection of its own that dial opens.
+func AskOnce(ctx context.Context, dial func(context.Context) (net.Conn, error), node, method string,
 	req []byte) ([]byte, error) {
 	cc, err := dialMember(dial, node)
 	if err != nil {
@@ -121,8 +122,8 @@ func askOnce(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 	return out.b, nil
 }
 
-// prepare connects to a node ahead of need: the new leader.
-func (ps *peers) prepare(node string) {
+// Prepare connects to a node ahead of need: the new leader.
+func (ps *Peers) Prepare(node string) {
 	for _, proto := range []string{wire.RPC, wire.Bulk} {
 		if l, err := ps.to(node, proto); err == nil {
 			l.cc.Connect()
@@ -130,8 +131,8 @@ func (ps *peers) prepare(node string) {
 	}
 }
 
-// forget closes the links to nodes that fn names.
-func (ps *peers) forget(fn func(node string) bool) {
+// Forget closes the links to nodes that fn names.
+func (ps *Peers) Forget(fn func(node string) bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for k, l := range ps.links {
@@ -143,17 +144,17 @@ func (ps *peers) forget(fn func(node string) bool) {
 	}
 }
 
-// close ends all links and waits for their goroutines.
-func (ps *peers) close() {
+// Close ends all links and waits for their goroutines.
+func (ps *Peers) Close() {
 	ps.mu.Lock()
 	ps.closed = true
 	ps.mu.Unlock()
-	ps.forget(func(string) bool { return true })
+	ps.Forget(func(string) bool { return true })
 	ps.wg.Wait()
 }
 
-// ask puts a question to a node and waits for the answer.
-func (ps *peers) ask(ctx context.Context, node, method string, req []byte) ([]byte, error) {
+// Ask puts a question to a node and waits for the answer.
+func (ps *Peers) Ask(ctx context.Context, node, method string, req []byte) ([]byte, error) {
 	l, err := ps.to(node, wire.RPC)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"context"
@@ -73,7 +73,7 @@ func (q *fifo) pop() *proposal {
 	return p
 }
 
-// batcher stands before raft on the leader. It lets a bounded number of groups
+// Batcher stands before raft on the leader. It lets a bounded number of groups
 // through at once and forms the next group from all that arrives meanwhile:
 // the busier the disk, the larger the groups, the fewer the syncs.
 //
@@ -82,7 +82,7 @@ func (q *fifo) pop() *proposal {
 // change; only a batcher writes them, under its mutex, and never twice: a frame that was
 // stamped before is copied first, because the old one may stand in the log's cache under
 // another index. Pipes send zeros for the time and read nothing of it.
-type batcher struct {
+type Batcher struct {
 	raft       applier
 	groupBytes int
 	bulkBytes  int
@@ -98,8 +98,9 @@ type batcher struct {
 	wake    chan struct{}
 }
 
-func newBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick func() time.Duration) *batcher {
-	return &batcher{
+// NewBatcher makes a batcher; valid says what may enter the log, quick is a clock that never jumps.
+func NewBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick func() time.Duration) *Batcher {
+	return &Batcher{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
 		valid: valid, wake: make(chan struct{}, 1), stamper: clock.NewStamper(quick),
 		delay: batchDelay{longest: t.Linger},
@@ -108,7 +109,7 @@ func newBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick
 
 // submit queues a proposal. The sink hears of it unless it is withdrawn first,
 // or the batcher ends.
-func (g *batcher) submit(ps ...*proposal) {
+func (g *Batcher) submit(ps ...*proposal) {
 	g.mu.Lock()
 	for _, p := range ps {
 		p.stage = queued
@@ -127,7 +128,7 @@ func (g *batcher) submit(ps ...*proposal) {
 
 // withdraw takes a proposal back. It reports whether that was in time: then it
 // is surely not applied, and its sink hears nothing.
-func (g *batcher) withdraw(p *proposal) bool {
+func (g *Batcher) withdraw(p *proposal) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.stage == taken {
@@ -137,9 +138,9 @@ func (g *batcher) withdraw(p *proposal) bool {
 	return true
 }
 
-// run works until ctx ends. As many goroutines run it as groups may be in
+// Run works until ctx ends. As many goroutines run it as groups may be in
 // flight; it returns when its last group is answered.
-func (g *batcher) run(ctx context.Context) {
+func (g *Batcher) Run(ctx context.Context) {
 	group := make([]*proposal, 0, tuning.MaxGroup)
 	futures := make([]raft.ApplyFuture, 0, tuning.MaxGroup)
 	for {
@@ -162,7 +163,7 @@ func (g *batcher) run(ctx context.Context) {
 }
 
 // wait returns the next group; none means that ctx has ended.
-func (g *batcher) wait(ctx context.Context, group []*proposal) []*proposal {
+func (g *Batcher) wait(ctx context.Context, group []*proposal) []*proposal {
 	for {
 		g.mu.Lock()
 		left := g.delay.left(g.control.len()+g.bulk.len(), time.Now())
@@ -193,7 +194,7 @@ func (g *batcher) wait(ctx context.Context, group []*proposal) []*proposal {
 // frames are stamped here, under the mutex, and a frame that was stamped
 // before is copied first: the old one may still stand in the log's cache under
 // another index, and must not change there.
-func (g *batcher) form(group []*proposal) []*proposal {
+func (g *Batcher) form(group []*proposal) []*proposal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	entries, bytes := tuning.MaxGroup, g.groupBytes
@@ -251,7 +252,7 @@ func stamped(f spool.Frame) bool {
 const stampStart, stampEnd = 2, 10
 
 // send hands a group to raft in one go, so that its main loop finds it whole.
-func (g *batcher) send(group []*proposal, futures []raft.ApplyFuture) []raft.ApplyFuture {
+func (g *Batcher) send(group []*proposal, futures []raft.ApplyFuture) []raft.ApplyFuture {
 	leads := g.raft.State() == raft.Leader
 	for _, p := range group {
 		futures = append(futures, g.apply(p, leads))
@@ -259,7 +260,7 @@ func (g *batcher) send(group []*proposal, futures []raft.ApplyFuture) []raft.App
 	return futures
 }
 
-func (g *batcher) apply(p *proposal, leads bool) raft.ApplyFuture {
+func (g *Batcher) apply(p *proposal, leads bool) raft.ApplyFuture {
 	if err := g.valid(p.frame); err != nil {
 		return refused{err}
 	}

@@ -1,29 +1,32 @@
-package cluster
+package propose
 
 import "relay/cluster/clock"
 
 // termTime gives the leader's chores the stamper of the batcher.
-type termTime struct{ b *batcher }
+type termTime struct{ b *Batcher }
 
-func (r termTime) now() int64 {
+// TermTime is the time of the term that this batcher stamps.
+func (g *Batcher) TermTime() termTime { return termTime{g} }
+
+func (r termTime) Now() int64 {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	return r.b.stamper.Now()
 }
 
-func (r termTime) rebase(to int64) {
+func (r termTime) Rebase(to int64) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	r.b.stamper.Rebase(to)
 }
 
-func (r termTime) let(s clock.Stamping) {
+func (r termTime) Let(s clock.Stamping) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	r.b.stamper.State = s
 }
 
-func (r termTime) slew(ppm int64) {
+func (r termTime) Slew(ppm int64) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	r.b.stamper.Slew(ppm)

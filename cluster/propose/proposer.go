@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"context"
@@ -16,78 +16,78 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// proposer puts commands of this node into the log, through leaders that come and go.
+// Proposer puts commands of this node into the log, through leaders that come and go.
 // It may be used by any number of goroutines.
-type proposer struct {
-	proposerPorts
-	watch   *leaderWatch
-	batcher *batcher
-	peers   *peers
+type Proposer struct {
+	Ports
+	watch   *LeaderWatch
+	Batcher *Batcher
+	Peers   *Peers
 
 	kinds                     [256]bool
 	controlBudget, bulkBudget *semaphore.Weighted
 	inflight                  *inflight
 }
 
-// proposerPorts is what a proposer needs of its node.
-type proposerPorts struct {
-	self     string
-	deadline time.Duration        // longest a proposal is tried
-	budget   int64                // octets of proposals under way, of control and of bulk each
-	boot     func() time.Duration // a clock that counts suspends
-	at       func(v uint32) bool  // whether the cluster version has reached v here
-	ended    <-chan struct{}      // closed when everything must stop
+// Ports is what a proposer needs of its node.
+type Ports struct {
+	Self     string
+	Deadline time.Duration        // longest a proposal is tried
+	Budget   int64                // octets of proposals under way, of control and of bulk each
+	Boot     func() time.Duration // a clock that counts suspends
+	At       func(v uint32) bool  // whether the cluster version has reached v here
+	Ended    <-chan struct{}      // closed when everything must stop
 }
 
-// newProposer makes a proposer without a way yet: batcher and peers are to be set
+// New makes a proposer without a way yet: batcher and peers are to be set
 // before the first proposal.
-func newProposer(p proposerPorts, watch *leaderWatch) *proposer {
-	return &proposer{
-		proposerPorts: p, watch: watch, kinds: knownKinds(), inflight: newInflight(),
-		controlBudget: semaphore.NewWeighted(p.budget), bulkBudget: semaphore.NewWeighted(p.budget),
+func New(p Ports, watch *LeaderWatch) *Proposer {
+	return &Proposer{
+		Ports: p, watch: watch, kinds: knownKinds(), inflight: newInflight(),
+		controlBudget: semaphore.NewWeighted(p.Budget), bulkBudget: semaphore.NewWeighted(p.Budget),
 	}
 }
 
-// propose is Cluster.Propose.
-func (c *proposer) propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
+// Propose is Cluster.Propose.
+func (c *Proposer) Propose(ctx context.Context, f spool.Frame) (*pb.Result, error) {
 	if !c.inflight.enter() {
 		return nil, fmt.Errorf("%w: %w", fault.ErrUnavailable, fault.ErrStopping)
 	}
 	defer c.inflight.leave()
-	return c.proposeOwn(ctx, f)
+	return c.ProposeOwn(ctx, f)
 }
 
-// close lets no proposal in any more; the channel is closed when all have ended.
-func (c *proposer) close() <-chan struct{} { return c.inflight.close() }
+// Close lets no proposal in any more; the channel is closed when all have ended.
+func (c *Proposer) Close() <-chan struct{} { return c.inflight.close() }
 
-// proposeOwn is propose for the Cluster's own commands too, which go on while it
+// ProposeOwn is propose for the Cluster's own commands too, which go on while it
 // stops.
-func (c *proposer) proposeOwn(ctx context.Context, f spool.Frame) (*pb.Result, error) {
+func (c *Proposer) ProposeOwn(ctx context.Context, f spool.Frame) (*pb.Result, error) {
 	try := attempts{c: c, frame: f}
 	return c.try(ctx, &try)
 }
 
-// trip is how a proposal travels, as far as its proposer cares.
-type trip struct {
-	bulk  bool         // by the link for bulk, where the leader is another node
-	began atomic.Int64 // the attempt under way, on the boot clock; 0: there is no leader to try
+// Trip is how a proposal travels, as far as its proposer cares.
+type Trip struct {
+	Bulk  bool         // by the link for bulk, where the leader is another node
+	Began atomic.Int64 // the attempt under way, on the boot clock; 0: there is no leader to try
 }
 
-// proposeTimed is propose that also tells when the attempt that was answered
+// ProposeTimed is propose that also tells when the attempt that was answered
 // began: the answer was true at some time after that. t may be nil.
-func (c *proposer) proposeTimed(ctx context.Context, f spool.Frame, t *trip) (*pb.Result, time.Duration, error) {
+func (c *Proposer) ProposeTimed(ctx context.Context, f spool.Frame, t *Trip) (*pb.Result, time.Duration, error) {
 	try := attempts{c: c, frame: f, timed: true, trip: t}
 	res, err := c.try(ctx, &try)
 	return res, try.began, err
 }
 
-func (c *proposer) try(ctx context.Context, a *attempts) (*pb.Result, error) {
+func (c *Proposer) try(ctx context.Context, a *attempts) (*pb.Result, error) {
 	if err := c.valid(a.frame); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.deadline)
+	ctx, cancel := context.WithTimeout(ctx, c.Deadline)
 	defer cancel()
-	a.bulk, a.wait = a.frame.Bulk() || a.trip != nil && a.trip.bulk, firstWait
+	a.bulk, a.wait = a.frame.Bulk() || a.trip != nil && a.trip.Bulk, firstWait
 	budget := c.budgetOf(a.frame.Bulk())
 	if err := budget.Acquire(ctx, int64(len(a.frame))); err != nil {
 		return nil, fmt.Errorf("%w: too much is under way: %w", fault.ErrUnavailable, err)
@@ -96,7 +96,7 @@ func (c *proposer) try(ctx context.Context, a *attempts) (*pb.Result, error) {
 	return a.run(ctx)
 }
 
-func (c *proposer) budgetOf(bulk bool) *semaphore.Weighted {
+func (c *Proposer) budgetOf(bulk bool) *semaphore.Weighted {
 	if bulk {
 		return c.bulkBudget
 	}
@@ -105,7 +105,7 @@ func (c *proposer) budgetOf(bulk bool) *semaphore.Weighted {
 
 // valid refuses what Apply would stop at. Apply runs on every node, so nothing
 // it does not understand may enter the log.
-func (c *proposer) valid(f spool.Frame) error {
+func (c *Proposer) valid(f spool.Frame) error {
 	switch {
 	case len(f) < preamble:
 		return fmt.Errorf("%w: %d octets", fault.ErrInvalid, len(f))
@@ -119,27 +119,27 @@ func (c *proposer) valid(f spool.Frame) error {
 	return nil
 }
 
-// admits is valid for the batcher, down to the last field: nothing enters the log
+// Admits is valid for the batcher, down to the last field: nothing enters the log
 // that some node would stop at. A command that needs a cluster version that this node
 // has not seen applied must wait. A follower may apply a Raise before its leader does,
 // so the proposer is to try again.
-func (c *proposer) admits(f spool.Frame) error {
+func (c *Proposer) Admits(f spool.Frame) error {
 	if err := c.valid(f); err != nil {
 		return err
 	}
 	if err := f.Check(); err != nil {
 		return fmt.Errorf("%w: %w", fault.ErrInvalid, err)
 	}
-	if v := f.Version(); v > 1 && !c.at(v) {
+	if v := f.Version(); v > 1 && !c.At(v) {
 		return fmt.Errorf("%w: the command needs cluster version %d", fault.ErrNotLeader, v)
 	}
 	return nil
 }
 
 // isOver reports whether everything must stop.
-func (c *proposer) isOver() bool {
+func (c *Proposer) isOver() bool {
 	select {
-	case <-c.ended:
+	case <-c.Ended:
 		return true
 	default:
 		return false
@@ -164,10 +164,10 @@ const (
 
 // attempts is one proposal's way through leaders that come and go.
 type attempts struct {
-	c     *proposer
+	c     *Proposer
 	frame spool.Frame
 	bulk  bool
-	trip  *trip // may be nil
+	trip  *Trip // may be nil
 	wait  time.Duration
 	timed bool          // began is wanted: it costs a system call
 	began time.Duration // the last attempt, on the boot clock
@@ -177,8 +177,8 @@ type attempts struct {
 
 func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 	for {
-		mark := a.c.watch.current()
-		if mark.leader == "" {
+		mark := a.c.watch.Current()
+		if mark.Leader == "" {
 			a.begin(0)
 			a.note(fault.ErrNoLeader)
 			if !a.pause(ctx, mark, -1) {
@@ -187,7 +187,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 			continue
 		}
 		if a.timed {
-			a.begin(a.c.boot())
+			a.begin(a.c.Boot())
 		}
 		res, err := a.once(ctx, mark)
 		if err == nil {
@@ -204,7 +204,7 @@ func (a *attempts) run(ctx context.Context) (*pb.Result, error) {
 func (a *attempts) begin(at time.Duration) {
 	a.began = at
 	if a.trip != nil {
-		a.trip.began.Store(int64(at))
+		a.trip.Began.Store(int64(at))
 	}
 }
 
@@ -217,7 +217,7 @@ func (a *attempts) note(err error) {
 
 // pause waits before the next attempt: until another leads, or for d, or, with
 // d negative, only for the leader. It reports false when time is up.
-func (a *attempts) pause(ctx context.Context, mark *leaderMark, d time.Duration) bool {
+func (a *attempts) pause(ctx context.Context, mark *LeaderMark, d time.Duration) bool {
 	if ctx.Err() != nil || a.c.isOver() {
 		return false
 	}
@@ -228,11 +228,11 @@ func (a *attempts) pause(ctx context.Context, mark *leaderMark, d time.Duration)
 		timer = t.C
 	}
 	select {
-	case <-mark.changed:
+	case <-mark.Changed:
 	case <-timer:
 	case <-ctx.Done():
 		return false
-	case <-a.c.ended:
+	case <-a.c.Ended:
 		return false
 	}
 	return true
@@ -256,15 +256,15 @@ func (a *attempts) end(ctx context.Context) error {
 // carrier takes proposals to a leader: the batcher here, or a pipe to there.
 type carrier interface{ withdrawCall(*call) bool }
 
-func (g *batcher) withdrawCall(c *call) bool { return g.withdraw(&c.proposal) }
+func (g *Batcher) withdrawCall(c *call) bool { return g.withdraw(&c.proposal) }
 func (p *pipe) withdrawCall(c *call) bool    { return p.withdraw(c) }
 
 // once proposes to one leader and waits for the answer, for another leader, or
 // for the end of time.
-func (a *attempts) once(ctx context.Context, mark *leaderMark) (*pb.Result, error) {
+func (a *attempts) once(ctx context.Context, mark *LeaderMark) (*pb.Result, error) {
 	one := &call{proposal: proposal{frame: a.frame}, done: make(chan struct{}, 1)}
 	one.sink = one
-	by, err := a.dispatch(mark.leader, one)
+	by, err := a.dispatch(mark.Leader, one)
 	if err != nil {
 		return nil, err
 	}
@@ -272,11 +272,11 @@ func (a *attempts) once(ctx context.Context, mark *leaderMark) (*pb.Result, erro
 	select {
 	case <-one.done:
 		return one.res, one.err
-	case <-mark.changed:
+	case <-mark.Changed:
 		gone = fault.ErrDeposed
 	case <-ctx.Done():
 		gone = ctx.Err()
-	case <-a.c.ended:
+	case <-a.c.Ended:
 		gone = fault.ErrDeposed
 	}
 	if by.withdrawCall(one) {
@@ -291,15 +291,15 @@ func (a *attempts) once(ctx context.Context, mark *leaderMark) (*pb.Result, erro
 }
 
 func (a *attempts) dispatch(leader string, one *call) (carrier, error) {
-	if leader == a.c.self {
-		a.c.batcher.submit(&one.proposal)
-		return a.c.batcher, nil
+	if leader == a.c.Self {
+		a.c.Batcher.submit(&one.proposal)
+		return a.c.Batcher, nil
 	}
 	proto := wire.RPC
 	if a.bulk {
 		proto = wire.Bulk
 	}
-	l, err := a.c.peers.to(leader, proto)
+	l, err := a.c.Peers.to(leader, proto)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fault.ErrUnsent, err)
 	}

@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"context"
@@ -81,16 +81,16 @@ func newCall(f spool.Frame) *call {
 }
 
 // runBatcher runs a batcher until the test ends.
-func runBatcher(t *testing.T, r *fakeRaft, tune tuning.Tuning) *batcher {
-	c := newProposer(proposerPorts{at: func(uint32) bool { return false }}, newLeaderWatch())
+func runBatcher(t *testing.T, r *fakeRaft, tune tuning.Tuning) *Batcher {
+	c := New(Ports{At: func(uint32) bool { return false }}, NewLeaderWatch())
 	began := time.Now()
-	g := newBatcher(r, tune.WithDefaults(), c.admits, func() time.Duration { return time.Since(began) })
-	termTime{g}.rebase(began.UnixMilli())
-	termTime{g}.let(clock.StampAll)
+	g := NewBatcher(r, tune.WithDefaults(), c.Admits, func() time.Duration { return time.Since(began) })
+	g.TermTime().Rebase(began.UnixMilli())
+	g.TermTime().Let(clock.StampAll)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range tune.WithDefaults().BatchDepth {
-		wg.Go(func() { g.run(ctx) })
+		wg.Go(func() { g.Run(ctx) })
 	}
 	t.Cleanup(func() {
 		cancel()
@@ -213,7 +213,7 @@ func TestGateStampsCopiesOfFramesSeenBefore(t *testing.T) {
 	g.mu.Lock()
 	g.stamper = clock.NewStamper(func() time.Duration { return time.Duration(now.Load()) * time.Millisecond })
 	g.mu.Unlock()
-	termTime{g}.let(clock.StampAll)
+	g.TermTime().Let(clock.StampAll)
 	f := small(t)
 	for i, at := range []int64{1_000_000, 2_000_000, 1_500_000} {
 		now.Store(at)

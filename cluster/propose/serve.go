@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"context"
@@ -27,25 +27,26 @@ const (
 	proposeMethod = "/" + serviceName + "/Propose"
 	askMethod     = "/" + serviceName + "/Ask"
 
-	// askHello is the one question that a node may ask which is no member.
-	askHello = "cluster/hello"
+	// AskHello is the one question that a node may ask which is no member.
+	AskHello = "cluster/hello"
 
 	maxMessage   = 64 << 20
 	streamWindow = 4 << 20
 	connWindow   = 8 << 20
 )
 
-// server answers the other members: proposals on long-lived streams, and
+// Server answers the other members: proposals on long-lived streams, and
 // questions one by one.
-type server struct {
-	batcher *batcher
-	mark    func(spool.Frame, *wire.Peer) spool.Frame // writes into a frame who sent it
-	asks    func(node string) bool                    // whether a node may ask more than hello
+type Server struct {
+	Batcher *Batcher
+	Mark    func(spool.Frame, *wire.Peer) spool.Frame // writes into a frame who sent it
+	Asks    func(node string) bool                    // whether a node may ask more than hello
 	mu      sync.RWMutex
 	how     map[string]Handler
 }
 
-func newServer() *server { return &server{how: map[string]Handler{}} }
+// NewServer makes a server that answers no question; Batcher, Mark and Asks are set before it serves.
+func NewServer() *Server { return &Server{how: map[string]Handler{}} }
 
 // errStranger is told those who may say hello and nothing else.
 var errStranger = status.Error(codes.PermissionDenied, "the asker is not a member")
@@ -54,21 +55,23 @@ var errStranger = status.Error(codes.PermissionDenied, "the asker is not a membe
 // own; ctx ends with the asker's patience or the connection.
 type Handler func(ctx context.Context, from string, req []byte) ([]byte, error)
 
-func (s *server) handle(method string, h Handler) {
+// Handle registers the answer to a question.
+func (s *Server) Handle(method string, h Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.how[method] = h
 }
 
-func (s *server) handler(method string) Handler {
+// Handler is what answers a question; nil: nothing does.
+func (s *Server) Handler(method string) Handler {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.how[method]
 }
 
-// grpcServer makes the gRPC server; the caller serves it on the port's
+// GRPC makes the gRPC server; the caller serves it on the port's
 // listeners.
-func (s *server) grpcServer() *grpc.Server {
+func (s *Server) GRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.Creds(portCreds{}),
 		grpc.ForceServerCodecV2(codec{}),
@@ -86,12 +89,12 @@ func (s *server) grpcServer() *grpc.Server {
 		Methods: []grpc.MethodDesc{{
 			MethodName: "Ask",
 			Handler: func(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-				return srv.(*server).ask(ctx, dec)
+				return srv.(*Server).ask(ctx, dec)
 			},
 		}},
 		Streams: []grpc.StreamDesc{{
 			StreamName:    "Propose",
-			Handler:       func(srv any, stream grpc.ServerStream) error { return srv.(*server).propose(stream) },
+			Handler:       func(srv any, stream grpc.ServerStream) error { return srv.(*Server).propose(stream) },
 			ServerStreams: true,
 			ClientStreams: true,
 		}},
@@ -101,8 +104,8 @@ func (s *server) grpcServer() *grpc.Server {
 
 // propose serves one stream of proposals. They go to the batcher as they come,
 // without a goroutine each; one goroutine sends back what the batcher settles.
-func (s *server) propose(stream grpc.ServerStream) error {
-	if !s.asks(peerOf(stream.Context())) {
+func (s *Server) propose(stream grpc.ServerStream) error {
+	if !s.Asks(peerOf(stream.Context())) {
 		return errStranger
 	}
 	back := &backlog{wake: make(chan struct{}, 1)}
@@ -115,7 +118,7 @@ func (s *server) propose(stream grpc.ServerStream) error {
 		defer wg.Done()
 		back.send(ctx, stream)
 	}()
-	shown := shownOf(stream.Context())
+	shown := ShownOf(stream.Context())
 	var in batch
 	for {
 		if err := stream.RecvMsg(&in); err != nil {
@@ -126,9 +129,9 @@ func (s *server) propose(stream grpc.ServerStream) error {
 		}
 		for _, p := range in.in {
 			p.sink = back
-			p.frame = s.mark(p.frame, &shown)
+			p.frame = s.Mark(p.frame, &shown)
 		}
-		s.batcher.submit(in.in...)
+		s.Batcher.submit(in.in...)
 	}
 }
 
@@ -172,15 +175,15 @@ func (b *backlog) send(ctx context.Context, stream grpc.ServerStream) {
 	}
 }
 
-func (s *server) ask(ctx context.Context, dec func(any) error) (any, error) {
+func (s *Server) ask(ctx context.Context, dec func(any) error) (any, error) {
 	var q question
 	if err := dec(&q); err != nil {
 		return nil, err
 	}
-	if q.method != askHello && !s.asks(peerOf(ctx)) {
+	if q.method != AskHello && !s.Asks(peerOf(ctx)) {
 		return nil, errStranger
 	}
-	h := s.handler(q.method)
+	h := s.Handler(q.method)
 	if h == nil {
 		return nil, status.Errorf(codes.Unimplemented, "this node does not know the question %q", q.method)
 	}
@@ -228,9 +231,9 @@ func (portCreds) OverrideServerName(string) error           { return nil }
 // peerOf names the node a call came from.
 func peerOf(ctx context.Context) string { return authOf(ctx).node }
 
-// shownOf returns the certificate by which the connection of a call was let in;
+// ShownOf returns the certificate by which the connection of a call was let in;
 // it is empty for a call that this node makes to itself.
-func shownOf(ctx context.Context) wire.Peer { return authOf(ctx).shown }
+func ShownOf(ctx context.Context) wire.Peer { return authOf(ctx).shown }
 
 func authOf(ctx context.Context) portAuth {
 	p, ok := peer.FromContext(ctx)

@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 )
 
 // lonely is a proposer without a leader: all that is proposed waits.
-func lonely(budget int64, deadline time.Duration) (c *proposer, stop func()) {
+func lonely(budget int64, deadline time.Duration) (c *Proposer, stop func()) {
 	ended := make(chan struct{})
-	return newProposer(proposerPorts{deadline: deadline, budget: budget, ended: ended}, newLeaderWatch()),
+	return New(Ports{Deadline: deadline, Budget: budget, Ended: ended}, NewLeaderWatch()),
 		func() { close(ended) }
 }
 
@@ -27,7 +27,7 @@ func TestBudgetsAreApart(t *testing.T) {
 	require.NoError(t, err)
 	waiting := make(chan error, 1)
 	go func() {
-		_, err := c.propose(context.Background(), chunk)
+		_, err := c.Propose(context.Background(), chunk)
 		waiting <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -39,7 +39,7 @@ func TestBudgetsAreApart(t *testing.T) {
 	}, 5*time.Second, time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = c.propose(ctx, chunk)
+	_, err = c.Propose(ctx, chunk)
 	require.ErrorIs(t, err, fault.ErrUnavailable)
 	require.ErrorContains(t, err, "too much is under way")
 
@@ -47,7 +47,7 @@ func TestBudgetsAreApart(t *testing.T) {
 	require.NoError(t, err)
 	soon, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer stop()
-	_, err = c.propose(soon, lock)
+	_, err = c.Propose(soon, lock)
 	require.ErrorIs(t, err, fault.ErrNoLeader, "control is not held up by bodies")
 	end()
 	require.ErrorIs(t, <-waiting, fault.ErrUnavailable)
@@ -56,7 +56,7 @@ func TestBudgetsAreApart(t *testing.T) {
 
 func TestFramesAreBounded(t *testing.T) {
 	c, _ := lonely(1<<20, time.Second)
-	_, err := c.propose(t.Context(), make(spool.Frame, spool.MaxFrame+1))
+	_, err := c.Propose(t.Context(), make(spool.Frame, spool.MaxFrame+1))
 	require.ErrorIs(t, err, fault.ErrInvalid)
 	_, err = spool.Encode(spool.KindChunk, &pb.Chunk{Id: make([]byte, 16)}, make([]byte, spool.MaxFrame))
 	require.ErrorContains(t, err, "over the limit")

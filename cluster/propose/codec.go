@@ -1,4 +1,4 @@
-package cluster
+package propose
 
 import (
 	"encoding/binary"
@@ -42,7 +42,8 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return p.unmarshal(data)
 }
 
-var errParcel = errors.New("cluster: malformed message between members")
+// ErrParcel says that a message between members can't be read.
+var ErrParcel = errors.New("cluster: malformed message between members")
 
 // ------------------------------------------------------------- proposals
 
@@ -101,11 +102,11 @@ func (b *batch) unmarshal(data mem.BufferSlice) error {
 	for r.Remaining() > 0 {
 		num, err := binary.ReadUvarint(r)
 		if err != nil {
-			return errParcel
+			return ErrParcel
 		}
 		f, err := readBytes(r, spool.MaxFrame)
 		if err != nil || len(f) < preamble {
-			return errParcel
+			return ErrParcel
 		}
 		b.in = append(b.in, &proposal{frame: f, num: num})
 	}
@@ -116,11 +117,11 @@ func (b *batch) unmarshal(data mem.BufferSlice) error {
 func readBytes(r *mem.Reader, limit int) ([]byte, error) {
 	n, err := binary.ReadUvarint(r)
 	if err != nil || n > uint64(r.Remaining()) || n > uint64(limit) {
-		return nil, errParcel
+		return nil, ErrParcel
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(r, b); err != nil {
-		return nil, errParcel
+		return nil, ErrParcel
 	}
 	return b, nil
 }
@@ -181,11 +182,11 @@ func (a *answers) unmarshal(data mem.BufferSlice) error {
 	for r.Remaining() > 0 {
 		num, err := binary.ReadUvarint(r)
 		if err != nil {
-			return errParcel
+			return ErrParcel
 		}
 		end, err := r.ReadByte()
 		if err != nil {
-			return errParcel
+			return ErrParcel
 		}
 		b, err := readBytes(r, r.Remaining())
 		if err != nil {
@@ -196,7 +197,7 @@ func (a *answers) unmarshal(data mem.BufferSlice) error {
 		case endApplied:
 			one.res = new(pb.Result)
 			if err := proto.Unmarshal(b, one.res); err != nil {
-				return errParcel
+				return ErrParcel
 			}
 		case endNotLeader:
 			one.err = fault.ErrNotLeader

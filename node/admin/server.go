@@ -62,7 +62,9 @@ func NewServer(o Options) http.Handler {
 	s := &server{Options: o, mux: http.NewServeMux(), guard: newGuard()}
 	s.api = humago.New(s.mux, s.apiConfig())
 	s.registerAll()
-	delete(s.api.OpenAPI().Components.Schemas.Map(), "ErrorModel") // the library's; Problem is in its place
+	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // the library's; Problem is in their place
+		delete(s.api.OpenAPI().Components.Schemas.Map(), unused)
+	}
 	s.registerPlain()
 	return timed(s.recovered(s.logged(http.NewCrossOriginProtection().Handler(s.authorised(s.mux)))))
 }

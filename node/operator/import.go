@@ -42,10 +42,10 @@ const maxOld = 400
 // order), a session that a batch belongs to (state to lose), a stream with an answer for each message
 // (proxies hold those back).
 //
-// Three nodes on two cores with a load of 20 beside them, 50,000 messages of 1 KB: 1,400 to 2,250 a
-// second, 1,500 with a leader killed meanwhile (TestImportInterrupted, RELAY_E2E_IMPORT=50000), and
-// 4,800 to 7,600 of known ones. The nodes used a third of a core then: commits on a busy disk are
-// waited for, one after the other. One a request made 37 to 185.
+// Three nodes on two cores (2026-12-01, load 12 to 18 beside them), 50,000 messages of 1 KB: 3,600 to
+// 6,800 a second, 4,900 with a leader killed meanwhile (TestImportInterrupted, RELAY_E2E_IMPORT=50000),
+// and 15,000 to 24,000 of known ones. On a busier disk it was 1,400 to 2,250: commits are waited for,
+// one after the other. One a request made 37 to 185.
 type importRun struct {
 	*Operator
 	adm     *pb.Admin

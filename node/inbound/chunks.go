@@ -1,8 +1,8 @@
 package inbound
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"io"
 	"time"
 
@@ -32,21 +32,23 @@ func newConvoy(ctx context.Context) *convoy {
 	return &convoy{g, ctx, semaphore.NewWeighted(chunksInFlight)}
 }
 
+// ended waits for the chunks that are on their way, and says why it all ended: an error of
+// theirs has ended what met err.
+func (g *convoy) ended(err error) error { return cmp.Or(g.Wait(), err) }
+
 // sendAhead puts a large body into the log in chunks, a few in flight, before
 // the Accept that claims them.
 func (in *intake) sendAhead(ctx context.Context, r io.Reader) error {
 	g := newConvoy(ctx)
 	for {
 		if err := in.sendChunk(g); err != nil {
-			_ = g.Wait()
-			return err
+			return g.ended(err)
 		}
 		if in.ended {
 			return g.Wait()
 		}
 		if err := in.fill(r); err != nil {
-			_ = g.Wait()
-			return err
+			return g.ended(err)
 		}
 		for _, s := range stages() {
 			if s.pass != nil {
@@ -121,7 +123,7 @@ func (in *intake) sendTop(ctx context.Context) error {
 		from, to := len(in.top)*seq/held, len(in.top)*(seq+1)/held
 		err = in.proposeChunk(g, uint32(seq), in.top[from:to])
 	}
-	return errors.Join(err, g.Wait())
+	return g.ended(err)
 }
 
 // fit puts the body into chunks where it and the envelope together may be over
@@ -137,8 +139,7 @@ func (in *intake) fit(ctx context.Context, h *pb.Accept) error {
 	}
 	g := newConvoy(ctx)
 	if err := in.sendChunk(g); err != nil {
-		_ = g.Wait()
-		return err
+		return g.ended(err)
 	}
 	h.Inline = false
 	return g.Wait()

@@ -2,6 +2,8 @@ package inbound
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -113,3 +115,26 @@ func TestInlineMessagesOnTheirWayAreCounted(t *testing.T) {
 		require.Zero(t, in.flying.Load())
 	})
 }
+
+// TestAChunkThatFailsSaysWhy: the client of a large message hears what became of its parts, and
+// not that the others were given up.
+func TestAChunkThatFailsSaysWhy(t *testing.T) {
+	for _, room := range []bool{true, false} {
+		w := newWorld(t)
+		synctest.Test(t, func(t *testing.T) {
+			in := &intake{mailer: newMailer(failing{w}, nil, "n1", "mx.example.test", 50, zap.NewNop()), env: &envelope{}}
+			in.digest = sha256.New()
+			body := &counted{Reader: strings.NewReader(strings.Repeat("x", 3<<20)), t: t, rep: &busy{world: w}, room: room}
+			in.buf, in.holder = in.buffers.get(0), body
+			require.NoError(t, in.fill(body))
+			require.ErrorIs(t, in.sendAhead(t.Context(), body), errNoRoom)
+		})
+	}
+}
+
+var errNoRoom = errors.New("no room for it")
+
+// failing refuses all commands.
+type failing struct{ *world }
+
+func (failing) Propose(context.Context, spool.Frame) (*pb.Result, error) { return nil, errNoRoom }

@@ -77,6 +77,7 @@ func (c *Cluster) leaderLoop(ctx context.Context, term uint64) (stop func()) {
 		}
 	}()
 	return func() {
+		c.trans.EndTerm()
 		cancel()
 		<-done
 		c.leaderTerm.Store(nil)

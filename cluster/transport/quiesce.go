@@ -19,14 +19,15 @@ import (
 // before the next entry is stored here; heartbeats, which have a goroutine of their own,
 // go on.
 //
-// A call that is kept back goes out when an entry is stored, when a call to the same
-// follower fails (it may have forgotten), and after longest in any case. It is never
+// A call that is kept back goes out when an entry is stored, and takes that along; when a
+// call to the same follower fails (it may have forgotten); and after longest in any case. It is never
 // answered here: raft takes an answer for a sign that the follower lives and that this
 // node leads. When this node does not lead any more it fails.
 type quiescence struct {
 	done    <-chan struct{}        // closed when the transport is
 	longest time.Duration          // for which a call is kept back
 	last    func() (uint64, error) // index of the newest entry in this node's log
+	entry   func(index uint64, to *raft.Log) error
 	leads   func(term uint64) bool // whether this node leads in that term
 
 	waiting atomic.Int32
@@ -38,12 +39,14 @@ type quiescence struct {
 func newQuiescence(done <-chan struct{}) *quiescence {
 	return &quiescence{
 		done: done, last: func() (uint64, error) { return 0, nil }, leads: func(uint64) bool { return true },
-		told: map[string]datadir.Mark{}, wake: make(chan struct{}),
+		entry: func(uint64, *raft.Log) error { return raft.ErrLogNotFound },
+		told:  map[string]datadir.Mark{}, wake: make(chan struct{}),
 	}
 }
 
-// stored wakes all calls that are kept back; the log has a new entry.
-func (q *quiescence) stored() {
+// look wakes all calls that are kept back: the log has a new entry, or this node's
+// leadership has ended.
+func (q *quiescence) look() {
 	if q.waiting.Load() > 0 {
 		q.mu.Lock()
 		q.wakeAll()
@@ -100,7 +103,26 @@ func (q *quiescence) keep(node string, req *raft.AppendEntriesRequest) error {
 	if !q.leads(req.Term) {
 		return tuning.ErrPastTerm
 	}
+	q.fill(req)
 	return nil
+}
+
+// fill puts into a call that was kept back what was stored meanwhile: else the first entry
+// after a silence would wait for the answer to a call that tells nothing. Raft reads from
+// the call itself what it has sent. Only entries of the call's own term go along: of that
+// term this node is the one author, so that they follow each other in every log.
+func (q *quiescence) fill(req *raft.AppendEntriesRequest) {
+	last, err := q.last()
+	if err != nil {
+		return
+	}
+	for i := req.PrevLogEntry + 1; i <= min(last, req.PrevLogEntry+tuning.MaxGroup); i++ {
+		e := new(raft.Log)
+		if q.entry(i, e) != nil || e.Term != req.Term {
+			return
+		}
+		req.Entries = append(req.Entries, e)
+	}
 }
 
 // idle returns the channel on which to wait; nil: the follower has something to learn.
@@ -121,7 +143,7 @@ func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan st
 // tellingLog is raft's log, and tells of each entry that it has stored.
 type tellingLog struct {
 	*raftlog.Log
-	stored func()
+	look func()
 }
 
 // StoreLog implements raft.LogStore.
@@ -130,6 +152,6 @@ func (l tellingLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log
 // StoreLogs implements raft.LogStore.
 func (l tellingLog) StoreLogs(all []*raft.Log) error {
 	err := l.Log.StoreLogs(all)
-	l.stored()
+	l.look()
 	return err
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -71,7 +72,7 @@ func TestKeptCallsAreWoken(t *testing.T) {
 	}{
 		"an entry is stored": {func(q *quiescence, _ chan struct{}, last, _ *atomic.Uint64) {
 			last.Store(8)
-			q.stored()
+			q.look()
 		}, 0, nil},
 		"a call to it fails": {func(q *quiescence, _ chan struct{}, _, _ *atomic.Uint64) { q.forget("n2") }, 0, nil},
 		"one to another fails": {func(q *quiescence, _ chan struct{}, _, _ *atomic.Uint64) { q.forget("n3") },
@@ -80,7 +81,7 @@ func TestKeptCallsAreWoken(t *testing.T) {
 			tuning.ErrPastTerm},
 		"its term ended": {func(q *quiescence, _ chan struct{}, _, term *atomic.Uint64) {
 			term.Store(4)
-			q.stored()
+			q.look()
 		}, 0, tuning.ErrPastTerm},
 		"its term ends in silence": {func(_ *quiescence, _ chan struct{}, _, term *atomic.Uint64) { term.Store(4) },
 			time.Second / 2, tuning.ErrPastTerm},
@@ -96,6 +97,40 @@ func TestKeptCallsAreWoken(t *testing.T) {
 				began := time.Now()
 				require.ErrorIs(t, <-ended, c.err)
 				require.Equal(t, c.after, time.Since(began))
+			})
+		})
+	}
+}
+
+// TestKeptCallsTakeEntriesAlong: those of the call's own term, in order, as many as raft sends.
+func TestKeptCallsTakeEntriesAlong(t *testing.T) {
+	for name, c := range map[string]struct {
+		terms []uint64 // of the entries from index 8 on
+		sent  int
+	}{
+		"one":                    {[]uint64{3}, 1},
+		"several":                {[]uint64{3, 3, 3}, 3},
+		"of another leader":      {[]uint64{4, 4}, 0},
+		"the second of another":  {[]uint64{3, 4, 4}, 1},
+		"more than a call takes": {slices.Repeat([]uint64{3}, tuning.MaxGroup+5), tuning.MaxGroup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q, _, last, _ := quietLog()
+				q.entry = func(index uint64, to *raft.Log) error {
+					*to = raft.Log{Index: index, Term: c.terms[index-8]}
+					return nil
+				}
+				req, ended := empty(3, 7, 7), make(chan error, 1)
+				go func() { ended <- q.keep("n2", req) }()
+				synctest.Wait()
+				last.Store(7 + uint64(len(c.terms)))
+				q.look()
+				require.NoError(t, <-ended)
+				require.Len(t, req.Entries, c.sent)
+				for i, e := range req.Entries {
+					require.Equal(t, raft.Log{Index: 8 + uint64(i), Term: 3}, *e)
+				}
 			})
 		})
 	}

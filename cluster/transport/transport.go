@@ -66,9 +66,13 @@ func (t Transport) Guard(g Guards) {
 // Quiesce has calls that tell nothing kept back for so long at most. It returns the log
 // that raft is to write to, which tells of each entry that it has stored.
 func (t Transport) Quiesce(log *raftlog.Log, longest time.Duration) raft.LogStore {
-	t.quiet.last, t.quiet.longest = log.LastIndex, longest
-	return tellingLog{log, t.quiet.stored}
+	t.quiet.last, t.quiet.entry, t.quiet.longest = log.LastIndex, log.GetLog, longest
+	return tellingLog{log, t.quiet.look}
 }
+
+// EndTerm lets calls go that were kept back in a term of this node's that has ended. Raft
+// waits for them before it stops that term's heartbeats.
+func (t Transport) EndTerm() { t.quiet.look() }
 
 // SetHeartbeatHandler deliberately does nothing.
 func (Transport) SetHeartbeatHandler(func(raft.RPC)) {}

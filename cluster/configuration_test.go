@@ -14,12 +14,19 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
+// steadyLeader is for tests that are about one leader: on a busy machine, too, it stays.
+func steadyLeader() cluster.Tuning {
+	t := clustertest.Quick()
+	t.Heartbeat, t.Election, t.LeaderLease = 3*time.Second, 3*time.Second, 3*time.Second
+	return t
+}
+
 // TestMembersChangedSinceTheDecision: a removal, or the entry of a node, that was decided
 // on other members than there are now is not made, and its end says that it may be
 // decided again.
 func TestMembersChangedSinceTheDecision(t *testing.T) {
 	t.Parallel()
-	g := clustertest.New(t, clustertest.Options{})
+	g := clustertest.New(t, clustertest.Options{Tuning: steadyLeader()})
 	leader := g.Leader().C()
 	gone, other := g.Followers()[0], g.Followers()[1]
 	remove := leader.DecideRemoval(t.Context(), gone.ID)
@@ -42,7 +49,7 @@ func TestMembersChangedSinceTheDecision(t *testing.T) {
 // on.
 func TestOnlyTheIndexHasChanged(t *testing.T) {
 	t.Parallel()
-	g := clustertest.New(t, clustertest.Options{})
+	g := clustertest.New(t, clustertest.Options{Tuning: steadyLeader()})
 	leader := g.Leader().C()
 	remove := leader.DecideRemoval(t.Context(), g.Followers()[0].ID)
 	g.Eventually("the last promotion is applied", func() bool { return leader.ChangeConfiguration(0) == nil })
@@ -53,7 +60,7 @@ func TestOnlyTheIndexHasChanged(t *testing.T) {
 // again by itself, with one token of one use.
 func TestJoinGoesOnWhereMembersChange(t *testing.T) {
 	t.Parallel()
-	g := clustertest.New(t, clustertest.Options{Nodes: 2})
+	g := clustertest.New(t, clustertest.Options{Nodes: 2, Tuning: steadyLeader()})
 	leader := g.Leader()
 	token, err := leader.C().Token(t.Context(), 1, time.Minute, &pb.Admin{Who: "test"})
 	require.NoError(t, err)

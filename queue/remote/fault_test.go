@@ -264,6 +264,7 @@ func (c *faultCase) check(t *testing.T) {
 // every step, in every way in which a message is sent.
 func TestFaultTable(t *testing.T) {
 	t.Parallel()
+	turns := make(chan struct{}, 100) // cases that run at a time, of some thousand
 	whats := []string{hang, drop, reset, half, endless, deaf, "421 4.3.2 shutting down"}
 	for _, step := range []string{
 		"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "TLS EHLO", "MAIL", "RCPT", "RCPT3", "DATA", "BODY", "BDAT", "DOT",
@@ -280,7 +281,11 @@ func TestFaultTable(t *testing.T) {
 				if c.sense() {
 					c.prepare(t)
 					all = append(all, c)
-					wait.Go(func() { c.play(t.Context()) })
+					wait.Go(func() {
+						turns <- struct{}{}
+						defer func() { <-turns }()
+						c.play(t.Context())
+					})
 				}
 			}
 			wait.Wait()

@@ -37,8 +37,8 @@ type claims struct {
 // node waited for its end, until another process is to blame.
 const tooLively = 3
 
-// prepare makes a Register ready to be sent.
-func (k *claims) prepare(ctx context.Context, h *pb.Register) error {
+// Prepare makes a Register ready to be sent.
+func (k *claims) Prepare(ctx context.Context, h *pb.Register) error {
 	p := k.c.promise.Look()
 	if !slices.Contains(p.Pending, h.Nonce) {
 		if err := k.makeRoom(ctx, len(p.Pending)); err != nil {
@@ -98,9 +98,9 @@ func needed(pending []string, recorded string) []string {
 	return kept
 }
 
-// busy takes the answer that the node's id has a session, or that this node lags
+// Busy takes the answer that the node's id has a session, or that this node lags
 // behind, and waits until it is worth asking again.
-func (k *claims) busy(ctx context.Context, res *pb.Result) {
+func (k *claims) Busy(ctx context.Context, res *pb.Result) {
 	if res.Epoch == 0 {
 		clock.Sleep(ctx, k.c.t.Renew/4)
 		return
@@ -122,8 +122,8 @@ func (k *claims) busy(ctx context.Context, res *pb.Result) {
 	k.await(ctx)
 }
 
-// stale ends this start: its registration names none that counts.
-func (k *claims) stale(ctx context.Context, res *pb.Result) { k.c.disqualified(ctx, res.Text) }
+// Stale ends this start: its registration names none that counts.
+func (k *claims) Stale(ctx context.Context, res *pb.Result) { k.c.disqualified(ctx, res.Text) }
 
 // await waits until whoever has the session that is in the way has renewed it, or
 // can not act any more. Nobody but us can at our own address, and nobody who ran here.
@@ -140,8 +140,8 @@ func (k *claims) await(ctx context.Context) {
 	}
 }
 
-// settled takes the answer that a registration was taken.
-func (k *claims) settled(nonce string, epoch uint64) {
+// Settled takes the answer that a registration was taken.
+func (k *claims) Settled(nonce string, epoch uint64) {
 	k.mine, k.over, k.moved, k.checked = epoch, rival{}, 0, true
 	k.c.promise.Note(func(p *datadir.Promised) { p.Acked, p.Pending = datadir.Acked{Nonce: nonce, Epoch: epoch}, nil })
 }

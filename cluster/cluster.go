@@ -25,6 +25,7 @@ import (
 	"relay/cluster/pki"
 	"relay/cluster/propose"
 	"relay/cluster/rounds"
+	"relay/cluster/session"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/transport"
@@ -73,7 +74,7 @@ type Cluster struct {
 	peers       *propose.Peers
 	server      *propose.Server
 	detector    *liveness.Detector // since when sessions have not been renewed
-	session     *session
+	session     *session.Session
 	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
 	seen        atomic.Pointer[seenSessions]
 	reads       *rounds.Rounds[uint64] // read indexes for this node
@@ -161,7 +162,7 @@ func open(o Options) (*Cluster, error) {
 		pinch:       make(chan struct{}, 1),
 		newCA:       make(chan struct{}, 1),
 		clocks:      clock.NewClocks(o.Wall, o.Boot),
-		birth:       newNonce(), vetted: make(chan struct{}), began: time.Now(),
+		birth:       session.NewNonce(), vetted: make(chan struct{}), began: time.Now(),
 	}
 	c.self.Store(&self)
 	c.founding.Store(id.Fresh && id.CAKey != "")
@@ -344,7 +345,7 @@ func (c *Cluster) start() {
 	go func() {
 		defer close(c.acted)
 		if c.awaitVetted(acting) {
-			c.session.run(acting)
+			c.session.Run(acting)
 		}
 	}()
 }
@@ -357,8 +358,8 @@ func (c *Cluster) goRun(fn func()) {
 	}()
 }
 
-func (c *Cluster) newSession() *session {
-	s := newSession(c.t)
+func (c *Cluster) newSession() *session.Session {
+	s := session.New(c.t)
 	m := proto.CloneOf(c.o.Member)
 	if m == nil {
 		m = &pb.Member{}
@@ -367,22 +368,22 @@ func (c *Cluster) newSession() *session {
 	if m.MaxCommand == 0 {
 		m.MinCommand, m.MaxCommand = spool.MinVersion, spool.MaxVersion
 	}
-	s.member, s.log, s.now, s.recent = m, c.log, c.clocks.Boot, c.clocks.Recent
-	s.send = func(ctx context.Context, f spool.Frame, t *propose.Trip) (*pb.Result, time.Duration, error) {
+	s.Member, s.Log, s.Now, s.Recent = m, c.log, c.clocks.Boot, c.clocks.Recent
+	s.Send = func(ctx context.Context, f spool.Frame, t *propose.Trip) (*pb.Result, time.Duration, error) {
 		return c.proposer.ProposeTimed(ctx, c.withCertificate(f, c.self.Load()), t)
 	}
-	s.leased, s.says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
-	s.prober = newProber(c.slowProbe, c.t.Renew, s.now)
-	s.behind = c.store.Applied
-	s.barred, s.anchor = c.barred, c.anchor
-	s.wall = func() int64 {
+	s.Leased, s.Says = func() bool { return c.At(2) }, func() []byte { return *c.says.Load() }
+	s.Prober = session.NewProber(c.slowProbe, c.t.Renew, s.Now)
+	s.Behind = c.store.Applied
+	s.Barred, s.Anchor = c.barred, c.anchor
+	s.Wall = func() int64 {
 		if !c.At(2) {
 			return 0 // members of version 1 do not know the field
 		}
 		return c.clocks.Wall().UnixMilli()
 	}
-	s.claims = &claims{c: c}
-	s.place = func() (uint64, uint64) {
+	s.Claims = &claims{c: c}
+	s.Place = func() (uint64, uint64) {
 		if !c.At(2) {
 			return 0, 0
 		}
@@ -575,7 +576,7 @@ func (c *Cluster) retire() {
 	case <-ctx.Done():
 	}
 	short, cancelShort := context.WithTimeout(ctx, stopTime/3)
-	c.session.resign(short)
+	c.session.Resign(short)
 	cancelShort()
 	if c.raft.State() != raft.Leader || len(c.book.Servers()) < 2 {
 		return
@@ -624,7 +625,7 @@ func (c *Cluster) MarkHash(ctx context.Context, id string) (index uint64, sum []
 func (c *Cluster) Now() time.Time { return c.now.Now() }
 
 // Epoch is the session under which this node may act now; 0: none.
-func (c *Cluster) Epoch() uint64 { return c.session.current() }
+func (c *Cluster) Epoch() uint64 { return c.session.Current() }
 
 // Until is the instant up to which this node may act on what it owns, counted
 // from before its last renewal was sent; the zero time where it may not act at
@@ -687,7 +688,7 @@ func (c *Cluster) Ready() error {
 		return errors.New(c.barred())
 	case c.founding.Load():
 		return errors.New("the cluster is being made")
-	case c.Epoch() == 0 && c.session.registered():
+	case c.Epoch() == 0 && c.session.Registered():
 		return errors.New("the node is catching up with the others")
 	case c.Epoch() == 0:
 		return errors.New("the node has no session: it can't reach the leader, or its disk takes no writes")

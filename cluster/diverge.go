@@ -157,7 +157,7 @@ func (c *Cluster) differs() uint64 {
 
 // standBack keeps a node that has diverged from acting.
 func (c *Cluster) standBack(ctx context.Context) {
-	c.session.stop(ctx, c.barred())
+	c.session.Stop(ctx, c.barred())
 	if c.raft.State() == raft.Leader && len(c.book.Servers()) > 1 {
 		if err := c.handOver(""); err != nil {
 			c.log.Warn("cluster: a leader whose state is wrong could not hand over", zap.Error(err))

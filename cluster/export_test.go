@@ -13,6 +13,7 @@ import (
 	"relay/cluster/liveness"
 	"relay/cluster/members"
 	"relay/cluster/propose"
+	"relay/cluster/session"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/cluster/transport"
@@ -135,7 +136,7 @@ func Unanswered(dir string, n int) error {
 	return p.Write(func(p *datadir.Promised) {
 		var pending []string
 		for len(pending) < n-1 {
-			pending = append(pending, newNonce())
+			pending = append(pending, session.NewNonce())
 		}
 		newest := p.Acked.Nonce
 		if len(p.Pending) > 0 {

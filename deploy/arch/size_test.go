@@ -14,14 +14,6 @@ import (
 // package has one subject, and a reader finds it at once.
 const packageMost = 6000
 
-// stillLarge are the packages that have yet to be carved, and what they may have
-// until then. A bound is lowered with each room that is taken out of them.
-func stillLarge() map[string]int {
-	return map[string]int{
-		"cluster": 6650,
-	}
-}
-
 // TestPackagesAreSmall: cluster/spool, the state machine, is the one exception.
 func TestPackagesAreSmall(t *testing.T) {
 	lines := map[string]int{}
@@ -37,14 +29,8 @@ func TestPackagesAreSmall(t *testing.T) {
 		lines[filepath.ToSlash(filepath.Dir(path))] += bytes.Count(src, []byte("\n"))
 	}
 	for dir, n := range lines {
-		most := max(packageMost, stillLarge()[dir])
-		if n > most && dir != "cluster/spool" {
-			t.Errorf("%s has %d lines, and may have %d: give a subject of it a package of its own", dir, n, most)
-		}
-	}
-	for dir, most := range stillLarge() {
-		if lines[dir] <= packageMost {
-			t.Errorf("%s has %d lines: its exception of %d is no longer needed", dir, lines[dir], most)
+		if n > packageMost && dir != "cluster/spool" {
+			t.Errorf("%s has %d lines, and may have %d: give a subject of it a package of its own", dir, n, packageMost)
 		}
 	}
 }

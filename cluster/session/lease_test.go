@@ -1,4 +1,4 @@
-package cluster
+package session
 
 import (
 	"context"
@@ -39,7 +39,7 @@ type farCluster struct {
 	index      uint64
 	record     *pb.Session // nil: none
 	seen       time.Duration
-	mine       *session
+	mine       *Session
 	violations []string
 }
 
@@ -161,16 +161,16 @@ func farSession(t *testing.T, latency time.Duration, seed uint64, loss float64) 
 		tuning: tuning.Tuning{Latency: latency}.WithDefaults(), rand: rand.New(rand.NewPCG(seed, 1)), loss: loss,
 		elected: make(chan struct{}), now: func() time.Duration { return time.Since(began) + time.Hour },
 	}
-	s := newSession(f.tuning)
+	s := New(f.tuning)
 	f.mine = s
-	s.leased, s.log, s.member, s.now = func() bool { return true }, zap.NewNop(), &pb.Member{Id: "n1"}, f.now
-	s.send, s.behind = f.send, func() uint64 { return 1 << 40 }
-	s.prober = newProber(func() error { return nil }, s.renew, s.now)
+	s.Leased, s.Log, s.Member, s.Now = func() bool { return true }, zap.NewNop(), &pb.Member{Id: "n1"}, f.now
+	s.Send, s.Behind = f.send, func() uint64 { return 1 << 40 }
+	s.Prober = NewProber(func() error { return nil }, s.renew, s.Now)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.run(ctx)
+		s.Run(ctx)
 	}()
 	for range 40 {
 		f.mu.Lock()
@@ -197,18 +197,18 @@ func farSession(t *testing.T, latency time.Duration, seed uint64, loss float64) 
 
 // TestSlowAnswersKeepTheSession: an answer may take until just before the end.
 func TestSlowAnswersKeepTheSession(t *testing.T) {
-	inSessionOf(t, func() bool { return true }, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
-		epoch := s.current()
+	inSessionOf(t, func() bool { return true }, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
+		epoch := s.Current()
 		f.delay.Store(int64(1900 * time.Millisecond))
 		for range 60 {
 			time.Sleep(time.Second)
-			require.Equal(t, epoch, s.current())
+			require.Equal(t, epoch, s.Current())
 		}
 		// By now leases have grown, and answers may take even longer.
 		f.delay.Store(int64(2900 * time.Millisecond))
 		for range 60 {
 			time.Sleep(time.Second)
-			require.Equal(t, epoch, s.current())
+			require.Equal(t, epoch, s.Current())
 		}
 	})
 }
@@ -262,7 +262,7 @@ func TestAPauseIsNoFaultOfTheDisk(t *testing.T) {
 		var paused atomic.Int64
 		now := func() time.Duration { return time.Since(began) + time.Hour + time.Duration(paused.Load()) }
 		var hangs atomic.Int64
-		p := newProber(func() error {
+		p := NewProber(func() error {
 			time.Sleep(100*time.Millisecond + time.Duration(hangs.Load()))
 			return nil
 		}, time.Second, now)
@@ -296,7 +296,7 @@ func TestProbeThatHangsStopsRenewals(t *testing.T) {
 		now := func() time.Duration { return time.Since(began) + time.Hour }
 		release := make(chan struct{})
 		var hang, fail atomic.Bool
-		p := newProber(func() error {
+		p := NewProber(func() error {
 			if hang.Load() {
 				<-release
 			}

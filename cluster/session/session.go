@@ -1,4 +1,4 @@
-package cluster
+package session
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 	"relay/cluster/tuning"
 )
 
-// session is this node's right to act. It is had by registering, kept by
+// Session is this node's right to act. It is had by registering, kept by
 // renewing through the log, and counted from before each renewal was sent, on
 // a clock that also counts suspends: whatever happens to this node, it stops
 // by itself before the leader may give its work to others. The lease counts from the
@@ -34,10 +34,10 @@ import (
 // sent, on CLOCK_BOOTTIME; for a registration whose first answer was lost, from its
 // first attempt. A timer ends the right even where the session's goroutine hangs in a
 // sync. A graceful stop resigns the session: nobody waits.
-type session struct {
+type Session struct {
 	lease time.Duration // of renewals of cluster version 1, and of the leader's own where a record says none
 	renew time.Duration // from one renewal to the next
-	ports
+	Ports
 
 	until atomic.Int64  // end of the right to act, on now's clock; 0: none
 	epoch atomic.Uint64 // 0: none, or not yet caught up with it
@@ -54,37 +54,37 @@ type session struct {
 	sent    []*renewal // under way, from the oldest on
 }
 
-// ports is what a session needs of its node. They are set before it runs.
-type ports struct {
-	log    *zap.Logger
-	now    func() time.Duration // a clock that counts suspends
-	recent func() time.Duration // now at less cost, see clocks; nil: now
-	leased func() bool          // renewals say their lease and their number: cluster version 2
+// Ports is what a session needs of its node. They are set before it runs.
+type Ports struct {
+	Log    *zap.Logger
+	Now    func() time.Duration // a clock that counts suspends
+	Recent func() time.Duration // now at less cost, see clocks; nil: now
+	Leased func() bool          // renewals say their lease and their number: cluster version 2
 	// send proposes a command; it also tells when the attempt that was answered
 	// was sent, on now's clock.
-	send   func(context.Context, spool.Frame, *propose.Trip) (*pb.Result, time.Duration, error)
-	prober *prober       // proves that our own disk still takes writes
-	behind func() uint64 // index applied here
-	wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
-	says   func() []byte // what renewals tell of the CA; nil: nothing
-	barred func() string // why there must be no session; nil or empty: there may
-	anchor func() (index, sum uint64)
-	member *pb.Member
-	claims claimant                   // nil: registrations are of cluster version 1
-	place  func() (term, last uint64) // how far our log goes; nil, or term 0: not told
+	Send   func(context.Context, spool.Frame, *propose.Trip) (*pb.Result, time.Duration, error)
+	Prober *prober       // proves that our own disk still takes writes
+	Behind func() uint64 // index applied here
+	Wall   func() int64  // this node's wall clock in Unix milliseconds, for the others; nil or 0: no report
+	Says   func() []byte // what renewals tell of the CA; nil: nothing
+	Barred func() string // why there must be no session; nil or empty: there may
+	Anchor func() (index, sum uint64)
+	Member *pb.Member
+	Claims claimant                   // nil: registrations are of cluster version 1
+	Place  func() (term, last uint64) // how far our log goes; nil, or term 0: not told
 }
 
 // claimant prepares registrations as cluster version 2 wants them, and takes the
 // answers.
 type claimant interface {
-	// prepare makes a Register ready to be sent.
-	prepare(context.Context, *pb.Register) error
-	// busy takes the answer that the node's id has a session, and waits until it is worth asking again.
-	busy(context.Context, *pb.Result)
-	// stale takes the answer that this start must not go on, and waits for the end.
-	stale(context.Context, *pb.Result)
-	// settled takes the answer that a registration was taken.
-	settled(nonce string, epoch uint64)
+	// Prepare makes a Register ready to be sent.
+	Prepare(context.Context, *pb.Register) error
+	// Busy takes the answer that the node's id has a session, and waits until it is worth asking again.
+	Busy(context.Context, *pb.Result)
+	// Stale takes the answer that this start must not go on, and waits for the end.
+	Stale(context.Context, *pb.Result)
+	// Settled takes the answer that a registration was taken.
+	Settled(nonce string, epoch uint64)
 }
 
 // renewal is a Renew under way.
@@ -100,18 +100,19 @@ type renewal struct {
 // 1 it is one: a late copy would look like a sign of life.
 const maxRenewals = 8
 
-func newSession(t tuning.Tuning) *session {
-	s := &session{lost: make(chan struct{}), over: true, lease: t.Lease, renew: t.Renew, leases: newLeases(t)}
+// New makes a session that has not begun; its ports are set before it runs.
+func New(t tuning.Tuning) *Session {
+	s := &Session{lost: make(chan struct{}), over: true, lease: t.Lease, renew: t.Renew, leases: newLeases(t)}
 	close(s.lost)
 	return s
 }
 
-// run registers and renews until ctx ends.
-func (s *session) run(ctx context.Context) {
+// Run registers and renews until ctx ends.
+func (s *Session) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { s.prober.run(ctx) })
-	s.prober.wait(ctx)
+	wg.Go(func() { s.Prober.run(ctx) })
+	s.Prober.wait(ctx)
 	for ctx.Err() == nil {
 		if !s.register(ctx) {
 			continue
@@ -122,37 +123,37 @@ func (s *session) run(ctx context.Context) {
 
 // register gets a new session. It retries one nonce until it has an answer, so
 // that an answer lost on the way does not make two sessions.
-func (s *session) register(ctx context.Context) bool {
-	h := &pb.Register{Nonce: newNonce(), Member: s.member}
+func (s *Session) register(ctx context.Context) bool {
+	h := &pb.Register{Nonce: NewNonce(), Member: s.Member}
 	hold := s.lease
-	if s.leased() {
+	if s.Leased() {
 		hold = s.wanted()
 		h.LeaseMs = hold.Milliseconds()
 	}
 	var first time.Duration // when this nonce was sent first
 	for ctx.Err() == nil {
-		if s.barred != nil && s.barred() != "" {
+		if s.Barred != nil && s.Barred() != "" {
 			clock.Sleep(ctx, s.renew)
 			continue
 		}
-		if err := s.prober.ok(); err != nil {
-			s.log.Error("cluster: no session before a write to the data directory ends well", zap.Error(err))
+		if err := s.Prober.ok(); err != nil {
+			s.Log.Error("cluster: no session before a write to the data directory ends well", zap.Error(err))
 			clock.Sleep(ctx, s.renew)
 			continue
 		}
 		f, err := s.request(ctx, h)
 		if err != nil {
-			s.log.Error("cluster: the registration can't be made", zap.Error(err))
+			s.Log.Error("cluster: the registration can't be made", zap.Error(err))
 			clock.Sleep(ctx, s.renew)
 			continue
 		}
 		if first == 0 {
-			first = s.now()
+			first = s.Now()
 		}
-		res, sent, err := s.send(ctx, f, nil)
+		res, sent, err := s.Send(ctx, f, nil)
 		switch {
 		case err != nil:
-			s.log.Debug("cluster: no session yet", zap.Error(err))
+			s.Log.Debug("cluster: no session yet", zap.Error(err))
 			clock.Sleep(ctx, s.renew/4)
 		case res.Code == pb.Code_OK:
 			s.settled(h.Nonce, res.Epoch)
@@ -161,13 +162,13 @@ func (s *session) register(ctx context.Context) bool {
 			// An earlier attempt made the session, and the others count from then.
 			s.settled(h.Nonce, res.Epoch)
 			return s.begin(res.Epoch, res.Epoch, first, hold)
-		case res.Code == pb.Code_BUSY && s.claims != nil:
+		case res.Code == pb.Code_BUSY && s.Claims != nil:
 			first = sent
-			s.claims.busy(ctx, res)
-		case res.Code == pb.Code_STALE && s.claims != nil:
-			s.claims.stale(ctx, res)
+			s.Claims.Busy(ctx, res)
+		case res.Code == pb.Code_STALE && s.Claims != nil:
+			s.Claims.Stale(ctx, res)
 		default:
-			s.log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
+			s.Log.Error("cluster: registration refused", zap.Stringer("code", res.Code), zap.String("text", res.Text))
 			clock.Sleep(ctx, s.renew)
 			return false
 		}
@@ -175,16 +176,16 @@ func (s *session) register(ctx context.Context) bool {
 	return false
 }
 
-func (s *session) settled(nonce string, epoch uint64) {
-	if s.claims != nil {
-		s.claims.settled(nonce, epoch)
+func (s *Session) settled(nonce string, epoch uint64) {
+	if s.Claims != nil {
+		s.Claims.Settled(nonce, epoch)
 	}
 }
 
 // request makes the frame of a registration.
-func (s *session) request(ctx context.Context, h *pb.Register) (spool.Frame, error) {
-	if s.claims != nil {
-		if err := s.claims.prepare(ctx, h); err != nil {
+func (s *Session) request(ctx context.Context, h *pb.Register) (spool.Frame, error) {
+	if s.Claims != nil {
+		if err := s.Claims.Prepare(ctx, h); err != nil {
 			return nil, err
 		}
 	}
@@ -194,11 +195,11 @@ func (s *session) request(ctx context.Context, h *pb.Register) (spool.Frame, err
 
 // report is what this node's wall clock will say when a frame that is made now
 // is applied.
-func (s *session) report() int64 {
-	if s.wall == nil {
+func (s *Session) report() int64 {
+	if s.Wall == nil {
 		return 0
 	}
-	ms := s.wall()
+	ms := s.Wall()
 	if ms != 0 {
 		ms += time.Duration(s.way.Load()).Milliseconds()
 	}
@@ -206,23 +207,23 @@ func (s *session) report() int64 {
 }
 
 // wanted is the lease that fits what answers took lately.
-func (s *session) wanted() time.Duration {
+func (s *Session) wanted() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leases.want(s.now(), 0)
+	return s.leases.want(s.Now(), 0)
 }
 
 // keep renews until the session is over.
-func (s *session) keep(ctx context.Context) {
+func (s *Session) keep(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	lost := s.Lost()
-	for next := s.now() + s.renew; s.rest(ctx, lost, next); next = max(next+s.renew, s.now()) {
+	for next := s.Now() + s.renew; s.rest(ctx, lost, next); next = max(next+s.renew, s.Now()) {
 		r, err := s.prepare()
 		if err != nil {
-			s.log.Error("cluster: the session is not renewed", zap.Error(err))
+			s.Log.Error("cluster: the session is not renewed", zap.Error(err))
 		}
 		if r != nil {
 			wg.Go(func() { s.renewal(ctx, r) })
@@ -232,11 +233,11 @@ func (s *session) keep(ctx context.Context) {
 
 // rest waits until the next renewal is due, and meanwhile for the node to catch
 // up; false means that the session is over, or ctx.
-func (s *session) rest(ctx context.Context, lost <-chan struct{}, next time.Duration) bool {
+func (s *Session) rest(ctx context.Context, lost <-chan struct{}, next time.Duration) bool {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for {
-		left := next - s.now()
+		left := next - s.Now()
 		if s.catchUp(); s.epoch.Load() == 0 {
 			left = min(left, 20*time.Millisecond)
 		}
@@ -248,7 +249,7 @@ func (s *session) rest(ctx context.Context, lost <-chan struct{}, next time.Dura
 		case <-ctx.Done():
 			return false
 		}
-		if s.now() >= next {
+		if s.Now() >= next {
 			return true
 		}
 	}
@@ -256,13 +257,13 @@ func (s *session) rest(ctx context.Context, lost <-chan struct{}, next time.Dura
 
 // prepare makes the next renewal; nil where so many are under way that another
 // one is of no use, or where the session is over.
-func (s *session) prepare() (*renewal, error) {
-	if err := s.prober.ok(); err != nil {
+func (s *Session) prepare() (*renewal, error) {
+	if err := s.Prober.ok(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, leased, most := s.now(), s.leased(), 1
+	now, leased, most := s.Now(), s.Leased(), 1
 	if leased {
 		most = maxRenewals
 	}
@@ -270,21 +271,21 @@ func (s *session) prepare() (*renewal, error) {
 		return nil, nil
 	}
 	r := &renewal{epoch: s.held, numbered: leased}
-	h := &pb.Renew{Node: s.member.Id, Epoch: r.epoch, WallMs: s.report()}
+	h := &pb.Renew{Node: s.Member.Id, Epoch: r.epoch, WallMs: s.report()}
 	if leased {
 		r.lease = s.leases.next(now, s.waiting(now))
 		h.Seq, h.LeaseMs = r.num, r.hold.Milliseconds()
-		if s.says != nil {
-			h.Ca = s.says()
+		if s.Says != nil {
+			h.Ca = s.Says()
 		}
-		if s.place != nil {
-			h.Term, h.Last = s.place()
+		if s.Place != nil {
+			h.Term, h.Last = s.Place()
 		}
 	} else {
 		r.lease = s.leases.fixed(now, s.lease)
 	}
-	if s.anchor != nil {
-		h.SumIndex, h.Sum = s.anchor()
+	if s.Anchor != nil {
+		h.SumIndex, h.Sum = s.Anchor()
 	}
 	var err error
 	if r.frame, err = spool.Encode(spool.KindRenew, h); err != nil {
@@ -296,7 +297,7 @@ func (s *session) prepare() (*renewal, error) {
 
 // waiting is how long the oldest renewal under way has waited for its answer,
 // without the time in which there was no leader. The caller holds the mutex.
-func (s *session) waiting(now time.Duration) (longest time.Duration) {
+func (s *Session) waiting(now time.Duration) (longest time.Duration) {
 	for _, r := range s.sent {
 		if began := time.Duration(r.trip.Began.Load()); began != 0 {
 			longest = max(longest, now-began)
@@ -306,13 +307,13 @@ func (s *session) waiting(now time.Duration) (longest time.Duration) {
 }
 
 // renewal sends one renewal and takes its answer.
-func (s *session) renewal(ctx context.Context, r *renewal) {
+func (s *Session) renewal(ctx context.Context, r *renewal) {
 	defer s.arrived(r)
 	res, sent, err := s.deliver(ctx, r)
 	switch {
 	case ctx.Err() != nil && err != nil: // the session is over
 	case err != nil:
-		s.log.Warn("cluster: the session could not be renewed", zap.Uint64("epoch", r.epoch), zap.Error(err))
+		s.Log.Warn("cluster: the session could not be renewed", zap.Uint64("epoch", r.epoch), zap.Error(err))
 	case res.Code == pb.Code_OK:
 		s.extend(r, res.Index, sent, sent)
 	case res.Code == pb.Code_DUPLICATE:
@@ -326,7 +327,7 @@ func (s *session) renewal(ctx context.Context, r *renewal) {
 // deliver sends a renewal on one link of the leader, and a copy on the other one
 // if there is no answer soon: on a bad link each of them stands still at times.
 // The first answer counts.
-func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Duration, error) {
+func (s *Session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -339,7 +340,7 @@ func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Dur
 	answers := make(chan answer, 2)
 	send := func(f spool.Frame, t *propose.Trip) {
 		wg.Go(func() {
-			res, sent, err := s.send(ctx, f, t)
+			res, sent, err := s.Send(ctx, f, t)
 			answers <- answer{res, sent, err}
 		})
 	}
@@ -367,18 +368,18 @@ func (s *session) deliver(ctx context.Context, r *renewal) (*pb.Result, time.Dur
 }
 
 // arrived takes a renewal out of those under way.
-func (s *session) arrived(r *renewal) {
+func (s *Session) arrived(r *renewal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = slices.DeleteFunc(s.sent, func(o *renewal) bool { return o == r })
 }
 
 // begin starts a session that was registered at sent for hold.
-func (s *session) begin(epoch, index uint64, sent, hold time.Duration) bool {
+func (s *Session) begin(epoch, index uint64, sent, hold time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	end := s.leases.begin(sent, hold)
-	left := end - s.now()
+	left := end - s.Now()
 	if left <= 0 {
 		return false // the answer took longer than the lease
 	}
@@ -387,16 +388,16 @@ func (s *session) begin(epoch, index uint64, sent, hold time.Duration) bool {
 	}
 	s.held, s.renewed, s.end = epoch, index, end
 	s.timer = time.AfterFunc(left, func() { s.check(epoch) })
-	s.log.Info("cluster: session begins", zap.Uint64("epoch", epoch))
+	s.Log.Info("cluster: session begins", zap.Uint64("epoch", epoch))
 	return true
 }
 
 // extend takes an answer to a renewal that holds from an instant on. began is
 // when the attempt was sent that was answered.
-func (s *session) extend(r *renewal, index uint64, from, began time.Duration) {
+func (s *Session) extend(r *renewal, index uint64, from, began time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
+	now := s.Now()
 	s.leases.slow(now, now-began)
 	s.way.Store(int64(min((now-began)/2, time.Second)))
 	if s.held != r.epoch || s.over {
@@ -411,10 +412,10 @@ func (s *session) extend(r *renewal, index uint64, from, began time.Duration) {
 
 // catchUp lets the node act once it has applied its own registration: before
 // that, what it sees may be older than its rights.
-func (s *session) catchUp() {
+func (s *Session) catchUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || s.epoch.Load() == s.held || s.behind() < s.held {
+	if s.over || s.epoch.Load() == s.held || s.Behind() < s.held {
 		return
 	}
 	s.until.Store(int64(s.end))
@@ -422,9 +423,9 @@ func (s *session) catchUp() {
 }
 
 // check runs when the lease should be over.
-func (s *session) check(epoch uint64) {
+func (s *Session) check(epoch uint64) {
 	s.mu.Lock()
-	left := s.end - s.now()
+	left := s.end - s.Now()
 	if s.held == epoch && !s.over && left > 0 {
 		s.timer.Reset(left)
 		s.mu.Unlock()
@@ -435,7 +436,7 @@ func (s *session) check(epoch uint64) {
 }
 
 // finish ends a session's right to act. It returns false.
-func (s *session) finish(epoch uint64, why string) bool {
+func (s *Session) finish(epoch uint64, why string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held != epoch || s.over {
@@ -446,16 +447,16 @@ func (s *session) finish(epoch uint64, why string) bool {
 	s.held, s.over = 0, true
 	s.timer.Stop()
 	close(s.lost)
-	s.log.Warn("cluster: session is over", zap.Uint64("epoch", epoch), zap.String("why", why))
+	s.Log.Warn("cluster: session is over", zap.Uint64("epoch", epoch), zap.String("why", why))
 	return false
 }
 
-// resign ends the session at this side and tells the others, so that they
+// Resign ends the session at this side and tells the others, so that they
 // need not wait for the lease to run out.
-func (s *session) resign(ctx context.Context) { s.stop(ctx, "the node stops") }
+func (s *Session) Resign(ctx context.Context) { s.Stop(ctx, "the node stops") }
 
-// stop ends the session as resign does, for any reason.
-func (s *session) stop(ctx context.Context, why string) {
+// Stop ends the session as resign does, for any reason.
+func (s *Session) Stop(ctx context.Context, why string) {
 	s.mu.Lock()
 	epoch, renewed := s.held, s.renewed
 	s.mu.Unlock()
@@ -469,29 +470,29 @@ func (s *session) stop(ctx context.Context, why string) {
 		_, err = s.expire(ctx, epoch, res.Renewed)
 	}
 	if err != nil {
-		s.log.Info("cluster: could not resign the session; others wait for the lease", zap.Error(err))
+		s.Log.Info("cluster: could not resign the session; others wait for the lease", zap.Error(err))
 	}
 }
 
-func (s *session) expire(ctx context.Context, epoch, renewed uint64) (*pb.Result, error) {
-	f, err := spool.Encode(spool.KindExpire, &pb.Expire{Node: s.member.Id, Epoch: epoch, Renewed: renewed})
+func (s *Session) expire(ctx context.Context, epoch, renewed uint64) (*pb.Result, error) {
+	f, err := spool.Encode(spool.KindExpire, &pb.Expire{Node: s.Member.Id, Epoch: epoch, Renewed: renewed})
 	if err != nil {
 		return nil, err
 	}
-	res, _, err := s.send(ctx, f, nil)
+	res, _, err := s.Send(ctx, f, nil)
 	return res, err
 }
 
 // Lost returns a channel that is closed when the present right to act ends;
 // closed already where there is none.
-func (s *session) Lost() <-chan struct{} {
+func (s *Session) Lost() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lost
 }
 
 // Until returns the end of the right to act; the zero time where it is over.
-func (s *session) Until() time.Time {
+func (s *Session) Until() time.Time {
 	until := time.Duration(s.until.Load())
 	if until == 0 {
 		return time.Time{}
@@ -504,30 +505,31 @@ func (s *session) Until() time.Time {
 }
 
 // about is now for those who ask for each message.
-func (s *session) about() time.Duration {
-	if s.recent != nil {
-		return s.recent()
+func (s *Session) about() time.Duration {
+	if s.Recent != nil {
+		return s.Recent()
 	}
-	return s.now()
+	return s.Now()
 }
 
-// current returns the epoch under which the node may act now, or 0.
-func (s *session) current() uint64 {
+// Current returns the epoch under which the node may act now, or 0.
+func (s *Session) Current() uint64 {
 	if time.Duration(s.until.Load()) <= s.about() {
 		return 0
 	}
 	return s.epoch.Load()
 }
 
-func newNonce() string {
+// NewNonce makes a random name.
+func NewNonce() string {
 	var b [12]byte
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 
-// registered reports whether the cluster takes this node for alive, though it
+// Registered reports whether the cluster takes this node for alive, though it
 // may not have caught up yet.
-func (s *session) registered() bool {
+func (s *Session) Registered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.over

@@ -1,4 +1,4 @@
-package cluster
+package session
 
 import (
 	"context"
@@ -70,7 +70,7 @@ func (f *fakeCluster) noLeader(d time.Duration) { f.leaderAt.Store(int64(f.now()
 
 // inSession runs a session in a bubble of fake time, in both cluster versions:
 // lease 4 s, margin 1 s.
-func inSession(t *testing.T, fn func(s *session, f *fakeCluster, applied *atomic.Uint64)) {
+func inSession(t *testing.T, fn func(s *Session, f *fakeCluster, applied *atomic.Uint64)) {
 	for version, leased := range []bool{false, true} {
 		t.Run(fmt.Sprintf("version %d", version+1), func(t *testing.T) {
 			inSessionOf(t, func() bool { return leased }, fn)
@@ -78,30 +78,30 @@ func inSession(t *testing.T, fn func(s *session, f *fakeCluster, applied *atomic
 	}
 }
 
-func inSessionOf(t *testing.T, leased func() bool, fn func(s *session, f *fakeCluster, applied *atomic.Uint64)) {
+func inSessionOf(t *testing.T, leased func() bool, fn func(s *Session, f *fakeCluster, applied *atomic.Uint64)) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		f := &fakeCluster{}
 		f.delay.Store(int64(10 * time.Millisecond))
 		var applied atomic.Uint64
 		applied.Store(1 << 40)
-		s := newSession(tuning.Tuning{}.WithDefaults())
-		s.leased = leased
-		s.log, s.member = zap.NewNop(), &pb.Member{Id: "n1"}
-		s.now = func() time.Duration { return time.Since(began) + time.Hour }
-		f.now = s.now
-		s.send, s.behind = f.send, applied.Load
-		s.prober = newProber(func() error {
+		s := New(tuning.Tuning{}.WithDefaults())
+		s.Leased = leased
+		s.Log, s.Member = zap.NewNop(), &pb.Member{Id: "n1"}
+		s.Now = func() time.Duration { return time.Since(began) + time.Hour }
+		f.now = s.Now
+		s.Send, s.Behind = f.send, applied.Load
+		s.Prober = NewProber(func() error {
 			if f.bad.Load() {
 				return errors.New("no space")
 			}
 			return nil
-		}, s.renew, s.now)
+		}, s.renew, s.Now)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.run(ctx)
+			s.Run(ctx)
 		}()
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
@@ -111,7 +111,7 @@ func inSessionOf(t *testing.T, leased func() bool, fn func(s *session, f *fakeCl
 	})
 }
 
-func lost(s *session) bool {
+func lost(s *Session) bool {
 	select {
 	case <-s.Lost():
 		return true
@@ -121,12 +121,12 @@ func lost(s *session) bool {
 }
 
 func TestSessionIsRenewed(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
-		epoch := s.current()
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
+		epoch := s.Current()
 		require.Equal(t, uint64(1), epoch)
 		for range 20 {
 			time.Sleep(time.Second)
-			require.Equal(t, epoch, s.current())
+			require.Equal(t, epoch, s.Current())
 			left := time.Until(s.Until())
 			require.Greater(t, left, 1900*time.Millisecond)
 			require.LessOrEqual(t, left, 3*time.Second, "counted from before the renewal was sent")
@@ -138,15 +138,15 @@ func TestSessionIsRenewed(t *testing.T) {
 // TestRenewalThatWaitedForALeader: the lease counts from when the leader that answered
 // was asked, not from when the renewal began to wait for one.
 func TestRenewalThatWaitedForALeader(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
 		f.noLeader(900*time.Millisecond + 1900*time.Millisecond)
-		epoch := s.current()
+		epoch := s.Current()
 		time.Sleep(900*time.Millisecond + 1900*time.Millisecond + 50*time.Millisecond)
-		require.Equal(t, epoch, s.current())
+		require.Equal(t, epoch, s.Current())
 		require.Greater(t, time.Until(s.Until()), 2900*time.Millisecond)
 		f.noLeader(2850 * time.Millisecond)
 		time.Sleep(2900 * time.Millisecond)
-		require.Equal(t, epoch, s.current(), "two elections in a row")
+		require.Equal(t, epoch, s.Current(), "two elections in a row")
 		require.False(t, lost(s))
 	})
 }
@@ -154,7 +154,7 @@ func TestRenewalThatWaitedForALeader(t *testing.T) {
 // TestRegistrationWithALostAnswer: the others count the lease from when the
 // first attempt was applied, so this side must count from before it, too.
 func TestRegistrationWithALostAnswer(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
 		f.stale.Store(true)
 		<-s.Lost()
 		f.stale.Store(false)
@@ -162,13 +162,13 @@ func TestRegistrationWithALostAnswer(t *testing.T) {
 		first := time.Now()
 		f.noLeader(time.Second)
 		time.Sleep(1500 * time.Millisecond)
-		require.NotZero(t, s.current())
+		require.NotZero(t, s.Current())
 		require.WithinDuration(t, first.Add(3*time.Second), s.Until(), 50*time.Millisecond)
 	})
 }
 
 func TestSessionEndsByItself(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
 		gone := s.Lost()
 		f.mute.Store(true)
 		until := s.Until()
@@ -176,25 +176,25 @@ func TestSessionEndsByItself(t *testing.T) {
 		require.WithinDuration(t, until, time.Now(), time.Second+50*time.Millisecond)
 		require.False(t, time.Now().Before(until))
 		require.True(t, s.Until().IsZero())
-		require.Zero(t, s.current())
+		require.Zero(t, s.Current())
 		require.True(t, lost(s))
 	})
 }
 
 func TestSessionComesBackUnderANewEpoch(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
-		first, gone := s.current(), s.Lost()
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
+		first, gone := s.Current(), s.Lost()
 		f.stale.Store(true)
 		<-gone
 		f.stale.Store(false)
 		time.Sleep(time.Second)
-		require.Greater(t, s.current(), first)
+		require.Greater(t, s.Current(), first)
 		require.False(t, lost(s), "a new channel for the new session")
 	})
 }
 
 func TestSessionIsNotKeptByASickDisk(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
 		gone := s.Lost()
 		f.bad.Store(true)
 		before := f.index.Load()
@@ -204,47 +204,47 @@ func TestSessionIsNotKeptByASickDisk(t *testing.T) {
 		require.True(t, lost(s))
 		f.bad.Store(false)
 		time.Sleep(3 * time.Second)
-		require.NotZero(t, s.current())
+		require.NotZero(t, s.Current())
 	})
 }
 
 func TestSessionWaitsUntilItsRegistrationIsAppliedHere(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, applied *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, applied *atomic.Uint64) {
 		gone := s.Lost()
 		applied.Store(0)
 		f.stale.Store(true)
 		<-gone
 		f.stale.Store(false)
 		time.Sleep(20 * time.Second) // renewed all the time, but behind
-		require.True(t, s.registered())
-		require.Zero(t, s.current())
+		require.True(t, s.Registered())
+		require.Zero(t, s.Current())
 		require.True(t, s.Until().IsZero())
 		applied.Store(1 << 40)
 		time.Sleep(100 * time.Millisecond)
-		require.NotZero(t, s.current())
+		require.NotZero(t, s.Current())
 		require.False(t, s.Until().IsZero())
 	})
 }
 
 func TestSlowAnswerMakesNoSession(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
 		gone := s.Lost()
 		f.delay.Store(int64(3500 * time.Millisecond)) // longer than the lease
 		<-gone
 		time.Sleep(30 * time.Second)
-		require.Zero(t, s.current())
+		require.Zero(t, s.Current())
 		f.delay.Store(0)
 		time.Sleep(5 * time.Second)
-		require.NotZero(t, s.current())
+		require.NotZero(t, s.Current())
 	})
 }
 
 func TestResignTellsTheOthers(t *testing.T) {
-	inSession(t, func(s *session, f *fakeCluster, _ *atomic.Uint64) {
+	inSession(t, func(s *Session, f *fakeCluster, _ *atomic.Uint64) {
 		gone := s.Lost()
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		s.resign(ctx)
+		s.Resign(ctx)
 		<-gone
 		require.True(t, f.ended.Load())
 	})

@@ -1,4 +1,4 @@
-package cluster
+package session
 
 import (
 	"context"
@@ -33,7 +33,8 @@ var (
 	errStill   = errors.New("this process held still, and tried no write to the data directory")
 )
 
-func newProber(write func() error, every time.Duration, now func() time.Duration) *prober {
+// NewProber makes a prober that calls write so often, on now's clock.
+func NewProber(write func() error, every time.Duration, now func() time.Duration) *prober {
 	return &prober{write: write, every: every, now: now, tried: make(chan struct{})}
 }
 

@@ -58,7 +58,7 @@ type Session struct {
 type Ports struct {
 	Log    *zap.Logger
 	Now    func() time.Duration // a clock that counts suspends
-	Recent func() time.Duration // now at less cost, see clocks; nil: now
+	Recent func() time.Duration // now at less cost, see clock.Clocks; nil: now
 	Leased func() bool          // renewals say their lease and their number: cluster version 2
 	// send proposes a command; it also tells when the attempt that was answered
 	// was sent, on now's clock.

@@ -21,6 +21,7 @@ type batch struct {
 	cache *recordCache     // of the database
 	hits  []string         // keys written that the cache may remember
 
+	ranges  []keyRange    // deleted; the overlay has what was written in them since
 	freed   int64         // octets that DeleteSized has deleted
 	deleted *atomic.Int64 // gets them at commit
 }
@@ -40,10 +41,26 @@ func newBatch(h *handle, fail func(error) error) *batch {
 	}
 }
 
+// keyRange is the keys from lo to before hi.
+type keyRange struct{ lo, hi []byte }
+
+// ranged returns the range that was deleted with a key in it, nil where none was.
+func (b *batch) ranged(key []byte) *keyRange {
+	for i := range b.ranges {
+		if r := &b.ranges[i]; bytes.Compare(key, r.lo) >= 0 && bytes.Compare(key, r.hi) < 0 {
+			return r
+		}
+	}
+	return nil
+}
+
 // Get implements spool.Reader.
 func (b *batch) Get(key []byte) ([]byte, error) {
 	if e := b.over.find(key); e != nil {
 		return e.value, nil
+	}
+	if b.ranged(key) != nil {
+		return nil, nil
 	}
 	return b.reader.Get(key)
 }
@@ -104,6 +121,24 @@ func (b *batch) DeleteSized(key []byte, size int) error {
 	return op.Finish()
 }
 
+// DeleteRange implements spool.Batch.
+func (b *batch) DeleteRange(lo, hi []byte) error {
+	if err := b.mayWrite(lo); err != nil {
+		return err
+	}
+	if b.cache.is(lo) || len(hi) == 0 || hi[0] != lo[0] && !(len(hi) == 1 && hi[0] == lo[0]+1) {
+		return fmt.Errorf("disk: no range from %x to %x can be deleted", lo, hi)
+	}
+	if bytes.Compare(lo, hi) >= 0 {
+		return nil
+	}
+	for _, e := range b.over.between(lo, hi) {
+		e.value = nil
+	}
+	b.ranges = append(b.ranges, keyRange{bytes.Clone(lo), bytes.Clone(hi)})
+	return b.w.DeleteRange(lo, hi, nil)
+}
+
 func (b *batch) mayWrite(key []byte) error {
 	if len(key) == 0 || key[0] == 0 {
 		return fmt.Errorf("disk: key %x is reserved", key)
@@ -125,7 +160,7 @@ func (b *batch) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
 	if err != nil {
 		return b.fail(err)
 	}
-	err = merge(it, mine, fn)
+	err = merge(it, b.ranged, mine, fn)
 	return b.fail(errors.Join(err, done()))
 }
 
@@ -152,10 +187,18 @@ func (b *batch) iterator(lo, hi []byte) (*pebble.Iterator, func() error, error) 
 	return b.it, func() error { b.busy = false; return b.it.Error() }, nil
 }
 
-// merge walks the store and the batch's own entries, which win.
-func merge(it *pebble.Iterator, mine []*entry, fn func(key, value []byte) bool) error {
+// merge walks the store and the batch's own entries, which win. The store's keys in
+// deleted ranges are passed over.
+func merge(it *pebble.Iterator, deleted func(key []byte) *keyRange, mine []*entry,
+	fn func(key, value []byte) bool) error {
 	ok := it.First()
 	for ok || len(mine) > 0 {
+		if ok {
+			if r := deleted(it.Key()); r != nil {
+				ok = it.SeekGE(r.hi)
+				continue
+			}
+		}
 		order := -1
 		if !ok {
 			order = 1
@@ -218,6 +261,7 @@ func (b *batch) reset() {
 	b.over.reset()
 	b.w.Reset()
 	b.hits = b.hits[:0]
+	b.ranges = b.ranges[:0]
 	b.freed = 0
 }
 

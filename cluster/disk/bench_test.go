@@ -56,6 +56,7 @@ func (b *indexed) SetParts(key []byte, parts ...[]byte) error {
 	return b.w.Set(key, bytes.Join(parts, nil), nil)
 }
 func (b *indexed) Delete(key []byte) error             { return b.w.Delete(key, nil) }
+func (b *indexed) DeleteRange(lo, hi []byte) error     { return b.w.DeleteRange(lo, hi, nil) }
 func (b *indexed) DeleteSized(key []byte, n int) error { return b.w.DeleteSized(key, uint32(n), nil) }
 
 // accept does to a batch what accepting a message of 4 KiB with one local and

@@ -224,6 +224,10 @@ func TestReservedKeys(t *testing.T) {
 	require.Error(t, s.batch.SetParts([]byte{0}, nil))
 	require.Error(t, s.batch.Delete(metaKey))
 	require.Error(t, s.batch.DeleteSized(metaKey, 1))
+	require.Error(t, s.batch.DeleteRange(metaKey, []byte{1}))
+	require.Error(t, s.batch.DeleteRange([]byte("a1"), []byte("a2")), "kept in memory")
+	require.Error(t, s.batch.DeleteRange([]byte("h"), []byte("m")), "of two kinds")
+	require.Error(t, s.batch.DeleteRange([]byte("h"), nil))
 }
 
 func TestMarks(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 )
 
 // toy is a small state machine. A command is text: "set key value", "del key",
-// "body key size", "sum lo hi" (reads), joined by ";". It counts commands in
+// "body key size", "drop lo hi", "sum lo hi" (reads), joined by ";". It counts commands in
 // memory and writes the number at Flush, as the real one does with its
 // counters, and it chains a hash over all commands, so that a lost, repeated or
 // reordered one shows.
@@ -70,6 +70,8 @@ func (t *toy) one(b spool.Batch, w [][]byte) error {
 			return err
 		}
 		return b.DeleteSized(w[1], len(v))
+	case len(w) == 3 && string(w[0]) == "drop":
+		return b.DeleteRange(w[1], w[2])
 	case len(w) == 3 && string(w[0]) == "body":
 		var n int
 		fmt.Sscan(string(w[2]), &n)
@@ -187,7 +189,7 @@ func workload(seed uint64, n int) []*raft.Log {
 	for i := uint64(2); len(logs) < n; i++ {
 		k := r.IntN(40)
 		var c string
-		switch r.IntN(10) {
+		switch r.IntN(11) {
 		case 0, 1, 2, 3:
 			c = fmt.Sprintf("set k/%d v%d", k, i)
 		case 4:
@@ -204,6 +206,9 @@ func workload(seed uint64, n int) []*raft.Log {
 				continue
 			}
 			c = fmt.Sprintf("sum b/ b0;set k/%d z%d", k, i)
+		}
+		if c == "" {
+			c = fmt.Sprintf("drop k/%d k/%d;set k/%d w%d;drop b/%d b/%d", k, k+r.IntN(3), k, i, k/10, k/10+1)
 		}
 		if r.IntN(15) == 0 {
 			i++ // a no-op, which the store is not shown

@@ -192,6 +192,19 @@ func (b *Batch) Delete(key []byte) error {
 // DeleteSized implements spool.Batch.
 func (b *Batch) DeleteSized(key []byte, _ int) error { return b.Delete(key) }
 
+// DeleteRange implements spool.Batch.
+func (b *Batch) DeleteRange(lo, hi []byte) error {
+	for _, p := range b.s.between(lo, hi) {
+		b.changed[p.key] = nil
+	}
+	for k := range b.changed {
+		if k >= string(lo) && k < string(hi) {
+			b.changed[k] = nil
+		}
+	}
+	return nil
+}
+
 // Commit makes the writes visible and empties the batch.
 func (b *Batch) Commit() {
 	b.s.mu.Lock()

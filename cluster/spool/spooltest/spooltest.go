@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"scan merges the batch into the store", scanMerges},
 		{"reads inside a scan", readInScan},
 		{"large values", largeValues},
+		{"ranges are deleted", rangesDeleted},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
@@ -244,6 +245,35 @@ func readInScan(t *testing.T, s Store) {
 	})
 }
 
+func rangesDeleted(t *testing.T, s Store) {
+	set(t, s, "h1", "a", "h2", "b", "h3", "c", "h5", "d", "i", "e")
+	gone := func(r spool.Reader) {
+		require.Equal(t, []string{"h1=a", "h22=y", "h5=d", "i=e"}, list(t, r, nil, nil))
+		require.Equal(t, []string{"h22=y"}, list(t, r, []byte("h2"), []byte("h5")))
+		require.Equal(t, "(none)", get(t, r, "h2"))
+		require.Equal(t, "(none)", get(t, r, "h4"))
+		require.Equal(t, "y", get(t, r, "h22"))
+	}
+	update(t, s, func(b spool.Batch) {
+		lo, hi := []byte("h2"), []byte("h5")
+		require.NoError(t, b.Set([]byte("h22"), []byte("x")))
+		require.NoError(t, b.Set([]byte("h4"), []byte("x")))
+		require.NoError(t, b.DeleteRange(lo, hi))
+		lo[1], hi[1] = 'X', 'X'
+		require.Equal(t, []string{"h1=a", "h5=d", "i=e"}, list(t, b, nil, nil))
+		require.NoError(t, b.Set([]byte("h22"), []byte("y")))
+		gone(b)
+	})
+	view(t, s, gone)
+	update(t, s, func(b spool.Batch) {
+		gone(b)
+		require.NoError(t, b.DeleteRange([]byte("h"), []byte("i")))
+		require.NoError(t, b.DeleteRange([]byte("h3"), []byte("h3")))
+		require.Equal(t, []string{"i=e"}, list(t, b, nil, nil))
+	})
+	view(t, s, func(r spool.Reader) { require.Equal(t, []string{"i=e"}, list(t, r, nil, nil)) })
+}
+
 func largeValues(t *testing.T, s Store) {
 	big := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 200<<10+i) }
 	for round := range 3 {
@@ -307,7 +337,7 @@ func model(t *testing.T, open func(t *testing.T) Store) {
 
 func step(r *rapid.T, b spool.Batch, m map[string]string, key *rapid.Generator[string], value string) {
 	k := key.Draw(r, "key")
-	switch rapid.IntRange(0, 5).Draw(r, "op") {
+	switch rapid.IntRange(0, 6).Draw(r, "op") {
 	case 0, 1:
 		require.NoError(r, b.Set([]byte(k), []byte(value)))
 		m[k] = value
@@ -329,6 +359,17 @@ func step(r *rapid.T, b spool.Batch, m map[string]string, key *rapid.Generator[s
 			hi = nil
 		}
 		same(r, b, m, lo, hi)
+	case 6:
+		hi := k[:1] + rapid.StringMatching(`[ab]{0,3}`).Draw(r, "end")
+		if rapid.Bool().Draw(r, "all behind") {
+			hi = string([]byte{k[0] + 1})
+		}
+		require.NoError(r, b.DeleteRange([]byte(k), []byte(hi)))
+		for one := range m {
+			if one >= k && one < hi {
+				delete(m, one)
+			}
+		}
 	}
 }
 

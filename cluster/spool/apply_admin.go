@@ -470,26 +470,6 @@ func (t *tx) sweepJoinTokens(limit int, res *pb.Result) {
 	})
 }
 
-func (t *tx) sweepHistory(limit int, ages bool, res *pb.Result) {
-	keep, bound := historyBounds(t.settings, VersionOf(t.cluster))
-	t.scan([]byte{kExpiry}, limit, func(k, v []byte) {
-		done := int64(numberOf(k))
-		old := ages && done < t.clock-keep
-		over := t.counters[CountHistoryBytes] > bound && done < t.clock-minHistoryMs
-		if !old && !over {
-			return
-		}
-		id, _ := toID(behindNumber(k))
-		t.scan(keyID(kHistory, id), 0, func(h, _ []byte) { t.del(h) })
-		t.del(keyID(kMessage, id))
-		t.del(k)
-		size, _ := binary.Uvarint(v)
-		t.count(CountHistoryMessages, -1)
-		t.count(CountHistoryBytes, -int64(size))
-		res.Count++
-	})
-}
-
 // sweepAudit forgets the oldest lines of the audit log: what is past its time,
 // or more than its bound in octets.
 func (t *tx) sweepAudit(limit int, ages bool, res *pb.Result) {

@@ -105,10 +105,8 @@ func (t *tx) discard(h *pb.Discard) *pb.Result {
 	for _, to := range h.Recipients {
 		size += t.event(id, &pb.Event{What: "discarded", Node: m.Client.GetNode(), Recipient: to, Detail: "by " + h.By})
 	}
-	t.set(keyExpiry(t.clock, id), appendUvarint(size))
 	t.count(CountAccepted, 1)
-	t.count(CountHistoryMessages, 1)
-	t.count(CountHistoryBytes, int64(size))
+	t.finished(id, size)
 	return &pb.Result{Index: t.index, Id: id[:]}
 }
 

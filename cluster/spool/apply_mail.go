@@ -161,7 +161,7 @@ func (t *tx) arrive(id ID, r *pb.Recipient) bool {
 	var refs pb.Refs
 	box := &pb.Mailbox{}
 	if r.Drop == nil || !t.read(key(kBox, r.Drop.Mailbox), box) || !t.read(keyID(kMessage, id), &m) ||
-		!t.read(keyID(kRefs, id), &refs) {
+		!t.refs(id, &refs) {
 		return false
 	}
 	t.drop(id, &m, r.Drop, box)
@@ -262,7 +262,7 @@ func (t *tx) abort(h *pb.Abort) *pb.Result {
 // under the same id with its body inline keeps what is its own.
 func (t *tx) dropOrphan(id ID, orphan *pb.Orphan) {
 	var refs pb.Refs
-	t.read(keyID(kRefs, id), &refs)
+	t.refs(id, &refs)
 	for seq := range uint32(len(orphan.Have) * 8) {
 		if seq >= refs.Chunks && hasBit(orphan.Have, seq) {
 			t.dropBody(keyBody(id, seq), MaxInline)
@@ -417,7 +417,7 @@ func (t *tx) deferred(id ID, r *pb.Recipient, v *pb.Verdict, e *pb.Event) {
 // history adds an event to a message that is still referenced.
 func (t *tx) history(id ID, e *pb.Event) {
 	var refs pb.Refs
-	if !t.read(keyID(kRefs, id), &refs) {
+	if !t.refs(id, &refs) {
 		return
 	}
 	refs.History += t.event(id, e)
@@ -437,7 +437,7 @@ func (t *tx) settled(id ID, n uint32, r *pb.Recipient, st pb.State, e *pb.Event)
 	}
 	t.changes.Settled = append(t.changes.Settled, Queued{ID: id, Recipient: n, Domain: DomainOf(r.Address), State: st})
 	var refs pb.Refs
-	if !t.read(keyID(kRefs, id), &refs) {
+	if !t.refs(id, &refs) {
 		t.fail(fmt.Errorf("message %s has a recipient and no reference record", id))
 		return
 	}
@@ -465,11 +465,9 @@ func (t *tx) release(id ID, refs *pb.Refs) {
 		last -= MaxInline
 	}
 	t.del(keyID(kRefs, id))
-	t.set(keyExpiry(t.clock, id), appendUvarint(refs.History))
 	t.count(CountSpoolMessages, -1)
 	t.count(CountSpoolBytes, -int64(refs.Bytes))
-	t.count(CountHistoryMessages, 1)
-	t.count(CountHistoryBytes, int64(refs.History))
+	t.finished(id, refs.History)
 }
 
 // notice makes a report exist in the same step as what it reports on.
@@ -490,7 +488,7 @@ func (t *tx) notice(about ID, node string, n *pb.Notice) {
 
 // afterEvent adds an event to a message whether or not it is finished.
 func (t *tx) afterEvent(id ID, e *pb.Event) {
-	if t.get(keyID(kRefs, id)) != nil {
+	if t.refs(id, new(pb.Refs)) {
 		t.history(id, e)
 		return
 	}

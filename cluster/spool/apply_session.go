@@ -356,7 +356,7 @@ func (t *tx) unreference(entry *pb.Entry, e *pb.Event) {
 	t.count(CountMailboxBytes, -int64(entry.Size))
 	id, _ := toID(entry.Id)
 	var refs pb.Refs
-	if !t.read(keyID(kRefs, id), &refs) {
+	if !t.refs(id, &refs) {
 		return
 	}
 	e.Recipient = entry.Recipient

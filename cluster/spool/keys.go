@@ -37,8 +37,9 @@ const (
 	kFailures  = 'y' // y<network> → Failures; y\0<node>: that node's last Tally
 	kShard     = 'w' // w<home:8><bucket:4> → Shard
 	kEntry     = 'x' // x<box:8><uid:8> → Entry
-	kMeta      = 'z' // z<name>: cluster, settings, clock, time (TimeState)
+	kMeta      = 'z' // z<name>: cluster, settings, clock, time (TimeState), swept (8 octets)
 	kTombstone = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
+	kWindow    = 'W' // W<minute:8> → Window: finished messages by the minute of their ids
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time
@@ -115,6 +116,10 @@ func keyExpiry(done int64, id ID) []byte {
 	k := make([]byte, 0, sizeExpiry)
 	k = binary.BigEndian.AppendUint64(append(k, kExpiry), uint64(done))
 	return append(k, id[:]...)
+}
+
+func keyWindow(w uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, sizeNumber), kWindow), w)
 }
 
 func keyAudit(index uint64) []byte {

@@ -345,7 +345,15 @@ func randomLog(t *rapid.T) []entry {
 		add(spool.KindPutAccount, &pb.PutAccount{Account: &pb.Account{Address: u}})
 	}
 	epoch := func() uint64 { return uint64(rapid.IntRange(0, len(log)).Draw(t, "epoch")) }
-	id := func() []byte { x := newID(byte(rapid.IntRange(0, 7).Draw(t, "id"))); return x[:] }
+	begin, step := now, time.Duration(rapid.SampledFrom([]int{0, 1000, 15_000}).Draw(t, "step"))*time.Millisecond
+	id := func() []byte {
+		n := rapid.IntRange(0, 7).Draw(t, "id")
+		x := newID(byte(n))
+		if step > 0 { // of several windows of history, some before the raise
+			x = idAt(begin.Add(time.Duration(n)*step), n)
+		}
+		return x[:]
+	}
 	user := func() string { return rapid.SampledFrom(users).Draw(t, "user") }
 	node := func() string { return rapid.SampledFrom(nodes).Draw(t, "node") }
 	add(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
@@ -459,6 +467,9 @@ func randomLog(t *rapid.T) []entry {
 			h := &pb.Sweep{Limit: uint32(rapid.IntRange(1, 3).Draw(t, "limit"))}
 			if two {
 				h.Ages, h.OrphansAgeMs = rapid.Bool().Draw(t, "ages"), 1000
+				if rapid.Bool().Draw(t, "bounded") {
+					add(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{HistoryBytes: 1}})
+				}
 			}
 			add(spool.KindSweep, h)
 		case 19:
@@ -576,10 +587,14 @@ func invariants(t require.TestingT, s *memory.Store) {
 	})
 	require.Equal(t, named, countOf(s, 'U'), "unique ids are forgotten with their entries")
 	var bodies, messages int64
+	late := map[spool.ID]bool{}
 	_ = s.Scan([]byte{'f'}, []byte{'g'}, func(k, val []byte) bool {
 		var f pb.Refs
 		require.NoError(t, proto.Unmarshal(val, &f))
 		id, _ := toID(k[1:])
+		if late[id] = f.Late; f.Late {
+			return true
+		}
 		require.Equal(t, open[id], f.Open, "open recipients of %s", id)
 		require.Equal(t, drops[id], f.Drops, "mailbox entries of %s", id)
 		delete(open, id)
@@ -606,6 +621,7 @@ func invariants(t require.TestingT, s *memory.Store) {
 		return true
 	}))
 	require.Equal(t, audited, counter(spool.CountAuditBytes))
+	historyInvariants(t, s, late)
 	require.Equal(t, messages, counter(spool.CountSpoolMessages))
 	require.Equal(t, recipients, counter(spool.CountQueueRecipients))
 	list, err := v.Destinations()

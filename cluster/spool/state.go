@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sort"
@@ -42,6 +43,7 @@ type state struct {
 	counters map[string]int64
 	dedup    dedupFilter // tells less than the store has
 	dirty    map[string]struct{}
+	windows  windows
 	ticked   bool
 	changes  Changes
 	sums     sums
@@ -100,6 +102,9 @@ func (s *state) load(r Reader) error {
 	if err != nil {
 		return fmt.Errorf("spool: load counters: %w", err)
 	}
+	if err := s.windows.load(r); err != nil {
+		return fmt.Errorf("spool: load windows of history: %w", err)
+	}
 	return nil
 }
 
@@ -129,7 +134,7 @@ func (s *state) flush(b Batch) error {
 		}
 	}
 	clear(s.dirty)
-	return nil
+	return s.windows.flush(b)
 }
 
 func (s *state) count(name string, by int64) {
@@ -248,6 +253,20 @@ func (t *tx) del(k []byte) {
 		t.sums.write('d', k, nil)
 		t.fail(t.b.Delete(k))
 	}
+}
+
+// delRange deletes what a kind of record has in a range of ids.
+func (t *tx) delRange(kind byte, lo, hi []byte) {
+	from, to := span(kind, lo, hi)
+	if t.err == nil && bytes.Compare(from, to) < 0 {
+		t.sums.write('R', from, to)
+		t.fail(t.b.DeleteRange(from, to))
+	}
+}
+
+// refs reads what still needs a message; false where it is finished.
+func (t *tx) refs(id ID, refs *pb.Refs) bool {
+	return t.read(keyID(kRefs, id), refs) && !refs.Late
 }
 
 // scan collects keys first, because a batch must not be written while it is

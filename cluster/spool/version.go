@@ -51,6 +51,7 @@ import (
 //   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
 //   - A DropAccount says in the mailbox's mark whose it was (Garbage), and a Sweep answers what it took out of
 //     mailboxes.
+//   - History goes by windows (apply_history.go), and up to 11 minutes later than before.
 //   - History may have 4 GiB where no setting says otherwise; 1 GiB before.
 //   - The audit line of a PutAccount that creates says "user add", as relayctl does.
 //   - A BreakLock says which lock the operator saw (token), and leaves later ones.
@@ -79,7 +80,7 @@ var (
 		"Raise": 1,
 		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
 		"Import": 2, "Old": 2, "Uidl": 2,
-		"Garbage": 2, "Removed": 2,
+		"Garbage": 2, "Removed": 2, "Window": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Recipient.addressed": 2, "Entry.index": 2, "Message.index": 2, "Message.unended": 2,
@@ -87,7 +88,7 @@ var (
 		"Settings.from_check": 2,
 		"Admin.note":          2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,
-		"Drop.uidl": 2, "Entry.uidl": 2,
+		"Refs.late": 2, "Drop.uidl": 2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,
 		"Session.sum": 2, "Session.seq": 2, "Session.ca": 2,
 		"Member.nonce": 2, "Member.serial": 2, "Member.old_serial": 2, "Member.issued_ms": 2, "Member.ca": 2,
@@ -182,6 +183,9 @@ func (t *tx) raise(h *pb.Raise) *pb.Result {
 	t.cluster = proto.CloneOf(t.cluster)
 	t.cluster.Version, t.cluster.Raised = h.To, h.To
 	t.write(key(kMeta, "cluster"), t.cluster)
+	if h.From < 2 && h.To >= 2 {
+		t.closeWindows(windowOf(t.clock) + 1) // what has ended so far is in the expiry index
+	}
 	t.changes.Version = h.To
 	t.audit(h.Admin, fmt.Sprintf("cluster upgrade from version %d to %d", h.From, h.To))
 	return t.ok()

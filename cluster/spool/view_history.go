@@ -59,6 +59,13 @@ func (v View) HistoryLength() (h HistoryLength, err error) {
 		h.Span = max(time.Duration(clock-int64(numberOf(k)))*time.Millisecond, 0)
 		return false
 	})
+	if err != nil {
+		return h, err
+	}
+	err = v.R.Scan([]byte{kWindow}, []byte{kWindow + 1}, func(k, _ []byte) bool {
+		h.Span = max(time.Duration(clock-int64(numberOf(k))*windowMs)*time.Millisecond, h.Span)
+		return false
+	})
 	return h, err
 }
 

@@ -18,7 +18,8 @@ func (v View) Message(id ID) (*pb.Message, bool, error) {
 
 // Refs returns what still needs a message's body; false when it is finished.
 func (v View) Refs(id ID) (*pb.Refs, bool, error) {
-	return load(v.R, keyID(kRefs, id), new(pb.Refs))
+	refs, ok, err := load(v.R, keyID(kRefs, id), new(pb.Refs))
+	return refs, ok && !refs.Late, err
 }
 
 // Recipient returns one open recipient.

@@ -34,7 +34,7 @@ type mail struct {
 	clock atomic.Int64 // now in ms, for other goroutines
 }
 
-// newMail opens a store with a node that may accept and settle.
+// newMail opens a store of cluster version 2 with a node that may accept and settle.
 func newMail(t testing.TB, fs vfs.FS, change ...func(*Options)) *mail {
 	m := &mail{t: t, now: noon}
 	change = append([]func(*Options){func(o *Options) {
@@ -42,7 +42,10 @@ func newMail(t testing.TB, fs vfs.FS, change ...func(*Options)) *mail {
 	}}, change...)
 	m.s = openStore(t, fs, t.TempDir(), change...)
 	m.apply(m.entry(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "here.example"}}))
-	register := &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1"}}
+	m.apply(m.entry(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}}))
+	m.apply(m.entry(spool.KindRaise, &pb.Raise{From: 1, To: 2}))
+	m.pass(2 * time.Minute) // the windows that the Raise has closed
+	register := &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}
 	m.epoch = m.apply(m.entry(spool.KindRegister, register)).Epoch
 	return m
 }
@@ -54,6 +57,14 @@ func (m *mail) entry(kind spool.Kind, h proto.Message, body ...[]byte) *raft.Log
 	m.clock.Store(m.now.UnixMilli())
 	m.index++
 	return &raft.Log{Index: m.index, Term: 1, Type: raft.LogCommand, Data: f}
+}
+
+// pass lets time pass, in steps that move the state's clock.
+func (m *mail) pass(d time.Duration) {
+	for ; d > 0; d -= time.Minute {
+		m.now = m.now.Add(min(d, time.Minute))
+		m.apply(m.entry(spool.KindMark, &pb.Mark{Id: "x"}))
+	}
 }
 
 // apply applies entries and returns what the last one answered.
@@ -155,6 +166,14 @@ func (m *mail) counter(name string) (n int64) {
 	return n
 }
 
+// tableBytes is the size of all tables.
+func (m *mail) tableBytes() (n uint64) {
+	for _, one := range m.tables() {
+		n += one.Size
+	}
+	return n
+}
+
 // tables returns all tables, with their properties.
 func (m *mail) tables() (all []pebble.SSTableInfo) {
 	levels, err := m.s.cur.db.SSTables(pebble.WithProperties())
@@ -245,7 +264,7 @@ func writtenFor(t *testing.T, before, n int) (flushed, compacted uint64) {
 		m.send(piece, 200, 3, time.Millisecond)
 		m.calm()
 	}
-	m.now = noon.Add(3 * time.Hour)
+	m.pass(3 * time.Hour)
 	f, c := m.written()
 	for range n / piece {
 		m.send(piece, 200, 3, time.Millisecond)
@@ -272,6 +291,38 @@ func TestHistoryCostsNewMailNothing(t *testing.T) {
 	t.Logf("%d messages: %d octets flushed, %d compacted; with %d messages of history %d and %d",
 		n, flushed, compacted, history, flushedMore, compactedMore)
 	require.Less(t, float64(flushedMore+compactedMore), 1.2*float64(flushed+compacted))
+}
+
+// A bound that is lowered frees the disk: the history of a window goes by range, and Pebble
+// drops the tables that are in it as a whole. So tables are small here, as the history is.
+func TestALowerBoundFreesTheDisk(t *testing.T) {
+	t.Parallel()
+	m := newMail(t, vfs.NewMem(), func(o *Options) {
+		o.MemTableSize = 1 << 20
+		o.tune = func(p *pebble.Options) {
+			for i := range p.TargetFileSizes {
+				p.TargetFileSizes[i] = 32 << 10
+			}
+		}
+	})
+	n := 20000
+	if testing.Short() {
+		n = 5000
+	}
+	m.send(n, 200, 3, 12*time.Millisecond)
+	m.pass(3 * time.Hour)
+	m.calm()
+	was := m.tableBytes()
+	bound := uint64(m.counter(spool.CountHistoryBytes) / 10)
+	m.apply(m.entry(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{HistoryBytes: bound}}))
+	for m.apply(m.entry(spool.KindSweep, &pb.Sweep{Limit: 1000})).Count > 0 {
+	}
+	require.LessOrEqual(t, uint64(m.counter(spool.CountHistoryBytes)), bound)
+	for i := 0; m.tableBytes() >= was/3; i++ {
+		require.Less(t, i, 20, "of %d octets of tables there are still %d", was, m.tableBytes())
+		m.send(20, 200, 3, time.Millisecond) // compactions come with new mail
+		m.calm()
+	}
 }
 
 // envInt reads a number from the environment.
@@ -311,7 +362,7 @@ func benchHistory(b *testing.B, history, size int, table int64, cut, steady bool
 	})
 	m.send(history, 200, 10, 2*time.Millisecond)
 	if steady {
-		m.now = m.now.Add(3*24*time.Hour - time.Duration(history)*2*time.Millisecond)
+		m.pass(3*24*time.Hour + 12*time.Minute - time.Duration(history)*2*time.Millisecond)
 	}
 	m.calm()
 	_, was := m.written()
@@ -326,7 +377,8 @@ func benchHistory(b *testing.B, history, size int, table int64, cut, steady bool
 	m.calm()
 	report()
 	if steady {
-		require.InDelta(b, history, m.counter(spool.CountHistoryMessages), 3*piece)
+		window := int(time.Minute / (2 * time.Millisecond))
+		require.InDelta(b, history, m.counter(spool.CountHistoryMessages), float64(2*window))
 	}
 	_, is := m.written()
 	b.ReportMetric(float64(is-was)/float64(b.N), "compacted-B/op")

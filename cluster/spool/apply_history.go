@@ -29,7 +29,7 @@ const (
 	windowMs   = 60 * 1000
 	windowLate = 10 * 60 * 1000
 	// maxSurvivors is between how many messages that stay ranges of a window are deleted.
-	// Where there are more, each message is looked at.
+	// Sweep looks at each message of a window that has more.
 	maxSurvivors = 128
 	// windowsPerSweep is how many windows one Sweep takes at most.
 	windowsPerSweep = 16

@@ -242,11 +242,12 @@ func TestAStragglerKeepsItsHistory(t *testing.T) {
 	require.Len(t, events, 2)
 	w.pass(25 * time.Hour)
 	w.sweepAll()
-	require.Zero(t, countKeys(w.replica, 'h')+countKeys(w.replica, 'm')+countKeys(w.replica, 'e')+countKeys(w.replica, 'f'))
+	for _, kind := range []byte("hmef") {
+		require.Zero(t, countKeys(w.replica, kind), "%c", kind)
+	}
 }
 
-// Where many messages of a window stay, the others go one by one, a bounded number in
-// each Sweep.
+// Messages go one by one, a bounded number in each Sweep, where many of a window stay.
 func TestAWindowWithManySurvivors(t *testing.T) {
 	w := newHistoryWorld(t)
 	at := w.now
@@ -270,4 +271,47 @@ func TestAWindowWithManySurvivors(t *testing.T) {
 	require.Zero(t, countKeys(w.replica, 'W'))
 	require.Equal(t, 200, countKeys(w.replica, 'm'))
 	require.EqualValues(t, 1, w.counter(spool.CountHistoryMessages))
+}
+
+// A window that was swept takes nothing more, also where the clock was set back since.
+func TestAClosedWindowTakesNothing(t *testing.T) {
+	w := newHistoryWorld(t)
+	w.accept(w.now, false)
+	w.accept(w.now, false)
+	w.deliver(0)
+	w.pass(40 * time.Minute)
+	w.do(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{HistoryBytes: 1}})
+	w.sweep()
+	require.Equal(t, 1, countKeys(w.replica, 'm'))
+	from := w.clock()
+	back := &pb.Clock{FromMs: from, ToMs: from - (38 * time.Minute).Milliseconds(), Admin: &pb.Admin{Who: "x", Why: "y"}}
+	require.Equal(t, pb.Code_OK, w.do(spool.KindClock, back).Code)
+	w.now = time.UnixMilli(w.clock())
+	w.deliver(0)
+	require.Equal(t, 1, countKeys(w.replica, 'e'))
+	require.Zero(t, countKeys(w.replica, 'W'))
+	invariants(t, w.store)
+}
+
+// The last message that is on time is kept as long as the first, and an id from the
+// future is late.
+func TestTheLastOnTimeIsKept(t *testing.T) {
+	w := newHistoryWorld(t)
+	id := w.accept(w.now, false)
+	w.pass(9 * time.Minute)
+	w.deliver(0)
+	require.Equal(t, 1, countKeys(w.replica, 'W'))
+	w.pass(3*24*time.Hour - 2*time.Minute)
+	w.sweepAll()
+	_, there, err := w.view().Message(id)
+	require.NoError(t, err)
+	require.True(t, there)
+	w.pass(5 * time.Minute)
+	w.sweepAll()
+	require.Zero(t, countKeys(w.replica, 'm'))
+
+	w.accept(w.now.Add(time.Hour), false)
+	w.deliver(0)
+	require.Equal(t, 1, countKeys(w.replica, 'e'))
+	require.Zero(t, countKeys(w.replica, 'W'))
 }

@@ -27,8 +27,8 @@ type Batch interface {
 	// DeleteSized is Delete that tells the store how many octets the value
 	// has, so that it can judge where space is to be won.
 	DeleteSized(key []byte, size int) error
-	// DeleteRange deletes the keys in [lo, hi), those of the same batch too. What is set
-	// afterwards stays. lo and hi are of one kind of record, or hi is the first octet
+	// DeleteRange deletes the keys in [lo, hi), those of the same batch too. Keys that are
+	// set afterwards stay. lo and hi are of one kind of record, or hi is the first octet
 	// behind it; the kind must not be one that Cached keeps.
 	DeleteRange(lo, hi []byte) error
 }

@@ -22,8 +22,8 @@ func storageHelp(metric string) string {
 		"relay_log_appends_total": "Writes to this node's raft log; each is one sync of the disk.",
 		"relay_log_entries_total": "Entries that were written to this node's raft log; many share a write.",
 		"relay_log_bytes_total":   "Octets that were written to this node's raft log.",
-		"relay_log_moves_total": "Large bodies that were moved out of the raft log instead of being " +
-			"written twice.",
+		"relay_log_moves_total": "Times that entries of the raft log were copied to raft.db; none since the cluster " +
+			"version is 2.",
 		"relay_log_cache_hits_total":        "Reads of the raft log that memory answered.",
 		"relay_log_cache_misses_total":      "Reads of the raft log that went to the disk.",
 		"relay_store_commands_total":        "Commands that this node has applied to its store.",

@@ -198,7 +198,7 @@ func TestCloseDoesNotWaitForADiskThatHangs(t *testing.T) {
 			var f disktest.Failures
 			disk := &cached{}
 			l := openLog(t, t.TempDir(), func(o *Options) {
-				o.Fatal, o.openSegment, o.StallAfter = f.Fatal, disk.open, stall
+				o.Fatal, o.openSegment, o.StallAfter, o.packed = f.Fatal, disk.open, stall, false
 			})
 			require.NoError(t, l.StoreLog(large(1, 10)))
 			release, hangs := make(chan struct{}), make(chan struct{})

@@ -26,12 +26,16 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	if first == 0 || hi < first || lo > last || lo > hi {
 		return l.usable()
 	}
+	hi = min(hi, last)
 	if lo <= first && hi < last {
 		return l.deleteOld(hi)
 	}
 	if floor := l.floorNow(); max(lo, first) <= floor {
 		return l.fail(fmt.Errorf("disk: the entries from %d on are to be replaced, but all up to %d is committed here: "+
 			"keep this directory, stop the other nodes, and see \"A node from the past\" in the guide", lo, floor))
+	}
+	if p := l.packed.Load(); p != nil {
+		return l.deletePacked(p, indexes{lo, hi})
 	}
 	return l.deleteOnce(lo, hi)
 }
@@ -51,6 +55,9 @@ func (l *Log) floorNow() uint64 {
 // deleteOld removes all entries up to hi.
 func (l *Log) deleteOld(hi uint64) error {
 	for {
+		if p := l.packed.Load(); p != nil {
+			return l.deletePacked(p, indexes{0, hi})
+		}
 		l.mu.RLock()
 		lo, to := l.ledger.step(deleteStep, hi)
 		l.mu.RUnlock()
@@ -64,6 +71,11 @@ func (l *Log) deleteOld(hi uint64) error {
 }
 
 func (l *Log) deleteOnce(lo, hi uint64) error {
+	l.deleting.RLock()
+	defer l.deleting.RUnlock()
+	if p := l.packed.Load(); p != nil { // since just now
+		return l.deletePacked(p, indexes{lo, hi})
+	}
 	if l.storing.Lock(); l.tail.overlaps(lo, hi) {
 		// Or they would be back at the next start.
 		defer l.storing.Unlock()

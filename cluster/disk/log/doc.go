@@ -1,6 +1,6 @@
 // Package log is raft's log and stable store on one node's disk: entries in segments,
-// term and vote in raft.db. It knows nothing of what an entry says. DESIGN.md tells
-// what may be on the disk when.
+// term and vote in raft.db, and until the raise to cluster version 2 entries there, too.
+// It knows nothing of what an entry says. DESIGN.md tells what may be on the disk when.
 //
 // One error is the end: Fatal is told once, every later call returns the error. Raft
 // would go on voting over a log it can not write. Damage that a read finds counts as

@@ -44,16 +44,19 @@ const (
 	entryHead  = 8 + 8 + 8 + 1 + 4 + 4
 
 	headerMagic = "rlS2"
+	packedPage  = "rlS3" // the same of a packed log
 )
 
 // frameKey is drawn for each use of a file.
 type frameKey [16]byte
 
 // firstPage is what the first page of a segment says: magic 4, id 8, key 16, number of
-// the first frame 8, checksum 8. It is synced before the file has its name.
+// the first frame 8, in a packed log the lowest id that is needed 8, and a checksum 8.
+// It is synced before the file has its name.
 type firstPage struct {
-	key   frameKey
-	first uint64
+	key    frameKey
+	first  uint64
+	lowest uint64 // 0: of a log that is not packed
 }
 
 func newFrameKey() (k frameKey) {
@@ -63,10 +66,17 @@ func newFrameKey() (k frameKey) {
 
 func (h firstPage) page(id uint64) []byte {
 	b := make([]byte, 0, segmentAlign)
-	b = append(b, headerMagic...)
+	if h.lowest > 0 {
+		b = append(b, packedPage...)
+	} else {
+		b = append(b, headerMagic...)
+	}
 	b = binary.BigEndian.AppendUint64(b, id)
 	b = append(b, h.key[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.first)
+	if h.lowest > 0 {
+		b = binary.BigEndian.AppendUint64(b, h.lowest)
+	}
 	b = binary.BigEndian.AppendUint64(b, xxhash.Sum64(b))
 	return b[:segmentAlign]
 }
@@ -80,6 +90,9 @@ func readHeader(f io.ReaderAt, id uint64) (h firstPage, ok bool, err error) {
 	}
 	copy(h.key[:], b[12:])
 	h.first = binary.BigEndian.Uint64(b[28:])
+	if string(b[:4]) == packedPage {
+		h.lowest = binary.BigEndian.Uint64(b[36:])
+	}
 	return h, bytes.Equal(b, h.page(id)), nil
 }
 

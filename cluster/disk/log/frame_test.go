@@ -29,18 +29,26 @@ func spoil(t *testing.T, path string, at int) {
 	require.NoError(t, os.WriteFile(path, b, 0o600))
 }
 
-const firstSegment = "data-0000000000000001"
-
 // A broken frame is damage, unless nothing is behind it: then its write was cut
 // off, as far as anybody can tell.
 func TestBrokenFrames(t *testing.T) {
+	for name, m := range modes() {
+		t.Run(name, func(t *testing.T) { breakFrames(t, m) })
+	}
+}
+
+func breakFrames(t *testing.T, m mode) {
 	from := t.TempDir()
-	l := openLog(t, from, func(o *Options) { o.segmentBytes = 64 << 10 })
+	change := func(o *Options) { m.set(o); o.segmentBytes = 64 << 10 }
+	l := openLog(t, from, change)
 	for i := range uint64(12) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(2*i+1, 100), large(2*i+2, 4000)})) // two pages
 	}
-	const second = "data-0000000000000002"
-	require.Equal(t, []string{firstSegment, second}, names(t, from, "data-*"))
+	first, second := m.segment(1), m.segment(2)
+	require.Equal(t, []string{first, second}, names(t, from, m.prefix+"*"))
+	for _, path := range names(t, from, indexPrefix+"*") { // a start reads all
+		require.NoError(t, os.Remove(filepath.Join(from, path)))
+	}
 	frame := func(n int) int { return segmentAlign * (1 + 2*n) } // of a file
 	for _, c := range []struct {
 		name, file string
@@ -48,15 +56,18 @@ func TestBrokenFrames(t *testing.T) {
 		last       uint64 // 0: refused
 	}{
 		{"nothing", "raft.db", 1 << 20, 24},
-		{"the first", firstSegment, frame(0) + 50, 0},
-		{"data in the middle", firstSegment, frame(3) + 4100, 0},
-		{"a head in the middle", firstSegment, frame(3) + 1, 0},
-		{"the last of the first file", firstSegment, frame(6) + 4100, 0},
+		{"the first", first, frame(0) + 60, 0},
+		{"data in the middle", first, frame(3) + 4100, 0},
+		{"a head in the middle", first, frame(3) + 1, 0},
+		{"the last of the first file", first, frame(6) + 4100, 0},
 		{"the last", second, frame(4) + 4100, 22},
 		{"the last head", second, frame(4) + 9, 22},
-		{"the last checksum", second, frame(4) + frameHead + 2*entryHead + 4100, 22},
-		{"padding", second, frame(4) + 8100, 24},
-		{"the first page", firstSegment, 20, 0},
+		{"the last checksum", second, frame(4) + map[string]int{
+			livePrefix: frameHead + 2*entryHead, packedPrefix: packedHead + 2*recordHead}[m.prefix] + 4100, 22},
+		{"the middle of the newest file", second, frame(2) + 4100, 0},
+		{"a head in the newest file", second, frame(0) + 1, 0},
+		{"padding", second, frame(4) + 8180, 24},
+		{"the first page", first, 20, 0},
 		{"the first page of the newest", second, 20, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -70,13 +81,13 @@ func TestBrokenFrames(t *testing.T) {
 				require.ErrorContains(t, err, "damaged")
 				return
 			}
-			l := openLog(t, dir, func(o *Options) { o.segmentBytes = 64 << 10 })
+			l := openLog(t, dir, change)
 			require.Equal(t, [2]uint64{1, c.last}, span(t, l))
 			for i := range c.last {
 				requireEntry(t, l, large(i+1, map[bool]int{true: 100, false: 4000}[i%2 == 0]))
 			}
 			require.NoError(t, l.StoreLog(large(c.last+1, 10)))
-			l = openLog(t, crash(t, dir), func(o *Options) { o.segmentBytes = 64 << 10 })
+			l = openLog(t, crash(t, dir), change)
 			require.Equal(t, [2]uint64{1, c.last + 1}, span(t, l))
 		})
 	}
@@ -85,27 +96,33 @@ func TestBrokenFrames(t *testing.T) {
 // Frames of a file's former use, and frames that a mail has for a body, are not
 // this log's frames.
 func TestForeignFrames(t *testing.T) {
+	for name, m := range modes() {
+		t.Run(name, func(t *testing.T) { putForeignFrames(t, m) })
+	}
+}
+
+func putForeignFrames(t *testing.T, m mode) {
 	other := t.TempDir()
-	l := openLog(t, other)
-	for i := range uint64(20) {
+	l := openLog(t, other, m.set)
+	for i := range uint64(200) {
 		require.NoError(t, l.StoreLog(large(i+1, 100)))
 	}
-	b, err := os.ReadFile(filepath.Join(other, firstSegment))
+	b, err := os.ReadFile(filepath.Join(other, m.segment(1)))
 	require.NoError(t, err)
 	body := append(make([]byte, segmentAlign-frameHead-entryHead), b...) // as if they lay on pages
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "spare-0000000000000001"), b, 0o600))
-	l = openLog(t, dir)
+	l = openLog(t, dir, m.set)
 	require.NoError(t, l.StoreLog(&raft.Log{Index: 1, Term: 1, Data: body}))
 	require.NoError(t, l.DeleteRange(1, 1))
 	require.NoError(t, l.StoreLog(large(1, 10)))
-	l = openLog(t, crash(t, dir))
+	l = openLog(t, crash(t, dir), m.set)
 	require.Equal(t, [2]uint64{1, 1}, span(t, l))
 
 	// A file bears its name only with its own first page in it.
 	dir = t.TempDir()
-	require.NoError(t, openLog(t, dir).Close())
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "data-0000000000000002"), b, 0o600))
+	require.NoError(t, openLog(t, dir, m.set).Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, m.segment(2)), b, 0o600))
 	_, err = Open(dir, Options{GrowTo: -1})
 	require.ErrorIs(t, err, errSeal)
 }
@@ -125,21 +142,21 @@ func TestLostBoltIsRefused(t *testing.T) {
 // An identifier is never used twice, or a position could mean another file.
 func TestSegmentIDsRise(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, dir)
+	l := openLog(t, dir, former)
 	require.NoError(t, l.StoreLogs(entries(1, 1, tailEntries)))
 	require.NoError(t, l.Close())
-	require.NoError(t, os.Remove(filepath.Join(dir, firstSegment)))
-	l = openLog(t, dir)
+	require.NoError(t, os.Remove(filepath.Join(dir, livePrefix+segmentNumber(1))))
+	l = openLog(t, dir, former)
 	require.NoError(t, l.StoreLogs(entries(1, tailEntries+1, tailEntries+2)))
 	require.Equal(t, []string{"data-0000000000000002"}, names(t, dir, "data-*"))
-	l = openLog(t, crash(t, dir))
+	l = openLog(t, crash(t, dir), former)
 	require.Equal(t, [2]uint64{1, tailEntries + 2}, span(t, l))
 }
 
 // A file is begun when all before it is synced: then the last frame there is
 // no write that was cut off, though nothing is in the new file.
 func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
-	change := func(o *Options) { o.segmentBytes = 16 << 10 }
+	change := func(o *Options) { former(o); o.segmentBytes = 16 << 10 }
 	from := t.TempDir()
 	l := openLog(t, from, change)
 	for i := range uint64(4) { // each takes a page, of three
@@ -151,7 +168,7 @@ func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
 	require.Equal(t, [2]uint64{1, 3}, span(t, openLog(t, dir, change)), "the newest was cut off")
 	dir = crash(t, from)
 	spoil(t, filepath.Join(dir, second), segmentAlign+50)
-	spoil(t, filepath.Join(dir, firstSegment), 3*segmentAlign+50)
+	spoil(t, filepath.Join(dir, livePrefix+segmentNumber(1)), 3*segmentAlign+50)
 	_, err := Open(dir, Options{GrowTo: -1, segmentBytes: 16 << 10})
 	require.ErrorIs(t, err, errSeal)
 }
@@ -160,7 +177,7 @@ func TestBrokenFrameBeforeAnEmptyFile(t *testing.T) {
 func TestDamagedPosition(t *testing.T) {
 	t.Parallel()
 	from := t.TempDir()
-	l := openLog(t, from)
+	l := openLog(t, from, former)
 	require.NoError(t, l.StoreLogs(entries(1, 1, tailEntries)))
 	for i := range uint64(5) {
 		require.NoError(t, l.StoreLog(large(tailEntries+1+i, 5000)))

@@ -21,9 +21,11 @@ type ledger struct {
 	bytes int64
 }
 
+// line is an entry. In a packed log it says where the entry is, too.
 type line struct {
-	index uint64
-	size  uint32
+	index           uint64
+	segment, offset uint32
+	size            uint32
 }
 
 // read fills the ledger from raft.db, with the sizes of what is there.
@@ -78,19 +80,54 @@ func (g *ledger) has(index uint64) bool {
 }
 
 func (g *ledger) put(index uint64, size uint32) {
-	if g.len() == 0 || index > g.last() {
-		g.all = append(g.all, line{index, size})
-		g.bytes += int64(size)
+	g.set(line{index: index, size: size})
+}
+
+// set puts an entry in, in place of the one with its index.
+func (g *ledger) set(l line) {
+	if g.len() == 0 || l.index > g.last() {
+		g.all = append(g.all, l)
+		g.bytes += int64(l.size)
 		return
 	}
-	at := g.find(index)
-	if g.all[at].index != index {
+	at := g.find(l.index)
+	if g.all[at].index != l.index {
 		g.all = append(g.all, line{})
 		copy(g.all[at+1:], g.all[at:])
-		g.all[at] = line{index: index}
+		g.all[at] = line{}
 	}
-	g.bytes += int64(size) - int64(g.all[at].size)
-	g.all[at].size = size
+	g.bytes += int64(l.size) - int64(g.all[at].size)
+	g.all[at] = l
+}
+
+func (g *ledger) get(index uint64) (line, bool) {
+	at := g.find(index)
+	if at == len(g.all) || g.all[at].index != index {
+		return line{}, false
+	}
+	return g.all[at], true
+}
+
+// lowest returns the lowest segment of an entry outside of a range; 0: there is none.
+func (g *ledger) lowest(gone indexes) uint64 {
+	var found uint32
+	for _, l := range g.lines() {
+		if (l.index < gone.lo || l.index > gone.hi) && (found == 0 || l.segment < found) {
+			found = l.segment
+		}
+	}
+	return uint64(found)
+}
+
+// of returns the entries of a segment.
+func (g *ledger) of(segment uint64) []line {
+	var all []line
+	for _, l := range g.lines() {
+		if uint64(l.segment) == segment {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 func (g *ledger) remove(lo, hi uint64) {

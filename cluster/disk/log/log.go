@@ -41,8 +41,10 @@ type Options struct {
 
 	segmentBytes int64 // of a file of entries; default 16 MiB
 	tailEntries  int   // bbolt gets that many at a time; default 256
+	packed       bool  // a new log is packed from its beginning
 	openSegment  func(path string) (segmentFile, error)
 	syncDir      func(dir string) error
+	wrap         func(backend) backend // stands between the log and bbolt
 }
 
 func (o Options) withDefaults() Options {
@@ -64,11 +66,15 @@ func (o Options) withDefaults() Options {
 	if o.syncDir == nil {
 		o.syncDir = syncPath
 	}
+	if o.wrap == nil {
+		o.wrap = func(b backend) backend { return b }
+	}
 	return o
 }
 
 // Log is raft's log and stable store. An entry is promised when it is in a
-// segment; bbolt gets it by way of raft-boltdb a little later, many at a time.
+// segment. Before the raise to version 2 bbolt gets it by way of raft-boltdb a little
+// later, many at a time; from then on the log is packed, and the segments are all of it.
 // And Log adds what neither does: it stops the node at the first
 // error, checks entries when it reads them, keeps the newest in memory,
 // deletes in small steps, writes a vote as one value, and lets a member go on
@@ -81,7 +87,7 @@ func (o Options) withDefaults() Options {
 //     TestFirstErrorStopsTheLog, TestRealWriteErrorIsFatal,
 //     TestHangingWriteIsFatal, TestPanicsOfBoltAreFatal.
 //   - damaged entries and files are refused: bit rot. TestDamagedEntryIsFatal,
-//     TestDamagedFileIsRefused, TestEveryFlippedOctetIsRefused.
+//     TestDamagedFileIsRefused, TestFlippedOctetsOfAPackedLog, TestEveryFlippedOctetIsRefused.
 //   - prefixes of the log go in small steps: a long write blocks heartbeats.
 //     TestOldEntriesGoInSteps.
 //   - cached entries are bounded in octets: memory. TestCacheIsBoundedInOctets.
@@ -94,12 +100,20 @@ func (o Options) withDefaults() Options {
 type Log struct {
 	o    Options
 	db   backend
-	data segments
+	data segments // of a log that is not packed
 
-	storing sync.Mutex // what writes entries; guards the scratch
-	scratch []raft.Log
-	ptrs    []*raft.Log
-	sums    []byte
+	// packed is set when the log is packed: then data and tail are empty, and bbolt has no
+	// entries.
+	packed atomic.Pointer[packed]
+	noRoom atomic.Bool // to pack the log
+
+	// deleting is held for writing while the log is converted, for reading by what deletes
+	// entries of one that is not packed.
+	deleting sync.RWMutex
+	storing  sync.Mutex // what writes entries; guards the scratch
+	scratch  []raft.Log
+	ptrs     []*raft.Log
+	sums     []byte
 
 	mu     sync.RWMutex // guards all below
 	ledger ledger
@@ -194,20 +208,13 @@ func (l *Log) TermAt(index uint64) (term uint64, known bool) {
 }
 
 // read gets an entry from the files and checks it.
-func (l *Log) read(index uint64, to *raft.Log) (err error) {
-	l.mu.RLock()
-	waiting, ok := l.tail.get(index)
-	l.mu.RUnlock()
-	*to = raft.Log{}
-	if ok {
-		err = l.fetchWaiting(&waiting, to)
-	} else {
-		err = guarded(func() error { return l.db.GetLog(index, to) })
-		if err == nil {
-			err = l.fetchData(to)
-		}
-		if err == nil {
-			err = unseal(to, index)
+func (l *Log) read(index uint64, to *raft.Log) error {
+	var err error
+	if p := l.packed.Load(); p != nil {
+		err = l.readPacked(p, index, to)
+	} else if err = l.readFormer(index, to); err != nil {
+		if p := l.packed.Load(); p != nil { // since just now
+			err = l.readPacked(p, index, to)
 		}
 	}
 	if errors.Is(err, raft.ErrLogNotFound) {
@@ -217,6 +224,25 @@ func (l *Log) read(index uint64, to *raft.Log) (err error) {
 		return l.fail(fmt.Errorf("disk: read entry %d of the log: %w", index, err))
 	}
 	return nil
+}
+
+// readFormer gets an entry of a log that is not packed.
+func (l *Log) readFormer(index uint64, to *raft.Log) error {
+	l.mu.RLock()
+	waiting, ok := l.tail.get(index)
+	l.mu.RUnlock()
+	*to = raft.Log{}
+	if ok {
+		return l.fetchWaiting(&waiting, to)
+	}
+	err := guarded(func() error { return l.db.GetLog(index, to) })
+	if err == nil {
+		err = l.fetchData(to)
+	}
+	if err == nil {
+		err = unseal(to, index)
+	}
+	return err
 }
 
 // fetchData brings the data of an entry that has it in a segment. An entry that
@@ -251,7 +277,13 @@ func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 func (l *Log) StoreLogs(logs []*raft.Log) error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
-	err := l.write("append to the log", func() error { return l.store(logs) })
+	p := l.packed.Load()
+	err := l.write("append to the log", func() error {
+		if p != nil {
+			return l.storePacked(p, logs)
+		}
+		return l.store(logs)
+	})
 	if err != nil {
 		return err
 	}
@@ -259,7 +291,9 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	l.mu.Lock()
 	for _, e := range logs {
 		size := entrySize(e)
-		l.ledger.put(e.Index, size)
+		if p == nil {
+			l.ledger.put(e.Index, size)
+		}
 		l.cache.add(e, size)
 		n += int64(size)
 	}
@@ -304,10 +338,18 @@ func (l *Log) close() error {
 		return nil
 	}
 	var err error
+	p := l.packed.Load()
 	if l.failure.Load() == nil {
-		err = l.write("move entries of the log", l.move)
+		if p != nil {
+			err = l.write("note the end of the log", func() error { return l.noteEnd(p) })
+		} else {
+			err = l.write("move entries of the log", l.move)
+		}
 	}
 	l.closed.Store(true)
+	if p != nil {
+		err = errors.Join(err, p.close())
+	}
 	return errors.Join(err, l.db.Close(), l.data.close())
 }
 
@@ -332,14 +374,19 @@ func (l *Log) watched(what string, fn func() error) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	if err := l.guarded(what, fn); err != nil {
+		return l.fail(fmt.Errorf("disk: %s: %w", what, err))
+	}
+	return l.usable()
+}
+
+// guarded is watched for what may fail.
+func (l *Log) guarded(what string, fn func() error) error {
 	dog := watch(l.o.StallAfter, func() {
 		_ = l.fail(fmt.Errorf("disk: %s hangs for %s", what, l.o.StallAfter))
 	})
 	defer dog.stop()
-	if err := guarded(fn); err != nil {
-		return l.fail(fmt.Errorf("disk: %s: %w", what, err))
-	}
-	return l.usable()
+	return guarded(fn)
 }
 
 // guarded turns a panic into an error: bbolt panics where it finds damage.

@@ -25,7 +25,7 @@ import (
 
 func openLog(t testing.TB, dir string, change ...func(*Options)) *Log {
 	o := Options{
-		GrowTo: -1, MmapBytes: 64 << 20,
+		GrowTo: -1, MmapBytes: 64 << 20, packed: true,
 		Fatal: func(err error) { t.Errorf("fatal: %v", err) },
 	}
 	for _, c := range change {
@@ -36,6 +36,21 @@ func openLog(t testing.TB, dir string, change ...func(*Options)) *Log {
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
+
+// former opens a log as it is before the raise to version 2.
+func former(o *Options) { o.packed = false }
+
+// mode is a kind of log that a test is for.
+type mode struct {
+	prefix string // of the names of its segments
+	set    func(*Options)
+}
+
+func modes() map[string]mode {
+	return map[string]mode{"packed": {packedPrefix, func(o *Options) { o.packed = true }}, "former": {livePrefix, former}}
+}
+
+func (m mode) segment(id uint64) string { return m.prefix + segmentNumber(id) }
 
 // entries are entries lo..hi of a term.
 func entries(term, lo, hi uint64) []*raft.Log {
@@ -144,7 +159,7 @@ func TestBoltIsSetUpWell(t *testing.T) {
 
 func TestOldEntriesGoInSteps(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, dir)
+	l := openLog(t, dir, former)
 	for i := uint64(1); i <= 3000; i += 500 {
 		require.NoError(t, l.StoreLogs(entries(1, i, i+499)))
 	}
@@ -169,7 +184,7 @@ func TestOldEntriesGoInSteps(t *testing.T) {
 	require.Equal(t, [2]uint64{0, 0}, span(t, l))
 	require.Zero(t, l.Bytes())
 	require.NoError(t, l.Close())
-	require.Equal(t, [2]uint64{0, 0}, span(t, openLog(t, dir)))
+	require.Equal(t, [2]uint64{0, 0}, span(t, openLog(t, dir, former)))
 }
 
 // spyBackend sees and bends what reaches bbolt.
@@ -207,9 +222,11 @@ func TestLogModel(t *testing.T) {
 		require.NoError(t, err)
 		cacheSize := rapid.Int64Range(1, 3000).Draw(r, "cache")
 		disk := &forgetful{}
+		packed := rapid.Bool().Draw(r, "packed")
 		open := func() *Log {
 			l, err := Open(dir, Options{
 				GrowTo: -1, MmapBytes: 1 << 20, CacheBytes: cacheSize, segmentBytes: 16 << 10, openSegment: disk.open,
+				packed: packed,
 			})
 			require.NoError(t, err)
 			return l
@@ -219,7 +236,7 @@ func TestLogModel(t *testing.T) {
 		have := map[uint64]*raft.Log{}
 		var first, last, term uint64
 		for range rapid.IntRange(1, 12).Draw(r, "steps") {
-			switch rapid.IntRange(0, 6).Draw(r, "step") {
+			switch rapid.IntRange(0, 7).Draw(r, "step") {
 			case 0, 1, 2:
 				term++
 				from := last + 1
@@ -258,6 +275,9 @@ func TestLogModel(t *testing.T) {
 			case 5:
 				require.NoError(t, l.Close())
 				l = open()
+			case 7:
+				require.NoError(t, l.SealPromises())
+				require.NotNil(t, l.packed.Load())
 			case 6: // power loss: data that was not synced is gone
 				disk.forget()
 				require.NoError(t, l.Close())
@@ -374,7 +394,7 @@ func TestCommittedEntriesAreNotReplaced(t *testing.T) {
 // An error of bbolt itself: it may only read the file.
 func TestRealWriteErrorIsFatal(t *testing.T) {
 	var f disktest.Failures
-	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.Fatal })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal, o.packed = f.Fatal, false })
 	require.NoError(t, l.StoreLogs(entries(1, 1, 3)))
 	require.NoError(t, l.db.Close())
 	ro := boltOptions(l.path, l.o)
@@ -413,14 +433,14 @@ func TestHangingWriteIsFatal(t *testing.T) {
 
 func TestPanicsOfBoltAreFatal(t *testing.T) {
 	var f disktest.Failures
-	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = f.Fatal })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal, o.packed = f.Fatal, false })
 	l.db = &spyBackend{backend: l.db, store: func() error { panic("page 7: invalid type") }}
 	require.ErrorContains(t, l.StoreLogs(entries(1, 1, tailEntries)), "page 7")
 	require.Len(t, f.Get(), 1)
 }
 
 func TestDefaultLogFatalPanics(t *testing.T) {
-	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal = nil })
+	l := openLog(t, t.TempDir(), func(o *Options) { o.Fatal, o.packed = nil, false })
 	l.db = &spyBackend{backend: l.db, store: func() error { return errors.New("no") }}
 	require.Panics(t, func() { _ = l.StoreLogs(entries(1, 1, tailEntries)) })
 }
@@ -430,16 +450,22 @@ func TestDamagedEntryIsFatal(t *testing.T) {
 	for name, c := range map[string]struct {
 		file   string
 		repeat int
-	}{"in raft.db": {"raft.db", 100}, "in a segment": {"data-0000000000000001", 1000}} {
+		packed bool
+	}{
+		"in raft.db": {"raft.db", 100, false}, "in a segment": {"data-0000000000000001", 1000, false},
+		"in a packed log": {"log-0000000000000001", 1000, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			l := openLog(t, dir)
+			change := func(o *Options) { o.packed, o.segmentBytes = c.packed, 16<<10 }
+			l := openLog(t, dir, change)
 			require.NoError(t, l.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: bytes.Repeat([]byte("precious"), c.repeat)}}))
 			require.NoError(t, l.StoreLogs(entries(1, 2, 3)))
+			require.NoError(t, l.StoreLog(large(4, 5000))) // in another file of a packed log: a start reads the newest
 			require.NoError(t, l.Close())
 			flipAll(t, filepath.Join(dir, c.file), []byte("preciousprecious"))
 			var f disktest.Failures
-			l = openLog(t, dir, func(o *Options) { o.Fatal = f.Fatal })
+			l = openLog(t, dir, change, func(o *Options) { o.Fatal = f.Fatal })
 			require.ErrorIs(t, l.GetLog(1, &raft.Log{}), errSeal)
 			require.Len(t, f.Get(), 1)
 		})

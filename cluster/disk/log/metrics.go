@@ -19,7 +19,7 @@ type Metrics struct {
 	CacheBytes  int64
 
 	Appends, Appended, AppendedBytes uint64 // calls, entries, octets
-	Moves                            uint64 // of the tail to bbolt
+	Moves                            uint64 // of the tail to bbolt; none in a packed log
 	Writes                           uint64 // transactions, with deletions and votes
 	WriteTime                        time.Duration
 	CacheHits, CacheMisses           uint64
@@ -36,7 +36,7 @@ func (l *Log) Metrics() Metrics {
 	if st, err := os.Stat(l.path); err == nil {
 		m.FileBytes = st.Size()
 	}
-	m.FileBytes += l.data.bytes()
+	m.FileBytes += l.files().bytes()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	m.First, m.Last, m.Entries = l.ledger.first(), l.ledger.last(), l.ledger.len()

@@ -29,7 +29,7 @@ func Open(dir string, o Options) (l *Log, err error) {
 	path := filepath.Join(dir, "raft.db")
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		// It comes before the first segment. A new one would have no votes.
-		if found, err := filepath.Glob(filepath.Join(dir, livePrefix+"*")); err != nil || len(found) > 0 {
+		if found, err := anyOf(dir, livePrefix, packedPrefix); err != nil || found {
 			return nil, errors.Join(err,
 				fmt.Errorf("%w: %s is gone, and segments of the log are there: remove this node and let it join anew", errSeal,
 					path))
@@ -41,7 +41,8 @@ func Open(dir string, o Options) (l *Log, err error) {
 	l = &Log{o: o, path: path, failed: make(chan struct{})}
 	l.cache.limit = o.CacheBytes
 	l.data = segments{
-		dir: dir, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment, syncDir: o.syncDir,
+		dir: dir, prefix: livePrefix, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment,
+		syncDir: o.syncDir,
 	}
 	if err := l.ledger.read(path); errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("disk: %s is in use: does another relayd run on this data directory? (%w)", path, err)
@@ -52,15 +53,56 @@ func Open(dir string, o Options) (l *Log, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("disk: open %s: %w", path, err)
 	}
-	l.db = db
+	l.db = o.wrap(db)
 	err = l.stable.load(db)
+	if err == nil {
+		err = l.openEntries(dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close(), l.closeFiles())
+	}
+	return l, nil
+}
+
+// anyOf says whether there are segments in a directory with one of these prefixes.
+func anyOf(dir string, prefixes ...string) (bool, error) {
+	for _, prefix := range prefixes {
+		if found, err := filepath.Glob(filepath.Join(dir, prefix+"*")); err != nil || len(found) > 0 {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// openEntries opens a packed log, or another, which it packs if no older build may come
+// back.
+func (l *Log) openEntries(dir string) error {
+	is, err := l.isPacked(dir)
+	if err == nil && is {
+		return l.openPacked(newPacked(dir, l.o))
+	}
 	if err == nil {
 		err = l.openSegments()
 	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close(), l.data.close())
+	if err != nil || !l.o.packed && !(l.stable.sealed && l.stable.marked) {
+		return err
 	}
-	return l, nil
+	return l.packAtStart()
+}
+
+func (l *Log) closeFiles() error {
+	err := l.data.close()
+	if p := l.packed.Load(); p != nil {
+		err = errors.Join(err, p.close())
+	}
+	return err
+}
+
+func (l *Log) files() *segments {
+	if p := l.packed.Load(); p != nil {
+		return &p.segments
+	}
+	return &l.data
 }
 
 // spareSegments is how many files are kept for reuse, shortSegments how many while
@@ -77,7 +119,7 @@ func (l *Log) SetShort(short bool) {
 	if short {
 		n = shortSegments
 	}
-	if err := l.data.keepSpares(n); err != nil {
+	if err := l.files().keepSpares(n); err != nil {
 		l.o.Log.Warn("remove spare segments", zap.Error(err))
 	}
 }
@@ -151,7 +193,10 @@ func createLog(path string, o Options) error {
 	}
 	err = grow(tmp, o.GrowTo/boltShare)
 	if n := o.GrowTo * (boltShare - 1) / boltShare / o.segmentBytes; err == nil && n > 0 {
-		ahead := segments{dir: filepath.Dir(path), size: o.segmentBytes, full: true, open: o.openSegment, syncDir: o.syncDir}
+		ahead := segments{
+			dir: filepath.Dir(path), prefix: livePrefix, size: o.segmentBytes, full: true, open: o.openSegment,
+			syncDir: o.syncDir,
+		}
 		err = ahead.load()
 		if err == nil {
 			err = ahead.fill(max(0, int(n)-len(ahead.spare)))

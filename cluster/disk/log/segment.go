@@ -16,13 +16,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// segments are files of a fixed size beside bbolt. Every write to the log goes
-// to the current one first, as a frame (see frame.go) and with one sync; bbolt
-// gets the entries later, many at a time, but not the data of larger ones: that
-// stays where it is. A B+tree rewrites its neighbours with every large value and
-// syncs twice with every commit; here data is written once, in order, and a file
-// that nothing refers to any more is written over by a later one, so that in the
-// long run no block is ever allocated.
+// segments are files of a fixed size beside bbolt. A packed log (packed.go) uses them in
+// its own way. Of another, every write goes to the current one first, as a frame (see
+// frame.go) and with one sync; bbolt gets the entries later, many at a time, but not the
+// data of larger ones: that stays where it is. A B+tree rewrites its neighbours with
+// every large value and syncs twice with every commit; here data is written once, in
+// order, and a file that nothing refers to any more is written over by a later one, so
+// that in the long run no block is ever allocated.
 //
 // append is called by one goroutine at a time; the other methods by any.
 //
@@ -36,9 +36,10 @@ import (
 // back is ErrLogNotFound, if the entry is gone too.
 type segments struct {
 	dir    string
-	size   int64 // of a file
-	spares int   // as many unused files are kept
-	full   bool  // new files have their size from the beginning
+	prefix string // of the files' names
+	size   int64  // of a file
+	spares int    // as many unused files are kept
+	full   bool   // new files have their size from the beginning
 	open   func(path string) (segmentFile, error)
 	// syncDir makes the names in the directory durable.
 	syncDir func(dir string) error
@@ -52,6 +53,7 @@ type segments struct {
 	spare []string // paths
 	named bool     // a file has become a spare one, and that name is not synced
 	last  uint64   // the highest id ever used
+	low   uint64   // of a packed log: the lowest id that is needed
 	moved uint64   // frames up to it are in bbolt
 }
 
@@ -67,11 +69,14 @@ type segment struct {
 	id    uint64
 	f     segmentFile
 	path  string
-	key   frameKey // of its frames; known for those that may be written to
-	end   int64    // where the next frame begins
-	dirty bool     // written since the last sync
-	top   uint64   // highest index of an entry that has its data here for bbolt
-	seq   uint64   // of its newest frame
+	key   frameKey  // of its frames; known for those that may be written to
+	end   int64     // where the next frame begins
+	dirty bool      // written since the last sync
+	top   uint64    // highest index of an entry that has its data here for bbolt
+	seq   uint64    // of its newest frame
+	size  int64     // of the file; more than that of others for an entry that fits into none
+	first uint64    // in a packed log: the seq of its first frame
+	gone  []indexes // indexes that frames of a packed log say are deleted
 
 	reads sync.RWMutex // held for reading while data is read: no file is reused under a reader
 }
@@ -93,6 +98,8 @@ const (
 	segmentAlign = 4 << 10
 
 	livePrefix, sparePrefix = "data-", "spare-"
+	packedPrefix            = "log-"   // of a packed log's segments
+	indexPrefix             = "index-" // of the files with the index of one of them
 )
 
 func (p place) append(b []byte) []byte {
@@ -138,12 +145,15 @@ func (s *segments) load() error {
 			continue
 		case kind == sparePrefix:
 			s.spare = append(s.spare, path)
-		default:
+		case kind == s.prefix:
 			f, openErr := s.open(path)
 			if openErr != nil {
 				return errors.Join(err, openErr)
 			}
-			s.files[id] = &segment{id: id, f: f, path: path}
+			s.files[id] = &segment{id: id, f: f, path: path, size: max(s.size, sizeOf(n))}
+		case kind == indexPrefix && s.prefix == packedPrefix: // of a file that is there, or open removes it
+		default: // of a conversion that was cut off, or that is done
+			err = errors.Join(err, os.Remove(path))
 		}
 		s.last = max(s.last, id)
 	}
@@ -152,8 +162,15 @@ func (s *segments) load() error {
 
 const newSuffix = ".new"
 
+func sizeOf(n os.DirEntry) int64 {
+	if st, err := n.Info(); err == nil {
+		return st.Size()
+	}
+	return 0
+}
+
 func parseSegment(name string) (kind string, id uint64, ok bool) {
-	for _, kind = range []string{livePrefix, sparePrefix} {
+	for _, kind = range []string{livePrefix, sparePrefix, packedPrefix, indexPrefix} {
 		if rest, found := strings.CutPrefix(name, kind); found {
 			id, err := strconv.ParseUint(rest, 16, 64)
 			return kind, id, err == nil && rest == segmentNumber(id)
@@ -218,7 +235,7 @@ func (s *segments) makeSpare(one *segment) error {
 	defer one.reads.Unlock()
 	err := one.f.Close()
 	s.mu.RLock()
-	enough := len(s.spare) >= s.spares
+	enough := len(s.spare) >= s.spares || one.size != s.size
 	s.mu.RUnlock()
 	if enough {
 		return errors.Join(err, os.Remove(one.path))
@@ -253,7 +270,7 @@ func (s *segments) fill(n int) error {
 	for range n {
 		s.last++
 		path := s.name(sparePrefix, s.last)
-		if err := s.make(path, true); err != nil {
+		if err := s.make(path, s.size, true); err != nil {
 			return err
 		}
 		s.spare = append(s.spare, path)
@@ -265,63 +282,48 @@ func (s *segments) fill(n int) error {
 // a write that waits, and it gets blocks only, which is at once: to write them
 // twice is a sixth of what large messages cost, until files are reused. It has
 // its place on the disk either way.
-func (s *segments) make(path string, ahead bool) error {
+func (s *segments) make(path string, size int64, ahead bool) error {
 	tmp := path + newSuffix
 	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	if s.full && !ahead {
-		err = allocate(f, s.size)
+		err = allocate(f, size)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	err = errors.Join(err, f.Close())
+	if err == nil && s.full && ahead {
+		err = grow(tmp, size)
 	}
-	if s.full && ahead {
-		if err := grow(tmp, s.size); err != nil {
-			return err
-		}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
 	}
 	return os.Rename(tmp, path)
 }
 
-// next makes a fresh segment the current one. Data in the former one is synced first.
-// It is called by append.
-func (s *segments) next() error {
+// next makes a fresh segment of a size the current one. Data in the former one is
+// synced first. It is called by append.
+func (s *segments) next(size int64) error {
 	if s.cur != nil {
 		if err := s.cur.sync(); err != nil {
 			return err
 		}
 	}
-	from := ""
-	s.mu.Lock()
-	named := s.named
-	s.named = false
-	s.last++
-	id := s.last
-	if n := len(s.spare); n > 0 {
-		from = s.spare[n-1]
-		s.spare = s.spare[:n-1]
+	id, from, err := s.unused(size)
+	if err != nil {
+		return err
 	}
-	s.mu.Unlock()
-	if named && from != "" {
-		// Or a power failure brings its former name back, with a first page that is not
-		// of that name.
-		if err := s.syncDir(s.dir); err != nil {
-			return err
+	h := firstPage{key: newFrameKey(), first: s.seq + 1}
+	if s.prefix == packedPrefix {
+		if s.cur == nil {
+			s.low = id
 		}
+		h.lowest = s.low
 	}
-	if from == "" {
-		from = s.name(sparePrefix, id)
-		if err := s.make(from, false); err != nil {
-			return err
-		}
-	}
-	h := firstPage{newFrameKey(), s.seq + 1}
 	if err := s.label(from, h.page(id)); err != nil {
 		return err
 	}
-	path := s.name(livePrefix, id)
+	path := s.name(s.prefix, id)
 	if err := os.Rename(from, path); err != nil {
 		return err
 	}
@@ -332,12 +334,41 @@ func (s *segments) next() error {
 	if err != nil {
 		return err
 	}
-	one := &segment{id: id, f: f, path: path, key: h.key, end: segmentAlign}
+	one := &segment{id: id, f: f, path: path, key: h.key, first: h.first, end: segmentAlign, size: size,
+		seq: s.seq}
+	if s.prefix == livePrefix {
+		one.seq = 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files[id] = one
 	s.cur = one
 	return nil
+}
+
+// unused draws the id of a fresh segment and finds a file for it: a spare one, or one
+// that it makes.
+func (s *segments) unused(size int64) (id uint64, path string, err error) {
+	s.mu.Lock()
+	named := s.named
+	s.last++
+	id = s.last
+	if n := len(s.spare); n > 0 && size == s.size {
+		path = s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		s.named = false
+	}
+	s.mu.Unlock()
+	if path == "" {
+		path = s.name(sparePrefix, id)
+		return id, path, s.make(path, size, false)
+	}
+	if named {
+		// Or a power failure brings its former name back, with a first page that is not
+		// of that name.
+		return id, path, s.syncDir(s.dir)
+	}
+	return id, path, nil
 }
 
 // label gives a file its first page. It is on the disk before the file has the
@@ -376,7 +407,7 @@ func (s *segments) append(logs []*raft.Log, add func(i int, p place)) error {
 			to++
 		}
 		if s.cur == nil || s.cur.end+int64(size) > s.size {
-			if err := s.next(); err != nil {
+			if err := s.next(s.size); err != nil {
 				return err
 			}
 		}
@@ -444,23 +475,29 @@ var errReused = errors.New("disk: the segment was given back")
 
 // read returns the data at a place.
 func (s *segments) read(p place) ([]byte, error) {
+	data, _, err := s.readKeyed(p)
+	return data, err
+}
+
+// readKeyed returns the key of the segment, too.
+func (s *segments) readKeyed(p place) ([]byte, frameKey, error) {
 	s.mu.RLock()
 	one := s.files[p.segment]
 	if one == nil {
 		s.mu.RUnlock()
-		return nil, errReused
+		return nil, frameKey{}, errReused
 	}
 	one.reads.RLock() // does not wait: the goroutine that locks it has taken it out of files
 	s.mu.RUnlock()
 	defer one.reads.RUnlock()
-	if int64(p.size) > s.size {
-		return nil, errSeal
+	if int64(p.size) > one.size {
+		return nil, one.key, errSeal
 	}
 	data := make([]byte, p.size)
 	if _, err := one.f.ReadAt(data, int64(p.offset)); err != nil {
-		return nil, fmt.Errorf("segment %d at %d: %w", p.segment, p.offset, err)
+		return nil, one.key, fmt.Errorf("segment %d at %d: %w", p.segment, p.offset, err)
 	}
-	return data, nil
+	return data, one.key, nil
 }
 
 // isMoved says that bbolt has the frames up to one.

@@ -101,11 +101,32 @@ func names(t *testing.T, dir, pattern string) []string {
 	return found
 }
 
-// A write costs one sync, whatever its entries are, and a new file one more;
-// bbolt gets them later, all at once.
+// A write costs one sync, whatever its entries are, and a new file one more. Nothing
+// goes to bbolt.
 func TestWriteCostsOneSync(t *testing.T) {
 	disk := &forgetful{}
 	l := openLog(t, t.TempDir(), func(o *Options) { o.openSegment = disk.open })
+	spy := &spyBackend{backend: l.db, store: func() error { return errors.New("an entry goes to bbolt") }}
+	l.db = spy
+	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000), large(2, 100), large(3, 2000)}))
+	require.Equal(t, 2, disk.syncs)
+	for i := uint64(4); i < 600; i++ {
+		require.NoError(t, l.StoreLogs([]*raft.Log{large(i, 100)}))
+	}
+	require.Equal(t, 598, disk.syncs)
+	require.Empty(t, spy.sets)
+	require.NoError(t, l.DeleteRange(500, 599))
+	require.NoError(t, l.DeleteRange(1, 400))
+	require.Equal(t, 600, disk.syncs)
+	require.Empty(t, spy.sets)
+	require.Empty(t, spy.deleted)
+}
+
+// A write costs one sync, whatever its entries are, and a new file one more;
+// bbolt gets them later, all at once.
+func TestWriteToAFormerLogCostsOneSync(t *testing.T) {
+	disk := &forgetful{}
+	l := openLog(t, t.TempDir(), func(o *Options) { o.openSegment, o.packed = disk.open, false })
 	moves := 0
 	l.db = &spyBackend{backend: l.db, store: func() error { moves++; return nil }}
 	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000), large(2, 100), large(3, 2000)}))
@@ -139,8 +160,14 @@ func TestFailedSyncOfDataIsFatal(t *testing.T) {
 }
 
 func TestSegmentsAreReused(t *testing.T) {
+	for name, m := range modes() {
+		t.Run(name, func(t *testing.T) { reuseSegments(t, m) })
+	}
+}
+
+func reuseSegments(t *testing.T, m mode) {
 	dir := t.TempDir()
-	change := func(o *Options) { o.segmentBytes = 64 << 10 }
+	change := func(o *Options) { m.set(o); o.segmentBytes = 64 << 10 }
 	l := openLog(t, dir, change)
 	for i := range uint64(100) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(i+1, 10000)}))
@@ -148,16 +175,16 @@ func TestSegmentsAreReused(t *testing.T) {
 			require.NoError(t, l.DeleteRange(1, i-19))
 		}
 	}
-	require.LessOrEqual(t, len(names(t, dir, "data-*"))+len(names(t, dir, "spare-*")), 9)
+	require.LessOrEqual(t, len(names(t, dir, m.prefix+"*"))+len(names(t, dir, "spare-*")), 9)
 	require.NoError(t, l.DeleteRange(1, 100))
-	require.Len(t, names(t, dir, "data-*"), 1, "the current one stays")
+	require.Len(t, names(t, dir, m.prefix+"*"), 1, "the current one stays")
 	require.NoError(t, l.Close())
 	l = openLog(t, dir, change)
-	require.Len(t, names(t, dir, "data-*"), 1)
+	require.Len(t, names(t, dir, m.prefix+"*"), 1)
 	for i := range uint64(100) {
 		require.NoError(t, l.StoreLogs([]*raft.Log{large(200+i, 10000)}))
 	}
-	require.Greater(t, len(names(t, dir, "data-*")), spareSegments)
+	require.Greater(t, len(names(t, dir, m.prefix+"*")), spareSegments)
 	require.NoError(t, l.DeleteRange(1, 290))
 	require.Len(t, names(t, dir, "spare-*"), spareSegments)
 	l.SetShort(true)
@@ -172,7 +199,7 @@ func TestSegmentsAreReused(t *testing.T) {
 // A segment whose entries bbolt has not got yet stays, whatever is deleted.
 func TestSegmentsOfTheTailStay(t *testing.T) {
 	dir := t.TempDir()
-	change := func(o *Options) { o.segmentBytes, o.tailEntries = 16<<10, 20 }
+	change := func(o *Options) { o.segmentBytes, o.tailEntries, o.packed = 16<<10, 20, false }
 	l := openLog(t, dir, change)
 	for i := range uint64(32) { // each takes a page
 		require.NoError(t, l.StoreLog(large(i+1, 100)))
@@ -209,14 +236,14 @@ func TestReplacedSuffix(t *testing.T) {
 
 func TestLostSegmentIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, dir)
+	l := openLog(t, dir, former)
 	require.NoError(t, l.StoreLogs([]*raft.Log{large(1, 2000)}))
 	require.NoError(t, l.Close())
 	path := filepath.Join(dir, "data-0000000000000001")
 
 	require.NoError(t, os.Truncate(path, 5000))
 	var f disktest.Failures
-	l = openLog(t, dir, func(o *Options) { o.Fatal = f.Fatal })
+	l = openLog(t, dir, func(o *Options) { o.Fatal, o.packed = f.Fatal, false })
 	require.Error(t, l.GetLog(1, &raft.Log{}))
 	require.Len(t, f.Get(), 1)
 	require.NoError(t, l.Close())
@@ -278,9 +305,9 @@ func (f labelled) WriteAt(b []byte, at int64) (int, error) {
 // before a crash and not written to stands behind the position.
 func TestReusedFileHasLostItsName(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, dir, func(o *Options) { o.segmentBytes = 64 << 10 })
+	l := openLog(t, dir, former, func(o *Options) { o.segmentBytes = 64 << 10 })
 	require.NoError(t, l.StoreLog(large(1, 10)))
-	page := firstPage{newFrameKey(), 2}.page(2)
+	page := firstPage{key: newFrameKey(), first: 2}.page(2)
 	dir = crash(t, dir)
 	path := filepath.Join(dir, "data-0000000000000002")
 	require.NoError(t, os.WriteFile(path, page, 0o600))
@@ -304,7 +331,7 @@ func TestReusedFileHasLostItsName(t *testing.T) {
 		labels++
 	}
 	l = openLog(t, dir, func(o *Options) {
-		o.segmentBytes, o.syncDir = 64<<10, sync
+		o.segmentBytes, o.syncDir, o.packed = 64<<10, sync, false
 		o.openSegment = func(path string) (segmentFile, error) {
 			f, err := openSegment(path)
 			return labelled{f, path, label}, err

@@ -120,7 +120,7 @@ func (l *Log) SealPromises() error {
 	defer l.stable.mu.Unlock()
 	s := &l.stable
 	if s.sealed && s.marked {
-		return nil
+		return l.packSmall()
 	}
 	if !s.sealed {
 		if err := l.seals(); err != nil {
@@ -131,7 +131,7 @@ func (l *Log) SealPromises() error {
 		return err
 	}
 	s.marked = true
-	return nil
+	return l.packSmall()
 }
 
 // seals writes the term, and then the vote: when the vote has its checksum, so

@@ -25,6 +25,9 @@ type storm struct {
 	rate int   // one in so many steps fails
 	dead error // what the process ended with
 	log  *Log
+	// packed is the kind of log that a start makes: the storm begins with one that is not,
+	// or with none.
+	packed bool
 
 	first, last uint64
 	want        map[uint64]*raft.Log
@@ -90,10 +93,10 @@ func (s *storm) open() error {
 	l, err := Open(s.dir, Options{
 		GrowTo: []int64{-1, 512 << 10}[s.r.IntN(2)], MmapBytes: 1 << 20, CacheBytes: 1,
 		segmentBytes: 64 << 10, tailEntries: 8,
-		Fatal: func(error) {}, openSegment: s.disk.open, syncDir: s.syncDir,
+		Fatal: func(error) {}, openSegment: s.disk.open, syncDir: s.syncDir, packed: s.packed,
+		wrap: func(b backend) backend { return stormyBackend{b, s} },
 	})
 	if err == nil {
-		l.db = stormyBackend{l.db, s}
 		s.log = l
 	}
 	return err
@@ -155,7 +158,14 @@ func (s *storm) store(term uint64) {
 
 func (s *storm) step(term uint64) {
 	some := s.first + s.r.Uint64N(s.last-s.first+1) // stays
-	switch s.r.IntN(9) {
+	switch s.r.IntN(10) {
+	case 9:
+		if term < 20 {
+			return
+		}
+		if s.convert(); s.log.SealPromises() != nil {
+			s.restart()
+		}
 	case 0:
 		if s.log.DeleteRange(some+1, s.last) == nil {
 			s.last = some
@@ -180,13 +190,25 @@ func (s *storm) step(term uint64) {
 	}
 }
 
+// convert has the log converted, now and then: by a start from now on, or by the caller.
+func (s *storm) convert() {
+	if s.packed {
+		return
+	}
+	s.packed = true
+	if s.r.IntN(2) == 0 {
+		s.dead = errKilled
+		s.restart()
+	}
+}
+
 // TestStorm: whatever fails, and whenever, all that was promised is there, nothing
 // that was deleted is, and the log goes on.
 func TestStorm(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(3)
+	seeds := uint64(9)
 	if testing.Short() {
-		seeds = 1
+		seeds = 2
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -201,7 +223,7 @@ func rage(t *testing.T, seed uint64) {
 		t: t, r: rand.New(rand.NewPCG(seed, 9)), dir: t.TempDir(), past: filepath.Join(t.TempDir(), "past"),
 		disk: &cached{}, first: 1, want: map[uint64]*raft.Log{},
 	}
-	s.disk.write, s.disk.sync = s.fault, s.fault
+	s.disk.write, s.disk.sync, s.packed = s.fault, s.fault, seed%3 == 0
 	require.NoError(t, s.open())
 	s.store(1)
 	s.rate = 40
@@ -211,6 +233,7 @@ func rage(t *testing.T, seed uint64) {
 		s.check()
 		s.rate = 40
 	}
+	s.rate = 0
 	require.NoError(t, s.log.Close())
 	require.Positive(t, s.restarts)
 }

@@ -43,7 +43,7 @@ that no node has run on the former one since.`,
 			if notice < 0 || notice > 10*time.Minute {
 				return usage("--notice must be between 0s and 10m, not %s", notice)
 			}
-			return runNode(cmd.Context(), path, node.Options{Tuning: tuning, Moved: moved}, notice, os.NewFile(2, "stderr"))
+			return runNode(cmd.Context(), path, node.Options{Tuning: tuning, Moved: moved}, notice, os.Stderr)
 		},
 	}
 	configFlag(cmd, &path)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -169,5 +170,20 @@ func TestStopsAreWaitedFor(t *testing.T) {
 		given, err := time.ParseDuration(value)
 		require.NoError(t, err, file)
 		require.GreaterOrEqual(t, given, node.StopWithin(node.DefaultNotice), file)
+	}
+}
+
+// TestStandardErrorStaysOpen: a node that has ended takes the process's standard error
+// with it for nobody, and for no file that has its number by then.
+func TestStandardErrorStaysOpen(t *testing.T) {
+	before, err := os.Stderr.Stat()
+	require.NoError(t, err)
+	for range 20 {
+		code, _, _ := relayd(t, "run", "--config", "/nowhere/relay.toml")
+		require.Equal(t, exitFailed, code)
+		runtime.GC()
+		after, err := os.Stderr.Stat()
+		require.NoError(t, err)
+		require.True(t, os.SameFile(before, after))
 	}
 }

@@ -17,7 +17,7 @@ const (
 	kBody      = 'b' // b<id><seq:4> → octets (the only large values)
 	kCounter   = 'c' // c<name> → varint
 	kDomain    = 'd' // d<name> → Domain
-	kExpiry    = 'e' // e<done ms:8><id> → varint history size: finished messages by age
+	kExpiry    = 'e' // e<done ms:8><id> → varint history size: messages by their end; from version 2 on late ones only
 	kRefs      = 'f' // f<id> → Refs: what still needs the body
 	kGarbage   = 'g' // g<box:8> → Garbage: entries of a dropped account, to be swept
 	kHistory   = 'h' // h<id><index:8><n:2> → Event

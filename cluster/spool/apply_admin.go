@@ -410,8 +410,9 @@ const (
 	seenMs              = 3600 * 1000    // how long an admin request is remembered
 )
 
-// sweep deletes what is past its time, a bounded piece at once. Count is how
-// much was deleted: the proposer comes back while it is at the limit.
+// sweep deletes what is past its time, a bounded piece at once. Count is how much was
+// deleted, and the limit at least where more history is due: the proposer comes back
+// while it is at the limit.
 func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 	limit := int(min(max(h.GetLimit(), 1), 10000))
 	res := t.ok()

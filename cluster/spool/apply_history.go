@@ -158,14 +158,18 @@ func (t *tx) sweepHistory(limit int, ages bool, res *pb.Result) {
 		over := t.counters[CountHistoryBytes] > bound && done < t.clock-minHistoryMs
 		return ages && done < t.clock-keep || over && (!any || done <= windowDone(first))
 	})
-	for range windowsPerSweep {
+	for n := 0; ; n++ {
 		w, ok := t.windows.oldest()
-		if !ok || int(res.Count) >= limit || t.err != nil {
+		if !ok || t.err != nil {
 			return
 		}
 		old := ages && windowDone(w)+keep <= t.clock
 		over := t.counters[CountHistoryBytes] > bound && windowDone(w)+minHistoryMs <= t.clock
-		if !old && !over || !t.sweepWindow(w, limit-int(res.Count), res) {
+		if !old && !over {
+			return
+		}
+		if n == windowsPerSweep || int(res.Count) >= limit || !t.sweepWindow(w, limit-int(res.Count), res) {
+			res.Count = max(res.Count, uint32(limit)) // more is due, however little was deleted
 			return
 		}
 	}

@@ -315,3 +315,30 @@ func TestTheLastOnTimeIsKept(t *testing.T) {
 	require.Equal(t, 1, countKeys(w.replica, 'e'))
 	require.Zero(t, countKeys(w.replica, 'W'))
 }
+
+// The proposer of sweeps comes back at once while something is due, also where most of
+// what a Sweep looked at stays, or where windows have few messages.
+func TestASweepSaysThatMoreIsDue(t *testing.T) {
+	w := newHistoryWorld(t)
+	at := w.now
+	for i := range 400 {
+		w.accept(at, i > 0)
+	}
+	w.deliver(0)
+	for range 40 {
+		w.pass(time.Minute)
+		w.accept(w.now, false)
+		w.deliver(0)
+	}
+	w.pass(3*24*time.Hour + 12*time.Minute)
+	const limit = 100
+	for range 20 {
+		if w.do(spool.KindSweep, &pb.Sweep{Limit: limit, Ages: true}).Count < limit {
+			break
+		}
+	}
+	invariants(t, w.store)
+	require.Zero(t, countKeys(w.replica, 'W'))
+	require.Zero(t, w.counter(spool.CountHistoryMessages))
+	require.Zero(t, w.do(spool.KindSweep, &pb.Sweep{Limit: limit, Ages: true}).Count)
+}

@@ -18,12 +18,13 @@ const (
 // It is safe for concurrent use.
 type lateWriter struct {
 	mu    sync.Mutex
+	to    io.Writer
 	buf   *bufio.Writer
 	timer *time.Timer // nil before the first line
 }
 
 func newLateWriter(w io.Writer) *lateWriter {
-	return &lateWriter{buf: bufio.NewWriterSize(w, lateSize)}
+	return &lateWriter{to: w, buf: bufio.NewWriterSize(w, lateSize)}
 }
 
 // Write implements io.Writer. A line is never written in two parts, unless it is
@@ -32,14 +33,27 @@ func (l *lateWriter) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(line) > l.buf.Available() && l.buf.Buffered() > 0 {
-		if err := l.buf.Flush(); err != nil {
-			return 0, err
-		}
+		_ = l.flush() // the lines behind those that are lost may get through
 	}
 	if l.buf.Buffered() == 0 {
 		l.arm()
 	}
-	return l.buf.Write(line)
+	n, err := l.buf.Write(line)
+	if err != nil {
+		l.buf.Reset(l.to)
+	}
+	return n, err
+}
+
+// flush writes the buffer, and empties it where that fails: a disk that was full, or a
+// pipe that nobody read, costs these lines, but a bufio.Writer would refuse all that come
+// after them. The caller holds l.mu.
+func (l *lateWriter) flush() error {
+	err := l.buf.Flush()
+	if err != nil {
+		l.buf.Reset(l.to)
+	}
+	return err
 }
 
 // arm has the buffer flushed in time. The caller holds l.mu.
@@ -56,5 +70,5 @@ func (l *lateWriter) arm() {
 func (l *lateWriter) Sync() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.buf.Flush()
+	return l.flush()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -40,4 +41,38 @@ func TestLateWriter(t *testing.T) {
 		require.NoError(t, w.Sync())
 		require.Len(t, text(), lateSize-1)
 	})
+}
+
+// fullDisk is a log file whose disk is full at times.
+type fullDisk struct {
+	bytes.Buffer
+	full bool
+}
+
+func (d *fullDisk) Write(b []byte) (int, error) {
+	if d.full {
+		return 0, errors.New("no space left on device")
+	}
+	return d.Buffer.Write(b)
+}
+
+// TestTheLogComesBack: a disk that was full costs the lines of that time only.
+func TestTheLogComesBack(t *testing.T) {
+	long := strings.Repeat("x", 2*lateSize) + "\n"
+	for _, line := range []string{"a\n", long} {
+		synctest.Test(t, func(t *testing.T) {
+			disk := &fullDisk{full: true}
+			w := newLateWriter(disk)
+			_, _ = w.Write([]byte(line))
+			_ = w.Sync()
+			disk.full = false
+			for range 2 {
+				_, err := w.Write([]byte("b\n"))
+				require.NoError(t, err)
+				time.Sleep(lateMost)
+				synctest.Wait()
+			}
+			require.Equal(t, "b\nb\n", disk.String())
+		})
+	}
 }

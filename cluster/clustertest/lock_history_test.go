@@ -132,14 +132,60 @@ type lockHistory struct {
 	taken map[string]map[uint64]int64 // by session: tokens, and when the first node knew
 	void  map[uint64]int64            // by token: when the first node knew
 	broke map[uint64]int64            // tokens that an operator took away, and when the first node knew
+	ends  map[string]<-chan struct{}  // by session: closed when its node's right to act has ended
+	over  map[uint64]int64            // by token: when its node was seen to have given up its right
 	holds []hold
 }
 
 func newLockHistory() *lockHistory {
 	return &lockHistory{
 		history: history{began: time.Now()}, taken: map[string]map[uint64]int64{}, void: map[uint64]int64{},
-		broke: map[uint64]int64{},
+		broke: map[uint64]int64{}, ends: map[string]<-chan struct{}{}, over: map[uint64]int64{},
 	}
+}
+
+// begins says that a session asks for a lock, and what its node closes when it has no
+// right to act any more.
+func (h *lockHistory) begins(session string, lost <-chan struct{}) {
+	h.seen.Lock()
+	defer h.seen.Unlock()
+	h.ends[session] = lost
+}
+
+// end notes that a lock is void. Its node may have given up its right long before the
+// lease was over: it resigns its session when it stops, and the lock is free at once. A
+// client that is just asleep, and looks late, did not think that it was alone after that.
+// A node that has not given up before anybody knows that the lock is void gets no such
+// excuse: its right has to have ended by the clock. The caller holds seen.
+func (h *lockHistory) end(token uint64, now int64) {
+	h.void[token] = now
+	for session, tokens := range h.taken {
+		lost := h.ends[session]
+		if _, ok := tokens[token]; !ok || lost == nil {
+			continue
+		}
+		select {
+		case <-lost:
+			h.over[token] = now
+		default:
+		}
+	}
+}
+
+// apart returns the holds that must not overlap: those of locks that no operator took
+// away, up to when their node gave up its right.
+func (h *lockHistory) apart() (all []hold) {
+	h.seen.Lock()
+	defer h.seen.Unlock()
+	for _, one := range h.holds {
+		if at, ok := h.over[one.token]; ok {
+			one.to = min(one.to, at)
+		}
+		if h.broke[one.token] == 0 {
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // changed hears of what every node applies. A change that is applied twice, because a
@@ -163,7 +209,7 @@ func (h *lockHistory) changed(_ string, c spool.Changes) {
 	}
 	for _, token := range c.Voided {
 		if _, ok := h.void[token]; !ok {
-			h.void[token] = now
+			h.end(token, now)
 		}
 	}
 }
@@ -254,6 +300,7 @@ func (f *fighter) round(ctx context.Context, c *cluster.Cluster, session string)
 	f.mu.Lock()
 	f.attempts[session] = attempt{f.id, box, call}
 	f.mu.Unlock()
+	f.h.begins(session, lost)
 	res, err := f.propose(ctx, c, spool.KindLock, &pb.TakeLock{Mailbox: box, Node: f.n.ID, Epoch: epoch, Session: session})
 	if err != nil {
 		return // whether it was taken is known from what the nodes applied
@@ -271,16 +318,18 @@ func (f *fighter) round(ctx context.Context, c *cluster.Cluster, session string)
 	f.answered[res.Token] = true
 	f.mu.Unlock()
 	mine := hold{mailbox: box, client: f.id, token: res.Token, from: now}
-	mine.to = f.use(ctx, c, box, epoch, res.Token, lost)
-	f.h.hold(mine)
+	if mine.to = f.use(ctx, c, box, epoch, res.Token, lost); mine.to > 0 {
+		f.h.hold(mine)
+	}
 }
 
 // use works under a lock until it gives it back or the node's session is lost,
-// and returns until when it could think that it was alone.
+// and returns until when it could think that it was alone; 0: it never could, as the
+// session was lost when the answer came.
 func (f *fighter) use(ctx context.Context, c *cluster.Cluster, box string, epoch, token uint64,
 	lost <-chan struct{}) int64 {
 	var seq uint64
-	may := int64(math.MaxInt64) // until when it may act, as it last looked
+	may := int64(0) // until when it may act, as it last looked
 	for {
 		seq++
 		until := c.Until()
@@ -411,7 +460,7 @@ func fight(t *testing.T, g *clustertest.Group, h *lockHistory, clients int, whil
 			counts["of unknown outcome"]++
 		}
 	}
-	apart(t, slices.DeleteFunc(h.holds, func(one hold) bool { return h.broke[one.token] != 0 }))
+	apart(t, h.apart())
 	t.Logf("%d operations in %s: %v; %d sessions held a lock", len(h.ops), time.Since(h.began).Round(time.Second),
 		counts, len(h.holds))
 }
@@ -441,6 +490,29 @@ func fill(t *testing.T, g *clustertest.Group, boxes []string, mail int) {
 				Message: &pb.Message{Id: id[:], Size: 1, Chunks: 1}, Inline: true, Drops: []*pb.Drop{{Mailbox: box}},
 			}, []byte("x"))
 		}
+	}
+}
+
+// TestAResignedLockEndsWhenItsNodeGivesUp: a client that looks late holds no lock that its
+// node has given up before anybody knew that it was void, and holds one to the end that
+// its node has not.
+func TestAResignedLockEndsWhenItsNodeGivesUp(t *testing.T) {
+	for _, gaveUp := range []bool{true, false} {
+		h := newLockHistory()
+		lost := make(chan struct{})
+		h.begins("c1/1", lost)
+		h.changed("n1", spool.Changes{Taken: []spool.Taken{{Session: "c1/1", Token: 7}}})
+		if gaveUp {
+			close(lost)
+		}
+		h.changed("n1", spool.Changes{Voided: []uint64{7}})
+		known := h.now()
+		late := known + int64(time.Second)
+		h.hold(hold{mailbox: "a@example.test", token: 7, to: late})
+		holds := h.apart()
+		require.Len(t, holds, 1)
+		require.Equal(t, gaveUp, holds[0].to <= known)
+		require.Equal(t, !gaveUp, holds[0].to == late)
 	}
 }
 

@@ -127,17 +127,34 @@ func (k *claims) Stale(ctx context.Context, res *pb.Result) { k.c.disqualified(c
 
 // await waits until whoever has the session that is in the way has renewed it, or
 // can not act any more. Nobody but us can at our own address, and nobody who ran here.
+// The state may lag at first; the wait ends as soon as it tells that there is less to
+// wait for.
 func (k *claims) await(ctx context.Context) {
-	wait := max(k.c.detector.SurelyDead(k.session()), time.Duration(k.over.Dead)*time.Millisecond)
-	switch {
-	case k.over.Epoch == k.mine:
+	if k.over.Epoch == k.mine {
 		return // this process gave it up
-	case k.c.ownAddress(k.over.Address) || k.c.wasHere(k.over.Epoch):
-		wait = k.c.t.Renew * 6 / 5
 	}
-	if left := k.over.at + wait - clock.BootNow(); left > 0 {
-		clock.Sleep(ctx, left)
+	ours := k.c.ownAddress(k.over.Address) || k.c.wasHere(k.over.Epoch)
+	for ctx.Err() == nil {
+		hold := k.hold(ours)
+		left := k.over.at + hold - clock.BootNow()
+		if left <= 0 {
+			return
+		}
+		clock.Sleep(ctx, min(left, k.c.t.Renew/4))
 	}
+}
+
+// hold is how long the session that is in the way holds after a renewal.
+func (k *claims) hold(ours bool) time.Duration {
+	if ours {
+		return k.c.t.Renew * 6 / 5
+	}
+	s, ended := k.session()
+	if ended {
+		k.over = rival{} // if another one is there by now, the answer tells
+		return 0
+	}
+	return max(k.c.detector.SurelyDead(s), time.Duration(k.over.Dead)*time.Millisecond)
 }
 
 // Settled takes the answer that a registration was taken.
@@ -156,18 +173,19 @@ func (c *Cluster) place() (term, last uint64) {
 	return term, last
 }
 
-// session is the session of this node as far as it knows: how long it holds. A
-// state that lags does not know the one that is in the way, which may hold for as
-// long as any.
-func (k *claims) session() (s *pb.Session) {
+// session is the session that is in the way as far as this node knows, or ended where the
+// state is past its epoch and has it no more. A state that lags does not know it: it may
+// hold for as long as any.
+func (k *claims) session() (s *pb.Session, ended bool) {
+	applied := k.c.store.Applied()
 	err := k.c.store.View(func(v spool.View) (err error) {
 		s, _, err = v.Session(k.c.id.Node)
 		return err
 	})
-	if err != nil || s.GetEpoch() != k.over.Epoch {
-		return unknownSession(k.over)
+	if err == nil && s.GetEpoch() == k.over.Epoch {
+		return s, false
 	}
-	return s
+	return unknownSession(k.over), err == nil && applied >= k.over.Epoch
 }
 
 // unknownSession stands for a session that this node's state does not have.

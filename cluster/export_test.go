@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 
+	"relay/cluster/clock"
 	"relay/cluster/datadir"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
@@ -204,3 +205,24 @@ func (c *Cluster) ProposeTo(ctx context.Context, node string) error {
 
 // CompareClock is what this node says of its own clock; false: nothing.
 func (c *Cluster) CompareClock() (offset time.Duration, known bool) { return c.compareClock() }
+
+// AwaitEnd waits as one that registers does while an unknown session of its node is in the way.
+func (c *Cluster) AwaitEnd(ctx context.Context, epoch uint64) {
+	k := &claims{c: c, over: rival{Epoch: epoch, at: clock.BootNow()}}
+	k.await(ctx)
+}
+
+// Keeps reports whether there are connections of a node, all of which outlive housekeeping.
+func (c *Cluster) Keeps(node string) bool {
+	all, ended := 0, 0
+	c.port.CutOff(func(l wire.Link) bool {
+		if l.Peer.Node == node {
+			all++
+			if c.mustEnd(l) {
+				ended++
+			}
+		}
+		return false
+	})
+	return all > 0 && ended == 0
+}

@@ -47,9 +47,22 @@ func (c *Cluster) housekeep(ctx context.Context) {
 
 // cutOff ends the connections to nodes that were removed.
 func (c *Cluster) cutOff() {
-	gone := func(node string) bool { return node != "" && c.book.Allow(node, "") != nil }
-	c.port.CutOff(func(p wire.Peer, since time.Time) bool { return gone(p.Node) || c.outdated(p, since) })
-	c.peers.Forget(gone)
+	c.port.CutOff(c.mustEnd)
+	c.peers.Forget(func(node string) bool { return c.shutOut(wire.Peer{Node: node}, wire.RPC) })
+}
+
+// mustEnd reports whether a live connection would not be let in any more.
+func (c *Cluster) mustEnd(l wire.Link) bool {
+	return c.shutOut(l.Peer, l.Proto) || c.outdated(l.Peer, l.Since)
+}
+
+// shutOut reports whether a peer is no member, nor one of those who may say hello. A node
+// that hears no leader keeps the connections of the latter: it waits for the word of one.
+func (c *Cluster) shutOut(p wire.Peer, proto string) bool {
+	if p.Node == "" || c.book.Allow(p.Node, proto) == nil {
+		return false
+	}
+	return !c.heeds(proto) || c.book.Admission.Denied(p.Node, p.Serial, p.Key[:])
 }
 
 // outdated reports whether a connection lives by a certificate that counts no

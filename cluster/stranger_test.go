@@ -31,6 +31,7 @@ func TestAStrangerMaySayHelloAlone(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	g.Eventually("it takes no hello", func() bool { return stranger.C().SayHello(ctx, off.ID) == nil })
+	require.True(t, off.C().Keeps(stranger.ID), "housekeeping ends the connection that the stranger speaks on")
 
 	_, err := stranger.C().Ask(ctx, off.ID, "greet", nil)
 	var remote *cluster.RemoteError

@@ -62,7 +62,7 @@ func (p *Port) Herald(ctx context.Context, addr string) error {
 		return err
 	}
 	tune(raw)
-	if !p.track(raw, Peer{}) {
+	if !p.track(raw, Peer{}, "") {
 		return errors.Join(errors.New("wire: the port is closed"), raw.Close())
 	}
 	defer p.forget(raw)

@@ -75,14 +75,15 @@ type Port struct {
 	denied Sparing // and about nodes that Allow refuses
 
 	mu    sync.Mutex
-	conns map[net.Conn]link // every live connection
+	conns map[net.Conn]Link // every live connection
 }
 
-// link is what is known of a live connection: its peer, empty while it is not
-// known, and since when there is the connection.
-type link struct {
-	peer  Peer
-	since time.Time
+// Link is what is known of a live connection: its peer and protocol, empty while they
+// are not known, and since when there is the connection.
+type Link struct {
+	Peer  Peer
+	Proto string
+	Since time.Time
 }
 
 // New makes a port. Listeners of all protocols exist from here on; nothing is
@@ -100,7 +101,7 @@ func New(o Options) *Port {
 		routes: make(map[string]*listener),
 		done:   make(chan struct{}),
 		lobby:  NewLobby(strangers, fromOne, forReturner),
-		conns:  make(map[net.Conn]link),
+		conns:  make(map[net.Conn]Link),
 	}
 	for _, proto := range []string{Raft, RPC, Bulk, Join} {
 		p.routes[proto] = &listener{port: p, proto: proto, conns: make(chan *Conn), done: make(chan struct{})}
@@ -132,21 +133,20 @@ func (p *Port) Close() error {
 	p.once.Do(func() {
 		close(p.done)
 		err = p.o.Listener.Close()
-		p.CutOff(func(Peer, time.Time) bool { return true })
+		p.CutOff(func(Link) bool { return true })
 	})
 	p.wg.Wait()
 	return err
 }
 
-// CutOff closes the live connections, of either direction, that fn names by their
-// peer and by when they began: a node that was removed must not go on talking.
-// fn may be asked about a Peer that is empty, or a name alone.
-func (p *Port) CutOff(fn func(peer Peer, since time.Time) bool) {
+// CutOff closes the live connections, of either direction, that fn names: a node that
+// was removed must not go on talking. The Peer of a Link may be empty, or a name alone.
+func (p *Port) CutOff(fn func(Link) bool) {
 	p.mu.Lock()
 	all := maps.Clone(p.conns)
 	p.mu.Unlock()
 	for c, l := range all {
-		if fn(l.peer, l.since) {
+		if fn(l) {
 			_ = c.Close()
 		}
 	}
@@ -227,7 +227,7 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 	tune(raw.Conn)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
-	if !p.track(raw, Peer{}) {
+	if !p.track(raw, Peer{}, "") {
 		return nil, net.ErrClosed
 	}
 	t := tls.Server(raw, p.server)
@@ -254,7 +254,7 @@ func (p *Port) greet(raw *Guest) (*Conn, error) {
 	}
 	if c.Proto != Join {
 		c.Peer = shown.Node
-		p.track(raw, shown)
+		p.track(raw, shown, c.Proto)
 	}
 	return c, nil
 }
@@ -294,7 +294,7 @@ func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error
 		return nil, err
 	}
 	tune(raw)
-	if !p.track(raw, Peer{Node: node}) {
+	if !p.track(raw, Peer{Node: node}, proto) {
 		_ = raw.Close()
 		return nil, net.ErrClosed
 	}
@@ -310,19 +310,19 @@ func (p *Port) Dial(ctx context.Context, proto, node, addr string) (*Conn, error
 		_ = raw.Close()
 		return nil, err
 	}
-	p.track(raw, shown)
+	p.track(raw, shown, proto)
 	p.Stats.Dialled.Add(1)
 	return &Conn{Conn: t, Peer: node, Proto: proto, forget: func() { p.forget(raw) }}, nil
 }
 
 // track remembers a connection, so that Close and CutOff find it.
-func (p *Port) track(raw net.Conn, peer Peer) bool {
+func (p *Port) track(raw net.Conn, peer Peer, proto string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed() {
 		return false
 	}
-	p.conns[raw] = link{peer, time.Now()}
+	p.conns[raw] = Link{peer, proto, time.Now()}
 	return true
 }
 

@@ -240,7 +240,7 @@ func (d *delivery) transaction(ctx context.Context, c *conn) (usable bool, f *fa
 	if errors.Is(err, smtp.ErrStalled) && (!c.reused() || timedOut(err)) {
 		d.a.slow.add(c.hop)
 	}
-	if c.reused() && ctx.Err() == nil && mailRefused(c, len(replies)) {
+	if ctx.Err() == nil && (c.reused() && mailRefused(c, len(replies)) || usedUp(c, replies)) {
 		return err == nil, anew
 	}
 	f = d.take(ctx, c, group, replies, err)
@@ -258,6 +258,18 @@ func mailRefused(c *conn, n int) bool {
 		}
 	}
 	return false
+}
+
+// usedUp: a host that counts the recipients of a connection has had enough of them before
+// this message, and has taken none of its. To wait would be no cure while other messages
+// keep the connection busy.
+func usedUp(c *conn, replies []*smtp.Reply) bool {
+	for k := range replies {
+		if stage, took := c.client.Fate(k); stage != smtp.StageRcpt || took {
+			return false
+		}
+	}
+	return c.idle && c.sent == 0 && slices.ContainsFunc(replies, saysTooMany)
 }
 
 // watched remembers that the message could not be read: not the hop's fault.

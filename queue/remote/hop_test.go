@@ -548,6 +548,20 @@ func TestTooManyRecipientsGoOn(t *testing.T) {
 	require.Equal(t, 2, bodies)
 }
 
+// TestAConnectionThatIsUsedUp: where a host counts the recipients of a connection, a message
+// that finds none left goes over a fresh one at once.
+func TestAConnectionThatIsUsedUp(t *testing.T) {
+	for _, reply := range []string{"452 4.5.3 too many", "552 5.5.3 too many recipients"} {
+		h := newHop(t, map[string]string{"RCPT": "250 ok|" + reply + "|250 ok"})
+		a := newAgent(t, Config{})
+		for range 2 {
+			require.Equal(t, queue.Delivered, deliver(t, a, job(h, "a@x"))[0].Outcome)
+		}
+		conns, bodies := h.count()
+		require.Equal(t, []int{2, 2}, []int{conns, bodies}, "connections and messages")
+	}
+}
+
 func TestRecipientLimits(t *testing.T) {
 	h := newHop(t, nil)
 	h.ehlo = append(h.ehlo, "LIMITS RCPTMAX=2 MAILMAX=2")

@@ -23,6 +23,7 @@ const (
 // pool has the blocks of this process: one, and more once its tests hold too many ports
 // at a time.
 type pool struct {
+	own    func() *ports // nil: no block is left
 	mu     sync.Mutex
 	blocks []*ports
 }
@@ -37,7 +38,7 @@ type ports struct {
 }
 
 // process is the pool of this process.
-var process = sync.OnceValue(func() *pool { return &pool{} })
+var process = sync.OnceValue(func() *pool { return &pool{own: own} })
 
 // Addr returns a free address on a loopback host; it is the test's until that ends. It is
 // called from any goroutine of the test.
@@ -62,12 +63,14 @@ func (p *pool) take(t testing.TB, host string, n int) int {
 			return p.give(t, b, at, n)
 		}
 	}
-	b := own()
-	require.NotNil(t, b, "no block of ports is free")
-	p.blocks = append(p.blocks, b)
-	at, ok := b.find(host, n)
-	require.True(t, ok, "no free port")
-	return p.give(t, b, at, n)
+	for {
+		b := p.own()
+		require.NotNil(t, b, "no block of ports is free")
+		p.blocks = append(p.blocks, b)
+		if at, ok := b.find(host, n); ok { // else strangers listen in it
+			return p.give(t, b, at, n)
+		}
+	}
 }
 
 func (p *pool) give(t testing.TB, b *ports, at, n int) int {

@@ -22,8 +22,8 @@ func TestNoPortIsGivenTwice(t *testing.T) {
 }
 
 func TestPortsInARow(t *testing.T) {
-	base := porttest.Base(t, 400)
-	require.GreaterOrEqual(t, porttest.Base(t, 400), base-999, "another row, or the block's beginning")
+	one, other := porttest.Base(t, 400), porttest.Base(t, 400)
+	require.GreaterOrEqual(t, max(one-other, other-one), 400, "two rows share ports")
 	l, err := net.Listen("tcp", porttest.Addr(t, "127.0.0.1"))
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
@@ -32,7 +32,7 @@ func TestPortsInARow(t *testing.T) {
 // Tests that run side by side hold more than one block has.
 func TestPortsAreHeldUntilTheTestEnds(t *testing.T) {
 	var all []int
-	blocks := map[int]bool{}
+	before := porttest.Held()
 	t.Run("while it runs", func(t *testing.T) {
 		for range 5 {
 			base := porttest.Base(t, 400)
@@ -40,12 +40,17 @@ func TestPortsAreHeldUntilTheTestEnds(t *testing.T) {
 				require.GreaterOrEqual(t, max(base-other, other-base), 400, "two rows share ports")
 			}
 			all = append(all, base)
-			blocks[base/1000] = true
 		}
+		require.Equal(t, before+5*400, porttest.Held())
 	})
-	for range 5 {
-		require.Contains(t, blocks, porttest.Base(t, 400)/1000, "they are free again")
-	}
+	require.Equal(t, before, porttest.Held(), "they are free again")
+}
+
+// TestStrangersInABlock: where others listen in a block of ours, another one is found.
+func TestStrangersInABlock(t *testing.T) {
+	full := porttest.Base(t, 1) / 1000 * 1000
+	free := porttest.TakeBehind(t, full, 400)
+	require.NotEqual(t, full, free/1000*1000)
 }
 
 // TestProcessesShareNoPort runs this test a second time while this process

@@ -118,8 +118,8 @@ func TestInitWhereTheUserMayNot(t *testing.T) {
 			args = append(args, "--hostname", "mx.example.test", "--advertise", "127.0.0.1:7170")
 			code, _, stderr := relayd(t, append([]string{"init"}, args...)...)
 			require.Equal(t, exitFailed, code)
-			require.Regexp(t, `^relayd: (this user|user \S+) may not make `+dir+`/shut\S*: make it as root and give it to that user, `+
-				"or name another directory\n$", stderr)
+			require.Regexp(t, `^relayd: (this user|user \S+) may not make `+dir+`/shut\S*: make it as root and give it `+
+				"to that user, or name another directory\n$", stderr)
 		}
 		left, err := os.ReadDir(dir + "/open")
 		require.NoError(t, err)

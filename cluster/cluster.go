@@ -83,6 +83,7 @@ type Cluster struct {
 	refused     wire.Sparing  // lines about nodes that were not let in
 	outcast     sync.Once     // this node has met a later generation
 	joining     sync.Mutex    // one membership change by a person at a time
+	sealing     sync.Mutex    // one change of the keys for secrets at a time
 	version     atomic.Uint32 // of the cluster, as applied here
 	draining    atomic.Bool   // this node is, as applied here
 	began       time.Time     // when this process opened the node
@@ -306,6 +307,7 @@ func (c *Cluster) start() {
 	c.server.Handle(askTransfer, c.answerTransfer)
 	c.server.Handle(askUpgrade, c.answerRaise)
 	c.server.Handle(propose.AskHello, c.answerHello)
+	c.server.Handle(askSealKeys, c.answerSealKeys)
 	c.server.Handle(askSum, c.answerSum)
 	c.server.Handle(askMark, c.answerMark)
 	c.server.Handle(askJudge, c.answerJudge)

@@ -75,6 +75,8 @@ type joinReply struct {
 	Index   uint64            `json:"index,omitempty"` // at which the node was entered, or a later one
 
 	Generation string `json:"generation,omitempty"` // the cluster's name in certificates; empty: Cluster
+
+	Seal []datadir.SealKey `json:"seal,omitempty"` // see identity
 }
 
 const (
@@ -122,6 +124,7 @@ func Join(ctx context.Context, o JoinOptions) error {
 		Cluster: reply.Cluster, Generation: reply.Generation, Name: reply.Name, Node: o.ID, Advertise: o.Advertise,
 		CA: reply.CA, CANext: reply.Next, CACross: reply.Cross, Cert: reply.Cert, Key: string(key),
 		Log: datadir.NewLogName(), Fresh: true, Peers: reply.Peers, Joined: reply.Index,
+		Seal: reply.Seal,
 	}
 	me, err := id.Wire()
 	if err == nil {

@@ -258,5 +258,6 @@ func (c *Cluster) letJoin(ctx context.Context, req joinRequest, csr *x509.Certif
 	return json.Marshal(joinReply{
 		Cluster: record.Id, Generation: c.id.Generation, Name: record.Name, Cert: string(cert), Peers: c.addresses(),
 		CA: string(record.CaCert), Next: string(record.NextCert), Cross: string(record.CrossCert), Index: c.store.Applied(),
+		Seal: c.id.SealKeys(),
 	})
 }

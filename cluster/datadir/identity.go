@@ -49,7 +49,9 @@ type Identity struct {
 	CANext  string `json:"ca_next,omitempty"`  // PEM; trusted, too, while the CA changes
 	CACross string `json:"ca_cross,omitempty"` // PEM; for those who know the CA before only
 
-	mu sync.Mutex // guards what changes while the node runs: the credential, CAKey
+	Seal []SealKey `json:"seal,omitempty"` // for secrets in the replicated state, the newest first
+
+	mu sync.Mutex // guards what changes while the node runs: the credential, CAKey, Seal
 }
 
 // Credential is what the node shows and trusts now.

@@ -135,6 +135,12 @@ func (e *examiner) mailFacts(f *doctor.Facts, now sample, all bool) {
 		growth.Before, growth.Over = then.recipients, now.at.Sub(then.at)
 	}
 	f.Growth = doctor.Is(growth)
+	logins := []doctor.Login{}
+	for _, r := range e.n.outbound.RefusedLogins() {
+		logins = append(logins, doctor.Login{Route: r.Route, User: r.User, Host: r.Host, Reply: r.Reply,
+			At: f.Now.Add(-time.Since(r.At))})
+	}
+	f.Logins = doctor.Is(logins)
 	err := e.n.cluster.View(func(v spool.View) error {
 		history, err := e.history(v, now)
 		f.History = doctor.Of(history, err)

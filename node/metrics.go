@@ -226,6 +226,10 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 			"Recipients that this node has tried, by outcome; stale: another node owned the recipient by then.",
 			int64(n), "outcome", outcome)
 	}
+	counterOf(out, "relay_delivery_logins_refused_total", "Logins of routes that hosts refused to this node.",
+		int64(c.n.agent.Stats().LoginsRefused.Load()))
+	gauge(out, "relay_delivery_routes_refused",
+		"Routes whose login a host refused to this node last: their mail waits.", float64(len(c.n.outbound.RefusedLogins())))
 }
 
 // spool reads the replicated counters: the same on every node.

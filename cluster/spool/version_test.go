@@ -270,6 +270,7 @@ func TestARouteNeedsVersion2ForMoreThanATarget(t *testing.T) {
 	}{
 		{1, &pb.Route{}}, {2, &pb.Route{NoEhlo: []string{"PIPELINING"}}}, {2, &pb.Route{Tls: "verify"}},
 		{2, &pb.Route{ImplicitTls: true}}, {2, &pb.Route{Fingerprints: [][]byte{{1}}}}, {2, &pb.Route{TlsCa: "ca"}},
+		{2, &pb.Route{User: "u"}}, {2, &pb.Route{Password: []byte{1}}},
 	} {
 		c.route.Domain, c.route.Target = "*", "mx"
 		f, err := spool.Encode(spool.KindPutRoute, &pb.PutRoute{Route: c.route})

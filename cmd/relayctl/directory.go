@@ -288,6 +288,10 @@ func (a *app) routeTable(all []admin.Route) {
 	if secure {
 		heads = append(heads, "TLS")
 	}
+	logins := slices.ContainsFunc(all, func(r admin.Route) bool { return r.User != "" })
+	if logins {
+		heads = append(heads, "USER")
+	}
 	if lacks {
 		heads = append(heads, "NO EHLO")
 	}
@@ -296,6 +300,9 @@ func (a *app) routeTable(all []admin.Route) {
 		cells := []any{r.Domain, r.Target}
 		if secure {
 			cells = append(cells, routeTLS(r))
+		}
+		if logins {
+			cells = append(cells, orDash(r.User))
 		}
 		if lacks {
 			cells = append(cells, strings.Join(r.NoEHLO, ","))
@@ -319,6 +326,7 @@ func routeTLS(r admin.Route) string {
 func (a *app) routeSet() *cobra.Command {
 	var r admin.Route
 	var ca string
+	var p password
 	cmd := &cobra.Command{
 		Use:   "set DOMAIN|'*' TARGET",
 		Short: "Say where mail to a domain goes",
@@ -335,9 +343,27 @@ certificate for the host's name, of a CA of the system or of --tls-ca) or
 fingerprint (always, with a certificate or public key of --fingerprint). Mail
 waits where the host does not meet it. --implicit-tls begins with TLS, at port
 465 where the target names none. Of two routes to one target the stricter
-holds.`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
+holds.
+
+By --user the relay logs in at the host, by SCRAM-SHA-256, PLAIN or LOGIN, with
+the password on the first line of standard input (--password-stdin). Without a
+new password the present one stays, for the same user and target. It is kept
+sealed, and never shown. It goes only over TLS that is verified: --tls encrypt
+or fingerprint ask for less or other proof, and --tls none, or a host on
+loopback, lets it go in clear. A login that is refused makes the mail wait; it
+is tried again after a minute, later after a quarter of an hour, and at once
+after route set. Each route with --user has limits and back-off of its own.`,
+		Args:    cobra.ExactArgs(2),
+		Example: "  relayctl route set '*' smtp:smtp.example.net:587 --user relay@example.net --password-stdin < password",
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if p.stdin && r.User == "" {
+				return usagef("--password-stdin goes with --user: give the name to log in as")
+			}
+			if p.stdin {
+				if r.Password, err = p.read(a); err != nil {
+					return err
+				}
+			}
 			if ca != "" {
 				text, err := os.ReadFile(ca)
 				if err != nil {
@@ -350,6 +376,10 @@ holds.`,
 				if err := client.SetRoute(ctx, a.by(), r); err != nil {
 					return err
 				}
+				if r.User != "" && r.TLS == "none" {
+					a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
+						r.User, r.Target)
+				}
 				return a.warnOfLocal(ctx, client, args[0])
 			})
 		},
@@ -360,6 +390,8 @@ holds.`,
 	f.StringVar(&ca, "tls-ca", "", "file with certificates in PEM that count in place of the system's (verify)")
 	f.StringSliceVar(&r.Fingerprints, "fingerprint", nil, "SHA-256 of a certificate or public key, in hexadecimal")
 	f.BoolVar(&r.ImplicitTLS, "implicit-tls", false, "TLS from the first octet on")
+	f.StringVar(&r.User, "user", "", "`NAME` to log in as at the host")
+	f.BoolVar(&p.stdin, "password-stdin", false, "read the password of --user from standard input")
 	return cmd
 }
 

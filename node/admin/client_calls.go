@@ -175,7 +175,8 @@ func (c *Client) SetRoute(ctx context.Context, by By, r Route) error {
 		Target string   `json:"target"`
 		NoEHLO []string `json:"no_ehlo,omitempty"`
 		RouteTLS
-	}{r.Target, r.NoEHLO, r.RouteTLS}
+		RouteLogin
+	}{r.Target, r.NoEHLO, r.RouteTLS, r.RouteLogin}
 	return c.change(ctx, http.MethodPut, "/v1/routes/"+url.PathEscape(r.Domain), by, in, nil)
 }
 

@@ -267,6 +267,14 @@ type Route struct {
 	// NoEHLO needs cluster version 2.
 	NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count, such as PIPELINING"`
 	RouteTLS
+	RouteLogin
+}
+
+// RouteLogin says as whom the relay logs in at a route's host. It needs cluster version 2.
+type RouteLogin struct {
+	User        string `json:"user,omitempty" required:"false" doc:"to log in as by SCRAM-SHA-256, PLAIN or LOGIN; needs a host as target. TLS is verified unless tls says otherwise"`
+	Password    string `json:"password,omitempty" required:"false" writeOnly:"true" doc:"of user; never shown. Without it the present one stays, for the same user and target"`
+	PasswordSet bool   `json:"password_set,omitempty" required:"false" readOnly:"true" doc:"there is a password"`
 }
 
 // RouteTLS says how the connections of a route use TLS. It needs cluster version 2.

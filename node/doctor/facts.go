@@ -43,6 +43,7 @@ type Facts struct {
 	More    int // local domains that were not asked about, beyond the first
 
 	Postmasters Fact[[]string] // local domains without a postmaster
+	Logins      Fact[[]Login]  // of routes, that hosts refused to this node last
 	Outward     Fact[[]Reach]
 }
 
@@ -143,6 +144,12 @@ type Destination struct {
 	Attempts  uint32 // the most of a recipient
 	Oldest    time.Time
 	LastReply string
+}
+
+// Login is one of a route that a host refused.
+type Login struct {
+	Route, User, Host, Reply string
+	At                       time.Time
 }
 
 // Growth is how the queue's length changed.

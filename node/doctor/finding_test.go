@@ -35,7 +35,7 @@ func well() *Facts {
 			Refusing: []Destination{{Domain: "new.net", Waiting: 1, Attempts: 1, Oldest: now.Add(-time.Minute)}}}),
 		Growth:    Is(Growth{Before: 5000, Now: 5100, Over: time.Hour}),
 		Locks:     Is([]Lock{{User: "a@relay.net", Since: now.Add(-time.Minute)}}),
-		Mailboxes: Is([]Mailbox(nil)), Postmasters: Is([]string(nil)),
+		Mailboxes: Is([]Mailbox(nil)), Logins: Is([]Login(nil)), Postmasters: Is([]string(nil)),
 		Outward: Is([]Reach{{Host: "mx.far.net"}, {Host: "mx.off.net", Error: "refused"}}),
 		Certificates: Is([]Certificate{
 			{OfNode, "node n1", now.Add(80 * day), false}, {OfCA, "CA", now.Add(3000 * day), false},
@@ -185,6 +185,9 @@ func ill() map[string][]struct {
 			}), "far.net: 4 recipients for 5h0m, 9 attempts: 421 busy"},
 			{Unknown, queue(func(q *Queue) { q.Partial = true }), "too long"},
 		},
+		"route-login": {{Error, func(f *Facts) {
+			f.Logins = Is([]Login{{Route: "*", User: "u", Host: "hop.net", Reply: "535 no", At: now.Add(-time.Minute)}})
+		}, "route *: hop.net refused u 1m ago: 535 no"}},
 		"mailbox-lock": {{Warning, func(f *Facts) {
 			f.Locks = Is([]Lock{{User: "a@relay.net", Node: "n2", Remote: "192.0.2.1:4", Since: now.Add(-2 * time.Hour)}})
 		}, "relayctl mailbox unlock a@relay.net"}},

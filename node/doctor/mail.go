@@ -37,6 +37,11 @@ func mailConditions() []condition {
 			"relayctl queue ls", judgeRefusing,
 		},
 		{
+			"route-login", "no host refuses the login of a route",
+			"a host refuses the login of a route, whose mail waits",
+			"relayctl route set --help", judgeLogins,
+		},
+		{
 			"mailbox-lock", "no mailbox is locked for long",
 			"a mailbox has been locked for long: nobody else can read it",
 			"relayctl mailbox ls", judgeLocks,
@@ -131,6 +136,17 @@ func judgeRefusing(f *Facts, v *verdict) {
 	if len(all) == 0 && q.Partial {
 		v.add(Unknown, "the queue is too long to read all of it")
 	}
+}
+
+func judgeLogins(f *Facts, v *verdict) {
+	all, ok := need(v, f.Logins)
+	if !ok {
+		return
+	}
+	some(v, all, func(l Login) {
+		v.add(Error, "route %s: %s refused %s %s ago: %s", l.Route, l.Host, l.User, span(f.Now.Sub(l.At)), l.Reply)
+		v.next("give the right password: relayctl route set '%s' TARGET --user '%s' --password-stdin", l.Route, l.User)
+	})
 }
 
 func judgeLocks(f *Facts, v *verdict) {

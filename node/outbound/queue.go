@@ -43,7 +43,8 @@ type Spool struct {
 	epoch     atomic.Uint64     // this node's session as of the applied state
 	rerouting sync.Mutex        // orders those who read the routes
 	routes    atomic.Pointer[routeTable]
-	unsigned  atomic.Bool // no domain has a key to sign with
+	logins    map[loginKey]*remote.Login // of the routes; rerouting guards it
+	unsigned  atomic.Bool                // no domain has a key to sign with
 	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
 	owners    atomic.Pointer[spool.Owners]
@@ -351,12 +352,32 @@ func (o *Spool) Until() time.Time { return o.replica.Until() }
 
 // Route implements remote.Router.
 func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
-	to := o.routes.Load().route(strings.ToLower(domain))
+	return o.targetOf(o.routes.Load().route(strings.ToLower(domain)))
+}
+
+// targetOf is where a route leads. The link is that of the hop, of all its routes together; the login is the route's
+// own.
+func (o *Spool) targetOf(to routed) (remote.Target, error) {
 	t, err := remote.ParseTarget(to.target)
 	if t.Link = to.link; t.Kind != remote.MX {
 		t.Link = o.Link(to.target)
+		t.Link.Login = to.link.Login
 	}
 	return t, err
+}
+
+// Named implements remote.Links.
+func (o *Spool) Named(hop string) (remote.Target, bool) {
+	routes := o.routes.Load()
+	if routes == nil {
+		return remote.Target{}, false
+	}
+	to, ok := routes.named[hop]
+	if !ok {
+		return remote.Target{}, false
+	}
+	t, err := o.targetOf(to)
+	return t, err == nil
 }
 
 // Link implements remote.Links: what is particular is so of the hop, by whichever route
@@ -381,11 +402,16 @@ func (o *Spool) Hop(domain string) string {
 type routeTable struct {
 	domains map[string]routed
 	links   map[string]remote.Link // by target, of all its routes together
+	named   map[string]routed      // by hop, those whose hop is not their target
 }
 
 // add takes a route in.
-func (t *routeTable) add(r *pb.Route) {
-	to := routed{r.Target, linkOf(r)}
+func (t *routeTable) add(r *pb.Route, login *remote.Login) {
+	to := routed{hop: r.Target, target: r.Target, link: linkOf(r)}
+	if to.link.Login = login; login != nil {
+		to.hop = fmt.Sprintf("%s (route %s)", r.Target, r.Domain)
+		t.named[to.hop] = to
+	}
 	t.domains[r.Domain] = to
 	if had, ok := t.links[r.Target]; ok {
 		t.links[r.Target] = had.Merge(to.link)
@@ -394,8 +420,10 @@ func (t *routeTable) add(r *pb.Route) {
 	}
 }
 
-// routed is where a route leads, and what is particular about the connections.
+// routed is where a route leads, and what is particular about the connections. Routes of one hop share limits,
+// back-off and jobs in the manager; a route with a login has a hop of its own.
 type routed struct {
+	hop    string
 	target string
 	link   remote.Link
 }
@@ -425,12 +453,12 @@ func linkOf(r *pb.Route) remote.Link {
 	return l
 }
 
-// hop returns the target of the most specific route, "mx" without one.
-func (t *routeTable) hop(domain string) string { return t.route(domain).target }
+// hop returns the hop of the most specific route, "mx" without one.
+func (t *routeTable) hop(domain string) string { return t.route(domain).hop }
 
 func (t *routeTable) route(domain string) routed {
 	if t == nil {
-		return routed{target: "mx"}
+		return routed{hop: "mx", target: "mx"}
 	}
 	for name := domain; name != ""; {
 		if to, ok := t.domains[name]; ok {
@@ -445,7 +473,7 @@ func (t *routeTable) route(domain string) routed {
 	if to, ok := t.domains["*"]; ok {
 		return to
 	}
-	return routed{target: "mx"}
+	return routed{hop: "mx", target: "mx"}
 }
 
 // Feed tells the queue manager what a commit did to the queue. It runs on the
@@ -490,7 +518,8 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 func (o *Spool) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
-	routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}}
+	routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
+	logins := map[loginKey]*remote.Login{}
 	signs := true
 	err := o.replica.View(func(v spool.View) (err error) {
 		if signs, err = v.HasDkimKeys(); err != nil {
@@ -498,7 +527,7 @@ func (o *Spool) reroute() error {
 		}
 		all, err := v.Routes()
 		for _, r := range all {
-			routes.add(r)
+			routes.add(r, o.login(r, logins))
 		}
 		return err
 	})
@@ -506,6 +535,7 @@ func (o *Spool) reroute() error {
 	if err != nil {
 		return err
 	}
+	o.logins = logins
 	if old := o.routes.Load(); old == nil || !maps.Equal(old.domains, routes.domains) {
 		o.routes.Store(routes)
 		o.rerouted.Store(true)

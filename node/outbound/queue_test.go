@@ -8,6 +8,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -171,6 +172,55 @@ func TestHopsWithoutExtensions(t *testing.T) {
 	require.Equal(t, "CHUNKING,PIPELINING", to.Link.Without)
 }
 
+// TestLoginsOfRoutes: a route with a login is a hop of its own, and has one login for as long as its record has one
+// password.
+func TestLoginsOfRoutes(t *testing.T) {
+	w := &waited{Fake: replicatest.New(t)}
+	put := func(kind spool.Kind, h proto.Message) {
+		t.Helper()
+		res, err := replica.Propose(t.Context(), w, kind, h)
+		require.NoError(t, err)
+		require.Equal(t, pb.Code_OK, res.Code, res.Text)
+	}
+	put(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 2}})
+	for _, r := range []*pb.Route{
+		{Domain: "a.example", Target: "smtp:hub:587", User: "a", Password: []byte("1")},
+		{Domain: "b.example", Target: "smtp:hub:587", User: "b", Password: []byte("2"), Tls: "verify"},
+		{Domain: "c.example", Target: "smtp:hub:587"},
+	} {
+		put(spool.KindPutRoute, &pb.PutRoute{Route: r})
+	}
+	o := &Spool{replica: w, node: "n1", log: zap.NewNop()}
+	require.NoError(t, o.reroute())
+	login := func(domain string) *remote.Login {
+		t.Helper()
+		to, err := o.Route(t.Context(), domain)
+		require.NoError(t, err)
+		require.Equal(t, remote.VerifyTLS, to.Link.TLS, "it is so of the hop")
+		hop := o.Hop(domain)
+		named, ok := o.Named(hop)
+		require.Equal(t, to.Link.Login != nil, ok, hop)
+		if ok {
+			require.Equal(t, to, named)
+			require.Equal(t, "smtp:hub:587 (route "+domain+")", hop)
+		}
+		return to.Link.Login
+	}
+	a, b := login("a.example"), login("b.example")
+	require.NotNil(t, a)
+	require.NotNil(t, b)
+	require.NotSame(t, a, b)
+	require.Nil(t, login("c.example"))
+	require.NotNil(t, o.Link("smtp:hub:587").Login, "mail that is sent there by hand logs in, too")
+	require.Empty(t, o.RefusedLogins())
+
+	put(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "b.example", Target: "smtp:hub:587", User: "b",
+		Password: []byte("3"), Tls: "verify"}})
+	require.NoError(t, o.reroute())
+	require.Same(t, a, login("a.example"))
+	require.NotSame(t, b, login("b.example"), "a new password is tried at once")
+}
+
 // TestTLSOfRoutesToOneHop: a route that asks for little TLS takes none away from another one.
 func TestTLSOfRoutesToOneHop(t *testing.T) {
 	for _, order := range [][]*pb.Route{
@@ -179,7 +229,7 @@ func TestTLSOfRoutesToOneHop(t *testing.T) {
 	} {
 		routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}}
 		for _, r := range order {
-			routes.add(r)
+			routes.add(r, nil)
 		}
 		require.Equal(t, remote.Link{TLS: remote.NoTLS, Configured: true}, routes.links["smtp:hub"])
 	}

@@ -30,6 +30,13 @@ type Replica interface {
 	// Now is what replicated times are compared with and made from; see
 	// cluster.Cluster.Now.
 	Now() time.Time
+	Sealer
+}
+
+// Sealer encrypts what the replicated state holds and nobody may read there; see cluster.Cluster.Seal.
+type Sealer interface {
+	Seal(ctx context.Context, secret []byte, about string) ([]byte, error)
+	Unseal(ctx context.Context, sealed []byte, about string) ([]byte, error)
 }
 
 // Fenced is a replica that knows until when this node may act.

@@ -86,6 +86,8 @@ type Stats struct {
 	Reused      atomic.Uint64 // messages over a connection that was open
 	Failures    atomic.Uint64 // connections that did not come about
 	TLS         atomic.Uint64 // connections that were encrypted
+
+	LoginsRefused atomic.Uint64
 }
 
 // New makes an Agent.
@@ -170,8 +172,14 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 
 func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {
 	if job.Route != "" {
+		l, ok := a.conf.Router.(Links)
+		if ok {
+			if t, named := l.Named(job.Route); named {
+				return t, nil
+			}
+		}
 		t, err := ParseTarget(job.Route)
-		switch l, ok := a.conf.Router.(Links); {
+		switch {
 		case err != nil || !ok:
 		case t.Kind == MX: // each domain has hosts of its own
 			if own, err := a.conf.Router.Route(ctx, job.Domain); err == nil && own.Kind == MX {

@@ -51,11 +51,20 @@ func (a *Agent) connect(ctx context.Context, k key, fresh bool) (*conn, *fault) 
 			return c, nil
 		}
 	}
+	if l := k.link.Login; l != nil {
+		if f := l.barred(); f != nil {
+			return nil, f
+		}
+	}
 	c, f := a.dial(ctx, k, a.wantsTLS(k))
+	if f == nil && k.link.Login != nil {
+		f = a.login(ctx, c)
+	}
 	if f != nil {
 		a.stats.Failures.Add(1)
+		return nil, f
 	}
-	return c, f
+	return c, nil
 }
 
 // prefer puts that address of the first host in front to which a connection is
@@ -100,7 +109,12 @@ func (a *Agent) policy(l Link) LinkTLS {
 
 // must: the connection is of no use in clear.
 func (a *Agent) must(k key) bool {
-	return k.verified || k.link.Implicit || a.policy(k.link) >= EncryptTLS
+	return k.verified || k.link.Implicit || a.policy(k.link) >= EncryptTLS || k.secret()
+}
+
+// secret: a password goes over the connection, and the route does not say that it may go in clear.
+func (k key) secret() bool {
+	return k.link.Login != nil && k.link.TLS != NoTLS && !bare(k.hop.addr.Addr()).IsLoopback()
 }
 
 // never: TLS is not used, whatever the host offers.

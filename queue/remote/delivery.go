@@ -106,6 +106,9 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 		if f != nil && (last == nil || f.outcome != queue.Failed) {
 			last = f
 		}
+		if f != nil && f.final {
+			return f
+		}
 		if d.met {
 			sessions++
 		}

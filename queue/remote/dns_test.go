@@ -397,6 +397,8 @@ type router func(domain string) (Target, error)
 
 func (r router) Route(_ context.Context, domain string) (Target, error) { return r(domain) }
 
+func (router) Named(string) (Target, bool) { return Target{}, false }
+
 func TestRoutes(t *testing.T) {
 	h := newHop(t, nil)
 	ask := func(to string) queue.Verdict {

@@ -42,6 +42,7 @@ type fault struct {
 	next    bool // it speaks of the destination, not of the recipients
 	left    bool // there are hosts that were not tried
 	untried bool
+	final   bool // no other hop is to be tried
 }
 
 func failed(format string, args ...any) *fault {

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -48,6 +49,7 @@ type Link struct {
 	// Configured says that another route to the target leaves TLS to Config.TLS, which
 	// decides where it is stricter than TLS.
 	Configured bool
+	Login      *Login // nil: none
 }
 
 // LinkTLS is the TLS policy of a route.
@@ -66,7 +68,8 @@ const (
 // Merge returns what holds for a target that two routes lead to: the stricter policy, TLS
 // from the start where either wants it, and no keyword that either leaves out. Of two that
 // are as strict and go by different certificates the host must satisfy both: the mail of one
-// route is not given to a host that the other one alone trusts.
+// route is not given to a host that the other one alone trusts. The login is that of l
+// where it has one, else of o.
 func (l Link) Merge(o Link) Link {
 	strict, other := l, o
 	if o.TLS > l.TLS {
@@ -74,7 +77,7 @@ func (l Link) Merge(o Link) Link {
 	} else if o.TLS == l.TLS {
 		strict.Pins, strict.CA = union(l.Pins, o.Pins, pinLists), union(l.CA, o.CA, caTexts)
 	}
-	strict.Implicit = l.Implicit || o.Implicit
+	strict.Implicit, strict.Login = l.Implicit || o.Implicit, cmp.Or(l.Login, o.Login)
 	strict.Configured = (other.TLS == AsConfigured || l.Configured || o.Configured) &&
 		(strict.TLS == NoTLS || strict.TLS == AnyTLS) // Config.TLS is no stricter than EncryptTLS
 	if had := strict.Without; had != "" && other.Without != "" && had != other.Without {
@@ -110,6 +113,8 @@ type Router interface {
 // target that was set by hand, or found before.
 type Links interface {
 	Link(target string) Link
+	// Named returns the target that a queue's Config.Route has named in words of its own.
+	Named(hop string) (Target, bool)
 }
 
 // ParseTarget reads a target as operators write it: mx, smtp:HOST[:PORT],

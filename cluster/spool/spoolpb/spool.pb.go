@@ -1991,6 +1991,8 @@ type Route struct {
 	ImplicitTls   bool                   `protobuf:"varint,5,opt,name=implicit_tls,json=implicitTls,proto3" json:"implicit_tls,omitempty"` // TLS from the first octet on (V2)
 	Fingerprints  [][]byte               `protobuf:"bytes,6,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"`                   // SHA-256 of certificates, or of their keys, that count (V2)
 	TlsCa         string                 `protobuf:"bytes,7,opt,name=tls_ca,json=tlsCa,proto3" json:"tls_ca,omitempty"`                    // certificates in PEM that count in place of the system's (V2)
+	User          string                 `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`                                   // to log in as at the hop; empty: no login (V2)
+	Password      []byte                 `protobuf:"bytes,9,opt,name=password,proto3" json:"password,omitempty"`                           // of user, sealed (cluster.Seal) (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2072,6 +2074,20 @@ func (x *Route) GetTlsCa() string {
 		return x.TlsCa
 	}
 	return ""
+}
+
+func (x *Route) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Route) GetPassword() []byte {
+	if x != nil {
+		return x.Password
+	}
+	return nil
 }
 
 // Settings are the replicated policies without a record of their own.
@@ -7655,7 +7671,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xc0\x01\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xf0\x01\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
@@ -7663,7 +7679,9 @@ const file_spool_proto_rawDesc = "" +
 	"\x03tls\x18\x04 \x01(\tR\x03tls\x12!\n" +
 	"\fimplicit_tls\x18\x05 \x01(\bR\vimplicitTls\x12\"\n" +
 	"\ffingerprints\x18\x06 \x03(\fR\ffingerprints\x12\x15\n" +
-	"\x06tls_ca\x18\a \x01(\tR\x05tlsCa\"\xc4\x04\n" +
+	"\x06tls_ca\x18\a \x01(\tR\x05tlsCa\x12\x12\n" +
+	"\x04user\x18\b \x01(\tR\x04user\x12\x1a\n" +
+	"\bpassword\x18\t \x01(\fR\bpassword\"\xc4\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +

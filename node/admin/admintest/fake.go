@@ -616,6 +616,7 @@ func (f *Fake) SetRoute(_ context.Context, by admin.By, r admin.Route) error {
 		return err
 	}
 	defer unlock()
+	r.PasswordSet, r.Password = r.Password != "", ""
 	f.routes[r.Domain] = r
 	return nil
 }

@@ -19,7 +19,8 @@ func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
 	err := rs.replica.View(func(v spool.View) error {
 		routes, err := v.Routes()
 		for _, r := range routes {
-			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r)})
+			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r),
+				RouteLogin: admin.RouteLogin{User: r.User, PasswordSet: len(r.Password) > 0}})
 		}
 		return err
 	})
@@ -43,7 +44,13 @@ func (rs *Records) SetRoute(ctx context.Context, by admin.By, r admin.Route) err
 	if err = setTLS(route, r.RouteTLS); err != nil {
 		return err
 	}
+	if err = setLogin(route, r.RouteLogin); err != nil {
+		return err
+	}
 	if err = rs.canKeep(route); err != nil {
+		return err
+	}
+	if err = rs.sealPassword(ctx, route, r.Password); err != nil {
 		return err
 	}
 	_, err = rs.edit.Do(ctx, by, spool.KindPutRoute, func(adm *pb.Admin) proto.Message {
@@ -58,6 +65,8 @@ func (rs *Records) canKeep(r *pb.Route) error {
 	switch {
 	case len(r.NoEhlo) > 0:
 		option = "--no-ehlo"
+	case r.User != "":
+		option = "--user"
 	case r.Tls == "" && !r.ImplicitTls:
 		return nil
 	}

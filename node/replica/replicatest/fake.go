@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +37,8 @@ type Fake struct {
 	Frames  []spool.Frame
 	Applied func() // follows each proposal, the failing ones too; nil: nothing does
 
-	t testing.TB
+	t     testing.TB
+	seals int
 }
 
 // New makes an empty fake; errors end the test.
@@ -120,6 +123,23 @@ func (r *Fake) Epoch() uint64 { return r.Session }
 // Now implements replica.Replica: the time of the process, not that of the clock
 // which stamps the commands.
 func (r *Fake) Now() time.Time { return time.Now() }
+
+// Seal implements replica.Sealer in a way that tests can look through.
+func (r *Fake) Seal(_ context.Context, secret []byte, about string) ([]byte, error) {
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
+	r.seals++
+	return fmt.Appendf(nil, "sealed %d for %q %x", r.seals, about, secret), r.Fail
+}
+
+// Unseal implements replica.Sealer.
+func (r *Fake) Unseal(_ context.Context, sealed []byte, about string) ([]byte, error) {
+	_, text, ok := strings.Cut(string(sealed), fmt.Sprintf(" for %q ", about))
+	if !ok {
+		return nil, fmt.Errorf("sealed for something else than %q", about)
+	}
+	return hex.DecodeString(text)
+}
 
 // Until implements replica.Fenced: the session lasts.
 func (r *Fake) Until() time.Time { return time.Now().Add(time.Hour) }

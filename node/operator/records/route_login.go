@@ -1,0 +1,92 @@
+package records
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/admin"
+	"relay/node/directory"
+	"relay/node/operator/edit"
+	"relay/queue/remote"
+	"relay/smtp/printable"
+)
+
+const maxLogin = 255 // octets of a user name, and of a password
+
+// setLogin checks as whom a route logs in. Without a policy of its own, TLS is verified then.
+func setLogin(r *pb.Route, l admin.RouteLogin) error {
+	if l.User == "" {
+		if l.Password != "" {
+			return admin.Invalid("a password goes with --user: give the name to log in as")
+		}
+		return nil
+	}
+	for what, text := range map[string]string{"user name": l.User, "password": l.Password} {
+		if len(text) > maxLogin || strings.ContainsAny(text, "\x00\r\n") {
+			return admin.Invalid("the %s has more than %d octets, a NUL or a line end", what, maxLogin)
+		}
+	}
+	to, err := remote.ParseTarget(r.Target)
+	if err != nil {
+		return err
+	}
+	if to.Kind != remote.SMTP && to.Kind != remote.LMTP {
+		return admin.Invalid("--user is for one host: give smtp:HOST:587 as the target, not %s",
+			printable.Text(r.Target, MaxName))
+	}
+	switch {
+	case r.Tls == "" && !loopbackHost(to.Host):
+		r.Tls = "verify"
+	case r.Tls == "opportunistic":
+		return admin.Invalid("with --tls opportunistic the password could go in clear: give --tls verify, fingerprint or " +
+			"encrypt; --tls none if it may")
+	}
+	r.User = l.User
+	return nil
+}
+
+// loopbackHost reports whether a host is this machine, which no password leaves.
+func loopbackHost(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
+}
+
+// sealPassword puts the password of a route into the form it is kept in. Without a new one the present one stays, for
+// the same account of the same target.
+func (rs *Records) sealPassword(ctx context.Context, r *pb.Route, password string) error {
+	if r.User == "" {
+		return nil
+	}
+	if password == "" {
+		return rs.keepPassword(ctx, r)
+	}
+	sealed, err := rs.replica.Seal(ctx, []byte(password), directory.RouteSecret(r))
+	if err != nil {
+		return edit.ProposalError(err)
+	}
+	r.Password = sealed
+	return nil
+}
+
+func (rs *Records) keepPassword(ctx context.Context, r *pb.Route) error {
+	if err := rs.edit.Current(ctx); err != nil {
+		return err
+	}
+	return rs.replica.View(func(v spool.View) error {
+		all, err := v.Routes()
+		if err != nil {
+			return err
+		}
+		for _, old := range all {
+			if len(old.Password) > 0 && directory.RouteSecret(old) == directory.RouteSecret(r) {
+				r.Password = old.Password
+				return nil
+			}
+		}
+		return admin.Invalid("the password of %s at %s is needed: give it on standard input with --password-stdin",
+			printable.Text(r.User, MaxName), printable.Text(r.Target, MaxName))
+	})
+}

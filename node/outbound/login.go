@@ -1,0 +1,47 @@
+package outbound
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	pb "relay/cluster/spool/spoolpb"
+	"relay/node/directory"
+	"relay/queue/remote"
+)
+
+// loginKey says when a route's login is still the one that it was: a new password, even if it is the same, is a new
+// login, which is tried at once.
+type loginKey struct{ domain, target, user, sealed string }
+
+// login returns the login of a route, the one in use where it has not changed, and notes it; nil without one. It needs
+// o.rerouting.
+func (o *Spool) login(r *pb.Route, all map[loginKey]*remote.Login) *remote.Login {
+	if r.User == "" {
+		return nil
+	}
+	k := loginKey{r.Domain, r.Target, r.User, string(r.Password)}
+	l := o.logins[k]
+	if l == nil {
+		about := directory.RouteSecret(r)
+		l = remote.NewLogin(r.Domain, r.User, func(ctx context.Context) (string, error) {
+			b, err := o.replica.Unseal(ctx, r.Password, about)
+			return string(b), err
+		})
+	}
+	all[k] = l
+	return l
+}
+
+// RefusedLogins lists the logins of routes that hosts refused to this node, and that have not been taken since.
+func (o *Spool) RefusedLogins() (all []remote.Refused) {
+	o.rerouting.Lock()
+	defer o.rerouting.Unlock()
+	for _, l := range o.logins {
+		if r := l.Refused(); !r.At.IsZero() {
+			all = append(all, r)
+		}
+	}
+	slices.SortFunc(all, func(a, b remote.Refused) int { return cmp.Compare(a.Route, b.Route) })
+	return all
+}

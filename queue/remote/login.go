@@ -1,0 +1,188 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"relay/queue"
+	"relay/smtp"
+	"relay/smtp/sasl"
+)
+
+// A login that was refused is not tried with each message: hosts lock accounts, and addresses, out.
+const (
+	loginWaitFirst = time.Minute
+	loginWaitMost  = 15 * time.Minute
+)
+
+// Login is an account at a hop, which a Link names. It remembers how the last login went, so it is made once for each
+// account and password. Its methods may be called concurrently.
+type Login struct {
+	route    string
+	user     string
+	password func(context.Context) (string, error)
+
+	turn chan struct{} // one tries the password at a time until it has proved right
+
+	mu   sync.Mutex
+	good bool
+	last Refused
+	wait time.Duration // after last
+}
+
+// Refused is a login that a host did not take.
+type Refused struct {
+	Route string // whose it is
+	User  string
+	Host  string
+	Reply string
+	At    time.Time // zero: it was not refused
+	Next  time.Time // no login before
+}
+
+// NewLogin makes the login of a route. password is asked for it at each login, and may wait.
+func NewLogin(route, user string, password func(context.Context) (string, error)) *Login {
+	return &Login{route: route, user: user, password: password, turn: make(chan struct{}, 1)}
+}
+
+// Refused says how the last login was refused; At is zero where it was not.
+func (l *Login) Refused() Refused {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+// barred is why no login may be tried yet, nil where it may.
+func (l *Login) barred() *fault {
+	r := l.Refused()
+	if r.At.IsZero() || !time.Now().Before(r.Next) {
+		return nil
+	}
+	return &fault{
+		outcome: queue.Deferred, next: true, final: true,
+		text: fmt.Sprintf("4.7.8 route %s: %s refused the login as %s at %s (%s); the next one is at %s", l.route, r.Host,
+			l.user, r.At.UTC().Format(time.TimeOnly), r.Reply, r.Next.UTC().Format(time.TimeOnly+" MST")),
+	}
+}
+
+// begin waits for the turn to log in where the password has not proved right yet. end gives the turn back.
+func (l *Login) begin(ctx context.Context) (end func(), err error) {
+	l.mu.Lock()
+	good := l.good
+	l.mu.Unlock()
+	if good {
+		return func() {}, nil
+	}
+	select {
+	case l.turn <- struct{}{}:
+		return func() { <-l.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *Login) took() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.good, l.last, l.wait = true, Refused{}, 0
+}
+
+func (l *Login) refused(host, reply string) Refused {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.wait = min(max(2*l.wait, loginWaitFirst), loginWaitMost)
+	l.good = false
+	l.last = Refused{Route: l.route, User: l.user, Host: host, Reply: reply, At: now, Next: now.Add(l.wait)}
+	return l.last
+}
+
+// login logs in on a new connection as its link says. It closes a connection on which that fails.
+func (a *Agent) login(ctx context.Context, c *conn) *fault {
+	f := a.tryLogin(ctx, c)
+	if f != nil {
+		_ = c.client.Close()
+	}
+	return f
+}
+
+func (a *Agent) tryLogin(ctx context.Context, c *conn) *fault {
+	l := c.key.link.Login
+	end, err := l.begin(ctx)
+	if err != nil {
+		return &fault{outcome: queue.Deferred, next: true, text: "4.4.2 no login: " + plain(err)}
+	}
+	defer end()
+	if f := l.barred(); f != nil {
+		return f
+	}
+	f := &fault{outcome: queue.Deferred, next: true, host: c.hop.String()}
+	password, err := l.password(ctx)
+	if err != nil {
+		f.text, f.final = fmt.Sprintf("4.3.5 route %s: its password can not be read: %s", l.route, plain(err)), true
+		return f
+	}
+	mechanism, why := mechanismFor(c.client, l.user, password)
+	if mechanism == nil {
+		f.text = fmt.Sprintf("4.7.0 route %s: no login: %s", l.route, why)
+		return f
+	}
+	err = c.client.Auth(ctx, mechanism)
+	switch r, ok := errors.AsType[*smtp.Reply](err); {
+	case err == nil:
+		l.took()
+		return nil
+	case ok && r.Cause == nil && !r.Temporary():
+		a.refusedLogin(l, c, text(r), f)
+	case ok:
+		f.text = fmt.Sprintf("4.7.0 route %s: no login for now: %s", l.route, text(r))
+	default:
+		f.text = fmt.Sprintf("4.4.2 route %s: the connection failed at the login: %s", l.route, plain(err))
+	}
+	return f
+}
+
+// refusedLogin notes that a host refuses a login. Neither its other addresses nor other hosts are tried: each counts
+// how often a login was wrong.
+func (a *Agent) refusedLogin(l *Login, c *conn, reply string, f *fault) {
+	r := l.refused(c.hop.String(), reply)
+	a.stats.LoginsRefused.Add(1)
+	a.log.Warn("delivery: the login of a route was refused, its mail waits", zap.String("route", l.route),
+		zap.String("user", l.user), zap.String("host", r.Host), zap.String("reply", reply), zap.Time("next", r.Next))
+	f.final = true
+	f.text = fmt.Sprintf("4.7.8 route %s: the login as %s was refused: %s", l.route, l.user, reply)
+}
+
+// mechanismFor chooses how to log in: by SCRAM where the host knows it, which does not get the password. Channel
+// binding is used only where the host leaves no choice: TLS may end in front of it.
+func mechanismFor(c *smtp.Client, user, password string) (m sasl.Client, why string) {
+	offered, ok := c.Has("AUTH")
+	if !ok {
+		return nil, "the host offers none (AUTH)"
+	}
+	names := strings.Fields(strings.ToUpper(offered))
+	var state *tls.ConnectionState
+	if s, ok := c.TLS(); ok {
+		state = &s
+	}
+	switch {
+	case slices.Contains(names, sasl.Scram):
+		return sasl.NewScramClient(user, password, nil), ""
+	case slices.Contains(names, sasl.ScramPlus) && state != nil:
+		return sasl.NewScramClient(user, password, state), ""
+	case slices.Contains(names, sasl.Plain):
+		return sasl.NewPlainClient(user, password), ""
+	case slices.Contains(names, sasl.Login):
+		return sasl.NewLoginClient(user, password), ""
+	}
+	return nil, fmt.Sprintf("the host offers %s, and the relay knows SCRAM-SHA-256, PLAIN and LOGIN",
+		plain(errors.New(offered)))
+}

@@ -1,0 +1,183 @@
+package remote
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"relay/queue"
+)
+
+func known(password string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) { return password, nil }
+}
+
+// loginWorld is an agent whose route '*' leads to a hop on loopback with a login.
+func loginWorld(t *testing.T, h *nextHop, l *Login) (*Agent, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(zap.WarnLevel)
+	return newAgent(t, Config{Log: zap.New(core), Client: patience(5 * time.Second),
+		Router: router(func(string) (Target, error) {
+			return Target{Kind: SMTP, Host: "127.0.0.1", Port: h.port(), Link: Link{Login: l}}, nil
+		})}), logs
+}
+
+func count(lines, verb string) (n int) {
+	for line := range strings.Lines(lines) {
+		if strings.HasPrefix(line, verb) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestLogin: mail goes in the account's name, one login for a connection.
+func TestLogin(t *testing.T) {
+	h := newHop(t, map[string]string{"AUTH": "235 2.7.0 welcome"})
+	h.ehlo = append(h.ehlo, "AUTH PLAIN LOGIN")
+	a, _ := loginWorld(t, h, NewLogin("*", "me", known("secret")))
+	for range 2 {
+		v := deliver(t, a, jobTo("", "a@x"))[0]
+		require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
+	}
+	require.Contains(t, h.said(), "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00me\x00secret")))
+	require.Equal(t, 1, count(h.said(), "AUTH"))
+	require.Zero(t, a.stats.LoginsRefused.Load())
+}
+
+// TestRefusedLogin: the mail waits, says which route's login was refused, and no further message tries it until its
+// time has come; then it may work.
+func TestRefusedLogin(t *testing.T) {
+	h := newHop(t, map[string]string{"AUTH": "535 5.7.8 bad password|535 5.7.8 bad password|235 2.7.0 welcome"})
+	h.ehlo = append(h.ehlo, "AUTH PLAIN")
+	l := NewLogin("far.example", "me", known("secret"))
+	a, logs := loginWorld(t, h, l)
+	for n := range 3 {
+		v := deliver(t, a, jobTo("", "a@x"))[0]
+		require.Equal(t, queue.Deferred, v.Outcome)
+		require.True(t, v.NextHop, "others for the hop are better not tried")
+		require.Contains(t, v.Reply, "route far.example")
+		require.Contains(t, v.Reply, "535 5.7.8 bad password")
+		require.Equal(t, n > 0, strings.Contains(v.Reply, "the next one is at"), v.Reply)
+		require.NotContains(t, v.Reply, "secret")
+	}
+	require.Equal(t, 1, count(h.said(), "AUTH"))
+	require.NotContains(t, h.said(), "MAIL")
+	require.EqualValues(t, 1, a.stats.LoginsRefused.Load())
+	require.Equal(t, 1, logs.Len())
+	require.Equal(t, "far.example", logs.All()[0].ContextMap()["route"])
+
+	due := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		require.WithinDuration(t, l.last.At.Add(l.wait), l.last.Next, time.Millisecond)
+		l.last.Next = time.Now()
+	}
+	due()
+	require.Equal(t, queue.Deferred, deliver(t, a, jobTo("", "a@x"))[0].Outcome)
+	require.Equal(t, 2*loginWaitFirst, l.wait, "later and later")
+	due()
+	require.Equal(t, queue.Delivered, deliver(t, a, jobTo("", "a@x"))[0].Outcome)
+	require.Zero(t, l.Refused().At)
+}
+
+// TestLoginAtOneAddressOnly: a password that one address refuses is not shown to the next.
+func TestLoginAtOneAddressOnly(t *testing.T) {
+	h := newHop(t, map[string]string{"AUTH": "535 5.7.8 no"})
+	h.ehlo = append(h.ehlo, "AUTH PLAIN")
+	l := NewLogin("*", "me", known("secret"))
+	two := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")}
+	a := newAgent(t, Config{Resolver: names{addrs: map[string][]netip.Addr{"hub": two}}, Sessions: -1,
+		Router: router(func(string) (Target, error) {
+			return Target{Kind: SMTP, Host: "hub", Port: h.port(), Link: Link{Login: l}}, nil
+		})})
+	require.Equal(t, queue.Deferred, deliver(t, a, jobTo("", "a@x"))[0].Outcome)
+	conns, _ := h.count()
+	require.Equal(t, 1, conns)
+}
+
+// TestManyMessagesOneRefusedLogin: what starts together logs in one after the other until the password has proved
+// right, so that a wrong one is tried once.
+func TestManyMessagesOneRefusedLogin(t *testing.T) {
+	h := newHop(t, map[string]string{"AUTH": "535 5.7.8 no"})
+	h.ehlo = append(h.ehlo, "AUTH PLAIN")
+	a, _ := loginWorld(t, h, NewLogin("*", "me", known("secret")))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() { a.Deliver(t.Context(), jobTo("", "a@x")) })
+	}
+	all.Wait()
+	require.Equal(t, 1, count(h.said(), "AUTH"))
+}
+
+// TestNoLogin: what says nothing of the password defers and bars nothing.
+func TestNoLogin(t *testing.T) {
+	for name, c := range map[string]struct {
+		ehlo, answer string
+		password     func(context.Context) (string, error)
+		want         string
+	}{
+		"not offered":  {"HELP", "", known("p"), "offers none (AUTH)"},
+		"no mechanism": {"AUTH GSSAPI NTLM", "", known("p"), "offers GSSAPI NTLM"},
+		"for now":      {"AUTH PLAIN", "454 4.7.0 later", known("p"), "454 4.7.0 later"},
+		"dropped":      {"AUTH PLAIN", drop, known("p"), "connection failed at the login"},
+		"not a login":  {"AUTH PLAIN", "250 fine", known("p"), "250 fine"},
+		"key not there": {"AUTH PLAIN", "", func(context.Context) (string, error) { return "", errors.New("no key") },
+			"no key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHop(t, map[string]string{"AUTH": c.answer})
+			h.ehlo = append(h.ehlo, c.ehlo)
+			l := NewLogin("*", "me", c.password)
+			a, _ := loginWorld(t, h, l)
+			v := deliver(t, a, jobTo("", "a@x"))[0]
+			require.Equal(t, queue.Deferred, v.Outcome)
+			require.Contains(t, v.Reply, c.want)
+			require.Contains(t, v.Reply, "route *")
+			require.NotContains(t, h.said(), "MAIL")
+			require.Nil(t, l.barred())
+		})
+	}
+}
+
+// TestLoginNeedsTLS: off loopback a password goes in clear only by a route that says so.
+func TestLoginNeedsTLS(t *testing.T) {
+	far, near := hop{addr: netip.MustParseAddrPort("192.0.2.1:25")}, hop{addr: netip.MustParseAddrPort("[::1]:25")}
+	l := NewLogin("*", "me", known("p"))
+	a := newAgent(t, Config{TLS: Off})
+	for _, c := range []struct {
+		hop  hop
+		link Link
+		must bool
+	}{
+		{far, Link{Login: l}, true}, {near, Link{Login: l}, false}, {far, Link{Login: l, TLS: NoTLS}, false},
+		{far, Link{Login: l, TLS: AnyTLS}, true}, {far, Link{}, false},
+	} {
+		require.Equal(t, c.must, a.must(key{hop: c.hop, link: c.link}), "%+v", c)
+	}
+}
+
+// TestMechanisms: SCRAM first, bound to the channel only where there is no other.
+func TestMechanisms(t *testing.T) {
+	for offered, want := range map[string]string{
+		"AUTH LOGIN PLAIN scram-sha-256": "SCRAM-SHA-256", "AUTH LOGIN PLAIN": "PLAIN", "AUTH LOGIN": "LOGIN",
+		"AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256": "SCRAM-SHA-256", "AUTH SCRAM-SHA-256-PLUS LOGIN": "SCRAM-SHA-256-PLUS",
+	} {
+		h := newHop(t, map[string]string{"AUTH": "535 no"})
+		cert, _ := certificate(t, "mx.x")
+		h.cert, h.ehlo = cert, append(h.ehlo, offered, "STARTTLS")
+		a, _ := loginWorld(t, h, NewLogin("*", "me", known("p")))
+		deliver(t, a, jobTo("", "a@x"))
+		require.Contains(t, h.said(), "AUTH "+want, offered)
+		require.Equal(t, want == "SCRAM-SHA-256", strings.Contains(h.said(), "AUTH SCRAM-SHA-256 "), offered)
+	}
+}

@@ -15,10 +15,8 @@ import (
 	"relay/cluster/datadir"
 )
 
-// Every node needs the passwords that the relay shows to other servers, so they are in the replicated state, and with
-// it in snapshots and copies of data. There they are sealed. The keys are in no record: each node has them in its
-// identity file, gets them when it joins, and asks the other members for one that it lacks. A new key counts once a
-// majority of the voters has written it down, as what it seals does.
+// Passwords that the relay shows to other servers are sealed in the replicated state. The keys are in identity files,
+// handed over at join and asked of other members; a majority has written one down before it seals anything.
 
 const (
 	askSealKeys = "cluster/seal-keys"
@@ -44,9 +42,7 @@ func (c *Cluster) learnSealKeys(keys []datadir.SealKey) error {
 	return err
 }
 
-type sealExchange struct {
-	Keys []datadir.SealKey `json:"keys"`
-}
+type sealExchange struct{ Keys []datadir.SealKey }
 
 // answerSealKeys takes a member's keys in and tells it all of this node.
 func (c *Cluster) answerSealKeys(_ context.Context, _ string, body []byte) ([]byte, error) {
@@ -132,15 +128,7 @@ func (c *Cluster) Seal(ctx context.Context, secret []byte, about string) ([]byte
 			return nil, err
 		}
 	}
-	k := c.id.SealKeys()[0]
-	aead, err := chacha20poly1305.NewX(k.Key)
-	if err != nil {
-		return nil, err
-	}
-	head := append([]byte{sealFormat}, k.ID()...)
-	nonce := make([]byte, aead.NonceSize())
-	_, _ = rand.Read(nonce)
-	return aead.Seal(append(head, nonce...), nonce, secret, []byte(about)), nil
+	return c.id.SealKeys()[0].Seal(secret, about)
 }
 
 // NewSealKey makes a key that Seal uses from now on; it leaves alone what was sealed before.
@@ -159,11 +147,10 @@ func (c *Cluster) NewSealKey(ctx context.Context) error {
 // Unseal decrypts what Seal made. A node that lacks the key asks the other members for it. It wraps ErrSealed where
 // none has it.
 func (c *Cluster) Unseal(ctx context.Context, sealed []byte, about string) ([]byte, error) {
-	const head = 1 + datadir.SealID
-	if len(sealed) < head+chacha20poly1305.NonceSizeX || sealed[0] != sealFormat {
-		return nil, errors.New("cluster: the secret was sealed in a way that this version does not know")
+	name, err := datadir.SealedWith(sealed)
+	if err != nil {
+		return nil, err
 	}
-	name := sealed[1:head]
 	k, has := c.id.SealKey(name)
 	if !has {
 		_, err := c.exchangeSealKeys(ctx, func(int) bool { k, has = c.id.SealKey(name); return has })
@@ -174,10 +161,5 @@ func (c *Cluster) Unseal(ctx context.Context, sealed []byte, about string) ([]by
 	if !has {
 		return nil, fmt.Errorf("%w (key %x)", ErrSealed, name)
 	}
-	aead, err := chacha20poly1305.NewX(k.Key)
-	if err != nil {
-		return nil, err
-	}
-	nonce := sealed[head : head+aead.NonceSize()]
-	return aead.Open(nil, nonce, sealed[head+aead.NonceSize():], []byte(about))
+	return k.Open(sealed, about)
 }

@@ -3,7 +3,9 @@ package datadir
 import (
 	"bytes"
 	"cmp"
+	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -12,7 +14,11 @@ import (
 // SealID is the length of a key's ID.
 const SealID = 8
 
-const sealKeysMost = 8 // kept, the newest ones
+const (
+	sealKeysMost = 8 // kept, the newest ones
+	sealFormat   = 1 // first octet of what is sealed; the key's id, the nonce and the ciphertext follow
+	sealHead     = 1 + SealID
+)
 
 // SealKey is one key, as identity files have it.
 type SealKey struct {
@@ -69,4 +75,34 @@ func (id *Identity) SetSealKeys(keys []SealKey) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	id.Seal = keys
+}
+
+// Seal encrypts a secret; about says what it is for, and Open must be told the same.
+func (k SealKey) Seal(secret []byte, about string) ([]byte, error) {
+	aead, err := chacha20poly1305.NewX(k.Key)
+	if err != nil {
+		return nil, err
+	}
+	nonce := make([]byte, aead.NonceSize())
+	_, _ = rand.Read(nonce)
+	head := append(append([]byte{sealFormat}, k.ID()...), nonce...)
+	return aead.Seal(head, nonce, secret, []byte(about)), nil
+}
+
+// SealedWith names the key of what was sealed.
+func SealedWith(sealed []byte) (id []byte, err error) {
+	if len(sealed) < sealHead+chacha20poly1305.NonceSizeX || sealed[0] != sealFormat {
+		return nil, errors.New("cluster: the secret was sealed in a way that this version does not know")
+	}
+	return sealed[1:sealHead], nil
+}
+
+// Open decrypts what Seal made; SealedWith has judged its form.
+func (k SealKey) Open(sealed []byte, about string) ([]byte, error) {
+	aead, err := chacha20poly1305.NewX(k.Key)
+	if err != nil {
+		return nil, err
+	}
+	nonce := sealed[sealHead : sealHead+aead.NonceSize()]
+	return aead.Open(nil, nonce, sealed[sealHead+aead.NonceSize():], []byte(about))
 }

@@ -25,6 +25,7 @@ import (
 	"relay/cluster/pki"
 	"relay/cluster/propose"
 	"relay/cluster/rounds"
+	"relay/cluster/secret"
 	"relay/cluster/session"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
@@ -80,10 +81,10 @@ type Cluster struct {
 	reads       *rounds.Rounds[uint64] // read indexes for this node
 	verified    *rounds.Rounds[uint64] // read indexes as the leader gives them
 	reports     reports
-	refused     wire.Sparing  // lines about nodes that were not let in
-	outcast     sync.Once     // this node has met a later generation
-	joining     sync.Mutex    // one membership change by a person at a time
-	sealing     sync.Mutex    // one change of the keys for secrets at a time
+	refused     wire.Sparing // lines about nodes that were not let in
+	outcast     sync.Once    // this node has met a later generation
+	joining     sync.Mutex   // one membership change by a person at a time
+	secrets     *secret.Keeper
 	version     atomic.Uint32 // of the cluster, as applied here
 	draining    atomic.Bool   // this node is, as applied here
 	began       time.Time     // when this process opened the node
@@ -307,7 +308,8 @@ func (c *Cluster) start() {
 	c.server.Handle(askTransfer, c.answerTransfer)
 	c.server.Handle(askUpgrade, c.answerRaise)
 	c.server.Handle(propose.AskHello, c.answerHello)
-	c.server.Handle(askSealKeys, c.answerSealKeys)
+	c.secrets = c.newKeeper()
+	c.server.Handle(secret.Subject, c.secrets.Answer)
 	c.server.Handle(askSum, c.answerSum)
 	c.server.Handle(askMark, c.answerMark)
 	c.server.Handle(askJudge, c.answerJudge)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -239,9 +240,36 @@ func (d *Dev) kill(node int) time.Time {
 	d.t.Helper()
 	pid := d.PID(node)
 	at := time.Now()
+	d.noteKill(at)
 	require.NoError(d.t, syscall.Kill(pid, syscall.SIGKILL))
 	d.Await(20*time.Second, fmt.Sprintf("n%d is gone", node), func() bool { return dead(pid) })
 	return at
+}
+
+// noteKill keeps when a node was killed.
+func (d *Dev) noteKill(at time.Time) {
+	d.t.Helper()
+	f, err := os.OpenFile(filepath.Join(d.Dir, "kills"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	require.NoError(d.t, err)
+	_, err = fmt.Fprintln(f, at.UnixNano())
+	require.NoError(d.t, errors.Join(err, f.Close()))
+}
+
+// killsBetween counts how often nodes were killed within a time.
+func (d *Dev) killsBetween(from, to time.Time) (n int) {
+	d.t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.Dir, "kills"))
+	if !errors.Is(err, os.ErrNotExist) {
+		require.NoError(d.t, err)
+	}
+	for _, line := range strings.Fields(string(text)) {
+		ns, err := strconv.ParseInt(line, 10, 64)
+		require.NoError(d.t, err)
+		if from.UnixNano() <= ns && ns <= to.UnixNano() {
+			n++
+		}
+	}
+	return n
 }
 
 // dead reports whether a process has ended with all its threads: a leader that is a

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ type Options struct {
 	packed       bool  // a new log is packed from its beginning
 	openSegment  func(path string) (segmentFile, error)
 	syncDir      func(dir string) error
+	writeFile    func(path string, b []byte, mode os.FileMode) error
 	wrap         func(backend) backend // stands between the log and bbolt
 }
 
@@ -65,6 +67,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.syncDir == nil {
 		o.syncDir = syncPath
+	}
+	if o.writeFile == nil {
+		o.writeFile = os.WriteFile
 	}
 	if o.wrap == nil {
 		o.wrap = func(b backend) backend { return b }

@@ -156,8 +156,16 @@ func (l *Log) readPacked(p *packed, index uint64, to *raft.Log) error {
 	}
 }
 
-// deletePacked deletes a range of entries: one frame says so.
+// deletePacked deletes a range of entries: one frame says so. The files that are not
+// needed any more wait for their readers, and a write does not wait for that.
 func (l *Log) deletePacked(p *packed, gone indexes) error {
+	if err := l.sayGone(p, gone); err != nil {
+		return err
+	}
+	return l.watched("give back segments of the log", p.drop)
+}
+
+func (l *Log) sayGone(p *packed, gone indexes) error {
 	l.storing.Lock()
 	defer l.storing.Unlock()
 	return l.write("delete from the log", func() error {
@@ -175,10 +183,7 @@ func (l *Log) deletePacked(p *packed, gone indexes) error {
 		l.ledger.remove(gone.lo, gone.hi)
 		l.cache.remove(gone.lo, gone.hi)
 		l.mu.Unlock()
-		if err := l.leave(p); err != nil {
-			return err
-		}
-		return p.drop()
+		return l.leave(p)
 	})
 }
 

@@ -30,6 +30,8 @@ type packed struct {
 	segments
 	open group
 	left []*segment // that are full, and have no file of their index yet
+
+	writeFile func(path string, b []byte, mode os.FileMode) error // of an index
 }
 
 // group is the newest frame while it is open for more entries.
@@ -43,7 +45,7 @@ func newPacked(dir string, o Options) *packed {
 	return &packed{segments: segments{
 		dir: dir, prefix: packedPrefix, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0,
 		open: o.openSegment, syncDir: o.syncDir,
-	}}
+	}, writeFile: o.writeFile}
 }
 
 // append writes entries, in one frame if they fit into a segment, and returns where they

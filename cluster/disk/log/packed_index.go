@@ -49,9 +49,12 @@ func (s *packed) writeIndex(one *segment, c contents) error {
 	}
 	b = binary.BigEndian.AppendUint64(b, xxhash.Sum64(b))
 	path := s.name(indexPrefix, one.id)
-	err := os.WriteFile(path+newSuffix, b, 0o600)
-	if errors.Is(err, syscall.ENOSPC) {
-		return os.Remove(path + newSuffix) // a start is slower without
+	err := s.writeFile(path+newSuffix, b, 0o600)
+	if errors.Is(err, syscall.ENOSPC) { // a start is slower without
+		if err = os.Remove(path + newSuffix); errors.Is(err, os.ErrNotExist) { // there was no room for its name
+			return nil
+		}
+		return err
 	} else if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -233,6 +234,156 @@ func TestNoRoomForAnIndex(t *testing.T) {
 	dir = crash(t, dir)
 	require.NoError(t, os.Symlink("/dev/full", filepath.Join(dir, indexPrefix+segmentNumber(1)+newSuffix)))
 	require.Equal(t, [2]uint64{1, 14}, span(t, openLog(t, dir, change)))
+}
+
+// A full disk that has no room for the name of an index costs the index, too.
+func TestNoRoomForTheNameOfAnIndex(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir, func(o *Options) {
+		o.segmentBytes = 32 << 10
+		o.writeFile = func(string, []byte, os.FileMode) error { return syscall.ENOSPC }
+	})
+	for i := uint64(1); i <= 14; i++ {
+		require.NoError(t, l.StoreLog(large(i, 5000)))
+	}
+	require.Empty(t, names(t, dir, indexPrefix+"*"))
+	require.Greater(t, len(names(t, dir, packedPrefix+"*")), 1)
+}
+
+// A segment that somebody reads is given back when they are done, and writes do not wait
+// for that.
+func TestWritesWaitForNoReader(t *testing.T) {
+	l := openLog(t, t.TempDir(), func(o *Options) { o.segmentBytes = 32 << 10 })
+	for i := uint64(1); i <= 14; i++ {
+		require.NoError(t, l.StoreLog(large(i, 5000)))
+	}
+	p := l.packed.Load()
+	p.mu.RLock()
+	read := p.files[p.low]
+	p.mu.RUnlock()
+	read.reads.RLock()
+	deleted, stored := make(chan error, 1), make(chan error, 1)
+	go func() { deleted <- l.DeleteRange(1, 13) }()
+	require.Eventually(t, func() bool {
+		first, err := l.FirstIndex()
+		return err == nil && first == 14
+	}, time.Minute, time.Millisecond)
+	go func() { stored <- l.StoreLog(large(15, 5000)) }()
+	select {
+	case err := <-stored:
+		require.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		t.Error("a write waits for a reader")
+	}
+	require.Empty(t, deleted)
+	read.reads.RUnlock()
+	require.NoError(t, <-deleted)
+	require.NoFileExists(t, read.path)
+}
+
+// Entries are read, written, replaced and deleted at both ends at once, while the log is
+// converted.
+func TestAllAtOnceInAPackedLog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	change := func(o *Options) { o.packed, o.segmentBytes, o.CacheBytes = false, 64<<10, 1 }
+	l := openLog(t, dir, change)
+	require.NoError(t, l.StoreLog(large(1, 300)))
+	done := make(chan struct{})
+	var others sync.WaitGroup
+	busy := func(fn func(first, last uint64) error) {
+		others.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				first, err := l.FirstIndex()
+				last, err2 := l.LastIndex()
+				if err = errors.Join(err, err2, fn(first, last)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	busy(func(first, last uint64) error {
+		for i := max(first, last-min(last, 20)); i <= last; i++ {
+			var e raft.Log
+			err := l.GetLog(i, &e)
+			if errors.Is(err, raft.ErrLogNotFound) {
+				continue
+			}
+			if err != nil || e.Index != i || e.Data[0] != byte(i) {
+				return fmt.Errorf("entry %d: %w", i, err)
+			}
+		}
+		return nil
+	})
+	busy(func(first, last uint64) error {
+		if last < first+60 {
+			return nil
+		}
+		return l.DeleteRange(first, last-50)
+	})
+	last := uint64(1)
+	for i := range 100 {
+		if i == 40 {
+			require.NoError(t, l.SealPromises())
+			require.NotNil(t, l.packed.Load())
+		}
+		if i%7 == 6 {
+			require.NoError(t, l.DeleteRange(last-2, last))
+			last -= 3
+		}
+		var all []*raft.Log
+		for range 1 + i%3 {
+			last++
+			all = append(all, large(last, 300+i%40*50))
+		}
+		require.NoError(t, l.StoreLogs(all))
+	}
+	close(done)
+	others.Wait()
+	want := span(t, l)
+	require.Equal(t, last, want[1])
+	l = openLog(t, crash(t, dir), change)
+	require.Equal(t, want, span(t, l))
+	for i := want[0]; i <= want[1]; i++ {
+		var e raft.Log
+		require.NoError(t, l.GetLog(i, &e))
+		require.Equal(t, byte(i), e.Data[0])
+	}
+}
+
+// A node was raised to version 2, and gets a snapshot that its log does not lead to.
+func TestSnapshotBehindAConversion(t *testing.T) {
+	for _, size := range []int{100, 20000} { // in one segment, in several
+		dir := t.TempDir()
+		change := func(o *Options) { o.packed, o.segmentBytes = false, 64<<10 }
+		l := openLog(t, dir, change)
+		for i := uint64(1); i <= 12; i++ {
+			require.NoError(t, l.StoreLog(large(i, size)))
+		}
+		require.NoError(t, l.SealPromises())
+		require.NotNil(t, l.packed.Load())
+		require.NoError(t, l.Guard(40, 3))
+		require.Equal(t, [2]uint64{0, 0}, span(t, l))
+		empty := openLog(t, crash(t, dir), change)
+		require.Equal(t, [2]uint64{0, 0}, span(t, empty))
+		require.NoError(t, l.StoreLogs(entries(3, 41, 43)))
+		for range 2 {
+			require.Equal(t, [2]uint64{41, 43}, span(t, l))
+			require.NoError(t, l.Guard(40, 3))
+			var e raft.Log
+			require.NoError(t, l.GetLog(40, &e))
+			require.Equal(t, uint64(3), e.Term)
+			require.ErrorIs(t, l.GetLog(12, &e), raft.ErrLogNotFound)
+			requireEntry(t, l, entries(3, 43, 43)[0])
+			l = openLog(t, crash(t, dir), change)
+		}
+	}
 }
 
 // A packed log of which any octet is damaged is refused, or ends with the write before

@@ -76,11 +76,16 @@ func (c *Cluster) Ageing() bool {
 	return !c.At(2) || c.agree.Load() && c.Now().UnixMilli() >= c.holdUntil.Load()
 }
 
+// early says whether a term's steering is that of a first one, and may find the time late. A
+// leader that lost its term before it found the time begins anew when it leads again.
+func early(led, found bool) (first, late bool) { return !led || !found, !found }
+
 // newSteering makes the steering of a term.
 func (c *Cluster) newSteering(barrier uint64) *clock.Steering {
-	time, first := c.batcher.TermTime(), !c.steered.Swap(true)
+	time := c.batcher.TermTime()
+	first, late := early(c.steered.Swap(true), c.timeFound.Load())
 	return &clock.Steering{
-		Barrier: barrier, First: first, Late: first && !c.timeFound.Load(), Tuning: c.t,
+		Barrier: barrier, First: first, Late: late, Tuning: c.t,
 		Now: time.Now, Boot: c.clocks.Boot, Slew: time.Slew, Base: time.Rebase, Jump: c.jumpClock,
 		Clock: func() int64 { return c.Now().UnixMilli() },
 	}

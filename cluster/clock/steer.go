@@ -24,7 +24,9 @@ import (
 // the state moves for: the leader proposes a Clock first.
 type Steering struct {
 	Barrier uint64 // index of the barrier
-	First   bool   // the first term since this process began: after a cold start the time is late for long enough
+	// First says that this is the process's first term, or that it has not found the time in
+	// those before: after a cold start the time is late for long enough.
+	First bool
 	// late: since this process began, it has not found the time near what a majority agrees
 	// on, under whichever leader. After the whole cluster was off, the time is late for as
 	// long as that, and the first leader may not have led for long enough to make it jump.

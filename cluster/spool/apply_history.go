@@ -38,6 +38,7 @@ const (
 // windows is what Apply keeps of them in memory. They are written as the counters are.
 type windows struct {
 	all    map[uint64]*pb.Window
+	order  []uint64 // ascending; history may be set to last for years
 	dirty  map[uint64]struct{}
 	closed uint64 // windows before it take nothing
 }
@@ -59,6 +60,7 @@ func (s *windows) load(r Reader) error {
 			return false
 		}
 		s.all[numberOf(k)] = one
+		s.order = append(s.order, numberOf(k))
 		return true
 	})
 	if bad != nil {
@@ -88,14 +90,33 @@ func (s *windows) flush(b Batch) error {
 	return nil
 }
 
+// take returns the window with a number, to be changed.
+func (s *windows) take(w uint64) *pb.Window {
+	one := s.all[w]
+	if one == nil {
+		one = &pb.Window{}
+		s.all[w] = one
+		at, _ := slices.BinarySearch(s.order, w)
+		s.order = slices.Insert(s.order, at, w)
+	}
+	s.dirty[w] = struct{}{}
+	return one
+}
+
 // oldest returns the first window; false where there is none.
 func (s *windows) oldest() (w uint64, ok bool) {
-	for one := range s.all {
-		if !ok || one < w {
-			w, ok = one, true
-		}
+	if len(s.order) == 0 {
+		return 0, false
 	}
-	return w, ok
+	return s.order[0], true
+}
+
+// drop forgets the first window.
+func (s *windows) drop() {
+	w := s.order[0]
+	s.order = s.order[1:]
+	delete(s.all, w)
+	s.dirty[w] = struct{}{}
 }
 
 // windowOf is the window of a time in milliseconds.
@@ -125,14 +146,9 @@ func (t *tx) finished(id ID, size uint64) {
 		t.set(keyExpiry(t.clock, id), appendUvarint(size))
 		return
 	}
-	one := t.windows.all[w]
-	if one == nil {
-		one = &pb.Window{}
-		t.windows.all[w] = one
-	}
+	one := t.windows.take(w)
 	one.Count++
 	one.Bytes += size
-	t.windows.dirty[w] = struct{}{}
 }
 
 // closeWindows makes what is finished in a window before w late.
@@ -198,7 +214,8 @@ func (t *tx) sweepExpiry(limit int, res *pb.Result, due func(done int64) bool) {
 	})
 }
 
-// sweepWindow deletes what a window counts, and reports whether nothing is left of it.
+// sweepWindow deletes what the oldest window counts, and reports whether nothing is left
+// of it.
 func (t *tx) sweepWindow(w uint64, limit int, res *pb.Result) bool {
 	t.closeWindows(w + 1)
 	lo, hi := windowBounds(w)
@@ -207,7 +224,7 @@ func (t *tx) sweepWindow(w uint64, limit int, res *pb.Result) bool {
 		survivors := t.referenced(lo, hi, maxSurvivors+1)
 		if len(survivors) <= maxSurvivors {
 			t.sweepBetween(lo, hi, survivors)
-			t.dropWindow(w, res)
+			t.dropOldest(one, res)
 			return true
 		}
 	}
@@ -216,7 +233,7 @@ func (t *tx) sweepWindow(w uint64, limit int, res *pb.Result) bool {
 	}
 	next := t.sweepEach(one, lo, hi, limit, res)
 	if next == nil {
-		t.dropWindow(w, res)
+		t.dropOldest(one, res)
 		return true
 	}
 	one.Cursor = next
@@ -314,12 +331,10 @@ func (t *tx) uncount(one *pb.Window, res *pb.Result) {
 	res.Count++
 }
 
-// dropWindow forgets a window whose history is gone.
-func (t *tx) dropWindow(w uint64, res *pb.Result) {
-	one := t.windows.all[w]
+// dropOldest forgets the first window, whose history is gone.
+func (t *tx) dropOldest(one *pb.Window, res *pb.Result) {
 	t.count(CountHistoryMessages, -int64(one.Count))
 	t.count(CountHistoryBytes, -int64(one.Bytes))
 	res.Count += uint32(min(one.Count, 1<<31))
-	delete(t.windows.all, w)
-	t.windows.dirty[w] = struct{}{}
+	t.windows.drop()
 }

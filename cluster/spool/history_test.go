@@ -138,6 +138,13 @@ func (w *historyWorld) fetch(first, n int) {
 	}
 }
 
+// reload has the machine begin again with what the store has.
+func (w *historyWorld) reload() {
+	var err error
+	w.m, err = spool.Load(w.store)
+	require.NoError(w.t, err)
+}
+
 // check compares the state with what is known.
 func (w *historyWorld) check(keep time.Duration, bounded bool) {
 	invariants(w.t, w.store)
@@ -196,6 +203,9 @@ func TestHistoryByWindows(t *testing.T) {
 				w.pass(rapid.SampledFrom([]time.Duration{20 * time.Second, 2 * time.Minute, 12 * time.Minute, time.Hour}).
 					Draw(t, "pass"))
 			case 8:
+				if rapid.Bool().Draw(t, "restart") {
+					w.reload()
+				}
 				w.sweep()
 			case 9:
 				bounded = true

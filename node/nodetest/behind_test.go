@@ -19,8 +19,9 @@ import (
 // lagging starts a cluster in which one follower can fall behind for a while, and
 // returns it with the leader.
 func lagging(t *testing.T) (c *Cluster, leader, behind *Member) {
-	tuning := Quick()
+	tuning := Lasting()
 	tuning.Heartbeat, tuning.Election = 20*time.Second, 20*time.Second
+	tuning.LeaderLease = 16 * time.Second // a leader that steps down has no successor for as long as an election takes
 	c = New(t, Options{Tuning: tuning, Configure: func(_ int, conf *config.Config) { conf.SMTP[0].VRFY = true }})
 	leader = c.Leader()
 	for _, m := range c.Nodes {

@@ -36,7 +36,7 @@ func stranger(t *testing.T, addr string) *talk {
 // the first one still lives.
 func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	t.Parallel()
-	c := New(t, Options{Tuning: Quick()})
+	c := New(t, Options{Tuning: Lasting()})
 	ctx := within(t, 60*time.Second)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	require.NoError(t,
@@ -85,7 +85,7 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	// A node that dies between the first attempt and the retry takes nothing along.
 	require.Contains(t, try(c.Nodes[0], "three@far.example"), "450 4.7.1")
 	c.Nodes[0].Kill()
-	c.Eventually(10*time.Second, "no service after a death", func() bool {
+	c.Eventually(20*time.Second, "no service after a death", func() bool {
 		d := call(t, c.Nodes[1].SMTP)
 		defer d.conn.Close()
 		return strings.HasPrefix(d.play("S: "), "220") // 421 until there is a leader

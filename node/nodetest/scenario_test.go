@@ -387,12 +387,17 @@ func TestLargeMessagePassesUnchanged(t *testing.T) {
 func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Tuning: impatient()})
-	old := c.Leader()
-	holder, err := old.Login(within(t, 30*time.Second), "alice")
-	require.NoError(t, err)
+	var old *Member
+	var holder *pop3.Client
+	c.Eventually(30*time.Second, "no login at the leader", func() bool { // a client comes again
+		var err error
+		old = c.Leader()
+		holder, err = old.Login(within(t, 30*time.Second), "alice")
+		return err == nil
+	})
 	defer holder.Close()
 	c.Isolate(old)
-	_, err = old.Send(within(t, 20*time.Second), "bob@example.test", "alice@example.test", Letter("lost side"))
+	_, err := old.Send(within(t, 20*time.Second), "bob@example.test", "alice@example.test", Letter("lost side"))
 	require.True(t, IsTemporary(err), "%v", err)
 	c.Eventually(10*time.Second, "a fenced node keeps its POP3 session", func() bool {
 		return holder.Noop(within(t, 5*time.Second)) != nil

@@ -352,3 +352,36 @@ func TestASweepSaysThatMoreIsDue(t *testing.T) {
 	require.Zero(t, w.counter(spool.CountHistoryMessages))
 	require.Zero(t, w.do(spool.KindSweep, &pb.Sweep{Limit: limit, Ages: true}).Count)
 }
+
+// The expiry index has what was finished before a Raise, without references. The state
+// keeps it as long as what shares its minute and was finished after the Raise.
+func TestHistoryAcrossARaise(t *testing.T) {
+	const keep = 3 * 24 * time.Hour
+	w := &historyWorld{replica: newReplica(t), finished: map[spool.ID]time.Time{}, lines: map[spool.ID]int{}}
+	w.epoch = w.register("n1", "a")
+	begin := w.now
+	for _, ahead := range []time.Duration{0, 0, 5 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
+		w.accept(begin.Add(ahead), false)
+	}
+	w.deliver(0)
+	w.deliver(1) // of 5 minutes ahead
+	require.Equal(t, 2, countKeys(w.replica, 'e'))
+	require.Zero(t, countKeys(w.replica, 'W'))
+	w.raised(2)
+	w.deliver(0) // of the minute of the Raise
+	require.Equal(t, 3, countKeys(w.replica, 'e'))
+	w.deliver(0)
+	require.Equal(t, 1, countKeys(w.replica, 'W'))
+	w.reload()
+	w.check(keep, false)
+	w.pass(keep + time.Minute)
+	w.sweepAll()
+	w.check(keep, false)
+	require.Equal(t, 1, countKeys(w.replica, 'W'))
+	require.EqualValues(t, 1, w.counter(spool.CountHistoryMessages))
+	w.pass(20 * time.Minute)
+	w.sweepAll()
+	w.check(keep, false)
+	require.Zero(t, w.counter(spool.CountHistoryMessages))
+	require.Equal(t, 1, countKeys(w.replica, 'm'), "what is under way stays")
+}

@@ -28,6 +28,6 @@ func SideBySide(most int) {
 	_ = flag.Set(f.Name, strconv.Itoa(n)) // fails only for what is no number
 }
 
-// Long reports whether tests take the time that they take in .ci/run (RELAY_LONG=1).
+// Long reports whether tests take the time that they take in .ci/run (RELAY_E2E_LONG=1).
 // Without it those that wait for tens of seconds show less.
-func Long() bool { return os.Getenv("RELAY_LONG") != "" }
+func Long() bool { return os.Getenv("RELAY_E2E_LONG") != "" }

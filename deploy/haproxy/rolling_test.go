@@ -213,7 +213,7 @@ func crowd(ctx context.Context, front map[string]string) (p *public, stop func()
 // TestRollingRestart: three nodes are stopped and started again, one after the
 // other, with a drain before and without, behind the example and under load. Nobody
 // who connects is refused, and open connections end between two messages. Without
-// RELAY_LONG it is one node, or as many as it takes until a connection has ended.
+// RELAY_E2E_LONG it is one node, or as many as it takes until a connection has ended.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("haproxy")

@@ -36,10 +36,15 @@ func newRetry(done <-chan struct{}) *retry {
 	return &retry{done: done, nodes: map[string]*outage{}, serves: func(string, uint64) bool { return false }}
 }
 
-// served notes that a node has taken what it was sent.
+// served notes that a node has taken what it was sent. A node that was removed and has
+// joined anew has two replications for a moment: what the former one's last call was
+// answered ends the wait of the new one, too.
 func (r *retry) served(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if o := r.nodes[node]; o != nil && o.over != nil {
+		close(o.over)
+	}
 	delete(r.nodes, node)
 }
 

@@ -103,3 +103,32 @@ func TestHeartbeatsAreKnown(t *testing.T) {
 	require.False(t, isHeartbeat(&raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 1}))
 	require.False(t, isHeartbeat(&raft.AppendEntriesRequest{Term: 3, Entries: []*raft.Log{{}}}))
 }
+
+// TestTwoReplicationsOfOneNode: a node that was removed and has joined anew under its name
+// has the former replication, whose last call goes out, beside the new one. The answer to
+// that call ends the wait of the new one; it would wait for ever for a heartbeat that is
+// told to nobody.
+func TestTwoReplicationsOfOneNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRetry(make(chan struct{}))
+		r.serves = func(string, uint64) bool { return true }
+		for range freeFailures {
+			r.failed("n2", 7)
+		}
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			r.failed("n2", 7)
+		}()
+		synctest.Wait()
+		r.served("n2")
+		r.heard("n2")
+		select {
+		case <-told:
+		case <-time.After(time.Minute):
+			t.Error("the new replication waits for ever")
+			r.serves = func(string, uint64) bool { return false }
+			time.Sleep(retryLook)
+		}
+	})
+}

@@ -14,6 +14,8 @@ const (
 	holdBase = 40 << 10  // the connection's buffers, whatever the message
 	holdMost = 256 << 10 // of what has come, where the Session does not say what it keeps
 
+	holdFirst = holdBase + 3*holdMost // of one message with its header section and a part of it on its way
+
 	slowRate  = 4 << 10 // octets a second, under pressure
 	slowGrace = 10 * time.Second
 )
@@ -21,8 +23,8 @@ const (
 var replyTooMany = NewReply(451, "4.3.1", "Too many messages at once, try again later")
 
 // holds count what strangers' messages under way hold, in all and by network. Above
-// half of the limit they have to come at a minimum rate and a network has its share,
-// and at the limit no more begin.
+// half of the limit they have to come at a minimum rate and a network has its share.
+// The last eighth is kept for networks that hold nothing, and at the limit no more begin.
 type holds struct {
 	limit int64 // 0: none
 	held  atomic.Int64
@@ -34,7 +36,7 @@ type holds struct {
 
 // share is what one network may hold where others want room: an eighth, and in any
 // case one message with its header section and one part of it on its way.
-func (h *holds) share() int64 { return max(h.limit/8, holdBase+3*holdMost) }
+func (h *holds) share() int64 { return max(h.limit/8, holdFirst) }
 
 // full reports whether no message of a client's network may begin.
 func (h *holds) full(client netip.Addr) bool {
@@ -46,8 +48,13 @@ func (h *holds) full(client netip.Addr) bool {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.by[admission.Block(client)] >= h.share()
+	held := h.by[admission.Block(client)]
+	return held >= h.share() || held > 0 && h.held.Load() >= h.common()
 }
+
+// common is what is left of the limit without the part for networks that hold nothing:
+// those who fill the room from many networks must not keep the others out.
+func (h *holds) common() int64 { return h.limit - h.limit/8 }
 
 // add counts n octets more for a network, and reports whether there was no room.
 func (h *holds) add(block netip.Prefix, n int64) (crowded bool) {
@@ -57,7 +64,11 @@ func (h *holds) add(block netip.Prefix, n int64) (crowded bool) {
 	if h.by[block] += n; h.by[block] == 0 {
 		delete(h.by, block)
 	}
-	return n > 0 && (held > h.limit || h.pressed() && h.by[block] > h.share())
+	most := h.share()
+	if held > h.common() {
+		most = min(most, holdFirst)
+	}
+	return n > 0 && (held > h.limit || h.pressed() && h.by[block] > most)
 }
 
 func (h *holds) pressed() bool { return h.limit > 0 && h.held.Load() >= h.limit/2 }

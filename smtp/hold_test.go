@@ -111,6 +111,30 @@ func TestNetworksHaveTheirShareOfTheRoom(t *testing.T) {
 	})
 }
 
+// Strangers who fill the room from many networks do not keep out those who hold nothing.
+func TestTheLastRoomIsForNewcomers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const one = holdBase + 2*holdMost
+		s := server(t, ServerConfig{Limits: Limits{Held: 16 * one}})
+		s.cfg.Backend = keeping{s.cfg.Backend}
+		for i := range 14 {
+			p := begins(t, s, fmt.Sprintf("192.0.%d.1", i))
+			p.hear("354")
+			p.say("one octet or so\r\n")
+			synctest.Wait()
+		}
+		require.EqualValues(t, 14*one, s.meters.holds.held.Load())
+		p := begins(t, s, "192.0.3.2")
+		p.hear("451 4.3.1")
+		for range 3 {
+			p = begins(t, s, "203.0.113.1")
+			p.hear("354")
+			p.say("Subject: x\r\n\r\nx\r\n.\r\n")
+			p.hear("250")
+		}
+	})
+}
+
 // The server counts the octets that a Session has allocated, and not those that have
 // come. The message whose growth exceeds the budget ends, and leaves the room to the others.
 func TestAllocationsAreCounted(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/node/admin"
 )
 
@@ -64,8 +65,6 @@ func TestTokenIsNotToldToOthers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "s3cret-of-a-node", token)
 
-	l := listen(0, "127.0.0.1:0")
-	_ = l.Close()
-	_, err = findToken("http://"+l.Addr().String(), file)
+	_, err = findToken("http://"+porttest.Addr(t, "127.0.0.1"), file)
 	require.ErrorContains(t, err, "no program of this machine listens there")
 }

@@ -108,13 +108,7 @@ func (p *program) kill() {
 }
 
 // unused is a TCP address on loopback at which nobody listens.
-func unused(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+func unused(t *testing.T) string { return freeAddr(t, "127.0.0.1") }
 
 // startRspamd starts rspamd, and redis for its greylisting where that is
 // installed.

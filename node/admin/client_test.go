@@ -13,16 +13,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/node/admin"
 )
 
-// closedAddr returns an address where nobody listens.
-func closedAddr(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
-}
+// closedAddr returns an address where nobody listens while the test runs.
+func closedAddr(t *testing.T) string { return porttest.Addr(t, "127.0.0.1") }
 
 func client(t *testing.T, addrs ...string) *admin.Client {
 	c, err := admin.NewClient(admin.ClientOptions{Addrs: addrs, Token: "s3cret", Patience: 50 * time.Millisecond})

@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/queue"
 )
 
@@ -512,10 +513,7 @@ func reverse6(t *testing.T, a string) string {
 // The reason for which a name server does not answer is told in plain words, in the queue as in
 // reports to senders.
 func TestNoAnswerInPlainWords(t *testing.T) {
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	shut := l.LocalAddr().String()
-	require.NoError(t, l.Close())
+	shut := porttest.Addr(t, "127.0.0.1")
 	r, err := NewDNS([]string{shut})
 	require.NoError(t, err)
 	defer r.Close()

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"relay/cluster/porttest"
 	"relay/smtp"
 )
 
@@ -214,7 +215,7 @@ func TestFilterThatSaysTooMuch(t *testing.T) {
 }
 
 func TestFilterThatIsDown(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", porttest.Addr(t, "127.0.0.1"))
 	require.NoError(t, err)
 	deaf, err := New(Options{Address: "inet:" + l.Addr().String(), Timeout: 50 * time.Millisecond})
 	require.NoError(t, err)

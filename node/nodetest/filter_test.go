@@ -66,7 +66,7 @@ func startCensor(t *testing.T) (string, func()) {
 }
 
 func startFilter(t *testing.T, one func() wire.Milter) (string, func()) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", freeAddr(t))
 	require.NoError(t, err)
 	server := &wire.Server{
 		NewMilter: one,

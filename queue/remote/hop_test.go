@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/queue"
 	"relay/smtp"
 )
@@ -69,7 +70,7 @@ type nextHop struct {
 
 func newHop(t *testing.T, say map[string]string) *nextHop {
 	t.Helper()
-	return newHopAt(t, "127.0.0.1:0", say)
+	return newHopAt(t, porttest.Addr(t, "127.0.0.1"), say)
 }
 
 func newHopAt(t *testing.T, addr string, say map[string]string) *nextHop {

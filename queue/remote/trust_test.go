@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/porttest"
 	"relay/queue"
 )
 
@@ -41,7 +42,7 @@ func mxOf(t *testing.T, c Config, port int, hosts ...[]string) *Agent {
 // twoHops listen at 127.0.0.2 and 127.0.0.3, on one port.
 func twoHops(t *testing.T, first, second map[string]string) (one, two *nextHop) {
 	t.Helper()
-	one = newHopAt(t, "127.0.0.2:0", first)
+	one = newHopAt(t, porttest.Addr(t, "127.0.0.2"), first)
 	return one, newHopAt(t, fmt.Sprintf("127.0.0.3:%d", one.port()), second)
 }
 
@@ -242,7 +243,7 @@ func TestNextHostForWhatOneLacks(t *testing.T) {
 
 func TestSessionsOfOneAttempt(t *testing.T) {
 	for limit, want := range map[int]int{0: 2, 1: 1, 3: 3, -1: 4} {
-		hops := []*nextHop{newHopAt(t, "127.0.0.2:0", map[string]string{"RCPT": "451 4.3.0 later"})}
+		hops := []*nextHop{newHopAt(t, porttest.Addr(t, "127.0.0.2"), map[string]string{"RCPT": "451 4.3.0 later"})}
 		hosts := [][]string{{"127.0.0.99"}, {"127.0.0.2"}} // nobody is at the first, and that counts for nothing
 		for i := 3; i <= 5; i++ {
 			at := fmt.Sprintf("127.0.0.%d", i)
@@ -682,7 +683,7 @@ func TestOwnAddressesAreKnownOrNothingGoes(t *testing.T) {
 }
 
 func TestDeadAddressesHideNoBackup(t *testing.T) {
-	h := newHopAt(t, "127.0.0.2:0", nil)
+	h := newHopAt(t, porttest.Addr(t, "127.0.0.2"), nil)
 	var many []string
 	zone := map[string][]string{
 		"y.example. MX":     {"y.example. 60 IN MX 20 good.y.example."},

@@ -127,6 +127,10 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 		return t.dropRecord(key(kRoute, h.Domain), "route", h.Domain)
 	case *pb.PutSettings:
 		return t.putSettings(h)
+	case *pb.PutRule:
+		return t.putRule(h)
+	case *pb.DropRule:
+		return t.dropRule(h)
 	case *pb.Manage:
 		return t.manage(h)
 	case *pb.Adopt:

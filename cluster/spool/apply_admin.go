@@ -67,6 +67,10 @@ func describe(h proto.Message) string {
 		return "route rm " + h.Domain
 	case *pb.PutSettings:
 		return "settings set"
+	case *pb.PutRule:
+		return "rule add " + ruleWords(h.Rule)
+	case *pb.DropRule:
+		return fmt.Sprintf("rule rm %d", h.Id)
 	case *pb.Manage:
 		n := len(h.Ids) + len(h.Bouncing)
 		if h.Admin.GetCount() > 0 {
@@ -371,10 +375,13 @@ func (t *tx) manageOne(h *pb.Manage, id ID, n uint32, r *pb.Recipient, size uint
 		}
 		e.What, r.State = "held", pb.State_HELD
 	case pb.Action_RELEASE:
-		if r.State != pb.State_HELD {
+		if r.State != pb.State_HELD && !h.Pass {
 			return false
 		}
 		e.What, r.NextMs = "released", t.clock
+		if h.Pass {
+			r.Pass = t.index
+		}
 		if r.State = pb.State_QUEUED; r.Attempts > 0 {
 			r.State = pb.State_DEFERRED
 		}
@@ -435,6 +442,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		{true, t.sweepFailures}, {true, t.sweepRetention},
 		{false, t.sweepBoxes}, {false, t.sweepTombstones},
 		{true, t.sweepDedup}, {true, t.sweepOld}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
+		{true, t.sweepRules},
 	} {
 		if ages || !step.aged {
 			step.do(limit, res)

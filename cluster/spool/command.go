@@ -66,6 +66,8 @@ const (
 	KindDiscard     Kind = 92
 	KindPutSecret   Kind = 93
 	KindImport      Kind = 94
+	KindPutRule     Kind = 95
+	KindDropRule    Kind = 96
 )
 
 // headers makes an empty header message of each kind.
@@ -112,6 +114,8 @@ var headers = map[Kind]func() proto.Message{
 	KindPutCert:     func() proto.Message { return new(pb.PutCert) },
 	KindDiscard:     func() proto.Message { return new(pb.Discard) },
 	KindImport:      func() proto.Message { return new(pb.Import) },
+	KindPutRule:     func() proto.Message { return new(pb.PutRule) },
+	KindDropRule:    func() proto.Message { return new(pb.DropRule) },
 }
 
 func (k Kind) String() string {

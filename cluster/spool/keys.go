@@ -40,6 +40,7 @@ const (
 	kMeta      = 'z' // z<name>: cluster, settings, clock, time (TimeState), swept (8 octets)
 	kTombstone = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
 	kWindow    = 'W' // W<minute:8> → Window: finished messages by the minute of their ids
+	kRule      = 'R' // R<id:8> → Rule
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time

@@ -59,6 +59,7 @@ type Changes struct {
 	Settled   []Queued // entries that left the queue
 	Sessions  bool     // sessions, shards or locks changed hands
 	Directory bool     // accounts, domains, aliases, routes or settings changed
+	Rules     bool     // standing rules came or went
 	Locks     []string // mailboxes whose lock was broken by an operator
 	Broken    []uint64 // their tokens
 	Voided    []uint64 // tokens of locks that ended with a node's session

@@ -362,7 +362,7 @@ func randomLog(t *rapid.T) []entry {
 		add(spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	}
 	for range rapid.IntRange(1, 60).Draw(t, "commands") {
-		switch rapid.IntRange(0, 19).Draw(t, "kind") {
+		switch rapid.IntRange(0, 20).Draw(t, "kind") {
 		case 0, 1, 2:
 			x, _ := toID(id())
 			h := acceptOf(x, epoch(), nil)
@@ -483,6 +483,15 @@ func randomLog(t *rapid.T) []entry {
 			}
 			if two {
 				add(spool.KindImport, h, []byte("abcdef"))
+			}
+		case 20:
+			if two {
+				add(spool.KindPutRule, &pb.PutRule{Admin: &pb.Admin{Who: "x"}, Rule: &pb.Rule{
+					Action: pb.RuleAction(rapid.IntRange(0, 6).Draw(t, "rule")), Domain: node(),
+					ExpiresMs: rapid.SampledFrom([]int64{0, now.UnixMilli() + 1000}).Draw(t, "end"),
+				}})
+				add(spool.KindDropRule, &pb.DropRule{Id: epoch()})
+				add(spool.KindManage, &pb.Manage{Action: pb.Action_RELEASE, Pass: true, Ids: [][]byte{id()}})
 			}
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})

@@ -44,6 +44,7 @@ type state struct {
 	dedup    dedupFilter // tells less than the store has
 	dirty    map[string]struct{}
 	windows  windows
+	rulesEnd int64 // when the first of the standing rules ends that do; 0: none does
 	ticked   bool
 	changes  Changes
 	sums     sums
@@ -105,6 +106,13 @@ func (s *state) load(r Reader) error {
 	if err := s.windows.load(r); err != nil {
 		return fmt.Errorf("spool: load windows of history: %w", err)
 	}
+	rules, err := v.Rules()
+	if err != nil {
+		return fmt.Errorf("spool: load rules: %w", err)
+	}
+	for _, one := range rules {
+		s.ruleEnds(one)
+	}
 	return nil
 }
 
@@ -162,6 +170,7 @@ const (
 	CountBounced         = "total.bounced"
 	CountMailboxMessages = "mailbox.messages"
 	CountMailboxBytes    = "mailbox.bytes"
+	CountRules           = "rules" // standing rules
 
 	countDestination = "dest/"
 	countShard       = "shard/"

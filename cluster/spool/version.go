@@ -55,6 +55,8 @@ import (
 //   - History may have 4 GiB where no setting says otherwise; 1 GiB before.
 //   - The audit line of a PutAccount that creates says "user add", as relayctl does.
 //   - A BreakLock says which lock the operator saw (token), and leaves later ones.
+//   - PutRule and DropRule keep standing rules, and a Sweep ends those whose time is over. A Manage that releases lets
+//     mail pass rules (pass).
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -69,6 +71,8 @@ var since = map[Kind]uint32{
 	KindPutCa:      2,
 	KindPutSecret:  2,
 	KindImport:     2,
+	KindPutRule:    2,
+	KindDropRule:   2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
@@ -81,9 +85,11 @@ var (
 		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
 		"Import": 2, "Old": 2, "Uidl": 2,
 		"Garbage": 2, "Removed": 2, "Window": 2,
+		"Rule": 2, "PutRule": 2, "DropRule": 2,
 	}
 	sinceField = map[string]uint32{
-		"Recipient.changed": 2, "Recipient.addressed": 2, "Entry.index": 2, "Message.index": 2, "Message.unended": 2,
+		"Recipient.changed": 2, "Recipient.addressed": 2, "Recipient.pass": 2, "Manage.pass": 2,
+		"Entry.index": 2, "Message.index": 2, "Message.unended": 2,
 		"Route.no_ehlo": 2, "Route.tls": 2, "Route.implicit_tls": 2, "Route.fingerprints": 2, "Route.tls_ca": 2,
 		"Route.user": 2, "Route.password": 2,
 		"Settings.from_check": 2,

@@ -192,6 +192,67 @@ func (AuthPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_spool_proto_rawDescGZIP(), []int{2}
 }
 
+type RuleAction int32
+
+const (
+	RuleAction_RULE_NONE     RuleAction = 0 // is none, and refused
+	RuleAction_RULE_HOLD     RuleAction = 1
+	RuleAction_RULE_SUSPEND  RuleAction = 2
+	RuleAction_RULE_REDIRECT RuleAction = 3
+	RuleAction_RULE_BOUNCE   RuleAction = 4
+	RuleAction_RULE_DISCARD  RuleAction = 5
+	RuleAction_RULE_COPY     RuleAction = 6
+)
+
+// Enum value maps for RuleAction.
+var (
+	RuleAction_name = map[int32]string{
+		0: "RULE_NONE",
+		1: "RULE_HOLD",
+		2: "RULE_SUSPEND",
+		3: "RULE_REDIRECT",
+		4: "RULE_BOUNCE",
+		5: "RULE_DISCARD",
+		6: "RULE_COPY",
+	}
+	RuleAction_value = map[string]int32{
+		"RULE_NONE":     0,
+		"RULE_HOLD":     1,
+		"RULE_SUSPEND":  2,
+		"RULE_REDIRECT": 3,
+		"RULE_BOUNCE":   4,
+		"RULE_DISCARD":  5,
+		"RULE_COPY":     6,
+	}
+)
+
+func (x RuleAction) Enum() *RuleAction {
+	p := new(RuleAction)
+	*p = x
+	return p
+}
+
+func (x RuleAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RuleAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_spool_proto_enumTypes[3].Descriptor()
+}
+
+func (RuleAction) Type() protoreflect.EnumType {
+	return &file_spool_proto_enumTypes[3]
+}
+
+func (x RuleAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RuleAction.Descriptor instead.
+func (RuleAction) EnumDescriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{3}
+}
+
 // FromCheck says what becomes of a message whose From is not its account's.
 type FromCheck int32
 
@@ -229,11 +290,11 @@ func (x FromCheck) String() string {
 }
 
 func (FromCheck) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[3].Descriptor()
+	return file_spool_proto_enumTypes[4].Descriptor()
 }
 
 func (FromCheck) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[3]
+	return &file_spool_proto_enumTypes[4]
 }
 
 func (x FromCheck) Number() protoreflect.EnumNumber {
@@ -242,7 +303,7 @@ func (x FromCheck) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FromCheck.Descriptor instead.
 func (FromCheck) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{3}
+	return file_spool_proto_rawDescGZIP(), []int{4}
 }
 
 type Action int32
@@ -287,11 +348,11 @@ func (x Action) String() string {
 }
 
 func (Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[4].Descriptor()
+	return file_spool_proto_enumTypes[5].Descriptor()
 }
 
 func (Action) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[4]
+	return &file_spool_proto_enumTypes[5]
 }
 
 func (x Action) Number() protoreflect.EnumNumber {
@@ -300,7 +361,7 @@ func (x Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{4}
+	return file_spool_proto_rawDescGZIP(), []int{5}
 }
 
 type Code int32
@@ -357,11 +418,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_spool_proto_enumTypes[5].Descriptor()
+	return file_spool_proto_enumTypes[6].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_spool_proto_enumTypes[5]
+	return &file_spool_proto_enumTypes[6]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -370,7 +431,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{5}
+	return file_spool_proto_rawDescGZIP(), []int{6}
 }
 
 // Client says who handed a message in, and how.
@@ -740,6 +801,7 @@ type Recipient struct {
 	Drop          *Drop                  `protobuf:"bytes,41,opt,name=drop,proto3" json:"drop,omitempty"`                             // where the route is "mailbox": the place that the message takes when it is delivered
 	Changed       uint64                 `protobuf:"varint,42,opt,name=changed,proto3" json:"changed,omitempty"`                      // raft index of the command that wrote it last; from version 2 on
 	Addressed     string                 `protobuf:"bytes,43,opt,name=addressed,proto3" json:"addressed,omitempty"`                   // what the client said in RCPT, where reports may not name address, or ORCPT is given (V2)
+	Pass          uint64                 `protobuf:"varint,44,opt,name=pass,proto3" json:"pass,omitempty"`                            // rules that hold or suspend do not count for it where their id is below (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -891,6 +953,13 @@ func (x *Recipient) GetAddressed() string {
 		return x.Addressed
 	}
 	return ""
+}
+
+func (x *Recipient) GetPass() uint64 {
+	if x != nil {
+		return x.Pass
+	}
+	return 0
 }
 
 // Drop is a message's place in one mailbox, as the Accept command names it.
@@ -2090,6 +2159,165 @@ func (x *Route) GetPassword() []byte {
 	return nil
 }
 
+// Rule says what becomes of waiting and future mail that it matches. The rule of the lowest order counts, of
+// several the oldest. Apply only keeps rules: nodes go by them. From version 2 on.
+type Rule struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // raft index of its PutRule, which names it for ever
+	Order  uint32                 `protobuf:"varint,2,opt,name=order,proto3" json:"order,omitempty"`
+	Action RuleAction             `protobuf:"varint,3,opt,name=action,proto3,enum=relay.spool.v1.RuleAction" json:"action,omitempty"`
+	// All that are given must match:
+	Domain        string `protobuf:"bytes,4,opt,name=domain,proto3" json:"domain,omitempty"`                          // of the recipient; .example.com is all domains below
+	Sender        string `protobuf:"bytes,5,opt,name=sender,proto3" json:"sender,omitempty"`                          // address, @domain, or <> for the null path
+	Recipient     string `protobuf:"bytes,6,opt,name=recipient,proto3" json:"recipient,omitempty"`                    // address or @domain
+	Client        string `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"`                          // network
+	User          string `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`                              // authenticated account
+	All           bool   `protobuf:"varint,9,opt,name=all,proto3" json:"all,omitempty"`                               // nothing is given: it matches all mail
+	To            string `protobuf:"bytes,10,opt,name=to,proto3" json:"to,omitempty"`                                 // of RULE_REDIRECT a hop, of RULE_COPY an address
+	Reason        string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`                         // for the sender
+	ExpiresMs     int64  `protobuf:"varint,12,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // it ends then; 0: it does not
+	CreatedMs     int64  `protobuf:"varint,13,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	Who           string `protobuf:"bytes,14,opt,name=who,proto3" json:"who,omitempty"`
+	Why           string `protobuf:"bytes,15,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_spool_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Rule) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Rule) GetOrder() uint32 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *Rule) GetAction() RuleAction {
+	if x != nil {
+		return x.Action
+	}
+	return RuleAction_RULE_NONE
+}
+
+func (x *Rule) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Rule) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *Rule) GetRecipient() string {
+	if x != nil {
+		return x.Recipient
+	}
+	return ""
+}
+
+func (x *Rule) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Rule) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Rule) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *Rule) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Rule) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rule) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Rule) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Rule) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Rule) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // Settings are the replicated policies without a record of their own.
 type Settings struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2115,7 +2343,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_spool_proto_msgTypes[17]
+	mi := &file_spool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2355,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[17]
+	mi := &file_spool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2368,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{17}
+	return file_spool_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Settings) GetHistoryMs() int64 {
@@ -2272,7 +2500,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2512,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2525,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{18}
+	return file_spool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Session) GetNode() string {
@@ -2427,7 +2655,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2667,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2680,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{19}
+	return file_spool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Member) GetId() string {
@@ -2610,7 +2838,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2850,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2863,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{20}
+	return file_spool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Cluster) GetId() string {
@@ -2745,7 +2973,7 @@ type Tomb struct {
 
 func (x *Tomb) Reset() {
 	*x = Tomb{}
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2985,7 @@ func (x *Tomb) String() string {
 func (*Tomb) ProtoMessage() {}
 
 func (x *Tomb) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2998,7 @@ func (x *Tomb) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tomb.ProtoReflect.Descriptor instead.
 func (*Tomb) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{21}
+	return file_spool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Tomb) GetNode() string {
@@ -2828,7 +3056,7 @@ type TimeState struct {
 
 func (x *TimeState) Reset() {
 	*x = TimeState{}
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +3068,7 @@ func (x *TimeState) String() string {
 func (*TimeState) ProtoMessage() {}
 
 func (x *TimeState) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +3081,7 @@ func (x *TimeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeState.ProtoReflect.Descriptor instead.
 func (*TimeState) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{22}
+	return file_spool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TimeState) GetHoldUntilMs() int64 {
@@ -2895,7 +3123,7 @@ type Orphan struct {
 
 func (x *Orphan) Reset() {
 	*x = Orphan{}
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3135,7 @@ func (x *Orphan) String() string {
 func (*Orphan) ProtoMessage() {}
 
 func (x *Orphan) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3148,7 @@ func (x *Orphan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
 func (*Orphan) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{23}
+	return file_spool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Orphan) GetCreatedMs() int64 {
@@ -2948,7 +3176,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3188,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3201,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{24}
+	return file_spool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Seen) GetAtMs() int64 {
@@ -3002,7 +3230,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3242,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3255,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{25}
+	return file_spool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -3074,7 +3302,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3314,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3327,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{26}
+	return file_spool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Shard) GetHome() uint64 {
@@ -3169,7 +3397,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3409,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3422,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{27}
+	return file_spool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Event) GetAtMs() int64 {
@@ -3324,7 +3552,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3564,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3577,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{28}
+	return file_spool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Audit) GetAtMs() int64 {
@@ -3410,7 +3638,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +3650,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +3663,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Admin) GetWho() string {
@@ -3508,7 +3736,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3520,7 +3748,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3533,7 +3761,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Accept) GetMessage() *Message {
@@ -3634,7 +3862,7 @@ type Import struct {
 
 func (x *Import) Reset() {
 	*x = Import{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +3874,7 @@ func (x *Import) String() string {
 func (*Import) ProtoMessage() {}
 
 func (x *Import) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +3887,7 @@ func (x *Import) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Import.ProtoReflect.Descriptor instead.
 func (*Import) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Import) GetAdmin() *Admin {
@@ -3700,7 +3928,7 @@ type Old struct {
 
 func (x *Old) Reset() {
 	*x = Old{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +3940,7 @@ func (x *Old) String() string {
 func (*Old) ProtoMessage() {}
 
 func (x *Old) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +3953,7 @@ func (x *Old) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Old.ProtoReflect.Descriptor instead.
 func (*Old) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Old) GetKey() []byte {
@@ -3752,7 +3980,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +3992,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4005,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Chunk) GetId() []byte {
@@ -3803,7 +4031,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +4043,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +4056,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Abort) GetId() []byte {
@@ -3854,7 +4082,7 @@ type Discard struct {
 
 func (x *Discard) Reset() {
 	*x = Discard{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +4094,7 @@ func (x *Discard) String() string {
 func (*Discard) ProtoMessage() {}
 
 func (x *Discard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3879,7 +4107,7 @@ func (x *Discard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discard.ProtoReflect.Descriptor instead.
 func (*Discard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Discard) GetMessage() *Message {
@@ -3943,7 +4171,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4183,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4196,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -4054,7 +4282,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4294,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4307,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -4115,7 +4343,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4355,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4368,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -4189,7 +4417,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4201,7 +4429,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4214,7 +4442,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Register) GetNonce() string {
@@ -4301,7 +4529,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4313,7 +4541,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4326,7 +4554,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Renew) GetNode() string {
@@ -4411,7 +4639,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4423,7 +4651,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4436,7 +4664,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Raise) GetFrom() uint32 {
@@ -4470,7 +4698,7 @@ type PutSecret struct {
 
 func (x *PutSecret) Reset() {
 	*x = PutSecret{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4482,7 +4710,7 @@ func (x *PutSecret) String() string {
 func (*PutSecret) ProtoMessage() {}
 
 func (x *PutSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4495,7 +4723,7 @@ func (x *PutSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecret.ProtoReflect.Descriptor instead.
 func (*PutSecret) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PutSecret) GetSecret() []byte {
@@ -4518,7 +4746,7 @@ type Clock struct {
 
 func (x *Clock) Reset() {
 	*x = Clock{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4758,7 @@ func (x *Clock) String() string {
 func (*Clock) ProtoMessage() {}
 
 func (x *Clock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4771,7 @@ func (x *Clock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clock.ProtoReflect.Descriptor instead.
 func (*Clock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Clock) GetFromMs() int64 {
@@ -4587,7 +4815,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4599,7 +4827,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4612,7 +4840,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Generation) GetNumber() uint64 {
@@ -4659,7 +4887,7 @@ type Certify struct {
 
 func (x *Certify) Reset() {
 	*x = Certify{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4899,7 @@ func (x *Certify) String() string {
 func (*Certify) ProtoMessage() {}
 
 func (x *Certify) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4912,7 @@ func (x *Certify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certify.ProtoReflect.Descriptor instead.
 func (*Certify) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Certify) GetNode() string {
@@ -4751,7 +4979,7 @@ type PutCa struct {
 
 func (x *PutCa) Reset() {
 	*x = PutCa{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4763,7 +4991,7 @@ func (x *PutCa) String() string {
 func (*PutCa) ProtoMessage() {}
 
 func (x *PutCa) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4776,7 +5004,7 @@ func (x *PutCa) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCa.ProtoReflect.Descriptor instead.
 func (*PutCa) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PutCa) GetAdmin() *Admin {
@@ -4832,7 +5060,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4844,7 +5072,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4857,7 +5085,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Expire) GetNode() string {
@@ -4893,7 +5121,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4905,7 +5133,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4918,7 +5146,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -4954,7 +5182,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4966,7 +5194,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4979,7 +5207,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -5024,7 +5252,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5264,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5277,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -5105,7 +5333,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5345,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5358,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -5165,7 +5393,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5177,7 +5405,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5190,7 +5418,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -5231,7 +5459,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5243,7 +5471,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5256,7 +5484,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -5328,7 +5556,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5340,7 +5568,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5353,7 +5581,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -5401,7 +5629,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5413,7 +5641,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5426,7 +5654,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -5456,7 +5684,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5468,7 +5696,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5481,7 +5709,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -5529,7 +5757,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5541,7 +5769,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5554,7 +5782,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -5582,7 +5810,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5594,7 +5822,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5607,7 +5835,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -5641,7 +5869,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5653,7 +5881,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5666,7 +5894,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -5693,7 +5921,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5705,7 +5933,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5718,7 +5946,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -5745,7 +5973,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5757,7 +5985,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5770,7 +5998,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -5797,7 +6025,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5809,7 +6037,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5822,7 +6050,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -5839,6 +6067,110 @@ func (x *PutSettings) GetSettings() *Settings {
 	return nil
 }
 
+type PutRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Rule          *Rule                  `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutRule) Reset() {
+	*x = PutRule{}
+	mi := &file_spool_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRule) ProtoMessage() {}
+
+func (x *PutRule) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRule.ProtoReflect.Descriptor instead.
+func (*PutRule) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *PutRule) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *PutRule) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type DropRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropRule) Reset() {
+	*x = DropRule{}
+	mi := &file_spool_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropRule) ProtoMessage() {}
+
+func (x *DropRule) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropRule.ProtoReflect.Descriptor instead.
+func (*DropRule) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *DropRule) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *DropRule) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 type Manage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
@@ -5849,13 +6181,14 @@ type Manage struct {
 	Domain        string                 `protobuf:"bytes,40,opt,name=domain,proto3" json:"domain,omitempty"`      // only deferred recipients of this domain
 	Bouncing      []*Bouncing            `protobuf:"bytes,100,rep,name=bouncing,proto3" json:"bouncing,omitempty"` // with BOUNCE, in place of ids
 	Reply         string                 `protobuf:"bytes,101,opt,name=reply,proto3" json:"reply,omitempty"`       // with BOUNCE: what the history says in place of a host's reply
+	Pass          bool                   `protobuf:"varint,102,opt,name=pass,proto3" json:"pass,omitempty"`        // with RELEASE: rules that are there by now hold it no more; what they hold is released, too (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5867,7 +6200,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5880,7 +6213,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -5939,6 +6272,13 @@ func (x *Manage) GetReply() string {
 	return ""
 }
 
+func (x *Manage) GetPass() bool {
+	if x != nil {
+		return x.Pass
+	}
+	return false
+}
+
 // Bouncing ends some recipients of one message, together with the report that
 // names them: all, or none where one of them is not as it was.
 type Bouncing struct {
@@ -5953,7 +6293,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5965,7 +6305,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5978,7 +6318,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -6020,7 +6360,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6032,7 +6372,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6045,7 +6385,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Twin) GetId() []byte {
@@ -6072,7 +6412,7 @@ type Uidl struct {
 
 func (x *Uidl) Reset() {
 	*x = Uidl{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6084,7 +6424,7 @@ func (x *Uidl) String() string {
 func (*Uidl) ProtoMessage() {}
 
 func (x *Uidl) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6097,7 +6437,7 @@ func (x *Uidl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uidl.ProtoReflect.Descriptor instead.
 func (*Uidl) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Uidl) GetUid() uint64 {
@@ -6118,7 +6458,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6130,7 +6470,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6143,7 +6483,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -6175,7 +6515,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6187,7 +6527,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6200,7 +6540,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -6258,7 +6598,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6270,7 +6610,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6283,7 +6623,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -6325,7 +6665,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6337,7 +6677,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6350,7 +6690,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -6383,7 +6723,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6395,7 +6735,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6408,7 +6748,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{71}
+	return file_spool_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -6430,7 +6770,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6442,7 +6782,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6455,7 +6795,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{72}
+	return file_spool_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Tally) GetNode() string {
@@ -6490,7 +6830,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6502,7 +6842,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6515,7 +6855,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{73}
+	return file_spool_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -6553,7 +6893,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6565,7 +6905,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6578,7 +6918,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{74}
+	return file_spool_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -6620,7 +6960,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6632,7 +6972,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6645,7 +6985,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{75}
+	return file_spool_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -6666,7 +7006,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6678,7 +7018,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6691,7 +7031,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{76}
+	return file_spool_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -6729,7 +7069,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6741,7 +7081,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6754,7 +7094,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{77}
+	return file_spool_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Cert) GetName() string {
@@ -6798,7 +7138,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6810,7 +7150,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6823,7 +7163,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{78}
+	return file_spool_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PutCert) GetName() string {
@@ -6864,7 +7204,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6876,7 +7216,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6889,7 +7229,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{79}
+	return file_spool_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -6917,7 +7257,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6929,7 +7269,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6942,7 +7282,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{80}
+	return file_spool_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -6976,7 +7316,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6988,7 +7328,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7001,7 +7341,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{81}
+	return file_spool_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -7031,7 +7371,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7043,7 +7383,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7056,7 +7396,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{82}
+	return file_spool_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -7097,7 +7437,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7109,7 +7449,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7122,7 +7462,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{83}
+	return file_spool_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Mark) GetId() string {
@@ -7158,7 +7498,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7170,7 +7510,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7183,7 +7523,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{84}
+	return file_spool_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Result) GetCode() Code {
@@ -7318,7 +7658,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7330,7 +7670,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7343,7 +7683,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{85}
+	return file_spool_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Removed) GetMailbox() string {
@@ -7385,7 +7725,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7397,7 +7737,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7445,7 +7785,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7457,7 +7797,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7470,7 +7810,7 @@ func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeState_Jump.ProtoReflect.Descriptor instead.
 func (*TimeState_Jump) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{22, 0}
+	return file_spool_proto_rawDescGZIP(), []int{23, 0}
 }
 
 func (x *TimeState_Jump) GetFromIndex() uint64 {
@@ -7543,7 +7883,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +
-	"digest_top\x18F \x01(\x04R\tdigestTop\"\xf6\x03\n" +
+	"digest_top\x18F \x01(\x04R\tdigestTop\"\x8a\x04\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -7565,7 +7905,8 @@ const file_spool_proto_rawDesc = "" +
 	"expires_ms\x18( \x01(\x03R\texpiresMs\x12(\n" +
 	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\x12\x18\n" +
 	"\achanged\x18* \x01(\x04R\achanged\x12\x1c\n" +
-	"\taddressed\x18+ \x01(\tR\taddressed\"\xb2\x01\n" +
+	"\taddressed\x18+ \x01(\tR\taddressed\x12\x12\n" +
+	"\x04pass\x18, \x01(\x04R\x04pass\"\xb2\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +
@@ -7681,7 +8022,26 @@ const file_spool_proto_rawDesc = "" +
 	"\ffingerprints\x18\x06 \x03(\fR\ffingerprints\x12\x15\n" +
 	"\x06tls_ca\x18\a \x01(\tR\x05tlsCa\x12\x12\n" +
 	"\x04user\x18\b \x01(\tR\x04user\x12\x1a\n" +
-	"\bpassword\x18\t \x01(\fR\bpassword\"\xc4\x04\n" +
+	"\bpassword\x18\t \x01(\fR\bpassword\"\xf6\x02\n" +
+	"\x04Rule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05order\x18\x02 \x01(\rR\x05order\x122\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x1a.relay.spool.v1.RuleActionR\x06action\x12\x16\n" +
+	"\x06domain\x18\x04 \x01(\tR\x06domain\x12\x16\n" +
+	"\x06sender\x18\x05 \x01(\tR\x06sender\x12\x1c\n" +
+	"\trecipient\x18\x06 \x01(\tR\trecipient\x12\x16\n" +
+	"\x06client\x18\a \x01(\tR\x06client\x12\x12\n" +
+	"\x04user\x18\b \x01(\tR\x04user\x12\x10\n" +
+	"\x03all\x18\t \x01(\bR\x03all\x12\x0e\n" +
+	"\x02to\x18\n" +
+	" \x01(\tR\x02to\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\f \x01(\x03R\texpiresMs\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\r \x01(\x03R\tcreatedMs\x12\x10\n" +
+	"\x03who\x18\x0e \x01(\tR\x03who\x12\x10\n" +
+	"\x03why\x18\x0f \x01(\tR\x03why\"\xc4\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -8027,7 +8387,13 @@ const file_spool_proto_rawDesc = "" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\"p\n" +
 	"\vPutSettings\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x124\n" +
-	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"\x8f\x02\n" +
+	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"`\n" +
+	"\aPutRule\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12(\n" +
+	"\x04rule\x18\x02 \x01(\v2\x14.relay.spool.v1.RuleR\x04rule\"G\n" +
+	"\bDropRule\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\"\xa3\x02\n" +
 	"\x06Manage\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12.\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x16.relay.spool.v1.ActionR\x06action\x12\x10\n" +
@@ -8036,7 +8402,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x05route\x18\x05 \x01(\tR\x05route\x12\x16\n" +
 	"\x06domain\x18( \x01(\tR\x06domain\x124\n" +
 	"\bbouncing\x18d \x03(\v2\x18.relay.spool.v1.BouncingR\bbouncing\x12\x14\n" +
-	"\x05reply\x18e \x01(\tR\x05reply\"\x86\x01\n" +
+	"\x05reply\x18e \x01(\tR\x05reply\x12\x12\n" +
+	"\x04pass\x18f \x01(\bR\x04pass\"\x86\x01\n" +
 	"\bBouncing\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1e\n" +
 	"\n" +
@@ -8165,7 +8532,16 @@ const file_spool_proto_rawDesc = "" +
 	"AuthPolicy\x12\f\n" +
 	"\bAUTH_TAG\x10\x00\x12\x0f\n" +
 	"\vAUTH_REFUSE\x10\x01\x12\r\n" +
-	"\tAUTH_NONE\x10\x02*O\n" +
+	"\tAUTH_NONE\x10\x02*\x81\x01\n" +
+	"\n" +
+	"RuleAction\x12\r\n" +
+	"\tRULE_NONE\x10\x00\x12\r\n" +
+	"\tRULE_HOLD\x10\x01\x12\x10\n" +
+	"\fRULE_SUSPEND\x10\x02\x12\x11\n" +
+	"\rRULE_REDIRECT\x10\x03\x12\x0f\n" +
+	"\vRULE_BOUNCE\x10\x04\x12\x10\n" +
+	"\fRULE_DISCARD\x10\x05\x12\r\n" +
+	"\tRULE_COPY\x10\x06*O\n" +
 	"\tFromCheck\x12\x10\n" +
 	"\fFROM_DEFAULT\x10\x00\x12\x0f\n" +
 	"\vFROM_REFUSE\x10\x01\x12\x11\n" +
@@ -8207,174 +8583,182 @@ func file_spool_proto_rawDescGZIP() []byte {
 	return file_spool_proto_rawDescData
 }
 
-var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
+var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
 	(AuthPolicy)(0),        // 2: relay.spool.v1.AuthPolicy
-	(FromCheck)(0),         // 3: relay.spool.v1.FromCheck
-	(Action)(0),            // 4: relay.spool.v1.Action
-	(Code)(0),              // 5: relay.spool.v1.Code
-	(*Client)(nil),         // 6: relay.spool.v1.Client
-	(*Message)(nil),        // 7: relay.spool.v1.Message
-	(*Recipient)(nil),      // 8: relay.spool.v1.Recipient
-	(*Drop)(nil),           // 9: relay.spool.v1.Drop
-	(*Entry)(nil),          // 10: relay.spool.v1.Entry
-	(*Mailbox)(nil),        // 11: relay.spool.v1.Mailbox
-	(*Burial)(nil),         // 12: relay.spool.v1.Burial
-	(*Garbage)(nil),        // 13: relay.spool.v1.Garbage
-	(*Lock)(nil),           // 14: relay.spool.v1.Lock
-	(*Refs)(nil),           // 15: relay.spool.v1.Refs
-	(*Window)(nil),         // 16: relay.spool.v1.Window
-	(*Account)(nil),        // 17: relay.spool.v1.Account
-	(*ScramKeys)(nil),      // 18: relay.spool.v1.ScramKeys
-	(*Failures)(nil),       // 19: relay.spool.v1.Failures
-	(*Domain)(nil),         // 20: relay.spool.v1.Domain
-	(*Alias)(nil),          // 21: relay.spool.v1.Alias
-	(*Route)(nil),          // 22: relay.spool.v1.Route
-	(*Settings)(nil),       // 23: relay.spool.v1.Settings
-	(*Session)(nil),        // 24: relay.spool.v1.Session
-	(*Member)(nil),         // 25: relay.spool.v1.Member
-	(*Cluster)(nil),        // 26: relay.spool.v1.Cluster
-	(*Tomb)(nil),           // 27: relay.spool.v1.Tomb
-	(*TimeState)(nil),      // 28: relay.spool.v1.TimeState
-	(*Orphan)(nil),         // 29: relay.spool.v1.Orphan
-	(*Seen)(nil),           // 30: relay.spool.v1.Seen
-	(*JoinToken)(nil),      // 31: relay.spool.v1.JoinToken
-	(*Shard)(nil),          // 32: relay.spool.v1.Shard
-	(*Event)(nil),          // 33: relay.spool.v1.Event
-	(*Audit)(nil),          // 34: relay.spool.v1.Audit
-	(*Admin)(nil),          // 35: relay.spool.v1.Admin
-	(*Accept)(nil),         // 36: relay.spool.v1.Accept
-	(*Import)(nil),         // 37: relay.spool.v1.Import
-	(*Old)(nil),            // 38: relay.spool.v1.Old
-	(*Chunk)(nil),          // 39: relay.spool.v1.Chunk
-	(*Abort)(nil),          // 40: relay.spool.v1.Abort
-	(*Discard)(nil),        // 41: relay.spool.v1.Discard
-	(*Verdict)(nil),        // 42: relay.spool.v1.Verdict
-	(*Notice)(nil),         // 43: relay.spool.v1.Notice
-	(*Settle)(nil),         // 44: relay.spool.v1.Settle
-	(*Register)(nil),       // 45: relay.spool.v1.Register
-	(*Renew)(nil),          // 46: relay.spool.v1.Renew
-	(*Raise)(nil),          // 47: relay.spool.v1.Raise
-	(*PutSecret)(nil),      // 48: relay.spool.v1.PutSecret
-	(*Clock)(nil),          // 49: relay.spool.v1.Clock
-	(*Generation)(nil),     // 50: relay.spool.v1.Generation
-	(*Certify)(nil),        // 51: relay.spool.v1.Certify
-	(*PutCa)(nil),          // 52: relay.spool.v1.PutCa
-	(*Expire)(nil),         // 53: relay.spool.v1.Expire
-	(*Adopt)(nil),          // 54: relay.spool.v1.Adopt
-	(*Drain)(nil),          // 55: relay.spool.v1.Drain
-	(*TakeLock)(nil),       // 56: relay.spool.v1.TakeLock
-	(*Unlock)(nil),         // 57: relay.spool.v1.Unlock
-	(*BreakLock)(nil),      // 58: relay.spool.v1.BreakLock
-	(*Remove)(nil),         // 59: relay.spool.v1.Remove
-	(*PutAccount)(nil),     // 60: relay.spool.v1.PutAccount
-	(*DropAccount)(nil),    // 61: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),      // 62: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),     // 63: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),       // 64: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),      // 65: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),       // 66: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),      // 67: relay.spool.v1.DropRoute
-	(*PutSettings)(nil),    // 68: relay.spool.v1.PutSettings
-	(*Manage)(nil),         // 69: relay.spool.v1.Manage
-	(*Bouncing)(nil),       // 70: relay.spool.v1.Bouncing
-	(*Twin)(nil),           // 71: relay.spool.v1.Twin
-	(*Uidl)(nil),           // 72: relay.spool.v1.Uidl
-	(*Spent)(nil),          // 73: relay.spool.v1.Spent
-	(*DkimKey)(nil),        // 74: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),        // 75: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),       // 76: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),     // 77: relay.spool.v1.PutCluster
-	(*Tally)(nil),          // 78: relay.spool.v1.Tally
-	(*Tried)(nil),          // 79: relay.spool.v1.Tried
-	(*Grey)(nil),           // 80: relay.spool.v1.Grey
-	(*Greet)(nil),          // 81: relay.spool.v1.Greet
-	(*Attempt)(nil),        // 82: relay.spool.v1.Attempt
-	(*Cert)(nil),           // 83: relay.spool.v1.Cert
-	(*PutCert)(nil),        // 84: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 85: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 86: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 87: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 88: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 89: relay.spool.v1.Mark
-	(*Result)(nil),         // 90: relay.spool.v1.Result
-	(*Removed)(nil),        // 91: relay.spool.v1.Removed
-	(*Burial_Part)(nil),    // 92: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 93: relay.spool.v1.TimeState.Jump
+	(RuleAction)(0),        // 3: relay.spool.v1.RuleAction
+	(FromCheck)(0),         // 4: relay.spool.v1.FromCheck
+	(Action)(0),            // 5: relay.spool.v1.Action
+	(Code)(0),              // 6: relay.spool.v1.Code
+	(*Client)(nil),         // 7: relay.spool.v1.Client
+	(*Message)(nil),        // 8: relay.spool.v1.Message
+	(*Recipient)(nil),      // 9: relay.spool.v1.Recipient
+	(*Drop)(nil),           // 10: relay.spool.v1.Drop
+	(*Entry)(nil),          // 11: relay.spool.v1.Entry
+	(*Mailbox)(nil),        // 12: relay.spool.v1.Mailbox
+	(*Burial)(nil),         // 13: relay.spool.v1.Burial
+	(*Garbage)(nil),        // 14: relay.spool.v1.Garbage
+	(*Lock)(nil),           // 15: relay.spool.v1.Lock
+	(*Refs)(nil),           // 16: relay.spool.v1.Refs
+	(*Window)(nil),         // 17: relay.spool.v1.Window
+	(*Account)(nil),        // 18: relay.spool.v1.Account
+	(*ScramKeys)(nil),      // 19: relay.spool.v1.ScramKeys
+	(*Failures)(nil),       // 20: relay.spool.v1.Failures
+	(*Domain)(nil),         // 21: relay.spool.v1.Domain
+	(*Alias)(nil),          // 22: relay.spool.v1.Alias
+	(*Route)(nil),          // 23: relay.spool.v1.Route
+	(*Rule)(nil),           // 24: relay.spool.v1.Rule
+	(*Settings)(nil),       // 25: relay.spool.v1.Settings
+	(*Session)(nil),        // 26: relay.spool.v1.Session
+	(*Member)(nil),         // 27: relay.spool.v1.Member
+	(*Cluster)(nil),        // 28: relay.spool.v1.Cluster
+	(*Tomb)(nil),           // 29: relay.spool.v1.Tomb
+	(*TimeState)(nil),      // 30: relay.spool.v1.TimeState
+	(*Orphan)(nil),         // 31: relay.spool.v1.Orphan
+	(*Seen)(nil),           // 32: relay.spool.v1.Seen
+	(*JoinToken)(nil),      // 33: relay.spool.v1.JoinToken
+	(*Shard)(nil),          // 34: relay.spool.v1.Shard
+	(*Event)(nil),          // 35: relay.spool.v1.Event
+	(*Audit)(nil),          // 36: relay.spool.v1.Audit
+	(*Admin)(nil),          // 37: relay.spool.v1.Admin
+	(*Accept)(nil),         // 38: relay.spool.v1.Accept
+	(*Import)(nil),         // 39: relay.spool.v1.Import
+	(*Old)(nil),            // 40: relay.spool.v1.Old
+	(*Chunk)(nil),          // 41: relay.spool.v1.Chunk
+	(*Abort)(nil),          // 42: relay.spool.v1.Abort
+	(*Discard)(nil),        // 43: relay.spool.v1.Discard
+	(*Verdict)(nil),        // 44: relay.spool.v1.Verdict
+	(*Notice)(nil),         // 45: relay.spool.v1.Notice
+	(*Settle)(nil),         // 46: relay.spool.v1.Settle
+	(*Register)(nil),       // 47: relay.spool.v1.Register
+	(*Renew)(nil),          // 48: relay.spool.v1.Renew
+	(*Raise)(nil),          // 49: relay.spool.v1.Raise
+	(*PutSecret)(nil),      // 50: relay.spool.v1.PutSecret
+	(*Clock)(nil),          // 51: relay.spool.v1.Clock
+	(*Generation)(nil),     // 52: relay.spool.v1.Generation
+	(*Certify)(nil),        // 53: relay.spool.v1.Certify
+	(*PutCa)(nil),          // 54: relay.spool.v1.PutCa
+	(*Expire)(nil),         // 55: relay.spool.v1.Expire
+	(*Adopt)(nil),          // 56: relay.spool.v1.Adopt
+	(*Drain)(nil),          // 57: relay.spool.v1.Drain
+	(*TakeLock)(nil),       // 58: relay.spool.v1.TakeLock
+	(*Unlock)(nil),         // 59: relay.spool.v1.Unlock
+	(*BreakLock)(nil),      // 60: relay.spool.v1.BreakLock
+	(*Remove)(nil),         // 61: relay.spool.v1.Remove
+	(*PutAccount)(nil),     // 62: relay.spool.v1.PutAccount
+	(*DropAccount)(nil),    // 63: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),      // 64: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),     // 65: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),       // 66: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),      // 67: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),       // 68: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),      // 69: relay.spool.v1.DropRoute
+	(*PutSettings)(nil),    // 70: relay.spool.v1.PutSettings
+	(*PutRule)(nil),        // 71: relay.spool.v1.PutRule
+	(*DropRule)(nil),       // 72: relay.spool.v1.DropRule
+	(*Manage)(nil),         // 73: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 74: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 75: relay.spool.v1.Twin
+	(*Uidl)(nil),           // 76: relay.spool.v1.Uidl
+	(*Spent)(nil),          // 77: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 78: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 79: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 80: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 81: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 82: relay.spool.v1.Tally
+	(*Tried)(nil),          // 83: relay.spool.v1.Tried
+	(*Grey)(nil),           // 84: relay.spool.v1.Grey
+	(*Greet)(nil),          // 85: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 86: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 87: relay.spool.v1.Cert
+	(*PutCert)(nil),        // 88: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 89: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 90: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 91: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 92: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 93: relay.spool.v1.Mark
+	(*Result)(nil),         // 94: relay.spool.v1.Result
+	(*Removed)(nil),        // 95: relay.spool.v1.Removed
+	(*Burial_Part)(nil),    // 96: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 97: relay.spool.v1.TimeState.Jump
 }
 var file_spool_proto_depIdxs = []int32{
-	6,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
+	7,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	9,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	92, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
-	14, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
-	18, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
+	10, // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
+	96, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	15, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
+	19, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	3,  // 8: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
-	93, // 9: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	90, // 10: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	7,  // 11: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	8,  // 12: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	9,  // 13: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	36, // 14: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	43, // 15: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	35, // 16: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
-	38, // 17: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
-	36, // 18: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
-	7,  // 19: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
-	1,  // 20: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	36, // 21: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	42, // 22: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	43, // 23: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	25, // 24: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	35, // 25: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	35, // 26: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
-	35, // 27: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
-	35, // 28: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	35, // 29: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	35, // 30: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	35, // 31: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	17, // 32: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	35, // 33: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	35, // 34: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	20, // 35: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	35, // 36: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	35, // 37: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	21, // 38: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	35, // 39: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	35, // 40: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	22, // 41: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	35, // 42: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	35, // 43: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	23, // 44: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	35, // 45: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	4,  // 46: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	70, // 47: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	43, // 48: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	35, // 49: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	74, // 50: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	35, // 51: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	26, // 52: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	79, // 53: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	82, // 54: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	35, // 55: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	35, // 56: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	31, // 57: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	35, // 58: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	5,  // 59: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	5,  // 60: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	14, // 61: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	11, // 62: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	91, // 63: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	3,  // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
+	4,  // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
+	97, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	94, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	8,  // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	9,  // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	10, // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	38, // 15: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	45, // 16: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	37, // 17: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
+	40, // 18: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
+	38, // 19: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
+	8,  // 20: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
+	1,  // 21: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	38, // 22: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	44, // 23: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	45, // 24: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	27, // 25: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	37, // 26: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
+	37, // 27: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	37, // 28: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	37, // 29: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	37, // 30: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	37, // 31: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	37, // 32: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	18, // 33: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	37, // 34: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	37, // 35: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	21, // 36: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	37, // 37: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	37, // 38: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	22, // 39: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	37, // 40: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	37, // 41: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	23, // 42: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	37, // 43: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	37, // 44: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	25, // 45: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	37, // 46: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
+	24, // 47: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
+	37, // 48: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
+	37, // 49: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	5,  // 50: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	74, // 51: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	45, // 52: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	37, // 53: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	78, // 54: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	37, // 55: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	28, // 56: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	83, // 57: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	86, // 58: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	37, // 59: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	37, // 60: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	33, // 61: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	37, // 62: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	6,  // 63: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	6,  // 64: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	15, // 65: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	12, // 66: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	95, // 67: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -8388,8 +8772,8 @@ func file_spool_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   88,
+			NumEnums:      7,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -77,6 +77,7 @@ type Cluster struct {
 	detector    *liveness.Detector // since when sessions have not been renewed
 	session     *session.Session
 	leaderTerm  atomic.Pointer[leaderTerm] // nil unless leading, with the barrier done
+	leaving     atomic.Pointer[leaver]     // the last node that asked to be removed
 	seen        atomic.Pointer[seenSessions]
 	reads       *rounds.Rounds[uint64] // read indexes for this node
 	verified    *rounds.Rounds[uint64] // read indexes as the leader gives them

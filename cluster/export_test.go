@@ -212,6 +212,10 @@ func (c *Cluster) AwaitEnd(ctx context.Context, epoch uint64) {
 	k.await(ctx)
 }
 
+// CutOff is what housekeeping does now and then: it ends the connections to those who are
+// no members any more.
+func (c *Cluster) CutOff() { c.cutOff() }
+
 // Keeps reports whether there are connections of a node, all of which outlive housekeeping.
 func (c *Cluster) Keeps(node string) bool {
 	all, ended := 0, 0

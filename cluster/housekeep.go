@@ -53,6 +53,9 @@ func (c *Cluster) cutOff() {
 
 // mustEnd reports whether a live connection would not be let in any more.
 func (c *Cluster) mustEnd(l wire.Link) bool {
+	if l.Proto == wire.RPC && c.leaving.Load().waits(l.Peer.Node) {
+		return false
+	}
 	return c.shutOut(l.Peer, l.Proto) || c.outdated(l.Peer, l.Since)
 }
 

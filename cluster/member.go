@@ -215,6 +215,9 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 	}
 	c.joining.Lock()
 	defer c.joining.Unlock()
+	if from == req.ID {
+		defer c.leaves(from)()
+	}
 	on := c.configuration()
 	if err := c.removable(on.servers, req); err != nil {
 		return nil, err
@@ -243,6 +246,27 @@ func (c *Cluster) answerRemove(ctx context.Context, from string, body []byte) ([
 	}
 	_, err = c.propose(ctx, f)
 	return nil, err
+}
+
+// leaver is a node that has asked to be removed and waits for the answer.
+type leaver struct {
+	node  string
+	until time.Time // zero: the answer is not there yet
+}
+
+// answerTime is for the answer's way to a node that leaves.
+const answerTime = time.Second
+
+// leaves keeps a node's connection until the answer that it waits for, which the returned
+// func announces, is there.
+func (c *Cluster) leaves(node string) func() {
+	c.leaving.Store(&leaver{node: node})
+	return func() { c.leaving.Store(&leaver{node, time.Now().Add(answerTime)}) }
+}
+
+// waits reports whether a node waits for the answer to its leave.
+func (l *leaver) waits(node string) bool {
+	return l != nil && l.node == node && (l.until.IsZero() || time.Now().Before(l.until))
 }
 
 // expel takes a server out of the configuration that this was decided on.

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/clustertest"
+	pb "relay/cluster/spool/spoolpb"
 )
 
 // TestAStrangerMaySayHelloAlone: a node that hears no leader takes a hello of a node that
@@ -40,5 +42,31 @@ func TestAStrangerMaySayHelloAlone(t *testing.T) {
 	g.Eventually("it does not refuse proposals", func() bool { // the last try need not say why
 		err := stranger.C().ProposeTo(t.Context(), off.ID)
 		return err != nil && strings.Contains(err.Error(), "the asker is not a member")
+	})
+}
+
+// TestWhoLeavesGetsTheAnswer: housekeeping cuts off former members, but not one that waits
+// for the word that it is removed.
+func TestWhoLeavesGetsTheAnswer(t *testing.T) {
+	t.Parallel()
+	g := clustertest.New(t, clustertest.Options{})
+	leader, gone := g.Leader(), g.Followers()[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			leader.C().CutOff()
+			runtime.Gosched()
+		}
+	}()
+	err := gone.C().Leave(t.Context(), &pb.Admin{Who: "test"})
+	cancel()
+	<-ended
+	require.NoError(t, err)
+	g.WaitVoters(2)
+	g.Eventually("its connection stays for good", func() bool {
+		leader.C().CutOff()
+		return !leader.C().Keeps(gone.ID)
 	})
 }

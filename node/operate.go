@@ -51,6 +51,11 @@ func (n *Node) vitals() operator.NodeStats {
 	if late := n.cluster.CertificateTrouble(); late != "" {
 		v.Troubles = append(v.Troubles, late)
 	}
+	for _, r := range n.outbound.RefusedLogins() {
+		v.Troubles = append(v.Troubles, fmt.Sprintf("route %s: %s refused node %s the login as %s, and its mail waits (%s): "+
+			"give the right password with 'relayctl route set', or let it be tried again with 'relayctl queue retry'",
+			r.Route, r.Host, n.conf.Node.ID, r.User, r.Reply))
+	}
 	for _, l := range n.listeners {
 		if l.smtp != nil {
 			v.SMTP += int(l.smtp.Stats().Active.Load())

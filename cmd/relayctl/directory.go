@@ -352,7 +352,8 @@ sealed, and never shown. It goes only over TLS that is verified: --tls encrypt
 or fingerprint ask for less or other proof, and --tls none, or a host on
 loopback, lets it go in clear. A login that is refused makes the mail wait; it
 is tried again after a minute, later after a quarter of an hour, and at once
-after route set. Each route with --user has limits and back-off of its own.`,
+after route set, or for mail of the route that queue retry names. Each route
+with --user has limits and back-off of its own.`,
 		Args:    cobra.ExactArgs(2),
 		Example: "  relayctl route set '*' smtp:smtp.example.net:587 --user relay@example.net --password-stdin < password",
 		RunE: func(c *cobra.Command, args []string) (err error) {

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
+	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
 	"relay/queue/remote"
@@ -44,4 +46,20 @@ func (o *Spool) RefusedLogins() (all []remote.Refused) {
 	}
 	slices.SortFunc(all, func(a, b remote.Refused) int { return cmp.Compare(a.Route, b.Route) })
 	return all
+}
+
+// retried returns the login of mail that an operator retries: it was tried before, and is due now. nil: there is none.
+func (o *Spool) retried(q *spool.Queued) *remote.Login {
+	routes := o.routes.Load()
+	if q.Attempts == 0 || q.State == pb.State_HELD || q.State == pb.State_SUSPENDED || routes == nil || !routes.logins ||
+		q.NextMs > o.replica.Now().UnixMilli() {
+		return nil
+	}
+	if q.Route == "" {
+		return routes.route(strings.ToLower(q.Domain)).link.Login
+	}
+	if to, ok := routes.named[q.Route]; ok {
+		return to.link.Login
+	}
+	return routes.links[q.Route].Login
 }

@@ -403,6 +403,7 @@ type routeTable struct {
 	domains map[string]routed
 	links   map[string]remote.Link // by target, of all its routes together
 	named   map[string]routed      // by hop, those whose hop is not their target
+	logins  bool                   // some have a login
 }
 
 // add takes a route in.
@@ -411,6 +412,7 @@ func (t *routeTable) add(r *pb.Route, login *remote.Login) {
 	if to.link.Login = login; login != nil {
 		to.hop = fmt.Sprintf("%s (route %s)", r.Target, r.Domain)
 		t.named[to.hop] = to
+		t.logins = true
 	}
 	t.domains[r.Domain] = to
 	if had, ok := t.links[r.Target]; ok {
@@ -491,6 +493,9 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 		after := o.justJumped()
 		for i := range c.Queued {
 			if q := &c.Queued[i]; q.Owner == mine {
+				if l := o.retried(q); l != nil {
+					l.Retry()
+				}
 				add = append(add, queue.Waiting{
 					Ref: queue.Ref{ID: queue.ID(q.ID), Recipient: q.Recipient}, Domain: q.Domain, Route: q.Route,
 					Next: time.UnixMilli(q.NextMs), Attempts: q.Attempts, Priority: q.Priority, Size: q.Size,

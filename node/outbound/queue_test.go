@@ -221,6 +221,36 @@ func TestLoginsOfRoutes(t *testing.T) {
 	require.NotSame(t, b, login("b.example"), "a new password is tried at once")
 }
 
+// TestRetryEndsTheWaitOfALogin: mail of a route, or sent to its hop by hand, that was tried before and is due at once.
+func TestRetryEndsTheWaitOfALogin(t *testing.T) {
+	w := &waited{Fake: replicatest.New(t)}
+	now := w.Now().UnixMilli()
+	for name, c := range map[string]struct {
+		q    spool.Queued
+		ends bool
+	}{
+		"by domain": {spool.Queued{Domain: "In.B.example", Attempts: 1, NextMs: now, State: pb.State_DEFERRED}, true},
+		"by hand":   {spool.Queued{Domain: "c.example", Route: "smtp:hub:587", Attempts: 1, NextMs: now}, true},
+		"by its hop": {spool.Queued{Domain: "c.example", Route: "smtp:hub:587 (route b.example)", Attempts: 1, NextMs: now},
+			true},
+		"new":       {spool.Queued{Domain: "b.example", NextMs: now}, false},
+		"later":     {spool.Queued{Domain: "b.example", Attempts: 1, NextMs: now + 60_000}, false},
+		"held":      {spool.Queued{Domain: "b.example", Attempts: 1, NextMs: now, State: pb.State_HELD}, false},
+		"elsewhere": {spool.Queued{Domain: "d.example", Attempts: 1, NextMs: now}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &remote.Login{}
+			o := &Spool{replica: w, node: "n1", log: zap.NewNop()}
+			routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
+			o.routes.Store(routes)
+			require.Nil(t, o.retried(&c.q))
+			routes.add(&pb.Route{Domain: "b.example", Target: "smtp:hub:587", User: "b"}, l)
+			got := o.retried(&c.q)
+			require.Equal(t, c.ends, got == l)
+		})
+	}
+}
+
 // TestTLSOfRoutesToOneHop: a route that asks for little TLS takes none away from another one.
 func TestTLSOfRoutesToOneHop(t *testing.T) {
 	for _, order := range [][]*pb.Route{

@@ -21,6 +21,9 @@ import (
 const (
 	loginWaitFirst = time.Minute
 	loginWaitMost  = 15 * time.Minute
+	// loginAgain is how long after a refusal an operator's retry ends its wait: one command retries many messages, bit
+	// by bit, and is to log in once.
+	loginAgain = 5 * time.Second
 )
 
 // Login is an account at a hop, which a Link names. It remembers how the last login went, so it is made once for each
@@ -34,6 +37,7 @@ type Login struct {
 
 	mu   sync.Mutex
 	good bool
+	weak bool // the host refuses SCRAM, and took PLAIN
 	last Refused
 	wait time.Duration // after last
 }
@@ -89,10 +93,25 @@ func (l *Login) begin(ctx context.Context) (end func(), err error) {
 	}
 }
 
-func (l *Login) took() {
+// Retry lets the next message log in, though the last login was refused a while ago: an operator wants it.
+func (l *Login) Retry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.good, l.last, l.wait = true, Refused{}, 0
+	if now := time.Now(); !l.last.At.IsZero() && now.Sub(l.last.At) >= loginAgain && l.last.Next.After(now) {
+		l.last.Next = now
+	}
+}
+
+func (l *Login) took(weak bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.good, l.weak, l.last, l.wait = true, weak, Refused{}, 0
+}
+
+func (l *Login) isWeak() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.weak
 }
 
 func (l *Login) refused(host, reply string) Refused {
@@ -130,24 +149,62 @@ func (a *Agent) tryLogin(ctx context.Context, c *conn) *fault {
 		f.text, f.final = fmt.Sprintf("4.3.5 route %s: its password can not be read: %s", l.route, plain(err)), true
 		return f
 	}
-	mechanism, why := mechanismFor(c.client, l.user, password)
-	if mechanism == nil {
+	m, why := mechanismFor(c.client, l.user, password)
+	if m == nil {
 		f.text = fmt.Sprintf("4.7.0 route %s: no login: %s", l.route, why)
 		return f
 	}
-	err = c.client.Auth(ctx, mechanism)
-	switch r, ok := errors.AsType[*smtp.Reply](err); {
-	case err == nil:
-		l.took()
+	other := c.plainInstead(m, l.user, password)
+	weak := other != nil && l.isWeak()
+	if weak {
+		m, other = other, nil
+	}
+	err = c.client.Auth(ctx, m)
+	if other != nil && refuses(err) {
+		a.log.Info("delivery: a host refused SCRAM, trying PLAIN", zap.String("route", l.route), zap.String("host", f.host))
+		if again := c.client.Auth(ctx, other); again == nil || refuses(again) {
+			weak, err = true, again
+		} // else the refusal is what counts: some hosts end the connection with it
+	}
+	if err == nil {
+		l.took(weak)
 		return nil
-	case ok && r.Cause == nil && !r.Temporary():
+	}
+	a.noLogin(l, c, err, f)
+	return f
+}
+
+// refuses: the host's word on a login is no, for good.
+func refuses(err error) bool {
+	r, ok := errors.AsType[*smtp.Reply](err)
+	return ok && r.Cause == nil && !r.Temporary()
+}
+
+// plainInstead is tried once where SCRAM is refused: a host may announce it to all and have the keys of some, the
+// others' passwords being kept in another form. nil: nothing is, as everybody on the way could read the password.
+func (c *conn) plainInstead(m sasl.Client, user, password string) sasl.Client {
+	name, _, err := m.Start()
+	offered, _ := c.client.Has("AUTH")
+	if err != nil || name != sasl.Scram && name != sasl.ScramPlus ||
+		!slices.Contains(strings.Fields(strings.ToUpper(offered)), sasl.Plain) {
+		return nil
+	}
+	if _, secure := c.client.TLS(); !secure && !bare(c.hop.addr.Addr()).IsLoopback() {
+		return nil
+	}
+	return sasl.NewPlainClient(user, password)
+}
+
+// noLogin says what becomes of the mail behind a login that failed.
+func (a *Agent) noLogin(l *Login, c *conn, err error, f *fault) {
+	switch r, ok := errors.AsType[*smtp.Reply](err); {
+	case refuses(err):
 		a.refusedLogin(l, c, text(r), f)
 	case ok:
 		f.text = fmt.Sprintf("4.7.0 route %s: no login for now: %s", l.route, text(r))
 	default:
 		f.text = fmt.Sprintf("4.4.2 route %s: the connection failed at the login: %s", l.route, plain(err))
 	}
-	return f
 }
 
 // refusedLogin notes that a host refuses a login. Neither its other addresses nor other hosts are tried: each counts

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"relay/queue"
+	"relay/smtp/sasl"
 )
 
 func known(password string) func(context.Context) (string, error) {
@@ -88,6 +90,69 @@ func TestRefusedLogin(t *testing.T) {
 	due()
 	require.Equal(t, queue.Delivered, deliver(t, a, jobTo("", "a@x"))[0].Outcome)
 	require.Zero(t, l.Refused().At)
+}
+
+// TestPlainWhereScramIsRefused: it follows once, over a connection that nobody listens to; what works is tried first
+// from then on, as hosts count refused logins.
+func TestPlainWhereScramIsRefused(t *testing.T) {
+	h := newHop(t, map[string]string{"AUTH": "535 5.7.8 no keys|235 welcome|235 welcome|535 no|235 fine"})
+	h.ehlo = append(h.ehlo, "AUTH SCRAM-SHA-256 PLAIN")
+	l := NewLogin("*", "me", known("secret"))
+	a, _ := loginWorld(t, h, l)
+	auths := func() (all []string) {
+		for line := range strings.Lines(h.said()) {
+			if words := strings.Fields(line); words[0] == "AUTH" {
+				all = append(all, words[1])
+			}
+		}
+		return all
+	}
+	require.Equal(t, queue.Delivered, deliver(t, a, jobTo("", "a@x"))[0].Outcome)
+	require.Equal(t, []string{"SCRAM-SHA-256", "PLAIN"}, auths())
+	a.pool.flush()
+	require.Equal(t, queue.Delivered, deliver(t, a, jobTo("", "a@x"))[0].Outcome)
+	require.Equal(t, []string{"SCRAM-SHA-256", "PLAIN", "PLAIN"}, auths())
+	require.Zero(t, a.stats.LoginsRefused.Load())
+
+	a.pool.flush()
+	v := deliver(t, a, jobTo("", "a@x"))[0]
+	require.Equal(t, queue.Deferred, v.Outcome)
+	require.Len(t, auths(), 4, "nothing follows PLAIN")
+	require.EqualValues(t, 1, a.stats.LoginsRefused.Load())
+	require.False(t, l.last.At.IsZero())
+}
+
+// TestNoPlainInClear: everybody on the way could read it.
+func TestNoPlainInClear(t *testing.T) {
+	h := newHop(t, map[string]string{"AUTH": "535 5.7.8 no"})
+	h.ehlo = append(h.ehlo, "AUTH SCRAM-SHA-256 PLAIN")
+	a, _ := loginWorld(t, h, NewLogin("*", "me", known("secret")))
+	hops, f := a.find(t.Context(), jobTo("", "a@x"), newDelivery(a, jobTo("", "a@x")))
+	require.Nil(t, f)
+	c, f := a.dial(t.Context(), key{hop: hops[0]}, false)
+	require.Nil(t, f)
+	defer c.client.Close()
+	scram := sasl.NewScramClient("me", "secret", nil)
+	require.NotNil(t, c.plainInstead(scram, "me", "secret"), "loopback")
+	require.Nil(t, c.plainInstead(sasl.NewLoginClient("me", "secret"), "me", "secret"))
+	c.hop.addr = netip.MustParseAddrPort("192.0.2.1:25")
+	require.Nil(t, c.plainInstead(scram, "me", "secret"))
+}
+
+// TestRetryOfLogin: an operator's retry ends the wait of a login, but not that of one that was refused just now.
+func TestRetryOfLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLogin("*", "me", known("secret"))
+		l.Retry()
+		require.Nil(t, l.barred())
+		l.refused("h", "535 no")
+		l.Retry()
+		require.NotNil(t, l.barred(), "one command retries many messages")
+		time.Sleep(loginAgain)
+		l.Retry()
+		require.Nil(t, l.barred())
+		require.False(t, l.Refused().At.IsZero(), "it is not taken yet")
+	})
 }
 
 // TestLoginAtOneAddressOnly: a password that one address refuses is not shown to the next.

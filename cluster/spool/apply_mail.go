@@ -190,6 +190,9 @@ func (t *tx) enqueue(id ID, m *pb.Message, rcpts []*pb.Recipient) {
 		if r.NextMs == 0 {
 			r.NextMs = t.clock
 		}
+		if t.at(2) {
+			r.Size = m.Size
+		}
 		t.putRecipient(id, uint32(n), r)
 		t.entered(id, uint32(n), r, m.Size, owner)
 	}

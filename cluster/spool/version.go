@@ -45,7 +45,7 @@ import (
 //   - The audit line of a command has the note of its Admin behind it. Of an action that takes several commands one
 //     leaves a line (quiet), with the number of messages of all (count).
 //   - PutDkim has a key that is there sign in place of the others (activate).
-//   - A Recipient has the address that the client gave, for reports (addressed).
+//   - A Recipient has the address that the client gave, for reports (addressed), and its message's size (size).
 //   - Import puts old mail into mailboxes, each message once in 30 days by its key. A Drop and its Entry may have a
 //     unique id of their own (uidl).
 //   - Of a Message whose body does not end with CRLF (unended) a mailbox counts two octets more, as POP3 sends them.
@@ -88,7 +88,7 @@ var (
 		"Rule": 2, "PutRule": 2, "DropRule": 2,
 	}
 	sinceField = map[string]uint32{
-		"Recipient.changed": 2, "Recipient.addressed": 2, "Recipient.pass": 2, "Manage.pass": 2,
+		"Recipient.changed": 2, "Recipient.addressed": 2, "Recipient.pass": 2, "Manage.pass": 2, "Recipient.size": 2,
 		"Entry.index": 2, "Message.index": 2, "Message.unended": 2,
 		"Route.no_ehlo": 2, "Route.tls": 2, "Route.implicit_tls": 2, "Route.fingerprints": 2, "Route.tls_ca": 2,
 		"Route.user": 2, "Route.password": 2,

@@ -46,12 +46,13 @@ func (v View) recipients(prefix []byte, fn func(id ID, n uint32, r *pb.Recipient
 func scanRecipients(r Reader, lo, hi []byte, fn func(id ID, n uint32, r *pb.Recipient) bool) error {
 	var bad error
 	var rec pb.Recipient
+	var reader pb.RecipientReader
 	err := r.Scan(lo, hi, func(k, val []byte) bool {
 		id, ok := toID(k[1:sizeID])
 		if !ok {
 			return true
 		}
-		if bad = proto.Unmarshal(val, &rec); bad != nil {
+		if bad = reader.Read(val, &rec); bad != nil {
 			return false
 		}
 		return fn(id, seqOf(k), &rec)

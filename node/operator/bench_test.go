@@ -45,6 +45,8 @@ func (r onDisk) fill(b *testing.B, messages int) {
 			}
 		}
 	}
+	apply(frame(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}}))
+	apply(frame(spool.KindRaise, &pb.Raise{From: 1, To: 2}))
 	apply(frame(spool.KindRegister, &pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}}))
 	epoch := index
 	var logs []*raft.Log
@@ -103,6 +105,8 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 		"by sender":              {Filter: admin.QueueFilter{Sender: "sender7@example.test"}},
 		"by reply and age":       {Filter: admin.QueueFilter{Error: "greylisted", OlderThanSeconds: 3600}},
 		"whole pass by attempts": {Sort: "-attempts"},
+		"whole pass by size":     {Sort: "-size"},
+		"whole pass by sender":   {Sort: "sender"},
 	} {
 		b.Run(name, func(b *testing.B) { page(b, p) })
 	}
@@ -125,6 +129,12 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 		}
 	})
 	benchmarkIDsAndCounts(b, w, messages)
+	b.Run("dry run", func(b *testing.B) {
+		for b.Loop() {
+			_, err := w.Manage(ctx, admin.By{}, admin.QueueAction{Action: admin.ActionHold, All: true, DryRun: true})
+			require.NoError(b, err)
+		}
+	})
 	b.Run("status", func(b *testing.B) {
 		for b.Loop() {
 			_, err := w.Status(ctx)

@@ -134,6 +134,7 @@ func (m *bulkAction) all(ctx context.Context) error {
 	m.end = idAt(m.queueScan.now.Add(time.Minute)) // new mail must not keep it busy for ever
 	surveyed := m.what.DryRun
 	return m.stretches(ctx, spool.ID{}, func(found []*waitingMail, behind spool.ID, more bool) error {
+		defer m.readLess()
 		if surveyed {
 			return m.act(ctx, found)
 		}
@@ -148,6 +149,7 @@ func (m *bulkAction) all(ctx context.Context) error {
 		}
 		_ = tell(found, behind, more)
 		if more {
+			m.queueScan.whole = m.queueScan.byMessage() // it counts
 			if err := m.stretches(ctx, behind, tell); err != nil {
 				return err
 			}
@@ -155,6 +157,12 @@ func (m *bulkAction) all(ctx context.Context) error {
 		m.end = last
 		return m.act(ctx, found)
 	})
+}
+
+// readLess has the scan leave out the messages' records where they are shown no
+// more, and neither the filter nor the action needs them.
+func (m *bulkAction) readLess() {
+	m.queueScan.whole = m.queueScan.byMessage() || m.verb == pb.Action_BOUNCE || len(m.result.Messages) < manageShown
 }
 
 // stretches calls fn for what the filter picks from an id on, a stretch of the
@@ -321,6 +329,10 @@ func (m *bulkAction) act(ctx context.Context, found []*waitingMail) error {
 			back = append(back, m.returning(one)...)
 			continue
 		}
+		if m.what.DryRun {
+			m.changed++
+			continue
+		}
 		if len(picked) == one.open {
 			whole.add(one.id, fit, one.open, true)
 			continue
@@ -336,10 +348,6 @@ func (m *bulkAction) act(ctx context.Context, found []*waitingMail) error {
 		return m.giveBack(ctx, back)
 	}
 	if m.what.DryRun {
-		m.changed += whole.messages()
-		for _, b := range parts {
-			m.changed += b.messages()
-		}
 		return nil
 	}
 	return m.carryOut(ctx, &whole, parts)
@@ -373,8 +381,10 @@ func (m *bulkAction) fitting(picked []admin.QueueRecipient) (fit []string, why s
 	for _, r := range picked {
 		if no, already := m.unfit(r.State); no != "" {
 			why, so = no, so && already
-		} else if !seen[r.Address] {
-			seen[r.Address] = true
+		} else if len(picked) == 1 || !seen[r.Address] {
+			if len(picked) > 1 {
+				seen[r.Address] = true
+			}
 			fit = append(fit, r.Address)
 		}
 	}
@@ -424,13 +434,6 @@ func (b *batch) add(id spool.ID, to []string, recipients int, counts bool) {
 	if counts {
 		p.messages++
 	}
-}
-
-func (b *batch) messages() (n int) {
-	for i := range b.parts {
-		n += b.parts[i].messages
-	}
-	return n
 }
 
 // carryOut proposes all commands, a few at a time, and waits until this node

@@ -113,7 +113,11 @@ func TestManageInBatches(t *testing.T) {
 		w.accept("s@x.test", fmt.Sprintf("r%d@far.test", i))
 	}
 	before := len(w.rep.Frames)
+	dry := w.manage(admin.QueueAction{Action: admin.ActionHold, All: true, DryRun: true})
+	require.Len(t, w.rep.Frames, before)
 	res := w.manage(admin.QueueAction{Action: admin.ActionHold, All: true})
+	dry.DryRun = false
+	require.Equal(t, dry, res, "a dry run says what is done, and to which messages")
 	require.Equal(t, manageIDs+500, res.Changed)
 	require.Equal(t, manageIDs+500, res.Matched)
 	require.Len(t, res.Messages, manageShown)

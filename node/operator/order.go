@@ -103,8 +103,10 @@ type ranked struct {
 	one *waitingMail
 }
 
-func (s *selection) offer(one *waitingMail) {
-	r := s.order.rank(one)
+func (s *selection) offer(one *waitingMail) { s.offerRank(s.order.rank(one), one) }
+
+// offerRank is offer of a message of which only the rank need be known.
+func (s *selection) offerRank(r rank, one *waitingMail) {
 	if s.after.set && s.order.compare(r, s.after.rank) <= 0 || s.bound != nil && s.order.compare(r, *s.bound) > 0 {
 		return
 	}

@@ -334,52 +334,6 @@ func (o *Operator) activePage(ctx context.Context, s *queueScan, order queueOrde
 	return page, next, err
 }
 
-// sortedPage passes over the whole queue and keeps the best of it. If order
-// and filter can do without the messages' records, only the page's are read.
-func (o *Operator) sortedPage(ctx context.Context, s *queueScan, order queueOrder, at cursor,
-	limit int) ([]*waitingMail, string, error) {
-	s.whole = order.key == orderSize || order.key == orderSender || s.filter.Sender != "" || s.filter.OlderThanSeconds > 0
-	best := &selection{order: order, after: at, limit: limit}
-	for from, more := (spool.ID{}), true; more; {
-		if ctx.Err() != nil {
-			return nil, "", ctx.Err()
-		}
-		var found []*waitingMail
-		var err error
-		budget := scanStep
-		found, from, more, err = o.step(s, from, scanStep, &budget)
-		if err != nil {
-			return nil, "", err
-		}
-		for _, one := range found {
-			best.offer(one)
-		}
-	}
-	page, next := best.page()
-	if s.whole {
-		return page, next, nil
-	}
-	return o.described(s, page, next)
-}
-
-// described reads the records of a page's messages.
-func (o *Operator) described(s *queueScan, page []*waitingMail, next string) ([]*waitingMail, string, error) {
-	err := o.Replica.View(func(v spool.View) error {
-		for _, one := range page {
-			m, ok, err := v.Message(one.id)
-			if err != nil {
-				return err
-			}
-			if ok { // else it was delivered just now
-				s.describe(one, m)
-			}
-		}
-		return nil
-	})
-	page = slices.DeleteFunc(page, func(one *waitingMail) bool { return one.mail.ID == "" })
-	return page, next, err
-}
-
 // newestPage reads backward; its cursor is the id below which to go on.
 func (o *Operator) newestPage(ctx context.Context, s *queueScan, at cursor, limit int) ([]*waitingMail, string, error) {
 	hi := s.before()

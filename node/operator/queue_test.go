@@ -153,7 +153,12 @@ func TestQueuePagesProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		n := rapid.IntRange(0, 30).Draw(rt, "messages")
+		raise := rapid.IntRange(0, 31).Draw(rt, "raise") // records have their message's size from there on
+		w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
 		for i := range n {
+			if i == raise {
+				w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+			}
 			w.pass(time.Duration(rapid.SampledFrom([]int{0, 1, 40, 5000, 3600000, 90000000}).Draw(rt, "gap")) * time.Millisecond)
 			var to []string
 			for r := range rapid.IntRange(1, 4).Draw(rt, "recipients") {

@@ -802,6 +802,7 @@ type Recipient struct {
 	Changed       uint64                 `protobuf:"varint,42,opt,name=changed,proto3" json:"changed,omitempty"`                      // raft index of the command that wrote it last; from version 2 on
 	Addressed     string                 `protobuf:"bytes,43,opt,name=addressed,proto3" json:"addressed,omitempty"`                   // what the client said in RCPT, where reports may not name address, or ORCPT is given (V2)
 	Pass          uint64                 `protobuf:"varint,44,opt,name=pass,proto3" json:"pass,omitempty"`                            // rules that hold or suspend do not count for it where their id is below (V2)
+	Size          uint64                 `protobuf:"varint,45,opt,name=size,proto3" json:"size,omitempty"`                            // as in Message, so that the queue is sorted by it in one pass; set by Apply from version 2 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +959,13 @@ func (x *Recipient) GetAddressed() string {
 func (x *Recipient) GetPass() uint64 {
 	if x != nil {
 		return x.Pass
+	}
+	return 0
+}
+
+func (x *Recipient) GetSize() uint64 {
+	if x != nil {
+		return x.Size
 	}
 	return 0
 }
@@ -7883,7 +7891,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x10deliver_by_trace\x18( \x01(\bR\x0edeliverByTrace\x12\x12\n" +
 	"\x04ours\x18) \x01(\bR\x04ours\x12\x1d\n" +
 	"\n" +
-	"digest_top\x18F \x01(\x04R\tdigestTop\"\x8a\x04\n" +
+	"digest_top\x18F \x01(\x04R\tdigestTop\"\x9e\x04\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
 	"\boriginal\x18\x02 \x01(\tR\boriginal\x12+\n" +
@@ -7906,7 +7914,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x04drop\x18) \x01(\v2\x14.relay.spool.v1.DropR\x04drop\x12\x18\n" +
 	"\achanged\x18* \x01(\x04R\achanged\x12\x1c\n" +
 	"\taddressed\x18+ \x01(\tR\taddressed\x12\x12\n" +
-	"\x04pass\x18, \x01(\x04R\x04pass\"\xb2\x01\n" +
+	"\x04pass\x18, \x01(\x04R\x04pass\x12\x12\n" +
+	"\x04size\x18- \x01(\x04R\x04size\"\xb2\x01\n" +
 	"\x04Drop\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x16\n" +

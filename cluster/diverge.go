@@ -127,7 +127,9 @@ func (c *Cluster) compare(ctx context.Context) {
 			c.takeJudgement(ctx, since)
 			clock.Sleep(ctx, judgeWait)
 		} else if index := c.differs(); index == 0 {
-			since = 0
+			if c.store.Summed() { // a void chain stays void over a time without a session
+				since = 0
+			}
 		} else {
 			if since == 0 {
 				since = index
@@ -249,6 +251,9 @@ func (c *Cluster) answerCompare(context.Context, string, []byte) ([]byte, error)
 			c.judges.mu.Lock()
 			defer c.judges.mu.Unlock()
 			c.judges.busy, c.judges.last = false, j
+			if j.Index == 0 { // nothing was read
+				c.judges.began = time.Time{}
+			}
 		})
 	}
 	return json.Marshal(c.judges.last)

@@ -39,7 +39,8 @@ func TestCopyNeverVotes(t *testing.T) {
 	})
 	now, _, _ := beside.C().Place()
 	require.Equal(t, term, now, "it voted for itself")
-	require.NoError(t, n.C().Ready())
+	g.WaitReady(n)
+	require.NoError(t, n.Fatal())
 }
 
 // TestOlderThanItsPromise: the copy knows the newest registration, as one of a
@@ -54,7 +55,7 @@ func TestOlderThanItsPromise(t *testing.T) {
 	n.Start()
 	g.WaitReady(n)
 	for range 20 {
-		require.NoError(t, l.Send(t.Context(), n, 1000))
+		l.MustSend(n, 1000)
 	}
 	g.WaitEqual()
 	g.Eventually("the others have not heard how far the log goes",
@@ -101,11 +102,11 @@ func TestOldWordsDoNotEndARunningNode(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	n := g.Followers()[0]
 	g.Eventually("the others know this node's log", func() bool { return toldPast(t, g.Leader(), n.ID, 1) })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, n.C().Reintroduce(ctx))
+	g.WaitReady(n)
 	require.NoError(t, n.Fatal())
-	require.NoError(t, n.C().Ready())
 }
 
 // TestLeaderWithoutAQuorumAnswersHello: the node that starts is the one that it

@@ -112,7 +112,7 @@ func TestAVoidChainHidesNothing(t *testing.T) {
 	l := g.NewLedger()
 	victim := g.Followers()[0]
 	forgetful(t, g, victim, faults, func() {
-		require.NoError(t, l.Send(t.Context(), g.Leader(), 300))
+		l.MustSend(g.Leader(), 300)
 		faults[victim.ID].flip.Store(true) // when it catches up
 	})
 	g.Eventually("it does not stand back", func() bool { return victim.C().Diverged() != "" })

@@ -57,7 +57,7 @@ func TestTwoOfThreeAreRenumbered(t *testing.T) {
 	startAt(nil, moved...)
 	g.WaitReady(g.Nodes()...)
 	require.Less(t, time.Since(began), 10*time.Second)
-	require.NoError(t, l.Send(t.Context(), moved[0], 1000))
+	l.MustSend(moved[0], 1000)
 	g.WaitEqual()
 	l.Check()
 }
@@ -68,7 +68,7 @@ func TestAllAreRenumbered(t *testing.T) {
 	skipUnderRace(t)
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
-	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
+	l.MustSend(g.Node(0), 1000)
 	for _, n := range g.Nodes() {
 		n.Stop()
 	}
@@ -77,7 +77,7 @@ func TestAllAreRenumbered(t *testing.T) {
 	startAt(map[string]string{}, g.Nodes()...)
 	g.WaitReady(g.Nodes()...)
 	require.Less(t, time.Since(began), 10*time.Second)
-	require.NoError(t, l.Send(t.Context(), g.Node(1), 1000))
+	l.MustSend(g.Node(1), 1000)
 	g.WaitEqual()
 	l.Check()
 
@@ -111,7 +111,7 @@ func TestRecoverWithNewAddresses(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{Nodes: 5})
 	l := g.NewLedger()
-	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
+	l.MustSend(g.Node(0), 1000)
 	g.WaitEqual()
 	for _, n := range g.Nodes() {
 		n.Stop()
@@ -135,6 +135,6 @@ func TestRecoverWithNewAddresses(t *testing.T) {
 	}
 	g.WaitReady(survivors...)
 	require.Less(t, time.Since(began), 10*time.Second)
-	require.NoError(t, l.Send(t.Context(), survivors[1], 1000))
+	l.MustSend(survivors[1], 1000)
 	l.Check()
 }

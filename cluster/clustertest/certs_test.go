@@ -49,7 +49,7 @@ func TestCertificatesAreRenewedUnderLoad(t *testing.T) {
 	}
 	g.Eventually("not every node had five certificates", func() bool {
 		for _, n := range g.Nodes() {
-			require.NoError(t, l.Send(t.Context(), n, 1000))
+			l.MustSend(n, 1000)
 			for _, of := range g.Nodes() {
 				seen[of.ID][string(record(t, n, of.ID).GetSerial())] = true
 			}
@@ -109,7 +109,7 @@ func TestRotationOfTheCA(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
-	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
+	l.MustSend(g.Node(0), 1000)
 	before := clusterRecord(t, g.Node(0)).CaCert
 	old, err := g.Node(0).C().Token(t.Context(), 2, time.Minute, operator)
 	require.NoError(t, err)
@@ -128,7 +128,7 @@ func TestRotationOfTheCA(t *testing.T) {
 	off.Start()
 	leader.Start()
 	g.WaitReady(g.Nodes()...)
-	require.NoError(t, l.Send(t.Context(), g.Node(1), 1000))
+	l.MustSend(g.Node(1), 1000)
 
 	step(t, g, off, spool.CASign)
 	g.Leader().Kill()
@@ -140,7 +140,7 @@ func TestRotationOfTheCA(t *testing.T) {
 	g.WaitReady(g.Nodes()...)
 	rotated(t, g, before)
 	g.WaitReady(g.Nodes()...)
-	require.NoError(t, l.Send(t.Context(), g.Node(2), 1000))
+	l.MustSend(g.Node(2), 1000)
 
 	young, err := g.Node(1).C().Token(t.Context(), 1, time.Minute, operator)
 	require.NoError(t, err)

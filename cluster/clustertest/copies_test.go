@@ -186,7 +186,7 @@ func TestNodeThatWasOffWhileAllOthersWereReplaced(t *testing.T) {
 		old.Stop()
 	}
 	g.WaitReady(g.Up()...)
-	require.NoError(t, l.Send(t.Context(), by, 1000))
+	l.MustSend(by, 1000)
 	began := time.Now()
 	off.Start()
 	g.WaitReady(off)
@@ -213,7 +213,7 @@ func TestMajorityFromThePast(t *testing.T) {
 		g.WaitReady(n)
 	}
 	for range 20 {
-		require.NoError(t, l.Send(t.Context(), knows, 1000))
+		l.MustSend(knows, 1000)
 	}
 	for _, n := range rest {
 		n.Kill()
@@ -245,7 +245,7 @@ func TestMinorityFromThePast(t *testing.T) {
 	g.WaitReady(past)
 	off.Stop()
 	for range 20 {
-		require.NoError(t, l.Send(t.Context(), knows, 1000))
+		l.MustSend(knows, 1000)
 	}
 	knows.Kill()
 	past.Kill()
@@ -265,7 +265,7 @@ func TestMinorityFromThePast(t *testing.T) {
 	knows.Start()
 	refused(t, g, past)
 	g.WaitReady(off)
-	require.NoError(t, l.Send(t.Context(), off, 1000))
+	l.MustSend(off, 1000)
 	past.Kill()
 	past.Wipe()
 	past.Rejoin(off)

@@ -211,7 +211,7 @@ func TestDeadHolderCanNotRemove(t *testing.T) {
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
 	victim := g.Followers()[0]
-	require.NoError(t, l.Send(t.Context(), victim, 100))
+	l.MustSend(victim, 100)
 	old := victim.C().Epoch()
 	const box = "alice@example.test"
 	lock := clustertest.Propose(t.Context(), t, victim, spool.KindLock,

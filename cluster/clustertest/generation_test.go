@@ -33,7 +33,7 @@ func TestLostNodesComeBackTogether(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
-	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
+	l.MustSend(g.Node(0), 1000)
 	g.WaitEqual()
 	for _, n := range g.Nodes() {
 		n.Stop()
@@ -45,7 +45,7 @@ func TestLostNodesComeBackTogether(t *testing.T) {
 	require.Equal(t, one.Generation, again.Generation, "the same peers again, with nothing changed since")
 	survivor.Start()
 	g.WaitReady(survivor)
-	require.NoError(t, l.Send(t.Context(), survivor, 1000))
+	l.MustSend(survivor, 1000)
 	for _, n := range lost {
 		n.Start()
 	}

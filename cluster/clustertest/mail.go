@@ -71,6 +71,16 @@ func (l *Ledger) Send(ctx context.Context, n *Node, size int) error {
 	return nil
 }
 
+// MustSend sends one message, again where a node had no leader for a moment.
+func (l *Ledger) MustSend(n *Node, size int) {
+	l.g.t.Helper()
+	l.g.Eventually(n.ID+" takes no message", func() bool {
+		err := l.Send(l.g.t.Context(), n, size)
+		require.True(l.g.t, err == nil || transient(err), "%v", err)
+		return err == nil
+	})
+}
+
 // Acknowledged is how many messages were.
 func (l *Ledger) Acknowledged() int {
 	l.mu.Lock()

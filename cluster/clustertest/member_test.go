@@ -212,7 +212,7 @@ func TestRecoverWithoutMajority(t *testing.T) {
 	t.Parallel()
 	g := clustertest.New(t, clustertest.Options{})
 	l := g.NewLedger()
-	require.NoError(t, l.Send(t.Context(), g.Node(0), 1000))
+	l.MustSend(g.Node(0), 1000)
 	g.WaitEqual()
 	survivor := g.Followers()[0]
 	for _, n := range g.Nodes() {
@@ -228,7 +228,7 @@ func TestRecoverWithoutMajority(t *testing.T) {
 	require.Equal(t, seen.Applied, done.Applied)
 	survivor.Start()
 	g.WaitReady(survivor)
-	require.NoError(t, l.Send(t.Context(), survivor, 1000))
+	l.MustSend(survivor, 1000)
 	l.Check()
 }
 
@@ -273,7 +273,7 @@ func TestJoinAfterTheFirstNodeLeft(t *testing.T) {
 	l := g.NewLedger()
 	first := g.Node(0)
 	for range 300 { // more than one call of raft's carries
-		require.NoError(t, l.Send(t.Context(), first, 10))
+		l.MustSend(first, 10)
 	}
 	second := g.Add(first)
 	g.Add(first)

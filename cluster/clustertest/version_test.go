@@ -103,7 +103,7 @@ func TestWhatDifferedBeforeTheRaiseIsFound(t *testing.T) {
 	wrong := g.Followers()[0]
 	arm(wrong)
 	for range 3 {
-		require.NoError(t, l.Send(t.Context(), g.Leader(), 1000))
+		l.MustSend(g.Leader(), 1000)
 	}
 	require.NoError(t, g.Leader().C().Raise(t.Context(), operator))
 	g.Eventually("it does not stand back", func() bool { return wrong.C().Diverged() != "" })

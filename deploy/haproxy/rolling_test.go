@@ -245,7 +245,7 @@ func roll(t *testing.T, program string, drains bool) {
 		one := admin.UserAdd{Address: user + "@example.test", Password: "secret"}
 		require.NoError(t, c.Nodes[0].Client().AddUser(ctx, admin.By{Why: "test"}, one))
 	}
-	c.Eventually(10*time.Second, "no mail through the proxy", func() bool {
+	c.Eventually(time.Minute, "no mail through the proxy", func() bool {
 		_, err := front.Send(ctx, "a@far.example", "alice@example.test", nodetest.Letter("first"))
 		return err == nil
 	})
@@ -286,7 +286,7 @@ func drained(t *testing.T, ctx context.Context, c *nodetest.Cluster, at *admin.C
 	require.NoError(t, err)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	c.Eventually(60*time.Second, m.ID+" is not drained", func() bool {
+	c.Eventually(time.Minute, m.ID+" is not drained", func() bool {
 		<-tick.C
 		s, err := at.Status(ctx)
 		return err == nil && slices.ContainsFunc(s.Nodes, func(n admin.Node) bool { return n.ID == m.ID && n.Drained })
@@ -294,7 +294,7 @@ func drained(t *testing.T, ctx context.Context, c *nodetest.Cluster, at *admin.C
 }
 
 func undrain(ctx context.Context, c *nodetest.Cluster, at *admin.Client, m *nodetest.Member) {
-	c.Eventually(20*time.Second, m.ID+" stays drained", func() bool {
+	c.Eventually(time.Minute, m.ID+" stays drained", func() bool {
 		_, err := at.Drain(ctx, admin.By{Who: "test"}, m.ID, admin.DrainOptions{Off: true})
 		return err == nil
 	})
@@ -305,5 +305,5 @@ func undrain(ctx context.Context, c *nodetest.Cluster, at *admin.Client, m *node
 func settled(c *nodetest.Cluster) {
 	c.WaitHealthy()
 	until := time.Now().Add(4 * time.Second)
-	c.Eventually(10*time.Second, "", func() bool { return time.Now().After(until) })
+	c.Eventually(time.Minute, "", func() bool { return time.Now().After(until) })
 }

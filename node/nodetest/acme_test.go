@@ -83,15 +83,15 @@ func TestCertificateByACMEIsShared(t *testing.T) {
 		}
 	}
 	close(ready)
-	c.Eventually(30*time.Second, "no certificate", func() bool { return leader.serial(host) != "" })
+	c.Eventually(time.Minute, "no certificate", func() bool { return leader.serial(host) != "" })
 	want := leader.serial(host)
 	for _, m := range c.Nodes {
-		c.Eventually(10*time.Second, "another certificate", func() bool { return m.serial(host) == want })
+		c.Eventually(time.Minute, "another certificate", func() bool { return m.serial(host) == want })
 	}
 	require.EqualValues(t, 1, orders.Load(), "one node orders")
 	leader.Kill()
 	next := c.Leader()
-	c.Eventually(10*time.Second, "another certificate", func() bool { return next.serial(host) == want })
+	c.Eventually(time.Minute, "another certificate", func() bool { return next.serial(host) == want })
 	require.EqualValues(t, 1, orders.Load())
 	leader.Start()
 	c.WaitHealthy()
@@ -179,7 +179,7 @@ func TestCertificateByHTTP01(t *testing.T) {
 	close(ready)
 	for _, host := range hosts {
 		for _, m := range c.Nodes {
-			c.Eventually(30*time.Second, "no certificate for "+host, func() bool { return m.serial(host) != "" })
+			c.Eventually(time.Minute, "no certificate for "+host, func() bool { return m.serial(host) != "" })
 			require.Equal(t, c.Nodes[0].serial(host), m.serial(host))
 		}
 	}
@@ -231,20 +231,20 @@ func TestCertificateIsRenewed(t *testing.T) {
 		return true
 	}
 	leader := c.Leader()
-	c.Eventually(30*time.Second, "no certificate", func() bool { return leader.serial(host) != "" })
+	c.Eventually(time.Minute, "no certificate", func() bool { return leader.serial(host) != "" })
 	down.Store(true)
 	first := leader.serial(host)
-	c.Eventually(10*time.Second, "not all show the first certificate", func() bool { return all(first) })
-	c.Eventually(30*time.Second, "the CA was not asked again", func() bool { return refused.Load() > 2 })
+	c.Eventually(time.Minute, "not all show the first certificate", func() bool { return all(first) })
+	c.Eventually(time.Minute, "the CA was not asked again", func() bool { return refused.Load() > 2 })
 	require.True(t, all(first), "the old one stays")
-	c.Eventually(30*time.Second, "the operator hears nothing", func() bool {
-		s, err := c.Nodes[0].Client().Status(within(t, 10*time.Second))
+	c.Eventually(time.Minute, "the operator hears nothing", func() bool {
+		s, err := c.Nodes[0].Client().Status(within(t, time.Minute))
 		return err == nil && slices.ContainsFunc(s.Problems, func(p string) bool {
 			return strings.Contains(p, "the certificate for "+host) && strings.Contains(p, "could not be renewed")
 		})
 	})
 	down.Store(false)
-	c.Eventually(30*time.Second, "the certificate is not renewed", func() bool {
+	c.Eventually(time.Minute, "the certificate is not renewed", func() bool {
 		next := leader.serial(host)
 		return next != "" && next != first && all(next)
 	})
@@ -255,7 +255,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 
 // metrics is what a node shows at /metrics.
 func metrics(t *testing.T, m *Member) string {
-	r, err := http.NewRequestWithContext(within(t, 10*time.Second), http.MethodGet, m.Admin+"/metrics", nil)
+	r, err := http.NewRequestWithContext(within(t, time.Minute), http.MethodGet, m.Admin+"/metrics", nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer test")
 	res, err := http.DefaultClient.Do(r)

@@ -61,7 +61,7 @@ func TestStrangersText(t *testing.T) {
 	require.Error(t, err)
 
 	api := m.Client()
-	c.Eventually(20*time.Second, "no word of the hop", func() bool {
+	c.Eventually(time.Minute, "no word of the hop", func() bool {
 		one, err := api.Trace(ctx, id)
 		return err == nil && strings.Contains(fmt.Sprint(one), "later a")
 	})

@@ -40,7 +40,7 @@ func newOffice(t *testing.T) *office {
 	pem, err := os.ReadFile(filepath.Join(o.Nodes[0].Dir, "tls.crt"))
 	require.NoError(t, err)
 	require.True(t, o.roots.AppendCertsFromPEM(pem))
-	require.NoError(t, o.Nodes[0].Client().AddUser(within(t, 10*time.Second), admin.By{Why: "test"},
+	require.NoError(t, o.Nodes[0].Client().AddUser(within(t, time.Minute), admin.By{Why: "test"},
 		admin.UserAdd{Address: "ann@example.test", Password: "secret"}))
 	return o
 }
@@ -89,7 +89,7 @@ func (o *office) arrived(args string) error {
 // relayed: ADDRESS TEXT: a message with the text has gone out to the address once.
 func (o *office) relayed(args string) error {
 	to, text, _ := strings.Cut(args, " ")
-	o.Eventually(20*time.Second, "nothing goes out to "+to, func() bool {
+	o.Eventually(time.Minute, "nothing goes out to "+to, func() bool {
 		n := 0
 		for _, d := range o.Sink.Got() {
 			if d.To == to && strings.Contains(d.Body, text) {
@@ -131,7 +131,7 @@ func sums(args string) error {
 
 // free waits until a mailbox is not locked.
 func (o *office) free(ctx context.Context, user string) error {
-	o.Eventually(20*time.Second, user+" stays locked", func() bool {
+	o.Eventually(time.Minute, user+" stays locked", func() bool {
 		box, err := o.Nodes[0].Client().Mailbox(ctx, user)
 		return err == nil && box.Lock == nil
 	})

@@ -168,7 +168,7 @@ func (m *Member) log() *zap.Logger {
 }
 
 func (m *Member) init() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	require.NoError(m.c.t, cluster.Init(ctx, cluster.InitOptions{
 		ID: m.ID, Name: "test", Dir: m.conf.Node.DataDir, Advertise: m.conf.Cluster.Advertise, Log: m.log(),
@@ -177,7 +177,7 @@ func (m *Member) init() {
 
 // join makes the node a member through another one.
 func (m *Member) join(via *Member) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	token, err := via.Node().Cluster().Token(ctx, 1, time.Hour, nil)
 	require.NoError(m.c.t, err)
@@ -260,7 +260,7 @@ func (m *Member) Wipe(via *Member) {
 func (m *Member) WaitReady() {
 	m.c.t.Helper()
 	var err error
-	if !poll(20*time.Second, func() bool {
+	if !poll(time.Minute, func() bool {
 		n := m.Node()
 		if n == nil {
 			return false
@@ -285,7 +285,7 @@ func (c *Cluster) WaitHealthy() {
 		}
 		return err == nil && s.Healthy && voters(s) == len(c.Nodes)
 	}
-	if !poll(20*time.Second, healthy) {
+	if !poll(time.Minute, healthy) {
 		require.NotNil(c.t, last, "no node answers")
 		require.Empty(c.t, last.Problems)
 		require.Len(c.t, last.Nodes, len(c.Nodes))
@@ -338,7 +338,7 @@ func (c *Cluster) Up() []*Member {
 func (c *Cluster) Leader() *Member {
 	c.t.Helper()
 	var found *Member
-	c.Eventually(20*time.Second, "no leader", func() bool {
+	c.Eventually(time.Minute, "no leader", func() bool {
 		for _, m := range c.Up() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			s, err := m.Node().Cluster().Status(ctx)
@@ -368,13 +368,13 @@ func (m *Member) Client() *admin.Client {
 // populate makes the domain, the users and the route of a fresh cluster. It returns when
 // every node knows them.
 func (c *Cluster) populate() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	api := c.Nodes[0].Client()
 	by := admin.By{Why: "test"}
 	do := func(change func() error) { // until there is a majority on a busy machine; it may be there already
 		var err error
-		poll(20*time.Second, func() bool { err = change(); return err == nil || errors.Is(err, admin.ErrConflict) })
+		poll(time.Minute, func() bool { err = change(); return err == nil || errors.Is(err, admin.ErrConflict) })
 		require.True(c.t, err == nil || errors.Is(err, admin.ErrConflict), "%v", err)
 	}
 	do(func() error { return api.AddDomain(ctx, by, admin.Domain{Name: "example.test"}) })
@@ -385,7 +385,7 @@ func (c *Cluster) populate() {
 	}
 	do(func() error { return api.SetRoute(ctx, by, admin.Route{Domain: "*", Target: "smtp:" + c.Sink.Addr}) })
 	for _, m := range c.Nodes {
-		require.True(c.t, poll(20*time.Second, func() bool { return m.Node().Cluster().Consistent(ctx) == nil }),
+		require.True(c.t, poll(time.Minute, func() bool { return m.Node().Cluster().Consistent(ctx) == nil }),
 			"%s does not catch up", m.ID)
 	}
 }

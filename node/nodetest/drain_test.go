@@ -14,7 +14,7 @@ import (
 
 // owned tells how many recipients a node is to deliver.
 func (c *Cluster) owned(t *testing.T, at *Member, id string) uint64 {
-	s, err := at.Client().Status(within(t, 5*time.Second))
+	s, err := at.Client().Status(within(t, 20*time.Second))
 	if err != nil {
 		return 1 << 62
 	}
@@ -60,8 +60,8 @@ func TestDrainUnderLoad(t *testing.T) {
 		n1, other = other, n1
 	}
 	drain := func(off bool) {
-		c.Eventually(20*time.Second, "no drain", func() bool {
-			_, err := other.Client().Drain(within(t, 5*time.Second), by, n1.ID, admin.DrainOptions{Off: off})
+		c.Eventually(time.Minute, "no drain", func() bool {
+			_, err := other.Client().Drain(within(t, 20*time.Second), by, n1.ID, admin.DrainOptions{Off: off})
 			return err == nil
 		})
 	}
@@ -85,14 +85,14 @@ func TestDrainUnderLoad(t *testing.T) {
 	drain(false)
 	require.NotZero(t, c.owned(t, other, n1.ID), "what is being tried stays until it is settled")
 	release()
-	c.Eventually(20*time.Second, "the drained node keeps its queue", func() bool { return c.owned(t, other, n1.ID) == 0 })
+	c.Eventually(time.Minute, "the drained node keeps its queue", func() bool { return c.owned(t, other, n1.ID) == 0 })
 	drain(true)
 	had := len(c.Sink.Got())
-	c.Eventually(20*time.Second, "mail does not go on", func() bool { return len(c.Sink.Got()) > had+20 })
+	c.Eventually(time.Minute, "mail does not go on", func() bool { return len(c.Sink.Got()) > had+20 })
 
 	// The second time it dies in the middle of it.
 	_, release = gateHop(t, c)
-	c.Eventually(20*time.Second, "nothing to hand over",
+	c.Eventually(time.Minute, "nothing to hand over",
 		func() bool { n := c.owned(t, other, n1.ID); return n > 3 && n < 1<<62 })
 	drain(false)
 	n1.Kill()
@@ -100,8 +100,8 @@ func TestDrainUnderLoad(t *testing.T) {
 	release()
 	wg.Wait()
 	require.NoError(t, ctx.Err())
-	c.Eventually(30*time.Second, "the queue does not empty", func() bool {
-		s, err := other.Client().Status(within(t, 5*time.Second))
+	c.Eventually(time.Minute, "the queue does not empty", func() bool {
+		s, err := other.Client().Status(within(t, 20*time.Second))
 		return err == nil && s.Queue.Messages == 0
 	})
 	once(t, c, l.ids)
@@ -125,18 +125,18 @@ func TestUndrainBeforeItIsOver(t *testing.T) {
 	}
 	<-entered
 	for _, off := range []bool{false, true} {
-		_, err := c.Nodes[1].Client().Drain(within(t, 10*time.Second), by, "n1", admin.DrainOptions{Off: off})
+		_, err := c.Nodes[1].Client().Drain(within(t, time.Minute), by, "n1", admin.DrainOptions{Off: off})
 		require.NoError(t, err)
 	}
 	release()
-	require.NoError(t, c.Sink.Wait(within(t, 20*time.Second), len(ids)))
-	c.Eventually(10*time.Second, "the queue does not empty", func() bool {
-		s, err := c.Nodes[1].Client().Status(within(t, 5*time.Second))
+	require.NoError(t, c.Sink.Wait(within(t, time.Minute), len(ids)))
+	c.Eventually(time.Minute, "the queue does not empty", func() bool {
+		s, err := c.Nodes[1].Client().Status(within(t, 20*time.Second))
 		return err == nil && s.Queue.Messages == 0
 	})
 	once(t, c, ids)
 	ids = []string{c.Nodes[0].MustSend("s@away.example", "y@far.example", Letter("q0"))}
-	c.Eventually(10*time.Second, "a node that was taken back does not deliver",
+	c.Eventually(time.Minute, "a node that was taken back does not deliver",
 		func() bool { return c.timeline(t, ids[0]) == "accepted delivered" })
 	c.Verify()
 }

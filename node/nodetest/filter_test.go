@@ -131,7 +131,7 @@ func TestContentFilter(t *testing.T) {
 	require.Len(t, c.inbox("alice@example.test"), 3)
 
 	// The copies of a large message that a list sends on are changed with it.
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{}, admin.Alias{
 		Address: "list@example.test", Targets: []string{"bob@example.test", "x@far.example"}, Owner: "owner@example.test",
 	}))
@@ -193,7 +193,7 @@ func TestContentFilterIsPassedBy(t *testing.T) {
 		conf.Milter = []config.Milter{m}
 	}})
 	id := c.Nodes[0].MustSend("s@far.example", "alice@example.test", Letter("passed"))
-	trace, err := c.Nodes[0].Client().Trace(within(t, 10*time.Second), id)
+	trace, err := c.Nodes[0].Client().Trace(within(t, time.Minute), id)
 	require.NoError(t, err)
 	require.Equal(t, "not seen by the content filter "+gone+", which did not answer", trace.Events[0].Detail)
 }
@@ -223,7 +223,7 @@ func TestDiscardedMessageHasAHistory(t *testing.T) {
 		require.Equal(t, id, idOf(again.mail("s@far.example", "alice@example.test", letter)),
 			"%s: sent again it is the same", name)
 		for _, m := range c.Nodes {
-			c.Eventually(10*time.Second, "no history at "+m.ID, func() bool {
+			c.Eventually(time.Minute, "no history at "+m.ID, func() bool {
 				trace, err := m.Client().Trace(ctx, id)
 				if err != nil {
 					return false

@@ -106,7 +106,7 @@ func TestFormsOfForeignProtocols(t *testing.T) {
 func TestFormsOfRecipients(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 10*time.Second), admin.By{Why: "test"},
+	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, time.Minute), admin.By{Why: "test"},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
 	var d *talk
 	for i, one := range [][2]string{

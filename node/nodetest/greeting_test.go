@@ -20,13 +20,13 @@ func TestPOP3GreetsWhenALoginCanBeJudged(t *testing.T) {
 	m.Start()
 	came, come := make(chan error, 1), regexp.MustCompile(`relay_pop3_connections_total\{.*\} [1-9]`)
 	go func() {
-		p, err := m.Login(within(t, 30*time.Second), "alice")
+		p, err := m.Login(within(t, time.Minute), "alice")
 		if err == nil {
 			err = p.Quit(t.Context())
 		}
 		came <- err
 	}()
-	c.Eventually(20*time.Second, "the client has come", func() bool {
+	c.Eventually(time.Minute, "the client has come", func() bool {
 		return len(came) > 0 || come.MatchString(metrics(t, m))
 	})
 	require.Empty(t, came, "without a session")

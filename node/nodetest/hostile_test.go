@@ -42,7 +42,7 @@ func TestFoldedMessageIDAtAnotherNode(t *testing.T) {
 		d.raw(letter)
 		require.Equal(t, first, idOf(d.play("S: 250")), name)
 		var traces []admin.Trace
-		c.Eventually(10*time.Second, "trace does not find "+name, func() bool {
+		c.Eventually(time.Minute, "trace does not find "+name, func() bool {
 			var err error
 			traces, err = c.Nodes[2].Client().Find(ctx, admin.TraceQuery{MessageID: name})
 			return err == nil && len(traces) == 1

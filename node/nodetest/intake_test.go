@@ -141,7 +141,7 @@ func TestLostReply(t *testing.T) {
 			talkTo(t, c.Nodes[(n+1)%3].SMTP).play(append(envelope, text...)...)
 		}
 	})
-	require.NoError(t, c.Sink.Wait(within(t, 20*time.Second), 12))
+	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 12))
 	subjects := map[string]int{}
 	for _, m := range c.inbox("alice@example.test") {
 		subjects[SubjectOf(m)]++
@@ -264,7 +264,7 @@ func TestBDATPassesUnchanged(t *testing.T) {
 	}
 	arrives := func(h *hop, to, body string) {
 		t.Helper()
-		c.Eventually(20*time.Second, to+" did not get it", func() bool { _, ok := h.message(to); return ok })
+		c.Eventually(time.Minute, to+" did not get it", func() bool { _, ok := h.message(to); return ok })
 		got, _ := h.message(to)
 		require.True(t, strings.HasPrefix(got, "Received: from client.test"))
 		require.True(t, strings.HasSuffix(got, "\r\n"+body), "%s: %d octets of %d", to, len(got), len(body))
@@ -299,7 +299,7 @@ func TestBDATPassesUnchanged(t *testing.T) {
 		id := send("binary", body, " BODY=BINARYMIME", 2, 3, 0, 100)
 		arrives(full, "binary@full.example", body)
 		for _, domain := range []string{"lines.example", "plain.example"} {
-			c.Eventually(20*time.Second, "no bounce for "+domain, func() bool {
+			c.Eventually(time.Minute, "no bounce for "+domain, func() bool {
 				return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
 					return strings.Contains(s, "binary@"+domain) && strings.Contains(s, "5.6.3") &&
 						strings.Contains(s, "Action: failed")
@@ -412,7 +412,7 @@ func TestStrangers(t *testing.T) {
 func TestAnnouncedSizeMeetsTheQuota(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	quota := uint64(5000)
 	require.NoError(t,
 		c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "bob@example.test", admin.UserSet{QuotaBytes: &quota}))
@@ -433,7 +433,7 @@ func TestFullDiskIsNotFilled(t *testing.T) {
 	c.Nodes[0].Start()
 	c.Nodes[0].WaitReady()
 	d := talkTo(t, c.Nodes[0].SMTP)
-	c.Eventually(5*time.Second, "mail is taken", func() bool {
+	c.Eventually(time.Minute, "mail is taken", func() bool {
 		require.NoError(t, d.tp.PrintfLine("MAIL FROM:<bob@example.test>"))
 		code, text, err := d.tp.ReadResponse(0)
 		require.NoError(t, err)
@@ -460,7 +460,7 @@ func TestFullSpoolIsNotFilled(t *testing.T) {
 	d.play("C: MAIL FROM:<bob@example.test> SIZE=102400", "S: 452 4.3.1")
 	d.play(append(from, letter("two")...)...)
 	d.play("C: MAIL FROM:<bob@example.test>", "S: 452 4.3.1")
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	p, err := c.Nodes[0].Login(ctx, "alice@example.test")
 	require.NoError(t, err)
 	require.NoError(t, p.Dele(ctx, 1))
@@ -507,7 +507,7 @@ func TestStopLetsTransactionsEnd(t *testing.T) {
 func TestAliasLeadsOutOfSMTPUTF8(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	h := newHop(t, smtp.ExtSMTPUTF8)
 	require.NoError(t, api.SetRoute(ctx, by, admin.Route{Domain: "plain.example", Target: "smtp:" + h.addr}))
@@ -517,11 +517,11 @@ func TestAliasLeadsOutOfSMTPUTF8(t *testing.T) {
 	d.play(append([]string{
 		"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@example.test>", "S: 250",
 	}, letter("out")...)...)
-	c.Eventually(10*time.Second, "it did not arrive", func() bool { _, ok := h.message("j@plain.example"); return ok })
+	c.Eventually(time.Minute, "it did not arrive", func() bool { _, ok := h.message("j@plain.example"); return ok })
 	id := idOf(d.play(append([]string{
 		"C: MAIL FROM:<s@else.example> SMTPUTF8", "S: 250", "C: RCPT TO:<jürgen@plain.example>", "S: 250",
 	}, letter("in")...)...))
-	c.Eventually(10*time.Second, "it was not refused", func() bool {
+	c.Eventually(time.Minute, "it was not refused", func() bool {
 		trace, err := api.Trace(ctx, id)
 		return err == nil && strings.Contains(fmt.Sprint(trace.Events), "5.6.7")
 	})

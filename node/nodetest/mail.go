@@ -99,11 +99,11 @@ func (m *Member) Send(ctx context.Context, from, to, message string) (string, er
 // a node again that reaches no majority for a moment, as senders do.
 func (m *Member) MustSend(from, to, message string) string {
 	m.c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var id string
 	var err error
-	poll(20*time.Second, func() bool {
+	poll(time.Minute, func() bool {
 		id, err = m.Send(ctx, from, to, message)
 		return err == nil || m.c.o.Tuning != Quick() || !strings.Contains(err.Error(), "no majority of the cluster in reach")
 	})
@@ -137,7 +137,7 @@ func (m *Member) LoginWith(ctx context.Context, user, password string) (*pop3.Cl
 
 // Subjects returns what a maildrop holds, by the Subject of each message.
 func (m *Member) Subjects(user string) (map[string]int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := m.Login(ctx, user)
 	if err != nil {

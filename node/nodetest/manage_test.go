@@ -35,7 +35,7 @@ func gateHop(t *testing.T, c *Cluster) (entered chan string, release func()) {
 
 // timeline is a message's history in short.
 func (c *Cluster) timeline(t *testing.T, id string) string {
-	trace, err := c.Up()[0].Client().Trace(within(t, 5*time.Second), id)
+	trace, err := c.Up()[0].Client().Trace(within(t, 20*time.Second), id)
 	if err != nil {
 		return err.Error()
 	}
@@ -55,15 +55,15 @@ func TestRemovedWhileDelivered(t *testing.T) {
 	id := c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("too late"))
 	<-entered
 	by := admin.By{Who: "ann", Why: "a mistake"}
-	done, err := c.Nodes[0].Client().Manage(within(t, 10*time.Second), by,
+	done, err := c.Nodes[0].Client().Manage(within(t, time.Minute), by,
 		admin.QueueAction{Action: admin.ActionRemove, IDs: []string{id}})
 	require.NoError(t, err)
 	require.Equal(t, 1, done.Changed)
 	release()
-	require.NoError(t, c.Sink.Wait(within(t, 10*time.Second), 1))
-	c.Eventually(10*time.Second, "the delivery is not told",
+	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	c.Eventually(time.Minute, "the delivery is not told",
 		func() bool { return c.timeline(t, id) == "accepted deleted delivered" })
-	trace, err := c.Nodes[0].Client().Trace(within(t, 5*time.Second), id)
+	trace, err := c.Nodes[0].Client().Trace(within(t, 20*time.Second), id)
 	require.NoError(t, err)
 	require.Equal(t, admin.StateDelivered, trace.Recipients[0].State)
 	last := trace.Events[2]

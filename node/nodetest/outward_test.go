@@ -35,7 +35,7 @@ func TestDoctorTriesOutward(t *testing.T) {
 	require.Contains(t, strings.Join(one.Evidence, "\n"), "no mail waits that leaves by MX")
 
 	m.MustSend("s@away.example", "x@out.net", Letter("waits"))
-	c.Eventually(20*time.Second, "nobody listens there", func() bool {
+	c.Eventually(time.Minute, "nobody listens there", func() bool {
 		one = outward(admin.ExamineOptions{Outward: true})
 		return one.Severity == admin.SeverityWarning
 	})

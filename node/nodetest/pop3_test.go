@@ -30,7 +30,7 @@ import (
 func TestScramOnEveryNode(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, m := range c.Nodes {
 		var d net.Dialer
@@ -57,7 +57,7 @@ func TestDecoysAreAlikeOnEveryNode(t *testing.T) {
 		})
 		return secret
 	}
-	c.Eventually(20*time.Second, "no secret on all nodes", func() bool {
+	c.Eventually(time.Minute, "no secret on all nodes", func() bool {
 		return secret(c.Nodes[0]) != "" && secret(c.Nodes[0]) == secret(c.Nodes[1])
 	})
 	salt := func(m *nodetest.Member, first string) string {
@@ -93,7 +93,7 @@ func capa(t *testing.T, ctx context.Context, m *nodetest.Member, user string) ma
 func TestMaildropPolicies(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	shared, month, hour := true, int64(30*24*3600), int64(3600)
 	api := c.Nodes[0].Client()
@@ -120,7 +120,7 @@ func TestMaildropPolicies(t *testing.T) {
 func TestInUseNamesTheNode(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 3})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c.Nodes[0].MustSend("a@far.example", "alice@example.test", nodetest.Letter("one"))
 	holder, err := c.Nodes[1].Login(ctx, "alice")

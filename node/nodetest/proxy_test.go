@@ -192,7 +192,7 @@ func TestPoliciesBehindProxy(t *testing.T) {
 	}
 	require.Contains(t, try(1, "203.0.113.1:4711"), "450 4.7.1 Greylisted")
 	host := 1 // each may say but three recipients
-	c.Eventually(10*time.Second, "still put off", func() bool {
+	c.Eventually(time.Minute, "still put off", func() bool {
 		host++
 		return strings.HasPrefix(try(2, fmt.Sprintf("203.0.113.%d:4711", host%250+1)), "250")
 	})

@@ -38,7 +38,7 @@ func TestEveryRemovedMessageHasALine(t *testing.T) {
 			}
 			return all
 		}
-		c.Eventually(30*time.Second, "not all lines of "+user, func() bool { return len(lines()) >= len(ids) })
+		c.Eventually(time.Minute, "not all lines of "+user, func() bool { return len(lines()) >= len(ids) })
 		require.ElementsMatch(t, ids, lines(), "each of them once")
 	}
 	put := func(user string, n int) (ids []string) {

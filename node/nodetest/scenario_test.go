@@ -29,7 +29,7 @@ func TestMailIsReadFromAnyNode(t *testing.T) {
 	c := New(t, Options{})
 	for i, m := range c.Nodes {
 		letter := Letter(fmt.Sprint("hello", i)) + "..dots\r\n.\tline\r\n8-bit \xc3\xa9\xff\r\n"
-		ctx := within(t, 20*time.Second)
+		ctx := within(t, time.Minute)
 		s, err := m.Dial(ctx)
 		require.NoError(t, err)
 		_, err = s.Send("bob@example.test", "alice@example.test", letter)
@@ -37,7 +37,7 @@ func TestMailIsReadFromAnyNode(t *testing.T) {
 		s.Close()
 		reader := c.Nodes[(i+1)%3]
 		var body strings.Builder
-		c.Eventually(5*time.Second, "the message is not there", func() bool {
+		c.Eventually(time.Minute, "the message is not there", func() bool {
 			p, err := reader.Login(ctx, "alice")
 			if err != nil {
 				return false
@@ -66,10 +66,10 @@ func TestRemoteMailIsDeliveredAndTraced(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{})
 	id := c.Nodes[1].MustSend("alice@example.test", "x@far.example", Letter("away"))
-	require.NoError(t, c.Sink.Wait(within(t, 10*time.Second), 1))
+	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
 	require.Equal(t, "x@far.example", c.Sink.Got()[0].To)
-	c.Eventually(5*time.Second, "no history", func() bool {
-		trace, err := c.Nodes[2].Client().Trace(within(t, 5*time.Second), id)
+	c.Eventually(time.Minute, "no history", func() bool {
+		trace, err := c.Nodes[2].Client().Trace(within(t, 20*time.Second), id)
 		return err == nil && trace.Events[len(trace.Events)-1].What == "delivered"
 	})
 }
@@ -79,7 +79,7 @@ func TestBounceReachesTheLocalSender(t *testing.T) {
 	c := New(t, Options{Nodes: 1})
 	c.Sink.Answer(func(string) error { return smtp.NewReply(550, "5.1.1", "nobody here") })
 	c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("refused"))
-	c.Eventually(10*time.Second, "no bounce", func() bool {
+	c.Eventually(time.Minute, "no bounce", func() bool {
 		found, err := c.Nodes[0].Subjects("alice")
 		return err == nil && len(found) == 1
 	})
@@ -100,9 +100,9 @@ func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
 		return nil
 	})
 	id := c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("patience"))
-	require.NoError(t, c.Sink.Wait(within(t, 20*time.Second), 1))
-	c.Eventually(5*time.Second, "no history", func() bool {
-		trace, err := c.Nodes[0].Client().Trace(within(t, 5*time.Second), id)
+	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	c.Eventually(time.Minute, "no history", func() bool {
+		trace, err := c.Nodes[0].Client().Trace(within(t, 20*time.Second), id)
 		if err != nil {
 			return false
 		}
@@ -143,10 +143,10 @@ func TestLeaderDiesUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	c.Eventually(30*time.Second, "no traffic", func() bool { return sent.Load() > clients*each/4 })
+	c.Eventually(time.Minute, "no traffic", func() bool { return sent.Load() > clients*each/4 })
 	leader := c.Leader()
 	leader.Kill()
-	c.Eventually(30*time.Second, "no traffic after the leader's death",
+	c.Eventually(time.Minute, "no traffic after the leader's death",
 		func() bool { return sent.Load() > clients*each/2 })
 	leader.Start()
 	wg.Wait()
@@ -159,12 +159,12 @@ func TestLeaderDiesUnderLoad(t *testing.T) {
 // audit looks for every acknowledged message.
 func audit(t *testing.T, c *Cluster, acknowledged *sync.Map) {
 	t.Helper()
-	c.Eventually(30*time.Second, "the queue does not empty", func() bool {
-		s, err := c.Up()[0].Client().Status(within(t, 5*time.Second))
+	c.Eventually(time.Minute, "the queue does not empty", func() bool {
+		s, err := c.Up()[0].Client().Status(within(t, 20*time.Second))
 		return err == nil && s.Queue.Messages == 0
 	})
 	var found map[string]int
-	c.Eventually(10*time.Second, "no login", func() (ok bool) {
+	c.Eventually(time.Minute, "no login", func() (ok bool) {
 		var err error
 		found, err = c.Up()[0].Subjects("alice")
 		return err == nil
@@ -189,7 +189,7 @@ func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 	ctx := within(t, 60*time.Second)
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", Letter("keep"))
 	var holder *pop3.Client
-	c.Eventually(5*time.Second, "no login", func() bool {
+	c.Eventually(time.Minute, "no login", func() bool {
 		var err error
 		holder, err = c.Nodes[0].Login(ctx, "alice")
 		require.NoError(t, err)
@@ -208,7 +208,7 @@ func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 		require.ErrorContains(t, err, "n1")
 	}
 	c.Nodes[0].Kill()
-	c.Eventually(10*time.Second, "the lock outlives its node", func() bool {
+	c.Eventually(time.Minute, "the lock outlives its node", func() bool {
 		p, err := c.Nodes[1].Login(ctx, "alice")
 		if err != nil {
 			return false
@@ -226,14 +226,14 @@ func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 func TestUnlockCutsTheSession(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	p, err := c.Nodes[0].Login(ctx, "alice")
 	require.NoError(t, err)
 	defer p.Close()
 	u, err := c.Nodes[0].Client().Unlock(ctx, admin.By{Why: "test"}, "alice@example.test", 0)
 	require.NoError(t, err)
 	require.Equal(t, "n1", u.Lock.Node)
-	c.Eventually(5*time.Second, "the session lives on", func() bool { return p.Noop(ctx) != nil })
+	c.Eventually(time.Minute, "the session lives on", func() bool { return p.Noop(ctx) != nil })
 	again, err := c.Nodes[0].Login(ctx, "alice")
 	require.NoError(t, err)
 	require.NoError(t, again.Quit(ctx))
@@ -253,7 +253,7 @@ func once(t *testing.T, c *Cluster, ids []string) {
 		if times == 1 {
 			continue
 		}
-		trace, err := c.Up()[0].Client().Trace(within(t, 5*time.Second), id)
+		trace, err := c.Up()[0].Client().Trace(within(t, 20*time.Second), id)
 		require.NoError(t, err)
 		told := false
 		for _, e := range trace.Events {
@@ -274,8 +274,8 @@ func TestDeadNodesQueueIsTakenOver(t *testing.T) {
 		ids = append(ids, c.Nodes[0].MustSend("alice@example.test", fmt.Sprintf("x%d@far.example", n),
 			Letter(fmt.Sprint("q", n))))
 	}
-	c.Eventually(10*time.Second, "not all were tried", func() bool {
-		page, _, err := c.Nodes[1].Client().Queue(within(t, 5*time.Second), admin.QueuePage{Limit: 50})
+	c.Eventually(time.Minute, "not all were tried", func() bool {
+		page, _, err := c.Nodes[1].Client().Queue(within(t, 20*time.Second), admin.QueuePage{Limit: 50})
 		if err != nil || len(page) != len(ids) {
 			return false
 		}
@@ -288,13 +288,13 @@ func TestDeadNodesQueueIsTakenOver(t *testing.T) {
 	})
 	c.Nodes[0].Kill()
 	c.Sink.Answer(nil)
-	require.NoError(t, c.Sink.Wait(within(t, 15*time.Second), len(ids)))
-	c.Eventually(10*time.Second, "the queue does not empty", func() bool {
-		s, err := c.Nodes[1].Client().Status(within(t, 5*time.Second))
+	require.NoError(t, c.Sink.Wait(within(t, time.Minute), len(ids)))
+	c.Eventually(time.Minute, "the queue does not empty", func() bool {
+		s, err := c.Nodes[1].Client().Status(within(t, 20*time.Second))
 		return err == nil && s.Queue.Messages == 0
 	})
 	once(t, c, ids)
-	trace, err := c.Nodes[1].Client().Trace(within(t, 5*time.Second), ids[0])
+	trace, err := c.Nodes[1].Client().Trace(within(t, 20*time.Second), ids[0])
 	require.NoError(t, err)
 	last := trace.Events[len(trace.Events)-1]
 	require.Greater(t, last.Attempt, uint32(1), "attempts are kept")
@@ -317,17 +317,17 @@ func TestWithoutAMajorityNothingIsAccepted(t *testing.T) {
 	c.Nodes[1].Kill()
 	_, err = s.Send("bob@example.test", "alice@example.test", Letter("never"))
 	require.True(t, IsTemporary(err), "%v", err)
-	c.Eventually(15*time.Second, "a lonely node serves", func() bool {
-		_, err := c.Nodes[2].Send(within(t, 20*time.Second), "bob@example.test", "alice@example.test", Letter("never"))
+	c.Eventually(time.Minute, "a lonely node serves", func() bool {
+		_, err := c.Nodes[2].Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("never"))
 		return IsTemporary(err)
 	})
 	c.Nodes[0].Start()
-	c.Eventually(20*time.Second, "service does not resume", func() bool {
-		_, err := c.Nodes[2].Send(within(t, 20*time.Second), "bob@example.test", "alice@example.test", Letter("after"))
+	c.Eventually(time.Minute, "service does not resume", func() bool {
+		_, err := c.Nodes[2].Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("after"))
 		return err == nil
 	})
 	var found map[string]int
-	c.Eventually(5*time.Second, "no mail", func() bool {
+	c.Eventually(time.Minute, "no mail", func() bool {
 		found, err = c.Nodes[2].Subjects("alice")
 		return err == nil && found["after"] > 0
 	})
@@ -353,7 +353,7 @@ func TestWipedNodeComesBack(t *testing.T) {
 	}
 	c.Nodes[2].WaitReady()
 	var found map[string]int
-	c.Eventually(10*time.Second, "mail is missing at the new node", func() bool {
+	c.Eventually(time.Minute, "mail is missing at the new node", func() bool {
 		var err error
 		found, err = c.Nodes[2].Subjects("alice")
 		return err == nil && len(found) == 90
@@ -367,9 +367,9 @@ func TestLargeMessagePassesUnchanged(t *testing.T) {
 	line := strings.Repeat("0123456789abcde", 5) + "\r\n"
 	letter := Letter("large") + strings.Repeat(line, 4<<20/len(line))
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", letter)
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	var body strings.Builder
-	c.Eventually(10*time.Second, "no mail", func() bool {
+	c.Eventually(time.Minute, "no mail", func() bool {
 		p, err := c.Nodes[1].Login(ctx, "alice")
 		require.NoError(t, err)
 		defer p.Close()
@@ -389,18 +389,18 @@ func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
 	c := New(t, Options{Tuning: impatient()})
 	var old *Member
 	var holder *pop3.Client
-	c.Eventually(30*time.Second, "no login at the leader", func() bool { // a client comes again
+	c.Eventually(time.Minute, "no login at the leader", func() bool { // a client comes again
 		var err error
 		old = c.Leader()
-		holder, err = old.Login(within(t, 30*time.Second), "alice")
+		holder, err = old.Login(within(t, time.Minute), "alice")
 		return err == nil
 	})
 	defer holder.Close()
 	c.Isolate(old)
-	_, err := old.Send(within(t, 20*time.Second), "bob@example.test", "alice@example.test", Letter("lost side"))
+	_, err := old.Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("lost side"))
 	require.True(t, IsTemporary(err), "%v", err)
-	c.Eventually(10*time.Second, "a fenced node keeps its POP3 session", func() bool {
-		return holder.Noop(within(t, 5*time.Second)) != nil
+	c.Eventually(time.Minute, "a fenced node keeps its POP3 session", func() bool {
+		return holder.Noop(within(t, 20*time.Second)) != nil
 	})
 	var other *Member
 	for _, m := range c.Nodes {
@@ -408,11 +408,11 @@ func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
 			other = m
 		}
 	}
-	c.Eventually(20*time.Second, "the majority does not serve", func() bool {
-		_, err := other.Send(within(t, 10*time.Second), "bob@example.test", "alice@example.test", Letter("right side"))
+	c.Eventually(time.Minute, "the majority does not serve", func() bool {
+		_, err := other.Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("right side"))
 		return err == nil
 	})
-	c.Eventually(10*time.Second, "the isolated node's lock is not freed", func() bool {
+	c.Eventually(time.Minute, "the isolated node's lock is not freed", func() bool {
 		found, err := other.Subjects("alice")
 		return err == nil && found["right side"] > 0
 	})

@@ -66,7 +66,7 @@ func senders(t *testing.T, nodes int, more func(*config.Config)) *Cluster {
 		`careful.example. TXT "v=spf1 -all"`,
 		`_dmarc.careful.example. TXT "v=DMARC1; p=quarantine"`,
 		`old.example. TXT "v=spf1 -all"`)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for domain, policy := range map[string]string{"strict.test": admin.AuthRefuse, "open.test": admin.AuthNone} {
 		require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: domain, AuthPolicy: policy}))
@@ -317,7 +317,7 @@ func TestListsOfClients(t *testing.T) {
 		"S: 550 5.7.1 Client [192.0.2.1] is on bl.example: see https://bl.example/192.0.2.1",
 		"C: RCPT TO:<Postmaster>", "S: 550 5.1.1", // none is set up here
 		"C: RCPT TO:<x@far.example>", "S: 550 5.7.1 Relaying denied", "C: RSET", "S: 250")
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"bob@example.test"}}))
 	require.NotEmpty(t, idOf(d.mail("a@good.example", "Postmaster", "From: a@good.example\r\n\r\nlet me in\r\n")))
@@ -351,10 +351,10 @@ func TestAuthPolicySurvives(t *testing.T) {
 	t.Parallel()
 	c := senders(t, 3, nil)
 	c.Leader().Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m := c.Up()[0]
-	c.Eventually(20*time.Second, "nobody leads", func() bool { return m.Node().Cluster().Consistent(ctx) == nil })
+	c.Eventually(time.Minute, "nobody leads", func() bool { return m.Node().Cluster().Consistent(ctx) == nil })
 	m.WaitReady()
 	d := strangerTo(t, m.SMTP)
 	d.play("S: 220", "C: EHLO mail.good.example", "S: 250")

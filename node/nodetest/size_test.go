@@ -18,8 +18,8 @@ func TestSizesAreWhatRetrSends(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
 	node := c.Nodes[0]
-	c.Eventually(20*time.Second, "the cluster version is not raised", func() bool {
-		st, err := node.Client().Status(within(t, 5*time.Second))
+	c.Eventually(time.Minute, "the cluster version is not raised", func() bool {
+		st, err := node.Client().Status(within(t, 20*time.Second))
 		return err == nil && st.ClusterVersion >= 2
 	})
 	head := "From: alice@example.test\r\nSubject: s\r\nMessage-ID: <%s@test>\r\n\r\n"

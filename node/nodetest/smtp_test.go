@@ -100,7 +100,7 @@ func relay(t *testing.T, more func(*config.Config)) (*Cluster, string) {
 }
 
 func (c *Cluster) inbox(user string) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p, err := c.Nodes[0].Login(ctx, user)
 	require.NoError(c.t, err)
@@ -149,7 +149,7 @@ func TestSubmissionExtensions(t *testing.T) {
 		defer c.Sink.Answer(nil)
 		d.play(append([]string{"C: MAIL FROM:<alice@example.test> BY=1;R", "S: 250", "C: RCPT TO:<y@far.example>", "S: 250"},
 			letter("soon")...)...)
-		c.Eventually(10*time.Second, "no bounce", func() bool {
+		c.Eventually(time.Minute, "no bounce", func() bool {
 			return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
 				return strings.Contains(s, "<y@far.example>") && strings.Contains(s, "Action: failed")
 			})
@@ -233,7 +233,7 @@ func TestRequireTLSIsKept(t *testing.T) {
 	d.play(append([]string{
 		"C: MAIL FROM:<alice@example.test> REQUIRETLS", "S: 250", "C: RCPT TO:<x@far.example>", "S: 250",
 	}, letter("secret")...)...)
-	c.Eventually(10*time.Second, "no bounce", func() bool {
+	c.Eventually(time.Minute, "no bounce", func() bool {
 		return slices.ContainsFunc(c.inbox("alice@example.test"), func(s string) bool {
 			return strings.Contains(s, "5.7.30") && !strings.Contains(s, "\r\ntext\r\n")
 		})
@@ -364,7 +364,7 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 func TestETRNStartsWhatWaits(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	require.NoError(t, c.Nodes[0].Client().SetRoute(ctx, admin.By{Why: "test"},
 		admin.Route{Domain: "dialup.example", Target: "smtp:" + c.Sink.Addr}))
 	c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
@@ -372,7 +372,7 @@ func TestETRNStartsWhatWaits(t *testing.T) {
 	id := idOf(d.play(append([]string{
 		"C: MAIL FROM:<s@else.example>", "S: 250", "C: RCPT TO:<x@dialup.example>", "S: 250",
 	}, letter("waits")...)...))
-	c.Eventually(10*time.Second, "not tried", func() bool {
+	c.Eventually(time.Minute, "not tried", func() bool {
 		m, err := c.Nodes[0].Client().Message(ctx, id)
 		return err == nil && m.Recipients[0].Attempts > 0
 	})
@@ -380,7 +380,7 @@ func TestETRNStartsWhatWaits(t *testing.T) {
 	d.play("C: ETRN other.example", "S: 459", "C: ETRN #q", "S: 459", "C: ETRN", "S: 501",
 		"C: ETRN dialup.example", "S: 253")
 	require.NoError(t, c.Sink.Wait(ctx, 1))
-	c.Eventually(10*time.Second, "still waits", func() bool {
+	c.Eventually(time.Minute, "still waits", func() bool {
 		_, err := c.Nodes[0].Client().Message(ctx, id)
 		return err != nil
 	})
@@ -465,7 +465,7 @@ func TestXClientSpeaksForALogin(t *testing.T) {
 			"C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<alice@example.test>", "S: 250",
 			"C: RCPT TO:<x@far.example>", "S: 250")
 		id := idOf(d.play(letter("front")...))
-		m, err := c.Nodes[0].Client().Trace(within(t, 10*time.Second), id)
+		m, err := c.Nodes[0].Client().Trace(within(t, time.Minute), id)
 		require.NoError(t, err)
 		require.Equal(t, "alice@example.test", m.Client.User)
 		d.play("C: XCLIENT ADDR=192.0.2.8 LOGIN=nobody", "S: 220", "C: EHLO front", "S: 250")
@@ -531,7 +531,7 @@ func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
 	c.Nodes[2].Kill()
 	_, err = api.RemoveUser(ctx, by, "carol@example.test", admin.DropOptions{})
 	require.NoError(t, err)
-	c.Eventually(30*time.Second, "it never arrives", func() bool {
+	c.Eventually(time.Minute, "it never arrives", func() bool {
 		return count("bob@example.test") == 1 && count("dora@example.test") == 1 && len(c.Sink.Got()) == 1 &&
 			count("alice@example.test") == 2
 	})

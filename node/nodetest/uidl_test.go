@@ -57,7 +57,7 @@ func TestKeptUniqueIDsOverASnapshot(t *testing.T) {
 
 	late.Kill()
 	large := Letter("large") + strings.Repeat("0123456789abcdef0123456789abcdef\r\n", 3000)
-	c.Eventually(60*time.Second, "the log is not shortened", func() bool {
+	c.Eventually(time.Minute, "the log is not shortened", func() bool {
 		c.Nodes[0].MustSend("x@far.example", "bob@example.test", large)
 		s, err := c.Leader().Node().Cluster().Status(ctx)
 		return err == nil && s.FirstIndex > last

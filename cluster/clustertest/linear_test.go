@@ -1,9 +1,12 @@
 package clustertest_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,6 +54,41 @@ func (h *history) add(client int, in registerOp, call int64, out string, end int
 	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: end})
 }
 
+// repeated has each write twice. Propose proposes a command again when its leader goes
+// away, so that other writes may come between two effects of one write, within its time.
+func (h *history) repeated() []porcupine.Operation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := slices.Clone(h.ops)
+	for _, op := range h.ops {
+		if op.Input.(registerOp).write {
+			op.ClientId += 1_000_000
+			all = append(all, op)
+		}
+	}
+	return all
+}
+
+// String has a line of each operation, in the order of calls.
+func (h *history) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	slices.SortFunc(h.ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	var b strings.Builder
+	for _, op := range h.ops {
+		what, value := "reads", op.Output
+		if in := op.Input.(registerOp); in.write {
+			what, value = "writes", in.value
+		}
+		end := "unknown"
+		if op.Return != math.MaxInt64 {
+			end = time.Duration(op.Return).String()
+		}
+		fmt.Fprintf(&b, "\n%v – %s: %d %s %v", time.Duration(op.Call), end, op.ClientId, what, value)
+	}
+	return b.String()
+}
+
 func (h *history) len() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -84,8 +122,8 @@ func TestReadsAfterConsistentAreLinearizable(t *testing.T) {
 	grown(30)
 	close(done)
 	wg.Wait()
-	result := porcupine.CheckOperationsTimeout(registerModel(), h.ops, 10*time.Second)
-	require.Equal(t, porcupine.Ok, result, "%d operations", len(h.ops))
+	result := porcupine.CheckOperationsTimeout(registerModel(), h.repeated(), 30*time.Second)
+	require.Equal(t, porcupine.Ok, result, "%d operations: %s", len(h.ops), h)
 }
 
 func writer(ctx context.Context, h *history, client int, n *clustertest.Node, done chan struct{}) {
@@ -149,4 +187,22 @@ func over(done chan struct{}) bool {
 	case <-t.C:
 		return false
 	}
+}
+
+// TestAHistoryOfRepeatedWrites: the check allows two effects of one write, and no old read.
+func TestAHistoryOfRepeatedWrites(t *testing.T) {
+	t.Parallel()
+	check := func(last string, end int64) porcupine.CheckResult {
+		h := &history{}
+		h.add(1, registerOp{write: true, value: "a"}, 0, "", end)
+		h.add(2, registerOp{}, 1, "a", 2)
+		h.add(3, registerOp{write: true, value: "b"}, 3, "", 4)
+		h.add(2, registerOp{}, 5, "b", 6)
+		h.add(2, registerOp{}, 7, last, 8)
+		return porcupine.CheckOperationsTimeout(registerModel(), h.repeated(), time.Minute)
+	}
+	require.Equal(t, porcupine.Ok, check("a", 8), "proposed again")
+	require.Equal(t, porcupine.Illegal, check("a", 3), "its write is over")
+	require.Equal(t, porcupine.Illegal, check("", 8))
+	require.Equal(t, porcupine.Ok, check("b", 3))
 }

@@ -326,7 +326,7 @@ func TestStatusWaitGivesUp(t *testing.T) {
 	require.Contains(t, out, "! n3 does not answer")
 	require.Contains(t, stderr, "not healthy after")
 	w.url = "http://127.0.0.1:1"
-	_, stderr, code = w.ctl(t, "", "status", "--wait", "20ms")
+	_, stderr, code = w.ctl(t, "", "status", "--wait", "500ms")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "no node runs at http://127.0.0.1:1")
 }

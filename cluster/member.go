@@ -149,23 +149,10 @@ func (c *Cluster) handOver(id string) error {
 		}
 		f = c.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(addr))
 	}
-	if err := answered(c.ctx, f); err != nil {
+	if err := await(c.ctx, f); err != nil {
 		return fmt.Errorf("%w: %w", fault.ErrStays, err)
 	}
 	return nil
-}
-
-// answered waits for raft's answer, or for the end of ctx: raft leaves a transfer of the
-// leadership unanswered that it finds in its queue when it shuts down.
-func answered(ctx context.Context, f raft.Future) error {
-	answer := make(chan error, 1)
-	go func() { answer <- f.Error() }()
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return raft.ErrRaftShutdown
-	}
 }
 
 // heir is a voter that is up to date, not being drained, and has a right clock;

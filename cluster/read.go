@@ -111,8 +111,8 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 }
 
 // await waits for raft's answer until ctx ends: raft never answers what was still in its
-// channel when it stopped. The goroutine that waits for such an answer is left behind, as
-// those of the batcher are (leaveBatchers).
+// channel when it stopped, such as a transfer of the leadership. The goroutine that waits for
+// such an answer is left behind, as those of the batcher are (leaveBatchers).
 func await(ctx context.Context, f raft.Future) error {
 	answer := make(chan error, 1)
 	go func() { answer <- f.Error() }()

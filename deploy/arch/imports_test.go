@@ -62,7 +62,7 @@ func layers() map[string][]string {
 		"node/admin":          {"smtp/printable"},
 		"node/doctor":         {},
 		"node/milter":         {"smtp", "smtp/printable"},
-		"node/verify":         {"smtp/printable"},
+		"node/verify":         {"node/mailheader", "smtp/printable"},
 		"node/admin/mailfile": {},
 		"node/folder":         {"pop3"},
 		"queue":               {"queue/bounce", "queue/readyq"},

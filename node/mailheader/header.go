@@ -147,21 +147,30 @@ func mailbox(value []byte) string {
 	return directory.Canonical(strings.Trim(text, "<> \t"))
 }
 
-// uncommented is a value without the comments in front of it (RFC 5322 §3.2.2), or the
-// whole of one that is nothing else.
-func uncommented(text string) string {
+// SkipComments is a value behind blanks, line ends and comments (CFWS of RFC 5322 §3.2.2).
+// It is not ok where a comment has no end.
+func SkipComments(v string) (rest string, ok bool) {
 	depth := 0
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
+	for i := 0; i < len(v); i++ {
+		switch c := v[i]; {
 		case c == '(':
 			depth++
 		case depth > 0 && c == ')':
 			depth--
 		case depth > 0 && c == '\\':
 			i++
-		case depth == 0 && c != ' ' && c != '\t':
-			return text[i:]
+		case depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n':
+			return v[i:], true
 		}
+	}
+	return "", depth == 0
+}
+
+// uncommented is a value without the comments in front of it, or the whole of one that is
+// nothing else.
+func uncommented(text string) string {
+	if rest, _ := SkipComments(text); rest != "" {
+		return rest
 	}
 	return text
 }

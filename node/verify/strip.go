@@ -3,6 +3,8 @@ package verify
 import (
 	"bytes"
 	"strings"
+
+	"relay/node/mailheader"
 )
 
 const resultsField = "Authentication-Results"
@@ -64,7 +66,7 @@ func claims(v string, ids []string) bool {
 // serviceID reads the authserv-id (RFC 8601 §2.2): a token or a quoted string
 // behind blanks and comments. An octet that is no part of a name ends it.
 func serviceID(v string) (id string, ok bool) {
-	v, ok = skipComments(v)
+	v, ok = mailheader.SkipComments(v)
 	if !ok || v == "" {
 		return "", false
 	}
@@ -94,22 +96,4 @@ func quotedString(v string) (string, bool) {
 		b.WriteByte(v[i])
 	}
 	return "", false
-}
-
-// skipComments skips blanks, line ends and comments (CFWS of RFC 5322 §3.2.2).
-func skipComments(v string) (string, bool) {
-	depth := 0
-	for i := 0; i < len(v); i++ {
-		switch c := v[i]; {
-		case c == '(':
-			depth++
-		case depth > 0 && c == ')':
-			depth--
-		case depth > 0 && c == '\\':
-			i++
-		case depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n':
-			return v[i:], true
-		}
-	}
-	return "", depth == 0
 }

@@ -233,7 +233,8 @@ func TestRoutesAndSettings(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &want, s)
 	for _, bad := range []admin.Settings{
-		{ExpireSeconds: -1}, {RetryFirstSeconds: 9, RetryMaxSeconds: 8}, {DefaultDomain: "nowhere.test"},
+		{ExpireSeconds: -1}, {RetryFirstSeconds: 9, RetryMaxSeconds: 8}, {RetryFirstSeconds: 4*3600 + 1},
+		{DefaultDomain: "nowhere.test"},
 	} {
 		require.ErrorIs(t, w.SetSettings(ctx, theBy, bad), admin.ErrInvalid)
 	}

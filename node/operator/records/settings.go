@@ -1,6 +1,7 @@
 package records
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -58,6 +59,9 @@ func (rs *Records) fromCheckOf(word string) (pb.FromCheck, error) {
 	return 0, admin.Invalid("from_check is refuse, unsigned or off, not %s", word)
 }
 
+// defaultLongestWait is the longest wait between two attempts that queue takes by default, in seconds.
+const defaultLongestWait = 4 * 3600
+
 // SetSettings implements admin.Policy. It replaces all of them, but a from_check
 // that is not named.
 func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
@@ -92,9 +96,10 @@ func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 	if rec.GreylistExempt, err = networks(s.GreylistExempt); err != nil {
 		return err
 	}
-	if rec.RetryFirstMs > 0 && rec.RetryMaxMs > 0 && rec.RetryFirstMs > rec.RetryMaxMs {
-		return admin.Invalid("the first wait (%d s) is longer than the longest (%d s)", s.RetryFirstSeconds,
-			s.RetryMaxSeconds)
+	longest := cmp.Or(s.RetryMaxSeconds, defaultLongestWait)
+	if s.RetryFirstSeconds > longest {
+		return admin.Invalid("the first wait (%d s) is longer than the longest (%d s): give a longer retry_max_seconds",
+			s.RetryFirstSeconds, longest)
 	}
 	if s.DefaultDomain != "" {
 		name, err := domainName(s.DefaultDomain)

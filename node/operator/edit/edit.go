@@ -3,6 +3,7 @@
 package edit
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -131,7 +132,21 @@ func Refusal(res *pb.Result) error {
 			"free it with 'relayctl mailbox unlock'")
 	}
 	// EXISTS, STALE, OVER_QUOTA, and what a later version may say.
-	return admin.Conflict(detail, next)
+	return admin.Conflict(detail, cmp.Or(next, existsNext(detail)))
+}
+
+// existsNext is the next step for what was to be made and is there: Apply's text is part of
+// cluster version 1 and has none.
+func existsNext(detail string) string {
+	kind, rest, _ := strings.Cut(detail, " ")
+	name, ok := strings.CutSuffix(rest, " exists")
+	switch {
+	case ok && kind == "user":
+		return fmt.Sprintf("'relayctl user show %s' shows it, 'relayctl user set' and 'passwd' change it", name)
+	case ok && kind == "domain":
+		return "'relayctl domain ls' shows it, 'relayctl domain set " + name + "' changes it"
+	}
+	return ""
 }
 
 // InThisState is for what is asked rightly and can't be done as things are.

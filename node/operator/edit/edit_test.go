@@ -56,3 +56,16 @@ func TestFingerprintsInNotes(t *testing.T) {
 	r := &pb.Route{Domain: "hub.example", NoEhlo: []string{"DSN"}, Fingerprints: [][]byte{{0x00, 0xab}, {0x1f}}}
 	require.Equal(t, []string{"no_ehlo [DSN]", "fingerprints [00ab 1f]"}, valuesOf(r))
 }
+
+func TestWhatExistsNamesTheNextStep(t *testing.T) {
+	for text, next := range map[string]string{
+		"user bob@a.test exists": "'relayctl user show bob@a.test' shows it, 'relayctl user set' and 'passwd' change it",
+		"domain a.test exists":   "'relayctl domain ls' shows it, 'relayctl domain set a.test' changes it",
+		"the unique id is taken": "",
+	} {
+		var e *admin.Error
+		require.ErrorAs(t, Refusal(&pb.Result{Code: pb.Code_EXISTS, Text: text}), &e)
+		require.Equal(t, text, e.Detail)
+		require.Equal(t, next, e.Next)
+	}
+}

@@ -63,6 +63,22 @@ func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
 	}
 }
 
+// ShareMemory divides the memory that the store may have between its caches: two memory
+// tables of a fifth each (4 to 32 MiB), an eighth for the log's newest entries (1 to
+// 8 MiB), and blocks. With a MemTable that is set already, all of it is for blocks. It
+// changes nothing that is set; 0 octets set nothing.
+func (t *Tuning) ShareMemory(octets int64) {
+	if octets <= 0 {
+		return
+	}
+	if t.MemTable == 0 {
+		t.MemTable = max(4<<20, min(octets/5, 32<<20))
+		or(&t.LogCache, max(1<<20, min(octets/8, 8<<20)))
+		octets -= 2*t.MemTable + t.LogCache
+	}
+	or(&t.BlockCache, max(octets, 1<<20))
+}
+
 // WithDefaults fills in what is zero.
 func (t Tuning) WithDefaults() Tuning {
 	or(&t.Heartbeat, 1200*time.Millisecond+8*t.Latency)

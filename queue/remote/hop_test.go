@@ -50,6 +50,7 @@ type nextHop struct {
 	cert *tls.Certificate
 	// implicit: TLS begins with the first octet.
 	implicit bool
+	clients  *x509.CertPool // not nil: they show certificates
 
 	mu     sync.Mutex
 	say    map[string][]string
@@ -97,6 +98,14 @@ func newHopAt(t *testing.T, addr string, say map[string]string) *nextHop {
 		h.wait.Wait()
 	})
 	return h
+}
+
+func (h *nextHop) tls() *tls.Config {
+	c := &tls.Config{Certificates: []tls.Certificate{*h.cert}}
+	if h.clients != nil {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, h.clients
+	}
+	return c
 }
 
 func (h *nextHop) port() int { return h.l.Addr().(*net.TCPAddr).Port }
@@ -201,7 +210,7 @@ func (h *nextHop) meets(c net.Conn, step string) bool {
 func (h *nextHop) session(c net.Conn) {
 	h.mu.Lock()
 	if h.implicit {
-		c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*h.cert}})
+		c = tls.Server(c, h.tls())
 	}
 	h.mu.Unlock()
 	if !h.answer(c, "CONNECT", "220 hop.example ESMTP") {
@@ -240,7 +249,7 @@ func (h *nextHop) session(c net.Conn) {
 				if h.meets(c, "HANDSHAKE") {
 					return
 				}
-				s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*h.cert}})
+				s := tls.Server(c, h.tls())
 				if s.Handshake() != nil {
 					return
 				}

@@ -623,7 +623,7 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	h := newHop(t, nil)
 	a := newAgent(t, Config{Idle: 20 * time.Millisecond})
 	deliver(t, a, job(h, "a@x"))
-	require.Eventually(t, func() bool { return strings.Contains(h.said(), "QUIT") }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(h.said(), "QUIT") }, time.Minute, 5*time.Millisecond)
 }
 
 func TestLMTP(t *testing.T) {
@@ -848,7 +848,7 @@ func TestFence(t *testing.T) {
 	done := make(chan []queue.Verdict, 1)
 	slow := newAgent(t, c)
 	go func() { done <- slow.Deliver(ctx, job(hung, "a@x")) }()
-	require.Eventually(t, func() bool { return strings.Contains(hung.said(), "MAIL") }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(hung.said(), "MAIL") }, time.Minute, time.Millisecond)
 	cancel()
 	require.True(t, (<-done)[0].Untried)
 }
@@ -859,7 +859,7 @@ func TestDotSentBeforeTheEndIsWaitedFor(t *testing.T) {
 	a := newAgent(t, Config{Client: smtp.ClientOptions{MailTimeout: time.Minute}})
 	done := make(chan []queue.Verdict, 1)
 	go func() { done <- a.Deliver(ctx, job(h, "a@x")) }()
-	require.Eventually(t, func() bool { _, bodies := h.count(); return bodies == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, bodies := h.count(); return bodies == 1 }, time.Minute, time.Millisecond)
 	cancel()
 	close(h.gate)
 	v := (<-done)[0]

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/internal/timespan"
 	"relay/node/admin"
 )
 
@@ -26,7 +27,7 @@ func (a *app) traceCmd() *cobra.Command {
 		Long: `Trace shows the timeline of a message that is named by its id, or the end of one,
 or by its Message-ID, with or without <>. Filters find messages, newest first.
 
-` + timeForms + `
+` + timespan.Forms + `
 
 A client is an IPv4 or IPv6 address, a network such as 192.0.2.0/24 or
 2001:db8::/32, part of an address with *, or 'local': the admin API. Case matters
@@ -285,7 +286,7 @@ func (a *app) auditCmd() *cobra.Command {
 	var limit int
 	c := &cobra.Command{
 		Use: "audit", Short: "Show who changed what, when and why; newest first", Args: cobra.NoArgs,
-		Long: "Audit shows who changed what, when and why; newest first.\n\n" + timeForms,
+		Long: "Audit shows who changed what, when and why; newest first.\n\n" + timespan.Forms,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if q.Since, err = a.parseSince(since); err != nil {
 				return err

@@ -220,11 +220,18 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 	}
 	for outcome, n := range map[string]uint64{
 		"delivered": s.Totals.Delivered, "deferred": s.Totals.Deferred, "failed": s.Totals.Failed,
-		"expired": s.Totals.Expired, "stale": s.Totals.Stale,
+		"expired": s.Totals.Expired, "stale": s.Totals.Stale, "discarded": s.Totals.Discarded,
 	} {
 		counterOf(out, "relay_delivery_verdicts_total",
 			"Recipients that this node has tried, by outcome; stale: another node owned the recipient by then.",
 			int64(n), "outcome", outcome)
+	}
+	rules := c.n.outbound.RuleCounts()
+	rules["copy"] = uint64(c.n.inbound.Stats().Copied)
+	for action, n := range rules {
+		counterOf(out, "relay_rule_mail_total",
+			"Recipients of new mail that a standing rule decided on at this node, and copies that rules made here, by action.",
+			int64(n), "action", action)
 	}
 	counterOf(out, "relay_delivery_logins_refused_total", "Logins of routes that hosts refused to this node.",
 		int64(c.n.agent.Stats().LoginsRefused.Load()))
@@ -241,6 +248,7 @@ func (c *nodeCollector) spool(out chan<- prometheus.Metric) {
 			spool.CountQueueBytes:      "relay_cluster_queue_bytes", spool.CountSpoolMessages: "relay_cluster_spool_messages",
 			spool.CountSpoolBytes: "relay_cluster_spool_bytes", spool.CountMailboxMessages: "relay_cluster_mailbox_messages",
 			spool.CountHistoryBytes: "relay_cluster_history_bytes", spool.CountAuditBytes: "relay_cluster_audit_bytes",
+			spool.CountRules: "relay_cluster_rules",
 		} {
 			n, err := v.Counter(name)
 			if err != nil {

@@ -12,6 +12,7 @@ func clusterHelp(metric string) string {
 		"relay_cluster_mailbox_messages": "Messages in all mailboxes; the same on every node.",
 		"relay_cluster_history_bytes":    "Octets of the history of finished messages; the same on every node.",
 		"relay_cluster_audit_bytes":      "Octets of the audit log; the same on every node.",
+		"relay_cluster_rules":            "Standing rules; the same on every node.",
 	}
 	return help[metric]
 }

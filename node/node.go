@@ -241,7 +241,7 @@ func tuningOf(conf *config.Config, t cluster.Tuning) cluster.Tuning {
 	if d := conf.Cluster.Latency.D(); d != 0 {
 		t.Latency = d
 	}
-	t.ShareMemory(int64(conf.Storage.Cache))
+	t.BlockCache = cmp.Or(t.BlockCache, int64(conf.Storage.Cache))
 	return t
 }
 
@@ -299,7 +299,7 @@ func (n *Node) buildInbound(id, hostname string, logins *login.Service) error {
 		Logins: logins, Throttle: n.throttle, Confirm: n.confirm, Relayers: n.relayers, Room: room{n.storage, n.cluster},
 		Ready: n.cluster.AwaitReady, Ask: n.cluster.Ask, Own: n.agent.OwnAddresses, Filters: n.conf.Milter,
 		Verify: n.conf.Verify, DNSBL: n.conf.DNSBL, Exempt: within(n.conf.Verify.DNSBLExempt), Resolver: senderDNS{dns},
-		Log:       n.log,
+		Rules: n.outbound.RulesAtHand, Log: n.log,
 		Committed: func(begin time.Time) { since(n.timings.commit, begin) },
 		Accepted:  func(end time.Time) { since(n.timings.accept, end) },
 	})
@@ -344,7 +344,7 @@ func (n *Node) changed(c spool.Changes) {
 	if c.Clock && n.acme != nil {
 		n.acme.Forget() // what is planned for a time that may be far away now
 	}
-	if c.Sessions || c.Directory || c.Restored || c.Clock {
+	if c.Sessions || c.Directory || c.Rules || c.Restored || c.Clock {
 		n.stirUp()
 	}
 }
@@ -359,13 +359,17 @@ func (n *Node) stirUp() {
 	}
 }
 
-// refresher reads sessions, routes and settings again when they changed.
+// refresher reads sessions, routes, rules and settings again when they changed, and rules when one ends.
 func (n *Node) refresher(ctx context.Context) error {
+	ends := time.NewTimer(time.Hour)
+	defer ends.Stop()
 	for {
 		if err := errors.Join(n.drain.look(), n.outbound.Refresh(n.queue)); err != nil {
 			n.log.Error("cannot read sessions and routes", zap.Error(err))
 		}
+		ends.Reset(n.outbound.RulesEnd())
 		select {
+		case <-ends.C:
 		case <-ctx.Done():
 			return nil
 		case <-n.stir:

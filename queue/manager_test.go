@@ -30,6 +30,7 @@ type world struct {
 	after   func(n int) error // after it was applied
 	deliver func(ctx context.Context, j *Job) []Verdict
 	load    func() error
+	rules   func(address string) *Ruling // nil: there never were any
 	settled []Verdict
 	notices []Notice
 	calls   int
@@ -121,6 +122,9 @@ func (w *world) Load(ctx context.Context, id ID, recipients []uint32) (*Job, err
 		j.Recipients = append(j.Recipients, Recipient{
 			N: n, Address: it.address, Notify: it.notify, Attempts: it.Attempts, DelayTold: it.told, LastReply: it.last,
 		})
+		if r := &j.Recipients[len(j.Recipients)-1]; w.rules != nil {
+			j.Ruled, r.Via, r.Ruling = true, it.Route, w.rules(it.address)
+		}
 	}
 	if len(j.Recipients) == 0 {
 		return nil, ErrGone

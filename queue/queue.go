@@ -47,6 +47,7 @@ type Job struct {
 	EightBit   bool
 	Binary     bool
 	Unended    bool // it does not end with a line end, as far as that is known
+	Ruled      bool // there are standing rules, or were: see Recipient.Ruling
 	UTF8       bool
 	RequireTLS bool
 	Ret, EnvID string
@@ -88,7 +89,29 @@ type Recipient struct {
 	Attempts  uint32 // ended so far
 	DelayTold bool
 	LastReply string
+	Via       string  // hop set by hand; empty: Config.Route decides. A Spool sets it where Job.Ruled is set
+	Ruling    *Ruling // what a standing rule makes of it; nil: no rule holds for it
 }
+
+// Ruling is what a standing rule makes of a recipient.
+type Ruling struct {
+	Rule  uint64
+	Act   Act
+	Hop   string // of Redirect
+	Reply string // of Refuse, Discard and Suspend, for the history and, where the sender is told, for the report
+}
+
+// Act is what a rule does.
+type Act uint8
+
+// The acts of rules.
+const (
+	Hold     Act = iota + 1 // it waits, however long
+	Suspend                 // it waits and ages: it expires, and the sender is told of the delay
+	Redirect                // it goes to another hop
+	Refuse                  // it fails, and the sender is told
+	Discard                 // it ends, and nobody is told
+)
 
 // Outcome is what became of a recipient.
 type Outcome uint8
@@ -97,8 +120,9 @@ type Outcome uint8
 const (
 	Delivered Outcome = iota + 1
 	Deferred
-	Failed  // for good, by the next hop's word
-	Expired // for good, because time ran out
+	Failed    // for good, by the next hop's word
+	Expired   // for good, because time ran out
+	Discarded // for good, by a standing rule; an Agent never says so
 )
 
 // Verdict is the outcome for one recipient. Every recipient handed to an Agent
@@ -122,6 +146,7 @@ type Verdict struct {
 	// Passed says, with Delivered, that the next hop took over the duty to
 	// report success (RFC 3461 §5.2.2); Final that it was the mailbox (LMTP).
 	Passed, Final bool
+	Rule          uint64 // the standing rule whose verdict it is; 0: none
 }
 
 // Taken says what the spool did with a verdict.

@@ -185,7 +185,8 @@ func (m *Manager) taken(units []*unit, taken []Taken) {
 	}
 }
 
-var words = [...]string{Delivered: "delivered", Deferred: "deferred", Failed: "bounced", Expired: "expired"}
+var words = [...]string{Delivered: "delivered", Deferred: "deferred", Failed: "bounced", Expired: "expired",
+	Discarded: "discarded"}
 
 // line logs one change of a message's state.
 func (m *Manager) line(u *unit, v *Verdict, t Taken) {
@@ -213,6 +214,9 @@ func (m *Manager) line(u *unit, v *Verdict, t Taken) {
 	}
 	if box, ok := strings.CutPrefix(v.Host, "mailbox "); ok {
 		fields = append(fields, zap.String("mailbox", box))
+	}
+	if v.Rule != 0 {
+		fields = append(fields, zap.Uint64("rule", v.Rule))
 	}
 	if v.Outcome == Deferred {
 		fields = append(fields, zap.Time("next", v.Next))

@@ -13,6 +13,7 @@ import (
 type Totals struct {
 	Jobs                                 uint64 // taken by a worker
 	Delivered, Deferred, Failed, Expired uint64 // verdicts applied
+	Discarded                            uint64 // by standing rules
 	Stale, Gone                          uint64 // verdicts refused
 }
 
@@ -34,6 +35,8 @@ func (t *Totals) count(v *Verdict, taken Taken) {
 		t.Failed++
 	case Expired:
 		t.Expired++
+	case Discarded:
+		t.Discarded++
 	}
 }
 

@@ -82,6 +82,9 @@ func (m *Manager) attempt(u *unit) {
 	u.job = job
 	job.Domain, job.Route = u.batch.Place()
 	job.Live = m.live
+	if job.Ruled && !m.obey(u) {
+		return
+	}
 	switch {
 	case job.DeliverBy.late(m.now()):
 		m.giveUp(u)

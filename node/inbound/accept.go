@@ -39,6 +39,7 @@ func (in *intake) commit(ctx context.Context) error {
 		switch res.Code {
 		case pb.Code_OK:
 			in.logAccepted(h)
+			in.mailer.copied.Add(int64(len(in.copied)))
 			return nil
 		case pb.Code_DUPLICATE:
 			if !in.again(ctx, res) {

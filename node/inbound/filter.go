@@ -264,12 +264,12 @@ func (in *intake) readdress(ctx context.Context, v *milter.Verdict) error {
 	if err := in.checkLoops(ctx); err != nil {
 		return err
 	}
-	copies := len(in.plan.Copies)
+	copies := in.listCopies()
 	ahead := in.state != bodyInline
 	if ahead && copies > 0 {
 		return replyFilterLarge
 	}
-	if in.address(); ahead && len(in.plan.Copies) > 0 {
+	if in.address(); ahead && in.listCopies() > 0 {
 		return replyFilterLarge
 	}
 	return nil

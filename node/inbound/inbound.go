@@ -13,6 +13,7 @@ import (
 	"relay/node/login"
 	"relay/node/milter"
 	"relay/node/replica"
+	"relay/node/rule"
 	"relay/node/tlscert"
 	"relay/node/verify"
 	"relay/smtp"
@@ -49,6 +50,7 @@ type Config struct {
 	DNSBL     []config.DNSBL
 	Exempt    func(netip.Addr) bool // from lists in DNS; nil: nobody
 	Resolver  verify.Resolver       // for screening
+	Rules     func() *rule.Set      // standing rules as they are now; nil: there are none
 	Log       *zap.Logger
 	Committed func(begin time.Time) // observes an Accept that began then; nil: nobody counts
 	Accepted  func(end time.Time)   // observes a 250 to data that ended then; nil: nobody counts
@@ -79,6 +81,9 @@ func New(c Config) (*Service, error) {
 	s.receipts = newReceipts(c.Replica, c.Node, c.Ask, c.Log)
 	s.mail = newMailer(c.Replica, s.receipts, c.Node, c.Hostname, c.MaxHops, c.Log)
 	s.mail.took = c.Committed
+	if c.Rules != nil {
+		s.mail.rules = c.Rules
+	}
 	return s, nil
 }
 
@@ -117,6 +122,7 @@ type Stats struct {
 	Refused      int64 // of these, messages refused for their author's or sender's domain
 	Deferred     int64 // of these, messages put off because that could not be told
 	Listed       int64 // recipients refused to clients on a list
+	Copied       int64 // copies that standing rules made
 }
 
 // Stats reads the counters.
@@ -126,5 +132,6 @@ func (s *Service) Stats() Stats {
 		FromRefused: s.mail.from.refused.Load(), FromUnsigned: s.mail.from.unsigned.Load(),
 		Verified: s.screen.stats.Verified.Load(), Refused: s.screen.stats.Refused.Load(),
 		Deferred: s.screen.stats.Deferred.Load(), Listed: s.screen.stats.Listed.Load(),
+		Copied: s.mail.copied.Load(),
 	}
 }

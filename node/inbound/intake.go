@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,6 +18,7 @@ import (
 	"relay/node/milter"
 	"relay/node/plan"
 	"relay/node/replica"
+	"relay/node/rule"
 	"relay/smtp"
 )
 
@@ -71,10 +73,13 @@ type mailer struct {
 	took     func(begin time.Time) // observes a commit; nil: nobody counts
 	buffers  buffers
 	from     fromStats
+	rules    func() *rule.Set
+	copied   atomic.Int64 // by rules
 }
 
 func newMailer(r replica.Replica, receipts *receipts, node, hostname string, maxHops int, log *zap.Logger) *mailer {
-	return &mailer{replica: r, receipts: receipts, node: node, hostname: hostname, maxHops: maxHops, log: log}
+	return &mailer{replica: r, receipts: receipts, node: node, hostname: hostname, maxHops: maxHops, log: log,
+		rules: func() *rule.Set { return nil }}
 }
 
 // accept takes a message in. When it returns nil a majority has the message on
@@ -104,12 +109,13 @@ type intake struct {
 	env    *envelope
 	id     spool.ID
 	now    time.Time
-	plan   *pb.Accept // without what only the whole body tells
-	dedup  hash.Hash  // of the client's octets; nil: a repeat is not looked for
-	key    []byte     // of it, and of the envelope
-	asked  bool       // other nodes were
-	found  string     // what screening found, for the history
-	looped []string   // mailboxes that the message has been in, and does not enter again
+	plan   *pb.Accept   // without what only the whole body tells
+	dedup  hash.Hash    // of the client's octets; nil: a repeat is not looked for
+	key    []byte       // of it, and of the envelope
+	asked  bool         // other nodes were
+	found  string       // what screening found, for the history
+	copied []*pb.Accept // by standing rules
+	looped []string     // mailboxes that the message has been in, and does not enter again
 
 	given     []string // recipients as the client gave them, before a filter's verdict
 	dropped   []string // of them, those that a filter took away
@@ -207,5 +213,5 @@ func (in *intake) fill(r io.Reader) error {
 // beginPlan is the stage that plans where the message goes.
 func (in *intake) beginPlan(context.Context) error {
 	in.address()
-	return nil
+	return in.copyByRule()
 }

@@ -44,21 +44,23 @@ type Spool struct {
 	rerouting sync.Mutex        // orders those who read the routes
 	routes    atomic.Pointer[routeTable]
 	logins    map[loginKey]*remote.Login // of the routes; rerouting guards it
-	certs     map[certKey]*remote.Cert   // the same
 	unsigned  atomic.Bool                // no domain has a key to sign with
 	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
 	owners    atomic.Pointer[spool.Owners]
 	leaving   atomic.Bool   // this node is drained: others will have its entries
 	left      chan struct{} // tells HandOver that leaving is set
+	rules     rules
 }
 
 // New makes the queue of a node. retry overrides the cluster's settings; its
 // zero fields do not.
 func New(r replica.Fenced, node, hostname string, retry queue.RetryPolicy, log *zap.Logger) *Spool {
-	return &Spool{
+	o := &Spool{
 		replica: r, node: node, hostname: hostname, retry: retry, log: log, left: make(chan struct{}, 1),
 	}
+	o.rules.stale.Store(true)
+	return o
 }
 
 // waiting converts a queue entry.
@@ -90,12 +92,16 @@ func (o *Spool) Scan(ctx context.Context, add func(queue.Waiting)) error {
 			return err
 		}
 		var unread error
+		set := o.Rules()
+		var last ruledMessage
 		err = v.Owned(session.Epoch, func(id spool.ID, n uint32, r *pb.Recipient) {
 			if ctx.Err() != nil || unread != nil {
 				return
 			}
 			w := waiting(id, n, r)
-			w.Next, unread = after.due(id, r)
+			if w.Next, unread = after.due(id, r); set.Queues() && unread == nil {
+				unread = o.scanRuled(v, set, &last, &w, r)
+			}
 			add(w)
 		})
 		if err = errors.Join(err, unread); err == nil {
@@ -135,7 +141,8 @@ func (o *Spool) Load(_ context.Context, id queue.ID, recipients []uint32) (*queu
 			return err
 		}
 		job = o.job(id, m, settings)
-		return o.recipients(v, job, recipients)
+		job.Ruled = o.rules.had.Load()
+		return o.recipients(v, job, m, recipients)
 	})
 	if err != nil {
 		return nil, err
@@ -177,7 +184,8 @@ func (o *Spool) owns(home uint64, id spool.ID) bool {
 }
 
 // recipients adds those that are open, not parked and ours.
-func (o *Spool) recipients(v spool.View, job *queue.Job, numbers []uint32) error {
+func (o *Spool) recipients(v spool.View, job *queue.Job, m *pb.Message, numbers []uint32) error {
+	set := o.Rules()
 	for _, n := range numbers {
 		r, ok, err := v.Recipient(spool.ID(job.ID), n)
 		if err != nil {
@@ -190,6 +198,10 @@ func (o *Spool) recipients(v spool.View, job *queue.Job, numbers []uint32) error
 			N: n, Address: r.Address, Original: r.Original, Addressed: r.Addressed, Notify: r.Notify, Attempts: r.Attempts,
 			DelayTold: r.DelayTold, LastReply: r.LastReply,
 		})
+		if q := &job.Recipients[len(job.Recipients)-1]; job.Ruled {
+			q.Via = r.Route
+			q.Ruling = o.ruling(set, m, r)
+		}
 	}
 	return nil
 }
@@ -330,6 +342,8 @@ func verdictRecord(v *queue.Verdict) *pb.Verdict {
 		rec.State = pb.State_BOUNCED
 	case queue.Expired:
 		rec.State = pb.State_EXPIRED
+	case queue.Discarded:
+		rec.State = pb.State_DELETED
 	default:
 		rec.State, rec.NextMs = pb.State_DEFERRED, v.Next.UnixMilli()
 	}
@@ -356,19 +370,13 @@ func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
 	return o.targetOf(o.routes.Load().route(strings.ToLower(domain)))
 }
 
-// targetOf is where a route leads. The link is that of the hop, of all its routes together; login, certificate and
-// source addresses are the route's own.
+// targetOf is where a route leads. The link is that of the hop, of all its routes together; the login is the route's
+// own.
 func (o *Spool) targetOf(to routed) (remote.Target, error) {
 	t, err := remote.ParseTarget(to.target)
 	if t.Link = to.link; t.Kind != remote.MX {
 		t.Link = o.Link(to.target)
-		t.Link.Login, t.Link.Cert, t.Link.Sources = to.link.Login, to.link.Cert, to.link.Sources
-	}
-	if err == nil && to.spread != "" {
-		t.Spread, err = remote.ParseSpread(to.spread)
-		if err == nil && t.Spread.Fallback != nil {
-			t.Spread.Fallback.Link = o.Link(t.Spread.Fallback.String())
-		}
+		t.Link.Login = to.link.Login
 	}
 	return t, err
 }
@@ -414,13 +422,12 @@ type routeTable struct {
 }
 
 // add takes a route in.
-func (t *routeTable) add(r *pb.Route, login *remote.Login, cert *remote.Cert) {
-	to := routed{hop: r.Target, target: r.Target, link: linkOf(r), spread: spreadOf(r)}
-	to.link.Login, to.link.Cert = login, cert
-	if r.Target != "mx" && (login != nil || cert != nil || to.link.Sources != "" || to.spread != "") {
+func (t *routeTable) add(r *pb.Route, login *remote.Login) {
+	to := routed{hop: r.Target, target: r.Target, link: linkOf(r)}
+	if to.link.Login = login; login != nil {
 		to.hop = fmt.Sprintf("%s (route %s)", r.Target, r.Domain)
 		t.named[to.hop] = to
-		t.logins = t.logins || login != nil
+		t.logins = true
 	}
 	t.domains[r.Domain] = to
 	if had, ok := t.links[r.Target]; ok {
@@ -431,43 +438,17 @@ func (t *routeTable) add(r *pb.Route, login *remote.Login, cert *remote.Cert) {
 }
 
 // routed is where a route leads, and what is particular about the connections. Routes of one hop share limits,
-// back-off and jobs in the manager; a route with something of its own (login, certificate, source addresses, more
-// targets) has a hop of its own.
+// back-off and jobs in the manager; a route with a login has a hop of its own.
 type routed struct {
 	hop    string
 	target string
 	link   remote.Link
-	spread string // as remote.ParseSpread reads it; empty: there is none
-}
-
-// spreadOf is where else a route's mail goes.
-func spreadOf(r *pb.Route) string {
-	if len(r.More) == 0 && r.Fallback == "" {
-		return ""
-	}
-	weight := func(i int) int {
-		if i < len(r.Weights) {
-			return int(r.Weights[i])
-		}
-		return 1
-	}
-	s := remote.Spread{Weight: weight(0)}
-	for i, text := range r.More {
-		if t, err := remote.ParseTarget(text); err == nil {
-			s.More = append(s.More, remote.Weighted{Target: t, Weight: weight(i + 1)})
-		}
-	}
-	if t, err := remote.ParseTarget(r.Fallback); err == nil && r.Fallback != "" {
-		s.Fallback = &t
-	}
-	return s.String()
 }
 
 // linkOf reads what a route says of its connections. A policy that this build does not
 // know is one that nothing satisfies.
 func linkOf(r *pb.Route) remote.Link {
-	l := remote.Link{Without: strings.Join(r.NoEhlo, ","), Implicit: r.ImplicitTls, CA: r.TlsCa,
-		Sources: strings.Join(r.Sources, ",")}
+	l := remote.Link{Without: strings.Join(r.NoEhlo, ","), Implicit: r.ImplicitTls, CA: r.TlsCa}
 	switch r.Tls {
 	case "":
 	case "none":
@@ -521,6 +502,11 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 			o.log.Error("cannot read the routes", zap.Error(err))
 		}
 	}
+	if c.Rules || c.Restored {
+		if err := o.reread(); err != nil {
+			o.log.Error("cannot read the rules", zap.Error(err))
+		}
+	}
 	mine := o.epoch.Load()
 	if len(c.Queued) > 0 && mine != 0 && !o.leaving.Load() {
 		add := make([]queue.Waiting, 0, len(c.Queued))
@@ -540,6 +526,9 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 				}
 			}
 		}
+		if set := o.Rules(); set.Queues() {
+			o.feedRuled(set, add)
+		}
 		if len(add) > 0 {
 			m.Add(add)
 		}
@@ -558,7 +547,7 @@ func (o *Spool) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
 	routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
-	logins, certs := map[loginKey]*remote.Login{}, map[certKey]*remote.Cert{}
+	logins := map[loginKey]*remote.Login{}
 	signs := true
 	err := o.replica.View(func(v spool.View) (err error) {
 		if signs, err = v.HasDkimKeys(); err != nil {
@@ -566,7 +555,7 @@ func (o *Spool) reroute() error {
 		}
 		all, err := v.Routes()
 		for _, r := range all {
-			routes.add(r, o.login(r, logins), o.cert(r, certs))
+			routes.add(r, o.login(r, logins))
 		}
 		return err
 	})
@@ -574,7 +563,7 @@ func (o *Spool) reroute() error {
 	if err != nil {
 		return err
 	}
-	o.logins, o.certs = logins, certs
+	o.logins = logins
 	if old := o.routes.Load(); old == nil || !maps.Equal(old.domains, routes.domains) {
 		o.routes.Store(routes)
 		o.rerouted.Store(true)
@@ -614,6 +603,9 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 	if err == nil {
 		err = o.reroute()
 	}
+	if err == nil && (o.rules.stale.Load() || o.rulesEnded()) {
+		err = o.reread()
+	}
 	if err != nil {
 		return err
 	}
@@ -625,7 +617,7 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 	}
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
-	if rerouted := o.rerouted.Swap(false); moved || rerouted || jumped {
+	if rerouted, ruled := o.rerouted.Swap(false), o.rules.changed.Swap(false); moved || rerouted || ruled || jumped {
 		m.Reset()
 	}
 	return nil

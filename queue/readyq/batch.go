@@ -131,7 +131,7 @@ func (q *Queue) Told(slot int32) { q.table.at(slot).flags |= flagTold }
 func (q *Queue) Finish(slot int32, keep bool, at int64, attempts uint32, now int64) {
 	e := q.table.at(slot)
 	touched, park, dropped := e.flags&flagTouched != 0, e.flags&flagParked != 0, e.flags&flagDropped != 0
-	e.flags &^= flagTouched | flagParked | flagDropped | flagScanned
+	e.flags &^= flagTouched | flagParked | flagDropped | flagScanned | flagSuspended
 	newer := touched && e.attempts >= attempts
 	switch {
 	case dropped, !keep && !newer:

@@ -22,6 +22,9 @@ type Waiting struct {
 	Size     uint64
 	Parked   bool      // held or suspended: not due until a change says so
 	Expires  time.Time // when it is to be given up; zero: by the retry policy
+	// A standing rule says so. Suspended: when it is due, Load says until when it waits; one that waits so
+	// stays as it is. Ends: it is to be loaded at once, even if its destination is backed off from.
+	Suspended, Ends bool
 }
 
 // String returns the id as a ULID is written.

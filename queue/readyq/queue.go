@@ -89,6 +89,7 @@ func (q *Queue) Put(w *Waiting, now int64, scan bool) {
 		e.dest, e.mark = n, q.mark
 		q.dests.all[n].total++
 		fill(e, w)
+		q.ends(e, w, now)
 		q.settleIn(slot, now, w.Parked, false)
 		return
 	}
@@ -105,6 +106,9 @@ func (q *Queue) Put(w *Waiting, now int64, scan bool) {
 	if w.Attempts < e.attempts {
 		return // from before the last settlement
 	}
+	if w.Suspended && e.state == waiting && e.flags&flagSuspended != 0 {
+		return
+	}
 	n, next := q.destination(w), nanos(w.Next)
 	if n == e.dest && next == e.due && w.Parked == (e.state == parked) {
 		return
@@ -116,11 +120,13 @@ func (q *Queue) Put(w *Waiting, now int64, scan bool) {
 	if d := q.dests.all[n]; retry && d.down(now) {
 		d.ctl.until = 0
 	}
+	q.ends(e, w, now)
 	q.settleIn(slot, now, w.Parked, retry)
 }
 
 func fill(e *entry, w *Waiting) {
 	e.due, e.attempts, e.class = nanos(w.Next), w.Attempts, class(w.Priority)
+	e.flags &^= flagSuspended
 	if !w.Expires.IsZero() {
 		e.expires = uint32(w.Expires.Unix())
 	}

@@ -18,12 +18,13 @@ const (
 
 // Flags of an entry.
 const (
-	flagTold    uint8 = 1 << iota // its delay notice need not be looked at again
-	flagTouched                   // Add spoke of it while it was active
-	flagParked                    // with flagTouched: it is to be parked
-	flagDropped                   // Drop spoke of it while it was active
-	flagOverdue                   // it is in the overdue list of its destination
-	flagScanned                   // a scan has met it while it was active
+	flagTold      uint8 = 1 << iota // its delay notice need not be looked at again
+	flagTouched                     // Add spoke of it while it was active
+	flagParked                      // with flagTouched: it is to be parked
+	flagDropped                     // Drop spoke of it while it was active
+	flagOverdue                     // it is in the overdue list of its destination
+	flagScanned                     // a scan has met it while it was active
+	flagSuspended                   // it waits for a rule, and due is not when it would be tried
 )
 
 const none = int32(-1)

@@ -164,9 +164,10 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 		return nil, nil
 	case HTTPS:
 		return nil, deferred("4.3.5 routes to web services are not supported by this version: %s", t.URL)
+	case MX:
+		return a.mxHops(ctx, job.Domain)
 	}
-	d.spread = t.Spread
-	return a.spreadHops(ctx, job, t)
+	return a.routeHops(ctx, t)
 }
 
 func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {

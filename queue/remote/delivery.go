@@ -32,7 +32,6 @@ type delivery struct {
 	met      bool           // the host at hand got as far as a transaction
 	lacked   bool           // it lacks what a recipient, or the message, needs
 	link     Link           // by the route
-	spread   *Spread        // by the route; nil: none
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
 }
@@ -96,10 +95,7 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 			break
 		}
 		if i > 0 && (sessions == d.a.conf.Sessions || time.Since(d.start) > d.a.conf.Patience) {
-			if i = nextLast(hops, i); i < 0 {
-				return cmp.Or(last, &fault{outcome: queue.Deferred, left: true, text: "4.3.0 not all hosts could be tried"})
-			}
-			sessions = 0
+			return cmp.Or(last, &fault{outcome: queue.Deferred, left: true, text: "4.3.0 not all hosts could be tried"})
 		}
 		d.met, d.lacked = false, false
 		f := d.try(ctx, hops[i])
@@ -117,19 +113,13 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 			sessions++
 		}
 		if d.met || d.lacked {
-			othersFirst(hops[i+1:], hops[i])
+			othersFirst(hops[i+1:], hops[i].name)
 		}
 	}
 	return last
 }
 
-func (d *delivery) key(h hop) key {
-	k := key{hop: h, verified: d.job.RequireTLS, link: d.link}
-	if h.last {
-		k.link = d.spread.Fallback.Link
-	}
-	return k
-}
+func (d *delivery) key(h hop) key { return key{hop: h, verified: d.job.RequireTLS, link: d.link} }
 
 // merge puts two sorted lists together.
 func merge(a, b []int) []int {
@@ -143,16 +133,10 @@ func merge(a, b []int) []int {
 
 // othersFirst moves the other addresses of a host to the end: it has said what it
 // has to say.
-func othersFirst(hops []hop, one hop) {
+func othersFirst(hops []hop, name string) {
 	slices.SortStableFunc(hops, func(x, y hop) int {
-		if x.last != y.last {
-			if x.last {
-				return 1
-			}
-			return -1
-		}
-		switch same := x.sameHost(one); {
-		case same == y.sameHost(one):
+		switch same := x.name == name; {
+		case same == (y.name == name):
 			return 0
 		case same:
 			return 1

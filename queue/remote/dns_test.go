@@ -392,9 +392,7 @@ func TestOpenConnectionIsPreferred(t *testing.T) {
 	}
 }
 
-func hopOf(h *nextHop) hop {
-	return hop{name: "hop", addr: netip.MustParseAddrPort(h.l.Addr().String())}
-}
+func hopOf(h *nextHop) hop { return hop{"hop", netip.MustParseAddrPort(h.l.Addr().String()), false} }
 
 type router func(domain string) (Target, error)
 

@@ -77,15 +77,11 @@ func (c *Cluster) follows() string {
 // runEarlyElection runs it until ctx ends.
 func (c *Cluster) runEarlyElection(ctx context.Context) {
 	v := &liveness.Election{ElectionPorts: c.electionPorts()}
-	tick := tuning.NewBeat(c.t.Pulse())
+	tick := tuning.NewBeat(max(c.t.Heartbeat/10, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
-		next := tick.Next()
-		if c.silence() > c.t.Pulse()*11/10 { // a sign is missing
-			next = time.After(max(c.t.Heartbeat/10, 10*time.Millisecond))
-		}
 		select {
-		case <-next:
+		case <-tick.Next():
 		case <-ctx.Done():
 			return
 		}

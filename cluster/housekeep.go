@@ -12,7 +12,6 @@ import (
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
 	"relay/cluster/spool"
-	"relay/cluster/tuning"
 )
 
 // housekeep does what every node does for itself: it keeps the log short in
@@ -21,10 +20,15 @@ import (
 // of the former cluster version may come back.
 func (c *Cluster) housekeep(ctx context.Context) {
 	said := clock.Warnings{}
-	tick := tuning.NewBeat(time.Second)
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	trail := c.t.Trailing
-	for tick.Wait(ctx) {
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 		c.clocks.Resync()
 		c.judgeClocks()
 		c.findTime()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -13,7 +12,6 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/propose"
-	"relay/cluster/tuning"
 )
 
 // A start of a node with other voters is on probation: its raft runs, but the
@@ -56,7 +54,7 @@ func (c *Cluster) vet(ctx context.Context) {
 		if c.silence() > 2*c.t.Heartbeat {
 			c.probation(ctx)
 		}
-		clock.Sleep(ctx, tuning.UntilBeat(time.Now(), 4*c.t.Pulse()))
+		clock.Sleep(ctx, c.t.Heartbeat)
 	}
 }
 

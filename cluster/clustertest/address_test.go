@@ -10,7 +10,6 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/clustertest"
-	"relay/cluster/timetest"
 )
 
 // renumber gives nodes that are down new addresses. At the old ones somebody
@@ -53,11 +52,11 @@ func TestTwoOfThreeAreRenumbered(t *testing.T) {
 	g.Eventually("it still leads", func() bool { return stays.C().Leader() == "" })
 	stays.Stop()
 	renumber(t, moved...)
-	began, machine := time.Now(), timetest.Watch(t)
+	began := time.Now()
 	stays.Start()
 	startAt(nil, moved...)
 	g.WaitReady(g.Nodes()...)
-	require.Less(t, time.Since(began), 10*time.Second+4*machine.Lost())
+	require.Less(t, time.Since(began), 10*time.Second)
 	l.MustSend(moved[0], 1000)
 	g.WaitEqual()
 	l.Check()
@@ -74,10 +73,10 @@ func TestAllAreRenumbered(t *testing.T) {
 		n.Stop()
 	}
 	renumber(t, g.Nodes()...)
-	began, machine := time.Now(), timetest.Watch(t)
+	began := time.Now()
 	startAt(map[string]string{}, g.Nodes()...)
 	g.WaitReady(g.Nodes()...)
-	require.Less(t, time.Since(began), 10*time.Second+4*machine.Lost())
+	require.Less(t, time.Since(began), 10*time.Second)
 	l.MustSend(g.Node(1), 1000)
 	g.WaitEqual()
 	l.Check()
@@ -130,12 +129,12 @@ func TestRecoverWithNewAddresses(t *testing.T) {
 		})
 		require.NoError(t, err)
 	}
-	began, machine := time.Now(), timetest.Watch(t)
+	began := time.Now()
 	for _, n := range survivors {
 		n.Start()
 	}
 	g.WaitReady(survivors...)
-	require.Less(t, time.Since(began), 10*time.Second+4*machine.Lost())
+	require.Less(t, time.Since(began), 10*time.Second)
 	l.MustSend(survivors[1], 1000)
 	l.Check()
 }

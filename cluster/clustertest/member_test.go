@@ -15,7 +15,6 @@ import (
 	"relay/cluster/clustertest"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
-	"relay/cluster/timetest"
 )
 
 var operator = &pb.Admin{Who: "test", Why: "because"}
@@ -104,9 +103,8 @@ func TestRemoveKeepsTheQuorum(t *testing.T) {
 	require.Error(t, leader.C().Remove(t.Context(), "nobody", false, operator))
 
 	// The leader leaves: another one takes over first.
-	left := false // the other one may be too slow to take over in time
+	require.NoError(t, leader.C().Leave(t.Context(), operator))
 	g.Eventually("the last node does not lead", func() bool {
-		left = left || leader.C().Leave(t.Context(), operator) == nil
 		s, err := gone.C().Status(t.Context())
 		return err == nil && s.Leader == gone.ID && len(s.Members) == 1
 	})
@@ -261,10 +259,10 @@ func TestSoleNodeIsReadyAtOnce(t *testing.T) {
 	})
 	n := g.Node(0)
 	n.Stop()
-	began, machine := time.Now(), timetest.Watch(t)
+	began := time.Now()
 	n.Start()
 	g.WaitReady(n)
-	require.Less(t, time.Since(began), 2*time.Second+4*machine.Lost())
+	require.Less(t, time.Since(began), 2*time.Second)
 }
 
 // TestJoinAfterTheFirstNodeLeft: the log that a new node is sent begins with the

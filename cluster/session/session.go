@@ -220,8 +220,7 @@ func (s *Session) keep(ctx context.Context) {
 	defer wg.Wait()
 	defer cancel()
 	lost := s.Lost()
-	due := func() time.Duration { return s.Now() + tuning.NextBeat(time.Now(), s.renew) }
-	for next := due(); s.rest(ctx, lost, next); next = due() {
+	for next := s.Now() + s.renew; s.rest(ctx, lost, next); next = max(next+s.renew, s.Now()) {
 		r, err := s.prepare()
 		if err != nil {
 			s.Log.Error("cluster: the session is not renewed", zap.Error(err))

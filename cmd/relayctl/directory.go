@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 
@@ -254,6 +255,170 @@ func (a *app) aliasRm() *cobra.Command {
 				func(ctx context.Context, client *admin.Client, address string) error {
 					return client.RemoveAlias(ctx, a.by(), address)
 				})
+		},
+	}
+}
+
+func (a *app) routeCmd() *cobra.Command {
+	return group("route", "Routes of remote mail: list, set, remove", a.routeLs(), a.routeSet(), a.routeRm())
+}
+
+func (a *app) routeLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the routes", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Routes(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					a.routeTable(all)
+				})
+			})
+		},
+	}
+}
+
+// routeTable lists routes, with columns for what any of them has.
+func (a *app) routeTable(all []admin.Route) {
+	heads := []string{"DOMAIN", "TARGET"}
+	secure := slices.ContainsFunc(all, func(r admin.Route) bool { return r.TLS != "" || r.ImplicitTLS })
+	lacks := slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.NoEHLO) > 0 })
+	if secure {
+		heads = append(heads, "TLS")
+	}
+	logins := slices.ContainsFunc(all, func(r admin.Route) bool { return r.User != "" })
+	if logins {
+		heads = append(heads, "USER")
+	}
+	if lacks {
+		heads = append(heads, "NO EHLO")
+	}
+	t := a.table(heads...)
+	for _, r := range all {
+		cells := []any{r.Domain, r.Target}
+		if secure {
+			cells = append(cells, routeTLS(r))
+		}
+		if logins {
+			cells = append(cells, orDash(r.User))
+		}
+		if lacks {
+			cells = append(cells, strings.Join(r.NoEHLO, ","))
+		}
+		t.row(cells...)
+	}
+	t.flush()
+}
+
+// routeTLS says in a word or two how a route uses TLS.
+func routeTLS(r admin.Route) string {
+	switch {
+	case !r.ImplicitTLS:
+		return r.TLS
+	case r.TLS == "":
+		return "implicit"
+	}
+	return r.TLS + ", implicit"
+}
+
+func (a *app) routeSet() *cobra.Command {
+	var r admin.Route
+	var ca string
+	var p password
+	cmd := &cobra.Command{
+		Use:   "set DOMAIN|'*' TARGET",
+		Short: "Say where mail to a domain goes",
+		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT
+or discard. The most specific domain wins; '*' is all remote mail.
+
+A hop that announces what it cannot do is used without it by --no-ehlo
+PIPELINING or the like. That holds for every route with the same target (each
+domain has its own for mx).
+
+By --tls a route uses TLS in another way than [delivery] tls says: none,
+opportunistic, encrypt (always, with any certificate), verify (always, with a
+certificate for the host's name, of a CA of the system or of --tls-ca) or
+fingerprint (always, with a certificate or public key of --fingerprint). Mail
+waits where the host does not meet it. --implicit-tls begins with TLS, at port
+465 where the target names none. Of two routes to one target the stricter
+holds.
+
+By --user the relay logs in at the host, by SCRAM-SHA-256, PLAIN or LOGIN, with
+the password on the first line of standard input (--password-stdin). Without a
+new password the present one stays, for the same user and target. It is kept
+sealed, and never shown. It goes only over TLS that is verified: --tls encrypt
+or fingerprint ask for less or other proof, and --tls none, or a host on
+loopback, lets it go in clear. A login that is refused makes the mail wait; it
+is tried again after a minute, later after a quarter of an hour, and at once
+after route set, or for mail of the route that queue retry names. Each route
+with --user has limits and back-off of its own.`,
+		Args:    cobra.ExactArgs(2),
+		Example: "  relayctl route set '*' smtp:smtp.example.net:587 --user relay@example.net --password-stdin < password",
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if p.stdin && r.User == "" {
+				return usagef("--password-stdin goes with --user: give the name to log in as")
+			}
+			if p.stdin {
+				if r.Password, err = p.read(a); err != nil {
+					return err
+				}
+			}
+			if ca != "" {
+				text, err := os.ReadFile(ca)
+				if err != nil {
+					return usagef("--tls-ca: %w", err)
+				}
+				r.TLSCA = string(text)
+			}
+			return a.change(c, "mail to "+args[0]+" goes by "+args[1], func(ctx context.Context, client *admin.Client) error {
+				r.Domain, r.Target = args[0], args[1]
+				if err := client.SetRoute(ctx, a.by(), r); err != nil {
+					return err
+				}
+				if r.User != "" && r.TLS == "none" {
+					a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
+						r.User, r.Target)
+				}
+				return a.warnOfLocal(ctx, client, args[0])
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&r.NoEHLO, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
+	f.StringVar(&r.TLS, "tls", "", "none, opportunistic, encrypt, verify or fingerprint")
+	f.StringVar(&ca, "tls-ca", "", "file with certificates in PEM that count in place of the system's (verify)")
+	f.StringSliceVar(&r.Fingerprints, "fingerprint", nil, "SHA-256 of a certificate or public key, in hexadecimal")
+	f.BoolVar(&r.ImplicitTLS, "implicit-tls", false, "TLS from the first octet on")
+	f.StringVar(&r.User, "user", "", "`NAME` to log in as at the host")
+	f.BoolVar(&p.stdin, "password-stdin", false, "read the password of --user from standard input")
+	return cmd
+}
+
+// warnOfLocal tells that a route has no effect: mail to a local domain goes into
+// its mailboxes.
+func (a *app) warnOfLocal(ctx context.Context, client *admin.Client, domain string) error {
+	all, err := client.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if strings.EqualFold(d.Name, domain) {
+			a.note("warning: %s is a local domain: its mail goes into mailboxes, and this route is not used; "+
+				"'relayctl route rm %s' removes the route, 'relayctl domain rm %s' the domain", d.Name, d.Name, d.Name)
+		}
+	}
+	return nil
+}
+
+func (a *app) routeRm() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm DOMAIN|'*'", Short: "Remove a route", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.change(c, "route "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
+				return client.RemoveRoute(ctx, a.by(), args[0])
+			})
 		},
 	}
 }

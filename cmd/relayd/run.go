@@ -77,9 +77,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	defer flush()
 	sayStart(log, cfg, path)
 	tuneMemory(log)
-	if cfg.Storage.Cache == config.AutoCache {
-		o.Tuning.ShareMemory(autoCache(machineMemory()))
-	}
+	o.Tuning.MemTable = memTable(machineMemory())
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -174,11 +174,9 @@ func (c *Client) SetRoute(ctx context.Context, by By, r Route) error {
 	in := struct {
 		Target string   `json:"target"`
 		NoEHLO []string `json:"no_ehlo,omitempty"`
-		RouteHops
 		RouteTLS
 		RouteLogin
-		RouteCert
-	}{r.Target, r.NoEHLO, r.RouteHops, r.RouteTLS, r.RouteLogin, r.RouteCert}
+	}{r.Target, r.NoEHLO, r.RouteTLS, r.RouteLogin}
 	return c.change(ctx, http.MethodPut, "/v1/routes/"+url.PathEscape(r.Domain), by, in, nil)
 }
 

@@ -162,6 +162,7 @@ type Ports struct {
 	Aliases   Aliases
 	Signers   Signers
 	Routes    Routes
+	Rules     Rules
 	Policy    Policy
 	Queue     Queue
 	History   History

@@ -60,6 +60,7 @@ func readTrace(v spool.View, s *queueScan, id spool.ID, m *pb.Message) (*admin.T
 		t.Events[i] = traceEvent(e)
 		fates.event(e)
 	}
+	s.ruled = m
 	err = v.Recipients(id, func(n uint32, r *pb.Recipient) {
 		t.Owner = s.owners.Node(s.owners.Of(r.Home, id))
 		*fates.of(r.Address) = s.recipient(id, n, r)

@@ -379,7 +379,7 @@ func (m *bulkAction) fitting(picked []admin.QueueRecipient) (fit []string, why s
 	seen := map[string]bool{}
 	so = true
 	for _, r := range picked {
-		if no, already := m.unfit(r.State); no != "" {
+		if no, already := m.unfit(r); no != "" {
 			why, so = no, so && already
 		} else if len(picked) == 1 || !seen[r.Address] {
 			if len(picked) > 1 {
@@ -391,14 +391,17 @@ func (m *bulkAction) fitting(picked []admin.QueueRecipient) (fit []string, why s
 	return fit, why, so
 }
 
-// unfit says why a recipient in a state can not be changed, and whether that is
-// because it is so already.
-func (m *bulkAction) unfit(state string) (why string, so bool) {
+// unfit says why a recipient can not be changed, and whether that is because it is so
+// already. The operator can hold mail that a rule holds, too, which then stays so when the rule goes.
+func (m *bulkAction) unfit(r admin.QueueRecipient) (why string, so bool) {
+	state := r.State
 	switch {
-	case m.verb == pb.Action_HOLD && state == admin.StateHeld:
+	case m.verb == pb.Action_HOLD && state == admin.StateHeld && r.Rule == 0:
 		return "it is held already", true
-	case m.verb == pb.Action_RELEASE && state != admin.StateHeld:
+	case m.verb == pb.Action_RELEASE && state != admin.StateHeld && state != admin.StateSuspended:
 		return "it is not held", true
+	case m.verb == pb.Action_RETRY && r.Rule != 0 && (state == admin.StateHeld || state == admin.StateSuspended):
+		return fmt.Sprintf("rule %d keeps it: release it", r.Rule), false
 	case m.verb == pb.Action_RETRY && state == admin.StateHeld:
 		return "it is held: release it", false
 	case m.verb == pb.Action_RETRY && state == admin.StateSuspended:
@@ -489,6 +492,7 @@ func (m *bulkAction) command(ctx context.Context, recipient string, p *part) err
 	m.audited(adm)
 	_, err = m.edit.Change(ctx, spool.KindManage, &pb.Manage{
 		Admin: adm, Action: m.verb, Ids: p.ids, Recipient: recipient, Route: m.what.Route,
+		Pass: m.verb == pb.Action_RELEASE && m.queueScan.rules.Queues(),
 	})
 	if errors.Is(err, admin.ErrNotFound) {
 		return nil // delivered or changed by somebody else meanwhile

@@ -29,6 +29,7 @@ type messageDetail struct {
 	accepted   uint64               // log index
 	adopted    *pb.Shard
 	expires    time.Time
+	rules      map[uint64]*pb.Rule
 	now        time.Time
 }
 
@@ -88,6 +89,10 @@ func readDossier(v spool.View, s *queueScan, id spool.ID) (*messageDetail, error
 		return nil, err
 	}
 	d.expires = expiry(plan.Mended(d.message, ts), settings)
+	d.rules = map[uint64]*pb.Rule{}
+	for _, r := range s.rules.Rules() {
+		d.rules[r.Id] = r
+	}
 	d.adopted = s.owners.Adoption(d.message.Home, id)
 	if err := d.readRecipients(v); err != nil {
 		return nil, err
@@ -177,7 +182,9 @@ func (d *messageDetail) explain(said []string) []string {
 			words = said[i]
 		}
 		lines = append(lines, d.recipient(i, words))
-		trying = trying || d.recipients[i].State == pb.State_QUEUED || d.recipients[i].State == pb.State_DEFERRED
+		state := d.recipients[i].State
+		trying = trying || d.mail.Recipients[i].State != admin.StateHeld &&
+			(state == pb.State_QUEUED || state == pb.State_DEFERRED)
 	}
 	if !trying && len(d.recipients) <= whyMost {
 		return lines
@@ -193,18 +200,28 @@ func (d *messageDetail) explain(said []string) []string {
 func (d *messageDetail) recipient(i int, said string) string {
 	seen, r := d.mail.Recipients[i], d.recipients[i]
 	text := seen.Address + ": "
+	ruled := d.ruleWords(seen.Rule)
 	switch seen.State {
 	case admin.StateActive:
 		return text + fmt.Sprintf("is being tried right now by node %s (attempt %d, by %s).", d.mail.Owner,
 			r.Attempts+1, d.hops[i])
 	case admin.StateHeld:
+		if ruled != "" {
+			return text + ruled
+		}
 		text += "held" + d.holder(r) + fmt.Sprintf("; it waits until 'relayctl queue release %s'.", d.id)
 	case admin.StateSuspended:
+		if ruled != "" {
+			return text + ruled
+		}
 		text += "suspended: a rule stops its destination; it goes on when the rule ends."
 	case admin.StateQueued:
 		text += "not tried yet; " + d.due(r, i)
 	default:
 		text += d.failure(r) + " The next attempt " + d.due(r, i)
+	}
+	if ruled != "" {
+		text += " It is " + ruled
 	}
 	parked := seen.State == admin.StateHeld || seen.State == admin.StateSuspended
 	if said != "" && !parked && !strings.HasPrefix(said, "due at ") { // that is said already

@@ -3,12 +3,14 @@ package operator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/rule"
 	"relay/queue"
 )
 
@@ -33,12 +35,19 @@ type queueScan struct {
 	owners spool.Owners
 	active map[queue.Ref]string
 	now    time.Time
-	whole  bool // step reads the messages' records too
+	whole  bool        // step reads the messages' records too
+	rules  *rule.Set   // standing rules; nil: there are none
+	ruled  *pb.Message // of the recipients that are read, where rules look at it
 }
 
 func (o *Operator) newScan(ctx context.Context, f admin.QueueFilter) (*queueScan, error) {
 	s := &queueScan{filter: f, active: o.trying(ctx), now: o.Now(), whole: true}
-	err := o.Replica.View(func(v spool.View) (err error) { s.owners, err = v.Owners(); return err })
+	err := o.Replica.View(func(v spool.View) (err error) {
+		if s.owners, err = v.Owners(); err == nil {
+			s.rules, err = readRules(v, nil)
+		}
+		return err
+	})
 	return s, err
 }
 
@@ -65,6 +74,7 @@ func (s *queueScan) read(v spool.View, from, to spool.ID, want int,
 		}
 		one = nil
 	}
+	var unread error
 	err = v.Queue(from, func(id spool.ID, n uint32, r *pb.Recipient) bool {
 		if one == nil || one.id != id {
 			keep()
@@ -76,6 +86,9 @@ func (s *queueScan) read(v spool.View, from, to spool.ID, want int,
 				return false
 			}
 			one = &waitingMail{id: id, mail: admin.QueueMessage{Owner: s.owners.Node(s.owners.Of(r.Home, id))}}
+			if unread = s.rulesLook(v, id); unread != nil {
+				return false
+			}
 		}
 		*budget--
 		one.open++
@@ -89,7 +102,7 @@ func (s *queueScan) read(v spool.View, from, to spool.ID, want int,
 		return true
 	})
 	keep()
-	return found, next, more, err
+	return found, next, more, errors.Join(err, unread)
 }
 
 // recipient is a queue record as the API shows it. r is not kept.
@@ -100,10 +113,12 @@ func (s *queueScan) recipient(id spool.ID, n uint32, r *pb.Recipient) admin.Queu
 			state = admin.StateActive
 		}
 	}
-	return admin.QueueRecipient{
+	seen := admin.QueueRecipient{
 		Address: r.Address, Domain: spool.DomainOf(r.Address), State: state, Attempts: r.Attempts,
 		NextAttempt: admin.AtMs(r.NextMs), LastReply: r.LastReply, LastAttempt: admin.AtMs(r.LastMs),
 	}
+	s.underRule(&seen, r)
+	return seen
 }
 
 func stateText(st pb.State) string {
@@ -247,7 +262,7 @@ func (o *Operator) matchesNone(s *queueScan) (bool, error) {
 	if f.State == admin.StateActive && len(s.active) == 0 {
 		return true, nil
 	}
-	if f.State == "" && f.Domain == "" {
+	if f.State == "" && f.Domain == "" || f.State != "" && s.rules.Queues() {
 		return false, nil
 	}
 	match := admin.QueueFilter{Domain: f.Domain, State: f.State}

@@ -39,6 +39,7 @@ type Fake struct {
 	aliases   map[string]admin.Alias
 	routes    map[string]admin.Route
 	signers   []admin.Signer
+	rules     []admin.Rule
 	settings  admin.Settings
 	queue     []admin.QueueMessage
 	imported  map[string]bool
@@ -85,7 +86,7 @@ func New() *Fake {
 
 // Ports returns the fake as all ports.
 func (f *Fake) Ports() admin.Ports {
-	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Signers: f, Routes: f, Policy: f, Queue: f,
+	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Signers: f, Routes: f, Rules: f, Policy: f, Queue: f,
 		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f, Doctor: f}
 }
 
@@ -617,7 +618,6 @@ func (f *Fake) SetRoute(_ context.Context, by admin.By, r admin.Route) error {
 	}
 	defer unlock()
 	r.PasswordSet, r.Password = r.Password != "", ""
-	r.ClientKeySet, r.ClientKey = r.ClientKey != "", ""
 	f.routes[r.Domain] = r
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/rule"
 	"relay/node/wording"
 	"relay/smtp/printable"
 )
@@ -80,6 +81,14 @@ func changeNote(v spool.View, h proto.Message) (string, error) {
 	case *pb.DropRoute:
 		old, err := routeOf(v, h.Domain)
 		return was(old != nil, old), err
+	case *pb.PutRule:
+		return "new, " + rule.Note(h.GetRule()), nil
+	case *pb.DropRule:
+		old, there, err := v.Rule(h.Id)
+		if err != nil || !there {
+			return "", err
+		}
+		return "was " + rule.Word(old.Action) + ", " + rule.Note(old), nil
 	case *pb.PutSettings:
 		old, err := v.Settings()
 		return compared(true, old, h.GetSettings()), err
@@ -167,7 +176,7 @@ func eachField(m proto.Message, visit func(protoreflect.FieldDescriptor)) {
 }
 
 func secretField(name string) bool {
-	return name == "password" || name == "client_key" || name == "private" || name == "secret"
+	return name == "password" || name == "private" || name == "secret"
 }
 
 // plainName is a field's name without its unit.

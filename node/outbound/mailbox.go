@@ -59,8 +59,9 @@ func (b *mailboxAgent) judge(ctx context.Context, job *queue.Job, n uint32) (ver
 		return queue.Verdict{Outcome: queue.Failed, Reply: "5.1.1 there is no such user any more"}
 	case errors.Is(err, directory.ErrDisabled):
 		return queue.Verdict{Outcome: queue.Failed, Reply: "5.2.1 the mailbox is disabled"}
-	case err != nil:
-		return queue.Verdict{Outcome: queue.Deferred, Reply: "4.3.0 the mailbox could not be looked at: " + err.Error()}
+	case err != nil: // as the node lost its session, for example: then nothing was tried
+		return queue.Verdict{Outcome: queue.Deferred, Untried: ctx.Err() != nil,
+			Reply: "4.3.0 the mailbox could not be looked at: " + err.Error()}
 	}
 	return verdict
 }

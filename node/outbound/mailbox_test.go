@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -40,9 +41,10 @@ func TestRefusalOfAMailboxIsTrue(t *testing.T) {
 	r.Change(func(a *pb.Account) { a.Disabled = true })
 	node := behind{fake{r}, replicatest.NewBehind(r, nil)}
 	agent := NewMailboxAgent(nil, replica.NewConfirmer(node, zap.NewNop()))
+	ctx := t.Context()
 	deliver := func() queue.Verdict {
 		job := &queue.Job{ID: queue.ID(id), Route: spool.MailboxRoute, Recipients: make([]queue.Recipient, 1)}
-		return agent.Deliver(t.Context(), job)[0]
+		return agent.Deliver(ctx, job)[0]
 	}
 
 	v := deliver()
@@ -51,7 +53,16 @@ func TestRefusalOfAMailboxIsTrue(t *testing.T) {
 	require.Equal(t, 1, node.Fresh)
 
 	r.Fail = fmt.Errorf("%w: no leader", cluster.ErrUnavailable)
-	require.Equal(t, queue.Deferred, deliver().Outcome, "nobody can tell")
+	v = deliver()
+	require.Equal(t, queue.Deferred, v.Outcome, "nobody can tell")
+	require.False(t, v.Untried)
+	over, end := context.WithCancel(t.Context())
+	end()
+	ctx = over
+	v = deliver()
+	require.Equal(t, queue.Deferred, v.Outcome)
+	require.True(t, v.Untried, "the node may not act any more")
+	ctx = t.Context()
 	r.Fail = nil
 
 	before := node.Fresh

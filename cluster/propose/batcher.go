@@ -95,6 +95,7 @@ type Batcher struct {
 	bulk    fifo
 	stamper clock.Stamper
 	delay   batchDelay
+	company company
 	wake    chan struct{}
 }
 
@@ -103,7 +104,7 @@ func NewBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick
 	return &Batcher{
 		raft: r, groupBytes: t.GroupBytes, bulkBytes: t.BulkBytes,
 		valid: valid, wake: make(chan struct{}, 1), stamper: clock.NewStamper(quick),
-		delay: batchDelay{longest: t.Linger},
+		delay: batchDelay{longest: t.Linger}, company: company{longest: 2 * t.Linger},
 	}
 }
 
@@ -111,8 +112,10 @@ func NewBatcher(r applier, t tuning.Tuning, valid func(spool.Frame) error, quick
 // or the batcher ends.
 func (g *Batcher) submit(ps ...*proposal) {
 	g.mu.Lock()
+	now := time.Now()
 	for _, p := range ps {
 		p.stage = queued
+		g.company.queued(p.frame, now)
 		if p.frame.Bulk() {
 			g.bulk.push(p)
 		} else {
@@ -166,7 +169,8 @@ func (g *Batcher) Run(ctx context.Context) {
 func (g *Batcher) wait(ctx context.Context, group []*proposal) []*proposal {
 	for {
 		g.mu.Lock()
-		left := g.delay.left(g.control.len()+g.bulk.len(), time.Now())
+		queued, now := g.control.len()+g.bulk.len(), time.Now()
+		left := max(g.delay.left(queued, now), g.company.wait(queued, now))
 		g.mu.Unlock()
 		if left <= 0 {
 			if group = g.form(group); len(group) > 0 {
@@ -201,12 +205,12 @@ func (g *Batcher) form(group []*proposal) []*proposal {
 	if g.bulk.len() > 0 {
 		entries, bytes = tuning.MaxGroup*3/4, max(g.groupBytes-g.bulkBytes, 1)
 	}
-	group, used := pull(&g.control, group, entries, bytes)
+	group, used := g.pull(&g.control, group, entries, bytes)
 	bytes = g.groupBytes
 	if used > 0 {
 		bytes = g.bulkBytes
 	}
-	group, _ = pull(&g.bulk, group, tuning.MaxGroup, bytes)
+	group, _ = g.pull(&g.bulk, group, tuning.MaxGroup, bytes)
 	if len(group) == 0 {
 		return group
 	}
@@ -225,12 +229,12 @@ func (g *Batcher) form(group []*proposal) []*proposal {
 }
 
 // pull moves proposals to a group, within its limits but at least one.
-func pull(q *fifo, group []*proposal, entries, bytes int) ([]*proposal, int) {
+func (g *Batcher) pull(q *fifo, group []*proposal, entries, bytes int) ([]*proposal, int) {
 	used := 0
 	for q.len() > 0 && len(group) < entries {
 		p := q.peek()
 		if p.stage == withdrawn {
-			q.pop()
+			g.company.left(q.pop().frame)
 			continue
 		}
 		if used > 0 && used+len(p.frame) > bytes {
@@ -238,6 +242,7 @@ func pull(q *fifo, group []*proposal, entries, bytes int) ([]*proposal, int) {
 		}
 		used += len(p.frame)
 		p.stage = taken
+		g.company.left(p.frame)
 		group = append(group, q.pop())
 	}
 	return group, used

@@ -16,6 +16,8 @@ import (
 	"relay/cluster/spool"
 	"relay/node/doctor"
 	"relay/node/inbound"
+	"relay/queue"
+	"relay/queue/replyclass"
 )
 
 // metrics publishes the counters of one node's parts under a registry of its
@@ -226,6 +228,7 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 			"Recipients that this node has tried, by outcome; stale: another node owned the recipient by then.",
 			int64(n), "outcome", outcome)
 	}
+	c.failures(out)
 	rules := c.n.outbound.RuleCounts()
 	rules["copy"] = uint64(c.n.inbound.Stats().Copied)
 	for action, n := range rules {
@@ -237,6 +240,22 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 		int64(c.n.agent.Stats().LoginsRefused.Load()))
 	gauge(out, "relay_delivery_routes_refused",
 		"Routes whose login a host refused to this node last: their mail waits.", float64(len(c.n.outbound.RefusedLogins())))
+}
+
+// failures tells what the replies to failed attempts mean.
+func (c *nodeCollector) failures(out chan<- prometheus.Metric) {
+	for outcome, name := range map[queue.Outcome]string{
+		queue.Deferred: "deferred", queue.Failed: "failed", queue.Expired: "expired",
+	} {
+		for class, n := range c.n.queue.Failures(outcome) {
+			if class := replyclass.Class(class); class != replyclass.None {
+				counterOf(out, "relay_delivery_failures_total",
+					"Recipients that this node has tried in vain, by outcome (deferred, failed, expired) and class of the reply: "+
+						"what it means, such as bad_address, full, blocklist, rate, greylist, network; node/LOG.md lists them.",
+					int64(n), "outcome", name, "class", class.String())
+			}
+		}
+	}
 }
 
 // spool reads the replicated counters: the same on every node.

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"relay/queue/replyclass"
 )
 
 // tableOf lists the names in the first column of a table of LOG.md.
@@ -81,6 +83,17 @@ func TestTheLogsReasonsAreThoseOfTheCode(t *testing.T) {
 	}
 	maps.DeleteFunc(reasons, func(_ string, ours bool) bool { return !ours })
 	require.ElementsMatch(t, tableOf(t, "Reasons"), slices.Collect(maps.Keys(reasons)))
+}
+
+// TestTheLogsClassesAreThoseOfTheCode: LOG.md lists every class of a failure, and no other.
+func TestTheLogsClassesAreThoseOfTheCode(t *testing.T) {
+	var names []string
+	for c := range replyclass.Classes {
+		if c := replyclass.Class(c); c != replyclass.None {
+			names = append(names, c.String())
+		}
+	}
+	require.ElementsMatch(t, tableOf(t, "Classes"), names)
 }
 
 // collectLine notes field names and all other texts of a function.

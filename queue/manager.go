@@ -95,6 +95,8 @@ type Manager struct {
 	right   right
 	results results
 	totals  Totals
+
+	failures failures
 }
 
 // right is this node's right to act, as of the last look.

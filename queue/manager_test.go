@@ -17,6 +17,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"relay/queue/replyclass"
 )
 
 // world is a Spool and an Agent: recipients in a map, and a script for what
@@ -469,6 +471,38 @@ func TestExpiryIsALine(t *testing.T) {
 		require.Equal(t, x[0].Ref.ID.String(), fields["id"])
 		require.Equal(t, "a@one.example", fields["recipient"])
 		require.Contains(t, fields["reply"], "451 4.7.1 later")
+	})
+}
+
+// Failures are counted, and their lines marked, by what the reply means; a success has no class.
+func TestFailuresHaveClasses(t *testing.T) {
+	w := newWorld()
+	w.deliver = func(_ context.Context, j *Job) []Verdict {
+		switch j.Recipients[0].Address {
+		case "full@one.example":
+			return all(j, Verdict{Outcome: Deferred, Host: "mx", Reply: "452 4.2.2 Mailbox full"})
+		case "nobody@one.example":
+			return all(j, Verdict{Outcome: Failed, Host: "mx", Reply: "550 5.1.1 User unknown"})
+		case "mute@one.example":
+			return all(j, Verdict{Outcome: Failed})
+		}
+		return all(j, Verdict{Outcome: Delivered, Reply: "250 2.0.0 Ok, User unknown"})
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	w.run(t, Config{Log: zap.New(core)}, func(m *Manager) {
+		for _, to := range []string{"full@one.example", "nobody@one.example", "mute@one.example", "a@one.example"} {
+			m.Add(w.message(to))
+		}
+		w.wait(time.Minute)
+		require.Equal(t, Failures{replyclass.Full: 1}, m.Failures(Deferred))
+		require.Equal(t, Failures{replyclass.BadAddress: 1, replyclass.Other: 1}, m.Failures(Failed))
+		require.Equal(t, Failures{}, m.Failures(Expired))
+		require.Equal(t, Failures{}, m.Failures(Delivered))
+		require.Equal(t, Failures{}, m.Failures(99))
+		require.Equal(t, "full", logs.FilterMessage("deferred").All()[0].ContextMap()["class"])
+		require.Equal(t, "bad_address", logs.FilterMessage("bounced").FilterField(
+			zap.String("recipient", "nobody@one.example")).All()[0].ContextMap()["class"])
+		require.NotContains(t, logs.FilterMessage("delivered").All()[0].ContextMap(), "class")
 	})
 }
 

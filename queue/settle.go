@@ -9,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"relay/queue/replyclass"
 )
 
 // measure estimates what a unit adds to a Settle.
@@ -188,8 +190,9 @@ func (m *Manager) taken(units []*unit, taken []Taken) {
 var words = [...]string{Delivered: "delivered", Deferred: "deferred", Failed: "bounced", Expired: "expired",
 	Discarded: "discarded"}
 
-// line logs one change of a message's state.
+// line logs one change of a message's state, and counts failures by class.
 func (m *Manager) line(u *unit, v *Verdict, t Taken) {
+	class := m.failed(v, t)
 	level, text := zapcore.InfoLevel, words[v.Outcome]
 	switch {
 	case t == Stale && v.Outcome == Delivered:
@@ -205,7 +208,7 @@ func (m *Manager) line(u *unit, v *Verdict, t Taken) {
 	if entry == nil {
 		return
 	}
-	fields := make([]zap.Field, 0, 9)
+	fields := make([]zap.Field, 0, 11)
 	fields = append(fields, zap.Stringer("id", v.ID), zap.String("sender", u.job.Sender),
 		zap.String("recipient", u.address(v.Recipient)),
 		zap.Uint32("attempt", v.Attempt), zap.String("host", v.Host), zap.String("reply", v.Reply))
@@ -217,6 +220,9 @@ func (m *Manager) line(u *unit, v *Verdict, t Taken) {
 	}
 	if v.Rule != 0 {
 		fields = append(fields, zap.Uint64("rule", v.Rule))
+	}
+	if class != replyclass.None {
+		fields = append(fields, zap.Stringer("class", class))
 	}
 	if v.Outcome == Deferred {
 		fields = append(fields, zap.Time("next", v.Next))

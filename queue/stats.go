@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"relay/queue/readyq"
+	"relay/queue/replyclass"
 )
 
 // Totals counts what happened since the start.
@@ -15,6 +17,37 @@ type Totals struct {
 	Delivered, Deferred, Failed, Expired uint64 // verdicts applied
 	Discarded                            uint64 // by standing rules
 	Stale, Gone                          uint64 // verdicts refused
+}
+
+// Failures counts the verdicts of one outcome that were applied, since the start, by what their replies mean.
+type Failures [replyclass.Classes]uint64
+
+// failures are the counters behind Failures, by outcome.
+type failures [Expired + 1][replyclass.Classes]atomic.Uint64
+
+// Failures counts those of Deferred, Failed or Expired. The reply of a success has no class.
+func (m *Manager) Failures(o Outcome) (all Failures) {
+	if o > Expired {
+		return all
+	}
+	for c := range all {
+		all[c] = m.failures[o][c].Load()
+	}
+	return all
+}
+
+// failed classifies a failure that was applied, and counts it. A success costs nothing, and the word of a standing
+// rule is no failure.
+func (m *Manager) failed(v *Verdict, taken Taken) replyclass.Class {
+	if v.Outcome == Delivered || v.Outcome > Expired || v.Rule != 0 || taken != Applied {
+		return replyclass.None
+	}
+	c := replyclass.Of(v.Reply)
+	if c == replyclass.None {
+		c = replyclass.Other // words of a success, or none at all
+	}
+	m.failures[v.Outcome][c].Add(1)
+	return c
 }
 
 func (t *Totals) count(v *Verdict, taken Taken) {

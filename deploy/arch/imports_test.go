@@ -105,7 +105,11 @@ func layers() map[string][]string {
 		"smtp/printable":            {},
 		"pop3":                      {"smtp/sasl", "smtp/admission", "smtp/printable"},
 		"deploy":                    {"node/config"},
-		"deploy/...":                {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3"},
+		"deploy/bench":              {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3", "deploy/bench/preload"},
+		"deploy/bench/preload": {
+			"cluster/datadir", "cluster/disk", "cluster/spool", "cluster/spool/spoolpb", "cluster/tuning",
+		},
+		"deploy/...": {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3"},
 	}
 }
 

@@ -39,6 +39,30 @@ func treeCPU(root int) (time.Duration, error) {
 	return sum, nil
 }
 
+// treeMemory returns the memory that a process and all its descendants hold; what several
+// share counts once.
+func treeMemory(root int) (int64, error) {
+	all, err := processes()
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for pid := range all {
+		if !descends(all, pid, root) {
+			continue
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		var kb int64
+		if _, err := scanAfter(string(text), "Pss:", "%d", &kb); err == nil {
+			sum += kb << 10
+		}
+	}
+	return sum, nil
+}
+
 func descends(all map[int]process, pid, root int) bool {
 	for range len(all) { // parents read at different moments could form a circle
 		if pid == root {

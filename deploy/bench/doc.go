@@ -1,18 +1,19 @@
 // Command bench runs the same load against a cluster and against the peers
-// (Postfix, Dovecot) on the same machine in the same run, in turns, and prints a
-// table of medians and ratios. It needs Debian's postfix (smtp-source,
-// smtp-sink) and dovecot-pop3d. It leaves out rows whose programs are missing,
-// and says so.
+// (Postfix, Exim, Dovecot) on the same machine in the same run, in turns, and prints a
+// table of medians and ratios, in Markdown, with its best row and its worst. It needs root
+// and Debian's postfix (smtp-source, smtp-sink) and dovecot-pop3d; Exim, which can not be
+// installed beside Postfix, it unpacks for itself (apt-get download exim4-daemon-light).
+// It leaves out columns whose programs are missing, and says so.
 //
-//	go run ./deploy/bench -n 3000 -rounds 3
+//	go run ./deploy/bench -n 3000 -rounds 3 -nodes 3,1
 //
-// Beside each rate stands the CPU time that all processes of that side used, in
-// seconds per 1,000 messages (POP3: messages or sessions), user and system, read
-// from /proc. It counts until the side's queue is empty, so it includes the
-// relaying also in rows that only accept. The unit of /proc is 10 ms: choose -n so
-// that a round uses a second. On a machine that others use, CPU time is steadier
-// than the rate, but not independent of it: a side that gets little of the CPU
-// puts fewer messages into a group.
+// Ratios are those of the first column to the best peer of each row. Behind each rate
+// stands the CPU time that all processes of that side used, in seconds per 1,000 messages
+// (POP3: messages or sessions), user and system, read from /proc. It counts until the
+// side's queue is empty, so it includes the relaying also in rows that only accept. The
+// unit of /proc is 10 ms: choose -n so that a round uses a second. On a machine that
+// others use, CPU time is steadier than the rate, but not independent of it: a side that
+// gets little of the CPU puts fewer messages into a group.
 //
 // With -with it compares this build with a former one in place of the peers. Both
 // clusters run all the time, one of them idle. This is how a change shows that it
@@ -24,8 +25,19 @@
 //	(cd /tmp/former && CGO_ENABLED=0 go build -o /tmp/relayd-former ./cmd/relayd)
 //	go run ./deploy/bench -with /tmp/relayd-former -n 3000 -rows accept
 //
-// -nodes 1 runs clusters of one node, -rows some of the rows, by a part of their
-// names. A single session meets the leader, wherever that is.
+// -nodes 1 runs clusters of one node, 3,1 has a column for each size, -rows some of the
+// rows, by a part of their names. A single session meets the leader, wherever that is.
+//
+// With -history the clusters begin with so many messages that were delivered in the last
+// ten minutes, and sweep them by windows of a minute while the loads run: for ten minutes
+// as many as a busy cluster would. -with empty runs a cluster without them in turns:
+//
+//	go run ./deploy/bench -history 1000000 -with empty -rows '64 KiB' -n 2000
+//
+// With -waiting it says what so many waiting messages cost: the next ones, restarts,
+// memory, and operators' looks, beside a cluster with a short queue:
+//
+//	go run ./deploy/bench -waiting 1000000 -nodes 1
 //
 // With -idle it shows instead what many idle connections to one node cost, in
 // memory and to the busy ones beside them:
@@ -44,7 +56,8 @@
 //	go run ./deploy/bench -large 100000
 //
 // With -steady it says what mail costs while as much history is swept as comes, as it is
-// with a cluster that is older than it keeps history; also beside a former build:
+// with a cluster that is older than it keeps history; also beside a former build. It
+// raises the cluster version first:
 //
 //	go run ./deploy/bench -steady -n 10000
 package main

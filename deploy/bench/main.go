@@ -9,70 +9,132 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
+	"time"
+
+	"relay/deploy/bench/preload"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == reaperVerb {
+		os.Exit(reap(os.Args[2:]))
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
-func run(args []string, out, errs io.Writer) int {
+// options are what the flags say.
+type options struct {
+	n, rounds, logins, history, waiting, base, idle, busy, large, idlePOP3 int
+	with, nodes, only, dir                                                 string
+	steady, hostile                                                        bool
+
+	sizes []int
+}
+
+func parse(args []string, errs io.Writer) (*options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(errs)
-	n := flags.Int("n", 3000, "messages a row")
-	rounds := flags.Int("rounds", 0, "rounds; the median counts (default 3, with -with 5)")
-	with := flags.String("with", "", "run this relayd of a former build in turns with this one, in place of the peers")
-	nodes := flags.Int("nodes", 3, "nodes of the cluster: 1, 3 or 5")
-	only := flags.String("rows", "", "rows, or with -hostile attacks, to run, by a part of their name, comma-separated")
-	keep := flags.String("dir", "", "keep logs in this directory")
-	logins := flags.Int("logins", 100, "POP3 sessions of each of 20 clients a round")
-	idle := flags.Int("idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
-	busy := flags.Int("busy", 200, "busy connections, with -idle")
-	large := flags.Int("large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
-	idlePOP3 := flags.Int("idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
-	steady := flags.Bool("steady", false, "instead of the table: what mail costs while as much history is swept")
-	hostile := flags.Bool("hostile", false, "instead of the table: what attacks cost a node, and an innocent sender")
+	o := &options{}
+	flags.IntVar(&o.n, "n", 3000, "messages a row")
+	flags.IntVar(&o.rounds, "rounds", 0, "rounds; the median counts (default 3, with -with 5)")
+	flags.StringVar(&o.with, "with", "", "run this relayd of a former build in turns with this one, in place of the "+
+		"peers;\nempty: this build, without what -history fills in")
+	flags.StringVar(&o.nodes, "nodes", "3",
+		"nodes of the cluster: 1, 3 or 5, or several of them, as 3,1: the table has a column for each")
+	flags.IntVar(&o.base, "base-port", basePort, "lowest port of the clusters; the others count from it")
+	flags.StringVar(&o.only, "rows", "",
+		"rows, or with -hostile attacks, to run, by a part of their name, comma-separated")
+	flags.StringVar(&o.dir, "dir", "", "keep logs in this directory")
+	flags.IntVar(&o.logins, "logins", 100, "POP3 sessions of each of 20 clients a round")
+	flags.IntVar(&o.history, "history", 0, "begin with so many messages of history, and sweep it meanwhile")
+	flags.IntVar(&o.waiting, "waiting", 0, "instead of the table: what so many waiting messages cost")
+	flags.IntVar(&o.idle, "idle", 0, "instead of the table: busy connections beside so many idle ones, on one node")
+	flags.IntVar(&o.busy, "busy", 200, "busy connections, with -idle")
+	flags.IntVar(&o.large, "large", 0, "instead of the table: a mailbox of so many messages, and what it costs others")
+	flags.IntVar(&o.idlePOP3, "idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
+	flags.BoolVar(&o.steady, "steady", false, "instead of the table: what mail costs while as much history is swept")
+	flags.BoolVar(&o.hostile, "hostile", false, "instead of the table: what attacks cost a node, and an innocent sender")
 	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if o.waiting > 0 {
+		o.with = emptyBuild
+	}
+	if o.rounds <= 0 {
+		o.rounds = 3
+		if o.with != "" && o.waiting == 0 {
+			o.rounds = 5
+		}
+	}
+	var err error
+	if o.sizes, err = parseSizes(o.nodes); err != nil {
+		fmt.Fprintln(errs, "bench:", err)
+	}
+	return o, err
+}
+
+// compares reports whether the peers take part.
+func (o *options) compares() bool {
+	return o.idle+o.idlePOP3+o.large+o.waiting == 0 && !o.hostile && !o.steady
+}
+
+func run(args []string, out, errs io.Writer) int {
+	o, err := parse(args, errs)
+	if err != nil {
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if *rounds <= 0 {
-		*rounds = 3
-		if *with != "" {
-			*rounds = 5
-		}
+	b := &bench{
+		n: o.n, logins: o.logins, nodes: o.sizes[0], more: o.sizes[1:], dir: o.dir, errs: errs, history: o.history,
+		base: o.base,
 	}
-	b := &bench{n: *n, logins: *logins, nodes: *nodes, dir: *keep, errs: errs}
 	defer b.tearDown()
-	if *hostile {
-		dns, err := deafDNS()
-		if err != nil {
-			fmt.Fprintln(errs, "bench:", err)
-			return 1
-		}
-		defer dns.Close()
-	}
-	err := b.setUp(ctx, *idle+*idlePOP3+*large == 0 && !*hostile && !*steady, *with)
-	if err == nil {
-		switch {
-		case *hostile:
-			err = b.hostile(ctx, out, *only)
-		case *steady:
-			err = b.steady(ctx, out)
-		case *idle > 0:
-			err = b.crowded(ctx, out, *rounds, crowd{idle: *idle, busy: *busy, messages: *n})
-		case *idlePOP3 > 0:
-			err = b.idlePOP3(ctx, out, *idlePOP3)
-		case *large > 0:
-			err = b.large(ctx, out, *large)
-		default:
-			err = b.printTable(ctx, out, *rounds, *only)
-		}
-	}
-	if err != nil {
+	if err := b.perform(ctx, out, o); err != nil {
 		fmt.Fprintln(errs, "bench:", err)
 		return 1
 	}
 	return 0
+}
+
+// perform sets up what the options ask for, and measures it.
+func (b *bench) perform(ctx context.Context, out io.Writer, o *options) error {
+	if o.hostile {
+		dns, err := deafDNS()
+		if err != nil {
+			return err
+		}
+		defer dns.Close()
+	}
+	if o.waiting > 0 {
+		hop, err := closedHop()
+		if err != nil {
+			return err
+		}
+		defer hop.Close()
+		b.hop = hop.Addr().String()
+	}
+	if err := b.setUp(ctx, o.compares(), o.with); err != nil {
+		return err
+	}
+	switch {
+	case o.hostile:
+		return b.hostile(ctx, out, o.only)
+	case o.steady:
+		return b.steady(ctx, out)
+	case o.idle > 0:
+		return b.crowded(ctx, out, o.rounds, crowd{idle: o.idle, busy: o.busy, messages: o.n})
+	case o.idlePOP3 > 0:
+		return b.idlePOP3(ctx, out, o.idlePOP3)
+	case o.large > 0:
+		return b.large(ctx, out, o.large)
+	case o.waiting > 0:
+		return b.waiting(ctx, out, o.waiting, o.rounds)
+	}
+	return b.printTable(ctx, out, o.rounds, o.only)
 }
 
 // bench is the sides and what they share.
@@ -80,18 +142,24 @@ type bench struct {
 	n       int
 	logins  int
 	nodes   int
+	more    []int  // sizes of more clusters
+	base    int    // lowest port of the clusters
+	history int    // messages that the clusters begin with
+	hop     string // where the clusters' remote mail goes; empty: the sink
 	dir     string
 	temp    bool
 	errs    io.Writer
 	cluster *cluster
-	former  *cluster // nil: the peers are compared with
+	former  *cluster   // nil: the peers are compared with
+	others  []*cluster // of this build, of other sizes
 	postfix *postfix
+	exim    *exim
 	dovecot *dovecot
 	sink    *exec.Cmd
 }
 
 // sinkPort is where all sides relay to.
-const sinkPort = 14025
+const sinkPort = 9925
 
 // setUp starts the sides. If it fails, tearDown ends what it has begun.
 func (b *bench) setUp(ctx context.Context, compare bool, with string) (err error) {
@@ -100,7 +168,7 @@ func (b *bench) setUp(ctx context.Context, compare bool, with string) (err error
 			return fmt.Errorf("%s is missing: apt-get install postfix", program)
 		}
 	}
-	if with != "" {
+	if with != "" && with != emptyBuild {
 		if with, err = formerBinary(with); err != nil {
 			return err
 		}
@@ -131,6 +199,9 @@ func (b *bench) makeDir() (err error) {
 			return err
 		}
 	}
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return err
+	}
 	return os.Chmod(b.dir, 0o755)
 }
 
@@ -141,26 +212,100 @@ func (b *bench) startClusters(ctx context.Context, former string) error {
 	if err := build(ctx, binary); err != nil {
 		return err
 	}
-	c := &cluster{binary: binary, nodes: b.nodes, base: basePort, dir: filepath.Join(b.dir, "cluster")}
-	if err := c.start(ctx); err != nil {
+	base := b.base
+	start := func(name, binary, dir string, nodes int) (*cluster, error) {
+		c := &cluster{name: name, binary: binary, nodes: nodes, base: base, dir: filepath.Join(b.dir, dir), hop: b.hop}
+		base += 100 * (nodes + 1)
+		return c, c.start(ctx)
+	}
+	var err error
+	switch former {
+	case "":
+		b.cluster, err = start("", binary, "cluster", b.nodes)
+	case emptyBuild:
+		if b.cluster, err = start("", binary, "cluster", b.nodes); err == nil {
+			b.former, err = start("with an empty store", binary, "former", b.nodes)
+			b.former.empties = true
+		}
+	default:
+		if b.cluster, err = start("this build", binary, "cluster", b.nodes); err == nil {
+			b.former, err = start("former build", former, "former", b.nodes)
+		}
+	}
+	for _, n := range b.more {
+		if err != nil {
+			return err
+		}
+		var c *cluster
+		c, err = start("", binary, fmt.Sprintf("cluster-of-%d", n), n)
+		b.others = append(b.others, c)
+	}
+	if err != nil {
 		return err
 	}
-	b.cluster = c
-	if former == "" {
+	return b.age(ctx)
+}
+
+// clusters are all that there are, this build's first.
+func (b *bench) clusters() (all []*cluster) {
+	all = append(all, b.cluster)
+	if b.former != nil {
+		all = append(all, b.former)
+	}
+	return append(all, b.others...)
+}
+
+// parseSizes reads -nodes.
+func parseSizes(text string) (sizes []int, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n != 1 && n != 3 && n != 5 || slices.Contains(sizes, n) {
+			return nil, fmt.Errorf("-nodes wants 1, 3 or 5, or several of them, as 3,1, and not %q", text)
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes, nil
+}
+
+// emptyBuild is the value of -with that names this build, without history.
+const emptyBuild = "empty"
+
+// age gives the clusters their history, and has them sweep it from then on.
+func (b *bench) age(ctx context.Context) error {
+	if b.history == 0 {
 		return nil
 	}
-	c = &cluster{binary: former, nodes: b.nodes, base: formerPort, dir: filepath.Join(b.dir, "former")}
-	if err := c.start(ctx); err != nil {
-		return err
+	for _, c := range b.clusters() {
+		switch {
+		case c.empties:
+			if err := c.raise(ctx); err != nil {
+				return err
+			}
+		default:
+			if err := c.preload(ctx, preload.Stock{Messages: b.history, Size: 200, Span: historySpan}); err != nil {
+				return err
+			}
+			if err := c.boundHistory(ctx); err != nil {
+				return err
+			}
+		}
 	}
-	b.former = c
 	return nil
 }
+
+// historySpan is within how long the messages of -history came. It ends before the
+// windows that Sweep would call late, and lasts for as many minutes of sweeping.
+const historySpan = 9*time.Minute + 30*time.Second
 
 func (b *bench) startPeers(ctx context.Context) {
 	var err error
 	if b.postfix, err = startPostfix(ctx, filepath.Join(b.dir, "postfix")); err != nil {
 		fmt.Fprintln(b.errs, "bench: no Postfix:", err)
+	}
+	if x, err := startExim(ctx, filepath.Join(b.dir, "exim")); err != nil {
+		fmt.Fprintln(b.errs, "bench: no Exim:", err)
+	} else {
+		b.exim = x
 	}
 	if b.dovecot, err = startDovecot(ctx, filepath.Join(b.dir, "dovecot")); err != nil {
 		fmt.Fprintln(b.errs, "bench: no Dovecot:", err)
@@ -168,13 +313,16 @@ func (b *bench) startPeers(ctx context.Context) {
 }
 
 func (b *bench) tearDown() {
-	for _, c := range []*cluster{b.cluster, b.former} {
-		if c != nil {
+	for _, c := range b.clusters() {
+		if c != nil && c.cmd != nil && c.cmd.Process != nil {
 			c.stop()
 		}
 	}
 	if b.postfix != nil {
 		b.postfix.stop()
+	}
+	if b.exim != nil {
+		b.exim.stop()
 	}
 	if b.dovecot != nil {
 		b.dovecot.stop()

@@ -24,20 +24,41 @@ func (b *bench) rows() []row {
 		b.smtpRow("accept 4 KiB, 20 at once, a connection per message", load{sessions: 20, size: 4096, reconnect: true}),
 		b.smtpRow("accept and relay 4 KiB, 20 sessions", load{sessions: 20, size: 4096, drain: true}),
 		b.smtpRow("accept and relay 64 KiB, 20 sessions", load{sessions: 20, size: 65536, drain: true}),
-		b.latencyRow(),
+		b.latencyRow("one session, 4 KiB, time to 250", 1, 0.5),
+		b.latencyRow("one session, 4 KiB, time to 250, p99", 1, 0.99),
+		b.latencyRow("20 sessions, 4 KiB, time to 250", 20, 0.5),
+		b.latencyRow("20 sessions, 4 KiB, time to 250, p99", 20, 0.99),
+		b.manyDomainsRow(),
 	}
 	rows = append(rows, b.pop3Rows()...)
+	rows = append(rows, b.idleRows()...)
 	for i := range rows {
 		rows[i].calm = true
 	}
 	return rows
 }
 
-// relays makes a row's sides: this build, and the former one where there is one.
-func (b *bench) relays(on func(c *cluster) side) []side {
-	sides := []side{on(b.cluster)}
-	if b.former != nil {
-		sides = append(sides, on(b.former))
+// relays makes a row's sides: this build in each size, and the former one where there is one.
+func (b *bench) relays(on func(c *cluster) side) (sides []side) {
+	for _, c := range b.clusters() {
+		one := on(c)
+		one.name, one.rival = c.label(), c == b.former
+		sides = append(sides, one)
+	}
+	return sides
+}
+
+// peers makes the sides of the mail servers that are compared with.
+func (b *bench) peers(on func(m mailServer) side) (sides []side) {
+	if b.postfix != nil {
+		one := on(b.postfix)
+		one.name, one.rival = "Postfix", true
+		sides = append(sides, one)
+	}
+	if b.exim != nil {
+		one := on(b.exim)
+		one.name, one.rival = "Exim", true
+		sides = append(sides, one)
 	}
 	return sides
 }
@@ -66,29 +87,86 @@ func (b *bench) smtpRow(name string, l load) row {
 	return b.mailRow(row{name: name, unit: "msg/s", work: l.messages}, on)
 }
 
-func (b *bench) latencyRow() row {
+func (b *bench) latencyRow(name string, sessions int, q float64) row {
 	on := func(m mailServer) side {
 		return side{root: m.root, load: func(ctx context.Context) (float64, error) {
 			addrs, err := m.addresses()
 			if err != nil {
 				return 0, err
 			}
-			ms, err := latency(ctx, addrs[0], latencyMessages)
+			times, err := latencies(ctx, addrs, sessions, latencyMessages)
 			if err != nil {
 				return 0, err
 			}
-			return ms, drained(ctx, m)
+			return quantile(times, q), drained(ctx, m)
 		}}
 	}
-	return b.mailRow(row{name: "one session, 4 KiB, time to 250", unit: "ms", less: true, work: latencyMessages}, on)
+	return b.mailRow(row{name: name, unit: "ms", less: true, work: sessions * latencyMessages}, on)
+}
+
+// Each message of the row of many domains goes to so many recipients, each in a domain
+// of its own.
+const manyDomains = 50
+
+func (b *bench) manyDomainsRow() row {
+	messages := max(b.n/10, 20)
+	on := func(m mailServer) side {
+		return side{root: m.root, load: func(ctx context.Context) (float64, error) {
+			addrs, err := m.addresses()
+			if err != nil {
+				return 0, err
+			}
+			begin := time.Now()
+			if err := sendToMany(ctx, addrs, 20, messages); err != nil {
+				return 0, err
+			}
+			err = drained(ctx, m)
+			return float64(messages*manyDomains) / time.Since(begin).Seconds(), err
+		}}
+	}
+	name := fmt.Sprintf("%d recipients in %d domains, 4 KiB, 20 sessions, until empty", manyDomains, manyDomains)
+	return b.mailRow(row{name: name, unit: "rcpt/s", work: messages * manyDomains}, on)
 }
 
 func (b *bench) mailRow(r row, on func(mailServer) side) row {
 	r.sides = b.relays(func(c *cluster) side { return on(c) })
-	if b.postfix != nil {
-		r.sides = append(r.sides, on(b.postfix))
-	}
+	r.sides = append(r.sides, b.peers(on)...)
 	return r
+}
+
+// idleTime is how long a round of the idle rows looks.
+const idleTime = 5 * time.Second
+
+// idleRows say what the sides cost while nothing happens.
+func (b *bench) idleRows() []row {
+	cpu := b.mailRow(row{name: "idle: CPU", unit: "ms/s", less: true, cold: true}, func(m mailServer) side {
+		return side{root: m.root, load: func(ctx context.Context) (float64, error) {
+			root, err := m.root()
+			if err != nil {
+				return 0, err
+			}
+			before, err := treeCPU(root)
+			if err != nil {
+				return 0, err
+			}
+			if err := sleep(ctx, idleTime); err != nil {
+				return 0, err
+			}
+			after, err := treeCPU(root)
+			return float64((after - before).Milliseconds()) / idleTime.Seconds(), err
+		}}
+	})
+	memory := b.mailRow(row{name: "idle: memory", unit: "MiB", less: true, cold: true}, func(m mailServer) side {
+		return side{root: m.root, load: func(context.Context) (float64, error) {
+			root, err := m.root()
+			if err != nil {
+				return 0, err
+			}
+			octets, err := treeMemory(root)
+			return float64(octets) / (1 << 20), err
+		}}
+	})
+	return []row{cpu, memory}
 }
 
 // send returns messages a second. It ends with an empty queue.

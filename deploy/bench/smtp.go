@@ -9,14 +9,15 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/textproto"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -44,47 +45,70 @@ func source(ctx context.Context, addrs []string, l load) (time.Duration, error) 
 	return time.Since(begin), errors.Join(errs...)
 }
 
-// latency is the median time from DATA's final dot to 250, in milliseconds,
-// one message at a time.
-func latency(ctx context.Context, addr string, n int) (float64, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
+// latencies are the times from DATA's final dot to 250 of n messages in each of some
+// sessions at once, in milliseconds.
+func latencies(ctx context.Context, addrs []string, sessions, n int) ([]float64, error) {
+	senders, hangUp, err := openSenders(ctx, addrs, sessions)
+	defer hangUp()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer conn.Close()
-	tp := textproto.NewConn(conn)
-	if _, _, err := tp.ReadResponse(220); err != nil {
-		return 0, err
-	}
-	say := func(code int, line string) error {
-		if err := tp.PrintfLine("%s", line); err != nil {
-			return err
+	times := make([][]float64, sessions)
+	err = each(ctx, sessions, sessions, func(i int) error {
+		for range n {
+			took, err := senders[i].send()
+			if err != nil {
+				return err
+			}
+			times[i] = append(times[i], float64(took.Microseconds())/1000)
 		}
-		_, _, err := tp.ReadResponse(code)
+		return nil
+	})
+	return slices.Concat(times...), err
+}
+
+// sendToMany hands in messages of manyDomains recipients, over some sessions.
+func sendToMany(ctx context.Context, addrs []string, sessions, messages int) error {
+	senders, hangUp, err := openSenders(ctx, addrs, sessions)
+	defer hangUp()
+	if err != nil {
 		return err
 	}
-	if err := say(250, "EHLO bench"); err != nil {
-		return 0, err
+	lines, codes := "MAIL FROM:<sender@bench.example>\r\n", []int{250}
+	for i := range manyDomains {
+		lines, codes = lines+fmt.Sprintf("RCPT TO:<rcpt@far%d.example>\r\n", i), append(codes, 250)
 	}
-	body := "Subject: bench\r\n\r\n" + strings.Repeat(strings.Repeat("x", 62)+"\r\n", 64) + "."
-	var times []float64
-	for range n {
-		for _, step := range []struct {
-			code int
-			line string
-		}{{250, "MAIL FROM:<sender@bench.example>"}, {250, "RCPT TO:<rcpt@far.example>"}, {354, "DATA"}} {
-			if err := say(step.code, step.line); err != nil {
-				return 0, err
-			}
-		}
-		begin := time.Now()
-		if err := say(250, body); err != nil {
-			return 0, err
-		}
-		times = append(times, float64(time.Since(begin).Microseconds())/1000)
+	lines, codes = lines+"DATA\r\n", append(codes, 354)
+	body := "Subject: bench\r\n\r\n" + strings.Repeat(textLine, 63) + ".\r\n"
+	free := make(chan *sender, sessions)
+	for _, s := range senders {
+		free <- s
 	}
-	return median(times), nil
+	return each(ctx, sessions, messages, func(int) error {
+		s := <-free
+		defer func() { free <- s }()
+		if err := s.say(lines, codes...); err != nil {
+			return err
+		}
+		return s.say(body, 250)
+	})
+}
+
+// openSenders opens sessions, over all addresses. hangUp closes those that there are.
+func openSenders(ctx context.Context, addrs []string, sessions int) (senders []*sender, hangUp func(), err error) {
+	hangUp = func() {
+		for _, s := range senders {
+			_ = s.conn.Close()
+		}
+	}
+	for i := range sessions {
+		s, err := newSender(ctx, addrs[i%len(addrs)])
+		if err != nil {
+			return senders, hangUp, err
+		}
+		senders = append(senders, s)
+	}
+	return senders, hangUp, nil
 }
 
 // cluster is relayd dev, as a process of its own.
@@ -94,14 +118,16 @@ type cluster struct {
 	cmd    *exec.Cmd
 	dir    string
 	base   int
+	hop    string // where remote mail goes; empty: the sink of all sides
 	filled bool
+
+	name    string // of its column; empty: by its size
+	empties bool   // it begins without history, whatever -history says
 }
 
-// The clusters' lowest ports.
-const (
-	basePort   = 13000
-	formerPort = 13500
-)
+// basePort is the lowest port of the clusters where no flag says otherwise. It and those
+// of the peers are below the ports that tests take (cluster/porttest).
+const basePort = 10000
 
 // build makes this tree's relayd.
 func build(ctx context.Context, into string) error {
@@ -118,19 +144,25 @@ func (c *cluster) start(ctx context.Context) error {
 		return err
 	}
 	ready := filepath.Join(c.dir, "ready")
+	_ = os.Remove(ready) // of a former start
 	log, err := os.Create(filepath.Join(c.dir, "dev.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
+	hop := c.hop
+	if hop == "" {
+		hop = fmt.Sprintf("127.0.0.1:%d", sinkPort)
+	}
 	c.cmd = exec.CommandContext(ctx, c.binary, "dev", "--dir", filepath.Join(c.dir, "state"), "--nodes",
 		strconv.Itoa(c.nodes),
-		"--base-port", strconv.Itoa(c.base), "--relay", fmt.Sprintf("127.0.0.1:%d", sinkPort), "--ready-file", ready)
+		"--base-port", strconv.Itoa(c.base), "--relay", hop, "--ready-file", ready)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {
 		return err
 	}
-	if err := waitFor(ctx, 60*time.Second, func() bool { _, err := os.Stat(ready); return err == nil }); err != nil {
+	err = waitFor(ctx, 60*time.Second, func() bool { return exists(ready) || c.ended() })
+	if err != nil || !exists(ready) {
 		c.stop()
 		return fmt.Errorf("the cluster did not become ready, see %s: %w", log.Name(), err)
 	}
@@ -140,6 +172,39 @@ func (c *cluster) start(ctx context.Context) error {
 func (c *cluster) stop() {
 	_ = c.cmd.Process.Signal(os.Interrupt)
 	_ = c.cmd.Wait()
+}
+
+// ended reports whether the process has ended, which a parent sees by its state alone.
+func (c *cluster) ended() bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+	return err != nil || strings.Contains(string(line), ") Z ")
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// kill ends all processes of the cluster by SIGKILL: the nodes die with their parent.
+func (c *cluster) kill() {
+	var pids []int
+	for i := range c.nodes {
+		if pid, err := pidFile(filepath.Join(c.nodeDir(i+1), "relayd.pid")); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		for i := 0; i < 1000 && syscall.Kill(pid, 0) == nil; i++ {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+func (c *cluster) nodeDir(node int) string {
+	return filepath.Join(c.dir, "state", fmt.Sprintf("n%d", node))
 }
 
 func (c *cluster) port(node, service int) string {
@@ -152,6 +217,14 @@ func (c *cluster) size() string {
 		return "1 node"
 	}
 	return fmt.Sprintf("%d nodes", c.nodes)
+}
+
+// label heads the cluster's column of the table.
+func (c *cluster) label() string {
+	if c.name != "" {
+		return c.name
+	}
+	return "relay, " + c.size()
 }
 
 // root returns the process that has started the nodes.
@@ -188,8 +261,9 @@ func (c *cluster) empty() bool {
 
 // status is what the loads need of what node 1 says of the cluster.
 type status struct {
-	Leader string `json:"leader"`
-	Queue  struct {
+	Leader  string `json:"leader"`
+	Version int    `json:"cluster_version"`
+	Queue   struct {
 		Messages int `json:"messages"`
 	} `json:"queue"`
 }
@@ -239,7 +313,7 @@ func waitFor(ctx context.Context, d time.Duration, done func() bool) error {
 // postfix is an instance with its own configuration and queue.
 type postfix struct{ conf string }
 
-const postfixPort = 14026
+const postfixPort = 9926
 
 func startPostfix(ctx context.Context, dir string) (*postfix, error) {
 	if _, err := exec.LookPath("postfix"); err != nil {

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -16,12 +16,15 @@ type row struct {
 	unit  string
 	less  bool   // smaller is better
 	work  int    // messages or sessions a round; 0: CPU time says nothing here
-	sides []side // one or two; the first is this build
+	sides []side // the first is this build
 	calm  bool   // a load waits until the one before it has stopped to cost
+	cold  bool   // no load before the first round
 }
 
 // side takes the load of one row.
 type side struct {
+	name  string                                 // the head of its column
+	rival bool                                   // ratios are to the best of the rivals
 	ready func(context.Context) error            // before the first round, not measured; may be nil
 	load  func(context.Context) (float64, error) // returns the value of one round
 	root  func() (int, error)                    // the process whose tree is all of this side
@@ -33,21 +36,50 @@ type result struct {
 	cpu   float64 // seconds per 1,000 messages or sessions
 }
 
-// table runs the rows and prints medians. first and second head the columns of
-// the sides. A ratio is the median of the rounds' ratios: the machine's speed
-// drifts by tens of percent during a row, and hardly within a round.
-func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, first, second string) error {
-	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "load\t%s\tCPU s/1,000\t%s\tCPU s/1,000\tunit\tratio\tCPU ratio\t\n", first, second)
+// table runs the rows and prints medians, as Markdown: a column for each side, the value
+// before the CPU seconds. A ratio is that of the first side to the best rival, the median
+// of the rounds' ratios: the machine's speed drifts by tens of percent during a row, and
+// hardly within a round.
+func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int) error {
+	columns := names(rows)
+	fmt.Fprintf(out, "| load | %s | unit | ratio | CPU ratio |\n", strings.Join(columns, " | "))
+	fmt.Fprintf(out, "|---|%s\n", strings.Repeat("---|", len(columns)+3))
+	var all []ratio
 	for _, r := range rows {
 		results, err := r.run(ctx, rounds)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		r.print(w, results)
+		if to := r.print(out, columns, results); to.value > 0 {
+			all = append(all, to)
+		}
 		r.note(errs, results)
 	}
-	return w.Flush()
+	if len(all) > 1 {
+		by := func(a, b ratio) int { return cmp.Compare(a.value, b.value) }
+		best, worst := slices.MaxFunc(all, by), slices.MinFunc(all, by)
+		fmt.Fprintf(out, "\nAll rows are of one run. Best row: %s, %.2f×. Worst row: %s, %.2f×.\n",
+			best.row, best.value, worst.row, worst.value)
+	}
+	return nil
+}
+
+// ratio is how much better the first side of a row is than its best rival.
+type ratio struct {
+	row   string
+	value float64
+}
+
+// names are the sides of all rows, in the order in which they come first.
+func names(rows []row) (all []string) {
+	for _, r := range rows {
+		for _, s := range r.sides {
+			if !slices.Contains(all, s.name) {
+				all = append(all, s.name)
+			}
+		}
+	}
+	return all
 }
 
 // run lets the sides take turns, and the side that begins changes with each round.
@@ -57,8 +89,11 @@ func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int, fir
 // to a half more. run returns the results of each side.
 func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 	for i, s := range r.sides {
+		if r.cold {
+			break
+		}
 		if err := r.warm(ctx, s); err != nil {
-			return nil, fmt.Errorf("side %d: %w", i+1, err)
+			return nil, fmt.Errorf("%s: %w", r.sides[i].name, err)
 		}
 	}
 	results := make([][]result, len(r.sides))
@@ -67,7 +102,7 @@ func (r row) run(ctx context.Context, rounds int) ([][]result, error) {
 			i = (i + round) % len(r.sides)
 			one, err := r.measure(ctx, r.sides[i])
 			if err != nil {
-				return nil, fmt.Errorf("side %d: %w", i+1, err)
+				return nil, fmt.Errorf("%s: %w", r.sides[i].name, err)
 			}
 			results[i] = append(results[i], one)
 		}
@@ -153,16 +188,53 @@ func (r row) measure(ctx context.Context, s side) (one result, err error) {
 	return one, err
 }
 
-func (r row) print(w io.Writer, results [][]result) {
-	value, cpu := medians(results[0])
-	if len(results) == 1 {
-		fmt.Fprintf(w, "%s\t%.1f\t%s\t–\t–\t%s\t–\t–\t\n", r.name, value, r.seconds(cpu), r.unit)
-		return
+// print writes one line, and returns the ratio in it; 0: there is no rival.
+func (r row) print(w io.Writer, columns []string, results [][]result) ratio {
+	fmt.Fprintf(w, "| %s |", r.name)
+	for _, name := range columns {
+		i := slices.IndexFunc(r.sides, func(s side) bool { return s.name == name })
+		switch {
+		case i < 0:
+			fmt.Fprint(w, " – |")
+		case r.work == 0:
+			value, _ := medians(results[i])
+			fmt.Fprintf(w, " %s |", figure(value))
+		default:
+			value, cpu := medians(results[i])
+			fmt.Fprintf(w, " %s · %.3f |", figure(value), cpu)
+		}
 	}
-	otherValue, otherCPU := medians(results[1])
-	ratio, cpuRatio := r.ratios(results[0], results[1])
-	fmt.Fprintf(w, "%s\t%.1f\t%s\t%.1f\t%s\t%s\t%.2f×\t%s\t\n", r.name,
-		value, r.seconds(cpu), otherValue, r.seconds(otherCPU), r.unit, ratio, cpuRatio)
+	rival := r.bestRival(results)
+	if rival < 0 {
+		fmt.Fprintf(w, " %s | – | – |\n", r.unit)
+		return ratio{}
+	}
+	value, cpu := r.ratios(results[0], results[rival])
+	fmt.Fprintf(w, " %s | %.2f× | %s |\n", r.unit, value, cpu)
+	return ratio{r.name, value}
+}
+
+// figure writes a value with three digits at least.
+func figure(value float64) string {
+	if value < 10 {
+		return fmt.Sprintf("%.2f", value)
+	}
+	return fmt.Sprintf("%.1f", value)
+}
+
+// bestRival is the rival with the best median, -1 without any.
+func (r row) bestRival(results [][]result) int {
+	best, of := -1, 0.0
+	for i, s := range r.sides {
+		if !s.rival {
+			continue
+		}
+		value, _ := medians(results[i])
+		if best < 0 || r.less && value < of || !r.less && value > of {
+			best, of = i, value
+		}
+	}
+	return best
 }
 
 // ratios returns the medians of what the sides' values and CPU times were to each
@@ -196,9 +268,9 @@ func (r row) seconds(cpu float64) string {
 // note writes down each round.
 func (r row) note(w io.Writer, results [][]result) {
 	fmt.Fprintf(w, "%s, %s:", r.name, r.unit)
-	for i, side := range results {
-		fmt.Fprintf(w, " side %d:", i+1)
-		for _, one := range side {
+	for i, rounds := range results {
+		fmt.Fprintf(w, " %s:", r.sides[i].name)
+		for _, one := range rounds {
 			fmt.Fprintf(w, " %.1f (CPU %s)", one.value, r.seconds(one.cpu))
 		}
 	}
@@ -236,13 +308,18 @@ func (b *bench) printTable(ctx context.Context, out io.Writer, rounds int, only 
 	if len(rows) == 0 {
 		return fmt.Errorf("no row's name contains any of %q", only)
 	}
-	first, second, peers := fmt.Sprintf("relay, %s", b.cluster.size()), "peer, 1 node", "peers with their default sync"
-	if b.former != nil {
-		first, second, peers = "this build, "+b.cluster.size(), "former build, "+b.former.size(),
-			"the former build is "+b.former.binary
+	others := "peers with their default sync"
+	switch {
+	case b.former != nil && b.former.empties:
+		others = fmt.Sprintf("the first cluster begins with %d messages of history, which it sweeps", b.history)
+	case b.former != nil:
+		others = "the former build is " + b.former.binary
+	case b.history > 0:
+		others += fmt.Sprintf("; the relay begins with %d messages of history, which it sweeps", b.history)
 	}
-	fmt.Fprintf(out, "%s; every 250 of the relay synced on a majority; %s; all on this machine, in turns, median of %d;\n"+
-		"CPU of all processes of a side, in seconds per 1,000 messages or sessions, until its queue is empty\n",
-		time.Now().UTC().Format(time.DateOnly), peers, rounds)
-	return table(ctx, out, b.errs, rows, rounds, first, second)
+	fmt.Fprintf(out, "%s, load %s; every 250 of the relay synced on a majority; %s; all on this machine, in turns,\n"+
+		"median of %d; behind each value the CPU of all processes of a side, in seconds per 1,000 messages, recipients or\n"+
+		"sessions, until its queue is empty; ratios are of the first column to the best of the peers, or the other build\n\n",
+		time.Now().UTC().Format(time.DateOnly), machineLoad(), others, rounds)
+	return table(ctx, out, b.errs, rows, rounds)
 }

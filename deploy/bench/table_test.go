@@ -18,8 +18,9 @@ import (
 // medians, and medians of the rounds' ratios.
 func TestTurns(t *testing.T) {
 	var order []string
-	fake := func(name string, values ...float64) side {
+	fake := func(name string, rival bool, values ...float64) side {
 		return side{
+			name: name, rival: rival,
 			root: func() (int, error) { return os.Getpid(), nil },
 			load: func(context.Context) (float64, error) {
 				order = append(order, name)
@@ -30,33 +31,46 @@ func TestTurns(t *testing.T) {
 		}
 	}
 	rows := []row{
-		{name: "rate", unit: "msg/s", work: 1000, sides: []side{fake("a", 5, 300, 100, 200), fake("b", 5, 100, 100, 80)}},
-		{name: "latency", unit: "ms", less: true, sides: []side{fake("a", 9, 1, 2, 3), fake("b", 9, 4, 4, 4)}},
-		{name: "alone", unit: "msg/s", sides: []side{fake("a", 1, 7, 8, 9)}},
+		{name: "rate", unit: "msg/s", work: 1000, sides: []side{
+			fake("a", false, 5, 300, 100, 200), fake("b", true, 5, 100, 100, 80)}},
+		{name: "latency", unit: "ms", less: true, sides: []side{fake("a", false, 9, 1, 2, 3), fake("b", true, 9, 4, 4, 4)}},
+		{name: "alone", unit: "msg/s", sides: []side{fake("a", false, 1, 7, 8, 9)}},
+		{name: "idle", unit: "ms/s", less: true, cold: true, sides: []side{
+			fake("a", false, 12, 12, 12), fake("b", true, 24, 24, 24), fake("c", true, 6, 6, 6)}},
 	}
 	var out bytes.Buffer
-	require.NoError(t, table(t.Context(), &out, io.Discard, rows, 3, "this", "former"))
-	require.Equal(t, "ab"+"abbaab"+"ab"+"abbaab"+"aaaa", strings.Join(order, ""))
-	lines := strings.Split(out.String(), "\n")
-	require.Len(t, lines, 5)
-	require.Equal(t, []string{
-		"load", "this", "CPU", "s/1,000", "former", "CPU", "s/1,000", "unit", "ratio", "CPU", "ratio",
-	}, strings.Fields(lines[0]))
-	rate := strings.Fields(lines[1])
-	require.Equal(t, []string{"rate", "200.0"}, rate[:2])
-	require.Equal(t, []string{"msg/s", "2.50×"}, rate[5:7])
-	require.Equal(t, []string{"latency", "2.0", "–", "4.0", "–", "ms", "2.00×", "–"}, strings.Fields(lines[2]))
-	require.Equal(t, []string{"alone", "8.0", "–", "–", "–", "msg/s", "–", "–"}, strings.Fields(lines[3]))
+	require.NoError(t, table(t.Context(), &out, io.Discard, rows, 3))
+	require.Equal(t, "ab"+"abbaab"+"ab"+"abbaab"+"aaaa"+"abcbcacab", strings.Join(order, ""))
+	require.Regexp(t, `^\| load \| a \| b \| c \| unit \| ratio \| CPU ratio \|
+\|---\|---\|---\|---\|---\|---\|---\|
+\| rate \| 200\.0 · \d\.\d{3} \| 100\.0 · \d\.\d{3} \| – \| msg/s \| 2\.50× \| \S+ \|
+\| latency \| 2\.00 \| 4\.00 \| – \| ms \| 2\.00× \| – \|
+\| alone \| 8\.00 \| – \| – \| msg/s \| – \| – \|
+\| idle \| 12\.0 \| 24\.0 \| 6\.00 \| ms/s \| 0\.50× \| – \|
+
+All rows are of one run\. Best row: rate, 2\.50×\. Worst row: idle, 0\.50×\.
+$`, out.String())
 }
 
 func TestCPURatio(t *testing.T) {
-	r := row{name: "x", unit: "msg/s", work: 1000}
+	r := row{name: "x", unit: "msg/s", work: 1000, sides: []side{{name: "a"}, {name: "b", rival: true}}}
 	var out strings.Builder
-	r.print(&out, [][]result{
+	to := r.print(&out, []string{"a", "b"}, [][]result{
 		{{value: 10, cpu: 0.2}, {value: 30, cpu: 0.3}, {value: 20, cpu: 0.1}},
 		{{value: 10, cpu: 0.4}, {value: 10, cpu: 0.5}, {value: 10, cpu: 0.1}},
 	})
-	require.Equal(t, "x\t20.0\t0.200\t10.0\t0.400\tmsg/s\t2.00×\t0.600\t\n", out.String())
+	require.Equal(t, "| x | 20.0 · 0.200 | 10.0 · 0.400 | msg/s | 2.00× | 0.600 |\n", out.String())
+	require.Equal(t, ratio{"x", 2}, to)
+}
+
+func TestSizes(t *testing.T) {
+	sizes, err := parseSizes("3,1")
+	require.NoError(t, err)
+	require.Equal(t, []int{3, 1}, sizes)
+	for _, bad := range []string{"", "2", "3,", "3,3", "x"} {
+		_, err := parseSizes(bad)
+		require.ErrorContains(t, err, "-nodes wants 1, 3 or 5", bad)
+	}
 }
 
 func TestFormerBinary(t *testing.T) {
@@ -85,6 +99,9 @@ func TestRows(t *testing.T) {
 		{bench{n: 10, logins: 1, cluster: &cluster{nodes: 1}}, 1},
 		{bench{n: 10, logins: 1, cluster: &cluster{nodes: 3}, former: &cluster{nodes: 3}}, 2},
 		{bench{n: 10, logins: 1, cluster: &cluster{nodes: 3}, postfix: &postfix{}}, 2},
+		{bench{
+			n: 10, logins: 1, cluster: &cluster{nodes: 3}, others: []*cluster{{nodes: 1}}, postfix: &postfix{}, exim: &exim{},
+		}, 4},
 	} {
 		var names []string
 		for _, r := range test.b.rows() {

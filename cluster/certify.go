@@ -19,6 +19,7 @@ import (
 	"relay/cluster/propose"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // A node's certificate lives CertLife, and the node has it renewed. The leader
@@ -69,14 +70,14 @@ type renewer struct {
 // certificates renews the certificate and follows rotations of the CA.
 func (c *Cluster) certificates(ctx context.Context) {
 	r := &renewer{c: c}
-	tick := time.NewTicker(min(time.Second, c.t.CertLife/20))
+	tick := tuning.NewBeat(min(time.Second, c.t.CertLife/20))
 	defer tick.Stop()
 	for {
 		if c.At(2) {
 			r.look(ctx)
 		}
 		select {
-		case <-tick.C:
+		case <-tick.Next():
 		case <-c.newCA:
 		case <-ctx.Done():
 			return

@@ -55,7 +55,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 	require.NoError(t, err)
 	ca, err := pki.OpenAuthority(record.CaCert, record.CaKey)
 	require.NoError(t, err)
-	dial := func(me wire.Identity, proto string) error {
+	dial := func(me wire.Identity, proto string, patience time.Duration) error {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		p := wire.New(wire.Options{Listener: l, Identity: me, Log: zap.NewNop()})
@@ -66,7 +66,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 			return err
 		}
 		defer conn.Close()
-		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		_, err = conn.Read(make([]byte, 1))
 		if e, ok := err.(net.Error); ok && e.Timeout() {
 			return nil // it was let in, and nobody says anything
@@ -75,7 +75,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 	}
 	me, err := c.id.Wire()
 	require.NoError(t, err)
-	require.NoError(t, dial(me, wire.Raft), "the node itself")
+	require.NoError(t, dial(me, wire.Raft, 300*time.Millisecond), "the node itself")
 	for name, index := range map[string]uint64{
 		"newer": c.Applied() + 1, "much newer": pki.MaxSerial - 1, "of the same index": pki.SerialIndex(m.Serial), "older": 0,
 	} {
@@ -90,7 +90,7 @@ func TestTheCAsKeyAloneOpensNothing(t *testing.T) {
 			"n1")
 		require.NoError(t, err)
 		for _, proto := range []string{wire.Raft, wire.RPC, wire.Bulk} {
-			require.Error(t, dial(forged, proto), "%s, %s", name, proto)
+			require.Error(t, dial(forged, proto, time.Minute), "%s, %s", name, proto)
 		}
 	}
 }

@@ -223,7 +223,7 @@ func (c *Cluster) openRaft() error {
 	}
 	c.store, c.rlog = d.Store, d.Log
 	c.trans = transport.New(c.port, c.book, c.log, c.pace.Answered)
-	entries := c.trans.Quiesce(d.Log, c.t.Quiet)
+	entries := c.trans.Quiesce(d.Log, c.t.Quiet, c.t.Pulse())
 	conf := c.t.RaftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.Close())

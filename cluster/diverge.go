@@ -19,6 +19,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/tuning"
 )
 
 // From Raise on each command's writes and answer go into a chain of hashes
@@ -137,7 +138,7 @@ func (c *Cluster) compare(ctx context.Context) {
 			c.judgeSums(ctx, index, since)
 			clock.Sleep(ctx, judgeWait)
 		}
-		if clock.Sleep(ctx, min(time.Second, c.t.Renew)); ctx.Err() != nil {
+		if clock.Sleep(ctx, tuning.NextBeat(time.Now(), min(time.Second, c.t.Renew))); ctx.Err() != nil {
 			return
 		}
 	}

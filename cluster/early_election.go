@@ -77,11 +77,15 @@ func (c *Cluster) follows() string {
 // runEarlyElection runs it until ctx ends.
 func (c *Cluster) runEarlyElection(ctx context.Context) {
 	v := &liveness.Election{ElectionPorts: c.electionPorts()}
-	tick := tuning.NewBeat(max(c.t.Heartbeat/10, 10*time.Millisecond))
+	tick := tuning.NewBeat(c.t.Pulse())
 	defer tick.Stop()
 	for {
+		next := tick.Next()
+		if c.silence() > c.t.Pulse()*11/10 { // a sign is missing
+			next = time.After(max(c.t.Heartbeat/10, 10*time.Millisecond))
+		}
 		select {
-		case <-tick.Next():
+		case <-next:
 		case <-ctx.Done():
 			return
 		}

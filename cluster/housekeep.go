@@ -12,6 +12,7 @@ import (
 	"relay/cluster/internal/wire"
 	"relay/cluster/pki"
 	"relay/cluster/spool"
+	"relay/cluster/tuning"
 )
 
 // housekeep does what every node does for itself: it keeps the log short in
@@ -20,15 +21,10 @@ import (
 // of the former cluster version may come back.
 func (c *Cluster) housekeep(ctx context.Context) {
 	said := clock.Warnings{}
-	tick := time.NewTicker(time.Second)
+	tick := tuning.NewBeat(time.Second)
 	defer tick.Stop()
 	trail := c.t.Trailing
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	for tick.Wait(ctx) {
 		c.clocks.Resync()
 		c.judgeClocks()
 		c.findTime()

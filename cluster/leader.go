@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -134,9 +135,7 @@ func (c *Cluster) leaderDuties(ctx context.Context, st *clock.Steering) {
 		if time.Now().After(settled) {
 			c.expireDead(ctx)
 		}
-		select {
-		case <-tick.Next():
-		case <-ctx.Done():
+		if !tick.Wait(ctx) {
 			return
 		}
 	}
@@ -164,9 +163,7 @@ func (c *Cluster) observeSessions(ctx context.Context) {
 		if sessions, err := c.sessions(); err == nil {
 			c.detector.Observe(time.Now(), sessions)
 		}
-		select {
-		case <-tick.Next():
-		case <-ctx.Done():
+		if !tick.Wait(ctx) {
 			return
 		}
 	}
@@ -242,13 +239,18 @@ func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message)
 // reconcileLoop does the slow chores: the state's time, the cluster record, promotions, addresses,
 // removed members, sweeping.
 func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
-	tick := tuning.NewBeat(min(time.Second, c.t.Promote/2))
+	tick := tuning.NewBeat(min(time.Second, max(c.t.Promote/2, c.t.Tick)))
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
 	ripe := promotions{}
 	away := c.newAbdication()
 	var leave retreat
-	for {
+	var next time.Time
+	for ok := true; ok; ok = tick.Wait(ctx) {
+		if time.Now().Before(next) && !c.draining.Load() && c.allVote() {
+			continue
+		}
+		next = time.Now().Add(3 * c.t.Tick) // each fourth tick is enough
 		if c.draining.Load() {
 			leave.round(ctx, c)
 		}
@@ -266,12 +268,12 @@ func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
 			c.sweep(ctx)
 			nextSweep = now.Add(c.t.Sweep)
 		}
-		select {
-		case <-tick.Next():
-		case <-ctx.Done():
-			return
-		}
 	}
+}
+
+// allVote reports whether no member waits for its vote.
+func (c *Cluster) allVote() bool {
+	return !slices.ContainsFunc(c.book.Servers(), func(s raft.Server) bool { return s.Suffrage != raft.Voter })
 }
 
 // found writes the cluster's record once, and later raises its version when

@@ -96,6 +96,7 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 		return 0, fault.ErrNotLeader
 	}
 	commit := c.raft.CommitIndex()
+	defer c.trans.Hurry()()
 	if err := await(ctx, c.raft.VerifyLeader()); err != nil {
 		return 0, fmt.Errorf("%w: %w", fault.ErrNotLeader, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -12,6 +13,7 @@ import (
 	"relay/cluster/fault"
 	"relay/cluster/internal/wire"
 	"relay/cluster/propose"
+	"relay/cluster/tuning"
 )
 
 // A start of a node with other voters is on probation: its raft runs, but the
@@ -54,7 +56,7 @@ func (c *Cluster) vet(ctx context.Context) {
 		if c.silence() > 2*c.t.Heartbeat {
 			c.probation(ctx)
 		}
-		clock.Sleep(ctx, c.t.Heartbeat)
+		clock.Sleep(ctx, tuning.UntilBeat(time.Now(), 4*c.t.Pulse()))
 	}
 }
 

@@ -241,7 +241,7 @@ func tuningOf(conf *config.Config, t cluster.Tuning) cluster.Tuning {
 	if d := conf.Cluster.Latency.D(); d != 0 {
 		t.Latency = d
 	}
-	t.BlockCache = cmp.Or(t.BlockCache, int64(conf.Storage.Cache))
+	t.ShareMemory(int64(conf.Storage.Cache))
 	return t
 }
 

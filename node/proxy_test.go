@@ -20,7 +20,7 @@ func TestLastWordsThroughProxy(t *testing.T) {
 	client, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
 	defer client.Close()
-	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(time.Minute))
 	_, err = io.WriteString(client, "PROXY TCP4 192.0.2.1 198.51.100.25 4711 25\r\nEHLO early\r\n")
 	require.NoError(t, err)
 	conn, err := proxied(l, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, nil).Accept()

@@ -102,15 +102,15 @@ func (s *storage) nowFull() bool {
 
 // watch measures every few seconds until ctx ends, and tells short what it finds.
 func (s *storage) watch(ctx context.Context, short func(bool)) error {
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
+	const every = 2 * time.Second
 	for {
 		s.look()
 		short(s.short.Load())
+		now := time.Now()
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(now.Truncate(every).Add(every).Sub(now)): // as all that looks once a second
 		}
 	}
 }

@@ -87,7 +87,7 @@ func serve(t testing.TB, cfg pop3.ServerConfig, pop2 bool) *serving {
 		case err := <-s.done:
 			s.done <- err
 			require.NoError(t, err)
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the server does not stop")
 		}
 	})

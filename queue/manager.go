@@ -391,7 +391,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // watch ends the attempts when this node's right to act has ended, and lets
 // workers go on when it is back. It runs until the last attempt has ended.
 func (m *Manager) watch(base context.Context) {
-	const look = time.Second // a lease can also be given up before its time
+	const look = time.Second // a lease can also be given up before its time; with the clock's seconds
 	for {
 		now, until := time.Now(), m.conf.Spool.Until()
 		wait := 100 * time.Millisecond
@@ -400,7 +400,7 @@ func (m *Manager) watch(base context.Context) {
 		case !now.Before(until):
 			m.stopActing()
 		default:
-			wait = min(until.Sub(now), look)
+			wait = min(until.Sub(now), now.Truncate(look).Add(look).Sub(now))
 			if !m.right.held {
 				m.right.held = true
 				m.right.lease, m.right.end = context.WithCancelCause(base)

@@ -104,7 +104,7 @@ func TestClientStrayAroundTLSAndLogin(t *testing.T) {
 				if i == len(c.do)-1 && c.stray && name != "334 twice" {
 					require.Eventually(t, func() bool {
 						return client.err != nil || client.arrived(now) != nil || len(client.in.pending()) > 0
-					}, 5e9, 1e6)
+					}, 60e9, 1e6)
 				}
 				err = do(client)
 				if i < len(c.do)-1 && client.err == nil && err != nil {

@@ -42,7 +42,7 @@ func (p *person) say(text string) {
 // hear reads one reply and returns its last line.
 func (p *person) hear(want string) {
 	p.t.Helper()
-	_ = p.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = p.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		line, err := p.in.ReadString('\n')
 		require.NoError(p.t, err)
@@ -55,7 +55,7 @@ func (p *person) hear(want string) {
 
 func (p *person) gone() {
 	p.t.Helper()
-	_ = p.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = p.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	rest, err := io.ReadAll(p.in)
 	require.NoError(p.t, err)
 	require.Empty(p.t, rest)
@@ -95,10 +95,10 @@ func TestShutdownLetsTransactionsEnd(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return len(b.log) > 0
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(t.Context()) }()
-	require.Eventually(t, s.closing.Load, 5*time.Second, time.Millisecond)
+	require.Eventually(t, s.closing.Load, time.Minute, time.Millisecond)
 	close(b.block)
 	busy.hear("250 2.0.0 Ok: queued as M1")
 	busy.hear("421 4.3.2") // not the next one
@@ -162,7 +162,7 @@ func TestConnectionLimits(t *testing.T) {
 	p.say("QUIT\r\n")
 	p.hear("221")
 	p.gone()
-	require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, time.Minute, time.Millisecond)
 	call(t, addr)
 }
 
@@ -175,7 +175,7 @@ func TestSessionIsClosedOnce(t *testing.T) {
 	p.hear("250")
 	p.hear("250")
 	require.NoError(t, p.conn.Close())
-	require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, time.Minute, time.Millisecond)
 	require.Equal(t, []string{"close"}, b.log)
 }
 

@@ -39,7 +39,7 @@ func TestRefuse(t *testing.T) {
 	busy.hear("250 2.0.0 Ok: queued as")
 	busy.hear("421 4.3.2")
 	busy.gone()
-	require.Eventually(t, func() bool { return s.Stats().Serving.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Serving.Load() == 0 }, time.Minute, time.Millisecond)
 	require.EqualValues(t, 1, s.Stats().Turned.Load())
 
 	s.Refuse(false)
@@ -69,7 +69,7 @@ func TestRefusedCommandsAreTold(t *testing.T) {
 		p.hear("250 2.0.0 Ok: queued as")
 		p.hear("421 4.3.2")
 		p.gone()
-		require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return s.Stats().Active.Load() == 0 }, time.Minute, time.Millisecond)
 		require.Equal(t, want, told, next)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"relay/cluster"
 	"relay/cluster/clustertest"
+	"relay/cluster/timetest"
 )
 
 // production is the tuning a relay runs with, but for what only costs a test
@@ -65,8 +66,8 @@ func survive(t *testing.T, g *clustertest.Group, take, giveBack func(*clustertes
 		t.Skip("takes seconds for each leader")
 	}
 	lapses, longest, slowest := 0, time.Duration(0), time.Duration(0)
-	n := kills(t)
-	for range n {
+	n, machine, again := kills(t), timetest.Watch(t), 0
+	for done := 0; done < n; {
 		g.WaitReady(g.Nodes()...)
 		g.WaitVoters(3)
 		g.WaitEqual() // all know that there are three
@@ -83,25 +84,35 @@ func survive(t *testing.T, g *clustertest.Group, take, giveBack func(*clustertes
 				rest, lost = append(rest, m), append(lost, m.C().SessionLost())
 			}
 		}
-		died := time.Now()
+		died, before := time.Now(), machine.Lost()
 		take(leader)
 		g.Eventually("no leader", func() bool { return leads(rest, leader) })
 		elected := time.Since(died)
 		g.Eventually("the lost leader's session lives", func() bool { return session(t, rest[0], leader.ID) == nil })
 		freed := time.Since(died)
+		lapsed := 0
 		for i, gone := range lost {
 			select {
 			case <-gone:
 				t.Logf("%s lost its session though it lives; a leader was there after %v", rest[i].ID, elected)
-				lapses++
+				lapsed++
 			default:
 			}
 		}
-		longest, slowest = max(longest, elected), max(slowest, freed)
 		giveBack(leader)
+		kept := machine.Lost() - before
+		if kept > 300*time.Millisecond && (lapsed > 0 || freed > freedWithin) && again < 10 {
+			t.Logf("the machine kept the nodes waiting for %v: this time tells nothing", kept)
+			again++
+			continue
+		}
+		lapses, longest, slowest = lapses+lapsed, max(longest, elected), max(slowest, freed)
+		done++
 	}
 	t.Logf("%d leaders lost: %d sessions of survivors lapsed; longest election %v, the lost one's session ended "+
 		"after at most %v", n, lapses, longest, slowest)
 	require.Zero(t, lapses)
-	require.Less(t, slowest, 6*time.Second)
+	require.Less(t, slowest, freedWithin)
 }
+
+const freedWithin = 6 * time.Second

@@ -15,6 +15,7 @@ import (
 	"relay/cluster/clustertest"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/cluster/timetest"
 )
 
 var operator = &pb.Admin{Who: "test", Why: "because"}
@@ -103,8 +104,9 @@ func TestRemoveKeepsTheQuorum(t *testing.T) {
 	require.Error(t, leader.C().Remove(t.Context(), "nobody", false, operator))
 
 	// The leader leaves: another one takes over first.
-	require.NoError(t, leader.C().Leave(t.Context(), operator))
+	left := false // the other one may be too slow to take over in time
 	g.Eventually("the last node does not lead", func() bool {
+		left = left || leader.C().Leave(t.Context(), operator) == nil
 		s, err := gone.C().Status(t.Context())
 		return err == nil && s.Leader == gone.ID && len(s.Members) == 1
 	})
@@ -259,10 +261,10 @@ func TestSoleNodeIsReadyAtOnce(t *testing.T) {
 	})
 	n := g.Node(0)
 	n.Stop()
-	began := time.Now()
+	began, machine := time.Now(), timetest.Watch(t)
 	n.Start()
 	g.WaitReady(n)
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 2*time.Second+4*machine.Lost())
 }
 
 // TestJoinAfterTheFirstNodeLeft: the log that a new node is sent begins with the

@@ -41,6 +41,7 @@ func (s *Store) engine(h *handle) *pebble.Options {
 		EventListener:               s.listener(h),
 	}
 	o.Experimental.ReadSamplingMultiplier = -1 // reads must not start compactions
+	o.Experimental.CompactionScheduler = newScheduler()
 	o.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
 		return pebble.SpanPolicy{}, s.o.Border(start, s.o.now()), nil
 	}

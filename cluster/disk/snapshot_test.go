@@ -213,7 +213,7 @@ func TestInstall(t *testing.T) {
 	require.Equal(t, []spool.Changes{{Sessions: true, Directory: true, Restored: true}}, told)
 	require.Equal(t, []uint64{m.Index, m.Term}, guard)
 	require.Equal(t, from.machine.(*toy).count, s.machine.(*toy).count, "caches are loaded anew")
-	require.Eventually(t, func() bool { return len(leftovers(t, s)) == 0 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(leftovers(t, s)) == 0 }, time.Minute, time.Millisecond)
 
 	// It goes on from there, and survives a power loss at once.
 	crashed := openStore(t, fs.CrashClone(vfs.CrashCloneCfg{}), "s")
@@ -259,7 +259,7 @@ func TestReadersOutliveASwitch(t *testing.T) {
 		require.Contains(t, leftovers(t, s), old)
 		return nil
 	}))
-	require.Eventually(t, func() bool { return len(leftovers(t, s)) == 0 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(leftovers(t, s)) == 0 }, time.Minute, time.Millisecond)
 }
 
 func TestViewsDuringSwitches(t *testing.T) {
@@ -422,7 +422,7 @@ func TestUnloadableStateIsRefused(t *testing.T) {
 	require.ErrorIs(t, receive(s, m, bytes.NewReader(b)), sorry)
 	require.Equal(t, "1", value(t, s, "a"))
 	apply(t, s, "set a 2")
-	require.Eventually(t, func() bool { return len(leftovers(t, s)) == 0 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(leftovers(t, s)) == 0 }, time.Minute, time.Millisecond)
 }
 
 // Power fails at each step of an installation: the next start finds either the
@@ -517,7 +517,7 @@ func TestCheckpointLifeIsLimited(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := r.Read(make([]byte, 1))
 		return errors.Is(err, ErrExpired)
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.Zero(t, s.Metrics().Checkpoints)
 	require.Empty(t, leftovers(t, s))
 	require.NoError(t, r.Close())

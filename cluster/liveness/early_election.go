@@ -40,7 +40,8 @@ type ElectionPorts struct {
 // leader it takes one to three heartbeats, more where votes split. That is
 // longer than the sessions of those who live may last.
 //
-// So each follower looks twelve times a heartbeat. When its leader is silent, it
+// So each follower looks at each pulse (tuning.Tuning), when a sign is expected, and ten
+// times a heartbeat once one is missing. When its leader is silent, it
 // asks the other voters. If a majority, itself included, has heard nothing
 // either, that leader could not commit anything any more and would have
 // stepped down by itself; then the one among them whose log is longest stands

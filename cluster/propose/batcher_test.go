@@ -116,7 +116,7 @@ func next(t *testing.T, r *fakeRaft, n int) (group []*fakeFuture) {
 		select {
 		case f := <-r.came:
 			group = append(group, f)
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			require.Fail(t, "the batcher lets nothing through")
 		}
 	}

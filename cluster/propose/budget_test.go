@@ -36,7 +36,7 @@ func TestBudgetsAreApart(t *testing.T) {
 			c.bulkBudget.Release(100 << 10)
 		}
 		return !free
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err = c.Propose(ctx, chunk)

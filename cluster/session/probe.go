@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relay/cluster/clock"
+	"relay/cluster/tuning"
 )
 
 // prober proves again and again that this node's own disk takes writes: a node
@@ -42,12 +43,13 @@ func NewProber(write func() error, every time.Duration, now func() time.Duration
 func (p *prober) run(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
 		began := p.begin()
+		next := began + tuning.NextBeat(time.Now(), p.every)
 		err := p.write()
 		p.note(began, err)
 		if n == 0 {
 			close(p.tried)
 		}
-		clock.Sleep(ctx, began+p.every-p.now())
+		clock.Sleep(ctx, next-p.now())
 	}
 }
 

@@ -220,7 +220,8 @@ func (s *Session) keep(ctx context.Context) {
 	defer wg.Wait()
 	defer cancel()
 	lost := s.Lost()
-	for next := s.Now() + s.renew; s.rest(ctx, lost, next); next = max(next+s.renew, s.Now()) {
+	due := func() time.Duration { return s.Now() + tuning.NextBeat(time.Now(), s.renew) }
+	for next := due(); s.rest(ctx, lost, next); next = due() {
 		r, err := s.prepare()
 		if err != nil {
 			s.Log.Error("cluster: the session is not renewed", zap.Error(err))

@@ -133,7 +133,7 @@ func pair(t *testing.T, inFlight int) (leader, follower *raft.Raft, trip *stumbl
 		pipes.close()
 	})
 	require.NoError(t, all[0].BootstrapCluster(members).Error())
-	require.Eventually(t, func() bool { return all[0].State() == raft.Leader }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return all[0].State() == raft.Leader }, time.Minute, 5*time.Millisecond)
 	return all[0], all[1], trip
 }
 

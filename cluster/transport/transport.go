@@ -33,6 +33,7 @@ type Transport struct {
 	Acks     *acks
 	retry    *retry
 	quiet    *quiescence
+	pulse    *pulse
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
 	votes    *votes
 }
@@ -60,19 +61,28 @@ type Guards struct {
 func (t Transport) Guard(g Guards) {
 	f := t.filter
 	f.admits, f.Leader, f.term, f.floor, f.termAt, f.fatal = g.Admits, g.Leader, g.Term, g.Floor, g.TermAt, g.Fatal
-	t.quiet.leads, t.retry.serves, t.votes.voted = g.Leads, g.Serves, g.Voted
+	t.quiet.leads, t.pulse.leads, t.retry.serves, t.votes.voted = g.Leads, g.Leads, g.Serves, g.Voted
 }
 
-// Quiesce has calls that tell nothing kept back for so long at most. It returns the log
-// that raft is to write to, which tells of each entry that it has stored.
-func (t Transport) Quiesce(log *raftlog.Log, longest time.Duration) raft.LogStore {
+// Quiesce has calls that tell nothing kept back for so long at most, and heartbeats go
+// out at multiples of beat; 0: at once. It returns the log that raft is to write to, which
+// tells of each entry that it has stored.
+func (t Transport) Quiesce(log *raftlog.Log, longest, beat time.Duration) raft.LogStore {
 	t.quiet.last, t.quiet.entry, t.quiet.longest = log.LastIndex, log.GetLog, longest
+	t.pulse.every = beat
 	return tellingLog{log, t.quiet.look}
 }
 
 // EndTerm lets calls go that were kept back in a term of this node's that has ended. Raft
 // waits for them before it stops that term's heartbeats.
-func (t Transport) EndTerm() { t.quiet.look() }
+func (t Transport) EndTerm() {
+	t.quiet.look()
+	t.pulse.look()
+}
+
+// Hurry has heartbeats go out at once until the returned function is called: somebody
+// waits for their answers.
+func (t Transport) Hurry() (done func()) { return t.pulse.hurry() }
 
 // SetHeartbeatHandler deliberately does nothing.
 func (Transport) SetHeartbeatHandler(func(raft.RPC)) {}
@@ -95,14 +105,16 @@ func (t Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 	if !t.Vetted.Load() {
 		return errProbation
 	}
-	heartbeat := isHeartbeat(req)
-	if !heartbeat {
-		if err := t.quiet.keep(string(id), req); err != nil {
-			return err
-		}
+	heartbeat, keep := isHeartbeat(req), t.quiet.keep
+	if heartbeat {
+		keep = t.pulse.keep
+	}
+	if err := keep(string(id), req); err != nil {
+		return err
 	}
 	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
 		t.quiet.forget(string(id))
+		t.pulse.forget(string(id))
 		if !heartbeat {
 			t.retry.failed(string(id), req.Term)
 		}
@@ -205,7 +217,7 @@ func New(port *wire.Port, book *members.AddressBook, log *zap.Logger, answered f
 	}
 	t := Transport{
 		Outbound(f.done, port, book, log), f, &acks{all: map[string]datadir.Mark{}},
-		newRetry(f.done), newQuiescence(f.done), answered, &votes{func(uint64, time.Duration) {}},
+		newRetry(f.done), newQuiescence(f.done), newPulse(f.done), answered, &votes{func(uint64, time.Duration) {}},
 	}
 	go f.serve(port.Listen(wire.Raft))
 	return t

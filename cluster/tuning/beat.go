@@ -1,6 +1,9 @@
 package tuning
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Beat is a ticker whose ticks are at multiples of its period, so that all loops of a
 // node wake at the same moments: an idle processor that has to wake costs more than
@@ -12,19 +15,40 @@ type Beat struct {
 
 // NewBeat makes one. Its owner calls Stop.
 func NewBeat(every time.Duration) *Beat {
-	return &Beat{every: every, timer: time.NewTimer(untilBeat(time.Now(), every))}
+	return &Beat{every: every, timer: time.NewTimer(UntilBeat(time.Now(), every))}
 }
 
 // Next returns a channel that gets the next tick. A tick that was not awaited is lost.
 func (b *Beat) Next() <-chan time.Time {
-	b.timer.Reset(untilBeat(time.Now(), b.every))
+	b.timer.Reset(UntilBeat(time.Now(), b.every))
 	return b.timer.C
+}
+
+// Wait waits for the next tick; false: ctx has ended.
+func (b *Beat) Wait(ctx context.Context) bool {
+	select {
+	case <-b.Next():
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Stop ends it.
 func (b *Beat) Stop() { b.timer.Stop() }
 
-// untilBeat is the time from now to the next multiple of every.
-func untilBeat(now time.Time, every time.Duration) time.Duration {
+// UntilBeat is the time from now to the next multiple of every.
+func UntilBeat(now time.Time, every time.Duration) time.Duration {
 	return every - time.Duration(now.UnixNano()%int64(every))
+}
+
+// NextBeat is UntilBeat for work that is done about once each period: it is the multiple after
+// the next one where that is nearly there, so that the work is not done twice where a timer
+// fires a little early. It is between an eighth and nine eighths of every.
+func NextBeat(now time.Time, every time.Duration) time.Duration {
+	d := UntilBeat(now, every)
+	if d < every/8 {
+		d += every
+	}
+	return d
 }

@@ -27,3 +27,13 @@ func TestBeatsTickTogether(t *testing.T) {
 		require.Equal(t, 393*time.Millisecond, time.Since(begin))
 	})
 }
+
+// A loop that works once a period does so, though a timer fires a little early.
+func TestNextBeatIsAboutAPeriodAway(t *testing.T) {
+	at := time.Unix(1000, 0)
+	for late, want := range map[time.Duration]time.Duration{
+		0: 800, 1: 799, 600: 200, 700: 100, 701: 899, 799: 801,
+	} {
+		require.Equal(t, want*time.Millisecond, NextBeat(at.Add(late*time.Millisecond), 800*time.Millisecond), "%d ms", late)
+	}
+}

@@ -21,7 +21,7 @@ type Tuning struct {
 	Election      time.Duration // 1.2 s
 	LeaderLease   time.Duration // 1 s: silence of a majority after which a leader steps down
 	CommitTimeout time.Duration // 10 ms: how late an idle follower learns what is committed
-	Quiet         time.Duration // Heartbeat/2: longest that an idle follower gets no AppendEntries; negative: none is kept
+	Quiet         time.Duration // Heartbeat: longest that an idle follower gets no AppendEntries; negative: none is kept
 
 	BatchDepth int           // 1: groups of entries in flight
 	Linger     time.Duration // 1 ms: longest a group waits for those who were just answered; negative: not at all
@@ -44,7 +44,7 @@ type Tuning struct {
 	Reclaim    time.Duration // 10 s: how often a node whose disk is short looks for space, about
 	CertLife   time.Duration // 90 days: how long a node's certificate lives; it is renewed at two thirds
 	Orphans    time.Duration // 1 h: chunks without an Accept are deleted after this
-	Tick       time.Duration // 200 ms: how often the leader looks at sessions
+	Tick       time.Duration // 250 ms: how often the leader looks at sessions
 	Promote    time.Duration // 500 ms: how long a new node must be caught up before it votes
 	// UpgradeAfter is 1 h: how long all must have been live before the leader raises the cluster version.
 	UpgradeAfter time.Duration
@@ -63,13 +63,29 @@ func or[T int | int64 | uint64 | time.Duration](v *T, def T) {
 	}
 }
 
+// ShareMemory divides the memory that the store may have between its caches: two memory
+// tables of a fifth each (4 to 32 MiB), an eighth for the log's newest entries (1 to
+// 8 MiB), and blocks. With a MemTable that is set already, all of it is for blocks. It
+// changes nothing that is set; 0 octets set nothing.
+func (t *Tuning) ShareMemory(octets int64) {
+	if octets <= 0 {
+		return
+	}
+	if t.MemTable == 0 {
+		t.MemTable = max(4<<20, min(octets/5, 32<<20))
+		or(&t.LogCache, max(1<<20, min(octets/8, 8<<20)))
+		octets -= 2*t.MemTable + t.LogCache
+	}
+	or(&t.BlockCache, max(octets, 1<<20))
+}
+
 // WithDefaults fills in what is zero.
 func (t Tuning) WithDefaults() Tuning {
 	or(&t.Heartbeat, 1200*time.Millisecond+8*t.Latency)
 	or(&t.Election, t.Heartbeat)
 	or(&t.LeaderLease, min(time.Second+7*t.Latency, t.Heartbeat))
 	or(&t.CommitTimeout, 10*time.Millisecond)
-	or(&t.Quiet, t.Heartbeat/2)
+	or(&t.Quiet, t.Heartbeat)
 	or(&t.BatchDepth, 1)
 	or(&t.Linger, time.Millisecond)
 	or(&t.GroupBytes, 4<<20)
@@ -89,7 +105,7 @@ func (t Tuning) WithDefaults() Tuning {
 	or(&t.Reclaim, 10*time.Second)
 	or(&t.CertLife, 90*24*time.Hour)
 	or(&t.Orphans, time.Hour)
-	or(&t.Tick, 200*time.Millisecond)
+	or(&t.Tick, 250*time.Millisecond)
 	or(&t.Promote, 500*time.Millisecond)
 	or(&t.UpgradeAfter, time.Hour)
 	or(&t.ClockFirst, 2*time.Second)
@@ -99,6 +115,12 @@ func (t Tuning) WithDefaults() Tuning {
 	or(&t.Trailing, 4096)
 	return t
 }
+
+// Pulse is how often a leader gives its signs of life, and a follower looks for them: at
+// the same moments everywhere (Beat), so that an idle node wakes once for all it does.
+// Raft leaves a tenth to a fifth of a heartbeat between two signs; this is a little more,
+// so that each sign that waits for the next beat gets it.
+func (t Tuning) Pulse() time.Duration { return max(t.Heartbeat*5/24, 10*time.Millisecond) }
 
 // MaxGroup is how many entries raft takes into one write and one message, and
 // so the largest group that is of use.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/internal/wording"
 	"relay/node/admin"
 	"relay/smtp/sasl"
 )
@@ -121,7 +122,7 @@ func dialSMTP(ctx context.Context, f *sendFlags, config *tls.Config, heard func(
 		conn, err = dialer.DialContext(ctx, "tcp", addr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no SMTP server can be reached at %s: %s; check the port and --tls", addr, plainNet(err))
+		return nil, fmt.Errorf("no SMTP server can be reached at %s: %s; check the port and --tls", addr, wording.Net(err))
 	}
 	heard("* connected to " + addr)
 	return newDialogue(conn, f.smtp.timeout, heard), nil
@@ -164,7 +165,7 @@ func (d *dialogue) open(ctx context.Context, f *sendFlags, config *tls.Config, s
 		}
 		conn := tls.Client(d.conn, config)
 		if err := conn.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS failed: %s", plainNet(err))
+			return fmt.Errorf("TLS failed: %s", wording.Net(err))
 		}
 		d.conn, d.text = conn, textproto.NewConn(conn)
 		d.heard("* " + tls.VersionName(conn.ConnectionState().Version) + " " +
@@ -345,5 +346,5 @@ type lostError struct{ cause error }
 func (e *lostError) Unwrap() error { return e.cause }
 
 func (e *lostError) Error() string {
-	return "the connection to the server was lost: " + plainNet(e.cause) + "; try again, or another node"
+	return "the connection to the server was lost: " + wording.Net(e.cause) + "; try again, or another node"
 }

@@ -10,10 +10,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// gcPercent trades memory for processor time. Bodies pass through short-lived
-// buffers: at 200 the garbage of one large message shows in what a node takes
-// from the system, at 100 it does not, and collections stay at one percent of
-// the processor under load.
+// gcPercent trades memory for processor time, at most; see pacer. Bodies pass through
+// short-lived buffers: at 200 the garbage of one large message shows in what a node takes
+// from the system, at 100 it does not, and collections stay at one percent of the
+// processor under load.
 const gcPercent = 100
 
 // tuneMemory sets the garbage collector, unless GOGC or GOMEMLIMIT do. In a
@@ -21,7 +21,7 @@ const gcPercent = 100
 // instead of being killed at 100 %.
 func tuneMemory(log *zap.Logger) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		paceCollector()
 	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -31,6 +31,10 @@ func tuneMemory(log *zap.Logger) {
 		log.Info("memory limit of the control group", zap.Int64("bytes", limit))
 	}
 }
+
+// autoCache is the memory of the store on a machine with so much memory, of which each of
+// two memtables takes a fifth.
+func autoCache(memory int64) int64 { return 5 * memTable(memory) }
 
 // Bounds of a memtable's size.
 const (

@@ -77,7 +77,9 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	defer flush()
 	sayStart(log, cfg, path)
 	tuneMemory(log)
-	o.Tuning.MemTable = memTable(machineMemory())
+	if cfg.Storage.Cache == config.AutoCache {
+		o.Tuning.ShareMemory(autoCache(machineMemory()))
+	}
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -138,6 +138,7 @@ func TestMemTable(t *testing.T) {
 	} {
 		require.Equal(t, want, memTable(memory), memory)
 	}
+	require.EqualValues(t, 160<<20, autoCache(24<<30))
 	before := debug.SetMemoryLimit(1 << 30)
 	defer debug.SetMemoryLimit(before)
 	require.LessOrEqual(t, machineMemory(), int64(1<<30))

@@ -129,8 +129,10 @@ type routeInput struct {
 	Body   struct {
 		Target string   `json:"target" minLength:"1"`
 		NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count"`
+		RouteHops
 		RouteTLS
 		RouteLogin
+		RouteCert
 	}
 }
 
@@ -148,7 +150,7 @@ func (s *server) registerRoutes() {
 		func(ctx context.Context, in *routeInput) (*nothing, error) {
 			return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{
 				Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO, RouteTLS: in.Body.RouteTLS,
-				RouteLogin: in.Body.RouteLogin,
+				RouteLogin: in.Body.RouteLogin, RouteHops: in.Body.RouteHops, RouteCert: in.Body.RouteCert,
 			})
 		})
 	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route",

@@ -174,9 +174,11 @@ func (c *Client) SetRoute(ctx context.Context, by By, r Route) error {
 	in := struct {
 		Target string   `json:"target"`
 		NoEHLO []string `json:"no_ehlo,omitempty"`
+		RouteHops
 		RouteTLS
 		RouteLogin
-	}{r.Target, r.NoEHLO, r.RouteTLS, r.RouteLogin}
+		RouteCert
+	}{r.Target, r.NoEHLO, r.RouteHops, r.RouteTLS, r.RouteLogin, r.RouteCert}
 	return c.change(ctx, http.MethodPut, "/v1/routes/"+url.PathEscape(r.Domain), by, in, nil)
 }
 

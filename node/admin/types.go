@@ -266,8 +266,25 @@ type Route struct {
 	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard"`
 	// NoEHLO needs cluster version 2.
 	NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count, such as PIPELINING"`
+	RouteHops
 	RouteTLS
 	RouteLogin
+	RouteCert
+}
+
+// RouteHops says where else a route's mail goes, and from where. It needs cluster version 2.
+type RouteHops struct {
+	More     []string `json:"more,omitempty" required:"false" doc:"targets beside target, each a host: one of all is tried first by lot, the others follow"`
+	Weights  []uint32 `json:"weights,omitempty" required:"false" doc:"of target and of each in more: in which share it is tried first"`
+	Fallback string   `json:"fallback,omitempty" required:"false" doc:"smtp:HOST[:PORT], where mail goes that no other host took or refused for good"`
+	Sources  []string `json:"sources,omitempty" required:"false" doc:"addresses to connect from, of which each node uses its own"`
+}
+
+// RouteCert is what the relay shows to hosts of a route that ask for a certificate. It needs cluster version 2.
+type RouteCert struct {
+	ClientCert   string `json:"client_cert,omitempty" required:"false" doc:"certificate in PEM, with those between it and its CA"`
+	ClientKey    string `json:"client_key,omitempty" required:"false" writeOnly:"true" doc:"its key in PEM; never shown. Without it the present one stays, for the same certificate and targets"`
+	ClientKeySet bool   `json:"client_key_set,omitempty" required:"false" readOnly:"true" doc:"there is a key"`
 }
 
 // RouteLogin says as whom the relay logs in at a route's host. It needs cluster version 2.

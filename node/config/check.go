@@ -277,7 +277,9 @@ func (c *Config) checkNumbers(r *report) {
 	between(r, "storage.min_free_percent", c.Storage.MinFreePercent, 0, 90)
 	between(r, "storage.max_messages", c.Storage.MaxMessages, 0, 2_000_000_000)
 	between(r, "storage.max_bytes", c.Storage.MaxBytes, 0, 1<<60)
-	between(r, "storage.cache", c.Storage.Cache, 1*MB, 1*TB)
+	if c.Storage.Cache != AutoCache {
+		between(r, "storage.cache", Size(c.Storage.Cache), 1*MB, 1*TB)
+	}
 }
 
 func (c *Config) checkDelivery(r *report) {

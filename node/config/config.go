@@ -429,8 +429,10 @@ type Storage struct {
 	// bound.
 	MaxMessages int  `toml:"max_messages"`
 	MaxBytes    Size `toml:"max_bytes"`
-	// Cache is the memory of the store's block cache. Default: 64MB.
-	Cache Size `toml:"cache"`
+	// Cache is the memory of the store: blocks it has read, memory tables, the log's
+	// newest entries. Default: auto, a fiftieth of the machine's memory or of the limit
+	// that the process has, from 40MB to 160MB.
+	Cache AutoSize `toml:"cache"`
 }
 
 // Log says what is logged, on standard error.
@@ -480,7 +482,7 @@ func New() *Config {
 			ConnectTimeout:        Duration(30 * time.Second),
 			Port:                  25,
 		},
-		Storage: Storage{MinFree: 512 * MB, MinFreePercent: 3, Cache: 64 * MB},
+		Storage: Storage{MinFree: 512 * MB, MinFreePercent: 3},
 		Log:     Log{Level: "info", Format: "json"},
 	}
 }

@@ -127,7 +127,8 @@ func decodeScalar(value any, into reflect.Value) error {
 
 func decodeText(value any, into reflect.Value) error {
 	s, ok := value.(string)
-	if n, number := value.(int64); number && n >= 0 && into.Type() == reflect.TypeFor[Size]() {
+	size := into.Type() == reflect.TypeFor[Size]() || into.Type() == reflect.TypeFor[AutoSize]()
+	if n, number := value.(int64); number && n >= 0 && size {
 		s, ok = fmt.Sprint(n), true // a bare number of octets is plain enough
 	}
 	if !ok {
@@ -189,6 +190,8 @@ func example(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[Size]():
 		return `a size such as "50MB"`
+	case reflect.TypeFor[AutoSize]():
+		return `"auto" or a size such as "64MB"`
 	case reflect.TypeFor[Duration]():
 		return `a duration such as "5m"`
 	case reflect.TypeFor[netip.Prefix]():

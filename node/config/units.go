@@ -66,6 +66,34 @@ func (s *Size) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
+// AutoSize is a Size, or what the program finds right for the machine, written "auto".
+type AutoSize Size
+
+// AutoCache is the AutoSize that is written "auto".
+const AutoCache AutoSize = 0
+
+// MarshalText implements encoding.TextMarshaler.
+func (s AutoSize) MarshalText() ([]byte, error) {
+	if s == AutoCache {
+		return []byte("auto"), nil
+	}
+	return Size(s).MarshalText()
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *AutoSize) UnmarshalText(b []byte) error {
+	if strings.EqualFold(strings.TrimSpace(string(b)), "auto") {
+		*s = AutoCache
+		return nil
+	}
+	n, err := ParseSize(string(b))
+	if err != nil || n == 0 {
+		return fmt.Errorf(`%q is neither "auto" nor a size such as "64MB"`, b)
+	}
+	*s = AutoSize(n)
+	return nil
+}
+
 // Duration is a time.Duration, written "5m" or "2d12h".
 type Duration time.Duration
 

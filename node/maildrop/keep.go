@@ -27,9 +27,9 @@ const orphanAgain = time.Second
 // Keep gives orphaned locks back, keeps the terms up to date, and ends sessions whose
 // account may not be used any more, until ctx ends.
 func (d *Service) Keep(ctx context.Context) error {
-	tick := time.NewTicker(orphanAgain)
-	defer tick.Stop()
 	for {
+		now := time.Now()
+		tick := time.After(now.Truncate(orphanAgain).Add(orphanAgain).Sub(now)) // as all that looks once a second
 		if err := d.terms.refresh(d.replica); err != nil {
 			d.log.Warn("what CAPA says before login is out of date", zap.Error(err))
 		}
@@ -46,7 +46,7 @@ func (d *Service) Keep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.stir:
-		case <-tick.C:
+		case <-tick:
 		}
 	}
 }

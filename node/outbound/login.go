@@ -16,6 +16,26 @@ import (
 // login, which is tried at once.
 type loginKey struct{ domain, target, user, sealed string }
 
+// certKey says it of a route's certificate.
+type certKey struct{ domain, target, cert, sealed string }
+
+// cert returns the certificate of a route, as login does its login.
+func (o *Spool) cert(r *pb.Route, all map[certKey]*remote.Cert) *remote.Cert {
+	if r.ClientCert == "" {
+		return nil
+	}
+	k := certKey{r.Domain, r.Target, r.ClientCert, string(r.ClientKey)}
+	c := o.certs[k]
+	if c == nil {
+		about := directory.RouteKeySecret(r)
+		c = remote.NewCert(r.Domain, r.ClientCert, func(ctx context.Context) ([]byte, error) {
+			return o.replica.Unseal(ctx, r.ClientKey, about)
+		})
+	}
+	all[k] = c
+	return c
+}
+
 // login returns the login of a route, the one in use where it has not changed, and notes it; nil without one. It needs
 // o.rerouting.
 func (o *Spool) login(r *pb.Route, all map[loginKey]*remote.Login) *remote.Login {

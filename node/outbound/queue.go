@@ -44,6 +44,7 @@ type Spool struct {
 	rerouting sync.Mutex        // orders those who read the routes
 	routes    atomic.Pointer[routeTable]
 	logins    map[loginKey]*remote.Login // of the routes; rerouting guards it
+	certs     map[certKey]*remote.Cert   // the same
 	unsigned  atomic.Bool                // no domain has a key to sign with
 	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
@@ -370,13 +371,19 @@ func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
 	return o.targetOf(o.routes.Load().route(strings.ToLower(domain)))
 }
 
-// targetOf is where a route leads. The link is that of the hop, of all its routes together; the login is the route's
-// own.
+// targetOf is where a route leads. The link is that of the hop, of all its routes together; login, certificate and
+// source addresses are the route's own.
 func (o *Spool) targetOf(to routed) (remote.Target, error) {
 	t, err := remote.ParseTarget(to.target)
 	if t.Link = to.link; t.Kind != remote.MX {
 		t.Link = o.Link(to.target)
-		t.Link.Login = to.link.Login
+		t.Link.Login, t.Link.Cert, t.Link.Sources = to.link.Login, to.link.Cert, to.link.Sources
+	}
+	if err == nil && to.spread != "" {
+		t.Spread, err = remote.ParseSpread(to.spread)
+		if err == nil && t.Spread.Fallback != nil {
+			t.Spread.Fallback.Link = o.Link(t.Spread.Fallback.String())
+		}
 	}
 	return t, err
 }
@@ -422,12 +429,13 @@ type routeTable struct {
 }
 
 // add takes a route in.
-func (t *routeTable) add(r *pb.Route, login *remote.Login) {
-	to := routed{hop: r.Target, target: r.Target, link: linkOf(r)}
-	if to.link.Login = login; login != nil {
+func (t *routeTable) add(r *pb.Route, login *remote.Login, cert *remote.Cert) {
+	to := routed{hop: r.Target, target: r.Target, link: linkOf(r), spread: spreadOf(r)}
+	to.link.Login, to.link.Cert = login, cert
+	if r.Target != "mx" && (login != nil || cert != nil || to.link.Sources != "" || to.spread != "") {
 		to.hop = fmt.Sprintf("%s (route %s)", r.Target, r.Domain)
 		t.named[to.hop] = to
-		t.logins = true
+		t.logins = t.logins || login != nil
 	}
 	t.domains[r.Domain] = to
 	if had, ok := t.links[r.Target]; ok {
@@ -438,17 +446,43 @@ func (t *routeTable) add(r *pb.Route, login *remote.Login) {
 }
 
 // routed is where a route leads, and what is particular about the connections. Routes of one hop share limits,
-// back-off and jobs in the manager; a route with a login has a hop of its own.
+// back-off and jobs in the manager; a route with something of its own (login, certificate, source addresses, more
+// targets) has a hop of its own.
 type routed struct {
 	hop    string
 	target string
 	link   remote.Link
+	spread string // as remote.ParseSpread reads it; empty: there is none
+}
+
+// spreadOf is where else a route's mail goes.
+func spreadOf(r *pb.Route) string {
+	if len(r.More) == 0 && r.Fallback == "" {
+		return ""
+	}
+	weight := func(i int) int {
+		if i < len(r.Weights) {
+			return int(r.Weights[i])
+		}
+		return 1
+	}
+	s := remote.Spread{Weight: weight(0)}
+	for i, text := range r.More {
+		if t, err := remote.ParseTarget(text); err == nil {
+			s.More = append(s.More, remote.Weighted{Target: t, Weight: weight(i + 1)})
+		}
+	}
+	if t, err := remote.ParseTarget(r.Fallback); err == nil && r.Fallback != "" {
+		s.Fallback = &t
+	}
+	return s.String()
 }
 
 // linkOf reads what a route says of its connections. A policy that this build does not
 // know is one that nothing satisfies.
 func linkOf(r *pb.Route) remote.Link {
-	l := remote.Link{Without: strings.Join(r.NoEhlo, ","), Implicit: r.ImplicitTls, CA: r.TlsCa}
+	l := remote.Link{Without: strings.Join(r.NoEhlo, ","), Implicit: r.ImplicitTls, CA: r.TlsCa,
+		Sources: strings.Join(r.Sources, ",")}
 	switch r.Tls {
 	case "":
 	case "none":
@@ -547,7 +581,7 @@ func (o *Spool) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
 	routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
-	logins := map[loginKey]*remote.Login{}
+	logins, certs := map[loginKey]*remote.Login{}, map[certKey]*remote.Cert{}
 	signs := true
 	err := o.replica.View(func(v spool.View) (err error) {
 		if signs, err = v.HasDkimKeys(); err != nil {
@@ -555,7 +589,7 @@ func (o *Spool) reroute() error {
 		}
 		all, err := v.Routes()
 		for _, r := range all {
-			routes.add(r, o.login(r, logins))
+			routes.add(r, o.login(r, logins), o.cert(r, certs))
 		}
 		return err
 	})
@@ -563,7 +597,7 @@ func (o *Spool) reroute() error {
 	if err != nil {
 		return err
 	}
-	o.logins = logins
+	o.logins, o.certs = logins, certs
 	if old := o.routes.Load(); old == nil || !maps.Equal(old.domains, routes.domains) {
 		o.routes.Store(routes)
 		o.rerouted.Store(true)

@@ -244,7 +244,7 @@ func TestRetryEndsTheWaitOfALogin(t *testing.T) {
 			routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
 			o.routes.Store(routes)
 			require.Nil(t, o.retried(&c.q))
-			routes.add(&pb.Route{Domain: "b.example", Target: "smtp:hub:587", User: "b"}, l)
+			routes.add(&pb.Route{Domain: "b.example", Target: "smtp:hub:587", User: "b"}, l, nil)
 			got := o.retried(&c.q)
 			require.Equal(t, c.ends, got == l)
 		})
@@ -259,8 +259,48 @@ func TestTLSOfRoutesToOneHop(t *testing.T) {
 	} {
 		routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}}
 		for _, r := range order {
-			routes.add(r, nil)
+			routes.add(r, nil, nil)
 		}
 		require.Equal(t, remote.Link{TLS: remote.NoTLS, Configured: true}, routes.links["smtp:hub"])
 	}
+}
+
+// TestHopsOfRoutes: a route with targets, source addresses or a certificate of its own is a hop of its own, unless each
+// of its domains has hosts of its own.
+func TestHopsOfRoutes(t *testing.T) {
+	w := &waited{Fake: replicatest.New(t)}
+	_, err := replica.Propose(t.Context(), w, spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c",
+		Version: 2}})
+	require.NoError(t, err)
+	for _, r := range []*pb.Route{
+		{Domain: "a.example", Target: "smtp:a", More: []string{"smtp:b"}, Weights: []uint32{3, 1}, Fallback: "smtp:c"},
+		{Domain: "c.example", Target: "smtp:c", Tls: "verify"},
+		{Domain: "m.example", Target: "mx", Fallback: "smtp:c", Sources: []string{"192.0.2.1"}},
+		{Domain: "s.example", Target: "smtp:s", Sources: []string{"192.0.2.1", "192.0.2.2"}},
+		{Domain: "k.example", Target: "smtp:k", ClientCert: "cert", ClientKey: []byte("key"), Tls: "verify"},
+	} {
+		res, err := replica.Propose(t.Context(), w, spool.KindPutRoute, &pb.PutRoute{Route: r})
+		require.NoError(t, err)
+		require.Equal(t, pb.Code_OK, res.Code, res.Text)
+	}
+	o := &Spool{replica: w, node: "n1", log: zap.NewNop()}
+	require.NoError(t, o.reroute())
+	c := remote.Target{Kind: remote.SMTP, Host: "c", Link: remote.Link{TLS: remote.VerifyTLS}}
+	require.Equal(t, "smtp:a (route a.example)", o.Hop("a.example"))
+	to, ok := o.Named("smtp:a (route a.example)")
+	require.True(t, ok)
+	require.Equal(t, &remote.Spread{Weight: 3, Fallback: &c, More: []remote.Weighted{
+		{Target: remote.Target{Kind: remote.SMTP, Host: "b"}, Weight: 1}}}, to.Spread, "the fallback has its own link")
+	require.Empty(t, o.Hop("m.example"))
+	to, err = o.Route(t.Context(), "m.example")
+	require.NoError(t, err)
+	require.Equal(t, &remote.Spread{Weight: 1, Fallback: &c}, to.Spread)
+	require.Equal(t, "192.0.2.1", to.Link.Sources)
+	require.Equal(t, "smtp:s (route s.example)", o.Hop("s.example"))
+	to, err = o.Route(t.Context(), "k.example")
+	require.NoError(t, err)
+	require.NotNil(t, to.Link.Cert)
+	before := o.routes.Load()
+	require.NoError(t, o.reroute())
+	require.Same(t, before, o.routes.Load(), "nothing has changed")
 }

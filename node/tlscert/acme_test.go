@@ -52,7 +52,7 @@ func TestStopInTheMiddleOfAnOrder(t *testing.T) {
 			select {
 			case err := <-done:
 				require.NoError(t, err)
-			case <-time.After(5 * time.Second):
+			case <-time.After(20 * time.Second):
 				require.Fail(t, "it waits for the CA")
 			}
 		})

@@ -164,10 +164,9 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 		return nil, nil
 	case HTTPS:
 		return nil, deferred("4.3.5 routes to web services are not supported by this version: %s", t.URL)
-	case MX:
-		return a.mxHops(ctx, job.Domain)
 	}
-	return a.routeHops(ctx, t)
+	d.spread = t.Spread
+	return a.spreadHops(ctx, job, t)
 }
 
 func (a *Agent) target(ctx context.Context, job *queue.Job) (Target, error) {

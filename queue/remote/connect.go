@@ -71,7 +71,7 @@ func (a *Agent) connect(ctx context.Context, k key, fresh bool) (*conn, *fault) 
 // open: which one comes first was left to chance anyway.
 func (a *Agent) prefer(hops []hop, k key) {
 	for i := range hops {
-		if hops[i].name != hops[0].name {
+		if !hops[i].sameHost(hops[0]) {
 			return
 		}
 		k.hop = hops[i]
@@ -114,14 +114,18 @@ func (a *Agent) must(k key) bool {
 
 // secret: a password goes over the connection, and the route does not say that it may go in clear.
 func (k key) secret() bool {
-	return k.link.Login != nil && k.link.TLS != NoTLS && !bare(k.hop.addr.Addr()).IsLoopback()
+	return (k.link.Login != nil || k.link.Cert != nil) && k.link.TLS != NoTLS && !bare(k.hop.addr.Addr()).IsLoopback()
 }
 
 // never: TLS is not used, whatever the host offers.
 func (a *Agent) never(k key) bool { return !a.must(k) && a.policy(k.link) == NoTLS }
 
 func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
-	raw, err := a.open(ctx, k.hop.addr)
+	from, err := a.from(k)
+	if err != nil {
+		return nil, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.3.5 " + err.Error()}
+	}
+	raw, err := a.open(ctx, k.hop.addr, from)
 	if err != nil {
 		return nil, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.4.1 " + dialText(err)}
 	}
@@ -174,9 +178,10 @@ func (a *Agent) offersTLS(c *conn) bool {
 	return a.offered.has(c.hop)
 }
 
-func (a *Agent) open(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+// open connects to a host, from an address if it is valid.
+func (a *Agent) open(ctx context.Context, to netip.AddrPort, from netip.Addr) (net.Conn, error) {
 	d := net.Dialer{Timeout: a.conf.ConnectTimeout, KeepAlive: 30 * time.Second}
-	if from, ok := a.from(to.Addr()); ok {
+	if from.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
 	c, err := d.DialContext(ctx, "tcp", to.String())
@@ -186,19 +191,28 @@ func (a *Agent) open(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	return c, err
 }
 
-// from chooses the source address: in turns among those of the right family.
-func (a *Agent) from(to netip.Addr) (netip.Addr, bool) {
-	n := len(a.conf.Sources)
-	if n == 0 {
-		return netip.Addr{}, false
-	}
-	start := int(a.source.Add(1))
-	for i := range n {
-		if s := a.conf.Sources[(start+i)%n]; s.Is4() == to.Is4() {
-			return s, true
+// from chooses the source address: in turns among those of the right family. Without Sources of the link none is fine,
+// too.
+func (a *Agent) from(k key) (netip.Addr, error) {
+	all := a.conf.Sources
+	if k.link.Sources != "" {
+		var err error
+		if all, err = a.ownOf(k.link.Sources); err != nil {
+			return netip.Addr{}, err
 		}
 	}
-	return netip.Addr{}, false
+	to := k.hop.addr.Addr()
+	start := int(a.source.Add(1))
+	for i := range all {
+		if s := all[(start+i)%len(all)]; s.Is4() == to.Is4() {
+			return s, nil
+		}
+	}
+	if k.link.Sources != "" {
+		return netip.Addr{}, fmt.Errorf("of the route's source addresses %s none is of this node and of the host's family",
+			k.link.Sources)
+	}
+	return netip.Addr{}, nil
 }
 
 // dialText leaves the addresses out: they stand in the verdict's host.
@@ -319,6 +333,9 @@ func (a *Agent) tlsConfig(k key) *tls.Config {
 	c := &tls.Config{ServerName: k.hop.name, ClientSessionCache: a.resume}
 	if k.hop.name == "" {
 		c.ServerName = k.hop.addr.Addr().String()
+	}
+	if k.link.Cert != nil {
+		c.GetClientCertificate, c.ClientSessionCache = k.link.Cert.show, nil
 	}
 	if k.verified || k.link.TLS >= VerifyTLS {
 		c.MinVersion, c.RootCAs = tls.VersionTLS12, a.conf.Roots

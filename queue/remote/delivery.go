@@ -32,6 +32,7 @@ type delivery struct {
 	met      bool           // the host at hand got as far as a transaction
 	lacked   bool           // it lacks what a recipient, or the message, needs
 	link     Link           // by the route
+	spread   *Spread        // by the route; nil: none
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
 }
@@ -95,7 +96,10 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 			break
 		}
 		if i > 0 && (sessions == d.a.conf.Sessions || time.Since(d.start) > d.a.conf.Patience) {
-			return cmp.Or(last, &fault{outcome: queue.Deferred, left: true, text: "4.3.0 not all hosts could be tried"})
+			if i = nextLast(hops, i); i < 0 {
+				return cmp.Or(last, &fault{outcome: queue.Deferred, left: true, text: "4.3.0 not all hosts could be tried"})
+			}
+			sessions = 0
 		}
 		d.met, d.lacked = false, false
 		f := d.try(ctx, hops[i])
@@ -113,13 +117,19 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 			sessions++
 		}
 		if d.met || d.lacked {
-			othersFirst(hops[i+1:], hops[i].name)
+			othersFirst(hops[i+1:], hops[i])
 		}
 	}
 	return last
 }
 
-func (d *delivery) key(h hop) key { return key{hop: h, verified: d.job.RequireTLS, link: d.link} }
+func (d *delivery) key(h hop) key {
+	k := key{hop: h, verified: d.job.RequireTLS, link: d.link}
+	if h.last {
+		k.link = d.spread.Fallback.Link
+	}
+	return k
+}
 
 // merge puts two sorted lists together.
 func merge(a, b []int) []int {
@@ -133,10 +143,16 @@ func merge(a, b []int) []int {
 
 // othersFirst moves the other addresses of a host to the end: it has said what it
 // has to say.
-func othersFirst(hops []hop, name string) {
+func othersFirst(hops []hop, one hop) {
 	slices.SortStableFunc(hops, func(x, y hop) int {
-		switch same := x.name == name; {
-		case same == (y.name == name):
+		if x.last != y.last {
+			if x.last {
+				return 1
+			}
+			return -1
+		}
+		switch same := x.sameHost(one); {
+		case same == y.sameHost(one):
 			return 0
 		case same:
 			return 1

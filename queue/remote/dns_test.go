@@ -392,7 +392,9 @@ func TestOpenConnectionIsPreferred(t *testing.T) {
 	}
 }
 
-func hopOf(h *nextHop) hop { return hop{"hop", netip.MustParseAddrPort(h.l.Addr().String()), false} }
+func hopOf(h *nextHop) hop {
+	return hop{name: "hop", addr: netip.MustParseAddrPort(h.l.Addr().String())}
+}
 
 type router func(domain string) (Target, error)
 

@@ -25,7 +25,12 @@ type hop struct {
 	name string // of the host; empty for an address literal
 	addr netip.AddrPort
 	lmtp bool
+	part int  // of a Spread: which one of More, from 1; 0: the target itself
+	last bool // of Spread.Fallback
 }
+
+// sameHost reports whether two hops are addresses of one host.
+func (h hop) sameHost(o hop) bool { return h.name == o.name && h.part == o.part }
 
 func (h hop) String() string {
 	if h.name == "" || h.name == h.addr.Addr().String() {
@@ -54,7 +59,7 @@ func deferred(format string, args ...any) *fault {
 }
 
 // hosts finds the addresses of a route's host.
-func (a *Agent) routeHops(ctx context.Context, t Target) ([]hop, *fault) {
+func (a *Agent) hostHops(ctx context.Context, t Target) ([]hop, *fault) {
 	port := cmp.Or(t.Port, a.conf.Port)
 	addrs, err := a.host(ctx, t.Host)
 	if err != nil {

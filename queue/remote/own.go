@@ -59,6 +59,21 @@ func (o *ownAddresses) look() ([]netip.Addr, error) {
 // again every few seconds. Not to know them is an error.
 func (a *Agent) OwnAddresses() ([]netip.Addr, error) { return a.own.addresses() }
 
+// ownOf returns those addresses of a list that are of this host.
+func (a *Agent) ownOf(list string) ([]netip.Addr, error) {
+	own, err := a.own.addresses()
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for text := range strings.SplitSeq(list, ",") {
+		if one, err := netip.ParseAddr(text); err == nil && (one.IsLoopback() || slices.Contains(own, one)) {
+			all = append(all, one)
+		}
+	}
+	return all, nil
+}
+
 // ourName reports whether a mail host is this one by its name.
 func (a *Agent) ourName(host string) bool {
 	host = strings.TrimSuffix(host, ".")

@@ -29,7 +29,8 @@ type Target struct {
 	Port int    // SMTP and LMTP; 0: the agent's port
 	URL  string // HTTPS
 
-	Link Link // not part of the text form
+	Link   Link    // not part of the text form, as is Spread
+	Spread *Spread // nil: to no other host
 }
 
 // Link says what is particular about connections to a target. Links that are equal can
@@ -50,6 +51,9 @@ type Link struct {
 	// decides where it is stricter than TLS.
 	Configured bool
 	Login      *Login // nil: none
+	Cert       *Cert  // nil: none is shown
+	// Sources are addresses to connect from, parted by commas, of which each node uses its own; empty: Config.Sources.
+	Sources string
 }
 
 // LinkTLS is the TLS policy of a route.
@@ -68,8 +72,8 @@ const (
 // Merge returns what holds for a target that two routes lead to: the stricter policy, TLS
 // from the start where either wants it, and no keyword that either leaves out. Of two that
 // are as strict and go by different certificates the host must satisfy both: the mail of one
-// route is not given to a host that the other one alone trusts. The login is that of l
-// where it has one, else of o.
+// route is not given to a host that the other one alone trusts. Login, Cert and Sources are
+// those of l where it has them, else of o.
 func (l Link) Merge(o Link) Link {
 	strict, other := l, o
 	if o.TLS > l.TLS {
@@ -78,6 +82,7 @@ func (l Link) Merge(o Link) Link {
 		strict.Pins, strict.CA = union(l.Pins, o.Pins, pinLists), union(l.CA, o.CA, caTexts)
 	}
 	strict.Implicit, strict.Login = l.Implicit || o.Implicit, cmp.Or(l.Login, o.Login)
+	strict.Cert, strict.Sources = cmp.Or(l.Cert, o.Cert), cmp.Or(l.Sources, o.Sources)
 	strict.Configured = (other.TLS == AsConfigured || l.Configured || o.Configured) &&
 		(strict.TLS == NoTLS || strict.TLS == AnyTLS) // Config.TLS is no stricter than EncryptTLS
 	if had := strict.Without; had != "" && other.Without != "" && had != other.Without {

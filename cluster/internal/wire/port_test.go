@@ -127,7 +127,7 @@ func TestWhoIsRefused(t *testing.T) {
 				_ = c.Close()
 			}
 			require.Error(t, err)
-			require.Eventually(t, func() bool { return b.Stats.Refused.Load() > before }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return b.Stats.Refused.Load() > before }, time.Minute, time.Millisecond)
 		})
 	}
 	a := port(t, ca.node("a"), nil)

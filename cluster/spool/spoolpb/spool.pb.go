@@ -2070,6 +2070,12 @@ type Route struct {
 	TlsCa         string                 `protobuf:"bytes,7,opt,name=tls_ca,json=tlsCa,proto3" json:"tls_ca,omitempty"`                    // certificates in PEM that count in place of the system's (V2)
 	User          string                 `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`                                   // to log in as at the hop; empty: no login (V2)
 	Password      []byte                 `protobuf:"bytes,9,opt,name=password,proto3" json:"password,omitempty"`                           // of user, sealed (cluster.Seal) (V2)
+	More          []string               `protobuf:"bytes,10,rep,name=more,proto3" json:"more,omitempty"`                                  // targets beside target (V2)
+	Weights       []uint32               `protobuf:"varint,11,rep,packed,name=weights,proto3" json:"weights,omitempty"`                    // of target and more, in which share each is tried first; empty: all alike (V2)
+	Fallback      string                 `protobuf:"bytes,12,opt,name=fallback,proto3" json:"fallback,omitempty"`                          // target for what the others do not take (V2)
+	Sources       []string               `protobuf:"bytes,13,rep,name=sources,proto3" json:"sources,omitempty"`                            // addresses to connect from, of which each node uses its own (V2)
+	ClientCert    string                 `protobuf:"bytes,14,opt,name=client_cert,json=clientCert,proto3" json:"client_cert,omitempty"`    // in PEM, for hosts that ask for one (V2)
+	ClientKey     []byte                 `protobuf:"bytes,15,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`       // of client_cert, in PEM, sealed (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2163,6 +2169,48 @@ func (x *Route) GetUser() string {
 func (x *Route) GetPassword() []byte {
 	if x != nil {
 		return x.Password
+	}
+	return nil
+}
+
+func (x *Route) GetMore() []string {
+	if x != nil {
+		return x.More
+	}
+	return nil
+}
+
+func (x *Route) GetWeights() []uint32 {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+func (x *Route) GetFallback() string {
+	if x != nil {
+		return x.Fallback
+	}
+	return ""
+}
+
+func (x *Route) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *Route) GetClientCert() string {
+	if x != nil {
+		return x.ClientCert
+	}
+	return ""
+}
+
+func (x *Route) GetClientKey() []byte {
+	if x != nil {
+		return x.ClientKey
 	}
 	return nil
 }
@@ -8021,7 +8069,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xf0\x01\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\x94\x03\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
@@ -8031,7 +8079,16 @@ const file_spool_proto_rawDesc = "" +
 	"\ffingerprints\x18\x06 \x03(\fR\ffingerprints\x12\x15\n" +
 	"\x06tls_ca\x18\a \x01(\tR\x05tlsCa\x12\x12\n" +
 	"\x04user\x18\b \x01(\tR\x04user\x12\x1a\n" +
-	"\bpassword\x18\t \x01(\fR\bpassword\"\xf6\x02\n" +
+	"\bpassword\x18\t \x01(\fR\bpassword\x12\x12\n" +
+	"\x04more\x18\n" +
+	" \x03(\tR\x04more\x12\x18\n" +
+	"\aweights\x18\v \x03(\rR\aweights\x12\x1a\n" +
+	"\bfallback\x18\f \x01(\tR\bfallback\x12\x18\n" +
+	"\asources\x18\r \x03(\tR\asources\x12\x1f\n" +
+	"\vclient_cert\x18\x0e \x01(\tR\n" +
+	"clientCert\x12\x1d\n" +
+	"\n" +
+	"client_key\x18\x0f \x01(\fR\tclientKey\"\xf6\x02\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\rR\x05order\x122\n" +

@@ -618,6 +618,7 @@ func (f *Fake) SetRoute(_ context.Context, by admin.By, r admin.Route) error {
 	}
 	defer unlock()
 	r.PasswordSet, r.Password = r.Password != "", ""
+	r.ClientKeySet, r.ClientKey = r.ClientKey != "", ""
 	f.routes[r.Domain] = r
 	return nil
 }

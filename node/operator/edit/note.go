@@ -176,7 +176,7 @@ func eachField(m proto.Message, visit func(protoreflect.FieldDescriptor)) {
 }
 
 func secretField(name string) bool {
-	return name == "password" || name == "private" || name == "secret"
+	return name == "password" || name == "client_key" || name == "private" || name == "secret"
 }
 
 // plainName is a field's name without its unit.

@@ -38,7 +38,7 @@ func setLogin(r *pb.Route, l admin.RouteLogin) error {
 			printable.Text(r.Target, MaxName))
 	}
 	switch {
-	case r.Tls == "" && !loopbackHost(to.Host):
+	case r.Tls == "" && !allLoopback(to.Host, r.More):
 		r.Tls = "verify"
 	case r.Tls == "opportunistic":
 		return admin.Invalid("with --tls opportunistic the password could go in clear: give --tls verify, fingerprint or " +
@@ -46,6 +46,16 @@ func setLogin(r *pb.Route, l admin.RouteLogin) error {
 	}
 	r.User = l.User
 	return nil
+}
+
+// allLoopback reports whether all hosts of a route are this machine.
+func allLoopback(host string, more []string) bool {
+	for _, text := range more {
+		if t, err := remote.ParseTarget(text); err != nil || !loopbackHost(t.Host) {
+			return false
+		}
+	}
+	return loopbackHost(host)
 }
 
 // loopbackHost reports whether a host is this machine, which no password leaves.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -207,4 +208,118 @@ func certificatePEM(t *testing.T) string {
 	der, err := x509.CreateCertificate(rand.Reader, x, x, pub, key)
 	require.NoError(t, err)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// TestHopsOfRoutes: targets, weights, fallback and source addresses that go together are kept, and read back.
+func TestHopsOfRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	two := admin.RouteHops{More: []string{"smtp:b"}, Weights: []uint32{3, 1}, Fallback: "smtp:c:26",
+		Sources: []string{"192.0.2.1", "2001:db8::1"}}
+	require.ErrorContains(t, w.SetRoute(t.Context(), theBy, admin.Route{Domain: "r.example", Target: "smtp:a",
+		RouteHops: two}), "several targets needs cluster version 2")
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	many := []string{}
+	for n := range 16 {
+		many = append(many, fmt.Sprintf("smtp:h%d", n))
+	}
+	for name, c := range map[string]struct {
+		target string
+		in     admin.RouteHops
+		want   string // "! …": it is refused so
+	}{
+		"all":           {"smtp:a", two, ""},
+		"mx":            {"mx", admin.RouteHops{Fallback: "smtp:c"}, ""},
+		"lmtp":          {"lmtp:a:24", admin.RouteHops{More: []string{"lmtp:b:24"}}, ""},
+		"kinds":         {"smtp:a", admin.RouteHops{More: []string{"lmtp:b:24"}}, "! all smtp: or all lmtp:"},
+		"more than mx":  {"mx", admin.RouteHops{More: []string{"smtp:b"}}, "! all smtp: or all lmtp:"},
+		"twice":         {"smtp:a", admin.RouteHops{More: []string{"smtp:a"}}, "! more weight"},
+		"many":          {"smtp:a", admin.RouteHops{More: many}, "! at most 16"},
+		"weights":       {"smtp:a", admin.RouteHops{Weights: []uint32{3, 1}}, "! 2 numbers, and there are 1 targets"},
+		"weight of one": {"smtp:a", admin.RouteHops{Weights: []uint32{3}}, "! 1 numbers"},
+		"no weight":     {"smtp:a", admin.RouteHops{More: []string{"smtp:b"}, Weights: []uint32{1, 0}}, "! from 1 to"},
+		"itself":        {"smtp:a", admin.RouteHops{Fallback: "smtp:a"}, "! the target itself"},
+		"fallback mx":   {"smtp:a", admin.RouteHops{Fallback: "mx"}, "! --fallback is a host"},
+		"of discard":    {"discard", admin.RouteHops{Fallback: "smtp:a"}, "! for mx and smtp:"},
+		"source":        {"smtp:a", admin.RouteHops{Sources: []string{"mail.example"}}, "! address to connect from"},
+		"any source":    {"smtp:a", admin.RouteHops{Sources: []string{"0.0.0.0"}}, "! address to connect from"},
+		"discard":       {"discard", admin.RouteHops{Sources: []string{"192.0.2.1"}}, "! --source is for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := admin.Route{Domain: "r.example", Target: c.target, RouteHops: c.in}
+			err := w.SetRoute(t.Context(), theBy, r)
+			if why, refused := strings.CutPrefix(c.want, "! "); refused {
+				require.ErrorContains(t, err, why)
+				return
+			}
+			require.NoError(t, err)
+			all, err := w.Routes(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []admin.Route{r}, all)
+		})
+	}
+	hub := admin.Route{Domain: "i.example", Target: "smtp:a", RouteTLS: admin.RouteTLS{ImplicitTLS: true},
+		RouteHops: admin.RouteHops{More: []string{"smtp:b"}}}
+	require.NoError(t, w.SetRoute(t.Context(), theBy, hub))
+	all, err := w.Routes(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "smtp:a:465", all[0].Target)
+	require.Equal(t, []string{"smtp:b:465"}, all[0].More)
+}
+
+// TestCertificatesOfRoutes: the key is sealed for one certificate and its targets, and no answer, command or audit line
+// has it.
+func TestCertificatesOfRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	cert, key := certificateAndKey(t)
+	r := admin.Route{Domain: "hub.example", Target: "smtp:hub", RouteCert: admin.RouteCert{ClientCert: cert}}
+	set := func() error { return w.SetRoute(t.Context(), theBy, r) }
+	require.ErrorContains(t, set(), "--client-key")
+	other, _ := certificateAndKey(t)
+	r.ClientCert, r.ClientKey = other, key
+	require.ErrorContains(t, set(), "do not fit")
+	r.ClientCert, r.TLS = cert, "opportunistic"
+	require.ErrorContains(t, set(), "needs TLS")
+	r.TLS = ""
+	require.NoError(t, set())
+	var kept []*pb.Route
+	read := func() *pb.Route {
+		require.NoError(t, w.rep.View(func(v spool.View) (err error) { kept, err = v.Routes(); return err }))
+		return kept[0]
+	}
+	secret, err := w.rep.Unseal(t.Context(), read().ClientKey, directory.RouteKeySecret(read()))
+	require.NoError(t, err)
+	require.Equal(t, key, string(secret))
+	all, err := w.Routes(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, admin.RouteCert{ClientCert: cert, ClientKeySet: true}, all[0].RouteCert)
+	require.Equal(t, "verify", all[0].TLS)
+
+	before := read().ClientKey
+	r.ClientKey, r.TLS = "", "encrypt"
+	require.NoError(t, set(), "the key stays")
+	require.Equal(t, before, read().ClientKey)
+	r.More = []string{"smtp:elsewhere"}
+	require.ErrorContains(t, set(), "--client-key", "it is shown to no other host")
+	r.More, r.ClientCert, r.ClientKey = nil, "", key
+	require.ErrorContains(t, set(), "--client-cert")
+	for _, f := range w.rep.Frames {
+		require.NotContains(t, string(f), "PRIVATE KEY")
+	}
+	require.NotContains(t, auditOf(t, w), "sealed")
+}
+
+func certificateAndKey(t *testing.T) (cert, key string) {
+	t.Helper()
+	pub, k, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	x := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"relay.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, x, x, pub, k)
+	require.NoError(t, err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(k)
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }

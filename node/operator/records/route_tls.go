@@ -51,11 +51,27 @@ func setTLS(r *pb.Route, t admin.RouteTLS) (err error) {
 		return admin.Invalid("--tls and --implicit-tls are for mx, smtp: and lmtp: routes")
 	case to.Kind == remote.MX && t.ImplicitTLS:
 		return admin.Invalid("mail hosts of the domain's own (mx) have no implicit TLS: name the host, as smtp:HOST:465")
-	case t.ImplicitTLS && to.Port == 0:
-		to.Port = 465 // RFC 8314 §7.3
-		r.Target = to.String()
+	case t.ImplicitTLS:
+		if r.Target, err = port465(r.Target); err != nil {
+			return err
+		}
+		for i := range r.More {
+			if r.More[i], err = port465(r.More[i]); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// port465 is a target with the port of RFC 8314 §7.3 where it has none.
+func port465(target string) (string, error) {
+	to, err := remote.ParseTarget(target)
+	if err == nil && to.Port == 0 {
+		to.Port = 465
+		return to.String(), nil
+	}
+	return target, err
 }
 
 // tlsPolicy checks the policy and that all options go together.
@@ -100,13 +116,18 @@ func pins(texts []string) (all [][]byte, err error) {
 	return all, nil
 }
 
-// routeCA checks that a text holds certificates and nothing else, such as a key.
+// routeCA checks the certificates of --tls-ca.
 func routeCA(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
+	return certificates("--tls-ca", text)
+}
+
+// certificates checks that a text holds certificates and nothing else, such as a key.
+func certificates(option, text string) (string, error) {
 	if len(text) > maxRouteCA {
-		return "", admin.Invalid("the certificates of --tls-ca are larger than 64 KiB")
+		return "", admin.Invalid("the certificates of %s are larger than 64 KiB", option)
 	}
 	var kept strings.Builder
 	for rest := []byte(text); ; {
@@ -115,16 +136,16 @@ func routeCA(text string) (string, error) {
 			break
 		}
 		if block.Type != "CERTIFICATE" {
-			return "", admin.Invalid("--tls-ca holds a %s: give a file with certificates only",
-				printable.Text(block.Type, MaxName))
+			return "", admin.Invalid("%s holds a %s: give a file with certificates only",
+				option, printable.Text(block.Type, MaxName))
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return "", admin.Invalid("--tls-ca holds a certificate that can't be read: %v", err)
+			return "", admin.Invalid("%s holds a certificate that can't be read: %v", option, err)
 		}
 		_ = pem.Encode(&kept, &pem.Block{Type: block.Type, Bytes: block.Bytes})
 	}
 	if kept.Len() == 0 {
-		return "", admin.Invalid("--tls-ca holds no certificate in PEM")
+		return "", admin.Invalid("%s holds no certificate in PEM", option)
 	}
 	return kept.String(), nil
 }

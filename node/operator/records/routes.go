@@ -20,7 +20,9 @@ func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
 		routes, err := v.Routes()
 		for _, r := range routes {
 			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r),
-				RouteLogin: admin.RouteLogin{User: r.User, PasswordSet: len(r.Password) > 0}})
+				RouteHops:  admin.RouteHops{More: r.More, Weights: r.Weights, Fallback: r.Fallback, Sources: r.Sources},
+				RouteLogin: admin.RouteLogin{User: r.User, PasswordSet: len(r.Password) > 0},
+				RouteCert:  admin.RouteCert{ClientCert: r.ClientCert, ClientKeySet: len(r.ClientKey) > 0}})
 		}
 		return err
 	})
@@ -41,16 +43,25 @@ func (rs *Records) SetRoute(ctx context.Context, by admin.By, r admin.Route) err
 	if route.NoEhlo, err = noEHLO(r.NoEHLO); err != nil {
 		return err
 	}
+	if err = setHops(route, r.RouteHops); err != nil {
+		return err
+	}
 	if err = setTLS(route, r.RouteTLS); err != nil {
 		return err
 	}
 	if err = setLogin(route, r.RouteLogin); err != nil {
 		return err
 	}
+	if err = setCert(route, r.RouteCert); err != nil {
+		return err
+	}
 	if err = rs.canKeep(route); err != nil {
 		return err
 	}
 	if err = rs.sealPassword(ctx, route, r.Password); err != nil {
+		return err
+	}
+	if err = rs.sealKey(ctx, route, r.ClientKey); err != nil {
 		return err
 	}
 	_, err = rs.edit.Do(ctx, by, spool.KindPutRoute, func(adm *pb.Admin) proto.Message {
@@ -67,6 +78,14 @@ func (rs *Records) canKeep(r *pb.Route) error {
 		option = "--no-ehlo"
 	case r.User != "":
 		option = "--user"
+	case len(r.More) > 0:
+		option = "several targets"
+	case r.Fallback != "":
+		option = "--fallback"
+	case len(r.Sources) > 0:
+		option = "--source"
+	case r.ClientCert != "":
+		option = "--client-cert"
 	case r.Tls == "" && !r.ImplicitTls:
 		return nil
 	}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relay/node/admin"
+)
+
+func (a *app) routeCmd() *cobra.Command {
+	return group("route", "Routes of remote mail: list, set, remove", a.routeLs(), a.routeSet(), a.routeRm())
+}
+
+func (a *app) routeLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the routes", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.do(c, func(ctx context.Context, client *admin.Client) error {
+				all, err := client.Routes(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(all, func() {
+					a.routeTable(all)
+				})
+			})
+		},
+	}
+}
+
+// routeTable lists routes, with columns for what any of them has.
+func (a *app) routeTable(all []admin.Route) {
+	heads := []string{"DOMAIN", "TARGET"}
+	secure := slices.ContainsFunc(all, func(r admin.Route) bool { return r.TLS != "" || r.ImplicitTLS })
+	lacks := slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.NoEHLO) > 0 })
+	others := slices.ContainsFunc(all, func(r admin.Route) bool { return r.Fallback != "" })
+	sources := slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.Sources) > 0 })
+	if secure {
+		heads = append(heads, "TLS")
+	}
+	logins := slices.ContainsFunc(all, func(r admin.Route) bool { return r.User != "" })
+	if logins {
+		heads = append(heads, "USER")
+	}
+	if others {
+		heads = append(heads, "FALLBACK")
+	}
+	if sources {
+		heads = append(heads, "SOURCE")
+	}
+	if lacks {
+		heads = append(heads, "NO EHLO")
+	}
+	t := a.table(heads...)
+	for _, r := range all {
+		cells := []any{r.Domain, routeTargets(r)}
+		if secure {
+			cells = append(cells, routeTLS(r))
+		}
+		if logins {
+			cells = append(cells, orDash(r.User))
+		}
+		if others {
+			cells = append(cells, orDash(r.Fallback))
+		}
+		if sources {
+			cells = append(cells, orDash(strings.Join(r.Sources, ",")))
+		}
+		if lacks {
+			cells = append(cells, strings.Join(r.NoEHLO, ","))
+		}
+		t.row(cells...)
+	}
+	t.flush()
+}
+
+// routeTargets lists the targets of a route, with their weights where they have some.
+func routeTargets(r admin.Route) string {
+	all := append([]string{r.Target}, r.More...)
+	for i, w := range r.Weights {
+		all[i] += fmt.Sprintf(" (%d)", w)
+	}
+	return strings.Join(all, ", ")
+}
+
+// routeTLS says in a word or two how a route uses TLS.
+func routeTLS(r admin.Route) string {
+	var words []string
+	if r.TLS != "" {
+		words = append(words, r.TLS)
+	}
+	if r.ImplicitTLS {
+		words = append(words, "implicit")
+	}
+	if r.ClientCert != "" {
+		words = append(words, "certificate")
+	}
+	return strings.Join(words, ", ")
+}
+
+// routeFiles are what route set reads of files.
+type routeFiles struct{ ca, cert, key string }
+
+func (f routeFiles) read(r *admin.Route) error {
+	for _, one := range []struct {
+		option, path string
+		into         *string
+	}{{"--tls-ca", f.ca, &r.TLSCA}, {"--client-cert", f.cert, &r.ClientCert}, {"--client-key", f.key, &r.ClientKey}} {
+		if one.path == "" {
+			continue
+		}
+		text, err := os.ReadFile(one.path)
+		if err != nil {
+			return usagef("%s: %w", one.option, err)
+		}
+		*one.into = string(text)
+	}
+	return nil
+}
+
+func (a *app) routeSet() *cobra.Command {
+	var r admin.Route
+	var files routeFiles
+	var weights []uint
+	var p password
+	cmd := &cobra.Command{
+		Use:   "set DOMAIN|'*' TARGET…",
+		Short: "Say where mail to a domain goes",
+		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT
+or discard. The most specific domain wins; '*' is all remote mail.
+
+Of several targets one is tried first by lot, as often as --weight says (3,1:
+three of four times the first one), the others follow. What none of them takes
+or refuses for good goes to --fallback, which is also for mx; it gets neither
+login nor certificate. --source names addresses to connect from, of which each
+node uses its own; mail waits at nodes that have none of them.
+
+A hop that announces what it cannot do is used without it by --no-ehlo
+PIPELINING or the like. That holds for every route with the same target (each
+domain has its own for mx).
+
+By --tls a route uses TLS in another way than [delivery] tls says: none,
+opportunistic, encrypt (always, with any certificate), verify (always, with a
+certificate for the host's name, of a CA of the system or of --tls-ca) or
+fingerprint (always, with a certificate or public key of --fingerprint). Mail
+waits where the host does not meet it. --implicit-tls begins with TLS, at port
+465 where the target names none. Of two routes to one target the stricter
+holds.
+
+By --client-cert and --client-key the relay shows a certificate to hosts that
+ask for one. The key is kept as passwords are, and stays in the same way.
+
+By --user the relay logs in at the host, by SCRAM-SHA-256, PLAIN or LOGIN, with
+the password on the first line of standard input (--password-stdin). Without a
+new password the present one stays, for the same user and target. It is kept
+sealed, and never shown. It goes only over TLS that is verified: --tls encrypt
+or fingerprint ask for less or other proof, and --tls none, or a host on
+loopback, lets it go in clear. A login that is refused makes the mail wait; it
+is tried again after a minute, later after a quarter of an hour, and at once
+after route set, or for mail of the route that queue retry names. Each route
+with --user has limits and back-off of its own.`,
+		Args:    cobra.MinimumNArgs(2),
+		Example: "  relayctl route set '*' smtp:smtp.example.net:587 --user relay@example.net --password-stdin < password",
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if p.stdin && r.User == "" {
+				return usagef("--password-stdin goes with --user: give the name to log in as")
+			}
+			if p.stdin {
+				if r.Password, err = p.read(a); err != nil {
+					return err
+				}
+			}
+			if err = files.read(&r); err != nil {
+				return err
+			}
+			for _, w := range weights {
+				r.Weights = append(r.Weights, uint32(min(w, math.MaxUint32)))
+			}
+			done := "mail to " + args[0] + " goes by " + strings.Join(args[1:], ", ")
+			return a.change(c, done, func(ctx context.Context, client *admin.Client) error {
+				r.Domain, r.Target, r.More = args[0], args[1], args[2:]
+				if err := client.SetRoute(ctx, a.by(), r); err != nil {
+					return err
+				}
+				if r.User != "" && r.TLS == "none" {
+					a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
+						r.User, r.Target)
+				}
+				return a.warnOfLocal(ctx, client, args[0])
+			})
+		},
+	}
+	routeFlags(cmd, &r, &files)
+	cmd.Flags().UintSliceVar(&weights, "weight", nil, "how often each target is tried first, such as 3,1")
+	cmd.Flags().BoolVar(&p.stdin, "password-stdin", false, "read the password of --user from standard input")
+	return cmd
+}
+
+func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {
+	f := c.Flags()
+	f.StringSliceVar(&r.NoEHLO, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
+	f.StringVar(&r.TLS, "tls", "", "none, opportunistic, encrypt, verify or fingerprint")
+	f.StringVar(&files.ca, "tls-ca", "", "file with certificates in PEM that count in place of the system's (verify)")
+	f.StringSliceVar(&r.Fingerprints, "fingerprint", nil, "SHA-256 of a certificate or public key, in hexadecimal")
+	f.BoolVar(&r.ImplicitTLS, "implicit-tls", false, "TLS from the first octet on")
+	f.StringVar(&r.User, "user", "", "`NAME` to log in as at the host")
+	f.StringVar(&files.cert, "client-cert", "", "file with a certificate in PEM to show to hosts that ask for one")
+	f.StringVar(&files.key, "client-key", "", "file with its key in PEM")
+	f.StringVar(&r.Fallback, "fallback", "", "`TARGET` for mail that the others do not take: smtp:HOST[:PORT]")
+	f.StringSliceVar(&r.Sources, "source", nil, "`ADDRESSES` to connect from, of which each node uses its own")
+}
+
+// warnOfLocal tells that a route has no effect: mail to a local domain goes into
+// its mailboxes.
+func (a *app) warnOfLocal(ctx context.Context, client *admin.Client, domain string) error {
+	all, err := client.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if strings.EqualFold(d.Name, domain) {
+			a.note("warning: %s is a local domain: its mail goes into mailboxes, and this route is not used; "+
+				"'relayctl route rm %s' removes the route, 'relayctl domain rm %s' the domain", d.Name, d.Name, d.Name)
+		}
+	}
+	return nil
+}
+
+func (a *app) routeRm() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm DOMAIN|'*'", Short: "Remove a route", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.change(c, "route "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
+				return client.RemoveRoute(ctx, a.by(), args[0])
+			})
+		},
+	}
+}

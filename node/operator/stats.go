@@ -11,6 +11,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/rule"
 	"relay/queue"
 )
 
@@ -45,7 +46,11 @@ func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 		if err := ownerCounts(v, stats.Owners); err != nil {
 			return err
 		}
-		rows, err := destinationRows(v, stats.States)
+		set, err := readRules(v, nil)
+		if err != nil {
+			return err
+		}
+		rows, err := destinationRows(v, stats.States, func(domain string) *pb.Rule { return set.Whole(domain, o.Now()) })
 		if err != nil {
 			return err
 		}
@@ -100,7 +105,9 @@ func ownerCounts(v spool.View, into map[string]uint64) error {
 }
 
 // destinationRows makes the rows as far as counters know them, and counts states.
-func destinationRows(v spool.View, states map[string]uint64) ([]*admin.Destination, error) {
+// A destination that a rule holds or suspends as a whole counts so, too.
+func destinationRows(v spool.View, states map[string]uint64,
+	ruled func(domain string) *pb.Rule) ([]*admin.Destination, error) {
 	all, err := v.Destinations()
 	if err != nil {
 		return nil, err
@@ -117,6 +124,11 @@ func destinationRows(v spool.View, states map[string]uint64) ([]*admin.Destinati
 		}
 		n := uint64(d.Count)
 		row.Total += n
+		if r := ruled(d.Domain); r != nil && rule.Parks(r) && (d.State == pb.State_QUEUED || d.State == pb.State_DEFERRED) {
+			if d.State = pb.State_SUSPENDED; r.Action == pb.RuleAction_RULE_HOLD {
+				d.State = pb.State_HELD
+			}
+		}
 		states[stateText(d.State)] += n
 		switch d.State {
 		case pb.State_DEFERRED:

@@ -76,6 +76,23 @@ func (s *Set) Match(e *Envelope, now time.Time) *pb.Rule {
 	return s.queue.match(e, now)
 }
 
+// Whole returns the rule on mail in the queue that holds for all mail to a domain, whoever it is from, but for what was
+// released from it. It returns nil where there is none, or where a rule before it decides on some of that mail.
+func (s *Set) Whole(domain string, now time.Time) *pb.Rule {
+	domain = directory.ASCIIDomain(domain)
+	for _, r := range s.Rules() {
+		switch {
+		case r.Action == pb.RuleAction_RULE_COPY || r.ExpiresMs != 0 && r.ExpiresMs <= now.UnixMilli():
+		case r.Domain != "" && !inDomain(r.Domain, domain):
+		case r.Sender+r.Client+r.User == "" && (r.Recipient == "" || r.Recipient == "@"+domain):
+			return r
+		case r.Recipient == "" || strings.HasSuffix(r.Recipient, "@"+domain):
+			return nil
+		}
+	}
+	return nil
+}
+
 // Copy returns the first rule that copies and holds for an envelope now, and nil where none does.
 func (s *Set) Copy(e *Envelope, now time.Time) *pb.Rule {
 	if s == nil {

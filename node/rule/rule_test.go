@@ -137,6 +137,20 @@ func TestTheTableTellsWhatAllRulesTell(t *testing.T) {
 	})
 }
 
+// TestWhole: a rule on a whole domain is known without looking at mail, unless another comes before it for some.
+func TestWhole(t *testing.T) {
+	set := compiled(&pb.Rule{Sender: "@x.example", Domain: "b.example"}, &pb.Rule{Recipient: "ann@c.example"},
+		&pb.Rule{Domain: "a.example"}, &pb.Rule{Domain: ".example"}, &pb.Rule{Recipient: "@d.test"},
+		&pb.Rule{Domain: "e.test", ExpiresMs: noon.UnixMilli()}, &pb.Rule{All: true, Action: pb.RuleAction_RULE_COPY})
+	for domain, want := range map[string]uint64{
+		"a.example": 3, "b.example": 0, "c.example": 0, "z.example": 4, "d.test": 5, "e.test": 0, "": 0,
+	} {
+		require.Equal(t, want, set.Whole(domain, noon).GetId(), domain)
+	}
+	var none *Set
+	require.Nil(t, none.Whole("a.example", noon))
+}
+
 func FuzzMatch(f *testing.F) {
 	f.Add("@", "@.", "::", "..", ".x")
 	set := compiled(&pb.Rule{Domain: ".x"}, &pb.Rule{Sender: "@x"}, &pb.Rule{User: "u@x"}, &pb.Rule{Client: "::/0"},

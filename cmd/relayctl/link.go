@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/internal/listener"
 	"relay/node/admin"
 )
 
@@ -136,7 +137,7 @@ func findToken(addr, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := mayHear(portOf(u), file); err != nil {
+	if err := listener.MayHear(portOf(u), file); err != nil {
 		return "", fmt.Errorf("the program at %s is not told the admin token, because it may not be the node (%w); "+
 			"if it is, give the token with --token-file %s", addr, err, file)
 	}

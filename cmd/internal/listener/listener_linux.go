@@ -1,4 +1,4 @@
-package main
+package listener
 
 import (
 	"encoding/binary"
@@ -14,10 +14,10 @@ import (
 	"syscall"
 )
 
-// mayHear reports whether all programs that listen at a port of this machine's
+// MayHear reports whether all programs that listen at a port of this machine's
 // loopback run as users who may read a file. Any user's program can wait at the
 // port of a node that is down, and must not be told the token.
-func mayHear(port uint16, file string) error {
+func MayHear(port uint16, file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err

@@ -1,0 +1,2 @@
+// Package listener tells who listens at a port of this machine.
+package listener

@@ -1,5 +1,5 @@
 // Package wording says in plain words what is wrong on a command line, in place of
-// the words of the libraries and system calls that found it.
+// the words of the libraries and system calls that found it; sizes and ages it writes as people do.
 package wording
 
 import (

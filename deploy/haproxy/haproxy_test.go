@@ -103,7 +103,7 @@ func TestExample(t *testing.T) {
 	}
 	configure, addrs := listeners(t)
 	c := nodetest.New(t, nodetest.Options{Tuning: nodetest.Quick(), Configure: configure})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	binds := started(ctx, t, program, c, addrs)
 	front := &nodetest.Member{SMTP: binds["smtp"], POP3: binds["pop3"]}

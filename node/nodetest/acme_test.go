@@ -105,7 +105,7 @@ func (m *Member) serial(host string) string {
 		return ""
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	buf := make([]byte, 4096)
 	for _, line := range []string{"", "EHLO c\r\n", "STARTTLS\r\n"} {
 		if _, err := io.WriteString(conn, line); err != nil {
@@ -238,7 +238,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 	c.Eventually(time.Minute, "the CA was not asked again", func() bool { return refused.Load() > 2 })
 	require.True(t, all(first), "the old one stays")
 	c.Eventually(time.Minute, "the operator hears nothing", func() bool {
-		s, err := c.Nodes[0].Client().Status(within(t, time.Minute))
+		s, err := c.Nodes[0].Client().Status(within(t, 3*time.Minute))
 		return err == nil && slices.ContainsFunc(s.Problems, func(p string) bool {
 			return strings.Contains(p, "the certificate for "+host) && strings.Contains(p, "could not be renewed")
 		})
@@ -255,7 +255,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 
 // metrics is what a node shows at /metrics.
 func metrics(t *testing.T, m *Member) string {
-	r, err := http.NewRequestWithContext(within(t, time.Minute), http.MethodGet, m.Admin+"/metrics", nil)
+	r, err := http.NewRequestWithContext(within(t, 3*time.Minute), http.MethodGet, m.Admin+"/metrics", nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer test")
 	res, err := http.DefaultClient.Do(r)

@@ -15,7 +15,7 @@ import (
 
 // status asks one URL, with a token unless that is empty.
 func status(t *testing.T, url, token string) int {
-	r, err := http.NewRequestWithContext(within(t, time.Minute), http.MethodGet, url, nil)
+	r, err := http.NewRequestWithContext(within(t, 3*time.Minute), http.MethodGet, url, nil)
 	require.NoError(t, err)
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)

@@ -15,7 +15,7 @@ import (
 func TestABareSenderOfTheAPIIsCompleted(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx, api, by := within(t, time.Minute), c.Nodes[0].Client(), admin.By{Why: "test"}
+	ctx, api, by := within(t, 3*time.Minute), c.Nodes[0].Client(), admin.By{Why: "test"}
 	send := func() (*admin.Receipt, error) {
 		return api.Send(ctx, by, admin.Envelope{Sender: "alice", Recipients: []string{"bob@example.test"}},
 			strings.NewReader("Subject: x\r\n\r\nbody\r\n"))

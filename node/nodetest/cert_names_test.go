@@ -60,7 +60,7 @@ func evilPair(t *testing.T, change func(*x509.Certificate)) tls.Certificate {
 // shown collects what a node shows of its mail and of itself, and checks all of it.
 func shown(t *testing.T, m *Member, ids ...string) {
 	t.Helper()
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api := m.Client()
 	var all []any
 	add := func(one any, err error) {
@@ -180,7 +180,7 @@ func TestNamesInCertificatesOfClients(t *testing.T) {
 		d.play("C: EHLO c.example", "S: 250")
 		ids = append(ids, idOf(d.mail("a@far.example", one.to, "Subject: x\r\n\r\nx\r\n")))
 	}
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 1))
 	all := append(c.inbox("alice@example.test"), c.Sink.Got()[0].Body)
 	require.Len(t, all, 3)
 	for _, message := range all {

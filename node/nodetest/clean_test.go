@@ -29,7 +29,7 @@ func TestStrangersText(t *testing.T) {
 	const evil = evilText
 	core, logs := observer.New(zapcore.DebugLevel)
 	c := New(t, Options{Nodes: 1, Log: zap.New(core)})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	c.Sink.Answer(func(string) error { return smtp.NewReply(451, "4.2.0", "later "+evil) })
 	m := c.Nodes[0]
 	d := talkTo(t, m.SMTP)
@@ -136,7 +136,7 @@ func TestOthersText(t *testing.T) {
 		`rude.example. TXT "v=spf1 ptr exists:%{p}.rude.example ?include:`+escaped+`.example -all exp=why.rude.example"`,
 		`why.rude.example. TXT "`+escaped+`"`, `_dmarc.rude.example. TXT "v=DMARC1; p=none; rua=`+escaped+`"`,
 		`sel._domainkey.rude.example. TXT "v=`+escaped+`; k=`+escaped+`; p=`+escaped+`"`)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	from := func(address string) *talk {
 		d := strangerTo(t, c.Nodes[0].SMTP)
 		d.play("S: 220", "C: XCLIENT ADDR="+address, "S: 220", "C: EHLO rude.example", "S: 250")

@@ -40,7 +40,7 @@ func newOffice(t *testing.T) *office {
 	pem, err := os.ReadFile(filepath.Join(o.Nodes[0].Dir, "tls.crt"))
 	require.NoError(t, err)
 	require.True(t, o.roots.AppendCertsFromPEM(pem))
-	require.NoError(t, o.Nodes[0].Client().AddUser(within(t, time.Minute), admin.By{Why: "test"},
+	require.NoError(t, o.Nodes[0].Client().AddUser(within(t, 3*time.Minute), admin.By{Why: "test"},
 		admin.UserAdd{Address: "ann@example.test", Password: "secret"}))
 	return o
 }

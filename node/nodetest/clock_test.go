@@ -81,7 +81,7 @@ func (w *wrongClocks) mail() {
 		w.sent++
 		letter := Letter(fmt.Sprintf("remote %d", w.sent))
 		w.Eventually(time.Minute, "mail is not taken", func() bool {
-			_, err := m.Send(within(w.t, time.Minute), "alice@example.test", "x@far.example", letter)
+			_, err := m.Send(within(w.t, 3*time.Minute), "alice@example.test", "x@far.example", letter)
 			if !IsTemporary(err) {
 				require.NoError(w.t, err)
 			}

@@ -168,7 +168,7 @@ func (m *Member) log() *zap.Logger {
 }
 
 func (m *Member) init() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	require.NoError(m.c.t, cluster.Init(ctx, cluster.InitOptions{
 		ID: m.ID, Name: "test", Dir: m.conf.Node.DataDir, Advertise: m.conf.Cluster.Advertise, Log: m.log(),
@@ -177,7 +177,7 @@ func (m *Member) init() {
 
 // join makes the node a member through another one.
 func (m *Member) join(via *Member) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	token, err := via.Node().Cluster().Token(ctx, 1, time.Hour, nil)
 	require.NoError(m.c.t, err)
@@ -368,7 +368,7 @@ func (m *Member) Client() *admin.Client {
 // populate makes the domain, the users and the route of a fresh cluster. It returns when
 // every node knows them.
 func (c *Cluster) populate() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	api := c.Nodes[0].Client()
 	by := admin.By{Why: "test"}
@@ -397,7 +397,7 @@ func (c *Cluster) Verify() {
 	var v *admin.Verification
 	var err error
 	poll(10*time.Second, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
 		v, err = c.Up()[0].Client().Verify(ctx, admin.VerifyOptions{Bodies: true})
 		return err == nil && (v.OK || !unreached(v))

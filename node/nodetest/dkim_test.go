@@ -14,7 +14,7 @@ import (
 func TestMailOfOwnDomainsIsSigned(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	records := map[string]string{}
 	add := func(in admin.SignerAdd) {
@@ -61,7 +61,7 @@ func TestMailOfOwnDomainsIsSigned(t *testing.T) {
 func TestKeysOfOneDay(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	seen := map[string]bool{}
 	for range 3 {

@@ -125,11 +125,11 @@ func TestUndrainBeforeItIsOver(t *testing.T) {
 	}
 	<-entered
 	for _, off := range []bool{false, true} {
-		_, err := c.Nodes[1].Client().Drain(within(t, time.Minute), by, "n1", admin.DrainOptions{Off: off})
+		_, err := c.Nodes[1].Client().Drain(within(t, 3*time.Minute), by, "n1", admin.DrainOptions{Off: off})
 		require.NoError(t, err)
 	}
 	release()
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), len(ids)))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), len(ids)))
 	c.Eventually(time.Minute, "the queue does not empty", func() bool {
 		s, err := c.Nodes[1].Client().Status(within(t, 20*time.Second))
 		return err == nil && s.Queue.Messages == 0

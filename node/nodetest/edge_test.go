@@ -29,7 +29,7 @@ func foldedCase(t *testing.T, author string) string {
 func TestFoldedMessageID(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	envelope := []string{
 		"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: DATA", "S: 354",
 	}
@@ -88,7 +88,7 @@ func TestLoopFailsAlone(t *testing.T) {
 		"nobody else: refused")
 	require.Contains(t, send("bob@example.test", "M: Delivered-To:\r\n alice@example.test", "alice@example.test",
 		"x@far.example"), "queued as")
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 1))
 	require.Empty(t, c.inbox("alice@example.test"))
 	box := c.inbox("bob@example.test")
 	require.Len(t, box, 1, "a report to the sender")
@@ -97,7 +97,7 @@ func TestLoopFailsAlone(t *testing.T) {
 	require.NotContains(t, box[0], "far.example")
 	id := idOf(send("", "M: Delivered-To: alice@example.test", "alice@example.test", "bob@example.test"))
 	require.Len(t, c.inbox("bob@example.test"), 2, "and where nobody can be told, the others get it")
-	trace, err := c.Nodes[0].Client().Trace(within(t, time.Minute), id)
+	trace, err := c.Nodes[0].Client().Trace(within(t, 3*time.Minute), id)
 	require.NoError(t, err)
 	require.Contains(t, trace.Events[0].Detail, "not again into alice@example.test")
 	c.Verify()
@@ -107,7 +107,7 @@ func TestLoopFailsAlone(t *testing.T) {
 func TestStrangersAddresses(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, time.Minute), admin.By{Why: "test"},
+	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 3*time.Minute), admin.By{Why: "test"},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
 	d := strangerTo(t, c.Nodes[0].SMTP)
 	host, _, err := net.SplitHostPort(c.Nodes[0].SMTP)
@@ -122,7 +122,7 @@ func TestStrangersAddresses(t *testing.T) {
 	quoted := talkTo(t, c.Nodes[0].SMTP)
 	quoted.play(append([]string{"C: MAIL FROM:<a@example.test>", "S: 250", "C: RCPT TO:<c..d.@far.example.>", "S: 250"},
 		letter("out")...)...)
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 1))
 	require.Equal(t, `"c..d."@far.example`, c.Sink.Got()[0].To)
 }
 

@@ -106,7 +106,7 @@ func TestFormsOfForeignProtocols(t *testing.T) {
 func TestFormsOfRecipients(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, time.Minute), admin.By{Why: "test"},
+	require.NoError(t, c.Nodes[0].Client().SetAlias(within(t, 3*time.Minute), admin.By{Why: "test"},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"alice"}}))
 	var d *talk
 	for i, one := range [][2]string{
@@ -176,7 +176,7 @@ func TestFormsOfMessageIDs(t *testing.T) {
 func TestFormsOfLogins(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx, by := within(t, 60*time.Second), admin.By{Why: "test"}
+	ctx, by := within(t, 3*time.Minute), admin.By{Why: "test"}
 	const set = "ju\u0308rgen\u00a0²"
 	require.NoError(t, c.Nodes[0].Client().AddUser(ctx, by, admin.UserAdd{Address: "carol@example.test", Password: set}))
 	plain := func(id, user, secret string) string {

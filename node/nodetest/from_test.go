@@ -19,7 +19,7 @@ import (
 func TestWhoseSignature(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: "other.test"}))
 	require.NoError(t,
@@ -118,7 +118,7 @@ func TestWhoseSignature(t *testing.T) {
 func TestAuthorsOnAnUpgradedCluster(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	_, err := api.AddSigner(ctx, by, admin.SignerAdd{Domain: "example.test", Selector: "s"})
 	require.NoError(t, err)

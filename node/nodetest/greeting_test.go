@@ -20,7 +20,7 @@ func TestPOP3GreetsWhenALoginCanBeJudged(t *testing.T) {
 	m.Start()
 	came, come := make(chan error, 1), regexp.MustCompile(`relay_pop3_connections_total\{.*\} [1-9]`)
 	go func() {
-		p, err := m.Login(within(t, time.Minute), "alice")
+		p, err := m.Login(within(t, 3*time.Minute), "alice")
 		if err == nil {
 			err = p.Quit(t.Context())
 		}

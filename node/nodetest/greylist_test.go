@@ -20,7 +20,7 @@ func call(t *testing.T, addr string) *talk {
 	conn, err := d.Dial("tcp", addr)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	return &talk{t, conn, textproto.NewConn(conn)}
 }
 
@@ -37,7 +37,7 @@ func stranger(t *testing.T, addr string) *talk {
 func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Tuning: Lasting()})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	require.NoError(t,
 		api.SetSettings(ctx, by, admin.Settings{Greylist: 1, GreylistTrust: -1, DefaultDomain: "example.test"}))
@@ -107,7 +107,7 @@ func TestGreylistedAtOneNodePassesAtAnother(t *testing.T) {
 func TestGreylistingCostsOneCommandForManyRecipients(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	require.NoError(t, c.Nodes[0].Client().SetSettings(ctx, admin.By{Why: "test"},
 		admin.Settings{Greylist: 60, DefaultDomain: "example.test"}))
 	d := stranger(t, c.Nodes[0].SMTP)

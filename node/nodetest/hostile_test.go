@@ -16,7 +16,7 @@ import (
 func TestFoldedMessageIDAtAnotherNode(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	envelope := []string{
 		"C: MAIL FROM:<alice@example.test>", "S: 250", "C: RCPT TO:<bob@example.test>", "S: 250", "C: DATA", "S: 354",
 	}

@@ -31,7 +31,7 @@ func strangerTo(t *testing.T, addr string) *talk {
 		t.Skipf("this system has no 127.0.0.9: %v", err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	return &talk{t, conn, textproto.NewConn(conn)}
 }
 
@@ -141,7 +141,7 @@ func TestLostReply(t *testing.T) {
 			talkTo(t, c.Nodes[(n+1)%3].SMTP).play(append(envelope, text...)...)
 		}
 	})
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 12))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 12))
 	subjects := map[string]int{}
 	for _, m := range c.inbox("alice@example.test") {
 		subjects[SubjectOf(m)]++
@@ -235,7 +235,7 @@ func chunks(text string, last int, sizes ...int) string {
 func TestBDATPassesUnchanged(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	full, lines, plain := newHop(t, 0), newHop(t, smtp.ExtBinaryMIME), newHop(t, smtp.ExtChunking)
 	hops := map[string]*hop{"full.example": full, "lines.example": lines, "plain.example": plain}
@@ -319,7 +319,7 @@ func TestBDATPassesUnchanged(t *testing.T) {
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	addr := c.Nodes[0].SMTP
 	greet := []string{"S: 220 n1.example.test ESMTP", "C: EHLO liar.example", "S: 250"}
 
@@ -412,7 +412,7 @@ func TestStrangers(t *testing.T) {
 func TestAnnouncedSizeMeetsTheQuota(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	quota := uint64(5000)
 	require.NoError(t,
 		c.Nodes[0].Client().SetUser(ctx, admin.By{Why: "test"}, "bob@example.test", admin.UserSet{QuotaBytes: &quota}))
@@ -460,7 +460,7 @@ func TestFullSpoolIsNotFilled(t *testing.T) {
 	d.play("C: MAIL FROM:<bob@example.test> SIZE=102400", "S: 452 4.3.1")
 	d.play(append(from, letter("two")...)...)
 	d.play("C: MAIL FROM:<bob@example.test>", "S: 452 4.3.1")
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	p, err := c.Nodes[0].Login(ctx, "alice@example.test")
 	require.NoError(t, err)
 	require.NoError(t, p.Dele(ctx, 1))
@@ -507,7 +507,7 @@ func TestStopLetsTransactionsEnd(t *testing.T) {
 func TestAliasLeadsOutOfSMTPUTF8(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	h := newHop(t, smtp.ExtSMTPUTF8)
 	require.NoError(t, api.SetRoute(ctx, by, admin.Route{Domain: "plain.example", Target: "smtp:" + h.addr}))

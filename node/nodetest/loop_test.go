@@ -65,7 +65,7 @@ func strange(t *testing.T, log *zap.Logger) (*Cluster, string) {
 		s.Listen, s.Role = submission, config.RoleSubmission
 		conf.SMTP = append(conf.SMTP, s)
 	}})
-	ctx, by := within(t, time.Minute), admin.By{Why: "test"}
+	ctx, by := within(t, 3*time.Minute), admin.By{Why: "test"}
 	api := c.Nodes[0].Client()
 	require.NoError(t, api.RemoveRoute(ctx, by, "*"))
 	require.NoError(t, api.SetRoute(ctx, by, admin.Route{Domain: "good.example", Target: "smtp:" + c.Sink.Addr}))
@@ -129,7 +129,7 @@ func smtpConnections(logs *observer.ObservedLogs) (from []any) {
 func TestNoSuccessWhereNothingWentOut(t *testing.T) {
 	t.Parallel()
 	c, port := strange(t, zap.NewNop())
-	ctx, by := within(t, 60*time.Second), admin.By{Why: "test"}
+	ctx, by := within(t, 3*time.Minute), admin.By{Why: "test"}
 	reports := 0
 	for i, domain := range ownMX(t, c.DNS) {
 		d := talkTo(t, port)

@@ -99,7 +99,7 @@ func (m *Member) Send(ctx context.Context, from, to, message string) (string, er
 // a node again that reaches no majority for a moment, as senders do.
 func (m *Member) MustSend(from, to, message string) string {
 	m.c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var id string
 	var err error
@@ -137,7 +137,7 @@ func (m *Member) LoginWith(ctx context.Context, user, password string) (*pop3.Cl
 
 // Subjects returns what a maildrop holds, by the Subject of each message.
 func (m *Member) Subjects(user string) (map[string]int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	c, err := m.Login(ctx, user)
 	if err != nil {

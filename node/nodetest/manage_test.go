@@ -55,12 +55,12 @@ func TestRemovedWhileDelivered(t *testing.T) {
 	id := c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("too late"))
 	<-entered
 	by := admin.By{Who: "ann", Why: "a mistake"}
-	done, err := c.Nodes[0].Client().Manage(within(t, time.Minute), by,
+	done, err := c.Nodes[0].Client().Manage(within(t, 3*time.Minute), by,
 		admin.QueueAction{Action: admin.ActionRemove, IDs: []string{id}})
 	require.NoError(t, err)
 	require.Equal(t, 1, done.Changed)
 	release()
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 1))
 	c.Eventually(time.Minute, "the delivery is not told",
 		func() bool { return c.timeline(t, id) == "accepted deleted delivered" })
 	trace, err := c.Nodes[0].Client().Trace(within(t, 20*time.Second), id)

@@ -46,7 +46,7 @@ func TestFormsOfPOP3Logins(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
 	const set = "ju\u0308rgen\u00a0²"
-	require.NoError(t, c.Nodes[0].Client().AddUser(within(t, 60*time.Second), admin.By{Why: "test"},
+	require.NoError(t, c.Nodes[0].Client().AddUser(within(t, 3*time.Minute), admin.By{Why: "test"},
 		admin.UserAdd{Address: "carol@example.test", Password: set}))
 	encode := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	plain := func(id, user, secret string) string { return encode(id + "\x00" + user + "\x00" + secret) }
@@ -75,7 +75,7 @@ func TestFormsOfPOP3Logins(t *testing.T) {
 	} {
 		conn, err := net.Dial("tcp", c.Nodes[0].POP3)
 		require.NoError(t, err)
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 		in := bufio.NewReader(conn)
 		hear := func(want string) {
 			line, err := in.ReadString('\n')

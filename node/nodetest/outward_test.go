@@ -22,7 +22,7 @@ func TestDoctorTriesOutward(t *testing.T) {
 	port, err := strconv.Atoi(text)
 	require.NoError(t, err)
 	c := New(t, Options{Nodes: 1, Configure: func(_ int, conf *config.Config) { conf.Delivery.Port = port }})
-	m, ctx := c.Nodes[0], within(t, 60*time.Second)
+	m, ctx := c.Nodes[0], within(t, 3*time.Minute)
 	require.NoError(t, m.Client().SetRoute(ctx, admin.By{Why: "test"}, admin.Route{Domain: "out.net", Target: "mx"}))
 	c.DNS.Add(t, "out.net. 5 MX 10 mail.out.net.", "mail.out.net. 5 A 127.0.0.1")
 	outward := func(o admin.ExamineOptions) admin.Condition {

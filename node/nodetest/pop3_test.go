@@ -30,7 +30,7 @@ import (
 func TestScramOnEveryNode(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for _, m := range c.Nodes {
 		var d net.Dialer
@@ -93,7 +93,7 @@ func capa(t *testing.T, ctx context.Context, m *nodetest.Member, user string) ma
 func TestMaildropPolicies(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	shared, month, hour := true, int64(30*24*3600), int64(3600)
 	api := c.Nodes[0].Client()
@@ -120,7 +120,7 @@ func TestMaildropPolicies(t *testing.T) {
 func TestInUseNamesTheNode(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 3})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	c.Nodes[0].MustSend("a@far.example", "alice@example.test", nodetest.Letter("one"))
 	holder, err := c.Nodes[1].Login(ctx, "alice")
@@ -157,7 +157,7 @@ func TestPOP2(t *testing.T) {
 	open := func() *textproto.Conn {
 		conn, err := net.Dial("tcp", m.Node().Addr("pop2").String())
 		require.NoError(t, err)
-		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, conn.SetDeadline(time.Now().Add(3*time.Minute)))
 		p := textproto.NewConn(conn)
 		t.Cleanup(func() { _ = p.Close() })
 		return p
@@ -198,7 +198,7 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 	t.Parallel()
 	const mails, clients = 60, 12
 	c := nodetest.New(t, nodetest.Options{Nodes: 3})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	shared := true
 	require.NoError(t,
@@ -255,7 +255,7 @@ func TestManyDrainOneSharedMailbox(t *testing.T) {
 func TestLoginSeesWhatWasDoneElsewhere(t *testing.T) {
 	t.Parallel()
 	c := nodetest.New(t, nodetest.Options{Nodes: 3, Tuning: nodetest.Steady()})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var busy sync.WaitGroup
 	noise, quiet := context.WithCancel(ctx)

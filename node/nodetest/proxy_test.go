@@ -39,7 +39,7 @@ func through(t *testing.T, m *Member, parts ...string) net.Conn {
 	conn, err := net.Dial("tcp", m.SMTP)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	for i, part := range parts {
 		if i > 0 { // both ends are in this process: what a real client's packets are to each other
 			timer := time.NewTimer(pause / 6)
@@ -146,7 +146,7 @@ func TestPoliciesBehindProxy(t *testing.T) {
 	})
 	c.DNS.Add(t, "1.2.0.192.bl.example. A 127.0.0.2",
 		"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example. A 127.0.0.2")
-	m, ctx := c.Nodes[0], within(t, 60*time.Second)
+	m, ctx := c.Nodes[0], within(t, 3*time.Minute)
 	meet := func(version byte, client string) *talk {
 		t.Helper()
 		conn := through(t, m, header(t, version, client))

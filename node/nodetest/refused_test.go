@@ -65,7 +65,7 @@ func refusing(t *testing.T, log *zap.Logger) (c *Cluster, port string) {
 	}})
 	c.DNS.Add(t, "1.2.0.192.bl.example. A 127.0.0.4", `bank.example. TXT "v=spf1 -all"`,
 		`_dmarc.bank.example. TXT "v=DMARC1; p=reject"`, `old.example. TXT "v=spf1 -all"`)
-	ctx, api, by := within(t, time.Minute), c.Nodes[0].Client(), admin.By{Why: "test"}
+	ctx, api, by := within(t, 3*time.Minute), c.Nodes[0].Client(), admin.By{Why: "test"}
 	one, minute := uint64(1), int64(60)
 	require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: "strict.test", AuthPolicy: admin.AuthRefuse}))
 	require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: "grey.test"}))
@@ -194,7 +194,7 @@ func saslNames(t *testing.T, m *Member) (atSMTP, atPOP3 string) {
 			atSMTP = names
 		}
 	}
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	p, err := pop3.Dial(ctx, m.POP3, nil)
 	require.NoError(t, err)
 	defer p.Close()
@@ -226,7 +226,7 @@ func TestMechanismsOfListeners(t *testing.T) {
 			atSMTP, atPOP3 := saslNames(t, c.Nodes[0])
 			require.Equal(t, one.all, atSMTP)
 			require.Equal(t, one.all, atPOP3)
-			require.NoError(t, c.Nodes[0].Client().AddUser(within(t, time.Minute), admin.By{Why: "test"}, admin.UserAdd{
+			require.NoError(t, c.Nodes[0].Client().AddUser(within(t, 3*time.Minute), admin.By{Why: "test"}, admin.UserAdd{
 				Address: "old@example.test", PasswordHash: "$2a$04$n9XCtu8.trSkSa39bDR4ruJ0JUUnVDIPkMHHnjuu1UWCfVSeY5NvS",
 			}))
 			atSMTP, atPOP3 = saslNames(t, c.Nodes[0])

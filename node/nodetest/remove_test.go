@@ -19,7 +19,7 @@ func TestRemovalOfTheLeader(t *testing.T) {
 	if other == leader {
 		other = c.Nodes[1]
 	}
-	ctx, by := within(t, time.Minute), admin.By{Why: "test"}
+	ctx, by := within(t, 3*time.Minute), admin.By{Why: "test"}
 	would, err := leader.Client().Remove(ctx, by, leader.ID, admin.RemoveOptions{DryRun: true})
 	require.NoError(t, err)
 	require.Contains(t, would.Effects, "the leadership moves to another node first")

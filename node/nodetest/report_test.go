@@ -16,7 +16,7 @@ import (
 func TestReportsKeepAliases(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for alias, target := range map[string]string{"info": "bob@example.test", "away": "jane@secret.example"} {
 		require.NoError(t, api.SetAlias(ctx, by, admin.Alias{Address: alias + "@example.test", Targets: []string{target}}))
@@ -59,7 +59,7 @@ func TestReportsKeepAliases(t *testing.T) {
 func TestNoReportOfSuccessToForgedSenders(t *testing.T) {
 	t.Parallel()
 	c := senders(t, 1, nil)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	send := func(from, name string) {
 		d := c.stranger()
 		d.play("C: MAIL FROM:<"+from+">", "S: 250", "C: RCPT TO:<alice@example.test> NOTIFY=SUCCESS", "S: 250",
@@ -82,7 +82,7 @@ func TestNoReportOfSuccessToForgedSenders(t *testing.T) {
 func TestReportsNameWhatWasAddressed(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for alias, targets := range map[string][]string{
 		"away": {"jane@secret.example"}, "deep": {"away@example.test"}, "two": {"jane@secret.example", "joan@secret.example"},

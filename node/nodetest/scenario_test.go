@@ -29,7 +29,7 @@ func TestMailIsReadFromAnyNode(t *testing.T) {
 	c := New(t, Options{})
 	for i, m := range c.Nodes {
 		letter := Letter(fmt.Sprint("hello", i)) + "..dots\r\n.\tline\r\n8-bit \xc3\xa9\xff\r\n"
-		ctx := within(t, time.Minute)
+		ctx := within(t, 3*time.Minute)
 		s, err := m.Dial(ctx)
 		require.NoError(t, err)
 		_, err = s.Send("bob@example.test", "alice@example.test", letter)
@@ -66,7 +66,7 @@ func TestRemoteMailIsDeliveredAndTraced(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{})
 	id := c.Nodes[1].MustSend("alice@example.test", "x@far.example", Letter("away"))
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 1))
 	require.Equal(t, "x@far.example", c.Sink.Got()[0].To)
 	c.Eventually(time.Minute, "no history", func() bool {
 		trace, err := c.Nodes[2].Client().Trace(within(t, 20*time.Second), id)
@@ -100,7 +100,7 @@ func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
 		return nil
 	})
 	id := c.Nodes[0].MustSend("alice@example.test", "x@far.example", Letter("patience"))
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), 1))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), 1))
 	c.Eventually(time.Minute, "no history", func() bool {
 		trace, err := c.Nodes[0].Client().Trace(within(t, 20*time.Second), id)
 		if err != nil {
@@ -120,7 +120,7 @@ func TestDeferredMailIsRetriedOnSchedule(t *testing.T) {
 func TestLeaderDiesUnderLoad(t *testing.T) {
 	c := New(t, Options{Tuning: Quick()})
 	const clients, each = 10, 20
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	var acknowledged sync.Map // name → id
 	var sent atomic.Int32
 	var wg sync.WaitGroup
@@ -186,7 +186,7 @@ func audit(t *testing.T, c *Cluster, acknowledged *sync.Map) {
 func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Tuning: Quick()})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", Letter("keep"))
 	var holder *pop3.Client
 	c.Eventually(time.Minute, "no login", func() bool {
@@ -226,7 +226,7 @@ func TestMaildropLockHoldsAcrossTheClusterAndDiesWithItsNode(t *testing.T) {
 func TestUnlockCutsTheSession(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Nodes: 1})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	p, err := c.Nodes[0].Login(ctx, "alice")
 	require.NoError(t, err)
 	defer p.Close()
@@ -288,7 +288,7 @@ func TestDeadNodesQueueIsTakenOver(t *testing.T) {
 	})
 	c.Nodes[0].Kill()
 	c.Sink.Answer(nil)
-	require.NoError(t, c.Sink.Wait(within(t, time.Minute), len(ids)))
+	require.NoError(t, c.Sink.Wait(within(t, 3*time.Minute), len(ids)))
 	c.Eventually(time.Minute, "the queue does not empty", func() bool {
 		s, err := c.Nodes[1].Client().Status(within(t, 20*time.Second))
 		return err == nil && s.Queue.Messages == 0
@@ -310,7 +310,7 @@ func impatient() cluster.Tuning {
 func TestWithoutAMajorityNothingIsAccepted(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Tuning: impatient()})
-	s, err := c.Nodes[2].Dial(within(t, 60*time.Second))
+	s, err := c.Nodes[2].Dial(within(t, 3*time.Minute))
 	require.NoError(t, err)
 	defer s.Close()
 	c.Nodes[0].Kill()
@@ -318,12 +318,12 @@ func TestWithoutAMajorityNothingIsAccepted(t *testing.T) {
 	_, err = s.Send("bob@example.test", "alice@example.test", Letter("never"))
 	require.True(t, IsTemporary(err), "%v", err)
 	c.Eventually(time.Minute, "a lonely node serves", func() bool {
-		_, err := c.Nodes[2].Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("never"))
+		_, err := c.Nodes[2].Send(within(t, 3*time.Minute), "bob@example.test", "alice@example.test", Letter("never"))
 		return IsTemporary(err)
 	})
 	c.Nodes[0].Start()
 	c.Eventually(time.Minute, "service does not resume", func() bool {
-		_, err := c.Nodes[2].Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("after"))
+		_, err := c.Nodes[2].Send(within(t, 3*time.Minute), "bob@example.test", "alice@example.test", Letter("after"))
 		return err == nil
 	})
 	var found map[string]int
@@ -367,7 +367,7 @@ func TestLargeMessagePassesUnchanged(t *testing.T) {
 	line := strings.Repeat("0123456789abcde", 5) + "\r\n"
 	letter := Letter("large") + strings.Repeat(line, 4<<20/len(line))
 	c.Nodes[0].MustSend("bob@example.test", "alice@example.test", letter)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	var body strings.Builder
 	c.Eventually(time.Minute, "no mail", func() bool {
 		p, err := c.Nodes[1].Login(ctx, "alice")
@@ -392,12 +392,12 @@ func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
 	c.Eventually(time.Minute, "no login at the leader", func() bool { // a client comes again
 		var err error
 		old = c.Leader()
-		holder, err = old.Login(within(t, time.Minute), "alice")
+		holder, err = old.Login(within(t, 3*time.Minute), "alice")
 		return err == nil
 	})
 	defer holder.Close()
 	c.Isolate(old)
-	_, err := old.Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("lost side"))
+	_, err := old.Send(within(t, 3*time.Minute), "bob@example.test", "alice@example.test", Letter("lost side"))
 	require.True(t, IsTemporary(err), "%v", err)
 	c.Eventually(time.Minute, "a fenced node keeps its POP3 session", func() bool {
 		return holder.Noop(within(t, 20*time.Second)) != nil
@@ -409,7 +409,7 @@ func TestIsolatedLeaderAcceptsNothing(t *testing.T) {
 		}
 	}
 	c.Eventually(time.Minute, "the majority does not serve", func() bool {
-		_, err := other.Send(within(t, time.Minute), "bob@example.test", "alice@example.test", Letter("right side"))
+		_, err := other.Send(within(t, 3*time.Minute), "bob@example.test", "alice@example.test", Letter("right side"))
 		return err == nil
 	})
 	c.Eventually(time.Minute, "the isolated node's lock is not freed", func() bool {

@@ -66,7 +66,7 @@ func senders(t *testing.T, nodes int, more func(*config.Config)) *Cluster {
 		`careful.example. TXT "v=spf1 -all"`,
 		`_dmarc.careful.example. TXT "v=DMARC1; p=quarantine"`,
 		`old.example. TXT "v=spf1 -all"`)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for domain, policy := range map[string]string{"strict.test": admin.AuthRefuse, "open.test": admin.AuthNone} {
 		require.NoError(t, api.AddDomain(ctx, by, admin.Domain{Name: domain, AuthPolicy: policy}))
@@ -105,7 +105,7 @@ func results(message string) []string {
 func TestWhoSends(t *testing.T) {
 	t.Parallel()
 	c := senders(t, 1, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api := c.Nodes[0].Client()
 	good := func(subject string) string {
 		return dkimSigned(t, "good.example",
@@ -233,7 +233,7 @@ func TestWhoSends(t *testing.T) {
 func TestLargeMessageFromStranger(t *testing.T) {
 	t.Parallel()
 	c := senders(t, 3, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	large := "From: A <a@good.example>\r\nSubject: large\r\nMessage-ID: <large@good.example>\r\n\r\n" +
 		strings.Repeat(strings.Repeat("x", 70)+"\r\n", 40_000)
 	signed := dkimSigned(t, "good.example", large)
@@ -317,7 +317,7 @@ func TestListsOfClients(t *testing.T) {
 		"S: 550 5.7.1 Client [192.0.2.1] is on bl.example: see https://bl.example/192.0.2.1",
 		"C: RCPT TO:<Postmaster>", "S: 550 5.1.1", // none is set up here
 		"C: RCPT TO:<x@far.example>", "S: 550 5.7.1 Relaying denied", "C: RSET", "S: 250")
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	require.NoError(t, c.Nodes[0].Client().SetAlias(ctx, admin.By{},
 		admin.Alias{Address: "postmaster@example.test", Targets: []string{"bob@example.test"}}))
 	require.NotEmpty(t, idOf(d.mail("a@good.example", "Postmaster", "From: a@good.example\r\n\r\nlet me in\r\n")))
@@ -351,7 +351,7 @@ func TestAuthPolicySurvives(t *testing.T) {
 	t.Parallel()
 	c := senders(t, 3, nil)
 	c.Leader().Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	m := c.Up()[0]
 	c.Eventually(time.Minute, "nobody leads", func() bool { return m.Node().Cluster().Consistent(ctx) == nil })

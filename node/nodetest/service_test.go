@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"relay/cluster/timetest"
 	"relay/node/admin"
 	"relay/pop3"
 )
@@ -113,7 +114,7 @@ func (o *open) finish(t *testing.T) {
 // nor the leadership then, and stays so over a restart until it is taken back.
 func TestDrainIsMoreThanAWord(t *testing.T) {
 	c := New(t, Options{Tuning: Quick()})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	n := c.Leader()
 	other := c.Nodes[0]
 	if other == n {
@@ -168,7 +169,7 @@ func TestDrainIsMoreThanAWord(t *testing.T) {
 func TestStopGivesNotice(t *testing.T) {
 	const notice = 1500 * time.Millisecond
 	c := New(t, Options{Tuning: Quick(), Notice: notice, Grace: 20 * time.Second})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	n, other := c.Nodes[0], c.Nodes[1]
 	o := n.fill(t, ctx)
 	stopped := make(chan time.Duration)
@@ -194,15 +195,15 @@ func TestStopGivesNotice(t *testing.T) {
 // login hears [IN-USE] at once.
 func TestLoginOutlivesADeadHolder(t *testing.T) {
 	c := New(t, Options{Tuning: Quick()})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	holder, other := c.Nodes[0], c.Nodes[1]
 	held, err := holder.Login(ctx, "alice")
 	require.NoError(t, err)
 	defer held.Close()
-	began := time.Now()
+	began, machine := time.Now(), timetest.Watch(t)
 	_, err = other.Login(ctx, "alice")
 	require.ErrorContains(t, err, "[IN-USE]")
-	require.Less(t, time.Since(began), 5*time.Second, "its node answers")
+	require.Less(t, time.Since(began), time.Second+4*machine.Lost(), "its node answers")
 	holder.Kill()
 	c.Eventually(time.Minute, "the dead node is not shown so", func() bool {
 		s := other.at(holder.ID)
@@ -210,7 +211,7 @@ func TestLoginOutlivesADeadHolder(t *testing.T) {
 	})
 	p, err := other.Login(ctx, "alice")
 	require.NoError(t, err, "not [IN-USE]")
-	require.Less(t, time.Since(began), holderWithin)
+	require.Less(t, time.Since(began), holderWithin+4*machine.Lost())
 
 	// Without a majority too: no session ends then.
 	c.Nodes[2].Kill()
@@ -220,15 +221,14 @@ func TestLoginOutlivesADeadHolder(t *testing.T) {
 	_ = p.Close()
 }
 
-// holderWithin is ample for the death of a session, on a busy machine, too.
-const holderWithin = 20 * time.Second
+const holderWithin = 6 * time.Second
 
 // TestSessionsEndWithTheirAccount: a user who was disabled or removed, or got another
 // password, is told so and cut at every node; others are not.
 func TestSessionsEndWithTheirAccount(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{})
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	api := c.Nodes[0].Client()
 	by := admin.By{Who: "test"}
 	stays, err := c.Nodes[1].Login(ctx, "bob")

@@ -33,7 +33,7 @@ func TestSizesAreWhatRetrSends(t *testing.T) {
 		go func() { _, _ = io.WriteString(d.conn, chunks(body, len(body))) }()
 		d.play("S: 250 2.0.0 Ok: queued as", "C: QUIT", "S: 221")
 	}
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	p, err := node.Login(ctx, "bob")
 	require.NoError(t, err)
 	told := map[int]int64{}

@@ -36,7 +36,7 @@ func talkTo(t *testing.T, addr string) *talk {
 	conn, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	d := &talk{t, conn, textproto.NewConn(conn)}
 	d.play("S: 220", "C: EHLO client.test", "S: 250")
 	return d
@@ -100,7 +100,7 @@ func relay(t *testing.T, more func(*config.Config)) (*Cluster, string) {
 }
 
 func (c *Cluster) inbox(user string) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	p, err := c.Nodes[0].Login(ctx, user)
 	require.NoError(c.t, err)
@@ -121,7 +121,7 @@ func TestSubmissionExtensions(t *testing.T) {
 	t.Parallel()
 	// On a busy machine the clocks are in doubt for a moment: then nothing is given up until the next attempt.
 	c, port := relay(t, func(conf *config.Config) { conf.Delivery.RetryFirst = config.Duration(time.Second) })
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api := c.Nodes[0].Client()
 	by := admin.By{Why: "test"}
 
@@ -270,7 +270,7 @@ func TestSentAgainToAnotherNodeIsTheFirst(t *testing.T) {
 func TestListsAliasesAndQuotas(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for _, a := range []admin.Alias{
 		{Address: "news@example.test", Targets: []string{"bob", "n1@far.example", "inner@example.test"},
@@ -364,7 +364,7 @@ func TestListsAliasesAndQuotas(t *testing.T) {
 func TestETRNStartsWhatWaits(t *testing.T) {
 	t.Parallel()
 	c, _ := relay(t, nil)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	require.NoError(t, c.Nodes[0].Client().SetRoute(ctx, admin.By{Why: "test"},
 		admin.Route{Domain: "dialup.example", Target: "smtp:" + c.Sink.Addr}))
 	c.Sink.Answer(func(string) error { return smtp.NewReply(450, "4.2.0", "later") })
@@ -392,7 +392,7 @@ func TestETRNStartsWhatWaits(t *testing.T) {
 func TestLoginEndsWithItsAccount(t *testing.T) {
 	t.Parallel()
 	c, port := relay(t, nil)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	login := func(user, secret string) *talk {
 		d := talkTo(t, port)
@@ -465,7 +465,7 @@ func TestXClientSpeaksForALogin(t *testing.T) {
 			"C: MAIL FROM:<bob@example.test>", "S: 550 5.7.1", "C: MAIL FROM:<alice@example.test>", "S: 250",
 			"C: RCPT TO:<x@far.example>", "S: 250")
 		id := idOf(d.play(letter("front")...))
-		m, err := c.Nodes[0].Client().Trace(within(t, time.Minute), id)
+		m, err := c.Nodes[0].Client().Trace(within(t, 3*time.Minute), id)
 		require.NoError(t, err)
 		require.Equal(t, "alice@example.test", m.Client.User)
 		d.play("C: XCLIENT ADDR=192.0.2.8 LOGIN=nobody", "S: 220", "C: EHLO front", "S: 250")
@@ -491,7 +491,7 @@ func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
 			conf.SMTP = append(conf.SMTP, s)
 		}
 	}})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	api, by := c.Nodes[0].Client(), admin.By{Why: "test"}
 	for _, user := range []string{"carol@example.test", "dora@example.test"} {
 		require.NoError(t, api.AddUser(ctx, by, admin.UserAdd{Address: user, Password: "secret"}))
@@ -508,17 +508,17 @@ func TestMailForLaterWaitsForMailboxesToo(t *testing.T) {
 
 	d := talkTo(t, submission)
 	d.play(loginAlice, "S: 235")
-	d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=4 ENVID=later1", "S: 250",
+	d.play(append([]string{"C: MAIL FROM:<alice@example.test> HOLDFOR=8 ENVID=later1", "S: 250",
 		"C: RCPT TO:<bob+tag@example.test> NOTIFY=SUCCESS", "S: 250",
 		"C: RCPT TO:<carol@example.test>", "S: 250", "C: RCPT TO:<list@example.test>", "S: 250"}, letter("later")...)...)
-	due := time.Now().Add(4 * time.Second)
+	due := time.Now().Add(8 * time.Second)
 	list, _, err := api.Queue(ctx, admin.QueuePage{})
 	require.NoError(t, err)
 	waiting := 0
 	for _, m := range list {
 		for _, r := range m.Recipients {
 			require.EqualValues(t, "queued", r.State)
-			require.WithinDuration(t, due, r.NextAttempt.Time, 2*time.Second)
+			require.WithinDuration(t, due, r.NextAttempt.Time, 4*time.Second)
 			waiting++
 		}
 	}

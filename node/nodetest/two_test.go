@@ -16,7 +16,7 @@ import (
 func TestDrainOfTwo(t *testing.T) {
 	t.Parallel()
 	c := New(t, Options{Tuning: Quick(), Nodes: 2})
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	n := c.Leader()
 	other := c.Nodes[0]
 	if other == n {

@@ -7,9 +7,15 @@ import "fmt"
 func (q *Queue) Check(now int64) error {
 	var count [active + 1]int
 	total := map[int32]int32{}
-	for ref, slot := range q.table.index {
+	known := 0
+	for slot := range q.table.top {
 		e := q.table.at(slot)
-		if ref != (Ref{ID: e.id, Recipient: e.n}) {
+		if e.state == free {
+			continue
+		}
+		known++
+		ref := Ref{ID: e.id, Recipient: e.n}
+		if found, ok := q.table.find(ref); !ok || found != slot {
 			return fmt.Errorf("%v leads to another entry", ref)
 		}
 		count[e.state]++
@@ -17,6 +23,9 @@ func (q *Queue) Check(now int64) error {
 		if e.state == waiting && q.heap.items[e.a].slot != slot {
 			return fmt.Errorf("%v is not at its place in the heap", ref)
 		}
+	}
+	if known != q.table.index.n {
+		return fmt.Errorf("there are %d entries, and the index has %d", known, q.table.index.n)
 	}
 	for s := parked; s <= active; s++ {
 		if count[s] != q.count[s] {

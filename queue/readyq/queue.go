@@ -81,7 +81,7 @@ func (q *Queue) destination(w *Waiting) int32 {
 // which may be older than what is known here. A word about an active entry
 // counts when it stops being active, see Finish.
 func (q *Queue) Put(w *Waiting, now int64, scan bool) {
-	slot, known := q.table.index[w.Ref]
+	slot, known := q.table.find(w.Ref)
 	if !known {
 		n := q.destination(w)
 		var e *entry
@@ -144,7 +144,7 @@ func (q *Queue) touch(e *entry, w *Waiting) {
 
 // Drop takes an entry out. One that is active goes when it stops being active.
 func (q *Queue) Drop(r Ref, now int64) {
-	slot, ok := q.table.index[r]
+	slot, ok := q.table.find(r)
 	if !ok {
 		return
 	}

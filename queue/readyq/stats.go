@@ -71,7 +71,7 @@ type Entry struct {
 
 // Look finds an entry.
 func (q *Queue) Look(r Ref, now int64) (Entry, bool) {
-	slot, ok := q.table.index[r]
+	slot, ok := q.table.find(r)
 	if !ok {
 		return Entry{}, false
 	}

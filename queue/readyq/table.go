@@ -56,10 +56,15 @@ type table struct {
 	chunks []*[chunkSize]entry
 	top    int32 // slots ever used
 	empty  int32 // head of the list of free slots
-	index  map[Ref]int32
+	index  *index
 }
 
-func newTable() table { return table{empty: none, index: make(map[Ref]int32)} }
+func newTable() table { return table{empty: none, index: newIndex()} }
+
+func (e *entry) is(r Ref) bool { return e.id == r.ID && e.n == r.Recipient }
+
+// find returns the slot of an entry.
+func (t *table) find(r Ref) (slot int32, ok bool) { return t.index.find(r, t) }
 
 func (t *table) at(slot int32) *entry { return &t.chunks[slot>>chunkBits][slot&(chunkSize-1)] }
 
@@ -74,7 +79,7 @@ func (t *table) add(r Ref) (int32, *entry) {
 			t.chunks = append(t.chunks, new([chunkSize]entry))
 		}
 	}
-	t.index[r] = slot
+	t.index.add(r, slot)
 	e := t.at(slot)
 	*e = entry{id: r.ID, n: r.Recipient}
 	return slot, e
@@ -82,10 +87,10 @@ func (t *table) add(r Ref) (int32, *entry) {
 
 func (t *table) remove(slot int32) {
 	e := t.at(slot)
-	delete(t.index, Ref{ID: e.id, Recipient: e.n})
+	t.index.remove(Ref{ID: e.id, Recipient: e.n}, slot)
 	*e = entry{a: t.empty}
 	t.empty = slot
-	if len(t.index) == 0 && len(t.chunks) > 64 {
+	if t.index.n == 0 && len(t.chunks) > 64 {
 		*t = newTable() // a flood is over: give its memory back
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
@@ -93,6 +94,7 @@ func OpenData(dir string, t tuning.Tuning, log *zap.Logger, o disk.Options, slow
 	var err error
 	d.Log, err = raftlog.Open(filepath.Join(dir, LogDir), raftlog.Options{
 		Log: log, Fatal: fatal, GrowTo: t.GrowTo, StallAfter: t.StallAfter, CacheBytes: t.LogCache, Slow: slow,
+		CacheFor: 2 * time.Second,
 	})
 	if err != nil {
 		return nil, err

@@ -158,12 +158,21 @@ func (g *ledger) step(n int, hi uint64) (lo, to uint64) {
 
 // entryCache keeps the newest entries of the log, up to a number of octets:
 // what followers ask for and what raft applies next. They are contiguous.
+//
+// Behind a load, they are memory that nobody asks for: with keep, older ones are
+// forgotten when others come, as some do each second.
 type entryCache struct {
 	ring        []raft.Log // entry i is at i modulo its length, a power of two
 	first, next uint64     // [first, next) is cached
 	bytes       int64
 	limit       int64
+
+	keep   time.Duration // 0: for ever
+	mark   uint64        // next, when age was called at marked
+	marked time.Time
 }
+
+const leastRing = 64
 
 func (c *entryCache) at(i uint64) *raft.Log { return &c.ring[i&uint64(len(c.ring)-1)] }
 
@@ -181,7 +190,7 @@ func (c *entryCache) add(e *raft.Log, size uint32) {
 		c.first, c.next = e.Index, e.Index
 	}
 	if c.next-c.first == uint64(len(c.ring)) {
-		c.grow()
+		c.resize(max(leastRing, 2*len(c.ring)))
 	}
 	*c.at(e.Index) = *e
 	c.next++
@@ -198,9 +207,24 @@ func (c *entryCache) drop(i uint64) {
 	*e = raft.Log{}
 }
 
-func (c *entryCache) grow() {
+// age forgets entries that have been there for keep, and up to twice as long.
+func (c *entryCache) age(now time.Time) {
+	if c.keep == 0 || now.Sub(c.marked) < c.keep {
+		return
+	}
+	for c.first < c.next && c.first < c.mark {
+		c.drop(c.first)
+		c.first++
+	}
+	c.mark, c.marked = c.next, now
+	if n := c.next - c.first; len(c.ring) > leastRing && n < leastRing {
+		c.resize(leastRing)
+	}
+}
+
+func (c *entryCache) resize(n int) {
 	old := *c
-	c.ring = make([]raft.Log, max(64, 2*len(old.ring)))
+	c.ring = make([]raft.Log, n)
 	for i := old.first; i < old.next; i++ {
 		*c.at(i) = *old.at(i)
 	}

@@ -33,8 +33,9 @@ type Options struct {
 	GrowTo int64 // a new log is given so much disk at once; default 128 MiB, negative: none
 	// a write that takes longer, pauses of the machine aside, is fatal while it still hangs; default 10 s
 	StallAfter time.Duration
-	CacheBytes int64 // newest entries kept in memory, default 32 MiB
-	MmapBytes  int64 // address space set aside for raft.db, default 8 GiB
+	CacheBytes int64         // newest entries kept in memory, default 32 MiB
+	CacheFor   time.Duration // and for how long, about; 0: until there are newer ones
+	MmapBytes  int64         // address space set aside for raft.db, default 8 GiB
 
 	// Slow is called in place of each write to the disk, and must call it; nil
 	// calls it at once. Tests of slow disks set it.
@@ -294,6 +295,7 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	}
 	var n int64
 	l.mu.Lock()
+	l.cache.age(time.Now())
 	for _, e := range logs {
 		size := entrySize(e)
 		if p == nil {

@@ -39,7 +39,7 @@ func Open(dir string, o Options) (l *Log, err error) {
 		}
 	}
 	l = &Log{o: o, path: path, failed: make(chan struct{})}
-	l.cache.limit = o.CacheBytes
+	l.cache.limit, l.cache.keep = o.CacheBytes, o.CacheFor
 	l.data = segments{
 		dir: dir, prefix: livePrefix, size: o.segmentBytes, spares: spareSegments, full: o.GrowTo >= 0, open: o.openSegment,
 		syncDir: o.syncDir,

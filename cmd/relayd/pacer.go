@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	leastHeadroom = 4 << 20 // an idle node allocates that in half a minute
-	busyRate      = 4 << 20 // octets a second: from here on a node has a load
+	leastHeadroom = 4 << 20  // an idle node allocates that in half a minute
+	loadHeadroom  = 48 << 20 // more saves no processor time where there is little to read
+	busyRate      = 4 << 20  // octets a second: from here on a node has a load
 	loadOver      = 5 * time.Second
 )
 
@@ -24,9 +25,9 @@ type heapSample struct {
 // pacer decides how much garbage may pile up. By itself the runtime allows as much as
 // there is live memory, and in a node that is mostly what no collection reads: memory
 // tables and blocks of the store. So the pacer allows as much as a collection has to
-// read, or what is allocated in two seconds. Some seconds after a load has ended it gives
-// back to the system what only the load needed, once. It runs after collections, and every
-// five seconds while there is a load; it has no part in an idle node.
+// read, or what is allocated in two seconds, up to loadHeadroom. Some seconds after a load
+// has ended it gives back to the system what only the load needed, once. It runs after
+// collections, and every five seconds while there is a load; it has no part in an idle node.
 type pacer struct {
 	read func() heapSample
 	set  func(percent int)
@@ -109,13 +110,13 @@ func (p *pacer) rate(s heapSample) uint64 {
 }
 
 // headroomPercent is the value of GOGC at which the heap grows by what a collection
-// reads, or by what is allocated in two seconds, before it is collected; never by more
-// than gcPercent of it.
+// reads, or by what is allocated in two seconds, up to loadHeadroom, before it is
+// collected; never by more than gcPercent of it.
 func headroomPercent(s heapSample, rate uint64) int {
 	if s.live == 0 {
 		return gcPercent
 	}
-	room := max(leastHeadroom, s.scannable, 2*rate)
+	room := max(leastHeadroom, s.scannable, min(2*rate, loadHeadroom))
 	return int(max(1, min(gcPercent, room*100/s.live)))
 }
 

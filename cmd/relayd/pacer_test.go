@@ -93,7 +93,9 @@ func TestPacerWaitsForTheEndOfALoad(t *testing.T) {
 func TestHeadroomIsAtMostTheHeap(t *testing.T) {
 	require.Equal(t, gcPercent, headroomPercent(heapSample{}, 0), "before the first collection")
 	require.Equal(t, gcPercent, headroomPercent(heapSample{live: 1 << 20}, 0))
-	require.Equal(t, gcPercent, headroomPercent(heapSample{live: 100 << 20, scannable: 1 << 20}, 1<<30))
+	require.Equal(t, gcPercent, headroomPercent(heapSample{live: 40 << 20, scannable: 1 << 20}, 1<<30))
+	require.Equal(t, 48, headroomPercent(heapSample{live: 100 << 20, scannable: 1 << 20}, 1<<30))
+	require.Equal(t, 60, headroomPercent(heapSample{live: 100 << 20, scannable: 60 << 20}, 1<<30))
 	require.Equal(t, 1, headroomPercent(heapSample{live: 100 << 30}, 0))
 }
 

@@ -36,6 +36,7 @@ func (c *Cluster) housekeep(ctx context.Context) {
 			_ = c.rlog.SealPromises() // what fails has been told to Fatal
 		}
 		_ = c.store.View(func(v spool.View) error { return c.book.Admission.Learn(v, c.log) })
+		c.secrets.Tidy()
 		c.cutOff()
 		trail = c.trim(trail)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"relay/cluster/secret"
+	"relay/cluster/spool"
 )
 
 // ErrSealed is secret.ErrSealed.
@@ -13,6 +14,10 @@ var ErrSealed = secret.ErrSealed
 func (c *Cluster) newKeeper() *secret.Keeper {
 	return &secret.Keeper{Ports: secret.Ports{
 		Identity: c.id, Dir: c.o.Dir, Servers: c.book.Servers, Ask: c.Ask, Go: c.goRun, Now: c.Now, Log: c.log,
+		Sealed: func() (all [][]byte, err error) {
+			err = c.store.View(func(v spool.View) error { all, err = v.Sealed(); return err })
+			return all, err
+		},
 	}}
 }
 

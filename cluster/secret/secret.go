@@ -3,11 +3,13 @@
 package secret
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,9 +24,12 @@ import (
 // Subject is what members ask each other: for the other's keys, with their own.
 const Subject = "cluster/seal-keys"
 
-const answerTime = 5 * time.Second // for the others' answers
+const (
+	answerTime = 5 * time.Second // for the others' answers
+	oldKeep    = time.Hour       // a former key that nothing uses, behind the newest one
+)
 
-// Ports are what a Keeper needs of its node.
+// Ports are what a Keeper needs of its node. Sealed lists what is sealed in the replicated state.
 type Ports struct {
 	Identity *datadir.Identity
 	Dir      string // of the identity file
@@ -32,6 +37,7 @@ type Ports struct {
 	Ask      func(ctx context.Context, node, subject string, body []byte) ([]byte, error)
 	Go       func(func())
 	Now      func() time.Time // the cluster's
+	Sealed   func() ([][]byte, error)
 	Log      *zap.Logger
 }
 
@@ -160,6 +166,34 @@ func (k *Keeper) NewKey(ctx context.Context) error {
 		return fmt.Errorf("cluster: write the identity: %w", err)
 	}
 	return k.spread(ctx)
+}
+
+// Tidy forgets former keys with which nothing is sealed any more, an hour after the newest one was made: what was
+// sealed before and proposed behind it is in the state by then. Most calls find one key, and end.
+func (k *Keeper) Tidy() {
+	keys := k.Identity.SealKeys()
+	if len(keys) < 2 || k.Now().Sub(time.UnixMilli(keys[0].Made)) < oldKeep {
+		return
+	}
+	sealed, err := k.Sealed()
+	if err != nil {
+		return // the next call looks again
+	}
+	kept := slices.DeleteFunc(slices.Clone(keys), func(key datadir.SealKey) bool {
+		return !bytes.Equal(key.Key, keys[0].Key) && !slices.ContainsFunc(sealed, func(one []byte) bool {
+			name, err := datadir.SealedWith(one)
+			return err != nil || bytes.Equal(name, key.ID())
+		})
+	})
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	if now := k.Identity.SealKeys(); len(kept) == len(now) || len(now) != len(keys) {
+		return
+	}
+	k.Identity.SetSealKeys(kept)
+	if err := k.Identity.Save(k.Dir); err != nil {
+		k.Log.Warn("cluster: the keys of sealed secrets were not written", zap.Error(err))
+	}
 }
 
 // Unseal decrypts what Seal made. A node that lacks the key asks the other members for it. It wraps ErrSealed where

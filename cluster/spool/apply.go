@@ -151,6 +151,8 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 		return t.dropMember(h)
 	case *pb.PutSecret:
 		return t.putSecret(h)
+	case *pb.Reseal:
+		return t.reseal(h)
 	case *pb.PutCa:
 		return t.putCa(h)
 	case *pb.PutDkim:

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -106,6 +107,8 @@ func describeCluster(h proto.Message) string {
 			return "cluster upgrade release"
 		}
 		return "cert set " + h.Name
+	case *pb.Reseal:
+		return "sealed secrets renewed: " + strconv.Itoa(len(h.Items))
 	case *pb.PutSecret:
 		return "cluster secret made"
 	case *pb.PutCa:

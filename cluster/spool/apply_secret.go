@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"bytes"
+
 	"google.golang.org/protobuf/proto"
 
 	pb "relay/cluster/spool/spoolpb"
@@ -24,4 +26,39 @@ func (t *tx) putSecret(h *pb.PutSecret) *pb.Result {
 	t.cluster.Secret = h.Secret
 	t.write(key(kMeta, "cluster"), t.cluster)
 	return t.ok()
+}
+
+// reseal puts secrets into records under another key. It leaves those that were set meanwhile.
+func (t *tx) reseal(h *pb.Reseal) *pb.Result {
+	for _, item := range h.Items {
+		var r pb.Route
+		k := key(kRoute, item.Domain)
+		if len(item.Old) == 0 || !t.read(k, &r) {
+			continue
+		}
+		switch {
+		case bytes.Equal(r.Password, item.Old):
+			r.Password = item.Sealed
+		case bytes.Equal(r.ClientKey, item.Old):
+			r.ClientKey = item.Sealed
+		default:
+			continue
+		}
+		t.write(k, &r)
+		t.changes.Directory = true
+	}
+	return t.ok()
+}
+
+// Sealed lists what is sealed in the state.
+func (v View) Sealed() (all [][]byte, err error) {
+	routes, err := v.Routes()
+	for _, r := range routes {
+		for _, one := range [][]byte{r.Password, r.ClientKey} {
+			if len(one) > 0 {
+				all = append(all, one)
+			}
+		}
+	}
+	return all, err
 }

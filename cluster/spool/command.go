@@ -68,6 +68,7 @@ const (
 	KindImport      Kind = 94
 	KindPutRule     Kind = 95
 	KindDropRule    Kind = 96
+	KindReseal      Kind = 97
 )
 
 // headers makes an empty header message of each kind.
@@ -116,6 +117,7 @@ var headers = map[Kind]func() proto.Message{
 	KindImport:      func() proto.Message { return new(pb.Import) },
 	KindPutRule:     func() proto.Message { return new(pb.PutRule) },
 	KindDropRule:    func() proto.Message { return new(pb.DropRule) },
+	KindReseal:      func() proto.Message { return new(pb.Reseal) },
 }
 
 func (k Kind) String() string {

@@ -33,6 +33,7 @@ import (
 //     refuse.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
+//   - Reseal puts sealed secrets of routes into their records under another key.
 //   - A Register must know the nonce of the one before, and names the session whose place it takes; Register and
 //     Renew say how far the node's log goes.
 //   - A Drain marks the member's record, too (drain_ms), so that the mark outlives the session; it is refused where
@@ -71,6 +72,7 @@ var since = map[Kind]uint32{
 	KindCertify:    2,
 	KindPutCa:      2,
 	KindPutSecret:  2,
+	KindReseal:     2,
 	KindImport:     2,
 	KindPutRule:    2,
 	KindDropRule:   2,
@@ -84,6 +86,7 @@ var (
 		"Tomb": 2, "TimeState": 2, "TimeState.Jump": 2,
 		"Raise": 1,
 		"Clock": 2, "Generation": 2, "Certify": 2, "PutCa": 2, "PutSecret": 2,
+		"Reseal": 2, "Reseal.Item": 2,
 		"Import": 2, "Old": 2, "Uidl": 2,
 		"Garbage": 2, "Removed": 2, "Window": 2,
 		"Rule": 2, "PutRule": 2, "DropRule": 2,

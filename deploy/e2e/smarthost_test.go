@@ -68,10 +68,29 @@ func smartHosts(t *testing.T, all map[string]func(*testing.T) *smartHost) {
 			if name != "LOGIN" && name != "SCRAM" {
 				refusedLogin(t, d, h, name, route)
 			}
+			if name == "Exim" {
+				renewedKey(t, d, h)
+			}
 		})
 	}
 	d.drained(1, 20*time.Second)
 	d.verify()
+}
+
+// renewedKey: the password is the same under another key.
+func renewedKey(t *testing.T, d *Dev, h *smartHost) {
+	keys := func(node int) int {
+		return strings.Count(readFile(t, filepath.Join(d.home(node), "identity.json")), `"made"`)
+	}
+	before := keys(1)
+	d.Ctl("cluster", "rotate-ca")
+	for node := 1; node <= 3; node++ {
+		d.Await(20*time.Second, "it has the key", func() bool { return keys(node) == before+1 })
+	}
+	require.Contains(t, d.Ctl("audit"), "sealed secrets renewed: 1")
+	id := submit(t, d, 2, "someone@"+smartDomain, "with another key")
+	d.Await(20*time.Second, "it is delivered", func() bool { return d.trace(id).Recipients[0].State == "delivered" })
+	d.Await(20*time.Second, "the host has it", func() bool { return len(h.took("Subject: with another key")) == 1 })
 }
 
 func refusedLogin(t *testing.T, d *Dev, h *smartHost, name string, route func(password string)) {

@@ -30,6 +30,7 @@ type membership interface {
 	Transfer(ctx context.Context, id string) error
 	RotateCA(ctx context.Context, without []string, adm *pb.Admin) error
 	Rotation() (cluster.Rotation, error)
+	NewSealKey(ctx context.Context) error
 	Upgrade() (cluster.Upgrade, error)
 	Raise(ctx context.Context, adm *pb.Admin) error
 	Hold(ctx context.Context, on bool, adm *pb.Admin) error

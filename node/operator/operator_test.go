@@ -26,19 +26,22 @@ import (
 
 // fakeMembers is the membership of a cluster whose other nodes are functions.
 type fakeMembers struct {
-	status  cluster.Status
-	answers map[string]func(ctx context.Context, method string, req []byte) ([]byte, error)
-	asked   []string
-	removed []string
-	hash    func() (uint64, []byte, error)
-	err     error
-	mu      sync.Mutex
-	upgrade cluster.Upgrade
-	rotates cluster.Rotation
-	without []string
+	status   cluster.Status
+	answers  map[string]func(ctx context.Context, method string, req []byte) ([]byte, error)
+	asked    []string
+	removed  []string
+	hash     func() (uint64, []byte, error)
+	err      error
+	mu       sync.Mutex
+	upgrade  cluster.Upgrade
+	rotates  cluster.Rotation
+	sealKeys int
+	without  []string
 }
 
 func (m *fakeMembers) Rotation() (cluster.Rotation, error) { return m.rotates, nil }
+
+func (m *fakeMembers) NewSealKey(context.Context) error { m.sealKeys++; return nil }
 
 func (m *fakeMembers) RotateCA(_ context.Context, without []string, _ *pb.Admin) error {
 	m.rotates.Step, m.without = 1, without

@@ -36,7 +36,7 @@ func (o *Operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateO
 	if r.Step == 0 {
 		change.Effects = append(change.Effects,
 			"the cluster gets a new CA and every node a new certificate by itself; nothing that the former CA "+
-				"signed counts then")
+				"signed counts then", "the secrets of routes are sealed with a new key")
 	} else {
 		change.Effects = append(change.Effects, "the rotation that is under way goes on")
 	}
@@ -50,7 +50,20 @@ func (o *Operator) RotateCA(ctx context.Context, by admin.By, opts admin.RotateO
 	if err := o.Members.RotateCA(ctx, opts.Without, adm); err != nil {
 		return nil, memberError(err)
 	}
+	if err := o.renewSecrets(ctx, by, r.Step == 0); err != nil {
+		return nil, err
+	}
 	return change, o.shown(ctx)
+}
+
+// renewSecrets seals with the newest key what was sealed with others, and makes a newer one before if it begins.
+func (o *Operator) renewSecrets(ctx context.Context, by admin.By, begins bool) error {
+	if begins {
+		if err := o.Members.NewSealKey(ctx); err != nil {
+			return memberError(err)
+		}
+	}
+	return o.Reseal(ctx, by)
 }
 
 // rotation says how far a rotation of the CA is, and which nodes that are off

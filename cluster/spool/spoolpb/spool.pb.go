@@ -4789,6 +4789,59 @@ func (x *PutSecret) GetSecret() []byte {
 	return nil
 }
 
+// Reseal replaces what was sealed with a former key by the same secret under the newest one.
+type Reseal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Reseal_Item         `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	Admin         *Admin                 `protobuf:"bytes,2,opt,name=admin,proto3" json:"admin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reseal) Reset() {
+	*x = Reseal{}
+	mi := &file_spool_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reseal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reseal) ProtoMessage() {}
+
+func (x *Reseal) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reseal.ProtoReflect.Descriptor instead.
+func (*Reseal) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Reseal) GetItems() []*Reseal_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *Reseal) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
 // Clock moves the state's clock by a jump.
 type Clock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4802,7 +4855,7 @@ type Clock struct {
 
 func (x *Clock) Reset() {
 	*x = Clock{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4814,7 +4867,7 @@ func (x *Clock) String() string {
 func (*Clock) ProtoMessage() {}
 
 func (x *Clock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4827,7 +4880,7 @@ func (x *Clock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clock.ProtoReflect.Descriptor instead.
 func (*Clock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Clock) GetFromMs() int64 {
@@ -4871,7 +4924,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4883,7 +4936,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4896,7 +4949,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Generation) GetNumber() uint64 {
@@ -4943,7 +4996,7 @@ type Certify struct {
 
 func (x *Certify) Reset() {
 	*x = Certify{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4955,7 +5008,7 @@ func (x *Certify) String() string {
 func (*Certify) ProtoMessage() {}
 
 func (x *Certify) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4968,7 +5021,7 @@ func (x *Certify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certify.ProtoReflect.Descriptor instead.
 func (*Certify) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Certify) GetNode() string {
@@ -5035,7 +5088,7 @@ type PutCa struct {
 
 func (x *PutCa) Reset() {
 	*x = PutCa{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5047,7 +5100,7 @@ func (x *PutCa) String() string {
 func (*PutCa) ProtoMessage() {}
 
 func (x *PutCa) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5060,7 +5113,7 @@ func (x *PutCa) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCa.ProtoReflect.Descriptor instead.
 func (*PutCa) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutCa) GetAdmin() *Admin {
@@ -5116,7 +5169,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5128,7 +5181,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5141,7 +5194,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Expire) GetNode() string {
@@ -5177,7 +5230,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5189,7 +5242,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5202,7 +5255,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -5238,7 +5291,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5250,7 +5303,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5263,7 +5316,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -5308,7 +5361,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5320,7 +5373,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5333,7 +5386,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -5389,7 +5442,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5401,7 +5454,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5414,7 +5467,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -5449,7 +5502,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5461,7 +5514,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5474,7 +5527,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -5515,7 +5568,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5527,7 +5580,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5540,7 +5593,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -5612,7 +5665,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5624,7 +5677,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5637,7 +5690,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -5685,7 +5738,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5697,7 +5750,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5710,7 +5763,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -5740,7 +5793,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5752,7 +5805,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5765,7 +5818,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -5813,7 +5866,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5825,7 +5878,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5838,7 +5891,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -5866,7 +5919,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5878,7 +5931,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5891,7 +5944,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -5925,7 +5978,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5937,7 +5990,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5950,7 +6003,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -5977,7 +6030,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5989,7 +6042,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6002,7 +6055,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -6029,7 +6082,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6041,7 +6094,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6054,7 +6107,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -6081,7 +6134,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6093,7 +6146,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6106,7 +6159,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -6133,7 +6186,7 @@ type PutRule struct {
 
 func (x *PutRule) Reset() {
 	*x = PutRule{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6145,7 +6198,7 @@ func (x *PutRule) String() string {
 func (*PutRule) ProtoMessage() {}
 
 func (x *PutRule) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6158,7 +6211,7 @@ func (x *PutRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRule.ProtoReflect.Descriptor instead.
 func (*PutRule) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PutRule) GetAdmin() *Admin {
@@ -6185,7 +6238,7 @@ type DropRule struct {
 
 func (x *DropRule) Reset() {
 	*x = DropRule{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6197,7 +6250,7 @@ func (x *DropRule) String() string {
 func (*DropRule) ProtoMessage() {}
 
 func (x *DropRule) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6210,7 +6263,7 @@ func (x *DropRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRule.ProtoReflect.Descriptor instead.
 func (*DropRule) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DropRule) GetAdmin() *Admin {
@@ -6244,7 +6297,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6256,7 +6309,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6269,7 +6322,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -6349,7 +6402,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6361,7 +6414,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6374,7 +6427,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -6416,7 +6469,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6428,7 +6481,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6441,7 +6494,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Twin) GetId() []byte {
@@ -6468,7 +6521,7 @@ type Uidl struct {
 
 func (x *Uidl) Reset() {
 	*x = Uidl{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6480,7 +6533,7 @@ func (x *Uidl) String() string {
 func (*Uidl) ProtoMessage() {}
 
 func (x *Uidl) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6493,7 +6546,7 @@ func (x *Uidl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uidl.ProtoReflect.Descriptor instead.
 func (*Uidl) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Uidl) GetUid() uint64 {
@@ -6514,7 +6567,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6526,7 +6579,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6539,7 +6592,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -6571,7 +6624,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6583,7 +6636,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6596,7 +6649,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{71}
+	return file_spool_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -6654,7 +6707,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6666,7 +6719,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6679,7 +6732,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{72}
+	return file_spool_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -6721,7 +6774,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6733,7 +6786,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6746,7 +6799,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{73}
+	return file_spool_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -6779,7 +6832,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6791,7 +6844,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6804,7 +6857,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{74}
+	return file_spool_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -6826,7 +6879,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6838,7 +6891,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6851,7 +6904,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{75}
+	return file_spool_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Tally) GetNode() string {
@@ -6886,7 +6939,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6898,7 +6951,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6911,7 +6964,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{76}
+	return file_spool_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -6949,7 +7002,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6961,7 +7014,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6974,7 +7027,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{77}
+	return file_spool_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -7016,7 +7069,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7028,7 +7081,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7041,7 +7094,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{78}
+	return file_spool_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -7062,7 +7115,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7074,7 +7127,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7087,7 +7140,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{79}
+	return file_spool_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -7125,7 +7178,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7137,7 +7190,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7150,7 +7203,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{80}
+	return file_spool_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Cert) GetName() string {
@@ -7194,7 +7247,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7206,7 +7259,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7219,7 +7272,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{81}
+	return file_spool_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PutCert) GetName() string {
@@ -7260,7 +7313,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7272,7 +7325,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7285,7 +7338,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{82}
+	return file_spool_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -7313,7 +7366,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7325,7 +7378,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7338,7 +7391,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{83}
+	return file_spool_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -7372,7 +7425,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7384,7 +7437,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7397,7 +7450,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{84}
+	return file_spool_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -7427,7 +7480,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7439,7 +7492,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7452,7 +7505,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{85}
+	return file_spool_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -7493,7 +7546,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7505,7 +7558,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7518,7 +7571,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{86}
+	return file_spool_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Mark) GetId() string {
@@ -7554,7 +7607,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7566,7 +7619,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7579,7 +7632,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{87}
+	return file_spool_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Result) GetCode() Code {
@@ -7714,7 +7767,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7726,7 +7779,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7739,7 +7792,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{88}
+	return file_spool_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Removed) GetMailbox() string {
@@ -7781,7 +7834,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7793,7 +7846,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7841,7 +7894,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7853,7 +7906,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7888,6 +7941,66 @@ func (x *TimeState_Jump) GetByMs() int64 {
 		return x.ByMs
 	}
 	return 0
+}
+
+type Reseal_Item struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"` // of the route
+	Old           []byte                 `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"`       // as the record has it; one that has another by now is left alone
+	Sealed        []byte                 `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reseal_Item) Reset() {
+	*x = Reseal_Item{}
+	mi := &file_spool_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reseal_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reseal_Item) ProtoMessage() {}
+
+func (x *Reseal_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reseal_Item.ProtoReflect.Descriptor instead.
+func (*Reseal_Item) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{44, 0}
+}
+
+func (x *Reseal_Item) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Reseal_Item) GetOld() []byte {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+func (x *Reseal_Item) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
 }
 
 var File_spool_proto protoreflect.FileDescriptor
@@ -8352,7 +8465,14 @@ const file_spool_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\rR\x02to\x12+\n" +
 	"\x05admin\x18\x03 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\"#\n" +
 	"\tPutSecret\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\fR\x06secret\"\x81\x01\n" +
+	"\x06secret\x18\x01 \x01(\fR\x06secret\"\xb2\x01\n" +
+	"\x06Reseal\x121\n" +
+	"\x05items\x18\x01 \x03(\v2\x1b.relay.spool.v1.Reseal.ItemR\x05items\x12+\n" +
+	"\x05admin\x18\x02 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x1aH\n" +
+	"\x04Item\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
+	"\x03old\x18\x02 \x01(\fR\x03old\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\"\x81\x01\n" +
 	"\x05Clock\x12\x17\n" +
 	"\afrom_ms\x18\x01 \x01(\x03R\x06fromMs\x12\x13\n" +
 	"\x05to_ms\x18\x02 \x01(\x03R\x04toMs\x12\x1d\n" +
@@ -8650,7 +8770,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
@@ -8703,67 +8823,69 @@ var file_spool_proto_goTypes = []any{
 	(*Renew)(nil),          // 48: relay.spool.v1.Renew
 	(*Raise)(nil),          // 49: relay.spool.v1.Raise
 	(*PutSecret)(nil),      // 50: relay.spool.v1.PutSecret
-	(*Clock)(nil),          // 51: relay.spool.v1.Clock
-	(*Generation)(nil),     // 52: relay.spool.v1.Generation
-	(*Certify)(nil),        // 53: relay.spool.v1.Certify
-	(*PutCa)(nil),          // 54: relay.spool.v1.PutCa
-	(*Expire)(nil),         // 55: relay.spool.v1.Expire
-	(*Adopt)(nil),          // 56: relay.spool.v1.Adopt
-	(*Drain)(nil),          // 57: relay.spool.v1.Drain
-	(*TakeLock)(nil),       // 58: relay.spool.v1.TakeLock
-	(*Unlock)(nil),         // 59: relay.spool.v1.Unlock
-	(*BreakLock)(nil),      // 60: relay.spool.v1.BreakLock
-	(*Remove)(nil),         // 61: relay.spool.v1.Remove
-	(*PutAccount)(nil),     // 62: relay.spool.v1.PutAccount
-	(*DropAccount)(nil),    // 63: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),      // 64: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),     // 65: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),       // 66: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),      // 67: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),       // 68: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),      // 69: relay.spool.v1.DropRoute
-	(*PutSettings)(nil),    // 70: relay.spool.v1.PutSettings
-	(*PutRule)(nil),        // 71: relay.spool.v1.PutRule
-	(*DropRule)(nil),       // 72: relay.spool.v1.DropRule
-	(*Manage)(nil),         // 73: relay.spool.v1.Manage
-	(*Bouncing)(nil),       // 74: relay.spool.v1.Bouncing
-	(*Twin)(nil),           // 75: relay.spool.v1.Twin
-	(*Uidl)(nil),           // 76: relay.spool.v1.Uidl
-	(*Spent)(nil),          // 77: relay.spool.v1.Spent
-	(*DkimKey)(nil),        // 78: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),        // 79: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),       // 80: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),     // 81: relay.spool.v1.PutCluster
-	(*Tally)(nil),          // 82: relay.spool.v1.Tally
-	(*Tried)(nil),          // 83: relay.spool.v1.Tried
-	(*Grey)(nil),           // 84: relay.spool.v1.Grey
-	(*Greet)(nil),          // 85: relay.spool.v1.Greet
-	(*Attempt)(nil),        // 86: relay.spool.v1.Attempt
-	(*Cert)(nil),           // 87: relay.spool.v1.Cert
-	(*PutCert)(nil),        // 88: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 89: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 90: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 91: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 92: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 93: relay.spool.v1.Mark
-	(*Result)(nil),         // 94: relay.spool.v1.Result
-	(*Removed)(nil),        // 95: relay.spool.v1.Removed
-	(*Burial_Part)(nil),    // 96: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 97: relay.spool.v1.TimeState.Jump
+	(*Reseal)(nil),         // 51: relay.spool.v1.Reseal
+	(*Clock)(nil),          // 52: relay.spool.v1.Clock
+	(*Generation)(nil),     // 53: relay.spool.v1.Generation
+	(*Certify)(nil),        // 54: relay.spool.v1.Certify
+	(*PutCa)(nil),          // 55: relay.spool.v1.PutCa
+	(*Expire)(nil),         // 56: relay.spool.v1.Expire
+	(*Adopt)(nil),          // 57: relay.spool.v1.Adopt
+	(*Drain)(nil),          // 58: relay.spool.v1.Drain
+	(*TakeLock)(nil),       // 59: relay.spool.v1.TakeLock
+	(*Unlock)(nil),         // 60: relay.spool.v1.Unlock
+	(*BreakLock)(nil),      // 61: relay.spool.v1.BreakLock
+	(*Remove)(nil),         // 62: relay.spool.v1.Remove
+	(*PutAccount)(nil),     // 63: relay.spool.v1.PutAccount
+	(*DropAccount)(nil),    // 64: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),      // 65: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),     // 66: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),       // 67: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),      // 68: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),       // 69: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),      // 70: relay.spool.v1.DropRoute
+	(*PutSettings)(nil),    // 71: relay.spool.v1.PutSettings
+	(*PutRule)(nil),        // 72: relay.spool.v1.PutRule
+	(*DropRule)(nil),       // 73: relay.spool.v1.DropRule
+	(*Manage)(nil),         // 74: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 75: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 76: relay.spool.v1.Twin
+	(*Uidl)(nil),           // 77: relay.spool.v1.Uidl
+	(*Spent)(nil),          // 78: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 79: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 80: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 81: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 82: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 83: relay.spool.v1.Tally
+	(*Tried)(nil),          // 84: relay.spool.v1.Tried
+	(*Grey)(nil),           // 85: relay.spool.v1.Grey
+	(*Greet)(nil),          // 86: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 87: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 88: relay.spool.v1.Cert
+	(*PutCert)(nil),        // 89: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 90: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 91: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 92: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 93: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 94: relay.spool.v1.Mark
+	(*Result)(nil),         // 95: relay.spool.v1.Result
+	(*Removed)(nil),        // 96: relay.spool.v1.Removed
+	(*Burial_Part)(nil),    // 97: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 98: relay.spool.v1.TimeState.Jump
+	(*Reseal_Item)(nil),    // 99: relay.spool.v1.Reseal.Item
 }
 var file_spool_proto_depIdxs = []int32{
 	7,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10, // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	96, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	97, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	15, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	19, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
 	3,  // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
 	4,  // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
-	97, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	94, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	98, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	95, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	8,  // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	9,  // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	10, // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
@@ -8779,52 +8901,54 @@ var file_spool_proto_depIdxs = []int32{
 	45, // 24: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
 	27, // 25: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
 	37, // 26: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	37, // 27: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
-	37, // 28: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
-	37, // 29: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	37, // 30: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	37, // 31: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	37, // 32: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	18, // 33: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	37, // 34: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	37, // 35: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	21, // 36: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	37, // 37: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	37, // 38: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	22, // 39: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	37, // 40: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	37, // 41: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	23, // 42: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	37, // 43: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	37, // 44: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	25, // 45: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	37, // 46: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
-	24, // 47: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
-	37, // 48: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
-	37, // 49: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	5,  // 50: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	74, // 51: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	45, // 52: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	37, // 53: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	78, // 54: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	37, // 55: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	28, // 56: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	83, // 57: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	86, // 58: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	37, // 59: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	37, // 60: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	33, // 61: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	37, // 62: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	6,  // 63: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	6,  // 64: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	15, // 65: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	12, // 66: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	95, // 67: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
-	68, // [68:68] is the sub-list for method output_type
-	68, // [68:68] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	99, // 27: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
+	37, // 28: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
+	37, // 29: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	37, // 30: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	37, // 31: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	37, // 32: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	37, // 33: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	37, // 34: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	18, // 35: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	37, // 36: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	37, // 37: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	21, // 38: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	37, // 39: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	37, // 40: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	22, // 41: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	37, // 42: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	37, // 43: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	23, // 44: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	37, // 45: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	37, // 46: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	25, // 47: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	37, // 48: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
+	24, // 49: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
+	37, // 50: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
+	37, // 51: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	5,  // 52: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	75, // 53: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	45, // 54: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	37, // 55: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	79, // 56: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	37, // 57: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	28, // 58: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	84, // 59: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	87, // 60: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	37, // 61: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	37, // 62: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	33, // 63: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	37, // 64: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	6,  // 65: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	6,  // 66: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	15, // 67: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	12, // 68: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	96, // 69: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -8839,7 +8963,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   91,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -323,3 +323,36 @@ func certificateAndKey(t *testing.T) (cert, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
+
+// TestResealOfRoutes: each secret is the same under another seal.
+func TestResealOfRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	require.NoError(t, w.Reseal(t.Context(), theBy), "nothing is sealed")
+	cert, key := certificateAndKey(t)
+	require.NoError(t, w.SetRoute(t.Context(), theBy, admin.Route{Domain: "hub.example", Target: "smtp:hub",
+		RouteLogin: admin.RouteLogin{User: "u", Password: "p"},
+		RouteCert:  admin.RouteCert{ClientCert: cert, ClientKey: key}}))
+	read := func() *pb.Route {
+		var all []*pb.Route
+		require.NoError(t, w.rep.View(func(v spool.View) (err error) { all, err = v.Routes(); return err }))
+		return all[0]
+	}
+	before := read()
+	require.NoError(t, w.Reseal(t.Context(), theBy))
+	after := read()
+	require.NotEqual(t, before.Password, after.Password)
+	require.NotEqual(t, before.ClientKey, after.ClientKey)
+	secret, err := w.rep.Unseal(t.Context(), after.Password, directory.RouteSecret(after))
+	require.NoError(t, err)
+	require.Equal(t, "p", string(secret))
+	secret, err = w.rep.Unseal(t.Context(), after.ClientKey, directory.RouteKeySecret(after))
+	require.NoError(t, err)
+	require.Equal(t, key, string(secret))
+	require.Contains(t, auditOf(t, w), "sealed secrets renewed: 2")
+	w.do(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "lost.example", Target: "smtp:hub", User: "u",
+		Password: []byte("of nobody knows what")}})
+	require.ErrorContains(t, w.Reseal(t.Context(), theBy), "route lost.example")
+	require.NotEqual(t, after.Password, read().Password, "the others are done")
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -205,10 +206,11 @@ func (a *app) showMessage(m *admin.QueueDetail) {
 		"given up", a.next(m.Expires),
 	)
 	a.say("")
-	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "LAST REPLY").
-		matter("RECIPIENT", "STATE", "NEXT", "LAST REPLY").wrap()
+	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "CLASS", "LAST REPLY").
+		matter("RECIPIENT", "STATE", "NEXT", "CLASS", "LAST REPLY").wrap()
 	for i, r := range m.Recipients {
-		t.row(r.Address, r.State, r.Attempts, a.due(r), at(m.Route, i), at(m.LastHost, i), orDash(r.LastReply))
+		t.row(r.Address, r.State, r.Attempts, a.due(r), at(m.Route, i), at(m.LastHost, i), orDash(r.Class),
+			orDash(r.LastReply))
 	}
 	t.flush()
 	if len(m.Why) > 0 {
@@ -268,14 +270,14 @@ func (a *app) showStats(s *admin.QueueStats) {
 	for _, bound := range s.Ages {
 		heads = append(heads, ">≤"+seconds(bound))
 	}
-	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "LAST FAILURE")...).
-		matter("DESTINATION", "TOTAL", "DEFERRED", "PARKED", "LAST FAILURE")
+	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "CLASSES", "LAST FAILURE")...).
+		matter("DESTINATION", "TOTAL", "DEFERRED", "PARKED", "CLASSES", "LAST FAILURE")
 	for _, d := range s.Destinations {
 		row := []any{d.Domain, d.Total}
 		for _, n := range d.Ages {
 			row = append(row, n)
 		}
-		t.row(append(row, d.Deferred, d.Parked, size(d.Bytes), orDash(d.LastReply))...)
+		t.row(append(row, d.Deferred, d.Parked, size(d.Bytes), classesOf(d), orDash(d.LastReply))...)
 	}
 	if len(s.Destinations) > 0 {
 		t.flush()
@@ -284,6 +286,27 @@ func (a *app) showStats(s *admin.QueueStats) {
 	a.say("%s to %s, %s%s%s.", count(s.Total.Messages, "message"), count(s.Total.Recipients, "recipient"),
 		size(s.Total.Bytes),
 		counts("; ", s.States), counts("; owned by ", s.Owners))
+	if len(s.Classes) > 0 {
+		a.say("Deferred by class: %s.", byCount(s.Classes))
+	}
+}
+
+// classesOf says what keeps a destination's mail from being delivered, the most frequent first.
+func classesOf(d admin.Destination) string {
+	if len(d.Classes) == 0 {
+		return orDash(d.Class)
+	}
+	return byCount(d.Classes)
+}
+
+func byCount(m map[string]uint64) string {
+	names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
+	})
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", clean(name), m[name])
+	}
+	return strings.Join(names, ", ")
 }
 
 func counts(lead string, m map[string]uint64) string {

@@ -56,7 +56,7 @@ func fill(f *admintest.Fake) {
 	at := func(d time.Duration) admin.Time { return admin.At(f.Now.Add(d)) }
 	f.Enqueue(admin.QueueMessage{ID: "01KDEFERRED000000000000000", Created: at(-26 * time.Hour), Size: 4096, Sender: "alice@example.test", Owner: "n1",
 		Recipients: []admin.QueueRecipient{
-			{Address: "x@remote.test", Domain: "remote.test", State: admin.StateDeferred, Attempts: 3, NextAttempt: at(7 * time.Minute), LastReply: "451 4.7.1 Greylisted,\r\n\x1b[31mtry later", LastAttempt: at(-time.Minute)},
+			{Address: "x@remote.test", Domain: "remote.test", State: admin.StateDeferred, Attempts: 3, NextAttempt: at(7 * time.Minute), LastReply: "451 4.7.1 Greylisted,\r\n\x1b[31mtry later", LastAttempt: at(-time.Minute), Class: "greylist"},
 			{Address: "y@other.test", Domain: "other.test", State: admin.StateHeld},
 		}}, "Subject: one\r\n\r\nhello\r\n")
 	f.Enqueue(admin.QueueMessage{ID: "01KQVEVED00000000000000000", Created: at(-30 * time.Second), Size: 20 << 20, Owner: "n2",
@@ -65,7 +65,7 @@ func fill(f *admintest.Fake) {
 		Recipients: []admin.QueueRecipient{{Address: "x@remote.test", Domain: "remote.test", State: admin.StateDelivered, Attempts: 2, LastReply: "250 Ok", LastAttempt: at(-time.Minute)}},
 		Events: []admin.TraceEvent{
 			{At: at(-time.Hour), What: "accepted", Node: "n1", Detail: "ESMTP from 127.0.0.1:4242"},
-			{At: at(-50 * time.Minute), What: "deferred", Node: "n1", Recipient: "x@remote.test", Attempt: 1, Host: "mx.remote.test [192.0.2.1]:25", TLS: "TLS1.3", Reply: "451 busy", NextAttempt: at(-time.Minute)},
+			{At: at(-50 * time.Minute), What: "deferred", Node: "n1", Recipient: "x@remote.test", Attempt: 1, Host: "mx.remote.test [192.0.2.1]:25", TLS: "TLS1.3", Reply: "451 busy", Class: "system", NextAttempt: at(-time.Minute)},
 			{At: at(-40 * time.Minute), What: "retried", Node: "n2", Who: "admin", Why: "they fixed it"},
 			{At: at(-time.Minute), What: "delivered", Node: "n2", Recipient: "x@remote.test", Attempt: 2, Host: "mx.remote.test [192.0.2.1]:25", Reply: "250 Ok", MaybeDuplicate: true},
 		}})
@@ -104,6 +104,7 @@ func crowd(f *admintest.Fake) {
 			Recipients: []admin.QueueRecipient{{
 				Address: to, Domain: "short.test", State: admin.StateDeferred, Attempts: 7, NextAttempt: at(10*time.Hour + 59*time.Minute),
 				LastReply: "451 4.7.1 <client.example[192.0.2.7]>: 抱歉，稍后再试 Client host rejected: try again later, please, in half an hour",
+				Class:     "policy",
 			}},
 		}, "Subject: one\r\n\r\n")
 	}
@@ -117,7 +118,7 @@ func crowd(f *admintest.Fake) {
 	f.AddTrace(admin.Trace{
 		ID: "01M0T4AAAABBBBBBBB9CEEEEEE", Created: at(-400 * 24 * time.Hour), Sender: "s@" + long, Size: 1 << 20,
 		Client:     admin.Origin{Node: "n1", Address: "[2001:db8::1]:4242", User: "alice@example.test"},
-		Recipients: []admin.QueueRecipient{{Address: "x@" + long, State: admin.StateBounced, Attempts: 1, LastReply: "550 5.1.1 no such user here, and there never was"}},
+		Recipients: []admin.QueueRecipient{{Address: "x@" + long, State: admin.StateBounced, Attempts: 1, LastReply: "550 5.1.1 no such user here, and there never was", Class: "bad_address"}},
 		Events: []admin.TraceEvent{
 			{At: at(-400 * 24 * time.Hour), What: "accepted", Node: "n1", Detail: "ESMTPSA from [2001:db8::1]:4242"},
 			{At: at(-time.Hour), What: "bounced", Node: "n1", Recipient: "x@" + long, Attempt: 1, Host: "mx." + long + " [192.0.2.1]:25", Reply: "550 5.1.1 no such user here, and there never was"},

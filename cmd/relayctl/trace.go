@@ -223,10 +223,10 @@ func (a *app) showTrace(m *admin.Trace) {
 		"by way of", wayIn(m.Client),
 	)
 	a.say("")
-	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "LAST REPLY").
-		matter("RECIPIENT", "STATE", "LAST REPLY").wrap()
+	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "CLASS", "LAST REPLY").
+		matter("RECIPIENT", "STATE", "CLASS", "LAST REPLY").wrap()
 	for _, r := range m.Recipients {
-		t.row(r.Address, r.State, r.Attempts, a.due(r), orDash(r.LastReply))
+		t.row(r.Address, r.State, r.Attempts, a.due(r), orDash(r.Class), orDash(r.LastReply))
 	}
 	t.flush()
 	a.say("")
@@ -267,6 +267,7 @@ func details(e admin.TraceEvent) string {
 	add("%s", e.Host)
 	add("%s", e.TLS)
 	add("%s", e.Reply)
+	add("class %s", e.Class)
 	if !e.NextAttempt.IsZero() {
 		parts = append(parts, "next "+clock(e.NextAttempt))
 	}

@@ -358,6 +358,7 @@ type QueueRecipient struct {
 	NextAttempt Time   `json:"next_attempt"`
 	LastReply   string `json:"last_reply"`
 	LastAttempt Time   `json:"last_attempt"`
+	Class       string `json:"class,omitempty" required:"false" doc:"what the last reply means, if it is a failure: bad_address, full, policy, blocklist, rate, greylist, tls, dns, auth, content, network, system or other; of one message only, not in lists"`
 	Rule        uint64 `json:"rule,omitempty" doc:"the standing rule that decides on it: it holds, suspends or redirects it, or is about to end it"`
 }
 
@@ -391,6 +392,7 @@ type QueueStats struct {
 	Ages         []int64           `json:"ages_seconds" doc:"upper bounds of the age columns; the last column has none"`
 	Destinations []Destination     `json:"destinations"`
 	Owners       map[string]uint64 `json:"owners" doc:"recipients by owning node"`
+	Classes      map[string]uint64 `json:"classes,omitempty" required:"false" doc:"deferred recipients by class of the last reply; of a long queue an estimate"`
 }
 
 // QueueAges are the upper bounds of the columns of QueueStats, in seconds.
@@ -405,6 +407,9 @@ type Destination struct {
 	Deferred  uint64   `json:"deferred"`
 	Parked    uint64   `json:"parked" doc:"held or suspended"`
 	LastReply string   `json:"last_reply" doc:"the latest failure"`
+
+	Class   string            `json:"class,omitempty" required:"false" doc:"what the latest failure means"`
+	Classes map[string]uint64 `json:"classes,omitempty" required:"false" doc:"deferred recipients by class of the last reply; of a long queue an estimate"`
 }
 
 // Actions on queued messages.
@@ -481,6 +486,7 @@ type TraceEvent struct {
 	Host           string `json:"host"`
 	TLS            string `json:"tls"`
 	Reply          string `json:"reply"`
+	Class          string `json:"class,omitempty" required:"false" doc:"what the reply means, if it is a failure"`
 	NextAttempt    Time   `json:"next_attempt"`
 	MaybeDuplicate bool   `json:"maybe_duplicate" doc:"a dead node may have delivered it already"`
 	Who            string `json:"who"`

@@ -10,6 +10,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/operator/edit"
+	"relay/queue/replyclass"
 )
 
 // Bounds of Find: messages looked at, and histories read for recipients.
@@ -63,7 +64,9 @@ func readTrace(v spool.View, s *queueScan, id spool.ID, m *pb.Message) (*admin.T
 	s.ruled = m
 	err = v.Recipients(id, func(n uint32, r *pb.Recipient) {
 		t.Owner = s.owners.Node(s.owners.Of(r.Home, id))
-		*fates.of(r.Address) = s.recipient(id, n, r)
+		seen := s.recipient(id, n, r)
+		seen.Class = replyclass.Of(seen.LastReply).String()
+		*fates.of(r.Address) = seen
 	})
 	t.Recipients = append(t.Recipients, fates.all...)
 	return t, err
@@ -72,8 +75,8 @@ func readTrace(v spool.View, s *queueScan, id spool.ID, m *pb.Message) (*admin.T
 func traceEvent(e *pb.Event) admin.TraceEvent {
 	return admin.TraceEvent{
 		At: admin.AtMs(e.AtMs), What: e.What, Node: e.Node, Recipient: e.Recipient, Attempt: e.Attempt, Host: e.Host,
-		TLS: e.Tls, Reply: e.Reply, NextAttempt: admin.AtMs(e.NextMs), MaybeDuplicate: e.MaybeDuplicate, Who: e.Who,
-		Why: e.Why, Detail: e.Detail, Bounce: idText(e.Bounce), Index: e.Index,
+		TLS: e.Tls, Reply: e.Reply, Class: eventClass(e), NextAttempt: admin.AtMs(e.NextMs),
+		MaybeDuplicate: e.MaybeDuplicate, Who: e.Who, Why: e.Why, Detail: e.Detail, Bounce: idText(e.Bounce), Index: e.Index,
 	}
 }
 
@@ -103,6 +106,7 @@ func (f *fates) event(e *pb.Event) {
 	switch e.What {
 	case "delivered", "deferred", "bounced", "expired":
 		r.State, r.LastReply, r.LastAttempt, r.NextAttempt = e.What, e.Reply, admin.AtMs(e.AtMs), admin.AtMs(e.NextMs)
+		r.Class = eventClass(e)
 		// A mailbox takes a message at once, without an attempt of its own.
 		r.Attempts = max(r.Attempts, e.Attempt)
 	case "deleted", "redirected":

@@ -52,6 +52,7 @@ func (o *Operator) Message(ctx context.Context, text string) (*admin.QueueDetail
 	for i := range refs {
 		refs[i] = queue.Ref{ID: queue.ID(id), Recipient: d.n[i]}
 	}
+	classify(d.mail.Recipients)
 	detail := &admin.QueueDetail{
 		QueueMessage: d.mail, MessageID: d.message.MessageId, Client: originOf(d.message.Client),
 		Expires: admin.At(d.expires), Route: d.hops, LastHost: make([]string, len(d.recipients)),
@@ -186,6 +187,7 @@ func (d *messageDetail) explain(said []string) []string {
 		trying = trying || d.mail.Recipients[i].State != admin.StateHeld &&
 			(state == pb.State_QUEUED || state == pb.State_DEFERRED)
 	}
+	lines = append(lines, d.advice()...)
 	if !trying && len(d.recipients) <= whyMost {
 		return lines
 	}

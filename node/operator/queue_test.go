@@ -328,10 +328,10 @@ func TestStats(t *testing.T) {
 	require.Equal(t, &admin.QueueStats{
 		Total:  admin.QueueTotals{Messages: 3, Recipients: 4, Bytes: 450},
 		States: map[string]uint64{admin.StateQueued: 2, admin.StateDeferred: 1, admin.StateHeld: 1},
-		Ages:   admin.QueueAges(), Owners: map[string]uint64{"n1": 2, "n2": 2},
+		Ages:   admin.QueueAges(), Owners: map[string]uint64{"n1": 2, "n2": 2}, Classes: map[string]uint64{"system": 1},
 		Destinations: []admin.Destination{
 			{Domain: "far.test", Total: 3, Bytes: 450, Ages: []uint64{1, 1, 0, 1, 0, 0}, Deferred: 1, Parked: 1,
-				LastReply: "452 later"},
+				LastReply: "452 later", Class: "system", Classes: map[string]uint64{"system": 1}},
 			{Domain: "other.test", Total: 1, Bytes: 100, Ages: []uint64{0, 0, 0, 1, 0, 0}},
 		},
 	}, s)

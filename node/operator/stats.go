@@ -13,6 +13,7 @@ import (
 	"relay/node/admin"
 	"relay/node/rule"
 	"relay/queue"
+	"relay/queue/replyclass"
 )
 
 // Bounds of Stats. Up to statsExact recipients the matrix of ages is counted;
@@ -33,7 +34,8 @@ const (
 // are exact up to statsExact recipients. Beyond, every column is cut into
 // slices of time, the beginning of each slice is read, its density stands for
 // the rest of it, and each row is scaled so that it adds up to the
-// destination's exact total. Sizes and last replies come from what was read.
+// destination's exact total, as are the classes of failures to what is deferred. Sizes and last replies come from what
+// was read.
 // The busiest statsRows destinations are shown.
 func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 	active := o.trying(ctx)
@@ -68,6 +70,11 @@ func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 			m.finish(d)
 			stats.Destinations = append(stats.Destinations, *d)
 		}
+		deferred := uint64(0)
+		for _, d := range rows {
+			deferred += d.Deferred
+		}
+		stats.Classes = m.allClasses.scaled(deferred)
 		return nil
 	})
 	if err != nil {
@@ -176,6 +183,9 @@ type ageMatrix struct {
 	lastSize uint64
 	sizes    uint64 // sum and number of all sizes read
 	sized    uint64
+
+	classes    classes
+	allClasses classCounts // all destinations
 }
 
 type ageRow struct {
@@ -184,6 +194,8 @@ type ageRow struct {
 	sized  uint64
 	lastMs int64
 	last   string
+
+	classes classCounts
 }
 
 func (m *ageMatrix) fill(ctx context.Context, v spool.View, recipients uint64) error {
@@ -235,7 +247,7 @@ func ulidTime(id spool.ID) time.Time { return time.UnixMilli(int64(id.Time())) }
 // the rest is cut in two and each half read in the same way, depth times; at
 // last those it read stand for the rest by the time they span.
 func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, most, depth int) error {
-	counts := map[ageCell]int{}
+	counts, failures := map[ageCell]int{}, map[string]*classCounts{}
 	var sizes []sizeWanted
 	seen, last, cut := 0, lo, false
 	err := v.Queue(lo, func(id spool.ID, _ uint32, r *pb.Recipient) bool {
@@ -251,6 +263,7 @@ func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, mo
 		domain := spool.DomainOf(r.Address)
 		counts[ageCell{domain, m.column(id)}]++
 		m.reply(domain, r)
+		m.failed(failures, domain, r)
 		if m.read++; m.read%m.every == 0 {
 			sizes = append(sizes, sizeWanted{domain, id})
 		}
@@ -269,6 +282,7 @@ func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, mo
 		m.row(c.domain).ages[c.column] += weight * float64(n)
 		m.all[c.column] += weight * float64(n)
 	}
+	m.weigh(failures, weight)
 	if err := m.readSizes(v, sizes); err != nil || !deeper {
 		return err
 	}
@@ -348,7 +362,8 @@ func (m *ageMatrix) finish(d *admin.Destination) {
 		row = &ageRow{ages: m.all}
 	}
 	d.Ages = apportion(row.ages, d.Total)
-	d.LastReply = row.last
+	d.LastReply, d.Class = row.last, replyclass.Of(row.last).String()
+	d.Classes = row.classes.scaled(d.Deferred)
 	sizes, sized := row.sizes, row.sized
 	if sized == 0 {
 		sizes, sized = m.sizes, m.sized

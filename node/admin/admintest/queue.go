@@ -34,6 +34,10 @@ func (f *Fake) picked(filter admin.QueueFilter) []admin.QueueMessage {
 	var all []admin.QueueMessage
 	for _, m := range f.queue {
 		if m, ok := filter.Pick(m); ok {
+			m.Recipients = slices.Clone(m.Recipients)
+			for i := range m.Recipients {
+				m.Recipients[i].Class = "" // not in lists
+			}
 			all = append(all, m)
 		}
 	}
@@ -145,10 +149,13 @@ func (f *Fake) Stats(context.Context) (*admin.QueueStats, error) {
 			row.Total++
 			row.Bytes += m.Size
 			row.Ages[column]++
-			row.LastReply = cmp.Or(r.LastReply, row.LastReply)
+			row.LastReply, row.Class = cmp.Or(r.LastReply, row.LastReply), cmp.Or(r.Class, row.Class)
 			switch r.State {
 			case admin.StateDeferred:
 				row.Deferred++
+				if r.Class != "" {
+					row.Classes, s.Classes = addClass(row.Classes, r.Class), addClass(s.Classes, r.Class)
+				}
 			case admin.StateHeld, admin.StateSuspended:
 				row.Parked++
 			}
@@ -161,6 +168,14 @@ func (f *Fake) Stats(context.Context) (*admin.QueueStats, error) {
 	}
 	slices.SortStableFunc(s.Destinations, func(a, b admin.Destination) int { return cmp.Compare(b.Total, a.Total) })
 	return s, nil
+}
+
+func addClass(to map[string]uint64, class string) map[string]uint64 {
+	if to == nil {
+		to = map[string]uint64{}
+	}
+	to[class]++
+	return to
 }
 
 // Manage implements admin.Queue.

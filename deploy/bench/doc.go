@@ -28,9 +28,10 @@
 // -nodes 1 runs clusters of one node, 3,1 has a column for each size, -rows some of the
 // rows, by a part of their names. A single session meets the leader, wherever that is.
 //
-// With -history the clusters begin with so many messages that were delivered in the last
-// ten minutes, and sweep them by windows of a minute while the loads run: for ten minutes
-// as many as a busy cluster would. -with empty runs a cluster without them in turns:
+// With -history the clusters begin with so many messages that were delivered within ten
+// minutes, wait for twelve until these may go, and sweep a window of a minute each minute
+// while the loads run, which must be over in nine. -with empty runs a cluster without
+// history in turns:
 //
 //	go run ./deploy/bench -history 1000000 -with empty -rows '64 KiB' -n 2000
 //

@@ -275,6 +275,7 @@ func (b *bench) age(ctx context.Context) error {
 	if b.history == 0 {
 		return nil
 	}
+	due := time.Now().Add(historyDue - historySpan + time.Minute)
 	for _, c := range b.clusters() {
 		switch {
 		case c.empties:
@@ -290,12 +291,18 @@ func (b *bench) age(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	fmt.Fprintf(b.errs, "bench: waiting until %s, when history may be swept\n", due.Format(time.TimeOnly))
+	return sleep(ctx, time.Until(due))
 }
 
-// historySpan is within how long the messages of -history came. It ends before the
-// windows that Sweep would call late, and lasts for as many minutes of sweeping.
-const historySpan = 9*time.Minute + 30*time.Second
+const (
+	// historySpan is within how long the messages of -history came: as long as their windows
+	// take messages. Their sweeping takes as long.
+	historySpan = 9*time.Minute + 30*time.Second
+	// historyDue is how long behind its end a window may be swept where history is over its
+	// bound: ten minutes in which messages are on time for it, and the least time for them.
+	historyDue = 20 * time.Minute
+)
 
 func (b *bench) startPeers(ctx context.Context) {
 	var err error

@@ -321,5 +321,24 @@ func (b *bench) printTable(ctx context.Context, out io.Writer, rounds int, only 
 		"median of %d; behind each value the CPU of all processes of a side, in seconds per 1,000 messages, recipients or\n"+
 		"sessions, until its queue is empty; ratios are of the first column to the best of the peers, or the other build\n\n",
 		time.Now().UTC().Format(time.DateOnly), machineLoad(), others, rounds)
-	return table(ctx, out, b.errs, rows, rounds)
+	before, err := b.historyMiB(ctx)
+	if err != nil {
+		return err
+	}
+	if err := table(ctx, out, b.errs, rows, rounds); err != nil || b.history == 0 {
+		return err
+	}
+	after, err := b.historyMiB(ctx)
+	fmt.Fprintf(out, "\nHistory of the first cluster: %.0f MiB before the rows, %.0f MiB behind them, bound %.0f MiB.\n",
+		before, after, before/boundPart)
+	return err
+}
+
+// historyMiB is the size of the first cluster's history where it was preloaded, else 0.
+func (b *bench) historyMiB(ctx context.Context) (float64, error) {
+	if b.history == 0 {
+		return 0, nil
+	}
+	octets, err := b.cluster.historyBytes(ctx)
+	return octets / (1 << 20), err
 }

@@ -151,8 +151,11 @@ func (c *cluster) boundHistory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.call(http.MethodPut, "/v1/settings", fmt.Sprintf(`{"history_bytes":%d}`, int64(has/10)))
+	return c.call(http.MethodPut, "/v1/settings", fmt.Sprintf(`{"history_bytes":%d}`, int64(has/boundPart)))
 }
+
+// boundPart is by how much less history a cluster may keep than it was filled with.
+const boundPart = 10
 
 // raise raises the cluster version, so that what is measured is what clusters have an
 // hour after their upgrade.

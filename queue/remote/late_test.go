@@ -34,7 +34,7 @@ func TestLateStrayOfTheMessageBefore(t *testing.T) {
 				conns.Go(func() { defer c.Close(); stutterLate(c, &messages) })
 			}
 		})
-		conf := Config{Client: patience(5 * time.Second)}
+		conf := Config{Client: patience(30 * time.Second)}
 		conf.Client.Chunking = true
 		a := newAgent(t, conf)
 		j := jobTo(fmt.Sprintf("smtp:%s", l.Addr()), "a@x")

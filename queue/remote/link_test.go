@@ -100,7 +100,7 @@ func TestTLSOfRoutes(t *testing.T) {
 func requireLink(t *testing.T, h *nextHop, conf Config, link Link, want string) {
 	t.Helper()
 	conf.Resolver = names{addrs: map[string][]netip.Addr{"mx.x": {netip.MustParseAddr("127.0.0.1")}}}
-	conf.Client = patience(5 * time.Second)
+	conf.Client = patience(30 * time.Second)
 	conf.Router = router(func(string) (Target, error) {
 		return Target{Kind: SMTP, Host: "mx.x", Port: h.port(), Link: link}, nil
 	})
@@ -212,7 +212,7 @@ func TestDoubtsByRoute(t *testing.T) {
 	} {
 		h := newHop(t, map[string]string{"MAIL": c.answer})
 		h.ehlo = append(h.ehlo, "STARTTLS") // which fails: it has no certificate
-		a := newAgent(t, Config{TLS: c.conf, Client: patience(5 * time.Second), Router: router(func(string) (Target, error) {
+		a := newAgent(t, Config{TLS: c.conf, Client: patience(30 * time.Second), Router: router(func(string) (Target, error) {
 			return Target{Kind: SMTP, Host: "127.0.0.1", Port: h.port(), Link: Link{TLS: c.route}}, nil
 		})})
 		require.Equal(t, c.want, deliver(t, a, jobTo("", "a@x"))[0].Outcome, "%+v", c)

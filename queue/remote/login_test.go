@@ -27,7 +27,7 @@ func known(password string) func(context.Context) (string, error) {
 func loginWorld(t *testing.T, h *nextHop, l *Login) (*Agent, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
-	return newAgent(t, Config{Log: zap.New(core), Client: patience(5 * time.Second),
+	return newAgent(t, Config{Log: zap.New(core), Client: patience(30 * time.Second),
 		Router: router(func(string) (Target, error) {
 			return Target{Kind: SMTP, Host: "127.0.0.1", Port: h.port(), Link: Link{Login: l}}, nil
 		})}), logs

@@ -36,7 +36,7 @@ func Net(err error) string {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "the network does not lead there"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE):
+		errors.Is(err, syscall.EPIPE), strings.HasSuffix(err.Error(), "server closed idle connection"): // net/http
 		return "the other side closed the connection"
 	}
 	return Certificate(err)

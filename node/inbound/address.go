@@ -17,7 +17,6 @@ func (in *intake) address() {
 		ID: in.id, Sender: in.env.sender, Recipients: in.env.rcpts, HoldUntilMs: in.env.options.HoldUntilMs,
 		Now: in.now, Skip: in.loops,
 	}).Accept()
-	in.plan.Copies = append(in.plan.Copies, in.copied...)
 }
 
 // later reports whether nothing of the message may arrive anywhere yet (RFC 4865).

@@ -264,13 +264,13 @@ func (in *intake) readdress(ctx context.Context, v *milter.Verdict) error {
 	if err := in.checkLoops(ctx); err != nil {
 		return err
 	}
-	copies := in.listCopies()
+	byLists := len(in.plan.Copies) - len(in.copied)
 	ahead := in.state != bodyInline
-	if ahead && copies > 0 {
+	if ahead && byLists > 0 {
 		return replyFilterLarge
 	}
-	if in.address(); ahead && in.listCopies() > 0 {
+	if in.address(); ahead && len(in.plan.Copies) > 0 {
 		return replyFilterLarge
 	}
-	return nil
+	return in.copyByRule()
 }

@@ -109,13 +109,14 @@ type intake struct {
 	env    *envelope
 	id     spool.ID
 	now    time.Time
-	plan   *pb.Accept   // without what only the whole body tells
-	dedup  hash.Hash    // of the client's octets; nil: a repeat is not looked for
-	key    []byte       // of it, and of the envelope
-	asked  bool         // other nodes were
-	found  string       // what screening found, for the history
-	copied []*pb.Accept // by standing rules
-	looped []string     // mailboxes that the message has been in, and does not enter again
+	plan   *pb.Accept // without what only the whole body tells
+	dedup  hash.Hash  // of the client's octets; nil: a repeat is not looked for
+	key    []byte     // of it, and of the envelope
+	asked  bool       // other nodes were
+	found  string     // what screening found, for the history
+	copies *rule.Set  // the standing rules that may copy it
+	copied []ruleCopy // copies of it that they want
+	looped []string   // mailboxes that the message has been in, and does not enter again
 
 	given     []string // recipients as the client gave them, before a filter's verdict
 	dropped   []string // of them, those that a filter took away
@@ -213,5 +214,6 @@ func (in *intake) fill(r io.Reader) error {
 // beginPlan is the stage that plans where the message goes.
 func (in *intake) beginPlan(context.Context) error {
 	in.address()
+	in.copies = in.rules()
 	return in.copyByRule()
 }

@@ -333,7 +333,7 @@ func (m *bulkAction) act(ctx context.Context, found []*waitingMail) error {
 			m.changed++
 			continue
 		}
-		if len(picked) == one.open {
+		if len(picked) == one.open && (m.verb != pb.Action_RELEASE || len(fit) == len(picked)) {
 			whole.add(one.id, fit, one.open, true)
 			continue
 		}

@@ -129,3 +129,22 @@ func TestDryRunsOfRulesTellTheTruth(t *testing.T) {
 		require.Len(rt, would.Examples, int(min(messages, ruleExamples)))
 	})
 }
+
+// TestReleaseLeavesWhatNoRuleKeeps: of a message that rules hold in part the other recipients wait as before.
+func TestReleaseLeavesWhatNoRuleKeeps(t *testing.T) {
+	w := newRuledWorld(t)
+	id := w.accept("s@remote.test", "a@far.test", "b@other.test")
+	w.rule(admin.RuleAdd{Action: "hold", RuleMatch: admin.RuleMatch{Domain: "far.test"}})
+	ctx := context.Background()
+	_, err := w.Manage(ctx, theBy, admin.QueueAction{Action: admin.ActionRelease, IDs: []string{id.String()}})
+	require.NoError(t, err)
+	d, err := w.Trace(ctx, id.String())
+	require.NoError(t, err)
+	var released []string
+	for _, e := range d.Events {
+		if e.What == "released" {
+			released = append(released, e.Recipient)
+		}
+	}
+	require.Equal(t, []string{"a@far.test"}, released)
+}

@@ -21,12 +21,13 @@ func Addresses(h *pb.Accept) (all []string) {
 	return all
 }
 
-// Copy plans a copy of a message that goes with it in one Accept: with the null path, to where an address leads.
-// A mailbox gets it by way of the queue, as a copy has no places in mailboxes of its own.
-func Copy(id spool.ID, targets []directory.Target) *pb.Accept {
+// Copy plans a copy of a message that goes with it in one Accept: with the null path, to where an address leads, and
+// not before the message itself may arrive anywhere. A mailbox gets it by way of the queue, as a copy has no places in
+// mailboxes of its own.
+func Copy(id spool.ID, targets []directory.Target, holdUntilMs int64) *pb.Accept {
 	h := &pb.Accept{Message: &pb.Message{Id: id[:]}}
 	for _, t := range targets {
-		r := &pb.Recipient{Address: t.Recipient, Notify: queue.NotifyNever}
+		r := &pb.Recipient{Address: t.Recipient, Notify: queue.NotifyNever, NextMs: max(holdUntilMs, 0)}
 		if t.Mailbox != "" {
 			r.Route, r.Drop = spool.MailboxRoute, newDrop("", t)
 		}

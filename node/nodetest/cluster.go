@@ -179,7 +179,12 @@ func (m *Member) init() {
 func (m *Member) join(via *Member) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	token, err := via.Node().Cluster().Token(ctx, 1, time.Hour, nil)
+	var token string
+	var err error
+	poll(time.Minute, func() bool { // until there is a majority on a busy machine
+		token, err = via.Node().Cluster().Token(ctx, 1, time.Hour, nil)
+		return err == nil
+	})
 	require.NoError(m.c.t, err)
 	require.NoError(m.c.t, cluster.Join(ctx, cluster.JoinOptions{
 		ID: m.ID, Dir: m.conf.Node.DataDir, Advertise: m.conf.Cluster.Advertise, Token: token,
@@ -396,7 +401,7 @@ func (c *Cluster) Verify() {
 	c.t.Helper()
 	var v *admin.Verification
 	var err error
-	poll(10*time.Second, func() bool {
+	poll(time.Minute, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
 		v, err = c.Up()[0].Client().Verify(ctx, admin.VerifyOptions{Bodies: true})

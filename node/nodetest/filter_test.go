@@ -203,7 +203,7 @@ func TestContentFilterIsPassedBy(t *testing.T) {
 func TestDiscardedMessageHasAHistory(t *testing.T) {
 	t.Parallel()
 	address, _ := startCensor(t)
-	c := New(t, Options{Tuning: Quick(), Configure: func(_ int, conf *config.Config) {
+	c := New(t, Options{Configure: func(_ int, conf *config.Config) {
 		m := config.NewMilter()
 		m.Address = address
 		conf.Milter = []config.Milter{m}

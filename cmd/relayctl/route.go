@@ -105,13 +105,14 @@ func routeTLS(r admin.Route) string {
 }
 
 // routeFiles are what route set reads of files.
-type routeFiles struct{ ca, cert, key string }
+type routeFiles struct{ ca, cert, key, oauth string }
 
 func (f routeFiles) read(r *admin.Route) error {
 	for _, one := range []struct {
 		option, path string
 		into         *string
-	}{{"--tls-ca", f.ca, &r.TLSCA}, {"--client-cert", f.cert, &r.ClientCert}, {"--client-key", f.key, &r.ClientKey}} {
+	}{{"--tls-ca", f.ca, &r.TLSCA}, {"--client-cert", f.cert, &r.ClientCert}, {"--client-key", f.key, &r.ClientKey},
+		{"--oauth", f.oauth, &r.Password}} {
 		if one.path == "" {
 			continue
 		}
@@ -164,10 +165,20 @@ or fingerprint ask for less or other proof, and --tls none, or a host on
 loopback, lets it go in clear. A login that is refused makes the mail wait; it
 is tried again after a minute, later after a quarter of an hour, and at once
 after route set, or for mail of the route that queue retry names. Each route
-with --user has limits and back-off of its own.`,
+with --user has limits and back-off of its own.
+
+By --oauth the relay fetches access tokens, and logs in by OAUTHBEARER or
+XOAUTH2. The file has token_url, client_id, client_secret and scope (Microsoft
+365: scope https://outlook.office365.com/.default), or refresh_token, too; or it
+is the file of a Google service account that may speak for --user. It is kept
+as passwords are.`,
 		Args:    cobra.MinimumNArgs(2),
 		Example: "  relayctl route set '*' smtp:smtp.example.net:587 --user relay@example.net --password-stdin < password",
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			if files.oauth != "" && p.stdin {
+				return usagef("--oauth and --password-stdin exclude each other")
+			}
+			r.OAuth = files.oauth != ""
 			if p.stdin && r.User == "" {
 				return usagef("--password-stdin goes with --user: give the name to log in as")
 			}
@@ -211,6 +222,7 @@ func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {
 	f.BoolVar(&r.ImplicitTLS, "implicit-tls", false, "TLS from the first octet on")
 	f.StringVar(&r.User, "user", "", "`NAME` to log in as at the host")
 	f.StringVar(&files.cert, "client-cert", "", "file with a certificate in PEM to show to hosts that ask for one")
+	f.StringVar(&files.oauth, "oauth", "", "file with a credential in JSON for access tokens")
 	f.StringVar(&files.key, "client-key", "", "file with its key in PEM")
 	f.StringVar(&r.Fallback, "fallback", "", "`TARGET` for mail that the others do not take: smtp:HOST[:PORT]")
 	f.StringSliceVar(&r.Sources, "source", nil, "`ADDRESSES` to connect from, of which each node uses its own")

@@ -49,7 +49,7 @@ func layers() map[string][]string {
 			"smtp/printable"}, state...),
 		"node/operator/records": append([]string{"node/operator/edit", "node/admin", "node/directory", "node/dkimkey",
 			"node/login", "node/replica", "node/rule", "node/wording", "smtp/mailaddr", "smtp/printable",
-			"queue/remote"}, state...), // the last one for tests
+			"queue/remote", "queue/remote/oauth"}, state...),
 		"node/maildrop": append([]string{"node/config", "node/directory", "node/folder", "node/login", "node/replica",
 			"node/statelog", "cluster", "pop3", "smtp/sasl"}, state...),
 		"node/rule": append([]string{"node/directory"}, state...),
@@ -72,7 +72,8 @@ func layers() map[string][]string {
 		"queue/readyq":        {},
 		"queue/replyclass":    {},
 		"queue/bounce":        {"smtp/printable"},
-		"queue/remote":        {"queue", "smtp", "smtp/sasl", "smtp/printable"},
+		"queue/remote":        {"queue", "queue/remote/oauth", "smtp", "smtp/sasl", "smtp/printable"},
+		"queue/remote/oauth":  {},
 		"cluster": append([]string{"cluster/clock", "cluster/datadir", "cluster/disk",
 			"cluster/disk/log", "cluster/fault", "cluster/internal/...", "cluster/liveness", "cluster/members",
 			"cluster/pki", "cluster/propose", "cluster/rounds", "cluster/secret", "cluster/session", "cluster/transport",

@@ -5,15 +5,19 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +45,75 @@ func TestPostfixAsSmartHost(t *testing.T) {
 		"LOGIN": func(t *testing.T) *smartHost { return postfixSmart(t, "login") },
 		"SCRAM": func(t *testing.T) *smartHost { return postfixSmart(t, "plain scram-sha-256") },
 	})
+}
+
+// TestTokensForASmartHost: the relay fetches a token and logs in with it at Postfix, whose Dovecot asks the server that
+// gave the token. A token that is taken back is renewed, and a client that the server does not know makes mail wait.
+func TestTokensForASmartHost(t *testing.T) {
+	t.Parallel()
+	d := Start(t)
+	for _, mechanism := range []string{"xoauth2", "oauthbearer"} {
+		t.Run(mechanism, func(t *testing.T) { tokens(t, d.with(t), mechanism) })
+	}
+	d.verify()
+}
+
+func tokens(t *testing.T, d *Dev, mechanism string) {
+	given, known := 0, true // the last token that was given is good
+	var mu sync.Mutex
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = r.ParseForm()
+		switch {
+		case r.URL.Path == "/judge":
+			fmt.Fprintf(w, `{"active":%t,"username":"relay"}`, r.Form.Get("token") == fmt.Sprint("token", given))
+		case !known || r.Form.Get("client_secret") != "secret":
+			http.Error(w, `{"error":"invalid_client"}`, http.StatusUnauthorized)
+		default:
+			given++
+			fmt.Fprintf(w, `{"access_token":"token%d","expires_in":3600}`, given)
+		}
+	}))
+	t.Cleanup(server.Close)
+	h := postfixSmart(t, mechanism, server.URL+"/judge")
+	file := filepath.Join(t.TempDir(), "credential.json")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `{"token_url":"%s/token","client_id":"relay",
+		"client_secret":"secret"}`, server.URL), 0o600))
+	set := func() {
+		d.Ctl("route", "set", smartDomain, "smtp:"+h.addr, "--tls", "verify", "--tls-ca", h.cert, "--user", "relay",
+			"--oauth", file)
+	}
+	set()
+	deliver := func(subject string) {
+		id := submit(t, d, 1, "someone@"+smartDomain, subject)
+		d.Await(20*time.Second, "it is delivered", func() bool { return d.trace(id).Recipients[0].State == "delivered" })
+		d.Await(20*time.Second, "the host has it", func() bool { return len(h.took("Subject: "+subject)) == 1 })
+	}
+	deliver("first " + mechanism)
+	mu.Lock()
+	require.Equal(t, 1, given)
+	given++ // as if it had been given to somebody else: the first one is good no more
+	mu.Unlock()
+	time.Sleep(3 * time.Second) // the connection is closed
+	deliver("second " + mechanism)
+
+	mu.Lock()
+	require.Equal(t, 3, given)
+	known = false
+	mu.Unlock()
+	set()
+	id := submit(t, d, 1, "someone@"+smartDomain, "refused "+mechanism)
+	d.Await(20*time.Second, "it waits", func() bool {
+		return strings.Contains(d.trace(id).Recipients[0].LastReply, "invalid_client")
+	})
+	d.Await(20*time.Second, "status tells", func() bool { return strings.Contains(d.Ctl("status"), "route "+smartDomain) })
+	mu.Lock()
+	known = true
+	mu.Unlock()
+	set()
+	d.Ctl("queue", "retry", id)
+	d.Await(20*time.Second, "it is delivered", func() bool { return d.trace(id).Recipients[0].State == "delivered" })
 }
 
 // TestOthersAsSmartHosts is that of Exim and OpenSMTPD.
@@ -191,7 +264,8 @@ userdb {
 `
 
 // postfixSmart is Postfix, whose logins Dovecot judges. Of SCRAM it has no keys: passwords are kept by bcrypt then.
-func postfixSmart(t *testing.T, mechanisms string) *smartHost {
+// Tokens are judged by a server, if there is one.
+func postfixSmart(t *testing.T, mechanisms string, judge ...string) *smartHost {
 	need(t, "dovecot", "doveadm")
 	p := startPostfix(t, "smtpd_sasl_auth_enable = yes", "smtpd_sasl_type = dovecot", "smtpd_sasl_path = DIR/sasl/auth",
 		"smtpd_tls_cert_file = DIR/host.crt", "smtpd_tls_key_file = DIR/host.key", "smtpd_tls_security_level = may",
@@ -208,8 +282,16 @@ func postfixSmart(t *testing.T, mechanisms string) *smartHost {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "users"), []byte(line), 0o644))
 	}
 	write("secret")
+	text := dovecotAuth
+	if len(judge) > 0 {
+		text = strings.Replace(text, "  driver = passwd-file\n  args = DIR/sasl/users",
+			"  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = "+filepath.Join(dir, "tokens"), 1)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "tokens"), []byte("introspection_mode = post\n"+
+			"introspection_url = "+judge[0]+"\nusername_attribute = username\nactive_attribute = active\n"+
+			"active_value = true\n"), 0o644))
+	}
 	require.NoError(t, os.WriteFile(conf,
-		[]byte(strings.NewReplacer("DIR", p.dir, "MECHANISMS", mechanisms).Replace(dovecotAuth)), 0o644))
+		[]byte(strings.NewReplacer("DIR", p.dir, "MECHANISMS", mechanisms).Replace(text)), 0o644))
 	_, err := user.Lookup("dovecot")
 	require.NoError(t, err)
 	require.NoError(t, exec.Command("dovecot", "-c", conf).Run())

@@ -291,6 +291,7 @@ type RouteCert struct {
 type RouteLogin struct {
 	User        string `json:"user,omitempty" required:"false" doc:"to log in as by SCRAM-SHA-256, PLAIN or LOGIN; needs a host as target. TLS is verified unless tls says otherwise"`
 	Password    string `json:"password,omitempty" required:"false" writeOnly:"true" doc:"of user; never shown. Without it the present one stays, for the same user and target"`
+	OAuth       bool   `json:"oauth,omitempty" required:"false" doc:"the password is a credential for access tokens (OAUTHBEARER, XOAUTH2), in JSON: token_url, client_id, client_secret, scope, refresh_token; or the file of a Google service account"`
 	PasswordSet bool   `json:"password_set,omitempty" required:"false" readOnly:"true" doc:"there is a password"`
 }
 

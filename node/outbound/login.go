@@ -14,7 +14,10 @@ import (
 
 // loginKey says when a route's login is still the one that it was: a new password, even if it is the same, is a new
 // login, which is tried at once.
-type loginKey struct{ domain, target, user, sealed string }
+type loginKey struct {
+	domain, target, user, sealed string
+	oauth                        bool
+}
 
 // certKey says it of a route's certificate.
 type certKey struct{ domain, target, cert, sealed string }
@@ -42,9 +45,14 @@ func (o *Spool) login(r *pb.Route, all map[loginKey]*remote.Login) *remote.Login
 	if r.User == "" {
 		return nil
 	}
-	k := loginKey{r.Domain, r.Target, r.User, string(r.Password)}
+	k := loginKey{r.Domain, r.Target, r.User, string(r.Password), r.Oauth}
 	l := o.logins[k]
-	if l == nil {
+	if l == nil && r.Oauth {
+		about := directory.RouteSecret(r)
+		l = remote.NewTokenLogin(r.Domain, r.User, func(ctx context.Context) ([]byte, error) {
+			return o.replica.Unseal(ctx, r.Password, about)
+		})
+	} else if l == nil {
 		about := directory.RouteSecret(r)
 		l = remote.NewLogin(r.Domain, r.User, func(ctx context.Context) (string, error) {
 			b, err := o.replica.Unseal(ctx, r.Password, about)

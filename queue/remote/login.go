@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/queue"
+	"relay/queue/remote/oauth"
 	"relay/smtp"
 	"relay/smtp/sasl"
 )
@@ -32,6 +33,8 @@ type Login struct {
 	route    string
 	user     string
 	password func(context.Context) (string, error)
+	// credential, where it is not nil, is what tokens are had for; there is no password then.
+	credential func(context.Context) ([]byte, error)
 
 	turn chan struct{} // one tries the password at a time until it has proved right
 
@@ -40,6 +43,8 @@ type Login struct {
 	weak bool // the host refuses SCRAM, and took PLAIN
 	last Refused
 	wait time.Duration // after last
+
+	tokens *oauth.Tokens // nil: not yet
 }
 
 // Refused is a login that a host did not take.
@@ -55,6 +60,14 @@ type Refused struct {
 // NewLogin makes the login of a route. password is asked for it at each login, and may wait.
 func NewLogin(route, user string, password func(context.Context) (string, error)) *Login {
 	return &Login{route: route, user: user, password: password, turn: make(chan struct{}, 1)}
+}
+
+// NewTokenLogin makes a login that shows access tokens. credential is asked for what they are had for, as oauth.Parse
+// reads it, until it has told it, and may wait.
+func NewTokenLogin(route, user string, credential func(context.Context) ([]byte, error)) *Login {
+	l := NewLogin(route, user, nil)
+	l.credential = credential
+	return l
 }
 
 // Refused says how the last login was refused; At is zero where it was not.
@@ -144,6 +157,13 @@ func (a *Agent) tryLogin(ctx context.Context, c *conn) *fault {
 		return f
 	}
 	f := &fault{outcome: queue.Deferred, next: true, host: c.hop.String()}
+	if l.credential != nil {
+		a.tokenLogin(ctx, l, c, f)
+		if f.text == "" {
+			return nil
+		}
+		return f
+	}
 	password, err := l.password(ctx)
 	if err != nil {
 		f.text, f.final = fmt.Sprintf("4.3.5 route %s: its password can not be read: %s", l.route, plain(err)), true
@@ -199,7 +219,7 @@ func (c *conn) plainInstead(m sasl.Client, user, password string) sasl.Client {
 func (a *Agent) noLogin(l *Login, c *conn, err error, f *fault) {
 	switch r, ok := errors.AsType[*smtp.Reply](err); {
 	case refuses(err):
-		a.refusedLogin(l, c, text(r), f)
+		a.refusedLogin(l, c.hop.String(), text(r), f)
 	case ok:
 		f.text = fmt.Sprintf("4.7.0 route %s: no login for now: %s", l.route, text(r))
 	default:
@@ -209,8 +229,8 @@ func (a *Agent) noLogin(l *Login, c *conn, err error, f *fault) {
 
 // refusedLogin notes that a host refuses a login. Neither its other addresses nor other hosts are tried: each counts
 // how often a login was wrong.
-func (a *Agent) refusedLogin(l *Login, c *conn, reply string, f *fault) {
-	r := l.refused(c.hop.String(), reply)
+func (a *Agent) refusedLogin(l *Login, host, reply string, f *fault) {
+	r := l.refused(host, reply)
 	a.stats.LoginsRefused.Add(1)
 	a.log.Warn("delivery: the login of a route was refused, its mail waits", zap.String("route", l.route),
 		zap.String("user", l.user), zap.String("host", r.Host), zap.String("reply", reply), zap.Time("next", r.Next))

@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,5 +248,77 @@ func TestMechanisms(t *testing.T) {
 		deliver(t, a, jobTo("", "a@x"))
 		require.Contains(t, h.said(), "AUTH "+want, offered)
 		require.Equal(t, want == "SCRAM-SHA-256", strings.Contains(h.said(), "AUTH SCRAM-SHA-256 "), offered)
+	}
+}
+
+// TestTokenLogin: a token that the host takes no more is renewed once; a server that gives none bars the route.
+func TestTokenLogin(t *testing.T) {
+	var asked atomic.Int32
+	var no atomic.Bool
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if no.Load() {
+			http.Error(w, `{"error":"invalid_client"}`, http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprintf(w, `{"access_token":"token%d"}`, asked.Add(1))
+	}))
+	defer tokens.Close()
+	l := NewTokenLogin("*", "me@x", func(context.Context) ([]byte, error) {
+		return fmt.Appendf(nil, `{"token_url":%q,"client_id":"a","client_secret":"b"}`, tokens.URL), nil
+	})
+	h := newHop(t, map[string]string{"AUTH": "235 welcome|235 welcome|535 5.7.8 no|235 welcome|535 5.7.8 no"})
+	h.ehlo = append(h.ehlo, "AUTH PLAIN XOAUTH2")
+	a, _ := loginWorld(t, h, l)
+	send := func() queue.Verdict {
+		a.pool.flush()
+		return deliver(t, a, jobTo("", "a@x"))[0]
+	}
+	for range 3 {
+		v := send()
+		require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
+	}
+	said := func(n int) string {
+		return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "user=me@x\x01auth=Bearer token%d\x01\x01", n))
+	}
+	require.Equal(t, 3, strings.Count(h.said(), said(1)), "it is good for several connections")
+	require.Equal(t, 1, strings.Count(h.said(), said(2)))
+
+	v := send() // token2 is refused, and so is token3
+	require.Equal(t, queue.Deferred, v.Outcome)
+	require.Contains(t, v.Reply, "route *: the login as me@x was refused: 535")
+	require.EqualValues(t, 3, asked.Load())
+	require.EqualValues(t, 1, a.stats.LoginsRefused.Load())
+	no.Store(true)
+	l.mu.Lock()
+	l.last.Next = time.Now()
+	l.mu.Unlock()
+	v = send()
+	require.Equal(t, queue.Deferred, v.Outcome)
+	require.Contains(t, v.Reply, "401 Unauthorized invalid_client")
+	require.Contains(t, l.Refused().Host, "127.0.0.1:")
+	require.NotNil(t, l.barred())
+}
+
+// TestTokenMechanisms: OAUTHBEARER before XOAUTH2, and nothing else.
+func TestTokenMechanisms(t *testing.T) {
+	for offered, want := range map[string]string{
+		"AUTH PLAIN XOAUTH2 OAUTHBEARER": "OAUTHBEARER", "AUTH xoauth2": "XOAUTH2", "AUTH PLAIN LOGIN": "", "HELP": "",
+	} {
+		h := newHop(t, nil)
+		h.ehlo = append(h.ehlo, offered)
+		hops := []hop{hopOf(h)}
+		a := newAgent(t, Config{})
+		c, f := a.dial(t.Context(), key{hop: hops[0]}, false)
+		require.Nil(t, f)
+		m, why := tokenMechanism(c.client, "u", "t")
+		if want == "" {
+			require.Nil(t, m)
+			require.NotEmpty(t, why)
+		} else {
+			name, _, err := m.Start()
+			require.NoError(t, err)
+			require.Equal(t, want, name)
+		}
+		_ = c.client.Close()
 	}
 }

@@ -12,6 +12,9 @@ const (
 	Login     = "LOGIN"
 	Scram     = "SCRAM-SHA-256"
 	ScramPlus = "SCRAM-SHA-256-PLUS"
+
+	Bearer  = "OAUTHBEARER" // RFC 7628; the client's side only, as XOAuth2 is
+	XOAuth2 = "XOAUTH2"     // Google's form of it, which Microsoft has, too
 )
 
 // Server is the server's side of one exchange. Next takes the client's next

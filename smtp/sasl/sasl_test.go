@@ -212,3 +212,24 @@ func FuzzScram(f *testing.F) {
 		}
 	})
 }
+
+// TestBearer: as RFC 7628 §4.1 and Google's page write it, and nothing that would end a field early.
+func TestBearer(t *testing.T) {
+	m, first, err := NewBearerClient("a,b=c@example.com", "vF9dft4qmT").Start()
+	require.NoError(t, err)
+	require.Equal(t, Bearer, m)
+	require.Equal(t, "n,a=a=2Cb=3Dc@example.com,\x01auth=Bearer vF9dft4qmT\x01\x01", string(first))
+	c := NewXOAuth2Client("someuser@example.com", "ya29.vF9dft4qmT")
+	m, first, err = c.Start()
+	require.NoError(t, err)
+	require.Equal(t, XOAuth2, m)
+	require.Equal(t, "user=someuser@example.com\x01auth=Bearer ya29.vF9dft4qmT\x01\x01", string(first))
+	end, err := c.Next([]byte(`{"status":"401"}`))
+	require.NoError(t, err)
+	require.Empty(t, end)
+	end, err = NewBearerClient("u", "t").Next([]byte(`{"status":"invalid_token"}`))
+	require.NoError(t, err)
+	require.Equal(t, "\x01", string(end))
+	_, _, err = NewXOAuth2Client("u\x01auth=Bearer x", "t").Start()
+	require.Error(t, err)
+}

@@ -11,6 +11,7 @@ import (
 	"relay/node/directory"
 	"relay/node/operator/edit"
 	"relay/queue/remote"
+	"relay/queue/remote/oauth"
 	"relay/smtp/printable"
 )
 
@@ -19,12 +20,19 @@ const maxLogin = 255 // octets of a user name, and of a password
 // setLogin checks as whom a route logs in. Without a policy of its own, TLS is verified then.
 func setLogin(r *pb.Route, l admin.RouteLogin) error {
 	if l.User == "" {
-		if l.Password != "" {
+		if l.Password != "" || l.OAuth {
 			return admin.Invalid("a password goes with --user: give the name to log in as")
 		}
 		return nil
 	}
-	for what, text := range map[string]string{"user name": l.User, "password": l.Password} {
+	texts := map[string]string{"user name": l.User, "password": l.Password}
+	if l.OAuth {
+		if err := checkCredential(l.Password); err != nil {
+			return err
+		}
+		delete(texts, "password")
+	}
+	for what, text := range texts {
 		if len(text) > maxLogin || strings.ContainsAny(text, "\x00\r\n") {
 			return admin.Invalid("the %s has more than %d octets, a NUL or a line end", what, maxLogin)
 		}
@@ -44,7 +52,23 @@ func setLogin(r *pb.Route, l admin.RouteLogin) error {
 		return admin.Invalid("with --tls opportunistic the password could go in clear: give --tls verify, fingerprint or " +
 			"encrypt; --tls none if it may")
 	}
-	r.User = l.User
+	r.User, r.Oauth = l.User, l.OAuth
+	return nil
+}
+
+const maxCredential = 32 << 10 // octets of JSON
+
+// checkCredential checks what tokens are had for; none is the one that is kept.
+func checkCredential(text string) error {
+	if text == "" {
+		return nil
+	}
+	if len(text) > maxCredential {
+		return admin.Invalid("the credential of --oauth has more than 32 KiB")
+	}
+	if _, err := oauth.Parse([]byte(text)); err != nil {
+		return admin.Invalid("the credential of --oauth can't be used: %v", err)
+	}
 	return nil
 }
 
@@ -91,12 +115,13 @@ func (rs *Records) keepPassword(ctx context.Context, r *pb.Route) error {
 			return err
 		}
 		for _, old := range all {
-			if len(old.Password) > 0 && directory.RouteSecret(old) == directory.RouteSecret(r) {
+			if len(old.Password) > 0 && old.Oauth == r.Oauth && directory.RouteSecret(old) == directory.RouteSecret(r) {
 				r.Password = old.Password
 				return nil
 			}
 		}
-		return admin.Invalid("the password of %s at %s is needed: give it on standard input with --password-stdin",
+		return admin.Invalid("the password of %s at %s is needed: give it on standard input with --password-stdin, or a "+
+			"credential for tokens with --oauth",
 			printable.Text(r.User, MaxName), printable.Text(r.Target, MaxName))
 	})
 }

@@ -356,3 +356,26 @@ func TestResealOfRoutes(t *testing.T) {
 	require.ErrorContains(t, w.Reseal(t.Context(), theBy), "route lost.example")
 	require.NotEqual(t, after.Password, read().Password, "the others are done")
 }
+
+// TestCredentialsOfRoutes: a credential for tokens is checked before it is sealed, and stays one.
+func TestCredentialsOfRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	r := admin.Route{Domain: "hub.example", Target: "smtp:hub:587", RouteLogin: admin.RouteLogin{OAuth: true}}
+	set := func() error { return w.SetRoute(t.Context(), theBy, r) }
+	require.ErrorContains(t, set(), "--user")
+	r.User = "me@hub.example"
+	require.ErrorContains(t, set(), "--password-stdin", "there is none yet")
+	r.Password = "{\n}"
+	require.ErrorContains(t, set(), "--oauth can't be used: token_url")
+	r.Password = "{\n\"token_url\": \"https://login.example/token\", \"client_id\": \"a\", \"client_secret\": \"b\"}\n"
+	require.NoError(t, set())
+	all, err := w.Routes(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, admin.RouteLogin{User: "me@hub.example", OAuth: true, PasswordSet: true}, all[0].RouteLogin)
+	r.Password = ""
+	require.NoError(t, set(), "it stays")
+	r.OAuth = false
+	require.Error(t, set(), "it is no password")
+}

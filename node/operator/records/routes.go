@@ -21,7 +21,7 @@ func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
 		for _, r := range routes {
 			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r),
 				RouteHops:  admin.RouteHops{More: r.More, Weights: r.Weights, Fallback: r.Fallback, Sources: r.Sources},
-				RouteLogin: admin.RouteLogin{User: r.User, PasswordSet: len(r.Password) > 0},
+				RouteLogin: admin.RouteLogin{User: r.User, OAuth: r.Oauth, PasswordSet: len(r.Password) > 0},
 				RouteCert:  admin.RouteCert{ClientCert: r.ClientCert, ClientKeySet: len(r.ClientKey) > 0}})
 		}
 		return err

@@ -122,13 +122,14 @@ func TestRemovedNodeIsWorthNothing(t *testing.T) {
 // the node before raft acts on it.
 func TestCommittedEntryDoesNotChange(t *testing.T) {
 	t.Parallel()
-	g := clustertest.New(t, clustertest.Options{})
+	g := clustertest.New(t, clustertest.Options{Tuning: steadyLeader()})
 	l := g.NewLedger()
 	for range 5 {
 		l.MustSend(g.Node(0), 1000)
 	}
 	g.WaitEqual()
 	leader, victim := g.Leader(), g.Followers()[0]
+	committed := victim.C().Applied()
 	term, lastTerm, last := victim.C().Place()
 	n, err := cluster.Impostor(leader.Dir, victim.ID, victim.Addr)
 	require.NoError(t, err)
@@ -142,8 +143,8 @@ func TestCommittedEntryDoesNotChange(t *testing.T) {
 	require.NoError(t, err, "a deposed leader is raft's to refuse")
 	require.False(t, victim.C().Broken())
 	err = n.AppendEntries(raft.ServerID(victim.ID), "", &raft.AppendEntriesRequest{
-		RPCHeader: head, Term: term + 3, PrevLogEntry: last - 2, PrevLogTerm: lastTerm,
-		Entries: []*raft.Log{{Index: last - 1, Term: term + 3, Type: raft.LogNoop}}, LeaderCommitIndex: last + 100,
+		RPCHeader: head, Term: term + 3, PrevLogEntry: committed - 1, PrevLogTerm: lastTerm,
+		Entries: []*raft.Log{{Index: committed, Term: term + 3, Type: raft.LogNoop}}, LeaderCommitIndex: last + 100,
 	}, new(raft.AppendEntriesResponse))
 	require.Error(t, err)
 	require.ErrorIs(t, victim.Fatal(), cluster.ErrContradiction)

@@ -10,7 +10,6 @@ import (
 	"relay/cluster"
 	"relay/cluster/clustertest"
 	"relay/cluster/spool"
-	pb "relay/cluster/spool/spoolpb"
 )
 
 // TestNobodyKnowsWhoseClockIsWrong: a node without a leader was off for an hour, by its
@@ -103,7 +102,7 @@ func TestARemovedNodesClockIsNotJudged(t *testing.T) {
 			return m.ID == gone.ID
 		})].Live
 	})
-	require.NoError(t, leader.C().Remove(t.Context(), gone.ID, false, &pb.Admin{Who: "a test"}))
+	g.Remove(leader, gone.ID)
 	gone.Skew(time.Hour)
 	gone.Start()
 	c := gone.C()

@@ -147,7 +147,7 @@ func TestRotationOfTheCA(t *testing.T) {
 	require.NoError(t, err)
 	for token, by := range map[string]*clustertest.Node{old: g.Node(1), young: g.Node(2)} {
 		require.NoError(t, join(t, "a", token, by.Addr), "the tokens of before and after are good")
-		require.NoError(t, by.C().Remove(t.Context(), "a", false, operator))
+		g.Remove(by, "a")
 	}
 	l.Check()
 	g.WaitEqual()

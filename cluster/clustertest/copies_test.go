@@ -1,7 +1,6 @@
 package clustertest_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,19 +131,6 @@ func quick(t *testing.T, began time.Time, lost time.Duration) {
 	}
 }
 
-// remove takes a member out by way of another one. A leader that changes meanwhile leaves
-// unknown whether it did, so the list of members decides.
-func remove(t *testing.T, g *clustertest.Group, by, old *clustertest.Node) {
-	t.Helper()
-	g.Eventually("it can't be removed", func() bool {
-		if by.C().Remove(t.Context(), old.ID, false, operator) == nil {
-			return true
-		}
-		s, err := by.C().Status(t.Context())
-		return err == nil && !slices.ContainsFunc(s.Members, func(m cluster.MemberStatus) bool { return m.ID == old.ID })
-	})
-}
-
 // TestNodeThatWasOffFindsItsCluster: two of five were replaced while it was off,
 // and one of the new ones leads. It admits them on the word of those it knows.
 func TestNodeThatWasOffFindsItsCluster(t *testing.T) {
@@ -157,7 +143,7 @@ func TestNodeThatWasOffFindsItsCluster(t *testing.T) {
 	for _, old := range []int{0, 1} {
 		fresh := g.Add(g.Node(2))
 		g.WaitVoters(6)
-		remove(t, g, g.Node(2), g.Node(old))
+		g.Remove(g.Node(2), g.Node(old).ID)
 		g.Node(old).Stop()
 		g.WaitReady(fresh)
 	}
@@ -184,7 +170,7 @@ func TestNodeThatWasOffWhileAllOthersWereReplaced(t *testing.T) {
 	g.Add(before[0])
 	g.WaitVoters(5)
 	for _, old := range before {
-		remove(t, g, by, old)
+		g.Remove(by, old.ID)
 		old.Stop()
 	}
 	g.WaitReady(g.Up()...)

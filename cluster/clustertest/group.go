@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -153,6 +154,20 @@ func (g *Group) Add(by *Node) *Node {
 	n.Rejoin(by)
 	g.WaitReady(n)
 	return n
+}
+
+// Remove has a node remove a member, and asks again where there was no leader for a moment.
+func (g *Group) Remove(by *Node, id string) {
+	g.t.Helper()
+	g.Eventually(id+" is not removed", func() bool {
+		if by.C().Remove(g.t.Context(), id, false, &pb.Admin{Who: "test"}) == nil {
+			return true
+		}
+		s, err := by.C().Status(g.t.Context()) // it may be removed all the same
+		return err == nil && !slices.ContainsFunc(s.Members, func(m cluster.MemberStatus) bool {
+			return m.ID == id && m.Role != "removed"
+		})
+	})
 }
 
 // Nodes are all members, up or not.

@@ -54,7 +54,7 @@ func TestTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, join(t, "e", foreign, follower.Addr), cluster.ErrToken, "another cluster's token")
 
-	require.NoError(t, follower.C().Remove(t.Context(), "a", false, operator))
+	g.Remove(follower, "a")
 }
 
 func TestIDOfLiveMemberIsRefused(t *testing.T) {
@@ -99,7 +99,7 @@ func TestRemoveKeepsTheQuorum(t *testing.T) {
 	down.Kill()
 	g.Eventually("the dead node's session lives", func() bool { return session(t, leader, down.ID) == nil })
 	require.ErrorIs(t, leader.C().Remove(t.Context(), gone.ID, false, operator), cluster.ErrQuorum)
-	require.NoError(t, gone.C().Remove(t.Context(), down.ID, false, operator), "the dead one may go")
+	g.Remove(gone, down.ID)
 	g.WaitVoters(2)
 	require.Error(t, leader.C().Remove(t.Context(), "nobody", false, operator))
 
@@ -132,7 +132,7 @@ func TestRemovedNodeIsTold(t *testing.T) {
 	leader, gone := g.Leader(), g.Followers()[0]
 	gone.Kill()
 	g.Eventually("the dead node's session lives", func() bool { return session(t, leader, gone.ID) == nil })
-	require.NoError(t, leader.C().Remove(t.Context(), gone.ID, false, operator))
+	g.Remove(leader, gone.ID)
 	g.WaitVoters(2)
 	before, err := leader.C().Status(t.Context())
 	require.NoError(t, err)
@@ -284,7 +284,7 @@ func TestJoinAfterTheFirstNodeLeft(t *testing.T) {
 	first.Kill()
 	leader := g.Leader(second, g.Node(2))
 	g.Eventually("the dead node's session lives", func() bool { return session(t, leader, first.ID) == nil })
-	require.NoError(t, leader.C().Remove(t.Context(), first.ID, false, operator))
+	g.Remove(leader, first.ID)
 	g.WaitVoters(2)
 	g.Add(leader)
 	g.WaitVoters(3)

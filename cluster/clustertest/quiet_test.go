@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"relay/cluster/clustertest"
 )
 
@@ -42,7 +40,7 @@ func TestQuietFollowersMissNothing(t *testing.T) {
 		spread(g.Nodes()...)
 	}
 	old := g.Followers()[0]
-	require.NoError(t, g.Leader().C().Remove(t.Context(), old.ID, false, operator))
+	g.Remove(g.Leader(), old.ID)
 	old.Stop()
 	spread(g.Up()...)
 	g.Add(g.Leader())

@@ -116,7 +116,7 @@ func (a *app) ruleAdd() *cobra.Command {
 	var f ruleFlags
 	c := &cobra.Command{
 		Use: "add " + strings.Join(admin.RuleActions(), "|"), Short: "Make a rule for waiting and future mail",
-		Args: cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1), ValidArgs: admin.RuleActions(),
 		Long: `Add makes a rule. Of the rules that match a message for a recipient the first
 counts, as 'rule ls' lists them: the lowest --order, then the oldest.
 

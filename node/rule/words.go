@@ -11,6 +11,14 @@ import (
 // Word is the name of an action.
 func Word(a pb.RuleAction) string { return strings.ToLower(strings.TrimPrefix(a.String(), "RULE_")) }
 
+// Domain is the domain that a rule is about, as operators write it.
+func Domain(r *pb.Rule) string {
+	if strings.HasPrefix(r.GetDomain(), ".") {
+		return "*" + r.Domain
+	}
+	return r.GetDomain()
+}
+
 // Note says in a line what a rule does, for the audit log.
 func Note(r *pb.Rule) string {
 	var all []string
@@ -19,7 +27,7 @@ func Note(r *pb.Rule) string {
 			all = append(all, name+" "+value)
 		}
 	}
-	add("domain", r.GetDomain())
+	add("domain", Domain(r))
 	add("sender", r.GetSender())
 	add("recipient", r.GetRecipient())
 	add("client", r.GetClient())

@@ -20,8 +20,8 @@ type Waiting struct {
 	Attempts uint32
 	Priority int32
 	Size     uint64
-	Parked   bool      // held or suspended: not due until a change says so
 	Expires  time.Time // when it is to be given up; zero: by the retry policy
+	Parked   bool      // held or suspended: not due until a change says so
 	// A standing rule says so. Suspended: when it is due, Load says until when it waits; one that waits so
 	// stays as it is. Ends: it is to be loaded at once, even if its destination is backed off from.
 	Suspended, Ends bool

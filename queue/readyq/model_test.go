@@ -17,6 +17,7 @@ type modelled struct {
 	parked, active   bool
 	touched, dropped bool // while it was active
 	touchedParked    bool
+	scanned          bool
 }
 
 // model is a queue in the simplest way: one map.
@@ -46,9 +47,12 @@ func (m *model) put(r Ref, due int64, attempts uint32, parked, scan bool) {
 		m.known = append(m.known, r)
 	case e.active && !scan:
 		e.due, e.attempts, e.touched, e.dropped, e.touchedParked = due, attempts, true, false, parked
-	case e.active, attempts < e.attempts, due == e.due && parked == e.parked:
+		e.domain = w.Domain
+	case e.active:
+		e.scanned = true
+	case attempts < e.attempts, due == e.due && parked == e.parked && e.domain == w.Domain:
 	default:
-		e.due, e.attempts, e.parked = due, attempts, parked
+		e.due, e.attempts, e.parked, e.domain = due, attempts, parked, w.Domain
 	}
 }
 
@@ -106,8 +110,46 @@ func (m *model) end(w Word, keep bool, after time.Duration) {
 		if !newer {
 			e.due, e.attempts = at, attempts
 		}
-		e.active, e.touched, e.parked, e.touchedParked = false, false, e.touchedParked, false
+		e.active, e.touched, e.parked, e.touchedParked, e.scanned = false, false, e.touchedParked, false, false
 	}
+}
+
+// ruled has rules end the oldest batch without an attempt: its entries are parked, wait or move, unless something was
+// said of them meanwhile.
+func (m *model) ruled(act string, after time.Duration) {
+	b := m.running[0]
+	m.running = m.running[1:]
+	for i, slot := range b.Slots {
+		r := Ref{b.ID, b.N[i]}
+		e := m.entries[r]
+		outdated := e.touched || e.dropped || e.scanned
+		until := m.now + int64(after)
+		switch act {
+		case "hold":
+			m.q.Hold(slot, 0, m.now)
+		case "suspend":
+			m.q.Hold(slot, until, m.now)
+		case "move":
+			m.q.Move(slot, "moved.example", "", m.now)
+		default:
+			m.q.Again(slot, m.now)
+		}
+		if e.dropped {
+			delete(m.entries, r)
+			continue
+		}
+		e.active, e.touched, e.scanned, e.parked, e.touchedParked = false, false, false, e.touchedParked, false
+		switch {
+		case outdated:
+		case act == "hold":
+			e.parked = true
+		case act == "suspend":
+			e.due = until
+		case act == "move":
+			e.domain = "moved.example"
+		}
+	}
+	m.q.Release(b, Nothing, "", m.now)
 }
 
 func (m *model) check() {
@@ -201,6 +243,12 @@ func TestAgainstAModel(t *testing.T) {
 				if len(m.running) > 0 {
 					w := rapid.SampledFrom([]Word{Nothing, Good, Bad}).Draw(t, "word")
 					m.end(w, rapid.Bool().Draw(t, "keep"), time.Duration(rapid.IntRange(0, 300).Draw(t, "after"))*time.Second)
+				}
+			},
+			"rule": func(t *rapid.T) {
+				if len(m.running) > 0 {
+					m.ruled(rapid.SampledFrom([]string{"hold", "suspend", "move", "again"}).Draw(t, "act"),
+						time.Duration(rapid.IntRange(1, 300).Draw(t, "after"))*time.Second)
 				}
 			},
 			"unfreeze": func(*rapid.T) {

@@ -60,13 +60,10 @@ func ShownRule(r *pb.Rule) *admin.Rule {
 	one := &admin.Rule{
 		ID: r.GetId(), Order: r.GetOrder(), Action: rule.Word(r.GetAction()), To: r.GetTo(), Reason: r.GetReason(),
 		RuleMatch: admin.RuleMatch{
-			Domain: r.GetDomain(), Sender: r.GetSender(), Recipient: r.GetRecipient(), Client: r.GetClient(),
+			Domain: rule.Domain(r), Sender: r.GetSender(), Recipient: r.GetRecipient(), Client: r.GetClient(),
 			User: r.GetUser(), All: r.GetAll(),
 		},
 		Created: admin.AtMs(r.GetCreatedMs()), Who: r.GetWho(), Why: r.GetWhy(),
-	}
-	if strings.HasPrefix(one.Domain, ".") {
-		one.Domain = "*" + one.Domain
 	}
 	if r.GetExpiresMs() != 0 {
 		one.Expires = admin.AtMs(r.ExpiresMs)

@@ -125,7 +125,11 @@ func (w *world) Load(ctx context.Context, id ID, recipients []uint32) (*Job, err
 			N: n, Address: it.address, Notify: it.notify, Attempts: it.Attempts, DelayTold: it.told, LastReply: it.last,
 		})
 		if r := &j.Recipients[len(j.Recipients)-1]; w.rules != nil {
-			j.Ruled, r.Via, r.Ruling = true, it.Route, w.rules(it.address)
+			j.Ruled, r.Ruling = true, w.rules(it.address)
+			if r.Ruling == nil {
+				r.Ruling = &Ruling{}
+			}
+			r.Ruling.Via = it.Route
 		}
 	}
 	if len(j.Recipients) == 0 {

@@ -89,13 +89,13 @@ type Recipient struct {
 	Attempts  uint32 // ended so far
 	DelayTold bool
 	LastReply string
-	Via       string  // hop set by hand; empty: Config.Route decides. A Spool sets it where Job.Ruled is set
-	Ruling    *Ruling // what a standing rule makes of it; nil: no rule holds for it
+	Ruling    *Ruling // what standing rules make of it; nil unless Job.Ruled is set
 }
 
-// Ruling is what a standing rule makes of a recipient.
+// Ruling is what standing rules make of a recipient.
 type Ruling struct {
-	Rule  uint64
+	Via   string // hop set by hand; empty: Config.Route decides
+	Rule  uint64 // 0: none holds for it
 	Act   Act
 	Hop   string // of Redirect
 	Reply string // of Refuse, Discard and Suspend, for the history and, where the sender is told, for the report

@@ -49,11 +49,11 @@ const (
 )
 
 func (m *Manager) ruled(u *unit, r *Recipient, p *policy, now time.Time) place {
-	act := Act(0)
-	if r.Ruling != nil {
-		act = r.Ruling.Act
+	is := r.Ruling
+	if is == nil {
+		return stays
 	}
-	switch act {
+	switch is.Act {
 	case Refuse, Discard:
 		return ends
 	case Hold:
@@ -67,13 +67,13 @@ func (m *Manager) ruled(u *unit, r *Recipient, p *policy, now time.Time) place {
 		m.leaves(u, r.N, func(slot int32, now int64) { m.queue.Hold(slot, nanos(until), now) })
 		return left
 	}
-	domain, hop := domainOf(r.Address), r.Via
-	if act == Redirect {
-		hop = r.Ruling.Hop
+	domain, hop := domainOf(r.Address), is.Via
+	if is.Act == Redirect {
+		hop = is.Hop
 	} else if hop == "" && m.conf.Route != nil {
 		hop = m.conf.Route(domain)
 	}
-	if _, is := u.batch.Place(); is == hop {
+	if _, at := u.batch.Place(); at == hop {
 		return stays
 	}
 	m.leaves(u, r.N, func(slot int32, now int64) { m.queue.Move(slot, domain, hop, now) })

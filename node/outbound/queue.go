@@ -200,8 +200,10 @@ func (o *Spool) recipients(v spool.View, job *queue.Job, m *pb.Message, numbers 
 			DelayTold: r.DelayTold, LastReply: r.LastReply,
 		})
 		if q := &job.Recipients[len(job.Recipients)-1]; job.Ruled {
-			q.Via = r.Route
-			q.Ruling = o.ruling(set, m, r)
+			if q.Ruling = o.ruling(set, m, r); q.Ruling == nil {
+				q.Ruling = &queue.Ruling{}
+			}
+			q.Ruling.Via = r.Route
 		}
 	}
 	return nil

@@ -60,7 +60,7 @@ func TestNoRuleCostsNothing(t *testing.T) {
 	require.NoError(t, w.reread())
 	job, r := w.loaded(t)
 	require.False(t, job.Ruled)
-	require.Nil(t, r.Ruling)
+	require.Nil(t, r.Ruling, "not even an empty one")
 	require.Nil(t, w.Rules())
 	require.Nil(t, w.RulesAtHand())
 	require.False(t, w.rules.changed.Load())
@@ -71,7 +71,7 @@ func TestNoRuleCostsNothing(t *testing.T) {
 	require.True(t, w.rules.changed.Load())
 	job, r = w.loaded(t)
 	require.True(t, job.Ruled, "the entry may be where a rule has put it")
-	require.Nil(t, r.Ruling)
+	require.Equal(t, queue.Ruling{}, *r.Ruling)
 }
 
 // TestRulings: what each action makes of the entry, in the manager's memory and at an attempt.
@@ -129,8 +129,7 @@ func TestOperatorsComeFirst(t *testing.T) {
 	manage(pb.Action_REROUTE, false)
 	redirect := w.rule(t, &pb.Rule{Action: pb.RuleAction_RULE_REDIRECT, All: true, To: "smtp:hop.example"})
 	_, r := w.loaded(t)
-	require.Nil(t, r.Ruling)
-	require.Equal(t, "smtp:hand.example", r.Via)
+	require.Equal(t, queue.Ruling{Via: "smtp:hand.example"}, *r.Ruling)
 	w.do(t, spool.KindDropRule, &pb.DropRule{Id: redirect})
 	w.rule(t, &pb.Rule{Action: pb.RuleAction_RULE_HOLD, All: true})
 	manage(pb.Action_HOLD, false)
@@ -138,7 +137,7 @@ func TestOperatorsComeFirst(t *testing.T) {
 	manage(pb.Action_RELEASE, true)
 	require.False(t, w.scanned(t).Parked)
 	_, r = w.loaded(t)
-	require.Nil(t, r.Ruling)
+	require.Zero(t, r.Ruling.Rule)
 	w.rule(t, &pb.Rule{Action: pb.RuleAction_RULE_HOLD, All: true})
 	require.True(t, w.scanned(t).Parked, "a rule that came later")
 }

@@ -20,10 +20,12 @@ func (in *intake) commit(ctx context.Context) error {
 		return err
 	}
 	if h.Inline {
-		in.digest.Write(in.buf)
+		in.share()
+		in.read(in.buf)
 		in.size = uint64(len(in.buf))
 		in.tail = lastTwo(nil, in.buf)
 	}
+	in.readAll()
 	in.number(ctx, in.dedupKey(in.recipients()), h.Inline)
 	unended, err := in.unended()
 	if err != nil {
@@ -105,7 +107,7 @@ func (in *intake) fillBody(h *pb.Accept, unended bool) {
 	for _, one := range append([]*pb.Accept{h}, h.Copies...) {
 		m := in.message()
 		m.Id, m.Sender = one.Message.Id, one.Message.Sender
-		m.Size, m.Digest, m.DigestTop, m.Chunks = in.size, digest, uint64(len(in.top)), chunks
+		m.Size, m.Digest, m.DigestTop, m.Chunks = in.size, digest, uint64(max(len(in.top), len(in.last))), chunks
 		m.Unended = unended
 		if one != h {
 			m.Envid, m.Ret = "", "" // RFC 3461 §5.2.7.3: a list's mail begins anew

@@ -38,6 +38,11 @@ type body struct {
 	trace  int               // octets of the trace field, at the beginning of top or else of buf
 	head   mailheader.Header // of what the client has sent
 	digest hash.Hash         // of the octets in the order in which they went into the log
+	dedup  hash.Hash         // of the client's octets; nil: a repeat is not looked for
+	owed   int               // octets at the end of buf, all the client has sent, that dedup lacks yet
+	last   []byte            // what we have put on top, where it goes into digest last
+	skip   int               // octets of it that are still in front
+	twin   []byte            // what dedup would say, where digest has said it
 	size   uint64            // of those
 	tail   []byte            // the last two octets of what went ahead, the top apart
 	sample []byte            // the beginning of a message that went ahead, for reports
@@ -75,12 +80,54 @@ func (b *body) text() []byte { return b.buf[b.trace+b.head.End:] }
 // may stand in the rest.
 func (b *body) headerSeen() bool { return b.ended || b.head.Whole }
 
+// pay shows dedup the client's octets, before anything changes or moves them.
+func (b *body) pay() {
+	if b.owed > 0 {
+		b.dedup.Write(b.buf[len(b.buf)-b.owed:])
+		b.owed = 0
+	}
+}
+
+// share has one reading do for both digests, where all that the client has sent so far is
+// still as it was: what we have put on top goes into digest last.
+func (b *body) share() {
+	if b.owed > 0 {
+		b.last, b.owed = slices.Clone(b.buf[:len(b.buf)-b.owed]), 0
+		b.skip = len(b.last)
+	}
+}
+
+// read shows digest the next octets of the body.
+func (b *body) read(p []byte) {
+	n := min(b.skip, len(p))
+	b.skip -= n
+	b.digest.Write(p[n:])
+}
+
+// readAll is called when digest has been shown the whole body.
+func (b *body) readAll() {
+	if b.last != nil {
+		b.twin = b.digest.Sum(nil)
+		b.digest.Write(b.last)
+	}
+}
+
+// dedupDigest is the digest of what the client has sent.
+func (b *body) dedupDigest() []byte {
+	if b.twin != nil {
+		return b.twin
+	}
+	b.pay()
+	return b.dedup.Sum(nil)
+}
+
 // keepFields cuts the fields off behind n octets.
 func (b *body) keepFields(n int) {
 	gone := b.head.Fields - n
 	if gone <= 0 {
 		return
 	}
+	b.pay()
 	last := b.trace + b.head.Fields
 	b.buf = slices.Delete(b.buf, last-gone, last)
 	b.head.End, b.head.Fields = b.head.End-gone, b.head.Fields-gone
@@ -88,6 +135,7 @@ func (b *body) keepFields(n int) {
 
 // endSection puts the empty line behind the header section.
 func (b *body) endSection() {
+	b.pay()
 	b.buf = slices.Insert(b.buf, b.trace+b.head.End, '\r', '\n')
 	b.head.End += 2
 }
@@ -102,6 +150,7 @@ func (b *body) addFields(add []byte) {
 // where something may be done to it: chunks are known by their numbers, so the first
 // ones may be sent last. The end of the section has been seen.
 func (b *body) holdTop() {
+	b.pay()
 	n := b.trace + b.head.End
 	b.top = slices.Clone(b.buf[:n])
 	b.buf = append(b.buf[:0], b.buf[n:]...)
@@ -127,6 +176,7 @@ func parts(sent []byte) (fields, text int) {
 // has gone ahead, and stays. Additions are bounded, and holdTop has left room for them.
 // The trace field may be anywhere after.
 func (b *body) edit(v *milter.Verdict) {
+	b.pay()
 	at := b.buf
 	if b.state == bodyHeldTop {
 		at = b.top

@@ -64,6 +64,7 @@ func (in *intake) sendAhead(ctx context.Context, r io.Reader) error {
 // sendChunk sends the buffer as the next chunk; the frame has its own copy. A
 // buffer to which fields were added may be larger than a chunk, and goes in two.
 func (in *intake) sendChunk(g *convoy) error {
+	in.share()
 	for len(in.buf) > 0 {
 		part := in.buf[:min(len(in.buf), spool.MaxInline)]
 		if err := in.proposeChunk(g, in.chunks, part); err != nil {
@@ -106,7 +107,7 @@ func (in *intake) proposeChunk(g *convoy, seq uint32, part []byte) error {
 			return err
 		})
 	}
-	in.digest.Write(part)
+	in.read(part)
 	in.size += uint64(len(part))
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"hash"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -110,7 +109,6 @@ type intake struct {
 	id     spool.ID
 	now    time.Time
 	plan   *pb.Accept // without what only the whole body tells
-	dedup  hash.Hash  // of the client's octets; nil: a repeat is not looked for
 	key    []byte     // of it, and of the envelope
 	asked  bool       // other nodes were
 	found  string     // what screening found, for the history

@@ -35,13 +35,12 @@ func (in *intake) beginDedup(context.Context) error {
 	if in.env.origin == "" || in.head.MessageID == "" {
 		return nil
 	}
-	in.dedup = sha256.New()
-	in.dedup.Write(in.sent())
+	in.dedup, in.owed = sha256.New(), len(in.sent())
 	return nil
 }
 
 func (in *intake) passDedup(_ context.Context, p []byte) {
-	if in.dedup != nil {
+	if in.dedup != nil && in.last == nil {
 		in.dedup.Write(p)
 	}
 }
@@ -58,7 +57,7 @@ func (in *intake) dedupKey(to []string) []byte {
 		_, _ = io.WriteString(h, s)
 		h.Write([]byte{0, 0})
 	}
-	h.Write(in.dedup.Sum(nil))
+	h.Write(in.dedupDigest())
 	return h.Sum(nil)[:16]
 }
 

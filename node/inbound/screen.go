@@ -293,7 +293,10 @@ func (in *intake) beginScreen(context.Context) error {
 	}
 	s.header(in.fields())
 	s.body(in.text())
-	in.keepFields(len(verify.Strip(in.fields(), s.ids)))
+	in.keepFields(len(verify.Strip(in.fields(), func() []string {
+		in.pay() // Strip changes the fields in place, once it has asked
+		return s.ids()
+	})))
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"relay/node/operator/records"
 	"relay/node/rule"
 	"relay/node/wording"
+	"relay/smtp/printable"
 )
 
 // ruleExamples is how many messages a dry run of a rule shows.
@@ -118,6 +119,9 @@ func (o *Operator) TestRules(ctx context.Context, e admin.RuleEnvelope) (*admin.
 		if one.User, err = o.Address(e.User); err != nil {
 			return nil, err
 		}
+	}
+	if e.Client != "" && !rule.IsClient(e.Client) {
+		return nil, admin.Invalid("%s is not the IP address of a client", printable.Text(e.Client, 64))
 	}
 	out := &admin.RuleTest{}
 	err = o.Replica.View(func(v spool.View) error {

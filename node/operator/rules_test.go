@@ -83,6 +83,7 @@ func TestRulesAreTestedByWhatIsThere(t *testing.T) {
 	for _, e := range []admin.RuleEnvelope{
 		{}, {ID: "nonsense"}, {ID: "01JABCDEFGHJKMNPQRSTVWXYZ0"}, {ID: "x", Sender: "y"}, {Recipient: "a b"},
 		{Recipient: "x@y.test", Sender: "no address@"}, {Recipient: "x@y.test", User: "@"},
+		{Recipient: "x@y.test", Client: "mail.y.test"},
 	} {
 		_, err := w.TestRules(context.Background(), e)
 		require.Error(t, err, "%+v", e)

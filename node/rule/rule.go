@@ -276,6 +276,9 @@ func sender(path string) string {
 	return directory.Canonical(path)
 }
 
+// IsClient reports whether a text names the address of a client, with or without its port.
+func IsClient(text string) bool { return address(text).IsValid() }
+
 // address is the IP address of a socket's text, the zero Addr where there is none.
 func address(text string) netip.Addr {
 	if ap, err := netip.ParseAddrPort(text); err == nil {

@@ -2,6 +2,7 @@ package records
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/directory"
 	"relay/node/rule"
 	"relay/smtp/printable"
 )
@@ -158,9 +160,23 @@ func (rs *Records) leads(r *pb.Rule, to string) (err error) {
 	case r.Action == pb.RuleAction_RULE_REDIRECT:
 		r.To, err = RouteTarget(to)
 	default:
-		r.To, err = rs.Address(to)
+		if r.To, err = rs.Address(to); err == nil {
+			err = rs.arrives(r.To)
+		}
 	}
 	return err
+}
+
+// arrives refuses an address that leads nowhere now: what is copied to it would be lost, and only the log would say so.
+func (rs *Records) arrives(address string) error {
+	return rs.replica.View(func(v spool.View) error {
+		_, _, err := directory.Resolve(v, address)
+		var none interface{ Permanent() bool }
+		if errors.As(err, &none) && none.Permanent() {
+			return admin.Invalid("no mail arrives at %s: %s", address, err)
+		}
+		return err
+	})
 }
 
 // ruleAddress reads an address, @domain, or with null <>.
@@ -227,6 +243,9 @@ func (rs *Records) MakeRule(ctx context.Context, by admin.By, r *pb.Rule) (*admi
 
 // RemoveRule implements admin.Rules.
 func (rs *Records) RemoveRule(ctx context.Context, by admin.By, id uint64) error {
+	if err := rs.canKeepRules(); err != nil {
+		return err
+	}
 	_, err := rs.edit.Do(ctx, by, spool.KindDropRule, func(adm *pb.Admin) proto.Message {
 		return &pb.DropRule{Admin: adm, Id: id}
 	})

@@ -25,6 +25,8 @@ func TestRulesAsTheyAreKept(t *testing.T) {
 	require.ErrorContains(t, err, "rules need cluster version 2")
 	w.raise()
 	w.do(spool.KindPutSettings, &pb.PutSettings{Settings: &pb.Settings{DefaultDomain: "example.test"}})
+	w.do(spool.KindPutAccount, &pb.PutAccount{
+		Account: &pb.Account{Address: "archive@example.test", Password: "$argon2id$x"}, Create: true})
 	order := uint32(7)
 	for _, c := range []struct {
 		in   admin.RuleAdd
@@ -135,4 +137,18 @@ func TestRulesComeAndGo(t *testing.T) {
 	}))
 	require.Contains(t, lines[len(lines)-2], `: new, domain far.example, reason "later", order 1000`)
 	require.Contains(t, lines[len(lines)-1], `: was suspend, domain far.example, reason "later", order 1000`)
+}
+
+// TestRulesThatCanNotWork: a copy to where nobody gets it is refused, and a cluster of version 1 says that it has none.
+func TestRulesThatCanNotWork(t *testing.T) {
+	w := newWorld(t)
+	require.ErrorContains(t, w.RemoveRule(context.Background(), theBy, 7), "rules need cluster version 2")
+	w.raise()
+	w.do(spool.KindPutDomain, &pb.PutDomain{Domain: &pb.Domain{Name: "example.test"}})
+	copying := admin.RuleAdd{Action: "copy", RuleMatch: admin.RuleMatch{All: true}, To: "nobody@example.test"}
+	_, err := w.NewRule(copying)
+	require.ErrorContains(t, err, "no mail arrives at nobody@example.test: no such user")
+	copying.To = "archive@far.test"
+	_, err = w.NewRule(copying)
+	require.NoError(t, err)
 }

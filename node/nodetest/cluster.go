@@ -26,6 +26,8 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"relay/cluster"
+	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 	"relay/node"
 	"relay/node/admin"
 	"relay/node/config"
@@ -389,6 +391,12 @@ func (c *Cluster) populate() {
 		})
 	}
 	do(func() error { return api.SetRoute(ctx, by, admin.Route{Domain: "*", Target: "smtp:" + c.Sink.Addr}) })
+	first := c.Nodes[0].Node().Cluster()
+	require.True(c.t, poll(time.Minute, func() bool { // else the audit log gets a line later on
+		var made *pb.Cluster
+		err := first.View(func(v spool.View) (err error) { made, _, err = v.Cluster(); return err })
+		return err == nil && (!first.At(2) || len(made.GetSecret()) > 0)
+	}), "the cluster has no secret")
 	for _, m := range c.Nodes {
 		require.True(c.t, poll(time.Minute, func() bool { return m.Node().Cluster().Consistent(ctx) == nil }),
 			"%s does not catch up", m.ID)

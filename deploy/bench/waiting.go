@@ -24,7 +24,7 @@ const waitingRound = 12000
 func (b *bench) waiting(ctx context.Context, out io.Writer, n, rounds int) error {
 	long, short := b.cluster, b.former
 	if err := long.preload(ctx, preload.Stock{
-		Messages: n, Waiting: true, Size: 1024, Span: time.Hour, Domains: 1000,
+		Messages: n, Waiting: true, Size: 4096, Span: time.Hour, Domains: 1000,
 	}); err != nil {
 		return err
 	}
@@ -85,10 +85,10 @@ var looks = []struct{ name, method, path, body string }{
 // waitingLoads enqueues at both clusters in turns, and reads their memory.
 func (b *bench) waitingLoads(ctx context.Context, long, short *cluster, rounds int,
 	print func(name, unit string, long, short, ratio float64)) error {
-	r := row{name: "enqueue 1 KiB, 20 sessions", unit: "msg/s", work: waitingRound, calm: true}
+	r := row{name: "enqueue 4 KiB, 20 sessions", unit: "msg/s", work: waitingRound, calm: true}
 	for _, c := range []*cluster{long, short} {
 		r.sides = append(r.sides, side{root: c.root, load: func(ctx context.Context) (float64, error) {
-			took, err := source(ctx, c.smtp(), load{messages: waitingRound, sessions: 20, size: 1024})
+			took, err := source(ctx, c.smtp(), load{messages: waitingRound, sessions: 20, size: 4096})
 			return waitingRound / took.Seconds(), err
 		}})
 	}

@@ -117,7 +117,8 @@ func (all nodes) level() error {
 			if e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 				continue
 			}
-			if err := failure(n.Store.ApplyBatch([]*raft.Log{e})); err != nil {
+			// A command that was refused is refused again.
+			if err, ok := n.Store.ApplyBatch([]*raft.Log{e})[0].(error); ok {
 				return err
 			}
 		}
@@ -125,6 +126,7 @@ func (all nodes) level() error {
 	return nil
 }
 
+// failure is the first command that failed or was refused.
 func failure(answers []any) error {
 	for _, a := range answers {
 		switch a := a.(type) {

@@ -46,7 +46,9 @@ func killed(t *testing.T, node string, entries int) string {
 		{Index: 3, Term: 1, Type: raft.LogCommand, Data: command(spool.KindRegister,
 			&pb.Register{Nonce: "x", Member: &pb.Member{Id: "n1", MaxCommand: spool.MaxVersion}})},
 		{Index: 4, Term: 1, Type: raft.LogCommand, Data: command(spool.KindRaise, &pb.Raise{From: 1, To: 2})},
-		{Index: 5, Term: 1, Type: raft.LogNoop},
+		{Index: 5, Term: 1, Type: raft.LogCommand, // is refused
+			Data: command(spool.KindRenew, &pb.Renew{Node: "n9", Epoch: 1})},
+		{Index: 6, Term: 1, Type: raft.LogNoop},
 	}
 	require.NoError(t, d.Log.StoreLogs(logs[:entries]))
 	require.NoError(t, d.Close())
@@ -59,7 +61,7 @@ func TestFill(t *testing.T) {
 		"waiting": {Messages: 200, Size: 200, Span: time.Hour, Waiting: true, Domains: 7},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dirs := []string{killed(t, "n1", 5), killed(t, "n2", 3)}
+			dirs := []string{killed(t, "n1", 6), killed(t, "n2", 3)}
 			require.NoError(t, Fill(t.Context(), dirs, s))
 			var indexes []uint64
 			for _, dir := range dirs {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/queue/readyq"
+	"relay/queue/replyclass"
 )
 
 // Limits bounds what a Manager does at a time. A zero field stands for the
@@ -97,6 +98,7 @@ type Manager struct {
 	totals  Totals
 
 	failures failures
+	replies  atomic.Pointer[replyclass.Table] // the site's own rules of what replies mean
 }
 
 // right is this node's right to act, as of the last look.
@@ -147,6 +149,12 @@ func New(c Config) *Manager {
 func (m *Manager) now() time.Time { return m.conf.Now() }
 
 func (m *Manager) ageing() bool { return m.conf.Ageing == nil || m.conf.Ageing() }
+
+// SetReplies has failures from now on classified by a site's own rules, too; nil: by the built-in ones alone.
+func (m *Manager) SetReplies(t *replyclass.Table) { m.replies.Store(t) }
+
+// ClassOf says what a reply means, by the site's own rules and the built-in ones.
+func (m *Manager) ClassOf(reply string) replyclass.Class { return m.replies.Load().Of(reply) }
 
 // SetPolicy replaces the retry policy for all verdicts from now on. Due times
 // that are set already stay.

@@ -507,6 +507,12 @@ func TestFailuresHaveClasses(t *testing.T) {
 		require.Equal(t, "bad_address", logs.FilterMessage("bounced").FilterField(
 			zap.String("recipient", "nobody@one.example")).All()[0].ContextMap()["class"])
 		require.NotContains(t, logs.FilterMessage("delivered").All()[0].ContextMap(), "class")
+		own, err := replyclass.Parse([]string{"policy 550 user unknown"})
+		require.NoError(t, err)
+		m.SetReplies(own)
+		m.Add(w.message("nobody@one.example"))
+		w.wait(time.Minute)
+		require.Equal(t, Failures{replyclass.BadAddress: 1, replyclass.Policy: 1, replyclass.Other: 1}, m.Failures(Failed))
 	})
 }
 

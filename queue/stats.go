@@ -42,7 +42,7 @@ func (m *Manager) failed(v *Verdict, taken Taken) replyclass.Class {
 	if v.Outcome == Delivered || v.Outcome > Expired || v.Rule != 0 || taken != Applied {
 		return replyclass.None
 	}
-	c := replyclass.Of(v.Reply)
+	c := m.ClassOf(v.Reply)
 	if c == replyclass.None {
 		c = replyclass.Other // words of a success, or none at all
 	}

@@ -30,7 +30,7 @@ import (
 //     tls_ca), as whom to log in (user, password, oauth), where else mail goes (more, weights, fallback), from where
 //     (sources), and what hosts are shown (client_cert, client_key).
 //   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with
-//     refuse.
+//     refuse. They have the site's own rules of what replies mean (reply_rules), which Apply only keeps.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - Reseal puts sealed secrets of routes into their records under another key.
@@ -98,8 +98,8 @@ var (
 		"Route.user": 2, "Route.password": 2,
 		"Route.more": 2, "Route.weights": 2, "Route.fallback": 2, "Route.sources": 2, "Route.client_cert": 2,
 		"Route.client_key": 2, "Route.oauth": 2,
-		"Settings.from_check": 2,
-		"Admin.note":          2, "Admin.count": 2, "Admin.quiet": 2,
+		"Settings.from_check": 2, "Settings.reply_rules": 2,
+		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,
 		"Refs.late": 2, "Drop.uidl": 2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -57,6 +58,9 @@ func settingsWords(s *admin.Settings) []string {
 	if s.GreylistRecords > 0 {
 		records = strconv.Itoa(int(s.GreylistRecords))
 	}
+	for i, rule := range s.ReplyRules {
+		words = append(words, fmt.Sprintf("reply rule %d", i+1), rule)
+	}
 	return append(words, "greylist window", span(s.GreylistWindow, "8h"), "greylist life", span(s.GreylistLife, "36d"),
 		"greylist trust", trust, "greylist exempt", orDash(strings.Join(s.GreylistExempt, " ")), "greylist records", records)
 }
@@ -71,6 +75,7 @@ type settingsFlags struct {
 	exempt []string
 	most   uint32
 	from   string
+	rules  []string
 }
 
 func (a *app) settingsSet() *cobra.Command {
@@ -118,6 +123,8 @@ Times are such as 30s, 5m, 4h, 5d or 2w.`,
 		"`refuse|unsigned|off`: what becomes of accounts' mail whose From is not theirs")
 	_ = c.RegisterFlagCompletionFunc("from-check",
 		cobra.FixedCompletions([]string{"refuse", "unsigned", "off"}, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().StringArrayVar(&f.rules, "reply-rule", nil,
+		"what a host's reply means, '`CLASS [CODE] [x.y.z] [WORDS]`', before the built-in table; once for each, all anew")
 	c.Flags().Int32Var(&f.trust, "greylist-trust", 0,
 		"`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
 	c.Flags().StringSliceVar(&f.exempt, "greylist-exempt", nil, "`NETWORK`s that are not greylisted; empty: none")
@@ -165,6 +172,14 @@ func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 			s.FromCheck = f.from
 		default:
 			return usagef("--from-check %q is not refuse, unsigned or off", f.from)
+		}
+	}
+	if given("reply-rule") {
+		s.ReplyRules = []string{}
+		for _, rule := range f.rules {
+			if strings.TrimSpace(rule) != "" {
+				s.ReplyRules = append(s.ReplyRules, rule)
+			}
 		}
 	}
 	if given("greylist-trust") {

@@ -29,6 +29,18 @@ func TestSettings(t *testing.T) {
 		require.Equal(t, 2, code, args)
 	}
 
+	_, stderr, code = w.ctl(t, "", "settings", "set", "--reply-rule", "rate 451 come, slowly", "--reply-rule", "full 599")
+	require.Zero(t, code, stderr)
+	_, stderr, code = w.ctl(t, "", "settings", "set", "--retry-first", "2m")
+	require.Zero(t, code, stderr)
+	out, _, _ = w.ctl(t, "", "settings", "show")
+	require.Regexp(t, "(?m)^reply rule 1 +rate 451 come, slowly$", out)
+	require.Regexp(t, "(?m)^reply rule 2 +full 599$", out)
+	_, stderr, code = w.ctl(t, "", "settings", "set", "--reply-rule", "")
+	require.Zero(t, code, stderr)
+	out, _, _ = w.ctl(t, "", "settings", "show")
+	require.NotContains(t, out, "reply rule")
+
 	_, stderr, code = w.ctl(t, "", "domain", "set", "example.test", "--greylist", "off", "--catch-all",
 		"alice@example.test")
 	require.Zero(t, code, stderr)

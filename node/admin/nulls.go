@@ -2,12 +2,13 @@ package admin
 
 import (
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
 
 // noNulls makes empty lists and maps of a body [] and {}, not null, so that
-// scripts can walk them without asking.
+// scripts can walk them without asking. Lists that are left out where they are not named (omitzero) stay so.
 func noNulls(_ huma.Context, _ string, v any) (any, error) {
 	if _, ok := v.(*Error); ok || v == nil {
 		return v, nil
@@ -26,7 +27,10 @@ func fill(v reflect.Value) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if field := v.Field(i); field.CanSet() {
+			field := v.Field(i)
+			absent := field.Kind() == reflect.Slice && field.IsNil() &&
+				strings.Contains(v.Type().Field(i).Tag.Get("json"), ",omitzero")
+			if field.CanSet() && !absent {
 				fill(field)
 			}
 		}

@@ -315,6 +315,8 @@ type Settings struct {
 	DefaultDomain     string `json:"default_domain" required:"false" doc:"completes bare local parts of trusted senders"`
 	FromCheck         string `json:"from_check,omitempty" doc:"what becomes of accounts' mail whose From is not theirs: refuse, unsigned or off; absent: unsigned, and a change leaves it as it is"`
 
+	ReplyRules []string `json:"reply_rules,omitzero" required:"false" doc:"what replies of hosts mean, before the built-in table, the first that fits: CLASS [CODE] [x.y.z] [WORDS]; absent: a change leaves them as they are. It needs cluster version 2"`
+
 	Greylist        int64    `json:"greylist_seconds" required:"false" doc:"how long strangers' first mail is put off; 0: greylisting is off"`
 	GreylistWindow  int64    `json:"greylist_window_seconds" required:"false" doc:"for how long a retry is waited for; 0: 8 hours"`
 	GreylistLife    int64    `json:"greylist_life_seconds" required:"false" doc:"how long a sender that came again is known after its last mail; 0: 36 days"`

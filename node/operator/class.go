@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/queue/replyclass"
@@ -17,8 +18,20 @@ const (
 	classesLooked = 5000
 )
 
+// replyTable has the site's own rules of what replies mean. Rules of a newer build that this one can not read do not
+// count.
+func replyTable(v spool.View) (*replyclass.Table, error) {
+	s, err := v.Settings()
+	if err != nil {
+		return nil, err
+	}
+	t, _ := replyclass.Parse(s.GetReplyRules())
+	return t, nil
+}
+
 // classes classifies many replies, most of which are the same.
 type classes struct {
+	table  *replyclass.Table
 	known  map[string]replyclass.Class
 	looked int
 }
@@ -35,14 +48,14 @@ func (c *classes) of(reply string) (replyclass.Class, bool) {
 	if c.known == nil || len(c.known) >= classesKept {
 		c.known = map[string]replyclass.Class{}
 	}
-	class = replyclass.Of(reply)
+	class = c.table.Of(reply)
 	c.known[reply] = class
 	return class, true
 }
 
 // classify names the classes of the latest failures of waiting recipients.
-func classify(waiting []admin.QueueRecipient) {
-	var c classes
+func classify(t *replyclass.Table, waiting []admin.QueueRecipient) {
+	c := classes{table: t}
 	for i := range waiting {
 		class, _ := c.of(waiting[i].LastReply)
 		waiting[i].Class = class.String()
@@ -50,11 +63,11 @@ func classify(waiting []admin.QueueRecipient) {
 }
 
 // eventClass is the class of an attempt that failed; empty where an operator or a rule ended it.
-func eventClass(e *pb.Event) string {
+func eventClass(t *replyclass.Table, e *pb.Event) string {
 	switch e.What {
 	case "deferred", "bounced", "expired":
 		if e.Who == "" && !strings.HasPrefix(e.Host, "rule ") {
-			return replyclass.Of(e.Reply).String()
+			return t.Of(e.Reply).String()
 		}
 	}
 	return ""
@@ -62,7 +75,7 @@ func eventClass(e *pb.Event) string {
 
 // advice says in sentences what the failures of the first recipients mean, each class once.
 func (d *messageDetail) advice() (lines []string) {
-	var c classes
+	c := classes{table: d.replies}
 	var told []replyclass.Class
 	for _, r := range d.recipients[:min(len(d.recipients), whyMost)] {
 		class, _ := c.of(r.LastReply)

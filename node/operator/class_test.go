@@ -65,13 +65,34 @@ func TestFailuresShowTheirClass(t *testing.T) {
 		"deferred grey@far.test greylist", "deferred full@far.test full", "bounced nobody@far.test bad_address",
 		"deferred full@far.test network",
 	}, lines)
-	require.Empty(t, eventClass(&pb.Event{What: "bounced", Host: "rule 7", Reply: "550 5.7.1 no"}))
+	require.Empty(t, eventClass(nil, &pb.Event{What: "bounced", Host: "rule 7", Reply: "550 5.7.1 no"}))
 
 	list, _, err := w.Queue(ctx, admin.QueuePage{Limit: 10})
 	require.NoError(t, err)
 	for _, r := range list[0].Recipients {
 		require.Empty(t, r.Class, r.Address)
 	}
+}
+
+// The site's own rules come before the built-in ones, for what happened before they were made, too.
+func TestOwnRulesOfReplies(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	id := w.accept("s@remote.test", "a@far.test")
+	w.verdict("n1", id, 0, 1, pb.State_DEFERRED, "451 4.7.1 Greylisted: quota of this hour used up", time.Minute)
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ReplyRules: []string{"rate 451 quota of this hour"}}))
+	d, err := w.Message(ctx, id.String())
+	require.NoError(t, err)
+	require.Equal(t, "rate", d.Recipients[0].Class)
+	require.Contains(t, strings.Join(d.Why, "\n"), "Class rate: ")
+	tr, err := w.Trace(ctx, id.String())
+	require.NoError(t, err)
+	require.Equal(t, "rate", tr.Recipients[0].Class)
+	require.Equal(t, "rate", tr.Events[1].Class)
+	s, err := w.Stats(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "rate", s.Destinations[0].Class)
+	require.Equal(t, map[string]uint64{"rate": 1}, s.Classes)
 }
 
 // Each destination says how many wait for what, and what its latest failure was.

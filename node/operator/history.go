@@ -56,26 +56,26 @@ func readTrace(v spool.View, s *queueScan, id spool.ID, m *pb.Message) (*admin.T
 		ID: id.String(), MessageID: m.MessageId, Created: admin.AtMs(m.CreatedMs), Sender: m.Sender, Size: m.Size,
 		Client: originOf(m.Client), Recipients: []admin.QueueRecipient{}, Events: make([]admin.TraceEvent, len(events)),
 	}
-	fates := &fates{at: map[string]int{}}
+	fates := &fates{at: map[string]int{}, replies: s.replies}
 	for i, e := range events {
-		t.Events[i] = traceEvent(e)
+		t.Events[i] = traceEvent(s.replies, e)
 		fates.event(e)
 	}
 	s.ruled = m
 	err = v.Recipients(id, func(n uint32, r *pb.Recipient) {
 		t.Owner = s.owners.Node(s.owners.Of(r.Home, id))
 		seen := s.recipient(id, n, r)
-		seen.Class = replyclass.Of(seen.LastReply).String()
+		seen.Class = s.replies.Of(seen.LastReply).String()
 		*fates.of(r.Address) = seen
 	})
 	t.Recipients = append(t.Recipients, fates.all...)
 	return t, err
 }
 
-func traceEvent(e *pb.Event) admin.TraceEvent {
+func traceEvent(replies *replyclass.Table, e *pb.Event) admin.TraceEvent {
 	return admin.TraceEvent{
 		At: admin.AtMs(e.AtMs), What: e.What, Node: e.Node, Recipient: e.Recipient, Attempt: e.Attempt, Host: e.Host,
-		TLS: e.Tls, Reply: e.Reply, Class: eventClass(e), NextAttempt: admin.AtMs(e.NextMs),
+		TLS: e.Tls, Reply: e.Reply, Class: eventClass(replies, e), NextAttempt: admin.AtMs(e.NextMs),
 		MaybeDuplicate: e.MaybeDuplicate, Who: e.Who, Why: e.Why, Detail: e.Detail, Bounce: idText(e.Bounce), Index: e.Index,
 	}
 }
@@ -84,6 +84,8 @@ func traceEvent(e *pb.Event) admin.TraceEvent {
 type fates struct {
 	all []admin.QueueRecipient
 	at  map[string]int
+
+	replies *replyclass.Table
 }
 
 func (f *fates) of(address string) *admin.QueueRecipient {
@@ -106,7 +108,7 @@ func (f *fates) event(e *pb.Event) {
 	switch e.What {
 	case "delivered", "deferred", "bounced", "expired":
 		r.State, r.LastReply, r.LastAttempt, r.NextAttempt = e.What, e.Reply, admin.AtMs(e.AtMs), admin.AtMs(e.NextMs)
-		r.Class = eventClass(e)
+		r.Class = eventClass(f.replies, e)
 		// A mailbox takes a message at once, without an attempt of its own.
 		r.Attempts = max(r.Attempts, e.Attempt)
 	case "deleted", "redirected":

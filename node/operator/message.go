@@ -14,6 +14,7 @@ import (
 	"relay/node/plan"
 	"relay/node/wording"
 	"relay/queue"
+	"relay/queue/replyclass"
 )
 
 // whyMost bounds the recipients of one message that are explained one by one.
@@ -30,6 +31,7 @@ type messageDetail struct {
 	adopted    *pb.Shard
 	expires    time.Time
 	rules      map[uint64]*pb.Rule
+	replies    *replyclass.Table
 	now        time.Time
 }
 
@@ -52,7 +54,7 @@ func (o *Operator) Message(ctx context.Context, text string) (*admin.QueueDetail
 	for i := range refs {
 		refs[i] = queue.Ref{ID: queue.ID(id), Recipient: d.n[i]}
 	}
-	classify(d.mail.Recipients)
+	classify(s.replies, d.mail.Recipients)
 	detail := &admin.QueueDetail{
 		QueueMessage: d.mail, MessageID: d.message.MessageId, Client: originOf(d.message.Client),
 		Expires: admin.At(d.expires), Route: d.hops, LastHost: make([]string, len(d.recipients)),
@@ -69,7 +71,7 @@ func readDossier(v spool.View, s *queueScan, id spool.ID) (*messageDetail, error
 	if err != nil {
 		return nil, err
 	}
-	d := &messageDetail{waitingMail: one, now: s.now, held: map[string]*pb.Event{}}
+	d := &messageDetail{waitingMail: one, now: s.now, held: map[string]*pb.Event{}, replies: s.replies}
 	var ok bool
 	if d.message, ok, err = v.Message(id); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"relay/node/admin"
 	"relay/node/rule"
 	"relay/queue"
+	"relay/queue/replyclass"
 )
 
 // pageScan bounds the queue records that one page reads. A page that reaches
@@ -35,9 +36,11 @@ type queueScan struct {
 	owners spool.Owners
 	active map[queue.Ref]string
 	now    time.Time
-	whole  bool        // step reads the messages' records too
-	rules  *rule.Set   // standing rules; nil: there are none
-	ruled  *pb.Message // of the recipients that are read, where rules look at it
+	whole  bool      // step reads the messages' records too
+	rules  *rule.Set // standing rules; nil: there are none
+
+	replies *replyclass.Table // what replies mean
+	ruled   *pb.Message       // of the recipients that are read, where rules look at it
 }
 
 func (o *Operator) newScan(ctx context.Context, f admin.QueueFilter) (*queueScan, error) {
@@ -45,6 +48,9 @@ func (o *Operator) newScan(ctx context.Context, f admin.QueueFilter) (*queueScan
 	err := o.Replica.View(func(v spool.View) (err error) {
 		if s.owners, err = v.Owners(); err == nil {
 			s.rules, err = readRules(v, nil)
+		}
+		if err == nil {
+			s.replies, err = replyTable(v)
 		}
 		return err
 	})

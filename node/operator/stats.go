@@ -13,7 +13,6 @@ import (
 	"relay/node/admin"
 	"relay/node/rule"
 	"relay/queue"
-	"relay/queue/replyclass"
 )
 
 // Bounds of Stats. Up to statsExact recipients the matrix of ages is counted;
@@ -60,6 +59,9 @@ func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 			return err
 		}
 		m := &ageMatrix{now: o.Now(), ages: stats.Ages, rows: map[string]*ageRow{}, all: make([]float64, len(stats.Ages)+1)}
+		if m.classes.table, err = replyTable(v); err != nil {
+			return err
+		}
 		if err := m.fill(ctx, v, stats.Total.Recipients); err != nil {
 			return err
 		}
@@ -362,7 +364,7 @@ func (m *ageMatrix) finish(d *admin.Destination) {
 		row = &ageRow{ages: m.all}
 	}
 	d.Ages = apportion(row.ages, d.Total)
-	d.LastReply, d.Class = row.last, replyclass.Of(row.last).String()
+	d.LastReply, d.Class = row.last, m.classes.table.Of(row.last).String()
 	d.Classes = row.classes.scaled(d.Deferred)
 	sizes, sized := row.sizes, row.sized
 	if sized == 0 {

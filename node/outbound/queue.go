@@ -25,6 +25,7 @@ import (
 	"relay/node/statelog"
 	"relay/queue"
 	"relay/queue/remote"
+	"relay/queue/replyclass"
 	"relay/smtp/printable"
 )
 
@@ -52,6 +53,8 @@ type Spool struct {
 	leaving   atomic.Bool   // this node is drained: others will have its entries
 	left      chan struct{} // tells HandOver that leaving is set
 	rules     rules
+
+	replyRules atomic.Pointer[[]string] // of the site, as the manager has them; nil: it was told none yet
 }
 
 // New makes the queue of a node. retry overrides the cluster's settings; its
@@ -653,10 +656,22 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 	}
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
 	m.SetPolicy(o.retryPolicy(settings))
+	o.setReplies(m, settings.GetReplyRules())
 	if rerouted, ruled := o.rerouted.Swap(false), o.rules.changed.Swap(false); moved || rerouted || ruled || jumped {
 		m.Reset()
 	}
 	return nil
+}
+
+// setReplies hands on the site's own rules of what replies mean, where they have changed. Rules of a newer build that
+// this one can not read do not count.
+func (o *Spool) setReplies(m *queue.Manager, rules []string) {
+	if now := o.replyRules.Load(); now != nil && slices.Equal(*now, rules) {
+		return
+	}
+	table, _ := replyclass.Parse(rules)
+	m.SetReplies(table)
+	o.replyRules.Store(&rules)
 }
 
 // retryPolicy is the replicated policy, with this node's overrides.

@@ -16,6 +16,7 @@ import (
 	"relay/node/replica/replicatest"
 	"relay/queue"
 	"relay/queue/remote"
+	"relay/queue/replyclass"
 )
 
 // waited is a replica that notes what is waited for.
@@ -63,6 +64,30 @@ func (w *outboundWorld) register(t *testing.T, node, nonce string) {
 		&pb.Register{Nonce: nonce, Member: &pb.Member{Id: node, MaxCommand: spool.MaxVersion}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
+}
+
+type noAgent struct{}
+
+func (noAgent) Deliver(context.Context, *queue.Job) []queue.Verdict { return nil }
+
+// The manager is told the site's own rules of what replies mean, and when they end.
+func TestReplyRulesReachTheManager(t *testing.T) {
+	w := newOutboundWorld(t)
+	m := queue.New(queue.Config{Spool: w.Spool, Agent: noAgent{}})
+	for _, rules := range [][]string{
+		nil, {"rate 451 come slowly"}, {"rate 451 come slowly"}, {"no rule of this build"}, {},
+	} {
+		res, err := replica.Propose(t.Context(), w.replica, spool.KindPutSettings,
+			&pb.PutSettings{Settings: &pb.Settings{ReplyRules: rules}})
+		require.NoError(t, err)
+		require.Equal(t, pb.Code_OK, res.Code, res.Text)
+		require.NoError(t, w.Refresh(m))
+		want := replyclass.System
+		if len(rules) > 0 && rules[0] == "rate 451 come slowly" {
+			want = replyclass.Rate
+		}
+		require.Equal(t, want, m.ClassOf("451 come slowly"), "%q", rules)
+	}
 }
 
 func (w *outboundWorld) delivered(attempt uint32) []queue.Verdict {

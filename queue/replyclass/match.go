@@ -15,23 +15,30 @@ func Of(reply string) Class {
 	if reply == "" || reply[0] == '2' {
 		return None
 	}
-	return classify(reply)
+	return classify(nil, reply)
 }
 
-func classify(reply string) Class {
+// classify asks a site's own rules first, if there are any.
+func classify(own *table, reply string) Class {
 	s := subject{}
 	s.code, s.status, reply = codes(reply[:min(len(reply), most)])
 	if s.code == "" {
 		// The relay puts an earlier answer behind these words; that one counts.
 		for _, lead := range [...]string{"the destination does not answer: ", "; last: "} {
 			if _, last, ok := strings.Cut(reply, lead); ok && last != "" && last[0] != '2' {
-				return classify(last)
+				return classify(own, last)
 			}
 		}
 	}
 	var room [most + 2]byte
 	s.words = words(room[:0], reply)
-	return builtin.first(&s)
+	if own != nil {
+		if class, ok := own.first(&s); ok {
+			return class
+		}
+	}
+	class, _ := builtin.first(&s)
+	return class
 }
 
 // subject is a reply taken apart.
@@ -169,8 +176,8 @@ func (t *table) add(rule int, text string) {
 	t.phrases[key] = append(t.phrases[key], p)
 }
 
-// first is the class of the first rule that fits.
-func (t *table) first(s *subject) Class {
+// first is the class of the first rule that fits; false: none does.
+func (t *table) first(s *subject) (Class, bool) {
 	best := len(t.rules)
 	for i := 1; i+len(begin{}) <= len(s.words); i++ {
 		if before := s.words[i-1]; before != ' ' && before != '.' {
@@ -184,13 +191,13 @@ func (t *table) first(s *subject) Class {
 	}
 	for i := range t.rules[:best] {
 		if r := &t.rules[i]; !r.phrases && r.fits(s) {
-			return r.class
+			return r.class, true
 		}
 	}
 	if best == len(t.rules) {
-		return Other
+		return Other, false
 	}
-	return t.rules[best].class
+	return t.rules[best].class, true
 }
 
 // at reports whether a text begins with a phrase.

@@ -2401,6 +2401,7 @@ type Settings struct {
 	AuditBytes       uint64                 `protobuf:"varint,101,opt,name=audit_bytes,json=auditBytes,proto3" json:"audit_bytes,omitempty"`                    // and how large it may be; 0: 64 MiB
 	// From version 2 on:
 	FromCheck     FromCheck `protobuf:"varint,110,opt,name=from_check,json=fromCheck,proto3,enum=relay.spool.v1.FromCheck" json:"from_check,omitempty"` // what becomes of accounts' mail from others' addresses
+	ReplyRules    []string  `protobuf:"bytes,111,rep,name=reply_rules,json=replyRules,proto3" json:"reply_rules,omitempty"`                             // what replies mean, before the built-in table (queue/replyclass)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2538,6 +2539,13 @@ func (x *Settings) GetFromCheck() FromCheck {
 		return x.FromCheck
 	}
 	return FromCheck_FROM_DEFAULT
+}
+
+func (x *Settings) GetReplyRules() []string {
+	if x != nil {
+		return x.ReplyRules
+	}
+	return nil
 }
 
 // Session is a node's right to act: lock owner and queue owner.
@@ -8229,7 +8237,7 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"created_ms\x18\r \x01(\x03R\tcreatedMs\x12\x10\n" +
 	"\x03who\x18\x0e \x01(\tR\x03who\x12\x10\n" +
-	"\x03why\x18\x0f \x01(\tR\x03why\"\xc4\x04\n" +
+	"\x03why\x18\x0f \x01(\tR\x03why\"\xe5\x04\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -8250,7 +8258,9 @@ const file_spool_proto_rawDesc = "" +
 	"\vaudit_bytes\x18e \x01(\x04R\n" +
 	"auditBytes\x128\n" +
 	"\n" +
-	"from_check\x18n \x01(\x0e2\x19.relay.spool.v1.FromCheckR\tfromCheck\"\xcb\x02\n" +
+	"from_check\x18n \x01(\x0e2\x19.relay.spool.v1.FromCheckR\tfromCheck\x12\x1f\n" +
+	"\vreply_rules\x18o \x03(\tR\n" +
+	"replyRules\"\xcb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +

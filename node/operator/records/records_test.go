@@ -240,6 +240,29 @@ func TestRoutesAndSettings(t *testing.T) {
 	}
 }
 
+// The site's own rules of what replies mean are brought into one form, stay where they are not named, and go with an
+// empty list.
+func TestReplyRules(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	rules := []string{"blocklist  554 5.7.1 listed at\nexample.org", "rate slow ... down*"}
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ReplyRules: rules}))
+	kept := []string{"blocklist 554 5.7.1 listed at?example.org", "rate slow ... down*"}
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ExpireSeconds: 3600}))
+	s, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{ExpireSeconds: 3600, ReplyRules: kept}, s)
+	for _, bad := range []string{"", "spam 550", "full", "full ab"} {
+		err := w.SetSettings(ctx, theBy, admin.Settings{ReplyRules: []string{rules[0], bad}})
+		require.ErrorIs(t, err, admin.ErrInvalid, bad)
+		require.ErrorContains(t, err, "reply_rules: rule 2: ", bad)
+	}
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ReplyRules: []string{}}))
+	s, err = w.Settings(ctx)
+	require.NoError(t, err)
+	require.Nil(t, s.ReplyRules)
+}
+
 func TestRouteTargets(t *testing.T) {
 	for text, want := range map[string]string{
 		"mx": "mx", "DISCARD": "discard", "smtp:host": "smtp:host", "smtp:[host.test]": "smtp:host.test",

@@ -13,6 +13,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/operator/edit"
+	"relay/queue/replyclass"
 	"relay/smtp/printable"
 )
 
@@ -29,6 +30,7 @@ func (rs *Records) Settings(context.Context) (*admin.Settings, error) {
 		Greylist: s.GreylistMs / 1000, GreylistWindow: s.GreylistWindowMs / 1000, GreylistLife: s.GreylistLifeMs / 1000,
 		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
 		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes, FromCheck: FromCheckWord(s.FromCheck),
+		ReplyRules: s.ReplyRules,
 	}, nil
 }
 
@@ -59,11 +61,31 @@ func (rs *Records) fromCheckOf(word string) (pb.FromCheck, error) {
 	return 0, admin.Invalid("from_check is refuse, unsigned or off, not %s", word)
 }
 
+// replyRulesOf checks the site's own rules of what replies mean. Programs of former versions do not name them; then
+// they stay as they are.
+func (rs *Records) replyRulesOf(rules []string) (now []string, err error) {
+	if rules == nil {
+		err = rs.replica.View(func(v spool.View) error {
+			s, err := v.Settings()
+			now = s.GetReplyRules()
+			return err
+		})
+		return now, err
+	}
+	for _, text := range rules {
+		now = append(now, strings.Join(strings.Fields(printable.Text(text, len(text))), " "))
+	}
+	if _, err := replyclass.Parse(now); err != nil {
+		return nil, admin.Invalid("reply_rules: %v", err)
+	}
+	return now, nil
+}
+
 // defaultLongestWait is the longest wait between two attempts that queue takes by default, in seconds.
 const defaultLongestWait = 4 * 3600
 
 // SetSettings implements admin.Policy. It replaces all of them, but a from_check
-// that is not named.
+// and reply_rules that are not named.
 func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
 	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, AuditBytes: s.AuditBytes, GreylistTrust: s.GreylistTrust,
 		GreylistRecords: s.GreylistRecords}
@@ -88,6 +110,9 @@ func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 	}
 	var err error
 	if rec.FromCheck, err = rs.fromCheckOf(s.FromCheck); err != nil {
+		return err
+	}
+	if rec.ReplyRules, err = rs.replyRulesOf(s.ReplyRules); err != nil {
 		return err
 	}
 	if rec.GreylistMs, err = greyMillis(s.Greylist); err != nil {

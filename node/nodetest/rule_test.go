@@ -79,10 +79,19 @@ func TestRulesOutliveTheLeader(t *testing.T) {
 	c.Up()[0].MustSend("alice@example.test", "z@far.example", Letter("goes3"))
 	require.NoError(t, c.Sink.Wait(within(t, 30*time.Second), 4))
 	held(4)
+	// A rule that was made while the node was away counts for it, too.
+	missed := c.addRule(t, c.Up()[0], admin.RuleAdd{
+		Action: admin.RuleSuspend, RuleMatch: admin.RuleMatch{Recipient: "@missed.example"}})
 	leader.Start()
 	leader.WaitReady()
 	c.WaitHealthy()
 	held(4)
+	id = leader.MustSend("alice@example.test", "x@missed.example", Letter("missed"))
+	c.Eventually(20*time.Second, "the node does not go by it", func() bool {
+		state, by, _ := leader.waits(t, id)
+		return state == admin.StateSuspended && by == missed.ID
+	})
+	require.Len(t, c.Sink.Got(), 4)
 	for _, m := range ids {
 		require.Equal(t, "accepted", c.timeline(t, m), "nothing was written and nothing tried")
 	}

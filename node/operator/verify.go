@@ -300,9 +300,15 @@ func (in *inspection) message(v spool.View, id spool.ID, m *pb.Message) error {
 
 // counters compares what Apply counted with the recount.
 func (in *inspection) counters(v spool.View) error {
+	rules, err := v.Rules()
+	if err != nil {
+		return err
+	}
+	in.tally[spool.CountRules] = int64(len(rules))
 	for _, name := range []string{
 		spool.CountQueueMessages, spool.CountQueueRecipients, spool.CountQueueBytes, spool.CountSpoolMessages,
 		spool.CountSpoolBytes, spool.CountHistoryMessages, spool.CountMailboxMessages, spool.CountMailboxBytes,
+		spool.CountRules,
 	} {
 		n, err := v.Counter(name)
 		if err != nil {

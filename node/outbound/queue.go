@@ -542,9 +542,7 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 		}
 	}
 	if c.Rules || c.Restored {
-		if err := o.reread(); err != nil {
-			o.log.Error("cannot read the rules", zap.Error(err))
-		}
+		o.rulesChange()
 	}
 	mine := o.epoch.Load()
 	if len(c.Queued) > 0 && mine != 0 && !o.leaving.Load() {

@@ -51,7 +51,7 @@ func (o *Spool) RuleCounts() map[string]uint64 {
 	return all
 }
 
-// reread reads the rules again. A rule holds for all mail that is accepted behind it.
+// reread reads the rules again.
 func (o *Spool) reread() error {
 	o.rules.reading.Lock()
 	defer o.rules.reading.Unlock()
@@ -70,6 +70,21 @@ func (o *Spool) reread() error {
 		o.rules.changed.Store(true)
 	}
 	return nil
+}
+
+// manyRules is how many rules are not read again on the apply goroutine.
+const manyRules = 1000
+
+// rulesChange reads the rules again on the apply goroutine: a rule holds for all mail that is accepted behind it. Many
+// are left to Refresh, some milliseconds later, so that making them one by one holds up no mail.
+func (o *Spool) rulesChange() {
+	if len(o.Rules().Rules()) > manyRules {
+		o.rules.stale.Store(true)
+		return
+	}
+	if err := o.reread(); err != nil {
+		o.log.Error("cannot read the rules", zap.Error(err))
+	}
 }
 
 // RulesEnd is how long it is until the next rule ends, and Refresh is to be called; at most an hour.

@@ -410,8 +410,7 @@ func (c *Cluster) slowProbe() error {
 // tells its own raft to stand for election now, as a leader that hands over
 // would.
 func (c *Cluster) electSole() {
-	servers := c.book.Servers()
-	if len(servers) != 1 || string(servers[0].ID) != c.id.Node || servers[0].Suffrage != raft.Voter {
+	if !c.alone() || !c.allVote() {
 		return
 	}
 	c.goRun(func() {

@@ -77,7 +77,7 @@ func (c *Cluster) follows() string {
 // runEarlyElection runs it until ctx ends.
 func (c *Cluster) runEarlyElection(ctx context.Context) {
 	v := &liveness.Election{ElectionPorts: c.electionPorts()}
-	tick := tuning.NewBeat(c.t.Pulse())
+	tick := tuning.NewBeat(c.t.Pulse()).RareWhile(c.alone)
 	defer tick.Stop()
 	for {
 		next := tick.Next()

@@ -30,7 +30,7 @@ func (c *Cluster) watch(ctx context.Context) {
 	c.raft.RegisterObserver(observer)
 	defer c.raft.DeregisterObserver(observer)
 	// Observations are dropped when the channel is full, so look by the clock too.
-	tick := tuning.NewBeat(c.t.Tick)
+	tick := tuning.NewBeat(c.t.Tick).RareWhile(c.alone)
 	defer tick.Stop()
 
 	discovery := c.newDiscovery()
@@ -129,7 +129,7 @@ func (c *Cluster) leaderDuties(ctx context.Context, st *clock.Steering) {
 	// While there was no leader nobody could renew: those who live get the time
 	// to do so now.
 	settled := time.Now().Add(c.t.Renew + c.t.Renew/2 + 5*c.t.Latency)
-	tick := tuning.NewBeat(c.t.Tick)
+	tick := tuning.NewBeat(c.t.Tick).RareWhile(c.alone)
 	defer tick.Stop()
 	for {
 		if time.Now().After(settled) {
@@ -157,7 +157,7 @@ func (c *Cluster) expireDead(ctx context.Context) {
 // count. A session that a node has seen applied was renewed before that, so a count that
 // began on a follower errs on the late side as a leader's own does.
 func (c *Cluster) observeSessions(ctx context.Context) {
-	tick := tuning.NewBeat(c.t.Tick)
+	tick := tuning.NewBeat(c.t.Tick).RareWhile(c.alone)
 	defer tick.Stop()
 	for {
 		if sessions, err := c.sessions(); err == nil {
@@ -239,7 +239,7 @@ func (c *Cluster) command(ctx context.Context, kind spool.Kind, h proto.Message)
 // reconcileLoop does the slow chores: the state's time, the cluster record, promotions, addresses,
 // removed members, sweeping.
 func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
-	tick := tuning.NewBeat(min(time.Second, max(c.t.Promote/2, c.t.Tick)))
+	tick := tuning.NewBeat(min(time.Second, max(c.t.Promote/2, c.t.Tick))).RareWhile(c.alone)
 	defer tick.Stop()
 	nextSweep := time.Now().Add(c.t.Sweep)
 	ripe := promotions{}
@@ -269,6 +269,12 @@ func (c *Cluster) reconcileLoop(ctx context.Context, st *clock.Steering) {
 			nextSweep = now.Add(c.t.Sweep)
 		}
 	}
+}
+
+// alone reports whether this node is its cluster's only one: it waits for nobody.
+func (c *Cluster) alone() bool {
+	all := c.book.Servers()
+	return len(all) == 1 && string(all[0].ID) == c.id.Node
 }
 
 // allVote reports whether no member waits for its vote.

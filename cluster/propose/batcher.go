@@ -31,11 +31,12 @@ type sink interface {
 
 // proposal is one frame on its way into the log.
 type proposal struct {
-	frame spool.Frame
-	num   uint64 // the sink's own number for it
-	sink  sink
-	early bool  // it was taken before this node's term has begun; the batcher's own
-	stage stage // guarded by the mutex of the batcher or pipe that holds it
+	frame   spool.Frame
+	num     uint64 // the sink's own number for it
+	sink    sink
+	early   bool  // it was taken before this node's term has begun; the batcher's own
+	stage   stage // guarded by the mutex of the batcher or pipe that holds it
+	patient bool  // the batcher's own: it may wait for others
 }
 
 type stage uint8
@@ -115,7 +116,7 @@ func (g *Batcher) submit(ps ...*proposal) {
 	now := time.Now()
 	for _, p := range ps {
 		p.stage = queued
-		g.company.queued(p.frame, now)
+		p.patient = g.company.queued(p.frame, now)
 		if p.frame.Bulk() {
 			g.bulk.push(p)
 		} else {
@@ -234,7 +235,7 @@ func (g *Batcher) pull(q *fifo, group []*proposal, entries, bytes int) ([]*propo
 	for q.len() > 0 && len(group) < entries {
 		p := q.peek()
 		if p.stage == withdrawn {
-			g.company.left(q.pop().frame)
+			g.company.left(q.pop())
 			continue
 		}
 		if used > 0 && used+len(p.frame) > bytes {
@@ -242,7 +243,7 @@ func (g *Batcher) pull(q *fifo, group []*proposal, entries, bytes int) ([]*propo
 		}
 		used += len(p.frame)
 		p.stage = taken
-		g.company.left(p.frame)
+		g.company.left(p)
 		group = append(group, q.pop())
 	}
 	return group, used

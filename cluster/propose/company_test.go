@@ -14,6 +14,8 @@ import (
 
 func verdict(t testing.TB) spool.Frame { return frame(t, spool.KindSettle, &pb.Settle{Node: "n"}, 0) }
 
+func lock(t testing.TB) spool.Frame { return frame(t, spool.KindLock, &pb.TakeLock{}, 0) }
+
 // TestASettleGoesWithTheNextProposal while others propose; on its own it waits for no more
 // than two lingers, and not at all where nobody proposes.
 func TestASettleGoesWithTheNextProposal(t *testing.T) {
@@ -36,8 +38,8 @@ func TestASettleGoesWithTheNextProposal(t *testing.T) {
 				r := newFakeRaft()
 				g := runBatcher(t, r, c.tune)
 				propose := func(f spool.Frame) { g.submit(&newCall(f).proposal) }
-				later := small(t)
-				propose(small(t))
+				later := lock(t)
+				propose(lock(t))
 				finish(next(t, r, 1), nil)
 				time.Sleep(c.rest)
 				began := time.Now()
@@ -59,15 +61,44 @@ func TestASettleGoesWithTheNextProposal(t *testing.T) {
 func TestAProposalNeverWaitsForASettle(t *testing.T) {
 	now := time.Now()
 	c := company{longest: time.Second}
-	c.queued(small(t), now)
+	require.False(t, c.queued(lock(t), now))
 	require.Zero(t, c.wait(1, now))
-	c.left(small(t))
-	c.queued(verdict(t), now)
-	c.queued(verdict(t), now.Add(time.Second/2))
+	require.True(t, c.queued(verdict(t), now))
+	require.True(t, c.queued(verdict(t), now.Add(time.Second/2)))
 	require.Equal(t, time.Second/4, c.wait(2, now.Add(3*time.Second/4)), "the first of them counts")
 	require.Zero(t, c.wait(3, now), "the third is no Settle")
-	c.left(verdict(t))
-	c.left(verdict(t))
+	for range 2 {
+		c.left(&proposal{patient: true})
+	}
+	c.left(&proposal{})
 	require.Zero(t, c.wait(0, now))
 	require.Zero(t, c.patient)
+}
+
+// TestRenewalsOfAllNodesShareAGroup: from the second round on the first wait for the last,
+// and for no more than longest where one does not come.
+func TestRenewalsOfAllNodesShareAGroup(t *testing.T) {
+	now := time.Now()
+	c := company{longest: 2 * time.Millisecond}
+	round := func(n int) (waits []bool) {
+		now = now.Add(time.Second)
+		for range n {
+			waits = append(waits, c.queued(small(t), now))
+			now = now.Add(time.Millisecond)
+		}
+		return waits
+	}
+	require.Equal(t, []bool{false, false, false}, round(3), "it is not known yet how many come")
+	require.Equal(t, []bool{true, true, false}, round(3))
+	c.patient = 0
+	require.Equal(t, []bool{true, true}, round(2), "one is missing")
+	require.Zero(t, c.wait(2, now), "and waited for no longer")
+	c.patient = 0
+	require.Equal(t, []bool{true, false}, round(2))
+	c.patient = 0
+	round(1)
+	require.Equal(t, []bool{false}, round(1), "a node alone")
+	c.patient = 0
+	round(companyMost + 1)
+	require.NotContains(t, round(3), true, "that is no round")
 }

@@ -10,6 +10,7 @@ import (
 // the looks of several loops. It is used by one goroutine.
 type Beat struct {
 	every time.Duration
+	rare  func() bool // nil: never
 	timer *time.Timer
 }
 
@@ -20,7 +21,11 @@ func NewBeat(every time.Duration) *Beat {
 
 // Next returns a channel that gets the next tick. A tick that was not awaited is lost.
 func (b *Beat) Next() <-chan time.Time {
-	b.timer.Reset(UntilBeat(time.Now(), b.every))
+	every := b.every
+	if b.rare != nil && b.rare() {
+		every *= 4
+	}
+	b.timer.Reset(UntilBeat(time.Now(), every))
 	return b.timer.C
 }
 
@@ -32,6 +37,12 @@ func (b *Beat) Wait(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// RareWhile has only each fourth tick come while fn returns true. It returns b.
+func (b *Beat) RareWhile(fn func() bool) *Beat {
+	b.rare = fn
+	return b
 }
 
 // Stop ends it.

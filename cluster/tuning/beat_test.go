@@ -37,3 +37,18 @@ func TestNextBeatIsAboutAPeriodAway(t *testing.T) {
 		require.Equal(t, want*time.Millisecond, NextBeat(at.Add(late*time.Millisecond), 800*time.Millisecond), "%d ms", late)
 	}
 }
+
+// Each fourth tick comes while it need not be more.
+func TestRareBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rare := true
+		b := NewBeat(100 * time.Millisecond).RareWhile(func() bool { return rare })
+		defer b.Stop()
+		begin := time.Now() // a multiple of all periods
+		require.True(t, b.Wait(t.Context()))
+		require.Equal(t, 400*time.Millisecond, time.Since(begin))
+		rare = false
+		require.True(t, b.Wait(t.Context()))
+		require.Equal(t, 500*time.Millisecond, time.Since(begin))
+	})
+}

@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	leastHeadroom = 4 << 20  // an idle node allocates that in half a minute
-	loadHeadroom  = 48 << 20 // more saves no processor time where there is little to read
-	busyRate      = 4 << 20  // octets a second: from here on a node has a load
+	leastHeadroom = 2 << 20   // an idle node allocates that in some twenty seconds
+	loadHeadroom  = 48 << 20  // more saves no processor time where there is little to read
+	idleRate      = 256 << 10 // octets a second: up to here a node has nothing to do
+	busyRate      = 4 << 20   // and from here on it has a load
 	loadOver      = 5 * time.Second
 )
 
@@ -19,6 +20,7 @@ const (
 type heapSample struct {
 	live      uint64 // at the end of the last collection
 	scannable uint64 // of it, what a collection reads
+	roots     uint64 // what it reads beside it, which GOGC counts, too
 	allocated uint64 // since the start of the process
 }
 
@@ -111,19 +113,27 @@ func (p *pacer) rate(s heapSample) uint64 {
 
 // headroomPercent is the value of GOGC at which the heap grows by what a collection
 // reads, or by what is allocated in two seconds, up to loadHeadroom, before it is
-// collected; never by more than gcPercent of it.
+// collected; never by more than gcPercent of it. An idle node's grows by half of that.
 func headroomPercent(s heapSample, rate uint64) int {
 	if s.live == 0 {
 		return gcPercent
 	}
-	room := max(leastHeadroom, s.scannable, min(2*rate, loadHeadroom))
-	return int(max(1, min(gcPercent, room*100/s.live)))
+	scan := s.scannable
+	if rate < idleRate {
+		scan /= 2 // collections are so seldom that more of them do not matter
+	}
+	room := max(leastHeadroom, scan, min(2*rate, loadHeadroom))
+	return int(max(1, min(gcPercent, room*100/(s.live+s.roots))))
 }
 
 func readHeap() heapSample {
 	all := [...]metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"},
 	}
 	metrics.Read(all[:])
-	return heapSample{live: all[0].Value.Uint64(), scannable: all[1].Value.Uint64(), allocated: all[2].Value.Uint64()}
+	return heapSample{
+		live: all[0].Value.Uint64(), scannable: all[1].Value.Uint64(), allocated: all[2].Value.Uint64(),
+		roots: all[3].Value.Uint64() + all[4].Value.Uint64(),
+	}
 }

@@ -55,13 +55,13 @@ func (o *Spool) RuleCounts() map[string]uint64 {
 func (o *Spool) reread() error {
 	o.rules.reading.Lock()
 	defer o.rules.reading.Unlock()
+	o.rules.stale.Store(false) // before they are read: of a change meanwhile rulesChange says so once more
 	var all []*pb.Rule
 	err := o.replica.View(func(v spool.View) (err error) { all, err = v.Rules(); return err })
 	if err != nil {
 		o.rules.stale.Store(true)
 		return err
 	}
-	o.rules.stale.Store(false)
 	set := rule.Compile(all)
 	o.rules.ends = set.Ends(o.replica.Now())
 	if set != nil || o.rules.set.Load() != nil {

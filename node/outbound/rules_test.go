@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -184,3 +185,33 @@ func TestRulesChangeByFeed(t *testing.T) {
 type nobody struct{}
 
 func (nobody) Deliver(context.Context, *queue.Job) []queue.Verdict { return nil }
+
+// watched calls after behind each View.
+type watched struct {
+	replica.Fenced
+	after func()
+}
+
+func (b watched) View(f func(spool.View) error) error {
+	err := b.Fenced.View(f)
+	b.after()
+	return err
+}
+
+// TestRulesThatChangeWhileTheyAreRead: they are read once more, by which the newest counts.
+func TestRulesThatChangeWhileTheyAreRead(t *testing.T) {
+	w := ruledOutbound(t)
+	for i := range manyRules + 1 {
+		w.do(t, spool.KindPutRule, &pb.PutRule{Rule: &pb.Rule{
+			Action: pb.RuleAction_RULE_HOLD, Recipient: fmt.Sprintf("u%d@some.example", i)}})
+	}
+	require.NoError(t, w.reread())
+	one := w.Spool.replica
+	w.Spool.replica = watched{one, func() {
+		w.Spool.replica = one
+		w.do(t, spool.KindPutRule, &pb.PutRule{Rule: &pb.Rule{Action: pb.RuleAction_RULE_HOLD, All: true, Order: 1}})
+		w.rulesChange()
+	}}
+	require.NoError(t, w.reread())
+	require.Len(t, w.RulesAtHand().Rules(), manyRules+2)
+}

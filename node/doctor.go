@@ -9,6 +9,7 @@ import (
 	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/node/doctor"
+	"relay/queue"
 )
 
 // Bounds of an examination.
@@ -41,6 +42,7 @@ type sample struct {
 	recipients uint64
 	writes     uint64 // to the log, since the start
 	writeTime  time.Duration
+	failures   queue.Failures // of attempts, for now and for good, since the start
 }
 
 // run examines each minute until ctx ends. A node that has just been started knows no leader
@@ -92,6 +94,11 @@ func (e *examiner) look(ctx context.Context) {
 func (e *examiner) sample() sample {
 	log, _ := e.n.cluster.Metrics()
 	s := sample{at: time.Now(), writes: log.Appends, writeTime: log.WriteTime}
+	for _, o := range []queue.Outcome{queue.Deferred, queue.Failed} {
+		for class, n := range e.n.queue.Failures(o) {
+			s.failures[class] += n
+		}
+	}
 	total := e.n.storage.total.Load()
 	s.used = total - min(total, e.n.storage.free.Load())
 	_ = e.n.cluster.View(func(v spool.View) error {

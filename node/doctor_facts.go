@@ -23,6 +23,7 @@ import (
 	"relay/node/directory"
 	"relay/node/doctor"
 	"relay/node/operator/records"
+	"relay/queue/replyclass"
 	"relay/smtp/printable"
 )
 
@@ -135,6 +136,7 @@ func (e *examiner) mailFacts(f *doctor.Facts, now sample, all bool) {
 		growth.Before, growth.Over = then.recipients, now.at.Sub(then.at)
 	}
 	f.Growth = doctor.Is(growth)
+	f.Replies = doctor.Is(e.replies(now))
 	logins := []doctor.Login{}
 	for _, r := range e.n.outbound.RefusedLogins() {
 		logins = append(logins, doctor.Login{Route: r.Route, User: r.User, Host: r.Host, Reply: r.Reply,
@@ -156,6 +158,21 @@ func (e *examiner) mailFacts(f *doctor.Facts, now sample, all bool) {
 	if err != nil { // each of the facts says so as well
 		f.Queue = doctor.Not[doctor.Queue](err.Error())
 	}
+}
+
+// replies are the failures within the last hour that the relay itself, or its mail, is the cause of.
+func (e *examiner) replies(now sample) doctor.Replies {
+	then, ok := e.since(now, growthOver)
+	if !ok {
+		then = sample{at: e.n.started}
+	}
+	r := doctor.Replies{Over: now.at.Sub(then.at)}
+	for _, class := range []replyclass.Class{replyclass.Blocklist, replyclass.Auth} {
+		r.Classes = append(r.Classes, doctor.ReplyClass{
+			Name: class.String(), Count: now.failures[class] - then.failures[class], Advice: class.Advice(),
+		})
+	}
+	return r
 }
 
 func (e *examiner) history(v spool.View, now sample) (doctor.History, error) {

@@ -30,6 +30,7 @@ type Facts struct {
 	History   Fact[History]
 	Queue     Fact[Queue]
 	Growth    Fact[Growth]
+	Replies   Fact[Replies]
 	Locks     Fact[[]Lock]
 	Mailboxes Fact[[]Mailbox] // that are over nine tenths of a quota
 
@@ -144,6 +145,19 @@ type Destination struct {
 	Attempts  uint32 // the most of a recipient
 	Oldest    time.Time
 	LastReply string
+}
+
+// Replies are what hosts said no with to this node lately, of the classes that it can do something about.
+type Replies struct {
+	Over    time.Duration
+	Classes []ReplyClass
+}
+
+// ReplyClass is how often attempts failed for one cause.
+type ReplyClass struct {
+	Name   string
+	Count  uint64
+	Advice string // half a sentence
 }
 
 // Login is one of a route that a host refused.

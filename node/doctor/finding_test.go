@@ -34,6 +34,7 @@ func well() *Facts {
 		Queue: Is(Queue{Recipients: 2, Oldest: now.Add(-time.Hour), OldestID: "01A", Held: 1, OldestHeld: now.Add(-day),
 			Refusing: []Destination{{Domain: "new.net", Waiting: 1, Attempts: 1, Oldest: now.Add(-time.Minute)}}}),
 		Growth:    Is(Growth{Before: 5000, Now: 5100, Over: time.Hour}),
+		Replies:   Is(Replies{Over: time.Hour, Classes: []ReplyClass{{"blocklist", 9, "x"}, {"auth", 0, "y"}}}),
 		Locks:     Is([]Lock{{User: "a@relay.net", Since: now.Add(-time.Minute)}}),
 		Mailboxes: Is([]Mailbox(nil)), Logins: Is([]Login(nil)), Postmasters: Is([]string(nil)),
 		Outward: Is([]Reach{{Host: "mx.far.net"}, {Host: "mx.off.net", Error: "refused"}}),
@@ -185,6 +186,9 @@ func ill() map[string][]struct {
 			}), "far.net: 4 recipients for 5h0m, 9 attempts: 421 busy"},
 			{Unknown, queue(func(q *Queue) { q.Partial = true }), "too long"},
 		},
+		"delivery-replies": {{Warning, func(f *Facts) {
+			f.Replies = Is(Replies{Over: time.Hour, Classes: []ReplyClass{{"blocklist", 10, "ask for removal"}}})
+		}, "10 failed attempts of class blocklist within 1h0m: ask for removal"}},
 		"route-login": {{Error, func(f *Facts) {
 			f.Logins = Is([]Login{{Route: "*", User: "u", Host: "hop.net", Reply: "535 no", At: now.Add(-time.Minute)}})
 		}, "route *: hop.net refused u 1m ago: 535 no"}},

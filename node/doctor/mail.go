@@ -10,6 +10,7 @@ const (
 	growOver   = 10 * time.Minute
 	refuseLong = time.Hour
 	refuseMost = 3 // attempts
+	repliesLow = 10
 	lockLong   = time.Hour
 )
 
@@ -35,6 +36,11 @@ func mailConditions() []condition {
 			"destination-refuses", "no destination refuses all its mail",
 			"a destination takes none of the mail that waits for it",
 			"relayctl queue ls", judgeRefusing,
+		},
+		{
+			"delivery-replies", "other hosts do not refuse mail for what this relay is",
+			"other hosts refuse mail for the reputation of this relay, or for a proof of identity that fails",
+			"relayctl queue stats", judgeReplies,
 		},
 		{
 			"route-login", "no host refuses the login of a route",
@@ -135,6 +141,22 @@ func judgeRefusing(f *Facts, v *verdict) {
 	})
 	if len(all) == 0 && q.Partial {
 		v.add(Unknown, "the queue is too long to read all of it")
+	}
+}
+
+func judgeReplies(f *Facts, v *verdict) {
+	r, ok := need(v, f.Replies)
+	if !ok {
+		return
+	}
+	for _, c := range r.Classes {
+		switch {
+		case c.Count >= repliesLow:
+			v.add(Warning, "%s of class %s within %s: %s", counted(int(c.Count), "failed attempt"), c.Name, span(r.Over),
+				c.Advice)
+		case c.Count > 0:
+			v.note("%s of class %s within %s", counted(int(c.Count), "failed attempt"), c.Name, span(r.Over))
+		}
 	}
 }
 

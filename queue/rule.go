@@ -99,6 +99,9 @@ func (m *Manager) suspendedUntil(j *Job, r *Recipient, p *policy, now time.Time)
 	if tell := since.Add(p.DelayNotice); p.DelayNotice > 0 && !r.DelayTold && tell.After(now) && tell.Before(next) {
 		next = tell
 	}
+	if by := j.DeliverBy; by != nil && !by.Return && !r.DelayTold && by.Until.After(now) && by.Until.Before(next) {
+		next = by.Until
+	}
 	if least := now.Add(time.Minute); next.Before(least) {
 		next = least // while ages do not count
 	}

@@ -184,3 +184,18 @@ func TestRuleEndsSome(t *testing.T) {
 		require.Len(t, w.notices, 1)
 	})
 }
+
+// TestSuspendedMailIsLookedAtInTime: when its sender is to be told, by the policy or by DELIVERBY, or it is over.
+func TestSuspendedMailIsLookedAtInTime(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	p := &policy{RetryPolicy: RetryPolicy{Lifetime: 5 * time.Hour, DelayNotice: 4 * time.Hour}}
+	by := &DeliverBy{Until: now.Add(2 * time.Hour)}
+	for _, c := range []struct {
+		by   *DeliverBy
+		told bool
+		want time.Duration
+	}{{nil, false, 4 * time.Hour}, {nil, true, 5 * time.Hour}, {by, false, 2 * time.Hour}, {by, true, 5 * time.Hour}} {
+		until := new(Manager).suspendedUntil(&Job{Created: now, DeliverBy: c.by}, &Recipient{DelayTold: c.told}, p, now)
+		require.Equal(t, c.want, until.Sub(now))
+	}
+}

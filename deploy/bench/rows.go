@@ -12,8 +12,12 @@ import (
 	"time"
 )
 
-// latencyMessages is how many messages the row of latencies sends.
-const latencyMessages = 300
+// latencyMessages is how many messages the row of latencies sends, crowdMessages how many
+// each session where there are several.
+const (
+	latencyMessages = 300
+	crowdMessages   = 60
+)
 
 // rows are the loads of the table.
 func (b *bench) rows() []row {
@@ -88,20 +92,24 @@ func (b *bench) smtpRow(name string, l load) row {
 }
 
 func (b *bench) latencyRow(name string, sessions int, q float64) row {
+	messages := latencyMessages
+	if sessions > 1 {
+		messages = crowdMessages
+	}
 	on := func(m mailServer) side {
 		return side{root: m.root, load: func(ctx context.Context) (float64, error) {
 			addrs, err := m.addresses()
 			if err != nil {
 				return 0, err
 			}
-			times, err := latencies(ctx, addrs, sessions, latencyMessages)
+			times, err := latencies(ctx, addrs, sessions, messages)
 			if err != nil {
 				return 0, err
 			}
 			return quantile(times, q), drained(ctx, m)
 		}}
 	}
-	return b.mailRow(row{name: name, unit: "ms", less: true, work: sessions * latencyMessages}, on)
+	return b.mailRow(row{name: name, unit: "ms", less: true, work: sessions * messages}, on)
 }
 
 // Each message of the row of many domains goes to so many recipients, each in a domain

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"relay/smtp/printable"
 	"relay/smtp/sasl"
@@ -325,6 +326,33 @@ func (c *Client) cancelAuth(ctx context.Context, cause error) error {
 		return err
 	}
 	return &Reply{Code: 454, Enhanced: "4.7.0", Text: "authentication given up", Cause: cause}
+}
+
+// Verify asks whether the server would take mail of the null sender for a recipient, and ends the transaction. The
+// reply is that to RCPT, or one to MAIL that is no yes.
+func (c *Client) Verify(ctx context.Context, to string) (*Reply, error) {
+	if err := c.usable(); err != nil {
+		return nil, err
+	}
+	if strings.ContainsAny(to, "\r\n<>") {
+		return nil, errors.New("smtp: an address that no command can carry")
+	}
+	defer c.watch(ctx)()
+	params := ""
+	if strings.ContainsFunc(to, func(r rune) bool { return r > unicode.MaxASCII }) {
+		if _, ok := c.Has("SMTPUTF8"); !ok {
+			return &Reply{Code: 550, Enhanced: "5.6.7", Text: "the host has no SMTPUTF8"}, nil
+		}
+		params = " SMTPUTF8"
+	}
+	r, err := c.ask(ctx, c.opt.MailTimeout, "MAIL FROM:<>"+params)
+	if err == nil && r.Positive() {
+		r, err = c.ask(ctx, c.opt.MailTimeout, "RCPT TO:<"+to+">")
+	}
+	if err == nil {
+		err = c.reset(ctx)
+	}
+	return r, err
 }
 
 // Reset ends a transaction; a check whether the connection lives.

@@ -154,6 +154,11 @@ waits where the host does not meet it. --implicit-tls begins with TLS, at port
 465 where the target names none. Of two routes to one target the stricter
 holds.
 
+By --callout mail to the domain itself is taken from anyone, as that to local
+domains is. The target is asked for each recipient before the client gets its
+250, so that what it does not know is refused and not returned later. Answers
+are kept for a while: a yes for an hour, a no for five minutes.
+
 By --client-cert and --client-key the relay shows a certificate to hosts that
 ask for one. The key is kept as passwords are, and stays in the same way.
 
@@ -225,6 +230,7 @@ func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {
 	f.StringVar(&files.oauth, "oauth", "", "file with a credential in JSON for access tokens")
 	f.StringVar(&files.key, "client-key", "", "file with its key in PEM")
 	f.StringVar(&r.Fallback, "fallback", "", "`TARGET` for mail that the others do not take: smtp:HOST[:PORT]")
+	f.BoolVar(&r.Callout, "callout", false, "take mail to DOMAIN from anyone, for recipients that the target takes")
 	f.StringSliceVar(&r.Sources, "source", nil, "`ADDRESSES` to connect from, of which each node uses its own")
 }
 

@@ -34,8 +34,14 @@ func dialSMTP(addr string, patience time.Duration) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return greeted(conn, patience)
+}
+
+// greeted is a client on a connection, behind EHLO.
+func greeted(conn net.Conn, patience time.Duration) (*client, error) {
 	c := &client{conn, textproto.NewReader(bufio.NewReader(conn)), bufio.NewWriterSize(conn, 64<<10), patience}
-	if _, err = c.reply(220); err == nil {
+	_, err := c.reply(220)
+	if err == nil {
 		_, err = c.say(250, "EHLO client.example.org")
 	}
 	if err != nil {

@@ -277,6 +277,7 @@ type RouteHops struct {
 	More     []string `json:"more,omitempty" required:"false" doc:"targets beside target, each a host: one of all is tried first by lot, the others follow"`
 	Weights  []uint32 `json:"weights,omitempty" required:"false" doc:"of target and of each in more: in which share it is tried first"`
 	Fallback string   `json:"fallback,omitempty" required:"false" doc:"smtp:HOST[:PORT], where mail goes that no other host took or refused for good"`
+	Callout  bool     `json:"callout,omitempty" required:"false" doc:"mail to the domain is taken from anyone, for recipients that the target takes when it is asked"`
 	Sources  []string `json:"sources,omitempty" required:"false" doc:"addresses to connect from, of which each node uses its own"`
 }
 

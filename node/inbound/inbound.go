@@ -44,13 +44,15 @@ type Config struct {
 	// Ask asks another node (cluster.Cluster.Ask); its side is AnswerReceipt, under MethodReceipt.
 	Ask func(ctx context.Context, node, method string, req []byte) ([]byte, error)
 	// Own lists the addresses of this machine; nil: they are not known.
-	Own       func() ([]netip.Addr, error)
-	Filters   []config.Milter
-	Verify    config.Verify
-	DNSBL     []config.DNSBL
-	Exempt    func(netip.Addr) bool // from lists in DNS; nil: nobody
-	Resolver  verify.Resolver       // for screening
-	Rules     func() *rule.Set      // standing rules as they are now; nil: there are none
+	Own      func() ([]netip.Addr, error)
+	Filters  []config.Milter
+	Verify   config.Verify
+	DNSBL    []config.DNSBL
+	Exempt   func(netip.Addr) bool // from lists in DNS; nil: nobody
+	Resolver verify.Resolver       // for screening
+	Rules    func() *rule.Set      // standing rules as they are now; nil: there are none
+	// Callout asks the host of a route whether it takes a recipient; nil: no route is asked. A no is a *smtp.Reply.
+	Callout   func(ctx context.Context, address string) error
 	Log       *zap.Logger
 	Committed func(begin time.Time) // observes an Accept that began then; nil: nobody counts
 	Accepted  func(end time.Time)   // observes a 250 to data that ended then; nil: nobody counts
@@ -94,7 +96,7 @@ func (s *Service) Backend(l *config.SMTP) smtp.Backend {
 		replica: c.Replica, mail: s.mail, logins: c.Logins, room: c.Room, ready: c.Ready, starts: s.starts,
 		throttle: c.Throttle, confirm: c.Confirm, relayers: c.Relayers, grey: s.grey, screen: s.screen,
 		filters: chain(s.filters, l.Role), role: l.Role, submission: l.Role == config.RoleSubmission,
-		bounce: l.BounceUnknown, log: c.Log, took: c.Accepted, own: c.Own,
+		bounce: l.BounceUnknown, log: c.Log, took: c.Accepted, own: c.Own, callout: c.Callout,
 	}
 }
 

@@ -25,6 +25,7 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if err := s.checkForm(to); err != nil {
 		return mapError(err)
 	}
+	asked := false
 	err := s.confirm.Confirm(ctx, func(v spool.View) (err error) {
 		if r.Address, err = s.qualify(v, to); err != nil {
 			return err
@@ -33,7 +34,10 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		if err != nil {
 			return err
 		}
-		if !local && !s.privileged() {
+		if asked, err = s.asksRoute(v, r.Address, local); err != nil {
+			return err
+		}
+		if !local && !asked && !s.privileged() {
 			return replyNoRelay
 		}
 		r.Targets = targets
@@ -60,12 +64,39 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if err := s.greylisted(ctx, r.Address); err != nil {
 		return mapError(err)
 	}
+	if asked {
+		if err := s.askHost(ctx, r.Address); err != nil {
+			return mapError(err)
+		}
+	}
 	if err := s.env.filter.Rcpt(ctx, r.Address, nil); err != nil {
 		return mapError(err)
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += s.weigh(&r)
 	return nil
+}
+
+// asksRoute reports whether the host of a route is asked for a stranger's recipient: then anyone may send to it. It
+// holds for the route's own domain, and not for those below.
+func (s *session) asksRoute(v spool.View, address string, local bool) (bool, error) {
+	if local || s.callout == nil || s.privileged() {
+		return false, nil
+	}
+	domain := spool.DomainOf(address)
+	route, ok, err := v.Route(domain)
+	return ok && route.Callout && route.Domain == domain, err
+}
+
+// askHost asks the host of a recipient's route for it.
+func (s *session) askHost(ctx context.Context, address string) error {
+	err := s.callout(ctx, address)
+	if no, ok := errors.AsType[*smtp.Reply](err); ok {
+		said := *no
+		said.Reason = "callout"
+		return &said
+	}
+	return err
 }
 
 // qualify completes a recipient's address: a bare local part, and one at an

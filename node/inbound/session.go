@@ -45,7 +45,9 @@ type receiver struct {
 	bounce     bool // unknown recipients of authenticated senders: accept, and report
 	log        *zap.Logger
 	own        func() ([]netip.Addr, error) // addresses of this machine; nil: not known
-	took       func(end time.Time)          // observes the time from the end of the data to the 250; nil: nobody counts
+	// callout asks the host of a route for a recipient; nil: none is asked.
+	callout func(ctx context.Context, address string) error
+	took    func(end time.Time) // observes the time from the end of the data to the 250; nil: nobody counts
 }
 
 // NewSession implements smtp.Backend. A node that could not keep what it takes

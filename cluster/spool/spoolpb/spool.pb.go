@@ -2076,6 +2076,7 @@ type Route struct {
 	Sources       []string               `protobuf:"bytes,13,rep,name=sources,proto3" json:"sources,omitempty"`                            // addresses to connect from, of which each node uses its own (V2)
 	ClientCert    string                 `protobuf:"bytes,14,opt,name=client_cert,json=clientCert,proto3" json:"client_cert,omitempty"`    // in PEM, for hosts that ask for one (V2)
 	ClientKey     []byte                 `protobuf:"bytes,15,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`       // of client_cert, in PEM, sealed (V2)
+	Callout       bool                   `protobuf:"varint,17,opt,name=callout,proto3" json:"callout,omitempty"`                           // mail is taken from anyone, for recipients that the target takes (V2)
 	Oauth         bool                   `protobuf:"varint,16,opt,name=oauth,proto3" json:"oauth,omitempty"`                               // password is what access tokens are had for (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2214,6 +2215,13 @@ func (x *Route) GetClientKey() []byte {
 		return x.ClientKey
 	}
 	return nil
+}
+
+func (x *Route) GetCallout() bool {
+	if x != nil {
+		return x.Callout
+	}
+	return false
 }
 
 func (x *Route) GetOauth() bool {
@@ -8198,7 +8206,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xaa\x03\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xc4\x03\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
@@ -8217,7 +8225,8 @@ const file_spool_proto_rawDesc = "" +
 	"\vclient_cert\x18\x0e \x01(\tR\n" +
 	"clientCert\x12\x1d\n" +
 	"\n" +
-	"client_key\x18\x0f \x01(\fR\tclientKey\x12\x14\n" +
+	"client_key\x18\x0f \x01(\fR\tclientKey\x12\x18\n" +
+	"\acallout\x18\x11 \x01(\bR\acallout\x12\x14\n" +
 	"\x05oauth\x18\x10 \x01(\bR\x05oauth\"\xf6\x02\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +

@@ -31,6 +31,12 @@ func setHops(r *pb.Route, h admin.RouteHops) (err error) {
 	if r.Fallback, err = fallback(r.Target, h.Fallback); err != nil {
 		return err
 	}
+	if r.Callout = h.Callout; r.Callout {
+		to, _ := remote.ParseTarget(r.Target)
+		if r.Domain == "*" || to.Kind != remote.SMTP && to.Kind != remote.LMTP {
+			return admin.Invalid("--callout is for one domain with a host to ask: give smtp:HOST[:PORT] or lmtp:HOST:PORT")
+		}
+	}
 	if len(h.Sources) > maxSources {
 		return admin.Invalid("at most %d source addresses", maxSources)
 	}

@@ -379,3 +379,22 @@ func TestCredentialsOfRoutes(t *testing.T) {
 	r.OAuth = false
 	require.Error(t, set(), "it is no password")
 }
+
+// TestCalloutOfRoutes: it is for a domain with a host to ask.
+func TestCalloutOfRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	set := func(domain, target string) error {
+		return w.SetRoute(t.Context(), theBy,
+			admin.Route{Domain: domain, Target: target, RouteHops: admin.RouteHops{Callout: true}})
+	}
+	require.ErrorContains(t, set("r.example", "lmtp:h:24"), "--callout needs cluster version 2")
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	for _, c := range [][2]string{{"*", "smtp:h"}, {"r.example", "mx"}, {"r.example", "discard"}} {
+		require.ErrorContains(t, set(c[0], c[1]), "--callout is for one domain")
+	}
+	require.NoError(t, set("r.example", "lmtp:h:24"))
+	all, err := w.Routes(t.Context())
+	require.NoError(t, err)
+	require.True(t, all[0].Callout)
+}

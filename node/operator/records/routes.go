@@ -20,7 +20,8 @@ func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
 		routes, err := v.Routes()
 		for _, r := range routes {
 			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r),
-				RouteHops:  admin.RouteHops{More: r.More, Weights: r.Weights, Fallback: r.Fallback, Sources: r.Sources},
+				RouteHops: admin.RouteHops{More: r.More, Weights: r.Weights, Fallback: r.Fallback, Sources: r.Sources,
+					Callout: r.Callout},
 				RouteLogin: admin.RouteLogin{User: r.User, OAuth: r.Oauth, PasswordSet: len(r.Password) > 0},
 				RouteCert:  admin.RouteCert{ClientCert: r.ClientCert, ClientKeySet: len(r.ClientKey) > 0}})
 		}
@@ -82,6 +83,8 @@ func (rs *Records) canKeep(r *pb.Route) error {
 		option = "several targets"
 	case r.Fallback != "":
 		option = "--fallback"
+	case r.Callout:
+		option = "--callout"
 	case len(r.Sources) > 0:
 		option = "--source"
 	case r.ClientCert != "":

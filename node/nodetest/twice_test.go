@@ -12,7 +12,7 @@ import (
 // same again, means a second one; one that may not have read it means the first.
 func TestMailMeantTwice(t *testing.T) {
 	t.Parallel()
-	c := New(t, Options{Tuning: Quick(), Nodes: 3})
+	c := New(t, Options{Nodes: 3})
 	envelope := []string{"C: MAIL FROM:<s@far.example>", "S: 250", "C: RCPT TO:<alice@example.test>", "S: 250"}
 	send := func(node int, letter []string, after ...string) string {
 		d := talkTo(t, c.Nodes[node].SMTP)

@@ -42,6 +42,13 @@ func TestPostfixAsSmartHost(t *testing.T) {
 	t.Parallel()
 	smartHosts(t, map[string]func(*testing.T) *smartHost{
 		"PLAIN": func(t *testing.T) *smartHost { return postfixSmart(t, "plain login") },
+	})
+}
+
+// TestPostfixByOtherMechanisms: LOGIN alone, and PLAIN where SCRAM is announced and refused.
+func TestPostfixByOtherMechanisms(t *testing.T) {
+	t.Parallel()
+	smartHosts(t, map[string]func(*testing.T) *smartHost{
 		"LOGIN": func(t *testing.T) *smartHost { return postfixSmart(t, "login") },
 		"SCRAM": func(t *testing.T) *smartHost { return postfixSmart(t, "plain scram-sha-256") },
 	})

@@ -34,7 +34,6 @@ type quiescence struct {
 	mu      sync.Mutex
 	told    map[string]datadir.Mark // the commit index that a follower acknowledged, and the leader's term
 	wake    chan struct{}           // closed when those who wait must look again
-	fresh   []*raft.Log             // entries of this node's term that are being written
 }
 
 func newQuiescence(done <-chan struct{}) *quiescence {
@@ -108,33 +107,11 @@ func (q *quiescence) keep(node string, req *raft.AppendEntriesRequest) error {
 	return nil
 }
 
-// offer tells of entries that are being written: a call that is kept back goes out with
-// them at once. nil: they are written.
-func (q *quiescence) offer(fresh []*raft.Log) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.fresh = fresh
-	q.wakeAll()
-}
-
-// offered is what was offered, where it follows on a call.
-func (q *quiescence) offered(req *raft.AppendEntriesRequest) []*raft.Log {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.fresh) == 0 || q.fresh[0].Term != req.Term || q.fresh[0].Index != req.PrevLogEntry+1 {
-		return nil
-	}
-	return q.fresh
-}
-
 // fill puts into a call that was kept back what was stored meanwhile: else the first entry
 // after a silence would wait for the answer to a call that tells nothing. Raft reads from
 // the call itself what it has sent. Only entries of the call's own term go along: of that
 // term this node is the one author, so that they follow each other in every log.
 func (q *quiescence) fill(req *raft.AppendEntriesRequest) {
-	if req.Entries = q.offered(req); req.Entries != nil {
-		return
-	}
 	last, err := q.last()
 	if err != nil {
 		return
@@ -154,9 +131,6 @@ func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan st
 	told, wake := q.told[node], q.wake
 	q.mu.Unlock()
 	end := req.PrevLogEntry
-	if q.offered(req) != nil {
-		return nil
-	}
 	if req.LeaderCommitIndex != end || told != (datadir.Mark{Term: req.Term, Index: end}) || !q.leads(req.Term) {
 		return nil
 	}
@@ -166,11 +140,10 @@ func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan st
 	return wake
 }
 
-// tellingLog is raft's log, and tells of each entry that it stores.
+// tellingLog is raft's log, and tells of each entry that it has stored.
 type tellingLog struct {
 	*raftlog.Log
-	ahead *ahead
-	quiet *quiescence
+	look func()
 }
 
 // StoreLog implements raft.LogStore.
@@ -178,16 +151,7 @@ func (l tellingLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log
 
 // StoreLogs implements raft.LogStore.
 func (l tellingLog) StoreLogs(all []*raft.Log) error {
-	ours := l.ahead.ours(all)
-	if ours {
-		l.ahead.offer(all)
-		l.quiet.offer(all)
-	}
 	err := l.Log.StoreLogs(all)
-	if ours {
-		l.quiet.offer(nil)
-	} else {
-		l.quiet.look()
-	}
+	l.look()
 	return err
 }

@@ -135,36 +135,3 @@ func TestKeptCallsTakeEntriesAlong(t *testing.T) {
 		})
 	}
 }
-
-// TestKeptCallsTakeWhatIsBeingWritten: the entries that follow on them in their term.
-func TestKeptCallsTakeWhatIsBeingWritten(t *testing.T) {
-	for name, c := range map[string]struct {
-		term, from uint64
-		sent       bool
-	}{
-		"what follows":          {3, 8, true},
-		"of another term":       {4, 8, false},
-		"what follows later on": {3, 9, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				q, _, _, _ := quietLog()
-				req, ended := empty(3, 7, 7), make(chan error, 1)
-				go func() { ended <- q.keep("n2", req) }()
-				synctest.Wait()
-				fresh := commands(c.term, c.from, c.from+2)
-				q.offer(fresh)
-				synctest.Wait()
-				if !c.sent {
-					require.Empty(t, ended)
-					q.offer(nil)
-					require.NoError(t, <-ended)
-					require.Empty(t, req.Entries)
-					return
-				}
-				require.NoError(t, <-ended)
-				require.Equal(t, fresh, req.Entries)
-			})
-		})
-	}
-}

@@ -34,7 +34,6 @@ type Transport struct {
 	retry    *retry
 	quiet    *quiescence
 	pulse    *pulse
-	ahead    *ahead
 	answered func(raft.ServerID) // hears of each AppendEntries that was answered
 	votes    *votes
 }
@@ -50,7 +49,6 @@ type Guards struct {
 	Admits func(node string) bool // whether a peer is a member
 	Leader func() string          // as raft knows it
 	Term   func() uint64          // raft's current term
-	Commit func() uint64          // and its commit index
 	Floor  func() uint64          // index up to which everything is committed here
 	TermAt func(index uint64) (term uint64, known bool)
 	Leads  func(term uint64) bool                // whether this node leads in that term
@@ -63,7 +61,6 @@ type Guards struct {
 func (t Transport) Guard(g Guards) {
 	f := t.filter
 	f.admits, f.Leader, f.term, f.floor, f.termAt, f.fatal = g.Admits, g.Leader, g.Term, g.Floor, g.TermAt, g.Fatal
-	t.ahead.leads, t.ahead.commit = g.Leads, g.Commit
 	t.quiet.leads, t.pulse.leads, t.retry.serves, t.votes.voted = g.Leads, g.Leads, g.Serves, g.Voted
 }
 
@@ -73,7 +70,7 @@ func (t Transport) Guard(g Guards) {
 func (t Transport) Quiesce(log *raftlog.Log, longest, beat time.Duration) raft.LogStore {
 	t.quiet.last, t.quiet.entry, t.quiet.longest = log.LastIndex, log.GetLog, longest
 	t.pulse.every = beat
-	return tellingLog{log, t.ahead, t.quiet}
+	return tellingLog{log, t.quiet.look}
 }
 
 // EndTerm lets calls go that were kept back in a term of this node's that has ended. Raft
@@ -108,10 +105,14 @@ func (t Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 	if !t.Vetted.Load() {
 		return errProbation
 	}
-	heartbeat := isHeartbeat(req)
-	if err := t.send(id, to, req, resp); errors.Is(err, tuning.ErrPastTerm) {
+	heartbeat, keep := isHeartbeat(req), t.quiet.keep
+	if heartbeat {
+		keep = t.pulse.keep
+	}
+	if err := keep(string(id), req); err != nil {
 		return err
-	} else if err != nil {
+	}
+	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
 		t.quiet.forget(string(id))
 		t.pulse.forget(string(id))
 		if !heartbeat {
@@ -127,18 +128,6 @@ func (t Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 		t.Acks.note(string(id), datadir.Mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
 	return nil
-}
-
-// send sends a call when it is time.
-func (t Transport) send(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
-	resp *raft.AppendEntriesResponse) error {
-	if !isHeartbeat(req) {
-		return t.ahead.call(id, to, req, resp, t.quiet.keep)
-	}
-	if err := t.pulse.keep(string(id), req); err != nil {
-		return err
-	}
-	return t.NetworkTransport.AppendEntries(id, to, req, resp)
 }
 
 // heard takes over what the answer to a call tells of the follower's links and log.
@@ -228,10 +217,8 @@ func New(port *wire.Port, book *members.AddressBook, log *zap.Logger, answered f
 	}
 	t := Transport{
 		Outbound(f.done, port, book, log), f, &acks{all: map[string]datadir.Mark{}},
-		newRetry(f.done), newQuiescence(f.done), newPulse(f.done), newAhead(), answered,
-		&votes{func(uint64, time.Duration) {}},
+		newRetry(f.done), newQuiescence(f.done), newPulse(f.done), answered, &votes{func(uint64, time.Duration) {}},
 	}
-	t.ahead.send = t.NetworkTransport.AppendEntries
 	go f.serve(port.Listen(wire.Raft))
 	return t
 }

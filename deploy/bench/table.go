@@ -50,7 +50,7 @@ func table(ctx context.Context, out, errs io.Writer, rows []row, rounds int) err
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		if to := r.print(out, columns, results); to.value > 0 {
+		if to, rivals := r.print(out, columns, results); rivals {
 			all = append(all, to)
 		}
 		r.note(errs, results)
@@ -188,8 +188,8 @@ func (r row) measure(ctx context.Context, s side) (one result, err error) {
 	return one, err
 }
 
-// print writes one line, and returns the ratio in it; 0: there is no rival.
-func (r row) print(w io.Writer, columns []string, results [][]result) ratio {
+// print writes one line, and returns the ratio in it, if there is a rival.
+func (r row) print(w io.Writer, columns []string, results [][]result) (to ratio, rivals bool) {
 	fmt.Fprintf(w, "| %s |", r.name)
 	for _, name := range columns {
 		i := slices.IndexFunc(r.sides, func(s side) bool { return s.name == name })
@@ -207,11 +207,11 @@ func (r row) print(w io.Writer, columns []string, results [][]result) ratio {
 	rival := r.bestRival(results)
 	if rival < 0 {
 		fmt.Fprintf(w, " %s | – | – |\n", r.unit)
-		return ratio{}
+		return ratio{}, false
 	}
 	value, cpu := r.ratios(results[0], results[rival])
 	fmt.Fprintf(w, " %s | %.2f× | %s |\n", r.unit, value, cpu)
-	return ratio{r.name, value}
+	return ratio{r.name, value}, true
 }
 
 // figure writes a value with three digits at least.

@@ -55,12 +55,13 @@ $`, out.String())
 func TestCPURatio(t *testing.T) {
 	r := row{name: "x", unit: "msg/s", work: 1000, sides: []side{{name: "a"}, {name: "b", rival: true}}}
 	var out strings.Builder
-	to := r.print(&out, []string{"a", "b"}, [][]result{
+	to, rivals := r.print(&out, []string{"a", "b"}, [][]result{
 		{{value: 10, cpu: 0.2}, {value: 30, cpu: 0.3}, {value: 20, cpu: 0.1}},
 		{{value: 10, cpu: 0.4}, {value: 10, cpu: 0.5}, {value: 10, cpu: 0.1}},
 	})
 	require.Equal(t, "| x | 20.0 · 0.200 | 10.0 · 0.400 | msg/s | 2.00× | 0.600 |\n", out.String())
 	require.Equal(t, ratio{"x", 2}, to)
+	require.True(t, rivals)
 }
 
 func TestSizes(t *testing.T) {

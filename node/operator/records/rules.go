@@ -100,6 +100,8 @@ func (rs *Records) NewRule(a admin.RuleAdd) (*pb.Rule, error) {
 	case len(a.Reason) > maxReason || printable.Text(a.Reason, maxReason) != a.Reason:
 		return nil, admin.Invalid("the reason is one line of text without control characters, of %d octets at most",
 			maxReason)
+	case strings.ContainsFunc(a.Reason, func(c rune) bool { return c > '~' }):
+		return nil, admin.Invalid("write the reason in ASCII: it is part of a reply, and senders' programs show no more")
 	}
 	if life > 0 {
 		r.ExpiresMs = rs.now().Add(life).UnixMilli()
@@ -179,10 +181,10 @@ func (rs *Records) arrives(address string) error {
 	})
 }
 
-// ruleAddress reads an address, @domain, or with null <>.
+// ruleAddress reads an address, @domain or *@domain, or with null <>.
 func ruleAddress(text string, null bool) (string, error) {
 	text = strings.TrimSpace(text)
-	domain, whole := strings.CutPrefix(text, "@")
+	domain, whole := strings.CutPrefix(strings.TrimPrefix(text, "*"), "@")
 	switch {
 	case text == "":
 		return "", nil

@@ -37,7 +37,7 @@ func TestRulesAsTheyAreKept(t *testing.T) {
 		{admin.RuleAdd{RuleMatch: admin.RuleMatch{Domain: ".far.example"}}, &pb.Rule{Domain: ".far.example"}},
 		{admin.RuleAdd{RuleMatch: admin.RuleMatch{Sender: "<>", User: "Alice"}},
 			&pb.Rule{Sender: "<>", User: "alice@example.test"}},
-		{admin.RuleAdd{RuleMatch: admin.RuleMatch{Sender: "<Ann@X.Example>", Recipient: "@Y.Example"}},
+		{admin.RuleAdd{RuleMatch: admin.RuleMatch{Sender: "<Ann@X.Example>", Recipient: "*@Y.Example"}},
 			&pb.Rule{Sender: "ann@x.example", Recipient: "@y.example"}},
 		{admin.RuleAdd{RuleMatch: admin.RuleMatch{Client: "192.0.2.77/24"}}, &pb.Rule{Client: "192.0.2.0/24"}},
 		{admin.RuleAdd{RuleMatch: admin.RuleMatch{Client: "::ffff:192.0.2.7"}}, &pb.Rule{Client: "192.0.2.7/32"}},
@@ -46,8 +46,8 @@ func TestRulesAsTheyAreKept(t *testing.T) {
 			&pb.Rule{Action: pb.RuleAction_RULE_REDIRECT, All: true, To: "smtp:hop.example:25", Order: 7}},
 		{admin.RuleAdd{Action: "copy", RuleMatch: admin.RuleMatch{All: true}, To: "Archive"},
 			&pb.Rule{Action: pb.RuleAction_RULE_COPY, All: true, To: "archive@example.test"}},
-		{admin.RuleAdd{Action: "bounce", RuleMatch: admin.RuleMatch{All: true}, Reason: "Grüße", ExpiresSeconds: 60},
-			&pb.Rule{Action: pb.RuleAction_RULE_BOUNCE, All: true, Reason: "Grüße",
+		{admin.RuleAdd{Action: "bounce", RuleMatch: admin.RuleMatch{All: true}, Reason: "Not now", ExpiresSeconds: 60},
+			&pb.Rule{Action: pb.RuleAction_RULE_BOUNCE, All: true, Reason: "Not now",
 				ExpiresMs: w.rep.Clock.Add(time.Minute).UnixMilli()}},
 	} {
 		if c.in.Action == "" {
@@ -97,6 +97,7 @@ func TestRulesThatAreRefused(t *testing.T) {
 		{admin.RuleAdd{Action: "bounce", RuleMatch: all, Reason: "no\x1b[2J"}, "control characters"},
 		{admin.RuleAdd{Action: "bounce", RuleMatch: all, Reason: "\u202eno"}, "control characters"},
 		{admin.RuleAdd{Action: "bounce", RuleMatch: all, Reason: "\xff"}, "control characters"},
+		{admin.RuleAdd{Action: "bounce", RuleMatch: all, Reason: "Grüße"}, "ASCII"},
 		{admin.RuleAdd{Action: "bounce", RuleMatch: all, Reason: strings.Repeat("x", 201)}, "200 octets"},
 		{admin.RuleAdd{Action: "hold", RuleMatch: all, ExpiresSeconds: 1 << 62}, "ten years"},
 		{admin.RuleAdd{Action: "hold", RuleMatch: all, ExpiresSeconds: -1}, "ten years"},

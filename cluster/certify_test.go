@@ -20,13 +20,14 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 )
 
-// onRecord waits until a node's certificate is a young one that is on record.
+// onRecord waits until a node's certificate is a young one that is on record. A first try that
+// fails is made again within 90 s (retryFirst).
 func (c *Cluster) onRecord(t *testing.T) *pb.Member {
 	var m *pb.Member
 	require.Eventually(t, func() bool {
 		m = c.roster.Member(c.id.Node)
 		return m.GetIssuedMs() != 0 && pki.IsOf(*c.self.Load(), m.Serial, m.Key)
-	}, 20*time.Second, time.Millisecond)
+	}, 2*time.Minute, time.Millisecond)
 	return m
 }
 

@@ -61,11 +61,11 @@ func (a *app) domainLs() *cobra.Command {
 				}
 				return a.emit(all, func() {
 					t := a.table("DOMAIN", ">USERS", "CATCH-ALL", "GREYLIST", "AUTH", "CREATED").
-						matter("DOMAIN", "USERS", "AUTH", "GREYLIST", "CATCH-ALL")
+						Matter("DOMAIN", "USERS", "AUTH", "GREYLIST", "CATCH-ALL")
 					for _, d := range all {
-						t.row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), orDash(d.AuthPolicy), d.Created)
+						t.Row(d.Name, d.Users, orDash(d.CatchAll), greylistWords(d.Greylist), orDash(d.AuthPolicy), d.Created)
 					}
-					t.flush()
+					t.Flush()
 				})
 			})
 		},
@@ -202,9 +202,9 @@ func (a *app) aliasLs() *cobra.Command {
 				return a.emit(all, func() {
 					t := a.table("ALIAS", "OWNER", "TARGETS")
 					for _, one := range all {
-						t.row(one.Address, orDash(one.Owner), strings.Join(one.Targets, " "))
+						t.Row(one.Address, orDash(one.Owner), strings.Join(one.Targets, " "))
 					}
-					t.flush()
+					t.Flush()
 				})
 			})
 		},

@@ -25,7 +25,7 @@ func (a *app) dkimLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("NAME", "ALGORITHM", "SIGNS", "CREATED").matter("NAME", "SIGNS")
+					t := a.table("NAME", "ALGORITHM", "SIGNS", "CREATED").Matter("NAME", "SIGNS")
 					for _, k := range all {
 						signs := "yes"
 						switch {
@@ -34,9 +34,9 @@ func (a *app) dkimLs() *cobra.Command {
 						case k.Retired:
 							signs = "no, retired"
 						}
-						t.row(k.Name, k.Algorithm, signs, k.Created)
+						t.Row(k.Name, k.Algorithm, signs, k.Created)
 					}
-					t.flush()
+					t.Flush()
 				})
 			})
 		},

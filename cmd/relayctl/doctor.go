@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/relayctl/table"
 	"relay/node/admin"
 )
 
@@ -97,7 +98,7 @@ func (a *app) showCondition(c *admin.Condition) {
 func (a *app) indented(lead string, width int, text string) {
 	lines := []string{clean(text)}
 	if width > 0 {
-		lines = fold(clean(text), max(width-len(lead), 20))
+		lines = table.Fold(clean(text), max(width-len(lead), 20))
 	}
 	for _, line := range lines {
 		a.say("%s%s", lead, line)

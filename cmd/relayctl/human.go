@@ -9,6 +9,7 @@ import (
 
 	"relay/cmd/internal/timespan"
 	"relay/cmd/internal/wording"
+	"relay/cmd/relayctl/table"
 	"relay/node/admin"
 )
 
@@ -34,13 +35,8 @@ func (a *app) next(t admin.Time) string {
 	return "now"
 }
 
-// clock writes an instant in the local zone of nobody: UTC, to the second.
-func clock(t admin.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04:05Z")
-}
+// clock writes an instant in UTC, to the second.
+func clock(t admin.Time) string { return table.Clock(t) }
 
 // parseAge reads a span of time.
 func parseAge(s string) (time.Duration, error) { return timespan.Parse(s) }
@@ -77,19 +73,8 @@ func grouped(n uint64) string {
 	return digits
 }
 
-// clean takes out what could steer a terminal: senders choose much of what is
-// shown here.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\r' || r == '\t':
-			return ' '
-		case unicode.IsControl(r) || unicode.In(r, unicode.Cf):
-			return '·'
-		}
-		return r
-	}, s)
-}
+// clean takes out what could steer a terminal: senders choose much of what is shown here.
+func clean(s string) string { return table.Clean(s) }
 
 // sentence makes a sentence of a clause. A first word that is a name, with a
 // digit or a sign in it, stays as it is.

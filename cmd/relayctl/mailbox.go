@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/relayctl/table"
 	"relay/node/admin"
 )
 
@@ -24,11 +25,11 @@ func (a *app) mailboxLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK").matter("USER", "LOCK", "MESSAGES", "SIZE")
+					t := a.table("USER", ">MESSAGES", ">SIZE", ">QUOTA", "LOCK").Matter("USER", "LOCK", "MESSAGES", "SIZE")
 					for _, m := range all {
-						t.row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes, m.QuotaMessages), holders(m))
+						t.Row(m.User, m.Messages, size(m.Bytes), quota(m.QuotaBytes, m.QuotaMessages), holders(m))
 					}
-					t.flush()
+					t.Flush()
 				})
 			})
 		},
@@ -76,12 +77,12 @@ func (a *app) showMailbox(m *admin.MailboxDetail) {
 		return
 	}
 	a.say("")
-	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT").matter("UID", "RECEIVED",
+	t := a.table(">UID", "ID", "RECEIVED", ">SIZE", "SENDER", "RECIPIENT").Matter("UID", "RECEIVED",
 		"SIZE", "SENDER", "ID")
 	for _, one := range m.Content {
-		t.row(one.UID, ident(one.ID), one.Received, size(one.Size), path(one.Sender), one.Recipient)
+		t.Row(one.UID, table.Ident(one.ID), one.Received, size(one.Size), path(one.Sender), one.Recipient)
 	}
-	t.flush()
+	t.Flush()
 }
 
 func (a *app) mailboxUnlock() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/relayctl/table"
 	"relay/node/admin"
 )
 
@@ -117,7 +118,7 @@ func (a *app) listQueue(ctx context.Context, client *admin.Client, p admin.Queue
 		a.say("%s", what)
 		return nil
 	}
-	t.flush()
+	t.Flush()
 	if n < limit || limit == 0 {
 		return nil
 	}
@@ -142,15 +143,15 @@ func (a *app) leftOut(all *admin.Count, err error, shown int) error {
 	return nil
 }
 
-func (a *app) queueTable() *table {
+func (a *app) queueTable() *table.Table {
 	return a.table("ID", ">AGE", ">SIZE", "SENDER", "RECIPIENT", "STATE", ">TRIES", "NEXT", "OWNER", "LAST REPLY").
-		matter("RECIPIENT", "ID", "STATE", "NEXT", "LAST REPLY")
+		Matter("RECIPIENT", "ID", "STATE", "NEXT", "LAST REPLY")
 }
 
-func (a *app) queueRows(t *table, m admin.QueueMessage) {
+func (a *app) queueRows(t *table.Table, m admin.QueueMessage) {
 	for _, r := range m.Recipients {
-		t.row(ident(m.ID), seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts, a.due(r),
-			orDash(m.Owner), orDash(r.LastReply))
+		t.Row(table.Ident(m.ID), seconds(m.AgeSeconds), size(m.Size), path(m.Sender), r.Address, r.State, r.Attempts,
+			a.due(r), orDash(m.Owner), orDash(r.LastReply))
 	}
 }
 
@@ -207,12 +208,12 @@ func (a *app) showMessage(m *admin.QueueDetail) {
 	)
 	a.say("")
 	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "ROUTE", "LAST HOST", "CLASS", "LAST REPLY").
-		matter("RECIPIENT", "STATE", "NEXT", "CLASS", "LAST REPLY").wrap()
+		Matter("RECIPIENT", "STATE", "NEXT", "CLASS", "LAST REPLY").Wrap()
 	for i, r := range m.Recipients {
-		t.row(r.Address, r.State, r.Attempts, a.due(r), at(m.Route, i), at(m.LastHost, i), orDash(r.Class),
+		t.Row(r.Address, r.State, r.Attempts, a.due(r), at(m.Route, i), at(m.LastHost, i), orDash(r.Class),
 			orDash(r.LastReply))
 	}
-	t.flush()
+	t.Flush()
 	if len(m.Why) > 0 {
 		a.say("")
 	}
@@ -271,16 +272,16 @@ func (a *app) showStats(s *admin.QueueStats) {
 		heads = append(heads, ">≤"+seconds(bound))
 	}
 	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "CLASSES", "LAST FAILURE")...).
-		matter("DESTINATION", "TOTAL", "DEFERRED", "PARKED", "CLASSES", "LAST FAILURE")
+		Matter("DESTINATION", "TOTAL", "DEFERRED", "PARKED", "CLASSES", "LAST FAILURE")
 	for _, d := range s.Destinations {
 		row := []any{d.Domain, d.Total}
 		for _, n := range d.Ages {
 			row = append(row, n)
 		}
-		t.row(append(row, d.Deferred, d.Parked, size(d.Bytes), classesOf(d), orDash(d.LastReply))...)
+		t.Row(append(row, d.Deferred, d.Parked, size(d.Bytes), classesOf(d), orDash(d.LastReply))...)
 	}
 	if len(s.Destinations) > 0 {
-		t.flush()
+		t.Flush()
 		a.say("")
 	}
 	a.say("%s to %s, %s%s%s.", count(s.Total.Messages, "message"), count(s.Total.Recipients, "recipient"),

@@ -149,7 +149,7 @@ func (a *app) showActed(r *admin.QueueActionResult) error {
 		for _, m := range r.Messages {
 			a.queueRows(t, m)
 		}
-		t.flush()
+		t.Flush()
 		if more := r.Changed - len(r.Messages); more > 0 {
 			a.say("… and %d more.", more)
 		}

@@ -75,9 +75,9 @@ func (a *app) routeTable(all []admin.Route) {
 		if lacks {
 			cells = append(cells, strings.Join(r.NoEHLO, ","))
 		}
-		t.row(cells...)
+		t.Row(cells...)
 	}
-	t.flush()
+	t.Flush()
 }
 
 // routeTargets lists the targets of a route, with their weights where they have some.

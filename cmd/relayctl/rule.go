@@ -33,12 +33,12 @@ func (a *app) ruleLs() *cobra.Command {
 						return
 					}
 					t := a.table(">ORDER", ">ID", "ACTION", "MAIL", "TO", "ENDS", "BY", "REASON", "WHY").
-						matter("ID", "ACTION", "MAIL", "ENDS", "ORDER", "TO")
+						Matter("ID", "ACTION", "MAIL", "ENDS", "ORDER", "TO")
 					for _, r := range all {
-						t.row(r.Order, r.ID, r.Action, ruleMail(r.RuleMatch), orDash(r.To), a.ruleEnds(r), orDash(r.Who),
+						t.Row(r.Order, r.ID, r.Action, ruleMail(r.RuleMatch), orDash(r.To), a.ruleEnds(r), orDash(r.Who),
 							orDash(r.Reason), orDash(r.Why))
 					}
-					t.flush()
+					t.Flush()
 				})
 			})
 		},
@@ -212,7 +212,7 @@ func (a *app) showAdded(r *admin.RuleAdded) {
 	for _, m := range r.Examples {
 		a.queueRows(t, m)
 	}
-	t.flush()
+	t.Flush()
 	if more := r.Messages - uint64(len(r.Examples)); more > 0 {
 		a.say("… and %d more.", more)
 	}
@@ -260,20 +260,20 @@ func (a *app) showTested(r *admin.RuleTest) {
 		return
 	}
 	t := a.table("RECIPIENT", ">RULE", "ACTION", "MAIL", "TO", "ENDS", "COPY TO").
-		matter("RECIPIENT", "RULE", "ACTION", "MAIL", "ENDS")
+		Matter("RECIPIENT", "RULE", "ACTION", "MAIL", "ENDS")
 	for _, one := range r.Results {
 		copied := "-"
 		if one.Copy != nil {
 			copied = fmt.Sprintf("%s (rule %d)", one.Copy.To, one.Copy.ID)
 		}
 		if one.Rule == nil {
-			t.row(one.Recipient, "-", "none", "-", "-", "-", copied)
+			t.Row(one.Recipient, "-", "none", "-", "-", "-", copied)
 			continue
 		}
-		t.row(one.Recipient, one.Rule.ID, one.Rule.Action, ruleMail(one.Rule.RuleMatch), orDash(one.Rule.To),
+		t.Row(one.Recipient, one.Rule.ID, one.Rule.Action, ruleMail(one.Rule.RuleMatch), orDash(one.Rule.To),
 			a.ruleEnds(*one.Rule), copied)
 	}
-	t.flush()
+	t.Flush()
 }
 
 func (a *app) ruleRm() *cobra.Command {

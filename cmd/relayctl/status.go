@@ -128,7 +128,7 @@ func mayFail(s *admin.Status) string {
 func (a *app) showNodes(nodes []admin.Node) {
 	t := a.table("NODE", "STATE", "ROLE", "VERSION", ">APPLIED", ">LAG", ">OWNED", ">POP3", ">SMTP", ">DISK FREE",
 		">UP", "HOSTNAME").
-		matter("NODE", "STATE", "ROLE", "LAG", "OWNED", "POP3", "SMTP", "DISK FREE")
+		Matter("NODE", "STATE", "ROLE", "LAG", "OWNED", "POP3", "SMTP", "DISK FREE")
 	for _, n := range nodes {
 		applied, lag, pop3, smtp, up := fmt.Sprint(n.Applied), fmt.Sprint(n.Lag), fmt.Sprint(n.POP3Sessions),
 			fmt.Sprint(n.SMTPSessions), seconds(n.UptimeSeconds)
@@ -138,9 +138,9 @@ func (a *app) showNodes(nodes []admin.Node) {
 		if n.SilentSeconds > 0 || n.UptimeSeconds == 0 && n.DiskTotal == 0 { // it has not said them in time
 			pop3, smtp, up = "-", "-", "-"
 		}
-		t.row(n.ID, stateOf(n), n.Role, orDash(n.Version), applied, lag, n.Owned, pop3, smtp, disk(n), up, orDash(n.Hostname))
+		t.Row(n.ID, stateOf(n), n.Role, orDash(n.Version), applied, lag, n.Owned, pop3, smtp, disk(n), up, orDash(n.Hostname))
 	}
-	t.flush()
+	t.Flush()
 }
 
 // stateOf is a node's state in words: since when it is silent, too. A node of which
@@ -189,11 +189,11 @@ against its digest. It exits 3 where something is wrong.`,
 }
 
 func (a *app) showVerification(v *admin.Verification) {
-	t := a.table("NODE", "HASH", "ERROR").matter("NODE", "ERROR", "HASH")
+	t := a.table("NODE", "HASH", "ERROR").Matter("NODE", "ERROR", "HASH")
 	for _, n := range v.Nodes {
-		t.row(n.ID, orDash(n.Hash), orDash(n.Error))
+		t.Row(n.ID, orDash(n.Hash), orDash(n.Error))
 	}
-	t.flush()
+	t.Flush()
 	what := []string{
 		count(v.Checked.Messages, "message"), count(v.Checked.Recipients, "recipient"),
 		plural(v.Checked.Bodies, "body", "bodies"), plural(v.Checked.Mailboxes, "mailbox", "mailboxes"),

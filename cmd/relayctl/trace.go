@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/cmd/internal/timespan"
+	"relay/cmd/relayctl/table"
 	"relay/node/admin"
 )
 
@@ -167,14 +168,14 @@ func (a *app) showFound(q admin.TraceQuery) (show func(*admin.Trace) error, end 
 		return func(m *admin.Trace) error { return out.add(m) }, out.end
 	}
 	var first *admin.Trace
-	var t *table
+	var t *table.Table
 	show = func(m *admin.Trace) error {
 		switch {
 		case t != nil:
 			traceRows(t, m)
 		case first != nil:
 			t = a.table("ID", "ACCEPTED", ">SIZE", "SENDER", "RECIPIENT", "STATE", "HANDED IN BY", "LAST REPLY").
-				matter("RECIPIENT", "ID", "STATE", "ACCEPTED", "SENDER", "LAST REPLY")
+				Matter("RECIPIENT", "ID", "STATE", "ACCEPTED", "SENDER", "LAST REPLY")
 			traceRows(t, first)
 			traceRows(t, m)
 		default:
@@ -189,15 +190,15 @@ func (a *app) showFound(q admin.TraceQuery) (show func(*admin.Trace) error, end 
 		case t == nil:
 			a.showTrace(first)
 		default:
-			t.flush()
+			t.Flush()
 		}
 		return nil
 	}
 }
 
-func traceRows(t *table, m *admin.Trace) {
+func traceRows(t *table.Table, m *admin.Trace) {
 	for _, r := range m.Recipients {
-		t.row(ident(m.ID), m.Created, size(m.Size), path(m.Sender), r.Address, r.State,
+		t.Row(table.Ident(m.ID), m.Created, size(m.Size), path(m.Sender), r.Address, r.State,
 			handedIn(m.Client), orDash(r.LastReply))
 	}
 }
@@ -224,18 +225,18 @@ func (a *app) showTrace(m *admin.Trace) {
 	)
 	a.say("")
 	t := a.table("RECIPIENT", "STATE", ">TRIES", "NEXT", "CLASS", "LAST REPLY").
-		matter("RECIPIENT", "STATE", "CLASS", "LAST REPLY").wrap()
+		Matter("RECIPIENT", "STATE", "CLASS", "LAST REPLY").Wrap()
 	for _, r := range m.Recipients {
-		t.row(r.Address, r.State, r.Attempts, a.due(r), orDash(r.Class), orDash(r.LastReply))
+		t.Row(r.Address, r.State, r.Attempts, a.due(r), orDash(r.Class), orDash(r.LastReply))
 	}
-	t.flush()
+	t.Flush()
 	a.say("")
 	t = a.table("WHEN", "WHAT", "NODE", "RECIPIENT", "DETAILS").
-		matter("WHEN", "WHAT", "RECIPIENT", "DETAILS").wrap()
+		Matter("WHEN", "WHAT", "RECIPIENT", "DETAILS").Wrap()
 	for _, e := range m.Events {
-		t.row(e.At, e.What, orDash(e.Node), orDash(e.Recipient), details(e))
+		t.Row(e.At, e.What, orDash(e.Node), orDash(e.Recipient), details(e))
 	}
-	t.flush()
+	t.Flush()
 }
 
 // wayIn says over what protocol and to which node a message came.
@@ -308,7 +309,7 @@ const auditMost = 10000
 
 func (a *app) audits(ctx context.Context, client *admin.Client, q admin.AuditQuery, limit int) error {
 	out, n := stream{a: a}, 0
-	t := a.table("WHEN", "WHO", "NODE", "WHAT", "WHY").matter("WHEN", "WHO", "WHAT", "WHY")
+	t := a.table("WHEN", "WHO", "NODE", "WHAT", "WHY").Matter("WHEN", "WHO", "WHAT", "WHY")
 	for more := true; more; {
 		q.Limit = auditMost
 		if limit > 0 {
@@ -320,7 +321,7 @@ func (a *app) audits(ctx context.Context, client *admin.Client, q admin.AuditQue
 		}
 		for _, e := range page {
 			if a.output == "table" {
-				t.row(e.At, e.Who, e.Node, e.What, orDash(e.Why))
+				t.Row(e.At, e.Who, e.Node, e.What, orDash(e.Why))
 			} else if err := out.add(e); err != nil {
 				return err
 			}
@@ -333,7 +334,7 @@ func (a *app) audits(ctx context.Context, client *admin.Client, q admin.AuditQue
 	if a.output != "table" {
 		return out.end()
 	}
-	t.flush()
+	t.Flush()
 	if n < limit || limit == 0 {
 		return nil
 	}

@@ -33,13 +33,13 @@ func (a *app) userLs() *cobra.Command {
 					return err
 				}
 				return a.emit(all, func() {
-					t := a.table("ADDRESS", "NAME", ">MESSAGES", ">SIZE", ">QUOTA", "STATE").matter("ADDRESS",
+					t := a.table("ADDRESS", "NAME", ">MESSAGES", ">SIZE", ">QUOTA", "STATE").Matter("ADDRESS",
 						"STATE", "SIZE", "QUOTA")
 					for _, u := range all {
-						t.row(u.Address, orDash(u.Name), u.Messages, size(u.Bytes), quota(u.QuotaBytes, u.QuotaMessages),
+						t.Row(u.Address, orDash(u.Name), u.Messages, size(u.Bytes), quota(u.QuotaBytes, u.QuotaMessages),
 							enabled(u.Disabled))
 					}
-					t.flush()
+					t.Flush()
 				})
 			})
 		},

@@ -15,6 +15,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/replica/replicatest"
 )
 
@@ -52,7 +53,7 @@ func (r onDisk) fill(b *testing.B, messages int) {
 	var logs []*raft.Log
 	for i := range messages {
 		r.Clock = replicatest.Start.Add(time.Duration(i) * (24 * time.Hour / time.Duration(messages)))
-		id := idAt(r.Clock)
+		id := ids.At(r.Clock)
 		binary.BigEndian.PutUint64(id[8:], uint64(i))
 		logs = append(logs, frame(spool.KindAccept, &pb.Accept{
 			Inline: true, Epoch: epoch,
@@ -97,7 +98,7 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 			require.NotEmpty(b, found)
 		}
 	}
-	middle := idAt(replicatest.Start.Add(12 * time.Hour)).String()
+	middle := ids.At(replicatest.Start.Add(12 * time.Hour)).String()
 	for name, p := range map[string]admin.QueuePage{
 		"oldest": {}, "newest": {Sort: "-created"}, "middle": {After: middle},
 		"newest from the middle": {Sort: "-created", After: middle},
@@ -146,7 +147,7 @@ func BenchmarkQueueOfAMillion(b *testing.B) {
 func benchmarkIDsAndCounts(b *testing.B, w *world, messages int) {
 	ctx := context.Background()
 	b.Run("by the end of an id", func(b *testing.B) {
-		id := idAt(replicatest.Start.Add(12 * time.Hour))
+		id := ids.At(replicatest.Start.Add(12 * time.Hour))
 		binary.BigEndian.PutUint64(id[8:], uint64(messages/2))
 		for b.Loop() {
 			got, err := w.message(ctx, id.String()[18:])

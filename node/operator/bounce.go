@@ -14,6 +14,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/plan"
 	"relay/node/statelog"
 	"relay/queue"
@@ -186,7 +187,7 @@ func (m *bulkAction) word() string {
 // spare keeps an action on all from giving back the reports that it writes. Their
 // ids come after those of what is meant, unless another node's clock is ahead.
 func (m *bulkAction) spare(n *pb.Notice) {
-	id, ok := toID(n.GetAccept().GetMessage().GetId())
+	id, ok := ids.Of(n.GetAccept().GetMessage().GetId())
 	if !ok || !m.what.All || id.Compare(m.end) >= 0 {
 		return
 	}

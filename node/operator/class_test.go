@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/queue/replyclass"
 )
 
@@ -123,7 +124,7 @@ func TestStatsByClass(t *testing.T) {
 		now: w.rep.Clock, ages: admin.QueueAges(), rows: map[string]*ageRow{}, all: make([]float64, 6), every: 1,
 	}
 	require.NoError(t, w.rep.View(func(v spool.View) error {
-		return m.slice(context.Background(), v, spool.ID{}, lastID(), 12, 0)
+		return m.slice(context.Background(), v, spool.ID{}, ids.Last(), 12, 0)
 	}))
 	d := admin.Destination{Domain: "far.test", Total: 62, Deferred: 31}
 	m.finish(&d)

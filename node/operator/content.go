@@ -18,6 +18,7 @@ import (
 	"relay/node/admin"
 	"relay/node/mailheader"
 	"relay/node/operator/edit"
+	"relay/node/operator/ids"
 	"relay/node/replica"
 	"relay/node/statelog"
 )
@@ -115,7 +116,7 @@ func (im *importing) first(adm *pb.Admin, user string) error {
 	im.id = replica.NewID(im.Now())
 	var request ulid.ULID
 	copy(request[:], adm.Request)
-	if drift := im.Now().Sub(ulidTime(request)).Abs(); drift > time.Hour {
+	if drift := im.Now().Sub(ids.Time(request)).Abs(); drift > time.Hour {
 		return nil // a strange clock must not sort the message far away
 	}
 	sum := sha256.New()

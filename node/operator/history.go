@@ -10,6 +10,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/operator/edit"
+	"relay/node/operator/ids"
 	"relay/queue/replyclass"
 )
 
@@ -76,7 +77,8 @@ func traceEvent(replies *replyclass.Table, e *pb.Event) admin.TraceEvent {
 	return admin.TraceEvent{
 		At: admin.AtMs(e.AtMs), What: e.What, Node: e.Node, Recipient: e.Recipient, Attempt: e.Attempt, Host: e.Host,
 		TLS: e.Tls, Reply: e.Reply, Class: eventClass(replies, e), NextAttempt: admin.AtMs(e.NextMs),
-		MaybeDuplicate: e.MaybeDuplicate, Who: e.Who, Why: e.Why, Detail: e.Detail, Bounce: idText(e.Bounce), Index: e.Index,
+		MaybeDuplicate: e.MaybeDuplicate, Who: e.Who, Why: e.Why, Detail: e.Detail, Bounce: ids.Text(e.Bounce),
+		Index: e.Index,
 	}
 }
 
@@ -162,9 +164,9 @@ func (o *Operator) search(ctx context.Context, f *finder) (ended bool, err error
 	if err != nil || floor.IsZero() {
 		return false, err
 	}
-	newest := lastID()
+	newest := ids.Last()
 	if !q.Until.IsZero() { // with a minute to spare, as ids are made by the clocks of several nodes
-		newest = idAt(q.Until.Add(time.Minute))
+		newest = ids.At(q.Until.Add(time.Minute))
 	}
 	if q.Before != "" {
 		before, err := messageID(q.Before)
@@ -187,10 +189,10 @@ func (o *Operator) search(ctx context.Context, f *finder) (ended bool, err error
 func (o *Operator) firstMessage(since time.Time) (first spool.ID, err error) {
 	from := spool.ID{}
 	if !since.IsZero() {
-		from = idAt(since)
+		from = ids.At(since)
 	}
 	err = o.Replica.View(func(v spool.View) error {
-		return v.Messages(from, lastID(), func(id spool.ID, _ *pb.Message) bool { first = id; return false })
+		return v.Messages(from, ids.Last(), func(id spool.ID, _ *pb.Message) bool { first = id; return false })
 	})
 	return first, err
 }
@@ -226,9 +228,9 @@ func (f *finder) stretch(ctx context.Context, v spool.View, lo, hi spool.ID,
 		return seen, true, err
 	}
 	f.scan -= seen
-	f.reached = ulidTime(lo)
+	f.reached = ids.Time(lo)
 	for i := len(list) - 1; i >= 0 && len(f.found) < f.query.Limit && f.histories > 0 && ctx.Err() == nil; i-- {
-		f.reached = ulidTime(list[i].id)
+		f.reached = ids.Time(list[i].id)
 		f.histories--
 		if f.count != nil && f.query.To == "" {
 			f.count.Count++

@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/replica/replicatest"
 )
 
@@ -143,7 +144,7 @@ func TestFindSaysWhereItStopped(t *testing.T) {
 	require.NoError(t, err)
 	f := &finder{query: admin.TraceQuery{To: "b@far.test", Limit: 5}, queueScan: s, scan: 100, histories: 4}
 	_ = w.rep.View(func(v spool.View) error {
-		_, more, err := f.stretch(context.Background(), v, spool.ID{}, lastID(), 100)
+		_, more, err := f.stretch(context.Background(), v, spool.ID{}, ids.Last(), 100)
 		require.NoError(t, err)
 		require.False(t, more)
 		return nil

@@ -12,6 +12,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 )
 
 // The part of an id that tables show is enough for every verb that takes one, for
@@ -47,7 +48,7 @@ func TestIDsByTheirEnd(t *testing.T) {
 	require.Equal(t, admin.QueueRefusal{ID: "0000", Why: "there is no such message"}, res.Refused[0])
 
 	w.pass(time.Second)
-	twin := idAt(w.rep.Clock) // ends as another one does, and is made later
+	twin := ids.At(w.rep.Clock) // ends as another one does, and is made later
 	copy(twin[6:], waits[6:])
 	w.do(spool.KindAccept, &pb.Accept{
 		Inline: true, Epoch: w.epochs["n1"], Message: &pb.Message{Id: twin[:], CreatedMs: w.rep.Clock.UnixMilli()},

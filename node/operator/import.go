@@ -20,6 +20,7 @@ import (
 	"relay/node/admin"
 	"relay/node/mailheader"
 	"relay/node/operator/edit"
+	"relay/node/operator/ids"
 	"relay/node/replica"
 	"relay/node/statelog"
 )
@@ -190,7 +191,7 @@ func (im *importRun) small(ctx context.Context, m *admin.OldMessage, one *import
 func (im *importRun) add(old *pb.Old, body []byte) {
 	im.pending, im.bodies = append(im.pending, old), append(im.bodies, body)
 	im.places = append(im.places, len(im.result.Messages))
-	id, _ := toID(old.Accept.Message.Id)
+	id, _ := ids.Of(old.Accept.Message.Id)
 	im.result.Messages = append(im.result.Messages, admin.ImportedMessage{ID: id.String(), Outcome: admin.ImportStored})
 }
 
@@ -296,7 +297,7 @@ func (im *importRun) idOf(key []byte) spool.ID {
 	id := replica.NewID(im.Now())
 	var request ulid.ULID
 	copy(request[:], im.adm.Request)
-	if im.Now().Sub(ulidTime(request)).Abs() <= time.Hour { // a strange clock must not sort the message far away
+	if im.Now().Sub(ids.Time(request)).Abs() <= time.Hour { // a strange clock must not sort the message far away
 		_ = id.SetTime(request.Time())
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %x", request, key))

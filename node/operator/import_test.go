@@ -15,6 +15,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/replica/replicatest"
 )
 
@@ -53,7 +54,7 @@ func outcomes(res *admin.ImportResult) (all []string) {
 }
 
 func theRequest(w *world, n byte) admin.By {
-	request := idAt(w.rep.Clock)
+	request := ids.At(w.rep.Clock)
 	request[15] = n
 	return admin.By{Who: "olga", Request: ulid.ULID(request).String()}
 }

@@ -14,6 +14,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/operator/edit"
+	"relay/node/operator/ids"
 )
 
 // Mailboxes implements admin.Mailboxes.
@@ -109,7 +110,7 @@ func boxContent(v spool.View, box uint64) ([]admin.MailboxMessage, error) {
 	all, prefix := []admin.MailboxMessage{}, spool.UidlPrefix(box)
 	err := v.Entries(box, 0, func(uid uint64, e *pb.Entry) bool {
 		all = append(all, admin.MailboxMessage{
-			UID: uid, ID: idText(e.Id), Size: e.Size, Received: admin.AtMs(e.ReceivedMs), Recipient: e.Recipient,
+			UID: uid, ID: ids.Text(e.Id), Size: e.Size, Received: admin.AtMs(e.ReceivedMs), Recipient: e.Recipient,
 			UIDL: cmp.Or(e.Uidl, prefix+strconv.FormatUint(uid, 36)),
 		})
 		return true
@@ -213,7 +214,7 @@ func (o *Operator) OpenMail(ctx context.Context, user string, uid uint64) (io.Re
 			return admin.Problem(404, "there is no message with that UID in mailbox "+user,
 				"'relayctl mailbox show "+user+"' lists them")
 		}
-		id, _ = toID(entry.Id)
+		id, _ = ids.Of(entry.Id)
 		refs, ok, err := v.Refs(id)
 		if err == nil && !ok {
 			err = errors.New("message " + id.String() + " has an entry in a mailbox and no body")

@@ -16,6 +16,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
+	"relay/node/operator/inspect"
 	"relay/node/replica/replicatest"
 )
 
@@ -193,7 +195,7 @@ func TestPutLargeMail(t *testing.T) {
 		_ = w.rep.View(func(v spool.View) error {
 			id, _ := messageID(last.ID)
 			m, _, _ := v.Message(id)
-			require.Empty(t, w.readBody(id, m))
+			require.Empty(t, inspect.ReadBody(w.rep, id, m))
 			return nil
 		})
 	}
@@ -224,7 +226,7 @@ func TestPutMailStopsBeforeTheDisk(t *testing.T) {
 func TestPutMailIsTakenOnce(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	request := idAt(w.rep.Clock)
+	request := ids.At(w.rep.Clock)
 	request[15] = 7
 	by := admin.By{Who: "olga", Request: ulid.ULID(request).String()}
 	large := strings.Repeat("x", 300000) + "\r\n"

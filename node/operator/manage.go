@@ -17,6 +17,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/operator/edit"
+	"relay/node/operator/ids"
 	"relay/node/operator/records"
 	"relay/node/statelog"
 	"relay/node/wording"
@@ -131,7 +132,7 @@ func (m *bulkAction) all(ctx context.Context) error {
 	if err != nil || none {
 		return err
 	}
-	m.end = idAt(m.queueScan.now.Add(time.Minute)) // new mail must not keep it busy for ever
+	m.end = ids.At(m.queueScan.now.Add(time.Minute)) // new mail must not keep it busy for ever
 	surveyed := m.what.DryRun
 	return m.stretches(ctx, spool.ID{}, func(found []*waitingMail, behind spool.ID, more bool) error {
 		defer m.readLess()
@@ -143,7 +144,7 @@ func (m *bulkAction) all(ctx context.Context) error {
 		tell := func(found []*waitingMail, _ spool.ID, _ bool) error {
 			m.tell(found)
 			if len(found) > 0 {
-				last = idAfter(found[len(found)-1].id)
+				last = ids.After(found[len(found)-1].id)
 			}
 			return nil
 		}

@@ -8,10 +8,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 
-	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/node/operator/edit"
 	"relay/node/operator/records"
@@ -82,49 +80,4 @@ func (o *Operator) Ports() admin.Ports {
 		Cluster: o, Domains: o, Users: o, Aliases: o, Signers: o, Routes: o, Rules: o, Policy: o, Queue: o,
 		History: o, Mailboxes: o, Content: o, Mail: o, Audit: o,
 	}
-}
-
-// toID reads the 16 octets of an id in a record.
-func toID(b []byte) (id spool.ID, ok bool) {
-	if len(b) != len(id) {
-		return id, false
-	}
-	copy(id[:], b)
-	return id, true
-}
-
-// idText is the text of an id in a record, empty where there is none.
-func idText(b []byte) string {
-	if id, ok := toID(b); ok {
-		return id.String()
-	}
-	return ""
-}
-
-// idAt is the first id of a millisecond.
-func idAt(t time.Time) (id spool.ID) {
-	ms := t.UnixMilli()
-	if ms <= 0 {
-		return id
-	}
-	_ = id.SetTime(uint64(min(ms, int64(ulid.MaxTime()))))
-	return id
-}
-
-// idAfter is the id behind id.
-func idAfter(id spool.ID) spool.ID {
-	for i := len(id) - 1; i >= 0; i-- {
-		if id[i]++; id[i] != 0 {
-			break
-		}
-	}
-	return id
-}
-
-// lastID is behind every id that is in use.
-func lastID() (id spool.ID) {
-	for i := range id {
-		id[i] = 0xff
-	}
-	return id
 }

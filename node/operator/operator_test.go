@@ -19,6 +19,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/replica"
 	"relay/node/replica/replicatest"
 	"relay/queue"
@@ -206,7 +207,7 @@ func (w *world) pass(d time.Duration) { w.rep.Clock = w.rep.Clock.Add(d) }
 
 // newID makes an id of now that sorts behind the others.
 func (w *world) newID() spool.ID {
-	id := idAt(w.rep.Clock)
+	id := ids.At(w.rep.Clock)
 	w.made++
 	binary.BigEndian.PutUint64(id[8:], uint64(w.made))
 	return id
@@ -249,7 +250,7 @@ func (w *world) verdict(node string, id spool.ID, n, attempt uint32, st pb.State
 	require.Equal(w.t, []pb.Code{pb.Code_OK}, res.Codes)
 }
 
-func ids(list []admin.QueueMessage) (all []string) {
+func listed(list []admin.QueueMessage) (all []string) {
 	for _, m := range list {
 		all = append(all, m.ID)
 	}

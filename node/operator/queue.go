@@ -10,7 +10,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/rule"
+	"relay/node/statelog"
 	"relay/queue"
 	"relay/queue/replyclass"
 )
@@ -61,9 +63,9 @@ func (o *Operator) newScan(ctx context.Context, f admin.QueueFilter) (*queueScan
 // a minute to spare because ids are made by the clocks of several nodes.
 func (s *queueScan) before() spool.ID {
 	if s.filter.OlderThanSeconds <= 0 {
-		return lastID()
+		return ids.Last()
 	}
-	return idAt(s.now.Add(time.Minute - time.Duration(s.filter.OlderThanSeconds)*time.Second))
+	return ids.At(s.now.Add(time.Minute - time.Duration(s.filter.OlderThanSeconds)*time.Second))
 }
 
 // read collects up to want messages with an id in [from, to) that have a
@@ -113,7 +115,7 @@ func (s *queueScan) read(v spool.View, from, to spool.ID, want int,
 
 // recipient is a queue record as the API shows it. r is not kept.
 func (s *queueScan) recipient(id spool.ID, n uint32, r *pb.Recipient) admin.QueueRecipient {
-	state := stateText(r.State)
+	state := statelog.StateWord(r.State)
 	if len(s.active) > 0 && (r.State == pb.State_QUEUED || r.State == pb.State_DEFERRED) {
 		if _, ok := s.active[queue.Ref{ID: queue.ID(id), Recipient: n}]; ok {
 			state = admin.StateActive
@@ -125,28 +127,6 @@ func (s *queueScan) recipient(id spool.ID, n uint32, r *pb.Recipient) admin.Queu
 	}
 	s.underRule(&seen, r)
 	return seen
-}
-
-func stateText(st pb.State) string {
-	switch st {
-	case pb.State_QUEUED:
-		return admin.StateQueued
-	case pb.State_DEFERRED:
-		return admin.StateDeferred
-	case pb.State_HELD:
-		return admin.StateHeld
-	case pb.State_SUSPENDED:
-		return admin.StateSuspended
-	case pb.State_DELIVERED:
-		return admin.StateDelivered
-	case pb.State_BOUNCED:
-		return admin.StateBounced
-	case pb.State_EXPIRED:
-		return admin.StateExpired
-	case pb.State_DELETED:
-		return admin.StateDeleted
-	}
-	return admin.StateRedirected
 }
 
 // complete reads the messages' records and drops those that the filter does
@@ -170,7 +150,7 @@ func (s *queueScan) records(v spool.View, list []*waitingMail, fn func(*waitingM
 	at := 0
 	if len(list) > 16 {
 		passed := 0
-		err := v.Messages(list[0].id, idAfter(list[len(list)-1].id), func(id spool.ID, m *pb.Message) bool {
+		err := v.Messages(list[0].id, ids.After(list[len(list)-1].id), func(id spool.ID, m *pb.Message) bool {
 			for at < len(list) && list[at].id.Compare(id) < 0 {
 				at++ // gone
 			}
@@ -207,7 +187,7 @@ func (s *queueScan) describe(one *waitingMail, m *pb.Message) {
 // nothing of it waits.
 func (s *queueScan) pick(v spool.View, id spool.ID) (*waitingMail, error) {
 	budget := 1
-	found, _, _, err := s.read(v, id, idAfter(id), 1, &budget)
+	found, _, _, err := s.read(v, id, ids.After(id), 1, &budget)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -276,7 +256,7 @@ func (o *Operator) matchesNone(s *queueScan) (bool, error) {
 	err := o.Replica.View(func(v spool.View) error {
 		all, err := v.Destinations()
 		for _, d := range all {
-			seen := admin.QueueRecipient{Domain: d.Domain, State: stateText(d.State)}
+			seen := admin.QueueRecipient{Domain: d.Domain, State: statelog.StateWord(d.State)}
 			if f.State == admin.StateActive {
 				seen.State = f.State
 			}

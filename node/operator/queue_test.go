@@ -14,6 +14,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/replica/replicatest"
 	"relay/queue"
 )
@@ -48,7 +49,7 @@ func TestQueueShowsWaitingMail(t *testing.T) {
 	page, next, err := w.Queue(ctx, admin.QueuePage{Limit: 10})
 	require.NoError(t, err)
 	require.Empty(t, next)
-	require.Equal(t, texts(first, second), ids(page))
+	require.Equal(t, texts(first, second), listed(page))
 	require.Equal(t, admin.QueueMessage{
 		ID: first.String(), Created: admin.At(replicatest.Start), AgeSeconds: 3660,
 		Size:   uint64(len("Subject: x\r\n\r\ntext\r\n")),
@@ -85,7 +86,7 @@ func TestQueueShowsWaitingMail(t *testing.T) {
 		for _, sort := range []string{"created", "-created", "size"} {
 			page, _, err := w.Queue(ctx, admin.QueuePage{Filter: one.filter, Limit: 10, Sort: sort})
 			require.NoError(t, err)
-			require.ElementsMatch(t, texts(one.want...), ids(page), "%+v", one.filter)
+			require.ElementsMatch(t, texts(one.want...), listed(page), "%+v", one.filter)
 			n := 0
 			for _, m := range page {
 				n += len(m.Recipients)
@@ -114,14 +115,14 @@ func TestQueueShowsWhatIsTried(t *testing.T) {
 	}
 	page, _, err := w.Queue(ctx, admin.QueuePage{Limit: 10, Filter: admin.QueueFilter{State: admin.StateActive}})
 	require.NoError(t, err)
-	require.Equal(t, texts(first, second), ids(page))
+	require.Equal(t, texts(first, second), listed(page))
 	require.Equal(t, "b@far.test", page[0].Recipients[0].Address)
 	require.Len(t, page[0].Recipients, 1)
 	page, _, err = w.Queue(ctx, admin.QueuePage{
 		Limit: 1, Sort: "-created", Filter: admin.QueueFilter{State: admin.StateActive},
 	})
 	require.NoError(t, err)
-	require.Equal(t, texts(second), ids(page))
+	require.Equal(t, texts(second), listed(page))
 
 	stats, err := w.Stats(ctx)
 	require.NoError(t, err)
@@ -212,7 +213,7 @@ func TestBackwardProperty(t *testing.T) {
 		for range rapid.IntRange(1, 6).Draw(rt, "bursts") {
 			at = at.Add(time.Duration(rapid.IntRange(0, 1<<30).Draw(rt, "gap")) * time.Millisecond)
 			for range rapid.SampledFrom([]int{1, 2, 50, 700, 6000}).Draw(rt, "size") {
-				id := idAt(at)
+				id := ids.At(at)
 				id[14], id[15], id[13] = byte(len(all)>>8), byte(len(all)), byte(len(all)>>16)
 				all = append(all, id)
 				if rapid.SampledFrom([]bool{true, false, false, false}).Draw(rt, "step") {
@@ -221,8 +222,8 @@ func TestBackwardProperty(t *testing.T) {
 			}
 		}
 		slices.SortFunc(all, spool.ID.Compare)
-		seen, last, most := 0, lastID(), 0
-		err := backward(context.Background(), at.Add(-time.Hour), all[0], lastID(),
+		seen, last, most := 0, ids.Last(), 0
+		err := backward(context.Background(), at.Add(-time.Hour), all[0], ids.Last(),
 			func(lo, hi spool.ID, limit int) (int, bool, error) {
 				require.Equal(rt, last, hi)
 				from, _ := slices.BinarySearchFunc(all, lo, spool.ID.Compare)
@@ -357,7 +358,7 @@ func TestStatsOfALongQueueAreSampled(t *testing.T) {
 		return m.all
 	}
 	exact := matrix(func(m *ageMatrix, v spool.View) error {
-		return m.slice(context.Background(), v, spool.ID{}, lastID(), 1<<30, 0)
+		return m.slice(context.Background(), v, spool.ID{}, ids.Last(), 1<<30, 0)
 	})
 	sampled := matrix(func(m *ageMatrix, v spool.View) error { return m.sample(context.Background(), v, 16) })
 	for i := range exact {

@@ -11,7 +11,9 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
+	"relay/node/operator/ids"
 	"relay/node/rule"
+	"relay/node/statelog"
 	"relay/queue"
 )
 
@@ -138,7 +140,7 @@ func destinationRows(v spool.View, states map[string]uint64,
 				d.State = pb.State_HELD
 			}
 		}
-		states[stateText(d.State)] += n
+		states[statelog.StateWord(d.State)] += n
 		switch d.State {
 		case pb.State_DEFERRED:
 			row.Deferred += n
@@ -160,7 +162,7 @@ func activeStates(v spool.View, active map[queue.Ref]string, states map[string]u
 		if err != nil {
 			return err
 		}
-		state := stateText(r.GetState())
+		state := statelog.StateWord(r.GetState())
 		if !ok || states[state] == 0 || state != admin.StateQueued && state != admin.StateDeferred {
 			continue
 		}
@@ -203,7 +205,7 @@ type ageRow struct {
 func (m *ageMatrix) fill(ctx context.Context, v spool.View, recipients uint64) error {
 	m.every = 1 + int(min(recipients, uint64(statsExact))/statsSizes)
 	if recipients <= statsExact {
-		return m.slice(ctx, v, spool.ID{}, lastID(), math.MaxInt, 0)
+		return m.slice(ctx, v, spool.ID{}, ids.Last(), math.MaxInt, 0)
 	}
 	return m.sample(ctx, v, statsSlice)
 }
@@ -217,7 +219,7 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 	}
 	young := m.now
 	for i := range len(m.ages) + 1 {
-		old := ulidTime(oldest)
+		old := ids.Time(oldest)
 		if i < len(m.ages) {
 			if edge := m.now.Add(-time.Duration(m.ages[i]) * time.Second); edge.After(old) {
 				old = edge
@@ -225,9 +227,10 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 		}
 		for part := range statsParts {
 			width := young.Sub(old)
-			lo, hi := idAt(old.Add(width*time.Duration(part)/statsParts)), idAt(old.Add(width*time.Duration(part+1)/statsParts))
+			lo := ids.At(old.Add(width * time.Duration(part) / statsParts))
+			hi := ids.At(old.Add(width * time.Duration(part+1) / statsParts))
 			if i == 0 && part == statsParts-1 {
-				hi = lastID()
+				hi = ids.Last()
 			}
 			if lo.Compare(hi) >= 0 {
 				continue
@@ -236,14 +239,12 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 				return err
 			}
 		}
-		if young = old; !young.After(ulidTime(oldest)) {
+		if young = old; !young.After(ids.Time(oldest)) {
 			break
 		}
 	}
 	return nil
 }
-
-func ulidTime(id spool.ID) time.Time { return time.UnixMilli(int64(id.Time())) }
 
 // slice counts at most about most records of [lo, hi). If there are more,
 // the rest is cut in two and each half read in the same way, depth times; at

@@ -110,8 +110,12 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 		if f != nil && (last == nil || f.outcome != queue.Failed) {
 			last = f
 		}
-		if f != nil && f.final {
-			return f
+		if f != nil && f.final { // the login that was refused is not the fallback's
+			if i = nextLast(hops, i+1) - 1; i < 0 {
+				return f
+			}
+			sessions = 0
+			continue
 		}
 		if d.met {
 			sessions++

@@ -47,7 +47,7 @@ type fault struct {
 	next    bool // it speaks of the destination, not of the recipients
 	left    bool // there are hosts that were not tried
 	untried bool
-	final   bool // no other hop is to be tried
+	final   bool // no other hop is to be tried but those of the fallback
 }
 
 func failed(format string, args ...any) *fault {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -79,6 +80,34 @@ func TestFallback(t *testing.T) {
 			require.NotContains(t, last.said(), "AUTH")
 		})
 	}
+}
+
+// TestFallbackOfARefusedLogin: the mail goes there, nobody logs in again, and the refusal is known all the time. Mail
+// waits that the fallback does not take either.
+func TestFallbackOfARefusedLogin(t *testing.T) {
+	first, other, last := newHop(t, nil), newHop(t, nil), newHop(t, map[string]string{"RCPT": "250 ok|250 ok|450 later"})
+	to := hostOf(last)
+	l := NewLogin("*", "me", known("secret"))
+	for _, h := range []*nextHop{first, other} {
+		h.ehlo = append(h.ehlo, "AUTH PLAIN")
+		h.script("AUTH", "535 5.7.8 bad password")
+	}
+	target := hostOf(first)
+	target.Link.Login = l
+	target.Spread = &Spread{Weight: 1, More: []Weighted{{hostOf(other), 1}}, Fallback: &to}
+	a := newAgent(t, Config{Router: router(func(string) (Target, error) { return target, nil })})
+	for range 2 {
+		v := deliver(t, a, jobTo("", "a@x"))[0]
+		require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
+		require.Contains(t, v.Host, fmt.Sprint(last.port()))
+		require.NotZero(t, l.Refused().At)
+	}
+	require.EqualValues(t, 1, a.stats.LoginsRefused.Load())
+	require.Equal(t, 1, count(first.said(), "AUTH")+count(other.said(), "AUTH"))
+	require.NotContains(t, last.said(), "AUTH")
+	v := deliver(t, a, jobTo("", "a@x"))[0]
+	require.Equal(t, queue.Deferred, v.Outcome)
+	require.Contains(t, v.Reply, "450")
 }
 
 // TestFallbackOfAnotherKind: mail by MX has it, too, but not where a domain does not exist.

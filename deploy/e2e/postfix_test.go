@@ -85,6 +85,13 @@ func (p *postfix) delivered(text string) []string {
 	return maildir(filepath.Join(p.dir, "mail", "box", "new"), text)
 }
 
+// open is how many clients are connected, by its log.
+func (p *postfix) open() int {
+	log, err := os.ReadFile(filepath.Join(p.dir, "log"))
+	require.NoError(p.t, err)
+	return strings.Count(string(log), "]: connect from ") - strings.Count(string(log), "]: disconnect from ")
+}
+
 const postfixMain = `compatibility_level = 3.6
 queue_directory = DIR/queue
 command_directory = /usr/sbin

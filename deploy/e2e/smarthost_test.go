@@ -30,6 +30,8 @@ type smartHost struct {
 	addr string
 	cert string // file that its certificate is checked by
 	took func(text string) []string
+	// open is how many connections to it are open; nil where that is not known.
+	open func() int
 	// password changes relay's password on its side.
 	password func(text string)
 }
@@ -102,7 +104,7 @@ func tokens(t *testing.T, d *Dev, mechanism string) {
 	require.Equal(t, 1, given)
 	given++ // as if it had been given to somebody else: the first one is good no more
 	mu.Unlock()
-	time.Sleep(3 * time.Second) // the connection is closed
+	d.Await(20*time.Second, "the connection is closed", func() bool { return h.open() == 0 })
 	deliver("second " + mechanism)
 
 	mu.Lock()
@@ -215,8 +217,10 @@ func refusedLogin(t *testing.T, d *Dev, h *smartHost, name string, route func(pa
 	id = submit(t, d, 1, "someone@"+smartDomain, subject)
 	waits(id)
 	h.password("secret")
-	time.Sleep(5 * time.Second) // a retry right behind a refusal ends no wait
-	d.Ctl("queue", "retry", id)
+	d.Await(30*time.Second, "a retry right behind a refusal ends no wait, a later one does", func() bool {
+		_, _ = d.Try("", d.bin+"/relayctl", "queue", "retry", id)
+		return d.trace(id).Recipients[0].State == "delivered"
+	})
 	delivered(id, subject)
 }
 
@@ -297,25 +301,37 @@ func postfixSmart(t *testing.T, mechanisms string, judge ...string) *smartHost {
 			"introspection_url = "+judge[0]+"\nusername_attribute = username\nactive_attribute = active\n"+
 			"active_value = true\n"), 0o644))
 	}
-	require.NoError(t, os.WriteFile(conf,
-		[]byte(strings.NewReplacer("DIR", p.dir, "MECHANISMS", mechanisms).Replace(text)), 0o644))
-	_, err := user.Lookup("dovecot")
-	require.NoError(t, err)
-	require.NoError(t, exec.Command("dovecot", "-c", conf).Run())
-	t.Cleanup(func() {
-		_ = exec.Command("doveadm", "-c", conf, "stop").Run()
-		if t.Failed() {
-			t.Log(tail(filepath.Join(dir, "log"), 5000), tail(filepath.Join(p.dir, "log"), 5000))
-		}
-	})
+	startDovecot(t, conf, strings.NewReplacer("DIR", p.dir, "MECHANISMS", mechanisms).Replace(text), p.dir)
 	p.command("reload")
-	return &smartHost{addr: p.addr, cert: cert, took: p.delivered, password: func(text string) {
+	return &smartHost{addr: p.addr, cert: cert, took: p.delivered, open: p.open, password: func(text string) {
 		write(text)
 		require.Eventually(t, func() bool { // it looks at the file once a second
 			test := exec.Command("doveadm", "-c", conf, "auth", "test", "-a", filepath.Join(dir, "auth"), "relay", text)
 			return test.Run() == nil
 		}, 20*time.Second, 100*time.Millisecond)
 	}}
+}
+
+// startDovecot starts Dovecot with a configuration that goes into a file, beside which its log is. dirs are folders of
+// others whose logs tell, too, why a test failed.
+func startDovecot(t *testing.T, conf, text string, dirs ...string) {
+	t.Helper()
+	need(t, "dovecot", "doveadm")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start Dovecot")
+	}
+	_, err := user.Lookup("dovecot")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(conf, []byte(text), 0o644))
+	require.NoError(t, exec.Command("dovecot", "-c", conf).Run())
+	t.Cleanup(func() {
+		_ = exec.Command("doveadm", "-c", conf, "stop").Run()
+		if t.Failed() {
+			for _, dir := range append(dirs, filepath.Dir(conf)) {
+				t.Log(tail(filepath.Join(dir, "log"), 5000))
+			}
+		}
+	})
 }
 
 func run(t *testing.T, name string, args ...string) string {

@@ -442,6 +442,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.log.Error("cannot read whether this node is being drained", zap.Error(err))
 	}
 	start("refresh", n.refresher)
+	start("ruled", n.outbound.LogRuled)
 	start("drain", n.drain.run)
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.HandOver(ctx, n.queue) })

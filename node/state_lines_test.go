@@ -44,7 +44,7 @@ func TestTheLogsTablesAreThoseOfTheCode(t *testing.T) {
 		"statelog/lines.go": "", "maildrop/removed.go": "",
 		"refusal_log.go": "", "inbound/filter.go": "discard", "inbound/repeat.go": "repeated",
 		"operator/manage.go": "command", "operator/bounce.go": "bounce", "../queue/settle.go": "line",
-		"outbound/rules.go": "meets",
+		"outbound/ruled.go": "writeRuled",
 	} {
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
 		require.NoError(t, err)

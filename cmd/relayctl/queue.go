@@ -290,6 +290,9 @@ func (a *app) showStats(s *admin.QueueStats) {
 	if len(s.Classes) > 0 {
 		a.say("Deferred by class: %s.", byCount(s.Classes))
 	}
+	for _, r := range s.Rules {
+		a.say("Rule %d (%s) decides on %s.", r.Rule, r.Action, count(r.Recipients, "recipient"))
+	}
 }
 
 // classesOf says what keeps a destination's mail from being delivered, the most frequent first.

@@ -108,7 +108,7 @@ func (a *app) showRule(r admin.Rule) {
 // ruleFlags are those of rule add.
 type ruleFlags struct {
 	admin.RuleAdd
-	order   uint32
+	order   string
 	expires string
 }
 
@@ -159,7 +159,7 @@ keeps a message, and 'queue release' lets it pass the rules that are there.`,
 	fl.StringVar(&f.User, "user", "", "account that handed it in")
 	fl.BoolVar(&f.All, "all", false, "all mail")
 	fl.StringVar(&f.To, "to", "", "the `HOP` or address that the mail, or the copy, goes to")
-	fl.Uint32Var(&f.order, "order", admin.RuleOrder, "the lowest that matches counts")
+	fl.StringVar(&f.order, "order", "", "`NUMBER` of which the lowest that matches counts; 1000")
 	fl.StringVar(&f.expires, "expires", "", "the rule ends after so long, such as 2h or 1d")
 	fl.StringVar(&f.Reason, "reason", "", "text for the sender, with bounce and suspend")
 	fl.BoolVar(&f.DryRun, "dry-run", false, "only say what of the waiting mail it would decide on")
@@ -176,7 +176,11 @@ func (f *ruleFlags) rule(c *cobra.Command, action string) (admin.RuleAdd, error)
 		return in, usagef("rules can not name a site yet: give --domain for each of its domains")
 	}
 	if c.Flags().Changed("order") {
-		in.Order = &f.order
+		n, err := strconv.ParseUint(f.order, 10, 32)
+		if err != nil || n > admin.RuleOrderMost {
+			return in, usagef("--order is a number from 0 to %d, of which the lowest that matches counts", admin.RuleOrderMost)
+		}
+		in.Order = new(uint32(n))
 	}
 	if f.expires != "" {
 		d, err := parseAge(f.expires)

@@ -54,7 +54,10 @@ func TestQueueShowsWhatRulesDo(t *testing.T) {
 	require.Len(t, held, 2)
 	stats, err := w.Stats(ctx)
 	require.NoError(t, err)
-	require.Equal(t, map[string]uint64{"held": 2, "queued": 1}, stats.States, "who sent it the counters do not know")
+	require.Equal(t, map[string]uint64{"held": 2, "suspended": 1}, stats.States)
+	require.Equal(t, []admin.RuleCount{
+		{Rule: hold.ID, Action: "hold", Recipients: 2}, {Rule: suspend.ID, Action: "suspend", Recipients: 1},
+	}, stats.Rules)
 	retry, err := w.Manage(ctx, theBy, admin.QueueAction{Action: admin.ActionRetry, IDs: []string{id.String()}})
 	require.NoError(t, err)
 	require.Zero(t, retry.Changed, "a retry is no release")

@@ -60,13 +60,15 @@ func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 		if err := activeStates(v, active, stats.States); err != nil {
 			return err
 		}
-		m := &ageMatrix{now: o.Now(), ages: stats.Ages, rows: map[string]*ageRow{}, all: make([]float64, len(stats.Ages)+1)}
+		m := &ageMatrix{rules: newRuleCounts(set, o.Now()), now: o.Now(), ages: stats.Ages, rows: map[string]*ageRow{},
+			all: make([]float64, len(stats.Ages)+1)}
 		if m.classes.table, err = replyTable(v); err != nil {
 			return err
 		}
 		if err := m.fill(ctx, v, stats.Total.Recipients); err != nil {
 			return err
 		}
+		m.rules.tell(stats)
 		slices.SortFunc(rows, func(a, b *admin.Destination) int {
 			return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(a.Domain, b.Domain))
 		})
@@ -188,6 +190,7 @@ type ageMatrix struct {
 	sizes    uint64 // sum and number of all sizes read
 	sized    uint64
 
+	rules      *ruleCounts
 	classes    classes
 	allClasses classCounts // all destinations
 }
@@ -251,6 +254,8 @@ func (m *ageMatrix) sample(ctx context.Context, v spool.View, most int) error {
 // last those it read stand for the rest by the time they span.
 func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, most, depth int) error {
 	counts, failures := map[ageCell]int{}, map[string]*classCounts{}
+	ruled := map[ruledCell]int{}
+	var unread error
 	var sizes []sizeWanted
 	seen, last, cut := 0, lo, false
 	err := v.Queue(lo, func(id spool.ID, _ uint32, r *pb.Recipient) bool {
@@ -267,12 +272,15 @@ func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, mo
 		counts[ageCell{domain, m.column(id)}]++
 		m.reply(domain, r)
 		m.failed(failures, domain, r)
+		if unread = m.rules.count(v, ruled, id, r); unread != nil {
+			return false
+		}
 		if m.read++; m.read%m.every == 0 {
 			sizes = append(sizes, sizeWanted{domain, id})
 		}
 		return true
 	})
-	if err = cmp.Or(err, ctx.Err()); err != nil {
+	if err = cmp.Or(err, unread, ctx.Err()); err != nil {
 		return err
 	}
 	end := min(hi.Time(), max(lo.Time(), uint64(max(m.now.UnixMilli(), 0))))
@@ -286,6 +294,7 @@ func (m *ageMatrix) slice(ctx context.Context, v spool.View, lo, hi spool.ID, mo
 		m.all[c.column] += weight * float64(n)
 	}
 	m.weigh(failures, weight)
+	m.rules.add(ruled, weight)
 	if err := m.readSizes(v, sizes); err != nil || !deeper {
 		return err
 	}

@@ -161,6 +161,7 @@ func (f *Fake) Stats(context.Context) (*admin.QueueStats, error) {
 			}
 			s.States[r.State]++
 			s.Owners[m.Owner]++
+			f.countRule(s, r.Domain)
 		}
 	}
 	for _, row := range values(rows) {

@@ -136,3 +136,19 @@ func (f *Fake) TestRules(_ context.Context, e admin.RuleEnvelope) (*admin.RuleTe
 	}
 	return out, nil
 }
+
+// countRule counts a recipient under the rule that decides on it. It knows domains.
+func (f *Fake) countRule(s *admin.QueueStats, domain string) {
+	at := slices.IndexFunc(f.rules, func(r admin.Rule) bool {
+		return r.Action != admin.RuleCopy && (r.All || r.Domain == domain)
+	})
+	if at < 0 {
+		return
+	}
+	one := admin.RuleCount{Rule: f.rules[at].ID, Action: f.rules[at].Action, Recipients: 1}
+	if i := slices.IndexFunc(s.Rules, func(c admin.RuleCount) bool { return c.Rule == one.Rule }); i >= 0 {
+		s.Rules[i].Recipients++
+		return
+	}
+	s.Rules = append(s.Rules, one)
+}

@@ -47,7 +47,7 @@ type Job struct {
 	EightBit   bool
 	Binary     bool
 	Unended    bool // it does not end with a line end, as far as that is known
-	Ruled      bool // there are standing rules, or were: see Recipient.Ruling
+	Ruled      bool // there are standing rules or routes for some senders, or were: see Recipient.Ruling
 	UTF8       bool
 	RequireTLS bool
 	Ret, EnvID string
@@ -56,8 +56,8 @@ type Job struct {
 	DeliverBy  *DeliverBy // nil: not asked for
 	Priority   int32      // MT-PRIORITY, for the next hop
 	// Domain and Route say where to: the recipients' domain (empty where Route
-	// names a hop for several), and the hop set by hand or by Config.Route. The
-	// manager sets them, a Spool leaves them empty.
+	// names a hop for several, as all but mx and those that begin with "mx (" do), and the hop set by hand, by
+	// Waiting.Route or by Config.Route. The manager sets them, a Spool leaves them empty.
 	Domain, Route string
 	// Live returns an error once this node may no longer act. The manager sets
 	// it. An agent calls it last before the final dot: unlike ctx it reads the
@@ -94,7 +94,7 @@ type Recipient struct {
 
 // Ruling is what standing rules make of a recipient.
 type Ruling struct {
-	Via   string // hop set by hand; empty: Config.Route decides
+	Via   string // hop set by hand, or by a route for some senders; empty: Config.Route decides
 	Rule  uint64 // 0: none holds for it
 	Act   Act
 	Hop   string // of Redirect

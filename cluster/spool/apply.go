@@ -124,7 +124,9 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 	case *pb.PutRoute:
 		return t.putRoute(h)
 	case *pb.DropRoute:
-		return t.dropRecord(key(kRoute, h.Domain), "route", h.Domain)
+		return t.dropRoute(h)
+	case *pb.PutRecipients:
+		return t.putRecipients(h)
 	case *pb.PutSettings:
 		return t.putSettings(h)
 	case *pb.PutRule:

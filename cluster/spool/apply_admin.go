@@ -63,9 +63,11 @@ func describe(h proto.Message) string {
 	case *pb.DropAlias:
 		return "alias rm " + h.Address
 	case *pb.PutRoute:
-		return "route set " + h.GetRoute().GetDomain() + " " + h.GetRoute().GetTarget()
+		return "route set " + h.GetRoute().GetDomain() + " " + h.GetRoute().GetTarget() + whose(h.Route)
 	case *pb.DropRoute:
-		return "route rm " + h.Domain
+		return "route rm " + h.Domain + whose(h)
+	case *pb.PutRecipients:
+		return recipientWords(h)
 	case *pb.PutSettings:
 		return "settings set"
 	case *pb.PutRule:
@@ -260,15 +262,6 @@ func (t *tx) putAlias(h *pb.PutAlias) *pb.Result {
 func (t *tx) hides(address string) bool {
 	var a pb.Alias
 	return t.read(key(kAlias, address), &a) && !slices.Contains(a.Targets, address)
-}
-
-func (t *tx) putRoute(h *pb.PutRoute) *pb.Result {
-	if h.GetRoute().GetDomain() == "" || h.GetRoute().GetTarget() == "" {
-		return t.refuse(pb.Code_INVALID, "a route needs a domain and a target")
-	}
-	t.write(key(kRoute, h.Route.Domain), h.Route)
-	t.changes.Directory = true
-	return t.ok()
 }
 
 func (t *tx) dropRecord(k []byte, what, name string) *pb.Result {

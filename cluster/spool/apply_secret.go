@@ -32,7 +32,7 @@ func (t *tx) putSecret(h *pb.PutSecret) *pb.Result {
 func (t *tx) reseal(h *pb.Reseal) *pb.Result {
 	for _, item := range h.Items {
 		var r pb.Route
-		k := key(kRoute, item.Domain)
+		k := keyRoute(item.Domain, item.From, item.Login)
 		if len(item.Old) == 0 || !t.read(k, &r) {
 			continue
 		}

@@ -69,6 +69,8 @@ const (
 	KindPutRule     Kind = 95
 	KindDropRule    Kind = 96
 	KindReseal      Kind = 97
+
+	KindPutRecipients Kind = 98
 )
 
 // headers makes an empty header message of each kind.
@@ -118,6 +120,8 @@ var headers = map[Kind]func() proto.Message{
 	KindPutRule:     func() proto.Message { return new(pb.PutRule) },
 	KindDropRule:    func() proto.Message { return new(pb.DropRule) },
 	KindReseal:      func() proto.Message { return new(pb.Reseal) },
+
+	KindPutRecipients: func() proto.Message { return new(pb.PutRecipients) },
 }
 
 func (k Kind) String() string {

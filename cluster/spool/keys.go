@@ -27,7 +27,7 @@ const (
 	kMessage   = 'm' // m<id> → Message
 	kAlias     = 'n' // n<address> → Alias
 	kOrphan    = 'o' // o<id> → Orphan: a body that no Accept has claimed yet
-	kRoute     = 'p' // p<domain> → Route
+	kRoute     = 'p' // p<domain> → Route; p<domain>\x00<from>\x00<login>: those for some senders only
 	kRequest   = 'q' // q<request id> → Seen: admin commands applied
 	kRecipient = 'r' // r<id><n:4> → Recipient
 	kSession   = 's' // s<node> → Session
@@ -41,6 +41,7 @@ const (
 	kTombstone = 'B' // B<box:8> → Burial: entries that a large Remove took out, to be swept
 	kWindow    = 'W' // W<minute:8> → Window: finished messages by the minute of their ids
 	kRule      = 'R' // R<id:8> → Rule
+	kListed    = 'N' // N<domain>\x00<local part> → 1: recipients of a routed domain
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time

@@ -362,7 +362,7 @@ func randomLog(t *rapid.T) []entry {
 		add(spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	}
 	for range rapid.IntRange(1, 60).Draw(t, "commands") {
-		switch rapid.IntRange(0, 20).Draw(t, "kind") {
+		switch rapid.IntRange(0, 21).Draw(t, "kind") {
 		case 0, 1, 2:
 			x, _ := toID(id())
 			h := acceptOf(x, epoch(), nil)
@@ -492,6 +492,15 @@ func randomLog(t *rapid.T) []entry {
 				}})
 				add(spool.KindDropRule, &pb.DropRule{Id: epoch()})
 				add(spool.KindManage, &pb.Manage{Action: pb.Action_RELEASE, Pass: true, Ids: [][]byte{id()}})
+			}
+		case 21:
+			if two {
+				one, from := node(), rapid.SampledFrom([]string{"", "@a.example"}).Draw(t, "from")
+				add(spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: one, Target: "mx", From: from}})
+				add(spool.KindDropRoute, &pb.DropRoute{Domain: one, From: from})
+				add(spool.KindPutRecipients, &pb.PutRecipients{
+					Domain: one, Add: []string{"a@" + one, "b@" + one}, Remove: []string{user(), "b@" + one},
+				})
 			}
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})

@@ -28,7 +28,9 @@ import (
 //   - Generation begins the cluster's life after a recovery: no member has a certificate on record then.
 //   - A PutRoute names EHLO keywords that do not count (no_ehlo), and how TLS is used (tls, implicit_tls, fingerprints,
 //     tls_ca), as whom to log in (user, password, oauth), where else mail goes (more, weights, fallback), from where
-//     (sources), what hosts are shown (client_cert, client_key), and that anyone may send there (callout).
+//     (sources), what hosts are shown (client_cert, client_key), that anyone may send there (callout, recipients), and
+//     whose mail it is for (from, login), which a DropRoute names, too.
+//   - PutRecipients lists the recipients of routed domains.
 //   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with
 //     refuse. They have the site's own rules of what replies mean (reply_rules), which Apply only keeps.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
@@ -76,6 +78,8 @@ var since = map[Kind]uint32{
 	KindImport:     2,
 	KindPutRule:    2,
 	KindDropRule:   2,
+
+	KindPutRecipients: 2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
@@ -89,7 +93,7 @@ var (
 		"Reseal": 2, "Reseal.Item": 2,
 		"Import": 2, "Old": 2, "Uidl": 2,
 		"Garbage": 2, "Removed": 2, "Window": 2,
-		"Rule": 2, "PutRule": 2, "DropRule": 2,
+		"Rule": 2, "PutRule": 2, "DropRule": 2, "PutRecipients": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Recipient.addressed": 2, "Recipient.pass": 2, "Manage.pass": 2, "Recipient.size": 2,
@@ -97,7 +101,8 @@ var (
 		"Route.no_ehlo": 2, "Route.tls": 2, "Route.implicit_tls": 2, "Route.fingerprints": 2, "Route.tls_ca": 2,
 		"Route.user": 2, "Route.password": 2,
 		"Route.more": 2, "Route.weights": 2, "Route.fallback": 2, "Route.sources": 2, "Route.client_cert": 2,
-		"Route.client_key": 2, "Route.oauth": 2, "Route.callout": 2,
+		"Route.client_key": 2, "Route.oauth": 2, "Route.callout": 2, "Route.from": 2, "Route.login": 2, "Route.recipients": 2,
+		"DropRoute.from": 2, "DropRoute.login": 2,
 		"Settings.from_check": 2, "Settings.reply_rules": 2,
 		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,

@@ -272,28 +272,6 @@ func (v View) Aliases() ([]*pb.Alias, error) {
 	return list(v.R, []byte{kAlias}, func() *pb.Alias { return new(pb.Alias) })
 }
 
-// Route returns the most specific route for a domain: its own, that of a
-// parent domain (".example.com" in full labels), or "*". False where mail goes
-// by MX because nothing else is said.
-func (v View) Route(domain string) (*pb.Route, bool, error) {
-	for name := domain; name != ""; {
-		if r, ok, err := load(v.R, key(kRoute, name), new(pb.Route)); ok || err != nil {
-			return r, ok, err
-		}
-		_, parent, more := strings.Cut(name, ".")
-		if !more || !strings.Contains(parent, ".") {
-			break
-		}
-		name = parent
-	}
-	return load(v.R, key(kRoute, "*"), new(pb.Route))
-}
-
-// Routes returns all routes by domain.
-func (v View) Routes() ([]*pb.Route, error) {
-	return list(v.R, []byte{kRoute}, func() *pb.Route { return new(pb.Route) })
-}
-
 // Settings returns the replicated settings; zero values where never set.
 func (v View) Settings() (*pb.Settings, error) {
 	s, _, err := load(v.R, key(kMeta, "settings"), new(pb.Settings))

@@ -14,7 +14,8 @@ import (
 )
 
 func (a *app) routeCmd() *cobra.Command {
-	return group("route", "Routes of remote mail: list, set, remove", a.routeLs(), a.routeSet(), a.routeRm())
+	return group("route", "Routes of remote mail: list, set, remove", a.routeLs(), a.routeSet(), a.routeRm(),
+		a.recipientsCmd())
 }
 
 func (a *app) routeLs() *cobra.Command {
@@ -34,50 +35,48 @@ func (a *app) routeLs() *cobra.Command {
 	}
 }
 
-// routeTable lists routes, with columns for what any of them has.
+// routeColumns are the columns of a list of routes; all but the first two are there where some route has something.
+var routeColumns = []struct {
+	head string
+	cell func(admin.Route) string
+}{
+	{"DOMAIN", func(r admin.Route) string { return r.Domain }},
+	{"TARGET", routeTargets},
+	{"FROM", func(r admin.Route) string { return r.From }},
+	{"LOGIN", func(r admin.Route) string { return r.Login }},
+	{"TLS", routeTLS},
+	{"USER", func(r admin.Route) string { return r.User }},
+	{"FALLBACK", func(r admin.Route) string { return r.Fallback }},
+	{"SOURCE", func(r admin.Route) string { return strings.Join(r.Sources, ",") }},
+	{"RECIPIENTS", routeRecipients},
+	{"NO EHLO", func(r admin.Route) string { return strings.Join(r.NoEHLO, ",") }},
+}
+
 func (a *app) routeTable(all []admin.Route) {
-	heads := []string{"DOMAIN", "TARGET"}
-	secure := slices.ContainsFunc(all, func(r admin.Route) bool { return r.TLS != "" || r.ImplicitTLS })
-	lacks := slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.NoEHLO) > 0 })
-	others := slices.ContainsFunc(all, func(r admin.Route) bool { return r.Fallback != "" })
-	sources := slices.ContainsFunc(all, func(r admin.Route) bool { return len(r.Sources) > 0 })
-	if secure {
-		heads = append(heads, "TLS")
-	}
-	logins := slices.ContainsFunc(all, func(r admin.Route) bool { return r.User != "" })
-	if logins {
-		heads = append(heads, "USER")
-	}
-	if others {
-		heads = append(heads, "FALLBACK")
-	}
-	if sources {
-		heads = append(heads, "SOURCE")
-	}
-	if lacks {
-		heads = append(heads, "NO EHLO")
+	var heads []string
+	var cells []func(admin.Route) string
+	for i, c := range routeColumns {
+		if i < 2 || slices.ContainsFunc(all, func(r admin.Route) bool { return c.cell(r) != "" }) {
+			heads, cells = append(heads, c.head), append(cells, c.cell)
+		}
 	}
 	t := a.table(heads...)
 	for _, r := range all {
-		cells := []any{r.Domain, routeTargets(r)}
-		if secure {
-			cells = append(cells, routeTLS(r))
+		var row []any
+		for _, cell := range cells {
+			row = append(row, orDash(cell(r)))
 		}
-		if logins {
-			cells = append(cells, orDash(r.User))
-		}
-		if others {
-			cells = append(cells, orDash(r.Fallback))
-		}
-		if sources {
-			cells = append(cells, orDash(strings.Join(r.Sources, ",")))
-		}
-		if lacks {
-			cells = append(cells, strings.Join(r.NoEHLO, ","))
-		}
-		t.Row(cells...)
+		t.Row(row...)
 	}
 	t.Flush()
+}
+
+// routeRecipients says by what the recipients of a route's domain are known, where anyone may send to them.
+func routeRecipients(r admin.Route) string {
+	if r.Callout {
+		return "callout"
+	}
+	return r.Recipients
 }
 
 // routeTargets lists the targets of a route, with their weights where they have some.
@@ -138,8 +137,8 @@ or discard. The most specific domain wins; '*' is all remote mail.
 
 Of several targets one is tried first by lot, as often as --weight says (3,1:
 three of four times the first one), the others follow. What none of them takes
-or refuses for good goes to --fallback, which is also for mx; it gets neither
-login nor certificate. --source names addresses to connect from, of which each
+or refuses for good goes to --fallback, which is also for mx, and so does all
+mail while they refuse the login; it gets neither login nor certificate. --source names addresses to connect from, of which each
 node uses its own; mail waits at nodes that have none of them.
 
 A hop that announces what it cannot do is used without it by --no-ehlo
@@ -154,10 +153,22 @@ waits where the host does not meet it. --implicit-tls begins with TLS, at port
 465 where the target names none. Of two routes to one target the stricter
 holds.
 
+By --from and --login a route is for some mail only: that of a sender (an
+address, @DOMAIN without those below it, or <> for bounces), that which an
+account has handed in, or both. The recipient's domain comes first: a route of
+a more specific domain wins whatever else it says. Among routes of one domain
+the one with account and sender wins, then the one with the account, the
+sender's address, the sender's domain, and at last that for all; where none of
+them fits, the next domain's are looked at. A sender counts where an account or
+a trusted client has handed the mail in: what strangers call themselves leads
+their mail nowhere. Reports of the relay's own have the sender <>.
+
 By --callout mail to the domain itself is taken from anyone, as that to local
 domains is. The target is asked for each recipient before the client gets its
 250, so that what it does not know is refused and not returned later. Answers
-are kept for a while: a yes for an hour, a no for five minutes.
+are kept for a while: a yes for an hour, a no for five minutes. By --recipients
+list 'relayctl route recipients' says which there are: anyone may send to them,
+and nobody to others, who are refused at once (550 5.1.1).
 
 By --client-cert and --client-key the relay shows a certificate to hosts that
 ask for one. The key is kept as passwords are, and stays in the same way.
@@ -167,8 +178,8 @@ the password on the first line of standard input (--password-stdin). Without a
 new password the present one stays, for the same user and target. It is kept
 sealed, and never shown. It goes only over TLS that is verified: --tls encrypt
 or fingerprint ask for less or other proof, and --tls none, or a host on
-loopback, lets it go in clear. A login that is refused makes the mail wait; it
-is tried again after a minute, later after a quarter of an hour, and at once
+loopback, lets it go in clear. A login that is refused makes the mail wait, or
+take the fallback, and status and doctor tell of it; it is tried again after a minute, later after a quarter of an hour, and at once
 after route set, or for mail of the route that queue retry names. Each route
 with --user has limits and back-off of its own.
 
@@ -198,7 +209,7 @@ as passwords are.`,
 			for _, w := range weights {
 				r.Weights = append(r.Weights, uint32(min(w, math.MaxUint32)))
 			}
-			done := "mail to " + args[0] + " goes by " + strings.Join(args[1:], ", ")
+			done := "mail to " + args[0] + ofSenders(r.RouteSenders) + " goes by " + strings.Join(args[1:], ", ")
 			return a.change(c, done, func(ctx context.Context, client *admin.Client) error {
 				r.Domain, r.Target, r.More = args[0], args[1], args[2:]
 				if err := client.SetRoute(ctx, a.by(), r); err != nil {
@@ -207,6 +218,9 @@ as passwords are.`,
 				if r.User != "" && r.TLS == "none" {
 					a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
 						r.User, r.Target)
+				}
+				if err := a.warnOfEmpty(ctx, client, r); err != nil {
+					return err
 				}
 				return a.warnOfLocal(ctx, client, args[0])
 			})
@@ -231,6 +245,8 @@ func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {
 	f.StringVar(&files.key, "client-key", "", "file with its key in PEM")
 	f.StringVar(&r.Fallback, "fallback", "", "`TARGET` for mail that the others do not take: smtp:HOST[:PORT]")
 	f.BoolVar(&r.Callout, "callout", false, "take mail to DOMAIN from anyone, for recipients that the target takes")
+	f.StringVar(&r.Recipients, "recipients", "", "list: take mail to DOMAIN from anyone, for what route recipients lists")
+	senderFlags(c, &r.RouteSenders)
 	f.StringSliceVar(&r.Sources, "source", nil, "`ADDRESSES` to connect from, of which each node uses its own")
 }
 
@@ -251,12 +267,34 @@ func (a *app) warnOfLocal(ctx context.Context, client *admin.Client, domain stri
 }
 
 func (a *app) routeRm() *cobra.Command {
-	return &cobra.Command{
+	var of admin.RouteSenders
+	c := &cobra.Command{
 		Use: "rm DOMAIN|'*'", Short: "Remove a route", Args: cobra.ExactArgs(1),
+		Long: `Rm removes the route of a domain that is for all senders, or the one that --from
+and --login name. What waits goes as the other routes say.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.change(c, "route "+args[0]+" is removed", func(ctx context.Context, client *admin.Client) error {
-				return client.RemoveRoute(ctx, a.by(), args[0])
+			done := "route " + args[0] + ofSenders(of) + " is removed"
+			return a.change(c, done, func(ctx context.Context, client *admin.Client) error {
+				return client.RemoveRoute(ctx, a.by(), args[0], of)
 			})
 		},
 	}
+	senderFlags(c, &of)
+	return c
+}
+
+func senderFlags(c *cobra.Command, of *admin.RouteSenders) {
+	c.Flags().StringVar(&of.From, "from", "", "only for mail of this `SENDER`: address, @DOMAIN, or <> for bounces")
+	c.Flags().StringVar(&of.Login, "login", "", "only for mail that this `USER` has handed in")
+}
+
+// ofSenders says whose mail a route is for.
+func ofSenders(of admin.RouteSenders) (text string) {
+	if of.From != "" {
+		text = " from " + of.From
+	}
+	if of.Login != "" {
+		text += " of " + of.Login
+	}
+	return text
 }

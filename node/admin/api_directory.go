@@ -129,6 +129,7 @@ type routeInput struct {
 	Body   struct {
 		Target string   `json:"target" minLength:"1"`
 		NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count"`
+		RouteSenders
 		RouteHops
 		RouteTLS
 		RouteLogin
@@ -139,6 +140,7 @@ type routeInput struct {
 type routeRemove struct {
 	Changing
 	Domain string `path:"domain"`
+	RouteSenders
 }
 
 func (s *server) registerRoutes() {
@@ -151,12 +153,14 @@ func (s *server) registerRoutes() {
 			return &nothing{}, r.SetRoute(ctx, in.by(ctx), Route{
 				Domain: in.Domain, Target: in.Body.Target, NoEHLO: in.Body.NoEHLO, RouteTLS: in.Body.RouteTLS,
 				RouteLogin: in.Body.RouteLogin, RouteHops: in.Body.RouteHops, RouteCert: in.Body.RouteCert,
+				RouteSenders: in.Body.RouteSenders,
 			})
 		})
 	handle(s, http.MethodDelete, "/v1/routes/{domain}", "Remove a route",
 		func(ctx context.Context, in *routeRemove) (*nothing, error) {
-			return &nothing{}, r.RemoveRoute(ctx, in.by(ctx), in.Domain)
+			return &nothing{}, r.RemoveRoute(ctx, in.by(ctx), in.Domain, in.RouteSenders)
 		})
+	s.registerRecipients()
 }
 
 type settingsInput struct {

@@ -124,7 +124,7 @@ func TestDirectoryThroughTheWire(t *testing.T) {
 	routes, err := w.Client.Routes(ctx)
 	require.NoError(t, err)
 	require.Equal(t, []admin.Route{{Domain: "*", Target: "smtp:127.0.0.1:12025"}}, routes)
-	require.NoError(t, w.Client.RemoveRoute(ctx, by, "*"))
+	require.NoError(t, w.Client.RemoveRoute(ctx, by, "*", admin.RouteSenders{}))
 	require.NoError(t, w.Client.SetSettings(ctx, by, admin.Settings{ExpireSeconds: 60}))
 	settings, err := w.Client.Settings(ctx)
 	require.NoError(t, err)

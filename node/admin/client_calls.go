@@ -174,17 +174,20 @@ func (c *Client) SetRoute(ctx context.Context, by By, r Route) error {
 	in := struct {
 		Target string   `json:"target"`
 		NoEHLO []string `json:"no_ehlo,omitempty"`
+		RouteSenders
 		RouteHops
 		RouteTLS
 		RouteLogin
 		RouteCert
-	}{r.Target, r.NoEHLO, r.RouteHops, r.RouteTLS, r.RouteLogin, r.RouteCert}
+	}{r.Target, r.NoEHLO, r.RouteSenders, r.RouteHops, r.RouteTLS, r.RouteLogin, r.RouteCert}
 	return c.change(ctx, http.MethodPut, "/v1/routes/"+url.PathEscape(r.Domain), by, in, nil)
 }
 
 // RemoveRoute implements Routes.
-func (c *Client) RemoveRoute(ctx context.Context, by By, domain string) error {
-	return c.change(ctx, http.MethodDelete, "/v1/routes/"+url.PathEscape(domain), by, nil, nil)
+func (c *Client) RemoveRoute(ctx context.Context, by By, domain string, of RouteSenders) error {
+	return c.change(ctx, http.MethodDelete, "/v1/routes/"+url.PathEscape(domain), by, nil, nil, func(r *request) {
+		r.set("from", of.From).set("login", of.Login)
+	})
 }
 
 // Settings implements Policy.

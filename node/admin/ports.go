@@ -69,7 +69,8 @@ type Aliases interface {
 type Routes interface {
 	Routes(ctx context.Context) ([]Route, error)
 	SetRoute(ctx context.Context, by By, r Route) error
-	RemoveRoute(ctx context.Context, by By, domain string) error
+	RemoveRoute(ctx context.Context, by By, domain string, of RouteSenders) error
+	Recipients
 }
 
 // Policy keeps the replicated settings.

@@ -62,14 +62,17 @@ type Rule struct {
 	Why     string `json:"why"`
 }
 
-// RuleOrder is the order of a rule that was given none.
-const RuleOrder = 1000
+// RuleOrder is the order of a rule that was given none, RuleOrderMost the highest.
+const (
+	RuleOrder     = 1000
+	RuleOrderMost = 1_000_000
+)
 
 // RuleAdd asks for a rule.
 type RuleAdd struct {
 	Action string `json:"action" enum:"hold,suspend,redirect,bounce,discard,copy"`
 	RuleMatch
-	Order          *uint32 `json:"order,omitempty" maximum:"1000000" doc:"the lowest that matches counts; absent: 1000"`
+	Order          *uint32 `json:"order,omitempty" doc:"the lowest that matches counts, 1000000 at most; absent: 1000"`
 	To             string  `json:"to,omitempty" doc:"of redirect the hop, as in routes; of copy the address"`
 	Reason         string  `json:"reason,omitempty" doc:"for the sender, with bounce and suspend"`
 	ExpiresSeconds int64   `json:"expires_seconds,omitempty" minimum:"0" doc:"it ends after so long; 0: it does not"`

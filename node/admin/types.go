@@ -266,10 +266,19 @@ type Route struct {
 	Target string `json:"target" doc:"mx, smtp:HOST[:PORT], lmtp:HOST:PORT, discard"`
 	// NoEHLO needs cluster version 2.
 	NoEHLO []string `json:"no_ehlo,omitempty" required:"false" doc:"EHLO keywords of the hop that do not count, such as PIPELINING"`
+	RouteSenders
 	RouteHops
 	RouteTLS
 	RouteLogin
 	RouteCert
+}
+
+// RouteSenders says whose mail a route is for: of its domain, the route that names account and sender comes first, then
+// the one with the account, with the sender's address, with the sender's domain, and at last that for all. A sender
+// counts where a trusted client or an account has handed the mail in. It needs cluster version 2.
+type RouteSenders struct {
+	From  string `json:"from,omitempty" query:"from" required:"false" doc:"only for mail of this sender: address, @domain, or <> for the null path"`
+	Login string `json:"login,omitempty" query:"login" required:"false" doc:"only for mail that this account has handed in"`
 }
 
 // RouteHops says where else a route's mail goes, and from where. It needs cluster version 2.
@@ -278,7 +287,9 @@ type RouteHops struct {
 	Weights  []uint32 `json:"weights,omitempty" required:"false" doc:"of target and of each in more: in which share it is tried first"`
 	Fallback string   `json:"fallback,omitempty" required:"false" doc:"smtp:HOST[:PORT], where mail goes that no other host took or refused for good"`
 	Callout  bool     `json:"callout,omitempty" required:"false" doc:"mail to the domain is taken from anyone, for recipients that the target takes when it is asked"`
-	Sources  []string `json:"sources,omitempty" required:"false" doc:"addresses to connect from, of which each node uses its own"`
+	// Recipients is for one domain, as Callout is.
+	Recipients string   `json:"recipients,omitempty" required:"false" doc:"list: mail to the domain is taken from anyone, for recipients that its list has; all others are refused"`
+	Sources    []string `json:"sources,omitempty" required:"false" doc:"addresses to connect from, of which each node uses its own"`
 }
 
 // RouteCert is what the relay shows to hosts of a route that ask for a certificate. It needs cluster version 2.
@@ -397,6 +408,14 @@ type QueueStats struct {
 	Destinations []Destination     `json:"destinations"`
 	Owners       map[string]uint64 `json:"owners" doc:"recipients by owning node"`
 	Classes      map[string]uint64 `json:"classes,omitempty" required:"false" doc:"deferred recipients by class of the last reply; of a long queue an estimate"`
+	Rules        []RuleCount       `json:"rules,omitempty" required:"false" doc:"what standing rules decide on; of a long queue an estimate"`
+}
+
+// RuleCount is how much of the queue a standing rule decides on.
+type RuleCount struct {
+	Rule       uint64 `json:"rule"`
+	Action     string `json:"action" enum:"hold,suspend,redirect,bounce,discard"`
+	Recipients uint64 `json:"recipients"`
 }
 
 // QueueAges are the upper bounds of the columns of QueueStats, in seconds.

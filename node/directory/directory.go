@@ -187,6 +187,16 @@ func candidates(local string) []string {
 	return []string{local}
 }
 
+// Listed reports whether the list of a routed domain has a local part, or what is before its tag.
+func Listed(v spool.View, domain, local string) (bool, error) {
+	for _, name := range candidates(strings.ToLower(local)) {
+		if ok, err := v.Listed(domain, name); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
 // lookup puts in what a local name leads to; false where there is no such name.
 // An alias goes before the account of its name, whose mailbox it reaches by
 // naming itself.

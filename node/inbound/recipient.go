@@ -3,6 +3,7 @@ package inbound
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,10 +35,13 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 		if err != nil {
 			return err
 		}
-		if asked, err = s.asksRoute(v, r.Address, local); err != nil {
-			return err
+		listed := false
+		if !local {
+			if asked, listed, err = s.routedTo(v, r.Address); err != nil {
+				return err
+			}
 		}
-		if !local && !asked && !s.privileged() {
+		if !local && !asked && !listed && !s.privileged() {
 			return replyNoRelay
 		}
 		r.Targets = targets
@@ -77,15 +81,22 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	return nil
 }
 
-// asksRoute reports whether the host of a route is asked for a stranger's recipient: then anyone may send to it. It
-// holds for the route's own domain, and not for those below.
-func (s *session) asksRoute(v spool.View, address string, local bool) (bool, error) {
-	if local || s.callout == nil || s.privileged() {
-		return false, nil
+// routedTo says by what a recipient is known whose domain is routed to a host of its own. asked: that host is to be
+// asked for a stranger's recipient; listed: it is on the domain's list, and on a list that has it not nobody gets mail.
+// Then anyone may send to it. It holds for the route's own domain, and not for those below.
+func (s *session) routedTo(v spool.View, address string) (asked, listed bool, err error) {
+	local, domain := directory.SplitAddress(address)
+	route, ok, err := v.RouteTo(domain, "", "")
+	switch {
+	case err != nil || !ok:
+		return false, false, err
+	case route.Recipients != "":
+		if listed, err = directory.Listed(v, domain, local); err == nil && !listed {
+			err = fmt.Errorf("%w: %s", directory.ErrNoUser, address)
+		}
+		return false, listed, err
 	}
-	domain := spool.DomainOf(address)
-	route, ok, err := v.Route(domain)
-	return ok && route.Callout && route.Domain == domain, err
+	return route.Callout && s.callout != nil && !s.privileged(), false, nil
 }
 
 // askHost asks the host of a recipient's route for it.

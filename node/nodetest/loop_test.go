@@ -67,7 +67,7 @@ func strange(t *testing.T, log *zap.Logger) (*Cluster, string) {
 	}})
 	ctx, by := within(t, 3*time.Minute), admin.By{Why: "test"}
 	api := c.Nodes[0].Client()
-	require.NoError(t, api.RemoveRoute(ctx, by, "*"))
+	require.NoError(t, api.RemoveRoute(ctx, by, "*", admin.RouteSenders{}))
 	require.NoError(t, api.SetRoute(ctx, by, admin.Route{Domain: "good.example", Target: "smtp:" + c.Sink.Addr}))
 	return c, submission
 }

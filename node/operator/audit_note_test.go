@@ -37,7 +37,7 @@ func TestAuditSaysFromWhatToWhat(t *testing.T) {
 	require.Contains(t, last(), "new, targets [alice@example.test]")
 	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ExpireSeconds: 3600, DefaultDomain: "example.test"}))
 	require.Contains(t, last(), "expire 0s → 1h0m0s")
-	require.NoError(t, w.RemoveRoute(ctx, theBy, "far.test"))
+	require.NoError(t, w.RemoveRoute(ctx, theBy, "far.test", admin.RouteSenders{}))
 	require.Equal(t, `route rm far.test: was target "smtp:hub.test"`, last())
 
 	require.NoError(t, w.AddDomain(ctx, theBy, admin.Domain{Name: "new.test", CatchAll: "alice@example.test"}))

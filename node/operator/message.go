@@ -12,6 +12,7 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/plan"
+	"relay/node/routing"
 	"relay/node/wording"
 	"relay/queue"
 	"relay/queue/replyclass"
@@ -113,7 +114,7 @@ func readDossier(v spool.View, s *queueScan, id spool.ID) (*messageDetail, error
 }
 
 func (d *messageDetail) readRecipients(v spool.View) error {
-	hops := map[string]string{}
+	hops, mail := map[string]string{}, routing.Of(d.message)
 	for i, n := range d.n {
 		r, ok, err := v.Recipient(d.id, n)
 		if err != nil {
@@ -127,7 +128,7 @@ func (d *messageDetail) readRecipients(v spool.View) error {
 		if hop == "" {
 			domain := spool.DomainOf(r.Address)
 			if hop, ok = hops[domain]; !ok {
-				if hop, err = HopOf(v, domain); err != nil {
+				if hop, err = hopOf(v, domain, mail); err != nil {
 					return err
 				}
 				hops[domain] = hop
@@ -138,11 +139,16 @@ func (d *messageDetail) readRecipients(v spool.View) error {
 	return nil
 }
 
-// HopOf is what the routes say about a domain.
-func HopOf(v spool.View, domain string) (string, error) {
-	route, ok, err := v.Route(domain)
+// HopOf is what the routes for all senders say about a domain.
+func HopOf(v spool.View, domain string) (string, error) { return hopOf(v, domain, routing.Mail{}) }
+
+func hopOf(v spool.View, domain string, mail routing.Mail) (string, error) {
+	route, ok, err := routing.In(v, domain, mail)
 	if err != nil || !ok {
 		return "mx", err
+	}
+	if k := routing.KeyOf(route); !k.Plain() {
+		return fmt.Sprintf("%s (route %s)", route.Target, k), nil
 	}
 	return route.Target, nil
 }

@@ -9,29 +9,35 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
+	"relay/node/routing"
+	"relay/queue"
 	"relay/queue/remote"
 )
 
 // loginKey says when a route's login is still the one that it was: a new password, even if it is the same, is a new
 // login, which is tried at once.
 type loginKey struct {
-	domain, target, user, sealed string
-	oauth                        bool
+	route                routing.Key
+	target, user, sealed string
+	oauth                bool
 }
 
 // certKey says it of a route's certificate.
-type certKey struct{ domain, target, cert, sealed string }
+type certKey struct {
+	route                routing.Key
+	target, cert, sealed string
+}
 
 // cert returns the certificate of a route, as login does its login.
 func (o *Spool) cert(r *pb.Route, all map[certKey]*remote.Cert) *remote.Cert {
 	if r.ClientCert == "" {
 		return nil
 	}
-	k := certKey{r.Domain, r.Target, r.ClientCert, string(r.ClientKey)}
+	k := certKey{routing.KeyOf(r), r.Target, r.ClientCert, string(r.ClientKey)}
 	c := o.certs[k]
 	if c == nil {
 		about := directory.RouteKeySecret(r)
-		c = remote.NewCert(r.Domain, r.ClientCert, func(ctx context.Context) ([]byte, error) {
+		c = remote.NewCert(k.route.String(), r.ClientCert, func(ctx context.Context) ([]byte, error) {
 			return o.replica.Unseal(ctx, r.ClientKey, about)
 		})
 	}
@@ -45,16 +51,16 @@ func (o *Spool) login(r *pb.Route, all map[loginKey]*remote.Login) *remote.Login
 	if r.User == "" {
 		return nil
 	}
-	k := loginKey{r.Domain, r.Target, r.User, string(r.Password), r.Oauth}
+	k := loginKey{routing.KeyOf(r), r.Target, r.User, string(r.Password), r.Oauth}
 	l := o.logins[k]
 	if l == nil && r.Oauth {
 		about := directory.RouteSecret(r)
-		l = remote.NewTokenLogin(r.Domain, r.User, func(ctx context.Context) ([]byte, error) {
+		l = remote.NewTokenLogin(k.route.String(), r.User, func(ctx context.Context) ([]byte, error) {
 			return o.replica.Unseal(ctx, r.Password, about)
 		})
 	} else if l == nil {
 		about := directory.RouteSecret(r)
-		l = remote.NewLogin(r.Domain, r.User, func(ctx context.Context) (string, error) {
+		l = remote.NewLogin(k.route.String(), r.User, func(ctx context.Context) (string, error) {
 			b, err := o.replica.Unseal(ctx, r.Password, about)
 			return string(b), err
 		})
@@ -76,18 +82,40 @@ func (o *Spool) RefusedLogins() (all []remote.Refused) {
 	return all
 }
 
+// retries lets logins be tried again for mail that an operator retries. add are the entries of queued that are of an
+// epoch, with their hops.
+func (o *Spool) retries(queued []spool.Queued, epoch uint64, add []queue.Waiting) {
+	if routes := o.routes.Load(); routes == nil || !routes.logins {
+		return
+	}
+	at := 0
+	for i := range queued {
+		if q := &queued[i]; q.Owner == epoch {
+			if l := o.retried(q, add[at].Route); l != nil {
+				l.Retry()
+			}
+			at++
+		}
+	}
+}
+
 // retried returns the login of mail that an operator retries: it was tried before, and is due now. nil: there is none.
-func (o *Spool) retried(q *spool.Queued) *remote.Login {
+func (o *Spool) retried(q *spool.Queued, hop string) *remote.Login {
 	routes := o.routes.Load()
 	if q.Attempts == 0 || q.State == pb.State_HELD || q.State == pb.State_SUSPENDED || routes == nil || !routes.logins ||
 		q.NextMs > o.replica.Now().UnixMilli() {
 		return nil
 	}
-	if q.Route == "" {
-		return routes.route(strings.ToLower(q.Domain)).link.Login
+	return routes.loginAt(q.Domain, hop)
+}
+
+// loginAt is the login at a hop, or at that of a domain's route where the hop is empty; nil: there is none.
+func (t *routeTable) loginAt(domain, hop string) *remote.Login {
+	if hop == "" {
+		return t.route(strings.ToLower(domain)).link.Login
 	}
-	if to, ok := routes.named[q.Route]; ok {
+	if to, ok := t.named[hop]; ok {
 		return to.link.Login
 	}
-	return routes.links[q.Route].Login
+	return t.links[hop].Login
 }

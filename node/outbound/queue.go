@@ -4,13 +4,10 @@ package outbound
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +46,7 @@ type Spool struct {
 	unsigned  atomic.Bool                // no domain has a key to sign with
 	timing    atomic.Pointer[pb.TimeState]
 	rerouted  atomic.Bool // and the manager has not been told yet
+	chose     atomic.Bool // there were routes for some senders since the start
 	owners    atomic.Pointer[spool.Owners]
 	leaving   atomic.Bool   // this node is drained: others will have its entries
 	left      chan struct{} // tells HandOver that leaving is set
@@ -64,6 +62,7 @@ func New(r replica.Fenced, node, hostname string, retry queue.RetryPolicy, log *
 		replica: r, node: node, hostname: hostname, retry: retry, log: log, left: make(chan struct{}, 1),
 	}
 	o.rules.stale.Store(true)
+	o.rules.lines.some = make(chan struct{}, 1)
 	return o
 }
 
@@ -96,15 +95,18 @@ func (o *Spool) Scan(ctx context.Context, add func(queue.Waiting)) error {
 			return err
 		}
 		var unread error
-		set := o.Rules()
-		var last ruledMessage
+		set, routes := o.Rules(), o.routes.Load()
+		last := lastMessage{v: v}
 		err = v.Owned(session.Epoch, func(id spool.ID, n uint32, r *pb.Recipient) {
 			if ctx.Err() != nil || unread != nil {
 				return
 			}
 			w := waiting(id, n, r)
 			if w.Next, unread = after.due(id, r); set.Queues() && unread == nil {
-				unread = o.scanRuled(v, set, &last, &w, r)
+				unread = o.scanRuled(set, &last, &w, r)
+			}
+			if unread == nil {
+				unread = routes.choose(&last, &w)
 			}
 			add(w)
 		})
@@ -145,7 +147,7 @@ func (o *Spool) Load(_ context.Context, id queue.ID, recipients []uint32) (*queu
 			return err
 		}
 		job = o.job(id, m, settings)
-		job.Ruled = o.rules.had.Load()
+		job.Ruled = o.rules.had.Load() || o.chose.Load()
 		return o.recipients(v, job, m, recipients)
 	})
 	if err != nil {
@@ -189,7 +191,7 @@ func (o *Spool) owns(home uint64, id spool.ID) bool {
 
 // recipients adds those that are open, not parked and ours.
 func (o *Spool) recipients(v spool.View, job *queue.Job, m *pb.Message, numbers []uint32) error {
-	set := o.Rules()
+	set, routes := o.Rules(), o.routes.Load()
 	for _, n := range numbers {
 		r, ok, err := v.Recipient(spool.ID(job.ID), n)
 		if err != nil {
@@ -206,7 +208,9 @@ func (o *Spool) recipients(v spool.View, job *queue.Job, m *pb.Message, numbers 
 			if q.Ruling = o.ruling(set, m, r); q.Ruling == nil {
 				q.Ruling = &queue.Ruling{}
 			}
-			q.Ruling.Via = r.Route
+			if q.Ruling.Via = r.Route; r.Route == "" {
+				q.Ruling.Via = routes.chosen(spool.DomainOf(r.Address), m)
+			}
 		}
 	}
 	return nil
@@ -371,167 +375,6 @@ func (o *Spool) notice(n *queue.Notice) *pb.Notice {
 // Until implements queue.Spool.
 func (o *Spool) Until() time.Time { return o.replica.Until() }
 
-// Route implements remote.Router.
-func (o *Spool) Route(_ context.Context, domain string) (remote.Target, error) {
-	return o.targetOf(o.routes.Load().route(strings.ToLower(domain)))
-}
-
-// targetOf is where a route leads. The link is that of the hop, of all its routes together; login, certificate and
-// source addresses are the route's own.
-func (o *Spool) targetOf(to routed) (remote.Target, error) {
-	t, err := remote.ParseTarget(to.target)
-	if t.Link = to.link; t.Kind != remote.MX {
-		t.Link = o.Link(to.target)
-		t.Link.Login, t.Link.Cert, t.Link.Sources = to.link.Login, to.link.Cert, to.link.Sources
-	}
-	if err == nil && to.spread != "" {
-		t.Spread, err = remote.ParseSpread(to.spread)
-		if err == nil && t.Spread.Fallback != nil {
-			t.Spread.Fallback.Link = o.Link(t.Spread.Fallback.String())
-		}
-	}
-	return t, err
-}
-
-// Named implements remote.Links.
-func (o *Spool) Named(hop string) (remote.Target, bool) {
-	routes := o.routes.Load()
-	if routes == nil {
-		return remote.Target{}, false
-	}
-	to, ok := routes.named[hop]
-	if !ok {
-		return remote.Target{}, false
-	}
-	t, err := o.targetOf(to)
-	return t, err == nil
-}
-
-// Link implements remote.Links: what is particular is so of the hop, by whichever route
-// it is named.
-func (o *Spool) Link(target string) remote.Link {
-	if routes := o.routes.Load(); routes != nil {
-		return routes.links[target]
-	}
-	return remote.Link{}
-}
-
-// Hop names the hop of a domain's mail for the manager; "" where it goes by
-// the domain's own MX.
-func (o *Spool) Hop(domain string) string {
-	if to := o.routes.Load().hop(domain); to != "mx" {
-		return to
-	}
-	return ""
-}
-
-// routeTable is the replicated routes as they were read last.
-type routeTable struct {
-	domains map[string]routed
-	links   map[string]remote.Link // by target, of all its routes together
-	named   map[string]routed      // by hop, those whose hop is not their target
-	logins  bool                   // some have a login
-}
-
-// add takes a route in.
-func (t *routeTable) add(r *pb.Route, login *remote.Login, cert *remote.Cert) {
-	to := routed{hop: r.Target, target: r.Target, link: linkOf(r), spread: spreadOf(r)}
-	to.link.Login, to.link.Cert = login, cert
-	if r.Target != "mx" && (login != nil || cert != nil || to.link.Sources != "" || to.spread != "") {
-		to.hop = fmt.Sprintf("%s (route %s)", r.Target, r.Domain)
-		t.named[to.hop] = to
-		t.logins = t.logins || login != nil
-	}
-	t.domains[r.Domain] = to
-	if had, ok := t.links[r.Target]; ok {
-		t.links[r.Target] = had.Merge(to.link)
-	} else {
-		t.links[r.Target] = to.link
-	}
-}
-
-// routed is where a route leads, and what is particular about the connections. Routes of one hop share limits,
-// back-off and jobs in the manager; a route with something of its own (login, certificate, source addresses, more
-// targets) has a hop of its own.
-type routed struct {
-	hop    string
-	target string
-	link   remote.Link
-	spread string // as remote.ParseSpread reads it; empty: there is none
-}
-
-// spreadOf is where else a route's mail goes.
-func spreadOf(r *pb.Route) string {
-	if len(r.More) == 0 && r.Fallback == "" {
-		return ""
-	}
-	weight := func(i int) int {
-		if i < len(r.Weights) {
-			return int(r.Weights[i])
-		}
-		return 1
-	}
-	s := remote.Spread{Weight: weight(0)}
-	for i, text := range r.More {
-		if t, err := remote.ParseTarget(text); err == nil {
-			s.More = append(s.More, remote.Weighted{Target: t, Weight: weight(i + 1)})
-		}
-	}
-	if t, err := remote.ParseTarget(r.Fallback); err == nil && r.Fallback != "" {
-		s.Fallback = &t
-	}
-	return s.String()
-}
-
-// linkOf reads what a route says of its connections. A policy that this build does not
-// know is one that nothing satisfies.
-func linkOf(r *pb.Route) remote.Link {
-	l := remote.Link{Without: strings.Join(r.NoEhlo, ","), Implicit: r.ImplicitTls, CA: r.TlsCa,
-		Sources: strings.Join(r.Sources, ",")}
-	switch r.Tls {
-	case "":
-	case "none":
-		l.TLS = remote.NoTLS
-	case "opportunistic":
-		l.TLS = remote.AnyTLS
-	case "encrypt":
-		l.TLS = remote.EncryptTLS
-	case "verify":
-		l.TLS = remote.VerifyTLS
-	default:
-		l.TLS = remote.VerifyPin
-	}
-	pins := make([]string, len(r.Fingerprints))
-	for i, p := range r.Fingerprints {
-		pins[i] = hex.EncodeToString(p)
-	}
-	l.Pins = strings.Join(pins, ",")
-	return l
-}
-
-// hop returns the hop of the most specific route, "mx" without one.
-func (t *routeTable) hop(domain string) string { return t.route(domain).hop }
-
-func (t *routeTable) route(domain string) routed {
-	if t == nil {
-		return routed{hop: "mx", target: "mx"}
-	}
-	for name := domain; name != ""; {
-		if to, ok := t.domains[name]; ok {
-			return to
-		}
-		_, parent, more := strings.Cut(name, ".")
-		if !more || !strings.Contains(parent, ".") {
-			break
-		}
-		name = parent
-	}
-	if to, ok := t.domains["*"]; ok {
-		return to
-	}
-	return routed{hop: "mx", target: "mx"}
-}
-
 // Feed tells the queue manager what a commit did to the queue. It runs on the
 // apply goroutine and does not block.
 func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
@@ -550,9 +393,6 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 		after := o.justJumped()
 		for i := range c.Queued {
 			if q := &c.Queued[i]; q.Owner == mine {
-				if l := o.retried(q); l != nil {
-					l.Retry()
-				}
 				add = append(add, queue.Waiting{
 					Ref: queue.Ref{ID: queue.ID(q.ID), Recipient: q.Recipient}, Domain: q.Domain, Route: q.Route,
 					Next: time.UnixMilli(q.NextMs), Attempts: q.Attempts, Priority: q.Priority, Size: q.Size,
@@ -563,9 +403,10 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 				}
 			}
 		}
-		if set := o.Rules(); set.Queues() {
-			o.feedRuled(set, add)
+		if set, routes := o.Rules(), o.routes.Load(); set.Queues() || routes.choosy() {
+			o.feedRuled(set, routes, add)
 		}
+		o.retries(c.Queued, mine, add)
 		if len(add) > 0 {
 			m.Add(add)
 		}
@@ -577,35 +418,6 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 		}
 		m.Drop(drop)
 	}
-}
-
-// reroute reads the routes again, and whether mail is signed at all.
-func (o *Spool) reroute() error {
-	o.rerouting.Lock()
-	defer o.rerouting.Unlock()
-	routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
-	logins, certs := map[loginKey]*remote.Login{}, map[certKey]*remote.Cert{}
-	signs := true
-	err := o.replica.View(func(v spool.View) (err error) {
-		if signs, err = v.HasDkimKeys(); err != nil {
-			return err
-		}
-		all, err := v.Routes()
-		for _, r := range all {
-			routes.add(r, o.login(r, logins), o.cert(r, certs))
-		}
-		return err
-	})
-	o.unsigned.Store(!signs)
-	if err != nil {
-		return err
-	}
-	o.logins, o.certs = logins, certs
-	if old := o.routes.Load(); old == nil || !maps.Equal(old.domains, routes.domains) {
-		o.routes.Store(routes)
-		o.rerouted.Store(true)
-	}
-	return nil
 }
 
 // Refresh reads what feed and Route go by: this node's session, the routes and

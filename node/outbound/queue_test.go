@@ -224,11 +224,9 @@ func TestLoginsOfRoutes(t *testing.T) {
 		require.Equal(t, remote.VerifyTLS, to.Link.TLS, "it is so of the hop")
 		hop := o.Hop(domain)
 		named, ok := o.Named(hop)
-		require.Equal(t, to.Link.Login != nil, ok, hop)
-		if ok {
-			require.Equal(t, to, named)
-			require.Equal(t, "smtp:hub:587 (route "+domain+")", hop)
-		}
+		require.True(t, ok, "of a hop of its own, also without a login: it uses none of the others'")
+		require.Equal(t, to, named)
+		require.Equal(t, "smtp:hub:587 (route "+domain+")", hop)
 		return to.Link.Login
 	}
 	a, b := login("a.example"), login("b.example")
@@ -268,9 +266,9 @@ func TestRetryEndsTheWaitOfALogin(t *testing.T) {
 			o := &Spool{replica: w, node: "n1", log: zap.NewNop()}
 			routes := &routeTable{domains: map[string]routed{}, links: map[string]remote.Link{}, named: map[string]routed{}}
 			o.routes.Store(routes)
-			require.Nil(t, o.retried(&c.q))
+			require.Nil(t, o.retried(&c.q, c.q.Route))
 			routes.add(&pb.Route{Domain: "b.example", Target: "smtp:hub:587", User: "b"}, l, nil)
-			got := o.retried(&c.q)
+			got := o.retried(&c.q, c.q.Route)
 			require.Equal(t, c.ends, got == l)
 		})
 	}

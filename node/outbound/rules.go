@@ -25,6 +25,7 @@ type rules struct {
 	reading sync.Mutex
 	ends    time.Time // when the first that lasts no longer ends; reading guards it
 	met     [pb.RuleAction_RULE_COPY + 1]atomic.Uint64
+	lines   ruledLines
 }
 
 // Rules are the standing rules that this node goes by now; nil: there are none.
@@ -151,16 +152,15 @@ func refusal(reason string) string {
 }
 
 // rulingOf is ruling for an entry whose message is read only where rules look at it.
-func (o *Spool) rulingOf(v spool.View, set *rule.Set, m **pb.Message, id spool.ID,
-	r *pb.Recipient) (*queue.Ruling, error) {
-	if set.Deep() && *m == nil {
-		found, ok, err := v.Message(id)
-		if err != nil || !ok {
+func (o *Spool) rulingOf(set *rule.Set, last *lastMessage, id spool.ID, r *pb.Recipient) (*queue.Ruling, error) {
+	var m *pb.Message
+	if set.Deep() {
+		var err error
+		if m, err = last.read(id); m == nil {
 			return nil, err
 		}
-		*m = found
 	}
-	return o.ruling(set, *m, r), nil
+	return o.ruling(set, m, r), nil
 }
 
 // place has an entry be where the rules want it. A rule that ends mail, or leads it elsewhere, and is newer than what
@@ -182,59 +182,51 @@ func place(w *queue.Waiting, r *pb.Recipient, is *queue.Ruling) {
 }
 
 // scanRuled has an entry of a scan be where the rules want it. last is the message of the entry before.
-func (o *Spool) scanRuled(v spool.View, set *rule.Set, last *ruledMessage, w *queue.Waiting, r *pb.Recipient) error {
+func (o *Spool) scanRuled(set *rule.Set, last *lastMessage, w *queue.Waiting, r *pb.Recipient) error {
 	if w.Parked {
 		return nil
 	}
-	if last.id != spool.ID(w.ID) {
-		*last = ruledMessage{id: spool.ID(w.ID)}
-	}
-	is, err := o.rulingOf(v, set, &last.m, last.id, r)
+	is, err := o.rulingOf(set, last, spool.ID(w.ID), r)
 	if is != nil {
 		place(w, r, is)
 	}
 	return err
 }
 
-// ruledMessage is a message that was read for the rules; m is nil where it was not needed yet.
-type ruledMessage struct {
-	id spool.ID
-	m  *pb.Message
-}
-
-// feedRuled has new entries be where the rules want them; Load decides on those whose record can not be read.
-func (o *Spool) feedRuled(set *rule.Set, add []queue.Waiting) {
+// feedRuled has new entries be where the rules, and the routes for some senders, want them; Load decides on those whose
+// record can not be read.
+func (o *Spool) feedRuled(set *rule.Set, routes *routeTable, add []queue.Waiting) {
 	err := o.replica.View(func(v spool.View) error {
-		var m *pb.Message
-		var of queue.ID
+		last := lastMessage{v: v}
 		for i := range add {
 			w := &add[i]
-			if w.Parked {
-				continue
+			if set.Queues() && !w.Parked {
+				if err := o.feedOne(v, set, &last, w); err != nil {
+					return err
+				}
 			}
-			if of != w.ID {
-				of, m = w.ID, nil
-			}
-			r, ok, err := v.Recipient(spool.ID(w.ID), w.Recipient)
-			if err != nil {
+			if err := routes.choose(&last, w); err != nil {
 				return err
-			}
-			if !ok {
-				continue
-			}
-			is, err := o.rulingOf(v, set, &m, spool.ID(w.ID), r)
-			if err != nil {
-				return err
-			}
-			if is != nil {
-				o.meets(w, r, is)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		o.log.Warn("cannot match new mail with the rules, they are asked once more before it is tried", zap.Error(err))
+		o.log.Warn("cannot match new mail with the rules and routes, they are asked once more before it is tried",
+			zap.Error(err))
 	}
+}
+
+func (o *Spool) feedOne(v spool.View, set *rule.Set, last *lastMessage, w *queue.Waiting) error {
+	r, ok, err := v.Recipient(spool.ID(w.ID), w.Recipient)
+	if err != nil || !ok {
+		return err
+	}
+	is, err := o.rulingOf(set, last, spool.ID(w.ID), r)
+	if is != nil {
+		o.meets(w, r, is)
+	}
+	return err
 }
 
 func (o *Spool) meets(w *queue.Waiting, r *pb.Recipient, is *queue.Ruling) {
@@ -243,8 +235,7 @@ func (o *Spool) meets(w *queue.Waiting, r *pb.Recipient, is *queue.Ruling) {
 		return
 	}
 	o.rules.met[actionOf(is.Act)].Add(1)
-	o.log.Info("ruled", zap.Stringer("id", w.ID), zap.String("recipient", r.Address), zap.Uint64("rule", is.Rule),
-		zap.String("action", rule.Word(actionOf(is.Act))))
+	o.rules.lines.put(ruledLine{w.ID, r.Address, is.Rule, rule.Word(actionOf(is.Act))})
 }
 
 func actionOf(a queue.Act) pb.RuleAction {

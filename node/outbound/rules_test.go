@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/protobuf/proto"
 
 	"relay/cluster/spool"
@@ -110,7 +112,7 @@ func TestRulings(t *testing.T) {
 		require.Equal(t, c.ruling, *r.Ruling)
 
 		add := []queue.Waiting{{Ref: want.Ref, Domain: "example.org", Next: want.Next}}
-		w.feedRuled(w.Rules(), add)
+		w.feedRuled(w.Rules(), w.routes.Load(), add)
 		require.Equal(t, []bool{want.Parked, want.Suspended, want.Ends}, []bool{add[0].Parked, add[0].Suspended, add[0].Ends})
 		require.Equal(t, want.Route, add[0].Route)
 		counted := uint64(0)
@@ -214,4 +216,25 @@ func TestRulesThatChangeWhileTheyAreRead(t *testing.T) {
 	}}
 	require.NoError(t, w.reread())
 	require.Len(t, w.RulesAtHand().Rules(), manyRules+2)
+}
+
+// TestRuledLines: each recipient has a line, of a storm the first ten thousand do, and the rest is counted.
+func TestRuledLines(t *testing.T) {
+	w := ruledOutbound(t)
+	core, logs := observer.New(zap.InfoLevel)
+	w.log, w.rules.lines.some = zap.New(core), make(chan struct{}, 1)
+	id := w.rule(t, &pb.Rule{Action: pb.RuleAction_RULE_HOLD, All: true})
+	add := []queue.Waiting{{Ref: queue.Ref{ID: w.id}, Domain: "example.org"}}
+	w.feedRuled(w.Rules(), w.routes.Load(), add)
+	require.Zero(t, logs.Len(), "not on the apply goroutine")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, w.LogRuled(ctx))
+	require.Equal(t, 1, logs.FilterMessage("ruled").FilterField(zap.Uint64("rule", id)).Len())
+	for range ruledMost + 7 {
+		w.rules.lines.put(ruledLine{id: w.id})
+	}
+	require.NoError(t, w.LogRuled(ctx))
+	require.Equal(t, ruledMost+1, logs.FilterMessage("ruled").Len())
+	require.Equal(t, 1, logs.FilterMessage("ruled more").FilterField(zap.Uint64("count", 7)).Len())
 }

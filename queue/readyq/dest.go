@@ -45,16 +45,22 @@ type control struct {
 	overdue bool   // a worker has an overdue job
 }
 
-// A key is the domain itself, or the hop set by hand. A route of "mx" goes by
+// A key is the domain itself, or the hop set by hand. A route of "mx", or one whose name begins with "mx (", goes by
 // the domain again, apart from mail that follows the routes.
-const mxKey = "mx:"
+const (
+	mxKey   = "mx:"
+	mxNamed = "mx ("
+	mxMark  = "\x00" // between the name of such a route and the domain
+)
 
 func destKey(domain, route string) string {
-	switch route {
-	case "":
+	switch {
+	case route == "":
 		return domain
-	case "mx":
+	case route == "mx":
 		return mxKey + domain
+	case strings.HasPrefix(route, mxNamed):
+		return route + mxMark + domain
 	}
 	return "=" + route
 }
@@ -66,6 +72,9 @@ func (d *dest) place() (domain, route string) {
 	}
 	if n, ok := strings.CutPrefix(d.name, mxKey); ok {
 		return n, "mx"
+	}
+	if route, n, ok := strings.Cut(d.name, mxMark); ok {
+		return n, route
 	}
 	return d.name, ""
 }

@@ -15,7 +15,7 @@ type Ref struct {
 type Waiting struct {
 	Ref
 	Domain   string    // of the recipient's address, lower case
-	Route    string    // hop set by hand; empty: the agent's routes decide
+	Route    string    // hop set by hand, or by a route for some senders; empty: the agent's routes decide
 	Next     time.Time // when it is due
 	Attempts uint32
 	Priority int32

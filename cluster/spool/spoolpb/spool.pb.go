@@ -2078,6 +2078,9 @@ type Route struct {
 	ClientKey     []byte                 `protobuf:"bytes,15,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`       // of client_cert, in PEM, sealed (V2)
 	Callout       bool                   `protobuf:"varint,17,opt,name=callout,proto3" json:"callout,omitempty"`                           // mail is taken from anyone, for recipients that the target takes (V2)
 	Oauth         bool                   `protobuf:"varint,16,opt,name=oauth,proto3" json:"oauth,omitempty"`                               // password is what access tokens are had for (V2)
+	From          string                 `protobuf:"bytes,18,opt,name=from,proto3" json:"from,omitempty"`                                  // only for mail of this sender: address, @domain, or <> for the null path (V2)
+	Login         string                 `protobuf:"bytes,19,opt,name=login,proto3" json:"login,omitempty"`                                // only for mail that this account has handed in (V2)
+	Recipients    string                 `protobuf:"bytes,20,opt,name=recipients,proto3" json:"recipients,omitempty"`                      // "list": mail is taken from anyone, for recipients that the domain's list has (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2229,6 +2232,27 @@ func (x *Route) GetOauth() bool {
 		return x.Oauth
 	}
 	return false
+}
+
+func (x *Route) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Route) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+func (x *Route) GetRecipients() string {
+	if x != nil {
+		return x.Recipients
+	}
+	return ""
 }
 
 // Rule says what becomes of waiting and future mail that it matches. The rule of the lowest order counts, of
@@ -6100,6 +6124,8 @@ type DropRoute struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Login         string                 `protobuf:"bytes,4,opt,name=login,proto3" json:"login,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6148,6 +6174,89 @@ func (x *DropRoute) GetDomain() string {
 	return ""
 }
 
+func (x *DropRoute) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *DropRoute) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+// PutRecipients changes which recipients a routed domain has. Addresses are whole, in lower case, of the domain.
+type PutRecipients struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	Add           []string               `protobuf:"bytes,3,rep,name=add,proto3" json:"add,omitempty"`
+	Remove        []string               `protobuf:"bytes,4,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutRecipients) Reset() {
+	*x = PutRecipients{}
+	mi := &file_spool_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRecipients) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRecipients) ProtoMessage() {}
+
+func (x *PutRecipients) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRecipients.ProtoReflect.Descriptor instead.
+func (*PutRecipients) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *PutRecipients) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *PutRecipients) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *PutRecipients) GetAdd() []string {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *PutRecipients) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
 type PutSettings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
@@ -6158,7 +6267,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6170,7 +6279,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6183,7 +6292,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -6210,7 +6319,7 @@ type PutRule struct {
 
 func (x *PutRule) Reset() {
 	*x = PutRule{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6222,7 +6331,7 @@ func (x *PutRule) String() string {
 func (*PutRule) ProtoMessage() {}
 
 func (x *PutRule) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6235,7 +6344,7 @@ func (x *PutRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRule.ProtoReflect.Descriptor instead.
 func (*PutRule) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PutRule) GetAdmin() *Admin {
@@ -6262,7 +6371,7 @@ type DropRule struct {
 
 func (x *DropRule) Reset() {
 	*x = DropRule{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6274,7 +6383,7 @@ func (x *DropRule) String() string {
 func (*DropRule) ProtoMessage() {}
 
 func (x *DropRule) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6287,7 +6396,7 @@ func (x *DropRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRule.ProtoReflect.Descriptor instead.
 func (*DropRule) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DropRule) GetAdmin() *Admin {
@@ -6321,7 +6430,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6333,7 +6442,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6346,7 +6455,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -6426,7 +6535,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6438,7 +6547,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6451,7 +6560,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -6493,7 +6602,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6505,7 +6614,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6518,7 +6627,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Twin) GetId() []byte {
@@ -6545,7 +6654,7 @@ type Uidl struct {
 
 func (x *Uidl) Reset() {
 	*x = Uidl{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6557,7 +6666,7 @@ func (x *Uidl) String() string {
 func (*Uidl) ProtoMessage() {}
 
 func (x *Uidl) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6570,7 +6679,7 @@ func (x *Uidl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uidl.ProtoReflect.Descriptor instead.
 func (*Uidl) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Uidl) GetUid() uint64 {
@@ -6591,7 +6700,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6603,7 +6712,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6616,7 +6725,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{71}
+	return file_spool_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -6648,7 +6757,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6660,7 +6769,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6673,7 +6782,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{72}
+	return file_spool_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -6731,7 +6840,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6743,7 +6852,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6756,7 +6865,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{73}
+	return file_spool_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -6798,7 +6907,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6810,7 +6919,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6823,7 +6932,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{74}
+	return file_spool_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -6856,7 +6965,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6868,7 +6977,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6881,7 +6990,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{75}
+	return file_spool_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -6903,7 +7012,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6915,7 +7024,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6928,7 +7037,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{76}
+	return file_spool_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Tally) GetNode() string {
@@ -6963,7 +7072,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6975,7 +7084,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6988,7 +7097,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{77}
+	return file_spool_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -7026,7 +7135,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7038,7 +7147,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7051,7 +7160,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{78}
+	return file_spool_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -7093,7 +7202,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7105,7 +7214,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7118,7 +7227,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{79}
+	return file_spool_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -7139,7 +7248,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7151,7 +7260,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7164,7 +7273,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{80}
+	return file_spool_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -7202,7 +7311,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7214,7 +7323,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7227,7 +7336,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{81}
+	return file_spool_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Cert) GetName() string {
@@ -7271,7 +7380,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7283,7 +7392,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7296,7 +7405,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{82}
+	return file_spool_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PutCert) GetName() string {
@@ -7337,7 +7446,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7349,7 +7458,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7362,7 +7471,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{83}
+	return file_spool_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -7390,7 +7499,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7402,7 +7511,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7415,7 +7524,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{84}
+	return file_spool_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -7449,7 +7558,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7461,7 +7570,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7474,7 +7583,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{85}
+	return file_spool_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -7504,7 +7613,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7516,7 +7625,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7529,7 +7638,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{86}
+	return file_spool_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -7570,7 +7679,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7582,7 +7691,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7595,7 +7704,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{87}
+	return file_spool_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Mark) GetId() string {
@@ -7631,7 +7740,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7643,7 +7752,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7656,7 +7765,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{88}
+	return file_spool_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Result) GetCode() Code {
@@ -7791,7 +7900,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7803,7 +7912,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7816,7 +7925,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{89}
+	return file_spool_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Removed) GetMailbox() string {
@@ -7858,7 +7967,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7870,7 +7979,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7918,7 +8027,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7930,7 +8039,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7972,13 +8081,15 @@ type Reseal_Item struct {
 	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"` // of the route
 	Old           []byte                 `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"`       // as the record has it; one that has another by now is left alone
 	Sealed        []byte                 `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	From          string                 `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"` // of the route, as is login
+	Login         string                 `protobuf:"bytes,5,opt,name=login,proto3" json:"login,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reseal_Item) Reset() {
 	*x = Reseal_Item{}
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7990,7 +8101,7 @@ func (x *Reseal_Item) String() string {
 func (*Reseal_Item) ProtoMessage() {}
 
 func (x *Reseal_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8025,6 +8136,20 @@ func (x *Reseal_Item) GetSealed() []byte {
 		return x.Sealed
 	}
 	return nil
+}
+
+func (x *Reseal_Item) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Reseal_Item) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
 }
 
 var File_spool_proto protoreflect.FileDescriptor
@@ -8206,7 +8331,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\atargets\x18\x02 \x03(\tR\atargets\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xc4\x03\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\x8e\x04\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x17\n" +
@@ -8227,7 +8352,12 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"client_key\x18\x0f \x01(\fR\tclientKey\x12\x18\n" +
 	"\acallout\x18\x11 \x01(\bR\acallout\x12\x14\n" +
-	"\x05oauth\x18\x10 \x01(\bR\x05oauth\"\xf6\x02\n" +
+	"\x05oauth\x18\x10 \x01(\bR\x05oauth\x12\x12\n" +
+	"\x04from\x18\x12 \x01(\tR\x04from\x12\x14\n" +
+	"\x05login\x18\x13 \x01(\tR\x05login\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x14 \x01(\tR\n" +
+	"recipients\"\xf6\x02\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\rR\x05order\x122\n" +
@@ -8493,14 +8623,16 @@ const file_spool_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\rR\x02to\x12+\n" +
 	"\x05admin\x18\x03 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\"#\n" +
 	"\tPutSecret\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\fR\x06secret\"\xb2\x01\n" +
+	"\x06secret\x18\x01 \x01(\fR\x06secret\"\xdc\x01\n" +
 	"\x06Reseal\x121\n" +
 	"\x05items\x18\x01 \x03(\v2\x1b.relay.spool.v1.Reseal.ItemR\x05items\x12+\n" +
-	"\x05admin\x18\x02 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x1aH\n" +
+	"\x05admin\x18\x02 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x1ar\n" +
 	"\x04Item\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
 	"\x03old\x18\x02 \x01(\fR\x03old\x12\x16\n" +
-	"\x06sealed\x18\x03 \x01(\fR\x06sealed\"\x81\x01\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x14\n" +
+	"\x05login\x18\x05 \x01(\tR\x05login\"\x81\x01\n" +
 	"\x05Clock\x12\x17\n" +
 	"\afrom_ms\x18\x01 \x01(\x03R\x06fromMs\x12\x13\n" +
 	"\x05to_ms\x18\x02 \x01(\x03R\x04toMs\x12\x1d\n" +
@@ -8595,10 +8727,17 @@ const file_spool_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"d\n" +
 	"\bPutRoute\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12+\n" +
-	"\x05route\x18\x02 \x01(\v2\x15.relay.spool.v1.RouteR\x05route\"P\n" +
+	"\x05route\x18\x02 \x01(\v2\x15.relay.spool.v1.RouteR\x05route\"z\n" +
 	"\tDropRoute\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x16\n" +
-	"\x06domain\x18\x02 \x01(\tR\x06domain\"p\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x14\n" +
+	"\x05login\x18\x04 \x01(\tR\x05login\"~\n" +
+	"\rPutRecipients\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x10\n" +
+	"\x03add\x18\x03 \x03(\tR\x03add\x12\x16\n" +
+	"\x06remove\x18\x04 \x03(\tR\x06remove\"p\n" +
 	"\vPutSettings\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x124\n" +
 	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"`\n" +
@@ -8798,7 +8937,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
@@ -8871,112 +9010,114 @@ var file_spool_proto_goTypes = []any{
 	(*DropAlias)(nil),      // 68: relay.spool.v1.DropAlias
 	(*PutRoute)(nil),       // 69: relay.spool.v1.PutRoute
 	(*DropRoute)(nil),      // 70: relay.spool.v1.DropRoute
-	(*PutSettings)(nil),    // 71: relay.spool.v1.PutSettings
-	(*PutRule)(nil),        // 72: relay.spool.v1.PutRule
-	(*DropRule)(nil),       // 73: relay.spool.v1.DropRule
-	(*Manage)(nil),         // 74: relay.spool.v1.Manage
-	(*Bouncing)(nil),       // 75: relay.spool.v1.Bouncing
-	(*Twin)(nil),           // 76: relay.spool.v1.Twin
-	(*Uidl)(nil),           // 77: relay.spool.v1.Uidl
-	(*Spent)(nil),          // 78: relay.spool.v1.Spent
-	(*DkimKey)(nil),        // 79: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),        // 80: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),       // 81: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),     // 82: relay.spool.v1.PutCluster
-	(*Tally)(nil),          // 83: relay.spool.v1.Tally
-	(*Tried)(nil),          // 84: relay.spool.v1.Tried
-	(*Grey)(nil),           // 85: relay.spool.v1.Grey
-	(*Greet)(nil),          // 86: relay.spool.v1.Greet
-	(*Attempt)(nil),        // 87: relay.spool.v1.Attempt
-	(*Cert)(nil),           // 88: relay.spool.v1.Cert
-	(*PutCert)(nil),        // 89: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 90: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 91: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 92: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 93: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 94: relay.spool.v1.Mark
-	(*Result)(nil),         // 95: relay.spool.v1.Result
-	(*Removed)(nil),        // 96: relay.spool.v1.Removed
-	(*Burial_Part)(nil),    // 97: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 98: relay.spool.v1.TimeState.Jump
-	(*Reseal_Item)(nil),    // 99: relay.spool.v1.Reseal.Item
+	(*PutRecipients)(nil),  // 71: relay.spool.v1.PutRecipients
+	(*PutSettings)(nil),    // 72: relay.spool.v1.PutSettings
+	(*PutRule)(nil),        // 73: relay.spool.v1.PutRule
+	(*DropRule)(nil),       // 74: relay.spool.v1.DropRule
+	(*Manage)(nil),         // 75: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 76: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 77: relay.spool.v1.Twin
+	(*Uidl)(nil),           // 78: relay.spool.v1.Uidl
+	(*Spent)(nil),          // 79: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 80: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 81: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 82: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 83: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 84: relay.spool.v1.Tally
+	(*Tried)(nil),          // 85: relay.spool.v1.Tried
+	(*Grey)(nil),           // 86: relay.spool.v1.Grey
+	(*Greet)(nil),          // 87: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 88: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 89: relay.spool.v1.Cert
+	(*PutCert)(nil),        // 90: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 91: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 92: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 93: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 94: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 95: relay.spool.v1.Mark
+	(*Result)(nil),         // 96: relay.spool.v1.Result
+	(*Removed)(nil),        // 97: relay.spool.v1.Removed
+	(*Burial_Part)(nil),    // 98: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 99: relay.spool.v1.TimeState.Jump
+	(*Reseal_Item)(nil),    // 100: relay.spool.v1.Reseal.Item
 }
 var file_spool_proto_depIdxs = []int32{
-	7,  // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
-	0,  // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
-	1,  // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
-	10, // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	97, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
-	15, // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
-	19, // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
-	2,  // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
-	3,  // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
-	4,  // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
-	98, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	95, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
-	8,  // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
-	9,  // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
-	10, // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	38, // 15: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	45, // 16: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	37, // 17: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
-	40, // 18: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
-	38, // 19: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
-	8,  // 20: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
-	1,  // 21: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	38, // 22: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	44, // 23: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	45, // 24: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	27, // 25: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	37, // 26: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	99, // 27: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
-	37, // 28: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
-	37, // 29: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
-	37, // 30: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
-	37, // 31: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	37, // 32: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	37, // 33: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	37, // 34: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	18, // 35: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	37, // 36: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	37, // 37: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	21, // 38: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	37, // 39: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	37, // 40: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	22, // 41: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	37, // 42: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	37, // 43: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	23, // 44: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	37, // 45: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	37, // 46: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	25, // 47: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	37, // 48: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
-	24, // 49: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
-	37, // 50: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
-	37, // 51: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	5,  // 52: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	75, // 53: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	45, // 54: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	37, // 55: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	79, // 56: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	37, // 57: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	28, // 58: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	84, // 59: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	87, // 60: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	37, // 61: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	37, // 62: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	33, // 63: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	37, // 64: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	6,  // 65: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	6,  // 66: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	15, // 67: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	12, // 68: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	96, // 69: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	7,   // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
+	0,   // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
+	1,   // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
+	10,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
+	98,  // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	15,  // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
+	19,  // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
+	2,   // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
+	3,   // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
+	4,   // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
+	99,  // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	96,  // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	8,   // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
+	9,   // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
+	10,  // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
+	38,  // 15: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	45,  // 16: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	37,  // 17: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
+	40,  // 18: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
+	38,  // 19: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
+	8,   // 20: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
+	1,   // 21: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
+	38,  // 22: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	44,  // 23: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	45,  // 24: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	27,  // 25: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	37,  // 26: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
+	100, // 27: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
+	37,  // 28: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
+	37,  // 29: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	37,  // 30: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	37,  // 31: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	37,  // 32: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	37,  // 33: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	37,  // 34: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	18,  // 35: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	37,  // 36: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	37,  // 37: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	21,  // 38: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	37,  // 39: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	37,  // 40: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	22,  // 41: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	37,  // 42: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	37,  // 43: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	23,  // 44: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	37,  // 45: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	37,  // 46: relay.spool.v1.PutRecipients.admin:type_name -> relay.spool.v1.Admin
+	37,  // 47: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	25,  // 48: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	37,  // 49: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
+	24,  // 50: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
+	37,  // 51: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
+	37,  // 52: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	5,   // 53: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	76,  // 54: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	45,  // 55: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	37,  // 56: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	80,  // 57: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	37,  // 58: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	28,  // 59: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	85,  // 60: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	88,  // 61: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	37,  // 62: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	37,  // 63: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	33,  // 64: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	37,  // 65: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	6,   // 66: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	6,   // 67: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	15,  // 68: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	12,  // 69: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	97,  // 70: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
+	71,  // [71:71] is the sub-list for method output_type
+	71,  // [71:71] is the sub-list for method input_type
+	71,  // [71:71] is the sub-list for extension type_name
+	71,  // [71:71] is the sub-list for extension extendee
+	0,   // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -8991,7 +9132,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   93,
+			NumMessages:   94,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

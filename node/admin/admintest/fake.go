@@ -38,6 +38,7 @@ type Fake struct {
 	passwords map[string]string
 	aliases   map[string]admin.Alias
 	routes    map[string]admin.Route
+	listed    map[string]map[string]bool // recipients by routed domain
 	signers   []admin.Signer
 	rules     []admin.Rule
 	settings  admin.Settings
@@ -597,43 +598,6 @@ func (f *Fake) RemoveAlias(_ context.Context, by admin.By, address string) error
 		return admin.NotFound("alias", address)
 	}
 	delete(f.aliases, address)
-	return nil
-}
-
-// Routes implements admin.Routes.
-func (f *Fake) Routes(context.Context) ([]admin.Route, error) {
-	unlock, err := f.ask("Routes")
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	return values(f.routes), nil
-}
-
-// SetRoute implements admin.Routes.
-func (f *Fake) SetRoute(_ context.Context, by admin.By, r admin.Route) error {
-	unlock, _, err := f.change("SetRoute", by, "route set %s %s", r.Domain, r.Target)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	r.PasswordSet, r.Password = r.Password != "", ""
-	r.ClientKeySet, r.ClientKey = r.ClientKey != "", ""
-	f.routes[r.Domain] = r
-	return nil
-}
-
-// RemoveRoute implements admin.Routes.
-func (f *Fake) RemoveRoute(_ context.Context, by admin.By, domain string) error {
-	unlock, _, err := f.change("RemoveRoute", by, "route rm %s", domain)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if _, ok := f.routes[domain]; !ok {
-		return admin.NotFound("route", domain)
-	}
-	delete(f.routes, domain)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/routing"
 	"relay/node/rule"
 	"relay/node/wording"
 	"relay/smtp/printable"
@@ -76,11 +77,11 @@ func changeNote(v spool.View, h proto.Message) (string, error) {
 		old, there, err := v.Alias(h.Address)
 		return was(there, old), err
 	case *pb.PutRoute:
-		old, err := routeOf(v, h.GetRoute().GetDomain())
-		return compared(old != nil, old, h.GetRoute()), err
+		old, there, err := routeOf(v, routing.KeyOf(h.GetRoute()))
+		return compared(there, old, h.GetRoute()), err
 	case *pb.DropRoute:
-		old, err := routeOf(v, h.Domain)
-		return was(old != nil, old), err
+		old, there, err := routeOf(v, routing.Key{Domain: h.Domain, From: h.From, Login: h.Login})
+		return was(there, old), err
 	case *pb.PutRule:
 		return "new, " + rule.Note(h.GetRule()), nil
 	case *pb.DropRule:
@@ -101,13 +102,8 @@ func changeNote(v spool.View, h proto.Message) (string, error) {
 	return "", nil
 }
 
-func routeOf(v spool.View, domain string) (*pb.Route, error) {
-	all, err := v.Routes()
-	i := slices.IndexFunc(all, func(r *pb.Route) bool { return r.Domain == domain })
-	if err != nil || i < 0 {
-		return nil, err
-	}
-	return all[i], nil
+func routeOf(v spool.View, k routing.Key) (*pb.Route, bool, error) {
+	return v.RouteTo(k.Domain, k.From, k.Login)
 }
 
 // was lists what a record that goes away holds.

@@ -217,8 +217,8 @@ func TestRoutesAndSettings(t *testing.T) {
 		{Domain: "*", Target: "smtp:relay.test:2525"}, {Domain: "remote.test", Target: "mx"},
 	}, all)
 	require.ErrorIs(t, w.SetRoute(ctx, theBy, admin.Route{Domain: "*.remote.test", Target: "mx"}), admin.ErrInvalid)
-	require.NoError(t, w.RemoveRoute(ctx, theBy, "*"))
-	require.ErrorIs(t, w.RemoveRoute(ctx, theBy, "*"), admin.ErrNotFound)
+	require.NoError(t, w.RemoveRoute(ctx, theBy, "*", admin.RouteSenders{}))
+	require.ErrorIs(t, w.RemoveRoute(ctx, theBy, "*", admin.RouteSenders{}), admin.ErrNotFound)
 	require.ErrorIs(t, w.RemoveAlias(ctx, theBy, "nobody"), admin.ErrNotFound)
 
 	s, err := w.Settings(ctx)

@@ -9,6 +9,7 @@ import (
 	"relay/node/admin"
 	"relay/node/directory"
 	"relay/node/operator/edit"
+	"relay/node/routing"
 )
 
 // Reseal seals all secrets of routes with the newest key. It leaves those that can not be opened, and returns the last
@@ -34,10 +35,10 @@ func (rs *Records) Reseal(ctx context.Context, by admin.By) error {
 			}
 			item, err := rs.resealed(ctx, one.sealed, one.about)
 			if err != nil {
-				lost = fmt.Errorf("route %s: its secret can not be sealed anew: %w", r.Domain, err)
+				lost = fmt.Errorf("route %s: its secret can not be sealed anew: %w", routing.KeyOf(r), err)
 				continue
 			}
-			item.Domain = r.Domain
+			item.Domain, item.From, item.Login = r.Domain, r.From, r.Login
 			items = append(items, item)
 		}
 	}

@@ -31,11 +31,8 @@ func setHops(r *pb.Route, h admin.RouteHops) (err error) {
 	if r.Fallback, err = fallback(r.Target, h.Fallback); err != nil {
 		return err
 	}
-	if r.Callout = h.Callout; r.Callout {
-		to, _ := remote.ParseTarget(r.Target)
-		if r.Domain == "*" || to.Kind != remote.SMTP && to.Kind != remote.LMTP {
-			return admin.Invalid("--callout is for one domain with a host to ask: give smtp:HOST[:PORT] or lmtp:HOST:PORT")
-		}
+	if err = setRecipients(r, h); err != nil {
+		return err
 	}
 	if len(h.Sources) > maxSources {
 		return admin.Invalid("at most %d source addresses", maxSources)
@@ -49,6 +46,28 @@ func setHops(r *pb.Route, h admin.RouteHops) (err error) {
 	}
 	if to, err := remote.ParseTarget(r.Target); len(r.Sources) > 0 && (err != nil || to.Kind == remote.Discard) {
 		return admin.Invalid("--source is for mx, smtp: and lmtp: routes")
+	}
+	return nil
+}
+
+// setRecipients says whether anyone may send to the domain, and for which recipients.
+func setRecipients(r *pb.Route, h admin.RouteHops) error {
+	r.Callout, r.Recipients = h.Callout, h.Recipients
+	to, _ := remote.ParseTarget(r.Target)
+	switch {
+	case r.Recipients != "" && r.Recipients != ListedRecipients:
+		return admin.Invalid("--recipients is list: 'relayctl route recipients' says what it has; --callout asks the host")
+	case !r.Callout && r.Recipients == "":
+		return nil
+	case r.Callout && r.Recipients != "":
+		return admin.Invalid("either a list has the recipients (--recipients list), or the host is asked (--callout)")
+	case r.From != "" || r.Login != "":
+		return admin.Invalid("--callout and --recipients are for all senders: give them to the route without --from and " +
+			"--login")
+	case r.Recipients != "" && r.Domain == "*":
+		return admin.Invalid("--recipients is for one domain")
+	case r.Callout && (r.Domain == "*" || to.Kind != remote.SMTP && to.Kind != remote.LMTP):
+		return admin.Invalid("--callout is for one domain with a host to ask: give smtp:HOST[:PORT] or lmtp:HOST:PORT")
 	}
 	return nil
 }
@@ -147,33 +166,42 @@ func setCert(r *pb.Route, c admin.RouteCert) error {
 
 // sealKey puts the key of a route's certificate into the form it is kept in. Without a new one the present one stays,
 // for the same certificate and targets.
-func (rs *Records) sealKey(ctx context.Context, r *pb.Route, key string) error {
+func (rs *Records) sealKey(ctx context.Context, r *pb.Route, key string) (err error) {
 	if r.ClientCert == "" {
 		return nil
 	}
 	about := directory.RouteKeySecret(r)
-	if key != "" {
-		sealed, err := rs.replica.Seal(ctx, []byte(key), about)
-		if err != nil {
-			return edit.ProposalError(err)
+	r.ClientKey, err = rs.sealed(ctx, key, about, func(old *pb.Route) []byte {
+		if directory.RouteKeySecret(old) != about {
+			return nil
 		}
-		r.ClientKey = sealed
-		return nil
+		return old.ClientKey
+	})
+	if err == nil && len(r.ClientKey) == 0 {
+		return admin.Invalid("the key of the certificate is needed: give it with --client-key")
+	}
+	return err
+}
+
+// sealed seals a secret of a route. Without a new one it returns the present one, which kept finds in a route; nothing
+// where no route has it.
+func (rs *Records) sealed(ctx context.Context, secret, about string,
+	kept func(*pb.Route) []byte) (one []byte, err error) {
+	if secret != "" {
+		one, err = rs.replica.Seal(ctx, []byte(secret), about)
+		return one, edit.ProposalError(err)
 	}
 	if err := rs.edit.Current(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	return rs.replica.View(func(v spool.View) error {
+	err = rs.replica.View(func(v spool.View) error {
 		all, err := v.Routes()
-		if err != nil {
-			return err
-		}
 		for _, old := range all {
-			if len(old.ClientKey) > 0 && directory.RouteKeySecret(old) == about {
-				r.ClientKey = old.ClientKey
-				return nil
+			if found := kept(old); len(one) == 0 && len(found) > 0 {
+				one = found
 			}
 		}
-		return admin.Invalid("the key of the certificate is needed: give it with --client-key")
+		return err
 	})
+	return one, err
 }

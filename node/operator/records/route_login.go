@@ -5,11 +5,9 @@ import (
 	"net/netip"
 	"strings"
 
-	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/directory"
-	"relay/node/operator/edit"
 	"relay/queue/remote"
 	"relay/queue/remote/oauth"
 	"relay/smtp/printable"
@@ -90,38 +88,21 @@ func loopbackHost(host string) bool {
 
 // sealPassword puts the password of a route into the form it is kept in. Without a new one the present one stays, for
 // the same account of the same target.
-func (rs *Records) sealPassword(ctx context.Context, r *pb.Route, password string) error {
+func (rs *Records) sealPassword(ctx context.Context, r *pb.Route, password string) (err error) {
 	if r.User == "" {
 		return nil
 	}
-	if password == "" {
-		return rs.keepPassword(ctx, r)
-	}
-	sealed, err := rs.replica.Seal(ctx, []byte(password), directory.RouteSecret(r))
-	if err != nil {
-		return edit.ProposalError(err)
-	}
-	r.Password = sealed
-	return nil
-}
-
-func (rs *Records) keepPassword(ctx context.Context, r *pb.Route) error {
-	if err := rs.edit.Current(ctx); err != nil {
-		return err
-	}
-	return rs.replica.View(func(v spool.View) error {
-		all, err := v.Routes()
-		if err != nil {
-			return err
+	about := directory.RouteSecret(r)
+	r.Password, err = rs.sealed(ctx, password, about, func(old *pb.Route) []byte {
+		if old.Oauth != r.Oauth || directory.RouteSecret(old) != about {
+			return nil
 		}
-		for _, old := range all {
-			if len(old.Password) > 0 && old.Oauth == r.Oauth && directory.RouteSecret(old) == directory.RouteSecret(r) {
-				r.Password = old.Password
-				return nil
-			}
-		}
+		return old.Password
+	})
+	if err == nil && len(r.Password) == 0 {
 		return admin.Invalid("the password of %s at %s is needed: give it on standard input with --password-stdin, or a "+
 			"credential for tokens with --oauth",
 			printable.Text(r.User, MaxName), printable.Text(r.Target, MaxName))
-	})
+	}
+	return err
 }

@@ -179,7 +179,7 @@ func TestLoginsThatAreRefused(t *testing.T) {
 			all, err := w.Routes(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, c.want, all[0].TLS)
-			require.NoError(t, w.RemoveRoute(t.Context(), theBy, "r.example"))
+			require.NoError(t, w.RemoveRoute(t.Context(), theBy, "r.example", admin.RouteSenders{}))
 		})
 	}
 }

@@ -21,9 +21,10 @@ func (rs *Records) Routes(context.Context) ([]admin.Route, error) {
 		for _, r := range routes {
 			all = append(all, admin.Route{Domain: r.Domain, Target: r.Target, NoEHLO: r.NoEhlo, RouteTLS: tlsOf(r),
 				RouteHops: admin.RouteHops{More: r.More, Weights: r.Weights, Fallback: r.Fallback, Sources: r.Sources,
-					Callout: r.Callout},
-				RouteLogin: admin.RouteLogin{User: r.User, OAuth: r.Oauth, PasswordSet: len(r.Password) > 0},
-				RouteCert:  admin.RouteCert{ClientCert: r.ClientCert, ClientKeySet: len(r.ClientKey) > 0}})
+					Callout: r.Callout, Recipients: r.Recipients},
+				RouteSenders: admin.RouteSenders{From: r.From, Login: r.Login},
+				RouteLogin:   admin.RouteLogin{User: r.User, OAuth: r.Oauth, PasswordSet: len(r.Password) > 0},
+				RouteCert:    admin.RouteCert{ClientCert: r.ClientCert, ClientKeySet: len(r.ClientKey) > 0}})
 		}
 		return err
 	})
@@ -41,6 +42,9 @@ func (rs *Records) SetRoute(ctx context.Context, by admin.By, r admin.Route) err
 		return err
 	}
 	route := &pb.Route{Domain: domain, Target: target}
+	if route.From, route.Login, err = rs.senders(r.RouteSenders); err != nil {
+		return err
+	}
 	if route.NoEhlo, err = noEHLO(r.NoEHLO); err != nil {
 		return err
 	}
@@ -79,6 +83,12 @@ func (rs *Records) canKeep(r *pb.Route) error {
 		option = "--no-ehlo"
 	case r.User != "":
 		option = "--user"
+	case r.From != "":
+		option = "--from"
+	case r.Login != "":
+		option = "--login"
+	case r.Recipients != "":
+		option = "--recipients"
 	case len(r.More) > 0:
 		option = "several targets"
 	case r.Fallback != "":
@@ -92,10 +102,15 @@ func (rs *Records) canKeep(r *pb.Route) error {
 	case r.Tls == "" && !r.ImplicitTls:
 		return nil
 	}
+	return rs.needs2("a route with " + option)
+}
+
+// needs2 refuses what a cluster of version 1 can't keep.
+func (rs *Records) needs2(what string) error {
 	return rs.replica.View(func(v spool.View) error {
 		c, _, err := v.Cluster()
 		if err == nil && spool.VersionOf(c) < 2 {
-			return admin.Conflict("a route with "+option+" needs cluster version 2, and this cluster has version 1",
+			return admin.Conflict(what+" needs cluster version 2, and this cluster has version 1",
 				"install this version on all nodes, then run relayctl cluster upgrade")
 		}
 		return err
@@ -142,14 +157,33 @@ func routeDomain(text string) (string, error) {
 	return domainName(text)
 }
 
+// senders checks whose mail a route is for.
+func (rs *Records) senders(of admin.RouteSenders) (from, login string, err error) {
+	if strings.HasPrefix(of.From, "@*") || strings.HasPrefix(of.From, "@.") || strings.HasPrefix(of.From, "*") {
+		return "", "", admin.Invalid("%s: a sender's domain is that domain alone: set a route for each, as in --from %s",
+			printable.Text(of.From, MaxName), "@"+printable.Text(strings.TrimLeft(of.From, "@*."), MaxName))
+	}
+	if from, err = ruleAddress(of.From, true); err != nil {
+		return "", "", err
+	}
+	if of.Login != "" {
+		login, err = rs.Address(of.Login)
+	}
+	return from, login, err
+}
+
 // RemoveRoute implements admin.Routes.
-func (rs *Records) RemoveRoute(ctx context.Context, by admin.By, domain string) error {
+func (rs *Records) RemoveRoute(ctx context.Context, by admin.By, domain string, of admin.RouteSenders) error {
 	domain, err := routeDomain(domain)
 	if err != nil {
 		return err
 	}
+	from, login, err := rs.senders(of)
+	if err != nil {
+		return err
+	}
 	_, err = rs.edit.Do(ctx, by, spool.KindDropRoute, func(adm *pb.Admin) proto.Message {
-		return &pb.DropRoute{Admin: adm, Domain: domain}
+		return &pb.DropRoute{Admin: adm, Domain: domain, From: from, Login: login}
 	})
 	return err
 }

@@ -23,7 +23,6 @@ import (
 const (
 	maxReason   = 200 // octets
 	maxRuleLife = 10 * 365 * 24 * time.Hour
-	maxOrder    = 1000000
 )
 
 // Rules implements admin.Rules.
@@ -90,8 +89,9 @@ func (rs *Records) NewRule(a admin.RuleAdd) (*pb.Rule, error) {
 	case !known || !slices.Contains(admin.RuleActions(), a.Action):
 		return nil, admin.Invalid("%q is no action of a rule: give %s", printable.Text(a.Action, 64),
 			strings.Join(admin.RuleActions(), ", "))
-	case r.Order > maxOrder:
-		return nil, admin.Invalid("the order of a rule is %d at most", maxOrder)
+	case r.Order > admin.RuleOrderMost:
+		return nil, admin.Invalid("the order of a rule is %d at most: the lowest that matches counts",
+			admin.RuleOrderMost)
 	case life < 0 || life > maxRuleLife:
 		return nil, admin.Invalid("a rule ends after ten years at most, or does not end")
 	case a.Reason != "" && !tells:

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"relay/queue/bounce"
 	"relay/queue/readyq"
 	"relay/queue/replyclass"
 )
@@ -99,6 +100,7 @@ type Manager struct {
 
 	failures failures
 	replies  atomic.Pointer[replyclass.Table] // the site's own rules of what replies mean
+	template atomic.Pointer[bounce.Template]  // an operator's own text of notices
 }
 
 // right is this node's right to act, as of the last look.
@@ -119,6 +121,7 @@ type results struct {
 type policy struct {
 	RetryPolicy
 	schedule Schedule
+	own      func(domain string) (lifetime, notice time.Duration) // nil: no rule says otherwise
 }
 
 // New makes a Manager. It does nothing before Run, but takes Adds.
@@ -156,6 +159,9 @@ func (m *Manager) SetReplies(t *replyclass.Table) { m.replies.Store(t) }
 // ClassOf says what a reply means, by the site's own rules and the built-in ones.
 func (m *Manager) ClassOf(reply string) replyclass.Class { return m.replies.Load().Of(reply) }
 
+// SetTemplate has notices from now on say what an operator wants; nil: the built-in text.
+func (m *Manager) SetTemplate(t *bounce.Template) { m.template.Store(t) }
+
 // SetPolicy replaces the retry policy for all verdicts from now on. Due times
 // that are set already stay.
 func (m *Manager) SetPolicy(p RetryPolicy) {
@@ -164,7 +170,11 @@ func (m *Manager) SetPolicy(p RetryPolicy) {
 	if s == nil {
 		s = p.Schedule()
 	}
-	m.policy.Store(&policy{RetryPolicy: p, schedule: s})
+	made := &policy{RetryPolicy: p, schedule: s}
+	if p.Rules.Ages() {
+		made.own = made.ages
+	}
+	m.policy.Store(made)
 }
 
 var (
@@ -309,7 +319,7 @@ func (m *Manager) round() (more bool) {
 	defer m.unlock()
 	p := m.policy.Load()
 	more = m.queue.Advance(m.now().UnixNano(), readyq.Ages{
-		Lifetime: p.Lifetime, DelayNotice: p.DelayNotice, Reliable: m.ageing(),
+		Lifetime: p.Lifetime, DelayNotice: p.DelayNotice, Reliable: m.ageing(), Own: p.own,
 	})
 	m.sleep = m.queue.Earliest()
 	return more

@@ -18,30 +18,33 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"relay/queue/bounce"
 	"relay/queue/replyclass"
 )
 
 // world is a Spool and an Agent: recipients in a map, and a script for what
 // next hops say.
 type world struct {
-	mu      sync.Mutex
-	m       *Manager
-	items   map[Ref]*item
-	until   func() time.Time
-	settle  func(n int) error // before the n-th Settle is applied
-	after   func(n int) error // after it was applied
-	deliver func(ctx context.Context, j *Job) []Verdict
-	load    func() error
-	rules   func(address string) *Ruling // nil: there never were any
-	settled []Verdict
-	notices []Notice
-	calls   int
-	waits   int
-	batches []int
-	running map[string]int // jobs at a time, by destination
-	most    map[string]int
-	jobs    []string
-	feed    bool // tell the manager of settlements, as a node does
+	mu        sync.Mutex
+	m         *Manager
+	items     map[Ref]*item
+	until     func() time.Time
+	settle    func(n int) error // before the n-th Settle is applied
+	after     func(n int) error // after it was applied
+	deliver   func(ctx context.Context, j *Job) []Verdict
+	load      func() error
+	rules     func(address string) *Ruling // nil: there never were any
+	settled   []Verdict
+	notices   []Notice
+	calls     int
+	waits     int
+	batches   []int
+	running   map[string]int // jobs at a time, by destination
+	most      map[string]int
+	jobs      []string
+	stranger  bool
+	lifetimes map[string]time.Duration // of recipients, by domain
+	feed      bool                     // tell the manager of settlements, as a node does
 }
 
 type item struct {
@@ -120,10 +123,14 @@ func (w *world) Load(ctx context.Context, id ID, recipients []uint32) (*Job, err
 		if it == nil || it.gone || it.Parked || it.foreign {
 			continue
 		}
+		j.Stranger = w.stranger
 		j.Created, j.Sender, j.IsBounce, j.Expires = it.created, it.sender, it.bounce, it.Expires
 		j.Recipients = append(j.Recipients, Recipient{
 			N: n, Address: it.address, Notify: it.notify, Attempts: it.Attempts, DelayTold: it.told, LastReply: it.last,
 		})
+		if life := w.lifetimes[it.Domain]; life > 0 {
+			j.Recipients[len(j.Recipients)-1].Expires = it.created.Add(life)
+		}
 		if r := &j.Recipients[len(j.Recipients)-1]; w.rules != nil {
 			j.Ruled, r.Ruling = true, w.rules(it.address)
 			if r.Ruling == nil {
@@ -559,6 +566,22 @@ func TestHungDestinationsLeaveWorkersToOthers(t *testing.T) {
 		require.Len(t, w.settled, 2)
 		require.Equal(t, 6, m.Stats().Active)
 	})
+}
+
+// toldOf counts notices of a kind by the domain of their recipient.
+func (w *world) toldOf(kind bounce.Kind) map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all, action := map[string]int{}, map[bounce.Kind]string{bounce.Failure: "failed", bounce.Delay: "delayed"}[kind]
+	for _, n := range w.notices {
+		if _, after, ok := strings.Cut(string(n.Body), "Final-Recipient: rfc822; a@"); ok {
+			domain, after, _ := strings.Cut(after, "\r\n")
+			if strings.HasPrefix(after, "Action: "+action) {
+				all[domain]++
+			}
+		}
+	}
+	return all
 }
 
 // verdicts counts those that were settled.

@@ -52,6 +52,7 @@ type Job struct {
 	RequireTLS bool
 	Ret, EnvID string
 	IsBounce   bool
+	Stranger   bool       // nobody we know handed it in: its sender hears of delays only on request (NOTIFY=DELAY)
 	Released   time.Time  // FUTURERELEASE: before it nothing was to happen; else zero
 	DeliverBy  *DeliverBy // nil: not asked for
 	Priority   int32      // MT-PRIORITY, for the next hop
@@ -89,7 +90,8 @@ type Recipient struct {
 	Attempts  uint32 // ended so far
 	DelayTold bool
 	LastReply string
-	Ruling    *Ruling // what standing rules make of it; nil unless Job.Ruled is set
+	Expires   time.Time // when it is given up, where its domain has a time of its own; zero: as Job.Expires says
+	Ruling    *Ruling   // what standing rules make of it; nil unless Job.Ruled is set
 }
 
 // Ruling is what standing rules make of a recipient.
@@ -160,11 +162,12 @@ const (
 )
 
 // Notice is a message that exists exactly if a verdict it reports on was
-// applied: a bounce, a delay warning, a success report.
+// applied; a spool may tell that by the message alone. It is a bounce, a delay warning, a success report.
 type Notice struct {
-	About ID     // the message it reports on
-	To    string // address; the node delivers locally or queues
-	Body  []byte // whole message, CRLF
+	About ID       // the message it reports on
+	Of    []uint32 // its recipients that it reports on: it exists if the verdict on one of them was applied
+	To    string   // address; the node delivers locally or queues
+	Body  []byte   // whole message, CRLF
 	UTF8  bool
 }
 

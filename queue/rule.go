@@ -60,7 +60,7 @@ func (m *Manager) ruled(u *unit, r *Recipient, p *policy, now time.Time) place {
 		m.leaves(u, r.N, func(slot int32, now int64) { m.queue.Hold(slot, 0, now) })
 		return left
 	case Suspend:
-		if m.ageing() && !now.Before(u.job.expires(p)) || m.tellDelay(u.job, r, p, now) {
+		if m.ageing() && !now.Before(u.job.expires(r, p)) || m.tellDelay(u.job, r, p, now) {
 			return ends
 		}
 		until := m.suspendedUntil(u.job, r, p, now)
@@ -92,11 +92,8 @@ func (m *Manager) leaves(u *unit, n uint32, to func(slot int32, now int64)) {
 // suspendedUntil is when a suspended recipient has to be looked at again: its sender is to be told, or its time is
 // over. A rule that goes earlier leads to a scan.
 func (m *Manager) suspendedUntil(j *Job, r *Recipient, p *policy, now time.Time) time.Time {
-	next, since := j.expires(p), j.Created
-	if j.Released.After(since) {
-		since = j.Released
-	}
-	if tell := since.Add(p.DelayNotice); p.DelayNotice > 0 && !r.DelayTold && tell.After(now) && tell.Before(next) {
+	next, late := j.expires(r, p), p.lateAt(r)
+	if tell := j.since().Add(late); late > 0 && !r.DelayTold && tell.After(now) && tell.Before(next) {
 		next = tell
 	}
 	if by := j.DeliverBy; by != nil && !by.Return && !r.DelayTold && by.Until.After(now) && by.Until.Before(next) {
@@ -120,7 +117,7 @@ func (m *Manager) settleRuled(u *unit, p *policy, now time.Time) {
 		case Discard:
 			v.Outcome = Discarded
 		default:
-			if v.Outcome = Expired; !m.ageing() || now.Before(u.job.expires(p)) {
+			if v.Outcome = Expired; !m.ageing() || now.Before(u.job.expires(r, p)) {
 				told := *r
 				told.DelayTold = true
 				next := m.suspendedUntil(u.job, &told, p, now)

@@ -3,6 +3,9 @@ package queue
 import (
 	"math"
 	"time"
+
+	"relay/queue/replyclass"
+	"relay/queue/retry"
 )
 
 // Schedule says when to try again. attempts is how many have ended, from 1;
@@ -22,6 +25,58 @@ type RetryPolicy struct {
 	DelayNotice time.Duration
 	// DelayAskedOnly tells only those who asked for it (NOTIFY=DELAY).
 	DelayAskedOnly bool
+	// Rules are a site's own, by domain and by class of the last reply; nil: there are none.
+	Rules *retry.Table
+}
+
+// of is the policy for a recipient whose last reply was of a class. Its zero fields are filled.
+func (p RetryPolicy) of(address string, class replyclass.Class) RetryPolicy {
+	if p.Rules == nil {
+		return p
+	}
+	v := p.Rules.Of(domainOf(address), class)
+	if v.First > 0 {
+		p.First, p.Max = v.First, max(p.Max, v.First)
+	}
+	if v.Max > 0 {
+		p.Max, p.First = v.Max, min(p.First, v.Max)
+	}
+	if v.Factor > 0 {
+		p.Factor = v.Factor
+	}
+	if v.Lifetime > 0 {
+		p.Lifetime = v.Lifetime
+	}
+	if v.Notice != 0 {
+		p.DelayNotice = v.Notice
+	}
+	return p
+}
+
+// lateAt says at which age a recipient's sender is told; negative: never.
+func (p *policy) lateAt(r *Recipient) time.Duration {
+	if !p.Rules.Ages() {
+		return p.DelayNotice
+	}
+	return p.of(r.Address, replyclass.None).DelayNotice
+}
+
+// ages is what an entry of a destination must reach for being late. The recipients of a hop are of many domains: there
+// the least counts, and each job decides by its own.
+func (p *policy) ages(domain string) (lifetime, notice time.Duration) {
+	if domain != "" {
+		own := p.of(domain, replyclass.None)
+		return own.Lifetime, own.DelayNotice
+	}
+	lifetime, notice = p.Lifetime, p.DelayNotice
+	least := p.Rules.Least()
+	if least.Lifetime > 0 {
+		lifetime = min(lifetime, least.Lifetime)
+	}
+	if least.Notice > 0 && (notice < 0 || least.Notice < notice) {
+		notice = least.Notice
+	}
+	return lifetime, notice
 }
 
 func (p RetryPolicy) withDefaults() RetryPolicy {
@@ -44,6 +99,9 @@ func (p RetryPolicy) Longest(attempts int) time.Duration {
 		return 0
 	}
 	wait, _ := p.Schedule()(attempts, 0, 1)
+	if own := p.Rules.Longest(); own > 0 {
+		wait = max(wait, time.Duration(float64(own)*(1+p.withDefaults().Jitter)))
+	}
 	return wait
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/queue/readyq"
+	"relay/queue/replyclass"
 )
 
 // unit is one job from the moment a worker takes it until its verdicts are
@@ -19,6 +20,7 @@ import (
 type unit struct {
 	batch readyq.Batch
 	check bool // it says nothing of the host: not tried
+	early bool // somebody is to be told of a delay, but not yet
 	lease context.Context
 
 	job      *Job
@@ -154,7 +156,7 @@ func (m *Manager) judge(u *unit, verdicts []Verdict) {
 		v.DelayTold = r.DelayTold
 		v.At = m.ofAgent(v.At, now)
 		if v.Outcome == Deferred && !v.Untried {
-			m.again(&v, job, p, now, rnd)
+			m.again(&v, job, r, p, now, rnd)
 		}
 		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[k])
 	}
@@ -192,18 +194,25 @@ func bound(s string) string {
 	return s
 }
 
-// expires is when a job is given up.
-func (j *Job) expires(p *policy) time.Time {
-	if j.Expires.IsZero() {
+// expires is when a recipient of a job is given up.
+func (j *Job) expires(r *Recipient, p *policy) time.Time {
+	switch {
+	case !r.Expires.IsZero():
+		return r.Expires
+	case j.Expires.IsZero():
 		return j.Created.Add(p.Lifetime)
 	}
 	return j.Expires
 }
 
 // again decides when a deferred recipient is due next, or that it has expired.
-func (m *Manager) again(v *Verdict, job *Job, p *policy, now time.Time, rnd float64) {
-	end := job.expires(p)
-	wait, giveUp := p.schedule(int(v.Attempt), now.Sub(job.Created), rnd)
+func (m *Manager) again(v *Verdict, job *Job, r *Recipient, p *policy, now time.Time, rnd float64) {
+	end, schedule, longest := job.expires(r, p), p.schedule, p.Max
+	if p.Rules != nil {
+		own := m.ownPolicy(v, r, p)
+		schedule, longest = own.Schedule(), own.Max
+	}
+	wait, giveUp := schedule(int(v.Attempt), now.Sub(job.Created), rnd)
 	if !job.Expires.IsZero() {
 		giveUp = false // its own end counts alone
 	}
@@ -212,10 +221,10 @@ func (m *Manager) again(v *Verdict, job *Job, p *policy, now time.Time, rnd floa
 			return
 		}
 		v.Outcome = Deferred
-		wait, _ = p.schedule(int(v.Attempt), 0, rnd)
+		wait, _ = schedule(int(v.Attempt), 0, rnd)
 	}
 	if wait <= 0 {
-		wait = p.Max
+		wait = longest
 	}
 	next := now.Add(wait)
 	if next.After(end) && now.Before(end) {
@@ -225,6 +234,15 @@ func (m *Manager) again(v *Verdict, job *Job, p *policy, now time.Time, rnd floa
 		next = by.Until // to tell the sender in time
 	}
 	v.Next = time.UnixMilli(next.UnixMilli() + 1) // the spool counts milliseconds
+}
+
+// ownPolicy is what a site's own rules make of the policy for a recipient, by what its last reply means.
+func (m *Manager) ownPolicy(v *Verdict, r *Recipient, p *policy) RetryPolicy {
+	class := replyclass.None
+	if p.Rules.Classes() {
+		class = m.ClassOf(v.Reply)
+	}
+	return p.of(r.Address, class)
 }
 
 // unsure is the reply of a recipient that is not tried because its time may be
@@ -251,7 +269,7 @@ func (m *Manager) giveUp(u *unit) {
 		}
 		if !ageing {
 			v.Reply = bound(unsure)
-			m.again(&v, u.job, p, now, m.conf.Rand())
+			m.again(&v, u.job, r, p, now, m.conf.Rand())
 		}
 		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[k])
 	}
@@ -268,7 +286,7 @@ func (m *Manager) settleExpired(u *unit) {
 	m.mu.Lock()
 	last, end := u.batch.BackOff()
 	m.mu.Unlock()
-	until, expires := time.Unix(0, end), u.job.expires(p)
+	until := time.Unix(0, end)
 	for i := range u.job.Recipients {
 		r := &u.job.Recipients[i]
 		k := slices.Index(u.batch.N, r.N)
@@ -278,12 +296,13 @@ func (m *Manager) settleExpired(u *unit) {
 		v := Verdict{Ref: Ref{ID: u.batch.ID, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold,
 			Reply: bound("4.4.1 not tried: the destination does not answer: " + last)}
 		switch {
-		case ageing && !now.Before(expires):
+		case ageing && !now.Before(u.job.expires(r, p)):
 			v.Outcome = Expired
 		case m.tellDelay(u.job, r, p, now):
 			v.Outcome, v.Next = Deferred, time.UnixMilli(until.UnixMilli()+1)
 		default:
 			v.Outcome, v.Untried = Deferred, true
+			u.early = u.early || p.Rules.Ages() && !r.DelayTold && u.job.age(now) < p.lateAt(r)
 		}
 		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[k])
 	}
@@ -330,7 +349,7 @@ func (m *Manager) putBack(u *unit, now int64) {
 			kept++
 			continue
 		}
-		if u.check {
+		if u.check && !u.early {
 			m.queue.Told(u.at[i])
 		}
 		// At the end the next owner tries it; after a lost lease, we or it.

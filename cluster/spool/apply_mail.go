@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"slices"
 
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -292,7 +293,7 @@ func (t *tx) dropBody(k []byte, size int) {
 // record before each attempt, which is one more commit a message in the normal case.
 func (t *tx) settle(h *pb.Settle) *pb.Result {
 	res := &pb.Result{Index: t.index, Codes: make([]pb.Code, len(h.Verdicts))}
-	taken := map[ID]bool{}
+	taken := map[ID][]uint32{}
 	late := lateDeliveries{}
 	for i, v := range h.Verdicts {
 		id, ok := toID(v.GetId())
@@ -303,7 +304,9 @@ func (t *tx) settle(h *pb.Settle) *pb.Result {
 		res.Codes[i] = t.verdict(h, id, v)
 		switch res.Codes[i] {
 		case pb.Code_OK:
-			taken[id] = true
+			if len(h.Notices) > 0 {
+				taken[id] = append(taken[id], v.Recipient)
+			}
 			res.Count++
 		case pb.Code_MISSING:
 			t.late(late, h, id, v)
@@ -311,13 +314,22 @@ func (t *tx) settle(h *pb.Settle) *pb.Result {
 	}
 	for _, n := range h.Notices {
 		about, ok := toID(n.GetAbout())
-		if !ok || !taken[about] || n.GetAccept().GetMessage() == nil {
+		if !ok || !t.reportsOn(n, taken[about]) || n.GetAccept().GetMessage() == nil {
 			continue
 		}
 		n.Accept.Epoch = h.Epoch
 		t.notice(about, h.Node, n)
 	}
 	return res
+}
+
+// reportsOn reports whether the cause of a notice is among the verdicts that were taken of its message. A recipient
+// that an operator has ended meanwhile, and told the sender of, is no cause, though others of the message were.
+func (t *tx) reportsOn(n *pb.Notice, taken []uint32) bool {
+	if len(n.Recipients) == 0 || !t.at(2) {
+		return len(taken) > 0
+	}
+	return slices.ContainsFunc(n.Recipients, func(r uint32) bool { return slices.Contains(taken, r) })
 }
 
 // verdict settles or defers one recipient.

@@ -32,7 +32,9 @@ import (
 //     whose mail it is for (from, login), which a DropRoute names, too.
 //   - PutRecipients lists the recipients of routed domains.
 //   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with
-//     refuse. They have the site's own rules of what replies mean (reply_rules), which Apply only keeps.
+//     refuse. They have the site's own rules of what replies mean (reply_rules) and of when to try again (retry_rules),
+//     the age and text of notices (delay_notice_ms, notice_template) and how reverse-paths are rewritten (srs_domain,
+//     srs_generation), all of which Apply only keeps.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - Reseal puts sealed secrets of routes into their records under another key.
@@ -59,6 +61,7 @@ import (
 //   - History may have 4 GiB where no setting says otherwise; 1 GiB before.
 //   - The audit line of a PutAccount that creates says "user add", as relayctl does.
 //   - A BreakLock says which lock the operator saw (token), and leaves later ones.
+//   - A Notice of a Settle says whom it reports on (recipients), and exists only if one of their verdicts was taken.
 //   - PutRule and DropRule keep standing rules, and a Sweep ends those whose time is over. A Manage that releases lets
 //     mail pass rules (pass).
 const (
@@ -103,7 +106,10 @@ var (
 		"Route.more": 2, "Route.weights": 2, "Route.fallback": 2, "Route.sources": 2, "Route.client_cert": 2,
 		"Route.client_key": 2, "Route.oauth": 2, "Route.callout": 2, "Route.from": 2, "Route.login": 2, "Route.recipients": 2,
 		"DropRoute.from": 2, "DropRoute.login": 2,
+		"Notice.recipients":   2,
 		"Settings.from_check": 2, "Settings.reply_rules": 2,
+		"Settings.retry_rules": 2, "Settings.delay_notice_ms": 2, "Settings.notice_template": 2,
+		"Settings.srs_domain": 2, "Settings.srs_generation": 2,
 		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,
 		"Refs.late": 2, "Drop.uidl": 2, "Entry.uidl": 2,

@@ -45,6 +45,7 @@ func settingsWords(s *admin.Settings) []string {
 	if s.AuditBytes > 0 {
 		audit = size(s.AuditBytes)
 	}
+	words = append(words, retryWords(s)...)
 	words = append(words, "from check", first(s.FromCheck, "unsigned"))
 	words = append(words, "audit log", span(s.AuditSeconds, "400d"), "audit bound", audit)
 	trust := strconv.Itoa(int(s.GreylistTrust))
@@ -76,6 +77,7 @@ type settingsFlags struct {
 	most   uint32
 	from   string
 	rules  []string
+	retry  retryFlags
 }
 
 func (a *app) settingsSet() *cobra.Command {
@@ -125,6 +127,7 @@ Times are such as 30s, 5m, 4h, 5d or 2w.`,
 		cobra.FixedCompletions([]string{"refuse", "unsigned", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().StringArrayVar(&f.rules, "reply-rule", nil,
 		"what a host's reply means, '`CLASS [CODE] [x.y.z] [WORDS]`', before the built-in table; once for each, all anew")
+	f.retry.add(c)
 	c.Flags().Int32Var(&f.trust, "greylist-trust", 0,
 		"`NUMBER` of a network's senders that came again before all its mail passes; -1: never")
 	c.Flags().StringSliceVar(&f.exempt, "greylist-exempt", nil, "`NETWORK`s that are not greylisted; empty: none")
@@ -181,6 +184,9 @@ func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 				s.ReplyRules = append(s.ReplyRules, rule)
 			}
 		}
+	}
+	if err := f.retry.put(c, s); err != nil {
+		return err
 	}
 	if given("greylist-trust") {
 		s.GreylistTrust = f.trust

@@ -329,6 +329,13 @@ type Settings struct {
 
 	ReplyRules []string `json:"reply_rules,omitzero" required:"false" doc:"what replies of hosts mean, before the built-in table, the first that fits: CLASS [CODE] [x.y.z] [WORDS]; absent: a change leaves them as they are. It needs cluster version 2"`
 
+	RetryRules     []string `json:"retry_rules,omitzero" required:"false" doc:"when to try again, how long, and when to tell the sender, by domain and class of the last reply: DOMAIN|.DOMAIN|* [CLASS] first=5m max=4h factor=1.8 expire=5d notice=4h; each value is that of the first rule that fits and names it; absent: a change leaves them as they are. It needs cluster version 2"`
+	DelayNotice    *int64   `json:"delay_notice_seconds,omitempty" doc:"age at which known senders, and those who asked, are told of a delay; 0: 4 hours; less: never; absent: 4 hours, and a change leaves it as it is. It needs cluster version 2"`
+	NoticeTemplate *string  `json:"notice_template,omitempty" doc:"text of notices: sections [failure], [delay] and [success]; empty: the built-in text; absent: the same, and a change leaves it as it is. It needs cluster version 2"`
+
+	SRSDomain     *string `json:"srs_domain,omitempty" doc:"local domain of the reverse-paths that strangers' mail gets where an alias leads it elsewhere; empty: they stay; absent: the same, and a change leaves it as it is. It needs cluster version 2"`
+	SRSGeneration uint32  `json:"srs_generation,omitempty" doc:"of the keys of these reverse-paths; one more makes all that were made before void; absent or 0: a change leaves it as it is"`
+
 	Greylist        int64    `json:"greylist_seconds" required:"false" doc:"how long strangers' first mail is put off; 0: greylisting is off"`
 	GreylistWindow  int64    `json:"greylist_window_seconds" required:"false" doc:"for how long a retry is waited for; 0: 8 hours"`
 	GreylistLife    int64    `json:"greylist_life_seconds" required:"false" doc:"how long a sender that came again is known after its last mail; 0: 36 days"`

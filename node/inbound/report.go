@@ -76,7 +76,8 @@ func (in *intake) addReport(h *pb.Accept, kind bounce.Kind, about []bounce.Recip
 	}
 	sample := in.beginning()
 	body, utf8 := bounce.Write(&bounce.Report{
-		Kind: kind, Hostname: in.hostname, ID: in.id.String(), To: in.env.sender, Subject: subject, EnvID: o.Envid,
+		Kind: kind, Template: plan.TemplateNow(in.replica), Hostname: in.hostname, ID: in.id.String(), To: in.env.sender,
+		Subject: subject, EnvID: o.Envid,
 		Arrived: in.now, Now: in.now, Recipients: about, Ret: ret, UTF8: o.Smtputf8,
 		Binary: o.Body == pb.Body_BODY_BINARYMIME,
 		Size:   int64(in.size) + int64(len(in.buf)), Limit: plan.ReportLimit,

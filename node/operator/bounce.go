@@ -164,7 +164,8 @@ func (m *bulkAction) write(r *bounceAction) error {
 		ret = "HDRS" // RFC 8689 §5
 	}
 	body, utf8 := bounce.Write(&bounce.Report{
-		Kind: bounce.Failure, Hostname: m.Hostname, ID: r.id.String(), To: about.Sender, EnvID: about.Envid,
+		Kind: bounce.Failure, Template: plan.TemplateNow(m.Replica),
+		Hostname: m.Hostname, ID: r.id.String(), To: about.Sender, EnvID: about.Envid,
 		Arrived: time.UnixMilli(about.CreatedMs), Now: m.Now(), Recipients: failed, Ret: ret,
 		UTF8: about.Smtputf8, Binary: about.Body == pb.Body_BODY_BINARYMIME, Size: int64(about.Size), Limit: plan.ReportLimit,
 		Open: func() (io.ReadCloser, error) { return m.Replica.OpenBody(r.id, about.Chunks, nil) },

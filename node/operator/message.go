@@ -16,6 +16,7 @@ import (
 	"relay/node/wording"
 	"relay/queue"
 	"relay/queue/replyclass"
+	"relay/queue/retry"
 )
 
 // whyMost bounds the recipients of one message that are explained one by one.
@@ -92,7 +93,6 @@ func readDossier(v spool.View, s *queueScan, id spool.ID) (*messageDetail, error
 	if err != nil {
 		return nil, err
 	}
-	d.expires = expiry(plan.Mended(d.message, ts), settings)
 	d.rules = map[uint64]*pb.Rule{}
 	for _, r := range s.rules.Rules() {
 		d.rules[r.Id] = r
@@ -101,6 +101,7 @@ func readDossier(v spool.View, s *queueScan, id spool.ID) (*messageDetail, error
 	if err := d.readRecipients(v); err != nil {
 		return nil, err
 	}
+	d.expires = d.expiry(plan.Mended(d.message, ts), settings)
 	events, err := v.History(id)
 	for _, e := range events {
 		switch e.What {
@@ -153,9 +154,19 @@ func hopOf(v spool.View, domain string, mail routing.Mail) (string, error) {
 	return route.Target, nil
 }
 
-// expiry is when the queue gives a message up.
-func expiry(m *pb.Message, s *pb.Settings) time.Time {
-	return plan.Expiry(m, s, 0)
+// expiry is when the queue gives the message up, for the first of its recipients.
+func (d *messageDetail) expiry(m *pb.Message, s *pb.Settings) (first time.Time) {
+	own, _ := retry.Parse(s.GetRetryRules())
+	if !own.Ages() {
+		return plan.Expiry(m, s, 0)
+	}
+	for _, r := range d.recipients {
+		end := plan.Expiry(m, s, own.Of(spool.DomainOf(r.Address), replyclass.None).Lifetime)
+		if first.IsZero() || end.Before(first) {
+			first = end
+		}
+	}
+	return first
 }
 
 func originOf(c *pb.Client) admin.Origin {

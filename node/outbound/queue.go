@@ -23,6 +23,7 @@ import (
 	"relay/queue"
 	"relay/queue/remote"
 	"relay/queue/replyclass"
+	"relay/queue/retry"
 	"relay/smtp/printable"
 )
 
@@ -52,7 +53,8 @@ type Spool struct {
 	left      chan struct{} // tells HandOver that leaving is set
 	rules     rules
 
-	replyRules atomic.Pointer[[]string] // of the site, as the manager has them; nil: it was told none yet
+	retryRules atomic.Pointer[retry.Table] // of the site; nil: there are none
+	replyRules atomic.Pointer[[]string]    // of the site, as the manager has them; nil: it was told none yet
 }
 
 // New makes the queue of a node. retry overrides the cluster's settings; its
@@ -148,7 +150,11 @@ func (o *Spool) Load(_ context.Context, id queue.ID, recipients []uint32) (*queu
 		}
 		job = o.job(id, m, settings)
 		job.Ruled = o.rules.had.Load() || o.chose.Load()
-		return o.recipients(v, job, m, recipients)
+		if err := o.recipients(v, job, m, recipients); err != nil {
+			return err
+		}
+		o.expiries(job, m, settings)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -165,7 +171,7 @@ func (o *Spool) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 	job := &queue.Job{
 		ID: id, Created: created, Expires: plan.Expiry(m, s, o.retry.Lifetime), Sender: m.Sender, Size: int64(m.Size),
 		EightBit: m.Body != pb.Body_BODY_7BIT, Binary: m.Body == pb.Body_BODY_BINARYMIME, UTF8: m.Smtputf8,
-		Unended:    m.Unended,
+		Unended: m.Unended, Stranger: !m.Ours && m.GetClient().GetUser() == "",
 		RequireTLS: m.Requiretls, Ret: m.Ret, EnvID: m.Envid, IsBounce: len(m.BounceOf) > 0,
 		Released: moment(m.HoldUntilMs), Priority: m.Priority,
 	}
@@ -180,6 +186,21 @@ func (o *Spool) job(id queue.ID, m *pb.Message, s *pb.Settings) *queue.Job {
 		job.Open = func() (io.ReadCloser, error) { return o.openSigned(spool.ID(id), m) }
 	}
 	return job
+}
+
+// expiries says when recipients are given up whose domain has a time of its own.
+func (o *Spool) expiries(job *queue.Job, m *pb.Message, s *pb.Settings) {
+	own := o.retryRules.Load()
+	if !own.Ages() || o.retry.Lifetime > 0 {
+		return
+	}
+	m = plan.Mended(m, o.timing.Load())
+	for i := range job.Recipients {
+		r := &job.Recipients[i]
+		if life := own.Of(spool.DomainOf(r.Address), replyclass.None).Lifetime; life > 0 {
+			r.Expires = plan.Expiry(m, s, life)
+		}
+	}
 }
 
 // owns reports whether an entry is this node's as of the last refresh; Settle
@@ -363,13 +384,20 @@ func verdictRecord(v *queue.Verdict) *pb.Verdict {
 // notice makes the Accept of a report. One on a message that must not travel in
 // clear does not either (RFC 8689 §5).
 func (o *Spool) notice(n *queue.Notice) *pb.Notice {
-	secret := false
+	secret, version := false, uint32(0)
 	_ = o.replica.View(func(v spool.View) error {
 		m, _, err := v.Message(spool.ID(n.About))
 		secret = m.GetRequiretls()
+		if c, _, e := v.Cluster(); e == nil {
+			version = spool.VersionOf(c)
+		}
 		return err
 	})
-	return plan.NewNotice(o.replica, o.node, n, secret, o.log)
+	made := plan.NewNotice(o.replica, o.node, n, secret, o.log)
+	if made != nil && version >= 2 {
+		made.Recipients = n.Of
+	}
+	return made
 }
 
 // Until implements queue.Spool.
@@ -465,7 +493,10 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 		o.leave()
 	}
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
-	m.SetPolicy(o.retryPolicy(settings))
+	policy := o.retryPolicy(settings)
+	m.SetPolicy(policy)
+	o.retryRules.Store(policy.Rules)
+	m.SetTemplate(plan.Template(settings))
 	o.setReplies(m, settings.GetReplyRules())
 	if rerouted, ruled := o.rerouted.Swap(false), o.rules.changed.Swap(false); moved || rerouted || ruled || jumped {
 		m.Reset()
@@ -492,8 +523,10 @@ func (o *Spool) retryPolicy(s *pb.Settings) queue.RetryPolicy {
 		}
 		return time.Duration(shared) * time.Millisecond
 	}
+	own, _ := retry.Parse(s.GetRetryRules())
 	return queue.RetryPolicy{
 		First: ms(o.retry.First, s.GetRetryFirstMs()), Max: ms(o.retry.Max, s.GetRetryMaxMs()),
-		Lifetime: ms(o.retry.Lifetime, s.GetExpireMs()),
+		Lifetime: ms(o.retry.Lifetime, s.GetExpireMs()), Rules: own,
+		DelayNotice: time.Duration(s.GetDelayNoticeMs()) * time.Millisecond,
 	}
 }

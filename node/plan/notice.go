@@ -9,6 +9,7 @@ import (
 	"relay/node/directory"
 	"relay/node/replica"
 	"relay/queue"
+	"relay/queue/bounce"
 )
 
 // ReportLimit bounds what a report returns of the message, in octets.
@@ -43,6 +44,25 @@ func NewNotice(r replica.Replica, node string, n *queue.Notice, requireTLS bool,
 		return nil
 	}
 	return &pb.Notice{About: n.About[:], Accept: h, Body: n.Body}
+}
+
+// Template is the text of notices by the settings. One of a newer build that this one can not read does not count.
+func Template(s *pb.Settings) *bounce.Template {
+	t, _ := bounce.ParseTemplate(s.GetNoticeTemplate())
+	return t
+}
+
+// TemplateNow is the text of notices by the settings as they are now.
+func TemplateNow(r replica.Replica) (t *bounce.Template) {
+	err := r.View(func(v spool.View) error {
+		s, err := v.Settings()
+		t = Template(s)
+		return err
+	})
+	if err != nil {
+		return nil // the built-in text is better than no notice
+	}
+	return t
 }
 
 // bodyType says how a message of our own is to be announced (RFC 6152 §3).

@@ -30,7 +30,7 @@ func Write(r *Report) (message []byte, utf8 bool) {
 
 	var out bytes.Buffer
 	out.Grow(len(people) + len(status) + len(orig.data) + 2<<10)
-	w.header(&out, b, orig)
+	w.header(&out, b, orig, !ascii(people))
 	part(&out, b, textType(people), "Notification", people)
 	kind := "message/delivery-status"
 	if w.global {
@@ -63,7 +63,7 @@ func (w *writer) host() string {
 	return "localhost"
 }
 
-func (w *writer) header(out *bytes.Buffer, boundary string, orig original) {
+func (w *writer) header(out *bytes.Buffer, boundary string, orig original, eight bool) {
 	r := w.r
 	fmt.Fprintf(out, "From: Mail Delivery System <MAILER-DAEMON@%s>\r\n", w.host())
 	fmt.Fprintf(out, "To: <%s>\r\n", w.clean(r.To))
@@ -78,13 +78,16 @@ func (w *writer) header(out *bytes.Buffer, boundary string, orig original) {
 	out.WriteString("Auto-Submitted: auto-replied\r\n")
 	out.WriteString("MIME-Version: 1.0\r\n")
 	fmt.Fprintf(out, "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"%s\"\r\n", boundary)
-	if orig.eight || w.global {
+	if orig.eight || w.global || eight {
 		out.WriteString("Content-Transfer-Encoding: 8bit\r\n")
 	}
 	out.WriteString("\r\nThis is a MIME-encapsulated message.\r\n\r\n")
 }
 
 func (w *writer) subject() string {
+	if s := w.ownSubject(); s != "" {
+		return s
+	}
 	if s := oneLine(w.r.Subject, false); s != "" {
 		return s
 	}
@@ -102,6 +105,9 @@ func (w *writer) subject() string {
 func (w *writer) people() []byte {
 	var out bytes.Buffer
 	r := w.r
+	if s := r.Template.of(r.Kind); s != nil {
+		return w.own(s)
+	}
 	fmt.Fprintf(&out, "This is the mail system at host %s.\r\n\r\n", w.host())
 	switch r.Kind {
 	case Failure:
@@ -116,17 +122,23 @@ func (w *writer) people() []byte {
 	case Success:
 		out.WriteString("Your message has reached the recipients below.\r\nThis is the report that you asked for.\r\n")
 	}
-	for i := range r.Recipients {
-		if i == shown {
-			fmt.Fprintf(&out, "\r\nand %d more, listed in the report below.\r\n", len(r.Recipients)-shown)
-			break
-		}
-		w.person(&out, &r.Recipients[i])
-	}
+	w.persons(&out)
 	if r.ID != "" {
 		fmt.Fprintf(&out, "\r\nThe message has the queue id %s. Please name it when you ask for help.\r\n", atom(r.ID))
 	}
 	return out.Bytes()
+}
+
+// persons lists the recipients, each behind an empty line.
+func (w *writer) persons(out *bytes.Buffer) {
+	r := w.r
+	for i := range r.Recipients {
+		if i == shown {
+			fmt.Fprintf(out, "\r\nand %d more, listed in the report below.\r\n", len(r.Recipients)-shown)
+			break
+		}
+		w.person(out, &r.Recipients[i])
+	}
 }
 
 func (w *writer) person(out *bytes.Buffer, p *Recipient) {

@@ -48,6 +48,7 @@ type Report struct {
 	Now        time.Time // Date, and part of Message-ID and boundary
 	Until      time.Time // how long delayed recipients are tried
 	Recipients []Recipient
+	Template   *Template // an operator's own text for people; nil: the built-in one
 
 	// Ret is FULL, HDRS or empty (RFC 3461 §4.3). Empty means FULL for a
 	// failure and HDRS for everything else.

@@ -17,6 +17,9 @@ type Limits struct {
 type Ages struct {
 	Lifetime, DelayNotice time.Duration // DelayNotice: none where it is not above 0
 	Reliable              bool          // false: nothing is late, whatever its age
+	// Own says it for a domain, or for a hop of several, which is empty; nil: it is the same for all. It is called under
+	// the caller's lock.
+	Own func(domain string) (lifetime, notice time.Duration)
 }
 
 // Queue holds entries and their destinations. Make it by New. Its methods need the

@@ -244,6 +244,10 @@ func (q *Queue) step(now int64, ages Ages) {
 	}
 	w := &q.expiryScans[0]
 	d := q.dests.all[w.n]
+	if ages.Own != nil && d != nil {
+		domain, _ := d.place()
+		ages.Lifetime, ages.DelayNotice = ages.Own(domain)
+	}
 	for range Slice {
 		if d == nil || !d.down(now) || w.left == 0 || d.lists[w.class].head == none {
 			q.expiryScans = q.expiryScans[1:]

@@ -2432,10 +2432,15 @@ type Settings struct {
 	AuditMs          int64                  `protobuf:"varint,100,opt,name=audit_ms,json=auditMs,proto3" json:"audit_ms,omitempty"`                             // how long the audit log is kept; 0: 400 days
 	AuditBytes       uint64                 `protobuf:"varint,101,opt,name=audit_bytes,json=auditBytes,proto3" json:"audit_bytes,omitempty"`                    // and how large it may be; 0: 64 MiB
 	// From version 2 on:
-	FromCheck     FromCheck `protobuf:"varint,110,opt,name=from_check,json=fromCheck,proto3,enum=relay.spool.v1.FromCheck" json:"from_check,omitempty"` // what becomes of accounts' mail from others' addresses
-	ReplyRules    []string  `protobuf:"bytes,111,rep,name=reply_rules,json=replyRules,proto3" json:"reply_rules,omitempty"`                             // what replies mean, before the built-in table (queue/replyclass)
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FromCheck      FromCheck `protobuf:"varint,110,opt,name=from_check,json=fromCheck,proto3,enum=relay.spool.v1.FromCheck" json:"from_check,omitempty"` // what becomes of accounts' mail from others' addresses
+	ReplyRules     []string  `protobuf:"bytes,111,rep,name=reply_rules,json=replyRules,proto3" json:"reply_rules,omitempty"`                             // what replies mean, before the built-in table (queue/replyclass)
+	RetryRules     []string  `protobuf:"bytes,130,rep,name=retry_rules,json=retryRules,proto3" json:"retry_rules,omitempty"`                             // when to try again, by domain and class (queue/retry)
+	DelayNoticeMs  int64     `protobuf:"zigzag64,131,opt,name=delay_notice_ms,json=delayNoticeMs,proto3" json:"delay_notice_ms,omitempty"`               // age at which a sender is told of a delay; 0: 4 hours; negative: never
+	NoticeTemplate string    `protobuf:"bytes,132,opt,name=notice_template,json=noticeTemplate,proto3" json:"notice_template,omitempty"`                 // text of notices (queue/bounce); empty: the built-in one
+	SrsDomain      string    `protobuf:"bytes,133,opt,name=srs_domain,json=srsDomain,proto3" json:"srs_domain,omitempty"`                                // of reverse-paths of what aliases lead elsewhere; empty: they stay
+	SrsGeneration  uint32    `protobuf:"varint,134,opt,name=srs_generation,json=srsGeneration,proto3" json:"srs_generation,omitempty"`                   // of the keys of these paths
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -2578,6 +2583,41 @@ func (x *Settings) GetReplyRules() []string {
 		return x.ReplyRules
 	}
 	return nil
+}
+
+func (x *Settings) GetRetryRules() []string {
+	if x != nil {
+		return x.RetryRules
+	}
+	return nil
+}
+
+func (x *Settings) GetDelayNoticeMs() int64 {
+	if x != nil {
+		return x.DelayNoticeMs
+	}
+	return 0
+}
+
+func (x *Settings) GetNoticeTemplate() string {
+	if x != nil {
+		return x.NoticeTemplate
+	}
+	return ""
+}
+
+func (x *Settings) GetSrsDomain() string {
+	if x != nil {
+		return x.SrsDomain
+	}
+	return ""
+}
+
+func (x *Settings) GetSrsGeneration() uint32 {
+	if x != nil {
+		return x.SrsGeneration
+	}
+	return 0
 }
 
 // Session is a node's right to act: lock owner and queue owner.
@@ -4380,6 +4420,7 @@ type Notice struct {
 	About         []byte                 `protobuf:"bytes,1,opt,name=about,proto3" json:"about,omitempty"` // message id
 	Accept        *Accept                `protobuf:"bytes,2,opt,name=accept,proto3" json:"accept,omitempty"`
 	Body          []byte                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	Recipients    []uint32               `protobuf:"varint,4,rep,packed,name=recipients,proto3" json:"recipients,omitempty"` // whom it reports on: it exists if a verdict on one of them was taken; none: on any (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4431,6 +4472,13 @@ func (x *Notice) GetAccept() *Accept {
 func (x *Notice) GetBody() []byte {
 	if x != nil {
 		return x.Body
+	}
+	return nil
+}
+
+func (x *Notice) GetRecipients() []uint32 {
+	if x != nil {
+		return x.Recipients
 	}
 	return nil
 }
@@ -8376,7 +8424,7 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"created_ms\x18\r \x01(\x03R\tcreatedMs\x12\x10\n" +
 	"\x03who\x18\x0e \x01(\tR\x03who\x12\x10\n" +
-	"\x03why\x18\x0f \x01(\tR\x03why\"\xe5\x04\n" +
+	"\x03why\x18\x0f \x01(\tR\x03why\"\xa2\x06\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -8399,7 +8447,14 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"from_check\x18n \x01(\x0e2\x19.relay.spool.v1.FromCheckR\tfromCheck\x12\x1f\n" +
 	"\vreply_rules\x18o \x03(\tR\n" +
-	"replyRules\"\xcb\x02\n" +
+	"replyRules\x12 \n" +
+	"\vretry_rules\x18\x82\x01 \x03(\tR\n" +
+	"retryRules\x12'\n" +
+	"\x0fdelay_notice_ms\x18\x83\x01 \x01(\x12R\rdelayNoticeMs\x12(\n" +
+	"\x0fnotice_template\x18\x84\x01 \x01(\tR\x0enoticeTemplate\x12\x1e\n" +
+	"\n" +
+	"srs_domain\x18\x85\x01 \x01(\tR\tsrsDomain\x12&\n" +
+	"\x0esrs_generation\x18\x86\x01 \x01(\rR\rsrsGeneration\"\xcb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -8585,11 +8640,14 @@ const file_spool_proto_rawDesc = "" +
 	"\anext_ms\x18\t \x01(\x03R\x06nextMs\x12\x1d\n" +
 	"\n" +
 	"delay_told\x18\n" +
-	" \x01(\bR\tdelayTold\"b\n" +
+	" \x01(\bR\tdelayTold\"\x82\x01\n" +
 	"\x06Notice\x12\x14\n" +
 	"\x05about\x18\x01 \x01(\fR\x05about\x12.\n" +
 	"\x06accept\x18\x02 \x01(\v2\x16.relay.spool.v1.AcceptR\x06accept\x12\x12\n" +
-	"\x04body\x18\x03 \x01(\fR\x04body\"\x99\x01\n" +
+	"\x04body\x18\x03 \x01(\fR\x04body\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x04 \x03(\rR\n" +
+	"recipients\"\x99\x01\n" +
 	"\x06Settle\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x123\n" +

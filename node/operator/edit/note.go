@@ -196,7 +196,8 @@ func valueOf(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 		if d := f.Enum().Values().ByNumber(v.Enum()); d != nil {
 			return strings.ToLower(string(d.Name()))
 		}
-	case f.Kind() == protoreflect.Int64Kind && strings.HasSuffix(string(f.Name()), "_ms"):
+	case (f.Kind() == protoreflect.Int64Kind || f.Kind() == protoreflect.Sint64Kind) &&
+		strings.HasSuffix(string(f.Name()), "_ms"):
 		return (time.Duration(v.Int()) * time.Millisecond).String()
 	case f.Kind() == protoreflect.StringKind:
 		return Shortened(fmt.Sprintf("%q", printable.Text(v.String(), NoteValue)), NoteValue)

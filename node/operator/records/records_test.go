@@ -307,3 +307,60 @@ func FuzzRouteTarget(f *testing.F) {
 		require.NoError(t, err, "what is stored must be understood")
 	})
 }
+
+// Retry rules, the age of delay notices and the text of notices stay where they are not named; what is wrong with them
+// is said with the rule or the line.
+func TestRetrySettings(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	text := "[failure]\r\nSubject: sorry\r\n\r\n{recipients}\r\n\r\n"
+	set := admin.Settings{RetryRules: []string{"* greylist  first=2m\tmax=10m", "slow.example expire=2d"},
+		DelayNotice: new(int64(7200)), NoticeTemplate: &text}
+	require.NoError(t, w.SetSettings(ctx, theBy, set))
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ExpireSeconds: 3600}))
+	s, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []string{"* greylist first=2m max=10m", "slow.example expire=2d"}, s.RetryRules)
+	require.EqualValues(t, 7200, *s.DelayNotice)
+	require.Equal(t, "[failure]\r\nSubject: sorry\r\n\r\n{recipients}\n", *s.NoticeTemplate)
+	bad := "[failure]\nSubject: sorry\rBcc: all@example.test\n{recipients}\n"
+	for want, set := range map[string]admin.Settings{
+		"retry_rules: rule 2: ":     {RetryRules: []string{"* first=1m", "* soon"}},
+		"notice_template: line 2: ": {NoticeTemplate: &bad},
+		"delay_notice_seconds is":   {DelayNotice: new(int64(1 << 40))},
+	} {
+		err := w.SetSettings(ctx, theBy, set)
+		require.ErrorIs(t, err, admin.ErrInvalid)
+		require.ErrorContains(t, err, want)
+	}
+	none := " \n"
+	require.NoError(t, w.SetSettings(ctx, theBy,
+		admin.Settings{RetryRules: []string{}, DelayNotice: new(int64(-5)), NoticeTemplate: &none}))
+	s, err = w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{DelayNotice: new(int64(-1))}, s)
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{DelayNotice: new(int64(0))}))
+	s, err = w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{}, s)
+}
+
+// TestSRSSettings: return addresses are of a local domain, and their keys go forward only.
+func TestSRSSettings(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	name, far, off := "Example.TEST", "far.example", ""
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{SRSDomain: &name}))
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{SRSGeneration: 2}))
+	s, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "example.test", *s.SRSDomain)
+	require.EqualValues(t, 2, s.SRSGeneration)
+	require.ErrorContains(t, w.SetSettings(ctx, theBy, admin.Settings{SRSGeneration: 1}), "goes up only")
+	require.ErrorContains(t, w.SetSettings(ctx, theBy, admin.Settings{SRSDomain: &far}), "is not local")
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{SRSDomain: &off}))
+	s, err = w.Settings(ctx)
+	require.NoError(t, err)
+	require.Nil(t, s.SRSDomain)
+	require.EqualValues(t, 2, s.SRSGeneration)
+}

@@ -24,14 +24,19 @@ func (rs *Records) Settings(context.Context) (*admin.Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &admin.Settings{
+	shown := &admin.Settings{
 		HistorySeconds: s.HistoryMs / 1000, HistoryBytes: s.HistoryBytes, ExpireSeconds: s.ExpireMs / 1000,
 		RetryFirstSeconds: s.RetryFirstMs / 1000, RetryMaxSeconds: s.RetryMaxMs / 1000, DefaultDomain: s.DefaultDomain,
 		Greylist: s.GreylistMs / 1000, GreylistWindow: s.GreylistWindowMs / 1000, GreylistLife: s.GreylistLifeMs / 1000,
 		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
 		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes, FromCheck: FromCheckWord(s.FromCheck),
 		ReplyRules: s.ReplyRules,
-	}, nil
+	}
+	retrySettings(s, shown)
+	if shown.SRSGeneration = s.SrsGeneration; s.SrsDomain != "" {
+		shown.SRSDomain = &s.SrsDomain
+	}
+	return shown, nil
 }
 
 // FromCheckWord is a setting in the API; empty where none was made.
@@ -84,8 +89,8 @@ func (rs *Records) replyRulesOf(rules []string) (now []string, err error) {
 // defaultLongestWait is the longest wait between two attempts that queue takes by default, in seconds.
 const defaultLongestWait = 4 * 3600
 
-// SetSettings implements admin.Policy. It replaces all of them, but a from_check
-// and reply_rules that are not named.
+// SetSettings implements admin.Policy. It replaces all of them, but those of version 2
+// that are not named.
 func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Settings) error {
 	rec := &pb.Settings{HistoryBytes: s.HistoryBytes, AuditBytes: s.AuditBytes, GreylistTrust: s.GreylistTrust,
 		GreylistRecords: s.GreylistRecords}
@@ -113,6 +118,9 @@ func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 		return err
 	}
 	if rec.ReplyRules, err = rs.replyRulesOf(s.ReplyRules); err != nil {
+		return err
+	}
+	if err = rs.setLater(&s, rec); err != nil {
 		return err
 	}
 	if rec.GreylistMs, err = greyMillis(s.Greylist); err != nil {

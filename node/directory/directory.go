@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
 
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
+	"relay/node/srs"
 	"relay/smtp/mailaddr"
 )
 
@@ -155,6 +157,9 @@ func (x *expansion) add(address, owner string, depth int) error {
 			return err
 		}
 	}
+	if srs.Is(local) {
+		return x.reverse(local, owner, depth)
+	}
 	if lower == "postmaster" {
 		// RFC 5321 §4.5.1: it must be there; the holder of the default domain's has that of
 		// all domains.
@@ -166,6 +171,54 @@ func (x *expansion) add(address, owner string, depth int) error {
 		return x.add(d.CatchAll, owner, depth+1)
 	}
 	return fmt.Errorf("%w: %s", ErrNoUser, address)
+}
+
+// reverse puts in where a bounce of forwarded mail goes. An address that was not made here goes to no catch-all.
+func (x *expansion) reverse(local, owner string, depth int) error {
+	s, err := Rewriting(x.view)
+	if err != nil {
+		return err
+	}
+	clock, err := x.view.Clock()
+	if err != nil {
+		return err
+	}
+	to, err := s.Reverse(local, time.UnixMilli(clock))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoUser, err)
+	}
+	return x.add(to, owner, depth+1)
+}
+
+// Rewriting is how the cluster rewrites reverse-paths of what aliases lead elsewhere. It leads back also where that is
+// off by now.
+func Rewriting(v spool.View) (*srs.Scheme, error) {
+	c, _, err := v.Cluster()
+	if err != nil {
+		return nil, err
+	}
+	s, err := v.Settings()
+	if err != nil {
+		return nil, err
+	}
+	return &srs.Scheme{Secret: c.GetSecret(), Generation: s.GetSrsGeneration(), Domain: s.GetSrsDomain()}, nil
+}
+
+// Sender is the reverse-path of a message that an alias leads elsewhere: rewritten where the cluster does so, and the
+// sender is not at home here, where SPF knows us.
+func Sender(v spool.View, sender string, now time.Time) (string, error) {
+	if sender == "" {
+		return sender, nil
+	}
+	s, err := Rewriting(v)
+	if err != nil || s.Domain == "" {
+		return sender, err
+	}
+	_, domain := SplitAddress(sender)
+	if _, ours, err := v.Domain(domain); err != nil || ours {
+		return sender, err
+	}
+	return s.Forward(sender, now), nil
 }
 
 // postmaster looks for that of the default domain.

@@ -8,6 +8,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/replica"
+	"relay/node/srs"
 	"relay/node/statelog"
 )
 
@@ -109,7 +110,7 @@ func (in *intake) fillBody(h *pb.Accept, unended bool) {
 		m.Id, m.Sender = one.Message.Id, one.Message.Sender
 		m.Size, m.Digest, m.DigestTop, m.Chunks = in.size, digest, uint64(max(len(in.top), len(in.last))), chunks
 		m.Unended = unended
-		if one != h {
+		if one != h && !srs.Is(m.Sender) {
 			m.Envid, m.Ret = "", "" // RFC 3461 §5.2.7.3: a list's mail begins anew
 		}
 		one.Message = m

@@ -5,6 +5,10 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
+	"relay/cluster/spool"
+	"relay/node/directory"
 	"relay/node/plan"
 	"relay/node/wording"
 	"relay/smtp/printable"
@@ -15,8 +19,22 @@ import (
 func (in *intake) address() {
 	in.plan = (&plan.Transaction{
 		ID: in.id, Sender: in.env.sender, Recipients: in.env.rcpts, HoldUntilMs: in.env.options.HoldUntilMs,
-		Now: in.now, Skip: in.loops,
+		Now: in.now, Skip: in.loops, Forward: in.forward,
 	}).Accept()
+}
+
+// forward is the sender of what an alias leads elsewhere. If it can not be read it stays: mail is not lost for that.
+func (in *intake) forward() (sender string) {
+	sender = in.env.sender
+	err := in.replica.View(func(v spool.View) (err error) {
+		sender, err = directory.Sender(v, in.env.sender, in.now)
+		return err
+	})
+	if err != nil {
+		in.log.Warn("cannot rewrite the sender of forwarded mail", zap.String("sender", in.env.sender), zap.Error(err))
+		return in.env.sender
+	}
+	return sender
 }
 
 // later reports whether nothing of the message may arrive anywhere yet (RFC 4865).

@@ -6,6 +6,7 @@ import (
 	"relay/cluster"
 	"relay/node/directory"
 	"relay/node/replica"
+	"relay/node/srs"
 	"relay/smtp"
 )
 
@@ -55,6 +56,10 @@ func mapError(err error) error {
 	case errors.Is(err, replica.ErrOutdated):
 		return &smtp.Reply{
 			Code: 451, Enhanced: "4.3.0", Text: "The directory was changed meanwhile, try again", Cause: err, Reason: "unsure",
+		}
+	case errors.Is(err, srs.ErrExpired):
+		return &smtp.Reply{
+			Code: 550, Enhanced: "5.1.1", Text: "This return address has expired", Cause: err, Reason: "unknown_user",
 		}
 	case errors.Is(err, directory.ErrNoUser):
 		return replyNoUser

@@ -38,6 +38,7 @@ type Transaction struct {
 	HoldUntilMs int64 // nothing may arrive anywhere before (RFC 4865); 0: at once
 	Now         time.Time
 	Skip        func(directory.Target) bool // leaves out a target; nil: none
+	Forward     func() string               // the sender of what an alias leads elsewhere; nil: Sender
 }
 
 // Accept plans where the message goes: into mailboxes here and into the queue,
@@ -50,10 +51,7 @@ func (p *Transaction) Accept() *pb.Accept {
 	for i := range p.Recipients {
 		r := &p.Recipients[i]
 		for _, t := range r.Targets {
-			sender := p.Sender
-			if t.Owner != "" && sender != "" {
-				sender = t.Owner
-			}
+			sender := p.senderFor(r, t)
 			key := t.Recipient
 			if t.Mailbox != "" {
 				key = "m" + t.Mailbox
@@ -86,6 +84,18 @@ func (p *Transaction) Accept() *pb.Accept {
 		h.Message.Sender, h.Recipients, h.Copies = first.Message.Sender, first.Recipients, h.Copies[1:]
 	}
 	return plan
+}
+
+// senderFor is the reverse-path with which a message goes to a target.
+func (p *Transaction) senderFor(r *Recipient, t directory.Target) string {
+	switch {
+	case p.Sender == "":
+	case t.Owner != "":
+		return t.Owner
+	case t.Mailbox == "" && p.Forward != nil && directory.Canonical(t.Recipient) != directory.Canonical(r.Address):
+		return p.Forward()
+	}
+	return p.Sender
 }
 
 // later reports whether nothing of the message may arrive anywhere yet (RFC 4865).

@@ -46,11 +46,12 @@ func (t *tx) putRoute(h *pb.PutRoute) *pb.Result {
 		return t.refuse(pb.Code_INVALID, "a route has no NUL")
 	}
 	t.write(keyRoute(r.Domain, r.From, r.Login), r)
-	t.changes.Directory = true
+	t.changes.Directory, t.changes.Routes = true, true
 	return t.ok()
 }
 
 func (t *tx) dropRoute(h *pb.DropRoute) *pb.Result {
+	t.changes.Routes = true
 	return t.dropRecord(keyRoute(h.Domain, h.From, h.Login), "route", h.Domain+whose(h))
 }
 

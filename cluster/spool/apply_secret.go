@@ -45,7 +45,7 @@ func (t *tx) reseal(h *pb.Reseal) *pb.Result {
 			continue
 		}
 		t.write(k, &r)
-		t.changes.Directory = true
+		t.changes.Directory, t.changes.Routes = true, true
 	}
 	return t.ok()
 }

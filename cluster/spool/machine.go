@@ -59,6 +59,7 @@ type Changes struct {
 	Settled   []Queued // entries that left the queue
 	Sessions  bool     // sessions, shards or locks changed hands
 	Directory bool     // accounts, domains, aliases, routes or settings changed
+	Routes    bool     // routes changed; Directory is set, too
 	Rules     bool     // standing rules came or went
 	Locks     []string // mailboxes whose lock was broken by an operator
 	Broken    []uint64 // their tokens

@@ -34,24 +34,25 @@ import (
 // included; DATA would end it. The price is nil: the envelope and the message are two round trips
 // either way. [delivery] chunking = false goes back to DATA.
 type Spool struct {
-	replica   replica.Fenced
-	node      string
-	hostname  string
-	log       *zap.Logger
-	retry     queue.RetryPolicy // overrides of this node; zero fields: none
-	epoch     atomic.Uint64     // this node's session as of the applied state
-	rerouting sync.Mutex        // orders those who read the routes
-	routes    atomic.Pointer[routeTable]
-	logins    map[loginKey]*remote.Login // of the routes; rerouting guards it
-	certs     map[certKey]*remote.Cert   // the same
-	unsigned  atomic.Bool                // no domain has a key to sign with
-	timing    atomic.Pointer[pb.TimeState]
-	rerouted  atomic.Bool // and the manager has not been told yet
-	chose     atomic.Bool // there were routes for some senders since the start
-	owners    atomic.Pointer[spool.Owners]
-	leaving   atomic.Bool   // this node is drained: others will have its entries
-	left      chan struct{} // tells HandOver that leaving is set
-	rules     rules
+	replica    replica.Fenced
+	node       string
+	hostname   string
+	log        *zap.Logger
+	retry      queue.RetryPolicy // overrides of this node; zero fields: none
+	epoch      atomic.Uint64     // this node's session as of the applied state
+	rerouting  sync.Mutex        // orders those who read the routes
+	routes     atomic.Pointer[routeTable]
+	logins     map[loginKey]*remote.Login // of the routes; rerouting guards it
+	certs      map[certKey]*remote.Cert   // the same
+	unsigned   atomic.Bool                // no domain has a key to sign with
+	timing     atomic.Pointer[pb.TimeState]
+	routesRead atomic.Bool // as they are now
+	rerouted   atomic.Bool // and the manager has not been told yet
+	chose      atomic.Bool // there were routes for some senders since the start
+	owners     atomic.Pointer[spool.Owners]
+	leaving    atomic.Bool   // this node is drained: others will have its entries
+	left       chan struct{} // tells HandOver that leaving is set
+	rules      rules
 
 	retryRules atomic.Pointer[retry.Table] // of the site; nil: there are none
 	replyRules atomic.Pointer[[]string]    // of the site, as the manager has them; nil: it was told none yet
@@ -406,12 +407,7 @@ func (o *Spool) Until() time.Time { return o.replica.Until() }
 // Feed tells the queue manager what a commit did to the queue. It runs on the
 // apply goroutine and does not block.
 func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
-	if c.Directory {
-		// Mail that is accepted after a route was set goes by it.
-		if err := o.reroute(); err != nil {
-			o.log.Error("cannot read the routes", zap.Error(err))
-		}
-	}
+	o.directoryChanges(c)
 	if c.Rules || c.Restored {
 		o.rulesChange()
 	}
@@ -477,8 +473,11 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 		settings, err = v.Settings()
 		return err
 	})
-	if err == nil {
+	if err == nil && !o.routesRead.Load() {
 		err = o.reroute()
+	}
+	if err == nil {
+		err = o.readSigns()
 	}
 	if err == nil && (o.rules.stale.Load() || o.rulesEnded()) {
 		err = o.reread()

@@ -160,7 +160,7 @@ func TestRouteHoldsForWhatFollows(t *testing.T) {
 		&pb.PutRoute{Route: &pb.Route{Domain: "example.org", Target: "smtp:hop"}})
 	require.NoError(t, err)
 	require.Equal(t, pb.Code_OK, res.Code, res.Text)
-	w.Feed(m, spool.Changes{Directory: true})
+	w.Feed(m, spool.Changes{Directory: true, Routes: true})
 	require.Equal(t, "smtp:hop", w.Hop("example.org"))
 	require.True(t, w.rerouted.Load(), "what waits is sorted again")
 	require.NoError(t, w.Refresh(m))

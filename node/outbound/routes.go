@@ -7,6 +7,8 @@ import (
 	"maps"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/routing"
@@ -75,6 +77,7 @@ type routeTable struct {
 	links   map[string]remote.Link // by target, of all its routes together
 	named   map[string]routed      // by hop, those whose hop is not their target
 	logins  bool                   // some have a login
+	n       int                    // all of them
 }
 
 func newRouteTable() *routeTable {
@@ -285,26 +288,56 @@ func (t *routeTable) equal(o *routeTable) bool {
 		maps.EqualFunc(t.some, o.some, func(a, b senders) bool { return maps.Equal(a, b) })
 }
 
-// reroute reads the routes again, and whether mail is signed at all.
+// manyRoutes is how many routes are not read again on the apply goroutine.
+const manyRoutes = 1000
+
+// directoryChanges reads routes again on the apply goroutine: mail that is accepted after a route was set goes by it.
+// Many are left to Refresh, some milliseconds later, so that setting them one by one holds up no mail.
+func (o *Spool) directoryChanges(c spool.Changes) {
+	if c.Routes || c.Restored {
+		o.routesRead.Store(false)
+	}
+	var err error
+	if routes := o.routes.Load(); c.Routes && (routes == nil || routes.n <= manyRoutes) {
+		err = o.reroute()
+	}
+	if c.Directory && err == nil {
+		err = o.readSigns()
+	}
+	if err != nil {
+		o.log.Error("cannot read the routes", zap.Error(err))
+	}
+}
+
+// readSigns reads whether mail is signed at all.
+func (o *Spool) readSigns() error {
+	return o.replica.View(func(v spool.View) error {
+		signs, err := v.HasDkimKeys()
+		if err == nil {
+			o.unsigned.Store(!signs)
+		}
+		return err
+	})
+}
+
+// reroute reads the routes again.
 func (o *Spool) reroute() error {
 	o.rerouting.Lock()
 	defer o.rerouting.Unlock()
+	o.routesRead.Store(true) // before they are read: a change meanwhile says so once more
 	routes := newRouteTable()
 	logins, certs := map[loginKey]*remote.Login{}, map[certKey]*remote.Cert{}
-	signs := true
-	err := o.replica.View(func(v spool.View) (err error) {
-		if signs, err = v.HasDkimKeys(); err != nil {
-			return err
-		}
+	err := o.replica.View(func(v spool.View) error {
 		all, err := v.Routes()
 		for _, r := range all {
 			routes.add(r, o.login(r, logins), o.cert(r, certs))
 		}
+		routes.n = len(all)
 		routes.part()
 		return err
 	})
-	o.unsigned.Store(!signs)
 	if err != nil {
+		o.routesRead.Store(false)
 		return err
 	}
 	o.logins, o.certs = logins, certs

@@ -151,3 +151,24 @@ func TestThousandsOfRoutesBySender(t *testing.T) {
 	}
 	require.Less(t, look(many), 50*look(few))
 }
+
+// TestManyRoutesAreNotReadByApply: their change is left to Refresh, and what else changes in the directory reads none.
+func TestManyRoutesAreNotReadByApply(t *testing.T) {
+	w := ruledOutbound(t)
+	m := queue.New(queue.Config{Spool: w.Spool, Agent: nobody{}})
+	for i := range manyRoutes + 1 {
+		w.do(t, spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: fmt.Sprintf("d%d.example", i), Target: "smtp:h"}})
+	}
+	w.Feed(m, spool.Changes{Directory: true, Routes: true})
+	require.Equal(t, "smtp:h", w.Hop("d7.example"), "they were not many yet")
+	w.do(t, spool.KindPutRoute, &pb.PutRoute{Route: &pb.Route{Domain: "one.example", Target: "smtp:one"}})
+	w.Feed(m, spool.Changes{Directory: true})
+	w.Feed(m, spool.Changes{Directory: true, Routes: true})
+	require.Empty(t, w.Hop("one.example"))
+	require.NoError(t, w.Refresh(m))
+	require.Equal(t, "smtp:one", w.Hop("one.example"))
+	w.do(t, spool.KindDropRoute, &pb.DropRoute{Domain: "one.example"})
+	w.Feed(m, spool.Changes{Restored: true})
+	require.NoError(t, w.Refresh(m))
+	require.Empty(t, w.Hop("one.example"))
+}

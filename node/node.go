@@ -19,9 +19,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"relay/cluster"
+	"relay/cluster/disk"
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/config"
+	"relay/node/events"
 	"relay/node/inbound"
 	"relay/node/login"
 	"relay/node/maildrop"
@@ -100,6 +102,7 @@ type Node struct {
 	metrics   *metrics
 	timings   *timings
 	drain     *drain
+	events    *events.Hub
 	wired     atomic.Bool   // all parts are there: changed may use them
 	stir      chan struct{} // sessions or settings changed: refresh
 	crash     chan struct{} // closed by Crash
@@ -121,7 +124,7 @@ type listener struct {
 func New(c *config.Config, o Options) (*Node, error) {
 	n := &Node{
 		conf: c, options: o, log: o.Log, started: time.Now(),
-		stir: make(chan struct{}, 1), crash: make(chan struct{}),
+		stir: make(chan struct{}, 1), crash: make(chan struct{}), events: events.NewHub(),
 	}
 	if n.log == nil {
 		n.log = zap.NewNop()
@@ -231,9 +234,16 @@ func (n *Node) openCluster() error {
 		Peers:  n.conf.Cluster.PeerAddresses(),
 		Log:    n.log, OnChanges: n.changed, OnRemoved: n.removed, Fatal: n.options.Fatal, Dial: n.options.Dial,
 		Tuning: tuningOf(n.conf, n.options.Tuning), Moved: n.options.Moved,
-		Wall: n.options.Wall, Boot: n.options.Boot,
+		Wall: n.options.Wall, Boot: n.options.Boot, Load: n.machine,
 	})
 	return err
+}
+
+// machine is the state machine of a store, which those who watch events hear.
+func (n *Node) machine(r spool.Reader) (disk.Machine, error) {
+	m, err := spool.Load(r)
+	m.Watch(n.events.Watched())
+	return m, err
 }
 
 // tuningOf is the tuning of the options, with what the configuration says.
@@ -338,6 +348,7 @@ func (n *Node) changed(c spool.Changes) {
 	}
 	n.outbound.Feed(n.queue, c)
 	n.drops.Changed(c)
+	n.events.Feed(c)
 	if c.Directory || c.Restored {
 		n.scram.Changed()
 	}
@@ -613,6 +624,7 @@ func (n *Node) serveAdmin(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
+	n.events.Close() // an answer that never ends would hold up the stop
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	for _, s := range []*http.Server{n.health, n.admin} {

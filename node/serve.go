@@ -20,7 +20,9 @@ import (
 	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/node/config"
+	"relay/node/events"
 	"relay/node/login"
+	"relay/node/operator"
 	"relay/pop3"
 	"relay/queue/remote"
 	"relay/smtp"
@@ -193,6 +195,7 @@ func (n *Node) serveWith() error {
 func (n *Node) adminHandler() http.Handler {
 	ports := n.operator.Ports()
 	ports.Doctor = n.examiner
+	ports.Events = &events.Service{Hub: n.events, View: n.cluster.View, Timeline: operator.Timeline}
 	return admin.NewServer(admin.Options{
 		Ports: ports, Ready: n.Ready, Barrier: n.cluster.Consistent,
 		Token: func() string { return *n.token.Load() }, TokenFile: n.conf.TokenPath(), Anonymous: n.anonymous,
@@ -255,7 +258,7 @@ func (n *Node) newSMTP(c *config.SMTP) (*smtp.Server, error) {
 		LenientSyntax: c.LenientSyntax, LegacyVerbs: c.LegacyVerbs, Verify: c.VRFY, Expand: c.VRFY,
 		CommandTimeout: time.Duration(lim.CommandTimeout), BlockTimeout: time.Duration(lim.DataTimeout),
 		Refused: func(f *smtp.Refusal) { n.refused.smtp(string(c.Role), f) },
-		Log:     events(n.log.Named("smtp")),
+		Log:     protocolLog(n.log.Named("smtp")),
 	})
 }
 
@@ -292,7 +295,7 @@ func (n *Node) newPOP3(c *config.POP3) (*pop3.Server, error) {
 		Mechanisms: n.mechanisms(c.SASLMechanisms), HideScram: n.hideScram(c.SASLMechanisms),
 		With: with, Without: without, Policies: n.drops.Policies,
 		Refused: n.refused.pop3, Ready: n.awaitFirstSession,
-		Log: events(n.log.Named("pop3")),
+		Log: protocolLog(n.log.Named("pop3")),
 	})
 }
 
@@ -364,9 +367,9 @@ func (n *Node) wrongPassword(a netip.Addr, err error) time.Duration {
 	return 250 * time.Millisecond
 }
 
-// events writes a protocol server's log lines: those that an operator should hear of
+// protocolLog writes a protocol server's log lines: those that an operator should hear of
 // without having asked, and the rest for a reader who looks closely.
-func events(log *zap.Logger) func(event string, kv ...any) {
+func protocolLog(log *zap.Logger) func(event string, kv ...any) {
 	sugared := log.Sugar()
 	return func(event string, kv ...any) {
 		level := zap.DebugLevel

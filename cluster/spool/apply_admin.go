@@ -30,9 +30,13 @@ func (t *tx) audit(adm *pb.Admin, what string) {
 	if adm.GetNote() != "" {
 		what += ": " + adm.Note
 	}
-	n := t.write(keyAudit(t.index), &pb.Audit{
+	line := &pb.Audit{
 		AtMs: t.clock, Who: adm.GetWho(), Why: adm.GetWhy(), Node: adm.GetNode(), What: what, Index: t.index,
-	})
+	}
+	n := t.write(keyAudit(t.index), line)
+	if t.watching() {
+		t.changes.Happened = append(t.changes.Happened, Happening{Index: t.index, Audit: line})
+	}
 	t.count(CountAuditBytes, int64(n))
 }
 

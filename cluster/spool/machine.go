@@ -2,6 +2,7 @@ package spool
 
 import (
 	"sync"
+	"sync/atomic"
 
 	pb "relay/cluster/spool/spoolpb"
 )
@@ -71,7 +72,23 @@ type Changes struct {
 	Members   bool     // certificates of members, or the CA
 	Version   uint32   // the cluster version, where it was set; 0: it was not
 	Restored  bool     // a snapshot replaced everything: read it all again
+
+	Happened []Happening // while somebody watches, see Machine.Watch
 }
+
+// Happening is one line that a command added to a message's history, or to the audit log.
+// Index and N are the same on every node and for ever.
+type Happening struct {
+	Index uint64    // of the command
+	N     uint32    // among the lines of the command, from 1; 0: the line of the audit log
+	ID    ID        // of the message
+	Event *pb.Event // nil: Audit is set
+	Audit *pb.Audit
+}
+
+// Watch has Changes list what happened while on is set. Without that a command pays one
+// look at it for each line. It is called before the first Apply.
+func (m *Machine) Watch(on *atomic.Bool) { m.st.watched = on }
 
 // Taken is a mailbox's lock in the hands of a session.
 type Taken struct {

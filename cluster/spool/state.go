@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -47,6 +48,7 @@ type state struct {
 	rulesEnd int64 // when the first of the standing rules ends that do; 0: none does
 	ticked   bool
 	changes  Changes
+	watched  *atomic.Bool // nil: nobody ever watches
 	sums     sums
 }
 
@@ -297,6 +299,9 @@ func (t *tx) scan(prefix []byte, max int, fn func(k, v []byte)) {
 	}
 }
 
+// watching reports whether somebody wants to hear what happens.
+func (t *tx) watching() bool { return t.watched != nil && t.watched.Load() }
+
 // event adds a line to a message's history and returns its octets.
 func (t *tx) event(id ID, e *pb.Event) uint64 {
 	e.Index = t.index
@@ -305,6 +310,10 @@ func (t *tx) event(id ID, e *pb.Event) uint64 {
 	}
 	n := t.write(keyHistory(id, t.index, t.seq), e)
 	t.seq++
+	if t.watching() {
+		t.changes.Happened = append(t.changes.Happened,
+			Happening{Index: t.index, N: uint32(t.seq), ID: id, Event: proto.CloneOf(e)})
+	}
 	return uint64(n) + sizeHistory
 }
 

@@ -157,7 +157,8 @@ check found something wrong.`,
 	a.link.flags(root)
 	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
 		a.ruleCmd(), a.dkimCmd(), a.settingsCmd(),
-		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.auditCmd(), a.verifyCmd(), a.doctorCmd(), a.versionCmd())
+		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.eventsCmd(),
+		a.auditCmd(), a.verifyCmd(), a.doctorCmd(), a.versionCmd())
 	a.marked(root)
 	return root
 }

@@ -32,6 +32,13 @@ func writeJSON(w io.Writer, v any, prefix string) error {
 	return e.Encode(v)
 }
 
+// writeLine writes JSON as one line.
+func writeLine(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
 // writeYAML goes by way of JSON, so that names and order are the same.
 func writeYAML(w io.Writer, v any) error {
 	var text bytes.Buffer

@@ -21,6 +21,7 @@ var (
 	_ Policy    = (*Client)(nil)
 	_ Queue     = (*Client)(nil)
 	_ History   = (*Client)(nil)
+	_ Events    = (*Client)(nil)
 	_ Mailboxes = (*Client)(nil)
 	_ Content   = (*Client)(nil)
 	_ Mail      = (*Client)(nil)

@@ -155,6 +155,21 @@ type Auditor interface {
 	CountAudit(ctx context.Context, q AuditQuery) (*Count, error)
 }
 
+// Events shows what happens while it happens.
+type Events interface {
+	// Events begins to watch; events from now on are seen. 503 where too many watch.
+	Events(ctx context.Context, f EventFilter) (EventStream, error)
+}
+
+// EventStream is what one watcher sees. One goroutine calls it.
+type EventStream interface {
+	// Next waits for events. It returns none after some seconds without one, and io.EOF when
+	// there will be no more of this node.
+	Next(ctx context.Context) ([]StreamEvent, error)
+	// Close ends it; it may be called twice.
+	Close()
+}
+
 // Ports are all ports of one node. A nil port answers 501.
 type Ports struct {
 	Cluster   Cluster
@@ -172,4 +187,5 @@ type Ports struct {
 	Mail      Mail
 	Audit     Auditor
 	Doctor    Doctor
+	Events    Events
 }

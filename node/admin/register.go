@@ -156,5 +156,6 @@ func (s *server) registerAll() {
 		"/v1/mailboxes/{user}/messages", "/v1/mailboxes/{user}/messages/{uid}", "/v1/mailboxes/{user}/import")
 	s.offer(p.Mail != nil, "sending", s.registerMail, "/v1/messages")
 	s.offer(p.Audit != nil, "the audit log", s.registerAudit, "/v1/audit")
+	s.offer(p.Events != nil, "events", s.registerEvents, "/v1/events")
 	s.offer(p.Doctor != nil, "the doctor", s.registerDoctor, "/v1/doctor")
 }

@@ -73,6 +73,12 @@ func readTrace(v spool.View, s *queueScan, id spool.ID, m *pb.Message) (*admin.T
 	return t, err
 }
 
+// Timeline returns what makes a line of the API of an event, with the classes of replies as they are set now.
+func Timeline(v spool.View) (func(*pb.Event) admin.TraceEvent, error) {
+	replies, err := replyTable(v)
+	return func(e *pb.Event) admin.TraceEvent { return traceEvent(replies, e) }, err
+}
+
 func traceEvent(replies *replyclass.Table, e *pb.Event) admin.TraceEvent {
 	return admin.TraceEvent{
 		At: admin.AtMs(e.AtMs), What: e.What, Node: e.Node, Recipient: e.Recipient, Attempt: e.Attempt, Host: e.Host,

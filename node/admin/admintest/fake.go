@@ -48,6 +48,7 @@ type Fake struct {
 	traces    []admin.Trace
 	mailboxes map[string]*admin.MailboxDetail
 	audit     []admin.AuditEntry
+	happened  []admin.StreamEvent
 	changes   []Change
 	seen      map[string]bool
 	sent      int
@@ -88,7 +89,7 @@ func New() *Fake {
 // Ports returns the fake as all ports.
 func (f *Fake) Ports() admin.Ports {
 	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Signers: f, Routes: f, Rules: f, Policy: f, Queue: f,
-		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f, Doctor: f}
+		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f, Doctor: f, Events: f}
 }
 
 func (f *Fake) at(d time.Duration) admin.Time { return admin.At(f.Now.Add(d)) }

@@ -15,7 +15,7 @@ import (
 )
 
 // twoPorts makes the raft networks of two members.
-func twoPorts(t *testing.T) (a, b Transport) {
+func twoPorts(t testing.TB) (a, b Transport) {
 	ca, err := pki.NewAuthority("test", time.Now())
 	require.NoError(t, err)
 	hints := map[string]string{}

@@ -61,4 +61,18 @@
 // raises the cluster version first:
 //
 //	go run ./deploy/bench -steady -n 10000
+//
+// With -huge it says how much more memory the nodes take while so many messages of 50 MB
+// come in at once; heap profiles from near the peak stay in -dir:
+//
+//	go run ./deploy/bench -huge 20
+//
+// With -stages it says what each stage of a message costs the leader, the accepting node
+// and the other followers, in CPU, octets and syncs, by profiles of all nodes; the profiles
+// stay in -dir. With -cpus each node gets a share of the processors, by control groups, as
+// if it had a smaller machine of its own; that goes with every other flag, and the load's
+// own processes have no limit. cluster/SCALING.md has what both say:
+//
+//	go run ./deploy/bench -stages -rows 'of 4 KiB'
+//	go run ./deploy/bench -stages -rows 'all nodes' -cpus 0.25
 package main

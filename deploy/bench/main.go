@@ -27,9 +27,10 @@ func main() {
 
 // options are what the flags say.
 type options struct {
-	n, rounds, logins, history, waiting, base, idle, busy, large, idlePOP3 int
-	with, nodes, only, dir                                                 string
-	steady, hostile                                                        bool
+	n, rounds, logins, history, waiting, base, idle, busy, large, idlePOP3, hugeMail int
+	with, nodes, only, dir                                                           string
+	steady, hostile, stages                                                          bool
+	cpus                                                                             float64
 
 	sizes []int
 }
@@ -57,6 +58,9 @@ func parse(args []string, errs io.Writer) (*options, error) {
 	flags.IntVar(&o.idlePOP3, "idle-pop3", 0, "instead of the table: so many idle POP3 connections to one node")
 	flags.BoolVar(&o.steady, "steady", false, "instead of the table: what mail costs while as much history is swept")
 	flags.BoolVar(&o.hostile, "hostile", false, "instead of the table: what attacks cost a node, and an innocent sender")
+	flags.BoolVar(&o.stages, "stages", false, "instead of the table: what each stage of a message costs each node")
+	flags.IntVar(&o.hugeMail, "huge", 0, "instead of the table: memory while so many messages of 50 MB come in at once")
+	flags.Float64Var(&o.cpus, "cpus", 0, "limit each node of the clusters to so many processors, as 0.5; 0: no limit")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -78,7 +82,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 
 // compares reports whether the peers take part.
 func (o *options) compares() bool {
-	return o.idle+o.idlePOP3+o.large+o.waiting == 0 && !o.hostile && !o.steady
+	return o.idle+o.idlePOP3+o.large+o.waiting+o.hugeMail == 0 && !o.hostile && !o.steady && !o.stages
 }
 
 func run(args []string, out, errs io.Writer) int {
@@ -90,7 +94,7 @@ func run(args []string, out, errs io.Writer) int {
 	defer stop()
 	b := &bench{
 		n: o.n, logins: o.logins, nodes: o.sizes[0], more: o.sizes[1:], dir: o.dir, errs: errs, history: o.history,
-		base: o.base,
+		base: o.base, cpus: o.cpus,
 	}
 	defer b.tearDown()
 	if err := b.perform(ctx, out, o); err != nil {
@@ -125,6 +129,10 @@ func (b *bench) perform(ctx context.Context, out io.Writer, o *options) error {
 		return b.hostile(ctx, out, o.only)
 	case o.steady:
 		return b.steady(ctx, out)
+	case o.hugeMail > 0:
+		return b.huge(ctx, out, o.hugeMail, o.only)
+	case o.stages:
+		return b.stages(ctx, out, o.only)
 	case o.idle > 0:
 		return b.crowded(ctx, out, o.rounds, crowd{idle: o.idle, busy: o.busy, messages: o.n})
 	case o.idlePOP3 > 0:
@@ -142,10 +150,11 @@ type bench struct {
 	n       int
 	logins  int
 	nodes   int
-	more    []int  // sizes of more clusters
-	base    int    // lowest port of the clusters
-	history int    // messages that the clusters begin with
-	hop     string // where the clusters' remote mail goes; empty: the sink
+	more    []int   // sizes of more clusters
+	base    int     // lowest port of the clusters
+	cpus    float64 // that each node may use; 0: all
+	history int     // messages that the clusters begin with
+	hop     string  // where the clusters' remote mail goes; empty: the sink
 	dir     string
 	temp    bool
 	errs    io.Writer
@@ -214,7 +223,8 @@ func (b *bench) startClusters(ctx context.Context, former string) error {
 	}
 	base := b.base
 	start := func(name, binary, dir string, nodes int) (*cluster, error) {
-		c := &cluster{name: name, binary: binary, nodes: nodes, base: base, dir: filepath.Join(b.dir, dir), hop: b.hop}
+		c := &cluster{name: name, binary: binary, nodes: nodes, base: base, dir: filepath.Join(b.dir, dir), hop: b.hop,
+			cpus: b.cpus}
 		base += 100 * (nodes + 1)
 		return c, c.start(ctx)
 	}

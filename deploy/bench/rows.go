@@ -72,8 +72,9 @@ type load struct {
 	messages  int
 	sessions  int // at once, over all addresses
 	size      int
-	reconnect bool // a connection for each message
-	drain     bool // the time ends when the queue is empty, not when all is accepted
+	to        string // the recipient; empty: one whose mail is relayed
+	reconnect bool   // a connection for each message
+	drain     bool   // the time ends when the queue is empty, not when all is accepted
 }
 
 // mailServer is a side of an SMTP row.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"relay/deploy/bench/cgroup"
 )
 
 // source runs smtp-source against the addresses at once, no more of them than
@@ -30,7 +33,7 @@ func source(ctx context.Context, addrs []string, l load) (time.Duration, error) 
 	errs := make([]error, len(addrs))
 	for i, addr := range addrs {
 		args := []string{"-s", share(l.sessions, len(addrs), i), "-m", share(l.messages, len(addrs), i),
-			"-l", strconv.Itoa(l.size), "-f", "sender@bench.example", "-t", "rcpt@far.example"}
+			"-l", strconv.Itoa(l.size), "-f", "sender@bench.example", "-t", cmp.Or(l.to, "rcpt@far.example")}
 		if !l.reconnect {
 			args = append(args, "-d")
 		}
@@ -120,6 +123,8 @@ type cluster struct {
 	base   int
 	hop    string // where remote mail goes; empty: the sink of all sides
 	filled bool
+	cpus   float64         // that each node may use; 0: all
+	limits []*cgroup.Group // of the nodes that run
 
 	name    string // of its column; empty: by its size
 	empties bool   // it begins without history, whatever -history says
@@ -166,12 +171,44 @@ func (c *cluster) start(ctx context.Context) error {
 		c.stop()
 		return fmt.Errorf("the cluster did not become ready, see %s: %w", log.Name(), err)
 	}
+	if err := c.limit(); err != nil {
+		c.stop()
+		return err
+	}
 	return nil
+}
+
+// limit has each node use c.cpus processors at most.
+func (c *cluster) limit() error {
+	for node := 1; node <= c.nodes && c.cpus > 0; node++ {
+		pid, err := pidFile(filepath.Join(c.nodeDir(node), "relayd.pid"))
+		if err != nil {
+			return err
+		}
+		g, err := cgroup.New(cgroup.Root, fmt.Sprintf("relay-bench-%d", pid), c.cpus)
+		if err != nil {
+			return err
+		}
+		c.limits = append(c.limits, g)
+		if err := g.Add(pid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlimit removes what limit has made, when the nodes have ended.
+func (c *cluster) unlimit() {
+	for _, g := range c.limits {
+		_ = g.Close()
+	}
+	c.limits = nil
 }
 
 func (c *cluster) stop() {
 	_ = c.cmd.Process.Signal(os.Interrupt)
 	_ = c.cmd.Wait()
+	c.unlimit()
 }
 
 // ended reports whether the process has ended, which a parent sees by its state alone.
@@ -201,6 +238,7 @@ func (c *cluster) kill() {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
+	c.unlimit()
 }
 
 func (c *cluster) nodeDir(node int) string {

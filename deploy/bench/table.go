@@ -317,6 +317,9 @@ func (b *bench) printTable(ctx context.Context, out io.Writer, rounds int, only 
 	case b.history > 0:
 		others += fmt.Sprintf("; the relay begins with %d messages of history, which it sweeps", b.history)
 	}
+	if b.cpus > 0 {
+		others += "; " + b.limitNote()
+	}
 	fmt.Fprintf(out, "%s, load %s; every 250 of the relay synced on a majority; %s; all on this machine, in turns,\n"+
 		"median of %d; behind each value the CPU of all processes of a side, in seconds per 1,000 messages, recipients or\n"+
 		"sessions, until its queue is empty; ratios are of the first column to the best of the peers, or the other build\n\n",

@@ -36,6 +36,7 @@ import (
 	"relay/pop3"
 	"relay/queue"
 	"relay/queue/remote"
+	"relay/queue/remote/mtasts"
 	"relay/smtp"
 )
 
@@ -95,6 +96,7 @@ type Node struct {
 	queue     *queue.Manager
 	agent     *remote.Agent
 	senderDNS *remote.DNS
+	policies  *mtasts.Finder // MTA-STS policies; closed with the agent
 	operator  *operator.Operator
 	examiner  *examiner
 	admin     *http.Server
@@ -327,11 +329,10 @@ func (n *Node) buildQueue(id, hostname string) error {
 	n.outbound = outbound.New(n.cluster, id, hostname, queue.RetryPolicy{
 		First: time.Duration(d.RetryFirst), Max: time.Duration(d.RetryMax), Lifetime: time.Duration(d.Expire),
 	}, n.log)
-	agent, err := newAgent(d, hostname, n.outbound, n.cluster.Now, n.log)
-	if err != nil {
+	var err error
+	if n.agent, n.policies, err = newAgent(d, hostname, n.outbound, n.cluster, n.log); err != nil {
 		return err
 	}
-	n.agent = agent
 	n.queue = queue.New(queue.Config{
 		Spool: n.outbound, Agent: &timedAgent{outbound.NewMailboxAgent(n.agent, n.confirm), n.timings.delivery}, Log: n.log,
 		Hostname: hostname, Route: n.outbound.Hop,
@@ -457,6 +458,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("drain", n.drain.run)
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.HandOver(ctx, n.queue) })
+	start("policies", outbound.RenewPolicies(n.policies, n.cluster.Leads))
 	start("maildrops", n.drops.Watch)
 	start("locks", n.drops.Keep)
 	start("throttle", n.throttle.Run)

@@ -17,14 +17,18 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"relay/cluster"
 	"relay/cluster/spool"
 	"relay/node/admin"
 	"relay/node/config"
 	"relay/node/events"
 	"relay/node/login"
 	"relay/node/operator"
+	"relay/node/outbound"
 	"relay/pop3"
 	"relay/queue/remote"
+	"relay/queue/remote/mtasts"
+	"relay/queue/remote/webguard"
 	"relay/smtp"
 	"relay/smtp/printable"
 	"relay/smtp/sasl"
@@ -419,12 +423,17 @@ func (n *Node) defaultDomain() string {
 }
 
 // newAgent makes the delivery agent of the configuration.
-func newAgent(d config.Delivery, hostname string, routes remote.Router, now func() time.Time,
-	log *zap.Logger) (*remote.Agent, error) {
+func newAgent(d config.Delivery, hostname string, routes remote.Router, c *cluster.Cluster,
+	log *zap.Logger) (*remote.Agent, *mtasts.Finder, error) {
 	dns, err := remote.NewDNS(d.DNSServers)
 	if err != nil {
-		return nil, fmt.Errorf("[delivery] dns_servers: %w", err)
+		return nil, nil, fmt.Errorf("[delivery] dns_servers: %w", err)
 	}
+	roots, err := d.HTTPSRoots()
+	if err != nil {
+		return nil, nil, fmt.Errorf("[delivery] https_ca: %w", err)
+	}
+	dns.Believe(d.TrustAD)
 	policy := remote.Opportunistic
 	switch d.TLS {
 	case config.DeliveryTLSOff:
@@ -436,10 +445,13 @@ func newAgent(d config.Delivery, hostname string, routes remote.Router, now func
 	if sessions == 0 {
 		sessions = -1 // no limit
 	}
-	return remote.New(remote.Config{
-		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy,
+	web := webguard.Options{Roots: roots, Loopback: d.LoopbackHops}
+	policies := outbound.NewPolicies(c, dns, web, d.MTASTSPort, log.Named("remote"))
+	agent, err := remote.New(remote.Config{
+		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy, Policies: policies,
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
-		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: now}, Sources: d.SourceAddresses,
+		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: c.Now}, Sources: d.SourceAddresses,
 		Log: log.Named("remote"), LoopbackHops: d.LoopbackHops, Sessions: sessions,
 	})
+	return agent, policies, err
 }

@@ -72,6 +72,8 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.greet(h)
 	case *pb.PutCert:
 		return t.putCert(h)
+	case *pb.PutPolicy:
+		return t.putPolicy(h)
 	case *pb.Sweep:
 		return t.sweep(h)
 	case *pb.Mark:

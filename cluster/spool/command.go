@@ -71,6 +71,7 @@ const (
 	KindReseal      Kind = 97
 
 	KindPutRecipients Kind = 98
+	KindPutPolicy     Kind = 110
 )
 
 // headers makes an empty header message of each kind.
@@ -122,6 +123,7 @@ var headers = map[Kind]func() proto.Message{
 	KindReseal:      func() proto.Message { return new(pb.Reseal) },
 
 	KindPutRecipients: func() proto.Message { return new(pb.PutRecipients) },
+	KindPutPolicy:     func() proto.Message { return new(pb.PutPolicy) },
 }
 
 func (k Kind) String() string {

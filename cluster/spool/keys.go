@@ -42,6 +42,7 @@ const (
 	kWindow    = 'W' // W<minute:8> → Window: finished messages by the minute of their ids
 	kRule      = 'R' // R<id:8> → Rule
 	kListed    = 'N' // N<domain>\x00<local part> → 1: recipients of a routed domain
+	kPolicy    = 'P' // P<domain> → Policy
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time

@@ -362,7 +362,7 @@ func randomLog(t *rapid.T) []entry {
 		add(spool.KindRaise, &pb.Raise{From: 1, To: 2})
 	}
 	for range rapid.IntRange(1, 60).Draw(t, "commands") {
-		switch rapid.IntRange(0, 21).Draw(t, "kind") {
+		switch rapid.IntRange(0, 22).Draw(t, "kind") {
 		case 0, 1, 2:
 			x, _ := toID(id())
 			h := acceptOf(x, epoch(), nil)
@@ -501,6 +501,11 @@ func randomLog(t *rapid.T) []entry {
 				add(spool.KindPutRecipients, &pb.PutRecipients{
 					Domain: one, Add: []string{"a@" + one, "b@" + one}, Remove: []string{user(), "b@" + one},
 				})
+			}
+		case 22:
+			if two {
+				add(spool.KindPutPolicy, &pb.PutPolicy{Policy: &pb.Policy{Domain: node(), Id: "1", Text: node(),
+					ExpiresMs: now.UnixMilli() + 1000}})
 			}
 		case 16:
 			add(spool.KindDrain, &pb.Drain{Node: node(), Off: rapid.Bool().Draw(t, "off")})

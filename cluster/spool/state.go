@@ -172,7 +172,8 @@ const (
 	CountBounced         = "total.bounced"
 	CountMailboxMessages = "mailbox.messages"
 	CountMailboxBytes    = "mailbox.bytes"
-	CountRules           = "rules" // standing rules
+	CountRules           = "rules"    // standing rules
+	CountPolicies        = "policies" // MTA-STS policies
 
 	countDestination = "dest/"
 	countShard       = "shard/"

@@ -64,6 +64,7 @@ import (
 //   - A Notice of a Settle says whom it reports on (recipients), and exists only if one of their verdicts was taken.
 //   - PutRule and DropRule keep standing rules, and a Sweep ends those whose time is over. A Manage that releases lets
 //     mail pass rules (pass).
+//   - PutPolicy keeps MTA-STS policies of other domains, a bounded number.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -83,6 +84,7 @@ var since = map[Kind]uint32{
 	KindDropRule:   2,
 
 	KindPutRecipients: 2,
+	KindPutPolicy:     2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
@@ -97,6 +99,7 @@ var (
 		"Import": 2, "Old": 2, "Uidl": 2,
 		"Garbage": 2, "Removed": 2, "Window": 2,
 		"Rule": 2, "PutRule": 2, "DropRule": 2, "PutRecipients": 2,
+		"Policy": 2, "PutPolicy": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Recipient.addressed": 2, "Recipient.pass": 2, "Manage.pass": 2, "Recipient.size": 2,

@@ -147,9 +147,11 @@ domain has its own for mx).
 
 By --tls a route uses TLS in another way than [delivery] tls says: none,
 opportunistic, encrypt (always, with any certificate), verify (always, with a
-certificate for the host's name, of a CA of the system or of --tls-ca) or
-fingerprint (always, with a certificate or public key of --fingerprint). Mail
-waits where the host does not meet it. --implicit-tls begins with TLS, at port
+certificate for the host's name, of a CA of the system or of --tls-ca), dane
+(always, with a certificate that the host's TLSA records name) or fingerprint
+(always, with a certificate or public key of --fingerprint). Mail waits where
+the host does not meet it. Without --tls, TLSA records of the domain's mail
+hosts count where DNSSEC secures them. --implicit-tls begins with TLS, at port
 465 where the target names none. Of two routes to one target the stricter
 holds.
 
@@ -235,7 +237,7 @@ as passwords are.`,
 func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {
 	f := c.Flags()
 	f.StringSliceVar(&r.NoEHLO, "no-ehlo", nil, "EHLO keywords of the hop that do not count, such as PIPELINING,CHUNKING")
-	f.StringVar(&r.TLS, "tls", "", "none, opportunistic, encrypt, verify or fingerprint")
+	f.StringVar(&r.TLS, "tls", "", "none, opportunistic, encrypt, verify, dane or fingerprint")
 	f.StringVar(&files.ca, "tls-ca", "", "file with certificates in PEM that count in place of the system's (verify)")
 	f.StringSliceVar(&r.Fingerprints, "fingerprint", nil, "SHA-256 of a certificate or public key, in hexadecimal")
 	f.BoolVar(&r.ImplicitTLS, "implicit-tls", false, "TLS from the first octet on")

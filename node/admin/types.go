@@ -309,7 +309,7 @@ type RouteLogin struct {
 
 // RouteTLS says how the connections of a route use TLS. It needs cluster version 2.
 type RouteTLS struct {
-	TLS          string   `json:"tls,omitempty" required:"false" doc:"none, opportunistic, encrypt (with any certificate), verify (with one for the host's name) or fingerprint; empty: [delivery] tls of the node"`
+	TLS          string   `json:"tls,omitempty" required:"false" doc:"none, opportunistic, encrypt (with any certificate), verify (with one for the host's name), dane (with one that its TLSA records name) or fingerprint; empty: [delivery] tls of the node"`
 	ImplicitTLS  bool     `json:"implicit_tls,omitempty" required:"false" doc:"TLS from the first octet on, port 465 where none is given"`
 	Fingerprints []string `json:"fingerprints,omitempty" required:"false" doc:"SHA-256 of certificates or of their public keys, in hexadecimal"`
 	TLSCA        string   `json:"tls_ca,omitempty" required:"false" doc:"certificates in PEM that count in place of the system's"`

@@ -288,12 +288,18 @@ func (c *Config) checkDelivery(r *report) {
 	between(r, "delivery.per_destination", d.PerDestination, 1, 100000)
 	between(r, "delivery.messages_per_connection", d.MessagesPerConnection, 1, 100000)
 	between(r, "delivery.port", d.Port, 1, 65535)
+	between(r, "delivery.mta_sts_port", d.MTASTSPort, 0, 65535)
 	between(r, "delivery.mx_session_limit", d.MXSessionLimit, 0, 100)
 	least(r, "delivery.connect_timeout", d.ConnectTimeout, "100ms")
 	oneOf(r, "delivery.tls", string(d.TLS), string(DeliveryTLSOff), string(DeliveryTLSOpportunistic),
 		string(DeliveryTLSRequired))
 	if !validHost(d.Helo) && validHost(c.Node.Hostname) {
 		r.add("delivery.helo", "%q is not a host name", d.Helo)
+	}
+	for i, a := range d.TrustAD {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+			r.add(fmt.Sprintf("delivery.trust_ad[%d]", i), "%s is not the address of a name server", a)
+		}
 	}
 	for i, server := range d.DNSServers {
 		if _, err := netip.ParseAddr(server); err == nil {

@@ -401,11 +401,18 @@ type Delivery struct {
 	// DNSServers are asked instead of the system's, ADDRESS or ADDRESS:PORT.
 	// Default: none.
 	DNSServers []string `toml:"dns_servers"`
+	// TrustAD lists DNS servers, besides those on loopback, whose word counts that DNSSEC has secured an answer (the AD
+	// bit): they validate, and nobody changes what they say on its way. Default: none.
+	TrustAD []netip.Addr `toml:"trust_ad"`
 	// Port of the next hop where the route names none; for tests. Default: 25.
 	Port int `toml:"port"`
 	// LoopbackHops lets MX hosts and address literals lead to loopback addresses;
 	// for tests whose DNS points there. Default: false, only a route may.
 	LoopbackHops bool `toml:"loopback_hops"`
+	// MTASTSPort is the port of the web servers that have MTA-STS policies; for tests. Default: 0, that of HTTPS.
+	MTASTSPort int `toml:"mta_sts_port"`
+	// HTTPSCA is a PEM file with the roots of their certificates; for tests. Default: the system's.
+	HTTPSCA string `toml:"https_ca"`
 	// MXSessionLimit is with how many hosts one attempt may begin a transaction;
 	// hosts that cannot be reached do not count. Default: 2; 0: no limit.
 	MXSessionLimit int `toml:"mx_session_limit"`

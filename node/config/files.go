@@ -22,6 +22,7 @@ func (c *Config) checkFiles(r *report) {
 	}
 	checkRoots(r, "relay.client_ca", c.Relay.ClientCA)
 	checkRoots(r, "acme.ca", c.ACME.CA)
+	checkRoots(r, "delivery.https_ca", c.Delivery.HTTPSCA)
 	c.checkTokenFile(r)
 	c.checkJoinToken(r)
 	c.checkDataDir(r)
@@ -49,6 +50,22 @@ func checkPair(r *report, key, cert, secret string) {
 		what = cert + " does not hold"
 	}
 	r.add(key, "%s a certificate and its key: %s", what, why)
+}
+
+// HTTPSRoots reads HTTPSCA; nil where it is not set.
+func (d Delivery) HTTPSRoots() (*x509.CertPool, error) {
+	if d.HTTPSCA == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(d.HTTPSCA)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("there is no certificate in %s", d.HTTPSCA)
+	}
+	return roots, nil
 }
 
 // checkRoots wants certificates in PEM.

@@ -41,11 +41,30 @@ func (c *Config) warn(r *report) {
 			}
 		}
 	}
+	warnOfServers(warn, c.Delivery)
 	for i := range c.POP3 {
 		warnOfProxies(warn, fmt.Sprintf("pop3[%d]", i), c.POP3[i].ProxyProtocol)
 	}
 	for i := range c.POP2 {
 		warnOfProxies(warn, fmt.Sprintf("pop2[%d]", i), c.POP2[i].ProxyProtocol)
+	}
+}
+
+// warnOfServers: an address that no server has is mistyped, and no mail would go by DANE.
+func warnOfServers(warn func(key, format string, args ...any), d Delivery) {
+	for i, a := range d.TrustAD {
+		same := func(server string) bool {
+			s, err := netip.ParseAddr(server)
+			if err != nil {
+				port, _ := netip.ParseAddrPort(server)
+				s = port.Addr()
+			}
+			return s.Unmap() == a.Unmap()
+		}
+		if len(d.DNSServers) > 0 && !slices.ContainsFunc(d.DNSServers, same) {
+			warn(fmt.Sprintf("delivery.trust_ad[%d]", i), "%s is none of delivery.dns_servers, so it is never asked: "+
+				"name it there, or leave it out here", a)
+		}
 	}
 }
 

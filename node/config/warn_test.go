@@ -38,6 +38,24 @@ func TestProxiesThatEverybodyIsAreWarnedOf(t *testing.T) {
 	}
 }
 
+// A validating server that is never asked is warned of; an address that is no server's is a mistake.
+func TestServersThatAreBelieved(t *testing.T) {
+	with := func(servers, trusted string) (*Config, []Problem) {
+		text := strings.Replace(Default(), "dns_servers = []", "dns_servers = "+servers, 1)
+		return Parse([]byte(strings.Replace(text, "# trust_ad = []", "trust_ad = "+trusted, 1)), noEnv)
+	}
+	c, problems := with(`["192.0.2.1:5353", "2001:db8::1"]`, `["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"]`)
+	require.Empty(t, problems)
+	require.Empty(t, c.Warnings())
+	c, _ = with(`["192.0.2.1:5353"]`, `["192.0.2.2"]`)
+	require.Contains(t, strings.Join(c.Warnings(), "\n"), "192.0.2.2 is none of delivery.dns_servers")
+	c, _ = with(`[]`, `["192.0.2.2"]`)
+	require.Empty(t, c.Warnings(), "the system's servers are not known here")
+	_, problems = with(`[]`, `["0.0.0.0"]`)
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].String(), "0.0.0.0 is not the address of a name server")
+}
+
 // Postfix's mynetworks names IPv4 networks as IPv6 has them, and in brackets.
 func TestNetworksAsPostfixHasThem(t *testing.T) {
 	with := func(list string) (*Config, []Problem) {

@@ -188,6 +188,8 @@ func linkOf(r *pb.Route) remote.Link {
 		l.TLS = remote.EncryptTLS
 	case "verify":
 		l.TLS = remote.VerifyTLS
+	case "dane":
+		l.TLS = remote.DaneTLS
 	default:
 		l.TLS = remote.VerifyPin
 	}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/queue"
+	"relay/queue/remote/mtasts"
 	"relay/smtp"
 )
 
@@ -36,7 +37,8 @@ type Config struct {
 	Resolver Resolver // nil: the system's name servers. Closed with the agent if it is an io.Closer
 	Port     int      // of mail hosts; 25
 	TLS      TLSPolicy
-	Roots    *x509.CertPool // for REQUIRETLS; nil: the system's
+	Policies Policies       // nil: no mail goes by MTA-STS
+	Roots    *x509.CertPool // for REQUIRETLS and MTA-STS; nil: the system's
 
 	ConnectTimeout time.Duration // to one address; 30 seconds
 	Client         smtp.ClientOptions
@@ -61,6 +63,13 @@ type Config struct {
 	// waits: it says more of the host's state than of the mail.
 	HardGreeting bool
 	Log          *zap.Logger
+}
+
+// Policies finds the MTA-STS policies of domains (RFC 8461). A *mtasts.Finder is one. It is closed with the agent if it
+// is an io.Closer.
+type Policies interface {
+	// Find returns the policy of a domain, in lower case and ASCII; nil where it has none.
+	Find(ctx context.Context, domain string) *mtasts.Policy
 }
 
 // Agent is a queue.Agent that speaks SMTP and LMTP. It is safe for concurrent
@@ -134,6 +143,9 @@ func (a *Agent) Stats() *Stats { return &a.stats }
 // few seconds at most.
 func (a *Agent) Close() error {
 	a.pool.close()
+	if c, ok := a.conf.Policies.(io.Closer); ok {
+		_ = c.Close()
+	}
 	if c, ok := a.conf.Resolver.(io.Closer); ok {
 		return c.Close()
 	}

@@ -31,7 +31,11 @@ func (a *Agent) Ask(ctx context.Context, address string) error {
 	}
 	last := errors.New("4.4.4 the route has no host that can be asked")
 	for _, h := range hops {
-		c, f := a.connect(ctx, d.key(h), false)
+		k, f := d.key(ctx, h)
+		var c *conn
+		if f == nil {
+			c, f = a.connect(ctx, k, false)
+		}
 		if f != nil {
 			last = errors.New(f.text)
 			continue

@@ -28,6 +28,8 @@ type conn struct {
 	sent   int  // transactions since it was taken or opened
 	total  int  // transactions in all
 	since  time.Time
+	// checked is what became of a check of the certificate by name and CA; nil: there was none.
+	checked *error
 }
 
 // reused: another transaction went over it, so that what happens now may be that
@@ -39,6 +41,7 @@ type key struct {
 	hop      hop
 	verified bool // the message requires TLS (RFC 8689)
 	link     Link
+	proof    proof // beyond what the link says
 }
 
 // connect gives a connection to a hop: an idle one, unless a fresh one is
@@ -109,7 +112,7 @@ func (a *Agent) policy(l Link) LinkTLS {
 
 // must: the connection is of no use in clear.
 func (a *Agent) must(k key) bool {
-	return k.verified || k.link.Implicit || a.policy(k.link) >= EncryptTLS || k.secret()
+	return k.verified || k.proof.kind != noProof || k.link.Implicit || a.policy(k.link) >= EncryptTLS || k.secret()
 }
 
 // secret: a password goes over the connection, and the route does not say that it may go in clear.
@@ -310,7 +313,8 @@ func (a *Agent) encrypted(c *conn) {
 // noTLS is what becomes of mail that needs TLS where it failed.
 func (a *Agent) noTLS(k key, err error) *fault {
 	return &fault{
-		outcome: queue.Deferred, host: k.hop.String(), next: !k.verified, text: "4.7.5 TLS failed: " + plain(err),
+		outcome: queue.Deferred, host: k.hop.String(), next: !k.verified,
+		text: "4.7.5 TLS failed" + k.proof.by() + ": " + plain(err),
 	}
 }
 
@@ -321,7 +325,8 @@ func (a *Agent) inClear(c *conn, passing bool, why string) *fault {
 		return nil
 	}
 	a.pool.quit(c)
-	f := &fault{outcome: queue.Deferred, host: c.hop.String(), next: true, text: "4.7.4 TLS is required, but " + why}
+	f := &fault{outcome: queue.Deferred, host: c.hop.String(), next: true,
+		text: "4.7.4 TLS is required" + c.key.proof.by() + ", but " + why}
 	if c.key.verified && !passing {
 		// RFC 8689 §4.2.1: where no host will do, the message goes back.
 		f.outcome, f.next, f.text = queue.Failed, false, fmt.Sprintf("5.7.30 the message requires TLS, but %s", why)
@@ -337,7 +342,10 @@ func (a *Agent) tlsConfig(k key) *tls.Config {
 	if k.link.Cert != nil {
 		c.GetClientCertificate, c.ClientSessionCache = k.link.Cert.show, nil
 	}
-	if k.verified || k.link.TLS >= VerifyTLS {
+	if k.proof.judge(c) {
+		return c
+	}
+	if k.verified || k.proof.kind == bySTS || k.link.TLS == VerifyTLS || k.link.TLS == VerifyPin {
 		c.MinVersion, c.RootCAs = tls.VersionTLS12, a.conf.Roots
 		c.ClientSessionCache = nil
 		k.link.judge(c)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"relay/queue"
+	"relay/queue/remote/mtasts"
 	"relay/smtp"
 	"relay/smtp/printable"
 )
@@ -26,13 +27,16 @@ type delivery struct {
 	a        *Agent
 	job      *queue.Job
 	verdicts []queue.Verdict
-	open     []int          // recipients without a verdict, by their place in the job
-	next     []int          // of them, those for whom the host at hand has said later
-	said     map[int]*fault // what a host has said last of a recipient that is open
-	met      bool           // the host at hand got as far as a transaction
-	lacked   bool           // it lacks what a recipient, or the message, needs
-	link     Link           // by the route
-	spread   *Spread        // by the route; nil: none
+	open     []int             // recipients without a verdict, by their place in the job
+	next     []int             // of them, those for whom the host at hand has said later
+	said     map[int]*fault    // what a host has said last of a recipient that is open
+	met      bool              // the host at hand got as far as a transaction
+	lacked   bool              // it lacks what a recipient, or the message, needs
+	link     Link              // by the route
+	spread   *Spread           // by the route; nil: none
+	proofs   map[string]proved // by host, of DANE; nil: none was asked for
+	sts      *mtasts.Policy    // of the domain; nil: it has none
+	looked   bool              // for sts
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
 }
@@ -90,7 +94,7 @@ func (d *delivery) rest(ctx context.Context, f *fault) {
 func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 	var last *fault
 	sessions := 0
-	d.a.prefer(hops, d.key(hop{}))
+	d.prefer(ctx, hops)
 	for i := 0; i < len(hops); i++ {
 		if len(d.open) == 0 || ctx.Err() != nil {
 			break
@@ -127,12 +131,27 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 	return last
 }
 
-func (d *delivery) key(h hop) key {
+// prefer puts that address of the first host in front to which a connection is
+// open: which one comes first was left to chance anyway.
+func (d *delivery) prefer(ctx context.Context, hops []hop) {
+	if len(hops) < 2 || !hops[0].sameHost(hops[1]) {
+		return
+	}
+	k, f := d.key(ctx, hops[0])
+	if f == nil {
+		d.a.prefer(hops, k)
+	}
+}
+
+// key is how a hop is connected to. A fault: it must not be.
+func (d *delivery) key(ctx context.Context, h hop) (key, *fault) {
 	k := key{hop: h, verified: d.job.RequireTLS, link: d.link}
 	if h.last {
 		k.link = d.spread.Fallback.Link
 	}
-	return k
+	var f *fault
+	k.proof, f = d.proof(ctx, h, k.link)
+	return k, f
 }
 
 // merge puts two sorted lists together.
@@ -168,9 +187,14 @@ func othersFirst(hops []hop, one hop) {
 // try gives one hop everything that is open. A fault: the open rest is better
 // tried with the next.
 func (d *delivery) try(ctx context.Context, h hop) *fault {
+	k, f := d.key(ctx, h)
+	if f != nil {
+		d.lacked = f.name
+		return f
+	}
 	fresh := d.alone()
 	for len(d.open) > 0 {
-		c, f := d.a.connect(ctx, d.key(h), fresh)
+		c, f := d.a.connect(ctx, k, fresh)
 		if f != nil {
 			return f
 		}
@@ -529,7 +553,7 @@ func isNotLive(r *smtp.Reply) bool {
 }
 
 func (d *delivery) verdict(c *conn, r *smtp.Reply, o queue.Outcome) queue.Verdict {
-	v := queue.Verdict{Outcome: o, Reply: text(r), Host: c.hop.String(), TLS: c.tls, Final: c.hop.lmtp}
+	v := queue.Verdict{Outcome: o, Reply: text(r), Host: c.hop.String(), TLS: d.how(c), Final: c.hop.lmtp}
 	_, v.Passed = c.client.Has("DSN")
 	return v
 }

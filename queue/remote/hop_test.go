@@ -25,6 +25,7 @@ import (
 
 	"relay/cluster/porttest"
 	"relay/queue"
+	"relay/queue/remote/dane"
 	"relay/smtp"
 )
 
@@ -67,6 +68,7 @@ type nextHop struct {
 	over   func(net.Conn)    // not nil: is called with the connection on which the hop has stopped
 	late   chan struct{}     // not nil: lines behind the first of a reply to a message wait for it
 	came   chan struct{}     // and then this ends
+	asked  string            // by the name that TLS was last asked for (SNI)
 }
 
 func newHop(t *testing.T, say map[string]string) *nextHop {
@@ -102,6 +104,12 @@ func newHopAt(t *testing.T, addr string, say map[string]string) *nextHop {
 
 func (h *nextHop) tls() *tls.Config {
 	c := &tls.Config{Certificates: []tls.Certificate{*h.cert}}
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.asked = hello.ServerName
+		return nil, nil
+	}
 	if h.clients != nil {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, h.clients
 	}
@@ -388,7 +396,23 @@ type names struct {
 	mx    map[string][]Record
 	addrs map[string][]netip.Addr
 	err   map[string]error
+	// signed: DNSSEC secures the MX records, and no address.
+	signed bool
 }
+
+func (n names) SecureMX(ctx context.Context, d string) ([]Record, bool, error) {
+	all, err := n.MX(ctx, d)
+	return all, n.signed, err
+}
+
+func (n names) Find(ctx context.Context, h string) (Found, error) {
+	addrs, err := n.Addresses(ctx, h)
+	return Found{Addrs: addrs}, err
+}
+
+func (n names) SecureAlias(context.Context, string) (bool, error) { return false, nil }
+
+func (n names) TLSA(context.Context, string) ([]dane.Record, error) { return nil, ErrNoData }
 
 func (n names) MX(_ context.Context, d string) ([]Record, error) {
 	if err := n.err["MX "+d]; err != nil {
@@ -667,7 +691,7 @@ func mxAgent(t *testing.T, c Config, h *nextHop) *Agent {
 	if c.Resolver == nil {
 		c.Resolver = names{
 			mx:    map[string][]Record{"x": {{"mx.x", 10}}},
-			addrs: map[string][]netip.Addr{"mx.x": {netip.MustParseAddr("127.0.0.1")}},
+			addrs: map[string][]netip.Addr{"mx.x": {netip.MustParseAddr("127.0.0.1")}}, signed: true,
 		}
 	}
 	return newAgent(t, c)

@@ -27,6 +27,12 @@ type hop struct {
 	lmtp bool
 	part int  // of a Spread: which one of More, from 1; 0: the target itself
 	last bool // of Spread.Fallback
+	mx   bool // by MX records, or for want of them
+	// signed: DNSSEC has secured that the host is one of the domain's, or its operator has said so by a route.
+	signed bool
+	// bases are the names below which TLSA records are looked for (RFC 7672 §2.2.3), in their order, parted by
+	// commas; empty: no DANE, since DNSSEC does not secure all that leads to the host.
+	bases string
 }
 
 // sameHost reports whether two hops are addresses of one host.
@@ -48,6 +54,7 @@ type fault struct {
 	left    bool // there are hosts that were not tried
 	untried bool
 	final   bool // no other hop is to be tried but those of the fallback
+	name    bool // it speaks of the host's name, not of an address of it
 }
 
 func failed(format string, args ...any) *fault {
@@ -61,7 +68,11 @@ func deferred(format string, args ...any) *fault {
 // hosts finds the addresses of a route's host.
 func (a *Agent) hostHops(ctx context.Context, t Target) ([]hop, *fault) {
 	port := cmp.Or(t.Port, a.conf.Port)
+	var bases string
 	addrs, err := a.host(ctx, t.Host)
+	if err == nil && t.Link.TLS == DaneTLS {
+		addrs, bases, err = a.secureHost(ctx, t.Host, addrs)
+	}
 	if err != nil {
 		// A route is set by hand. Its mistakes are the operator's to mend, and
 		// no reason to return mail.
@@ -70,7 +81,8 @@ func (a *Agent) hostHops(ctx context.Context, t Target) ([]hop, *fault) {
 	addrs = interleave(addrs)
 	all := make([]hop, 0, min(len(addrs), maxAddresses))
 	for _, addr := range addrs[:min(len(addrs), maxAddresses)] {
-		all = append(all, hop{name: t.Host, addr: netip.AddrPortFrom(addr, uint16(port)), lmtp: t.Kind == LMTP})
+		all = append(all, hop{name: t.Host, addr: netip.AddrPortFrom(addr, uint16(port)), lmtp: t.Kind == LMTP,
+			signed: true, bases: bases})
 	}
 	return all, nil
 }
@@ -100,7 +112,7 @@ func (a *Agent) mxHops(ctx context.Context, domain string) ([]hop, *fault) {
 			return nil, failed("5.1.2 %s is not a domain name", domain)
 		}
 	}
-	records, err := a.conf.Resolver.MX(ctx, name)
+	records, signed, err := a.mx(ctx, name)
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNoName):
@@ -115,7 +127,16 @@ func (a *Agent) mxHops(ctx context.Context, domain string) ([]hop, *fault) {
 	} else if records = slices.DeleteFunc(records, func(r Record) bool { return r.Host == "" }); len(records) == 0 {
 		return nil, failed("5.1.10 the domain %s accepts no mail (null MX)", domain) // RFC 7505 §4.2
 	}
-	return a.resolve(ctx, domain, order(records))
+	return a.resolve(ctx, domain, order(records), signed)
+}
+
+// mx asks for the mail hosts of a domain, and whether DNSSEC secures the answer.
+func (a *Agent) mx(ctx context.Context, domain string) ([]Record, bool, error) {
+	if r, ok := a.conf.Resolver.(Secured); ok {
+		return r.SecureMX(ctx, domain)
+	}
+	all, err := a.conf.Resolver.MX(ctx, domain)
+	return all, false, err
 }
 
 // order sorts by preference, equals at random.
@@ -132,11 +153,14 @@ type mailHost struct {
 	preference uint16
 	addrs      []netip.Addr
 	ours       bool // it is an alias of this host's name
+	signed     bool
+	bases      string
 }
 
 // resolve turns mail hosts into addresses. Hosts from our own on are left out:
-// mail must get closer to its end with every hop (RFC 5321 §5.1).
-func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([]hop, *fault) {
+// mail must get closer to its end with every hop (RFC 5321 §5.1). signed: DNSSEC has
+// secured the records.
+func (a *Agent) resolve(ctx context.Context, domain string, records []Record, signed bool) ([]hop, *fault) {
 	own, err := a.own.addresses()
 	if err != nil {
 		return nil, deferred("4.3.5 whether %s is this host cannot be told: %v", domain, err)
@@ -145,7 +169,7 @@ func (a *Agent) resolve(ctx context.Context, domain string, records []Record) ([
 	if named >= 0 { // it counts without an address, too
 		records = before(records, records[named].Preference)
 	}
-	hosts, last := a.lookUp(ctx, share(records, maxHosts, func(r Record) uint16 { return r.Preference }))
+	hosts, last := a.lookUp(ctx, share(records, maxHosts, func(r Record) uint16 { return r.Preference }), signed)
 	addressed := slices.IndexFunc(hosts, func(h mailHost) bool { return h.ours || a.reachesUs(h.addrs, own) })
 	if addressed >= 0 {
 		least := hosts[addressed].preference
@@ -177,10 +201,10 @@ func before(records []Record, preference uint16) []Record {
 
 // lookUp finds the addresses of mail hosts. Hosts without any are left out, but
 // for aliases of our own name; the error is the one that says most of why.
-func (a *Agent) lookUp(ctx context.Context, records []Record) (hosts []mailHost, last error) {
+func (a *Agent) lookUp(ctx context.Context, records []Record, signed bool) (hosts []mailHost, last error) {
 	for _, r := range records {
-		addrs, aliases, err := a.addresses(ctx, r.Host)
-		if slices.ContainsFunc(aliases, a.leadsHere) {
+		found, err := a.addresses(ctx, r.Host)
+		if slices.ContainsFunc(found.Aliases, a.leadsHere) {
 			hosts = append(hosts, mailHost{name: r.Host, preference: r.Preference, ours: true})
 			continue
 		}
@@ -191,8 +215,12 @@ func (a *Agent) lookUp(ctx context.Context, records []Record) (hosts []mailHost,
 			}
 			continue
 		}
-		if len(addrs) > 0 {
-			hosts = append(hosts, mailHost{name: r.Host, preference: r.Preference, addrs: interleave(addrs)})
+		if len(found.Addrs) > 0 {
+			h := mailHost{name: r.Host, preference: r.Preference, addrs: interleave(found.Addrs), signed: signed}
+			if signed {
+				h.bases = a.bases(ctx, r.Host, found)
+			}
+			hosts = append(hosts, h)
 		}
 	}
 	return hosts, last
@@ -200,14 +228,18 @@ func (a *Agent) lookUp(ctx context.Context, records []Record) (hosts []mailHost,
 
 // addresses asks for a mail host's addresses, and for the names that it is an
 // alias of where the resolver can tell them.
-func (a *Agent) addresses(ctx context.Context, host string) ([]netip.Addr, []string, error) {
+func (a *Agent) addresses(ctx context.Context, host string) (Found, error) {
+	if r, ok := a.conf.Resolver.(Secured); ok {
+		return r.Find(ctx, host)
+	}
 	if r, ok := a.conf.Resolver.(interface {
 		Resolve(context.Context, string) ([]netip.Addr, []string, error)
 	}); ok {
-		return r.Resolve(ctx, host)
+		addrs, aliases, err := r.Resolve(ctx, host)
+		return Found{Addrs: addrs, Aliases: aliases}, err
 	}
 	addrs, err := a.conf.Resolver.Addresses(ctx, host)
-	return addrs, nil, err
+	return Found{Addrs: addrs}, err
 }
 
 // hops lists the addresses of hosts in the order in which they are tried. If they are
@@ -223,7 +255,8 @@ func (a *Agent) hops(hosts []mailHost) []hop {
 	all = share(all, maxAddresses, func(c candidate) uint16 { return c.host.preference })
 	to := make([]hop, len(all))
 	for i, c := range all {
-		to[i] = hop{name: c.host.name, addr: netip.AddrPortFrom(c.addr, uint16(a.conf.Port))}
+		to[i] = hop{name: c.host.name, addr: netip.AddrPortFrom(c.addr, uint16(a.conf.Port)), mx: c.host.name != "",
+			signed: c.host.signed, bases: c.host.bases}
 	}
 	return to
 }

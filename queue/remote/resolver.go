@@ -63,6 +63,7 @@ const (
 type DNS struct {
 	servers func() []string
 	system  bool
+	believe []netip.Addr    // servers whose word on DNSSEC counts, besides those on loopback
 	base    context.Context // of the questions under way
 	end     context.CancelFunc
 	asking  sync.WaitGroup
@@ -95,9 +96,12 @@ type question struct {
 type answer struct {
 	rrs   []dns.RR // of the kind asked for, aliases followed
 	names []string // of the aliases' targets, in lower case, with the dot
-	err   error    // ErrNoName or ErrNoData
-	until time.Time
-	size  int // octets that it takes in the cache
+	final string   // whose records they are, after all aliases; in lower case, with the dot
+	// secure: a server that is believed says that DNSSEC secured all of it.
+	secure bool
+	err    error // ErrNoName or ErrNoData
+	until  time.Time
+	size   int // octets that it takes in the cache
 }
 
 // NewDNS makes a resolver. Servers are "ADDRESS" or "ADDRESS:PORT"; none: those
@@ -182,17 +186,24 @@ func (c *resolvConf) read() {
 
 // MX implements Resolver.
 func (r *DNS) MX(ctx context.Context, domain string) ([]Record, error) {
-	rrs, err := r.lookup(ctx, domain, dns.TypeMX)
+	all, _, err := r.SecureMX(ctx, domain)
+	return all, err
+}
+
+// SecureMX is MX that tells besides whether DNSSEC secured the answer, a no
+// included, as a server said that is believed.
+func (r *DNS) SecureMX(ctx context.Context, domain string) ([]Record, bool, error) {
+	a, err := r.find(ctx, domain, dns.TypeMX)
 	if err != nil {
-		return nil, err
+		return nil, a.secure, err
 	}
-	all := make([]Record, 0, len(rrs))
-	for _, rr := range rrs {
+	all := make([]Record, 0, len(a.rrs))
+	for _, rr := range a.rrs {
 		if mx, ok := rr.(*dns.MX); ok {
 			all = append(all, Record{Host: strings.ToLower(strings.TrimSuffix(mx.Mx, ".")), Preference: mx.Preference})
 		}
 	}
-	return all, nil
+	return all, a.secure, nil
 }
 
 // Addresses implements Resolver. Both kinds are asked for at once; one that
@@ -205,11 +216,26 @@ func (r *DNS) Addresses(ctx context.Context, host string) ([]netip.Addr, error) 
 // Resolve is Addresses that tells besides which names the host is an alias of,
 // whether they have addresses or not.
 func (r *DNS) Resolve(ctx context.Context, host string) (addrs []netip.Addr, aliases []string, err error) {
+	f, err := r.Find(ctx, host)
+	return f.Addrs, f.Aliases, err
+}
+
+// Found is what DNS says of a host.
+type Found struct {
+	Addrs   []netip.Addr
+	Aliases []string // the names that it is an alias of
+	// Secure says that DNSSEC secured all addresses and the aliases on the way, as a server said that is believed.
+	Secure bool
+	Final  string // whose addresses they are, after all aliases; lower case, without the dot
+}
+
+// Find is Resolve that tells besides what DNSSEC says of the addresses.
+func (r *DNS) Find(ctx context.Context, host string) (Found, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a.Unmap()}, nil, nil
+		return Found{Addrs: []netip.Addr{a.Unmap()}}, nil
 	}
 	if isLocalhost(host) {
-		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil, nil
+		return Found{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}}, nil
 	}
 	var six answer
 	var errSix error
@@ -220,19 +246,24 @@ func (r *DNS) Resolve(ctx context.Context, host string) (addrs []netip.Addr, ali
 	}()
 	four, errFour := r.find(ctx, host, dns.TypeA)
 	<-done
-	all := append(six.addresses(), four.addresses()...)
-	aliases = slices.Concat(six.names, four.names)
-	switch {
-	case len(all) > 0:
-		return all, aliases, nil
-	case errFour != nil && !settled(errFour):
-		return nil, aliases, errFour
-	case errSix != nil && !settled(errSix):
-		return nil, aliases, errSix
-	case errFour != nil:
-		return nil, aliases, errFour
+	f := Found{Addrs: append(six.addresses(), four.addresses()...), Aliases: slices.Concat(six.names, four.names)}
+	f.Secure = len(f.Addrs) > 0
+	for _, a := range []answer{six, four} {
+		if len(a.rrs) > 0 {
+			f.Secure, f.Final = f.Secure && a.secure, strings.TrimSuffix(a.final, ".")
+		}
 	}
-	return nil, aliases, errSix
+	switch {
+	case len(f.Addrs) > 0:
+		return f, nil
+	case errFour != nil && !settled(errFour):
+		return f, errFour
+	case errSix != nil && !settled(errSix):
+		return f, errSix
+	case errFour != nil:
+		return f, errFour
+	}
+	return f, errSix
 }
 
 // isLocalhost: RFC 6761 §6.3.
@@ -399,14 +430,16 @@ func (r *DNS) remember(q question, a answer) {
 func (r *DNS) ask(ctx context.Context, q question) (answer, error) {
 	seen := map[string]bool{}
 	least := maxTTL
+	secure := true
 	for range maxAliases + 1 {
 		m, err := r.exchange(ctx, q)
 		if err != nil {
 			return answer{}, err
 		}
+		secure = secure && m.AuthenticatedData
 		a, next := read(m, q, seen, &least)
 		if next == "" {
-			a.names = slices.Collect(maps.Keys(seen))
+			a.names, a.secure = slices.Collect(maps.Keys(seen)), secure
 			return a, a.absurd(q)
 		}
 		q.name = next
@@ -436,7 +469,7 @@ func read(m *dns.Msg, q question, seen map[string]bool, least *time.Duration) (a
 		}
 		switch {
 		case len(rrs) > 0:
-			return answer{rrs: rrs, until: time.Now().Add(*least)}, ""
+			return answer{rrs: rrs, final: name, until: time.Now().Add(*least)}, ""
 		case alias == "":
 			return missing(m, q, name, *least)
 		case seen[alias]:
@@ -503,10 +536,10 @@ func (r *DNS) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 // where the server does not know it.
 func (r *DNS) one(ctx context.Context, server string, q question) (*dns.Msg, error) {
 	edns, ask := true, r.wires.udp
-	stream := false
+	stream, believed := false, r.believes(server)
 	for range 4 {
 		m := new(dns.Msg)
-		m.RecursionDesired = true
+		m.RecursionDesired, m.AuthenticatedData = true, believed // RFC 6840 §5.7
 		m.Question = []dns.Question{{Name: q.name, Qtype: q.kind, Qclass: dns.ClassINET}}
 		if edns {
 			m.SetEdns0(udpSize, false)
@@ -525,6 +558,7 @@ func (r *DNS) one(ctx context.Context, server string, q question) (*dns.Msg, err
 			in.Rcode == dns.RcodeBadVers):
 			edns = false
 		case in.Rcode == dns.RcodeSuccess || in.Rcode == dns.RcodeNameError:
+			in.AuthenticatedData = in.AuthenticatedData && believed
 			return in, nil
 		default:
 			return nil, fmt.Errorf("%s answered %s", server, dns.RcodeToString[in.Rcode])

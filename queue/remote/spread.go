@@ -70,6 +70,7 @@ func (a *Agent) spreadHops(ctx context.Context, job *queue.Job, t Target) ([]hop
 	var why *fault
 	weights, targets := []int{s.Weight}, []Target{t}
 	for _, w := range s.More {
+		w.Target.Link = t.Link
 		weights, targets = append(weights, w.Weight), append(targets, w.Target)
 	}
 	for _, part := range drawn(weights, rand.IntN) {

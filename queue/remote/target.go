@@ -66,6 +66,7 @@ const (
 	AnyTLS                      // where the host offers it, with any certificate
 	EncryptTLS                  // always, with any certificate; mail waits otherwise
 	VerifyTLS                   // always, with a certificate for the host's name; mail waits otherwise
+	DaneTLS                     // always, with a certificate that TLSA records name (RFC 7672); mail waits otherwise
 	VerifyPin                   // always, with a certificate or key that Pins has; mail waits otherwise
 )
 

@@ -2064,7 +2064,7 @@ type Route struct {
 	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`                               // or "*"
 	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                               // mx, smtp:HOST[:PORT], lmtp:HOST:PORT, https://…, discard
 	NoEhlo        []string               `protobuf:"bytes,3,rep,name=no_ehlo,json=noEhlo,proto3" json:"no_ehlo,omitempty"`                 // EHLO keywords of the hop that do not count, upper case (V2)
-	Tls           string                 `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`                                     // none, opportunistic, encrypt, verify, fingerprint; empty: the node's policy (V2)
+	Tls           string                 `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`                                     // none, opportunistic, encrypt, verify, dane, fingerprint; empty: the node's policy (V2)
 	ImplicitTls   bool                   `protobuf:"varint,5,opt,name=implicit_tls,json=implicitTls,proto3" json:"implicit_tls,omitempty"` // TLS from the first octet on (V2)
 	Fingerprints  [][]byte               `protobuf:"bytes,6,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"`                   // SHA-256 of certificates, or of their keys, that count (V2)
 	TlsCa         string                 `protobuf:"bytes,7,opt,name=tls_ca,json=tlsCa,proto3" json:"tls_ca,omitempty"`                    // certificates in PEM that count in place of the system's (V2)
@@ -7415,6 +7415,128 @@ func (x *Cert) GetChangedMs() int64 {
 	return 0
 }
 
+// Policy is the MTA-STS policy of a domain (RFC 8461) as one node has fetched it.
+type Policy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"` // lower case, ASCII
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`         // of the TXT record by which it was found
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`     // canonical
+	FetchedMs     int64                  `protobuf:"varint,4,opt,name=fetched_ms,json=fetchedMs,proto3" json:"fetched_ms,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_spool_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *Policy) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Policy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Policy) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Policy) GetFetchedMs() int64 {
+	if x != nil {
+		return x.FetchedMs
+	}
+	return 0
+}
+
+func (x *Policy) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+// PutPolicy keeps the policy of a domain in place of the one before (V2).
+type PutPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        *Policy                `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPolicy) Reset() {
+	*x = PutPolicy{}
+	mi := &file_spool_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPolicy) ProtoMessage() {}
+
+func (x *PutPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
+func (*PutPolicy) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *PutPolicy) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
 // PutCert keeps one, or takes it away where there is no data.
 type PutCert struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -7428,7 +7550,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7440,7 +7562,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7453,7 +7575,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{83}
+	return file_spool_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *PutCert) GetName() string {
@@ -7494,7 +7616,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7506,7 +7628,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7519,7 +7641,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{84}
+	return file_spool_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -7547,7 +7669,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7559,7 +7681,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7572,7 +7694,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{85}
+	return file_spool_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -7606,7 +7728,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7618,7 +7740,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7631,7 +7753,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{86}
+	return file_spool_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -7661,7 +7783,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7673,7 +7795,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7686,7 +7808,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{87}
+	return file_spool_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -7727,7 +7849,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7739,7 +7861,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7752,7 +7874,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{88}
+	return file_spool_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Mark) GetId() string {
@@ -7788,7 +7910,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7800,7 +7922,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7813,7 +7935,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{89}
+	return file_spool_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Result) GetCode() Code {
@@ -7948,7 +8070,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7960,7 +8082,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7973,7 +8095,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{90}
+	return file_spool_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Removed) GetMailbox() string {
@@ -8015,7 +8137,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8027,7 +8149,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8075,7 +8197,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8087,7 +8209,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8137,7 +8259,7 @@ type Reseal_Item struct {
 
 func (x *Reseal_Item) Reset() {
 	*x = Reseal_Item{}
-	mi := &file_spool_proto_msgTypes[93]
+	mi := &file_spool_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8149,7 +8271,7 @@ func (x *Reseal_Item) String() string {
 func (*Reseal_Item) ProtoMessage() {}
 
 func (x *Reseal_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[93]
+	mi := &file_spool_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8875,7 +8997,17 @@ const file_spool_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\bR\x05token\x12\x1d\n" +
 	"\n" +
-	"changed_ms\x18\x04 \x01(\x03R\tchangedMs\"t\n" +
+	"changed_ms\x18\x04 \x01(\x03R\tchangedMs\"\x82\x01\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1d\n" +
+	"\n" +
+	"fetched_ms\x18\x04 \x01(\x03R\tfetchedMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\";\n" +
+	"\tPutPolicy\x12.\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.relay.spool.v1.PolicyR\x06policy\"t\n" +
 	"\aPutCert\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
@@ -8995,7 +9127,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
@@ -9087,31 +9219,33 @@ var file_spool_proto_goTypes = []any{
 	(*Greet)(nil),          // 87: relay.spool.v1.Greet
 	(*Attempt)(nil),        // 88: relay.spool.v1.Attempt
 	(*Cert)(nil),           // 89: relay.spool.v1.Cert
-	(*PutCert)(nil),        // 90: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 91: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 92: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 93: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 94: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 95: relay.spool.v1.Mark
-	(*Result)(nil),         // 96: relay.spool.v1.Result
-	(*Removed)(nil),        // 97: relay.spool.v1.Removed
-	(*Burial_Part)(nil),    // 98: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 99: relay.spool.v1.TimeState.Jump
-	(*Reseal_Item)(nil),    // 100: relay.spool.v1.Reseal.Item
+	(*Policy)(nil),         // 90: relay.spool.v1.Policy
+	(*PutPolicy)(nil),      // 91: relay.spool.v1.PutPolicy
+	(*PutCert)(nil),        // 92: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 93: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 94: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 95: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 96: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 97: relay.spool.v1.Mark
+	(*Result)(nil),         // 98: relay.spool.v1.Result
+	(*Removed)(nil),        // 99: relay.spool.v1.Removed
+	(*Burial_Part)(nil),    // 100: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 101: relay.spool.v1.TimeState.Jump
+	(*Reseal_Item)(nil),    // 102: relay.spool.v1.Reseal.Item
 }
 var file_spool_proto_depIdxs = []int32{
 	7,   // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,   // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,   // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	98,  // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	100, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	15,  // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	19,  // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,   // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
 	3,   // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
 	4,   // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
-	99,  // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	96,  // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	101, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	98,  // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	8,   // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	9,   // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	10,  // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
@@ -9127,7 +9261,7 @@ var file_spool_proto_depIdxs = []int32{
 	45,  // 24: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
 	27,  // 25: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
 	37,  // 26: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	100, // 27: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
+	102, // 27: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
 	37,  // 28: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
 	37,  // 29: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
 	37,  // 30: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
@@ -9162,20 +9296,21 @@ var file_spool_proto_depIdxs = []int32{
 	28,  // 59: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
 	85,  // 60: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
 	88,  // 61: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	37,  // 62: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	37,  // 63: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	33,  // 64: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	37,  // 65: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	6,   // 66: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	6,   // 67: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	15,  // 68: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	12,  // 69: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	97,  // 70: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
-	71,  // [71:71] is the sub-list for method output_type
-	71,  // [71:71] is the sub-list for method input_type
-	71,  // [71:71] is the sub-list for extension type_name
-	71,  // [71:71] is the sub-list for extension extendee
-	0,   // [0:71] is the sub-list for field type_name
+	90,  // 62: relay.spool.v1.PutPolicy.policy:type_name -> relay.spool.v1.Policy
+	37,  // 63: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	37,  // 64: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	33,  // 65: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	37,  // 66: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	6,   // 67: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	6,   // 68: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	15,  // 69: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	12,  // 70: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	99,  // 71: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
+	72,  // [72:72] is the sub-list for method output_type
+	72,  // [72:72] is the sub-list for method input_type
+	72,  // [72:72] is the sub-list for extension type_name
+	72,  // [72:72] is the sub-list for extension extendee
+	0,   // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -9190,7 +9325,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   94,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -208,10 +208,13 @@ func (in *Inspection) counters(v spool.View) error {
 		return err
 	}
 	in.tally[spool.CountRules] = int64(len(rules))
+	if err := v.Policies(func(*pb.Policy) { in.tally[spool.CountPolicies]++ }); err != nil {
+		return err
+	}
 	for _, name := range []string{
 		spool.CountQueueMessages, spool.CountQueueRecipients, spool.CountQueueBytes, spool.CountSpoolMessages,
 		spool.CountSpoolBytes, spool.CountHistoryMessages, spool.CountMailboxMessages, spool.CountMailboxBytes,
-		spool.CountRules,
+		spool.CountRules, spool.CountPolicies,
 	} {
 		n, err := v.Counter(name)
 		if err != nil {

@@ -74,6 +74,8 @@ func port465(target string) (string, error) {
 	return target, err
 }
 
+var policies = []string{"none", "opportunistic", "encrypt", "verify", "dane", "fingerprint"}
+
 // tlsPolicy checks the policy and that all options go together.
 func tlsPolicy(t admin.RouteTLS) (string, error) {
 	p := strings.ToLower(strings.TrimSpace(t.TLS))
@@ -84,8 +86,8 @@ func tlsPolicy(t admin.RouteTLS) (string, error) {
 		p = "verify"
 	}
 	switch {
-	case p != "" && !slices.Contains([]string{"none", "opportunistic", "encrypt", "verify", "fingerprint"}, p):
-		return "", admin.Invalid("--tls %s is none of none, opportunistic, encrypt, verify and fingerprint",
+	case p != "" && !slices.Contains(policies, p):
+		return "", admin.Invalid("--tls %s is none of none, opportunistic, encrypt, verify, dane and fingerprint",
 			printable.Text(t.TLS, 32))
 	case p == "none" && t.ImplicitTLS:
 		return "", admin.Invalid("--implicit-tls and --tls none exclude each other")

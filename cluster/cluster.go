@@ -19,6 +19,7 @@ import (
 	"relay/cluster/datadir"
 	"relay/cluster/disk"
 	raftlog "relay/cluster/disk/log"
+	"relay/cluster/diverge"
 	"relay/cluster/internal/wire"
 	"relay/cluster/liveness"
 	"relay/cluster/members"
@@ -90,7 +91,7 @@ type Cluster struct {
 	draining    atomic.Bool   // this node is, as applied here
 	began       time.Time     // when this process opened the node
 	uptimes     uptimes
-	judges      judge         // of states that differ, while leading
+	comparer    *diverge.Comparer
 	beckoned    sync.Map      // servers that this leader says hello to just now
 	heeding     atomic.Bool   // a stranger is being asked back
 	here        []string      // nonces of registrations by former processes in this place
@@ -311,10 +312,7 @@ func (c *Cluster) start() {
 	c.server.Handle(propose.AskHello, c.answerHello)
 	c.secrets = c.newKeeper()
 	c.server.Handle(secret.Subject, c.secrets.Answer)
-	c.server.Handle(askSum, c.answerSum)
-	c.server.Handle(askMark, c.answerMark)
-	c.server.Handle(askJudge, c.answerJudge)
-	c.server.Handle(askCompare, c.answerCompare)
+	c.comparer = c.newComparer()
 	c.session = c.newSession()
 
 	gateCtx, gateEnd := context.WithCancel(context.Background())
@@ -336,7 +334,7 @@ func (c *Cluster) start() {
 	c.goRun(func() { c.watch(c.ctx) })
 	c.goRun(func() { c.runEarlyElection(c.ctx) })
 	c.goRun(func() { c.housekeep(c.ctx) })
-	c.goRun(func() { c.compare(c.ctx) })
+	c.goRun(func() { c.comparer.Run(c.ctx) })
 	c.goRun(func() { c.reclaim(c.ctx) })
 	if len(c.id.Outcasts) > 0 {
 		c.goRun(func() { c.proclaim(c.ctx) })

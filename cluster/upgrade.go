@@ -169,7 +169,7 @@ func (c *Cluster) raiseWhenReady(ctx context.Context) {
 		Who: "cluster", Why: "all nodes can follow", Node: c.id.Node,
 	}})
 	if res.GetCode() == pb.Code_OK && res != nil {
-		c.goRun(func() { c.attest(c.ctx) })
+		c.goRun(func() { c.comparer.Attest(c.ctx) })
 		c.log.Warn("cluster: version raised; builds that do not know it can't come back", zap.Uint32("version", u.Next))
 	}
 }
@@ -229,7 +229,7 @@ func (c *Cluster) answerRaise(ctx context.Context, _ string, body []byte) ([]byt
 	c.log.Warn("cluster: version raised by an operator", zap.Uint32("version", u.Next), zap.String("who", adm.Who),
 		zap.String("why", adm.Why))
 	if res.Code == pb.Code_OK {
-		c.goRun(func() { c.attest(c.ctx) })
+		c.goRun(func() { c.comparer.Attest(c.ctx) })
 	}
 	return json.Marshal(res.Text)
 }

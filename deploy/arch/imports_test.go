@@ -96,7 +96,8 @@ func layers() map[string][]string {
 		"queue/remote/dane":     {},
 		"queue/remote/oauth":    {},
 		"cluster": append([]string{"cluster/clock", "cluster/datadir", "cluster/disk",
-			"cluster/disk/log", "cluster/fault", "cluster/internal/...", "cluster/liveness", "cluster/members",
+			"cluster/disk/log", "cluster/diverge", "cluster/fault", "cluster/internal/...", "cluster/liveness",
+			"cluster/members",
 			"cluster/pki", "cluster/propose", "cluster/rounds", "cluster/secret", "cluster/session", "cluster/transport",
 			"cluster/tuning"}, state...),
 		"cluster/fault":  {},
@@ -112,6 +113,8 @@ func layers() map[string][]string {
 			"cluster/internal/..."}, state...),
 		"cluster/session": append([]string{"cluster/clock", "cluster/liveness", "cluster/propose", "cluster/tuning",
 			"cluster/fault"}, state...), // the last one for tests
+		"cluster/diverge": append([]string{"cluster/clock", "cluster/datadir", "cluster/disk", "cluster/fault",
+			"cluster/tuning"}, state...),
 		"cluster/disk":              append([]string{"cluster/disk/log"}, state...),
 		"cluster/disk/log":          {},
 		"cluster/liveness":          {"cluster/spool/spoolpb"},

@@ -261,7 +261,8 @@ func (c *Cluster) openRaft() error {
 func (c *Cluster) guard() {
 	leads := func(term uint64) bool { return c.raft.State() == raft.Leader && c.raft.CurrentTerm() == term }
 	c.trans.Guard(transport.Guards{
-		Admits: c.book.Admission.Member, Term: c.raft.CurrentTerm, Floor: c.floor, TermAt: c.rlog.TermAt,
+		Admits: c.book.Admission.Member, Term: c.raft.CurrentTerm, Floor: c.floor, Applied: c.store.Applied,
+		TermAt: c.rlog.TermAt,
 		Leader: func() string {
 			_, id := c.raft.LeaderWithID()
 			return string(id)

@@ -28,17 +28,20 @@ var (
 // Each peer's connections have a transport of their own, and of all five calls the
 // header's id must be the TLS peer. TimeoutNow comes from the leader or from us. A call
 // that contradicts an entry up to max(applied, promise.Commit) ends the node before
-// raft acts (ErrContradiction); the log refuses to drop such a suffix, too.
+// raft acts (ErrContradiction); the log refuses to drop such a suffix, too. A snapshot that is
+// older than what is applied here is refused: raft would take the state back to it. One that
+// ends before this node's log begins is not, as entries could not follow on it.
 type filter struct {
-	self   string
-	Vetted atomic.Bool       // before that raft hears nobody and reaches nobody
-	admits func(string) bool // whether a peer is a member
-	Leader func() string     // as raft knows it
-	term   func() uint64     // raft's current term
-	floor  func() uint64     // index up to which everything is committed here
-	termAt func(uint64) (term uint64, known bool)
-	fatal  func(error)
-	inlet  func(*inbound) *raft.NetworkTransport
+	self    string
+	Vetted  atomic.Bool       // before that raft hears nobody and reaches nobody
+	admits  func(string) bool // whether a peer is a member
+	Leader  func() string     // as raft knows it
+	term    func() uint64     // raft's current term
+	floor   func() uint64     // index up to which everything is committed here
+	applied func() uint64
+	termAt  func(uint64) (term uint64, known bool)
+	fatal   func(error)
+	inlet   func(*inbound) *raft.NetworkTransport
 
 	out    chan raft.RPC // to raft
 	done   chan struct{}
@@ -54,11 +57,12 @@ type filter struct {
 func newFilter(self string) *filter {
 	return &filter{
 		self: self, out: make(chan raft.RPC), done: make(chan struct{}), peers: map[string]*inbound{},
-		admits: func(string) bool { return true },
-		Leader: func() string { return "" },
-		term:   func() uint64 { return 0 },
-		floor:  func() uint64 { return 0 },
-		termAt: func(uint64) (uint64, bool) { return 0, false },
+		admits:  func(string) bool { return true },
+		Leader:  func() string { return "" },
+		term:    func() uint64 { return 0 },
+		floor:   func() uint64 { return 0 },
+		applied: func() uint64 { return 0 },
+		termAt:  func(uint64) (uint64, bool) { return 0, false },
 	}
 }
 
@@ -167,9 +171,25 @@ func (f *filter) check(peer string, rpc raft.RPC) error {
 		req.LeaderCommitIndex = min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(len(req.Entries)))
 		return f.uphold(peer, req.Term, f.contradicted(req))
 	case *raft.InstallSnapshotRequest:
-		return f.uphold(peer, req.Term, f.differs(req.LastLogIndex, req.LastLogTerm))
+		if err := f.uphold(peer, req.Term, f.differs(req.LastLogIndex, req.LastLogTerm)); err != nil {
+			return err
+		}
+		return f.outdated(peer, req)
 	}
 	return nil
+}
+
+// outdated refuses a snapshot that would take the state back, where the log has what follows it.
+func (f *filter) outdated(peer string, req *raft.InstallSnapshotRequest) error {
+	applied := f.applied()
+	if req.LastLogIndex >= applied {
+		return nil
+	}
+	if _, known := f.termAt(req.LastLogIndex); !known {
+		return nil
+	}
+	return fmt.Errorf("%w: the snapshot of node %s ends at entry %d, and entry %d is applied here",
+		errFiltered, peer, req.LastLogIndex, applied)
 }
 
 // clash is an entry that is committed here and has another term elsewhere.

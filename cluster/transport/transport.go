@@ -46,21 +46,23 @@ type votes struct {
 
 // Guards is what the transport asks its node.
 type Guards struct {
-	Admits func(node string) bool // whether a peer is a member
-	Leader func() string          // as raft knows it
-	Term   func() uint64          // raft's current term
-	Floor  func() uint64          // index up to which everything is committed here
-	TermAt func(index uint64) (term uint64, known bool)
-	Leads  func(term uint64) bool                // whether this node leads in that term
-	Serves func(node string, term uint64) bool   // and has to serve the other
-	Voted  func(term uint64, took time.Duration) // hears of each vote that was answered
-	Fatal  func(error)                           // hears that this node can't go on
+	Admits  func(node string) bool // whether a peer is a member
+	Leader  func() string          // as raft knows it
+	Term    func() uint64          // raft's current term
+	Floor   func() uint64          // index up to which everything is committed here
+	Applied func() uint64          // index up to which everything is applied here
+	TermAt  func(index uint64) (term uint64, known bool)
+	Leads   func(term uint64) bool                // whether this node leads in that term
+	Serves  func(node string, term uint64) bool   // and has to serve the other
+	Voted   func(term uint64, took time.Duration) // hears of each vote that was answered
+	Fatal   func(error)                           // hears that this node can't go on
 }
 
 // Guard sets what the transport asks. It is called once, before the port starts.
 func (t Transport) Guard(g Guards) {
 	f := t.filter
-	f.admits, f.Leader, f.term, f.floor, f.termAt, f.fatal = g.Admits, g.Leader, g.Term, g.Floor, g.TermAt, g.Fatal
+	f.admits, f.Leader, f.term, f.fatal = g.Admits, g.Leader, g.Term, g.Fatal
+	f.floor, f.applied, f.termAt = g.Floor, g.Applied, g.TermAt
 	t.quiet.leads, t.pulse.leads, t.retry.serves, t.votes.voted = g.Leads, g.Leads, g.Serves, g.Voted
 }
 

@@ -118,8 +118,13 @@ func (r *renewer) say(record *pb.Cluster) {
 
 // due says whether the certificate is to be renewed: at two thirds of its life,
 // where it lives longer than one should, and when another CA signs now. Then the
-// nodes take turns, more or less.
+// nodes take turns, more or less. A certificate is recorded at its node's member record,
+// so none is due before the first registration is applied here: it would be refused, and
+// tried again only after retryFirst.
 func (r *renewer) due(record *pb.Cluster, self *wire.Peer) bool {
+	if r.c.roster.Member(r.c.id.Node) == nil {
+		return false
+	}
 	if signer := pki.Fingerprint(pki.Signing(record).Cert); !bytes.Equal(self.CA[:], signer) {
 		if !bytes.Equal(r.spread, signer) {
 			turns := r.c.t.Renew * time.Duration(max(1, len(r.c.book.Servers())))

@@ -47,6 +47,24 @@ func TestCertificatesLiveNinetyDays(t *testing.T) {
 	require.Equal(t, c.id.Credential(), saved.Credential())
 }
 
+// TestNoCertificateIsDueBeforeTheMemberIsOnRecord: the request of a node that has only just
+// registered would be refused, and made again a minute later.
+func TestNoCertificateIsDueBeforeTheMemberIsOnRecord(t *testing.T) {
+	c := alone(t)
+	record, err := c.record()
+	require.NoError(t, err)
+	young := &Cluster{t: c.t, id: c.id, now: c.now, roster: pki.NewRoster(c.Now, 0)}
+	r := &renewer{c: young}
+	late := wire.Peer{NotAfter: c.Now().Add(time.Hour)}
+	copy(late.CA[:], pki.Fingerprint(pki.Signing(record).Cert))
+	require.False(t, r.due(record, &late), "the member record is not applied yet")
+	require.NoError(t, c.View(young.roster.Learn))
+	require.True(t, r.due(record, &late))
+	fresh := late
+	fresh.NotAfter = c.Now().Add(c.t.CertLife)
+	require.False(t, r.due(record, &fresh))
+}
+
 // TestTheCAsKeyAloneOpensNothing: it is in the store of every replica, so what it
 // signs counts only where the state has it.
 func TestTheCAsKeyAloneOpensNothing(t *testing.T) {

@@ -224,7 +224,7 @@ func (c *Cluster) openRaft() error {
 	}
 	c.store, c.rlog = d.Store, d.Log
 	c.trans = transport.New(c.port, c.book, c.log, c.pace.Answered)
-	entries := c.trans.Quiesce(d.Log, c.t.Quiet, c.t.Pulse())
+	entries := c.trans.Quiesce(d.Log, c.t.Quiet, c.t.Pulse(), c.t.Renew)
 	conf := c.t.RaftConfig(c.id.Node, c.log)
 	if err = c.promiseOf(d); err != nil {
 		return errors.Join(fmt.Errorf("cluster: start: %w", err), c.trans.Close(), d.Close())
@@ -267,7 +267,10 @@ func (c *Cluster) guard() {
 			_, id := c.raft.LeaderWithID()
 			return string(id)
 		},
-		Leads:  leads,
+		Leads: leads, Commit: c.raft.CommitIndex,
+		Petty: func(e *raft.Log) bool {
+			return e.Type == raft.LogCommand && spool.Frame(e.Data).Kind() == spool.KindRenew
+		},
 		Serves: func(node string, term uint64) bool { return leads(term) && c.book.Member(node) },
 		Voted: func(term uint64, took time.Duration) {
 			c.pace.Voted(c.clocks.Boot(), term, took, len(c.others()))

@@ -78,6 +78,7 @@ func (c *Cluster) answerReadIndex(ctx context.Context, _ string, _ []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
+	c.trans.Want(index)
 	return binary.BigEndian.AppendUint64(nil, index), nil
 }
 

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,15 +19,21 @@ import (
 // one to that follower failed, and at the latest one beat after the last one. So the time
 // between two of them is no longer than a beat, or than raft's own timer makes it. None is
 // answered here, and none goes out when this node does not lead any more.
+//
+// The beat at which all nodes renew their sessions has no heartbeat: followers get entries
+// then, which they answer as well. It is sent where no entry was acknowledged within a
+// sixteenth of a beat.
 type pulse struct {
 	done  <-chan struct{} // closed when the transport is
 	every time.Duration
+	renew time.Duration // entries go out at its multiples; 0: at no certain times
 	leads func(term uint64) bool
 
+	hopes  atomic.Int32 // heartbeats that an acknowledged entry would replace
 	mu     sync.Mutex
 	urgent int                  // callers of hurry
-	sent   map[string]time.Time // when the last one went out that did not fail
-	wake   chan struct{}        // closed when those that wait go out
+	sent   map[string]time.Time // when the last sign of life went out that did not fail
+	wake   chan struct{}        // closed when those that wait must look again
 }
 
 func newPulse(done <-chan struct{}) *pulse {
@@ -39,19 +46,19 @@ func newPulse(done <-chan struct{}) *pulse {
 // keep returns when a heartbeat shall go out, and tuning.ErrPastTerm where it has lost its
 // sense.
 func (p *pulse) keep(node string, req *raft.AppendEntriesRequest) error {
-	wait, wake := p.due(node, time.Now())
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-wake:
-		case <-p.done:
-			return tuning.ErrPastTerm
+	now := time.Now()
+	for wait, hopes, wake := p.due(node, now); wait > 0; wait, hopes, wake = p.due(node, now) {
+		woken, err := p.await(wait, hopes, wake)
+		if err != nil {
+			return err
 		}
 		if !p.leads(req.Term) {
 			return tuning.ErrPastTerm
 		}
+		if !woken {
+			break
+		}
+		now = time.Now()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,15 +66,50 @@ func (p *pulse) keep(node string, req *raft.AppendEntriesRequest) error {
 	return nil
 }
 
-// due is how long a heartbeat to a node is kept back, unless it is woken.
-func (p *pulse) due(node string, now time.Time) (time.Duration, <-chan struct{}) {
+// await waits; woken: the caller has to look again.
+func (p *pulse) await(wait time.Duration, hopes bool, wake <-chan struct{}) (woken bool, err error) {
+	if hopes {
+		p.hopes.Add(1)
+		defer p.hopes.Add(-1)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false, nil
+	case <-wake:
+		return true, nil
+	case <-p.done:
+		return false, tuning.ErrPastTerm
+	}
+}
+
+// due is how long a heartbeat to a node is kept back, unless it is woken; hopes: for an entry.
+func (p *pulse) due(node string, now time.Time) (wait time.Duration, hopes bool, wake <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last, ok := p.sent[node]
 	if !ok || p.every <= 0 || p.urgent > 0 {
-		return 0, nil
+		return 0, false, nil
 	}
-	return min(tuning.UntilBeat(now, p.every), last.Add(p.every).Sub(now)), p.wake
+	wait = min(tuning.UntilBeat(now, p.every), last.Add(p.every).Sub(now))
+	if near := p.every / 16; p.renew > 0 && p.renew-tuning.UntilBeat(now.Add(wait+near), p.renew) < 2*near {
+		wait, hopes = wait+near, true
+	}
+	return wait, hopes, p.wake
+}
+
+// acknowledged notes that a follower has answered a call with entries that was sent then.
+func (p *pulse) acknowledged(node string, sent time.Time) {
+	if p.hopes.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sent[node].Before(sent) {
+		p.sent[node] = sent
+		p.wakeAll()
+	}
 }
 
 // hurry has all heartbeats go out at once until done is called.

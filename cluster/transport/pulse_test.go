@@ -41,6 +41,40 @@ func TestHeartbeatsGoOutTogether(t *testing.T) {
 	})
 }
 
+// TestEntriesReplaceAHeartbeat: at the beat at which sessions are renewed, where they are acknowledged soon.
+func TestEntriesReplaceAHeartbeat(t *testing.T) {
+	const beat, renew = 240 * time.Millisecond, 960 * time.Millisecond
+	for name, c := range map[string]struct {
+		entry time.Duration // from the beat on; 0: there is none
+		node  string        // that acknowledges it
+		next  time.Duration // when the heartbeat goes out, from the beat on
+	}{
+		"at once":                  {3 * time.Millisecond, "n2", beat},
+		"none":                     {0, "n2", beat / 16},
+		"too late":                 {20 * time.Millisecond, "n2", beat / 16},
+		"only by the other":        {3 * time.Millisecond, "n3", beat / 16},
+		"just before":              {-3 * time.Millisecond, "n2", beat / 16},
+		"after the beat before it": {3*time.Millisecond - beat, "n2", beat / 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPulse(make(chan struct{}))
+				p.every, p.renew = beat, renew
+				// A multiple of all beats.
+				time.Sleep(tuning.UntilBeat(time.Now(), renew) + renew - beat)
+				renewed := time.Now().Add(beat)
+				p.sent["n2"] = time.Now()
+				if c.entry != 0 {
+					time.AfterFunc(beat+c.entry, func() { p.acknowledged(c.node, time.Now().Add(-time.Millisecond)) })
+				}
+				require.NoError(t, p.keep("n2", &raft.AppendEntriesRequest{Term: 3}))
+				require.Equal(t, c.next, time.Since(renewed))
+				require.Zero(t, p.hopes.Load())
+			})
+		})
+	}
+}
+
 // TestHeartbeatsThatHurry: they are let go by whatever wants their answers or ends them.
 func TestHeartbeatsThatHurry(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -83,7 +117,7 @@ func TestNoHeartbeatWaitsWhileSomebodyHurries(t *testing.T) {
 	now := time.Now()
 	p.sent["n2"] = now
 	wait := func() bool {
-		d, _ := p.due("n2", now)
+		d, _, _ := p.due("n2", now)
 		return d > 0
 	}
 	require.True(t, wait())

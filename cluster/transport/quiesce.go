@@ -19,6 +19,11 @@ import (
 // before the next entry is stored here; heartbeats, which have a goroutine of their own,
 // go on.
 //
+// Nobody waits to hear that a renewal is committed, but each told each follower so, with a
+// call of its own, a second before the next one does. So a follower whose newest entries
+// are all petty hears of their commit with the next entry, or when somebody there reads
+// (want).
+//
 // A call that is kept back goes out when an entry is stored, and takes that along; when a
 // call to the same follower fails (it may have forgotten); and after longest in any case. It is never
 // answered here: raft takes an answer for a sign that the follower lives and that this
@@ -29,9 +34,12 @@ type quiescence struct {
 	last    func() (uint64, error) // index of the newest entry in this node's log
 	entry   func(index uint64, to *raft.Log) error
 	leads   func(term uint64) bool // whether this node leads in that term
+	commit  func() uint64          // raft's commit index
+	petty   func(*raft.Log) bool   // whether nobody waits to hear that an entry is committed
 
 	waiting atomic.Int32
 	mu      sync.Mutex
+	wanted  uint64                  // index for which somebody waits at a follower
 	told    map[string]datadir.Mark // the commit index that a follower acknowledged, and the leader's term
 	wake    chan struct{}           // closed when those who wait must look again
 }
@@ -39,8 +47,9 @@ type quiescence struct {
 func newQuiescence(done <-chan struct{}) *quiescence {
 	return &quiescence{
 		done: done, last: func() (uint64, error) { return 0, nil }, leads: func(uint64) bool { return true },
-		entry: func(uint64, *raft.Log) error { return raft.ErrLogNotFound },
-		told:  map[string]datadir.Mark{}, wake: make(chan struct{}),
+		entry:  func(uint64, *raft.Log) error { return raft.ErrLogNotFound },
+		commit: func() uint64 { return 0 }, petty: func(*raft.Log) bool { return false },
+		told: map[string]datadir.Mark{}, wake: make(chan struct{}),
 	}
 }
 
@@ -57,6 +66,16 @@ func (q *quiescence) look() {
 func (q *quiescence) wakeAll() {
 	close(q.wake)
 	q.wake = make(chan struct{})
+}
+
+// want has followers told at once that an index is committed: somebody waits there.
+func (q *quiescence) want(index uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if index > q.wanted {
+		q.wanted = index
+		q.wakeAll()
+	}
 }
 
 // acknowledged notes what a follower knows after it took a call.
@@ -104,6 +123,8 @@ func (q *quiescence) keep(node string, req *raft.AppendEntriesRequest) error {
 		return tuning.ErrPastTerm
 	}
 	q.fill(req)
+	// Raft made the call a second ago, perhaps.
+	req.LeaderCommitIndex = max(req.LeaderCommitIndex, min(q.commit(), req.PrevLogEntry+uint64(len(req.Entries))))
 	return nil
 }
 
@@ -128,16 +149,35 @@ func (q *quiescence) fill(req *raft.AppendEntriesRequest) {
 // idle returns the channel on which to wait; nil: the follower has something to learn.
 func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan struct{} {
 	q.mu.Lock()
-	told, wake := q.told[node], q.wake
+	told, wanted, wake := q.told[node], q.wanted, q.wake
 	q.mu.Unlock()
 	end := req.PrevLogEntry
-	if req.LeaderCommitIndex != end || told != (datadir.Mark{Term: req.Term, Index: end}) || !q.leads(req.Term) {
+	if last, err := q.last(); err != nil || last != end || told.Term != req.Term || !q.leads(req.Term) {
 		return nil
 	}
-	if last, err := q.last(); err != nil || last != end {
+	if told.Index == end && req.LeaderCommitIndex == end {
+		return wake
+	}
+	if told.Index < min(wanted, end) || !q.allPetty(told.Index+1, end) {
 		return nil
 	}
 	return wake
+}
+
+// pettyMost is how many entries in a row are looked at: as many as renewals may come at once.
+const pettyMost = 64
+
+// allPetty reports whether nobody waits to hear of these entries, of which there is one.
+func (q *quiescence) allPetty(from, to uint64) bool {
+	if from > to || to-from >= pettyMost {
+		return false
+	}
+	for i := to; i >= from; i-- { // the newest are most likely to be others
+		if e := new(raft.Log); q.entry(i, e) != nil || !q.petty(e) {
+			return false
+		}
+	}
+	return true
 }
 
 // tellingLog is raft's log, and tells of each entry that it has stored.

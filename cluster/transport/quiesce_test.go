@@ -135,3 +135,68 @@ func TestKeptCallsTakeEntriesAlong(t *testing.T) {
 		})
 	}
 }
+
+// TestCommitsOfRenewalsWait for the next entry, or until somebody at a follower waits for them.
+func TestCommitsOfRenewalsWait(t *testing.T) {
+	const told, end = 7, 9
+	for name, c := range map[string]struct {
+		petty  []uint64
+		commit uint64 // as raft wrote it into the call
+		during func(q *quiescence, last *atomic.Uint64)
+		after  time.Duration
+		says   uint64 // what the call says in the end
+	}{
+		"nobody waits":                     {[]uint64{8, 9}, 9, nil, time.Second, 9},
+		"they are not committed yet":       {[]uint64{8, 9}, 7, nil, time.Second, 9},
+		"one is no renewal":                {[]uint64{9}, 9, nil, 0, 9},
+		"the last is no renewal":           {[]uint64{8}, 9, nil, 0, 9},
+		"no renewal that is not committed": {[]uint64{8}, 7, nil, 0, 7},
+		"somebody waits for what is told": {[]uint64{8, 9}, 9, func(q *quiescence, _ *atomic.Uint64) { q.want(told) },
+			time.Second, 9},
+		"somebody waits for the first": {[]uint64{8, 9}, 9, func(q *quiescence, _ *atomic.Uint64) { q.want(8) },
+			time.Second / 2, 9},
+		"the next entry": {[]uint64{8, 9}, 7, func(q *quiescence, last *atomic.Uint64) {
+			last.Store(10)
+			q.look()
+		}, time.Second / 2, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q, _, last, _ := quietLog()
+				last.Store(end)
+				q.commit = func() uint64 { return end }
+				q.entry = func(index uint64, to *raft.Log) error {
+					*to = raft.Log{Index: index, Term: 3}
+					return nil
+				}
+				q.petty = func(e *raft.Log) bool { return slices.Contains(c.petty, e.Index) }
+				if c.during != nil {
+					time.AfterFunc(q.longest/2, func() { c.during(q, last) })
+				}
+				began, req := time.Now(), empty(3, end, c.commit)
+				require.NoError(t, q.keep("n2", req))
+				require.Equal(t, c.after, time.Since(began))
+				require.Equal(t, c.says, req.LeaderCommitIndex)
+				require.Len(t, req.Entries, int(last.Load()-end))
+			})
+		})
+	}
+}
+
+// TestSomebodyWaitsBeforeTheCall: the index that a reader waits for is not forgotten before it is told.
+func TestSomebodyWaitsBeforeTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, _, last, _ := quietLog()
+		last.Store(8)
+		q.entry = func(uint64, *raft.Log) error { return nil }
+		q.petty = func(*raft.Log) bool { return true }
+		q.want(8)
+		began := time.Now()
+		require.NoError(t, q.keep("n2", empty(3, 8, 8)))
+		require.Zero(t, time.Since(began))
+		q.acknowledged("n2", empty(3, 8, 8))
+		last.Store(9)
+		require.NoError(t, q.keep("n2", empty(3, 9, 9)))
+		require.Equal(t, q.longest, time.Since(began), "nobody waits for the next one")
+	})
+}

@@ -53,6 +53,8 @@ type Guards struct {
 	Applied func() uint64          // index up to which everything is applied here
 	TermAt  func(index uint64) (term uint64, known bool)
 	Leads   func(term uint64) bool                // whether this node leads in that term
+	Commit  func() uint64                         // raft's commit index
+	Petty   func(*raft.Log) bool                  // whether nobody waits to hear that an entry is committed
 	Serves  func(node string, term uint64) bool   // and has to serve the other
 	Voted   func(term uint64, took time.Duration) // hears of each vote that was answered
 	Fatal   func(error)                           // hears that this node can't go on
@@ -63,15 +65,16 @@ func (t Transport) Guard(g Guards) {
 	f := t.filter
 	f.admits, f.Leader, f.term, f.fatal = g.Admits, g.Leader, g.Term, g.Fatal
 	f.floor, f.applied, f.termAt = g.Floor, g.Applied, g.TermAt
-	t.quiet.leads, t.pulse.leads, t.retry.serves, t.votes.voted = g.Leads, g.Leads, g.Serves, g.Voted
+	t.quiet.leads, t.quiet.commit, t.quiet.petty = g.Leads, g.Commit, g.Petty
+	t.pulse.leads, t.retry.serves, t.votes.voted = g.Leads, g.Serves, g.Voted
 }
 
 // Quiesce has calls that tell nothing kept back for so long at most, and heartbeats go
-// out at multiples of beat; 0: at once. It returns the log that raft is to write to, which
-// tells of each entry that it has stored.
-func (t Transport) Quiesce(log *raftlog.Log, longest, beat time.Duration) raft.LogStore {
+// out at multiples of beat; 0: at once. At multiples of renew entries come. It returns the log
+// that raft is to write to, which tells of each entry that it has stored.
+func (t Transport) Quiesce(log *raftlog.Log, longest, beat, renew time.Duration) raft.LogStore {
 	t.quiet.last, t.quiet.entry, t.quiet.longest = log.LastIndex, log.GetLog, longest
-	t.pulse.every = beat
+	t.pulse.every, t.pulse.renew = beat, renew
 	return tellingLog{log, t.quiet.look}
 }
 
@@ -81,6 +84,9 @@ func (t Transport) EndTerm() {
 	t.quiet.look()
 	t.pulse.look()
 }
+
+// Want has followers told at once that an index is committed: somebody waits for it there.
+func (t Transport) Want(index uint64) { t.quiet.want(index) }
 
 // Hurry has heartbeats go out at once until the returned function is called: somebody
 // waits for their answers.
@@ -114,6 +120,7 @@ func (t Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 	if err := keep(string(id), req); err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
 		t.quiet.forget(string(id))
 		t.pulse.forget(string(id))
@@ -127,6 +134,9 @@ func (t Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 		t.answered(id)
 	}
 	if resp.Success {
+		if !heartbeat {
+			t.pulse.acknowledged(string(id), began)
+		}
 		t.Acks.note(string(id), datadir.Mark{Term: req.Term, Index: req.PrevLogEntry + uint64(len(req.Entries))})
 	}
 	return nil

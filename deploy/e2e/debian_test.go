@@ -37,7 +37,12 @@ type guest struct {
 // newGuest prepares a server from a Debian package, for an address of its own.
 func newGuest(t *testing.T, pkg, host string) *guest {
 	t.Helper()
-	base, err := unpacked(pkg)
+	return newGuestFrom(t, apt{}, pkg, host)
+}
+
+func newGuestFrom(t *testing.T, from apt, pkg, host string) *guest {
+	t.Helper()
+	base, err := unpacked(from, pkg)
 	if err != nil {
 		t.Skipf("%s: %v", pkg, err)
 	}
@@ -53,7 +58,7 @@ func newGuest(t *testing.T, pkg, host string) *guest {
 
 // unpacked returns where the files of a package are, and of those that it needs
 // and this system lacks.
-func unpacked(pkg string) (string, error) {
+func unpacked(from apt, pkg string) (string, error) {
 	for _, program := range []string{"apt-get", "dpkg", "unshare", "mount"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return "", errors.New("this is no Debian-like system with " + program)
@@ -62,30 +67,65 @@ func unpacked(pkg string) (string, error) {
 	if os.Geteuid() != 0 {
 		return "", errors.New("only root can run it beside other mail servers")
 	}
-	list, err := wanted(pkg)
+	cache := packageCache()
+	list, err := from.wanted(pkg)
 	if err != nil {
 		return "", err
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "relay-e2e")
 	dir := filepath.Join(cache, strings.NewReplacer("=", "_", ":", "_", "/", "_").Replace(list[len(list)-1]))
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	return dir, download(list, cache, dir)
+	return dir, from.download(list, cache, dir)
+}
+
+func packageCache() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	return filepath.Join(cache, "relay-e2e")
+}
+
+// apt is options of apt-get: of another suite's lists, which are the tests' own, as are the files.
+type apt []string
+
+// backports is what Debian has made for its present release of later ones.
+func backports() (apt, error) {
+	release, _ := os.ReadFile("/etc/os-release")
+	m := regexp.MustCompile(`(?m)^VERSION_CODENAME=(\w+)$`).FindSubmatch(release)
+	if m == nil || !bytes.Contains(release, []byte("\nID=debian\n")) {
+		return nil, errors.New("this is no Debian release with backports")
+	}
+	dir := filepath.Join(packageCache(), "apt-"+string(m[1]))
+	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	list := fmt.Sprintf("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "+
+		"http://deb.debian.org/debian %[1]s main\n"+
+		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian %[1]s-backports main\n",
+		m[1])
+	file := filepath.Join(dir, "sources.list")
+	return apt{"-t", string(m[1]) + "-backports", "-o", "Dir::Etc::sourcelist=" + file,
+		"-o", "Dir::Etc::sourceparts=/dev/null", "-o", "Dir::State::lists=" + filepath.Join(dir, "lists"),
+		"-o", "Dir::Cache=" + filepath.Join(dir, "cache")}, os.WriteFile(file, []byte(list), 0o644)
+}
+
+// get is apt-get with the options, for so many seconds at most.
+func (a apt) get(seconds int, args ...string) *exec.Cmd {
+	return exec.Command("timeout", append(append([]string{strconv.Itoa(seconds), "apt-get"}, a...), args...)...)
 }
 
 // wanted lists the packages to unpack as name=version, the one asked for last.
-func wanted(pkg string) ([]string, error) {
+func (a apt) wanted(pkg string) ([]string, error) {
 	simulate := func() ([]byte, error) {
-		return exec.Command("apt-get", "install", "-s", "--no-install-recommends", pkg).Output()
+		return a.get(60, "install", "-s", "--no-install-recommends", pkg).Output()
 	}
 	out, err := simulate()
 	if err != nil { // perhaps the lists have never been fetched
-		if err = exec.Command("timeout", "60", "apt-get", "-qq", "update").Run(); err == nil {
+		if err = a.get(60, "-qq", "update").Run(); err == nil {
 			out, err = simulate()
 		}
 	}
@@ -104,7 +144,7 @@ func wanted(pkg string) ([]string, error) {
 	return append(list, own), nil
 }
 
-func download(list []string, cache, dir string) error {
+func (a apt) download(list []string, cache, dir string) error {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}
@@ -113,7 +153,7 @@ func download(list []string, cache, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	cmd := exec.Command("timeout", append([]string{"120", "apt-get", "-qq", "download"}, list...)...)
+	cmd := a.get(120, append([]string{"-qq", "download"}, list...)...)
 	cmd.Dir = work
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("it can not be downloaded: %w: %s", err, out)

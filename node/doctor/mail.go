@@ -1,6 +1,10 @@
 package doctor
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Bounds of the conditions of mail.
 const (
@@ -167,8 +171,22 @@ func judgeLogins(f *Facts, v *verdict) {
 	}
 	some(v, all, func(l Login) {
 		v.add(Error, "route %s: %s refused %s %s ago: %s", l.Route, l.Host, l.User, span(f.Now.Sub(l.At)), l.Reply)
-		v.next("give the right password: relayctl route set '%s' TARGET --user '%s' --password-stdin", l.Route, l.User)
+		domain, senders := routeNamed(l.Route)
+		v.next("give the right password: relayctl route set '%s' TARGET%s --user '%s' --password-stdin", domain, senders,
+			l.User)
 	})
+}
+
+// routeNamed takes the name of a route apart: its domain, and the options that say for whose mail it is.
+func routeNamed(name string) (domain, senders string) {
+	domain, rest, _ := strings.Cut(name, " ")
+	for _, option := range []string{"login", "from"} {
+		if i := strings.LastIndex(" "+rest, " "+option+" "); i >= 0 {
+			senders = fmt.Sprintf(" --%s '%s'", option, rest[i+len(option)+1:]) + senders
+			rest = strings.TrimRight(rest[:i], " ")
+		}
+	}
+	return domain, senders
 }
 
 func judgeLocks(f *Facts, v *verdict) {

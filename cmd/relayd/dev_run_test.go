@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "run" {
 		main()
 	}
+	if len(os.Args) > 1 && os.Args[1] == slackVerb {
+		tellSlack()
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// widenTimerSlack is for Linux.
+func widenTimerSlack() {}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package main
+
+const slackVerb = "tell-slack"
+
+func tellSlack() {}

@@ -115,3 +115,10 @@ func (s *stream) end() (err error) {
 	}
 	return err
 }
+
+// warn writes warnings beside the output.
+func (a *app) warn(words []string) {
+	for _, text := range words {
+		a.note("warning: %s", clean(text))
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/cmd/relayctl/danger"
 	"relay/node/admin"
 )
 
@@ -103,7 +104,7 @@ Times are such as 30s, 5m, 4h, 5d or 2w.`,
 				if err := client.SetSettings(ctx, a.by(), *s); err != nil {
 					return err
 				}
-				a.warn(dangers(s, c.Flags().Changed))
+				a.warn(danger.Settings(s, c.Flags().Changed))
 				return nil
 			})
 		},

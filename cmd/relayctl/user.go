@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"relay/cmd/relayctl/danger"
 	"relay/node/admin"
 )
 
@@ -250,7 +251,7 @@ func (a *app) userSet() *cobra.Command {
 				func(ctx context.Context, client *admin.Client, address string) error {
 					err := client.SetUser(ctx, a.by(), address, set)
 					if err == nil {
-						a.warn(userDangers(address, set))
+						a.warn(danger.User(address, set))
 					}
 					return err
 				})

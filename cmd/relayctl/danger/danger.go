@@ -1,4 +1,5 @@
-package main
+// Package danger says which settings do more than they seem to.
+package danger
 
 import (
 	"fmt"
@@ -6,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"relay/cmd/internal/wording"
 	"relay/node/admin"
 )
 
@@ -22,9 +24,9 @@ const (
 	longDelay    = 3600      // between logins
 )
 
-// dangers says what settings do that were just made and do more than they seem to.
+// Settings says what settings do that were just made and do more than they seem to.
 // Set reports whether a flag was given.
-func dangers(s *admin.Settings, set func(flag string) bool) (words []string) {
+func Settings(s *admin.Settings, set func(flag string) bool) (words []string) {
 	life, firstTry, longest := orElse(s.ExpireSeconds, 5*24*3600), orElse(s.RetryFirstSeconds, 300),
 		orElse(s.RetryMaxSeconds, 4*3600)
 	for _, one := range []struct {
@@ -46,11 +48,11 @@ func dangers(s *admin.Settings, set func(flag string) bool) (words []string) {
 		{"history", short(s.HistorySeconds, shortHistory), fmt.Sprintf("'relayctl trace' no longer finds what was "+
 			"delivered or given back more than %s ago; what is older is deleted", seconds(s.HistorySeconds))},
 		{"history-bytes", short(s.HistoryBytes, smallBound), fmt.Sprintf("'relayctl trace' finds only the newest messages, "+
-			"as %s of history are kept; what is older is deleted", size(s.HistoryBytes))},
+			"as %s of history are kept; what is older is deleted", wording.Size(s.HistoryBytes))},
 		{"audit", short(s.AuditSeconds, shortAudit), fmt.Sprintf("entries of the audit log that are older than %s are "+
 			"deleted", seconds(s.AuditSeconds))},
 		{"audit-bytes", short(s.AuditBytes, smallBound), fmt.Sprintf("%s of the audit log are kept; what is older is "+
-			"deleted", size(s.AuditBytes))},
+			"deleted", wording.Size(s.AuditBytes))},
 		{"greylist", s.Greylist > longGreylist, fmt.Sprintf("the first mail of every stranger waits for %s or longer, and "+
 			"some senders give up before", seconds(s.Greylist))},
 		{"greylist-life", short(s.GreylistLife, shortGrey), fmt.Sprintf("who has not written for %s is a stranger again, "+
@@ -79,11 +81,11 @@ func orElse(n, other int64) int64 {
 	return n
 }
 
-// userDangers is dangers for the settings of one account.
-func userDangers(address string, s admin.UserSet) (words []string) {
+// User is Settings for the settings of one account.
+func User(address string, s admin.UserSet) (words []string) {
 	if s.Retention != nil && short(*s.Retention, shortKeep) {
 		words = append(words, fmt.Sprintf("mail of %s that is older than %s is deleted, read or not", address,
-			age(time.Duration(*s.Retention)*time.Second)))
+			wording.Age(time.Duration(*s.Retention)*time.Second)))
 	}
 	if s.LoginDelay != nil && *s.LoginDelay > longDelay {
 		words = append(words, fmt.Sprintf("%s can log in by POP3 once in %s only", address, seconds(*s.LoginDelay)))
@@ -91,9 +93,4 @@ func userDangers(address string, s admin.UserSet) (words []string) {
 	return words
 }
 
-// warn writes warnings beside the output.
-func (a *app) warn(words []string) {
-	for _, text := range words {
-		a.note("warning: %s", clean(text))
-	}
-}
+func seconds(n int64) string { return wording.Age(time.Duration(n) * time.Second) }

@@ -100,6 +100,7 @@ type Ruling struct {
 	Rule  uint64 // 0: none holds for it
 	Act   Act
 	Hop   string // of Redirect
+	Host  string // that the history names; empty: the rule
 	Reply string // of Refuse, Discard and Suspend, for the history and, where the sender is told, for the report
 }
 

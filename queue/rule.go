@@ -107,6 +107,7 @@ func (m *Manager) suspendedUntil(j *Job, r *Recipient, p *policy, now time.Time)
 
 // settleRuled ends recipients by the word of rules, and tells the senders of those that are suspended.
 func (m *Manager) settleRuled(u *unit, p *policy, now time.Time) {
+	var hosts []string
 	for i := range u.job.Recipients {
 		r := &u.job.Recipients[i]
 		v := Verdict{Ref: Ref{ID: u.batch.ID, Recipient: r.N}, Attempt: r.Attempts + 1, At: now, DelayTold: r.DelayTold,
@@ -125,11 +126,14 @@ func (m *Manager) settleRuled(u *unit, p *policy, now time.Time) {
 			}
 		}
 		u.verdicts, u.at = append(u.verdicts, v), append(u.at, u.batch.Slots[slices.Index(u.batch.N, r.N)])
+		hosts = append(hosts, r.Ruling.Host)
 	}
 	u.check = true // it says nothing of the host
 	m.report(u, p, now)
 	for i := range u.verdicts {
-		u.verdicts[i].Host = fmt.Sprintf("rule %d", u.verdicts[i].Rule) // which reports do not name
+		if u.verdicts[i].Host = hosts[i]; hosts[i] == "" {
+			u.verdicts[i].Host = fmt.Sprintf("rule %d", u.verdicts[i].Rule) // which reports do not name
+		}
 	}
 	m.done(u)
 }

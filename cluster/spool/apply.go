@@ -135,6 +135,10 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 		return t.putRule(h)
 	case *pb.DropRule:
 		return t.dropRule(h)
+	case *pb.PutSuppressed:
+		return t.putSuppressed(h)
+	case *pb.DropSuppressed:
+		return t.dropSuppressed(h)
 	case *pb.Manage:
 		return t.manage(h)
 	case *pb.Adopt:

@@ -78,6 +78,10 @@ func describe(h proto.Message) string {
 		return "rule add " + ruleWords(h.Rule)
 	case *pb.DropRule:
 		return fmt.Sprintf("rule rm %d", h.Id)
+	case *pb.PutSuppressed:
+		return "suppress add " + h.GetSuppressed().GetAddress() + " for senders of " + h.GetSuppressed().GetDomain()
+	case *pb.DropSuppressed:
+		return "suppress rm " + h.Address + " for senders of " + h.Domain
 	case *pb.Manage:
 		n := len(h.Ids) + len(h.Bouncing)
 		if h.Admin.GetCount() > 0 {
@@ -442,7 +446,7 @@ func (t *tx) sweep(h *pb.Sweep) *pb.Result {
 		{true, t.sweepFailures}, {true, t.sweepRetention},
 		{false, t.sweepBoxes}, {false, t.sweepTombstones},
 		{true, t.sweepDedup}, {true, t.sweepOld}, {true, t.sweepGrey}, {true, t.sweepCerts}, {true, t.sweepJoinTokens},
-		{true, t.sweepRules},
+		{true, t.sweepRules}, {true, t.sweepSuppressions},
 	} {
 		if ages || !step.aged {
 			step.do(limit, res)

@@ -368,6 +368,7 @@ func (t *tx) verdict(h *pb.Settle, id ID, v *pb.Verdict) pb.Code {
 	}
 	if final(v.State) {
 		t.settled(id, v.Recipient, &r, v.State, e)
+		t.suppressed(id, v)
 		return pb.Code_OK
 	}
 	t.deferred(id, &r, v, e)

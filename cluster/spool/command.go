@@ -72,6 +72,9 @@ const (
 
 	KindPutRecipients Kind = 98
 	KindPutPolicy     Kind = 110
+
+	KindPutSuppressed  Kind = 130
+	KindDropSuppressed Kind = 131
 )
 
 // headers makes an empty header message of each kind.
@@ -124,6 +127,9 @@ var headers = map[Kind]func() proto.Message{
 
 	KindPutRecipients: func() proto.Message { return new(pb.PutRecipients) },
 	KindPutPolicy:     func() proto.Message { return new(pb.PutPolicy) },
+
+	KindPutSuppressed:  func() proto.Message { return new(pb.PutSuppressed) },
+	KindDropSuppressed: func() proto.Message { return new(pb.DropSuppressed) },
 }
 
 func (k Kind) String() string {

@@ -51,6 +51,8 @@ const (
 	kOld       = 'I' // I<generation:8><key> → Twin: messages that were imported lately
 	kUidl      = 'U' // U<box:8><unique id> → Uidl: entries that have one of their own
 	kDedup     = 'T' // T<generation:8><digest> → Twin: messages that may be sent again
+
+	kSuppressed = 'V' // Va<domain>\x00<address> → Suppressed; Ve<expires ms:8><the rest of such a key> → empty: by time
 )
 
 // Sizes of keys, in octets: the kind, then the parts named.

@@ -73,6 +73,8 @@ type Changes struct {
 	Version   uint32   // the cluster version, where it was set; 0: it was not
 	Restored  bool     // a snapshot replaced everything: read it all again
 
+	Suppressed bool // an address came on the suppression list
+
 	Happened []Happening // while somebody watches, see Machine.Watch
 }
 

@@ -62,6 +62,8 @@ import (
 //   - The audit line of a PutAccount that creates says "user add", as relayctl does.
 //   - A BreakLock says which lock the operator saw (token), and leaves later ones.
 //   - A Notice of a Settle says whom it reports on (recipients), and exists only if one of their verdicts was taken.
+//   - PutSuppressed, DropSuppressed and verdicts (suppress) keep the suppression list, of which a Sweep takes what is
+//     past its time. A Domain says for how long addresses are on it (suppress_ms).
 //   - PutRule and DropRule keep standing rules, and a Sweep ends those whose time is over. A Manage that releases lets
 //     mail pass rules (pass).
 //   - PutPolicy keeps MTA-STS policies of other domains, a bounded number.
@@ -85,6 +87,9 @@ var since = map[Kind]uint32{
 
 	KindPutRecipients: 2,
 	KindPutPolicy:     2,
+
+	KindPutSuppressed:  2,
+	KindDropSuppressed: 2,
 }
 
 // sinceMessage says it of messages that came whole, and sinceField of fields
@@ -100,6 +105,7 @@ var (
 		"Garbage": 2, "Removed": 2, "Window": 2,
 		"Rule": 2, "PutRule": 2, "DropRule": 2, "PutRecipients": 2,
 		"Policy": 2, "PutPolicy": 2,
+		"Suppressed": 2, "PutSuppressed": 2, "DropSuppressed": 2,
 	}
 	sinceField = map[string]uint32{
 		"Recipient.changed": 2, "Recipient.addressed": 2, "Recipient.pass": 2, "Manage.pass": 2, "Recipient.size": 2,
@@ -109,7 +115,8 @@ var (
 		"Route.more": 2, "Route.weights": 2, "Route.fallback": 2, "Route.sources": 2, "Route.client_cert": 2,
 		"Route.client_key": 2, "Route.oauth": 2, "Route.callout": 2, "Route.from": 2, "Route.login": 2, "Route.recipients": 2,
 		"DropRoute.from": 2, "DropRoute.login": 2,
-		"Notice.recipients":   2,
+		"Notice.recipients": 2,
+		"Verdict.suppress":  2, "Domain.suppress_ms": 2,
 		"Settings.from_check": 2, "Settings.reply_rules": 2,
 		"Settings.retry_rules": 2, "Settings.delay_notice_ms": 2, "Settings.notice_template": 2,
 		"Settings.srs_domain": 2, "Settings.srs_generation": 2,

@@ -156,7 +156,7 @@ check found something wrong.`,
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
 	a.link.flags(root)
 	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
-		a.ruleCmd(), a.dkimCmd(), a.settingsCmd(),
+		a.ruleCmd(), a.suppressCmd(), a.dkimCmd(), a.settingsCmd(),
 		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.eventsCmd(),
 		a.auditCmd(), a.verifyCmd(), a.doctorCmd(), a.versionCmd())
 	a.marked(root)

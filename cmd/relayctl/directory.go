@@ -109,7 +109,7 @@ func greylistWords(seconds *int64) string {
 }
 
 func (a *app) domainSet() *cobra.Command {
-	var catchAll, greylist, auth string
+	var catchAll, greylist, auth, suppress string
 	c := &cobra.Command{
 		Use: "set NAME", Short: "Change a local domain", Args: cobra.ExactArgs(1),
 		Long: `Set changes what the flags name; the rest stays as it is.
@@ -134,6 +134,12 @@ func (a *app) domainSet() *cobra.Command {
 			if s.Greylist, err = delayFlag(c, "greylist", greylist); err != nil {
 				return err
 			}
+			if s.Suppress, err = delayFlag(c, "suppress", suppress); err != nil {
+				return err
+			}
+			if s.Suppress != nil {
+				*s.Suppress = max(*s.Suppress, 0) // "default" is off
+			}
 			if s == (admin.DomainSet{}) {
 				return usagef("nothing is to be changed")
 			}
@@ -146,6 +152,8 @@ func (a *app) domainSet() *cobra.Command {
 	c.Flags().StringVar(&auth, "auth-policy", "", authPolicyUsage)
 	c.Flags().StringVar(&greylist, "greylist", "",
 		"put strangers' first mail off for a `TIME` such as 1m; off; or default: as the settings say")
+	c.Flags().StringVar(&suppress, "suppress", "",
+		"for a `TIME` such as 30d its senders' mail goes to no address of which a host said that nobody has it; or off")
 	return c
 }
 

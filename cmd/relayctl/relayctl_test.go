@@ -225,7 +225,7 @@ func TestJSONAndYAMLSayTheSame(t *testing.T) {
 	w := newWorld(t)
 	for _, command := range []string{"status", "node ls", "queue ls", "queue stats", "queue show 01KDEFERRED000000000000000", "domain ls", "user ls",
 		"user show alice@example.test", "alias ls", "route ls", "route recipients ls x.example", "trace 01KD0NE0000000000000000000", "trace --since 2h", "mailbox ls",
-		"mailbox show bob@example.test", "audit", "rule ls", "rule test --recipient x@remote.test", "verify", "version", "queue ls --state suspended"} {
+		"mailbox show bob@example.test", "audit", "rule ls", "suppress ls", "rule test --recipient x@remote.test", "verify", "version", "queue ls --state suspended"} {
 		j, stderr, code := w.ctl(t, "", append(split(command), "-o", "json")...)
 		require.Zero(t, code, stderr)
 		y, _, _ := w.ctl(t, "", append(split(command), "-o", "yaml")...)

@@ -188,4 +188,6 @@ type Ports struct {
 	Audit     Auditor
 	Doctor    Doctor
 	Events    Events
+
+	Suppressions Suppressions
 }

@@ -147,6 +147,7 @@ func (s *server) registerAll() {
 	s.offer(p.Signers != nil, "signing keys", s.registerSigners, "/v1/dkim", "/v1/dkim/")
 	s.offer(p.Routes != nil, "routes", s.registerRoutes, "/v1/routes", "/v1/routes/")
 	s.offer(p.Rules != nil, "rules", s.registerRules, "/v1/rules", "/v1/rules/")
+	s.offer(p.Suppressions != nil, "the suppression list", s.registerSuppressions, "/v1/suppressed", "/v1/suppressed/")
 	s.offer(p.Policy != nil, "settings", s.registerPolicy, "/v1/settings")
 	s.offer(p.Queue != nil, "the queue", s.registerQueue, "/v1/queue", "/v1/queue/")
 	s.offer(p.History != nil, "history", s.registerHistory, "/v1/trace", "/v1/trace/")

@@ -174,6 +174,7 @@ type Domain struct {
 	Name     string `json:"name"`
 	CatchAll string `json:"catch_all" required:"false" doc:"address that gets mail to unknown local parts; empty: refused"`
 	Greylist *int64 `json:"greylist_seconds,omitempty" doc:"how long strangers' first mail is put off; 0: not; absent: as the settings say"`
+	Suppress int64  `json:"suppress_seconds,omitempty" minimum:"0" doc:"for how long its senders' mail goes to no address of which a host said that nobody has it; 0: it goes"`
 	Created  Time   `json:"created" readOnly:"true" required:"false"`
 	Users    uint64 `json:"users" readOnly:"true" required:"false"`
 	// AuthPolicy is one of the AuthPolicies; empty in AddDomain: tag.
@@ -192,6 +193,7 @@ type DomainSet struct {
 	AuthPolicy *string `json:"auth_policy,omitempty" enum:"tag,refuse,none"`
 	CatchAll   *string `json:"catch_all,omitempty" doc:"empty: none"`
 	Greylist   *int64  `json:"greylist_seconds,omitempty" doc:"0: no greylisting; less than 0: as the settings say"`
+	Suppress   *int64  `json:"suppress_seconds,omitempty" minimum:"0" doc:"0: its senders' mail goes to addresses that nobody has, too"`
 }
 
 // User is an account with a mailbox. The password never leaves the cluster.

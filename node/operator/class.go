@@ -66,7 +66,7 @@ func classify(t *replyclass.Table, waiting []admin.QueueRecipient) {
 func eventClass(t *replyclass.Table, e *pb.Event) string {
 	switch e.What {
 	case "deferred", "bounced", "expired":
-		if e.Who == "" && !strings.HasPrefix(e.Host, "rule ") {
+		if e.Who == "" && !strings.HasPrefix(e.Host, "rule ") && e.Host != "suppression list" {
 			return t.Of(e.Reply).String()
 		}
 	}

@@ -53,13 +53,16 @@ type Operator struct {
 }
 
 var (
-	_ admin.Cluster   = (*Operator)(nil)
-	_ admin.Domains   = (*Operator)(nil)
-	_ admin.Users     = (*Operator)(nil)
-	_ admin.Aliases   = (*Operator)(nil)
-	_ admin.Routes    = (*Operator)(nil)
-	_ admin.Rules     = (*Operator)(nil)
-	_ admin.Policy    = (*Operator)(nil)
+	_ admin.Cluster = (*Operator)(nil)
+	_ admin.Domains = (*Operator)(nil)
+	_ admin.Users   = (*Operator)(nil)
+	_ admin.Aliases = (*Operator)(nil)
+	_ admin.Routes  = (*Operator)(nil)
+	_ admin.Rules   = (*Operator)(nil)
+	_ admin.Policy  = (*Operator)(nil)
+
+	_ admin.Suppressions = (*Operator)(nil)
+
 	_ admin.Queue     = (*Operator)(nil)
 	_ admin.History   = (*Operator)(nil)
 	_ admin.Mailboxes = (*Operator)(nil)
@@ -77,7 +80,7 @@ func New(c Config) *Operator {
 // Ports hands the operator to the admin server.
 func (o *Operator) Ports() admin.Ports {
 	return admin.Ports{
-		Cluster: o, Domains: o, Users: o, Aliases: o, Signers: o, Routes: o, Rules: o, Policy: o, Queue: o,
-		History: o, Mailboxes: o, Content: o, Mail: o, Audit: o,
+		Cluster: o, Domains: o, Users: o, Aliases: o, Signers: o, Routes: o, Rules: o, Suppressions: o,
+		Policy: o, Queue: o, History: o, Mailboxes: o, Content: o, Mail: o, Audit: o,
 	}
 }

@@ -54,8 +54,10 @@ type Spool struct {
 	left       chan struct{} // tells HandOver that leaving is set
 	rules      rules
 
-	retryRules atomic.Pointer[retry.Table] // of the site; nil: there are none
-	replyRules atomic.Pointer[[]string]    // of the site, as the manager has them; nil: it was told none yet
+	retryRules  atomic.Pointer[retry.Table]      // of the site; nil: there are none
+	replyRules  atomic.Pointer[[]string]         // of the site, as the manager has them; nil: it was told none yet
+	replies     atomic.Pointer[replyclass.Table] // of the site; nil: there are none
+	suppressing atomic.Bool                      // addresses are on the suppression list, or were
 }
 
 // New makes the queue of a node. retry overrides the cluster's settings; its
@@ -155,7 +157,7 @@ func (o *Spool) Load(_ context.Context, id queue.ID, recipients []uint32) (*queu
 			return err
 		}
 		o.expiries(job, m, settings)
-		return nil
+		return o.suppressions(v, job)
 	})
 	if err != nil {
 		return nil, err
@@ -249,6 +251,7 @@ func (o *Spool) Settle(ctx context.Context, verdicts []queue.Verdict,
 	for i := range verdicts {
 		h.Verdicts[i] = verdictRecord(&verdicts[i])
 	}
+	o.suppress(verdicts, h.Verdicts)
 	for i := range notices {
 		if n := o.notice(&notices[i]); n != nil {
 			h.Notices = append(h.Notices, n)
@@ -411,6 +414,9 @@ func (o *Spool) Feed(m *queue.Manager, c spool.Changes) {
 	if c.Rules || c.Restored {
 		o.rulesChange()
 	}
+	if c.Suppressed || c.Restored {
+		o.suppressing.Store(true)
+	}
 	mine := o.epoch.Load()
 	if len(c.Queued) > 0 && mine != 0 && !o.leaving.Load() {
 		add := make([]queue.Waiting, 0, len(c.Queued))
@@ -453,7 +459,11 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 	var owners spool.Owners
 	var leaving bool
 	var timing *pb.TimeState
+	var suppressed int64
 	err := o.replica.View(func(v spool.View) (err error) {
+		if suppressed, err = v.Counter(spool.CountSuppressed); err != nil {
+			return err
+		}
 		if timing, err = v.TimeState(); err != nil {
 			return err
 		}
@@ -485,6 +495,9 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 	if err != nil {
 		return err
 	}
+	if suppressed > 0 {
+		o.suppressing.Store(true)
+	}
 	before := o.owners.Swap(&owners)
 	jumped := o.timing.Swap(timing).GetJumpedIndex() != timing.JumpedIndex
 	left := o.leaving.Swap(leaving) != leaving
@@ -511,6 +524,7 @@ func (o *Spool) setReplies(m *queue.Manager, rules []string) {
 	}
 	table, _ := replyclass.Parse(rules)
 	m.SetReplies(table)
+	o.replies.Store(table)
 	o.replyRules.Store(&rules)
 }
 

@@ -1923,6 +1923,7 @@ type Domain struct {
 	AuthPolicy    AuthPolicy             `protobuf:"varint,70,opt,name=auth_policy,json=authPolicy,proto3,enum=relay.spool.v1.AuthPolicy" json:"auth_policy,omitempty"`
 	Changed       uint64                 `protobuf:"varint,71,opt,name=changed,proto3" json:"changed,omitempty"`                               // raft index of the last change; set by Apply
 	GreylistMs    *int64                 `protobuf:"varint,80,opt,name=greylist_ms,json=greylistMs,proto3,oneof" json:"greylist_ms,omitempty"` // delay of greylisting; 0: none; absent: by the settings
+	SuppressMs    int64                  `protobuf:"varint,130,opt,name=suppress_ms,json=suppressMs,proto3" json:"suppress_ms,omitempty"`      // for how long its senders' mail goes to no address that nobody has; 0: it goes (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1995,6 +1996,13 @@ func (x *Domain) GetChanged() uint64 {
 func (x *Domain) GetGreylistMs() int64 {
 	if x != nil && x.GreylistMs != nil {
 		return *x.GreylistMs
+	}
+	return 0
+}
+
+func (x *Domain) GetSuppressMs() int64 {
+	if x != nil {
+		return x.SuppressMs
 	}
 	return 0
 }
@@ -2414,6 +2422,116 @@ func (x *Rule) GetWhy() string {
 	return ""
 }
 
+// Suppressed is an address to which mail of a domain's senders does not go. Apply only keeps it: nodes go by it. From
+// version 2 on.
+type Suppressed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`                   // of the senders, in lower case
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`                 // in lower case
+	LifeMs        int64                  `protobuf:"varint,3,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"`    // for how long, from when it is kept
+	SinceMs       int64                  `protobuf:"varint,4,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // set by Apply, as all below but reply
+	ExpiresMs     int64                  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	Reply         string                 `protobuf:"bytes,6,opt,name=reply,proto3" json:"reply,omitempty"` // what the host said
+	Id            []byte                 `protobuf:"bytes,7,opt,name=id,proto3" json:"id,omitempty"`       // the message that it said it to; empty: an operator wants it
+	Who           string                 `protobuf:"bytes,8,opt,name=who,proto3" json:"who,omitempty"`
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Suppressed) Reset() {
+	*x = Suppressed{}
+	mi := &file_spool_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Suppressed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Suppressed) ProtoMessage() {}
+
+func (x *Suppressed) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Suppressed.ProtoReflect.Descriptor instead.
+func (*Suppressed) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Suppressed) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Suppressed) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Suppressed) GetLifeMs() int64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *Suppressed) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *Suppressed) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Suppressed) GetReply() string {
+	if x != nil {
+		return x.Reply
+	}
+	return ""
+}
+
+func (x *Suppressed) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Suppressed) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Suppressed) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // Settings are the replicated policies without a record of their own.
 type Settings struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2445,7 +2563,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2575,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[18]
+	mi := &file_spool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2588,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{18}
+	return file_spool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Settings) GetHistoryMs() int64 {
@@ -2644,7 +2762,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2774,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[19]
+	mi := &file_spool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2787,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{19}
+	return file_spool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Session) GetNode() string {
@@ -2799,7 +2917,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2929,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[20]
+	mi := &file_spool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2942,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{20}
+	return file_spool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Member) GetId() string {
@@ -2982,7 +3100,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3112,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[21]
+	mi := &file_spool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3125,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{21}
+	return file_spool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Cluster) GetId() string {
@@ -3117,7 +3235,7 @@ type Tomb struct {
 
 func (x *Tomb) Reset() {
 	*x = Tomb{}
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3247,7 @@ func (x *Tomb) String() string {
 func (*Tomb) ProtoMessage() {}
 
 func (x *Tomb) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[22]
+	mi := &file_spool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3260,7 @@ func (x *Tomb) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tomb.ProtoReflect.Descriptor instead.
 func (*Tomb) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{22}
+	return file_spool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Tomb) GetNode() string {
@@ -3200,7 +3318,7 @@ type TimeState struct {
 
 func (x *TimeState) Reset() {
 	*x = TimeState{}
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3330,7 @@ func (x *TimeState) String() string {
 func (*TimeState) ProtoMessage() {}
 
 func (x *TimeState) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[23]
+	mi := &file_spool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3343,7 @@ func (x *TimeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeState.ProtoReflect.Descriptor instead.
 func (*TimeState) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{23}
+	return file_spool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TimeState) GetHoldUntilMs() int64 {
@@ -3267,7 +3385,7 @@ type Orphan struct {
 
 func (x *Orphan) Reset() {
 	*x = Orphan{}
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3397,7 @@ func (x *Orphan) String() string {
 func (*Orphan) ProtoMessage() {}
 
 func (x *Orphan) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[24]
+	mi := &file_spool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3410,7 @@ func (x *Orphan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orphan.ProtoReflect.Descriptor instead.
 func (*Orphan) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{24}
+	return file_spool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Orphan) GetCreatedMs() int64 {
@@ -3320,7 +3438,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3450,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[25]
+	mi := &file_spool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3463,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{25}
+	return file_spool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Seen) GetAtMs() int64 {
@@ -3374,7 +3492,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3504,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[26]
+	mi := &file_spool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3517,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{26}
+	return file_spool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -3446,7 +3564,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3576,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[27]
+	mi := &file_spool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3589,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{27}
+	return file_spool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Shard) GetHome() uint64 {
@@ -3541,7 +3659,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +3671,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[28]
+	mi := &file_spool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +3684,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{28}
+	return file_spool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Event) GetAtMs() int64 {
@@ -3696,7 +3814,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3708,7 +3826,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[29]
+	mi := &file_spool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3721,7 +3839,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{29}
+	return file_spool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Audit) GetAtMs() int64 {
@@ -3782,7 +3900,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +3912,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[30]
+	mi := &file_spool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +3925,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{30}
+	return file_spool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Admin) GetWho() string {
@@ -3880,7 +3998,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3892,7 +4010,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[31]
+	mi := &file_spool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3905,7 +4023,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{31}
+	return file_spool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Accept) GetMessage() *Message {
@@ -4006,7 +4124,7 @@ type Import struct {
 
 func (x *Import) Reset() {
 	*x = Import{}
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4018,7 +4136,7 @@ func (x *Import) String() string {
 func (*Import) ProtoMessage() {}
 
 func (x *Import) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[32]
+	mi := &file_spool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4031,7 +4149,7 @@ func (x *Import) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Import.ProtoReflect.Descriptor instead.
 func (*Import) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{32}
+	return file_spool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Import) GetAdmin() *Admin {
@@ -4072,7 +4190,7 @@ type Old struct {
 
 func (x *Old) Reset() {
 	*x = Old{}
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4084,7 +4202,7 @@ func (x *Old) String() string {
 func (*Old) ProtoMessage() {}
 
 func (x *Old) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[33]
+	mi := &file_spool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4097,7 +4215,7 @@ func (x *Old) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Old.ProtoReflect.Descriptor instead.
 func (*Old) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{33}
+	return file_spool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Old) GetKey() []byte {
@@ -4124,7 +4242,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4136,7 +4254,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[34]
+	mi := &file_spool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4149,7 +4267,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{34}
+	return file_spool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Chunk) GetId() []byte {
@@ -4175,7 +4293,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4187,7 +4305,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[35]
+	mi := &file_spool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4200,7 +4318,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{35}
+	return file_spool_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Abort) GetId() []byte {
@@ -4226,7 +4344,7 @@ type Discard struct {
 
 func (x *Discard) Reset() {
 	*x = Discard{}
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4238,7 +4356,7 @@ func (x *Discard) String() string {
 func (*Discard) ProtoMessage() {}
 
 func (x *Discard) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[36]
+	mi := &file_spool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4251,7 +4369,7 @@ func (x *Discard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discard.ProtoReflect.Descriptor instead.
 func (*Discard) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{36}
+	return file_spool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Discard) GetMessage() *Message {
@@ -4309,13 +4427,14 @@ type Verdict struct {
 	AtMs          int64                  `protobuf:"varint,8,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
 	NextMs        int64                  `protobuf:"varint,9,opt,name=next_ms,json=nextMs,proto3" json:"next_ms,omitempty"` // with DEFERRED
 	DelayTold     bool                   `protobuf:"varint,10,opt,name=delay_told,json=delayTold,proto3" json:"delay_told,omitempty"`
+	Suppress      *Suppressed            `protobuf:"bytes,130,opt,name=suppress,proto3" json:"suppress,omitempty"` // with BOUNCED: no further mail is to go there (V2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4327,7 +4446,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[37]
+	mi := &file_spool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4340,7 +4459,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{37}
+	return file_spool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Verdict) GetId() []byte {
@@ -4413,6 +4532,13 @@ func (x *Verdict) GetDelayTold() bool {
 	return false
 }
 
+func (x *Verdict) GetSuppress() *Suppressed {
+	if x != nil {
+		return x.Suppress
+	}
+	return nil
+}
+
 // Notice is a bounce or another report that exists exactly if one of the
 // verdicts it reports on was taken.
 type Notice struct {
@@ -4427,7 +4553,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4439,7 +4565,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[38]
+	mi := &file_spool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4452,7 +4578,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{38}
+	return file_spool_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Notice) GetAbout() []byte {
@@ -4495,7 +4621,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4633,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[39]
+	mi := &file_spool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4646,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{39}
+	return file_spool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Settle) GetEpoch() uint64 {
@@ -4569,7 +4695,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4581,7 +4707,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[40]
+	mi := &file_spool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4594,7 +4720,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{40}
+	return file_spool_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Register) GetNonce() string {
@@ -4681,7 +4807,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4693,7 +4819,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[41]
+	mi := &file_spool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4706,7 +4832,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{41}
+	return file_spool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Renew) GetNode() string {
@@ -4791,7 +4917,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +4929,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[42]
+	mi := &file_spool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +4942,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{42}
+	return file_spool_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Raise) GetFrom() uint32 {
@@ -4850,7 +4976,7 @@ type PutSecret struct {
 
 func (x *PutSecret) Reset() {
 	*x = PutSecret{}
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +4988,7 @@ func (x *PutSecret) String() string {
 func (*PutSecret) ProtoMessage() {}
 
 func (x *PutSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[43]
+	mi := &file_spool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +5001,7 @@ func (x *PutSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecret.ProtoReflect.Descriptor instead.
 func (*PutSecret) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{43}
+	return file_spool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PutSecret) GetSecret() []byte {
@@ -4896,7 +5022,7 @@ type Reseal struct {
 
 func (x *Reseal) Reset() {
 	*x = Reseal{}
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4908,7 +5034,7 @@ func (x *Reseal) String() string {
 func (*Reseal) ProtoMessage() {}
 
 func (x *Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[44]
+	mi := &file_spool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4921,7 +5047,7 @@ func (x *Reseal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reseal.ProtoReflect.Descriptor instead.
 func (*Reseal) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44}
+	return file_spool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Reseal) GetItems() []*Reseal_Item {
@@ -4951,7 +5077,7 @@ type Clock struct {
 
 func (x *Clock) Reset() {
 	*x = Clock{}
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4963,7 +5089,7 @@ func (x *Clock) String() string {
 func (*Clock) ProtoMessage() {}
 
 func (x *Clock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[45]
+	mi := &file_spool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4976,7 +5102,7 @@ func (x *Clock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clock.ProtoReflect.Descriptor instead.
 func (*Clock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{45}
+	return file_spool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Clock) GetFromMs() int64 {
@@ -5020,7 +5146,7 @@ type Generation struct {
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5032,7 +5158,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[46]
+	mi := &file_spool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5045,7 +5171,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{46}
+	return file_spool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Generation) GetNumber() uint64 {
@@ -5092,7 +5218,7 @@ type Certify struct {
 
 func (x *Certify) Reset() {
 	*x = Certify{}
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5104,7 +5230,7 @@ func (x *Certify) String() string {
 func (*Certify) ProtoMessage() {}
 
 func (x *Certify) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[47]
+	mi := &file_spool_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5117,7 +5243,7 @@ func (x *Certify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certify.ProtoReflect.Descriptor instead.
 func (*Certify) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{47}
+	return file_spool_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Certify) GetNode() string {
@@ -5184,7 +5310,7 @@ type PutCa struct {
 
 func (x *PutCa) Reset() {
 	*x = PutCa{}
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5196,7 +5322,7 @@ func (x *PutCa) String() string {
 func (*PutCa) ProtoMessage() {}
 
 func (x *PutCa) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[48]
+	mi := &file_spool_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5209,7 +5335,7 @@ func (x *PutCa) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCa.ProtoReflect.Descriptor instead.
 func (*PutCa) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{48}
+	return file_spool_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PutCa) GetAdmin() *Admin {
@@ -5265,7 +5391,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5403,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[49]
+	mi := &file_spool_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5416,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{49}
+	return file_spool_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Expire) GetNode() string {
@@ -5326,7 +5452,7 @@ type Adopt struct {
 
 func (x *Adopt) Reset() {
 	*x = Adopt{}
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5338,7 +5464,7 @@ func (x *Adopt) String() string {
 func (*Adopt) ProtoMessage() {}
 
 func (x *Adopt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[50]
+	mi := &file_spool_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5351,7 +5477,7 @@ func (x *Adopt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adopt.ProtoReflect.Descriptor instead.
 func (*Adopt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{50}
+	return file_spool_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Adopt) GetAdmin() *Admin {
@@ -5387,7 +5513,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5399,7 +5525,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[51]
+	mi := &file_spool_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5412,7 +5538,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{51}
+	return file_spool_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Drain) GetAdmin() *Admin {
@@ -5457,7 +5583,7 @@ type TakeLock struct {
 
 func (x *TakeLock) Reset() {
 	*x = TakeLock{}
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5469,7 +5595,7 @@ func (x *TakeLock) String() string {
 func (*TakeLock) ProtoMessage() {}
 
 func (x *TakeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[52]
+	mi := &file_spool_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5482,7 +5608,7 @@ func (x *TakeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeLock.ProtoReflect.Descriptor instead.
 func (*TakeLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{52}
+	return file_spool_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TakeLock) GetMailbox() string {
@@ -5538,7 +5664,7 @@ type Unlock struct {
 
 func (x *Unlock) Reset() {
 	*x = Unlock{}
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5550,7 +5676,7 @@ func (x *Unlock) String() string {
 func (*Unlock) ProtoMessage() {}
 
 func (x *Unlock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[53]
+	mi := &file_spool_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5563,7 +5689,7 @@ func (x *Unlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlock.ProtoReflect.Descriptor instead.
 func (*Unlock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{53}
+	return file_spool_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Unlock) GetMailbox() string {
@@ -5598,7 +5724,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5610,7 +5736,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[54]
+	mi := &file_spool_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5623,7 +5749,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{54}
+	return file_spool_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *BreakLock) GetAdmin() *Admin {
@@ -5664,7 +5790,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5676,7 +5802,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[55]
+	mi := &file_spool_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5689,7 +5815,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{55}
+	return file_spool_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Remove) GetMailbox() string {
@@ -5761,7 +5887,7 @@ type PutAccount struct {
 
 func (x *PutAccount) Reset() {
 	*x = PutAccount{}
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5773,7 +5899,7 @@ func (x *PutAccount) String() string {
 func (*PutAccount) ProtoMessage() {}
 
 func (x *PutAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[56]
+	mi := &file_spool_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5786,7 +5912,7 @@ func (x *PutAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAccount.ProtoReflect.Descriptor instead.
 func (*PutAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{56}
+	return file_spool_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PutAccount) GetAdmin() *Admin {
@@ -5834,7 +5960,7 @@ type DropAccount struct {
 
 func (x *DropAccount) Reset() {
 	*x = DropAccount{}
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5846,7 +5972,7 @@ func (x *DropAccount) String() string {
 func (*DropAccount) ProtoMessage() {}
 
 func (x *DropAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[57]
+	mi := &file_spool_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5859,7 +5985,7 @@ func (x *DropAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAccount.ProtoReflect.Descriptor instead.
 func (*DropAccount) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{57}
+	return file_spool_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DropAccount) GetAdmin() *Admin {
@@ -5889,7 +6015,7 @@ type PutDomain struct {
 
 func (x *PutDomain) Reset() {
 	*x = PutDomain{}
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5901,7 +6027,7 @@ func (x *PutDomain) String() string {
 func (*PutDomain) ProtoMessage() {}
 
 func (x *PutDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[58]
+	mi := &file_spool_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5914,7 +6040,7 @@ func (x *PutDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDomain.ProtoReflect.Descriptor instead.
 func (*PutDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{58}
+	return file_spool_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PutDomain) GetAdmin() *Admin {
@@ -5962,7 +6088,7 @@ type DropDomain struct {
 
 func (x *DropDomain) Reset() {
 	*x = DropDomain{}
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5974,7 +6100,7 @@ func (x *DropDomain) String() string {
 func (*DropDomain) ProtoMessage() {}
 
 func (x *DropDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[59]
+	mi := &file_spool_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5987,7 +6113,7 @@ func (x *DropDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDomain.ProtoReflect.Descriptor instead.
 func (*DropDomain) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{59}
+	return file_spool_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DropDomain) GetAdmin() *Admin {
@@ -6015,7 +6141,7 @@ type PutAlias struct {
 
 func (x *PutAlias) Reset() {
 	*x = PutAlias{}
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6027,7 +6153,7 @@ func (x *PutAlias) String() string {
 func (*PutAlias) ProtoMessage() {}
 
 func (x *PutAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[60]
+	mi := &file_spool_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6040,7 +6166,7 @@ func (x *PutAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutAlias.ProtoReflect.Descriptor instead.
 func (*PutAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{60}
+	return file_spool_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PutAlias) GetAdmin() *Admin {
@@ -6074,7 +6200,7 @@ type DropAlias struct {
 
 func (x *DropAlias) Reset() {
 	*x = DropAlias{}
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6086,7 +6212,7 @@ func (x *DropAlias) String() string {
 func (*DropAlias) ProtoMessage() {}
 
 func (x *DropAlias) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[61]
+	mi := &file_spool_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6099,7 +6225,7 @@ func (x *DropAlias) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropAlias.ProtoReflect.Descriptor instead.
 func (*DropAlias) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{61}
+	return file_spool_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DropAlias) GetAdmin() *Admin {
@@ -6126,7 +6252,7 @@ type PutRoute struct {
 
 func (x *PutRoute) Reset() {
 	*x = PutRoute{}
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6138,7 +6264,7 @@ func (x *PutRoute) String() string {
 func (*PutRoute) ProtoMessage() {}
 
 func (x *PutRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[62]
+	mi := &file_spool_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6151,7 +6277,7 @@ func (x *PutRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRoute.ProtoReflect.Descriptor instead.
 func (*PutRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{62}
+	return file_spool_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PutRoute) GetAdmin() *Admin {
@@ -6180,7 +6306,7 @@ type DropRoute struct {
 
 func (x *DropRoute) Reset() {
 	*x = DropRoute{}
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6192,7 +6318,7 @@ func (x *DropRoute) String() string {
 func (*DropRoute) ProtoMessage() {}
 
 func (x *DropRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[63]
+	mi := &file_spool_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6205,7 +6331,7 @@ func (x *DropRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRoute.ProtoReflect.Descriptor instead.
 func (*DropRoute) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{63}
+	return file_spool_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DropRoute) GetAdmin() *Admin {
@@ -6249,7 +6375,7 @@ type PutRecipients struct {
 
 func (x *PutRecipients) Reset() {
 	*x = PutRecipients{}
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6261,7 +6387,7 @@ func (x *PutRecipients) String() string {
 func (*PutRecipients) ProtoMessage() {}
 
 func (x *PutRecipients) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[64]
+	mi := &file_spool_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6274,7 +6400,7 @@ func (x *PutRecipients) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRecipients.ProtoReflect.Descriptor instead.
 func (*PutRecipients) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{64}
+	return file_spool_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PutRecipients) GetAdmin() *Admin {
@@ -6315,7 +6441,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6327,7 +6453,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[65]
+	mi := &file_spool_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6340,7 +6466,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{65}
+	return file_spool_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PutSettings) GetAdmin() *Admin {
@@ -6367,7 +6493,7 @@ type PutRule struct {
 
 func (x *PutRule) Reset() {
 	*x = PutRule{}
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6379,7 +6505,7 @@ func (x *PutRule) String() string {
 func (*PutRule) ProtoMessage() {}
 
 func (x *PutRule) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[66]
+	mi := &file_spool_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6392,7 +6518,7 @@ func (x *PutRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRule.ProtoReflect.Descriptor instead.
 func (*PutRule) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{66}
+	return file_spool_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PutRule) GetAdmin() *Admin {
@@ -6419,7 +6545,7 @@ type DropRule struct {
 
 func (x *DropRule) Reset() {
 	*x = DropRule{}
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6431,7 +6557,7 @@ func (x *DropRule) String() string {
 func (*DropRule) ProtoMessage() {}
 
 func (x *DropRule) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[67]
+	mi := &file_spool_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6444,7 +6570,7 @@ func (x *DropRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRule.ProtoReflect.Descriptor instead.
 func (*DropRule) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{67}
+	return file_spool_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DropRule) GetAdmin() *Admin {
@@ -6459,6 +6585,118 @@ func (x *DropRule) GetId() uint64 {
 		return x.Id
 	}
 	return 0
+}
+
+type PutSuppressed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Suppressed    *Suppressed            `protobuf:"bytes,2,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSuppressed) Reset() {
+	*x = PutSuppressed{}
+	mi := &file_spool_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSuppressed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSuppressed) ProtoMessage() {}
+
+func (x *PutSuppressed) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSuppressed.ProtoReflect.Descriptor instead.
+func (*PutSuppressed) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *PutSuppressed) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *PutSuppressed) GetSuppressed() *Suppressed {
+	if x != nil {
+		return x.Suppressed
+	}
+	return nil
+}
+
+type DropSuppressed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropSuppressed) Reset() {
+	*x = DropSuppressed{}
+	mi := &file_spool_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropSuppressed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropSuppressed) ProtoMessage() {}
+
+func (x *DropSuppressed) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropSuppressed.ProtoReflect.Descriptor instead.
+func (*DropSuppressed) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *DropSuppressed) GetAdmin() *Admin {
+	if x != nil {
+		return x.Admin
+	}
+	return nil
+}
+
+func (x *DropSuppressed) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DropSuppressed) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 type Manage struct {
@@ -6478,7 +6716,7 @@ type Manage struct {
 
 func (x *Manage) Reset() {
 	*x = Manage{}
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6490,7 +6728,7 @@ func (x *Manage) String() string {
 func (*Manage) ProtoMessage() {}
 
 func (x *Manage) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[68]
+	mi := &file_spool_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6503,7 +6741,7 @@ func (x *Manage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manage.ProtoReflect.Descriptor instead.
 func (*Manage) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{68}
+	return file_spool_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Manage) GetAdmin() *Admin {
@@ -6583,7 +6821,7 @@ type Bouncing struct {
 
 func (x *Bouncing) Reset() {
 	*x = Bouncing{}
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6595,7 +6833,7 @@ func (x *Bouncing) String() string {
 func (*Bouncing) ProtoMessage() {}
 
 func (x *Bouncing) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[69]
+	mi := &file_spool_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6608,7 +6846,7 @@ func (x *Bouncing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bouncing.ProtoReflect.Descriptor instead.
 func (*Bouncing) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{69}
+	return file_spool_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Bouncing) GetId() []byte {
@@ -6650,7 +6888,7 @@ type Twin struct {
 
 func (x *Twin) Reset() {
 	*x = Twin{}
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6662,7 +6900,7 @@ func (x *Twin) String() string {
 func (*Twin) ProtoMessage() {}
 
 func (x *Twin) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[70]
+	mi := &file_spool_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6675,7 +6913,7 @@ func (x *Twin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Twin.ProtoReflect.Descriptor instead.
 func (*Twin) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{70}
+	return file_spool_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Twin) GetId() []byte {
@@ -6702,7 +6940,7 @@ type Uidl struct {
 
 func (x *Uidl) Reset() {
 	*x = Uidl{}
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6714,7 +6952,7 @@ func (x *Uidl) String() string {
 func (*Uidl) ProtoMessage() {}
 
 func (x *Uidl) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[71]
+	mi := &file_spool_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6727,7 +6965,7 @@ func (x *Uidl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uidl.ProtoReflect.Descriptor instead.
 func (*Uidl) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{71}
+	return file_spool_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Uidl) GetUid() uint64 {
@@ -6748,7 +6986,7 @@ type Spent struct {
 
 func (x *Spent) Reset() {
 	*x = Spent{}
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6760,7 +6998,7 @@ func (x *Spent) String() string {
 func (*Spent) ProtoMessage() {}
 
 func (x *Spent) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[72]
+	mi := &file_spool_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6773,7 +7011,7 @@ func (x *Spent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spent.ProtoReflect.Descriptor instead.
 func (*Spent) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{72}
+	return file_spool_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Spent) GetDay() int64 {
@@ -6805,7 +7043,7 @@ type DkimKey struct {
 
 func (x *DkimKey) Reset() {
 	*x = DkimKey{}
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6817,7 +7055,7 @@ func (x *DkimKey) String() string {
 func (*DkimKey) ProtoMessage() {}
 
 func (x *DkimKey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[73]
+	mi := &file_spool_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6830,7 +7068,7 @@ func (x *DkimKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DkimKey.ProtoReflect.Descriptor instead.
 func (*DkimKey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{73}
+	return file_spool_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DkimKey) GetDomain() string {
@@ -6888,7 +7126,7 @@ type PutDkim struct {
 
 func (x *PutDkim) Reset() {
 	*x = PutDkim{}
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6900,7 +7138,7 @@ func (x *PutDkim) String() string {
 func (*PutDkim) ProtoMessage() {}
 
 func (x *PutDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[74]
+	mi := &file_spool_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6913,7 +7151,7 @@ func (x *PutDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDkim.ProtoReflect.Descriptor instead.
 func (*PutDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{74}
+	return file_spool_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PutDkim) GetAdmin() *Admin {
@@ -6955,7 +7193,7 @@ type DropDkim struct {
 
 func (x *DropDkim) Reset() {
 	*x = DropDkim{}
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6967,7 +7205,7 @@ func (x *DropDkim) String() string {
 func (*DropDkim) ProtoMessage() {}
 
 func (x *DropDkim) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[75]
+	mi := &file_spool_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6980,7 +7218,7 @@ func (x *DropDkim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDkim.ProtoReflect.Descriptor instead.
 func (*DropDkim) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{75}
+	return file_spool_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *DropDkim) GetAdmin() *Admin {
@@ -7013,7 +7251,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7025,7 +7263,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[76]
+	mi := &file_spool_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7038,7 +7276,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{76}
+	return file_spool_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -7060,7 +7298,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7072,7 +7310,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[77]
+	mi := &file_spool_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7085,7 +7323,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{77}
+	return file_spool_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Tally) GetNode() string {
@@ -7120,7 +7358,7 @@ type Tried struct {
 
 func (x *Tried) Reset() {
 	*x = Tried{}
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7132,7 +7370,7 @@ func (x *Tried) String() string {
 func (*Tried) ProtoMessage() {}
 
 func (x *Tried) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[78]
+	mi := &file_spool_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7145,7 +7383,7 @@ func (x *Tried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tried.ProtoReflect.Descriptor instead.
 func (*Tried) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{78}
+	return file_spool_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Tried) GetNetwork() string {
@@ -7183,7 +7421,7 @@ type Grey struct {
 
 func (x *Grey) Reset() {
 	*x = Grey{}
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7195,7 +7433,7 @@ func (x *Grey) String() string {
 func (*Grey) ProtoMessage() {}
 
 func (x *Grey) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[79]
+	mi := &file_spool_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7208,7 +7446,7 @@ func (x *Grey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grey.ProtoReflect.Descriptor instead.
 func (*Grey) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{79}
+	return file_spool_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Grey) GetFirstMs() int64 {
@@ -7250,7 +7488,7 @@ type Greet struct {
 
 func (x *Greet) Reset() {
 	*x = Greet{}
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7262,7 +7500,7 @@ func (x *Greet) String() string {
 func (*Greet) ProtoMessage() {}
 
 func (x *Greet) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[80]
+	mi := &file_spool_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7275,7 +7513,7 @@ func (x *Greet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Greet.ProtoReflect.Descriptor instead.
 func (*Greet) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{80}
+	return file_spool_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Greet) GetAttempts() []*Attempt {
@@ -7296,7 +7534,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7308,7 +7546,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[81]
+	mi := &file_spool_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7321,7 +7559,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{81}
+	return file_spool_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Attempt) GetTriplet() []byte {
@@ -7359,7 +7597,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7371,7 +7609,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[82]
+	mi := &file_spool_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7384,7 +7622,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{82}
+	return file_spool_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Cert) GetName() string {
@@ -7429,7 +7667,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7441,7 +7679,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[83]
+	mi := &file_spool_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7454,7 +7692,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{83}
+	return file_spool_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Policy) GetDomain() string {
@@ -7502,7 +7740,7 @@ type PutPolicy struct {
 
 func (x *PutPolicy) Reset() {
 	*x = PutPolicy{}
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7514,7 +7752,7 @@ func (x *PutPolicy) String() string {
 func (*PutPolicy) ProtoMessage() {}
 
 func (x *PutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[84]
+	mi := &file_spool_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7527,7 +7765,7 @@ func (x *PutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPolicy.ProtoReflect.Descriptor instead.
 func (*PutPolicy) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{84}
+	return file_spool_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PutPolicy) GetPolicy() *Policy {
@@ -7550,7 +7788,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7562,7 +7800,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[85]
+	mi := &file_spool_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7575,7 +7813,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{85}
+	return file_spool_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PutCert) GetName() string {
@@ -7616,7 +7854,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7628,7 +7866,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[86]
+	mi := &file_spool_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7641,7 +7879,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{86}
+	return file_spool_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -7669,7 +7907,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7681,7 +7919,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[87]
+	mi := &file_spool_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7694,7 +7932,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{87}
+	return file_spool_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -7728,7 +7966,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7740,7 +7978,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7753,7 +7991,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{88}
+	return file_spool_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -7783,7 +8021,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7795,7 +8033,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7808,7 +8046,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{89}
+	return file_spool_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -7849,7 +8087,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7861,7 +8099,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7874,7 +8112,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{90}
+	return file_spool_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Mark) GetId() string {
@@ -7910,7 +8148,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7922,7 +8160,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7935,7 +8173,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{91}
+	return file_spool_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Result) GetCode() Code {
@@ -8070,7 +8308,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8082,7 +8320,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8095,7 +8333,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{92}
+	return file_spool_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Removed) GetMailbox() string {
@@ -8137,7 +8375,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[93]
+	mi := &file_spool_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8149,7 +8387,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[93]
+	mi := &file_spool_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8197,7 +8435,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[94]
+	mi := &file_spool_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8209,7 +8447,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[94]
+	mi := &file_spool_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8222,7 +8460,7 @@ func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeState_Jump.ProtoReflect.Descriptor instead.
 func (*TimeState_Jump) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{23, 0}
+	return file_spool_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *TimeState_Jump) GetFromIndex() uint64 {
@@ -8259,7 +8497,7 @@ type Reseal_Item struct {
 
 func (x *Reseal_Item) Reset() {
 	*x = Reseal_Item{}
-	mi := &file_spool_proto_msgTypes[95]
+	mi := &file_spool_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8271,7 +8509,7 @@ func (x *Reseal_Item) String() string {
 func (*Reseal_Item) ProtoMessage() {}
 
 func (x *Reseal_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[95]
+	mi := &file_spool_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8284,7 +8522,7 @@ func (x *Reseal_Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reseal_Item.ProtoReflect.Descriptor instead.
 func (*Reseal_Item) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{44, 0}
+	return file_spool_proto_rawDescGZIP(), []int{45, 0}
 }
 
 func (x *Reseal_Item) GetDomain() string {
@@ -8486,7 +8724,7 @@ const file_spool_proto_rawDesc = "" +
 	"\bFailures\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12\x17\n" +
 	"\alast_ms\x18\x02 \x01(\x03R\x06lastMs\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\xe5\x01\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\x87\x02\n" +
 	"\x06Domain\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -8496,7 +8734,9 @@ const file_spool_proto_rawDesc = "" +
 	"authPolicy\x12\x18\n" +
 	"\achanged\x18G \x01(\x04R\achanged\x12$\n" +
 	"\vgreylist_ms\x18P \x01(\x03H\x00R\n" +
-	"greylistMs\x88\x01\x01B\x0e\n" +
+	"greylistMs\x88\x01\x01\x12 \n" +
+	"\vsuppress_ms\x18\x82\x01 \x01(\x03R\n" +
+	"suppressMsB\x0e\n" +
 	"\f_greylist_ms\"Q\n" +
 	"\x05Alias\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
@@ -8546,7 +8786,19 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"created_ms\x18\r \x01(\x03R\tcreatedMs\x12\x10\n" +
 	"\x03who\x18\x0e \x01(\tR\x03who\x12\x10\n" +
-	"\x03why\x18\x0f \x01(\tR\x03why\"\xa2\x06\n" +
+	"\x03why\x18\x0f \x01(\tR\x03why\"\xdb\x01\n" +
+	"\n" +
+	"Suppressed\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x17\n" +
+	"\alife_ms\x18\x03 \x01(\x03R\x06lifeMs\x12\x19\n" +
+	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\x12\x14\n" +
+	"\x05reply\x18\x06 \x01(\tR\x05reply\x12\x0e\n" +
+	"\x02id\x18\a \x01(\fR\x02id\x12\x10\n" +
+	"\x03who\x18\b \x01(\tR\x03who\x12\x10\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"\xa2\x06\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -8749,7 +9001,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x02by\x18\x03 \x01(\tR\x02by\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06bodies\x18\x05 \x03(\fR\x06bodies\x12\x12\n" +
-	"\x04twin\x18\x06 \x01(\fR\x04twin\"\x87\x02\n" +
+	"\x04twin\x18\x06 \x01(\fR\x04twin\"\xc0\x02\n" +
 	"\aVerdict\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\rR\trecipient\x12\x18\n" +
@@ -8762,7 +9014,8 @@ const file_spool_proto_rawDesc = "" +
 	"\anext_ms\x18\t \x01(\x03R\x06nextMs\x12\x1d\n" +
 	"\n" +
 	"delay_told\x18\n" +
-	" \x01(\bR\tdelayTold\"\x82\x01\n" +
+	" \x01(\bR\tdelayTold\x127\n" +
+	"\bsuppress\x18\x82\x01 \x01(\v2\x1a.relay.spool.v1.SuppressedR\bsuppress\"\x82\x01\n" +
 	"\x06Notice\x12\x14\n" +
 	"\x05about\x18\x01 \x01(\fR\x05about\x12.\n" +
 	"\x06accept\x18\x02 \x01(\v2\x16.relay.spool.v1.AcceptR\x06accept\x12\x12\n" +
@@ -8926,7 +9179,16 @@ const file_spool_proto_rawDesc = "" +
 	"\x04rule\x18\x02 \x01(\v2\x14.relay.spool.v1.RuleR\x04rule\"G\n" +
 	"\bDropRule\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\x04R\x02id\"\xa3\x02\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\"x\n" +
+	"\rPutSuppressed\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12:\n" +
+	"\n" +
+	"suppressed\x18\x02 \x01(\v2\x1a.relay.spool.v1.SuppressedR\n" +
+	"suppressed\"o\n" +
+	"\x0eDropSuppressed\x12+\n" +
+	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xa3\x02\n" +
 	"\x06Manage\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12.\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x16.relay.spool.v1.ActionR\x06action\x12\x10\n" +
@@ -9127,7 +9389,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
@@ -9154,163 +9416,170 @@ var file_spool_proto_goTypes = []any{
 	(*Alias)(nil),          // 22: relay.spool.v1.Alias
 	(*Route)(nil),          // 23: relay.spool.v1.Route
 	(*Rule)(nil),           // 24: relay.spool.v1.Rule
-	(*Settings)(nil),       // 25: relay.spool.v1.Settings
-	(*Session)(nil),        // 26: relay.spool.v1.Session
-	(*Member)(nil),         // 27: relay.spool.v1.Member
-	(*Cluster)(nil),        // 28: relay.spool.v1.Cluster
-	(*Tomb)(nil),           // 29: relay.spool.v1.Tomb
-	(*TimeState)(nil),      // 30: relay.spool.v1.TimeState
-	(*Orphan)(nil),         // 31: relay.spool.v1.Orphan
-	(*Seen)(nil),           // 32: relay.spool.v1.Seen
-	(*JoinToken)(nil),      // 33: relay.spool.v1.JoinToken
-	(*Shard)(nil),          // 34: relay.spool.v1.Shard
-	(*Event)(nil),          // 35: relay.spool.v1.Event
-	(*Audit)(nil),          // 36: relay.spool.v1.Audit
-	(*Admin)(nil),          // 37: relay.spool.v1.Admin
-	(*Accept)(nil),         // 38: relay.spool.v1.Accept
-	(*Import)(nil),         // 39: relay.spool.v1.Import
-	(*Old)(nil),            // 40: relay.spool.v1.Old
-	(*Chunk)(nil),          // 41: relay.spool.v1.Chunk
-	(*Abort)(nil),          // 42: relay.spool.v1.Abort
-	(*Discard)(nil),        // 43: relay.spool.v1.Discard
-	(*Verdict)(nil),        // 44: relay.spool.v1.Verdict
-	(*Notice)(nil),         // 45: relay.spool.v1.Notice
-	(*Settle)(nil),         // 46: relay.spool.v1.Settle
-	(*Register)(nil),       // 47: relay.spool.v1.Register
-	(*Renew)(nil),          // 48: relay.spool.v1.Renew
-	(*Raise)(nil),          // 49: relay.spool.v1.Raise
-	(*PutSecret)(nil),      // 50: relay.spool.v1.PutSecret
-	(*Reseal)(nil),         // 51: relay.spool.v1.Reseal
-	(*Clock)(nil),          // 52: relay.spool.v1.Clock
-	(*Generation)(nil),     // 53: relay.spool.v1.Generation
-	(*Certify)(nil),        // 54: relay.spool.v1.Certify
-	(*PutCa)(nil),          // 55: relay.spool.v1.PutCa
-	(*Expire)(nil),         // 56: relay.spool.v1.Expire
-	(*Adopt)(nil),          // 57: relay.spool.v1.Adopt
-	(*Drain)(nil),          // 58: relay.spool.v1.Drain
-	(*TakeLock)(nil),       // 59: relay.spool.v1.TakeLock
-	(*Unlock)(nil),         // 60: relay.spool.v1.Unlock
-	(*BreakLock)(nil),      // 61: relay.spool.v1.BreakLock
-	(*Remove)(nil),         // 62: relay.spool.v1.Remove
-	(*PutAccount)(nil),     // 63: relay.spool.v1.PutAccount
-	(*DropAccount)(nil),    // 64: relay.spool.v1.DropAccount
-	(*PutDomain)(nil),      // 65: relay.spool.v1.PutDomain
-	(*DropDomain)(nil),     // 66: relay.spool.v1.DropDomain
-	(*PutAlias)(nil),       // 67: relay.spool.v1.PutAlias
-	(*DropAlias)(nil),      // 68: relay.spool.v1.DropAlias
-	(*PutRoute)(nil),       // 69: relay.spool.v1.PutRoute
-	(*DropRoute)(nil),      // 70: relay.spool.v1.DropRoute
-	(*PutRecipients)(nil),  // 71: relay.spool.v1.PutRecipients
-	(*PutSettings)(nil),    // 72: relay.spool.v1.PutSettings
-	(*PutRule)(nil),        // 73: relay.spool.v1.PutRule
-	(*DropRule)(nil),       // 74: relay.spool.v1.DropRule
-	(*Manage)(nil),         // 75: relay.spool.v1.Manage
-	(*Bouncing)(nil),       // 76: relay.spool.v1.Bouncing
-	(*Twin)(nil),           // 77: relay.spool.v1.Twin
-	(*Uidl)(nil),           // 78: relay.spool.v1.Uidl
-	(*Spent)(nil),          // 79: relay.spool.v1.Spent
-	(*DkimKey)(nil),        // 80: relay.spool.v1.DkimKey
-	(*PutDkim)(nil),        // 81: relay.spool.v1.PutDkim
-	(*DropDkim)(nil),       // 82: relay.spool.v1.DropDkim
-	(*PutCluster)(nil),     // 83: relay.spool.v1.PutCluster
-	(*Tally)(nil),          // 84: relay.spool.v1.Tally
-	(*Tried)(nil),          // 85: relay.spool.v1.Tried
-	(*Grey)(nil),           // 86: relay.spool.v1.Grey
-	(*Greet)(nil),          // 87: relay.spool.v1.Greet
-	(*Attempt)(nil),        // 88: relay.spool.v1.Attempt
-	(*Cert)(nil),           // 89: relay.spool.v1.Cert
-	(*Policy)(nil),         // 90: relay.spool.v1.Policy
-	(*PutPolicy)(nil),      // 91: relay.spool.v1.PutPolicy
-	(*PutCert)(nil),        // 92: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 93: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 94: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 95: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 96: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 97: relay.spool.v1.Mark
-	(*Result)(nil),         // 98: relay.spool.v1.Result
-	(*Removed)(nil),        // 99: relay.spool.v1.Removed
-	(*Burial_Part)(nil),    // 100: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 101: relay.spool.v1.TimeState.Jump
-	(*Reseal_Item)(nil),    // 102: relay.spool.v1.Reseal.Item
+	(*Suppressed)(nil),     // 25: relay.spool.v1.Suppressed
+	(*Settings)(nil),       // 26: relay.spool.v1.Settings
+	(*Session)(nil),        // 27: relay.spool.v1.Session
+	(*Member)(nil),         // 28: relay.spool.v1.Member
+	(*Cluster)(nil),        // 29: relay.spool.v1.Cluster
+	(*Tomb)(nil),           // 30: relay.spool.v1.Tomb
+	(*TimeState)(nil),      // 31: relay.spool.v1.TimeState
+	(*Orphan)(nil),         // 32: relay.spool.v1.Orphan
+	(*Seen)(nil),           // 33: relay.spool.v1.Seen
+	(*JoinToken)(nil),      // 34: relay.spool.v1.JoinToken
+	(*Shard)(nil),          // 35: relay.spool.v1.Shard
+	(*Event)(nil),          // 36: relay.spool.v1.Event
+	(*Audit)(nil),          // 37: relay.spool.v1.Audit
+	(*Admin)(nil),          // 38: relay.spool.v1.Admin
+	(*Accept)(nil),         // 39: relay.spool.v1.Accept
+	(*Import)(nil),         // 40: relay.spool.v1.Import
+	(*Old)(nil),            // 41: relay.spool.v1.Old
+	(*Chunk)(nil),          // 42: relay.spool.v1.Chunk
+	(*Abort)(nil),          // 43: relay.spool.v1.Abort
+	(*Discard)(nil),        // 44: relay.spool.v1.Discard
+	(*Verdict)(nil),        // 45: relay.spool.v1.Verdict
+	(*Notice)(nil),         // 46: relay.spool.v1.Notice
+	(*Settle)(nil),         // 47: relay.spool.v1.Settle
+	(*Register)(nil),       // 48: relay.spool.v1.Register
+	(*Renew)(nil),          // 49: relay.spool.v1.Renew
+	(*Raise)(nil),          // 50: relay.spool.v1.Raise
+	(*PutSecret)(nil),      // 51: relay.spool.v1.PutSecret
+	(*Reseal)(nil),         // 52: relay.spool.v1.Reseal
+	(*Clock)(nil),          // 53: relay.spool.v1.Clock
+	(*Generation)(nil),     // 54: relay.spool.v1.Generation
+	(*Certify)(nil),        // 55: relay.spool.v1.Certify
+	(*PutCa)(nil),          // 56: relay.spool.v1.PutCa
+	(*Expire)(nil),         // 57: relay.spool.v1.Expire
+	(*Adopt)(nil),          // 58: relay.spool.v1.Adopt
+	(*Drain)(nil),          // 59: relay.spool.v1.Drain
+	(*TakeLock)(nil),       // 60: relay.spool.v1.TakeLock
+	(*Unlock)(nil),         // 61: relay.spool.v1.Unlock
+	(*BreakLock)(nil),      // 62: relay.spool.v1.BreakLock
+	(*Remove)(nil),         // 63: relay.spool.v1.Remove
+	(*PutAccount)(nil),     // 64: relay.spool.v1.PutAccount
+	(*DropAccount)(nil),    // 65: relay.spool.v1.DropAccount
+	(*PutDomain)(nil),      // 66: relay.spool.v1.PutDomain
+	(*DropDomain)(nil),     // 67: relay.spool.v1.DropDomain
+	(*PutAlias)(nil),       // 68: relay.spool.v1.PutAlias
+	(*DropAlias)(nil),      // 69: relay.spool.v1.DropAlias
+	(*PutRoute)(nil),       // 70: relay.spool.v1.PutRoute
+	(*DropRoute)(nil),      // 71: relay.spool.v1.DropRoute
+	(*PutRecipients)(nil),  // 72: relay.spool.v1.PutRecipients
+	(*PutSettings)(nil),    // 73: relay.spool.v1.PutSettings
+	(*PutRule)(nil),        // 74: relay.spool.v1.PutRule
+	(*DropRule)(nil),       // 75: relay.spool.v1.DropRule
+	(*PutSuppressed)(nil),  // 76: relay.spool.v1.PutSuppressed
+	(*DropSuppressed)(nil), // 77: relay.spool.v1.DropSuppressed
+	(*Manage)(nil),         // 78: relay.spool.v1.Manage
+	(*Bouncing)(nil),       // 79: relay.spool.v1.Bouncing
+	(*Twin)(nil),           // 80: relay.spool.v1.Twin
+	(*Uidl)(nil),           // 81: relay.spool.v1.Uidl
+	(*Spent)(nil),          // 82: relay.spool.v1.Spent
+	(*DkimKey)(nil),        // 83: relay.spool.v1.DkimKey
+	(*PutDkim)(nil),        // 84: relay.spool.v1.PutDkim
+	(*DropDkim)(nil),       // 85: relay.spool.v1.DropDkim
+	(*PutCluster)(nil),     // 86: relay.spool.v1.PutCluster
+	(*Tally)(nil),          // 87: relay.spool.v1.Tally
+	(*Tried)(nil),          // 88: relay.spool.v1.Tried
+	(*Grey)(nil),           // 89: relay.spool.v1.Grey
+	(*Greet)(nil),          // 90: relay.spool.v1.Greet
+	(*Attempt)(nil),        // 91: relay.spool.v1.Attempt
+	(*Cert)(nil),           // 92: relay.spool.v1.Cert
+	(*Policy)(nil),         // 93: relay.spool.v1.Policy
+	(*PutPolicy)(nil),      // 94: relay.spool.v1.PutPolicy
+	(*PutCert)(nil),        // 95: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 96: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 97: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 98: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 99: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 100: relay.spool.v1.Mark
+	(*Result)(nil),         // 101: relay.spool.v1.Result
+	(*Removed)(nil),        // 102: relay.spool.v1.Removed
+	(*Burial_Part)(nil),    // 103: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 104: relay.spool.v1.TimeState.Jump
+	(*Reseal_Item)(nil),    // 105: relay.spool.v1.Reseal.Item
 }
 var file_spool_proto_depIdxs = []int32{
 	7,   // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,   // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,   // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	100, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	103, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	15,  // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	19,  // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,   // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
 	3,   // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
 	4,   // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
-	101, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	98,  // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	104, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	101, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	8,   // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	9,   // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	10,  // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
-	38,  // 15: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
-	45,  // 16: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
-	37,  // 17: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
-	40,  // 18: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
-	38,  // 19: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
+	39,  // 15: relay.spool.v1.Accept.copies:type_name -> relay.spool.v1.Accept
+	46,  // 16: relay.spool.v1.Accept.notices:type_name -> relay.spool.v1.Notice
+	38,  // 17: relay.spool.v1.Import.admin:type_name -> relay.spool.v1.Admin
+	41,  // 18: relay.spool.v1.Import.messages:type_name -> relay.spool.v1.Old
+	39,  // 19: relay.spool.v1.Old.accept:type_name -> relay.spool.v1.Accept
 	8,   // 20: relay.spool.v1.Discard.message:type_name -> relay.spool.v1.Message
 	1,   // 21: relay.spool.v1.Verdict.state:type_name -> relay.spool.v1.State
-	38,  // 22: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
-	44,  // 23: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
-	45,  // 24: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
-	27,  // 25: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
-	37,  // 26: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	102, // 27: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
-	37,  // 28: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
-	37,  // 29: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
-	37,  // 30: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
-	37,  // 31: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
-	37,  // 32: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
-	37,  // 33: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
-	37,  // 34: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
-	18,  // 35: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
-	37,  // 36: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
-	37,  // 37: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
-	21,  // 38: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
-	37,  // 39: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
-	37,  // 40: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
-	22,  // 41: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
-	37,  // 42: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
-	37,  // 43: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
-	23,  // 44: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
-	37,  // 45: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
-	37,  // 46: relay.spool.v1.PutRecipients.admin:type_name -> relay.spool.v1.Admin
-	37,  // 47: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
-	25,  // 48: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
-	37,  // 49: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
-	24,  // 50: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
-	37,  // 51: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
-	37,  // 52: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
-	5,   // 53: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
-	76,  // 54: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
-	45,  // 55: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
-	37,  // 56: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
-	80,  // 57: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
-	37,  // 58: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
-	28,  // 59: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
-	85,  // 60: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
-	88,  // 61: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
-	90,  // 62: relay.spool.v1.PutPolicy.policy:type_name -> relay.spool.v1.Policy
-	37,  // 63: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	37,  // 64: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	33,  // 65: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	37,  // 66: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	6,   // 67: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	6,   // 68: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	15,  // 69: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	12,  // 70: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	99,  // 71: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
-	72,  // [72:72] is the sub-list for method output_type
-	72,  // [72:72] is the sub-list for method input_type
-	72,  // [72:72] is the sub-list for extension type_name
-	72,  // [72:72] is the sub-list for extension extendee
-	0,   // [0:72] is the sub-list for field type_name
+	25,  // 22: relay.spool.v1.Verdict.suppress:type_name -> relay.spool.v1.Suppressed
+	39,  // 23: relay.spool.v1.Notice.accept:type_name -> relay.spool.v1.Accept
+	45,  // 24: relay.spool.v1.Settle.verdicts:type_name -> relay.spool.v1.Verdict
+	46,  // 25: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
+	28,  // 26: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
+	38,  // 27: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
+	105, // 28: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
+	38,  // 29: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
+	38,  // 30: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
+	38,  // 31: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
+	38,  // 32: relay.spool.v1.Adopt.admin:type_name -> relay.spool.v1.Admin
+	38,  // 33: relay.spool.v1.Drain.admin:type_name -> relay.spool.v1.Admin
+	38,  // 34: relay.spool.v1.BreakLock.admin:type_name -> relay.spool.v1.Admin
+	38,  // 35: relay.spool.v1.PutAccount.admin:type_name -> relay.spool.v1.Admin
+	18,  // 36: relay.spool.v1.PutAccount.account:type_name -> relay.spool.v1.Account
+	38,  // 37: relay.spool.v1.DropAccount.admin:type_name -> relay.spool.v1.Admin
+	38,  // 38: relay.spool.v1.PutDomain.admin:type_name -> relay.spool.v1.Admin
+	21,  // 39: relay.spool.v1.PutDomain.domain:type_name -> relay.spool.v1.Domain
+	38,  // 40: relay.spool.v1.DropDomain.admin:type_name -> relay.spool.v1.Admin
+	38,  // 41: relay.spool.v1.PutAlias.admin:type_name -> relay.spool.v1.Admin
+	22,  // 42: relay.spool.v1.PutAlias.alias:type_name -> relay.spool.v1.Alias
+	38,  // 43: relay.spool.v1.DropAlias.admin:type_name -> relay.spool.v1.Admin
+	38,  // 44: relay.spool.v1.PutRoute.admin:type_name -> relay.spool.v1.Admin
+	23,  // 45: relay.spool.v1.PutRoute.route:type_name -> relay.spool.v1.Route
+	38,  // 46: relay.spool.v1.DropRoute.admin:type_name -> relay.spool.v1.Admin
+	38,  // 47: relay.spool.v1.PutRecipients.admin:type_name -> relay.spool.v1.Admin
+	38,  // 48: relay.spool.v1.PutSettings.admin:type_name -> relay.spool.v1.Admin
+	26,  // 49: relay.spool.v1.PutSettings.settings:type_name -> relay.spool.v1.Settings
+	38,  // 50: relay.spool.v1.PutRule.admin:type_name -> relay.spool.v1.Admin
+	24,  // 51: relay.spool.v1.PutRule.rule:type_name -> relay.spool.v1.Rule
+	38,  // 52: relay.spool.v1.DropRule.admin:type_name -> relay.spool.v1.Admin
+	38,  // 53: relay.spool.v1.PutSuppressed.admin:type_name -> relay.spool.v1.Admin
+	25,  // 54: relay.spool.v1.PutSuppressed.suppressed:type_name -> relay.spool.v1.Suppressed
+	38,  // 55: relay.spool.v1.DropSuppressed.admin:type_name -> relay.spool.v1.Admin
+	38,  // 56: relay.spool.v1.Manage.admin:type_name -> relay.spool.v1.Admin
+	5,   // 57: relay.spool.v1.Manage.action:type_name -> relay.spool.v1.Action
+	79,  // 58: relay.spool.v1.Manage.bouncing:type_name -> relay.spool.v1.Bouncing
+	46,  // 59: relay.spool.v1.Bouncing.notice:type_name -> relay.spool.v1.Notice
+	38,  // 60: relay.spool.v1.PutDkim.admin:type_name -> relay.spool.v1.Admin
+	83,  // 61: relay.spool.v1.PutDkim.key:type_name -> relay.spool.v1.DkimKey
+	38,  // 62: relay.spool.v1.DropDkim.admin:type_name -> relay.spool.v1.Admin
+	29,  // 63: relay.spool.v1.PutCluster.cluster:type_name -> relay.spool.v1.Cluster
+	88,  // 64: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
+	91,  // 65: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
+	93,  // 66: relay.spool.v1.PutPolicy.policy:type_name -> relay.spool.v1.Policy
+	38,  // 67: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	38,  // 68: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	34,  // 69: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	38,  // 70: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	6,   // 71: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	6,   // 72: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	15,  // 73: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	12,  // 74: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	102, // 75: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
+	76,  // [76:76] is the sub-list for method output_type
+	76,  // [76:76] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -9325,7 +9594,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   96,
+			NumMessages:   99,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -52,6 +52,8 @@ type Fake struct {
 	changes   []Change
 	seen      map[string]bool
 	sent      int
+
+	suppressed []admin.Suppressed
 }
 
 // New returns a fake of a healthy three-node cluster with the domain
@@ -89,7 +91,7 @@ func New() *Fake {
 // Ports returns the fake as all ports.
 func (f *Fake) Ports() admin.Ports {
 	return admin.Ports{Cluster: f, Domains: f, Users: f, Aliases: f, Signers: f, Routes: f, Rules: f, Policy: f, Queue: f,
-		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f, Doctor: f, Events: f}
+		History: f, Mailboxes: f, Content: f, Mail: f, Audit: f, Doctor: f, Events: f, Suppressions: f}
 }
 
 func (f *Fake) at(d time.Duration) admin.Time { return admin.At(f.Now.Add(d)) }
@@ -424,6 +426,7 @@ func (f *Fake) SetDomain(_ context.Context, by admin.By, name string, s admin.Do
 	}
 	apply(&d.CatchAll, s.CatchAll)
 	apply(&d.AuthPolicy, s.AuthPolicy)
+	apply(&d.Suppress, s.Suppress)
 	if s.Greylist != nil {
 		if d.Greylist = s.Greylist; *s.Greylist < 0 {
 			d.Greylist = nil

@@ -26,7 +26,7 @@ func (rs *Records) Domains(context.Context) ([]admin.Domain, error) {
 		for _, d := range domains {
 			one := admin.Domain{
 				Name: d.Name, CatchAll: d.CatchAll, AuthPolicy: authPolicyName(d.AuthPolicy), Created: admin.AtMs(d.CreatedMs),
-				Users: uint64(len(users[d.Name])),
+				Users: uint64(len(users[d.Name])), Suppress: d.SuppressMs / 1000,
 			}
 			if d.GreylistMs != nil {
 				one.Greylist = new(*d.GreylistMs / 1000)
@@ -57,7 +57,8 @@ func (rs *Records) AddDomain(ctx context.Context, by admin.By, d admin.Domain) e
 	}
 	rec := &pb.Domain{Name: name}
 	if err := changeDomain(rec,
-		admin.DomainSet{CatchAll: &d.CatchAll, AuthPolicy: &d.AuthPolicy, Greylist: d.Greylist}); err != nil {
+		admin.DomainSet{CatchAll: &d.CatchAll, AuthPolicy: &d.AuthPolicy, Greylist: d.Greylist, Suppress: &d.Suppress},
+	); err != nil {
 		return err
 	}
 	_, err = rs.edit.Do(ctx, by, spool.KindPutDomain, func(adm *pb.Admin) proto.Message {
@@ -100,6 +101,11 @@ func changeDomain(d *pb.Domain, s admin.DomainSet) (err error) {
 	}
 	if s.AuthPolicy != nil {
 		if d.AuthPolicy, err = authPolicyOf(*s.AuthPolicy); err != nil {
+			return err
+		}
+	}
+	if s.Suppress != nil {
+		if d.SuppressMs, err = millis("suppress_seconds", *s.Suppress); err != nil {
 			return err
 		}
 	}

@@ -364,3 +364,48 @@ func TestSRSSettings(t *testing.T) {
 	require.Nil(t, s.SRSDomain)
 	require.EqualValues(t, 2, s.SRSGeneration)
 }
+
+// TestSuppressionRecords: names are brought into one form, the domain says for how long, and lists go on where one
+// ended.
+func TestSuppressionRecords(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	require.ErrorContains(t, w.Suppress(ctx, theBy, admin.SuppressAdd{Domain: "example.test", Address: "x@far.example"}),
+		"need cluster version 2")
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	require.NoError(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Suppress: new(int64(7 * 86400))}))
+	domains, err := w.Domains(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 7*86400, domains[0].Suppress)
+	for _, a := range []admin.SuppressAdd{
+		{Domain: "Example.TEST.", Address: " Gone@Far.Example "}, {Domain: "example.test", Address: "x@far.example"},
+		{Domain: "example.test", Address: "y@far.example", ExpiresSeconds: 3600},
+	} {
+		require.NoError(t, w.Suppress(ctx, theBy, a))
+	}
+	all, err := w.Suppressed(ctx, admin.SuppressedQuery{})
+	require.NoError(t, err)
+	require.Len(t, all, 3)
+	require.Equal(t, []string{"example.test", "gone@far.example", theBy.Why},
+		[]string{all[0].Domain, all[0].Address, all[0].Why})
+	require.Equal(t, 7*24*time.Hour, all[0].Expires.Sub(all[0].Since.Time))
+	require.Equal(t, time.Hour, all[2].Expires.Sub(all[2].Since.Time))
+	all, err = w.Suppressed(ctx, admin.SuppressedQuery{Domain: "EXAMPLE.test", From: "x@", Limit: 1})
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, "x@far.example", all[0].Address)
+	require.NoError(t, w.Unsuppress(ctx, theBy, "example.test", "GONE@far.example"))
+	require.ErrorIs(t, w.Unsuppress(ctx, theBy, "example.test", "gone@far.example"), admin.ErrNotFound)
+	_, err = w.Suppressed(ctx, admin.SuppressedQuery{From: "x@"})
+	require.ErrorIs(t, err, admin.ErrInvalid)
+	for _, bad := range []admin.SuppressAdd{
+		{Domain: "far.example", Address: "x@far.example"}, {Domain: "example.test", Address: "x"},
+		{Domain: "example.test", Address: ""}, {Domain: "", Address: "x@far.example"},
+		{Domain: "example.test", Address: "x@far.example", ExpiresSeconds: -1},
+	} {
+		require.Error(t, w.Suppress(ctx, theBy, bad))
+	}
+	require.ErrorIs(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Suppress: new(int64(-1))}),
+		admin.ErrInvalid)
+}

@@ -216,11 +216,14 @@ func network(text string) (string, error) {
 }
 
 // canKeepRules refuses rules in a cluster of version 1.
-func (rs *Records) canKeepRules() error {
+func (rs *Records) canKeepRules() error { return rs.atVersion2("rules") }
+
+// atVersion2 refuses what needs the cluster's version 2.
+func (rs *Records) atVersion2(what string) error {
 	return rs.replica.View(func(v spool.View) error {
 		c, _, err := v.Cluster()
 		if err == nil && spool.VersionOf(c) < 2 {
-			return admin.Conflict("rules need cluster version 2, and this cluster has version 1",
+			return admin.Conflict(what+" need cluster version 2, and this cluster has version 1",
 				"install this version on all nodes, then run relayctl cluster upgrade")
 		}
 		return err

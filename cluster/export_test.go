@@ -230,3 +230,10 @@ func (c *Cluster) Keeps(node string) bool {
 	})
 	return all > 0 && ended == 0
 }
+
+// FindTime looks whether the state's time is near what a majority agrees on, and reports
+// whether this process has seen it there.
+func (c *Cluster) FindTime() bool {
+	c.findTime()
+	return c.timeFound.Load()
+}

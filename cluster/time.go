@@ -53,9 +53,10 @@ func (c *Cluster) judgeClocks() {
 }
 
 // findTime notes when the state's time is near what a majority of the clocks that were told
-// in this term agrees on.
+// in this term agrees on. Before this process has met a leader, the term and the clocks told in
+// it are those of before it was off.
 func (c *Cluster) findTime() {
-	if c.timeFound.Load() {
+	if c.timeFound.Load() || c.Leader() == "" {
 		return
 	}
 	in, err := c.instant()

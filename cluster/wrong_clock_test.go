@@ -143,3 +143,30 @@ func compared(g *clustertest.Group, n *clustertest.Node) (offset time.Duration) 
 	})
 	return offset
 }
+
+// TestTimeIsNotFoundInOldClocks: a node that comes back after the whole cluster was off for
+// 20 s has not found the time in the clocks that were told before that, so that it makes the
+// time jump when it leads.
+func TestTimeIsNotFoundInOldClocks(t *testing.T) {
+	t.Parallel()
+	g := clustertest.New(t, clustertest.Options{})
+	g.WaitReady(g.Nodes()...)
+	follows := func(m *clustertest.Node) bool { return m != g.Leader() }
+	n := g.Nodes()[slices.IndexFunc(g.Nodes(), follows)]
+	g.Eventually("the time is found", n.C().FindTime)
+	others := slices.DeleteFunc(slices.Clone(g.Nodes()), func(m *clustertest.Node) bool { return m == n })
+	for _, m := range append([]*clustertest.Node{n}, others...) { // n stops first, in the term in which it was told
+		m.Stop()
+		m.Skew(20 * time.Second)
+	}
+	n.Start()
+	require.Empty(t, n.C().Leader())
+	require.False(t, n.C().FindTime(), "in the clocks of before")
+	for _, m := range others {
+		m.Start()
+	}
+	for _, m := range g.Nodes() {
+		g.Eventually("the time jumps", func() bool { return m.C().Clock().Offset.Abs() < 5*time.Second })
+	}
+	g.Eventually("the time is found", n.C().FindTime)
+}

@@ -134,13 +134,14 @@ func layers() map[string][]string {
 		"pop3":                      {"smtp/sasl", "smtp/admission", "smtp/printable"},
 		"deploy":                    {"node/config"},
 		"deploy/bench": {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3", "deploy/bench/preload",
-			"deploy/bench/cgroup", "deploy/bench/stage"},
+			"deploy/bench/cgroup", "deploy/bench/stage", "deploy/bench/realmail"},
 		"deploy/bench/cgroup": {},
 		"deploy/bench/stage":  {},
 		"deploy/bench/preload": {
 			"cluster/datadir", "cluster/disk", "cluster/spool", "cluster/spool/spoolpb", "cluster/tuning",
 		},
-		"deploy/...": {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3"},
+		"deploy/bench/realmail": {},
+		"deploy/...":            {"node/admin", "node/config", "smtp", "smtp/sasl", "pop3"},
 	}
 }
 

@@ -28,6 +28,9 @@
 // -nodes 1 runs clusters of one node, 3,1 has a column for each size, -rows some of the
 // rows, by a part of their names. A single session meets the leader, wherever that is.
 //
+// -mail real has rows of their own, from 4 KiB to 1 MiB: they send what package realmail
+// makes, prose, HTML, pictures and PDF, where filler is all alike.
+//
 // With -history the clusters begin with so many messages that were delivered within ten
 // minutes, wait for twelve until these may go, and sweep a window of a minute each minute
 // while the loads run, which must be over in nine. -with empty runs a cluster without

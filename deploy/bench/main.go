@@ -32,6 +32,7 @@ type options struct {
 	steady, hostile, stages                                                          bool
 	cpus                                                                             float64
 
+	mail  string
 	sizes []int
 }
 
@@ -49,6 +50,8 @@ func parse(args []string, errs io.Writer) (*options, error) {
 	flags.StringVar(&o.only, "rows", "",
 		"rows, or with -hostile attacks, to run, by a part of their name, comma-separated")
 	flags.StringVar(&o.dir, "dir", "", "keep logs in this directory")
+	flags.StringVar(&o.mail, "mail", "filler", "what rows of SMTP send: filler, as smtp-source makes it,\n"+
+		"or real, which looks like the mail of people and programs, of 4 KiB to 1 MiB")
 	flags.IntVar(&o.logins, "logins", 100, "POP3 sessions of each of 20 clients a round")
 	flags.IntVar(&o.history, "history", 0, "begin with so many messages of history, and sweep it meanwhile")
 	flags.IntVar(&o.waiting, "waiting", 0, "instead of the table: what so many waiting messages cost")
@@ -76,6 +79,11 @@ func parse(args []string, errs io.Writer) (*options, error) {
 	var err error
 	if o.sizes, err = parseSizes(o.nodes); err != nil {
 		fmt.Fprintln(errs, "bench:", err)
+		return o, err
+	}
+	if o.mail != "filler" && o.mail != realMail {
+		err = fmt.Errorf("-mail wants filler or real, and not %q", o.mail)
+		fmt.Fprintln(errs, "bench:", err)
 	}
 	return o, err
 }
@@ -95,6 +103,7 @@ func run(args []string, out, errs io.Writer) int {
 	b := &bench{
 		n: o.n, logins: o.logins, nodes: o.sizes[0], more: o.sizes[1:], dir: o.dir, errs: errs, history: o.history,
 		base: o.base, cpus: o.cpus,
+		real: o.mail == realMail,
 	}
 	defer b.tearDown()
 	if err := b.perform(ctx, out, o); err != nil {
@@ -155,6 +164,7 @@ type bench struct {
 	cpus    float64 // that each node may use; 0: all
 	history int     // messages that the clusters begin with
 	hop     string  // where the clusters' remote mail goes; empty: the sink
+	real    bool    // rows of SMTP send mail that looks real
 	dir     string
 	temp    bool
 	errs    io.Writer

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -15,9 +16,9 @@ import (
 // members as raw files, so it may rise only when every member can read it.
 const format = pebble.FormatValueSeparation
 
-// separate is the size from which values live in blob files of their own,
-// which compactions do not rewrite. Only bodies are that large.
-const separate = 4 << 10
+// separate is the size from which bodies live in blob files of their own, which
+// compactions do not rewrite. All mail but a line or two of a program is larger.
+const separate = 512
 
 // rewriteAge is how old a blob file must be before its garbage is collected.
 const rewriteAge = time.Minute
@@ -42,9 +43,7 @@ func (s *Store) engine(h *handle) *pebble.Options {
 	}
 	o.Experimental.ReadSamplingMultiplier = -1 // reads must not start compactions
 	o.Experimental.CompactionScheduler = newScheduler()
-	o.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
-		return pebble.SpanPolicy{}, s.o.Border(start, s.o.now()), nil
-	}
+	o.Experimental.SpanPolicyFunc = s.span
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		garbage, depth := s.separation()
 		return pebble.ValueSeparationPolicy{
@@ -66,6 +65,18 @@ func (s *Store) engine(h *handle) *pebble.Options {
 	}
 	s.o.tune(o)
 	return o
+}
+
+// span says, of a table that begins with a key, where it ends at the latest, and whether
+// values go to blob files: only those of bodies do. Records of other kinds come and go one
+// by one, and a blob file stays until the last one in it has gone.
+func (s *Store) span(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	end = s.o.Border(start, s.o.now())
+	lo, hi := bodies()
+	if bytes.Compare(start, hi) >= 0 || end != nil && bytes.Compare(end, lo) <= 0 {
+		policy.ValueStoragePolicy = pebble.ValueStorageLowReadLatency
+	}
+	return policy, end, nil
 }
 
 func snappy() *sstable.CompressionProfile       { return sstable.SnappyCompression }

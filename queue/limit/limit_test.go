@@ -1,0 +1,69 @@
+package limit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestLimitsAsText(t *testing.T) {
+	for text, want := range map[string]string{
+		"site:Google connections=10 rate=50/s":      "site:google connections=10 rate=50/s",
+		"domain:x.example recipients=1000/h":        "domain:x.example recipients=1000/h",
+		"route:smtp:Hop:25 per-connection=5 ":       "route:smtp:Hop:25 per-connection=5",
+		"site:* rate=5000/d burst=20 connections=1": "site:* connections=1 rate=5000/d burst=20",
+	} {
+		l, err := Parse(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, l.String())
+		again, err := Parse(l.String())
+		require.NoError(t, err)
+		require.Equal(t, l, again)
+	}
+	for text, why := range map[string]string{
+		"":                             "names nothing",
+		"google connections=1":         "is not site:NAME",
+		"site: connections=1":          "is not site:NAME",
+		"site:x":                       "limits nothing",
+		"site:x burst=5":               "needs a rate",
+		"site:x connections=0":         "give 1 to",
+		"site:x connections=-1":        "give 1 to",
+		"site:x rate=50":               "is not a rate",
+		"site:x rate=0/s":              "is not a rate",
+		"site:x rate=1/w":              "is not a rate",
+		"site:x rate=1000000/s":        "too fast",
+		"site:x colour=red":            "is none of",
+		"site:x rate=5/s burst=1":      "give 2 to",
+		"site:x connections=999999999": "give 1 to",
+	} {
+		_, err := Parse(text)
+		require.ErrorContains(t, err, why, text)
+	}
+	_, err := ParseSet([]string{"site:x rate=1/s", "site:X rate=2/s"})
+	require.ErrorContains(t, err, "limit 2: site:x has one already")
+	none, err := ParseSet(nil)
+	require.NoError(t, err)
+	require.Nil(t, none)
+}
+
+func TestTheNearestLimitCounts(t *testing.T) {
+	set, err := ParseSet([]string{"site:* connections=5", "site:google connections=10"})
+	require.NoError(t, err)
+	l, ok := set.Of("site:google")
+	require.True(t, ok)
+	require.Equal(t, 10, l.Connections)
+	l, ok = set.Of("site:other")
+	require.True(t, ok)
+	require.Equal(t, Limit{Key: "site:other", Connections: 5}, l)
+	_, ok = set.Of("domain:google")
+	require.False(t, ok)
+}
+
+// TestALifeKeepsTheBurst: in no span there are more than the burst and what the rate brings.
+func TestALifeKeepsTheBurst(t *testing.T) {
+	fast := Rate{N: 50, Per: time.Second}
+	require.Equal(t, 220*time.Millisecond, fast.life(0)) // 12 at once
+	require.Equal(t, time.Second, Rate{N: 1, Per: time.Second}.life(0))
+	require.Equal(t, 99*20*time.Millisecond, fast.life(100))
+}

@@ -112,6 +112,19 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 	return commit, nil
 }
 
+// Lead proves that this node leads: at some time after the call nobody else did. It returns the term, whose barrier is
+// behind.
+func (c *Cluster) Lead(ctx context.Context) (term uint64, err error) {
+	t := c.leaderTerm.Load()
+	if t == nil {
+		return 0, fault.ErrNotLeader
+	}
+	if _, err = c.verified.Do(ctx); err == nil && c.leaderTerm.Load() != t {
+		err = fault.ErrNotLeader
+	}
+	return t.term, err
+}
+
 // await waits for raft's answer until ctx ends: raft never answers what was still in its
 // channel when it stopped, such as a transfer of the leadership. The goroutine that waits for
 // such an answer is left behind, as those of the batcher are (leaveBatchers).

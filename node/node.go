@@ -25,6 +25,7 @@ import (
 	"relay/node/config"
 	"relay/node/events"
 	"relay/node/inbound"
+	"relay/node/limits"
 	"relay/node/login"
 	"relay/node/maildrop"
 	"relay/node/operator"
@@ -95,6 +96,7 @@ type Node struct {
 	outbound  *outbound.Spool
 	queue     *queue.Manager
 	agent     *remote.Agent
+	limits    *limits.Service
 	senderDNS *remote.DNS
 	policies  *mtasts.Finder // MTA-STS policies; closed with the agent
 	operator  *operator.Operator
@@ -329,8 +331,9 @@ func (n *Node) buildQueue(id, hostname string) error {
 	n.outbound = outbound.New(n.cluster, id, hostname, queue.RetryPolicy{
 		First: time.Duration(d.RetryFirst), Max: time.Duration(d.RetryMax), Lifetime: time.Duration(d.Expire),
 	}, n.log)
+	n.limits = n.newLimits(id)
 	var err error
-	if n.agent, n.policies, err = newAgent(d, hostname, n.outbound, n.cluster, n.log); err != nil {
+	if n.agent, n.policies, err = newAgent(d, hostname, n.outbound, n.cluster, n.limits, n.log); err != nil {
 		return err
 	}
 	n.queue = queue.New(queue.Config{
@@ -376,7 +379,7 @@ func (n *Node) refresher(ctx context.Context) error {
 	ends := time.NewTimer(time.Hour)
 	defer ends.Stop()
 	for {
-		if err := errors.Join(n.drain.look(), n.outbound.Refresh(n.queue)); err != nil {
+		if err := errors.Join(n.drain.look(), n.outbound.Refresh(n.queue), n.refreshLimits()); err != nil {
 			n.log.Error("cannot read sessions and routes", zap.Error(err))
 		}
 		ends.Reset(n.outbound.RulesEnd())
@@ -456,6 +459,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("refresh", n.refresher)
 	start("ruled", n.outbound.LogRuled)
 	start("drain", n.drain.run)
+	start("limits", func(ctx context.Context) error { return n.limits.Run(ctx, n.queue, n.agent) })
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.HandOver(ctx, n.queue) })
 	start("policies", outbound.RenewPolicies(n.policies, n.cluster.Leads))

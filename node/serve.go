@@ -22,6 +22,7 @@ import (
 	"relay/node/admin"
 	"relay/node/config"
 	"relay/node/events"
+	"relay/node/limits"
 	"relay/node/login"
 	"relay/node/operator"
 	"relay/node/outbound"
@@ -423,7 +424,7 @@ func (n *Node) defaultDomain() string {
 }
 
 // newAgent makes the delivery agent of the configuration.
-func newAgent(d config.Delivery, hostname string, routes remote.Router, c *cluster.Cluster,
+func newAgent(d config.Delivery, hostname string, routes remote.Router, c *cluster.Cluster, shares *limits.Service,
 	log *zap.Logger) (*remote.Agent, *mtasts.Finder, error) {
 	dns, err := remote.NewDNS(d.DNSServers)
 	if err != nil {
@@ -452,6 +453,7 @@ func newAgent(d config.Delivery, hostname string, routes remote.Router, c *clust
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
 		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: c.Now}, Sources: d.SourceAddresses,
 		Log: log.Named("remote"), LoopbackHops: d.LoopbackHops, Sessions: sessions,
+		Limits: shares.Gates, Sites: shares,
 	})
 	return agent, policies, err
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"relay/queue/limit"
 	"relay/queue/readyq"
 )
 
@@ -64,10 +65,19 @@ type Job struct {
 	// it. An agent calls it last before the final dot: unlike ctx it reads the
 	// clock, so that it tells the truth also after the process was stopped.
 	Live       func() error
+	Limits     Limited
 	Recipients []Recipient
 	// Open returns the message as it is to be sent, CRLF line ends, not
 	// dot-stuffed. It may be called several times.
 	Open func() (io.ReadCloser, error)
+}
+
+// Limited is what limits there are for a job. The manager puts in what it knows; an agent that finds other limits
+// replaces them, and says Found.
+type Limited struct {
+	Gates []*limit.Gate
+	Pass  *limit.Pass // the right to begin; nil: none is needed, or there was no room
+	Found bool
 }
 
 // DeliverBy is what a sender asked for by RFC 2852.

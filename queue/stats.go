@@ -166,6 +166,8 @@ func (m *Manager) whyReady(d readyq.Destination) string {
 		return fmt.Sprintf("destination %s is being tried with one message first, after: %s", d.Name, d.Reply)
 	case d.Jobs >= d.Window:
 		return fmt.Sprintf("waiting for a free slot: %d of %d connections to %s", d.Jobs, d.Window, d.Name)
+	case d.Line != nil:
+		return waitsForLimit(d.Line)
 	case m.results.unsettled >= m.limits.Unsettled:
 		return "waiting until results of earlier attempts are committed"
 	}

@@ -22,6 +22,7 @@ type unit struct {
 	check bool // it says nothing of the host: not tried
 	early bool // somebody is to be told of a delay, but not yet
 	lease context.Context
+	limit Limited
 
 	job      *Job
 	verdicts []Verdict
@@ -50,6 +51,7 @@ func (m *Manager) take(near *readyq.Affinity) *unit {
 			u := &unit{lease: m.right.lease}
 			if m.queue.Take(&u.batch, near, m.now().UnixNano()) {
 				u.check = u.batch.Down
+				u.reserve()
 				m.totals.Jobs++
 				return u
 			}
@@ -84,6 +86,7 @@ func (m *Manager) attempt(u *unit) {
 	u.job = job
 	job.Domain, job.Route = u.batch.Place()
 	job.Live = m.live
+	job.Limits = u.limit
 	if job.Ruled && !m.obey(u) {
 		return
 	}
@@ -377,6 +380,7 @@ func heard(verdicts []Verdict) (readyq.Word, string) {
 
 // release gives a unit's place at its destination back. It needs m.mu.
 func (m *Manager) release(u *unit, w readyq.Word, reply string, now int64) {
+	m.endLimited(u, now)
 	if b := m.queue.Release(&u.batch, w, reply, now); b != nil {
 		m.log.Info("queue: destination is left alone", zap.String("destination", b.Label),
 			zap.Duration("for", b.For), zap.String("reply", b.Reply), zap.Int32("ready", b.Ready))

@@ -33,8 +33,8 @@ import (
 //   - PutRecipients lists the recipients of routed domains.
 //   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with
 //     refuse. They have the site's own rules of what replies mean (reply_rules) and of when to try again (retry_rules),
-//     the age and text of notices (delay_notice_ms, notice_template) and how reverse-paths are rewritten (srs_domain,
-//     srs_generation), all of which Apply only keeps.
+//     the age and text of notices (delay_notice_ms, notice_template), how reverse-paths are rewritten (srs_domain,
+//     srs_generation), and limits and names of receivers (limits, sites), all of which Apply only keeps.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - Reseal puts sealed secrets of routes into their records under another key.
@@ -120,6 +120,7 @@ var (
 		"Settings.from_check": 2, "Settings.reply_rules": 2,
 		"Settings.retry_rules": 2, "Settings.delay_notice_ms": 2, "Settings.notice_template": 2,
 		"Settings.srs_domain": 2, "Settings.srs_generation": 2,
+		"Settings.limits": 2, "Settings.sites": 2,
 		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,
 		"Refs.late": 2, "Drop.uidl": 2, "Entry.uidl": 2,

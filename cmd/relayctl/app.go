@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/cmd/internal/wording"
+	"relay/cmd/relayctl/limits"
 	"relay/node/admin"
 )
 
@@ -155,8 +156,10 @@ check found something wrong.`,
 	flags.StringVarP(&a.output, "output", "o", "", "table, wide, json or yaml; default: table on a terminal, else wide")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
 	a.link.flags(root)
+	parts := &limits.App{Do: a.do, Change: a.change, Emit: a.emit, Say: a.say, Table: a.table, By: a.by, Usage: usagef,
+		Group: group}
 	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
-		a.ruleCmd(), a.suppressCmd(), a.dkimCmd(), a.settingsCmd(),
+		a.ruleCmd(), a.suppressCmd(), limits.Limit(parts), limits.Site(parts), a.dkimCmd(), a.settingsCmd(),
 		a.queueCmd(), a.traceCmd(), a.mailboxCmd(), a.sendCmd(), a.eventsCmd(),
 		a.auditCmd(), a.verifyCmd(), a.doctorCmd(), a.versionCmd())
 	a.marked(root)

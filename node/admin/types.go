@@ -329,6 +329,8 @@ type Settings struct {
 	DefaultDomain     string `json:"default_domain" required:"false" doc:"completes bare local parts of trusted senders"`
 	FromCheck         string `json:"from_check,omitempty" doc:"what becomes of accounts' mail whose From is not theirs: refuse, unsigned or off; absent: unsigned, and a change leaves it as it is"`
 
+	Limits     []string `json:"limits,omitzero" required:"false" doc:"limits that hold for the whole cluster, one for each key: KEY [connections=N] [per-connection=N] [rate=N/s|m|h|d] [recipients=N/s|m|h|d] [burst=N], where KEY is site:NAME, domain:NAME or route:TARGET, and the name * is each one without a limit of its own; absent: a change leaves them as they are. It needs cluster version 2"`
+	Sites      []string `json:"sites,omitzero" required:"false" doc:"sites before the built-in ones, NAME MX-SUFFIX…: domains whose MX hosts all end so share the limits of the site; a built-in name replaces that one, without suffixes it takes it away; absent: a change leaves them as they are. It needs cluster version 2"`
 	ReplyRules []string `json:"reply_rules,omitzero" required:"false" doc:"what replies of hosts mean, before the built-in table, the first that fits: CLASS [CODE] [x.y.z] [WORDS]; absent: a change leaves them as they are. It needs cluster version 2"`
 
 	RetryRules     []string `json:"retry_rules,omitzero" required:"false" doc:"when to try again, how long, and when to tell the sender, by domain and class of the last reply: DOMAIN|.DOMAIN|* [CLASS] first=5m max=4h factor=1.8 expire=5d notice=4h; each value is that of the first rule that fits and names it; absent: a change leaves them as they are. It needs cluster version 2"`

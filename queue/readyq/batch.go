@@ -43,7 +43,7 @@ func (q *Queue) Take(b *Batch, a *Affinity, now int64) bool {
 	} else if n = q.pick(); n == none {
 		return false
 	}
-	for q.normal(q.dests.all[n], now) && q.wide(q.dests.all[n]) != nil {
+	for q.normal(q.dests.all[n], now) && (q.wide(q.dests.all[n]) != nil || q.shut(q.dests.all[n])) {
 		q.replace(n, now) // which takes it out of its ring
 		if n = q.pick(); n == none {
 			return false
@@ -69,7 +69,8 @@ func (q *Queue) cut(b *Batch, n int32, now int64) {
 	over := l == &d.lists[classOverdue]
 	*b = Batch{dest: n, d: d, ID: q.table.at(l.head).id, over: over, Down: over && d.down(now),
 		unproven: !d.ctl.proven, began: now}
-	for l.head != none && len(b.N) < q.limits.Recipients {
+	most := q.room(d)
+	for l.head != none && len(b.N) < most {
 		slot := l.head
 		e := q.table.at(slot)
 		if e.id != b.ID {
@@ -111,6 +112,9 @@ func (q *Queue) Release(b *Batch, w Word, reply string, now int64) *BackOff {
 		q.unblock(b.ID, now)
 	}
 	q.replace(b.dest, now)
+	for _, gate := range b.Gates() {
+		q.Kick(gate, now)
+	}
 	q.retire(b.dest)
 	return begun
 }

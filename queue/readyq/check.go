@@ -63,6 +63,7 @@ func (q *Queue) checkDests(total map[int32]int32, now int64) error {
 		}
 		due := q.normal(d, now) || q.overdue(d)
 		waits := d.ring < 0 && d.blocked && len(q.spreads) > 0 // for other jobs of its next message
+		waits = waits || d.ring < 0 && d.gated != nil && d.gated.line != nil
 		if due != (d.ring >= 0) && !(due && waits) {
 			return fmt.Errorf("%s is in ring %d, and has something to do: %t", d.name, d.ring, due)
 		}

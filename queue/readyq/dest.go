@@ -30,6 +30,7 @@ type dest struct {
 	idle       bool
 	blocked    bool     // waits for other jobs of its next message
 	ctl        *control // nil until the first job
+	gated      *gated   // nil: no limit is known for it
 }
 
 // control is what is known of a destination from the jobs it got.

@@ -36,6 +36,7 @@ type Queue struct {
 	count       [active + 1]int
 	unproven    int            // jobs to destinations that are not proven
 	spreads     map[ID]*spread // by message: those jobs
+	lines       map[Gate][]*dest
 	turn        uint
 	expiryScans []expiryScan
 	mark        uint8 // the present scan
@@ -44,7 +45,8 @@ type Queue struct {
 // New makes an empty Queue. route names the hop that a domain's mail goes to, empty
 // for its own MX; it must not wait. Nil: each domain is a destination of its own.
 func New(l Limits, route func(domain string) string) *Queue {
-	q := &Queue{limits: l, route: route, table: newTable(), dests: newDests(), spreads: map[ID]*spread{}}
+	q := &Queue{limits: l, route: route, table: newTable(), dests: newDests(), spreads: map[ID]*spread{},
+		lines: map[Gate][]*dest{}}
 	q.heap.t = &q.table
 	for i := range q.rings {
 		q.rings[i] = [2]ring{{none}, {none}}

@@ -22,6 +22,7 @@ type Destination struct {
 	Probing bool   // one job at a time until the first success
 	Until   int64  // with Down: the end of its back-off
 	Reply   string // of the last host failure
+	Line    Gate   // the limit that it waits for; nil: none
 }
 
 // Destinations returns the destinations that have entries, in no order.
@@ -44,6 +45,9 @@ func (q *Queue) snapshot(d *dest, now int64) Destination {
 	}
 	if one.Down {
 		one.Until = d.ctl.until
+	}
+	if d.gated != nil {
+		one.Line = d.gated.line
 	}
 	return one
 }

@@ -28,10 +28,16 @@ func (q *Queue) overdue(d *dest) bool {
 
 // replace puts a destination into the ring that it belongs to now, or into
 // none. Everything that changes a destination calls it.
-func (q *Queue) replace(n int32, now int64) {
+func (q *Queue) replace(n int32, now int64) { q.place(n, now, false) }
+
+// place is replace. kicked: the destination comes from the line of a gate.
+func (q *Queue) place(n int32, now int64, kicked bool) {
 	d := q.dests.all[n]
 	if d == nil {
 		return
+	}
+	if d.gated != nil {
+		q.demand(d, now)
 	}
 	want := int8(-1)
 	if q.normal(d, now) {
@@ -47,6 +53,9 @@ func (q *Queue) replace(n int32, now int64) {
 	if want >= 0 && d.ctl != nil && d.ctl.proven {
 		want++
 	} else if want >= 0 && q.normal(d, now) && q.block(n) {
+		want = -1
+	}
+	if d.gated != nil && want >= 0 && q.normal(d, now) && q.stopped(n, kicked || d.ring >= 0) {
 		want = -1
 	}
 	if want == d.ring {

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/queue"
+	"relay/queue/limit"
 	"relay/queue/remote/mtasts"
 	"relay/smtp"
 )
@@ -62,6 +63,8 @@ type Config struct {
 	// HardGreeting makes a 5xx greeting of all hosts final. By default the mail
 	// waits: it says more of the host's state than of the mail.
 	HardGreeting bool
+	Limits       *limit.Gates // nil: none
+	Sites        Sites        // nil: no site is known
 	Log          *zap.Logger
 }
 
@@ -156,6 +159,12 @@ func (a *Agent) Close() error {
 func (a *Agent) Deliver(ctx context.Context, job *queue.Job) []queue.Verdict {
 	d := newDelivery(a, job)
 	hops, f := a.find(ctx, job, d)
+	if f == nil && len(hops) > 0 && a.conf.Limits.Any() {
+		var end context.CancelCauseFunc
+		ctx, end = context.WithCancelCause(ctx)
+		defer end(nil)
+		f = d.begin(end)
+	}
 	if f == nil {
 		f = d.tryAll(ctx, hops)
 	}
@@ -169,7 +178,7 @@ func (a *Agent) find(ctx context.Context, job *queue.Job, d *delivery) ([]hop, *
 	if err != nil {
 		return nil, deferred("4.3.5 no route: %v", err)
 	}
-	d.link = t.Link
+	d.link, d.target = t.Link, t
 	switch t.Kind {
 	case Discard:
 		d.all(queue.Verdict{Outcome: queue.Delivered, Reply: "2.0.0 discarded by route"})

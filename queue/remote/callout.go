@@ -34,7 +34,7 @@ func (a *Agent) Ask(ctx context.Context, address string) error {
 		k, f := d.key(ctx, h)
 		var c *conn
 		if f == nil {
-			c, f = a.connect(ctx, k, false)
+			c, f = a.connect(ctx, k, false, nil)
 		}
 		if f != nil {
 			last = errors.New(f.text)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"relay/queue"
+	"relay/queue/limit"
 	"relay/smtp"
 )
 
@@ -22,11 +23,12 @@ type conn struct {
 	hop    hop
 	key    key
 	tls    string
-	offers bool // it is in clear, although the host offers or has offered STARTTLS
-	spent  bool // it is not to be used again
-	idle   bool // it came from the pool
-	sent   int  // transactions since it was taken or opened
-	total  int  // transactions in all
+	place  *limit.Place // nil: no limit
+	offers bool         // it is in clear, although the host offers or has offered STARTTLS
+	spent  bool         // it is not to be used again
+	idle   bool         // it came from the pool
+	sent   int          // transactions since it was taken or opened
+	total  int          // transactions in all
 	since  time.Time
 	// checked is what became of a check of the certificate by name and CA; nil: there was none.
 	checked *error
@@ -46,12 +48,14 @@ type key struct {
 
 // connect gives a connection to a hop: an idle one, unless a fresh one is
 // wanted, or a new one.
-func (a *Agent) connect(ctx context.Context, k key, fresh bool) (*conn, *fault) {
+func (a *Agent) connect(ctx context.Context, k key, fresh bool, pass *limit.Pass) (*conn, *fault) {
 	if !fresh {
-		if c := a.pool.get(k); c != nil {
+		if c := a.pool.get(k); c != nil && pass.Covers(c.place) {
 			c.idle, c.sent = true, 0
 			a.stats.Reused.Add(1)
 			return c, nil
+		} else if c != nil {
+			a.pool.quit(c) // it was opened under other limits
 		}
 	}
 	if l := k.link.Login; l != nil {
@@ -59,7 +63,7 @@ func (a *Agent) connect(ctx context.Context, k key, fresh bool) (*conn, *fault) 
 			return nil, f
 		}
 	}
-	c, f := a.dial(ctx, k, a.wantsTLS(k))
+	c, f := a.dial(ctx, k, a.wantsTLS(k), pass)
 	if f == nil && k.link.Login != nil {
 		f = a.login(ctx, c)
 	}
@@ -123,12 +127,16 @@ func (k key) secret() bool {
 // never: TLS is not used, whatever the host offers.
 func (a *Agent) never(k key) bool { return !a.must(k) && a.policy(k.link) == NoTLS }
 
-func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
+func (a *Agent) dial(ctx context.Context, k key, secure bool, pass *limit.Pass) (*conn, *fault) {
 	from, err := a.from(k)
 	if err != nil {
 		return nil, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.3.5 " + err.Error()}
 	}
-	raw, err := a.open(ctx, k.hop.addr, from)
+	place, f := a.takePlace(ctx, pass)
+	if f != nil {
+		return nil, f
+	}
+	raw, err := a.openAt(ctx, k.hop.addr, from, place)
 	if err != nil {
 		return nil, &fault{outcome: queue.Deferred, host: k.hop.String(), next: true, text: "4.4.1 " + dialText(err)}
 	}
@@ -144,7 +152,7 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 		return nil, a.refusal(k, err)
 	}
 	a.stats.Connections.Add(1)
-	c := &conn{client: client, hop: k.hop, key: k}
+	c := &conn{client: client, hop: k.hop, key: k, place: place}
 	if k.link.Implicit {
 		a.encrypted(c)
 		return c, nil
@@ -155,7 +163,7 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool) (*conn, *fault) {
 	}
 	retry, f := a.encrypt(ctx, c)
 	if retry {
-		return a.dial(ctx, k, false)
+		return a.dial(ctx, k, false, pass)
 	}
 	return c, f
 }

@@ -33,6 +33,7 @@ type delivery struct {
 	met      bool              // the host at hand got as far as a transaction
 	lacked   bool              // it lacks what a recipient, or the message, needs
 	link     Link              // by the route
+	target   Target            // the same
 	spread   *Spread           // by the route; nil: none
 	proofs   map[string]proved // by host, of DANE; nil: none was asked for
 	sts      *mtasts.Policy    // of the domain; nil: it has none
@@ -109,6 +110,12 @@ func (d *delivery) tryAll(ctx context.Context, hops []hop) *fault {
 		f := d.try(ctx, hops[i])
 		d.open = merge(d.open, d.next)
 		d.next = nil
+		if f != nil && f.limited {
+			if last != nil || len(d.said) > 0 { // it has had its attempt
+				f = cmp.Or(last, &fault{outcome: queue.Deferred, left: true, text: "4.3.0 not all hosts could be tried"})
+			}
+			return f
+		}
 		// A no of one host is the last word only where no other host said
 		// later.
 		if f != nil && (last == nil || f.outcome != queue.Failed) {
@@ -194,7 +201,7 @@ func (d *delivery) try(ctx context.Context, h hop) *fault {
 	}
 	fresh := d.alone()
 	for len(d.open) > 0 {
-		c, f := d.a.connect(ctx, k, fresh)
+		c, f := d.a.connect(ctx, k, fresh, d.job.Limits.Pass)
 		if f != nil {
 			return f
 		}
@@ -227,9 +234,9 @@ func (d *delivery) converse(ctx context.Context, c *conn) (again bool, f *fault)
 		}
 		c.sent++
 		c.total++
-		full := c.spent || c.total >= d.a.conf.Messages || d.alone()
-		if most := c.client.MaxTransactions(); most > 0 && c.total >= most {
-			full = true
+		full := c.spent || c.total >= d.a.conf.Messages || d.alone() || c.place.Over()
+		for _, most := range [...]int{c.client.MaxTransactions(), d.job.Limits.Pass.PerConnection()} {
+			full = full || most > 0 && c.total >= most
 		}
 		done := f != nil || len(d.open) == 0 || len(d.open) == before
 		if full {
@@ -264,6 +271,9 @@ func (d *delivery) transaction(ctx context.Context, c *conn) (usable bool, f *fa
 		most = min(most, n)
 	}
 	group = group[:min(len(group), most)]
+	if key := d.job.Limits.Pass.Start(len(group)); key != "" {
+		return true, stopped(key)
+	}
 	if d.job.RequireTLS {
 		if _, ok := c.client.Has("REQUIRETLS"); !ok {
 			// RFC 8689 §4.2.1: another host may offer it.

@@ -55,6 +55,7 @@ type fault struct {
 	untried bool
 	final   bool // no other hop is to be tried but those of the fallback
 	name    bool // it speaks of the host's name, not of an address of it
+	limited bool // a limit has no room, and no other hop at all is to be tried
 }
 
 func failed(format string, args ...any) *fault {
@@ -121,6 +122,9 @@ func (a *Agent) mxHops(ctx context.Context, domain string) ([]hop, *fault) {
 		records = nil
 	default:
 		return nil, deferred("4.4.3 the mail hosts of %s could not be looked up: %v", domain, err)
+	}
+	if a.conf.Sites != nil {
+		a.conf.Sites.Learn(domain, records)
 	}
 	if len(records) == 0 { // the implicit MX
 		records = []Record{{Host: name}}

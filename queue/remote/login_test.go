@@ -133,7 +133,7 @@ func TestNoPlainInClear(t *testing.T) {
 	a, _ := loginWorld(t, h, NewLogin("*", "me", known("secret")))
 	hops, f := a.find(t.Context(), jobTo("", "a@x"), newDelivery(a, jobTo("", "a@x")))
 	require.Nil(t, f)
-	c, f := a.dial(t.Context(), key{hop: hops[0]}, false)
+	c, f := a.dial(t.Context(), key{hop: hops[0]}, false, nil)
 	require.Nil(t, f)
 	defer c.client.Close()
 	scram := sasl.NewScramClient("me", "secret", nil)
@@ -308,7 +308,7 @@ func TestTokenMechanisms(t *testing.T) {
 		h.ehlo = append(h.ehlo, offered)
 		hops := []hop{hopOf(h)}
 		a := newAgent(t, Config{})
-		c, f := a.dial(t.Context(), key{hop: hops[0]}, false)
+		c, f := a.dial(t.Context(), key{hop: hops[0]}, false, nil)
 		require.Nil(t, f)
 		m, why := tokenMechanism(c.client, "u", "t")
 		if want == "" {

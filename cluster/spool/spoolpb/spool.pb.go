@@ -2552,6 +2552,8 @@ type Settings struct {
 	// From version 2 on:
 	FromCheck      FromCheck `protobuf:"varint,110,opt,name=from_check,json=fromCheck,proto3,enum=relay.spool.v1.FromCheck" json:"from_check,omitempty"` // what becomes of accounts' mail from others' addresses
 	ReplyRules     []string  `protobuf:"bytes,111,rep,name=reply_rules,json=replyRules,proto3" json:"reply_rules,omitempty"`                             // what replies mean, before the built-in table (queue/replyclass)
+	Limits         []string  `protobuf:"bytes,112,rep,name=limits,proto3" json:"limits,omitempty"`                                                       // of sites, domains and routes (queue/limit)
+	Sites          []string  `protobuf:"bytes,113,rep,name=sites,proto3" json:"sites,omitempty"`                                                         // rows of the table of sites, before the built-in ones (queue/site)
 	RetryRules     []string  `protobuf:"bytes,130,rep,name=retry_rules,json=retryRules,proto3" json:"retry_rules,omitempty"`                             // when to try again, by domain and class (queue/retry)
 	DelayNoticeMs  int64     `protobuf:"zigzag64,131,opt,name=delay_notice_ms,json=delayNoticeMs,proto3" json:"delay_notice_ms,omitempty"`               // age at which a sender is told of a delay; 0: 4 hours; negative: never
 	NoticeTemplate string    `protobuf:"bytes,132,opt,name=notice_template,json=noticeTemplate,proto3" json:"notice_template,omitempty"`                 // text of notices (queue/bounce); empty: the built-in one
@@ -2699,6 +2701,20 @@ func (x *Settings) GetFromCheck() FromCheck {
 func (x *Settings) GetReplyRules() []string {
 	if x != nil {
 		return x.ReplyRules
+	}
+	return nil
+}
+
+func (x *Settings) GetLimits() []string {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Settings) GetSites() []string {
+	if x != nil {
+		return x.Sites
 	}
 	return nil
 }
@@ -8798,7 +8814,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05reply\x18\x06 \x01(\tR\x05reply\x12\x0e\n" +
 	"\x02id\x18\a \x01(\fR\x02id\x12\x10\n" +
 	"\x03who\x18\b \x01(\tR\x03who\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why\"\xa2\x06\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"\xd0\x06\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -8821,7 +8837,9 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"from_check\x18n \x01(\x0e2\x19.relay.spool.v1.FromCheckR\tfromCheck\x12\x1f\n" +
 	"\vreply_rules\x18o \x03(\tR\n" +
-	"replyRules\x12 \n" +
+	"replyRules\x12\x16\n" +
+	"\x06limits\x18p \x03(\tR\x06limits\x12\x14\n" +
+	"\x05sites\x18q \x03(\tR\x05sites\x12 \n" +
 	"\vretry_rules\x18\x82\x01 \x03(\tR\n" +
 	"retryRules\x12'\n" +
 	"\x0fdelay_notice_ms\x18\x83\x01 \x01(\x12R\rdelayNoticeMs\x12(\n" +

@@ -263,6 +263,30 @@ func TestReplyRules(t *testing.T) {
 	require.Nil(t, s.ReplyRules)
 }
 
+// Limits and sites are checked, stay where they are not named, and go with an empty list.
+func TestLimitsAndSites(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	limits, sites := []string{"site:big  rate=50/s", "domain:x.example connections=1"}, []string{"big mx.big.example"}
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{Limits: limits, Sites: sites}))
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ExpireSeconds: 3600}))
+	s, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, &admin.Settings{ExpireSeconds: 3600, Limits: []string{"site:big rate=50/s", limits[1]}, Sites: sites},
+		s)
+	err = w.SetSettings(ctx, theBy, admin.Settings{Limits: []string{limits[0], "site:big rate=1/s"}})
+	require.ErrorIs(t, err, admin.ErrInvalid)
+	require.ErrorContains(t, err, "limits: limit 2: site:big has one already")
+	err = w.SetSettings(ctx, theBy, admin.Settings{Sites: []string{"big com"}})
+	require.ErrorIs(t, err, admin.ErrInvalid)
+	require.ErrorContains(t, err, "sites: site 1: ")
+	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{Limits: []string{}, Sites: []string{}}))
+	s, err = w.Settings(ctx)
+	require.NoError(t, err)
+	require.Nil(t, s.Limits)
+	require.Nil(t, s.Sites)
+}
+
 func TestRouteTargets(t *testing.T) {
 	for text, want := range map[string]string{
 		"mx": "mx", "DISCARD": "discard", "smtp:host": "smtp:host", "smtp:[host.test]": "smtp:host.test",

@@ -13,7 +13,9 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/operator/edit"
+	"relay/queue/limit"
 	"relay/queue/replyclass"
+	"relay/queue/site"
 	"relay/smtp/printable"
 )
 
@@ -30,7 +32,7 @@ func (rs *Records) Settings(context.Context) (*admin.Settings, error) {
 		Greylist: s.GreylistMs / 1000, GreylistWindow: s.GreylistWindowMs / 1000, GreylistLife: s.GreylistLifeMs / 1000,
 		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
 		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes, FromCheck: FromCheckWord(s.FromCheck),
-		ReplyRules: s.ReplyRules,
+		ReplyRules: s.ReplyRules, Limits: s.Limits, Sites: s.Sites,
 	}
 	retrySettings(s, shown)
 	if shown.SRSGeneration = s.SrsGeneration; s.SrsDomain != "" {
@@ -66,24 +68,41 @@ func (rs *Records) fromCheckOf(word string) (pb.FromCheck, error) {
 	return 0, admin.Invalid("from_check is refuse, unsigned or off, not %s", word)
 }
 
-// replyRulesOf checks the site's own rules of what replies mean. Programs of former versions do not name them; then
-// they stay as they are.
-func (rs *Records) replyRulesOf(rules []string) (now []string, err error) {
-	if rules == nil {
-		err = rs.replica.View(func(v spool.View) error {
-			s, err := v.Settings()
-			now = s.GetReplyRules()
-			return err
-		})
-		return now, err
+// lists checks the settings that are lists of texts, and puts them into a record. Programs of former versions do not
+// name them; then they stay as they are.
+func (rs *Records) lists(s *admin.Settings, rec *pb.Settings) error {
+	var had *pb.Settings
+	if err := rs.replica.View(func(v spool.View) (err error) { had, err = v.Settings(); return err }); err != nil {
+		return err
 	}
-	for _, text := range rules {
-		now = append(now, strings.Join(strings.Fields(printable.Text(text, len(text))), " "))
+	for _, one := range []struct {
+		name  string
+		given []string
+		had   []string
+		into  *[]string
+		check func([]string) error
+	}{
+		{"reply_rules", s.ReplyRules, had.GetReplyRules(), &rec.ReplyRules,
+			func(all []string) error { _, err := replyclass.Parse(all); return err }},
+		{"limits", s.Limits, had.GetLimits(), &rec.Limits,
+			func(all []string) error { _, err := limit.ParseSet(all); return err }},
+		{"sites", s.Sites, had.GetSites(), &rec.Sites,
+			func(all []string) error { _, err := site.Parse(all); return err }},
+	} {
+		if one.given == nil {
+			*one.into = one.had
+			continue
+		}
+		var all []string
+		for _, text := range one.given {
+			all = append(all, strings.Join(strings.Fields(printable.Text(text, len(text))), " "))
+		}
+		if err := one.check(all); err != nil {
+			return admin.Invalid("%s: %v", one.name, err)
+		}
+		*one.into = all
 	}
-	if _, err := replyclass.Parse(now); err != nil {
-		return nil, admin.Invalid("reply_rules: %v", err)
-	}
-	return now, nil
+	return nil
 }
 
 // defaultLongestWait is the longest wait between two attempts that queue takes by default, in seconds.
@@ -117,7 +136,7 @@ func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 	if rec.FromCheck, err = rs.fromCheckOf(s.FromCheck); err != nil {
 		return err
 	}
-	if rec.ReplyRules, err = rs.replyRulesOf(s.ReplyRules); err != nil {
+	if err = rs.lists(&s, rec); err != nil {
 		return err
 	}
 	if err = rs.setLater(&s, rec); err != nil {

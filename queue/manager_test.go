@@ -1051,8 +1051,14 @@ func TestRouteGroups(t *testing.T) {
 			x[i].Route = "mx"
 		}
 		m.Add(x)
+		y := w.message("f@own.test", "g@other.test", "h@other.test")
+		for i := range y {
+			y[i].Route = "mx (route * from @a.example)"
+		}
+		m.Add(y)
 		synctest.Wait()
-		require.ElementsMatch(t, []string{"smtp:hub:25/2", "one.example/1", "mx.testmx/2"}, w.jobs)
+		require.ElementsMatch(t, []string{"smtp:hub:25/2", "one.example/1", "mx.testmx/2",
+			"own.testmx (route * from @a.example)/1", "other.testmx (route * from @a.example)/2"}, w.jobs)
 	})
 }
 

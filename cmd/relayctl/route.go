@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -221,7 +222,7 @@ as passwords are.`,
 					a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
 						r.User, r.Target)
 				}
-				if err := a.warnOfEmpty(ctx, client, r); err != nil {
+				if err := errors.Join(a.warnOfEmpty(ctx, client, r), a.warnOfStranger(ctx, client, r)); err != nil {
 					return err
 				}
 				return a.warnOfLocal(ctx, client, args[0])
@@ -250,6 +251,19 @@ func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {
 	f.StringVar(&r.Recipients, "recipients", "", "list: take mail to DOMAIN from anyone, for what route recipients lists")
 	senderFlags(c, &r.RouteSenders)
 	f.StringSliceVar(&r.Sources, "source", nil, "`ADDRESSES` to connect from, of which each node uses its own")
+}
+
+// warnOfStranger tells that no account hands in the mail that a route is for.
+func (a *app) warnOfStranger(ctx context.Context, client *admin.Client, r admin.Route) error {
+	if r.Login == "" {
+		return nil
+	}
+	_, err := client.User(ctx, r.Login)
+	if errors.Is(err, admin.ErrNotFound) {
+		a.note("warning: there is no account %s yet, whose mail this route is for; 'relayctl user ls' lists them", r.Login)
+		return nil
+	}
+	return err
 }
 
 // warnOfLocal tells that a route has no effect: mail to a local domain goes into

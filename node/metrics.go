@@ -17,6 +17,7 @@ import (
 	"relay/node/doctor"
 	"relay/node/inbound"
 	"relay/queue"
+	"relay/queue/remote"
 	"relay/queue/replyclass"
 )
 
@@ -235,6 +236,15 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 		counterOf(out, "relay_rule_mail_total",
 			"Recipients of new mail that a standing rule decided on at this node, and copies that rules made here, by action.",
 			int64(n), "action", action)
+	}
+	for policy, k := range map[string]*remote.Kept{
+		"dane": &c.n.agent.Stats().DANE, "mta-sts": &c.n.agent.Stats().STS, "mta-sts-testing": &c.n.agent.Stats().TestedSTS,
+	} {
+		for result, n := range map[string]uint64{"met": k.Met.Load(), "missed": k.Missed.Load()} {
+			counterOf(out, "relay_delivery_tls_policy_total", "Hosts of domains that publish how mail to them is encrypted, by "+
+				"policy, and whether they met it; of a policy that is being tested, messages.",
+				int64(n), "policy", policy, "result", result)
+		}
 	}
 	counterOf(out, "relay_delivery_logins_refused_total", "Logins of routes that hosts refused to this node.",
 		int64(c.n.agent.Stats().LoginsRefused.Load()))

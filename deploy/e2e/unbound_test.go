@@ -200,8 +200,8 @@ stub-zone:
 	return addr
 }
 
-// TestDANEThroughUnbound: a real resolver validates a zone of the test's own. What it makes of right, wrong, missing,
-// useless and bogus TLSA records decides about the mail.
+// TestDANEThroughUnbound: a real resolver validates a zone of the test's own, and the mail goes by its word on right,
+// wrong, missing, useless and bogus TLSA records.
 func TestDANEThroughUnbound(t *testing.T) {
 	need(t, "unbound")
 	sink := nodetest.NewSink(t, "127.0.0.1:0")

@@ -199,6 +199,7 @@ func TestMetricsAreWholeAndClean(t *testing.T) {
 		"relay_leader 1", "relay_has_leader 1", "relay_term ", "relay_lag_entries ", "relay_clock_offset_seconds ",
 		`relay_build_info{cluster_version="2",go_version="go1`, `kind="file"}`, `kind="cluster"}`, `kind="ca"}`, `role="mx"}`, "relay_logins_failed_total{",
 		`relay_delivery_failures_total{class="greylist",outcome="deferred"} 0`,
+		`relay_delivery_tls_policy_total{policy="mta-sts",result="missed"} 0`,
 	} {
 		require.Contains(t, text, want)
 	}

@@ -100,6 +100,19 @@ type Stats struct {
 	TLS         atomic.Uint64 // connections that were encrypted
 
 	LoginsRefused atomic.Uint64
+
+	DANE, STS, TestedSTS Kept // hosts of domains that publish such a policy
+}
+
+// Kept counts whether hosts kept what a policy promises.
+type Kept struct{ Met, Missed atomic.Uint64 }
+
+func (k *Kept) add(met bool) {
+	if met {
+		k.Met.Add(1)
+	} else {
+		k.Missed.Add(1)
+	}
 }
 
 // New makes an Agent.

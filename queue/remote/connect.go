@@ -64,8 +64,11 @@ func (a *Agent) connect(ctx context.Context, k key, fresh bool, pass *limit.Pass
 		}
 	}
 	c, f := a.dial(ctx, k, a.wantsTLS(k), pass)
-	if f == nil && k.link.Login != nil {
-		f = a.login(ctx, c)
+	if f == nil {
+		a.proved(k.proof.kind, true)
+		if k.link.Login != nil {
+			f = a.login(ctx, c)
+		}
 	}
 	if f != nil {
 		a.stats.Failures.Add(1)
@@ -320,6 +323,7 @@ func (a *Agent) encrypted(c *conn) {
 
 // noTLS is what becomes of mail that needs TLS where it failed.
 func (a *Agent) noTLS(k key, err error) *fault {
+	a.proved(k.proof.kind, false)
 	return &fault{
 		outcome: queue.Deferred, host: k.hop.String(), next: !k.verified,
 		text: "4.7.5 TLS failed" + k.proof.by() + ": " + plain(err),
@@ -333,6 +337,7 @@ func (a *Agent) inClear(c *conn, passing bool, why string) *fault {
 		return nil
 	}
 	a.pool.quit(c)
+	a.proved(c.key.proof.kind, false)
 	f := &fault{outcome: queue.Deferred, host: c.hop.String(), next: true,
 		text: "4.7.4 TLS is required" + c.key.proof.by() + ", but " + why}
 	if c.key.verified && !passing {

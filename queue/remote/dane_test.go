@@ -246,6 +246,8 @@ func TestDANELeavesHosts(t *testing.T) {
 	v = deliver(t, a, mxJob("a@x"))[0]
 	require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
 	require.Equal(t, uint64(1), a.Stats().Reused.Load(), "what has the same proof shares the connection")
+	require.EqualValues(t, 1, a.Stats().DANE.Met.Load())
+	require.EqualValues(t, 2, a.Stats().DANE.Missed.Load(), "once an attempt")
 }
 
 // authority makes a CA.

@@ -143,7 +143,9 @@ func (d *delivery) proof(ctx context.Context, h hop, l Link) (proof, *fault) {
 	case policy == nil || policy.Mode != mtasts.Enforce:
 		return p, nil
 	case !policy.Covers(h.name):
-		return p, withheld(h, "4.7.5 the host is none of those of the domain's MTA-STS policy")
+		d.a.proved(bySTS, false)
+		return p, withheld(h, "4.7.5 the host is none of those of the domain's MTA-STS policy: "+
+			strings.Join(policy.MX[:min(len(policy.MX), 5)], ", "))
 	case p.kind != byDANE: // which MTA-STS does not override (RFC 8461 §2)
 		p = proof{kind: bySTS}
 	}
@@ -217,26 +219,46 @@ func (d *delivery) vouched(ctx context.Context, h hop) bool {
 	return policy != nil && policy.Covers(h.name)
 }
 
+// proved counts what became of a host's proof.
+func (a *Agent) proved(kind proofKind, met bool) {
+	switch kind {
+	case byDANE, anyCert:
+		a.stats.DANE.add(met)
+	case bySTS:
+		a.stats.STS.add(met)
+	}
+}
+
 // tested tells for the history what a policy that is being tested would have made of a connection.
 func (d *delivery) tested(c *conn) string {
 	if !d.looked || d.sts == nil || d.sts.Mode != mtasts.Testing || !c.hop.mx || !d.a.unruled(c.key.link) {
 		return ""
 	}
+	why := d.wouldMiss(c)
+	d.a.stats.TestedSTS.add(why == "")
+	if why != "" {
+		why = ": " + why
+	}
+	return " (mta-sts testing" + why + ")"
+}
+
+// wouldMiss says why a connection does not meet the policy; empty: it does.
+func (d *delivery) wouldMiss(c *conn) string {
 	state, encrypted := c.client.TLS()
 	switch {
 	case !d.sts.Covers(c.hop.name):
-		return " (mta-sts testing: the host is none of the policy's)"
+		return "the host is none of the policy's"
 	case !encrypted:
-		return " (mta-sts testing: no TLS)"
+		return "no TLS"
 	}
 	if c.checked == nil {
 		err := certified(state, d.a.conf.Roots, c.hop.name)
 		c.checked = &err
 	}
 	if *c.checked != nil {
-		return " (mta-sts testing: " + plain(*c.checked) + ")"
+		return plain(*c.checked)
 	}
-	return " (mta-sts testing)"
+	return ""
 }
 
 // certified checks a host's certificate by name and CA.
@@ -270,6 +292,7 @@ func (d *delivery) tlsa(ctx context.Context, h hop) (proof, *fault) {
 			return d.byRecords(h, base, all), nil
 		case err != nil && !settled(err):
 			// Nobody gets the mail in clear by making this question fail (RFC 7672 §2.1.2).
+			d.a.proved(byDANE, false)
 			return proof{}, withheld(h, "4.7.5 whether the host has TLSA records (DANE) could not be looked up: "+plain(err))
 		}
 	}

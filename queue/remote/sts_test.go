@@ -73,6 +73,11 @@ func TestMTASTS(t *testing.T) {
 				require.Equal(t, queue.Delivered, v.Outcome, v.Reply)
 				require.Equal(t, c.want, v.TLS)
 			}
+			met, missed := a.Stats().STS.Met.Load(), a.Stats().STS.Missed.Load()
+			require.Equal(t, c.want == right, met > 0)
+			require.Equal(t, strings.HasPrefix(c.want, "waits: "), missed > 0)
+			tried := a.Stats().TestedSTS.Met.Load() + a.Stats().TestedSTS.Missed.Load()
+			require.Equal(t, c.mode == mtasts.Testing, tried == 2)
 		})
 	}
 }

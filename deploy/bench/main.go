@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"relay/deploy/bench/cgroup"
 	"relay/deploy/bench/preload"
 )
 
@@ -175,6 +176,7 @@ type bench struct {
 	exim    *exim
 	dovecot *dovecot
 	sink    *exec.Cmd
+	weight  *cgroup.Group // of the load, where nodes are limited
 }
 
 // sinkPort is where all sides relay to.
@@ -195,6 +197,9 @@ func (b *bench) setUp(ctx context.Context, compare bool, with string) (err error
 	if err := b.makeDir(); err != nil {
 		return err
 	}
+	if err := b.weigh(); err != nil {
+		return err
+	}
 	sink := exec.CommandContext(ctx, "smtp-sink", "-u", "nobody", fmt.Sprintf("127.0.0.1:%d", sinkPort), "1000")
 	if err := sink.Start(); err != nil {
 		return err
@@ -207,6 +212,19 @@ func (b *bench) setUp(ctx context.Context, compare bool, with string) (err error
 		b.startPeers(ctx)
 	}
 	return nil
+}
+
+// weigh puts this process and its children, the load and the next hop, into a group that
+// gets processors like the nodes do, where those are limited: else other work on the
+// machine would limit the load.
+func (b *bench) weigh() (err error) {
+	if b.cpus == 0 {
+		return nil
+	}
+	if b.weight, err = cgroup.New(cgroup.Root, fmt.Sprintf("relay-bench-%d", os.Getpid()), 0); err != nil {
+		return err
+	}
+	return b.weight.Add(os.Getpid())
 }
 
 // makeDir makes the directory of all sides. Postfix and Dovecot drop privileges:
@@ -357,6 +375,10 @@ func (b *bench) tearDown() {
 	if b.sink != nil {
 		_ = b.sink.Process.Kill()
 		_ = b.sink.Wait()
+	}
+	if b.weight != nil {
+		_ = b.weight.Remove(os.Getpid())
+		_ = b.weight.Close()
 	}
 	if b.temp {
 		_ = os.RemoveAll(b.dir)

@@ -21,33 +21,37 @@ const Root = "/sys/fs/cgroup"
 const period = 10 * time.Millisecond
 
 // Group is a control group of this package's making.
-type Group struct{ dir string }
+type Group struct{ dir, parent string }
 
 // New makes a group below root, under a name that no other has, whose processes get cpus
-// processors' worth of time together, and get it before processes without a group.
+// processors' worth of time together, and get it before processes without a group; with 0
+// cpus they get what there is, so.
 func New(root, name string, cpus float64) (*Group, error) {
 	quota := time.Duration(cpus * float64(period))
-	if quota < time.Millisecond {
+	if cpus != 0 && quota < time.Millisecond {
 		return nil, fmt.Errorf("cgroup: %g processors are less than the %g that the kernel can count", cpus,
 			float64(time.Millisecond)/float64(period))
 	}
-	dir, files := filepath.Join(root, "cpu", name), [][2]string{
-		{"cpu.cfs_period_us", micros(period)}, {"cpu.cfs_quota_us", micros(quota)}, {"cpu.shares", "262144"},
+	parent, files := filepath.Join(root, "cpu"), [][2]string{
+		{"cpu.shares", "262144"}, {"cpu.cfs_period_us", micros(period)}, {"cpu.cfs_quota_us", micros(quota)},
 	}
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		dir, files = filepath.Join(root, name), [][2]string{
-			{"cpu.max", micros(quota) + " " + micros(period)}, {"cpu.weight", "10000"},
+		parent, files = root, [][2]string{
+			{"cpu.weight", "10000"}, {"cpu.max", micros(quota) + " " + micros(period)},
 		}
 		if err := write(filepath.Join(root, "cgroup.subtree_control"), "+cpu"); err != nil {
 			return nil, err
 		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if cpus == 0 {
+		files = files[:1]
+	}
+	g := &Group{filepath.Join(parent, name), parent}
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
-	g := &Group{dir}
 	for _, f := range files {
-		if err := write(filepath.Join(dir, f[0]), f[1]); err != nil {
+		if err := write(filepath.Join(g.dir, f[0]), f[1]); err != nil {
 			return nil, errors.Join(err, g.Close())
 		}
 	}
@@ -57,6 +61,11 @@ func New(root, name string, cpus float64) (*Group, error) {
 // Add takes a process in, with all its threads and the children that it will have.
 func (g *Group) Add(pid int) error {
 	return write(filepath.Join(g.dir, "cgroup.procs"), strconv.Itoa(pid))
+}
+
+// Remove puts a process of the group among those without one.
+func (g *Group) Remove(pid int) error {
+	return write(filepath.Join(g.parent, "cgroup.procs"), strconv.Itoa(pid))
 }
 
 // Close removes the group. Its processes must have ended; it waits a moment for those

@@ -35,6 +35,20 @@ func TestLimitsAreWritten(t *testing.T) {
 	}
 }
 
+func TestWithoutALimit(t *testing.T) {
+	root := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(root, "cpu"), 0o755))
+	g, err := New(root, "g", 0)
+	require.NoError(t, err)
+	files, err := os.ReadDir(filepath.Join(root, "cpu/g"))
+	require.NoError(t, err)
+	require.Len(t, files, 1, "the weight")
+	require.NoError(t, g.Remove(42))
+	got, err := os.ReadFile(filepath.Join(root, "cpu/cgroup.procs"))
+	require.NoError(t, err)
+	require.Equal(t, "42", string(got))
+}
+
 func TestTooLittleIsRefused(t *testing.T) {
 	root := t.TempDir()
 	_, err := New(root, "g", 0.05)

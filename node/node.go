@@ -382,7 +382,7 @@ func (n *Node) refresher(ctx context.Context) error {
 		if err := errors.Join(n.drain.look(), n.outbound.Refresh(n.queue), n.refreshLimits()); err != nil {
 			n.log.Error("cannot read sessions and routes", zap.Error(err))
 		}
-		ends.Reset(n.outbound.RulesEnd())
+		ends.Reset(n.outbound.RefreshIn())
 		select {
 		case <-ends.C:
 		case <-ctx.Done():

@@ -47,6 +47,7 @@ type Spool struct {
 	unsigned   atomic.Bool                // no domain has a key to sign with
 	timing     atomic.Pointer[pb.TimeState]
 	routesRead atomic.Bool // as they are now
+	routesNext time.Time   // many routes are not read again before; Refresh alone uses it
 	rerouted   atomic.Bool // and the manager has not been told yet
 	chose      atomic.Bool // there were routes for some senders since the start
 	owners     atomic.Pointer[spool.Owners]
@@ -483,8 +484,8 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 		settings, err = v.Settings()
 		return err
 	})
-	if err == nil && !o.routesRead.Load() {
-		err = o.reroute()
+	if err == nil {
+		err = o.rerouteInTime()
 	}
 	if err == nil {
 		err = o.readSigns()
@@ -493,6 +494,7 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 		err = o.reread()
 	}
 	if err != nil {
+		o.routesNext = time.Now().Add(routesPause) // if they are what could not be read
 		return err
 	}
 	if suppressed > 0 {

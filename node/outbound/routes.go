@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -309,6 +310,35 @@ func (o *Spool) directoryChanges(c spool.Changes) {
 	if err != nil {
 		o.log.Error("cannot read the routes", zap.Error(err))
 	}
+}
+
+// routesPause bounds how long many routes that have changed are not read again.
+const routesPause = time.Second
+
+// rerouteInTime reads routes again if they have changed: many of them in a tenth of the time at most, while they are
+// set one by one.
+func (o *Spool) rerouteInTime() error {
+	start := time.Now()
+	if o.routesRead.Load() || start.Before(o.routesNext) {
+		return nil
+	}
+	if err := o.reroute(); err != nil {
+		return err
+	}
+	if o.routes.Load().n > manyRoutes {
+		took := time.Since(start)
+		o.routesNext = start.Add(min(10*took, routesPause))
+	}
+	return nil
+}
+
+// RefreshIn is how long it is until Refresh is to be called though nothing has changed; at most an hour.
+func (o *Spool) RefreshIn() time.Duration {
+	next := o.rulesEnd()
+	if !o.routesRead.Load() {
+		next = min(next, max(time.Until(o.routesNext), 0)+time.Millisecond)
+	}
+	return next
 }
 
 // readSigns reads whether mail is signed at all.

@@ -169,6 +169,13 @@ func TestManyRoutesAreNotReadByApply(t *testing.T) {
 	require.Equal(t, "smtp:one", w.Hop("one.example"))
 	w.do(t, spool.KindDropRoute, &pb.DropRoute{Domain: "one.example"})
 	w.Feed(m, spool.Changes{Restored: true})
+	w.routesNext = time.Now().Add(time.Hour)
+	require.Greater(t, w.RefreshIn(), 50*time.Minute)
+	require.NoError(t, w.Refresh(m))
+	require.Equal(t, "smtp:one", w.Hop("one.example"), "not all the time")
+	w.routesNext = time.Time{}
+	require.Less(t, w.RefreshIn(), time.Minute)
 	require.NoError(t, w.Refresh(m))
 	require.Empty(t, w.Hop("one.example"))
+	require.True(t, w.routesNext.After(time.Now().Add(-routesPause)))
 }

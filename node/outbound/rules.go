@@ -88,8 +88,8 @@ func (o *Spool) rulesChange() {
 	}
 }
 
-// RulesEnd is how long it is until the next rule ends, and Refresh is to be called; at most an hour.
-func (o *Spool) RulesEnd() time.Duration {
+// rulesEnd is how long it is until the next rule ends; at most an hour.
+func (o *Spool) rulesEnd() time.Duration {
 	o.rules.reading.Lock()
 	defer o.rules.reading.Unlock()
 	if o.rules.ends.IsZero() {

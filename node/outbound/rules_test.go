@@ -160,17 +160,17 @@ func TestRulesEndOnTime(t *testing.T) {
 	w.Spool.replica = clock
 	w.rule(t, &pb.Rule{Action: pb.RuleAction_RULE_HOLD, All: true,
 		ExpiresMs: replicatest.Start.Add(time.Minute).UnixMilli()})
-	require.InDelta(t, time.Minute, w.RulesEnd(), float64(time.Second))
+	require.InDelta(t, time.Minute, w.rulesEnd(), float64(time.Second))
 	require.False(t, w.rulesEnded())
 	require.True(t, w.scanned(t).Parked)
 	clock.at = clock.at.Add(time.Minute)
 	require.True(t, w.rulesEnded())
-	require.Less(t, w.RulesEnd(), time.Second)
+	require.Less(t, w.rulesEnd(), time.Second)
 	require.False(t, w.scanned(t).Parked)
 	require.NoError(t, w.reread())
 	require.True(t, w.rules.changed.Load())
 	require.False(t, w.rulesEnded(), "once")
-	require.Equal(t, time.Hour, w.RulesEnd())
+	require.Equal(t, time.Hour, w.rulesEnd())
 }
 
 // TestRulesChangeByFeed: on the apply goroutine, before entries of later commands are told.

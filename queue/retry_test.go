@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"relay/queue/bounce"
+	"relay/queue/replyclass"
 	"relay/queue/retry"
 )
 
@@ -163,4 +164,35 @@ func TestNoticesByTemplate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSlowsDownWhereAHostSaysSo: with the setting a destination that wants less at a time gets less, also where it took
+// some; without it, and of other replies, it goes on as it was.
+func TestSlowsDownWhereAHostSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		slow  []replyclass.Class
+		reply string
+		want  bool
+	}{
+		"rate":          {[]replyclass.Class{replyclass.Blocklist, replyclass.Rate}, "451 4.7.1 rate limit exceeded", true},
+		"another reply": {[]replyclass.Class{replyclass.Rate}, "452 4.2.2 mailbox full", false},
+		"the default":   {nil, "451 4.7.1 rate limit exceeded", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.deliver = func(_ context.Context, j *Job) []Verdict {
+				verdicts := all(j, Verdict{Outcome: Deferred, Reply: c.reply})
+				verdicts[0] = Verdict{Ref: verdicts[0].Ref, Outcome: Delivered, Reply: "250 Ok"}
+				return verdicts
+			}
+			w.run(t, Config{Policy: RetryPolicy{Slow: c.slow}}, func(m *Manager) {
+				for range 30 {
+					m.Add(w.message("a@one.example", "b@one.example"))
+				}
+				w.wait(time.Second)
+				require.Equal(t, c.want, m.Stats().Ready > 0, "%+v", m.Stats())
+				require.Equal(t, c.want, len(w.jobs) < 30)
+			})
+		})
+	}
 }

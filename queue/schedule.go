@@ -27,6 +27,8 @@ type RetryPolicy struct {
 	DelayAskedOnly bool
 	// Rules are a site's own, by domain and by class of the last reply; nil: there are none.
 	Rules *retry.Table
+	// Slow are classes of replies that make a destination get less at a time, as if its host had failed; nil: none.
+	Slow []replyclass.Class
 }
 
 // of is the policy for a recipient whose last reply was of a class. Its zero fields are filled.

@@ -317,6 +317,9 @@ func (m *Manager) settleExpired(u *unit) {
 // settlers. Entries without a verdict that counts go back.
 func (m *Manager) done(u *unit) {
 	w, reply := heard(u.verdicts)
+	if slow := m.policy.Load().Slow; len(slow) > 0 && !u.check {
+		w, reply = m.slower(u.verdicts, slow, w, reply)
+	}
 	m.mu.Lock()
 	defer m.unlock()
 	now := m.now().UnixNano()
@@ -373,6 +376,18 @@ func heard(verdicts []Verdict) (readyq.Word, string) {
 			return readyq.Good, ""
 		default:
 			w, reply = readyq.Bad, v.Reply
+		}
+	}
+	return w, reply
+}
+
+// slower has a destination get less at a time where it says so itself, though it took other recipients.
+func (m *Manager) slower(verdicts []Verdict, slow []replyclass.Class, w readyq.Word, reply string) (readyq.Word,
+	string) {
+	for i := range verdicts {
+		v := &verdicts[i]
+		if v.Outcome == Deferred && !v.Untried && slices.Contains(slow, m.ClassOf(v.Reply)) {
+			return readyq.Bad, v.Reply
 		}
 	}
 	return w, reply

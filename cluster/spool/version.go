@@ -34,7 +34,8 @@ import (
 //   - Settings say what becomes of accounts' mail from others' addresses (from_check); a new cluster begins with
 //     refuse. They have the site's own rules of what replies mean (reply_rules) and of when to try again (retry_rules),
 //     the age and text of notices (delay_notice_ms, notice_template), how reverse-paths are rewritten (srs_domain,
-//     srs_generation), and limits and names of receivers (limits, sites), all of which Apply only keeps.
+//     srs_generation), limits and names of receivers (limits, sites), and which replies slow a destination down
+//     (slow_classes), all of which Apply only keeps.
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - Reseal puts sealed secrets of routes into their records under another key.
@@ -121,7 +122,8 @@ var (
 		"Settings.retry_rules": 2, "Settings.delay_notice_ms": 2, "Settings.notice_template": 2,
 		"Settings.srs_domain": 2, "Settings.srs_generation": 2,
 		"Settings.limits": 2, "Settings.sites": 2,
-		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
+		"Settings.slow_classes": 2,
+		"Admin.note":            2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,
 		"Refs.late": 2, "Drop.uidl": 2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,

@@ -289,6 +289,9 @@ func (a *app) showStats(s *admin.QueueStats) {
 		counts("; ", s.States), counts("; owned by ", s.Owners))
 	if len(s.Classes) > 0 {
 		a.say("Deferred by class: %s.", byCount(s.Classes))
+		for _, text := range s.Advice {
+			a.say("Advice: %s.", clean(text))
+		}
 	}
 	for _, r := range s.Rules {
 		a.say("Rule %d (%s) decides on %s.", r.Rule, r.Action, count(r.Recipients, "recipient"))

@@ -16,6 +16,7 @@ type retryFlags struct {
 	rules    []string
 	notice   string
 	template string
+	slow     []string
 	srs      string
 	newKey   bool
 }
@@ -23,6 +24,8 @@ type retryFlags struct {
 func (f *retryFlags) add(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.rules, "retry", nil, "when to try again, "+
 		"'`DOMAIN|.DOMAIN|* [CLASS] first=5m max=4h factor=1.8 expire=5d notice=4h`'; once for each, all anew")
+	c.Flags().StringSliceVar(&f.slow, "slow-on", nil,
+		"`CLASS`es of replies, such as rate, that make a destination get less at a time; empty: none")
 	c.Flags().StringVar(&f.notice, "delay-notice", "",
 		"`TIME` after which known senders, and those who asked, are told of a delay; off: never")
 	c.Flags().StringVar(&f.template, "notice-template", "",
@@ -43,6 +46,9 @@ func (f *retryFlags) put(c *cobra.Command, s *admin.Settings) error {
 				s.RetryRules = append(s.RetryRules, rule)
 			}
 		}
+	}
+	if given("slow-on") {
+		s.SlowClasses = append([]string{}, f.slow...)
 	}
 	if given("delay-notice") {
 		n, err := delayFlag(c, "delay-notice", f.notice)
@@ -116,6 +122,9 @@ func retryWords(s *admin.Settings) (words []string) {
 		}
 	}
 	words = append(words, "delay notice", notice)
+	if len(s.SlowClasses) > 0 {
+		words = append(words, "slow on", strings.Join(s.SlowClasses, " "))
+	}
 	if s.SRSDomain != nil && *s.SRSDomain != "" {
 		words = append(words, "return addresses", "SRS at "+*s.SRSDomain)
 	}

@@ -18,13 +18,14 @@ func TestRetryAndNoticeSettings(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("[failure]\nSubject: sorry\n\n{recipients}\n"), 0o600))
 	for _, args := range [][]string{
 		{"--retry", "* greylist first=2m max=10m", "--retry", "slow.example expire=2d"}, {"--delay-notice", "2h"},
-		{"--notice-template", file}, {"--retry-first", "1m"},
+		{"--notice-template", file}, {"--retry-first", "1m"}, {"--slow-on", "rate,blocklist"},
 	} {
 		_, stderr, code := w.ctl(t, "", append([]string{"settings", "set"}, args...)...)
 		require.Zero(t, code, stderr)
 	}
 	out, _, _ = w.ctl(t, "", "settings", "show")
 	require.Regexp(t, `(?m)^delay notice +2h$`, out)
+	require.Regexp(t, `(?m)^slow on +rate blocklist$`, out)
 	require.Regexp(t, `(?m)^notice text +own, 4 lines: 'relayctl settings show -o yaml' has it$`, out)
 	require.Regexp(t, `(?m)^retry rule 1 +\* greylist first=2m max=10m$`, out)
 	require.Regexp(t, `(?m)^retry rule 2 +slow.example expire=2d$`, out)
@@ -45,11 +46,12 @@ func TestRetryAndNoticeSettings(t *testing.T) {
 	_, _, code = w.ctl(t, "", "settings", "set", "--delay-notice", "soon")
 	require.Equal(t, 2, code)
 	_, stderr, code = w.ctl(t, "", "settings", "set", "--notice-template", "default", "--delay-notice", "default",
-		"--retry", "")
+		"--retry", "", "--slow-on", "")
 	require.Zero(t, code, stderr)
 	out, _, _ = w.ctl(t, "", "settings", "show")
 	require.Regexp(t, `(?m)^delay notice +4h$`, out)
 	require.NotContains(t, out, "notice text")
+	require.NotContains(t, out, "slow on")
 	require.NotContains(t, out, "retry rule")
 
 	_, stderr, code = w.ctl(t, "", "settings", "set", "--srs", "example.test")

@@ -96,6 +96,7 @@ func layers() map[string][]string {
 		"queue/retry":         {"queue/replyclass"},
 		"queue/bounce":        {"smtp/printable"},
 		"queue/remote": {"queue", "queue/limit", "queue/remote/dane", "queue/remote/mtasts", "queue/remote/oauth",
+			"queue/replyclass",
 			"smtp", "smtp/sasl", "smtp/printable"},
 		"queue/remote/mtasts":   {"queue/remote/webguard", "smtp/printable"},
 		"queue/remote/webguard": {},

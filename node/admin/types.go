@@ -334,6 +334,7 @@ type Settings struct {
 	ReplyRules []string `json:"reply_rules,omitzero" required:"false" doc:"what replies of hosts mean, before the built-in table, the first that fits: CLASS [CODE] [x.y.z] [WORDS]; absent: a change leaves them as they are. It needs cluster version 2"`
 
 	RetryRules     []string `json:"retry_rules,omitzero" required:"false" doc:"when to try again, how long, and when to tell the sender, by domain and class of the last reply: DOMAIN|.DOMAIN|* [CLASS] first=5m max=4h factor=1.8 expire=5d notice=4h; each value is that of the first rule that fits and names it; absent: a change leaves them as they are. It needs cluster version 2"`
+	SlowClasses    []string `json:"slow_classes,omitzero" required:"false" doc:"classes of replies, such as rate, that make a destination get less at a time; absent: a change leaves them as they are. It needs cluster version 2"`
 	DelayNotice    *int64   `json:"delay_notice_seconds,omitempty" doc:"age at which known senders, and those who asked, are told of a delay; 0: 4 hours; less: never; absent: 4 hours, and a change leaves it as it is. It needs cluster version 2"`
 	NoticeTemplate *string  `json:"notice_template,omitempty" doc:"text of notices: sections [failure], [delay] and [success]; empty: the built-in text; absent: the same, and a change leaves it as it is. It needs cluster version 2"`
 
@@ -419,6 +420,7 @@ type QueueStats struct {
 	Destinations []Destination     `json:"destinations"`
 	Owners       map[string]uint64 `json:"owners" doc:"recipients by owning node"`
 	Classes      map[string]uint64 `json:"classes,omitempty" required:"false" doc:"deferred recipients by class of the last reply; of a long queue an estimate"`
+	Advice       []string          `json:"advice,omitempty" required:"false" doc:"settings that would help with what deferred mail waits for, in words"`
 	Rules        []RuleCount       `json:"rules,omitempty" required:"false" doc:"what standing rules decide on; of a long queue an estimate"`
 }
 

@@ -113,6 +113,11 @@ func TestStatsByClass(t *testing.T) {
 	s, err := w.Stats(context.Background())
 	require.NoError(t, err)
 	require.Equal(t, map[string]uint64{"greylist": 30, "rate": 10, "network": 1}, s.Classes)
+	require.Len(t, s.Advice, 2)
+	require.Contains(t, s.Advice[0], "30 recipients are put off by greylisting: a retry rule")
+	require.Contains(t, s.Advice[1], "10 recipients are put off because too much comes at a time")
+	require.Empty(t, reactions(s.Classes,
+		&pb.Settings{RetryRules: []string{"* greylist first=1m"}, SlowClasses: []string{"rate"}}), "they are made")
 	require.Len(t, s.Destinations, 2)
 	require.Equal(t, "network", s.Destinations[0].Class)
 	require.Equal(t, map[string]uint64{"greylist": 30, "network": 1}, s.Destinations[0].Classes)

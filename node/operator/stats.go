@@ -81,6 +81,11 @@ func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 			deferred += d.Deferred
 		}
 		stats.Classes = m.allClasses.scaled(deferred)
+		settings, err := v.Settings()
+		if err != nil {
+			return err
+		}
+		stats.Advice = reactions(stats.Classes, settings)
 		return nil
 	})
 	if err != nil {

@@ -543,5 +543,6 @@ func (o *Spool) retryPolicy(s *pb.Settings) queue.RetryPolicy {
 		First: ms(o.retry.First, s.GetRetryFirstMs()), Max: ms(o.retry.Max, s.GetRetryMaxMs()),
 		Lifetime: ms(o.retry.Lifetime, s.GetExpireMs()), Rules: own,
 		DelayNotice: time.Duration(s.GetDelayNoticeMs()) * time.Millisecond,
+		Slow:        replyclass.ByNames(s.GetSlowClasses()),
 	}
 }

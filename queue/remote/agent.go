@@ -90,6 +90,7 @@ type Agent struct {
 	clear   *recent                 // hosts whose TLS did not work
 	offered *recent                 // hosts that have offered STARTTLS
 	slow    *recent                 // hosts that did not answer pipelined commands
+	greyed  *greyed
 }
 
 // Stats counts what an Agent did.
@@ -149,6 +150,7 @@ func New(c Config) (*Agent, error) {
 		clear:   newRecent(time.Hour, 1000),
 		offered: newRecent(24*time.Hour, 10_000),
 		slow:    newRecent(24*time.Hour, 1000),
+		greyed:  newGreyed(),
 	}, nil
 }
 

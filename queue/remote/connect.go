@@ -26,6 +26,7 @@ type conn struct {
 	place  *limit.Place // nil: no limit
 	offers bool         // it is in clear, although the host offers or has offered STARTTLS
 	spent  bool         // it is not to be used again
+	from   netip.Addr   // that was chosen; invalid: the system's choice
 	idle   bool         // it came from the pool
 	sent   int          // transactions since it was taken or opened
 	total  int          // transactions in all
@@ -155,7 +156,7 @@ func (a *Agent) dial(ctx context.Context, k key, secure bool, pass *limit.Pass) 
 		return nil, a.refusal(k, err)
 	}
 	a.stats.Connections.Add(1)
-	c := &conn{client: client, hop: k.hop, key: k, place: place}
+	c := &conn{client: client, hop: k.hop, key: k, place: place, from: from}
 	if k.link.Implicit {
 		a.encrypted(c)
 		return c, nil
@@ -205,8 +206,8 @@ func (a *Agent) open(ctx context.Context, to netip.AddrPort, from netip.Addr) (n
 	return c, err
 }
 
-// from chooses the source address: in turns among those of the right family. Without Sources of the link none is fine,
-// too.
+// from chooses the source address: in turns among those of the right family, or the one that the host has greylisted.
+// Without Sources of the link none is fine, too.
 func (a *Agent) from(k key) (netip.Addr, error) {
 	all := a.conf.Sources
 	if k.link.Sources != "" {
@@ -216,6 +217,9 @@ func (a *Agent) from(k key) (netip.Addr, error) {
 		}
 	}
 	to := k.hop.addr.Addr()
+	if s, ok := a.greyed.of(k.hop, all); ok && s.Is4() == to.Is4() {
+		return s, nil
+	}
 	start := int(a.source.Add(1))
 	for i := range all {
 		if s := all[(start+i)%len(all)]; s.Is4() == to.Is4() {

@@ -499,6 +499,7 @@ func (d *delivery) later(c *conn, i int, r *smtp.Reply, err error) *fault {
 	f := &fault{
 		outcome: queue.Deferred, text: text(r), host: c.hop.String(), next: r.Cause != nil && err != nil || r.Code == 421,
 	}
+	d.a.greyed.note(c, f.text)
 	if !f.next {
 		if d.said == nil {
 			d.said = make(map[int]*fault)

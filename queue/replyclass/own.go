@@ -98,6 +98,16 @@ func ByName(name string) (Class, bool) {
 	return None, false
 }
 
+// ByNames finds classes by their names. Other names do not count.
+func ByNames(all []string) (classes []Class) {
+	for _, name := range all {
+		if c, ok := ByName(name); ok {
+			classes = append(classes, c)
+		}
+	}
+	return classes
+}
+
 // Of is [Of] with the site's own rules before the built-in ones.
 func (t *Table) Of(reply string) Class {
 	switch {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -225,6 +226,11 @@ func (r *rule) fits(domain string) bool {
 
 // Classes reports whether a rule asks for the class of a reply.
 func (t *Table) Classes() bool { return t != nil && t.classes }
+
+// About reports whether a rule asks for a class.
+func (t *Table) About(class replyclass.Class) bool {
+	return t != nil && slices.ContainsFunc(t.rules, func(r rule) bool { return r.class == class })
+}
 
 // Ages reports whether a rule says when mail is given up, or when its sender is told.
 func (t *Table) Ages() bool { return t != nil && t.ages }

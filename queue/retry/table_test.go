@@ -43,6 +43,8 @@ func TestEachValueIsOfTheFirstRuleThatNamesIt(t *testing.T) {
 	}
 	require.True(t, table.Classes())
 	require.True(t, table.Ages())
+	require.True(t, table.About(replyclass.Greylist))
+	require.False(t, table.About(replyclass.Full))
 	require.Equal(t, Values{Lifetime: 48 * time.Hour, Notice: time.Hour}, table.Least())
 	require.Equal(t, time.Hour, table.Longest())
 }
@@ -54,7 +56,7 @@ func TestNoRules(t *testing.T) {
 	require.Zero(t, table.Of("a.example", replyclass.Full))
 	require.Zero(t, table.Least())
 	require.Zero(t, table.Longest())
-	require.False(t, table.Classes() || table.Ages())
+	require.False(t, table.Classes() || table.Ages() || table.About(replyclass.Full))
 	require.False(t, parse(t, "* first=1m").Ages())
 }
 

@@ -2559,6 +2559,7 @@ type Settings struct {
 	NoticeTemplate string    `protobuf:"bytes,132,opt,name=notice_template,json=noticeTemplate,proto3" json:"notice_template,omitempty"`                 // text of notices (queue/bounce); empty: the built-in one
 	SrsDomain      string    `protobuf:"bytes,133,opt,name=srs_domain,json=srsDomain,proto3" json:"srs_domain,omitempty"`                                // of reverse-paths of what aliases lead elsewhere; empty: they stay
 	SrsGeneration  uint32    `protobuf:"varint,134,opt,name=srs_generation,json=srsGeneration,proto3" json:"srs_generation,omitempty"`                   // of the keys of these paths
+	SlowClasses    []string  `protobuf:"bytes,135,rep,name=slow_classes,json=slowClasses,proto3" json:"slow_classes,omitempty"`                          // classes of replies that make a destination get less at a time (queue/replyclass)
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2752,6 +2753,13 @@ func (x *Settings) GetSrsGeneration() uint32 {
 		return x.SrsGeneration
 	}
 	return 0
+}
+
+func (x *Settings) GetSlowClasses() []string {
+	if x != nil {
+		return x.SlowClasses
+	}
+	return nil
 }
 
 // Session is a node's right to act: lock owner and queue owner.
@@ -8814,7 +8822,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05reply\x18\x06 \x01(\tR\x05reply\x12\x0e\n" +
 	"\x02id\x18\a \x01(\fR\x02id\x12\x10\n" +
 	"\x03who\x18\b \x01(\tR\x03who\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why\"\xd0\x06\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"\xf4\x06\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -8846,7 +8854,8 @@ const file_spool_proto_rawDesc = "" +
 	"\x0fnotice_template\x18\x84\x01 \x01(\tR\x0enoticeTemplate\x12\x1e\n" +
 	"\n" +
 	"srs_domain\x18\x85\x01 \x01(\tR\tsrsDomain\x12&\n" +
-	"\x0esrs_generation\x18\x86\x01 \x01(\rR\rsrsGeneration\"\xcb\x02\n" +
+	"\x0esrs_generation\x18\x86\x01 \x01(\rR\rsrsGeneration\x12\"\n" +
+	"\fslow_classes\x18\x87\x01 \x03(\tR\vslowClasses\"\xcb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +

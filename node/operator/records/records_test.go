@@ -339,19 +339,21 @@ func TestRetrySettings(t *testing.T) {
 	ctx := context.Background()
 	text := "[failure]\r\nSubject: sorry\r\n\r\n{recipients}\r\n\r\n"
 	set := admin.Settings{RetryRules: []string{"* greylist  first=2m\tmax=10m", "slow.example expire=2d"},
-		DelayNotice: new(int64(7200)), NoticeTemplate: &text}
+		DelayNotice: new(int64(7200)), NoticeTemplate: &text, SlowClasses: []string{"rate", "rate", "blocklist"}}
 	require.NoError(t, w.SetSettings(ctx, theBy, set))
 	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{ExpireSeconds: 3600}))
 	s, err := w.Settings(ctx)
 	require.NoError(t, err)
 	require.Equal(t, []string{"* greylist first=2m max=10m", "slow.example expire=2d"}, s.RetryRules)
 	require.EqualValues(t, 7200, *s.DelayNotice)
+	require.Equal(t, []string{"rate", "blocklist"}, s.SlowClasses)
 	require.Equal(t, "[failure]\r\nSubject: sorry\r\n\r\n{recipients}\n", *s.NoticeTemplate)
 	bad := "[failure]\nSubject: sorry\rBcc: all@example.test\n{recipients}\n"
 	for want, set := range map[string]admin.Settings{
 		"retry_rules: rule 2: ":     {RetryRules: []string{"* first=1m", "* soon"}},
 		"notice_template: line 2: ": {NoticeTemplate: &bad},
 		"delay_notice_seconds is":   {DelayNotice: new(int64(1 << 40))},
+		"slow_classes: fast is no ": {SlowClasses: []string{"rate", "fast"}},
 	} {
 		err := w.SetSettings(ctx, theBy, set)
 		require.ErrorIs(t, err, admin.ErrInvalid)
@@ -359,7 +361,7 @@ func TestRetrySettings(t *testing.T) {
 	}
 	none := " \n"
 	require.NoError(t, w.SetSettings(ctx, theBy,
-		admin.Settings{RetryRules: []string{}, DelayNotice: new(int64(-5)), NoticeTemplate: &none}))
+		admin.Settings{RetryRules: []string{}, DelayNotice: new(int64(-5)), NoticeTemplate: &none, SlowClasses: []string{}}))
 	s, err = w.Settings(ctx)
 	require.NoError(t, err)
 	require.Equal(t, &admin.Settings{DelayNotice: new(int64(-1))}, s)

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -8,13 +9,14 @@ import (
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/queue/bounce"
+	"relay/queue/replyclass"
 	"relay/queue/retry"
 	"relay/smtp/printable"
 )
 
 // retrySettings shows when mail is tried again, and what notices say.
 func retrySettings(s *pb.Settings, into *admin.Settings) {
-	into.RetryRules = s.RetryRules
+	into.RetryRules, into.SlowClasses = s.RetryRules, s.SlowClasses
 	if s.DelayNoticeMs != 0 {
 		seconds := s.DelayNoticeMs / 1000
 		into.DelayNotice = &seconds
@@ -36,6 +38,24 @@ func (rs *Records) setLater(s *admin.Settings, rec *pb.Settings) error {
 		return err
 	}
 	return rs.setSRS(s, now, rec)
+}
+
+// setSlow checks which replies slow a destination down.
+func setSlow(names []string, now, rec *pb.Settings) error {
+	if rec.SlowClasses = now.SlowClasses; names == nil {
+		return nil
+	}
+	rec.SlowClasses = nil
+	for _, name := range names {
+		if _, ok := replyclass.ByName(name); !ok {
+			return admin.Invalid("slow_classes: %s is no class of replies: 'relayctl queue stats' names them, such as rate",
+				printable.Text(name, MaxName))
+		}
+		if !slices.Contains(rec.SlowClasses, name) {
+			rec.SlowClasses = append(rec.SlowClasses, name)
+		}
+	}
+	return nil
 }
 
 // setSRS checks how reverse-paths are rewritten.
@@ -73,6 +93,9 @@ func setRetry(s *admin.Settings, now, rec *pb.Settings) (err error) {
 		if _, err := retry.Parse(rec.RetryRules); err != nil {
 			return admin.Invalid("retry_rules: %v", err)
 		}
+	}
+	if err := setSlow(s.SlowClasses, now, rec); err != nil {
+		return err
 	}
 	if d := s.DelayNotice; d != nil {
 		if rec.DelayNoticeMs, err = millis("delay_notice_seconds", max(*d, 0)); err != nil {

@@ -52,8 +52,9 @@ func (e *examiner) askNames(ctx context.Context, f *doctor.Facts, outward bool) 
 		return
 	}
 	defer func() { _ = dns.Close() }()
+	dns.Believe(e.n.conf.Delivery.TrustAD)
 	validates, err := dns.Validates(ctx, ".")
-	d := doctor.DNS{Validates: validates, ByMX: e.byMX()}
+	d := doctor.DNS{Validates: validates, Believed: dns.Believed(), ByMX: e.byMX(), DANE: e.wantDANE()}
 	if err != nil {
 		d.Failure = printable.Text(err.Error(), 200)
 		const why = "DNS does not answer"
@@ -77,6 +78,20 @@ func (e *examiner) byMX() bool {
 	hop := "mx"
 	_ = e.n.cluster.View(func(v spool.View) (err error) { hop, err = operator.HopOf(v, "*"); return err })
 	return hop == "mx"
+}
+
+// wantDANE lists the domains of routes whose mail waits where DNSSEC is not checked.
+func (e *examiner) wantDANE() (domains []string) {
+	_ = e.n.cluster.View(func(v spool.View) error {
+		all, err := v.Routes()
+		for _, r := range all {
+			if r.Tls == "dane" {
+				domains = append(domains, r.Domain)
+			}
+		}
+		return err
+	})
+	return domains
 }
 
 // none turns "there is none" into an empty answer.

@@ -224,9 +224,11 @@ type Access struct {
 
 // DNS is what the node's resolver does.
 type DNS struct {
-	Failure   string // why it does not answer; empty: it does
-	Validates bool   // it says of a signed name that it was checked
-	ByMX      bool   // mail leaves by MX look-up, at least some
+	Failure   string   // why it does not answer; empty: it does
+	Validates bool     // it says of a signed name that it was checked
+	Believed  bool     // such a word of it counts: it is on loopback, or in [delivery] trust_ad
+	DANE      []string // domains of routes that want DANE
+	ByMX      bool     // mail leaves by MX look-up, at least some
 }
 
 // Names is what DNS says of the hostname.

@@ -236,7 +236,13 @@ func ill() map[string][]struct {
 			{Error, func(f *Facts) { f.DNS = Is(DNS{Failure: "timed out", ByMX: true}) }, "timed out"},
 			{Warning, func(f *Facts) { f.DNS = Is(DNS{Failure: "timed out"}) }, "routes"},
 		},
-		"dns-validates": {{Unknown, func(f *Facts) { f.DNS = Is(DNS{Failure: "timed out"}) }, "does not answer"}},
+		"dns-validates": {
+			{Unknown, func(f *Facts) { f.DNS = Is(DNS{Failure: "timed out"}) }, "does not answer"},
+			{Warning, func(f *Facts) { f.DNS = Is(DNS{Validates: true, DANE: []string{"a", "b", "c", "d", "e"}}) },
+				"the mail of c waits"},
+			{Warning, func(f *Facts) { f.DNS = Is(DNS{Believed: true, DANE: []string{"a.example"}}) },
+				"the mail of a.example waits"},
+		},
 		"hostname-resolves": {
 			{Warning, func(f *Facts) { f.Names = Is(Names{Addresses: Is([]netip.Addr(nil))}) }, "no address"},
 			{Unknown, func(f *Facts) { f.Hostname, f.Names = "mx.relay.test", Is(Names{Addresses: Is([]netip.Addr(nil))}) },

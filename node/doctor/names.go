@@ -14,7 +14,12 @@ func dnsConditions() []condition {
 			"DNS does not answer",
 			"look at [delivery] dns_servers, or at /etc/resolv.conf", judgeDNS,
 		},
-		{"dns-validates", "it is known whether the resolver validates", "", "", judgeValidates},
+		{
+			"dns-validates", "it is known whether the resolver validates",
+			"routes want DANE, and no resolver that is believed checks DNSSEC: their mail waits",
+			"run a resolver that validates on this machine, such as unbound, or name one in [delivery] trust_ad",
+			judgeValidates,
+		},
 		{
 			"hostname-resolves", "the hostname has an address",
 			"the hostname has no address in DNS: others distrust it, and refuse mail",
@@ -45,8 +50,13 @@ func judgeValidates(f *Facts, v *verdict) {
 	case !ok:
 	case d.Failure != "":
 		v.add(Unknown, "DNS does not answer")
+	case len(d.DANE) > 0 && !(d.Validates && d.Believed):
+		some(v, d.DANE, func(domain string) { v.add(Warning, "the mail of %s waits", domain) })
+	case d.Validates && d.Believed:
+		v.note("the resolver checks DNSSEC, so that mail goes by DANE where domains have it")
 	case d.Validates:
-		v.note("the resolver checks DNSSEC")
+		v.note("the resolver checks DNSSEC; if nobody can change its answers on their way, name it in [delivery] trust_ad " +
+			"for DANE")
 	default:
 		v.note("the resolver does not check DNSSEC, or does not say so")
 	}

@@ -304,6 +304,8 @@ func TestDANEByRoute(t *testing.T) {
 func TestBelieves(t *testing.T) {
 	r := resolver(t, "192.0.2.1", "127.0.0.53", "[2001:db8::1]:5353")
 	r.Believe([]netip.Addr{netip.MustParseAddr("::ffff:192.0.2.9"), netip.MustParseAddr("2001:db8::1")})
+	require.True(t, r.Believed())
+	require.False(t, resolver(t, "192.0.2.1").Believed())
 	for server, want := range map[string]bool{"127.0.0.53:53": true, "[::1]:53": true, "192.0.2.1:53": false,
 		"192.0.2.9:53": true, "[2001:db8::1]:5353": true, "[2001:db8::2]:53": false, "nonsense": false,
 		"[64:ff9b::c000:209]:53": false} {

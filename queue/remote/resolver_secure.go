@@ -42,6 +42,9 @@ func (r *DNS) believes(server string) bool {
 	return a.IsLoopback() || slices.Contains(r.believe, a)
 }
 
+// Believed reports whether the AD bit of some server's answers counts.
+func (r *DNS) Believed() bool { return slices.ContainsFunc(r.servers(), r.believes) }
+
 // SecureAlias implements Secured.
 func (r *DNS) SecureAlias(ctx context.Context, name string) (bool, error) {
 	a, err := r.find(ctx, name, dns.TypeCNAME)

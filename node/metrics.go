@@ -242,7 +242,7 @@ func (c *nodeCollector) queue(out chan<- prometheus.Metric) {
 	} {
 		for result, n := range map[string]uint64{"met": k.Met.Load(), "missed": k.Missed.Load()} {
 			counterOf(out, "relay_delivery_tls_policy_total", "Hosts of domains that publish how mail to them is encrypted, by "+
-				"policy, and whether they met it; of a policy that is being tested, messages.",
+				"policy, and whether they met it.",
 				int64(n), "policy", policy, "result", result)
 		}
 	}

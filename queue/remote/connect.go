@@ -33,6 +33,7 @@ type conn struct {
 	since  time.Time
 	// checked is what became of a check of the certificate by name and CA; nil: there was none.
 	checked *error
+	tallied bool // it counts in Stats.TestedSTS
 }
 
 // reused: another transaction went over it, so that what happens now may be that

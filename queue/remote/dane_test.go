@@ -271,6 +271,24 @@ func issuedBy(t *testing.T, ca *x509.Certificate, key any, name string) *tls.Cer
 	return &tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: k}
 }
 
+// TestRecordsAreOfAPort: two routes to one host, at two ports, go by the records of each.
+func TestRecordsAreOfAPort(t *testing.T) {
+	w := newDaneWorld(t, mxAddress)
+	w.publish("_465._tcp.mx.x.", noRecord)
+	w.publish("_587._tcp.mx.x.", record(t, 3, 1, w.cert))
+	d := newDelivery(w.agent(t, Config{}), mxJob("a@x"))
+	d.link.TLS = DaneTLS
+	proofs := map[proof]bool{}
+	for _, port := range []uint16{465, 587, 465} {
+		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+		k, f := d.key(t.Context(), hop{name: "mx.x", addr: at, bases: "mx.x"})
+		require.Nil(t, f)
+		proofs[k.proof] = true
+	}
+	require.Len(t, proofs, 2)
+	require.Equal(t, 2, w.tlsaAsked())
+}
+
 // TestDANEByRoute: a route may want DANE of the domain's hosts, or of a host that it names, or want none of it.
 func TestDANEByRoute(t *testing.T) {
 	w := newDaneWorld(t, mxAddress)

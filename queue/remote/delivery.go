@@ -27,17 +27,18 @@ type delivery struct {
 	a        *Agent
 	job      *queue.Job
 	verdicts []queue.Verdict
-	open     []int             // recipients without a verdict, by their place in the job
-	next     []int             // of them, those for whom the host at hand has said later
-	said     map[int]*fault    // what a host has said last of a recipient that is open
-	met      bool              // the host at hand got as far as a transaction
-	lacked   bool              // it lacks what a recipient, or the message, needs
-	link     Link              // by the route
-	target   Target            // the same
-	spread   *Spread           // by the route; nil: none
-	proofs   map[string]proved // by host, of DANE; nil: none was asked for
-	sts      *mtasts.Policy    // of the domain; nil: it has none
-	looked   bool              // for sts
+	open     []int          // recipients without a verdict, by their place in the job
+	next     []int          // of them, those for whom the host at hand has said later
+	said     map[int]*fault // what a host has said last of a recipient that is open
+	met      bool           // the host at hand got as far as a transaction
+	lacked   bool           // it lacks what a recipient, or the message, needs
+	link     Link           // by the route
+	target   Target         // the same
+	spread   *Spread        // by the route; nil: none
+	proofs   map[hop]proved // by asked, of DANE; nil: none was asked for
+	outside  []string       // hosts that the policy of the domain does not have
+	sts      *mtasts.Policy // of the domain; nil: it has none
+	looked   bool           // for sts
 	start    time.Time
 	plain    int8 // header is ASCII: 0 not looked at, 1 yes, -1 no
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,7 +144,10 @@ func (d *delivery) proof(ctx context.Context, h hop, l Link) (proof, *fault) {
 	case policy == nil || policy.Mode != mtasts.Enforce:
 		return p, nil
 	case !policy.Covers(h.name):
-		d.a.proved(bySTS, false)
+		if !slices.Contains(d.outside, h.name) {
+			d.outside = append(d.outside, h.name)
+			d.a.proved(bySTS, false)
+		}
 		return p, withheld(h, "4.7.5 the host is none of those of the domain's MTA-STS policy: "+
 			strings.Join(policy.MX[:min(len(policy.MX), 5)], ", "))
 	case p.kind != byDANE: // which MTA-STS does not override (RFC 8461 §2)
@@ -161,18 +165,23 @@ func (d *delivery) danes(ctx context.Context, h hop, l Link) (proof, *fault) {
 	case h.bases == "" || l.TLS != DaneTLS && !d.a.unruled(l):
 		return proof{}, nil
 	}
-	p, ok := d.proofs[h.name]
+	p, ok := d.proofs[asked(h)]
 	if !ok {
 		if d.proofs == nil {
-			d.proofs = map[string]proved{}
+			d.proofs = map[hop]proved{}
 		}
 		p.proof, p.fault = d.tlsa(ctx, h)
-		d.proofs[h.name] = p
+		d.proofs[asked(h)] = p
 	}
 	if p.fault == nil && l.TLS == DaneTLS && p.proof.kind != byDANE {
 		return proof{}, withheld(h, "4.7.5 the route wants DANE, but the host has no TLSA record that can be used")
 	}
 	return p.proof, p.fault
+}
+
+// asked is what the TLSA records of a hop depend on: not its address, but its port.
+func asked(h hop) hop {
+	return hop{name: h.name, addr: netip.AddrPortFrom(netip.Addr{}, h.addr.Port()), mx: h.mx, bases: h.bases}
 }
 
 // withheld is a host that mail is not given to now.
@@ -235,7 +244,10 @@ func (d *delivery) tested(c *conn) string {
 		return ""
 	}
 	why := d.wouldMiss(c)
-	d.a.stats.TestedSTS.add(why == "")
+	if !c.tallied {
+		c.tallied = true
+		d.a.stats.TestedSTS.add(why == "")
+	}
 	if why != "" {
 		why = ": " + why
 	}

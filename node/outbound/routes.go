@@ -117,25 +117,25 @@ func (t *routeTable) add(r *pb.Route, login *remote.Login, cert *remote.Cert) {
 	t.links[r.Target] = shared
 }
 
-// part gives routes that have nothing of their own a hop of their own where other routes to the same target do: they
-// use none of these logins, certificates and addresses.
+// part gives routes that have nothing of their own a hop of theirs where other routes to the same target do: they share
+// limits among themselves, and use none of these logins, certificates and addresses.
 func (t *routeTable) part() {
 	for domain, to := range t.domains {
-		t.domains[domain] = t.parted(to, routing.Key{Domain: domain})
+		t.domains[domain] = t.parted(to)
 	}
 	for _, all := range t.some {
 		for k, to := range all {
-			all[k] = t.parted(to, k)
+			all[k] = t.parted(to)
 		}
 	}
 }
 
-func (t *routeTable) parted(to routed, k routing.Key) routed {
+func (t *routeTable) parted(to routed) routed {
 	l := t.links[to.target]
 	if to.hop != to.target || to.target == "mx" || l.Login == nil && l.Cert == nil && l.Sources == "" {
 		return to
 	}
-	to.hop = fmt.Sprintf("%s (route %s)", to.target, k)
+	to.hop = to.target + " (other routes)"
 	t.named[to.hop] = to
 	return to
 }

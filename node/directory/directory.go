@@ -207,11 +207,12 @@ func Rewriting(v spool.View) (*srs.Scheme, error) {
 // Sender is the reverse-path of a message that an alias leads elsewhere: rewritten where the cluster does so, and the
 // sender is not at home here, where SPF knows us.
 func Sender(v spool.View, sender string, now time.Time) (string, error) {
-	if sender == "" {
-		return sender, nil
+	settings, err := v.Settings()
+	if err != nil || settings.SrsDomain == "" || sender == "" {
+		return sender, err
 	}
 	s, err := Rewriting(v)
-	if err != nil || s.Domain == "" {
+	if err != nil {
 		return sender, err
 	}
 	_, domain := SplitAddress(sender)

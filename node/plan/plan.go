@@ -30,7 +30,7 @@ func (r *Recipient) WantsFailure() bool {
 	return r.Notify&queue.NotifyNever == 0 && (r.Notify == 0 || r.Notify&queue.NotifyFailure != 0)
 }
 
-// Transaction is what is planned: a message for recipients. It is not changed.
+// Transaction is what is planned: a message for recipients.
 type Transaction struct {
 	ID          spool.ID
 	Sender      string
@@ -38,7 +38,8 @@ type Transaction struct {
 	HoldUntilMs int64 // nothing may arrive anywhere before (RFC 4865); 0: at once
 	Now         time.Time
 	Skip        func(directory.Target) bool // leaves out a target; nil: none
-	Forward     func() string               // the sender of what an alias leads elsewhere; nil: Sender
+	Forward     func() string               // the sender of what an alias leads elsewhere, asked once; nil: Sender
+	forwarded   string                      // what it said
 }
 
 // Accept plans where the message goes: into mailboxes here and into the queue,
@@ -93,7 +94,10 @@ func (p *Transaction) senderFor(r *Recipient, t directory.Target) string {
 	case t.Owner != "":
 		return t.Owner
 	case t.Mailbox == "" && p.Forward != nil && directory.Canonical(t.Recipient) != directory.Canonical(r.Address):
-		return p.Forward()
+		if p.forwarded == "" {
+			p.forwarded = p.Forward()
+		}
+		return p.forwarded
 	}
 	return p.Sender
 }

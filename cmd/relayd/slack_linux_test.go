@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,4 +58,16 @@ func TestTimerSlack(t *testing.T) {
 		}
 		require.Equal(t, fmt.Sprintf("%s %d 1 %q 2", want, child.Process.Pid, mark), string(out))
 	}
+}
+
+// The systemd unit has the slack that relayd would take, which saves its second execution.
+func TestUnitHasTheTimerSlack(t *testing.T) {
+	unit, err := os.ReadFile("../../deploy/systemd/relay.service")
+	require.NoError(t, err)
+	_, value, found := strings.Cut(string(unit), "\nTimerSlackNSec=")
+	require.True(t, found)
+	value, _, _ = strings.Cut(value, "\n")
+	slack, err := time.ParseDuration(value)
+	require.NoError(t, err)
+	require.Equal(t, timerSlack, slack)
 }

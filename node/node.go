@@ -314,6 +314,7 @@ func (n *Node) buildInbound(id, hostname string, logins *login.Service) error {
 		Ready: n.cluster.AwaitReady, Ask: n.cluster.Ask, Own: n.agent.OwnAddresses, Filters: n.conf.Milter,
 		Verify: n.conf.Verify, DNSBL: n.conf.DNSBL, Exempt: within(n.conf.Verify.DNSBLExempt), Resolver: senderDNS{dns},
 		Rules: n.outbound.RulesAtHand, Log: n.log, Callout: remote.NewCallouts(n.agent.Ask).Check,
+		Listing:   n.outbound.Listing,
 		Committed: func(begin time.Time) { since(n.timings.commit, begin) },
 		Accepted:  func(end time.Time) { since(n.timings.accept, end) },
 	})

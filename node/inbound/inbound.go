@@ -52,7 +52,10 @@ type Config struct {
 	Resolver verify.Resolver       // for screening
 	Rules    func() *rule.Set      // standing rules as they are now; nil: there are none
 	// Callout asks the host of a route whether it takes a recipient; nil: no route is asked. A no is a *smtp.Reply.
-	Callout   func(ctx context.Context, address string) error
+	Callout func(ctx context.Context, address string) error
+	// Listing reports whether some route may have a list of recipients; nil: one may. Clients that may relay are spared a
+	// look at the route of each recipient where none has.
+	Listing   func() bool
 	Log       *zap.Logger
 	Committed func(begin time.Time) // observes an Accept that began then; nil: nobody counts
 	Accepted  func(end time.Time)   // observes a 250 to data that ended then; nil: nobody counts
@@ -96,7 +99,7 @@ func (s *Service) Backend(l *config.SMTP) smtp.Backend {
 		replica: c.Replica, mail: s.mail, logins: c.Logins, room: c.Room, ready: c.Ready, starts: s.starts,
 		throttle: c.Throttle, confirm: c.Confirm, relayers: c.Relayers, grey: s.grey, screen: s.screen,
 		filters: chain(s.filters, l.Role), role: l.Role, submission: l.Role == config.RoleSubmission,
-		bounce: l.BounceUnknown, log: c.Log, took: c.Accepted, own: c.Own, callout: c.Callout,
+		bounce: l.BounceUnknown, log: c.Log, took: c.Accepted, own: c.Own, callout: c.Callout, listing: c.Listing,
 	}
 }
 

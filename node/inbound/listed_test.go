@@ -25,8 +25,11 @@ func TestListedRecipients(t *testing.T) {
 		w.Must(spool.KindPutRoute, &pb.PutRoute{Route: r})
 	}
 	w.Must(spool.KindPutRecipients, &pb.PutRecipients{Domain: domain, Add: []string{"ann@" + domain}})
+	listing := true
 	begin := func(from string, trusted bool) *session {
-		s := w.session(func(_ *receiver, p *smtp.Peer) { p.Trusted = trusted })
+		s := w.session(func(b *receiver, p *smtp.Peer) {
+			p.Trusted, b.listing = trusted, func() bool { return listing }
+		})
 		require.NoError(t, s.Mail(t.Context(), from, nil))
 		return s
 	}
@@ -46,4 +49,7 @@ func TestListedRecipients(t *testing.T) {
 		require.ErrorIs(t, s.Rcpt(t.Context(), to, nil), replyNoRelay, to)
 	}
 	require.ErrorIs(t, begin("", false).Rcpt(t.Context(), "ann@other.example", nil), replyNoRelay)
+	listing = false // which a node may not know of yet
+	require.NoError(t, begin("x@far.example", true).Rcpt(t.Context(), "bob@"+domain, nil), "unasked")
+	require.ErrorContains(t, begin("x@far.example", false).Rcpt(t.Context(), "bob@"+domain, nil), "550 5.1.1")
 }

@@ -85,6 +85,9 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 // asked for a stranger's recipient; listed: it is on the domain's list, and on a list that has it not nobody gets mail.
 // Then anyone may send to it. It holds for the route's own domain, and not for those below.
 func (s *session) routedTo(v spool.View, address string) (asked, listed bool, err error) {
+	if s.privileged() && s.listing != nil && !s.listing() {
+		return false, false, nil
+	}
 	local, domain := directory.SplitAddress(address)
 	route, ok, err := v.RouteTo(domain, "", "")
 	switch {

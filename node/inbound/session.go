@@ -47,6 +47,7 @@ type receiver struct {
 	own        func() ([]netip.Addr, error) // addresses of this machine; nil: not known
 	// callout asks the host of a route for a recipient; nil: none is asked.
 	callout func(ctx context.Context, address string) error
+	listing func() bool
 	took    func(end time.Time) // observes the time from the end of the data to the 250; nil: nobody counts
 }
 

@@ -39,6 +39,12 @@ func (o *Spool) targetOf(to routed) (remote.Target, error) {
 	return t, err
 }
 
+// Listing reports whether some route goes by a list of recipients, as far as this node has read them.
+func (o *Spool) Listing() bool {
+	routes := o.routes.Load()
+	return routes == nil || routes.listing
+}
+
 // Named implements remote.Links.
 func (o *Spool) Named(hop string) (remote.Target, bool) {
 	routes := o.routes.Load()
@@ -78,6 +84,7 @@ type routeTable struct {
 	links   map[string]remote.Link // by target, of all its routes together
 	named   map[string]routed      // by hop, those whose hop is not their target
 	logins  bool                   // some have a login
+	listing bool                   // some go by a list of recipients
 	n       int                    // all of them
 }
 
@@ -94,6 +101,7 @@ func (t *routeTable) add(r *pb.Route, login *remote.Login, cert *remote.Cert) {
 	k := routing.KeyOf(r)
 	to := routed{hop: r.Target, target: r.Target, link: linkOf(r), spread: spreadOf(r), some: !k.Plain()}
 	to.link.Login, to.link.Cert = login, cert
+	t.listing = t.listing || r.Recipients != ""
 	own := login != nil || cert != nil || to.link.Sources != "" || to.spread != ""
 	if r.Target != "mx" && own || r.Target == "mx" && to.some {
 		to.hop = fmt.Sprintf("%s (route %s)", r.Target, k)
@@ -287,7 +295,7 @@ func (l *lastMessage) read(id spool.ID) (*pb.Message, error) {
 
 // equal reports whether mail goes the same ways by two tables.
 func (t *routeTable) equal(o *routeTable) bool {
-	return maps.Equal(t.domains, o.domains) &&
+	return t.listing == o.listing && maps.Equal(t.domains, o.domains) &&
 		maps.EqualFunc(t.some, o.some, func(a, b senders) bool { return maps.Equal(a, b) })
 }
 

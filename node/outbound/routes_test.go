@@ -53,7 +53,13 @@ func (w *outboundWorld) hops(t *testing.T) (all []string) {
 // says of the sender leads it nowhere.
 func TestRoutesBySender(t *testing.T) {
 	w := ruledOutbound(t)
+	require.True(t, w.Listing(), "as long as nothing is read")
 	w.route(t, &pb.Route{Domain: "*", Target: "smtp:all"})
+	require.False(t, w.Listing())
+	w.route(t, &pb.Route{Domain: "*", Target: "smtp:all", Recipients: "list"})
+	require.True(t, w.Listing())
+	w.route(t, &pb.Route{Domain: "*", Target: "smtp:all"})
+	require.False(t, w.Listing())
 	job, r := w.loaded(t)
 	require.False(t, job.Ruled, "nothing is looked at where no route asks for it")
 	require.Nil(t, r.Ruling)

@@ -16,6 +16,13 @@ import (
 // members as raw files, so it may rise only when every member can read it.
 const format = pebble.FormatValueSeparation
 
+// memTables is how many memtables of a size there may be before writes wait for a flush:
+// up to 64 MiB of them, but two at least, one that is written and one that is flushed.
+// More of them hold up a burst of large messages for a moment longer only, as each is
+// flushed in the end, and their memory is garbage then, until it is collected: Pebble uses
+// one again, and takes new memory for the others.
+func memTables(size int64) int { return int(max(2, min(64<<20/max(size, 1), 4))) }
+
 // separate is the size from which bodies live in blob files of their own, which
 // compactions do not rewrite. All mail but a line or two of a program is larger.
 const separate = 512
@@ -31,7 +38,7 @@ func (s *Store) engine(h *handle) *pebble.Options {
 		DisableWAL:                  true,
 		FormatMajorVersion:          format,
 		MemTableSize:                uint64(s.o.MemTableSize),
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: memTables(s.o.MemTableSize),
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		LBaseMaxBytes:               64 << 20,

@@ -71,7 +71,7 @@ type Options struct {
 
 	MemTableSize int64         // default 64 MiB
 	CacheSize    int64         // of blocks read, default 64 MiB
-	BatchSize    int           // a batch is committed when it has this many octets, default 4 MiB
+	BatchSize    int           // a batch is committed when it has this many octets, default 3.5 MiB
 	StallAfter   time.Duration // a disk operation that hangs this long is fatal, default 30 s
 
 	ReclaimFrom int64 // Reclaim does something for this many octets deleted, default 4 MiB
@@ -124,7 +124,7 @@ func (o Options) withDefaults() Options {
 	}
 	setDefault(&o.MemTableSize, 64<<20)
 	setDefault(&o.CacheSize, 64<<20)
-	setDefault(&o.BatchSize, 4<<20)
+	setDefault(&o.BatchSize, 7<<19) // with the entry that is one too much it fits into a buffer of 4 MiB
 	setDefault(&o.StallAfter, 30*time.Second)
 	setDefault(&o.ReclaimFrom, 4<<20)
 	setDefault(&o.CheckpointAge, time.Minute)

@@ -318,3 +318,10 @@ func TestDiskErrorsAreFatal(t *testing.T) {
 		})
 	}
 }
+
+// Memtables that wait for their flush are bounded in octets.
+func TestMemtablesAreBounded(t *testing.T) {
+	for size, want := range map[int64]int{1 << 20: 4, 16 << 20: 4, 20 << 20: 3, 32 << 20: 2, 64 << 20: 2} {
+		require.Equal(t, want, memTables(size), size)
+	}
+}

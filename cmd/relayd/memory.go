@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"relay/cluster"
 )
 
 // gcPercent trades memory for processor time, at most; see pacer. Bodies pass through
@@ -32,20 +34,28 @@ func tuneMemory(log *zap.Logger) {
 	}
 }
 
-// autoCache is the memory of the store on a machine with so much memory, of which each of
-// two memtables takes a fifth.
-func autoCache(memory int64) int64 { return 5 * memTable(memory) }
+// autoCache divides the memory of the store on a machine with so much memory: two
+// memtables of a size that pays, the log's newest entries, and blocks. Of blocks it needs
+// what long queues and histories are read by; bodies pass through once, so that with more
+// a crowd of large messages fills more, and nobody reads it again.
+func autoCache(t *cluster.Tuning, memory int64) {
+	size := memTable(memory)
+	if size == 0 {
+		return
+	}
+	t.MemTable, t.LogCache, t.BlockCache = size, min(5*size/8, 8<<20), max(16<<20, size)
+}
 
 // Bounds of a memtable's size.
 const (
 	smallMemTable = 8 << 20
-	largeMemTable = 32 << 20
+	largeMemTable = 24 << 20
 )
 
 // memTable is the size of the store's memtables on a machine with so much memory: two
-// are kept, which is one part in 128 of it. Bodies that are deleted while they are in
-// memory are not written to the store's files at all: for messages of 64 KiB the store
-// takes a quarter less processor time with 32 MiB than with 16.
+// are kept, which is one part in 128 of it, and a third while a reader holds one. Bodies
+// that are deleted while they are in memory are not written to the store's files at all,
+// so small ones cost processor time at 64 KiB (cluster/disk/DESIGN.md).
 func memTable(memory int64) int64 {
 	if memory <= 0 {
 		return 0 // the default

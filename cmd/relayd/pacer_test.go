@@ -74,6 +74,24 @@ func TestPacerFollowsTheLoad(t *testing.T) {
 	})
 }
 
+// Chunks of large messages are collected sooner than as many octets of small ones.
+func TestPacerKnowsLargeMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHeap{sample: heapSample{live: 100 << 20, scannable: 6 << 20}}
+		p := h.pacer()
+		for _, load := range []struct {
+			pieces  uint64
+			percent int
+		}{{1 << 20, 48}, {8 << 10, 20}, {1 << 20, 48}} {
+			h.with(func() { h.sample.pieces += load.pieces })
+			h.allocate(100<<20, time.Second)
+			p.collected()
+			h.require(t, load.percent, 0)
+		}
+		h.allocate(0, time.Hour)
+	})
+}
+
 // A load that is collected seldom is not taken for its end.
 func TestPacerWaitsForTheEndOfALoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -114,4 +132,5 @@ func TestPacerHearsOfCollections(t *testing.T) {
 	}
 	require.NotZero(t, readHeap().live)
 	require.NotZero(t, readHeap().scannable)
+	require.NotZero(t, readHeap().pieces)
 }

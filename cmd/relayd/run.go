@@ -78,7 +78,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	sayStart(log, cfg, path)
 	tuneMemory(log)
 	if cfg.Storage.Cache == config.AutoCache {
-		o.Tuning.ShareMemory(autoCache(machineMemory()))
+		autoCache(&o.Tuning, machineMemory())
 	}
 
 	ctx, stop := context.WithCancel(ctx)

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
+	"relay/cluster"
 	"relay/node"
 	"relay/node/config"
 )
@@ -134,11 +135,19 @@ func TestGroupLimit(t *testing.T) {
 // Memtables grow with the memory of the machine, within bounds.
 func TestMemTable(t *testing.T) {
 	for memory, want := range map[int64]int64{
-		0: 0, 512 << 20: 8 << 20, 4 << 30: 16 << 20, 8 << 30: 32 << 20, 1 << 40: 32 << 20,
+		0: 0, 512 << 20: 8 << 20, 4 << 30: 16 << 20, 8 << 30: 24 << 20, 1 << 40: 24 << 20,
 	} {
 		require.Equal(t, want, memTable(memory), memory)
 	}
-	require.EqualValues(t, 160<<20, autoCache(24<<30))
+	for memory, want := range map[int64]cluster.Tuning{
+		0:        {},
+		2 << 30:  {MemTable: 8 << 20, LogCache: 5 << 20, BlockCache: 16 << 20},
+		24 << 30: {MemTable: 24 << 20, LogCache: 8 << 20, BlockCache: 24 << 20},
+	} {
+		var got cluster.Tuning
+		autoCache(&got, memory)
+		require.Equal(t, want, got, memory)
+	}
 	before := debug.SetMemoryLimit(1 << 30)
 	defer debug.SetMemoryLimit(before)
 	require.LessOrEqual(t, machineMemory(), int64(1<<30))

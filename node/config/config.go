@@ -437,8 +437,8 @@ type Storage struct {
 	MaxMessages int  `toml:"max_messages"`
 	MaxBytes    Size `toml:"max_bytes"`
 	// Cache is the memory of the store: blocks it has read, memory tables, the log's
-	// newest entries. Default: auto, a fiftieth of the machine's memory or of the limit
-	// that the process has, from 40MB to 160MB.
+	// newest entries. Default: auto, by the machine's memory or the limit that the
+	// process has, from 37MB to 80MB.
 	Cache AutoSize `toml:"cache"`
 }
 

@@ -25,8 +25,9 @@ func (n *Node) buildOperator() {
 	n.metrics = newMetrics(n)
 	n.operator = operator.New(operator.Config{
 		Node: n.conf.Node.ID, Hostname: n.conf.Node.Hostname, Replica: n.cluster, Members: n.cluster, Log: n.log,
-		Now: n.cluster.Now, HashPassword: n.options.HashPassword, Active: n.queue.Active, Why: n.queue.Why, Submit: n.submit,
-		Full: n.storage.nowFull, NodeStats: n.vitals,
+		Now: n.cluster.Now, HashPassword: n.options.HashPassword, Active: n.queue.Active, Why: n.queue.Why, Site: n.limits.Of,
+		Submit: n.submit,
+		Full:   n.storage.nowFull, NodeStats: n.vitals,
 	})
 	n.examiner = &examiner{n: n}
 	for _, method := range operator.Methods {

@@ -42,9 +42,11 @@ func (m *Manager) endLimited(u *unit, now int64) {
 
 // Kick says that a gate may have room for mail that waits for it.
 func (m *Manager) Kick(g *limit.Gate) {
-	m.mu.Lock()
-	m.queue.Kick(g, m.now().UnixNano())
-	m.unlock()
+	for more := true; more; {
+		m.mu.Lock()
+		more = m.queue.Kick(g, m.now().UnixNano())
+		m.unlock()
+	}
 }
 
 // waitsForLimit says what mail waits for that stands in the line of a gate.

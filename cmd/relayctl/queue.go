@@ -274,7 +274,7 @@ func (a *app) showStats(s *admin.QueueStats) {
 	t := a.table(append(heads, ">OLDER", ">DEFERRED", ">PARKED", ">SIZE", "CLASSES", "LAST FAILURE")...).
 		Matter("DESTINATION", "TOTAL", "DEFERRED", "PARKED", "CLASSES", "LAST FAILURE")
 	for _, d := range s.Destinations {
-		row := []any{d.Domain, d.Total}
+		row := []any{d.Domain + atSite(d), d.Total}
 		for _, n := range d.Ages {
 			row = append(row, n)
 		}
@@ -296,6 +296,14 @@ func (a *app) showStats(s *admin.QueueStats) {
 	for _, r := range s.Rules {
 		a.say("Rule %d (%s) decides on %s.", r.Rule, r.Action, count(r.Recipients, "recipient"))
 	}
+}
+
+// atSite names the site of a destination, if that is not the domain itself.
+func atSite(d admin.Destination) string {
+	if d.Site == "" || d.Site == d.Domain {
+		return ""
+	}
+	return " (" + d.Site + ")"
 }
 
 // classesOf says what keeps a destination's mail from being delivered, the most frequent first.

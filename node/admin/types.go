@@ -443,6 +443,7 @@ type Destination struct {
 	Deferred  uint64   `json:"deferred"`
 	Parked    uint64   `json:"parked" doc:"held or suspended"`
 	LastReply string   `json:"last_reply" doc:"the latest failure"`
+	Site      string   `json:"site,omitempty" required:"false" doc:"where the domain receives its mail, as far as the node that answers has delivered there; its limits are site:NAME"`
 
 	Class   string            `json:"class,omitempty" required:"false" doc:"what the latest failure means"`
 	Classes map[string]uint64 `json:"classes,omitempty" required:"false" doc:"deferred recipients by class of the last reply; of a long queue an estimate"`

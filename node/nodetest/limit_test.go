@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,6 +71,13 @@ func TestALimitOfTheCluster(t *testing.T) {
 	settled(100)
 	for _, m := range c.Nodes {
 		m.feed(60)
+	}
+	stats, err := c.Nodes[0].Client().Stats(within(t, 20*time.Second))
+	require.NoError(t, err)
+	for _, d := range stats.Destinations {
+		if strings.HasSuffix(d.Domain, ".big.example") {
+			require.Equal(t, "big", d.Site)
+		}
 	}
 	settled(280)
 	whole := time.Since(began)

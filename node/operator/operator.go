@@ -32,6 +32,8 @@ type Config struct {
 	// what the queue manager waits for with one.
 	Active func() []queue.Ref
 	Why    func(queue.Ref) string
+	// Site names where a domain receives its mail; empty: it is not known. Nil: no site is.
+	Site func(domain string) string
 	// Submit takes a message in as a trusted client's; nil: not offered.
 	Submit func(ctx context.Context, sender string, recipients []string, message io.Reader,
 		by admin.By) (*admin.Receipt, error)

@@ -74,6 +74,9 @@ func (o *Operator) Stats(ctx context.Context) (*admin.QueueStats, error) {
 		})
 		for _, d := range rows[:min(len(rows), statsRows)] {
 			m.finish(d)
+			if o.Site != nil {
+				d.Site = o.Site(d.Domain)
+			}
 			stats.Destinations = append(stats.Destinations, *d)
 		}
 		deferred := uint64(0)

@@ -45,6 +45,8 @@ type Gate struct {
 	wish    int // jobs that could run, or run
 	ready   int // recipients that could begin
 	others  map[string]int
+	refs    int           // destinations that have it
+	used    time.Duration // the last call of For
 	changed chan struct{} // closed when a place came free; nil: nobody waits
 }
 
@@ -95,6 +97,7 @@ func (s *Gates) For(keys ...string) (all []*Gate) {
 			g = &Gate{of: s, key: key, limit: l, open: map[*Place]struct{}{}, passes: map[*Pass]struct{}{}}
 			s.all[key] = g
 		}
+		g.used = s.now()
 		s.mu.Unlock()
 		all = append(all, g)
 	}
@@ -185,6 +188,28 @@ func (g *Gate) Demand(jobs, ready int) {
 	g.wish, g.ready = g.wish+jobs, g.ready+ready
 	if idle && g.limit.shared() {
 		g.of.wake()
+	}
+}
+
+// Attached says that one destination more, or less, has the gate.
+func (g *Gate) Attached(n int) {
+	g.of.mu.Lock()
+	defer g.of.mu.Unlock()
+	g.refs += n
+	if g.of.all[g.key] == nil {
+		g.of.all[g.key] = g
+	}
+}
+
+// unused is after how long a gate is forgotten that nothing has or wants.
+const unused = time.Minute
+
+// forget drops gates that nothing has or wants.
+func (s *Gates) forget(now time.Duration) {
+	for key, g := range s.all {
+		if g.refs == 0 && len(g.open)+len(g.passes)+g.wish+g.ready == 0 && now >= g.until && now-g.used >= unused {
+			delete(s.all, key)
+		}
 	}
 }
 
@@ -416,6 +441,7 @@ func (s *Gates) Ask(epoch uint64) (ask *Ask, busy bool) {
 			g.until, g.tokens = 0, [2][]token{}
 		}
 	}
+	s.forget(now)
 	s.seq++
 	s.asked = now
 	ask = &Ask{Epoch: epoch, Seq: s.seq}

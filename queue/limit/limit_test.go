@@ -67,3 +67,24 @@ func TestALifeKeepsTheBurst(t *testing.T) {
 	require.Equal(t, time.Second, Rate{N: 1, Per: time.Second}.life(0))
 	require.Equal(t, 99*20*time.Millisecond, fast.life(100))
 }
+
+// TestGatesAreForgotten: those that no destination has, and that nothing was asked of for a while.
+func TestGatesAreForgotten(t *testing.T) {
+	now := time.Hour
+	s := NewGates(func() time.Duration { return now }, func() {})
+	set, err := ParseSet([]string{"domain:* rate=1/s"})
+	require.NoError(t, err)
+	s.SetLimits(set)
+	had, kept := s.For("domain:a.example")[0], s.For("domain:b.example")[0]
+	had.Attached(1)
+	kept.Attached(1)
+	now += unused
+	_, busy := s.Ask(1)
+	require.False(t, busy)
+	require.Len(t, s.List(), 2)
+	had.Attached(-1)
+	_, _ = s.Ask(1)
+	require.Equal(t, []*Gate{kept}, s.List())
+	had.Attached(1)
+	require.Len(t, s.List(), 2, "a destination that had it all the time")
+}

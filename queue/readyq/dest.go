@@ -132,6 +132,7 @@ func (s *dests) find(domain, route string) int32 {
 }
 
 func (s *dests) remove(n int32) {
+	s.all[n].leaveGates()
 	delete(s.index, s.all[n].name)
 	s.all[n] = nil
 	s.empty = append(s.empty, n)

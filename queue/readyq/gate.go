@@ -12,6 +12,8 @@ type Gate interface {
 	// Demand says how the jobs that could run at once, those that run among them, and the entries that are ready have
 	// changed.
 	Demand(jobs, ready int)
+	// Attached says that one destination more, or less, has the gate.
+	Attached(n int)
 }
 
 // gated is what a destination has of gates. Those without a limit, which are nearly all, have none.
@@ -35,14 +37,26 @@ func (q *Queue) Attach(b *Batch, gates []Gate, now int64) {
 	if d.gated == nil && len(gates) == 0 || d.gated != nil && slices.Equal(d.gated.gates, gates) {
 		return
 	}
-	if g := d.gated; g != nil {
-		g.tell(0, 0)
-		d.gated = nil
-	}
+	d.leaveGates()
 	if len(gates) > 0 {
 		d.gated = &gated{gates: gates}
+		for _, gate := range gates {
+			gate.Attached(1)
+		}
 	}
 	q.replace(b.dest, now)
+}
+
+// leaveGates ends that a destination has gates.
+func (d *dest) leaveGates() {
+	if d.gated == nil {
+		return
+	}
+	d.gated.tell(0, 0)
+	for _, gate := range d.gated.gates {
+		gate.Attached(-1)
+	}
+	d.gated = nil
 }
 
 // tell has the gates know what the destination needs of them.
@@ -90,11 +104,12 @@ func (q *Queue) shut(d *dest) bool {
 	return d.gated != nil && slices.ContainsFunc(d.gated.gates, func(g Gate) bool { return g.Room() == 0 })
 }
 
-// Kick lets destinations go on that wait for a gate which has room now, as many as it has room for.
-func (q *Queue) Kick(gate Gate, now int64) {
+// Kick lets destinations go on that wait for a gate which has room now, as many as it has room for: one slice of them.
+// It reports whether there is more to do at once.
+func (q *Queue) Kick(gate Gate, now int64) (more bool) {
 	line := q.lines[gate]
 	if len(line) == 0 {
-		return
+		return false
 	}
 	room := gate.Room()
 	for tries := 0; len(line) > 0 && room > 0 && tries < Slice; tries++ {
@@ -118,6 +133,7 @@ func (q *Queue) Kick(gate Gate, now int64) {
 	if len(line) == 0 {
 		delete(q.lines, gate)
 	}
+	return len(line) > 0 && room > 0
 }
 
 // room is how many recipients a job to a destination may have.

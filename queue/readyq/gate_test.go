@@ -2,6 +2,7 @@ package readyq
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,11 +11,13 @@ import (
 )
 
 // door is a gate of tests.
-type door struct{ room, jobs, ready int }
+type door struct{ room, jobs, ready, attached int }
 
 func (d *door) Room() int { return d.room }
 
 func (d *door) Demand(jobs, ready int) { d.jobs, d.ready = d.jobs+jobs, d.ready+ready }
+
+func (d *door) Attached(n int) { d.attached += n }
 
 func gatedQueue() *Queue {
 	return New(Limits{Workers: 64, PerDestination: 20, Initial: 5, Recipients: 100, BackOffFirst: time.Second,
@@ -48,7 +51,7 @@ func TestAGateStopsAndLetsGo(t *testing.T) {
 	}
 	require.NoError(t, q.Check(now))
 	require.False(t, q.HasWork())
-	require.Equal(t, &door{jobs: 12, ready: 12}, gate)
+	require.Equal(t, &door{jobs: 12, ready: 12, attached: 3}, gate)
 	var order []string
 	for len(order) < 12 {
 		gate.room = 1
@@ -67,7 +70,7 @@ func TestAGateStopsAndLetsGo(t *testing.T) {
 	for i, domain := range order[:9] {
 		require.Equal(t, order[(i+3)%9], domain, "in turns: %v", order)
 	}
-	require.Equal(t, &door{}, gate)
+	require.Equal(t, &door{attached: 3}, gate)
 	require.Empty(t, q.lines)
 }
 
@@ -81,7 +84,7 @@ func TestAGateTakenAwayLetsAllGo(t *testing.T) {
 	q.Attach(&b, []Gate{gate}, 2)
 	putMail(q, 2, "a.example")
 	require.False(t, q.HasWork())
-	require.Equal(t, &door{jobs: 2, ready: 1}, gate)
+	require.Equal(t, &door{jobs: 2, ready: 1, attached: 1}, gate)
 	q.Attach(&b, nil, 2)
 	require.True(t, q.HasWork())
 	require.Equal(t, &door{}, gate)
@@ -155,7 +158,41 @@ func TestGatesLoseNothing(t *testing.T) {
 				finish(0)
 			}
 		}
-		require.Equal(t, []*door{{room: gates[0].room}, {room: gates[1].room}}, gates)
+		for _, g := range gates {
+			attached := 0
+			for _, d := range q.dests.all {
+				if d != nil && d.gated != nil && slices.Contains(d.gated.gates, Gate(g)) {
+					attached++
+				}
+			}
+			require.Equal(t, &door{room: g.room, attached: attached}, g)
+		}
 		require.NoError(t, q.Check(now))
 	})
+}
+
+// TestALongLineGoesAsAWhole: when a limit is taken away, in slices.
+func TestALongLineGoesAsAWhole(t *testing.T) {
+	q, gate := gatedQueue(), &door{room: 1}
+	const many = 3 * Slice
+	for i := range many {
+		putMail(q, i, fmt.Sprintf("d%d.example", i))
+		var a Affinity
+		var b Batch
+		require.True(t, q.Take(&b, &a, 2))
+		q.Attach(&b, []Gate{gate}, 2)
+		q.Finish(b.Slots[0], true, 3, 0, 2)
+		q.Release(&b, Nothing, "", 2)
+	}
+	gate.room = 0
+	for q.Advance(10, Ages{}) {
+	}
+	require.False(t, q.HasWork())
+	gate.room = 1 << 30
+	slices := 1
+	for q.Kick(gate, 10) {
+		slices++
+	}
+	require.Equal(t, 3, slices)
+	require.Equal(t, many, q.inRings)
 }

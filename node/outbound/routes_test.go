@@ -183,5 +183,5 @@ func TestManyRoutesAreNotReadByApply(t *testing.T) {
 	require.Less(t, w.RefreshIn(), time.Minute)
 	require.NoError(t, w.Refresh(m))
 	require.Empty(t, w.Hop("one.example"))
-	require.True(t, w.routesNext.After(time.Now().Add(-routesPause)))
+	require.NotZero(t, w.routesNext)
 }

@@ -63,7 +63,7 @@ func TestSitesAreRemembered(t *testing.T) {
 		require.True(t, s.Due("x.example"))
 		require.Empty(t, s.Of("x.example"))
 		s.Learn("X.example", []string{"mx.b.example.org"})
-		require.False(t, s.Due("x.example"))
+		require.False(t, s.Due("X.example"))
 		require.Equal(t, "mx.b.example.org", s.Of("x.EXAMPLE"))
 		own, err := Parse([]string{"b b.example.org"})
 		require.NoError(t, err)

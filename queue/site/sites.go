@@ -57,7 +57,7 @@ func (s *Sites) Table() *Table { return s.table.Load() }
 func (s *Sites) Due(domain string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return !time.Now().Before(s.known[domain].until)
+	return !time.Now().Before(s.known[strings.ToLower(domain)].until)
 }
 
 // Learn notes the MX hosts of a domain.

@@ -29,8 +29,10 @@ func (c *Cluster) watch(ctx context.Context) {
 	})
 	c.raft.RegisterObserver(observer)
 	defer c.raft.DeregisterObserver(observer)
-	// Observations are dropped when the channel is full, so look by the clock too.
-	tick := tuning.NewBeat(c.t.Tick).RareWhile(c.alone)
+	// Observations are dropped when the channel is full, so look by the clock too: without a
+	// leader, of whom raft tells, at each tick.
+	var id raft.ServerID
+	tick := tuning.NewBeat(c.t.Tick).RareWhile(func() bool { return id != "" })
 	defer tick.Stop()
 
 	discovery := c.newDiscovery()
@@ -40,7 +42,7 @@ func (c *Cluster) watch(ctx context.Context) {
 	for {
 		term := c.raft.CurrentTerm()
 		leads := c.raft.State() == raft.Leader
-		_, id := c.raft.LeaderWithID()
+		_, id = c.raft.LeaderWithID()
 		leader := discovery.Leader(ctx, string(id))
 		if c.leaderWatch.Set(leader, term) {
 			c.log.Info("cluster: leader", zap.String("leader", leader), zap.Uint64("term", term))
@@ -134,6 +136,8 @@ func (c *Cluster) leaderDuties(ctx context.Context, st *clock.Steering) {
 	for {
 		if time.Now().After(settled) {
 			c.expireDead(ctx)
+		} else {
+			c.observe()
 		}
 		if !tick.Wait(ctx) {
 			return
@@ -155,17 +159,22 @@ func (c *Cluster) expireDead(ctx context.Context) {
 // observeSessions keeps the session detector on every node, leader or not: a new leader then
 // knows since when the old one has not been heard of, instead of beginning to
 // count. A session that a node has seen applied was renewed before that, so a count that
-// began on a follower errs on the late side as a leader's own does.
+// began on a follower errs on the late side as a leader's own does. While this node leads its
+// duties look as often.
 func (c *Cluster) observeSessions(ctx context.Context) {
-	tick := tuning.NewBeat(c.t.Tick).RareWhile(c.alone)
+	tick := tuning.NewBeat(c.t.Tick).RareWhile(func() bool { return c.leaderTerm.Load() != nil || c.alone() })
 	defer tick.Stop()
 	for {
-		if sessions, err := c.sessions(); err == nil {
-			c.detector.Observe(time.Now(), sessions)
-		}
+		c.observe()
 		if !tick.Wait(ctx) {
 			return
 		}
+	}
+}
+
+func (c *Cluster) observe() {
+	if sessions, err := c.sessions(); err == nil {
+		c.detector.Observe(time.Now(), sessions)
 	}
 }
 

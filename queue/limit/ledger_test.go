@@ -446,3 +446,17 @@ func TestTheLimitHolds(t *testing.T) {
 		}
 	})
 }
+
+// TestANewLeaderBeginsBehindTheFormer: it gives out no slot that the former one may have given out.
+func TestANewLeaderBeginsBehindTheFormer(t *testing.T) {
+	w := newSim(3, site+" rate=50/s")
+	for _, n := range w.nodes {
+		n.demand = 40
+	}
+	for i := range 40 {
+		w.run(time.Duration(40+7*i) * step)
+		w.lead(i % 3)
+	}
+	require.LessOrEqual(t, w.burst(), 12.5)
+	require.Greater(t, len(w.begun), 1000)
+}

@@ -17,10 +17,10 @@ type limited struct {
 	gates *limit.Gates
 	began time.Time
 
-	mu            sync.Mutex
-	jobs, most, n int
-	begun         []time.Duration
-	perJob        []int
+	mu         sync.Mutex
+	jobs, most int
+	begun      []time.Duration
+	perJob     []int
 }
 
 func (l *limited) deliver(_ context.Context, j *Job) []Verdict {

@@ -34,6 +34,7 @@ import (
 	"relay/node/replica"
 	"relay/node/statelog"
 	"relay/node/tlscert"
+	"relay/node/tlsreport"
 	"relay/pop3"
 	"relay/queue"
 	"relay/queue/remote"
@@ -98,7 +99,8 @@ type Node struct {
 	agent     *remote.Agent
 	limits    *limits.Service
 	senderDNS *remote.DNS
-	policies  *mtasts.Finder // MTA-STS policies; closed with the agent
+	policies  *mtasts.Finder      // MTA-STS policies; closed with the agent
+	reporter  *tlsreport.Reporter // nil: no reports on TLS
 	operator  *operator.Operator
 	examiner  *examiner
 	admin     *http.Server
@@ -334,7 +336,8 @@ func (n *Node) buildQueue(id, hostname string) error {
 	}, n.log)
 	n.limits = n.newLimits(id)
 	var err error
-	if n.agent, n.policies, err = newAgent(d, hostname, n.outbound, n.cluster, n.limits, n.log); err != nil {
+	if n.agent, n.policies, err = newAgent(d, hostname, n.outbound, n.cluster, n.limits, n.tally(hostname),
+		n.log); err != nil {
 		return err
 	}
 	n.queue = queue.New(queue.Config{
@@ -464,6 +467,9 @@ func (n *Node) Run(ctx context.Context) error {
 	start("queue", n.deliver)
 	start("handover", func(ctx context.Context) error { return n.outbound.HandOver(ctx, n.queue) })
 	start("policies", outbound.RenewPolicies(n.policies, n.cluster.Leads))
+	if n.reporter != nil {
+		start("tls-reports", n.reporter.Run)
+	}
 	start("maildrops", n.drops.Watch)
 	start("locks", n.drops.Keep)
 	start("throttle", n.throttle.Run)

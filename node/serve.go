@@ -29,6 +29,7 @@ import (
 	"relay/pop3"
 	"relay/queue/remote"
 	"relay/queue/remote/mtasts"
+	"relay/queue/remote/tlsrpt"
 	"relay/queue/remote/webguard"
 	"relay/smtp"
 	"relay/smtp/printable"
@@ -425,7 +426,7 @@ func (n *Node) defaultDomain() string {
 
 // newAgent makes the delivery agent of the configuration.
 func newAgent(d config.Delivery, hostname string, routes remote.Router, c *cluster.Cluster, shares *limits.Service,
-	log *zap.Logger) (*remote.Agent, *mtasts.Finder, error) {
+	tally func(*tlsrpt.Session), log *zap.Logger) (*remote.Agent, *mtasts.Finder, error) {
 	dns, err := remote.NewDNS(d.DNSServers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("[delivery] dns_servers: %w", err)
@@ -450,6 +451,7 @@ func newAgent(d config.Delivery, hostname string, routes remote.Router, c *clust
 	policies := outbound.NewPolicies(c, dns, web, d.MTASTSPort, log.Named("remote"))
 	agent, err := remote.New(remote.Config{
 		Hostname: hostname, Helo: d.Helo, Router: routes, Resolver: dns, Port: d.Port, TLS: policy, Policies: policies,
+		Tally:          tally,
 		ConnectTimeout: time.Duration(d.ConnectTimeout), Messages: d.MessagesPerConnection,
 		Client: smtp.ClientOptions{Chunking: d.Chunking, Now: c.Now}, Sources: d.SourceAddresses,
 		Log: log.Named("remote"), LoopbackHops: d.LoopbackHops, Sessions: sessions,

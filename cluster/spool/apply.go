@@ -74,6 +74,10 @@ func (t *tx) dispatch(c Command) *pb.Result {
 		return t.putCert(h)
 	case *pb.PutPolicy:
 		return t.putPolicy(h)
+	case *pb.PutTls:
+		return t.putTLS(h)
+	case *pb.DropTls:
+		return t.dropTLS(h)
 	case *pb.Sweep:
 		return t.sweep(h)
 	case *pb.Mark:

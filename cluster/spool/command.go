@@ -72,6 +72,8 @@ const (
 
 	KindPutRecipients Kind = 98
 	KindPutPolicy     Kind = 110
+	KindPutTls        Kind = 111
+	KindDropTls       Kind = 112
 
 	KindPutSuppressed  Kind = 130
 	KindDropSuppressed Kind = 131
@@ -127,6 +129,8 @@ var headers = map[Kind]func() proto.Message{
 
 	KindPutRecipients: func() proto.Message { return new(pb.PutRecipients) },
 	KindPutPolicy:     func() proto.Message { return new(pb.PutPolicy) },
+	KindPutTls:        func() proto.Message { return new(pb.PutTls) },
+	KindDropTls:       func() proto.Message { return new(pb.DropTls) },
 
 	KindPutSuppressed:  func() proto.Message { return new(pb.PutSuppressed) },
 	KindDropSuppressed: func() proto.Message { return new(pb.DropSuppressed) },

@@ -43,6 +43,7 @@ const (
 	kRule      = 'R' // R<id:8> → Rule
 	kListed    = 'N' // N<domain>\x00<local part> → 1: recipients of a routed domain
 	kPolicy    = 'P' // P<domain> → Policy
+	kTLS       = 'Y' // Y<day:4><domain>\x00<source> → Tls
 	kCert      = 'C' // C<name> → Cert: what ACME keeps
 	kDkim      = 'D' // D<domain>\x00<selector> → DkimKey
 	kGrey      = 'G' // Gt<triplet>, Gn<network> → Grey; Ge<expires ms:8><the rest of such a key> → empty: by time

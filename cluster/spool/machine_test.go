@@ -504,6 +504,9 @@ func randomLog(t *rapid.T) []entry {
 			}
 		case 22:
 			if two {
+				day, at := uint32(now.Unix()/86400), node()
+				add(spool.KindPutTls, &pb.PutTls{Counts: []*pb.Tls{{Day: day, Domain: at, Source: user(), Counts: []byte("x")}}})
+				add(spool.KindDropTls, &pb.DropTls{Day: day, Domain: node()})
 				add(spool.KindPutPolicy, &pb.PutPolicy{Policy: &pb.Policy{Domain: node(), Id: "1", Text: node(),
 					ExpiresMs: now.UnixMilli() + 1000}})
 			}

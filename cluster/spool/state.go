@@ -174,6 +174,7 @@ const (
 	CountMailboxBytes    = "mailbox.bytes"
 	CountRules           = "rules"    // standing rules
 	CountPolicies        = "policies" // MTA-STS policies
+	CountTLS             = "tls"      // counts for TLS-RPT
 
 	countDestination = "dest/"
 	countShard       = "shard/"

@@ -67,7 +67,7 @@ import (
 //     past its time. A Domain says for how long addresses are on it (suppress_ms).
 //   - PutRule and DropRule keep standing rules, and a Sweep ends those whose time is over. A Manage that releases lets
 //     mail pass rules (pass).
-//   - PutPolicy keeps MTA-STS policies of other domains, a bounded number.
+//   - PutPolicy keeps MTA-STS policies of other domains, a bounded number. PutTls and DropTls keep counts for TLS-RPT.
 const (
 	MinVersion = 1 // the oldest cluster version whose entries this build applies
 	MaxVersion = 2 // the newest
@@ -88,6 +88,8 @@ var since = map[Kind]uint32{
 
 	KindPutRecipients: 2,
 	KindPutPolicy:     2,
+	KindPutTls:        2,
+	KindDropTls:       2,
 
 	KindPutSuppressed:  2,
 	KindDropSuppressed: 2,
@@ -105,7 +107,7 @@ var (
 		"Import": 2, "Old": 2, "Uidl": 2,
 		"Garbage": 2, "Removed": 2, "Window": 2,
 		"Rule": 2, "PutRule": 2, "DropRule": 2, "PutRecipients": 2,
-		"Policy": 2, "PutPolicy": 2,
+		"Policy": 2, "PutPolicy": 2, "Tls": 2, "PutTls": 2, "DropTls": 2,
 		"Suppressed": 2, "PutSuppressed": 2, "DropSuppressed": 2,
 	}
 	sinceField = map[string]uint32{

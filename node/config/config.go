@@ -413,6 +413,9 @@ type Delivery struct {
 	MTASTSPort int `toml:"mta_sts_port"`
 	// HTTPSCA is a PEM file with the roots of their certificates; for tests. Default: the system's.
 	HTTPSCA string `toml:"https_ca"`
+	// TLSReports counts sessions with hosts of domains that publish DANE or MTA-STS, and tells these domains once a day
+	// where they ask for it (TLS-RPT, RFC 8460). To be set alike at all nodes. Default: false.
+	TLSReports bool `toml:"tls_reports"`
 	// MXSessionLimit is with how many hosts one attempt may begin a transaction;
 	// hosts that cannot be reached do not count. Default: 2; 0: no limit.
 	MXSessionLimit int `toml:"mx_session_limit"`

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"relay/cluster/spool"
+	pb "relay/cluster/spool/spoolpb"
 	"relay/node/admin"
 	"relay/node/config"
 )
@@ -59,6 +60,7 @@ func TestPoliciesOfDomains(t *testing.T) {
 	require.NoError(t, err)
 	c := New(t, Options{Nodes: 2, Configure: func(_ int, conf *config.Config) {
 		conf.Delivery.MTASTSPort, conf.Delivery.HTTPSCA = port, ca
+		conf.Delivery.TLSReports = true
 		_, err := fmt.Sscan(hop, &conf.Delivery.Port)
 		require.NoError(t, err)
 	}})
@@ -91,5 +93,15 @@ func TestPoliciesOfDomains(t *testing.T) {
 	require.EqualValues(t, 1, fetched.Load(), "the other node has it from the cluster")
 	c.Nodes[0].MustSend("s@far.example", "x@none.example", "Subject: none\r\n\r\ntext\r\n")
 	c.Eventually(time.Minute, "nothing came", func() bool { return len(sink.Got()) == 1 })
+	c.Nodes[1].Stop() // which leaves what it has counted in the cluster
+	c.Eventually(time.Minute, "no counts", func() bool {
+		found := ""
+		err := c.Nodes[0].Node().Cluster().View(func(v spool.View) error {
+			return v.TLS(func(one *pb.Tls) { found += one.Domain + " " + string(one.Counts) })
+		})
+		return err == nil && strings.Contains(found, `sts.example [{"policy":{"policy-type":"sts"`)
+	})
+	c.Nodes[1].Start()
+	c.Nodes[1].WaitReady()
 	c.Verify()
 }

@@ -17,6 +17,7 @@ import (
 	"relay/queue"
 	"relay/queue/limit"
 	"relay/queue/remote/mtasts"
+	"relay/queue/remote/tlsrpt"
 	"relay/smtp"
 )
 
@@ -38,8 +39,11 @@ type Config struct {
 	Resolver Resolver // nil: the system's name servers. Closed with the agent if it is an io.Closer
 	Port     int      // of mail hosts; 25
 	TLS      TLSPolicy
-	Policies Policies       // nil: no mail goes by MTA-STS
-	Roots    *x509.CertPool // for REQUIRETLS and MTA-STS; nil: the system's
+	Policies Policies // nil: no mail goes by MTA-STS
+	// Tally is told of each session with a host of a domain that publishes a policy (TLS-RPT); nil: nobody is. It must
+	// not wait.
+	Tally func(*tlsrpt.Session)
+	Roots *x509.CertPool // for REQUIRETLS and MTA-STS; nil: the system's
 
 	ConnectTimeout time.Duration // to one address; 30 seconds
 	Client         smtp.ClientOptions

@@ -14,6 +14,7 @@ import (
 
 	"relay/queue"
 	"relay/queue/limit"
+	"relay/queue/remote/tlsrpt"
 	"relay/smtp"
 )
 
@@ -331,7 +332,7 @@ func (a *Agent) noTLS(k key, err error) *fault {
 	a.proved(k.proof.kind, false)
 	return &fault{
 		outcome: queue.Deferred, host: k.hop.String(), next: !k.verified,
-		text: "4.7.5 TLS failed" + k.proof.by() + ": " + plain(err),
+		text: "4.7.5 TLS failed" + k.proof.by() + ": " + plain(err), tls: failure(err), proof: k.proof.kind,
 	}
 }
 
@@ -344,7 +345,8 @@ func (a *Agent) inClear(c *conn, passing bool, why string) *fault {
 	a.pool.quit(c)
 	a.proved(c.key.proof.kind, false)
 	f := &fault{outcome: queue.Deferred, host: c.hop.String(), next: true,
-		text: "4.7.4 TLS is required" + c.key.proof.by() + ", but " + why}
+		text: "4.7.4 TLS is required" + c.key.proof.by() + ", but " + why,
+		tls:  tlsrpt.NoSTARTTLS, proof: c.key.proof.kind}
 	if c.key.verified && !passing {
 		// RFC 8689 §4.2.1: where no host will do, the message goes back.
 		f.outcome, f.next, f.text = queue.Failed, false, fmt.Sprintf("5.7.30 the message requires TLS, but %s", why)

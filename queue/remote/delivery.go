@@ -37,6 +37,7 @@ type delivery struct {
 	spread   *Spread        // by the route; nil: none
 	proofs   map[hop]proved // by asked, of DANE; nil: none was asked for
 	outside  []string       // hosts that the policy of the domain does not have
+	told     []string       // hosts of which Config.Tally has heard why they get no mail
 	sts      *mtasts.Policy // of the domain; nil: it has none
 	looked   bool           // for sts
 	start    time.Time
@@ -197,12 +198,17 @@ func othersFirst(hops []hop, one hop) {
 func (d *delivery) try(ctx context.Context, h hop) *fault {
 	k, f := d.key(ctx, h)
 	if f != nil {
+		if !slices.Contains(d.told, h.name) { // the same is so of its other addresses
+			d.told = append(d.told, h.name)
+			d.tally(h, k, nil, f)
+		}
 		d.lacked = f.name
 		return f
 	}
 	fresh := d.alone()
 	for len(d.open) > 0 {
 		c, f := d.a.connect(ctx, k, fresh, d.job.Limits.Pass)
+		d.tally(h, k, c, f)
 		if f != nil {
 			return f
 		}

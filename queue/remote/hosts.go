@@ -53,9 +53,11 @@ type fault struct {
 	next    bool // it speaks of the destination, not of the recipients
 	left    bool // there are hosts that were not tried
 	untried bool
-	final   bool // no other hop is to be tried but those of the fallback
-	name    bool // it speaks of the host's name, not of an address of it
-	limited bool // a limit has no room, and no other hop at all is to be tried
+	final   bool      // no other hop is to be tried but those of the fallback
+	name    bool      // it speaks of the host's name, not of an address of it
+	tls     string    // what it is in a report by TLS-RPT; empty: nothing of TLS
+	proof   proofKind // where tls is set: what was missed
+	limited bool      // a limit has no room, and no other hop at all is to be tried
 }
 
 func failed(format string, args ...any) *fault {

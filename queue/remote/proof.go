@@ -17,6 +17,7 @@ import (
 	"relay/queue"
 	"relay/queue/remote/dane"
 	"relay/queue/remote/mtasts"
+	"relay/queue/remote/tlsrpt"
 )
 
 // proof is what a host has to show because of what its domain, or its own zone, has published. Proofs that are equal
@@ -148,8 +149,10 @@ func (d *delivery) proof(ctx context.Context, h hop, l Link) (proof, *fault) {
 			d.outside = append(d.outside, h.name)
 			d.a.proved(bySTS, false)
 		}
-		return p, withheld(h, "4.7.5 the host is none of those of the domain's MTA-STS policy: "+
+		f = withheld(h, "4.7.5 the host is none of those of the domain's MTA-STS policy: "+
 			strings.Join(policy.MX[:min(len(policy.MX), 5)], ", "))
+		f.tls, f.proof = tlsrpt.Invalid, bySTS
+		return p, f
 	case p.kind != byDANE: // which MTA-STS does not override (RFC 8461 §2)
 		p = proof{kind: bySTS}
 	}
@@ -243,7 +246,7 @@ func (d *delivery) tested(c *conn) string {
 	if !d.looked || d.sts == nil || d.sts.Mode != mtasts.Testing || !c.hop.mx || !d.a.unruled(c.key.link) {
 		return ""
 	}
-	why := d.wouldMiss(c)
+	_, why := d.wouldMiss(c)
 	if !c.tallied {
 		c.tallied = true
 		d.a.stats.TestedSTS.add(why == "")
@@ -254,23 +257,23 @@ func (d *delivery) tested(c *conn) string {
 	return " (mta-sts testing" + why + ")"
 }
 
-// wouldMiss says why a connection does not meet the policy; empty: it does.
-func (d *delivery) wouldMiss(c *conn) string {
+// wouldMiss says why a connection does not meet the policy, as what TLS-RPT has and in words; empty: it does.
+func (d *delivery) wouldMiss(c *conn) (kind, why string) {
 	state, encrypted := c.client.TLS()
 	switch {
 	case !d.sts.Covers(c.hop.name):
-		return "the host is none of the policy's"
+		return tlsrpt.Invalid, "the host is none of the policy's"
 	case !encrypted:
-		return "no TLS"
+		return tlsrpt.NoSTARTTLS, "no TLS"
 	}
 	if c.checked == nil {
 		err := certified(state, d.a.conf.Roots, c.hop.name)
 		c.checked = &err
 	}
 	if *c.checked != nil {
-		return plain(*c.checked)
+		return failure(*c.checked), plain(*c.checked)
 	}
-	return ""
+	return "", ""
 }
 
 // certified checks a host's certificate by name and CA.
@@ -305,7 +308,9 @@ func (d *delivery) tlsa(ctx context.Context, h hop) (proof, *fault) {
 		case err != nil && !settled(err):
 			// Nobody gets the mail in clear by making this question fail (RFC 7672 §2.1.2).
 			d.a.proved(byDANE, false)
-			return proof{}, withheld(h, "4.7.5 whether the host has TLSA records (DANE) could not be looked up: "+plain(err))
+			f := withheld(h, "4.7.5 whether the host has TLSA records (DANE) could not be looked up: "+plain(err))
+			f.tls, f.proof = tlsrpt.DNSSEC, byDANE
+			return proof{}, f
 		}
 	}
 	return proof{}, nil

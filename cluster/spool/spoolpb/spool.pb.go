@@ -7799,6 +7799,173 @@ func (x *PutPolicy) GetPolicy() *Policy {
 	return nil
 }
 
+// Tls is what one node has counted of a day's sessions with the hosts of a domain, for TLS-RPT (RFC 8460).
+type Tls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Day           uint32                 `protobuf:"varint,1,opt,name=day,proto3" json:"day,omitempty"`      // since 1970, UTC
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"` // lower case, ASCII
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // the node, and which start of it
+	Counts        []byte                 `protobuf:"bytes,4,opt,name=counts,proto3" json:"counts,omitempty"` // JSON; all since that start, so that the newest replaces what was before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tls) Reset() {
+	*x = Tls{}
+	mi := &file_spool_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tls) ProtoMessage() {}
+
+func (x *Tls) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tls.ProtoReflect.Descriptor instead.
+func (*Tls) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *Tls) GetDay() uint32 {
+	if x != nil {
+		return x.Day
+	}
+	return 0
+}
+
+func (x *Tls) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Tls) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Tls) GetCounts() []byte {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// PutTls keeps counts (V2).
+type PutTls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Counts        []*Tls                 `protobuf:"bytes,1,rep,name=counts,proto3" json:"counts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutTls) Reset() {
+	*x = PutTls{}
+	mi := &file_spool_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutTls) ProtoMessage() {}
+
+func (x *PutTls) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutTls.ProtoReflect.Descriptor instead.
+func (*PutTls) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *PutTls) GetCounts() []*Tls {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// DropTls takes away the counts of a domain's day, of which the report was sent or will not be (V2).
+type DropTls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Day           uint32                 `protobuf:"varint,1,opt,name=day,proto3" json:"day,omitempty"`
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropTls) Reset() {
+	*x = DropTls{}
+	mi := &file_spool_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropTls) ProtoMessage() {}
+
+func (x *DropTls) ProtoReflect() protoreflect.Message {
+	mi := &file_spool_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropTls.ProtoReflect.Descriptor instead.
+func (*DropTls) Descriptor() ([]byte, []int) {
+	return file_spool_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *DropTls) GetDay() uint32 {
+	if x != nil {
+		return x.Day
+	}
+	return 0
+}
+
+func (x *DropTls) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
 // PutCert keeps one, or takes it away where there is no data.
 type PutCert struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -7812,7 +7979,7 @@ type PutCert struct {
 
 func (x *PutCert) Reset() {
 	*x = PutCert{}
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7824,7 +7991,7 @@ func (x *PutCert) String() string {
 func (*PutCert) ProtoMessage() {}
 
 func (x *PutCert) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[88]
+	mi := &file_spool_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7837,7 +8004,7 @@ func (x *PutCert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCert.ProtoReflect.Descriptor instead.
 func (*PutCert) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{88}
+	return file_spool_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PutCert) GetName() string {
@@ -7878,7 +8045,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7890,7 +8057,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[89]
+	mi := &file_spool_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7903,7 +8070,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{89}
+	return file_spool_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PutToken) GetAdmin() *Admin {
@@ -7931,7 +8098,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7943,7 +8110,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[90]
+	mi := &file_spool_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7956,7 +8123,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{90}
+	return file_spool_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *UseToken) GetHash() []byte {
@@ -7990,7 +8157,7 @@ type DropMember struct {
 
 func (x *DropMember) Reset() {
 	*x = DropMember{}
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8002,7 +8169,7 @@ func (x *DropMember) String() string {
 func (*DropMember) ProtoMessage() {}
 
 func (x *DropMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[91]
+	mi := &file_spool_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8015,7 +8182,7 @@ func (x *DropMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropMember.ProtoReflect.Descriptor instead.
 func (*DropMember) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{91}
+	return file_spool_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *DropMember) GetAdmin() *Admin {
@@ -8045,7 +8212,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8057,7 +8224,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[92]
+	mi := &file_spool_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8070,7 +8237,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{92}
+	return file_spool_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Sweep) GetLimit() uint32 {
@@ -8111,7 +8278,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_spool_proto_msgTypes[93]
+	mi := &file_spool_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8123,7 +8290,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[93]
+	mi := &file_spool_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8136,7 +8303,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{93}
+	return file_spool_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Mark) GetId() string {
@@ -8172,7 +8339,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_spool_proto_msgTypes[94]
+	mi := &file_spool_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8184,7 +8351,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[94]
+	mi := &file_spool_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8197,7 +8364,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{94}
+	return file_spool_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Result) GetCode() Code {
@@ -8332,7 +8499,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_spool_proto_msgTypes[95]
+	mi := &file_spool_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8344,7 +8511,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[95]
+	mi := &file_spool_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8357,7 +8524,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_spool_proto_rawDescGZIP(), []int{95}
+	return file_spool_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Removed) GetMailbox() string {
@@ -8399,7 +8566,7 @@ type Burial_Part struct {
 
 func (x *Burial_Part) Reset() {
 	*x = Burial_Part{}
-	mi := &file_spool_proto_msgTypes[96]
+	mi := &file_spool_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8411,7 +8578,7 @@ func (x *Burial_Part) String() string {
 func (*Burial_Part) ProtoMessage() {}
 
 func (x *Burial_Part) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[96]
+	mi := &file_spool_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8459,7 +8626,7 @@ type TimeState_Jump struct {
 
 func (x *TimeState_Jump) Reset() {
 	*x = TimeState_Jump{}
-	mi := &file_spool_proto_msgTypes[97]
+	mi := &file_spool_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8471,7 +8638,7 @@ func (x *TimeState_Jump) String() string {
 func (*TimeState_Jump) ProtoMessage() {}
 
 func (x *TimeState_Jump) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[97]
+	mi := &file_spool_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8521,7 +8688,7 @@ type Reseal_Item struct {
 
 func (x *Reseal_Item) Reset() {
 	*x = Reseal_Item{}
-	mi := &file_spool_proto_msgTypes[98]
+	mi := &file_spool_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8533,7 +8700,7 @@ func (x *Reseal_Item) String() string {
 func (*Reseal_Item) ProtoMessage() {}
 
 func (x *Reseal_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_spool_proto_msgTypes[98]
+	mi := &file_spool_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9296,7 +9463,17 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\";\n" +
 	"\tPutPolicy\x12.\n" +
-	"\x06policy\x18\x01 \x01(\v2\x16.relay.spool.v1.PolicyR\x06policy\"t\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.relay.spool.v1.PolicyR\x06policy\"_\n" +
+	"\x03Tls\x12\x10\n" +
+	"\x03day\x18\x01 \x01(\rR\x03day\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x16\n" +
+	"\x06counts\x18\x04 \x01(\fR\x06counts\"5\n" +
+	"\x06PutTls\x12+\n" +
+	"\x06counts\x18\x01 \x03(\v2\x13.relay.spool.v1.TlsR\x06counts\"3\n" +
+	"\aDropTls\x12\x10\n" +
+	"\x03day\x18\x01 \x01(\rR\x03day\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\"t\n" +
 	"\aPutCert\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
@@ -9416,7 +9593,7 @@ func file_spool_proto_rawDescGZIP() []byte {
 }
 
 var file_spool_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
+var file_spool_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_spool_proto_goTypes = []any{
 	(Body)(0),              // 0: relay.spool.v1.Body
 	(State)(0),             // 1: relay.spool.v1.State
@@ -9513,31 +9690,34 @@ var file_spool_proto_goTypes = []any{
 	(*Cert)(nil),           // 92: relay.spool.v1.Cert
 	(*Policy)(nil),         // 93: relay.spool.v1.Policy
 	(*PutPolicy)(nil),      // 94: relay.spool.v1.PutPolicy
-	(*PutCert)(nil),        // 95: relay.spool.v1.PutCert
-	(*PutToken)(nil),       // 96: relay.spool.v1.PutToken
-	(*UseToken)(nil),       // 97: relay.spool.v1.UseToken
-	(*DropMember)(nil),     // 98: relay.spool.v1.DropMember
-	(*Sweep)(nil),          // 99: relay.spool.v1.Sweep
-	(*Mark)(nil),           // 100: relay.spool.v1.Mark
-	(*Result)(nil),         // 101: relay.spool.v1.Result
-	(*Removed)(nil),        // 102: relay.spool.v1.Removed
-	(*Burial_Part)(nil),    // 103: relay.spool.v1.Burial.Part
-	(*TimeState_Jump)(nil), // 104: relay.spool.v1.TimeState.Jump
-	(*Reseal_Item)(nil),    // 105: relay.spool.v1.Reseal.Item
+	(*Tls)(nil),            // 95: relay.spool.v1.Tls
+	(*PutTls)(nil),         // 96: relay.spool.v1.PutTls
+	(*DropTls)(nil),        // 97: relay.spool.v1.DropTls
+	(*PutCert)(nil),        // 98: relay.spool.v1.PutCert
+	(*PutToken)(nil),       // 99: relay.spool.v1.PutToken
+	(*UseToken)(nil),       // 100: relay.spool.v1.UseToken
+	(*DropMember)(nil),     // 101: relay.spool.v1.DropMember
+	(*Sweep)(nil),          // 102: relay.spool.v1.Sweep
+	(*Mark)(nil),           // 103: relay.spool.v1.Mark
+	(*Result)(nil),         // 104: relay.spool.v1.Result
+	(*Removed)(nil),        // 105: relay.spool.v1.Removed
+	(*Burial_Part)(nil),    // 106: relay.spool.v1.Burial.Part
+	(*TimeState_Jump)(nil), // 107: relay.spool.v1.TimeState.Jump
+	(*Reseal_Item)(nil),    // 108: relay.spool.v1.Reseal.Item
 }
 var file_spool_proto_depIdxs = []int32{
 	7,   // 0: relay.spool.v1.Message.client:type_name -> relay.spool.v1.Client
 	0,   // 1: relay.spool.v1.Message.body:type_name -> relay.spool.v1.Body
 	1,   // 2: relay.spool.v1.Recipient.state:type_name -> relay.spool.v1.State
 	10,  // 3: relay.spool.v1.Recipient.drop:type_name -> relay.spool.v1.Drop
-	103, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
+	106, // 4: relay.spool.v1.Burial.parts:type_name -> relay.spool.v1.Burial.Part
 	15,  // 5: relay.spool.v1.Lock.others:type_name -> relay.spool.v1.Lock
 	19,  // 6: relay.spool.v1.Account.scram:type_name -> relay.spool.v1.ScramKeys
 	2,   // 7: relay.spool.v1.Domain.auth_policy:type_name -> relay.spool.v1.AuthPolicy
 	3,   // 8: relay.spool.v1.Rule.action:type_name -> relay.spool.v1.RuleAction
 	4,   // 9: relay.spool.v1.Settings.from_check:type_name -> relay.spool.v1.FromCheck
-	104, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
-	101, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
+	107, // 10: relay.spool.v1.TimeState.jumps:type_name -> relay.spool.v1.TimeState.Jump
+	104, // 11: relay.spool.v1.Seen.result:type_name -> relay.spool.v1.Result
 	8,   // 12: relay.spool.v1.Accept.message:type_name -> relay.spool.v1.Message
 	9,   // 13: relay.spool.v1.Accept.recipients:type_name -> relay.spool.v1.Recipient
 	10,  // 14: relay.spool.v1.Accept.drops:type_name -> relay.spool.v1.Drop
@@ -9554,7 +9734,7 @@ var file_spool_proto_depIdxs = []int32{
 	46,  // 25: relay.spool.v1.Settle.notices:type_name -> relay.spool.v1.Notice
 	28,  // 26: relay.spool.v1.Register.member:type_name -> relay.spool.v1.Member
 	38,  // 27: relay.spool.v1.Raise.admin:type_name -> relay.spool.v1.Admin
-	105, // 28: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
+	108, // 28: relay.spool.v1.Reseal.items:type_name -> relay.spool.v1.Reseal.Item
 	38,  // 29: relay.spool.v1.Reseal.admin:type_name -> relay.spool.v1.Admin
 	38,  // 30: relay.spool.v1.Clock.admin:type_name -> relay.spool.v1.Admin
 	38,  // 31: relay.spool.v1.PutCa.admin:type_name -> relay.spool.v1.Admin
@@ -9593,20 +9773,21 @@ var file_spool_proto_depIdxs = []int32{
 	88,  // 64: relay.spool.v1.Tally.tried:type_name -> relay.spool.v1.Tried
 	91,  // 65: relay.spool.v1.Greet.attempts:type_name -> relay.spool.v1.Attempt
 	93,  // 66: relay.spool.v1.PutPolicy.policy:type_name -> relay.spool.v1.Policy
-	38,  // 67: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
-	38,  // 68: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
-	34,  // 69: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
-	38,  // 70: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
-	6,   // 71: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
-	6,   // 72: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
-	15,  // 73: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
-	12,  // 74: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
-	102, // 75: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
-	76,  // [76:76] is the sub-list for method output_type
-	76,  // [76:76] is the sub-list for method input_type
-	76,  // [76:76] is the sub-list for extension type_name
-	76,  // [76:76] is the sub-list for extension extendee
-	0,   // [0:76] is the sub-list for field type_name
+	95,  // 67: relay.spool.v1.PutTls.counts:type_name -> relay.spool.v1.Tls
+	38,  // 68: relay.spool.v1.PutCert.admin:type_name -> relay.spool.v1.Admin
+	38,  // 69: relay.spool.v1.PutToken.admin:type_name -> relay.spool.v1.Admin
+	34,  // 70: relay.spool.v1.PutToken.token:type_name -> relay.spool.v1.JoinToken
+	38,  // 71: relay.spool.v1.DropMember.admin:type_name -> relay.spool.v1.Admin
+	6,   // 72: relay.spool.v1.Result.code:type_name -> relay.spool.v1.Code
+	6,   // 73: relay.spool.v1.Result.codes:type_name -> relay.spool.v1.Code
+	15,  // 74: relay.spool.v1.Result.lock:type_name -> relay.spool.v1.Lock
+	12,  // 75: relay.spool.v1.Result.mailbox:type_name -> relay.spool.v1.Mailbox
+	105, // 76: relay.spool.v1.Result.removed:type_name -> relay.spool.v1.Removed
+	77,  // [77:77] is the sub-list for method output_type
+	77,  // [77:77] is the sub-list for method input_type
+	77,  // [77:77] is the sub-list for extension type_name
+	77,  // [77:77] is the sub-list for extension extendee
+	0,   // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_spool_proto_init() }
@@ -9621,7 +9802,7 @@ func file_spool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spool_proto_rawDesc), len(file_spool_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   99,
+			NumMessages:   102,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -211,10 +211,13 @@ func (in *Inspection) counters(v spool.View) error {
 	if err := v.Policies(func(*pb.Policy) { in.tally[spool.CountPolicies]++ }); err != nil {
 		return err
 	}
+	if err := v.TLS(func(*pb.Tls) { in.tally[spool.CountTLS]++ }); err != nil {
+		return err
+	}
 	for _, name := range []string{
 		spool.CountQueueMessages, spool.CountQueueRecipients, spool.CountQueueBytes, spool.CountSpoolMessages,
 		spool.CountSpoolBytes, spool.CountHistoryMessages, spool.CountMailboxMessages, spool.CountMailboxBytes,
-		spool.CountRules, spool.CountPolicies,
+		spool.CountRules, spool.CountPolicies, spool.CountTLS,
 	} {
 		n, err := v.Counter(name)
 		if err != nil {

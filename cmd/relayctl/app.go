@@ -12,6 +12,7 @@ import (
 
 	"relay/cmd/internal/wording"
 	"relay/cmd/relayctl/limits"
+	"relay/cmd/relayctl/link"
 	"relay/node/admin"
 )
 
@@ -35,7 +36,7 @@ type app struct {
 	wide    bool   // tables show all, however wide
 	fitted  bool   // a table was asked for by name: it fits a line, wherever it goes
 	why     string
-	link    link
+	link    link.Link
 	started bool // flags and arguments were understood
 	written *checked
 }
@@ -155,7 +156,7 @@ check found something wrong.`,
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "", "table, wide, json or yaml; default: table on a terminal, else wide")
 	flags.StringVar(&a.why, "why", "", "why a change is made, for the audit log")
-	a.link.flags(root)
+	a.link.Flags(root)
 	parts := &limits.App{Do: a.do, Change: a.change, Emit: a.emit, Say: a.say, Table: a.table, By: a.by, Usage: usagef,
 		Group: group}
 	root.AddCommand(a.statusCmd(), a.nodeCmd(), a.clusterCmd(), a.domainCmd(), a.userCmd(), a.aliasCmd(), a.routeCmd(),
@@ -226,9 +227,6 @@ func onlyBelow(c *cobra.Command, args []string) error {
 
 // by is the change as the audit log will show it.
 func (a *app) by() admin.By { return admin.By{Why: a.why} }
-
-// client connects as the flags say.
-func (a *app) client() (*admin.Client, error) { return a.link.client(a.getenv) }
 
 // do runs f with a client.
 func (a *app) do(c *cobra.Command, f func(ctx context.Context, client *admin.Client) error) error {

@@ -296,7 +296,7 @@ func (a *app) nodeTransfer() *cobra.Command {
 		Use: "transfer [ID]", Short: "Move leadership to a node, or to any other", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
-				n, err := client.Transfer(ctx, a.by(), first(append(args, "")...))
+				n, err := client.Transfer(ctx, a.by(), append(args, "")[0])
 				if err != nil {
 					return err
 				}

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"gopkg.in/yaml.v3"
 
+	"relay/cmd/relayctl/link"
 	"relay/node/admin"
 	"relay/node/admin/admintest"
 )
@@ -470,12 +471,12 @@ func TestTokenIsFound(t *testing.T) {
 	}
 
 	for _, addr := range []string{"http://127.0.0.1:12180", "http://localhost:12180", "http://[::1]:12180"} {
-		token, err := findToken(addr, "")
+		token, err := link.FindToken(addr, "")
 		require.NoError(t, err)
 		require.Equal(t, "dev", token)
 	}
 	for _, named := range []string{"", file} {
-		token, err := findToken("https://mx1.example.com:7180", named)
+		token, err := link.FindToken("https://mx1.example.com:7180", named)
 		require.NoError(t, err)
 		require.Empty(t, token)
 	}

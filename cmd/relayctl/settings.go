@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,7 +49,7 @@ func settingsWords(s *admin.Settings) []string {
 		audit = size(s.AuditBytes)
 	}
 	words = append(words, retryWords(s)...)
-	words = append(words, "from check", first(s.FromCheck, "unsigned"))
+	words = append(words, "from check", cmp.Or(s.FromCheck, "unsigned"))
 	words = append(words, "audit log", span(s.AuditSeconds, "400d"), "audit bound", audit)
 	trust := strconv.Itoa(int(s.GreylistTrust))
 	switch {
@@ -179,12 +181,8 @@ func (f *settingsFlags) put(c *cobra.Command, s *admin.Settings) error {
 		}
 	}
 	if given("reply-rule") {
-		s.ReplyRules = []string{}
-		for _, rule := range f.rules {
-			if strings.TrimSpace(rule) != "" {
-				s.ReplyRules = append(s.ReplyRules, rule)
-			}
-		}
+		s.ReplyRules = slices.DeleteFunc(append([]string{}, f.rules...),
+			func(rule string) bool { return strings.TrimSpace(rule) == "" })
 	}
 	if err := f.retry.put(c, s); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -96,7 +97,7 @@ func (a *app) sendSMTP(ctx context.Context, f *sendFlags) error {
 func (a *app) smtpTLS(f *sendFlags) (*tls.Config, error) {
 	host, _, _ := net.SplitHostPort(hostPort(f.smtp.addr, "25"))
 	config := &tls.Config{ServerName: host, InsecureSkipVerify: f.smtp.insecure, MinVersion: tls.VersionTLS12}
-	if ca := first(a.link.ca, a.getenv("RELAY_CA")); ca != "" {
+	if ca := cmp.Or(a.link.CA, a.getenv("RELAY_CA")); ca != "" {
 		pem, err := os.ReadFile(ca)
 		if err != nil {
 			return nil, fmt.Errorf("the CA file can not be read: %w", err)

@@ -1,4 +1,4 @@
-package main
+package link
 
 import (
 	"net"
@@ -48,23 +48,23 @@ func TestTokenIsNotToldToOthers(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0"} {
 		s := wait(listen(nobody, addr))
 		_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-		token, err := findToken("http://127.0.0.1:"+port, file)
+		token, err := FindToken("http://127.0.0.1:"+port, file)
 		require.Empty(t, token, addr)
 		require.ErrorContains(t, err, "may not read "+file)
 		require.ErrorContains(t, err, "--token-file")
 	}
 	s := wait(listen(0, "127.0.0.1:0"))
-	token, err := findToken(s.URL, file)
+	token, err := FindToken(s.URL, file)
 	require.NoError(t, err)
 	require.Equal(t, "s3cret-of-a-node", token)
 
 	// The node's own user is the file's owner; root may have made the file for its group.
 	require.NoError(t, os.Chown(file, nobody, 0))
 	_, port, _ := net.SplitHostPort(wait(listen(nobody, "127.0.0.1:0")).Listener.Addr().String())
-	token, err = findToken("http://localhost:"+port, file)
+	token, err = FindToken("http://localhost:"+port, file)
 	require.NoError(t, err)
 	require.Equal(t, "s3cret-of-a-node", token)
 
-	_, err = findToken("http://"+porttest.Addr(t, "127.0.0.1"), file)
+	_, err = FindToken("http://"+porttest.Addr(t, "127.0.0.1"), file)
 	require.ErrorContains(t, err, "no program of this machine listens there")
 }

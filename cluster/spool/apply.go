@@ -152,11 +152,7 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 	case *pb.BreakLock:
 		return t.breakLock(h)
 	case *pb.PutToken:
-		if len(h.Token.GetHash()) == 0 || h.Token.GetUses() == 0 {
-			return t.refuse(pb.Code_INVALID, "a join token needs a hash and at least one use")
-		}
-		t.write(key(kJoinToken, string(h.Token.GetHash())), h.Token)
-		return t.ok()
+		return t.putToken(h)
 	case *pb.UseToken:
 		return t.useToken(h)
 	case *pb.DropMember:
@@ -176,4 +172,12 @@ func (t *tx) directory(h proto.Message) *pb.Result {
 	// this build, and skipping it would let nodes differ.
 	t.fail(fmt.Errorf("no apply for %T", h))
 	return nil
+}
+
+func (t *tx) putToken(h *pb.PutToken) *pb.Result {
+	if len(h.Token.GetHash()) == 0 || h.Token.GetUses() == 0 {
+		return t.refuse(pb.Code_INVALID, "a join token needs a hash and at least one use")
+	}
+	t.write(key(kJoinToken, string(h.Token.GetHash())), h.Token)
+	return t.ok()
 }

@@ -108,6 +108,11 @@ func (s *state) load(r Reader) error {
 	if err := s.windows.load(r); err != nil {
 		return fmt.Errorf("spool: load windows of history: %w", err)
 	}
+	return s.loadRules(v)
+}
+
+// loadRules finds when the first of the standing rules ends.
+func (s *state) loadRules(v View) error {
 	rules, err := v.Rules()
 	if err != nil {
 		return fmt.Errorf("spool: load rules: %w", err)

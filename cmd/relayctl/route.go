@@ -125,22 +125,15 @@ func (f routeFiles) read(r *admin.Route) error {
 	return nil
 }
 
-func (a *app) routeSet() *cobra.Command {
-	var r admin.Route
-	var files routeFiles
-	var weights []uint
-	var p password
-	cmd := &cobra.Command{
-		Use:   "set DOMAIN|'*' TARGET…",
-		Short: "Say where mail to a domain goes",
-		Long: `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT
+const routeSetHelp = `Set says where mail to a domain goes: mx, smtp:HOST[:PORT], lmtp:HOST:PORT
 or discard. The most specific domain wins; '*' is all remote mail.
 
 Of several targets one is tried first by lot, as often as --weight says (3,1:
 three of four times the first one), the others follow. What none of them takes
 or refuses for good goes to --fallback, which is also for mx, and so does all
-mail while they refuse the login; it gets neither login nor certificate. --source names addresses to connect from, of which each
-node uses its own; mail waits at nodes that have none of them.
+mail while they refuse the login; it gets neither login nor certificate.
+--source names addresses to connect from, of which each node uses its own; mail
+waits at nodes that have none of them.
 
 A hop that announces what it cannot do is used without it by --no-ehlo
 PIPELINING or the like. That holds for every route with the same target (each
@@ -182,57 +175,77 @@ new password the present one stays, for the same user and target. It is kept
 sealed, and never shown. It goes only over TLS that is verified: --tls encrypt
 or fingerprint ask for less or other proof, and --tls none, or a host on
 loopback, lets it go in clear. A login that is refused makes the mail wait, or
-take the fallback, and status and doctor tell of it; it is tried again after a minute, later after a quarter of an hour, and at once
-after route set, or for mail of the route that queue retry names. Each route
-with --user has limits and back-off of its own.
+take the fallback, and status and doctor tell of it; it is tried again after a
+minute, later after a quarter of an hour, and at once after route set, or for
+mail of the route that queue retry names. Each route with --user has limits and
+back-off of its own.
 
 By --oauth the relay fetches access tokens, and logs in by OAUTHBEARER or
 XOAUTH2. The file has token_url, client_id, client_secret and scope (Microsoft
 365: scope https://outlook.office365.com/.default), or refresh_token, too; or it
 is the file of a Google service account that may speak for --user. It is kept
-as passwords are.`,
+as passwords are.`
+
+func (a *app) routeSet() *cobra.Command {
+	var r admin.Route
+	var files routeFiles
+	var weights []uint
+	var p password
+	cmd := &cobra.Command{
+		Use:     "set DOMAIN|'*' TARGET…",
+		Short:   "Say where mail to a domain goes",
+		Long:    routeSetHelp,
 		Args:    cobra.MinimumNArgs(2),
 		Example: "  relayctl route set '*' smtp:smtp.example.net:587 --user relay@example.net --password-stdin < password",
-		RunE: func(c *cobra.Command, args []string) (err error) {
-			if files.oauth != "" && p.stdin {
-				return usagef("--oauth and --password-stdin exclude each other")
-			}
-			r.OAuth = files.oauth != ""
-			if p.stdin && r.User == "" {
-				return usagef("--password-stdin goes with --user: give the name to log in as")
-			}
-			if p.stdin {
-				if r.Password, err = p.read(a); err != nil {
-					return err
-				}
-			}
-			if err = files.read(&r); err != nil {
-				return err
-			}
+		RunE: func(c *cobra.Command, args []string) error {
 			for _, w := range weights {
 				r.Weights = append(r.Weights, uint32(min(w, math.MaxUint32)))
 			}
-			done := "mail to " + args[0] + ofSenders(r.RouteSenders) + " goes by " + strings.Join(args[1:], ", ")
-			return a.change(c, done, func(ctx context.Context, client *admin.Client) error {
-				r.Domain, r.Target, r.More = args[0], args[1], args[2:]
-				if err := client.SetRoute(ctx, a.by(), r); err != nil {
-					return err
-				}
-				if r.User != "" && r.TLS == "none" {
-					a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
-						r.User, r.Target)
-				}
-				if err := errors.Join(a.warnOfEmpty(ctx, client, r), a.warnOfStranger(ctx, client, r)); err != nil {
-					return err
-				}
-				return a.warnOfLocal(ctx, client, args[0])
-			})
+			if err := a.routeSecrets(&r, files, &p); err != nil {
+				return err
+			}
+			return a.setRoute(c, r, args)
 		},
 	}
 	routeFlags(cmd, &r, &files)
 	cmd.Flags().UintSliceVar(&weights, "weight", nil, "how often each target is tried first, such as 3,1")
 	cmd.Flags().BoolVar(&p.stdin, "password-stdin", false, "read the password of --user from standard input")
 	return cmd
+}
+
+// routeSecrets reads what a route has from files and from standard input.
+func (a *app) routeSecrets(r *admin.Route, files routeFiles, p *password) (err error) {
+	r.OAuth = files.oauth != ""
+	switch {
+	case r.OAuth && p.stdin:
+		return usagef("--oauth and --password-stdin exclude each other")
+	case p.stdin && r.User == "":
+		return usagef("--password-stdin goes with --user: give the name to log in as")
+	case p.stdin:
+		if r.Password, err = p.read(a); err != nil {
+			return err
+		}
+	}
+	return files.read(r)
+}
+
+// setRoute sets a route, and warns of what may not be meant.
+func (a *app) setRoute(c *cobra.Command, r admin.Route, args []string) error {
+	r.Domain, r.Target, r.More = args[0], args[1], args[2:]
+	done := "mail to " + r.Domain + ofSenders(r.RouteSenders) + " goes by " + strings.Join(args[1:], ", ")
+	return a.change(c, done, func(ctx context.Context, client *admin.Client) error {
+		if err := client.SetRoute(ctx, a.by(), r); err != nil {
+			return err
+		}
+		if r.User != "" && r.TLS == "none" {
+			a.note("warning: by --tls none the password of %s goes to %s in clear, for everybody on the way to read",
+				r.User, r.Target)
+		}
+		if err := errors.Join(a.warnOfEmpty(ctx, client, r), a.warnOfStranger(ctx, client, r)); err != nil {
+			return err
+		}
+		return a.warnOfLocal(ctx, client, r.Domain)
+	})
 }
 
 func routeFlags(c *cobra.Command, r *admin.Route, files *routeFiles) {

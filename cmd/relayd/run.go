@@ -102,12 +102,7 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	for _, w := range append(cfg.Warnings(), config.Unknown(os.Environ())...) {
 		log.Warn(w)
 	}
-	o.Notice = func() time.Duration {
-		if interrupted.Load() {
-			return 0
-		}
-		return notice
-	}
+	o.Notice = func() time.Duration { return noticeOf(interrupted.Load(), notice) }
 	o.Log, o.Version, o.Fatal = log, version(), fatal(log, flush, last)
 	n, err := node.New(cfg, o)
 	if err != nil {
@@ -123,6 +118,14 @@ func runNode(ctx context.Context, path string, o node.Options, notice time.Durat
 	err = n.Run(ctx)
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// noticeOf is how long clients hear of a stop before it: not at all where somebody waits at the keyboard.
+func noticeOf(interrupted bool, notice time.Duration) time.Duration {
+	if interrupted {
+		return 0
+	}
+	return notice
 }
 
 // fatal ends the process, with its cause as the last line.

@@ -2,6 +2,9 @@ package arch
 
 import (
 	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +34,31 @@ func TestPackagesAreSmall(t *testing.T) {
 	for dir, n := range lines {
 		if n > packageMost && dir != "cluster/spool" {
 			t.Errorf("%s has %d lines, and may have %d: give a subject of it a package of its own", dir, n, packageMost)
+		}
+	}
+}
+
+// functionMost bounds the lines of a function.
+const functionMost = 60
+
+// TestFunctionsAreShort: a reader sees a function at a glance. Tests may list their cases.
+func TestFunctionsAreShort(t *testing.T) {
+	for _, path := range written(t, "*.go") {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, filepath.Join("../..", path), nil, 0)
+		if os.IsNotExist(err) {
+			continue // removed, and not yet committed
+		}
+		require.NoError(t, err)
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok {
+				if n := files.Position(f.End()).Line - files.Position(f.Pos()).Line + 1; n > functionMost {
+					t.Errorf("%s: %s has %d lines, and may have %d", path, f.Name.Name, n, functionMost)
+				}
+			}
 		}
 	}
 }

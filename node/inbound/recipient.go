@@ -62,23 +62,29 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	if err != nil {
 		return mapError(err)
 	}
-	if err := s.admit(ctx, r.Address); err != nil {
-		return mapError(err)
-	}
-	if err := s.greylisted(ctx, r.Address); err != nil {
-		return mapError(err)
-	}
-	if asked {
-		if err := s.askHost(ctx, r.Address); err != nil {
-			return mapError(err)
-		}
-	}
-	if err := s.env.filter.Rcpt(ctx, r.Address, nil); err != nil {
+	if err := s.screenRecipient(ctx, r.Address, asked); err != nil {
 		return mapError(err)
 	}
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += s.weigh(&r)
 	return nil
+}
+
+// screenRecipient asks those who may refuse a recipient that the directory lets pass; asked: the host that its
+// domain is routed to is one of them.
+func (s *session) screenRecipient(ctx context.Context, to string, asked bool) error {
+	if err := s.admit(ctx, to); err != nil {
+		return err
+	}
+	if err := s.greylisted(ctx, to); err != nil {
+		return err
+	}
+	if asked {
+		if err := s.askHost(ctx, to); err != nil {
+			return err
+		}
+	}
+	return s.env.filter.Rcpt(ctx, to, nil)
 }
 
 // routedTo says by what a recipient is known whose domain is routed to a host of its own. asked: that host is to be

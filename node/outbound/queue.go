@@ -507,15 +507,20 @@ func (o *Spool) Refresh(m *queue.Manager) error {
 		o.leave()
 	}
 	moved := o.epoch.Swap(epoch) != epoch || left || before == nil || !owners.Equal(*before)
+	o.setPolicies(m, settings)
+	if rerouted, ruled := o.rerouted.Swap(false), o.rules.changed.Swap(false); moved || rerouted || ruled || jumped {
+		m.Reset()
+	}
+	return nil
+}
+
+// setPolicies hands on what the settings say of retries, notices and replies.
+func (o *Spool) setPolicies(m *queue.Manager, settings *pb.Settings) {
 	policy := o.retryPolicy(settings)
 	m.SetPolicy(policy)
 	o.retryRules.Store(policy.Rules)
 	m.SetTemplate(plan.Template(settings))
 	o.setReplies(m, settings.GetReplyRules())
-	if rerouted, ruled := o.rerouted.Swap(false), o.rules.changed.Swap(false); moved || rerouted || ruled || jumped {
-		m.Reset()
-	}
-	return nil
 }
 
 // setReplies hands on the site's own rules of what replies mean, where they have changed. Rules of a newer build that

@@ -133,6 +133,7 @@ func (c *Cluster) answerTransfer(_ context.Context, _ string, req []byte) ([]byt
 // handOver moves the leadership away from here; with an empty id to a node that
 // is up to date, and not to one that is being drained where there is another.
 func (c *Cluster) handOver(id string) error {
+	defer c.trans.Moving()()
 	var f raft.Future
 	if id == "" {
 		id = c.heir(c.ctx)

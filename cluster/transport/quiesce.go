@@ -40,6 +40,7 @@ type quiescence struct {
 	waiting atomic.Int32
 	mu      sync.Mutex
 	wanted  uint64                  // index for which somebody waits at a follower
+	urgent  int                     // callers of hurry
 	told    map[string]datadir.Mark // the commit index that a follower acknowledged, and the leader's term
 	wake    chan struct{}           // closed when those who wait must look again
 }
@@ -75,6 +76,20 @@ func (q *quiescence) want(index uint64) {
 	if index > q.wanted {
 		q.wanted = index
 		q.wakeAll()
+	}
+}
+
+// hurry has nothing kept back until done is called: raft waits for a follower's goroutine
+// before it moves the leadership there, and takes no entry meanwhile that would end a silence.
+func (q *quiescence) hurry() (done func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.urgent++
+	q.wakeAll()
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.urgent--
 	}
 }
 
@@ -149,8 +164,11 @@ func (q *quiescence) fill(req *raft.AppendEntriesRequest) {
 // idle returns the channel on which to wait; nil: the follower has something to learn.
 func (q *quiescence) idle(node string, req *raft.AppendEntriesRequest) <-chan struct{} {
 	q.mu.Lock()
-	told, wanted, wake := q.told[node], q.wanted, q.wake
+	told, wanted, wake, urgent := q.told[node], q.wanted, q.wake, q.urgent > 0
 	q.mu.Unlock()
+	if urgent {
+		return nil
+	}
 	end := req.PrevLogEntry
 	if last, err := q.last(); err != nil || last != end || told.Term != req.Term || !q.leads(req.Term) {
 		return nil

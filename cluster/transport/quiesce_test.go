@@ -102,6 +102,34 @@ func TestKeptCallsAreWoken(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptWhileTheLeadershipMoves: a call that waits goes out, and the next ones do
+// not wait, though they tell nothing, or only that renewals are committed.
+func TestNothingIsKeptWhileTheLeadershipMoves(t *testing.T) {
+	for name, commit := range map[string]uint64{"it tells nothing": 7, "it tells of renewals": 6} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q, _, _, _ := quietLog()
+				q.entry = func(index uint64, to *raft.Log) error {
+					*to = raft.Log{Index: index, Term: 3}
+					return nil
+				}
+				q.petty = func(*raft.Log) bool { return true }
+				q.acknowledged("n2", empty(3, 7, commit))
+				began, ended := time.Now(), make(chan error, 1)
+				go func() { ended <- q.keep("n2", empty(3, 7, 7)) }()
+				synctest.Wait()
+				done := q.hurry()
+				require.NoError(t, <-ended)
+				require.NoError(t, q.keep("n2", empty(3, 7, 7)))
+				require.Zero(t, time.Since(began))
+				done()
+				require.NoError(t, q.keep("n2", empty(3, 7, 7)))
+				require.Equal(t, q.longest, time.Since(began))
+			})
+		})
+	}
+}
+
 // TestKeptCallsTakeEntriesAlong: those of the call's own term, in order, as many as raft sends.
 func TestKeptCallsTakeEntriesAlong(t *testing.T) {
 	for name, c := range map[string]struct {

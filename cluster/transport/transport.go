@@ -88,6 +88,10 @@ func (t Transport) EndTerm() {
 // Want has followers told at once that an index is committed: somebody waits for it there.
 func (t Transport) Want(index uint64) { t.quiet.want(index) }
 
+// Moving has calls to followers go out at once until the returned function is called: the
+// leadership moves to one of them.
+func (t Transport) Moving() (done func()) { return t.quiet.hurry() }
+
 // Hurry has heartbeats go out at once until the returned function is called: somebody
 // waits for their answers.
 func (t Transport) Hurry() (done func()) { return t.pulse.hurry() }

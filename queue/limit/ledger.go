@@ -72,7 +72,7 @@ func (l *Ledger) SetLimits(s Set) {
 		a.limit, _ = s.Of(key)
 		for i, r := range a.limit.rates() {
 			if r != was.rates()[i] || a.limit.Burst != was.Burst {
-				a.pace[i].ends = true // what was given out at another rate is over first
+				a.pace[i].end(was.rates()[i])
 			}
 		}
 	}
@@ -337,6 +337,15 @@ type pace struct {
 type slot struct {
 	n  uint64
 	at time.Duration
+}
+
+// end has the slots begin anew, behind the last one that was made at the rate before: one a day that was meant to be
+// one a second must not stop mail until tomorrow.
+func (p *pace) end(was Rate) {
+	if !p.ends && was.N > 0 {
+		p.next -= was.every()
+	}
+	p.ends = true
 }
 
 // slots gives a node its part of those up to its next ask, and of those that nobody has taken.

@@ -460,3 +460,38 @@ func TestANewLeaderBeginsBehindTheFormer(t *testing.T) {
 	require.LessOrEqual(t, w.burst(), 12.5)
 	require.Greater(t, len(w.begun), 1000)
 }
+
+// TestACorrectedRateCountsAtOnce: one a day that was meant to be a hundred a second does not stop mail for a day.
+func TestACorrectedRateCountsAtOnce(t *testing.T) {
+	l := NewLedger()
+	set := func(text string) {
+		s, err := ParseSet([]string{text})
+		require.NoError(t, err)
+		l.SetLimits(s)
+	}
+	seq := uint64(0)
+	ask := func(now time.Duration) []int64 {
+		seq++
+		a, err := l.Take("n1", &Ask{Epoch: 1, Seq: seq, Keys: []Want{{Key: "domain:x.test", Tokens: [2]int{1}}}}, now)
+		require.NoError(t, err)
+		return a.Keys[0].Slots[0]
+	}
+	set("domain:x.test rate=1/d")
+	l.Lead(1, func() []string { return []string{"n1"} }, 0)
+	now := time.Duration(0)
+	for taken := 0; taken == 0; now += time.Hour {
+		taken = len(ask(now))
+		require.Less(t, now, 48*time.Hour)
+	}
+	require.Empty(t, ask(now))
+	set("domain:x.test rate=100/s")
+	set("domain:x.test rate=50/s")
+	for began := now; len(ask(now)) == 0; now += Period {
+		require.Less(t, now-began, 2*time.Second)
+	}
+	set("domain:x.test rate=1/d")
+	for range 100 { // and back: not at once again
+		require.Empty(t, ask(now))
+		now += Period
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"relay/cmd/internal/wording"
 	"relay/cmd/relayctl/limits"
@@ -150,7 +151,7 @@ check found something wrong.`,
 		RunE:              onlyBelow,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.format() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return errors.Join(a.format(), filled(c)) },
 	}
 	root.SetFlagErrorFunc(wording.Flag)
 	flags := root.PersistentFlags()
@@ -178,6 +179,26 @@ func (a *app) format() error {
 		return nil
 	}
 	return usagef("the output %q is not table, wide, json or yaml", a.output)
+}
+
+// narrowing marks a flag without which a command is about more.
+const narrowing = "narrowing"
+
+// narrow marks flags that say what a command is about: given, they must not be empty.
+func narrow(c *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		_ = c.Flags().SetAnnotation(name, narrowing, []string{"true"})
+	}
+}
+
+// filled refuses an empty value of a flag that narrows: a shell's variable that is not set must not come to mean all.
+func filled(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Annotations[narrowing] != nil && strings.TrimSpace(f.Value.String()) == "" && err == nil {
+			err = usagef("--%s is empty, as from a variable that is not set: leave it out if all are meant", f.Name)
+		}
+	})
+	return err
 }
 
 // marked notes when a command begins: an error before that is the library's word on

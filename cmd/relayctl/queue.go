@@ -42,6 +42,7 @@ func (f *filterFlags) flags(c *cobra.Command) {
 	fl.StringVar(&f.Owner, "owner", "", "node that is to deliver it")
 	fl.StringVar(&f.older, "older-than", "", "accepted so long ago, such as 2h or 1d")
 	fl.StringVar(&f.Error, "error", "", "text in the last reply")
+	narrow(c, "state", "domain", "sender", "recipient", "owner", "older-than", "error")
 }
 
 func (f *filterFlags) filter() (admin.QueueFilter, error) {

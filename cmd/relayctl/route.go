@@ -315,6 +315,7 @@ and --login name. What waits goes as the other routes say.`,
 func senderFlags(c *cobra.Command, of *admin.RouteSenders) {
 	c.Flags().StringVar(&of.From, "from", "", "only for mail of this `SENDER`: address, @DOMAIN, or <> for bounces")
 	c.Flags().StringVar(&of.Login, "login", "", "only for mail that this `USER` has handed in")
+	narrow(c, "from", "login")
 }
 
 // ofSenders says whose mail a route is for.

@@ -163,6 +163,7 @@ keeps a message, and 'queue release' lets it pass the rules that are there.`,
 	fl.StringVar(&f.expires, "expires", "", "the rule ends after so long, such as 2h or 1d")
 	fl.StringVar(&f.Reason, "reason", "", "text for the sender, with bounce and suspend")
 	fl.BoolVar(&f.DryRun, "dry-run", false, "only say what of the waiting mail it would decide on")
+	narrow(c, "domain", "site", "sender", "recipient", "client", "user")
 	return c
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -209,6 +210,10 @@ func (d *messageDetail) explain(said []string) []string {
 	lines = append(lines, d.advice()...)
 	if !trying && len(d.recipients) <= whyMost {
 		return lines
+	}
+	if slices.ContainsFunc(said, func(words string) bool { return strings.Contains(words, "the limit of ") }) {
+		return append(lines, "While it waits for a limit it is not given up, and nobody hears that it is late: "+
+			"'relayctl limit ls' shows the limits.")
 	}
 	report := "the sender gets a report"
 	if d.mail.Sender == "" {

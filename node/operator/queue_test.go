@@ -280,6 +280,14 @@ func TestMessageSaysWhyItWaits(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, silent.Why[1], "with mx.remote.test [192.0.2.9]:25: 4.4.1 connection refused. The next")
 
+	said := w.Why
+	w.Why = func(queue.Ref) string { return "waiting for its turn within the limit of domain:shut.test (rate=1/d)" }
+	limited, err := w.Message(ctx, shut.String())
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(limited.Why, " "), "While it waits for a limit it is not given up")
+	require.NotContains(t, strings.Join(limited.Why, " "), "The queue gives up at")
+	w.Why = said
+
 	w.trial = nil
 	w.kill("n1")
 	d, err = w.Message(ctx, id.String())

@@ -27,7 +27,8 @@ cluster in the order in which it decided them.
 --filter KEY=VALUE[,VALUE...] leaves events out; with several keys all have to fit. The keys are event, message,
 sender, recipient, domain (of the recipient), class (of a reply), node and who. Addresses are patterns:
 *@example.com, @example.com, <>. The events are accepted, delivered, deferred, bounced, expired, redirected,
-discarded, held, released, retried, rerouted, deleted, removed, notified and admin.
+discarded, held, released, retried, rerouted, deleted, removed, notified, "notice undeliverable", "copy not
+made" and admin.
 
 With -o json each event is an object on a line of its own.
 
@@ -62,6 +63,7 @@ With -o json each event is an object on a line of its own.
 // follow shows events as they come. When the node that tells them goes away it turns to another
 // one, and says that events of the meantime are missing.
 func (a *app) follow(ctx context.Context, client *admin.Client, f admin.EventFilter) error {
+	said := ""
 	for begun := false; ; begun = true {
 		events, err := client.Events(ctx, f)
 		switch {
@@ -70,7 +72,7 @@ func (a *app) follow(ctx context.Context, client *admin.Client, f admin.EventFil
 		case err != nil && !begun:
 			return err
 		case err == nil:
-			if begun {
+			if said = ""; begun {
 				a.note("relayctl: connected again; events of the meantime are missing here, 'relayctl events' has them")
 			}
 			err = a.showEvents(ctx, events)
@@ -82,7 +84,10 @@ func (a *app) follow(ctx context.Context, client *admin.Client, f admin.EventFil
 		if out, ok := errors.AsType[*outputError](err); ok {
 			return out.error
 		}
-		a.note("relayctl: no events come any more (%s); it is tried again", oneLine(err.Error()))
+		if words := oneLine(err.Error()); words != said {
+			said = words
+			a.note("relayctl: no events come any more (%s); it is tried again", words)
+		}
 		if a.wait(ctx) != nil {
 			return nil
 		}
@@ -96,7 +101,7 @@ func (a *app) showEvents(ctx context.Context, events admin.EventStream) error {
 	for {
 		list, err := events.Next(ctx)
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("the node stops")
+			err = errors.New("the node has ended its answer")
 		}
 		if err != nil {
 			return err

@@ -144,7 +144,13 @@ func (a *app) domainSet() *cobra.Command {
 				return usagef("nothing is to be changed")
 			}
 			return a.change(c, "domain "+args[0]+" is changed", func(ctx context.Context, client *admin.Client) error {
-				return client.SetDomain(ctx, a.by(), args[0], s)
+				if err := client.SetDomain(ctx, a.by(), args[0], s); err != nil {
+					return err
+				}
+				if s.Suppress != nil && *s.Suppress == 0 {
+					a.noteSuppressed(ctx, client, args[0])
+				}
+				return nil
 			})
 		},
 	}

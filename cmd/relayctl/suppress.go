@@ -54,6 +54,14 @@ func (a *app) suppressTable(all []admin.Suppressed, limit int) {
 	}
 }
 
+// noteSuppressed says that a list which grows no more is in force still.
+func (a *app) noteSuppressed(ctx context.Context, client *admin.Client, domain string) {
+	if all, err := client.Suppressed(ctx, admin.SuppressedQuery{Domain: domain, Limit: 1}); err == nil && len(all) > 0 {
+		a.note("addresses that are on the list stay there until their time is over: 'relayctl suppress ls --domain %s' "+
+			"shows them, 'suppress rm' lets mail to one go again", clean(domain))
+	}
+}
+
 func (a *app) suppressAdd() *cobra.Command {
 	var s admin.SuppressAdd
 	var expires string

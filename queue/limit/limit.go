@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // Limit bounds what the whole cluster sends to one thing. A zero field bounds nothing.
@@ -124,8 +126,25 @@ func key(text string) (string, error) {
 	if name == "" || !slices.Contains([]string{"site", "domain", "route"}, kind) || len(text) > maxName {
 		return "", fmt.Errorf("%q is not site:NAME, domain:NAME or route:TARGET", text)
 	}
-	if kind != "route" {
-		text = strings.ToLower(text)
+	switch {
+	case name == "*":
+		return text, nil
+	case kind == "domain":
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		ascii, err := idna.Lookup.ToASCII(name)
+		if err != nil && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-_") == "" {
+			ascii, err = name, nil // DNS knows names with an underscore, though they are none of hosts
+		}
+		if err != nil {
+			return "", fmt.Errorf("%q is not a domain: name one, or * for each that has no limit of its own", name)
+		}
+		return kind + ":" + ascii, nil
+	case kind == "site" && strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", fmt.Errorf("%q is not the name of a site: 'relayctl site ls' and 'queue stats' have them", name)
+	case kind == "site":
+		return strings.ToLower(text), nil
+	case !strings.HasPrefix(name, "smtp:") && !strings.HasPrefix(name, "lmtp:"):
+		return "", fmt.Errorf("%q is not the target of a route as 'relayctl route ls' shows it, such as smtp:HOST:PORT", name)
 	}
 	return text, nil
 }

@@ -13,6 +13,10 @@ func TestLimitsAsText(t *testing.T) {
 		"domain:x.example recipients=1000/h":        "domain:x.example recipients=1000/h",
 		"route:smtp:Hop:25 per-connection=5 ":       "route:smtp:Hop:25 per-connection=5",
 		"site:* rate=5000/d burst=20 connections=1": "site:* connections=1 rate=5000/d burst=20",
+		"domain:Bücher.Example. rate=1/s":           "domain:xn--bcher-kva.example rate=1/s",
+		"domain:a_b.Example rate=1/s":               "domain:a_b.example rate=1/s",
+		"domain:* rate=1/s":                         "domain:* rate=1/s",
+		"route:lmtp:[::1]:24 connections=1":         "route:lmtp:[::1]:24 connections=1",
 	} {
 		l, err := Parse(text)
 		require.NoError(t, err, text)
@@ -36,6 +40,9 @@ func TestLimitsAsText(t *testing.T) {
 		"site:x colour=red":            "is none of",
 		"site:x rate=5/s burst=1":      "give 2 to",
 		"site:x connections=999999999": "give 1 to",
+		"domain:*.test rate=1/s":       "is not a domain",
+		"site:x\x1b[31m rate=1/s":      "is not the name of a site",
+		"route:127.0.0.1:25 rate=1/s":  "is not the target of a route",
 	} {
 		_, err := Parse(text)
 		require.ErrorContains(t, err, why, text)

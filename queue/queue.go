@@ -160,6 +160,9 @@ type Verdict struct {
 	// report success (RFC 3461 §5.2.2); Final that it was the mailbox (LMTP).
 	Passed, Final bool
 	Rule          uint64 // the standing rule whose verdict it is; 0: none
+	// ThisOne says, with Failed, that the host answered so to this recipient and to nothing that others share: to its
+	// RCPT, or, with LMTP, for it behind the message.
+	ThisOne bool
 }
 
 // Taken says what the spool did with a verdict.

@@ -7,8 +7,8 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
+	"relay/node/srs"
 	"relay/queue"
-	"relay/queue/replyclass"
 	"relay/smtp/printable"
 )
 
@@ -17,7 +17,7 @@ const suppressionHost = "suppression list"
 
 // suppressions has recipients refused that are on the suppression list of their sender's domain.
 func (o *Spool) suppressions(v spool.View, job *queue.Job) error {
-	if !o.suppressing.Load() || job.Sender == "" {
+	if !o.suppressing.Load() || job.Sender == "" || srs.Is(job.Sender) {
 		return nil
 	}
 	_, domain := directory.SplitAddress(job.Sender)
@@ -48,13 +48,12 @@ func suppressedReply(s *pb.Suppressed) string {
 }
 
 // suppress adds to verdicts which addresses nobody has, where the sender's domain wants to hear of it. A host has said
-// so for good; what a rule or an operator ends says nothing of the address.
+// so for good, of this recipient and no other; what a rule or an operator ends says nothing of the address.
 func (o *Spool) suppress(verdicts []queue.Verdict, records []*pb.Verdict) {
 	var ask []int
 	for i := range verdicts {
 		v := &verdicts[i]
-		if v.Outcome == queue.Failed && v.Rule == 0 && len(v.Reply) > 3 && v.Reply[0] == '5' && v.Reply[1] != '.' &&
-			o.replies.Load().Of(v.Reply) == replyclass.BadAddress {
+		if v.Outcome == queue.Failed && v.Rule == 0 && v.ThisOne && o.replies.Load().Nobody(v.Reply) {
 			ask = append(ask, i)
 		}
 	}
@@ -76,10 +75,10 @@ func (o *Spool) suppress(verdicts []queue.Verdict, records []*pb.Verdict) {
 	}
 }
 
-// toSuppress is what the list is to say; nil: the sender's domain does not want any.
+// toSuppress is what the list is to say; nil: the sender's domain does not want any, or the mail is not of its own.
 func toSuppress(v spool.View, verdict *queue.Verdict) (*pb.Suppressed, error) {
 	m, ok, err := v.Message(spool.ID(verdict.ID))
-	if err != nil || !ok || m.Sender == "" {
+	if err != nil || !ok || !own(m) {
 		return nil, err
 	}
 	_, domain := directory.SplitAddress(m.Sender)
@@ -93,4 +92,10 @@ func toSuppress(v spool.View, verdict *queue.Verdict) (*pb.Suppressed, error) {
 	}
 	return &pb.Suppressed{Domain: domain, Address: directory.Canonical(r.Address), LifeMs: d.SuppressMs,
 		Reply: printable.Text(verdict.Reply, 300)}, nil
+}
+
+// own reports whether the sender of a message is what it says: somebody known has handed it in. A stranger who forges
+// one, and whose mail an alias leads elsewhere, would put addresses on the list of a domain that is not his.
+func own(m *pb.Message) bool {
+	return m.Sender != "" && (m.Ours || m.GetClient().GetUser() != "") && !srs.Is(m.Sender)
 }

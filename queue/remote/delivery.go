@@ -475,7 +475,9 @@ func (d *delivery) take(ctx context.Context, c *conn, group []int, replies []*sm
 			d.lacks(c, i, r)
 		case !r.Temporary() && !d.doubtful(c, stage, r) &&
 			!(stage == smtp.StageRcpt && (accepted && tooMany(r) || c.reused() && saysTooMany(r))):
-			d.set(i, d.verdict(c, r, queue.Failed))
+			v := d.verdict(c, r, queue.Failed)
+			v.ThisOne = stage == smtp.StageRcpt || stage == smtp.StageEnd && c.hop.lmtp
+			d.set(i, v)
 		case ctx.Err() != nil || isNotLive(r):
 			f = &fault{outcome: queue.Deferred, untried: true, text: "4.3.2 broken off: this node may not act any more"}
 			left = append(left, i)

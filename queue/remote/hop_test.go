@@ -669,6 +669,31 @@ func TestLMTP(t *testing.T) {
 	require.Contains(t, h.said(), "LHLO")
 }
 
+// TestRefusedAlone: a verdict says whether the host meant this recipient, or what others share with it.
+func TestRefusedAlone(t *testing.T) {
+	const no = "550 5.1.1 <s@example.net>: Sender address rejected: user unknown"
+	for name, one := range map[string]struct {
+		say  map[string]string
+		lmtp bool
+		want bool
+	}{
+		"RCPT":            {map[string]string{"RCPT TO:<a@x>": no}, false, true},
+		"MAIL":            {map[string]string{"MAIL": no}, false, false},
+		"DATA":            {map[string]string{"DATA": no}, false, false},
+		"the end":         {map[string]string{"DOT": no}, false, false},
+		"LMTP, RCPT":      {map[string]string{"RCPT TO:<a@x>": no}, true, true},
+		"LMTP, its reply": {map[string]string{"DOT": no + "|250 two"}, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHop(t, one.say)
+			h.lmtp = one.lmtp
+			v := deliver(t, newAgent(t, Config{}), job(h, "a@x", "b@x"))
+			require.Equal(t, queue.Failed, v[0].Outcome, v[0].Reply)
+			require.Equal(t, one.want, v[0].ThisOne)
+		})
+	}
+}
+
 func certificate(t *testing.T, name string) (*tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

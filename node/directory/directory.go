@@ -190,6 +190,27 @@ func (x *expansion) reverse(local, owner string, depth int) error {
 	return x.add(to, owner, depth+1)
 }
 
+// Returns reports whether an address is a return address of ours by its form: at home here, and no account's or
+// alias's.
+func Returns(v spool.View, address string) (bool, error) {
+	local, domain := SplitAddress(address)
+	if !srs.Is(local) {
+		return false, nil
+	}
+	if _, ours, err := v.Domain(domain); err != nil || !ours {
+		return false, err
+	}
+	for _, name := range candidates(strings.ToLower(local)) {
+		if _, taken, err := v.Alias(name + "@" + domain); err != nil || taken {
+			return false, err
+		}
+		if _, taken, err := v.Account(name + "@" + domain); err != nil || taken {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // Rewriting is how the cluster rewrites reverse-paths of what aliases lead elsewhere. It leads back also where that is
 // off by now.
 func Rewriting(v spool.View) (*srs.Scheme, error) {
@@ -205,10 +226,14 @@ func Rewriting(v spool.View) (*srs.Scheme, error) {
 }
 
 // Sender is the reverse-path of a message that an alias leads elsewhere: rewritten where the cluster does so, and the
-// sender is not at home here, where SPF knows us.
+// sender is not at home here, where SPF knows us. It stays where the domain of return addresses is not local any more:
+// bounces would not come in.
 func Sender(v spool.View, sender string, now time.Time) (string, error) {
 	settings, err := v.Settings()
 	if err != nil || settings.SrsDomain == "" || sender == "" {
+		return sender, err
+	}
+	if _, local, err := v.Domain(settings.SrsDomain); err != nil || !local {
 		return sender, err
 	}
 	s, err := Rewriting(v)

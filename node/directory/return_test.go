@@ -57,6 +57,9 @@ func TestReturnAddresses(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []Target{{Recipient: "bob@far.example"}}, targets)
 	}
+	require.Equal(t, "bob@far.example", forward("bob@far.example"), "off again")
+	set(&pb.Settings{SrsDomain: "gone.test"})
+	require.Equal(t, "bob@far.example", forward("bob@far.example"), "its domain is not local any more")
 	_, err := back("SRS0=aaaaaaaa=aa=far.example=bob@example.test")
 	require.ErrorIs(t, err, ErrNoUser)
 	require.ErrorIs(t, err, srs.ErrForged)

@@ -13,6 +13,7 @@ import (
 	"relay/cluster/spool"
 	"relay/node/directory"
 	"relay/node/plan"
+	"relay/node/srs"
 	"relay/smtp"
 	"relay/smtp/mailaddr"
 )
@@ -29,6 +30,9 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	asked := false
 	err := s.confirm.Confirm(ctx, func(v spool.View) (err error) {
 		if r.Address, err = s.qualify(v, to); err != nil {
+			return err
+		}
+		if err = s.bounceOnly(v, r.Address); err != nil {
 			return err
 		}
 		targets, local, err := directory.Resolve(v, r.Address)
@@ -68,6 +72,19 @@ func (s *session) Rcpt(ctx context.Context, to string, o *smtp.RcptOptions) erro
 	s.env.rcpts = append(s.env.rcpts, r)
 	s.env.weight += s.weigh(&r)
 	return nil
+}
+
+// bounceOnly refuses a stranger's mail to a return address of ours unless it is a bounce: who has seen one could send
+// through it to the address that it stands for, as long as it lives.
+func (s *session) bounceOnly(v spool.View, to string) error {
+	if s.env.sender == "" || !srs.Is(to) || s.privileged() {
+		return nil
+	}
+	returns, err := directory.Returns(v, to)
+	if err == nil && returns {
+		err = replyBounceOnly
+	}
+	return err
 }
 
 // screenRecipient asks those who may refuse a recipient that the directory lets pass; asked: the host that its

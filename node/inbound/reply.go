@@ -19,8 +19,12 @@ var (
 	replyFull = &smtp.Reply{
 		Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try later", Reason: "storage_full",
 	}
-	replyNoUser    = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user here", Reason: "unknown_user"}
-	replyNoRelay   = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied", Reason: "relay_denied"}
+	replyNoUser     = &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user here", Reason: "unknown_user"}
+	replyNoRelay    = &smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied", Reason: "relay_denied"}
+	replyBounceOnly = &smtp.Reply{
+		Code: 550, Enhanced: "5.7.1", Text: "This return address takes bounces only, with an empty sender (MAIL FROM:<>)",
+		Reason: "relay_denied",
+	}
 	replyDisabled  = &smtp.Reply{Code: 550, Enhanced: "5.2.1", Text: "Mailbox disabled", Reason: "disabled"}
 	replyThrottled = &smtp.Reply{
 		Code: 454, Enhanced: "4.7.0", Text: "Too many failed logins from your network, try again later", Reason: "throttled",

@@ -7,6 +7,7 @@ import (
 	"relay/cluster/spool"
 	pb "relay/cluster/spool/spoolpb"
 	"relay/node/directory"
+	"relay/node/srs"
 )
 
 // Null is the null path, as routes name it.
@@ -21,7 +22,8 @@ type Mail struct {
 }
 
 // Of is a message as routes see it. The sender counts where somebody known has handed it in, and of our own reports; a
-// stranger who forges one gets his mail no way that it would not go otherwise, least of all by somebody's login.
+// stranger who forges one gets his mail no way that it would not go otherwise, least of all by somebody's login. Nor
+// does a return address (SRS) count, which stands for a stranger's in what an alias has led elsewhere.
 func Of(m *pb.Message) Mail {
 	mail := Mail{}
 	if user := m.GetClient().GetUser(); user != "" {
@@ -29,6 +31,7 @@ func Of(m *pb.Message) Mail {
 	}
 	switch {
 	case !m.GetOurs() && len(m.GetBounceOf()) == 0:
+	case srs.Is(m.Sender): // it stands for a stranger's, whose forwarded mail has no part in our senders' routes
 	case m.Sender == "":
 		mail.Sender = Null
 	default:

@@ -61,6 +61,9 @@ func TestStrangersHaveNoSender(t *testing.T) {
 		{&pb.Message{Ours: true}, Mail{Sender: Null}},
 		{&pb.Message{BounceOf: []byte{1}}, Mail{Sender: Null}},
 		{&pb.Message{Sender: "ann@a.example", Client: &pb.Client{User: "U@A.Example"}}, Mail{Login: "u@a.example"}},
+		{&pb.Message{Sender: "SRS0=aaaaaaaa=ab=far.example=bob@a.example", Ours: true}, Mail{}},
+		{&pb.Message{Sender: "srs1+aaaaaaaa=far.example==x@a.example", Ours: true, Client: &pb.Client{User: "u@a.example"}},
+			Mail{Login: "u@a.example"}},
 	} {
 		require.Equal(t, c.want, Of(c.m))
 	}

@@ -195,6 +195,14 @@ func domainRemoval(v spool.View, name string, r *admin.Removed) error {
 	} else if !ok {
 		return admin.NotFound("domain", name)
 	}
+	settings, err := v.Settings()
+	if err != nil {
+		return err
+	}
+	if settings.GetSrsDomain() == name {
+		return admin.Conflict(fmt.Sprintf("forwarded mail leaves with return addresses (SRS) at %s, whose bounces would be "+
+			"refused", name), "end that with 'relayctl settings set --srs off' first, or name another domain there")
+	}
 	users, err := usersOf(v)
 	if err != nil {
 		return err

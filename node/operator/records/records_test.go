@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -384,11 +385,21 @@ func TestSRSSettings(t *testing.T) {
 	require.EqualValues(t, 2, s.SRSGeneration)
 	require.ErrorContains(t, w.SetSettings(ctx, theBy, admin.Settings{SRSGeneration: 1}), "goes up only")
 	require.ErrorContains(t, w.SetSettings(ctx, theBy, admin.Settings{SRSDomain: &far}), "is not local")
+	for _, dry := range []bool{true, false} {
+		_, err = w.RemoveDomain(ctx, theBy, name, admin.DropOptions{DryRun: dry})
+		require.ErrorIs(t, err, admin.ErrConflict)
+		require.ErrorContains(t, err, "return addresses (SRS) at example.test")
+		e, ok := errors.AsType[*admin.Error](err)
+		require.True(t, ok)
+		require.Contains(t, e.Next, "relayctl settings set --srs off")
+	}
 	require.NoError(t, w.SetSettings(ctx, theBy, admin.Settings{SRSDomain: &off}))
 	s, err = w.Settings(ctx)
 	require.NoError(t, err)
 	require.Nil(t, s.SRSDomain)
 	require.EqualValues(t, 2, s.SRSGeneration)
+	_, err = w.RemoveDomain(ctx, theBy, name, admin.DropOptions{DryRun: true})
+	require.NotContains(t, fmt.Sprint(err), "SRS")
 }
 
 // TestSuppressionRecords: names are brought into one form, the domain says for how long, and lists go on where one

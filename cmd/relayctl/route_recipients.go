@@ -113,20 +113,44 @@ Recipients that stay are known all the time.`,
 				wanted[local] = true
 			}
 			return a.do(c, func(ctx context.Context, client *admin.Client) error {
-				change := admin.RecipientChange{Add: all}
-				err := listed(ctx, client, args[0], func(page []string) {
-					for _, one := range page {
-						if !wanted[one[:strings.LastIndexByte(one, '@')]] {
-							change.Remove = append(change.Remove, one)
-						}
-					}
-				})
-				if err != nil {
-					return err
-				}
-				return a.changeRecipients(ctx, client, args[0], change)
+				return a.replaceRecipients(ctx, client, args[0], all, wanted)
 			})
 		},
+	}
+}
+
+// replaceTries is how often a list is made what it should be, where somebody else changes it at that time.
+const replaceTries = 5
+
+// replaceRecipients makes the list of a domain what is wanted, and looks afterwards whether it is.
+func (a *app) replaceRecipients(ctx context.Context, client *admin.Client, domain string, all []string,
+	wanted map[string]bool) error {
+	sum := uint64(0)
+	for try := 0; ; try++ {
+		change, there := admin.RecipientChange{}, map[string]bool{}
+		err := listed(ctx, client, domain, func(page []string) {
+			for _, one := range page {
+				if local := one[:strings.LastIndexByte(one, '@')]; wanted[local] {
+					there[local] = true
+				} else {
+					change.Remove = append(change.Remove, one)
+				}
+			}
+		})
+		switch {
+		case err != nil:
+			return err
+		case try > 0 && len(change.Remove) == 0 && len(there) == len(wanted):
+			return a.recipientsChanged(ctx, client, domain, sum)
+		case try == replaceTries:
+			return fmt.Errorf("the list of %s is not what the file has: somebody else changes it at the same time; "+
+				"look at it with 'relayctl route recipients ls %s' and try again", domain, domain)
+		}
+		change.Add = all
+		n, err := a.portions(ctx, client, domain, change)
+		if sum += n; err != nil {
+			return err
+		}
 	}
 }
 
@@ -143,10 +167,19 @@ func localPart(text string) (string, error) {
 	return norm.NFC.String(address[:strings.LastIndexByte(address, '@')]), nil
 }
 
-// changeRecipients changes a list in portions, what comes first.
+// changeRecipients changes a list, what comes first, and tells of it.
 func (a *app) changeRecipients(ctx context.Context, client *admin.Client, domain string,
 	c admin.RecipientChange) error {
-	sum := admin.RecipientsChanged{}
+	sum, err := a.portions(ctx, client, domain, c)
+	if err != nil {
+		return err
+	}
+	return a.recipientsChanged(ctx, client, domain, sum)
+}
+
+// portions changes a list in portions, and returns how many recipients came or went.
+func (a *app) portions(ctx context.Context, client *admin.Client, domain string,
+	c admin.RecipientChange) (sum uint64, err error) {
 	portions := []admin.RecipientChange{}
 	for part := range slices.Chunk(c.Add, admin.MaxRecipients) {
 		portions = append(portions, admin.RecipientChange{Add: part})
@@ -157,24 +190,33 @@ func (a *app) changeRecipients(ctx context.Context, client *admin.Client, domain
 	for i, part := range portions {
 		n, err := client.ChangeRecipients(ctx, a.by(), domain, part)
 		if err != nil && i > 0 {
-			return fmt.Errorf("%s changed, then it ended; the same command goes on: %w", count(sum.Changed, "recipient"), err)
+			return sum, fmt.Errorf("%s changed, then it ended; the same command goes on: %w", count(sum, "recipient"), err)
 		} else if err != nil {
-			return err
+			return sum, err
 		}
-		sum.Changed += n
+		sum += n
 	}
-	if err := a.emit(sum, func() {
-		a.say("The list of %s is changed by %s.", domain, count(sum.Changed, "recipient"))
+	return sum, nil
+}
+
+// recipientsChanged tells of a change of a list, and what the list does now.
+func (a *app) recipientsChanged(ctx context.Context, client *admin.Client, domain string, sum uint64) error {
+	if err := a.emit(admin.RecipientsChanged{Changed: sum}, func() {
+		a.say("The list of %s is changed by %s.", domain, count(sum, "recipient"))
 	}); err != nil {
 		return err
 	}
 	routes, err := client.Routes(ctx)
-	if err == nil && !slices.ContainsFunc(routes, func(r admin.Route) bool {
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(routes, func(r admin.Route) bool {
 		return strings.EqualFold(r.Domain, domain) && r.Recipients != ""
 	}) {
 		a.note("the list is not used yet: 'relayctl route set %s TARGET --recipients list' does", domain)
+		return nil
 	}
-	return err
+	return a.warnIfEmpty(ctx, client, domain)
 }
 
 // readRecipients reads a file with an address a line.
@@ -202,10 +244,14 @@ func (a *app) warnOfEmpty(ctx context.Context, client *admin.Client, r admin.Rou
 	if r.Recipients == "" {
 		return nil
 	}
-	some, err := client.Recipients(ctx, r.Domain, "", 1)
+	return a.warnIfEmpty(ctx, client, r.Domain)
+}
+
+func (a *app) warnIfEmpty(ctx context.Context, client *admin.Client, domain string) error {
+	some, err := client.Recipients(ctx, domain, "", 1)
 	if err == nil && len(some) == 0 {
 		a.note("warning: the list of %s is empty, and all mail to it is refused: 'relayctl route recipients add %s ADDRESS…'",
-			r.Domain, r.Domain)
+			domain, domain)
 	}
 	return err
 }

@@ -216,7 +216,7 @@ func (t *tx) putDomain(h *pb.PutDomain) *pb.Result {
 	t.write(key(kDomain, d.Name), d)
 	if t.settings.DefaultDomain == "" {
 		t.settings.DefaultDomain = d.Name
-		t.write(key(kMeta, "settings"), t.settings)
+		t.writeSettings()
 	}
 	t.changes.Directory = true
 	return t.ok()
@@ -242,7 +242,7 @@ func (t *tx) dropDomain(h *pb.DropDomain) *pb.Result {
 	t.del(key(kDomain, h.Name))
 	if t.settings.DefaultDomain == h.Name {
 		t.settings.DefaultDomain = ""
-		t.write(key(kMeta, "settings"), t.settings)
+		t.writeSettings()
 	}
 	t.changes.Directory = true
 	return t.ok()
@@ -281,12 +281,23 @@ func (t *tx) dropRecord(k []byte, what, name string) *pb.Result {
 	return t.ok()
 }
 
+// writeSettings keeps what the settings are now.
+func (t *tx) writeSettings() {
+	if t.at(2) {
+		t.settings.Changed = t.index
+	}
+	t.write(key(kMeta, "settings"), t.settings)
+}
+
 func (t *tx) putSettings(h *pb.PutSettings) *pb.Result {
 	if h.GetSettings() == nil {
 		return t.refuse(pb.Code_INVALID, "no settings given")
 	}
+	if t.at(2) && h.ExpectChanged != nil && h.GetExpectChanged() != t.settings.GetChanged() {
+		return t.refuse(pb.Code_STALE, "the settings were changed by somebody else meanwhile: look at them and try again")
+	}
 	t.settings = h.Settings
-	t.write(key(kMeta, "settings"), t.settings)
+	t.writeSettings()
 	t.changes.Directory = true
 	return t.ok()
 }

@@ -36,6 +36,8 @@ import (
 //     the age and text of notices (delay_notice_ms, notice_template), how reverse-paths are rewritten (srs_domain,
 //     srs_generation), limits and names of receivers (limits, sites), and which replies slow a destination down
 //     (slow_classes), all of which Apply only keeps.
+//   - Settings have the index of their last change (changed); a PutSettings that expects another is STALE
+//     (expect_changed).
 //   - PutSecret gives the cluster a secret. Outside of Apply: the salts that SCRAM tells of nobody are made of it, and
 //     no more of the CA's key.
 //   - Reseal puts sealed secrets of routes into their records under another key.
@@ -124,8 +126,8 @@ var (
 		"Settings.retry_rules": 2, "Settings.delay_notice_ms": 2, "Settings.notice_template": 2,
 		"Settings.srs_domain": 2, "Settings.srs_generation": 2,
 		"Settings.limits": 2, "Settings.sites": 2,
-		"Settings.slow_classes": 2,
-		"Admin.note":            2, "Admin.count": 2, "Admin.quiet": 2,
+		"Settings.slow_classes": 2, "Settings.changed": 2, "PutSettings.expect_changed": 2,
+		"Admin.note": 2, "Admin.count": 2, "Admin.quiet": 2,
 		"PutDkim.activate": 2, "BreakLock.token": 2,
 		"Refs.late": 2, "Drop.uidl": 2, "Entry.uidl": 2,
 		"Session.wall_ms": 2, "Session.lease_ms": 2, "Session.term": 2, "Session.last": 2, "Session.sum_index": 2,

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/cmd/relayctl/danger"
+	"relay/cmd/relayctl/limits"
 	"relay/node/admin"
 )
 
@@ -96,14 +97,8 @@ Times are such as 30s, 5m, 4h, 5d or 2w.`,
 				return usagef("nothing is to be changed")
 			}
 			return a.change(c, "the settings are changed", func(ctx context.Context, client *admin.Client) error {
-				s, err := client.Settings(ctx)
+				s, err := limits.ChangeSettings(ctx, client, a.by, func(s *admin.Settings) error { return f.put(c, s) })
 				if err != nil {
-					return err
-				}
-				if err := f.put(c, s); err != nil {
-					return err
-				}
-				if err := client.SetSettings(ctx, a.by(), *s); err != nil {
 					return err
 				}
 				a.warn(danger.Settings(s, c.Flags().Changed))

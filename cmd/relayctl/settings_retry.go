@@ -13,6 +13,8 @@ import (
 
 // retryFlags are when mail is tried again and what notices say, as they were typed.
 type retryFlags struct {
+	text *string // of the template, once it was read
+
 	rules    []string
 	notice   string
 	template string
@@ -73,11 +75,14 @@ func (f *retryFlags) put(c *cobra.Command, s *admin.Settings) error {
 		s.SRSGeneration++
 	}
 	if given("notice-template") {
-		text, err := readTemplate(c, f.template)
-		if err != nil {
-			return err
+		if f.text == nil { // standard input is read once, though the change may be tried again
+			text, err := readTemplate(c, f.template)
+			if err != nil {
+				return err
+			}
+			f.text = &text
 		}
-		s.NoticeTemplate = &text
+		s.NoticeTemplate = f.text
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func TestDirectoryThroughTheWire(t *testing.T) {
 	require.NoError(t, w.Client.SetSettings(ctx, by, admin.Settings{ExpireSeconds: 60}))
 	settings, err := w.Client.Settings(ctx)
 	require.NoError(t, err)
-	require.Equal(t, &admin.Settings{ExpireSeconds: 60}, settings)
+	require.Equal(t, &admin.Settings{ExpireSeconds: 60, Changed: new(uint64(1))}, settings)
 
 	for _, c := range w.Changes() {
 		require.Equal(t, "admin", c.By.Who)

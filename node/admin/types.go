@@ -347,6 +347,8 @@ type Settings struct {
 	GreylistTrust   int32    `json:"greylist_trust" required:"false" doc:"senders of one network that must have come again before all of its mail passes; 0: 5; less: never"`
 	GreylistExempt  []string `json:"greylist_exempt,omitempty" doc:"networks that are not greylisted"`
 	GreylistRecords uint32   `json:"greylist_records" required:"false" doc:"bound of what is remembered; 0: 200000"`
+
+	Changed *uint64 `json:"changed,omitempty" doc:"which change of the settings these are; a change that gives it is refused (409) where somebody else has changed them since; absent: it replaces what there is, and before cluster version 2"`
 }
 
 // ---------------------------------------------------------------- queue

@@ -2560,6 +2560,7 @@ type Settings struct {
 	SrsDomain      string    `protobuf:"bytes,133,opt,name=srs_domain,json=srsDomain,proto3" json:"srs_domain,omitempty"`                                // of reverse-paths of what aliases lead elsewhere; empty: they stay
 	SrsGeneration  uint32    `protobuf:"varint,134,opt,name=srs_generation,json=srsGeneration,proto3" json:"srs_generation,omitempty"`                   // of the keys of these paths
 	SlowClasses    []string  `protobuf:"bytes,135,rep,name=slow_classes,json=slowClasses,proto3" json:"slow_classes,omitempty"`                          // classes of replies that make a destination get less at a time (queue/replyclass)
+	Changed        uint64    `protobuf:"varint,136,opt,name=changed,proto3" json:"changed,omitempty"`                                                    // index of the last change
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2760,6 +2761,13 @@ func (x *Settings) GetSlowClasses() []string {
 		return x.SlowClasses
 	}
 	return nil
+}
+
+func (x *Settings) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
 }
 
 // Session is a node's right to act: lock owner and queue owner.
@@ -6455,10 +6463,13 @@ func (x *PutRecipients) GetRemove() []string {
 	return nil
 }
 
+// PutSettings replaces the settings. One with expect_changed (from version 2 on) does so only while that is the index of
+// their last change; 0: they have none yet.
 type PutSettings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admin         *Admin                 `protobuf:"bytes,1,opt,name=admin,proto3" json:"admin,omitempty"`
 	Settings      *Settings              `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	ExpectChanged *uint64                `protobuf:"varint,3,opt,name=expect_changed,json=expectChanged,proto3,oneof" json:"expect_changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6505,6 +6516,13 @@ func (x *PutSettings) GetSettings() *Settings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *PutSettings) GetExpectChanged() uint64 {
+	if x != nil && x.ExpectChanged != nil {
+		return *x.ExpectChanged
+	}
+	return 0
 }
 
 type PutRule struct {
@@ -8989,7 +9007,7 @@ const file_spool_proto_rawDesc = "" +
 	"\x05reply\x18\x06 \x01(\tR\x05reply\x12\x0e\n" +
 	"\x02id\x18\a \x01(\fR\x02id\x12\x10\n" +
 	"\x03who\x18\b \x01(\tR\x03who\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why\"\xf4\x06\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"\x8f\a\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x03R\thistoryMs\x12#\n" +
@@ -9022,7 +9040,8 @@ const file_spool_proto_rawDesc = "" +
 	"\n" +
 	"srs_domain\x18\x85\x01 \x01(\tR\tsrsDomain\x12&\n" +
 	"\x0esrs_generation\x18\x86\x01 \x01(\rR\rsrsGeneration\x12\"\n" +
-	"\fslow_classes\x18\x87\x01 \x03(\tR\vslowClasses\"\xcb\x02\n" +
+	"\fslow_classes\x18\x87\x01 \x03(\tR\vslowClasses\x12\x19\n" +
+	"\achanged\x18\x88\x01 \x01(\x04R\achanged\"\xcb\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -9364,10 +9383,12 @@ const file_spool_proto_rawDesc = "" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x10\n" +
 	"\x03add\x18\x03 \x03(\tR\x03add\x12\x16\n" +
-	"\x06remove\x18\x04 \x03(\tR\x06remove\"p\n" +
+	"\x06remove\x18\x04 \x03(\tR\x06remove\"\xaf\x01\n" +
 	"\vPutSettings\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x124\n" +
-	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\"`\n" +
+	"\bsettings\x18\x02 \x01(\v2\x18.relay.spool.v1.SettingsR\bsettings\x12*\n" +
+	"\x0eexpect_changed\x18\x03 \x01(\x04H\x00R\rexpectChanged\x88\x01\x01B\x11\n" +
+	"\x0f_expect_changed\"`\n" +
 	"\aPutRule\x12+\n" +
 	"\x05admin\x18\x01 \x01(\v2\x15.relay.spool.v1.AdminR\x05admin\x12(\n" +
 	"\x04rule\x18\x02 \x01(\v2\x14.relay.spool.v1.RuleR\x04rule\"G\n" +
@@ -9796,6 +9817,7 @@ func file_spool_proto_init() {
 		return
 	}
 	file_spool_proto_msgTypes[14].OneofWrappers = []any{}
+	file_spool_proto_msgTypes[66].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -108,14 +108,11 @@ five minutes at most.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			key := args[0]
 			return a.Change(c, "the limit of "+key+" is set", func(ctx context.Context, client *admin.Client) error {
-				s, err := client.Settings(ctx)
-				if err != nil {
+				_, err := ChangeSettings(ctx, client, a.By, func(s *admin.Settings) (err error) {
+					s.Limits, err = a.into(c, &values, key, s.Limits)
 					return err
-				}
-				if s.Limits, err = a.into(c, &values, key, s.Limits); err != nil {
-					return err
-				}
-				return client.SetSettings(ctx, a.By(), *s)
+				})
+				return err
 			})
 		},
 	}
@@ -168,14 +165,11 @@ func (a *App) limitRm() *cobra.Command {
 		Use: "rm KEY", Short: "Take a limit away", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.Change(c, "the limit of "+args[0]+" is gone", func(ctx context.Context, client *admin.Client) error {
-				s, err := client.Settings(ctx)
-				if err != nil {
+				_, err := ChangeSettings(ctx, client, a.By, func(s *admin.Settings) (err error) {
+					s.Limits, err = a.without(s.Limits, args[0], "limit", "limit")
 					return err
-				}
-				if s.Limits, err = a.without(s.Limits, args[0], "limit", "limit"); err != nil {
-					return err
-				}
-				return client.SetSettings(ctx, a.By(), *s)
+				})
+				return err
 			})
 		},
 	}
@@ -253,16 +247,15 @@ replaced; without suffixes it is taken away.`,
 		Example: `  relayctl site set bigco --mx-suffix mx.bigco.example --mx-suffix mx.bigco.example.net`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.Change(c, "the site "+args[0]+" is set", func(ctx context.Context, client *admin.Client) error {
-				s, err := client.Settings(ctx)
-				if err != nil {
-					return err
-				}
-				s.Sites = slices.DeleteFunc(s.Sites, func(text string) bool { return keyOf(text) == strings.ToLower(args[0]) })
-				s.Sites = append(s.Sites, strings.ToLower(strings.Join(append([]string{args[0]}, suffixes...), " ")))
-				if _, err := site.Parse(s.Sites); err != nil {
-					return a.Usage("%v", err)
-				}
-				return client.SetSettings(ctx, a.By(), *s)
+				_, err := ChangeSettings(ctx, client, a.By, func(s *admin.Settings) (err error) {
+					s.Sites = slices.DeleteFunc(s.Sites, func(text string) bool { return keyOf(text) == strings.ToLower(args[0]) })
+					s.Sites = append(s.Sites, strings.ToLower(strings.Join(append([]string{args[0]}, suffixes...), " ")))
+					if _, err := site.Parse(s.Sites); err != nil {
+						return a.Usage("%v", err)
+					}
+					return nil
+				})
+				return err
 			})
 		},
 	}
@@ -275,14 +268,11 @@ func (a *App) siteRm() *cobra.Command {
 		Use: "rm NAME", Short: "Take a site of your own away; a built-in one of that name is back", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.Change(c, "the site "+args[0]+" is gone", func(ctx context.Context, client *admin.Client) error {
-				s, err := client.Settings(ctx)
-				if err != nil {
+				_, err := ChangeSettings(ctx, client, a.By, func(s *admin.Settings) (err error) {
+					s.Sites, err = a.without(s.Sites, args[0], "site", "site")
 					return err
-				}
-				if s.Sites, err = a.without(s.Sites, args[0], "site", "site"); err != nil {
-					return err
-				}
-				return client.SetSettings(ctx, a.By(), *s)
+				})
+				return err
 			})
 		},
 	}

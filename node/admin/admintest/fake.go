@@ -42,6 +42,7 @@ type Fake struct {
 	signers   []admin.Signer
 	rules     []admin.Rule
 	settings  admin.Settings
+	changed   uint64 // how often the settings were
 	queue     []admin.QueueMessage
 	imported  map[string]bool
 	bodies    map[string]string
@@ -612,7 +613,8 @@ func (f *Fake) Settings(context.Context) (*admin.Settings, error) {
 		return nil, err
 	}
 	defer unlock()
-	s := f.settings
+	s, changed := f.settings, f.changed
+	s.Changed = &changed
 	return &s, nil
 }
 
@@ -623,6 +625,10 @@ func (f *Fake) SetSettings(_ context.Context, by admin.By, s admin.Settings) err
 		return err
 	}
 	defer unlock()
+	if s.Changed != nil && *s.Changed != f.changed {
+		return admin.Conflict("the settings were changed by somebody else meanwhile", "look at them and try again")
+	}
+	f.changed++
 	f.settings = s
 	return nil
 }

@@ -446,3 +446,24 @@ func TestSuppressionRecords(t *testing.T) {
 	require.ErrorIs(t, w.SetDomain(ctx, theBy, "example.test", admin.DomainSet{Suppress: new(int64(-1))}),
 		admin.ErrInvalid)
 }
+
+func TestSettingsByTwoOperators(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	s, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Nil(t, s.Changed, "version 1 knows none")
+	w.do(spool.KindPutCluster, &pb.PutCluster{Cluster: &pb.Cluster{Id: "c", Version: 1}})
+	w.do(spool.KindRaise, &pb.Raise{From: 1, To: 2})
+	one, err := w.Settings(ctx)
+	require.NoError(t, err)
+	two := *one
+	one.SlowClasses, two.HistoryBytes = []string{"rate"}, 7
+	require.NoError(t, w.SetSettings(ctx, theBy, *one))
+	require.ErrorIs(t, w.SetSettings(ctx, theBy, two), admin.ErrConflict)
+	now, err := w.Settings(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []string{"rate"}, now.SlowClasses)
+	now.Changed = nil
+	require.NoError(t, w.SetSettings(ctx, theBy, *now), "who names none replaces what there is")
+}

@@ -22,7 +22,13 @@ import (
 // Settings implements admin.Policy.
 func (rs *Records) Settings(context.Context) (*admin.Settings, error) {
 	var s *pb.Settings
-	err := rs.replica.View(func(v spool.View) (err error) { s, err = v.Settings(); return err })
+	var c *pb.Cluster
+	err := rs.replica.View(func(v spool.View) (err error) {
+		if s, err = v.Settings(); err == nil {
+			c, _, err = v.Cluster()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +39,9 @@ func (rs *Records) Settings(context.Context) (*admin.Settings, error) {
 		GreylistTrust: s.GreylistTrust, GreylistExempt: s.GreylistExempt, GreylistRecords: s.GreylistRecords,
 		AuditSeconds: s.AuditMs / 1000, AuditBytes: s.AuditBytes, FromCheck: FromCheckWord(s.FromCheck),
 		ReplyRules: s.ReplyRules, Limits: s.Limits, Sites: s.Sites,
+	}
+	if changed := s.Changed; spool.VersionOf(c) >= 2 {
+		shown.Changed = &changed
 	}
 	retrySettings(s, shown)
 	if shown.SRSGeneration = s.SrsGeneration; s.SrsDomain != "" {
@@ -163,9 +172,19 @@ func (rs *Records) SetSettings(ctx context.Context, by admin.By, s admin.Setting
 		}
 		rec.DefaultDomain = name
 	}
-	_, err = rs.edit.Do(ctx, by, spool.KindPutSettings, func(adm *pb.Admin) proto.Message {
-		return &pb.PutSettings{Admin: adm, Settings: rec}
+	return rs.replaceSettings(ctx, by, rec, s.Changed)
+}
+
+// replaceSettings proposes the settings, where expected is given in place of those alone.
+func (rs *Records) replaceSettings(ctx context.Context, by admin.By, rec *pb.Settings, expected *uint64) error {
+	res, err := rs.edit.Do(ctx, by, spool.KindPutSettings, func(adm *pb.Admin) proto.Message {
+		return &pb.PutSettings{Admin: adm, Settings: rec, ExpectChanged: expected}
 	})
+	if res.GetCode() == pb.Code_STALE { // what is read here next shows the other's change
+		if late := rs.edit.Current(ctx); late != nil {
+			return late
+		}
+	}
 	return err
 }
 

@@ -97,7 +97,7 @@ func TestWhoseSignature(t *testing.T) {
 	senders = []string{}
 	require.NoError(t, api.SetUser(ctx, by, "alice@example.test", admin.UserSet{Senders: &senders}))
 
-	settings.FromCheck = ""
+	settings.FromCheck, settings.Changed = "", nil
 	require.NoError(t, api.SetSettings(ctx, by, *settings), "a former relayctl")
 	require.Contains(t, send(port, loginAlice, foreign[1]), "550")
 	settings.FromCheck = "unsigned"

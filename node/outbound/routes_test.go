@@ -130,9 +130,6 @@ func TestARouteBySenderThatGoes(t *testing.T) {
 
 // TestThousandsOfRoutesBySender cost no scan: a look-up takes as long as among a few.
 func TestThousandsOfRoutesBySender(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compares times")
-	}
 	table := func(n int) *routeTable {
 		all := newRouteTable()
 		for i := range n {

@@ -82,10 +82,13 @@ func (s *Gates) Any() bool { return s != nil && s.limits.Load() != nil }
 
 // For returns the gates of keys, of those that have a limit.
 func (s *Gates) For(keys ...string) (all []*Gate) {
-	if !s.Any() {
+	if s == nil {
 		return nil
 	}
-	set := *s.limits.Load()
+	set := s.limits.Load()
+	if set == nil {
+		return nil
+	}
 	for _, key := range keys {
 		l, ok := set.Of(key)
 		if !ok {

@@ -1,6 +1,8 @@
 package limit
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,4 +96,27 @@ func TestGatesAreForgotten(t *testing.T) {
 	require.Equal(t, []*Gate{kept}, s.List())
 	had.Attached(1)
 	require.Len(t, s.List(), 2, "a destination that had it all the time")
+}
+
+// TestLimitsGoWhileTheyAreLookedUp: an operator takes the last limit away while jobs look for theirs.
+func TestLimitsGoWhileTheyAreLookedUp(t *testing.T) {
+	s := NewGates(func() time.Duration { return 0 }, func() {})
+	set, err := ParseSet([]string{"domain:x.test rate=1/s"})
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	var ended atomic.Bool
+	for range 4 {
+		all.Go(func() {
+			for !ended.Load() {
+				s.For("domain:x.test")
+			}
+		})
+	}
+	for range 20_000 {
+		s.SetLimits(set)
+		s.SetLimits(nil)
+	}
+	ended.Store(true)
+	all.Wait()
+	require.Empty(t, s.For("domain:x.test"))
 }

@@ -23,6 +23,9 @@ type Sites interface {
 // begin finds the limits of a job. A fault: one of them has no room.
 func (d *delivery) begin(lapse context.CancelCauseFunc) *fault {
 	l := &d.job.Limits
+	if !d.a.conf.Limits.Any() && len(l.Gates) == 0 {
+		return nil // which is so of nearly all mail
+	}
 	gates := d.a.conf.Limits.For(d.keys()...)
 	if len(gates) == 0 && len(l.Gates) == 0 {
 		return nil
